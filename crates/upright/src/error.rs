@@ -1,0 +1,66 @@
+//! Errors as a person meets them: what is wrong, and the way out.
+
+use std::path::Path;
+
+/// Result of every fallible call of the program.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Bad usage or input: exit code 2; nothing was written.
+    Input,
+    /// The run failed: exit code 1.
+    Failure,
+    /// The run was asked to stop and has saved itself: exit code 130, as shells expect.
+    Interrupted,
+}
+
+/// A message that names the file, row, key or value, and a hint that says what would work.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// Decides the exit code.
+    pub kind: Kind,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// The way out; empty where the message says it all.
+    pub hint: String,
+}
+
+impl Error {
+    /// Bad usage or input.
+    pub fn input(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Input, message: message.into(), hint: String::new() }
+    }
+
+    /// A failure of the run itself.
+    pub fn failure(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Failure, message: message.into(), hint: String::new() }
+    }
+
+    /// An operating-system error with the path it happened to: a failure of the run.
+    pub fn io(path: impl AsRef<Path>, action: &str, source: std::io::Error) -> Self {
+        Self::failure(format!("{}: cannot {action}: {source}", path.as_ref().display()))
+    }
+
+    /// The same error with a way out.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+}
+
+impl From<upright_engine::Error> for Error {
+    fn from(error: upright_engine::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            upright_engine::Error::Input { hint, .. } | upright_engine::Error::Setting { hint, .. } => {
+                Self::input(message).hint(hint)
+            }
+            upright_engine::Error::Io { action: "read", .. } => Self::input(message),
+            upright_engine::Error::Io { .. } | upright_engine::Error::NotFinite { .. } => Self::failure(message),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! `upright` post-trains language models on instruction data (SFT) and preference data (DPO) at once, so that neither
+//! makes the model forget the other. Read [`train`] first: a `Learner` has several losses and can descend them; a
+//! `Method` says which to descend now.
+
+pub mod error;
+pub mod objectives;
+pub mod train;
+pub mod methods;
+pub mod metrics;
+pub mod data;
+pub mod optim;
+pub mod config;
+pub mod plan;
+
+pub use error::{Error, Result};
