@@ -4,12 +4,14 @@
     python generate.py OUT_DIR [NAME ...]
 
 One folder per entry of CONFIGS; README.md says what is in it. Everything is seeded, runs on one CPU thread and
-takes about a minute.
+takes less than a minute.
 """
-import os
+import os, sys
+if os.environ.get("PYTHONHASHSEED") != "0":  # PEFT writes sets of names to adapter_config.json in their iteration order
+    os.execve(sys.executable, [sys.executable, *sys.argv], dict(os.environ, PYTHONHASHSEED="0"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
-import copy, json, shutil, sys, warnings
+import copy, json, shutil, warnings
 import numpy as np
 import torch
 import peft, transformers
@@ -45,13 +47,13 @@ CONFIGS = {
         model_type="llama", vocab_size=200, hidden_size=56, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         head_dim=16, intermediate_size=88, hidden_act="silu", max_position_embeddings=128, rms_norm_eps=1e-5,
         rope_parameters=dict(rope_type="default", rope_theta=5000.0), tie_word_embeddings=True, bos_token_id=1, eos_token_id=2)),
-    "llama3_rope": dict(dialect=4, dtype="bfloat16", lora=(["q_proj", "v_proj"], 4, 8), unlike=dict(rope_scaling=None), config=dict(
+    "llama3_rope": dict(dialect=4, dtype="bfloat16", lora=(["q_proj", "v_proj"], 4, 8), unlike=dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0)), config=dict(
         architectures=["LlamaForCausalLM"], attention_bias=True, attention_dropout=0.0, bos_token_id=1, eos_token_id=[2, 3],
         hidden_act="silu", hidden_size=64, initializer_range=0.02, intermediate_size=96, max_position_embeddings=256, mlp_bias=True,
         model_type="llama", num_attention_heads=4, num_hidden_layers=2, num_key_value_heads=2, pretraining_tp=1, rms_norm_eps=1e-5,
         rope_scaling=dict(factor=8.0, high_freq_factor=4.0, low_freq_factor=1.0, original_max_position_embeddings=32, rope_type="llama3"),
         rope_theta=10000.0, tie_word_embeddings=False, use_cache=True, vocab_size=192)),
-    "llama_linear_rope": dict(dialect=4, dtype="float16", shards=True, lora=(["q_proj", "k_proj", "up_proj"], 4, 8), unlike=dict(rope_scaling=None), config=dict(
+    "llama_linear_rope": dict(dialect=4, dtype="float16", shards=True, lora=(["q_proj", "k_proj", "up_proj"], 4, 8), unlike=dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0)), config=dict(
         architectures=["LlamaForCausalLM"], bos_token_id=1, eos_token_id=2, hidden_act="silu", hidden_size=64, initializer_range=0.02,
         intermediate_size=96, max_position_embeddings=256, model_type="llama", num_attention_heads=4, num_hidden_layers=2,
         num_key_value_heads=4, rms_norm_eps=1e-6, rope_scaling=dict(factor=2.0, type="linear"), rope_theta=10000.0,
@@ -61,7 +63,7 @@ CONFIGS = {
         initializer_range=0.02, intermediate_size=96, max_position_embeddings=256, model_type="mistral", num_attention_heads=4,
         num_hidden_layers=2, num_key_value_heads=2, rms_norm_eps=1e-5, rope_theta=10000.0, sliding_window=8, tie_word_embeddings=False,
         use_cache=True, vocab_size=170)),
-    "qwen2": dict(dialect=4, dtype="bfloat16", lora=(["k_proj", "o_proj", "down_proj"], 4, 8), unlike=dict(max_window_layers=0, layer_types=None), config=dict(
+    "qwen2": dict(dialect=4, dtype="bfloat16", lora=(["k_proj", "o_proj", "down_proj"], 4, 8), unlike=dict(layer_types=["sliding_attention"] * 3), config=dict(
         architectures=["Qwen2ForCausalLM"], attention_dropout=0.0, bos_token_id=1, eos_token_id=2, hidden_act="silu", hidden_size=48,
         initializer_range=0.02, intermediate_size=80, max_position_embeddings=256, max_window_layers=1, model_type="qwen2",
         num_attention_heads=4, num_hidden_layers=3, num_key_value_heads=2, rms_norm_eps=1e-6, rope_theta=1000000.0, sliding_window=8,

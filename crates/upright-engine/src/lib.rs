@@ -8,6 +8,8 @@ pub mod weights;
 pub mod adapter;
 pub mod peft;
 pub mod cpu;
+pub mod memory;
+mod linear;
 mod block;
 mod head;
 pub mod decoder;

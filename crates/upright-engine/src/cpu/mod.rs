@@ -1,7 +1,11 @@
 //! Kernels on the CPU.
 
+pub mod activation;
 pub mod attention;
 pub mod gemm;
+pub mod math;
+pub mod norm;
+pub mod rope;
 
 /// Instruction set that the matrix products run on. Within a tier every result has the same bits for any number of
 /// threads and any neighbours in the pack.

@@ -1,0 +1,273 @@
+//! The decoder: tokens to log-probabilities, slopes to adapter gradients.
+//!
+//! ```text
+//! open -> score(pack)                               log-probabilities only
+//!      -> forward(pack), then backward(slopes)      the same log-probabilities, then the adapter's gradient
+//! ```
+
+use std::{path::Path, sync::Arc};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::{
+    Error, Result,
+    adapter::Adapter,
+    block::{Block, Trace},
+    config::DecoderConfig,
+    cpu::{Tier, norm::Norm, rope::Angles},
+    head::{Head, HeadTrace},
+    linear::Scope,
+    pack::Pack,
+    weights::Weights,
+};
+
+/// When blocks are computed a second time in backward instead of keeping what they need (gradient checkpointing). The
+/// results are the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recompute {
+    /// Where keeping would not fit into half of the memory that is available.
+    #[default]
+    Auto,
+    /// Always: a step needs the base, one block, and one residual row per block and token.
+    On,
+    /// Never.
+    Off,
+}
+
+/// How a decoder runs; no option changes a result except `tier`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Threads; 0 means one per core.
+    pub threads: usize,
+    /// Instruction set; `None` takes `UPRIGHT_CPU`, or the best the machine has.
+    pub tier: Option<Tier>,
+    /// Block recompute.
+    pub recompute: Recompute,
+}
+
+/// Log-probabilities of a pack.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// `log pi(token)` of every target of the pack, nats.
+    pub logp: Vec<f64>,
+}
+
+/// What a loss asks of a pack.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Slopes {
+    /// `d loss / d logp` of every target of the pack.
+    pub logp: Vec<f64>,
+}
+
+/// A forward pass that remembers what its backward needs.
+pub struct Forward<'a> {
+    /// The log-probabilities.
+    pub scores: Scores,
+    pack: &'a Pack,
+    adapter: &'a Adapter,
+    angles: Angles,
+    blocks: Vec<Kept>,
+    head: HeadTrace,
+}
+
+/// What is kept of a block.
+enum Kept {
+    /// Nothing: no adapter at it or below.
+    Nothing,
+    /// Its input `[T, H]`; the rest is computed again.
+    Input(Vec<f32>),
+    /// Everything.
+    Trace(Box<Trace>),
+}
+
+/// A frozen decoder, ready to run.
+pub struct Decoder {
+    config: DecoderConfig,
+    weights: Weights,
+    tier: Tier,
+    recompute: Recompute,
+    pool: Arc<ThreadPool>,
+}
+
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoder").field("config", &self.config).field("tier", &self.tier).finish_non_exhaustive()
+    }
+}
+
+impl Decoder {
+    /// Opens a Hugging Face folder (`config.json` and safetensors). Fails on a file that is missing or not what it should
+    /// be, and on a tier the machine does not have.
+    pub fn open(dir: &Path, options: &Options) -> Result<Self> {
+        let config = DecoderConfig::read(dir)?;
+        let tier = options.tier.map_or_else(Tier::from_environment, Ok)?;
+        let weights = Weights::open(dir, &config)?;
+        let pool = ThreadPoolBuilder::new().num_threads(options.threads).thread_name(|i| format!("engine-{i}")).build();
+        let pool = pool.map_err(|error| Error::Setting {
+            problem: format!("cannot start {} threads: {error}", options.threads),
+            hint: "ask for fewer threads".into(),
+        })?;
+        Ok(Self { config, weights, tier, recompute: options.recompute, pool: Arc::new(pool) })
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// The frozen weights.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The tier every product runs on.
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Threads at work.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Log-probabilities of a pack's targets under the base with an adapter, or under the base alone.
+    pub fn score(&self, pack: &Pack, adapter: Option<&Adapter>) -> Result<Scores> {
+        self.check(pack)?;
+        Ok(self.pool.install(|| {
+            let angles = Angles::new(&self.config.rotary, &pack.positions());
+            let mut x = self.embed(pack);
+            for layer in 0..self.config.layers {
+                x = self.block(pack, &angles, adapter, layer).forward(x).0;
+            }
+            Scores { logp: self.head().forward(&x, &pack.targets, false).0 }
+        }))
+    }
+
+    /// The same log-probabilities, to the bit, and what [`Decoder::backward`] needs.
+    pub fn forward<'a>(&self, pack: &'a Pack, adapter: &'a Adapter) -> Result<Forward<'a>> {
+        self.check(pack)?;
+        let lowest = adapter.layout.lowest_layer();
+        let keep_traces = self.keeps_traces(pack, lowest);
+        Ok(self.pool.install(|| {
+            let angles = Angles::new(&self.config.rotary, &pack.positions());
+            let mut blocks = Vec::with_capacity(self.config.layers);
+            let mut x = self.embed(pack);
+            for layer in 0..self.config.layers {
+                let block = self.block(pack, &angles, Some(adapter), layer);
+                let input = (layer >= lowest && !keep_traces).then(|| x.clone());
+                let (y, trace) = block.forward(x);
+                x = y;
+                blocks.push(match input {
+                    Some(input) => Kept::Input(input),
+                    None if layer >= lowest => Kept::Trace(Box::new(trace)),
+                    None => Kept::Nothing,
+                });
+            }
+            let (logp, head) = self.head().forward(&x, &pack.targets, true);
+            Forward { scores: Scores { logp }, pack, adapter, angles, blocks, head }
+        }))
+    }
+
+    /// Adds to `gradient` (the adapter's layout) the gradient of a loss whose slopes on the targets' log-probabilities
+    /// are given.
+    ///
+    /// # Panics
+    /// If the slopes or the gradient have another length than the pack's targets or the adapter.
+    pub fn backward(&self, forward: Forward<'_>, slopes: &Slopes, gradient: &mut [f32]) -> Result<()> {
+        let Forward { pack, adapter, angles, mut blocks, head, .. } = forward;
+        assert_eq!(slopes.logp.len(), pack.targets.len(), "one slope a target");
+        assert_eq!(gradient.len(), adapter.parameters.len(), "the gradient has the adapter's layout");
+        if let Some(index) = slopes.logp.iter().position(|slope| !slope.is_finite()) {
+            return Err(Error::NotFinite { what: format!("the slope of target {index}: {}", slopes.logp[index]) });
+        }
+        let lowest = adapter.layout.lowest_layer();
+        self.pool.install(|| {
+            let mut dx = vec![0.0; pack.tokens.len() * self.config.hidden];
+            self.head().backward(pack, &head, &slopes.logp, &mut dx);
+            for layer in (0..self.config.layers).rev() {
+                let block = self.block(pack, &angles, Some(adapter), layer);
+                let trace = match blocks.pop().expect("one entry a block") {
+                    Kept::Nothing => break,
+                    Kept::Input(x) => block.forward(x).1,
+                    Kept::Trace(trace) => *trace,
+                };
+                dx = block.backward(&trace, dx, gradient, layer > lowest);
+            }
+        });
+        Ok(())
+    }
+
+    /// Names the first tensor that is not finite: of the base, of the adapter, or a block's output on this pack.
+    pub fn find_non_finite(&self, pack: &Pack, adapter: Option<&Adapter>) -> Option<String> {
+        if let Some(tensor) = self.weights.find_non_finite() {
+            return Some(format!("the model's tensor {tensor}"));
+        }
+        if let Some(adapter) = adapter {
+            let broken = |range: std::ops::Range<usize>| adapter.parameters[range].iter().any(|v| !v.is_finite());
+            for target in &adapter.layout.targets {
+                for (part, range) in [("lora_A", target.a()), ("lora_B", target.b())] {
+                    if broken(range) {
+                        return Some(format!("the adapter's tensor {}.{part}.weight", target.module));
+                    }
+                }
+            }
+        }
+        self.pool.install(|| {
+            let angles = Angles::new(&self.config.rotary, &pack.positions());
+            let mut x = self.embed(pack);
+            for layer in 0..self.config.layers {
+                x = self.block(pack, &angles, adapter, layer).forward(x).0;
+                if x.iter().any(|v| !v.is_finite()) {
+                    return Some(format!("the output of block {layer} (overflow; every weight is finite)"));
+                }
+            }
+            let logp = self.head().forward(&x, &pack.targets, false).0;
+            logp.iter().any(|v| !v.is_finite()).then(|| "the head's log-probabilities".to_owned())
+        })
+    }
+
+    /// Bytes that a forward pass keeps for its backward, for each token, without and with recompute.
+    pub fn bytes_per_token(&self, lowest_layer: usize) -> (usize, usize) {
+        let layers = self.config.layers.saturating_sub(lowest_layer);
+        (4 * layers * Trace::floats_per_token(&self.config), 4 * layers * self.config.hidden)
+    }
+
+    fn keeps_traces(&self, pack: &Pack, lowest: usize) -> bool {
+        match self.recompute {
+            Recompute::On => false,
+            Recompute::Off => true,
+            Recompute::Auto => {
+                let needed = pack.tokens.len() * self.bytes_per_token(lowest).0;
+                crate::memory::available_bytes().is_none_or(|available| needed < available / 2)
+            }
+        }
+    }
+
+    fn check(&self, pack: &Pack) -> Result<()> {
+        let unknown = |token: &u32| *token as usize >= self.config.vocab;
+        let targets = pack.targets.iter().map(|target| &target.token);
+        match pack.tokens.iter().chain(targets).find(|token| unknown(token)) {
+            None => Ok(()),
+            Some(token) => Err(Error::Setting {
+                problem: format!("token {token} is outside the model's vocabulary of {}", self.config.vocab),
+                hint: "the tokenizer does not belong to this model".into(),
+            }),
+        }
+    }
+
+    fn embed(&self, pack: &Pack) -> Vec<f32> {
+        let (hidden, table) = (self.config.hidden, self.weights.embedding.data());
+        let rows = pack.tokens.iter().flat_map(|&t| &table[t as usize * hidden..(t as usize + 1) * hidden]);
+        rows.map(|v| v.to_f32()).collect()
+    }
+
+    fn block<'a>(&'a self, pack: &'a Pack, angles: &'a Angles, adapter: Option<&'a Adapter>, layer: usize) -> Block<'a> {
+        let scope = Scope { tier: self.tier, layer, adapter };
+        Block { config: &self.config, weights: &self.weights.blocks[layer], pack, angles, scope }
+    }
+
+    fn head(&self) -> Head<'_> {
+        let norm = Norm { kind: self.config.norm, eps: self.config.norm_eps, weights: &self.weights.final_norm };
+        Head { tier: self.tier, norm, weight: self.weights.head() }
+    }
+}

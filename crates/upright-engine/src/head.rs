@@ -1,0 +1,179 @@
+//! From hidden states to log-probabilities, and to unit gradients, in one pass over chunks of the vocabulary: no logits
+//! tensor is ever whole.
+//!
+//! For a row with hidden state h (normed) and a target y, `logp = (W h)_y - lse(W h)` and
+//! `d logp / dh = W_y - Wᵀ softmax(W h)`. The second term does not depend on the target or on the loss's slope, so it is
+//! made together with the log-sum-exp, while slopes are still unknown, with the running maximum taken out as in online
+//! softmax. A loss's slope only scales it later.
+
+use rayon::prelude::*;
+
+use crate::{
+    cpu::{
+        Tier,
+        gemm::{View, product},
+        math::exp,
+        norm::Norm,
+    },
+    pack::{Pack, Target},
+    weights::Matrix,
+};
+
+/// Scored rows worked on together.
+const ROWS: usize = 256;
+/// Vocabulary rows of one chunk.
+const VOCABULARY: usize = 4096;
+
+/// The head of a decoder.
+pub(crate) struct Head<'a> {
+    pub(crate) tier: Tier,
+    pub(crate) norm: Norm<'a>,
+    pub(crate) weight: &'a Matrix,
+}
+
+/// What backward needs of the scored rows.
+pub(crate) struct HeadTrace {
+    /// Rows of the pack with a target, ascending.
+    rows: Vec<usize>,
+    /// Their hidden states before the final norm, `[rows, H]`.
+    x: Vec<f32>,
+    /// `Wᵀ softmax(W h)` of each, `[rows, H]`.
+    expected: Vec<f32>,
+}
+
+/// One scored row of the online softmax.
+#[derive(Clone, Copy)]
+struct Running {
+    maximum: f32,
+    sum: f64,
+}
+
+impl Head<'_> {
+    /// Log-probability of every target, and a trace for [`Head::backward`] if `keep`.
+    pub(crate) fn forward(&self, x: &[f32], targets: &[Target], keep: bool) -> (Vec<f64>, HeadTrace) {
+        let hidden = self.weight.cols;
+        let mut rows: Vec<usize> = targets.iter().map(|t| t.row).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        let gathered: Vec<f32> = rows.iter().flat_map(|&row| &x[row * hidden..(row + 1) * hidden]).copied().collect();
+        // Targets by the scored row they belong to, so that a chunk of rows finds its own.
+        let mut wanted: Vec<(usize, usize)> = targets
+            .iter()
+            .enumerate()
+            .map(|(i, t)| (rows.binary_search(&t.row).expect("collected from the targets"), i))
+            .collect();
+        wanted.sort_unstable();
+
+        let mut logp = vec![0.0; targets.len()];
+        let mut expected = vec![0.0; if keep { rows.len() * hidden } else { 0 }];
+        for start in (0..rows.len()).step_by(ROWS) {
+            let count = ROWS.min(rows.len() - start);
+            let own = wanted.partition_point(|w| w.0 < start)..wanted.partition_point(|w| w.0 < start + count);
+            let own: Vec<_> = wanted[own].iter().map(|&(row, i)| (row - start, i, targets[i].token as usize)).collect();
+            let mut normed = vec![0.0; count * hidden];
+            self.norm.forward(&gathered[start * hidden..(start + count) * hidden], &mut normed);
+            let expected = keep.then(|| &mut expected[start * hidden..(start + count) * hidden]);
+            self.chunk_of_rows(&normed, count, &own, &mut logp, expected);
+        }
+        (logp, HeadTrace { rows, x: if keep { gathered } else { Vec::new() }, expected })
+    }
+
+    /// One pass over the vocabulary for `count` rows; `own` lists `(row, target, token)`.
+    fn chunk_of_rows(
+        &self,
+        normed: &[f32],
+        count: usize,
+        own: &[(usize, usize, usize)],
+        logp: &mut [f64],
+        mut expected: Option<&mut [f32]>,
+    ) {
+        let (vocabulary, hidden) = (self.weight.rows, self.weight.cols);
+        let normed = View::f32(normed, count, hidden);
+        let mut running = vec![Running { maximum: f32::NEG_INFINITY, sum: 0.0 }; count];
+        let mut corrections = vec![0f32; count];
+        let mut z = vec![0.0; count * VOCABULARY.min(vocabulary)];
+        for first in (0..vocabulary).step_by(VOCABULARY) {
+            let width = VOCABULARY.min(vocabulary - first);
+            let w = View::bf16(&self.weight.data()[first * hidden..(first + width) * hidden], width, hidden);
+            let z = &mut z[..count * width];
+            product(self.tier, normed, w.t(), z, width, false);
+            for &(row, target, token) in own {
+                if (first..first + width).contains(&token) {
+                    logp[target] = f64::from(z[row * width + token - first]);
+                }
+            }
+            z.par_chunks_mut(width).zip(&mut running).zip(&mut corrections).for_each(|((z, running), correction)| {
+                *correction = running.absorb(z);
+            });
+            if let Some(expected) = expected.as_deref_mut() {
+                if first > 0 {
+                    expected.par_chunks_mut(hidden).zip(&corrections).for_each(|(row, correction)| {
+                        row.iter_mut().for_each(|v| *v *= correction);
+                    });
+                }
+                product(self.tier, View::f32(z, count, width), w, expected, hidden, first > 0);
+            }
+        }
+        if let Some(expected) = expected {
+            expected.par_chunks_mut(hidden).zip(&running).for_each(|(row, running)| {
+                let scale = (1.0 / running.sum) as f32;
+                row.iter_mut().for_each(|v| *v *= scale);
+            });
+        }
+        for &(row, target, _) in own {
+            logp[target] -= f64::from(running[row].maximum) + running[row].sum.ln();
+        }
+    }
+
+    /// Adds to `dx` `[T, H]`, the gradient of the residual stream under the final norm, what the slopes (d loss / d logp
+    /// of each target) ask for.
+    pub(crate) fn backward(&self, pack: &Pack, trace: &HeadTrace, slopes: &[f64], dx: &mut [f32]) {
+        let hidden = self.weight.cols;
+        let mut d_normed = vec![0f32; trace.rows.len() * hidden];
+        let mut total = vec![0f64; trace.rows.len()];
+        for (target, &slope) in pack.targets.iter().zip(slopes) {
+            let row = trace.rows.binary_search(&target.row).expect("rows come from the same targets");
+            total[row] += slope;
+            let w = &self.weight.data()[target.token as usize * hidden..(target.token as usize + 1) * hidden];
+            let d = &mut d_normed[row * hidden..(row + 1) * hidden];
+            d.iter_mut().zip(w).for_each(|(d, w)| *d += slope as f32 * w.to_f32());
+        }
+        for (index, &row) in trace.rows.iter().enumerate() {
+            let at = index * hidden..(index + 1) * hidden;
+            let d = &mut d_normed[at.clone()];
+            let slope = total[index] as f32;
+            d.iter_mut().zip(&trace.expected[at.clone()]).for_each(|(d, e)| *d -= slope * e);
+            self.norm.row_backward(&trace.x[at], d, &mut dx[row * hidden..(row + 1) * hidden]);
+        }
+    }
+}
+
+impl Running {
+    /// Turns logits into `exp(z - maximum)` in place, adds them to the sum, and returns the factor by which everything
+    /// summed before must shrink.
+    fn absorb(&mut self, z: &mut [f32]) -> f32 {
+        const LANES: usize = 16;
+        let mut maxima = [f32::NEG_INFINITY; LANES];
+        let mut chunks = z.chunks_exact(LANES);
+        for chunk in &mut chunks {
+            for lane in 0..LANES {
+                maxima[lane] = if chunk[lane] > maxima[lane] { chunk[lane] } else { maxima[lane] };
+            }
+        }
+        let mut maximum = self.maximum;
+        for &value in maxima.iter().chain(chunks.remainder()) {
+            maximum = if value > maximum { value } else { maximum };
+        }
+        let correction = (self.maximum - maximum).exp();
+        let mut sums = [0f64; LANES];
+        for chunk in z.chunks_mut(LANES) {
+            for (value, sum) in chunk.iter_mut().zip(&mut sums) {
+                *value = exp(*value - maximum);
+                *sum += f64::from(*value);
+            }
+        }
+        self.sum = self.sum * f64::from(correction) + sums.iter().sum::<f64>();
+        self.maximum = maximum;
+        correction
+    }
+}

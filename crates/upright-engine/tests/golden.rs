@@ -1,0 +1,178 @@
+//! The engine against transformers + peft: log-probabilities and every adapter gradient, for every family and dialect.
+//! `tools/goldens` makes the files; their values are transformers' in f64.
+
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use upright_engine::{
+    adapter::Adapter,
+    cpu::Tier,
+    decoder::{Decoder, Options, Recompute, Slopes},
+    pack::Pack,
+    peft,
+};
+
+const NAMES: [&str; 8] = [
+    "neox_parallel",
+    "neox_sequential",
+    "llama",
+    "llama3_rope",
+    "llama_linear_rope",
+    "mistral",
+    "qwen2",
+    "qwen3",
+];
+
+/// Portable tier: norm of the difference over the norm.
+const TOLERANCE: f64 = 1e-4;
+
+struct Golden {
+    dir: PathBuf,
+    bytes: Vec<u8>,
+    rows: Vec<(Vec<u32>, Vec<Vec<u32>>)>,
+}
+
+impl Golden {
+    fn open(name: &str) -> Self {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        let rows: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("rows.json")).unwrap()).unwrap();
+        let ids = |v: &serde_json::Value| v.as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
+        let rows = rows.as_array().unwrap().iter();
+        let rows = rows.map(|r| (ids(&r["prompt"]), r["responses"].as_array().unwrap().iter().map(ids).collect()));
+        Self { rows: rows.collect(), bytes: std::fs::read(dir.join("golden.safetensors")).unwrap(), dir }
+    }
+
+    fn tensor(&self, name: &str) -> Vec<f32> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let data = file.tensor(name).unwrap().data().to_vec();
+        data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    fn decoder(&self, tier: Tier, recompute: Recompute, threads: usize) -> Decoder {
+        Decoder::open(&self.dir, &Options { threads, tier: Some(tier), recompute }).unwrap()
+    }
+
+    fn adapter(&self, decoder: &Decoder, folder: &str) -> Adapter {
+        peft::read(&self.dir.join(folder), decoder.config()).unwrap().adapter
+    }
+
+    /// All rows in one pack, each a tree that shares its prompt; targets in the order of the golden vectors.
+    fn pack(&self) -> Pack {
+        pack(&self.rows)
+    }
+}
+
+fn pack(rows: &[(Vec<u32>, Vec<Vec<u32>>)]) -> Pack {
+    let mut pack = Pack::default();
+    for (prompt, responses) in rows {
+        pack.tree(prompt, &responses.iter().map(|r| &r[..]).collect::<Vec<_>>());
+    }
+    pack
+}
+
+fn relative<T: Copy + Into<f64>>(found: &[T], wanted: &[f32]) -> f64 {
+    assert_eq!(found.len(), wanted.len());
+    let difference: f64 = found.iter().zip(wanted).map(|(&f, &w)| (f.into() - f64::from(w)).powi(2)).sum();
+    let norm: f64 = wanted.iter().map(|&w| f64::from(w).powi(2)).sum();
+    (difference / norm.max(1e-30)).sqrt()
+}
+
+fn rms<T: Copy + Into<f64>>(found: &[T], wanted: &[f32]) -> f64 {
+    let sum: f64 = found.iter().zip(wanted).map(|(&f, &w)| (f.into() - f64::from(w)).powi(2)).sum();
+    (sum / wanted.len() as f64).sqrt()
+}
+
+fn gradient(decoder: &Decoder, adapter: &Adapter, pack: &Pack, slopes: &[f64]) -> (Vec<f64>, Vec<f32>) {
+    let mut gradient = vec![0.0; adapter.parameters.len()];
+    let forward = decoder.forward(pack, adapter).unwrap();
+    let logp = forward.scores.logp.clone();
+    decoder.backward(forward, &Slopes { logp: slopes.to_vec() }, &mut gradient).unwrap();
+    (logp, gradient)
+}
+
+#[test]
+fn the_portable_tier_is_transformers() {
+    for name in NAMES {
+        let golden = Golden::open(name);
+        let decoder = golden.decoder(Tier::Portable, Recompute::Off, 2);
+        let (adapter, pack) = (golden.adapter(&decoder, "adapter"), golden.pack());
+        let base = relative(&decoder.score(&pack, None).unwrap().logp, &golden.tensor("base_logp"));
+        assert!(base < TOLERANCE, "{name}: base log-probabilities are off by {base:e}");
+        let reference = golden.adapter(&decoder, "reference");
+        let reference = relative(&decoder.score(&pack, Some(&reference)).unwrap().logp, &golden.tensor("reference_logp"));
+        assert!(reference < TOLERANCE, "{name}: reference log-probabilities are off by {reference:e}");
+
+        let slopes: Vec<f64> = golden.tensor("slopes").into_iter().map(f64::from).collect();
+        let (logp, found) = gradient(&decoder, &adapter, &pack, &slopes);
+        let logp = relative(&logp, &golden.tensor("logp"));
+        assert!(logp < TOLERANCE, "{name}: log-probabilities are off by {logp:e}");
+        let mut worst = 0f64;
+        for target in &adapter.layout.targets {
+            for (part, range) in [("lora_A", target.a()), ("lora_B", target.b())] {
+                let key = format!("grad.{}.{part}.weight", target.module);
+                let error = relative(&found[range], &golden.tensor(&key));
+                assert!(error < TOLERANCE, "{name}: {key} is off by {error:e}");
+                worst = worst.max(error);
+            }
+        }
+        println!("{name}: of the tolerance used: logp {:.3}, gradients {:.3}", logp / TOLERANCE, worst / TOLERANCE);
+    }
+}
+
+#[test]
+fn every_bf16_tier_is_no_worse_than_transformers_in_bf16() {
+    for tier in [Tier::Avx512, Tier::Amx].into_iter().filter(|tier| tier.available()) {
+        for name in NAMES {
+            let golden = Golden::open(name);
+            let decoder = golden.decoder(tier, Recompute::Off, 2);
+            let (adapter, pack) = (golden.adapter(&decoder, "adapter"), golden.pack());
+            let truth = golden.tensor("logp");
+            let ours = rms(&decoder.score(&pack, Some(&adapter)).unwrap().logp, &truth);
+            let theirs = rms(&golden.tensor("logp_bf16"), &truth);
+            println!("{name}, {tier:?}: root mean square error {ours:.5}, transformers in bf16 {theirs:.5}");
+            assert!(ours <= theirs, "{name}, {tier:?}: {ours} against {theirs}");
+
+            let slopes: Vec<f64> = golden.tensor("slopes").into_iter().map(f64::from).collect();
+            let (_, found) = gradient(&decoder, &adapter, &pack, &slopes);
+            for target in &adapter.layout.targets {
+                for (part, range) in [("lora_A", target.a()), ("lora_B", target.b())] {
+                    let key = format!("grad.{}.{part}.weight", target.module);
+                    // bf16 keeps 8 bits: 2^-9 a rounding, a few dozen roundings on the way down.
+                    let error = relative(&found[range], &golden.tensor(&key));
+                    assert!(error < 0.05, "{name}, {tier:?}: {key} is off by {error}");
+                }
+            }
+        }
+    }
+}
+
+/// Same bits alone or among others, scored or forwarded, kept or recomputed, for any number of threads.
+#[test]
+fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
+    for tier in [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|tier| tier.available()) {
+        for name in NAMES {
+            let golden = Golden::open(name);
+            let decoder = golden.decoder(tier, Recompute::Off, 1);
+            let (adapter, pack_of_all) = (golden.adapter(&decoder, "adapter"), golden.pack());
+            let slopes: Vec<f64> = golden.tensor("slopes").into_iter().map(f64::from).collect();
+            let (logp, straight) = gradient(&decoder, &adapter, &pack_of_all, &slopes);
+            assert_eq!(decoder.score(&pack_of_all, Some(&adapter)).unwrap().logp, logp, "{name}: scored");
+            for (recompute, threads) in [(Recompute::On, 1), (Recompute::Off, 3), (Recompute::On, 2)] {
+                let other = golden.decoder(tier, recompute, threads);
+                let (other_logp, other_gradient) = gradient(&other, &adapter, &pack_of_all, &slopes);
+                assert_eq!(other_logp, logp, "{name}, {tier:?}: {recompute:?}, {threads} threads");
+                assert_eq!(other_gradient, straight, "{name}, {tier:?}: {recompute:?}, {threads} threads");
+            }
+            let mut alone = Vec::new();
+            for row in &golden.rows {
+                alone.extend(decoder.score(&pack(std::slice::from_ref(row)), Some(&adapter)).unwrap().logp);
+            }
+            assert_eq!(alone, logp, "{name}, {tier:?}: a row alone");
+            // A response scored without its sibling: a shared prompt changes nothing.
+            let (prompt, responses) = &golden.rows[0];
+            let single = pack(&[(prompt.clone(), vec![responses[1].clone()])]);
+            let single = decoder.score(&single, Some(&adapter)).unwrap().logp;
+            assert_eq!(single, logp[responses[0].len()..][..responses[1].len()], "{name}, {tier:?}: without its sibling");
+        }
+    }
+}
