@@ -1,5 +1,13 @@
 //! Decoder architecture, parsed from a Hugging Face `config.json`.
 
+pub(crate) mod json;
+mod read;
+mod rope;
+
+use std::path::Path;
+
+use crate::Result;
+
 /// Which table of tensor names a checkpoint follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -62,7 +70,7 @@ pub struct DecoderConfig {
     pub heads: usize,
     /// Key and value heads; divides `heads`.
     pub kv_heads: usize,
-    /// Size of a head, even, at least 16; `heads * head_size` may differ from `hidden`.
+    /// Size of a head, even; `heads * head_size` may differ from `hidden`.
     pub head_size: usize,
     /// Width of the MLP.
     pub intermediate: usize,
@@ -96,4 +104,16 @@ pub struct DecoderConfig {
     pub bos: Option<u32>,
     /// `eos_token_id` of the config: the first if it lists several.
     pub eos: Option<u32>,
+}
+
+impl DecoderConfig {
+    /// Reads `config.json` of a model folder, in the dialect of transformers 4 or 5, with transformers' defaults for keys
+    /// that are missing.
+    ///
+    /// # Errors
+    /// `Error::Input` naming file, key, value and what would work: an unknown `model_type`, a key of the wrong type, sizes
+    /// that contradict each other, quantised weights, or anything that would change the arithmetic and is not implemented.
+    pub fn read(dir: &Path) -> Result<Self> {
+        read::read(dir)
+    }
 }

@@ -1,6 +1,15 @@
 //! Frozen weights: safetensors, memory-mapped, one name table a family.
 
+pub(crate) mod file;
+pub(crate) mod names;
+mod open;
+
+use std::path::Path;
+
 use half::bf16;
+
+use crate::Result;
+use crate::config::DecoderConfig;
 
 /// A frozen matrix in bf16, row-major `[rows, cols]`: used where the file maps it, or cast once from f16 or f32.
 #[derive(Debug)]
@@ -19,6 +28,20 @@ enum Storage {
 }
 
 impl Matrix {
+    /// A matrix of values in memory, row-major.
+    ///
+    /// # Panics
+    /// If there are not `rows * cols` values.
+    pub fn owned(rows: usize, cols: usize, values: Vec<bf16>) -> Self {
+        assert_eq!(values.len(), rows * cols, "a matrix of {rows} rows and {cols} columns");
+        Self { rows, cols, storage: Storage::Owned(values) }
+    }
+
+    /// Whether the values lie in the mapped file rather than in memory of our own.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.storage, Storage::Mapped { .. })
+    }
+
     /// All values, row-major.
     pub fn data(&self) -> &[bf16] {
         match &self.storage {
@@ -94,6 +117,18 @@ pub struct BlockWeights {
     pub mlp: Mlp,
 }
 
+impl BlockWeights {
+    /// Every linear of the block: query-key-value, output, MLP.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let qkv = match &self.qkv {
+            Qkv::Fused(linear) => [Some(linear), None, None],
+            Qkv::Split { q, k, v } => [Some(q), Some(k), Some(v)],
+        };
+        let rest = [Some(&self.output), self.mlp.gate.as_ref(), Some(&self.mlp.up), Some(&self.mlp.down)];
+        qkv.into_iter().chain(rest).flatten()
+    }
+}
+
 /// A whole frozen decoder.
 #[derive(Debug)]
 pub struct Weights {
@@ -113,5 +148,39 @@ impl Weights {
     /// The head's matrix, tied or not.
     pub fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// Opens the safetensors of a model folder: one `model.safetensors`, or the files of `model.safetensors.index.json`.
+    /// bf16 matrices stay in the mapped files, so nothing but their samples is read yet; f16 and f32 ones are rounded to
+    /// bf16 once. Norms and biases become f32, exactly. The files must not be changed while the weights are in use.
+    ///
+    /// # Errors
+    /// `Error::Io` where the system refuses. `Error::Input` naming file and tensor where a file is missing or damaged, a
+    /// tensor is missing, of the wrong shape or type, or inside a block but unknown to the config.
+    pub fn open(dir: &Path, config: &DecoderConfig) -> Result<Self> {
+        open::open(dir, config)
+    }
+
+    /// Bytes of matrices that lie in mapped files: shared between processes, and given back under memory pressure.
+    pub fn bytes_mapped(&self) -> usize {
+        self.matrices().filter(|m| m.is_mapped()).map(|m| size_of_val(m.data())).sum()
+    }
+
+    /// Bytes of matrices and vectors in memory of our own.
+    pub fn bytes_owned(&self) -> usize {
+        let matrices: usize = self.matrices().filter(|m| !m.is_mapped()).map(|m| size_of_val(m.data())).sum();
+        let norm = |norm: &NormWeights| norm.scale.len() + norm.bias.as_ref().map_or(0, Vec::len);
+        let block = |block: &BlockWeights| {
+            let norms =
+                [Some(&block.attention_norm), Some(&block.mlp_norm), block.q_norm.as_ref(), block.k_norm.as_ref()];
+            let biases: usize = block.linears().filter_map(|linear| linear.bias.as_ref().map(Vec::len)).sum();
+            norms.into_iter().flatten().map(norm).sum::<usize>() + biases
+        };
+        matrices + 4 * (norm(&self.final_norm) + self.blocks.iter().map(block).sum::<usize>())
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let linears = self.blocks.iter().flat_map(|block| block.linears().map(|linear| &linear.weight));
+        std::iter::once(&self.embedding).chain(&self.head).chain(linears)
     }
 }

@@ -1,0 +1,152 @@
+//! One safetensors file, mapped into memory, with a header that has been checked against the file's size.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+
+use super::{Matrix, Storage};
+use crate::{Error, Result};
+
+/// The format's own limit on its header.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+const DAMAGED: &str = "the file is damaged or its download was cut short; download it again";
+
+/// A mapped safetensors file.
+#[derive(Debug)]
+pub(crate) struct TensorFile {
+    /// The file, for messages.
+    pub(crate) path: PathBuf,
+    map: Arc<Mmap>,
+    /// Where the tensors' bytes begin.
+    start: usize,
+    header: Metadata,
+}
+
+/// One tensor of a file: checked to lie inside it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tensor<'a> {
+    file: &'a TensorFile,
+    /// Name, for messages.
+    pub(crate) name: String,
+    /// Type of the values.
+    pub(crate) dtype: Dtype,
+    /// Sizes, outermost first.
+    pub(crate) shape: &'a [usize],
+    bytes: Range<usize>,
+}
+
+impl TensorFile {
+    /// Maps a file and checks its header.
+    ///
+    /// # Errors
+    /// `Error::Io` where the system refuses; `Error::Input` where the file is cut short, its header is not what the format
+    /// asks for, or a tensor lies outside the file or over another one.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = std::fs::File::open(path).map_err(|e| Error::io(path, "read", e))?;
+        let size = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
+        let damaged = |problem: String| Error::input(path, problem, DAMAGED);
+        if size < 8 {
+            return Err(damaged(format!("{size} bytes, too short for a safetensors file")));
+        }
+        // SAFETY: the map is only read, and only through `&[u8]` and `&[bf16]`, for which any bytes are valid. Another
+        // process that shortens or rewrites the file meanwhile is outside of what a program can guard against; model
+        // files are replaced by renaming.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
+        let length = u64::from_le_bytes(map[..8].try_into().expect("eight bytes"));
+        if length > MAX_HEADER_BYTES || length > size - 8 {
+            let git_lfs = map.starts_with(b"version https://git-lfs");
+            if git_lfs {
+                let hint = "run `git lfs pull` in the folder, or download the file itself";
+                return Err(Error::input(path, "a pointer of git-lfs, not the file", hint));
+            }
+            return Err(damaged(format!("says that its header has {length} bytes, but the file has {size}")));
+        }
+        let start = 8 + length as usize;
+        let header: Metadata = serde_json::from_slice(&map[8..start])
+            .map_err(|error| damaged(format!("the safetensors header is not valid: {error}")))?;
+        let held = map.len() - start;
+        if header.data_len() != held {
+            return Err(damaged(format!("the header promises {} bytes of tensors, found {held}", header.data_len())));
+        }
+        Ok(Self { path: path.to_owned(), map: Arc::new(map), start, header })
+    }
+
+    /// Names of the tensors, in no particular order.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    /// The header's `__metadata__`.
+    pub(crate) fn metadata(&self) -> Option<&HashMap<String, String>> {
+        self.header.metadata().as_ref()
+    }
+
+    /// A tensor by name.
+    pub(crate) fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+        let info = self.header.info(name)?;
+        let bytes = self.start + info.data_offsets.0..self.start + info.data_offsets.1;
+        Some(Tensor { file: self, name: name.to_owned(), dtype: info.dtype, shape: &info.shape, bytes })
+    }
+}
+
+impl Tensor<'_> {
+    /// Checks the shape against what the config asks for.
+    pub(crate) fn expect(&self, shape: &[usize]) -> Result<()> {
+        if self.shape == shape {
+            return Ok(());
+        }
+        let problem = format!("tensor `{}` has shape {:?}, expected {shape:?}", self.name, self.shape);
+        Err(Error::input(&self.file.path, problem, "config.json and the tensors belong to different models"))
+    }
+
+    fn unsupported(&self) -> Error {
+        let problem = format!("tensor `{}` holds {:?}, expected BF16, F16 or F32", self.name, self.dtype);
+        Error::input(&self.file.path, problem, "convert the model to bf16; quantised weights are not supported")
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.file.map[self.bytes.clone()]
+    }
+
+    /// The values as f32, exactly.
+    pub(crate) fn to_f32(&self) -> Result<Vec<f32>> {
+        let bytes = self.bytes();
+        Ok(match self.dtype {
+            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Dtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            Dtype::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            _ => return Err(self.unsupported()),
+        })
+    }
+
+    /// The values as a bf16 matrix: mapped where the file holds bf16 at an even address, else rounded to nearest even.
+    pub(crate) fn to_matrix(&self, rows: usize, cols: usize) -> Result<Matrix> {
+        self.expect(&[rows, cols])?;
+        let bytes = self.bytes();
+        let values: Vec<bf16> = match self.dtype {
+            Dtype::BF16 if bytes.as_ptr().addr().is_multiple_of(align_of::<bf16>()) => {
+                let storage = Storage::Mapped { map: Arc::clone(&self.file.map), bytes: self.bytes.clone() };
+                return Ok(Matrix { rows, cols, storage });
+            }
+            Dtype::BF16 => bytes.par_chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]])).collect(),
+            Dtype::F16 => {
+                let cast = |b: &[u8]| bf16::from_f32(f16::from_le_bytes([b[0], b[1]]).to_f32());
+                bytes.par_chunks_exact(2).map(cast).collect()
+            }
+            Dtype::F32 => {
+                let cast = |b: &[u8]| bf16::from_f32(f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+                bytes.par_chunks_exact(4).map(cast).collect()
+            }
+            _ => return Err(self.unsupported()),
+        };
+        Ok(Matrix { rows, cols, storage: Storage::Owned(values) })
+    }
+}

@@ -1,0 +1,236 @@
+//! From a model folder to [`Weights`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use half::bf16;
+use sha2::{Digest, Sha256};
+
+use super::file::{Tensor, TensorFile};
+use super::names::{LinearShape, block_name, block_shape, is_buffer, names};
+use super::{BlockWeights, Linear, Matrix, Mlp, NormWeights, Qkv, Weights};
+use crate::config::json::{self, Object};
+use crate::config::{DecoderConfig, NormKind};
+use crate::{Error, Result};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Values of each tensor that go into the fingerprint.
+const SAMPLES: usize = 64;
+
+/// The tensors of a folder, in one file or many.
+struct Source {
+    /// The file that says which tensors there are, for messages.
+    path: PathBuf,
+    files: Vec<TensorFile>,
+    /// File of every tensor.
+    places: BTreeMap<String, usize>,
+    /// Prefix that names lack here because only the base model was exported.
+    lacking: &'static str,
+    /// What the fingerprint is made of: shape and samples by name.
+    seen: BTreeMap<String, (Vec<usize>, Vec<bf16>)>,
+}
+
+/// See [`Weights::open`].
+pub(super) fn open(dir: &Path, config: &DecoderConfig) -> Result<Weights> {
+    let mut source = Source::open(dir)?;
+    let names = names(config.family);
+    let bare = names.embedding.strip_prefix(names.prefix).expect("the embedding's name has the prefix");
+    if !source.places.contains_key(names.embedding) && source.places.contains_key(bare) {
+        source.lacking = names.prefix;
+    }
+
+    let embedding = source.matrix(names.embedding, names.embedding, config.vocab, config.hidden)?;
+    let blocks = (0..config.layers).map(|layer| source.block(config, layer)).collect::<Result<Vec<_>>>()?;
+    let final_norm = source.norm(names.final_norm, config.hidden, config.norm)?;
+    let head = if config.tied_head { None } else { Some(source.head(names.heads, config)?) };
+    source.refuse_what_is_left(config)?;
+    Ok(Weights { embedding, blocks, final_norm, head, fingerprint: source.fingerprint() })
+}
+
+impl Source {
+    fn open(dir: &Path) -> Result<Self> {
+        let single = dir.join(SINGLE);
+        let index = dir.join(INDEX);
+        let (path, files, places) = if single.is_file() {
+            let file = TensorFile::open(&single)?;
+            let places = file.names().into_iter().map(|name| (name, 0)).collect();
+            (single, vec![file], places)
+        } else if index.is_file() {
+            let (files, places) = shards(dir, &index)?;
+            (index, files, places)
+        } else {
+            return Err(no_weights(dir));
+        };
+        Ok(Self { path, files, places, lacking: "", seen: BTreeMap::new() })
+    }
+
+    /// A tensor by its name in the whole model.
+    fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
+        let name = name.strip_prefix(self.lacking).unwrap_or(name);
+        let found = self.places.get(name).and_then(|&i| self.files[i].tensor(name));
+        found.ok_or_else(|| {
+            let hint = "config.json and the tensors belong to different models, or the folder is not complete";
+            Error::input(&self.path, format!("tensor `{name}` is missing"), hint)
+        })
+    }
+
+    /// A matrix, read under `name` and remembered for the fingerprint as `canonical`.
+    fn matrix(&mut self, name: &str, canonical: &str, rows: usize, cols: usize) -> Result<Matrix> {
+        let matrix = self.tensor(name)?.to_matrix(rows, cols)?;
+        let data = matrix.data();
+        self.remember(canonical, vec![rows, cols], data.len(), |i| data[i]);
+        Ok(matrix)
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let tensor = self.tensor(name)?;
+        tensor.expect(&[len])?;
+        let values = tensor.to_f32()?;
+        self.remember(name, vec![len], len, |i| bf16::from_f32(values[i]));
+        Ok(values)
+    }
+
+    fn remember(&mut self, name: &str, shape: Vec<usize>, len: usize, value: impl Fn(usize) -> bf16) {
+        let samples = (0..SAMPLES.min(len)).map(|i| value(i * len / SAMPLES.min(len))).collect();
+        self.seen.insert(name.to_owned(), (shape, samples));
+    }
+
+    fn linear(&mut self, block: &str, shape: &LinearShape) -> Result<Linear> {
+        let module = format!("{block}.{}", shape.name);
+        let name = format!("{module}.weight");
+        let weight = self.matrix(&name, &name, shape.outputs, shape.inputs)?;
+        let bias = if shape.bias { Some(self.vector(&format!("{module}.bias"), shape.outputs)?) } else { None };
+        Ok(Linear { module, weight, bias })
+    }
+
+    fn norm(&mut self, module: &str, len: usize, kind: NormKind) -> Result<NormWeights> {
+        let scale = self.vector(&format!("{module}.weight"), len)?;
+        let bias = match kind {
+            NormKind::Layer => Some(self.vector(&format!("{module}.bias"), len)?),
+            NormKind::Rms => None,
+        };
+        Ok(NormWeights { scale, bias })
+    }
+
+    fn block(&mut self, config: &DecoderConfig, layer: usize) -> Result<BlockWeights> {
+        let block = block_name(config.family, layer);
+        let shape = block_shape(config);
+        let qkv = match &shape.qkv[..] {
+            [fused] => Qkv::Fused(self.linear(&block, fused)?),
+            [q, k, v] => {
+                Qkv::Split { q: self.linear(&block, q)?, k: self.linear(&block, k)?, v: self.linear(&block, v)? }
+            }
+            _ => unreachable!("a name table has one fused linear or three"),
+        };
+        let mut head_norm = |name: &str| match config.qk_norm {
+            true => self.norm(&format!("{block}.self_attn.{name}"), config.head_size, NormKind::Rms).map(Some),
+            false => Ok(None),
+        };
+        let (q_norm, k_norm) = (head_norm("q_norm")?, head_norm("k_norm")?);
+        let attention_norm = self.norm(&format!("{block}.input_layernorm"), config.hidden, config.norm)?;
+        let mlp_norm = self.norm(&format!("{block}.post_attention_layernorm"), config.hidden, config.norm)?;
+        let output = self.linear(&block, &shape.output)?;
+        let gate = shape.gate.as_ref().map(|gate| self.linear(&block, gate)).transpose()?;
+        let mlp = Mlp { gate, up: self.linear(&block, &shape.up)?, down: self.linear(&block, &shape.down)? };
+        Ok(BlockWeights { attention_norm, qkv, q_norm, k_norm, output, mlp_norm, mlp })
+    }
+
+    fn head(&mut self, heads: &[&str], config: &DecoderConfig) -> Result<Matrix> {
+        let Some(name) = heads.iter().find(|name| self.places.contains_key(**name)) else {
+            let problem = format!("tensor `{}` is missing: the model has no head", heads[0]);
+            let hint = "if the head is the embedding, set `tie_word_embeddings` to true in config.json; \
+                        otherwise export the whole model, not its base alone";
+            return Err(Error::input(&self.path, problem, hint));
+        };
+        self.matrix(name, heads[0], config.vocab, config.hidden)
+    }
+
+    /// A tensor inside the blocks that nothing has read would be silently left out of the arithmetic.
+    fn refuse_what_is_left(&self, config: &DecoderConfig) -> Result<()> {
+        let names = names(config.family);
+        let blocks = format!("{}layers.", names.prefix);
+        for name in self.places.keys() {
+            let whole = format!("{}{name}", self.lacking);
+            let head_bias = names.heads.iter().any(|head| head.replace(".weight", ".bias") == *name);
+            if head_bias || (whole.starts_with(&blocks) && !self.seen.contains_key(&whole) && !is_buffer(&whole)) {
+                let problem = format!("tensor `{name}` has no place in the model that config.json describes");
+                let hint = "look at `num_hidden_layers`, `attention_bias` and `mlp_bias` in config.json; \
+                            quantised weights and models with extra parts are not supported";
+                return Err(Error::input(&self.path, problem, hint));
+            }
+        }
+        Ok(())
+    }
+
+    fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for (name, (shape, samples)) in &self.seen {
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name.as_bytes());
+            hash.update((shape.len() as u64).to_le_bytes());
+            shape.iter().for_each(|&n| hash.update((n as u64).to_le_bytes()));
+            samples.iter().for_each(|v| hash.update(v.to_le_bytes()));
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Opens the files that an index names.
+fn shards(dir: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String, usize>)> {
+    let hint = format!("download {INDEX} again");
+    let map = json::read_file(index, &hint)?;
+    let top = Object::new(index, &map);
+    let tensors = top.object("weight_map", "weight_map.")?.ok_or_else(|| top.missing("weight_map"))?;
+    let mut shards = BTreeSet::new();
+    for name in tensors.map.keys() {
+        let shard = tensors.text(name)?.ok_or_else(|| tensors.missing(name))?;
+        // An index comes from elsewhere: it may not lead out of its folder.
+        if Path::new(shard).file_name().is_none_or(|file| file != shard) {
+            return Err(tensors.wrong(name, "the name of a file in the same folder"));
+        }
+        shards.insert(shard);
+    }
+    let missing: Vec<&str> = shards.iter().copied().filter(|shard| !dir.join(shard).is_file()).collect();
+    if !missing.is_empty() {
+        let problem = format!("{} of {} files are missing: {}", missing.len(), shards.len(), missing.join(", "));
+        return Err(Error::input(dir, problem, "download the missing files into the folder"));
+    }
+    let files = shards.iter().map(|shard| TensorFile::open(&dir.join(shard))).collect::<Result<Vec<_>>>()?;
+    let order: BTreeMap<&str, usize> = shards.iter().enumerate().map(|(i, shard)| (*shard, i)).collect();
+    let mut places = BTreeMap::new();
+    for name in tensors.map.keys() {
+        let place = order[tensors.text(name)?.unwrap_or_default()];
+        if files[place].tensor(name).is_none() {
+            let problem = format!("tensor `{name}` is missing, though {INDEX} says it is here");
+            return Err(Error::input(&files[place].path, problem, "download the file and the index again"));
+        }
+        places.insert(name.clone(), place);
+    }
+    Ok((files, places))
+}
+
+/// The error of a folder without the files we read, with a hint that fits what is there.
+fn no_weights(dir: &Path) -> Error {
+    let names: Vec<String> = std::fs::read_dir(dir)
+        .map(|entries| entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    let mut others: Vec<&str> = names.iter().map(String::as_str).filter(|name| is_weights(name)).collect();
+    others.sort_unstable();
+    let hint = match others.first().and_then(|name| name.rsplit('.').next()) {
+        Some("bin" | "pt" | "pth") => {
+            "convert it to safetensors: in Python, AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
+        }
+        Some("gguf") => "GGUF files are not read; download the safetensors files the GGUF was made from",
+        Some("safetensors") => "rename the file to model.safetensors if it follows transformers' names",
+        _ => "download model.safetensors, or model.safetensors.index.json with all its files",
+    };
+    let found = if others.is_empty() { String::new() } else { format!(", only {}", others.join(", ")) };
+    Error::input(dir, format!("no {SINGLE} and no {INDEX} in this folder{found}"), hint)
+}
+
+fn is_weights(name: &str) -> bool {
+    let extension = name.rsplit('.').next().unwrap_or_default();
+    matches!(extension, "bin" | "pt" | "pth" | "gguf" | "safetensors") && name != "training_args.bin"
+}
