@@ -1,0 +1,102 @@
+//! `upright doctor`: what this machine has, and what would not fit.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use upright_engine::{
+    config::DecoderConfig,
+    cpu::Tier,
+    decoder::{Decoder, Options},
+    memory,
+};
+
+use super::{gigabytes, print_json};
+use crate::{Result, files};
+
+/// Reports cores, memory, instruction sets and cache folders; with a model, whether it fits.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// A model folder: checks that it opens, and says what training it would take.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Tokens of a pack, for the memory estimate.
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    token_budget: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a model takes.
+struct Needs {
+    config: DecoderConfig,
+    mapped: usize,
+    owned: usize,
+    kept: usize,
+    recomputed: usize,
+}
+
+fn needs(model: &std::path::Path, token_budget: usize) -> Result<Needs> {
+    let decoder = Decoder::open(model, &Options::default())?;
+    let (kept, recomputed) = decoder.bytes_per_token(0);
+    let weights = decoder.weights();
+    Ok(Needs {
+        mapped: weights.bytes_mapped(),
+        owned: weights.bytes_owned(),
+        kept: kept * token_budget,
+        recomputed: recomputed * token_budget + kept * token_budget / decoder.config().layers.max(1),
+        config: decoder.config().clone(),
+    })
+}
+
+/// Runs the command.
+pub fn run(arguments: &Doctor) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (total, available) = (memory::total_bytes(), memory::available_bytes());
+    let tiers: Vec<Tier> = [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|t| t.available()).collect();
+    let tier = Tier::from_environment()?;
+    let cache = files::cache_dir();
+    let writable = files::create_dir(&cache).is_ok();
+    let needs = arguments.model.as_deref().map(|model| needs(model, arguments.token_budget)).transpose()?;
+    let base = needs.as_ref().map(|n| n.mapped + n.owned);
+    let fits = |bytes: usize| available.map(|available| bytes < available);
+    let kept_fits = needs.as_ref().zip(base).and_then(|(n, base)| fits(base + n.kept));
+    let recomputed_fits = needs.as_ref().zip(base).and_then(|(n, base)| fits(base + n.recomputed));
+    if arguments.json {
+        let model = needs.as_ref().map(|n| {
+            json!({
+                "model_type": n.config.model_type, "base_bytes": base, "token_budget": arguments.token_budget,
+                "step_bytes_kept": n.kept, "step_bytes_recomputed": n.recomputed,
+                "fits_kept": kept_fits, "fits_recomputed": recomputed_fits,
+            })
+        });
+        return print_json(&json!({
+            "version": env!("CARGO_PKG_VERSION"), "cores": cores, "memory_total_bytes": total,
+            "memory_available_bytes": available, "tiers": tiers.iter().map(|t| t.name()).collect::<Vec<_>>(),
+            "tier": tier.name(), "cache": cache, "cache_writable": writable, "model": model,
+        }));
+    }
+    let known = |bytes: Option<usize>| bytes.map_or_else(|| "unknown".to_owned(), gigabytes);
+    println!("upright      {}", env!("CARGO_PKG_VERSION"));
+    println!("cores        {cores}");
+    println!("memory       {} available of {}", known(available), known(total));
+    let names: Vec<&str> = tiers.iter().map(|t| t.name()).collect();
+    println!("tiers        {} (in use: {tier}; UPRIGHT_CPU forces one)", names.join(", "));
+    println!("cache        {}{}", cache.display(), if writable { "" } else { ": NOT WRITABLE, set UPRIGHT_CACHE" });
+    if let (Some(n), Some(base)) = (needs, base) {
+        let verdict = |fits: Option<bool>| match fits {
+            Some(true) => "fits",
+            Some(false) => "DOES NOT FIT",
+            None => "memory unknown",
+        };
+        println!("model        {}: {} layers, hidden {}, vocabulary {}", n.config.model_type, n.config.layers, n.config.hidden, n.config.vocab);
+        println!("base         {} ({} mapped, {} cast)", gigabytes(base), gigabytes(n.mapped), gigabytes(n.owned));
+        println!("step         {} for a pack of {} tokens: {}", gigabytes(n.kept), arguments.token_budget, verdict(kept_fits));
+        println!("             {} with block recompute: {}", gigabytes(n.recomputed), verdict(recomputed_fits));
+        if recomputed_fits == Some(false) {
+            println!("             lower --token-budget or --max-length, or take a smaller model");
+        }
+    }
+    Ok(())
+}

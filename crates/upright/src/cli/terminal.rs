@@ -1,0 +1,118 @@
+//! The terminal as an observer: notes and progress on stderr, results on stdout.
+
+use std::{
+    io::{IsTerminal, Write},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::{Error, Result, observer::Observer};
+
+/// How often work is reported where there is no terminal to draw on.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Progress bars where stderr is a terminal, a line now and then where it is not.
+#[derive(Debug)]
+pub struct Terminal {
+    bars: MultiProgress,
+    /// Stretches of work, the innermost last.
+    stack: Vec<Stretch>,
+    interactive: bool,
+}
+
+#[derive(Debug)]
+struct Stretch {
+    what: String,
+    total: usize,
+    bar: ProgressBar,
+    began: Instant,
+    said: Instant,
+}
+
+/// Set by SIGINT and SIGTERM; a second signal ends the process at once.
+fn stop_flag() -> &'static Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    FLAG.get_or_init(Arc::default)
+}
+
+/// From now on a first SIGINT or SIGTERM asks the run to save itself and leave, and a second one ends it.
+pub fn catch_signals() -> Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        let registered = signal_hook::flag::register_conditional_default(signal, Arc::clone(stop_flag()))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(stop_flag())));
+        registered.map_err(|error| Error::failure(format!("cannot watch for signals: {error}")))?;
+    }
+    Ok(())
+}
+
+impl Terminal {
+    /// An observer on stderr.
+    pub fn new() -> Self {
+        Self { bars: MultiProgress::new(), stack: Vec::new(), interactive: std::io::stderr().is_terminal() }
+    }
+
+    fn line(&self, text: &str) {
+        if self.interactive {
+            // Above the bars, without tearing them.
+            let _ = self.bars.println(text);
+        } else {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+}
+
+impl Default for Terminal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Observer for Terminal {
+    fn note(&mut self, text: &str) {
+        self.line(text);
+    }
+
+    fn begin(&mut self, what: &str, total: usize) {
+        let style = ProgressStyle::with_template("{prefix:>28} {bar:24} {pos}/{len} {elapsed}<{eta} {msg}");
+        let bar = ProgressBar::new(total as u64).with_style(style.expect("a valid template")).with_prefix(what.to_owned());
+        let bar = if self.interactive { self.bars.add(bar) } else { bar };
+        bar.tick();
+        let now = Instant::now();
+        self.stack.push(Stretch { what: what.to_owned(), total, bar, began: now, said: now });
+    }
+
+    fn advance(&mut self, done: usize, note: &str) {
+        let interactive = self.interactive;
+        let Some(stretch) = self.stack.last_mut() else { return };
+        if interactive {
+            stretch.bar.set_position(done as u64);
+            stretch.bar.set_message(note.to_owned());
+            return;
+        }
+        if stretch.said.elapsed() < PLAIN_INTERVAL {
+            return;
+        }
+        stretch.said = Instant::now();
+        let elapsed = stretch.began.elapsed().as_secs_f64();
+        let left = elapsed / done.max(1) as f64 * stretch.total.saturating_sub(done) as f64;
+        let text = format!("{} {done}/{}, {left:.0} s left {note}", stretch.what, stretch.total);
+        self.line(text.trim_end());
+    }
+
+    fn end(&mut self) {
+        if let Some(stretch) = self.stack.pop() {
+            stretch.bar.finish_and_clear();
+            self.bars.remove(&stretch.bar);
+        }
+    }
+
+    fn stop_requested(&self) -> bool {
+        stop_flag().load(Ordering::Relaxed)
+    }
+}

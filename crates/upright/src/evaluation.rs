@@ -1,0 +1,102 @@
+//! Evaluation points: every objective on two fixed sets, `eval` (held-out rows) and `fit` (a sample of its training rows).
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Result,
+    data::Example,
+    learner::{Measured, ModelLearner, Task},
+    metrics::gap::{gap, ideal_distance},
+    observer::Observer,
+};
+
+/// The two sets, by the prefix of their keys.
+pub const SETS: [&str; 2] = ["eval", "fit"];
+
+/// What an evaluation found. Lists are one entry an objective; `None` where a set has no rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Steps done.
+    pub step: usize,
+    /// On held-out rows.
+    pub held_out: Vec<Option<Measured>>,
+    /// On training rows.
+    pub fit: Vec<Option<Measured>>,
+}
+
+/// Measures every objective on both sets.
+pub fn evaluate(learner: &ModelLearner<'_>, step: usize, observer: &mut dyn Observer) -> Result<Evaluation> {
+    let sets = |task: &'_ Task<'_>| task.held_out.len() + task.fit.len();
+    observer.begin("evaluation", learner.tasks.iter().map(sets).sum());
+    let mut before = 0;
+    let mut measure = |task: &Task<'_>, examples: Vec<&Example>| -> Result<Option<Measured>> {
+        if examples.is_empty() {
+            return Ok(None);
+        }
+        let (decoder, adapter, budget) = (learner.decoder, &learner.adapter, learner.token_budget);
+        let measured =
+            task.measure(decoder, adapter, &examples, budget, &mut |done| observer.advance(before + done, &task.name))?;
+        before += examples.len();
+        Ok(Some(measured))
+    };
+    let mut evaluation = Evaluation { step, held_out: Vec::new(), fit: Vec::new() };
+    let mut found = Ok(());
+    for task in &learner.tasks {
+        let both = measure(task, task.held_out.iter().collect())
+            .and_then(|held_out| Ok((held_out, measure(task, task.fit.iter().map(|&row| &task.train[row]).collect())?)));
+        match both {
+            Ok((held_out, fit)) => {
+                evaluation.held_out.push(held_out);
+                evaluation.fit.push(fit);
+            }
+            Err(error) => {
+                found = Err(error);
+                break;
+            }
+        }
+    }
+    observer.end();
+    found.map(|()| evaluation)
+}
+
+/// Names under which an objective's metrics appear: TRL's, with the objective's name where several would share them.
+pub fn metric_names(tasks: &[Task<'_>], index: usize) -> Vec<String> {
+    let names = tasks[index].objective.kind.form().metrics;
+    let sharing = tasks.iter().filter(|task| task.objective.kind.form().metrics == names).count();
+    let name = |metric: &&str| if sharing > 1 { format!("{metric}/{}", tasks[index].name) } else { (*metric).to_owned() };
+    names.iter().map(name).collect()
+}
+
+impl Evaluation {
+    /// A line of `evals.jsonl`. Optima are one an objective for each of [`SETS`]; gaps appear where they are given.
+    pub fn line(&self, tasks: &[Task<'_>], optima: [&[Option<f64>]; 2]) -> Map<String, Value> {
+        let mut line = Map::new();
+        line.insert("step".into(), json!(self.step));
+        for ((set, measured), optima) in SETS.iter().zip([&self.held_out, &self.fit]).zip(optima) {
+            let mut gaps = Vec::new();
+            for (index, measured) in measured.iter().enumerate() {
+                let Some(measured) = measured else { continue };
+                let name = &tasks[index].name;
+                line.insert(format!("{set}/loss/{name}"), json!(measured.loss));
+                if let Some(optimum) = optima[index] {
+                    let gap = gap(measured.loss, optimum);
+                    line.insert(format!("{set}/gap/{name}"), json!(gap));
+                    gaps.push(Some(gap));
+                }
+                for (name, value) in metric_names(tasks, index).iter().zip(&measured.metrics) {
+                    line.insert(format!("{set}/{name}"), json!(value));
+                }
+            }
+            if let (true, Some(distance)) = (gaps.len() == tasks.len(), ideal_distance(&gaps)) {
+                line.insert(format!("{set}/ideal_distance"), json!(distance));
+            }
+        }
+        line
+    }
+
+    /// Weighted sum of the held-out losses; `None` where an objective that counts has no held-out rows.
+    pub fn mixed(&self, weights: &[f64]) -> Option<f64> {
+        let parts = weights.iter().zip(&self.held_out).filter(|(weight, _)| **weight > 0.0);
+        parts.map(|(weight, measured)| Some(weight * measured.as_ref()?.loss)).sum()
+    }
+}

@@ -1,0 +1,152 @@
+//! Files that are either whole or not there: everything the program writes goes through here.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use crate::{Error, Result};
+
+/// Reads a whole text file; a file that cannot be read is bad input.
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|error| Error::input(format!("{}: cannot read: {error}", path.display())))
+}
+
+/// Creates a folder and those above it.
+pub fn create_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|error| Error::io(path, "create", error))
+}
+
+/// Writes a file under another name, brings it to the disk, then gives it its name: a reader sees the old file or the new
+/// one, never half of one.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().expect("a file has a name").to_string_lossy();
+    let partial = path.with_file_name(format!(".{name}.partial"));
+    let written = File::create(&partial).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&partial, path)).map_err(|error| {
+        // The half-written file must not keep a full disk full; the error that matters is the first one.
+        let _ = fs::remove_file(&partial);
+        Error::io(path, "write", error)
+    })
+}
+
+/// Appends whole lines to a file, each flushed, so that a run killed at any moment leaves at most one torn line at the end.
+#[derive(Debug)]
+pub struct Lines {
+    path: PathBuf,
+    file: File,
+}
+
+impl Lines {
+    /// Opens a file for appending, first cutting it after the leading lines for which `keep` holds (a torn last line never
+    /// does).
+    pub fn open(path: &Path, keep: impl Fn(&str) -> bool) -> Result<Self> {
+        let text = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Error::io(path, "read", error)),
+        };
+        let mut kept = 0;
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            match std::str::from_utf8(line) {
+                Ok(line) if line.ends_with('\n') && keep(line.trim_end()) => kept += line.len(),
+                _ => break,
+            }
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path).and_then(|file| {
+            file.set_len(kept as u64)?;
+            Ok(file)
+        });
+        Ok(Self { path: path.to_owned(), file: file.map_err(|error| Error::io(path, "open", error))? })
+    }
+
+    /// Appends one line.
+    pub fn push(&mut self, line: &str) -> Result<()> {
+        let bytes = format!("{line}\n");
+        self.file.write_all(bytes.as_bytes()).map_err(|error| Error::io(&self.path, "write", error))
+    }
+}
+
+/// A lock that the system releases when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock at `path`, or fails at once if another process has it.
+    pub fn try_take(path: &Path) -> Result<Self> {
+        let file = Self::open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(fs::TryLockError::WouldBlock) => {
+                let folder = path.parent().unwrap_or(path).display();
+                Err(Error::input(format!("{folder}: another process is at work in this folder"))
+                    .hint("wait for it, stop it, or give this run another --out"))
+            }
+            Err(fs::TryLockError::Error(error)) => Err(Error::io(path, "lock", error)),
+        }
+    }
+
+    /// Takes the lock at `path`, waiting for whoever has it.
+    pub fn wait(path: &Path) -> Result<Self> {
+        let file = Self::open(path)?;
+        file.lock().map_err(|error| Error::io(path, "lock", error))?;
+        Ok(Self { _file: file })
+    }
+
+    fn open(path: &Path) -> Result<File> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        file.map_err(|error| Error::io(path, "open", error))
+    }
+}
+
+/// Where things that later runs can use again are kept: `UPRIGHT_CACHE`, else `upright` in the user's cache folder.
+pub fn cache_dir() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("UPRIGHT_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|dir| dir.join("upright")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/upright")))
+        .unwrap_or_else(|| std::env::temp_dir().join("upright-cache"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_survive_a_torn_end_and_can_be_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("steps.jsonl");
+        fs::write(&path, "0\n1\n2\n3").unwrap();
+        Lines::open(&path, |line| line.parse::<u32>().unwrap() < 2).unwrap().push("new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "0\n1\nnew\n");
+        Lines::open(&path, |_| true).unwrap().push("more").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "0\n1\nnew\nmore\n");
+    }
+
+    #[test]
+    fn an_atomic_write_that_fails_leaves_the_old_file_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plan.toml");
+        write_atomic(&path, b"one").unwrap();
+        write_atomic(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(write_atomic(&dir.path().join("missing/plan.toml"), b"x").is_err());
+    }
+
+    #[test]
+    fn a_lock_is_exclusive_until_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".lock");
+        let held = Lock::try_take(&path).unwrap();
+        assert!(Lock::try_take(&path).unwrap_err().message.contains("another process"));
+        drop(held);
+        Lock::try_take(&path).unwrap();
+    }
+}

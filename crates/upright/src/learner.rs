@@ -1,0 +1,263 @@
+//! The model as a [`Learner`]: the one place where engine, data and objectives meet.
+
+use upright_engine::{
+    adapter::Adapter,
+    decoder::{Decoder, Scores, Slopes},
+};
+
+use crate::{
+    Error, Result,
+    data::{
+        Example,
+        order::Order,
+        pack::{PackedRows, pack},
+    },
+    objectives::{Objective, Response, RowLoss, Totals},
+    optim::{adamw::AdamW, clip::clip, learning_rate::LearningRate},
+    reference::Reference,
+    train::{Learner, ObjectiveId},
+};
+
+/// An objective with its data: what the plan names and a method weighs.
+#[derive(Debug)]
+pub struct Task<'a> {
+    /// Name in the plan.
+    pub name: String,
+    /// The loss.
+    pub objective: Objective,
+    /// Training rows.
+    pub train: Vec<Example>,
+    /// Held-out rows that are scored.
+    pub held_out: Vec<Example>,
+    /// Indices of the training rows that are scored.
+    pub fit: Vec<usize>,
+    /// Which rows come next.
+    pub order: Order,
+    /// The reference policy, where the loss needs one.
+    pub reference: Option<&'a Reference>,
+}
+
+/// A loss over some rows, with the sums the objective reports.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// The loss.
+    pub loss: f64,
+    /// Values of [`crate::objectives::Form::metrics`].
+    pub metrics: Vec<f64>,
+    /// Tokens of the rows, a prompt that responses share once.
+    pub tokens: usize,
+}
+
+/// What a step leaves behind for those who record it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepReport {
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate of the update.
+    pub learning_rate: f64,
+    /// Tokens that were descended.
+    pub tokens: usize,
+    /// Metrics of every objective that was descended.
+    pub metrics: Vec<Option<Vec<f64>>>,
+}
+
+/// The language model in training: a frozen decoder, an adapter, and an optimiser.
+#[derive(Debug)]
+pub struct ModelLearner<'a> {
+    /// The frozen base.
+    pub decoder: &'a Decoder,
+    /// What is trained.
+    pub adapter: Adapter,
+    /// The optimiser and its state.
+    pub optimiser: AdamW,
+    /// Rate of every update since the optimiser last started afresh.
+    pub learning_rate: LearningRate,
+    /// Largest gradient norm.
+    pub clip: f64,
+    /// Rows of a pack.
+    pub token_budget: usize,
+    /// The objectives.
+    pub tasks: Vec<Task<'a>>,
+    /// What the last update was like.
+    pub report: StepReport,
+    gradient: Vec<f32>,
+    looked_at: Vec<bool>,
+    descended: Vec<bool>,
+}
+
+impl Task<'_> {
+    /// Totals of some rows, which every pack's share of the loss is measured by.
+    fn totals(examples: &[&Example]) -> Totals {
+        let tokens = examples.iter().flat_map(|example| &example.responses).map(Vec::len).sum();
+        Totals { rows: examples.len(), tokens }
+    }
+
+    /// Loss, slopes and metrics of every row of a pack, with the row's segments.
+    fn rows<'p>(
+        &self,
+        packed: &'p PackedRows,
+        examples: &[&Example],
+        scores: &Scores,
+        totals: Totals,
+    ) -> Vec<(&'p [crate::data::pack::Segment], RowLoss)> {
+        let same_row = |a: &crate::data::pack::Segment, b: &crate::data::pack::Segment| a.example == b.example;
+        let rows = packed.segments.chunk_by(same_row).map(|segments| {
+            let reference = self.reference.map(|reference| reference.sums(examples[segments[0].example]));
+            let responses: Vec<Response> = segments
+                .iter()
+                .map(|segment| Response {
+                    policy: scores.logp[segment.targets.clone()].iter().sum(),
+                    reference: reference.as_ref().map(|sums| sums[segment.response]),
+                    tokens: segment.targets.len(),
+                })
+                .collect();
+            (segments, self.objective.row(&responses, totals))
+        });
+        rows.collect()
+    }
+
+    fn finite(&self, measured: Measured) -> Result<Measured> {
+        if measured.loss.is_finite() {
+            return Ok(measured);
+        }
+        Err(Error::failure(format!("the loss of {} is not a finite number: {}", self.name, measured.loss))
+            .hint("lower --learning-rate or --clip; the newest checkpoint is good"))
+    }
+
+    /// Loss and metrics of some rows, without a gradient; `progress` hears how many are done.
+    pub fn measure(
+        &self,
+        decoder: &Decoder,
+        adapter: &Adapter,
+        examples: &[&Example],
+        token_budget: usize,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Measured> {
+        let totals = Self::totals(examples);
+        let mut measured = self.empty(examples);
+        let mut done = 0;
+        for packed in &pack(examples, token_budget) {
+            let scores = decoder.score(&packed.pack, Some(adapter))?;
+            for (_, row) in self.rows(packed, examples, &scores, totals) {
+                measured.add(&row);
+                done += 1;
+            }
+            progress(done);
+        }
+        self.finite(measured)
+    }
+
+    fn empty(&self, examples: &[&Example]) -> Measured {
+        let metrics = vec![0.0; self.objective.kind.form().metrics.len()];
+        Measured { loss: 0.0, metrics, tokens: examples.iter().map(|example| example.tokens()).sum() }
+    }
+
+    fn next_batch(&self) -> Vec<&Example> {
+        self.order.peek().iter().map(|&row| &self.train[row]).collect()
+    }
+}
+
+impl Measured {
+    fn add(&mut self, row: &RowLoss) {
+        self.loss += row.loss;
+        self.metrics.iter_mut().zip(&row.metrics).for_each(|(sum, value)| *sum += value);
+    }
+}
+
+impl<'a> ModelLearner<'a> {
+    /// A learner at the start of a run.
+    pub fn new(
+        decoder: &'a Decoder,
+        adapter: Adapter,
+        optimiser: AdamW,
+        learning_rate: LearningRate,
+        clip: f64,
+        token_budget: usize,
+        tasks: Vec<Task<'a>>,
+    ) -> Self {
+        let (len, count) = (adapter.parameters.len(), tasks.len());
+        Self {
+            decoder,
+            adapter,
+            optimiser,
+            learning_rate,
+            clip,
+            token_budget,
+            report: StepReport { metrics: vec![None; count], ..StepReport::default() },
+            gradient: vec![0.0; len],
+            looked_at: vec![false; count],
+            descended: vec![false; count],
+            tasks,
+        }
+    }
+
+    /// Forward and backward of the next batch, pack by pack.
+    fn descend(&mut self, id: ObjectiveId, weight: f64) -> Result<Measured> {
+        let task = &self.tasks[id.0];
+        let examples = task.next_batch();
+        let totals = Task::totals(&examples);
+        let mut measured = task.empty(&examples);
+        for packed in &pack(&examples, self.token_budget) {
+            let forward = self.decoder.forward(&packed.pack, &self.adapter)?;
+            let mut slopes = vec![0.0; packed.pack.targets.len()];
+            for (segments, row) in task.rows(packed, &examples, &forward.scores, totals) {
+                for segment in segments {
+                    slopes[segment.targets.clone()].fill(weight * row.slopes[segment.response]);
+                }
+                measured.add(&row);
+            }
+            if !measured.loss.is_finite() {
+                break;
+            }
+            self.decoder.backward(forward, &Slopes { logp: slopes }, &mut self.gradient)?;
+        }
+        task.finite(measured)
+    }
+}
+
+impl Learner for ModelLearner<'_> {
+    fn objectives(&self) -> usize {
+        self.tasks.len()
+    }
+
+    fn loss(&mut self, id: ObjectiveId) -> Result<f64> {
+        let task = &self.tasks[id.0];
+        let measured =
+            task.measure(self.decoder, &self.adapter, &task.next_batch(), self.token_budget, &mut |_| {})?;
+        self.looked_at[id.0] = true;
+        Ok(measured.loss)
+    }
+
+    fn accumulate(&mut self, id: ObjectiveId, weight: f64) -> Result<f64> {
+        if self.descended.iter().all(|descended| !descended) {
+            self.report.tokens = 0;
+            self.report.metrics.fill(None);
+        }
+        let measured = self.descend(id, weight)?;
+        self.descended[id.0] = true;
+        self.report.tokens += measured.tokens;
+        self.report.metrics[id.0] = Some(measured.metrics);
+        Ok(measured.loss)
+    }
+
+    fn update(&mut self) -> Result<()> {
+        self.report.learning_rate = self.learning_rate.at(self.optimiser.updates as usize);
+        self.report.gradient_norm = clip(&mut self.gradient, self.clip);
+        if !self.report.gradient_norm.is_finite() {
+            return Err(Error::failure(format!("the gradient is not finite: its norm is {}", self.report.gradient_norm))
+                .hint("lower --learning-rate; the newest checkpoint is good"));
+        }
+        self.optimiser.update(&mut self.adapter.parameters, &self.gradient, self.report.learning_rate);
+        self.gradient.fill(0.0);
+        for (index, task) in self.tasks.iter_mut().enumerate() {
+            match (self.descended[index], self.looked_at[index]) {
+                (true, _) => task.order.advance(),
+                (false, true) => task.order.postpone(),
+                (false, false) => {}
+            }
+        }
+        self.descended.fill(false);
+        self.looked_at.fill(false);
+        Ok(())
+    }
+}

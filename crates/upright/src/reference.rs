@@ -1,0 +1,146 @@
+//! Log-probabilities of the reference policy: computed once for the rows a run will draw, and kept for every later run.
+//!
+//! A cached value is found by what it is a function of: the frozen base, the reference's adapter and the instruction tier
+//! (one file each), and the tokens of prompt and response (one record each). Templates, truncation and row numbers act
+//! only through the tokens, so no setting can be forgotten in the key.
+
+use std::{
+    collections::HashMap,
+    fs::{self, OpenOptions},
+    io::Write,
+    path::PathBuf,
+};
+
+use sha2::{Digest, Sha256};
+use upright_engine::{adapter::Adapter, decoder::Decoder};
+
+use crate::{
+    Error, Result,
+    data::{Example, pack::pack},
+    files,
+    observer::Observer,
+};
+
+/// Bytes of a record: half of a SHA-256 of the tokens, the value, and a check.
+const RECORD: usize = 16 + 8 + 4;
+
+type Key = [u8; 16];
+
+/// The reference policy's summed log-probabilities, by the tokens of prompt and response.
+#[derive(Debug)]
+pub struct Reference {
+    path: PathBuf,
+    values: HashMap<Key, f64>,
+}
+
+fn key(prompt: &[u32], response: &[u32]) -> Key {
+    let mut hash = Sha256::new();
+    hash.update((prompt.len() as u64).to_le_bytes());
+    for token in prompt.iter().chain(response) {
+        hash.update(token.to_le_bytes());
+    }
+    hash.finalize()[..16].try_into().expect("a SHA-256 is longer")
+}
+
+fn record(key: &Key, value: f64) -> [u8; RECORD] {
+    let mut record = [0; RECORD];
+    record[..16].copy_from_slice(key);
+    record[16..24].copy_from_slice(&value.to_le_bytes());
+    let check = Sha256::digest(&record[..24]);
+    record[24..].copy_from_slice(&check[..4]);
+    record
+}
+
+impl Reference {
+    /// The values known so far of the base with `adapter`, or of the base itself.
+    pub fn open(decoder: &Decoder, adapter: Option<&Adapter>) -> Result<Self> {
+        let mut hash = Sha256::new();
+        hash.update(decoder.weights().fingerprint.as_bytes());
+        hash.update(decoder.tier().name());
+        if let Some(adapter) = adapter {
+            for target in &adapter.layout.targets {
+                hash.update(format!("{} {} {:?};", target.module, target.rank, target.scale));
+            }
+            adapter.parameters.iter().for_each(|value| hash.update(value.to_le_bytes()));
+        }
+        let name: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = files::cache_dir().join("reference-logps").join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Error::io(&path, "read", error)),
+        };
+        let mut values = HashMap::new();
+        for bytes in bytes.chunks_exact(RECORD) {
+            let key: Key = bytes[..16].try_into().expect("16 bytes");
+            let value = f64::from_le_bytes(bytes[16..24].try_into().expect("8 bytes"));
+            // A record torn by a full disk or a kill fails its check, and is made again.
+            if record(&key, value) == bytes {
+                values.insert(key, value);
+            }
+        }
+        Ok(Self { path, values })
+    }
+
+    /// Computes and stores what is not known yet of these examples; returns how many responses that were.
+    pub fn prepare(
+        &mut self,
+        decoder: &Decoder,
+        adapter: Option<&Adapter>,
+        examples: &[&Example],
+        token_budget: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<usize> {
+        let known = |example: &&Example| {
+            example.responses.iter().all(|response| self.values.contains_key(&key(&example.prompt, response)))
+        };
+        let missing: Vec<&Example> = examples.iter().filter(|example| !known(example)).copied().collect();
+        if missing.is_empty() {
+            return Ok(0);
+        }
+        files::create_dir(self.path.parent().expect("a file in the cache"))?;
+        let file = OpenOptions::new().create(true).append(true).open(&self.path);
+        let mut file = file.map_err(|error| Error::io(&self.path, "open", error))?;
+        // A torn record would shift every later one.
+        let whole = file.metadata().map(|metadata| metadata.len() / RECORD as u64 * RECORD as u64);
+        whole.and_then(|whole| file.set_len(whole)).map_err(|error| Error::io(&self.path, "write", error))?;
+        let packs = pack(&missing, token_budget);
+        observer.begin("reference log-probabilities", missing.len());
+        let (mut done, mut computed) = (0, 0);
+        for packed in &packs {
+            if observer.stop_requested() {
+                observer.end();
+                return Err(crate::run::interrupted("while scoring the reference; what is done is cached"));
+            }
+            let scores = decoder.score(&packed.pack, adapter)?;
+            let mut records = Vec::new();
+            for segment in &packed.segments {
+                let example = missing[segment.example];
+                let key = key(&example.prompt, &example.responses[segment.response]);
+                let value: f64 = scores.logp[segment.targets.clone()].iter().sum();
+                if !value.is_finite() {
+                    let what = decoder.find_non_finite(&packed.pack, adapter).unwrap_or_else(|| "a sum".into());
+                    return Err(Error::input(format!("the reference's log-probability of row {} is not finite: {what}", example.row))
+                        .hint("the model or the reference adapter is broken"));
+                }
+                records.extend(record(&key, value));
+                self.values.insert(key, value);
+                computed += 1;
+                done += usize::from(segment.response == 0);
+            }
+            file.write_all(&records).map_err(|error| Error::io(&self.path, "write", error))?;
+            observer.advance(done, "");
+        }
+        observer.end();
+        Ok(computed)
+    }
+
+    /// The summed log-probability of every response of an example.
+    ///
+    /// # Panics
+    /// If the example was never given to [`Reference::prepare`].
+    pub fn sums(&self, example: &Example) -> Vec<f64> {
+        let value = |response: &Vec<u32>| self.values[&key(&example.prompt, response)];
+        example.responses.iter().map(value).collect()
+    }
+}
