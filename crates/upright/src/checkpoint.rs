@@ -18,7 +18,7 @@ use upright_engine::{
     peft,
 };
 
-use crate::{Error, Result, data::order::OrderState, files, optim::adamw::Moments};
+use crate::{Error, Result, data::order::OrderState, files};
 
 /// A rolling checkpoint is written when this many times its own cost has passed since the last: after every step where
 /// that is cheap, and never more than a few percent of the time.
@@ -31,8 +31,10 @@ pub struct Snapshot {
     pub state: State,
     /// Adapter parameters.
     pub adapter: Adapter,
-    /// The optimiser's state.
-    pub moments: Moments,
+    /// First moment.
+    pub m: Vec<f32>,
+    /// Second moment.
+    pub v: Vec<f32>,
 }
 
 /// `state.json`.
@@ -125,8 +127,8 @@ impl Checkpoints {
             }
             Ok(tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
         };
-        let moments = Moments { m: tensor("m")?, v: tensor("v")?, updates: state.updates };
-        Ok(Snapshot { state, adapter, moments })
+        let (m, v) = (tensor("m")?, tensor("v")?);
+        Ok(Snapshot { state, adapter, m, v })
     }
 
     /// Whether a rolling checkpoint is worth its cost now.
@@ -159,7 +161,7 @@ impl Checkpoints {
         let Identity { lora, base_model, fingerprint } = &self.identity;
         peft::write(dir, &snapshot.adapter, lora, base_model, fingerprint)?;
         let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-        let (m, v) = (bytes(&snapshot.moments.m), bytes(&snapshot.moments.v));
+        let (m, v) = (bytes(&snapshot.m), bytes(&snapshot.v));
         let view = |data| TensorView::new(Dtype::F32, vec![snapshot.adapter.parameters.len()], data).expect("its length");
         let tensors = [("m", view(&m)), ("v", view(&v))];
         let file = safetensors::serialize(tensors, None).expect("two plain tensors");

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest, Sha256};
+
 use crate::{Error, Result};
 
 /// Reads a whole text file; a file that cannot be read is bad input.
@@ -103,6 +105,12 @@ impl Lock {
         let file = OpenOptions::new().create(true).append(true).open(path);
         file.map_err(|error| Error::io(path, "open", error))
     }
+}
+
+/// SHA-256 of a file, in hexadecimal; a file that cannot be read is bad input.
+pub fn sha256(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).map_err(|error| Error::input(format!("{}: cannot read: {error}", path.display())))?;
+    Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Where things that later runs can use again are kept: `UPRIGHT_CACHE`, else `upright` in the user's cache folder.

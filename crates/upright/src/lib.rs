@@ -2,7 +2,10 @@
 //! makes the model forget the other. Read [`train`] first: a `Learner` has several losses and can descend them; a
 //! `Method` says which to descend now.
 
+#![forbid(unsafe_code)]
+
 pub mod error;
+pub mod files;
 pub mod objectives;
 pub mod train;
 pub mod methods;
@@ -11,5 +14,13 @@ pub mod data;
 pub mod optim;
 pub mod config;
 pub mod plan;
+pub mod observer;
+pub mod reference;
+pub mod learner;
+pub mod evaluation;
+pub mod checkpoint;
+pub mod run_dir;
+pub mod run;
+pub mod cli;
 
 pub use error::{Error, Result};

@@ -1,2 +1,6 @@
-//! The command line of `upright`.
-fn main() {}
+//! The binary of `upright`; see `upright::cli`.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    upright::cli::main()
+}

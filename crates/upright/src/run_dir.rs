@@ -91,6 +91,12 @@ impl RunDir {
     }
 }
 
+/// Whether the evaluation after `step` steps is on record.
+pub fn has_evaluation(path: &Path, step: usize) -> Result<bool> {
+    let lines = read_lines(&path.join("evals.jsonl"))?;
+    Ok(lines.iter().any(|line| line.get("step").and_then(Value::as_u64) == Some(step as u64)))
+}
+
 /// All whole lines of a `.jsonl` file of a run, in order; none if it is not there.
 pub fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
     if !path.exists() {

@@ -1,0 +1,86 @@
+//! The command line: the only place that prints or exits. Results go to stdout, everything else to stderr.
+
+mod doctor;
+mod eval;
+mod terminal;
+mod train;
+
+use std::{io::Write, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+use crate::{Error, Result, error::Kind};
+
+/// Post-trains a language model on instruction data and preference data at once.
+#[derive(Debug, Parser)]
+#[command(name = "upright", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train an adapter by one of the methods.
+    Train(Box<train::Train>),
+    /// Measure a model or an adapter.
+    #[command(subcommand)]
+    Eval(eval::Eval),
+    /// Say what this machine has, and what would not fit.
+    Doctor(doctor::Doctor),
+}
+
+/// Parses the arguments, runs the command, and says how it ended: 0 good, 1 failed, 2 bad usage or input, 130 stopped.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are results and go to stdout; the rest is bad usage.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let done = match &cli.command {
+        Command::Train(train) => train::run(train),
+        Command::Eval(eval::Eval::Loss(loss)) => eval::run(loss),
+        Command::Doctor(doctor) => doctor::run(doctor),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut stderr = std::io::stderr().lock();
+            let _ = writeln!(stderr, "{}: {}", if error.kind == Kind::Interrupted { "interrupted" } else { "error" }, error.message);
+            if !error.hint.is_empty() {
+                let _ = writeln!(stderr, "hint: {}", error.hint);
+            }
+            ExitCode::from(match error.kind {
+                Kind::Input => 2,
+                Kind::Failure => 1,
+                Kind::Interrupted => 130,
+            })
+        }
+    }
+}
+
+/// Writes text to stdout; a reader that has gone away (`| head`) ends the command quietly.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::failure(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints one JSON object on one line.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(value).map_err(|error| Error::failure(error.to_string()))?;
+    print(&format!("{text}\n"))
+}
+
+/// Bytes for a person.
+fn gigabytes(bytes: usize) -> String {
+    if bytes < 1_000_000_000 { format!("{:.0} MB", bytes as f64 / 1e6) } else { format!("{:.1} GB", bytes as f64 / 1e9) }
+}

@@ -1,0 +1,70 @@
+//! `upright train`: one run, and its final table.
+
+use std::fmt::Write;
+
+use clap::Args;
+
+use super::{print, print_json, terminal};
+use crate::{
+    Result,
+    config::Config,
+    observer::Observer,
+    plan::Plan,
+    run::{self, Summary},
+};
+
+/// Trains an adapter by one of the methods.
+#[derive(Args, Debug)]
+pub struct Train {
+    #[command(flatten)]
+    config: Config,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Train) -> Result<()> {
+    let config = arguments.config.clone().with_file()?;
+    let json = config.json.unwrap_or(false);
+    let plan = Plan::from_config(&config)?;
+    terminal::catch_signals()?;
+    let mut terminal = terminal::Terminal::new();
+    for note in plan.notes() {
+        terminal.note(&note);
+    }
+    let summary = run::run(&plan, &config.to_toml()?, &mut terminal)?;
+    if json { print_json(&summary) } else { print(&table(&summary)) }
+}
+
+fn cell(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".into(), |value| format!("{value:.4}"))
+}
+
+/// The final table of a run.
+fn table(summary: &Summary) -> String {
+    let mut text = String::new();
+    let name = summary.objectives.iter().map(|o| o.name.len()).max().unwrap_or(0).max(14);
+    let columns = ["start", "end", "gap"].map(|c| format!("{c:>9}")).join("");
+    let _ = writeln!(text, "{:name$}  {:>6} {:>6}  {:^27}  {:^27}", "", "", "", "held-out rows", "training rows (fit)");
+    let _ = writeln!(text, "{:name$}  {:>6} {:>6}  {columns}  {columns}", "objective", "weight", "steps");
+    for o in &summary.objectives {
+        let set = |i: usize| [o.start[i], o.end[i], o.gap[i]].map(|v| format!("{:>9}", cell(v))).join("");
+        let _ = writeln!(text, "{:name$}  {:>6} {:>6}  {}  {}", o.name, format!("{:.3}", o.weight), o.steps, set(0), set(1));
+    }
+    let mut row = |label: &str, values: [Option<f64>; 2]| {
+        if values.iter().any(Option::is_some) {
+            let [a, b] = values.map(cell);
+            let _ = writeln!(text, "{label:name$}  {:>6} {:>6}  {a:>27}  {b:>27}", "", "");
+        }
+    };
+    row("ideal distance", summary.ideal_distance);
+    for o in &summary.objectives {
+        row(&format!("{} accuracy", o.name), o.rewards_accuracy);
+    }
+    let peak = summary.peak_memory_gb.map_or_else(String::new, |gb| format!(", peak memory {gb:.2} GB"));
+    let _ = writeln!(
+        text,
+        "\n{} steps of {:?} in {:.1} s, {:.0} tokens/s{peak}, {} products",
+        summary.steps, summary.method, summary.seconds, summary.tokens_per_second, summary.tier
+    );
+    let _ = writeln!(text, "adapter: {}", run::adapter_dir(&summary.run).display());
+    text
+}

@@ -1,0 +1,247 @@
+//! A run from its plan to its adapter: opens what the plan names, makes the reference, and takes the steps.
+
+mod open;
+mod record;
+mod reference_policy;
+mod summary;
+
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use upright_engine::peft;
+
+pub use open::{Engine, Facts};
+pub use summary::{ObjectiveSummary, Summary};
+
+use crate::{
+    Error, Result,
+    checkpoint::{Checkpoints, Identity, Snapshot, State},
+    data::Dataset,
+    error::Kind,
+    evaluation::{Evaluation, evaluate},
+
+    learner::{ModelLearner, Task},
+    observer::Observer,
+    optim::{adamw::AdamW, learning_rate::LearningRate},
+    plan::{Plan, Schedule},
+    run_dir::{self, RunDir},
+    train::{Method, Step, train},
+};
+
+/// The run was asked to stop, and can go on later.
+pub(crate) fn interrupted(when: &str) -> Error {
+    Error { kind: Kind::Interrupted, message: format!("stopped {when}"), hint: "the same command with --resume goes on".into() }
+}
+
+/// Runs a plan to its end in `plan.out`, or continues it. `config` is what was written, kept beside the plan.
+pub fn run(plan: &Plan, config: &str, observer: &mut dyn Observer) -> Result<Summary> {
+    let resuming = plan.resume && run_dir::holds_run(&plan.out);
+    if !resuming {
+        run_dir::check_free(&plan.out)?;
+    }
+    let engine = Engine::open(&plan.model, plan.threads, plan.recompute)?;
+    let datasets = engine.datasets(plan, observer)?;
+    run_with(&engine, plan, config, datasets, observer)?;
+    Summary::read(&plan.out)
+}
+
+/// The steps of a plan whose model and data are open.
+fn run_with(engine: &Engine, plan: &Plan, config: &str, datasets: Vec<Dataset>, observer: &mut dyn Observer) -> Result<()> {
+    let written = engine.describe(plan, &datasets)?;
+    if plan.resume && run_dir::holds_run(&plan.out) {
+        open::check_unchanged(&plan.out, &written)?;
+    }
+    let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
+    let schedule = Schedule::new(plan, &rows)?;
+    let (adapter, lora) = engine.adapter(plan)?;
+    engine.check_finite(&datasets, &adapter)?;
+    let reference = reference_policy::prepare(engine, plan, &schedule, &datasets, observer)?;
+    let tasks = open::tasks(plan, datasets, reference.as_ref());
+
+    let mut method = plan.method(&schedule);
+    let stages = Stages::new(plan, &schedule);
+    let optimiser = AdamW::new(plan.optimiser.adamw, adapter.parameters.len());
+    let rate = stages.at(0).rate;
+    let mut learner = ModelLearner::new(&engine.decoder, adapter, optimiser, rate, plan.optimiser.clip, plan.token_budget, tasks);
+
+    let identity = Identity {
+        lora: lora.clone(),
+        base_model: plan.model.display().to_string(),
+        fingerprint: engine.decoder.weights().fingerprint.clone(),
+    };
+    let mut checkpoints = Checkpoints::new(RunDir::checkpoints(&plan.out), identity, plan.keep);
+    let mut first = 0;
+    if plan.resume
+        && let Some(snapshot) = checkpoints.newest(engine.decoder.config(), |skipped| observer.note(&skipped))
+    {
+        first = snapshot.state.step;
+        restore(&mut learner, &mut *method, &stages, snapshot)?;
+        observer.note(&format!("continuing at step {first} of {}", schedule.total));
+    }
+
+    let start = if first == 0 { Some(evaluate(&learner, 0, observer)?) } else { None };
+    let dir = RunDir::open(&plan.out, config, &written.to_toml()?, first)?;
+    let mut run = Run { plan, schedule: &schedule, stages: &stages, dir, checkpoints: &mut checkpoints, observer, last: Instant::now(), evaluated: None };
+    run.checkpoints.prune();
+    if let Some(start) = start {
+        run.record_evaluation(&learner, start)?;
+    } else if run.evaluation_is_due(first) && !run_dir::has_evaluation(&plan.out, first)? {
+        let evaluation = evaluate(&learner, first, run.observer)?;
+        run.record_evaluation(&learner, evaluation)?;
+    }
+
+    run.observer.begin("training", schedule.total);
+    run.last = Instant::now();
+    let mut stopped = None;
+    let trained = train(&mut learner, &mut *method, first..schedule.total, |step, learner, method| {
+        let flow = run.after(step, learner, method)?;
+        if flow.is_break() {
+            stopped = Some(step.index + 1);
+        }
+        Ok(flow)
+    });
+    run.observer.end();
+    trained?;
+    if let Some(step) = stopped {
+        return Err(interrupted(&format!("after step {step} of {}", schedule.total)));
+    }
+    let Identity { base_model, fingerprint, .. } = Identity {
+        lora: lora.clone(),
+        base_model: plan.model.display().to_string(),
+        fingerprint: engine.decoder.weights().fingerprint.clone(),
+    };
+    Ok(peft::write(&plan.out.join("adapter"), &learner.adapter, &lora, &base_model, &fingerprint)?)
+}
+
+/// Puts a checkpoint back into the learner and the method.
+fn restore(learner: &mut ModelLearner<'_>, method: &mut dyn Method, stages: &Stages, snapshot: Snapshot) -> Result<()> {
+    let Snapshot { state, adapter, m, v } = snapshot;
+    if adapter.layout != learner.adapter.layout || state.orders.len() != learner.tasks.len() {
+        return Err(Error::failure(format!("the checkpoint of step {} does not fit this run", state.step)));
+    }
+    learner.adapter = adapter;
+    learner.optimiser.m = m;
+    learner.optimiser.v = v;
+    learner.optimiser.updates = state.updates;
+    learner.learning_rate = stages.at(state.step).rate;
+    for (task, order) in learner.tasks.iter_mut().zip(&state.orders) {
+        task.order.restore(order)?;
+    }
+    method.restore(&state.method);
+    Ok(())
+}
+
+/// Stretches of steps with an optimiser of their own: the stages of Sequential, or the whole run.
+struct Stages(Vec<Stage>);
+
+#[derive(Clone, Copy)]
+struct Stage {
+    end: usize,
+    rate: LearningRate,
+}
+
+impl Stages {
+    fn new(plan: &Plan, schedule: &Schedule) -> Self {
+        let mut stages = Vec::new();
+        let mut start = 0;
+        for end in schedule.ends() {
+            let rate = LearningRate {
+                peak: plan.optimiser.learning_rate,
+                curve: plan.optimiser.schedule,
+                warmup: plan.optimiser.warmup,
+                steps: end - start,
+            };
+            stages.push(Stage { end, rate });
+            start = end;
+        }
+        Self(stages)
+    }
+
+    /// The stage that step `step` belongs to; the last one past the end.
+    fn at(&self, step: usize) -> Stage {
+        *self.0.iter().find(|stage| step < stage.end).unwrap_or(&self.0[self.0.len() - 1])
+    }
+
+    fn ends_at(&self, step: usize) -> bool {
+        self.0.iter().any(|stage| stage.end == step)
+    }
+}
+
+/// What happens after every step.
+struct Run<'r> {
+    plan: &'r Plan,
+    schedule: &'r Schedule,
+    stages: &'r Stages,
+    dir: RunDir,
+    checkpoints: &'r mut Checkpoints,
+    observer: &'r mut dyn Observer,
+    /// When the step in progress began.
+    last: Instant,
+    /// The newest evaluation's step and weighted held-out loss.
+    evaluated: Option<(usize, Option<f64>)>,
+}
+
+impl Run<'_> {
+    fn evaluation_is_due(&self, done: usize) -> bool {
+        done == self.schedule.total || (self.plan.eval_every > 0 && done.is_multiple_of(self.plan.eval_every))
+    }
+
+    fn checkpoint_is_due(&self, done: usize) -> bool {
+        done == self.schedule.total || (self.plan.checkpoint_every > 0 && done.is_multiple_of(self.plan.checkpoint_every))
+    }
+
+    fn after(&mut self, step: &Step, learner: &mut ModelLearner<'_>, method: &dyn Method) -> Result<ControlFlow<()>> {
+        let seconds = self.last.elapsed();
+        let done = step.index + 1;
+        let line = record::step_line(step, learner, self.plan, seconds);
+        self.dir.step(&line)?;
+        self.observer.step(&line);
+        self.observer.advance(done, &record::step_note(step, learner, seconds));
+        if self.stages.ends_at(done) && done < self.schedule.total {
+            learner.optimiser.reset();
+            learner.learning_rate = self.stages.at(done).rate;
+        }
+        let stop = self.observer.stop_requested() && done < self.schedule.total;
+        if self.evaluation_is_due(done) && !stop {
+            let evaluation = evaluate(learner, done, self.observer)?;
+            self.record_evaluation(learner, evaluation)?;
+        }
+        let due = self.checkpoint_is_due(done) && !stop;
+        if due || stop || self.checkpoints.rolling_is_due() {
+            let held_out = self.evaluated.filter(|(step, _)| *step == done).and_then(|(_, loss)| loss);
+            self.checkpoints.write(&Snapshot {
+                state: State {
+                    step: done,
+                    updates: learner.optimiser.updates,
+                    method: method.state(),
+                    orders: learner.tasks.iter().map(|task| task.order.state()).collect(),
+                    held_out,
+                    rolling: !due,
+                },
+                adapter: learner.adapter.clone(),
+                m: learner.optimiser.m.clone(),
+                v: learner.optimiser.v.clone(),
+            })?;
+        }
+        self.last = Instant::now();
+        Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    fn record_evaluation(&mut self, learner: &ModelLearner<'_>, evaluation: Evaluation) -> Result<()> {
+        let optima = [&self.plan.optimum_eval[..], &self.plan.optimum[..]];
+        let line = evaluation.line(&learner.tasks, optima);
+        self.dir.evaluation(&line)?;
+        self.observer.evaluation(&line);
+        let weights: Vec<f64> = self.plan.objectives.iter().map(|objective| objective.weight).collect();
+        self.evaluated = Some((evaluation.step, evaluation.mixed(&weights)));
+        Ok(())
+    }
+}
+
+/// Where a run's trained adapter is.
+pub fn adapter_dir(run: &Path) -> std::path::PathBuf {
+    run.join("adapter")
+}

@@ -1,0 +1,273 @@
+//! What a plan names, opened and checked before anything is trained or written.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use upright_engine::{
+    adapter::{Adapter, AdapterLayout, LoraConfig},
+    decoder::{Decoder, Options, Recompute},
+    pack::Pack,
+    peft,
+};
+
+use crate::{
+    Error, Result,
+    data::{DataSpec, Dataset, Example, Held, Tokenizer, TooLong, order::Order},
+    files,
+    learner::Task,
+    observer::Observer,
+    plan::Plan,
+    reference::Reference,
+};
+
+/// A model folder, opened.
+#[derive(Debug)]
+pub struct Engine {
+    /// The frozen base.
+    pub decoder: Decoder,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+}
+
+/// What a plan met: found out when a run starts, written beside the plan, and the same whenever it continues.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Facts {
+    /// Fingerprint of the base's weights.
+    pub base: String,
+    /// Instruction tier of the products.
+    pub tier: String,
+    /// SHA-256 of the tokenizer's file.
+    pub tokenizer: String,
+    /// SHA-256 of the adapter the run starts from; empty where it starts afresh.
+    pub init_adapter: String,
+    /// One entry an objective.
+    pub data: Vec<DataFacts>,
+}
+
+/// What one objective's data turned out to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct DataFacts {
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// The dialect found.
+    pub dialect: String,
+    /// The template used.
+    pub template: String,
+    /// Training rows.
+    pub train_rows: usize,
+    /// Held-out rows.
+    pub eval_rows: usize,
+}
+
+/// `plan.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Written {
+    /// What was asked.
+    pub plan: Plan,
+    /// What it met.
+    pub facts: Facts,
+}
+
+impl Written {
+    /// Reads a run's `plan.toml`.
+    pub fn read(run: &Path) -> Result<Self> {
+        let path = run.join("plan.toml");
+        let text = files::read_text(&path)?;
+        toml::from_str(&text).map_err(|error| {
+            Error::input(format!("{}: {}", path.display(), error.message()))
+                .hint("was it written by another version of upright, or edited?")
+        })
+    }
+
+    pub(super) fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::failure(format!("plan.toml: {error}")))
+    }
+
+    /// Names a run by everything that decides its result.
+    pub(super) fn hash(&self) -> Result<String> {
+        let mut named = self.clone();
+        named.plan.forget_surroundings();
+        let text = named.to_toml()?;
+        Ok(Sha256::digest(text.as_bytes())[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// Refuses to continue a run whose settings or surroundings are not those it began with.
+pub(super) fn check_unchanged(run: &Path, now: &Written) -> Result<()> {
+    let then = Written::read(run)?;
+    let mut differences = then.plan.differences(&now.plan);
+    let facts = [
+        ("the base model's weights", &then.facts.base, &now.facts.base),
+        ("the instruction tier (UPRIGHT_CPU)", &then.facts.tier, &now.facts.tier),
+        ("the tokenizer", &then.facts.tokenizer, &now.facts.tokenizer),
+        ("the adapter it started from", &then.facts.init_adapter, &now.facts.init_adapter),
+    ];
+    for (what, then, now) in facts {
+        if then != now {
+            differences.push(format!("{what}: {} -> {}", short(then), short(now)));
+        }
+    }
+    for (index, (a, b)) in then.facts.data.iter().zip(&now.facts.data).enumerate() {
+        if a != b {
+            let name = &now.plan.objectives[index].name;
+            differences.push(format!("the data of {name}: {} rows, {} -> {} rows, {}", a.train_rows, short(&a.sha256), b.train_rows, short(&b.sha256)));
+        }
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::input(format!("{}: cannot continue with other settings: {}", run.display(), differences.join("; ")))
+        .hint("give the settings it was started with (they are in its config.toml), or another --out"))
+}
+
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
+/// The order of an objective's training rows; the start of it, whatever a checkpoint says later.
+pub(super) fn order(plan: &Plan, index: usize, rows: usize) -> Order {
+    let objective = &plan.objectives[index];
+    Order::new(plan.seed, &objective.name, rows, objective.batch)
+}
+
+/// The objectives with their data.
+pub(super) fn tasks<'r>(plan: &Plan, datasets: Vec<Dataset>, reference: Option<&'r Reference>) -> Vec<Task<'r>> {
+    let task = |(index, data): (usize, Dataset)| {
+        let objective = &plan.objectives[index];
+        Task {
+            name: objective.name.clone(),
+            objective: objective.objective(),
+            held_out: data.held_out(plan.eval_rows).into_iter().cloned().collect(),
+            fit: data.fit(plan.eval_rows),
+            order: order(plan, index, data.train.len()),
+            reference: reference.filter(|_| objective.loss.form().reference),
+            train: data.train,
+        }
+    };
+    datasets.into_iter().enumerate().map(task).collect()
+}
+
+impl Engine {
+    /// Opens a model folder.
+    pub fn open(model: &Path, threads: usize, recompute: Recompute) -> Result<Self> {
+        let decoder = Decoder::open(model, &Options { threads, tier: None, recompute })?;
+        let config = decoder.config();
+        let tokenizer = Tokenizer::open(model, config.eos, config.bos, config.vocab)?;
+        Ok(Self { decoder, tokenizer })
+    }
+
+    /// The rows of every objective.
+    pub(super) fn datasets(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<Vec<Dataset>> {
+        (0..plan.objectives.len()).map(|index| self.dataset(plan, index, observer)).collect()
+    }
+
+    /// The rows of one objective; what was dropped or cut is noted.
+    pub(super) fn dataset(&self, plan: &Plan, index: usize, observer: &mut dyn Observer) -> Result<Dataset> {
+        let objective = &plan.objectives[index];
+        let spec = DataSpec {
+            path: objective.data.clone(),
+            kind: objective.kind(),
+            template: objective.template()?,
+            rows: objective.rows,
+            max_length: plan.max_length,
+            min_prompt: plan.min_prompt,
+            too_long: plan.too_long,
+            eval: objective.eval_data.clone().map_or(Held::Fraction(plan.held_out), Held::File),
+        };
+        observer.begin(&format!("reading {}", objective.name), 0);
+        let data = Dataset::load(&spec, &self.tokenizer, &mut |done, _| observer.advance(done, ""));
+        observer.end();
+        let data = data?;
+        observer.note(&data.describe(&objective.name));
+        Ok(data)
+    }
+
+    /// The adapter a run starts from, and how it is written down.
+    pub(super) fn adapter(&self, plan: &Plan) -> Result<(Adapter, LoraConfig)> {
+        let config = self.decoder.config();
+        if let Some(folder) = &plan.init_adapter {
+            let found = peft::read(folder, config)?;
+            self.check_base(folder, &found)?;
+            return Ok((found.adapter, found.lora));
+        }
+        let mut lora = LoraConfig {
+            rank: plan.lora.rank,
+            alpha: plan.lora.alpha,
+            targets: plan.lora.targets.clone(),
+            use_rslora: false,
+            rank_pattern: Default::default(),
+            alpha_pattern: Default::default(),
+        };
+        if lora.targets.is_empty() {
+            lora.targets = AdapterLayout::default_targets(config.family).iter().map(|&name| name.to_owned()).collect();
+        }
+        let layout = AdapterLayout::new(config, &lora)?;
+        Ok((Adapter::init(layout.into(), plan.seed), lora))
+    }
+
+    /// An adapter used as it is.
+    pub(crate) fn read_adapter(&self, folder: &Path, observer: &mut dyn Observer) -> Result<Adapter> {
+        let found = peft::read(folder, self.decoder.config())?;
+        if let Some(note) = self.check_base(folder, &found)? {
+            observer.note(&note);
+        }
+        Ok(found.adapter)
+    }
+
+    fn check_base(&self, folder: &Path, found: &peft::PeftFolder) -> Result<Option<String>> {
+        let ours = &self.decoder.weights().fingerprint;
+        match &found.base_fingerprint {
+            Some(theirs) if theirs != ours => {
+                let name = found.base_model.as_deref().unwrap_or("another model");
+                Err(Error::input(format!("{}: was trained on another base ({name}): fingerprint {}, this model has {}", folder.display(), short(theirs), short(ours)))
+                    .hint("give --model the base it was trained on"))
+            }
+            Some(_) => Ok(None),
+            None => Ok(found.base_model.as_ref().map(|name| {
+                format!("warning: {}: says it was trained on {name}; it carries no fingerprint to check that by", folder.display())
+            })),
+        }
+    }
+
+    /// One row of every objective through the model: a broken model is named before an hour is spent on a reference.
+    pub(super) fn check_finite(&self, datasets: &[Dataset], adapter: &Adapter) -> Result<()> {
+        for example in datasets.iter().filter_map(|data| data.train.first()) {
+            let Example { prompt, responses, .. } = example;
+            let mut pack = Pack::default();
+            pack.tree(prompt, &responses.iter().map(|response| &response[..]).collect::<Vec<_>>());
+            let scores = self.decoder.score(&pack, Some(adapter))?;
+            if scores.logp.iter().any(|logp| !logp.is_finite()) {
+                let what = self.decoder.find_non_finite(&pack, Some(adapter)).unwrap_or_else(|| "a log-probability".into());
+                return Err(Error::input(format!("the first evaluation is not finite: {what}"))
+                    .hint("the model's file or the adapter is damaged; download it again"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The plan with what it met.
+    pub(super) fn describe(&self, plan: &Plan, datasets: &[Dataset]) -> Result<Written> {
+        let init_adapter = match &plan.init_adapter {
+            Some(folder) => files::sha256(&folder.join("adapter_model.safetensors"))?,
+            None => String::new(),
+        };
+        let data = datasets.iter().map(|data| DataFacts {
+            sha256: data.sha256.clone(),
+            dialect: data.dialect.to_string(),
+            template: data.template.to_string(),
+            train_rows: data.train.len(),
+            eval_rows: data.eval.len(),
+        });
+        let facts = Facts {
+            base: self.decoder.weights().fingerprint.clone(),
+            tier: self.decoder.tier().name().into(),
+            tokenizer: files::sha256(&plan.model.join("tokenizer.json"))?,
+            init_adapter,
+            data: data.collect(),
+        };
+        Ok(Written { plan: plan.clone(), facts })
+    }
+}
