@@ -1,0 +1,3 @@
+//! What a run is judged by, as plain functions of losses.
+
+pub mod gap;
