@@ -88,7 +88,7 @@ impl Head<'_> {
         mut expected: Option<&mut [f32]>,
     ) {
         let (vocabulary, hidden) = (self.weight.rows, self.weight.cols);
-        let normed = View::f32(normed, count, hidden);
+        let normed = View::rows(normed, count, hidden);
         let mut running = vec![Running { maximum: f32::NEG_INFINITY, sum: 0.0 }; count];
         let mut corrections = vec![0f32; count];
         let mut z = vec![0.0; count * VOCABULARY.min(vocabulary)];
@@ -111,7 +111,7 @@ impl Head<'_> {
                         row.iter_mut().for_each(|v| *v *= correction);
                     });
                 }
-                product(self.tier, View::f32(z, count, width), w, expected, hidden, first > 0);
+                product(self.tier, View::rows(z, count, width), w, expected, hidden, first > 0);
             }
         }
         if let Some(expected) = expected {

@@ -4,7 +4,7 @@ use crate::{
     adapter::{Adapter, AdapterLayout, LoraTarget, Slot},
     cpu::{
         Tier,
-        gemm::{View, product},
+        gemm::{Values, View, product},
     },
     weights::Linear,
 };
@@ -37,11 +37,11 @@ impl<'a> Scope<'a> {
     pub(crate) fn forward(&self, linear: &Linear, slot: Slot, x: &[f32], y: &mut [f32], stride: usize) {
         let (outputs, inputs) = (linear.weight.rows, linear.weight.cols);
         let tokens = x.len() / inputs;
-        let x = View::f32(x, tokens, inputs);
+        let x = View::rows(x, tokens, inputs);
         product(self.tier, x, View::bf16(linear.weight.data(), outputs, inputs).t(), y, stride, false);
         if let Some(lora) = self.lora(slot) {
             let u = lora.reduce(self.tier, x);
-            product(self.tier, View::f32(&u, tokens, lora.target.rank), lora.b().t(), y, stride, true);
+            product(self.tier, View::rows(&u, tokens, lora.target.rank), lora.b().t(), y, stride, true);
         }
         if let Some(bias) = &linear.bias {
             for row in y.chunks_mut(stride).take(tokens) {
@@ -64,7 +64,7 @@ impl<'a> Scope<'a> {
     ) {
         let (outputs, inputs) = (linear.weight.rows, linear.weight.cols);
         let tokens = dy.len().div_ceil(stride);
-        let dy = View::f32_strided(dy, tokens, outputs, stride);
+        let dy = View::strided(Values::F32(dy), tokens, outputs, stride);
         let mut dx = dx.map(|(dx, accumulate)| {
             let w = View::bf16(linear.weight.data(), outputs, inputs);
             product(self.tier, dy, w, dx, inputs, accumulate == Accumulate::Add);
@@ -72,14 +72,14 @@ impl<'a> Scope<'a> {
         });
         let Some(lora) = self.lora(slot) else { return };
         let target = lora.target;
-        let x = View::f32(x.expect("an adapted linear keeps its input"), tokens, inputs);
+        let x = View::rows(x.expect("an adapted linear keeps its input"), tokens, inputs);
         let u = lora.reduce(self.tier, x);
-        let u = View::f32(&u, tokens, target.rank);
+        let u = View::rows(&u, tokens, target.rank);
         product(self.tier, dy.t(), u, &mut gradient[target.b()], target.rank, true);
         let mut du = vec![0.0; tokens * target.rank];
         product(self.tier, dy, lora.b(), &mut du, target.rank, false);
         du.iter_mut().for_each(|v| *v *= target.scale);
-        let du = View::f32(&du, tokens, target.rank);
+        let du = View::rows(&du, tokens, target.rank);
         product(self.tier, du.t(), x, &mut gradient[target.a()], inputs, true);
         if let Some(dx) = &mut dx {
             product(self.tier, du, lora.a(), dx, inputs, true);
@@ -103,12 +103,12 @@ struct Lora<'a> {
 impl<'a> Lora<'a> {
     /// A, `[R, K]`.
     fn a(&self) -> View<'a> {
-        View::f32(&self.parameters[self.target.a()], self.target.rank, self.target.inputs)
+        View::rows(&self.parameters[self.target.a()], self.target.rank, self.target.inputs)
     }
 
     /// B, `[N, R]`.
     fn b(&self) -> View<'a> {
-        View::f32(&self.parameters[self.target.b()], self.target.outputs, self.target.rank)
+        View::rows(&self.parameters[self.target.b()], self.target.outputs, self.target.rank)
     }
 
     /// `scale x Aᵀ`, `[T, R]`.

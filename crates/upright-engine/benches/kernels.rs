@@ -1,0 +1,145 @@
+//! Rates of the CPU kernels: `cargo bench --bench kernels [-- THREADS]`. Best of several runs, GFLOP/s.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use half::bf16;
+use upright_engine::cpu::Tier;
+use upright_engine::cpu::gemm::{View, product};
+
+fn main() {
+    let threads = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(1);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+    println!("{threads} thread(s)");
+    pool.install(products);
+}
+
+/// Best time of at least five runs and half a second.
+fn seconds(mut run: impl FnMut()) -> f64 {
+    let begin = Instant::now();
+    let (mut best, mut runs) = (f64::INFINITY, 0);
+    while runs < 5 || begin.elapsed().as_secs_f64() < 0.5 {
+        let start = Instant::now();
+        run();
+        best = best.min(start.elapsed().as_secs_f64());
+        runs += 1;
+    }
+    best
+}
+
+fn floats(count: usize) -> Vec<f32> {
+    (0..count).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect()
+}
+
+fn products() {
+    let shapes = [
+        ("linear NT", 1024, 2048, 2048, true),
+        ("linear NN", 1024, 2048, 2048, false),
+        ("linear NT", 512, 768, 3072, true),
+        ("linear NN", 512, 768, 3072, false),
+        ("LoRA NT", 1024, 32, 768, true),
+        ("LoRA up NT", 1024, 768, 32, true),
+        ("LoRA TN", 768, 32, 1024, false),
+        ("head NT", 256, 49152, 576, true),
+        ("head NN", 256, 576, 49152, false),
+        ("few rows NT", 64, 2048, 2048, true),
+    ];
+    for tier in Tier::ALL.into_iter().filter(|tier| tier.available()) {
+        println!("{tier}: registers only {:.0} a thread", peak(tier));
+        for (name, m, n, k, transposed) in shapes {
+            let (a, mut c) = (floats(m * k), vec![0.0; m * n]);
+            let b: Vec<bf16> = floats(n * k).into_iter().map(bf16::from_f32).collect();
+            let thin = floats(n * k);
+            let b = match (name.starts_with("LoRA"), transposed) {
+                (false, true) => View::bf16(&b, n, k).t(),
+                (false, false) => View::bf16(&b, k, n),
+                (true, true) => View::rows(&thin, n, k).t(),
+                (true, false) => View::rows(&thin, k, n),
+            };
+            let a = if name.ends_with("TN") { View::rows(&a, k, m).t() } else { View::rows(&a, m, k) };
+            let time = seconds(|| product(tier, a, b, black_box(&mut c), n, false));
+            let flops = 2.0 * (m * n * k) as f64;
+            println!("  {:<12} {m:>5} x {n:>5} x {k:>5}  {:8.1}  {:8.3} ms", name, flops / time / 1e9, time * 1e3);
+        }
+    }
+}
+
+/// GFLOP/s of one thread's multiply-adds without memory; 0 where this bench does not know the tier.
+fn peak(tier: Tier) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        const TURNS: usize = 2_000_000;
+        let (flops, time) = match tier {
+            // SAFETY: the tier is available.
+            Tier::Avx512 => (24 * 64, seconds(|| unsafe { x86::bf16(TURNS) })),
+            Tier::Portable if std::arch::is_x86_feature_detected!("avx512f") => {
+                // SAFETY: the feature was detected.
+                (24 * 32, seconds(|| unsafe { x86::f32(TURNS) }))
+            }
+            Tier::Amx => (4 * 16384, seconds(|| x86::tiles(TURNS / 10)) * 10.0),
+            Tier::Portable => return 0.0,
+        };
+        (flops * TURNS) as f64 / time / 1e9
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = tier;
+        0.0
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::asm;
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(crate) unsafe fn bf16(turns: usize) {
+        // SAFETY: 512 bits without invalid values.
+        let x: __m512bh = unsafe { std::mem::transmute(_mm512_set1_epi32(black_box(0x3f80_3f80))) };
+        let mut sums = [_mm512_setzero_ps(); 24];
+        for _ in 0..turns {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, x, x);
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn f32(turns: usize) {
+        let x = _mm512_set1_ps(black_box(1.0));
+        let mut sums = [_mm512_setzero_ps(); 24];
+        for _ in 0..turns {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(x, x, *sum);
+            }
+        }
+        black_box(sums);
+    }
+
+    pub(crate) fn tiles(turns: usize) {
+        let mut config = [0u8; 64];
+        config[0] = 1;
+        for tile in 0..8 {
+            config[16 + 2 * tile] = 64;
+            config[48 + tile] = 16;
+        }
+        // SAFETY: called where AMX is available; the tiles are configured first and released last.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) config.as_ptr(), options(nostack));
+            for _ in 0..turns {
+                asm!(
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    options(nostack, nomem)
+                );
+            }
+            asm!("tilerelease", options(nostack, nomem));
+        }
+    }
+}

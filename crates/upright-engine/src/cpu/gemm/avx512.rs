@@ -1,0 +1,121 @@
+//! bf16 products with `vdpbf16ps`.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::pack::{DEPTH, LINES, Order, TILE, pack};
+use super::{Destination, Kernel, View};
+
+/// AVX512-BF16: 8 rows by 48 columns of C in registers.
+pub(super) struct Avx512;
+
+/// Rows of C in registers: half a panel of A.
+const ROWS: usize = 8;
+/// Panels of B side by side in registers.
+const PANELS: usize = 3;
+
+impl Kernel for Avx512 {
+    /// A pair of bf16.
+    type Value = u32;
+    const BLOCK: usize = 512;
+    const A_PANEL: usize = LINES;
+    const B_PANEL: usize = LINES;
+    const A_UNIT: usize = LINES;
+    const B_UNIT: usize = PANELS * LINES;
+
+    fn padded(k: usize) -> usize {
+        k.next_multiple_of(DEPTH) / 2
+    }
+
+    fn pack_a(view: &View<'_>, lines: Range<usize>, k: Range<usize>, out: &mut [u32]) {
+        pack(Order::Pairs, view, lines, k, out);
+    }
+
+    fn pack_b(view: &View<'_>, lines: Range<usize>, k: Range<usize>, out: &mut [u32]) {
+        pack(Order::Lines, view, lines, k, out);
+    }
+
+    unsafe fn block(a: &[u32], b: &[u32], m: usize, n: usize, k: usize, c: Destination, add: bool) {
+        let panel = k.div_ceil(DEPTH) * TILE;
+        assert!(a.len() >= m.div_ceil(LINES) * panel && b.len() >= n.div_ceil(LINES) * panel);
+        // SAFETY: the caller's; the panels are as long as they must be.
+        unsafe { block(a.as_ptr(), b.as_ptr(), m, n, k, c, add) }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn block(a: *const u32, b: *const u32, m: usize, n: usize, k: usize, c: Destination, add: bool) {
+    let panel = k.div_ceil(DEPTH) * TILE;
+    let pairs = k.div_ceil(2);
+    for i in (0..m).step_by(ROWS) {
+        let rows = ROWS.min(m - i);
+        for j in (0..n).step_by(PANELS * LINES) {
+            let cols = (PANELS * LINES).min(n - j);
+            // SAFETY: rows `i..i + rows` and columns `j..j + cols` lie within the panels and within C.
+            unsafe {
+                let a = a.add(i / LINES * panel + i % LINES * 16);
+                let b = b.add(j / LINES * panel);
+                let c = c.at(i, j);
+                match cols.div_ceil(LINES) {
+                    1 => micro::<1>(a, b, panel, pairs, rows, cols, c, add),
+                    2 => micro::<2>(a, b, panel, pairs, rows, cols, c, add),
+                    _ => micro::<3>(a, b, panel, pairs, rows, cols, c, add),
+                }
+            }
+        }
+    }
+}
+
+/// Half a panel of A times `V` panels of B, `panel` apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn micro<const V: usize>(
+    a: *const u32,
+    b: *const u32,
+    panel: usize,
+    pairs: usize,
+    rows: usize,
+    cols: usize,
+    c: Destination,
+    add: bool,
+) {
+    let mut sums = [[_mm512_setzero_ps(); V]; ROWS];
+    // SAFETY: the panels hold `pairs` pairs of ROWS and of V * 16 lines; rows and columns of C beyond `rows` and `cols`
+    // are masked.
+    unsafe {
+        for start in (0..pairs).step_by(16) {
+            let a = a.add(start * LINES);
+            let b = b.add(start * LINES);
+            for pair in 0..16.min(pairs - start) {
+                let mut columns = [_mm512_setzero_si512(); V];
+                for v in 0..V {
+                    columns[v] = _mm512_loadu_si512(b.add(v * panel + pair * LINES).cast());
+                }
+                for r in 0..ROWS {
+                    let x = _mm512_set1_epi32(a.add(r * 16 + pair).cast::<i32>().read());
+                    for v in 0..V {
+                        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], bf16x32(x), bf16x32(columns[v]));
+                    }
+                }
+            }
+        }
+        for r in 0..ROWS {
+            for v in 0..V {
+                if r < rows {
+                    let mask = u16::MAX >> (16 - (cols - v * 16).min(16));
+                    let out = c.start.add(r * c.stride + v * 16);
+                    let old = if add { _mm512_maskz_loadu_ps(mask, out) } else { _mm512_setzero_ps() };
+                    let sum = if add { _mm512_add_ps(old, sums[r][v]) } else { sums[r][v] };
+                    _mm512_mask_storeu_ps(out, mask, sum);
+                }
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn bf16x32(pairs: __m512i) -> __m512bh {
+    // SAFETY: both are 512 bits without invalid values.
+    unsafe { std::mem::transmute(pairs) }
+}
