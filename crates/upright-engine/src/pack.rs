@@ -65,14 +65,13 @@ impl Pack {
         for response in responses {
             let mut row = last_of_prompt;
             let inputs = &response[..response.len().saturating_sub(1)];
-            let mut next = self.tokens.len();
+            let own = self.tokens.len()..;
             if !inputs.is_empty() {
                 self.child(root, inputs);
             }
-            for &token in *response {
+            for (&token, next) in response.iter().zip(own) {
                 self.targets.push(Target { row, token });
                 row = next;
-                next += 1;
             }
         }
     }

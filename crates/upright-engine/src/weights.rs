@@ -179,6 +179,42 @@ impl Weights {
         matrices + 4 * (norm(&self.final_norm) + self.blocks.iter().map(block).sum::<usize>())
     }
 
+    /// Name of the first tensor that holds a value which is not finite.
+    pub fn find_non_finite(&self) -> Option<String> {
+        let matrix = |matrix: &Matrix| matrix.data().iter().any(|v| !v.is_finite());
+        let vector = |values: &[f32]| values.iter().any(|v| !v.is_finite());
+        let norm = |name: String, norm: &NormWeights| {
+            let scale = vector(&norm.scale).then(|| format!("{name}.weight"));
+            scale.or_else(|| norm.bias.as_deref().is_some_and(vector).then(|| format!("{name}.bias")))
+        };
+        if matrix(&self.embedding) {
+            return Some("the token embedding".into());
+        }
+        for block in &self.blocks {
+            for linear in block.linears() {
+                if matrix(&linear.weight) {
+                    return Some(format!("{}.weight", linear.module));
+                }
+                if linear.bias.as_deref().is_some_and(vector) {
+                    return Some(format!("{}.bias", linear.module));
+                }
+            }
+            let path = block.output.module.rsplitn(3, '.').nth(2).unwrap_or_default();
+            let norms = [
+                ("input_layernorm", Some(&block.attention_norm)),
+                ("post_attention_layernorm", Some(&block.mlp_norm)),
+                ("self_attn.q_norm", block.q_norm.as_ref()),
+                ("self_attn.k_norm", block.k_norm.as_ref()),
+            ];
+            let named = norms.into_iter().filter_map(|(name, norm)| Some((format!("{path}.{name}"), norm?)));
+            if let Some(name) = named.map(|(name, weights)| norm(name, weights)).find_map(|found| found) {
+                return Some(name);
+            }
+        }
+        let head = self.head.as_ref().is_some_and(matrix).then(|| "the head".into());
+        norm("the final norm".into(), &self.final_norm).or(head)
+    }
+
     fn matrices(&self) -> impl Iterator<Item = &Matrix> {
         let linears = self.blocks.iter().flat_map(|block| block.linears().map(|linear| &linear.weight));
         std::iter::once(&self.embedding).chain(&self.head).chain(linears)
