@@ -37,7 +37,7 @@ const OTHER_METHODS: &[(&str, &str)] = &[
     ("monteclora_config", "MonteCLoRA"),
 ];
 
-/// See [`super::read`].
+/// See [`super::read()`].
 pub(super) fn read(dir: &Path, config: &DecoderConfig) -> Result<PeftFolder> {
     let config_path = dir.join(CONFIG_FILE);
     if !config_path.is_file() {

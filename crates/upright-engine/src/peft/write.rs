@@ -12,7 +12,7 @@ use crate::adapter::layout::names_module;
 use crate::adapter::{ALL_LINEAR, Adapter, LoraConfig};
 use crate::{Error, Result};
 
-/// See [`super::write`].
+/// See [`super::write()`].
 pub(super) fn write(
     dir: &Path,
     adapter: &Adapter,

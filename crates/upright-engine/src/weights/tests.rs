@@ -274,7 +274,7 @@ fn bf16_at_an_odd_address_is_copied() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn random_files_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
