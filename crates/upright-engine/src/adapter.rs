@@ -1,7 +1,70 @@
 //! A LoRA adapter: a layout, and ONE flat vector of f32 parameters. Gradient and optimiser state are flat vectors of the
 //! same layout.
 
+pub(crate) mod layout;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use crate::config::DecoderConfig;
+use crate::weights::names::block_name;
+
+/// The target that means every linear but the head.
+pub const ALL_LINEAR: &str = "all-linear";
+
+/// What a person says about an adapter; with a model's config it becomes an [`AdapterLayout`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraConfig {
+    /// R, at least 1.
+    pub rank: usize,
+    /// The adapter is multiplied by `alpha / R`.
+    pub alpha: f64,
+    /// Module names or what follows a dot in them, such as `q_proj`; or [`ALL_LINEAR`].
+    pub targets: Vec<String>,
+    /// `alpha / sqrt(R)` in place of `alpha / R`.
+    pub use_rslora: bool,
+    /// R of modules whose names end in the key. Where several keys fit, the first in alphabetical order counts.
+    pub rank_pattern: BTreeMap<String, usize>,
+    /// alpha of modules whose names end in the key, in the same way.
+    pub alpha_pattern: BTreeMap<String, f64>,
+}
+
+impl LoraConfig {
+    /// One rank and one alpha for all targets.
+    pub fn new(rank: usize, alpha: f64, targets: Vec<String>) -> Self {
+        let (rank_pattern, alpha_pattern) = (BTreeMap::new(), BTreeMap::new());
+        Self { rank, alpha, targets, use_rslora: false, rank_pattern, alpha_pattern }
+    }
+}
+
+/// A linear of a model that an adapter can sit on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinearSpec {
+    /// Block the linear belongs to.
+    pub layer: usize,
+    /// Which linear of the block.
+    pub slot: Slot,
+    /// Dotted module name as transformers has it.
+    pub module: String,
+    /// Input features.
+    pub inputs: usize,
+    /// Output features.
+    pub outputs: usize,
+}
+
+/// Every linear of a model but the head, sorted by layer, then slot.
+pub fn linears(config: &DecoderConfig) -> Vec<LinearSpec> {
+    let block = |layer: usize| {
+        let name = block_name(config.family, layer);
+        layout::linears_of_block(config).map(move |(slot, shape)| {
+            let module = format!("{name}.{}", shape.name);
+            LinearSpec { layer, slot, module, inputs: shape.inputs, outputs: shape.outputs }
+        })
+    };
+    (0..config.layers).flat_map(block).collect()
+}
 
 /// A linear that a block offers for adaptation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,4 +149,36 @@ pub struct Adapter {
     pub layout: Arc<AdapterLayout>,
     /// The flat vector, length `layout.len`.
     pub parameters: Vec<f32>,
+}
+
+impl Adapter {
+    /// An adapter that changes nothing and has no direction to learn in: for gradients and optimiser state.
+    pub fn zeros(layout: Arc<AdapterLayout>) -> Self {
+        let parameters = vec![0.0; layout.len];
+        Self { layout, parameters }
+    }
+
+    /// A fresh adapter as PEFT draws it: A uniform between `-1/sqrt(inputs)` and `1/sqrt(inputs)`, B zero, so that it
+    /// changes nothing yet. Every value depends only on the seed, the target's index in the layout and the element.
+    pub fn init(layout: Arc<AdapterLayout>, seed: u64) -> Self {
+        let mut adapter = Self::zeros(layout);
+        for (index, target) in adapter.layout.targets.iter().enumerate() {
+            let bound = 1.0 / (target.inputs as f64).sqrt();
+            let key = split_mix(split_mix(seed).wrapping_add(index as u64));
+            for (element, value) in adapter.parameters[target.a()].iter_mut().enumerate() {
+                let bits = split_mix(key.wrapping_add(element as u64)) >> 11;
+                let unit = bits as f64 / (1_u64 << 53) as f64;
+                *value = (bound * (2.0 * unit - 1.0)) as f32;
+            }
+        }
+        adapter
+    }
+}
+
+/// SplitMix64's output for a state: a bijection that scatters counters.
+fn split_mix(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

@@ -3,6 +3,8 @@
 pub(crate) mod json;
 mod read;
 mod rope;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::path::Path;
 

@@ -3,6 +3,8 @@
 pub(crate) mod file;
 pub(crate) mod names;
 mod open;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::path::Path;
 

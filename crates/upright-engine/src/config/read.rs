@@ -145,7 +145,8 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
         defaults.kv_heads.unwrap_or(heads)
     };
     if heads % kv_heads != 0 {
-        let problem = format!("are {kv_heads} for {heads} query heads: not a divisor");
+        let assumed = if file.has("num_key_value_heads") { "" } else { " (what is assumed where the key is missing)" };
+        let problem = format!("is {kv_heads}{assumed}, not a divisor of `num_attention_heads`, {heads}");
         return Err(file.error("num_key_value_heads", &problem, "set it to a divisor of `num_attention_heads`"));
     }
     let head_size = head_size(file, &defaults, hidden, heads)?;
@@ -200,7 +201,7 @@ fn head_size(file: Object<'_>, defaults: &Defaults, hidden: usize, heads: usize)
             return Err(file.wrong("head_dim", &expected));
         }
         Some(size) => size,
-        None if hidden % heads != 0 => {
+        None if !hidden.is_multiple_of(heads) => {
             let problem = format!("is {hidden}, not a multiple of `num_attention_heads`, {heads}");
             return Err(file.error("hidden_size", &problem, "set `head_dim`, or mend the two"));
         }

@@ -38,7 +38,7 @@ pub(super) fn read(file: Object<'_>, family: Family, head_size: usize, max_posit
         return Err(Error::input(file.path, format!("`partial_rotary_factor` is {fraction}, expected 1"), hint));
     }
     let dims = (head_size as f64 * fraction) as usize;
-    if dims < 2 || dims % 2 != 0 || dims > head_size {
+    if dims < 2 || !dims.is_multiple_of(2) || dims > head_size {
         let problem = format!("`{fraction_key}` {fraction} of heads of size {head_size} rotates {dims} values");
         let hint = format!("the rotating part has to be even, at least 2 and at most {head_size}");
         return Err(Error::input(file.path, problem, hint));

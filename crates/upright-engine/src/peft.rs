@@ -1,0 +1,61 @@
+//! PEFT adapter folders: `adapter_config.json` beside `adapter_model.safetensors`, as every program of the Hugging Face
+//! world reads and writes them.
+
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::path::Path;
+
+use crate::Result;
+use crate::adapter::{Adapter, LoraConfig};
+use crate::config::DecoderConfig;
+
+/// The config's file name.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// The tensors' file name.
+pub const TENSOR_FILE: &str = "adapter_model.safetensors";
+
+/// In front of every module name in the tensors' keys.
+const KEY_PREFIX: &str = "base_model.model.";
+
+/// Where the base model's fingerprint stands in the safetensors metadata. PEFT reads none of that, while older versions
+/// of it refuse an `adapter_config.json` with keys they do not know.
+const FINGERPRINT_KEY: &str = "upright.base_fingerprint";
+
+/// What a PEFT folder holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeftFolder {
+    /// The parameters, laid out for the model that the folder was read for.
+    pub adapter: Adapter,
+    /// Rank, alpha and targets. Targets are module names in full where the file selects them in another way: by a regular
+    /// expression, or by layer.
+    pub lora: LoraConfig,
+    /// `base_model_name_or_path`.
+    pub base_model: Option<String>,
+    /// Fingerprint of the base weights, where this program wrote the folder.
+    pub base_fingerprint: Option<String>,
+    /// LoRA dropout that the adapter was trained with; scoring and our own training have none.
+    pub dropout: f64,
+}
+
+/// Reads a PEFT folder for a model. Which linears are adapted is what the tensors say; they may hold f32, f16 or bf16.
+///
+/// # Errors
+/// `Error::Io` where the system refuses. `Error::Input` where a file is missing or damaged, a tensor has the wrong shape
+/// or no partner, rank and tensors disagree, or the adapter is of a kind that the engine does not compute: another PEFT
+/// method, DoRA, trained biases, whole modules saved beside it, or mlx-lm's format.
+pub fn read(dir: &Path, config: &DecoderConfig) -> Result<PeftFolder> {
+    read::read(dir, config)
+}
+
+/// Writes a PEFT folder, creating it where needed. Each file is written under another name, flushed to the disk and then
+/// renamed, so that a reader finds the old one or the new one. Equal adapters give equal bytes.
+///
+/// # Errors
+/// `Error::Io` where the system refuses, `Error::NotFinite` naming the tensor with an infinite or undefined value,
+/// `Error::Setting` where `lora` does not describe the adapter's layout.
+pub fn write(dir: &Path, adapter: &Adapter, lora: &LoraConfig, base_model: &str, fingerprint: &str) -> Result<()> {
+    write::write(dir, adapter, lora, base_model, fingerprint)
+}

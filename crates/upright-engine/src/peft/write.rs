@@ -1,0 +1,130 @@
+//! Writing a PEFT folder.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{CONFIG_FILE, FINGERPRINT_KEY, KEY_PREFIX, TENSOR_FILE};
+use crate::adapter::layout::names_module;
+use crate::adapter::{ALL_LINEAR, Adapter, LoraConfig};
+use crate::{Error, Result};
+
+/// See [`super::write()`].
+pub(super) fn write(
+    dir: &Path,
+    adapter: &Adapter,
+    lora: &LoraConfig,
+    base_model: &str,
+    fingerprint: &str,
+) -> Result<()> {
+    let config = config(adapter, lora, base_model)?;
+    let tensors = tensors(adapter, fingerprint)?;
+    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create", e))?;
+    // The config goes last: where it is new, so are the tensors.
+    replace(dir, TENSOR_FILE, &tensors)?;
+    replace(dir, CONFIG_FILE, config.as_bytes())
+}
+
+/// The text of `adapter_config.json`: PEFT's keys in PEFT's order.
+fn config(adapter: &Adapter, lora: &LoraConfig, base_model: &str) -> Result<String> {
+    lora.check()?;
+    let targets = &adapter.layout.targets;
+    let all = lora.targets.iter().any(|name| name == ALL_LINEAR);
+    for target in targets {
+        let module = &target.module;
+        let named = all || lora.targets.iter().any(|name| names_module(name, module));
+        if !named || lora.rank_of(module) != target.rank || lora.scale_of(module) != target.scale {
+            let problem = format!("the adapter on `{module}` is not what its LoRA settings describe");
+            let hint = "write an adapter with the settings that its layout was made from".to_owned();
+            return Err(Error::Setting { problem, hint });
+        }
+    }
+    // A list works in every program, `all-linear` only in PEFT.
+    let mut names: Vec<&str> = match all {
+        true => targets.iter().filter_map(|target| target.module.rsplit('.').next()).collect(),
+        false => lora.targets.iter().map(String::as_str).collect(),
+    };
+    names.sort_unstable();
+    names.dedup();
+    let alphas: BTreeMap<&str, Value> = lora.alpha_pattern.iter().map(|(key, a)| (key.as_str(), number(*a))).collect();
+    let keys: BTreeMap<&str, Value> = BTreeMap::from([
+        ("alpha_pattern", json!(alphas)),
+        ("base_model_name_or_path", json!(base_model)),
+        ("bias", json!("none")),
+        ("fan_in_fan_out", json!(false)),
+        ("inference_mode", json!(true)),
+        ("init_lora_weights", json!(true)),
+        ("layers_pattern", Value::Null),
+        ("layers_to_transform", Value::Null),
+        ("lora_alpha", number(lora.alpha)),
+        ("lora_dropout", json!(0.0)),
+        ("modules_to_save", Value::Null),
+        ("peft_type", json!("LORA")),
+        ("r", json!(lora.rank)),
+        ("rank_pattern", json!(lora.rank_pattern)),
+        ("revision", Value::Null),
+        ("target_modules", json!(names)),
+        ("task_type", json!("CAUSAL_LM")),
+        ("use_dora", json!(false)),
+        ("use_rslora", json!(lora.use_rslora)),
+    ]);
+    Ok(serde_json::to_string_pretty(&keys).expect("strings and numbers become JSON"))
+}
+
+/// A whole number without a decimal point, as PEFT writes alpha.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+}
+
+/// The bytes of `adapter_model.safetensors`. The safetensors crate keeps metadata in a hash map, in whose random order it
+/// would write them; equal adapters have to give equal bytes, so the header is written here.
+fn tensors(adapter: &Adapter, fingerprint: &str) -> Result<Vec<u8>> {
+    let mut parts: BTreeMap<String, ([usize; 2], &[f32])> = BTreeMap::new();
+    for target in &adapter.layout.targets {
+        let key = |part: &str| format!("{KEY_PREFIX}{}.lora_{part}.weight", target.module);
+        parts.insert(key("A"), ([target.rank, target.inputs], &adapter.parameters[target.a()]));
+        parts.insert(key("B"), ([target.outputs, target.rank], &adapter.parameters[target.b()]));
+    }
+    let mut header: BTreeMap<&str, Value> = BTreeMap::new();
+    let metadata: BTreeMap<&str, &str> = BTreeMap::from([("format", "pt"), (FINGERPRINT_KEY, fingerprint)]);
+    header.insert("__metadata__", json!(metadata));
+    let mut offset = 0;
+    for (key, (shape, values)) in &parts {
+        if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
+            return Err(Error::NotFinite { what: format!("{bad} in the adapter's tensor `{key}`") });
+        }
+        let end = offset + size_of_val(*values);
+        header.insert(key, json!({ "dtype": "F32", "shape": shape, "data_offsets": [offset, end] }));
+        offset = end;
+    }
+    let mut header = serde_json::to_string(&header).expect("strings and numbers become JSON");
+    // The format aligns its tensors to 8 bytes.
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let mut bytes = Vec::with_capacity(8 + header.len() + offset);
+    bytes.extend_from_slice(&(header.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(header.as_bytes());
+    for (_, values) in parts.values() {
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    }
+    Ok(bytes)
+}
+
+/// Puts a file in place whole, or not at all.
+fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let (temporary, path) = (dir.join(format!(".{name}.tmp")), dir.join(name));
+    let written = File::create(&temporary).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    let moved = written.and_then(|()| std::fs::rename(&temporary, &path));
+    // The name itself reaches the disk with the folder; not every file system lets a folder be flushed.
+    if moved.is_ok()
+        && let Ok(folder) = File::open(dir)
+    {
+        let _ = folder.sync_all();
+    }
+    moved.map_err(|e| {
+        let _ = std::fs::remove_file(&temporary);
+        Error::io(&path, "write", e)
+    })
+}
