@@ -1,1 +1,0 @@
-//! Attention over the tree of spans, forward and backward, without score matrices in memory.
