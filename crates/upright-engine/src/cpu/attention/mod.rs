@@ -1,0 +1,134 @@
+//! Attention over the tree of spans, forward and backward, without score matrices in memory.
+//!
+//! A span's queries see one sequence: the tokens of its path from the root. Tasks copy the keys and values of that path
+//! into scratch and then know nothing of the tree. Every sum (scores, softmax, outputs, gradients) runs in the order of
+//! positions along the path, and masked or padded keys add an exact zero, so a token's output and the gradient of its
+//! query have the same bits wherever its path lies, whatever its neighbours, and on any number of threads.
+
+mod backward;
+mod forward;
+mod small;
+#[cfg(test)]
+mod tests;
+
+pub use backward::backward;
+pub use forward::forward;
+
+use std::ops::Range;
+
+use crate::pack::Pack;
+
+/// Where the vector of a head of a token lies: at `token * row + head * head_stride + offset`, `head_size` values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLayout {
+    /// Distance between tokens.
+    pub row: usize,
+    /// Distance between heads.
+    pub head: usize,
+    /// Where head 0 of token 0 starts.
+    pub offset: usize,
+}
+
+impl HeadLayout {
+    fn at(self, token: usize, head: usize) -> usize {
+        token * self.row + head * self.head + self.offset
+    }
+
+    fn assert_within(self, tokens: usize, heads: usize, size: usize, len: usize) {
+        let last = (tokens - 1).checked_mul(self.row).zip((heads - 1).checked_mul(self.head));
+        let end = last.and_then(|(row, head)| row.checked_add(head)?.checked_add(self.offset)?.checked_add(size));
+        assert!(end.is_some_and(|end| end <= len), "{tokens} tokens of {heads} heads at {self:?} in {len} values");
+    }
+}
+
+/// Sizes of an attention layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; query head h uses number `h / (heads / kv_heads)`.
+    pub kv_heads: usize,
+    /// Values in a head.
+    pub head_size: usize,
+    /// A query sees this many positions, its own included; `None` sees all before it.
+    pub window: Option<usize>,
+    /// Factor of the scores.
+    pub scale: f32,
+}
+
+impl Shape {
+    /// Query heads of a key and value head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Positions that the query at position `p` sees.
+    fn seen(&self, p: usize) -> Range<usize> {
+        (p + 1).saturating_sub(self.window.unwrap_or(usize::MAX))..p + 1
+    }
+
+    /// Every pointer that the kernels form follows from these.
+    fn assert_fits(&self, pack: &Pack, qkv: &[f32], [q, k, v]: [HeadLayout; 3], out: &[f32], lse: &[f32]) {
+        let tokens = pack.tokens.len();
+        assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads), "heads are a multiple of kv_heads");
+        assert!(self.head_size > 0 && self.window != Some(0), "an empty head or window");
+        let mut end = 0;
+        for (index, span) in pack.spans.iter().enumerate() {
+            assert!(span.start == end && span.parent.is_none_or(|parent| parent < index), "spans of a pack");
+            end += span.len;
+        }
+        assert_eq!(end, tokens, "tokens of all spans");
+        if tokens > 0 {
+            q.assert_within(tokens, self.heads, self.head_size, qkv.len());
+            k.assert_within(tokens, self.kv_heads, self.head_size, qkv.len());
+            v.assert_within(tokens, self.kv_heads, self.head_size, qkv.len());
+        }
+        assert_eq!(out.len(), tokens * self.heads * self.head_size, "length of the output");
+        assert_eq!(lse.len(), tokens * self.heads, "length of the log-sum-exps");
+    }
+}
+
+/// Runs of rows that are the path of a span, from the root down to and including the span itself.
+fn path(pack: &Pack, span: usize) -> Vec<Range<usize>> {
+    let mut runs = Vec::new();
+    let mut at = Some(span);
+    while let Some(index) = at {
+        let span = pack.spans[index];
+        runs.push(span.start..span.start + span.len);
+        at = span.parent;
+    }
+    runs.reverse();
+    runs
+}
+
+/// Rows of the positions `wanted` of a path, in order.
+fn rows_of(path: &[Range<usize>], wanted: Range<usize>) -> impl Iterator<Item = usize> + '_ {
+    path.iter().cloned().flatten().skip(wanted.start).take(wanted.len())
+}
+
+/// A slice that tasks write disjoint parts of.
+#[derive(Clone, Copy)]
+struct Shared {
+    start: *mut f32,
+    len: usize,
+}
+
+// SAFETY: made from an exclusive borrow that outlives the tasks; whoever takes a part vouches that it is theirs alone.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn new(values: &mut [f32]) -> Self {
+        Self { start: values.as_mut_ptr(), len: values.len() }
+    }
+
+    /// # Safety
+    /// Nothing else reads or writes the part while it lives.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn part(&self, from: usize, len: usize) -> &mut [f32] {
+        assert!(from + len <= self.len);
+        // SAFETY: within the slice, and the caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(from), len) }
+    }
+}
