@@ -106,7 +106,8 @@ def build(name, spec, folder, gen):
             elif "embed" in key: new = randn(gen, p.shape, 0.25 if config.tie_word_embeddings else 0.5)
             elif "lm_head" in key: new = randn(gen, p.shape, 0.2)
             else: new = randn(gen, p.shape, 0.14)
-            p.copy_(new)
+            # Values that bf16 holds, whatever the file's type: upright casts f16 and f32 files to bf16 once.
+            p.copy_(new.to(torch.bfloat16).float())
     model = model.to(getattr(torch, spec["dtype"]))
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     model.save_pretrained(folder, **({"max_shard_size": int(size * 0.6)} if spec.get("shards") else {}))
