@@ -43,7 +43,7 @@ pub fn evaluate(learner: &ModelLearner<'_>, step: usize, observer: &mut dyn Obse
     let mut found = Ok(());
     for task in &learner.tasks {
         let both = measure(task, task.held_out.iter().collect())
-            .and_then(|held_out| Ok((held_out, measure(task, task.fit.iter().map(|&row| &task.train[row]).collect())?)));
+            .and_then(|held_out| Ok((held_out, measure(task, task.fit.iter().collect())?)));
         match both {
             Ok((held_out, fit)) => {
                 evaluation.held_out.push(held_out);

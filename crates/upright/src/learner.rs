@@ -29,8 +29,8 @@ pub struct Task<'a> {
     pub train: Vec<Example>,
     /// Held-out rows that are scored.
     pub held_out: Vec<Example>,
-    /// Indices of the training rows that are scored.
-    pub fit: Vec<usize>,
+    /// A sample of the training rows, scored with them.
+    pub fit: Vec<Example>,
     /// Which rows come next.
     pub order: Order,
     /// The reference policy, where the loss needs one.

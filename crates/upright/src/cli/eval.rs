@@ -107,7 +107,7 @@ pub fn run(arguments: &Loss) -> Result<()> {
         max_length: arguments.max_length,
         min_prompt: crate::config::MIN_PROMPT.min(arguments.max_length),
         too_long: TooLong::CutPrompt,
-        eval: Held::None,
+        eval: Held::Fraction(0.0),
     };
     let data = Dataset::load(&spec, &engine.tokenizer, &mut |_, _| {})?;
     terminal.note(&data.describe(names(kind)[0]));

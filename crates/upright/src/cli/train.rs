@@ -22,16 +22,15 @@ pub struct Train {
 
 /// Runs the command.
 pub fn run(arguments: &Train) -> Result<()> {
-    let config = arguments.config.clone().with_file()?;
-    let json = config.json.unwrap_or(false);
+    let config = arguments.config.clone().resolve()?;
     let plan = Plan::from_config(&config)?;
     terminal::catch_signals()?;
     let mut terminal = terminal::Terminal::new();
     for note in plan.notes() {
         terminal.note(&note);
     }
-    let summary = run::run(&plan, &config.to_toml()?, &mut terminal)?;
-    if json { print_json(&summary) } else { print(&table(&summary)) }
+    let summary = run::run(&plan, &config.to_toml()?, config.resume, &mut terminal)?;
+    if config.json { print_json(&summary) } else { print(&table(&summary)) }
 }
 
 fn cell(value: Option<f64>) -> String {

@@ -8,7 +8,7 @@ mod summary;
 use std::{
     ops::ControlFlow,
     path::Path,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use upright_engine::peft;
@@ -22,8 +22,9 @@ use crate::{
     data::Dataset,
     error::Kind,
     evaluation::{Evaluation, evaluate},
+    files,
 
-    learner::{ModelLearner, Task},
+    learner::ModelLearner,
     observer::Observer,
     optim::{adamw::AdamW, learning_rate::LearningRate},
     plan::{Plan, Schedule},
@@ -37,21 +38,28 @@ pub(crate) fn interrupted(when: &str) -> Error {
 }
 
 /// Runs a plan to its end in `plan.out`, or continues it. `config` is what was written, kept beside the plan.
-pub fn run(plan: &Plan, config: &str, observer: &mut dyn Observer) -> Result<Summary> {
-    let resuming = plan.resume && run_dir::holds_run(&plan.out);
+pub fn run(plan: &Plan, config: &str, resume: bool, observer: &mut dyn Observer) -> Result<Summary> {
+    let resuming = resume && run_dir::holds_run(&plan.out);
     if !resuming {
         run_dir::check_free(&plan.out)?;
     }
     let engine = Engine::open(&plan.model, plan.threads, plan.recompute)?;
     let datasets = engine.datasets(plan, observer)?;
-    run_with(&engine, plan, config, datasets, observer)?;
+    run_with(&engine, plan, config, resume, datasets, observer)?;
     Summary::read(&plan.out)
 }
 
 /// The steps of a plan whose model and data are open.
-fn run_with(engine: &Engine, plan: &Plan, config: &str, datasets: Vec<Dataset>, observer: &mut dyn Observer) -> Result<()> {
+fn run_with(
+    engine: &Engine,
+    plan: &Plan,
+    config: &str,
+    resume: bool,
+    datasets: Vec<Dataset>,
+    observer: &mut dyn Observer,
+) -> Result<()> {
     let written = engine.describe(plan, &datasets)?;
-    if plan.resume && run_dir::holds_run(&plan.out) {
+    if resume && run_dir::holds_run(&plan.out) {
         open::check_unchanged(&plan.out, &written)?;
     }
     let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
@@ -62,29 +70,29 @@ fn run_with(engine: &Engine, plan: &Plan, config: &str, datasets: Vec<Dataset>, 
     let tasks = open::tasks(plan, datasets, reference.as_ref());
 
     let mut method = plan.method(&schedule);
-    let stages = Stages::new(plan, &schedule);
     let optimiser = AdamW::new(plan.optimiser.adamw, adapter.parameters.len());
-    let rate = stages.at(0).rate;
+    let rate = rate_at(plan, &schedule, 0);
     let mut learner = ModelLearner::new(&engine.decoder, adapter, optimiser, rate, plan.optimiser.clip, plan.token_budget, tasks);
 
     let identity = Identity {
-        lora: lora.clone(),
+        lora,
         base_model: plan.model.display().to_string(),
         fingerprint: engine.decoder.weights().fingerprint.clone(),
     };
-    let mut checkpoints = Checkpoints::new(RunDir::checkpoints(&plan.out), identity, plan.keep);
+    let mut checkpoints = Checkpoints::new(RunDir::checkpoints(&plan.out), identity.clone(), plan.keep);
     let mut first = 0;
-    if plan.resume
+    if resume
         && let Some(snapshot) = checkpoints.newest(engine.decoder.config(), |skipped| observer.note(&skipped))
     {
         first = snapshot.state.step;
-        restore(&mut learner, &mut *method, &stages, snapshot)?;
-        observer.note(&format!("continuing at step {first} of {}", schedule.total));
+        learner.learning_rate = rate_at(plan, &schedule, first);
+        restore(&mut learner, &mut *method, snapshot)?;
+        observer.note(&format!("continuing at step {first} of {}", schedule.steps));
     }
 
     let start = if first == 0 { Some(evaluate(&learner, 0, observer)?) } else { None };
     let dir = RunDir::open(&plan.out, config, &written.to_toml()?, first)?;
-    let mut run = Run { plan, schedule: &schedule, stages: &stages, dir, checkpoints: &mut checkpoints, observer, last: Instant::now(), evaluated: None };
+    let mut run = Run { plan, schedule: &schedule, dir, checkpoints: &mut checkpoints, observer, last: Instant::now(), evaluated: None };
     run.checkpoints.prune();
     if let Some(start) = start {
         run.record_evaluation(&learner, start)?;
@@ -93,10 +101,10 @@ fn run_with(engine: &Engine, plan: &Plan, config: &str, datasets: Vec<Dataset>, 
         run.record_evaluation(&learner, evaluation)?;
     }
 
-    run.observer.begin("training", schedule.total);
+    run.observer.begin("training", schedule.steps);
     run.last = Instant::now();
     let mut stopped = None;
-    let trained = train(&mut learner, &mut *method, first..schedule.total, |step, learner, method| {
+    let trained = train(&mut learner, &mut *method, first..schedule.steps, |step, learner, method| {
         let flow = run.after(step, learner, method)?;
         if flow.is_break() {
             stopped = Some(step.index + 1);
@@ -106,18 +114,16 @@ fn run_with(engine: &Engine, plan: &Plan, config: &str, datasets: Vec<Dataset>, 
     run.observer.end();
     trained?;
     if let Some(step) = stopped {
-        return Err(interrupted(&format!("after step {step} of {}", schedule.total)));
+        return Err(interrupted(&format!("after step {step} of {}", schedule.steps)));
     }
-    let Identity { base_model, fingerprint, .. } = Identity {
-        lora: lora.clone(),
-        base_model: plan.model.display().to_string(),
-        fingerprint: engine.decoder.weights().fingerprint.clone(),
-    };
-    Ok(peft::write(&plan.out.join("adapter"), &learner.adapter, &lora, &base_model, &fingerprint)?)
+    let folder = adapter_dir(&plan.out);
+    files::create_dir(&folder)?;
+    let Identity { lora, base_model, fingerprint } = &identity;
+    Ok(peft::write(&folder, &learner.adapter, lora, base_model, fingerprint)?)
 }
 
 /// Puts a checkpoint back into the learner and the method.
-fn restore(learner: &mut ModelLearner<'_>, method: &mut dyn Method, stages: &Stages, snapshot: Snapshot) -> Result<()> {
+fn restore(learner: &mut ModelLearner<'_>, method: &mut dyn Method, snapshot: Snapshot) -> Result<()> {
     let Snapshot { state, adapter, m, v } = snapshot;
     if adapter.layout != learner.adapter.layout || state.orders.len() != learner.tasks.len() {
         return Err(Error::failure(format!("the checkpoint of step {} does not fit this run", state.step)));
@@ -126,7 +132,6 @@ fn restore(learner: &mut ModelLearner<'_>, method: &mut dyn Method, stages: &Sta
     learner.optimiser.m = m;
     learner.optimiser.v = v;
     learner.optimiser.updates = state.updates;
-    learner.learning_rate = stages.at(state.step).rate;
     for (task, order) in learner.tasks.iter_mut().zip(&state.orders) {
         task.order.restore(order)?;
     }
@@ -134,47 +139,15 @@ fn restore(learner: &mut ModelLearner<'_>, method: &mut dyn Method, stages: &Sta
     Ok(())
 }
 
-/// Stretches of steps with an optimiser of their own: the stages of Sequential, or the whole run.
-struct Stages(Vec<Stage>);
-
-#[derive(Clone, Copy)]
-struct Stage {
-    end: usize,
-    rate: LearningRate,
-}
-
-impl Stages {
-    fn new(plan: &Plan, schedule: &Schedule) -> Self {
-        let mut stages = Vec::new();
-        let mut start = 0;
-        for end in schedule.ends() {
-            let rate = LearningRate {
-                peak: plan.optimiser.learning_rate,
-                curve: plan.optimiser.schedule,
-                warmup: plan.optimiser.warmup,
-                steps: end - start,
-            };
-            stages.push(Stage { end, rate });
-            start = end;
-        }
-        Self(stages)
-    }
-
-    /// The stage that step `step` belongs to; the last one past the end.
-    fn at(&self, step: usize) -> Stage {
-        *self.0.iter().find(|stage| step < stage.end).unwrap_or(&self.0[self.0.len() - 1])
-    }
-
-    fn ends_at(&self, step: usize) -> bool {
-        self.0.iter().any(|stage| stage.end == step)
-    }
+/// The rates of the stage that a step belongs to: the optimiser starts afresh with every stage.
+fn rate_at(plan: &Plan, schedule: &Schedule, step: usize) -> LearningRate {
+    plan.learning_rate(schedule.stage(step).steps())
 }
 
 /// What happens after every step.
 struct Run<'r> {
     plan: &'r Plan,
     schedule: &'r Schedule,
-    stages: &'r Stages,
     dir: RunDir,
     checkpoints: &'r mut Checkpoints,
     observer: &'r mut dyn Observer,
@@ -186,11 +159,11 @@ struct Run<'r> {
 
 impl Run<'_> {
     fn evaluation_is_due(&self, done: usize) -> bool {
-        done == self.schedule.total || (self.plan.eval_every > 0 && done.is_multiple_of(self.plan.eval_every))
+        done == self.schedule.steps || (self.plan.eval_every > 0 && done.is_multiple_of(self.plan.eval_every))
     }
 
     fn checkpoint_is_due(&self, done: usize) -> bool {
-        done == self.schedule.total || (self.plan.checkpoint_every > 0 && done.is_multiple_of(self.plan.checkpoint_every))
+        done == self.schedule.steps || (self.plan.checkpoint_every > 0 && done.is_multiple_of(self.plan.checkpoint_every))
     }
 
     fn after(&mut self, step: &Step, learner: &mut ModelLearner<'_>, method: &dyn Method) -> Result<ControlFlow<()>> {
@@ -200,11 +173,11 @@ impl Run<'_> {
         self.dir.step(&line)?;
         self.observer.step(&line);
         self.observer.advance(done, &record::step_note(step, learner, seconds));
-        if self.stages.ends_at(done) && done < self.schedule.total {
+        if done < self.schedule.steps && self.schedule.stage(done).start == done {
             learner.optimiser.reset();
-            learner.learning_rate = self.stages.at(done).rate;
+            learner.learning_rate = rate_at(self.plan, self.schedule, done);
         }
-        let stop = self.observer.stop_requested() && done < self.schedule.total;
+        let stop = self.observer.stop_requested() && done < self.schedule.steps;
         if self.evaluation_is_due(done) && !stop {
             let evaluation = evaluate(learner, done, self.observer)?;
             self.record_evaluation(learner, evaluation)?;
@@ -231,12 +204,10 @@ impl Run<'_> {
     }
 
     fn record_evaluation(&mut self, learner: &ModelLearner<'_>, evaluation: Evaluation) -> Result<()> {
-        let optima = [&self.plan.optimum_eval[..], &self.plan.optimum[..]];
-        let line = evaluation.line(&learner.tasks, optima);
+        let line = evaluation.line(&learner.tasks, [&self.plan.optima_eval(), &self.plan.optima()]);
         self.dir.evaluation(&line)?;
         self.observer.evaluation(&line);
-        let weights: Vec<f64> = self.plan.objectives.iter().map(|objective| objective.weight).collect();
-        self.evaluated = Some((evaluation.step, evaluation.mixed(&weights)));
+        self.evaluated = Some((evaluation.step, evaluation.mixed(&self.plan.weights())));
         Ok(())
     }
 }

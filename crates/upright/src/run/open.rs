@@ -13,7 +13,7 @@ use upright_engine::{
 
 use crate::{
     Error, Result,
-    data::{DataSpec, Dataset, Example, Held, Tokenizer, TooLong, order::Order},
+    data::{DataSpec, Dataset, Example, Held, Kind, Tokenizer, order::Order},
     files,
     learner::Task,
     observer::Observer,
@@ -139,9 +139,9 @@ pub(super) fn tasks<'r>(plan: &Plan, datasets: Vec<Dataset>, reference: Option<&
         let objective = &plan.objectives[index];
         Task {
             name: objective.name.clone(),
-            objective: objective.objective(),
-            held_out: data.held_out(plan.eval_rows).into_iter().cloned().collect(),
-            fit: data.fit(plan.eval_rows),
+            objective: plan.objective(index),
+            held_out: data.eval(plan.eval_rows).into_iter().cloned().collect(),
+            fit: data.fit(plan.eval_rows).into_iter().cloned().collect(),
             order: order(plan, index, data.train.len()),
             reference: reference.filter(|_| objective.loss.form().reference),
             train: data.train,
@@ -155,22 +155,29 @@ impl Engine {
     pub fn open(model: &Path, threads: usize, recompute: Recompute) -> Result<Self> {
         let decoder = Decoder::open(model, &Options { threads, tier: None, recompute })?;
         let config = decoder.config();
-        let tokenizer = Tokenizer::open(model, config.eos, config.bos, config.vocab)?;
+        let tokenizer = Tokenizer::open(model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
         Ok(Self { decoder, tokenizer })
     }
 
     /// The rows of every objective.
     pub(super) fn datasets(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<Vec<Dataset>> {
-        (0..plan.objectives.len()).map(|index| self.dataset(plan, index, observer)).collect()
+        let kind = |index: usize| if plan.objectives[index].is_preference() { Kind::Preference } else { Kind::Instruction };
+        (0..plan.objectives.len()).map(|index| self.dataset(plan, index, kind(index), observer)).collect()
     }
 
     /// The rows of one objective; what was dropped or cut is noted.
-    pub(super) fn dataset(&self, plan: &Plan, index: usize, observer: &mut dyn Observer) -> Result<Dataset> {
+    pub(super) fn dataset(
+        &self,
+        plan: &Plan,
+        index: usize,
+        kind: Kind,
+        observer: &mut dyn Observer,
+    ) -> Result<Dataset> {
         let objective = &plan.objectives[index];
         let spec = DataSpec {
             path: objective.data.clone(),
-            kind: objective.kind(),
-            template: objective.template()?,
+            kind,
+            template: objective.template.as_deref().map(str::parse).transpose()?,
             rows: objective.rows,
             max_length: plan.max_length,
             min_prompt: plan.min_prompt,
@@ -193,17 +200,12 @@ impl Engine {
             self.check_base(folder, &found)?;
             return Ok((found.adapter, found.lora));
         }
-        let mut lora = LoraConfig {
-            rank: plan.lora.rank,
-            alpha: plan.lora.alpha,
-            targets: plan.lora.targets.clone(),
-            use_rslora: false,
-            rank_pattern: Default::default(),
-            alpha_pattern: Default::default(),
+        let targets = if plan.lora.targets.is_empty() {
+            AdapterLayout::default_targets(config.family)
+        } else {
+            plan.lora.targets.clone()
         };
-        if lora.targets.is_empty() {
-            lora.targets = AdapterLayout::default_targets(config.family).iter().map(|&name| name.to_owned()).collect();
-        }
+        let lora = LoraConfig::new(plan.lora.rank, plan.lora.alpha, targets);
         let layout = AdapterLayout::new(config, &lora)?;
         Ok((Adapter::init(layout.into(), plan.seed), lora))
     }
@@ -264,7 +266,7 @@ impl Engine {
         let facts = Facts {
             base: self.decoder.weights().fingerprint.clone(),
             tier: self.decoder.tier().name().into(),
-            tokenizer: files::sha256(&plan.model.join("tokenizer.json"))?,
+            tokenizer: self.tokenizer.sha256().to_owned(),
             init_adapter,
             data: data.collect(),
         };

@@ -19,7 +19,7 @@ pub(super) fn step_line(step: &Step, learner: &ModelLearner<'_>, plan: &Plan, se
         }
         if let Some(loss) = step.losses[index] {
             line.insert(format!("loss/{}", task.name), json!(loss));
-            if let Some(optimum) = plan.optimum[index] {
+            if let Some(optimum) = plan.objectives[index].optimum {
                 line.insert(format!("gap/{}", task.name), json!(gap(loss, optimum)));
             }
         }

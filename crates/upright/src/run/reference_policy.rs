@@ -6,13 +6,17 @@ use upright_engine::{adapter::Adapter, peft};
 use super::{Engine, open};
 use crate::{
     Error, Result,
-    data::{Dataset, Example},
+    data::{Dataset, Example, Kind},
     files::{self, Lock},
+    methods::MethodKind,
+    objectives::LossKind,
     observer::Observer,
-    plan::{Plan, ReferencePlan, Schedule},
+    plan::{Length, ObjectivePlan, Plan, ReferencePlan, ReferenceRows, Schedule},
     reference::Reference,
-    run_dir,
 };
+
+/// Rows of each kind that are scored before and after a reference is trained.
+const EVAL_ROWS: usize = 16;
 
 /// Makes the reference ready for every row that the run may draw or evaluate; `None` where no objective needs one.
 pub(super) fn prepare(
@@ -27,16 +31,18 @@ pub(super) fn prepare(
         return Ok(None);
     }
     let adapter = match &plan.reference {
-        ReferencePlan::None => None,
+        ReferencePlan::Base => None,
         ReferencePlan::Folder(folder) => Some(engine.read_adapter(folder, observer)?),
-        ReferencePlan::Train { .. } => Some(trained(engine, plan, datasets, observer)?),
+        ReferencePlan::Train { on, epochs, batch } => {
+            Some(trained(engine, plan, *on, Length::Epochs(*epochs), *batch, observer)?)
+        }
     };
     let mut reference = Reference::open(&engine.decoder, adapter.as_ref())?;
     let mut rows: Vec<&Example> = Vec::new();
     for (index, data) in datasets.iter().enumerate().filter(|(index, _)| needs(*index)) {
         rows.extend(drawn(plan, schedule, index, data));
-        rows.extend(data.held_out(plan.eval_rows));
-        rows.extend(data.fit(plan.eval_rows).into_iter().map(|row| &data.train[row]));
+        rows.extend(data.eval(plan.eval_rows));
+        rows.extend(data.fit(plan.eval_rows));
     }
     let computed = reference.prepare(&engine.decoder, adapter.as_ref(), &rows, plan.token_budget, observer)?;
     observer.note(&format!("reference: {} rows needed, {computed} responses scored, the rest from the cache", rows.len()));
@@ -46,11 +52,11 @@ pub(super) fn prepare(
 /// Training rows of an objective that the run may draw: exact where the method's choice does not depend on losses.
 fn drawn<'d>(plan: &Plan, schedule: &Schedule, index: usize, data: &'d Dataset) -> Vec<&'d Example> {
     let mut method = plan.method(schedule);
-    let decided_by_losses = (0..schedule.total).any(|step| !method.probes(step).is_empty());
+    let decided_by_losses = (0..schedule.steps).any(|step| !method.probes(step).is_empty());
     let batches = if decided_by_losses {
-        schedule.total
+        schedule.steps
     } else {
-        (0..schedule.total).filter(|&step| method.weights(step)[index] > 0.0).count()
+        (0..schedule.steps).filter(|&step| method.weights(step)[index] > 0.0).count()
     };
     let mut order = open::order(plan, index, data.train.len());
     let mut wanted = vec![false; data.train.len()];
@@ -61,24 +67,73 @@ fn drawn<'d>(plan: &Plan, schedule: &Schedule, index: usize, data: &'d Dataset) 
     data.train.iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(example, _)| example).collect()
 }
 
+/// The run that trains a reference: SFT alone, with the optimiser and the adapter of the run that needs it.
+fn plan_of(plan: &Plan, on: ReferenceRows, length: Length, batch: usize) -> Result<(Plan, Kind)> {
+    let wants = |objective: &&ObjectivePlan| match on {
+        ReferenceRows::Chosen => objective.loss.form().reference,
+        ReferenceRows::Sft => objective.loss == LossKind::Sft,
+    };
+    let candidates: Vec<&ObjectivePlan> = plan.objectives.iter().filter(wants).collect();
+    let [source] = candidates[..] else {
+        let names: Vec<&str> = candidates.iter().map(|objective| &objective.name[..]).collect();
+        return Err(Error::input(format!("the reference could be trained on any of: {}", names.join(", ")))
+            .hint("train it by itself, and give its folder as the reference"));
+    };
+    let (name, kind) = match on {
+        ReferenceRows::Chosen => ("chosen", Kind::Chosen),
+        ReferenceRows::Sft => ("sft", Kind::Instruction),
+    };
+    let objective = ObjectivePlan {
+        name: name.into(),
+        loss: LossKind::Sft,
+        weight: 1.0,
+        batch,
+        beta: 0.0,
+        label_smoothing: 0.0,
+        optimum: None,
+        optimum_eval: None,
+        tie_rank: 0,
+        ..source.clone()
+    };
+    let plan = Plan {
+        init_adapter: None,
+        method: MethodKind::Mix,
+        length: Some(length),
+        probe_every: 1,
+        eval_every: 0,
+        eval_rows: plan.eval_rows.min(EVAL_ROWS),
+        checkpoint_every: 0,
+        keep: 1,
+        reference: ReferencePlan::Base,
+        objectives: vec![objective],
+        stages: Vec::new(),
+        ..plan.clone()
+    };
+    Ok((plan, kind))
+}
+
 /// The adapter of a reference that the program trains: a run of its own in the cache, found by what it is made from.
-fn trained(engine: &Engine, plan: &Plan, datasets: &[Dataset], observer: &mut dyn Observer) -> Result<Adapter> {
-    let (mut reference_plan, source) = plan.reference_run()?;
-    let data = engine.dataset(&reference_plan, 0, observer)?;
-    let _ = (source, datasets);
-    let written = engine.describe(&reference_plan, std::slice::from_ref(&data))?;
-    let folder = files::cache_dir().join("references").join(written.hash()?);
-    reference_plan.out = folder.clone();
-    reference_plan.resume = true;
-    files::create_dir(folder.parent().expect("inside the cache"))?;
-    let _lock = Lock::wait(&folder.with_extension("lock"))?;
-    let adapter = super::adapter_dir(&folder);
-    if adapter.join("adapter_config.json").exists() && run_dir::holds_run(&folder) {
-        observer.note(&format!("reference: already trained, {}", adapter.display()));
+fn trained(
+    engine: &Engine,
+    plan: &Plan,
+    on: ReferenceRows,
+    length: Length,
+    batch: usize,
+    observer: &mut dyn Observer,
+) -> Result<Adapter> {
+    let (mut plan, kind) = plan_of(plan, on, length, batch)?;
+    let data = engine.dataset(&plan, 0, kind, observer)?;
+    let written = engine.describe(&plan, std::slice::from_ref(&data))?;
+    plan.out = files::cache_dir().join("references").join(written.hash()?);
+    files::create_dir(plan.out.parent().expect("inside the cache"))?;
+    let _lock = Lock::wait(&plan.out.with_extension("lock"))?;
+    let adapter = super::adapter_dir(&plan.out);
+    // The tensors are written first, the config last: where it is, the folder is whole.
+    if adapter.join(peft::CONFIG_FILE).exists() {
+        observer.note(&format!("reference: trained before, {}", adapter.display()));
     } else {
-        observer.note(&format!("reference: training it in {}", folder.display()));
-        let config = toml::to_string(&reference_plan).map_err(|error| Error::failure(error.to_string()))?;
-        super::run_with(engine, &reference_plan, &config, vec![data], observer)?;
+        observer.note(&format!("reference: training it in {}", plan.out.display()));
+        super::run_with(engine, &plan, &plan.to_toml()?, true, vec![data], observer)?;
     }
     Ok(peft::read(&adapter, engine.decoder.config())?.adapter)
 }
