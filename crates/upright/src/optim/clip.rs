@@ -1,4 +1,4 @@
-//! Clipping by the global norm, as `torch.nn.utils.clip_grad_norm_`.
+//! Clipping by the global norm, as torch's `clip_grad_norm_` does it.
 
 /// Numbers that are summed on their own before the sums are: the result depends on the length alone.
 const CHUNK: usize = 4096;

@@ -1,0 +1,120 @@
+//! From a config to a plan, setting by setting.
+
+use super::checks::{choice, count, count_from, file, folder, no_such, positive, real, wrong};
+use super::objective::objectives;
+use super::stages::{length, stages};
+use super::{LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, TooLong};
+use crate::config::Config;
+use crate::methods::MethodKind;
+use crate::optim::{Curve, adamw};
+use crate::{Error, Result};
+
+impl Plan {
+    /// What the config means. Looks at the file system only to see that what is named is there.
+    pub fn from_config(config: &Config) -> Result<Self> {
+        let Some(model) = &config.model else {
+            return Err(Error::input("model is missing").hint("give the folder of the base model: --model DIR"));
+        };
+        let model_hint = "give the folder that holds config.json, tokenizer.json and the .safetensors files";
+        let objectives = objectives(config)?;
+        let method = choice("method", config.method.as_deref(), MethodKind::Alright)?;
+        let max_length = count_from(2, "max-length", config.max_length.as_ref(), 2048)?;
+        let min_prompt = count("min-prompt", config.min_prompt.as_ref(), (max_length / 4).clamp(1, 64))?;
+        if min_prompt >= max_length {
+            return Err(wrong("min-prompt", &format!("be below max-length, {max_length}"), min_prompt));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let seed = config.seed.as_ref().map_or(Some(42), |seed| seed.whole());
+        let out = config.out.clone().filter(|path| !path.as_os_str().is_empty());
+        Ok(Self {
+            model: folder("model", model, model_hint)?,
+            init_adapter: match &config.init_adapter {
+                Some(path) => Some(folder("init-adapter", path, "give a PEFT adapter folder")?),
+                None => None,
+            },
+            method,
+            length: length(config)?,
+            stages: stages(config, method, &objectives)?,
+            probe_every: count("probe-every", config.probe_every.as_ref(), 10)?,
+            held_out: real("held-out", config.held_out.as_ref(), 0.05, "be a share from 0 to below 1", |x| {
+                (0.0..1.0).contains(&x)
+            })?,
+            max_length,
+            min_prompt,
+            too_long: choice("too-long", config.too_long.as_deref(), TooLong::CutPrompt)?,
+            seed: seed.ok_or_else(|| {
+                wrong("seed", "be a whole number from 0 to 2^63 - 1", config.seed.as_ref().expect("given"))
+            })?,
+            eval_every: count("eval-every", config.eval_every.as_ref(), 50)?,
+            eval_rows: count("eval-rows", config.eval_rows.as_ref(), 64)?,
+            checkpoint_every: count("checkpoint-every", config.checkpoint_every.as_ref(), 50)?,
+            keep: count("keep", config.keep.as_ref(), 2)?,
+            threads: count("threads", config.threads.as_ref(), cores)?,
+            token_budget: count("token-budget", config.token_budget.as_ref(), 2048)?,
+            recompute: choice("recompute", config.recompute.as_deref(), Recompute::Auto)?,
+            reference: reference(config, &objectives)?,
+            lora: lora(config)?,
+            optimiser: optimiser(config)?,
+            out: out.ok_or_else(|| Error::input("out is missing").hint("give the folder of the run: --out DIR"))?,
+            objectives,
+        })
+    }
+}
+
+fn lora(config: &Config) -> Result<LoraPlan> {
+    let rank = count("lora-rank", config.lora_rank.as_ref(), 16)?;
+    let targets = config.lora_targets.clone().unwrap_or_default().0;
+    let listed = || config.lora_targets.clone().unwrap_or_default();
+    if targets.iter().any(String::is_empty) {
+        return Err(wrong("lora-targets", "name a layer between any two commas", listed()));
+    }
+    if (1..targets.len()).any(|i| targets[..i].contains(&targets[i])) {
+        return Err(wrong("lora-targets", "name every layer once", listed()));
+    }
+    Ok(LoraPlan { rank, alpha: positive("lora-alpha", config.lora_alpha.as_ref(), rank as f64)?, targets })
+}
+
+fn optimiser(config: &Config) -> Result<OptimiserPlan> {
+    let from_0 = |key, value, default| real(key, value, default, "be a number of at least 0", |x| x >= 0.0);
+    Ok(OptimiserPlan {
+        learning_rate: positive("learning-rate", config.learning_rate.as_ref(), 5e-5)?,
+        schedule: choice("schedule", config.schedule.as_deref(), Curve::Constant)?,
+        warmup: count_from(0, "warmup", config.warmup.as_ref(), 0)?,
+        clip: from_0("clip", config.clip.as_ref(), 1.0)?,
+        adamw: adamw::Settings {
+            weight_decay: from_0("weight-decay", config.weight_decay.as_ref(), 0.0)?,
+            ..adamw::Settings::default()
+        },
+    })
+}
+
+/// Without a preference objective a reference is not looked at, whatever is written.
+fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferencePlan> {
+    let sft = objectives.iter().find(|objective| !objective.is_preference());
+    let has_preference = objectives.iter().any(|objective| objective.loss.form().reference);
+    let epochs = positive("reference-epochs", config.reference_epochs.as_ref(), 1.0)?;
+    let batch = |default| count("reference-batch", config.reference_batch.as_ref(), default);
+    batch(1)?;
+    let train = |on, batch| Ok(ReferencePlan::Train { on, epochs, batch });
+    match config.reference.as_deref().filter(|_| has_preference) {
+        None | Some("none") => Ok(ReferencePlan::Base),
+        Some("train:chosen") => train(ReferenceRows::Chosen, batch(8)?),
+        Some("train:sft") => match sft {
+            Some(sft) => train(ReferenceRows::Sft, batch(sft.batch)?),
+            None => Err(wrong("reference", "train on data that is there", "train:sft")
+                .hint("there is no instruction data: give --sft, or --reference train:chosen")),
+        },
+        Some(other) if other.starts_with("train:") => {
+            Err(no_such("reference", other, ["none", "train:chosen", "train:sft", "an adapter folder"]))
+        }
+        Some(path) => {
+            let hint = "give a PEFT adapter folder, none, train:chosen or train:sft";
+            folder("reference", path.as_ref(), hint).map(ReferencePlan::Folder)
+        }
+    }
+}
+
+/// A file that may be given.
+pub(super) fn optional_file(key: &str, path: Option<&std::path::PathBuf>) -> Result<Option<std::path::PathBuf>> {
+    path.map(|path| file(key, path)).transpose()
+}

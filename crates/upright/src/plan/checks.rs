@@ -1,0 +1,86 @@
+//! One value at a time: the key, what it must be, and what was found, in one line.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use crate::config::{Number, nearest};
+use crate::{Error, Result};
+
+/// `key must be ..., found ...`.
+pub(super) fn wrong(key: &str, must: &str, found: impl Display) -> Error {
+    Error::input(format!("{key} must {must}, found `{found}`"))
+}
+
+/// A whole number of at least 1.
+pub(super) fn count(key: &str, value: Option<&Number>, default: usize) -> Result<usize> {
+    count_from(1, key, value, default)
+}
+
+/// A whole number of at least `least`.
+pub(super) fn count_from(least: u64, key: &str, value: Option<&Number>, default: usize) -> Result<usize> {
+    let Some(value) = value else { return Ok(default) };
+    let whole = value.whole().filter(|n| *n >= least).and_then(|n| usize::try_from(n).ok());
+    whole.ok_or_else(|| wrong(key, &format!("be a whole number of at least {least}"), value))
+}
+
+/// A finite number that `fits`; `must` says when it does.
+pub(super) fn real(
+    key: &str,
+    value: Option<&Number>,
+    default: f64,
+    must: &str,
+    fits: impl Fn(f64) -> bool,
+) -> Result<f64> {
+    let Some(value) = value else { return Ok(default) };
+    value.real().filter(|x| fits(*x)).ok_or_else(|| wrong(key, must, value))
+}
+
+/// A finite number above 0.
+pub(super) fn positive(key: &str, value: Option<&Number>, default: f64) -> Result<f64> {
+    real(key, value, default, "be a number above 0", |x| x > 0.0)
+}
+
+/// One of the names of `T`.
+pub(super) fn choice<T: ValueEnum>(key: &str, value: Option<&str>, default: T) -> Result<T> {
+    let Some(value) = value else { return Ok(default) };
+    if let Ok(choice) = T::from_str(value, false) {
+        return Ok(choice);
+    }
+    let names: Vec<String> =
+        T::value_variants().iter().filter_map(|v| Some(v.to_possible_value()?.get_name().to_owned())).collect();
+    Err(no_such(key, value, names.iter().map(String::as_str)))
+}
+
+/// A name that is none of those known.
+pub(super) fn no_such<'a>(key: &str, value: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Error {
+    let names: Vec<_> = known.clone().into_iter().collect();
+    let error = wrong(key, &format!("be one of {}", names.join(", ")), value);
+    match nearest(value, known) {
+        Some(close) => error.hint(format!("did you mean `{close}`?")),
+        None => error,
+    }
+}
+
+/// A file that is there.
+pub(super) fn file(key: &str, path: &Path) -> Result<PathBuf> {
+    if path.is_dir() {
+        return Err(wrong(key, "be a file", path.display()).hint("it is a folder; name a file in it"));
+    }
+    path.is_file().then(|| path.to_owned()).ok_or_else(|| missing(key, "file", path))
+}
+
+/// A folder that is there.
+pub(super) fn folder(key: &str, path: &Path, hint: &str) -> Result<PathBuf> {
+    if path.is_file() {
+        return Err(wrong(key, "be a folder", path.display()).hint(format!("it is a file; {hint}")));
+    }
+    path.is_dir().then(|| path.to_owned()).ok_or_else(|| missing(key, "folder", path).hint(hint))
+}
+
+fn missing(key: &str, kind: &str, path: &Path) -> Error {
+    let error = Error::input(format!("{key}: there is no {kind} `{}`", path.display()));
+    let here = std::env::current_dir().unwrap_or_default();
+    if path.is_relative() { error.hint(format!("the path starts at {}", here.display())) } else { error }
+}

@@ -1,0 +1,316 @@
+//! What a config means: every default applied, every value checked, before anything is loaded. A plan is stored with its
+//! run as `plan.toml`, and a resumed run must have the same one ([`Plan::differences`]).
+
+mod build;
+mod checks;
+mod notes;
+mod objective;
+mod schedule;
+mod stages;
+#[cfg(test)]
+mod tests;
+
+pub use schedule::{Schedule, Stage};
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::methods::{self, MethodKind};
+use crate::objectives::{LossKind, Objective};
+use crate::optim::{Curve, LearningRate, adamw};
+use crate::train::Method;
+use crate::{Error, Result};
+
+/// A training run. Two plans that are equal give the same adapter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Plan {
+    /// Folder of the base model.
+    pub model: PathBuf,
+    /// Folder of the run.
+    pub out: PathBuf,
+    /// Adapter that the policy starts from; none: a fresh one.
+    pub init_adapter: Option<PathBuf>,
+    /// Rule over the objectives.
+    pub method: MethodKind,
+    /// Length of the run; none where `stages` say it.
+    pub length: Option<Length>,
+    /// MAXRIGHT looks at all losses every so many steps.
+    pub probe_every: usize,
+    /// Share of the prompts that is held out where an objective has no held-out file.
+    pub held_out: f64,
+    /// Most tokens of a prompt with one response.
+    pub max_length: usize,
+    /// Tokens of a prompt that cutting leaves.
+    pub min_prompt: usize,
+    /// What happens to a row that is too long.
+    pub too_long: TooLong,
+    /// Seed of the adapter, the order of rows and the draws.
+    pub seed: u64,
+    /// Steps between evaluations.
+    pub eval_every: usize,
+    /// Most rows of an objective that an evaluation scores, of either set.
+    pub eval_rows: usize,
+    /// Steps between checkpoints.
+    pub checkpoint_every: usize,
+    /// Newest checkpoints that stay.
+    pub keep: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Tokens of a pack.
+    pub token_budget: usize,
+    /// Whether blocks are computed again on the way back.
+    pub recompute: Recompute,
+    /// The frozen model that preference losses compare with.
+    pub reference: ReferencePlan,
+    /// The adapter.
+    pub lora: LoraPlan,
+    /// From gradients to updates.
+    pub optimiser: OptimiserPlan,
+    /// The losses with their data; at least one.
+    pub objectives: Vec<ObjectivePlan>,
+    /// Stages of Sequential as they were given; none: the preference objectives, then the others, by weight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StagePlan>,
+}
+
+/// A loss with its data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ObjectivePlan {
+    /// Its name in records.
+    pub name: String,
+    /// Its loss.
+    pub loss: LossKind,
+    /// Its rows.
+    pub data: PathBuf,
+    /// Its held-out rows; none: carved off.
+    pub eval_data: Option<PathBuf>,
+    /// Template of its prompts; none: by the rows.
+    pub template: Option<String>,
+    /// Only its first rows; none: all.
+    pub rows: Option<usize>,
+    /// Its weight; all sum to 1. For two, lambda is that of DPO.
+    pub weight: f64,
+    /// Its rows a step.
+    pub batch: usize,
+    /// Strength of the tie to the reference; 0 for a loss without one.
+    pub beta: f64,
+    /// Share of pairs taken to be labelled the wrong way round.
+    pub label_smoothing: f64,
+    /// f* on training rows (`fit`), for the decision of MAXRIGHT and the gaps.
+    pub optimum: Option<f64>,
+    /// f* on held-out rows (`eval`), for the gaps.
+    pub optimum_eval: Option<f64>,
+    /// Preference among objectives that tie: preference losses first.
+    pub tie_rank: usize,
+}
+
+impl ObjectivePlan {
+    /// Whether its rows are pairs of a chosen and a rejected response.
+    pub fn is_preference(&self) -> bool {
+        self.loss.form().responses == 2
+    }
+}
+
+/// How long something is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Length {
+    /// Updates.
+    Steps(usize),
+    /// Passes over a dataset: of a stage its own, of a run that with the most steps.
+    Epochs(f64),
+}
+
+/// A stage of Sequential.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StagePlan {
+    /// Index of its objective.
+    pub objective: usize,
+    /// How long it is.
+    pub length: Length,
+}
+
+/// The frozen model that preference losses compare with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReferencePlan {
+    /// The base model, without an adapter.
+    Base,
+    /// The base model with the adapter in this folder.
+    Folder(PathBuf),
+    /// The base model with an adapter that is trained first, with this plan's adapter shape and optimiser.
+    Train {
+        /// On which rows.
+        on: ReferenceRows,
+        /// Passes over them.
+        epochs: f64,
+        /// Rows a step.
+        batch: usize,
+    },
+}
+
+/// What a reference is trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReferenceRows {
+    /// The chosen responses of all preference objectives, in order.
+    Chosen,
+    /// The rows of all instruction objectives, in order.
+    Sft,
+}
+
+/// The LoRA adapter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LoraPlan {
+    /// Rank.
+    pub rank: usize,
+    /// It is scaled by alpha / rank.
+    pub alpha: f64,
+    /// Linear layers by name; empty: those of the model's family.
+    pub targets: Vec<String>,
+}
+
+/// From gradients to updates.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct OptimiserPlan {
+    /// Largest learning rate.
+    pub learning_rate: f64,
+    /// Learning rate after the warm-up.
+    pub schedule: Curve,
+    /// Steps of the warm-up, in each stage.
+    pub warmup: usize,
+    /// Largest norm of the gradient; 0: any.
+    pub clip: f64,
+    /// AdamW.
+    pub adamw: adamw::Settings,
+}
+
+/// What happens to a row that is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TooLong {
+    /// The prompt is cut from the left down to a minimum, then the response from the right.
+    CutPrompt,
+    /// The response is cut from the right.
+    CutResponse,
+    /// The row is dropped.
+    Drop,
+}
+
+/// Whether blocks are computed again on the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recompute {
+    /// Where memory asks for it.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Settings that change no result: a resumed run may have others. Everything else of the plan is compared.
+const FREE: [&str; 5] = ["out", "threads", "checkpoint-every", "keep", "recompute"];
+
+impl Plan {
+    /// The plan as a TOML file.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::input(format!("plan: {error}")))
+    }
+
+    /// Reads what [`Plan::to_toml`] wrote.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|error| Error::input(format!("plan: {}", error.message())))
+    }
+
+    /// Settings whose change makes another run, as `key: this -> other`; empty: the other plan continues this one.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let (old, new) = (self.settings(), other.settings());
+        let value = |settings: &[(String, String)], key: &str| {
+            settings.iter().find(|(name, _)| name == key).map_or("not set".into(), |(_, value)| value.clone())
+        };
+        let mut keys: Vec<_> = old.iter().chain(&new).map(|(key, _)| key.clone()).collect();
+        let mut seen = std::collections::HashSet::new();
+        keys.retain(|key| seen.insert(key.clone()) && !FREE.contains(&key.as_str()));
+        let changes = keys.iter().map(|key| (key, value(&old, key), value(&new, key)));
+        changes.filter(|(_, old, new)| old != new).map(|(key, old, new)| format!("{key}: {old} -> {new}")).collect()
+    }
+
+    /// Every setting as a key and a value, objectives by name.
+    fn settings(&self) -> Vec<(String, String)> {
+        fn flatten(key: &str, value: &toml::Value, into: &mut Vec<(String, String)>) {
+            match value {
+                toml::Value::Table(table) => table.iter().for_each(|(name, value)| {
+                    flatten(&if key.is_empty() { name.clone() } else { format!("{key}.{name}") }, value, into);
+                }),
+                value => into.push((key.to_owned(), value.to_string())),
+            }
+        }
+        let mut settings = vec![];
+        let mut table = toml::Table::try_from(self).unwrap_or_default();
+        table.remove("objectives");
+        flatten("", &toml::Value::Table(table), &mut settings);
+        for objective in &self.objectives {
+            let table = toml::Table::try_from(objective).unwrap_or_default();
+            flatten(&objective.name, &toml::Value::Table(table), &mut settings);
+        }
+        settings
+    }
+
+    /// The loss of an objective.
+    pub fn objective(&self, index: usize) -> Objective {
+        let ObjectivePlan { loss, beta, label_smoothing, .. } = self.objectives[index];
+        Objective { kind: loss, beta, label_smoothing }
+    }
+
+    /// Index of the objective of that name.
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        self.objectives.iter().position(|objective| objective.name == name)
+    }
+
+    /// Weights of the objectives.
+    pub fn weights(&self) -> Vec<f64> {
+        self.objectives.iter().map(|objective| objective.weight).collect()
+    }
+
+    /// f* on training rows, where given.
+    pub fn optima(&self) -> Vec<Option<f64>> {
+        self.objectives.iter().map(|objective| objective.optimum).collect()
+    }
+
+    /// f* on held-out rows, where given.
+    pub fn optima_eval(&self) -> Vec<Option<f64>> {
+        self.objectives.iter().map(|objective| objective.optimum_eval).collect()
+    }
+
+    /// Whether any objective compares with a reference.
+    pub fn needs_reference(&self) -> bool {
+        self.objectives.iter().any(|objective| objective.loss.form().reference)
+    }
+
+    /// The method. Optima that are not given count as 0.
+    pub fn method(&self, schedule: &Schedule) -> Box<dyn Method> {
+        let stages = schedule.stages.iter().filter_map(|stage| Some((stage.objective?, stage.end)));
+        self.method.build(&methods::Settings {
+            weights: self.weights(),
+            tie_ranks: self.objectives.iter().map(|objective| objective.tie_rank).collect(),
+            optima: self.optima().iter().map(|optimum| optimum.unwrap_or(0.0)).collect(),
+            probe_every: self.probe_every,
+            seed: self.seed,
+            stages: stages.collect(),
+        })
+    }
+
+    /// The learning rate over so many steps: of a stage, or of training the reference.
+    pub fn learning_rate(&self, steps: usize) -> LearningRate {
+        let OptimiserPlan { learning_rate: peak, schedule: curve, warmup, .. } = self.optimiser;
+        LearningRate { peak, curve, warmup, steps }
+    }
+}

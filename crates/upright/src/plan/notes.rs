@@ -1,0 +1,61 @@
+//! What a person should know before a run: settings without effect, and defaults that matter.
+
+use super::{Plan, ReferencePlan};
+use crate::config::Config;
+use crate::methods::MethodKind;
+
+impl Plan {
+    /// One line each; none of them stops a run. `config` is what the plan was made from.
+    pub fn notes(&self, config: &Config) -> Vec<String> {
+        let mut notes = vec![];
+        let mut note = |when: bool, text: String| {
+            if when {
+                notes.push(text);
+            }
+        };
+        let several = self.objectives.iter().filter(|objective| objective.weight > 0.0).count() > 1;
+        let maxright = self.method == MethodKind::Maxright;
+        for objective in &self.objectives {
+            note(
+                maxright && several && objective.weight > 0.0 && objective.optimum.is_none(),
+                format!("no optimum is given for {}: maxright takes it as 0 (--optimum {0}=VALUE)", objective.name),
+            );
+        }
+        note(config.probe_every.is_some() && !maxright, "probe-every has no effect: the method is not maxright".into());
+        note(config.lambda.is_some() && !self.stages.is_empty(), "lambda has no effect: the stages say it all".into());
+        let preference = self.needs_reference();
+        for (key, given) in [
+            ("beta", config.beta.is_some()),
+            ("label-smoothing", config.label_smoothing.is_some()),
+            ("reference", config.reference.is_some()),
+        ] {
+            note(given && !preference, format!("{key} has no effect: there is no preference objective"));
+        }
+        note(
+            preference && config.reference.is_none(),
+            "the reference is the base model itself (--reference train:chosen trains one, as the paper does)".into(),
+        );
+        note(
+            preference && self.init_adapter.is_some() && self.reference == ReferencePlan::Base,
+            "the reference is the base model without the adapter that the policy starts from".into(),
+        );
+        let trained = matches!(self.reference, ReferencePlan::Train { .. });
+        for (key, given) in [
+            ("reference-epochs", config.reference_epochs.is_some()),
+            ("reference-batch", config.reference_batch.is_some()),
+        ] {
+            note(given && !trained, format!("{key} has no effect: no reference is trained"));
+        }
+        for objective in &self.objectives {
+            note(
+                self.held_out == 0.0 && objective.eval_data.is_none(),
+                format!("{} has no held-out rows: it is evaluated on training rows only", objective.name),
+            );
+        }
+        let unweighted = config.objective.len() > 1 && config.objective.iter().all(|o| o.weight.is_none());
+        note(unweighted, "no weights are given: all objectives weigh the same".into());
+        let no_length = config.steps.is_none() && config.epochs.is_none() && config.stages.is_none();
+        note(no_length, "no length is given: one epoch of the longest dataset".into());
+        notes
+    }
+}

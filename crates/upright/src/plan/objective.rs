@@ -1,0 +1,221 @@
+//! The objectives of a config: `--sft` and `--dpo`, or any number of `[[objective]]`. Both become the same list.
+
+use std::path::PathBuf;
+
+use super::ObjectivePlan;
+use super::build::optional_file;
+use super::checks::{choice, count, file, no_such, positive, real, wrong};
+use crate::config::{Config, List, Number, ObjectiveConfig};
+use crate::objectives::LossKind;
+use crate::{Error, Result};
+
+/// All objectives, checked, with weights and optima.
+pub(super) fn objectives(config: &Config) -> Result<Vec<ObjectivePlan>> {
+    refuse_strays(config)?;
+    let named = if config.objective.is_empty() { shorthand(config)? } else { config.objective.clone() };
+    let mut objectives = vec![];
+    for (i, objective) in named.iter().enumerate() {
+        objectives.push(one(config, i, objective, named.len())?);
+        let name = &objectives[i].name;
+        if objectives[..i].iter().any(|other| other.name == *name) {
+            return Err(wrong("name", "differ between objectives", name));
+        }
+    }
+    weigh(config, &mut objectives)?;
+    let mut order: Vec<usize> = (0..objectives.len()).collect();
+    order.sort_by_key(|i| !objectives[*i].is_preference());
+    order.iter().enumerate().for_each(|(rank, i)| objectives[*i].tie_rank = rank);
+    for (key, list) in [("optimum", &config.optimum), ("optimum-eval", &config.optimum_eval)] {
+        for (i, optimum) in optima(key, list.as_ref(), &objectives)? {
+            let slot = if key == "optimum" { &mut objectives[i].optimum } else { &mut objectives[i].optimum_eval };
+            *slot = Some(optimum);
+        }
+    }
+    Ok(objectives)
+}
+
+/// Settings of `--sft` or `--dpo` without it, or beside `[[objective]]`, are mistakes.
+fn refuse_strays(config: &Config) -> Result<()> {
+    let sft = [
+        ("sft-eval", config.sft_eval.is_some()),
+        ("sft-template", config.sft_template.is_some()),
+        ("sft-rows", config.sft_rows.is_some()),
+        ("sft-batch", config.sft_batch.is_some()),
+    ];
+    let dpo = [
+        ("dpo-eval", config.dpo_eval.is_some()),
+        ("dpo-template", config.dpo_template.is_some()),
+        ("dpo-rows", config.dpo_rows.is_some()),
+        ("dpo-batch", config.dpo_batch.is_some()),
+        ("dpo-loss", config.dpo_loss.is_some()),
+    ];
+    let heads = [("sft", config.sft.is_some()), ("dpo", config.dpo.is_some()), ("lambda", config.lambda.is_some())];
+    let given = |list: &[(&'static str, bool)]| list.iter().find(|(_, given)| *given).map(|(key, _)| *key);
+    if !config.objective.is_empty() {
+        return match given(&heads).or(given(&sft)).or(given(&dpo)) {
+            None => Ok(()),
+            Some(key) => Err(Error::input(format!("{key} cannot stand beside [[objective]]"))
+                .hint("sft and dpo are shorthand for two objectives: write all of them one way")),
+        };
+    }
+    let stray = given(&sft).filter(|_| config.sft.is_none()).map(|key| (key, "sft"));
+    match stray.or(given(&dpo).filter(|_| config.dpo.is_none()).map(|key| (key, "dpo"))) {
+        None => Ok(()),
+        Some((key, head)) => Err(Error::input(format!("{key} is given, but no data for {head}"))
+            .hint(format!("give --{head} FILE, or leave --{key} out"))),
+    }
+}
+
+/// `--sft` and `--dpo` as objectives of those names, without weights.
+fn shorthand(config: &Config) -> Result<Vec<ObjectiveConfig>> {
+    #[derive(Clone, Copy, clap::ValueEnum)]
+    enum DpoLoss {
+        Sigmoid,
+        Ipo,
+    }
+    let dpo_loss = match choice("dpo-loss", config.dpo_loss.as_deref(), DpoLoss::Sigmoid)? {
+        DpoLoss::Sigmoid => "dpo",
+        DpoLoss::Ipo => "ipo",
+    };
+    let c = config.clone();
+    let sft = ObjectiveConfig {
+        name: Some("sft".into()),
+        loss: Some("sft".into()),
+        data: c.sft,
+        eval: c.sft_eval,
+        template: c.sft_template,
+        rows: c.sft_rows,
+        batch: c.sft_batch,
+        ..ObjectiveConfig::default()
+    };
+    let dpo = ObjectiveConfig {
+        name: Some("dpo".into()),
+        loss: Some(dpo_loss.into()),
+        data: c.dpo,
+        eval: c.dpo_eval,
+        template: c.dpo_template,
+        rows: c.dpo_rows,
+        batch: c.dpo_batch,
+        ..ObjectiveConfig::default()
+    };
+    let given: Vec<_> = [sft, dpo].into_iter().filter(|objective| objective.data.is_some()).collect();
+    if given.is_empty() {
+        return Err(Error::input("there is no objective").hint("give --sft FILE, --dpo FILE, or both"));
+    }
+    Ok(given)
+}
+
+/// One objective. Its keys are `sft-batch` in shorthand, and `objective "name": batch` in a list.
+fn one(config: &Config, i: usize, written: &ObjectiveConfig, count_of_all: usize) -> Result<ObjectivePlan> {
+    let listed = !config.objective.is_empty();
+    let Some(name) = written.name.clone() else {
+        return Err(Error::input(format!("[[objective]] {} of {count_of_all} has no name", i + 1)));
+    };
+    let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if name.is_empty() || !name.chars().all(letters) {
+        return Err(wrong("name", "be of small letters, digits, - and _", &name));
+    }
+    let key = |of: &str| match (listed, of) {
+        (true, _) => format!("objective {name}: {of}"),
+        (false, "data") => name.clone(),
+        (false, "beta" | "label-smoothing") => of.to_owned(),
+        (false, _) => format!("{name}-{of}"),
+    };
+    let missing = |of: &str, hint: &str| Error::input(format!("{} is missing", key(of))).hint(hint.to_owned());
+    if written.loss.is_none() {
+        return Err(missing("loss", "give loss = \"sft\", \"dpo\" or \"ipo\""));
+    }
+    let loss = choice(&key("loss"), written.loss.as_deref(), LossKind::Sft)?;
+    let data: &PathBuf = written.data.as_ref().ok_or_else(|| missing("data", "give data = \"FILE\""))?;
+    let form = loss.form();
+    for (of, value) in [("beta", &written.beta), ("label-smoothing", &written.label_smoothing)] {
+        if let Some(value) = value.as_ref().filter(|_| !form.reference) {
+            return Err(wrong(&key(of), "be left out, for this loss has no reference", value));
+        }
+    }
+    let beta = positive(&key("beta"), written.beta.as_ref().or(config.beta.as_ref()), 0.1)?;
+    let flipped = written.label_smoothing.as_ref().or(config.label_smoothing.as_ref());
+    let smooth = |x| (0.0..0.5).contains(&x);
+    let label_smoothing = real(&key("label-smoothing"), flipped, 0.0, "be a share from 0 to below 0.5", smooth)?;
+    if loss == LossKind::Ipo && label_smoothing > 0.0 {
+        return Err(wrong(&key("label-smoothing"), "be 0 for the loss ipo", label_smoothing));
+    }
+    let any = |value: &Option<Number>, of: &str| match value {
+        Some(value) => real(&key(of), Some(value), 0.0, "be a number", |_| true).map(Some),
+        None => Ok(None),
+    };
+    Ok(ObjectivePlan {
+        data: file(&key("data"), data)?,
+        eval_data: optional_file(&key("eval"), written.eval.as_ref())?,
+        template: written.template.clone(),
+        rows: match &written.rows {
+            Some(rows) => Some(count(&key("rows"), Some(rows), 0)?),
+            None => None,
+        },
+        weight: real(&key("weight"), written.weight.as_ref(), f64::NAN, "lie in [0, 1]", |x| (0.0..=1.0).contains(&x))?,
+        batch: count(&key("batch"), written.batch.as_ref(), if form.responses == 2 { 4 } else { 8 })?,
+        beta: if form.reference { beta } else { 0.0 },
+        label_smoothing: if form.reference { label_smoothing } else { 0.0 },
+        optimum: any(&written.optimum, "optimum")?,
+        optimum_eval: any(&written.optimum_eval, "optimum-eval")?,
+        tie_rank: 0,
+        loss,
+        name,
+    })
+}
+
+/// Fills in weights that lambda or nothing gives, and checks their sum.
+fn weigh(config: &Config, objectives: &mut [ObjectivePlan]) -> Result<()> {
+    if config.objective.is_empty() {
+        let lambda = real("lambda", config.lambda.as_ref(), 0.5, "lie in [0, 1]", |x| (0.0..=1.0).contains(&x))
+            .map_err(|error| error.hint("lambda is the weight of DPO: 0 is SFT alone, 1 is DPO alone"))?;
+        if let [alone] = objectives {
+            let implied = if alone.is_preference() { 1.0 } else { 0.0 };
+            if config.lambda.is_some() && lambda != implied {
+                let (other, name) = (if alone.is_preference() { "sft" } else { "dpo" }, &alone.name);
+                return Err(wrong("lambda", &format!("be {implied} where {name} is the only objective"), lambda)
+                    .hint(format!("give --{other} FILE, or leave --lambda out")));
+            }
+            alone.weight = 1.0;
+        } else {
+            objectives.iter_mut().for_each(|o| o.weight = if o.is_preference() { lambda } else { 1.0 - lambda });
+        }
+        return Ok(());
+    }
+    if objectives.iter().all(|objective| objective.weight.is_nan()) {
+        let equal = 1.0 / objectives.len() as f64;
+        objectives.iter_mut().for_each(|objective| objective.weight = equal);
+    }
+    if let Some(without) = objectives.iter().find(|objective| objective.weight.is_nan()) {
+        return Err(Error::input(format!("objective {}: weight is missing", without.name))
+            .hint("give every objective a weight, or none of them"));
+    }
+    let sum: f64 = objectives.iter().map(|objective| objective.weight).sum();
+    if (sum - 1.0).abs() > 1e-6 {
+        let list: Vec<_> = objectives.iter().map(|o| format!("{} {}", o.name, o.weight)).collect();
+        return Err(wrong("weight", "sum to 1 over all objectives", sum).hint(list.join(", ")));
+    }
+    Ok(())
+}
+
+/// `name=value` entries as indices and values.
+fn optima(key: &str, list: Option<&List>, objectives: &[ObjectivePlan]) -> Result<Vec<(usize, f64)>> {
+    let mut found: Vec<(usize, f64)> = vec![];
+    for entry in list.into_iter().flat_map(|list| &list.0) {
+        let Some((name, value)) = entry.split_once('=') else {
+            return Err(
+                wrong(key, "be NAME=VALUE, with commas between", entry).hint(format!("as --{key} sft=1.49,dpo=0.06"))
+            );
+        };
+        let names = objectives.iter().map(|objective| objective.name.as_str());
+        let Some(i) = names.clone().position(|known| known == name.trim()) else {
+            return Err(no_such(&format!("objective of {key}"), name.trim(), names));
+        };
+        if found.iter().any(|(other, _)| *other == i) {
+            return Err(wrong(key, "name every objective once", entry));
+        }
+        let number: Number = value.trim().parse().unwrap_or_else(|never| match never {});
+        found.push((i, real(key, Some(&number), 0.0, &format!("give {} a number", name.trim()), |_| true)?));
+    }
+    Ok(found)
+}
