@@ -1,5 +1,5 @@
-//! Dialects: what a row's columns mean. The first row's columns decide, every later row must fit. A new dialect is one
-//! entry of [`DIALECTS`] and the function it names.
+//! Dialects: what a row's columns mean. The first row's columns decide, every later row must fit. A new dialect is an entry
+//! in the table of its kind and the function that the entry names.
 
 mod cells;
 mod instruction;
