@@ -1,0 +1,217 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::tokenize::tests::bytewise;
+use super::*;
+
+/// A folder with one file of rows, and the plainest way to load it.
+fn file(rows: &[Value]) -> (tempfile::TempDir, DataSpec) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.jsonl");
+    write(&path, rows);
+    let spec = DataSpec {
+        path,
+        kind: Kind::Instruction,
+        template: Some(Template::Raw),
+        rows: None,
+        max_length: 64,
+        min_prompt: 4,
+        too_long: TooLong::CutPrompt,
+        eval: Held::Fraction(0.0),
+    };
+    (dir, spec)
+}
+
+fn write(path: &Path, rows: &[Value]) {
+    let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+    std::fs::write(path, lines.join("\n")).unwrap();
+}
+
+fn task(prompt: impl Into<String>, completion: &str) -> Value {
+    json!({"prompt": prompt.into(), "completion": completion})
+}
+
+fn tasks(count: usize) -> Vec<Value> {
+    (0..count).map(|index| task(format!("prompt {index}"), "yes")).collect()
+}
+
+fn load(spec: &DataSpec) -> Dataset {
+    Dataset::load(spec, &bytewise(), &mut |_, _| ()).unwrap()
+}
+
+fn complaint(spec: &DataSpec) -> Error {
+    let error = Dataset::load(spec, &bytewise(), &mut |_, _| ()).unwrap_err();
+    assert!(!error.hint.is_empty());
+    error
+}
+
+fn numbers(examples: &[Example]) -> Vec<usize> {
+    examples.iter().map(|example| example.row).collect()
+}
+
+#[test]
+fn a_dataset_says_what_it_did() {
+    let rows = [task("p1", "a"), task("p2", " "), task("p3", "<eos>"), task("p4", "b"), task("x".repeat(80), "c")];
+    let (_dir, mut spec) = file(&rows);
+    let mut steps = Vec::new();
+    let dataset = Dataset::load(&spec, &bytewise(), &mut |done, total| steps.push((done, total))).unwrap();
+    assert_eq!(steps.last(), Some(&(4, 4)), "the row without text is not encoded");
+    assert_eq!(numbers(&dataset.train), [0, 3, 4]);
+    assert_eq!((dataset.dialect, dataset.template), ("prompt-completion", Template::Raw));
+    assert_eq!(dataset.dropped, [Dropped { reason: "empty response".into(), rows: vec![1, 2] }]);
+    assert_eq!((dataset.truncated_prompts, dataset.truncated_responses), (1, 0));
+    assert_eq!((dataset.sha256.len(), dataset.eval_sha256.clone()), (64, None));
+    assert_eq!(dataset.train[2].prompt.len() + dataset.train[2].responses[0].len(), 64);
+    spec.template = None;
+    assert_eq!(load(&spec).template, Template::UserAssistant);
+}
+
+#[test]
+fn pairs_share_a_cut_prompt_and_chosen_rows_are_the_same_ones() {
+    let pair = |prompt: String, chosen: &str, rejected: &str| json!({"prompt": prompt, "chosen": chosen, "rejected": rejected});
+    let rows = [pair("x".repeat(70), "short", "rather longer"), pair("p".into(), "a", "a"), pair("q".into(), "a", "b")];
+    let (_dir, mut spec) = file(&rows);
+    spec.kind = Kind::Preference;
+    let dataset = load(&spec);
+    let [chosen, rejected] = dataset.train[0].responses.as_slice() else { panic!("a pair") };
+    assert_eq!((dataset.train[0].prompt.len(), chosen.len(), rejected.len()), (64 - 14, 6, 14));
+    assert_eq!(dataset.truncated_prompts, 1);
+    spec.kind = Kind::Chosen;
+    let chosen = load(&spec);
+    assert_eq!(numbers(&chosen.train), numbers(&dataset.train));
+    assert!(chosen.train.iter().all(|example| example.responses.len() == 1));
+}
+
+#[test]
+fn the_first_usable_rows_are_taken_before_any_are_held_out() {
+    let mut rows = tasks(12);
+    rows[1] = task("p", "");
+    rows[2] = task("p", "<eos>");
+    rows[9] = task("p", "");
+    let (_dir, mut spec) = file(&rows);
+    spec.rows = Some(5);
+    let dataset = load(&spec);
+    assert_eq!(numbers(&dataset.train), [0, 3, 4, 5, 6]);
+    assert_eq!(
+        dataset.dropped,
+        [Dropped { reason: "empty response".into(), rows: vec![1, 2] }],
+        "row 9 was not looked at"
+    );
+    spec.eval = Held::Fraction(0.4);
+    let divided = load(&spec);
+    assert_eq!(divided.train.len() + divided.eval.len(), 5);
+    spec.rows = Some(100);
+    assert_eq!(load(&spec).train.len() + load(&spec).eval.len(), 9);
+}
+
+#[test]
+fn rows_that_are_added_move_nothing_and_no_prompt_is_on_both_sides() {
+    let mut rows = tasks(400);
+    rows.extend((0..400).map(|index| task(format!("prompt {index}"), "another answer")));
+    let (_dir, mut spec) = file(&rows[..300]);
+    spec.eval = Held::default();
+    let before = load(&spec);
+    assert!((5..30).contains(&before.eval.len()), "{} of 300", before.eval.len());
+    write(&spec.path, &rows);
+    let after = load(&spec);
+    assert_eq!(numbers(&after.eval).into_iter().filter(|&row| row < 300).collect::<Vec<_>>(), numbers(&before.eval));
+    let held: HashSet<&[u32]> = after.eval.iter().map(|example| example.prompt.as_slice()).collect();
+    assert!(after.train.iter().all(|example| !held.contains(example.prompt.as_slice())));
+    assert_eq!(after.eval.len(), 2 * held.len());
+}
+
+#[test]
+fn both_sides_have_a_prompt_if_there_are_two() {
+    let sides = |rows: &[Value], fraction| {
+        let (_dir, mut spec) = file(rows);
+        spec.eval = Held::Fraction(fraction);
+        let dataset = load(&spec);
+        (dataset.train.len(), dataset.eval.len())
+    };
+    assert_eq!(sides(&tasks(3), 1e-9), (2, 1));
+    assert_eq!(sides(&tasks(3), 0.999_999), (1, 2));
+    assert_eq!(sides(&[task("p", "a"), task("p", "b")], 0.5), (2, 0), "one prompt cannot be divided");
+    assert_eq!(sides(&tasks(100), 0.0), (100, 0));
+}
+
+#[test]
+fn a_file_of_held_out_rows_is_never_trained_on() {
+    let (dir, mut spec) = file(&tasks(6));
+    let held = dir.path().join("held.jsonl");
+    write(&held, &[task("prompt 2", "other answer"), task("new", "x"), task("empty", "")]);
+    spec.eval = Held::File(held.clone());
+    let dataset = load(&spec);
+    assert_eq!(numbers(&dataset.train), [0, 1, 3, 4, 5]);
+    assert_eq!(numbers(&dataset.eval), [0, 1]);
+    assert_eq!(
+        dataset.dropped,
+        [Dropped { reason: format!("prompt is held out in {}", held.display()), rows: vec![2] }]
+    );
+    assert_eq!(dataset.eval_dropped, [Dropped { reason: "empty response".into(), rows: vec![2] }]);
+    assert_eq!(dataset.eval_sha256.map(|hash| hash.len()), Some(64));
+    spec.eval = Held::File(spec.path.clone());
+    let error = complaint(&spec);
+    assert!(error.message.contains("none of 6 rows is usable: 6 prompt is held out in "), "{}", error.message);
+    spec.eval = Held::File(dir.path().join("nowhere.jsonl"));
+    assert!(complaint(&spec).message.ends_with("nowhere.jsonl: no such file"));
+}
+
+#[test]
+fn samples_are_fixed_and_in_row_order() {
+    let (_dir, mut spec) = file(&tasks(200));
+    spec.eval = Held::Fraction(0.3);
+    let dataset = load(&spec);
+    let rows = |examples: Vec<&Example>| examples.iter().map(|example| example.row).collect::<Vec<_>>();
+    let sample = rows(dataset.fit(10));
+    assert_eq!(sample.len(), 10);
+    assert!(sample.is_sorted() && sample != numbers(&dataset.train)[..10]);
+    let larger = rows(dataset.fit(20));
+    assert!(sample.iter().all(|row| larger.contains(row)));
+    assert_eq!(rows(dataset.fit(1000)), numbers(&dataset.train));
+    assert_eq!(rows(dataset.eval(1000)), numbers(&dataset.eval));
+    assert_eq!((dataset.eval(3).len(), dataset.eval(0).len()), (3, 0));
+}
+
+#[test]
+fn nothing_usable_lists_the_reasons() {
+    let (_dir, mut spec) = file(&[task("", "x"), task("p", ""), task("q", " "), task("r", "x".repeat(99).as_str())]);
+    spec.too_long = TooLong::Drop;
+    let error = complaint(&spec);
+    let expected =
+        "rows.jsonl: none of 4 rows is usable: 1 empty prompt; 2 empty response; 1 longer than the maximum length";
+    assert!(error.message.ends_with(expected), "{}", error.message);
+}
+
+#[test]
+fn impossible_settings_are_refused() {
+    let (_dir, spec) = file(&tasks(3));
+    for fraction in [1.0, -0.1, f64::NAN] {
+        let error = complaint(&DataSpec { eval: Held::Fraction(fraction), ..spec.clone() });
+        assert!(error.message.contains(&format!("a share of {fraction} cannot be held out")));
+    }
+    assert!(complaint(&DataSpec { rows: Some(0), ..spec.clone() }).message.contains("0 rows are asked for"));
+    assert!(complaint(&DataSpec { max_length: 1, ..spec }).message.contains("too short"));
+    let talk = json!({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]});
+    let (_dir, spec) = file(&[talk]);
+    let error = complaint(&spec);
+    assert!(
+        error
+            .message
+            .ends_with("rows.jsonl: row 0 (line 1): its prompt is a conversation, and the template raw has no turns")
+    );
+}
+
+proptest! {
+    #[test]
+    fn carving_depends_on_the_prompt_alone(hashes in prop::collection::vec(any::<u64>(), 1..40), fraction in 0.0..1.0f64) {
+        let example = |row| Example { row, prompt: vec![1], responses: vec![vec![2]] };
+        let rows: Vec<Hashed> = hashes.iter().enumerate().map(|(row, &hash)| (hash, example(row))).collect();
+        let (train, eval) = carve(rows.clone(), fraction);
+        prop_assert_eq!(train.len() + eval.len(), rows.len());
+        prop_assert!(!train.is_empty());
+        let held: HashSet<u64> = eval.iter().map(|(hash, _)| *hash).collect();
+        prop_assert!(train.iter().all(|(hash, _)| !held.contains(hash)));
+        let distinct: HashSet<u64> = hashes.into_iter().collect();
+        prop_assert!(!held.is_empty() || distinct.len() == 1 || fraction == 0.0);
+    }
+}

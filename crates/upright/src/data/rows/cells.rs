@@ -1,0 +1,100 @@
+//! The cells of one row by column name, with complaints that say where and what.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::super::source::{RawRow, type_name};
+use super::{Message, Role};
+use crate::{Error, Result};
+
+/// One row while it is being understood.
+pub(super) struct Cells<'a> {
+    pub(super) path: &'a Path,
+    pub(super) row: &'a RawRow,
+}
+
+impl Cells<'_> {
+    /// A column's text. Null and a column that is not there are empty: the row is then dropped by name if it needs it.
+    pub(super) fn text(&self, column: &str) -> Result<String> {
+        match self.row.columns.get(column) {
+            None | Some(Value::Null) => Ok(String::new()),
+            Some(value) => self.as_text(column, value),
+        }
+    }
+
+    /// A column's list of messages, in OpenAI's words (role, content) or ShareGPT's (from, value).
+    pub(super) fn messages(&self, column: &str) -> Result<Vec<Message>> {
+        match self.row.columns.get(column) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(list)) => list
+                .iter()
+                .enumerate()
+                .map(|(index, value)| self.as_message(&format!("{column}[{index}]"), value))
+                .collect(),
+            Some(other) => Err(self.wrong(column, "a list of messages", other)),
+        }
+    }
+
+    /// A column's one message.
+    pub(super) fn message(&self, column: &str) -> Result<Message> {
+        self.as_message(column, self.row.columns.get(column).unwrap_or(&Value::Null))
+    }
+
+    /// Alpaca's `history`: pairs of a question and its answer, as turns.
+    pub(super) fn history(&self, column: &str) -> Result<Vec<Message>> {
+        let pairs = match self.row.columns.get(column) {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(Value::Array(pairs)) => pairs,
+            Some(other) => return Err(self.wrong(column, "a list of [question, answer] pairs", other)),
+        };
+        let mut turns = Vec::with_capacity(2 * pairs.len());
+        for (index, pair) in pairs.iter().enumerate() {
+            let place = format!("{column}[{index}]");
+            match pair.as_array().map(Vec::as_slice) {
+                Some([question, answer]) => {
+                    turns.push(Message { role: Role::User, content: self.as_text(&place, question)? });
+                    turns.push(Message { role: Role::Assistant, content: self.as_text(&place, answer)? });
+                }
+                _ => return Err(self.wrong(&place, "a pair [question, answer]", pair)),
+            }
+        }
+        Ok(turns)
+    }
+
+    /// Whether a column holds a list.
+    pub(super) fn is_list(&self, column: &str) -> bool {
+        self.row.columns.get(column).is_some_and(Value::is_array)
+    }
+
+    fn as_message(&self, place: &str, value: &Value) -> Result<Message> {
+        let Value::Object(fields) = value else { return Err(self.wrong(place, "a message (role, content)", value)) };
+        let (role_key, content_key) = if fields.contains_key("role") { ("role", "content") } else { ("from", "value") };
+        let (Some(role), Some(content)) = (fields.get(role_key), fields.get(content_key)) else {
+            let found: Vec<&str> = fields.keys().map(String::as_str).take(6).collect();
+            return Err(self.complain(place, &format!("a message has {}, not role and content", found.join(", "))));
+        };
+        let role_name = self.as_text(&format!("{place}.{role_key}"), role)?;
+        let Some(role) = Role::parse(&role_name) else {
+            return Err(self
+                .complain(&format!("{place}.{role_key}"), &format!("the role {role_name:?} is unknown"))
+                .hint(
+                    "known roles: system, user, assistant, tool, and ShareGPT's human, gpt, function_call, observation",
+                ));
+        };
+        Ok(Message { role, content: self.as_text(&format!("{place}.{content_key}"), content)? })
+    }
+
+    fn as_text(&self, place: &str, value: &Value) -> Result<String> {
+        value.as_str().map(str::to_owned).ok_or_else(|| self.wrong(place, "text", value))
+    }
+
+    fn wrong(&self, place: &str, wanted: &str, found: &Value) -> Error {
+        self.complain(place, &format!("expected {wanted}, found {}", type_name(found)))
+    }
+
+    fn complain(&self, place: &str, what: &str) -> Error {
+        Error::input(format!("{}: {}, column {place}: {what}", self.path.display(), self.row.place()))
+            .hint("correct the row, or take it out of the file")
+    }
+}

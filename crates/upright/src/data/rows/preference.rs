@@ -1,0 +1,105 @@
+//! Dialects with a chosen and a rejected response.
+
+use super::cells::Cells;
+use super::instruction::{alpaca_prompt, opened};
+use super::{Message, Prompt, Reading, Role};
+use crate::Result;
+
+const NO_BOUNDARY: &str = "chosen and rejected share no prompt that ends in a turn boundary";
+const TURNS_DIFFER: &str = "chosen and rejected differ before their last turn";
+const NO_ANSWER: &str = "no assistant turn at the end";
+
+/// `prompt`, `chosen`, `rejected`: texts, lists of messages, or a text with lists of messages.
+pub(super) fn with_prompt(cells: &Cells) -> Result<Reading> {
+    if !cells.is_list("chosen") && !cells.is_list("rejected") {
+        let prompt = if cells.is_list("prompt") {
+            Prompt::Messages(cells.messages("prompt")?)
+        } else {
+            Prompt::Text(cells.text("prompt")?)
+        };
+        return Ok(Reading::Row(prompt, vec![cells.text("chosen")?, cells.text("rejected")?]));
+    }
+    let (chosen, rejected) = (cells.messages("chosen")?, cells.messages("rejected")?);
+    if cells.is_list("prompt") {
+        let prompt = cells.messages("prompt")?;
+        return Ok(split_messages(continued(&prompt, chosen), continued(&prompt, rejected)));
+    }
+    let asked = Message { role: Role::User, content: cells.text("prompt")? };
+    Ok(match split_messages(chosen, rejected) {
+        // The lists hold the answers alone, or repeat the prompt before them.
+        Reading::Row(Prompt::Messages(before), answers) if before.is_empty() || before == [asked.clone()] => {
+            Reading::Row(Prompt::Text(asked.content), answers)
+        }
+        Reading::Row(Prompt::Messages(mut before), answers) => {
+            if !before.contains(&asked) {
+                let first = before.iter().take_while(|message| message.role == Role::System).count();
+                before.insert(first, asked);
+            }
+            Reading::Row(Prompt::Messages(before), answers)
+        }
+        other => other,
+    })
+}
+
+/// Alpaca's prompt columns beside `chosen` and `rejected`.
+pub(super) fn alpaca(cells: &Cells) -> Result<Reading> {
+    Ok(Reading::Row(alpaca_prompt(cells)?, vec![cells.text("chosen")?, cells.text("rejected")?]))
+}
+
+/// ShareGPT's `conversations` beside `chosen` and `rejected`, one message each.
+pub(super) fn sharegpt(cells: &Cells) -> Result<Reading> {
+    let prompt = opened(cells.text("system")?, cells.messages("conversations")?);
+    let (chosen, rejected) = (cells.message("chosen")?, cells.message("rejected")?);
+    if chosen.role != Role::Assistant || rejected.role != Role::Assistant {
+        return Ok(Reading::Dropped(NO_ANSWER));
+    }
+    Ok(Reading::Row(Prompt::Messages(prompt), vec![chosen.content, rejected.content]))
+}
+
+/// `chosen` and `rejected` alone: whole conversations that begin alike.
+pub(super) fn without_prompt(cells: &Cells) -> Result<Reading> {
+    if cells.is_list("chosen") || cells.is_list("rejected") {
+        return Ok(split_messages(cells.messages("chosen")?, cells.messages("rejected")?));
+    }
+    let (chosen, rejected) = (cells.text("chosen")?, cells.text("rejected")?);
+    Ok(match turn_boundary(&chosen, &rejected) {
+        Some(cut) => {
+            let prompt = Prompt::Text(chosen[..cut].to_owned());
+            Reading::Row(prompt, vec![chosen[cut..].to_owned(), rejected[cut..].to_owned()])
+        }
+        None if chosen.trim().is_empty() || rejected.trim().is_empty() => Reading::Dropped("empty response"),
+        None => Reading::Dropped(NO_BOUNDARY),
+    })
+}
+
+/// Just after the last "\n\nAssistant:" that both texts begin with. Answers that begin alike are so not torn apart.
+fn turn_boundary(chosen: &str, rejected: &str) -> Option<usize> {
+    const TURN: &str = "\n\nAssistant:";
+    let shared = chosen.bytes().zip(rejected.bytes()).take_while(|(a, b)| a == b).count();
+    // The marker is ASCII, so it ends on a character boundary even where the shared bytes do not.
+    let shared = chosen.floor_char_boundary(shared);
+    chosen[..shared].rfind(TURN).map(|start| start + TURN.len())
+}
+
+/// A list of answers with its prompt before it, whether or not it repeats the prompt.
+fn continued(prompt: &[Message], answer: Vec<Message>) -> Vec<Message> {
+    if answer.len() > prompt.len() && answer.starts_with(prompt) {
+        return answer;
+    }
+    let mut whole = prompt.to_vec();
+    whole.extend(answer);
+    whole
+}
+
+/// The turns before the last are the prompt, and must be the same; the last ones are the answers.
+fn split_messages(mut chosen: Vec<Message>, mut rejected: Vec<Message>) -> Reading {
+    match (chosen.pop(), rejected.pop()) {
+        (Some(c), Some(r)) if c.role == Role::Assistant && r.role == Role::Assistant => {
+            if chosen != rejected {
+                return Reading::Dropped(TURNS_DIFFER);
+            }
+            Reading::Row(Prompt::Messages(chosen), vec![c.content, r.content])
+        }
+        _ => Reading::Dropped(NO_ANSWER),
+    }
+}

@@ -1,0 +1,319 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn raw(values: &[Value]) -> Vec<RawRow> {
+    values
+        .iter()
+        .enumerate()
+        .map(|(index, value)| RawRow { index, line: Some(index + 1), columns: value.as_object().unwrap().clone() })
+        .collect()
+}
+
+fn read_as(kind: Kind, values: &[Value]) -> Rows {
+    read(Path::new("f.jsonl"), &raw(values), kind).unwrap()
+}
+
+fn complaint(kind: Kind, values: &[Value]) -> Error {
+    let error = read(Path::new("f.jsonl"), &raw(values), kind).unwrap_err();
+    assert!(error.message.starts_with("f.jsonl: ") && !error.hint.is_empty(), "{error:?}");
+    error
+}
+
+/// The one row of a file of one row.
+fn one(kind: Kind, value: Value) -> (&'static str, Prompt, Vec<String>) {
+    let mut read = read_as(kind, &[value]);
+    assert_eq!(read.dropped, []);
+    let row = read.rows.pop().unwrap();
+    (read.dialect, row.prompt, row.responses)
+}
+
+fn why_dropped(kind: Kind, value: Value) -> String {
+    let read = read_as(kind, &[value]);
+    assert!(read.rows.is_empty());
+    assert_eq!(read.dropped[0].rows, [0]);
+    read.dropped[0].reason.clone()
+}
+
+fn says(role: Role, content: &str) -> Message {
+    Message { role, content: content.to_owned() }
+}
+
+fn text(prompt: &str) -> Prompt {
+    Prompt::Text(prompt.to_owned())
+}
+
+#[test]
+fn alpaca_keeps_instruction_and_input_apart() {
+    let prompt = |system: &str, input: &str| Prompt::Instruction {
+        system: system.into(),
+        instruction: "Sort.".into(),
+        input: input.into(),
+    };
+    let row = json!({"instruction": "Sort.", "input": "2 1", "output": "1 2", "score": 5});
+    assert_eq!(one(Kind::Instruction, row), ("alpaca", prompt("", "2 1"), vec!["1 2".into()]));
+    let row = json!({"instruction": "Sort.", "input": null, "output": "?", "system": "Be terse.", "history": []});
+    assert_eq!(one(Kind::Instruction, row), ("alpaca", prompt("Be terse.", ""), vec!["?".into()]));
+    let row = json!({"instruction": "Sort.", "input": "2 1", "output": "1 2", "system": "S", "history": [["q", "a"]]});
+    let turns = vec![
+        says(Role::System, "S"),
+        says(Role::User, "q"),
+        says(Role::Assistant, "a"),
+        says(Role::User, "Sort.\n2 1"),
+    ];
+    assert_eq!(one(Kind::Instruction, row).1, Prompt::Messages(turns));
+}
+
+#[test]
+fn instruction_dialects_are_found_by_their_columns() {
+    let asked = vec![says(Role::User, "hi")];
+    let expected = |name| (name, Prompt::Messages(asked.clone()), vec!["ho".to_owned()]);
+    let row = json!({"prompt": "The sky is", "completion": " blue."});
+    assert_eq!(one(Kind::Instruction, row), ("prompt-completion", text("The sky is"), vec![" blue.".into()]));
+    let row =
+        json!({"prompt": [{"role": "user", "content": "hi"}], "completion": [{"role": "assistant", "content": "ho"}]});
+    assert_eq!(one(Kind::Instruction, row), expected("prompt-completion"));
+    let row = json!({"prompt": "hi", "completion": [{"role": "assistant", "content": "ho"}]});
+    assert_eq!(one(Kind::Instruction, row), expected("prompt-completion"));
+    let row = json!({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]});
+    assert_eq!(one(Kind::Instruction, row), expected("messages"));
+    let row = json!({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]});
+    assert_eq!(one(Kind::Instruction, row), expected("sharegpt"));
+    let row = json!({"question": "hi", "answer": "ho"});
+    assert_eq!(one(Kind::Instruction, row), ("question-answer", text("hi"), vec!["ho".into()]));
+    let row =
+        json!({"system": "S", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]});
+    let Prompt::Messages(turns) = one(Kind::Instruction, row).1 else { panic!("a conversation") };
+    assert_eq!(turns[0], says(Role::System, "S"));
+    let unanswered = json!({"messages": [{"role": "assistant", "content": "ho"}, {"role": "user", "content": "hi"}]});
+    assert_eq!(why_dropped(Kind::Instruction, unanswered), "no assistant turn at the end");
+    assert_eq!(why_dropped(Kind::Instruction, json!({"messages": []})), "no assistant turn at the end");
+    let unasked = json!({"messages": [{"role": "assistant", "content": "ho"}]});
+    assert_eq!(why_dropped(Kind::Instruction, unasked), "empty prompt");
+}
+
+#[test]
+fn preference_dialects_are_found_by_their_columns() {
+    let answers = || vec!["good".to_owned(), "bad".to_owned()];
+    let turn = |content: &str| json!({"role": "assistant", "content": content});
+    let user = json!({"role": "user", "content": "hi"});
+    let asked = || Prompt::Messages(vec![says(Role::User, "hi")]);
+    let named = "prompt-chosen-rejected";
+
+    let row = json!({"prompt": "hi", "chosen": "good", "rejected": "bad"});
+    assert_eq!(one(Kind::Preference, row.clone()), (named, text("hi"), answers()));
+    assert_eq!(one(Kind::Chosen, row), (named, text("hi"), vec!["good".into()]));
+    let row = json!({"prompt": [user], "chosen": [turn("good")], "rejected": [turn("bad")]});
+    assert_eq!(one(Kind::Preference, row), (named, asked(), answers()));
+    let row = json!({"prompt": [user], "chosen": "good", "rejected": "bad"});
+    assert_eq!(one(Kind::Preference, row), (named, asked(), answers()));
+    let row = json!({"prompt": [user], "chosen": [user, turn("good")], "rejected": [turn("bad")]});
+    assert_eq!(one(Kind::Preference, row), (named, asked(), answers()), "one side repeats the prompt");
+    let row = json!({"prompt": "hi", "chosen": [turn("good")], "rejected": [turn("bad")]});
+    assert_eq!(one(Kind::Preference, row), (named, text("hi"), answers()));
+    let row = json!({"prompt": "hi", "chosen": [user, turn("good")], "rejected": [user, turn("bad")]});
+    assert_eq!(one(Kind::Preference, row), (named, text("hi"), answers()));
+    let system = json!({"role": "system", "content": "S"});
+    let row = json!({"prompt": "hi", "chosen": [system, user, turn("good")], "rejected": [system, user, turn("bad")]});
+    let opened = Prompt::Messages(vec![says(Role::System, "S"), says(Role::User, "hi")]);
+    assert_eq!(one(Kind::Preference, row), (named, opened.clone(), answers()));
+    let row = json!({"prompt": "hi", "chosen": [system, turn("good")], "rejected": [system, turn("bad")]});
+    assert_eq!(one(Kind::Preference, row), (named, opened, answers()));
+
+    let row = json!({"instruction": "hi", "input": "", "chosen": "good", "rejected": "bad"});
+    assert_eq!(one(Kind::Preference, row).0, "alpaca-preference");
+    let row = json!({"conversations": [{"from": "human", "value": "hi"}],
+        "chosen": {"from": "gpt", "value": "good"}, "rejected": {"from": "gpt", "value": "bad"}});
+    assert_eq!(one(Kind::Preference, row), ("sharegpt-preference", asked(), answers()));
+    let row = json!({"chosen": [user, turn("good")], "rejected": [user, turn("bad")]});
+    assert_eq!(one(Kind::Preference, row), ("chosen-rejected", asked(), answers()));
+
+    let row =
+        json!({"chosen": [user, turn("x"), user, turn("good")], "rejected": [user, turn("y"), user, turn("bad")]});
+    assert_eq!(why_dropped(Kind::Preference, row), "chosen and rejected differ before their last turn");
+    let row = json!({"chosen": [turn("good")], "rejected": [turn("bad")]});
+    assert_eq!(why_dropped(Kind::Preference, row), "empty prompt");
+    let row = json!({"chosen": [turn("good"), user], "rejected": [turn("bad"), user]});
+    assert_eq!(why_dropped(Kind::Preference, row), "no assistant turn at the end");
+}
+
+#[test]
+fn an_implicit_prompt_ends_at_the_last_shared_turn() {
+    let pair = |chosen: &str, rejected: &str| json!({"chosen": chosen, "rejected": rejected});
+    let split = |chosen: &str, rejected: &str| one(Kind::Preference, pair(chosen, rejected));
+    let prompt = "\n\nHuman: Name a tree.\n\nAssistant:";
+    let (dialect, found, answers) = split(&format!("{prompt} The oak."), &format!("{prompt} The ash."));
+    assert_eq!(
+        (dialect, found, answers),
+        ("chosen-rejected", text(prompt), vec![" The oak.".into(), " The ash.".into()])
+    );
+    // Answers that begin alike, to the middle of a character; one that is the beginning of the other.
+    assert_eq!(split(&format!("{prompt} é"), &format!("{prompt} è")).2, [" é", " è"]);
+    assert_eq!(split(&format!("{prompt} Oak"), &format!("{prompt} Oaks")).2, [" Oak", " Oaks"]);
+    // Two turns; then a difference before the last turn, where the last shared boundary still counts.
+    let two = format!("{prompt} Oak.\n\nHuman: Another.\n\nAssistant:");
+    assert_eq!(split(&format!("{two} Elm."), &format!("{two} Fir.")).1, text(&two));
+    let (_, found, answers) =
+        split(&format!("{two} Elm."), &format!("{prompt} Ash.\n\nHuman: More.\n\nAssistant: Yew."));
+    assert_eq!(found, text(prompt));
+    assert_eq!(answers, [" Oak.\n\nHuman: Another.\n\nAssistant: Elm.", " Ash.\n\nHuman: More.\n\nAssistant: Yew."]);
+    let reason = "chosen and rejected share no prompt that ends in a turn boundary";
+    assert_eq!(why_dropped(Kind::Preference, pair("A tree: oak", "A tree: ash")), reason);
+    assert_eq!(why_dropped(Kind::Preference, pair(" ", "A tree: ash")), "empty response");
+    assert_eq!(why_dropped(Kind::Preference, pair(prompt, &format!("{prompt} Oak"))), "empty response");
+    let same = format!("{prompt} Oak");
+    assert_eq!(why_dropped(Kind::Preference, pair(&same, &same)), "chosen equals rejected");
+}
+
+#[test]
+fn unusable_rows_are_counted_by_reason() {
+    let row =
+        |prompt: &str, chosen: &str, rejected: &str| json!({"prompt": prompt, "chosen": chosen, "rejected": rejected});
+    let rows = [
+        row("p", "a", "b"),
+        row("p", "a", "a"),
+        row("p", " \n", "b"),
+        row(" ", "a", "b"),
+        row("p", "a", ""),
+        row("q", "a", "b"),
+    ];
+    let blank = read_as(Kind::Preference, &[row("p", "a", " ")]);
+    assert_eq!(blank.rows.len(), 1, "a blank answer that was rejected is worth avoiding");
+    for kind in [Kind::Preference, Kind::Chosen] {
+        let read = read_as(kind, &rows);
+        assert_eq!(read.rows.iter().map(|row| row.index).collect::<Vec<_>>(), [0, 5]);
+        let dropped: Vec<(&str, &[usize])> =
+            read.dropped.iter().map(|entry| (entry.reason.as_str(), entry.rows.as_slice())).collect();
+        let expected: [(&str, &[usize]); 3] =
+            [("chosen equals rejected", &[1]), ("empty response", &[2, 4]), ("empty prompt", &[3])];
+        assert_eq!(dropped, expected);
+    }
+    let read = read_as(
+        Kind::Instruction,
+        &[json!({"instruction": "", "output": "x"}), json!({"instruction": "i", "output": null})],
+    );
+    assert_eq!(read.dropped.len(), 2, "null is empty");
+}
+
+#[test]
+fn a_file_for_the_other_objective_is_said_to_be_one() {
+    let error = complaint(Kind::Instruction, &[json!({"chosen": "a", "rejected": "b"})]);
+    assert_eq!(
+        error.message,
+        "f.jsonl: this is a preference file (--dpo), given where an instruction file (--sft) is wanted: \
+         row 0 (line 1) has the columns chosen, rejected, which is the dialect chosen-rejected (chosen, rejected)"
+    );
+    assert!(error.hint.contains("--dpo"));
+    let turn = |text: &str| json!({"from": "gpt", "value": text});
+    let pair = json!({"conversations": [{"from": "human", "value": "q"}], "chosen": turn("a"), "rejected": turn("b")});
+    assert!(complaint(Kind::Instruction, &[pair]).message.contains("the dialect sharegpt-preference"));
+    let both = json!({"prompt": "q", "chosen": "a", "rejected": "b",
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]});
+    assert_eq!(one(Kind::Instruction, both.clone()).0, "messages", "UltraFeedback is both");
+    assert_eq!(one(Kind::Preference, both).0, "prompt-chosen-rejected");
+    let error = complaint(Kind::Chosen, &[json!({"instruction": "a", "output": "b"})]);
+    assert!(
+        error.message.contains("this is an instruction file (--sft), given where a preference file (--dpo) is wanted")
+    );
+    assert!(error.hint.contains("--sft"));
+}
+
+#[test]
+fn an_unknown_dialect_names_the_nearest() {
+    let error = complaint(Kind::Instruction, &[json!({"instruction": "a", "input": "b", "response": "c"})]);
+    assert_eq!(
+        error.message,
+        "f.jsonl: row 0 (line 1) is in no known dialect: its columns are instruction, input, response; \
+         the nearest dialect is alpaca (instruction, output), which lacks output"
+    );
+    assert!(error.hint.contains("rename the columns") && error.hint.contains("prompt-completion (prompt, completion)"));
+    let error = complaint(Kind::Preference, &[json!({"prompt": "a", "chosen": "b", "lost": "c"})]);
+    assert!(
+        error
+            .message
+            .contains("nearest dialect is prompt-chosen-rejected (prompt, chosen, rejected), which lacks rejected")
+    );
+    let many: Map<String, Value> = (0..50).map(|i| (format!("column\n{i}"), json!(1))).collect();
+    let error = complaint(Kind::Instruction, &[Value::Object(many)]);
+    assert!(error.message.contains("column\\n11, and 38 more;"), "{}", error.message);
+    assert!(complaint(Kind::Instruction, &[json!({})]).message.contains("its columns are none"));
+    assert_eq!(read(Path::new("f"), &[], Kind::Chosen).unwrap_err().message, "f: there are no rows");
+}
+
+#[test]
+fn later_rows_must_fit_the_first() {
+    let rows = [json!({"prompt": "a", "completion": "b"}), json!({"instruction": "a", "output": "b"})];
+    let error = complaint(Kind::Instruction, &rows);
+    assert_eq!(
+        error.message,
+        "f.jsonl: row 1 (line 2) has no column \"prompt\": its columns are instruction, output, and the file's first row \
+         is in the dialect prompt-completion (prompt, completion)"
+    );
+}
+
+#[test]
+fn wrong_types_name_row_column_and_type() {
+    let message = |kind, row| complaint(kind, &[row]).message;
+    assert_eq!(
+        message(Kind::Instruction, json!({"prompt": "a", "completion": 7})),
+        "f.jsonl: row 0 (line 1), column completion: expected text, found a number"
+    );
+    let found = message(Kind::Instruction, json!({"messages": "hi"}));
+    assert!(found.ends_with("column messages: expected a list of messages, found text"));
+    let found = message(Kind::Instruction, json!({"messages": [{"role": "user", "content": "hi"}, "ho"]}));
+    assert!(found.ends_with("column messages[1]: expected a message (role, content), found text"));
+    let found = message(Kind::Instruction, json!({"messages": [{"role": "user", "content": ["hi"]}]}));
+    assert!(found.ends_with("column messages[0].content: expected text, found a list"));
+    let found = message(Kind::Instruction, json!({"messages": [{"role": "bard", "content": "hi"}]}));
+    assert!(found.ends_with("column messages[0].role: the role \"bard\" is unknown"));
+    let found = message(Kind::Instruction, json!({"messages": [{"speaker": "user", "content": "hi"}]}));
+    assert!(found.ends_with("column messages[0]: a message has speaker, content, not role and content"));
+    let found = message(Kind::Instruction, json!({"instruction": "a", "output": "b", "history": [["q"]]}));
+    assert!(found.ends_with("column history[0]: expected a pair [question, answer], found a list"));
+    let found = message(Kind::Preference, json!({"prompt": {"x": 1}, "chosen": "b", "rejected": "c"}));
+    assert!(found.ends_with("column prompt: expected text, found an object"));
+    let found = message(Kind::Preference, json!({"chosen": [{"role": "user", "content": "hi"}], "rejected": "c"}));
+    assert!(found.ends_with("column rejected: expected a list of messages, found text"));
+    let found = message(Kind::Preference, json!({"conversations": [], "chosen": "b", "rejected": "c"}));
+    assert!(found.ends_with("column chosen: expected a message (role, content), found text"));
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        r"[a-zé \n]{0,6}".prop_map(Value::from),
+        prop::sample::select(vec!["user", "assistant", "human", "gpt", "\n\nAssistant: é", "\n\nAssistant: è"])
+            .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        let names = prop::sample::select(vec!["role", "content", "from", "value", "x"]);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((names, inner), 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn random_cells_never_panic(cells in prop::collection::vec(any_json(), 5), which in 0..INSTRUCTION.len() + PREFERENCE.len()) {
+        let dialect = INSTRUCTION.iter().chain(&PREFERENCE).nth(which).unwrap();
+        let names = dialect.needs.iter().chain(dialect.also);
+        let columns = names.zip(cells).map(|(name, cell)| ((*name).to_owned(), cell)).collect();
+        let raw = [RawRow { index: 0, line: None, columns }];
+        for kind in [Kind::Instruction, Kind::Preference, Kind::Chosen] {
+            if let Ok(read) = read(Path::new("f"), &raw, kind) {
+                for row in read.rows {
+                    prop_assert!(!row.prompt.is_empty());
+                    prop_assert!(!row.responses[0].trim().is_empty());
+                    prop_assert!(row.responses.iter().all(|response| !response.is_empty()));
+                    prop_assert_eq!(row.responses.len(), if kind == Kind::Preference { 2 } else { 1 });
+                }
+            }
+        }
+    }
+}

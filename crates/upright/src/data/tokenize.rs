@@ -1,0 +1,362 @@
+//! Texts to token ids: prompt and response apart, so that where one ends and the other begins is never in doubt.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::sha256_hex;
+use crate::{Error, Result};
+
+/// A model's own tokenizer, its `tokenizer.json`.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// What the tokenizer puts before a text; mostly nothing or one token.
+    bos: Vec<u32>,
+    eos: u32,
+    /// Ids of [`JOINT`], for tokenizers that put a space before every text and so would put one before a response.
+    joint: Option<Vec<u32>>,
+    vocabulary: usize,
+    sha256: String,
+}
+
+/// A text that tokenizers do not join with what follows it.
+const JOINT: &str = "\n";
+
+impl Tokenizer {
+    /// Opens the tokenizer of a model's folder. `eos` and `bos` are what the model's configuration says; the
+    /// tokenizer's own configuration goes before them.
+    ///
+    /// # Errors
+    /// No `tokenizer.json`, one that cannot be read, or no end-of-sequence token in either configuration.
+    pub fn open(dir: &Path, eos: Option<u32>, bos: Option<u32>) -> Result<Self> {
+        let path = dir.join("tokenizer.json");
+        let name = path.display();
+        let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::input(format!("{}: there is no tokenizer.json in it", dir.display())).hint(
+                    "download the model with its tokenizer.json, or copy the file there from the model it comes from",
+                )
+            }
+            _ => Error::input(format!("{name}: cannot be read: {error}")).hint("check the file and its permissions"),
+        })?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| {
+            Error::input(format!("{name}: not a tokenizer that can be read: {error}"))
+                .hint("download the file again; it must be the one that the tokenizers library writes")
+        })?;
+        // Lengths are ours to decide.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| Error::input(format!("{name}: {error}")))?;
+
+        let settings = Settings::read(dir)?;
+        let named = |token: &Option<String>| token.as_deref().and_then(|token| inner.token_to_id(token));
+        let eos = named(&settings.eos).or(eos).ok_or_else(|| {
+            Error::input(format!("{}: no end-of-sequence token", dir.display()))
+                .hint("name it as \"eos_token\" in tokenizer_config.json, or give \"eos_token_id\" in config.json")
+        })?;
+        let bos = named(&settings.bos).or(bos);
+        let mut tokenizer =
+            Self { inner, bos: Vec::new(), eos, joint: None, vocabulary: usize::MAX, sha256: sha256_hex(&bytes) };
+        tokenizer.bos = match settings.add_bos {
+            Some(false) => Vec::new(),
+            added => match tokenizer.leading()? {
+                none if none.is_empty() && added == Some(true) => bos.into_iter().collect(),
+                leading => leading,
+            },
+        };
+        let (joint, joined, alone) = (tokenizer.ids(JOINT)?, tokenizer.ids(&format!("{JOINT}a"))?, tokenizer.ids("a")?);
+        if joined.strip_prefix(joint.as_slice()).is_some_and(|rest| rest != alone) {
+            tokenizer.joint = Some(joint);
+        }
+        Ok(tokenizer)
+    }
+
+    /// The same tokenizer, which from now on refuses ids that a model with `vocabulary` embeddings does not have.
+    ///
+    /// # Errors
+    /// The end-of-sequence or beginning-of-sequence token is such an id.
+    pub fn for_vocabulary(mut self, vocabulary: usize) -> Result<Self> {
+        self.vocabulary = vocabulary;
+        self.check(&self.bos)?;
+        self.check(&[self.eos])?;
+        Ok(self)
+    }
+
+    /// Ids of a prompt: BOS where the tokenizer puts one, once.
+    ///
+    /// # Errors
+    /// The text cannot be encoded, or gives an id that the model does not have.
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.ids(text)?;
+        self.check(&ids)?;
+        // A text that already starts with BOS as text has its id already.
+        Ok(if ids.starts_with(&self.bos) { ids } else { [self.bos.as_slice(), &ids].concat() })
+    }
+
+    /// Ids of a response that follows a prompt, without EOS: whether there is room for one is decided later. An EOS that
+    /// the file has as text at the end is taken away, so that there will be one and not two.
+    ///
+    /// # Errors
+    /// The text cannot be encoded, or gives an id that the model does not have.
+    pub fn response(&self, text: &str) -> Result<Vec<u32>> {
+        let joined = match &self.joint {
+            None => None,
+            Some(joint) => self.ids(&format!("{JOINT}{text}"))?.strip_prefix(joint.as_slice()).map(<[u32]>::to_vec),
+        };
+        let mut ids = joined.map_or_else(|| self.ids(text), Ok)?;
+        while ids.last() == Some(&self.eos) {
+            ids.pop();
+        }
+        self.check(&ids)?;
+        Ok(ids)
+    }
+
+    /// Text of ids, special tokens included.
+    ///
+    /// # Errors
+    /// The tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, false).map_err(|error| Error::failure(format!("the tokenizer cannot decode: {error}")))
+    }
+
+    /// The end-of-sequence id.
+    pub fn eos(&self) -> u32 {
+        self.eos
+    }
+
+    /// What is put before every prompt; may be empty.
+    pub fn bos(&self) -> &[u32] {
+        &self.bos
+    }
+
+    /// SHA-256 of `tokenizer.json`.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        encode(&self.inner, text, false)
+    }
+
+    /// The ids that the tokenizer puts before a text of its own accord.
+    fn leading(&self) -> Result<Vec<u32>> {
+        let (with, without) = (encode(&self.inner, "a", true)?, self.ids("a")?);
+        let start = with.windows(without.len().max(1)).position(|window| window == without).unwrap_or(0);
+        Ok(with[..start].to_vec())
+    }
+
+    fn check(&self, ids: &[u32]) -> Result<()> {
+        match ids.iter().find(|&&id| id as usize >= self.vocabulary) {
+            None => Ok(()),
+            Some(&id) => Err(Error::input(format!(
+                "the tokenizer gives id {id} ({:?}), but the model has {} embeddings",
+                self.inner.id_to_token(id).unwrap_or_default(),
+                self.vocabulary
+            ))
+            .hint("use the tokenizer.json that belongs to this model")),
+        }
+    }
+}
+
+fn encode(inner: &tokenizers::Tokenizer, text: &str, special: bool) -> Result<Vec<u32>> {
+    let encoding = inner.encode_fast(text, special);
+    let encoding = encoding.map_err(|error| {
+        Error::input(format!("the tokenizer cannot encode a text: {error}")).hint("take the row out of the file")
+    })?;
+    Ok(encoding.get_ids().to_vec())
+}
+
+/// What matters of `tokenizer_config.json`; the file may be missing.
+#[derive(Default)]
+struct Settings {
+    eos: Option<String>,
+    bos: Option<String>,
+    add_bos: Option<bool>,
+}
+
+impl Settings {
+    fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join("tokenizer_config.json");
+        let Ok(bytes) = std::fs::read(&path) else { return Ok(Self::default()) };
+        let settings: Value = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::input(format!("{}: broken JSON: {error}", path.display())).hint("download the file again")
+        })?;
+        // A token is its text, or an object that describes it.
+        let token = |key: &str| {
+            let value = &settings[key];
+            value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+        };
+        Ok(Self { eos: token("eos_token"), bos: token("bos_token"), add_bos: settings["add_bos_token"].as_bool() })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+    use super::*;
+
+    pub(in crate::data) const EOS: u32 = 256;
+    const BOS: u32 = 257;
+
+    /// A folder whose tokenizer has a token a byte (ids in the order of the byte alphabet), EOS 256 and BOS 257; `edit`
+    /// changes the JSON before it is written.
+    pub(in crate::data) fn folder(edit: impl FnOnce(&mut Value)) -> tempfile::TempDir {
+        let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+        alphabet.sort_unstable();
+        let vocabulary: serde_json::Map<String, Value> =
+            alphabet.iter().enumerate().map(|(id, letter)| (letter.to_string(), json!(id))).collect();
+        let special = |id: u32, content: &str| {
+            json!({"id": id, "content": content, "special": true, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false})
+        };
+        let mut file = json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": [special(EOS, "<eos>"), special(BOS, "<bos>")],
+            "normalizer": null,
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+            "post_processor": null,
+            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+                "vocab": vocabulary, "merges": []},
+        });
+        edit(&mut file);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), file.to_string()).unwrap();
+        configure(&dir, &json!({"eos_token": "<eos>"}));
+        dir
+    }
+
+    fn configure(dir: &tempfile::TempDir, settings: &Value) {
+        std::fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
+    }
+
+    pub(in crate::data) fn bytewise() -> Tokenizer {
+        Tokenizer::open(folder(|_| ()).path(), None, None).unwrap()
+    }
+
+    fn with_bos(file: &mut Value) {
+        file["post_processor"] = json!({"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<bos>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "<eos>", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<bos>": {"id": "<bos>", "ids": [BOS], "tokens": ["<bos>"]},
+                "<eos>": {"id": "<eos>", "ids": [EOS], "tokens": ["<eos>"]}}});
+    }
+
+    fn complaint(result: Result<Tokenizer>) -> String {
+        let error = result.err().unwrap();
+        assert!(!error.hint.is_empty());
+        error.message
+    }
+
+    #[test]
+    fn texts_become_ids_and_back() {
+        let tokenizer = bytewise();
+        let ids = tokenizer.prompt("Zoë: 1\n").unwrap();
+        assert_eq!(ids.len(), 8);
+        assert_eq!(tokenizer.decode(&ids).unwrap(), "Zoë: 1\n");
+        assert_eq!((tokenizer.eos(), tokenizer.bos(), tokenizer.sha256().len()), (EOS, [].as_slice(), 64));
+    }
+
+    #[test]
+    fn bos_is_put_where_the_tokenizer_puts_it_and_once() {
+        let tokenizer = Tokenizer::open(folder(with_bos).path(), None, None).unwrap();
+        let plain = bytewise();
+        assert_eq!(tokenizer.bos(), [BOS]);
+        let ids = tokenizer.prompt("ab").unwrap();
+        assert_eq!(ids, [[BOS].as_slice(), &plain.prompt("ab").unwrap()].concat(), "and no EOS after it");
+        assert_eq!(tokenizer.prompt("<bos>ab").unwrap(), ids);
+        assert_eq!(tokenizer.prompt("").unwrap(), [BOS]);
+        assert_eq!(tokenizer.response("ab").unwrap(), plain.response("ab").unwrap());
+    }
+
+    #[test]
+    fn the_configuration_may_add_or_take_away_bos() {
+        let dir = folder(with_bos);
+        configure(&dir, &json!({"eos_token": "<eos>", "add_bos_token": false}));
+        assert_eq!(Tokenizer::open(dir.path(), None, None).unwrap().bos(), [] as [u32; 0]);
+        let dir = folder(|_| ());
+        configure(&dir, &json!({"eos_token": "<eos>", "add_bos_token": true, "bos_token": {"content": "<bos>"}}));
+        assert_eq!(Tokenizer::open(dir.path(), None, None).unwrap().bos(), [BOS]);
+        configure(&dir, &json!({"eos_token": "<eos>", "add_bos_token": true}));
+        assert_eq!(Tokenizer::open(dir.path(), None, Some(7)).unwrap().bos(), [7]);
+        assert_eq!(Tokenizer::open(dir.path(), None, None).unwrap().bos(), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn eos_comes_from_the_tokenizer_then_from_the_model() {
+        let dir = folder(|_| ());
+        assert_eq!(Tokenizer::open(dir.path(), Some(3), None).unwrap().eos(), EOS);
+        configure(&dir, &json!({"eos_token": {"content": "<bos>", "lstrip": false}}));
+        assert_eq!(Tokenizer::open(dir.path(), Some(3), None).unwrap().eos(), BOS);
+        configure(&dir, &json!({"eos_token": "<unknown>"}));
+        assert_eq!(Tokenizer::open(dir.path(), Some(3), None).unwrap().eos(), 3);
+        std::fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
+        assert_eq!(Tokenizer::open(dir.path(), Some(3), None).unwrap().eos(), 3);
+        assert!(complaint(Tokenizer::open(dir.path(), None, None)).ends_with(": no end-of-sequence token"));
+    }
+
+    #[test]
+    fn eos_as_text_at_the_end_is_not_doubled() {
+        let tokenizer = bytewise();
+        assert_eq!(tokenizer.response("ab<eos><eos>").unwrap(), tokenizer.response("ab").unwrap());
+        assert_eq!(tokenizer.response("<eos>").unwrap(), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn lengths_configured_in_the_file_are_ignored() {
+        let dir = folder(|file| {
+            file["truncation"] =
+                json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+            file["padding"] = json!({"strategy": {"Fixed": 9}, "direction": "Left", "pad_to_multiple_of": null,
+                "pad_id": 0, "pad_type_id": 0, "pad_token": "!"});
+        });
+        assert_eq!(Tokenizer::open(dir.path(), None, None).unwrap().prompt("abcd").unwrap().len(), 4);
+    }
+
+    #[test]
+    fn a_space_that_the_tokenizer_puts_before_texts_is_not_put_before_responses() {
+        for pre_tokenizer in [
+            json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": false}),
+            json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false}),
+        ] {
+            let dir = folder(|file| {
+                file["pre_tokenizer"] = pre_tokenizer;
+                file["decoder"] = json!({"type": "Fuse"});
+                let words = ["▁", "a", "b", "\n"];
+                file["model"]["vocab"] =
+                    words.iter().enumerate().map(|(id, word)| ((*word).to_owned(), json!(id))).collect();
+            });
+            let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
+            assert_eq!(tokenizer.prompt("ab").unwrap(), [0, 1, 2]);
+            assert_eq!(tokenizer.response("ab").unwrap(), [1, 2]);
+            assert_eq!(tokenizer.response(" ab").unwrap(), [0, 1, 2]);
+        }
+    }
+
+    #[test]
+    fn ids_beyond_the_model_are_refused() {
+        let tokenizer = bytewise().for_vocabulary(257).unwrap();
+        assert!(tokenizer.prompt("any").is_ok());
+        let error = tokenizer.prompt("<bos>").unwrap_err();
+        assert_eq!(error.message, "the tokenizer gives id 257 (\"<bos>\"), but the model has 257 embeddings");
+        assert!(tokenizer.response("x<bos>").is_err());
+        assert!(complaint(bytewise().for_vocabulary(256)).contains("id 256 (\"<eos>\")"));
+    }
+
+    #[test]
+    fn missing_and_broken_files_are_named() {
+        let empty = tempfile::tempdir().unwrap();
+        assert!(complaint(Tokenizer::open(empty.path(), None, None)).ends_with(": there is no tokenizer.json in it"));
+        std::fs::write(empty.path().join("tokenizer.json"), "{\"version\": ").unwrap();
+        assert!(
+            complaint(Tokenizer::open(empty.path(), None, None))
+                .contains("tokenizer.json: not a tokenizer that can be read")
+        );
+        let dir = folder(|_| ());
+        std::fs::write(dir.path().join("tokenizer_config.json"), "{").unwrap();
+        assert!(complaint(Tokenizer::open(dir.path(), None, None)).contains("tokenizer_config.json: broken JSON"));
+    }
+}
