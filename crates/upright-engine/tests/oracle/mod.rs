@@ -102,7 +102,8 @@ impl Oracle {
                     let transposed = (0..inputs).flat_map(|k| (0..outputs).map(move |n| n * inputs + k));
                     let values = transposed.map(|index| match base {
                         Base::Exact => tensor.values[index],
-                        Base::Bf16 => bf16::from_f64(tensor.values[index]).to_f64(),
+                        // No file holds more than f32 does, and `bf16::from_f64` does not look at the last bits.
+                        Base::Bf16 => bf16::from_f32(tensor.values[index] as f32).to_f64(),
                     });
                     matrices.insert(name, Matrix { outputs, values: values.collect() });
                 } else {
