@@ -5,13 +5,18 @@ use std::time::Instant;
 
 use half::bf16;
 use upright_engine::cpu::Tier;
+use upright_engine::cpu::attention::{HeadLayout, Shape, backward, forward};
 use upright_engine::cpu::gemm::{View, product};
+use upright_engine::pack::Pack;
 
 fn main() {
     let threads = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(1);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
     println!("{threads} thread(s)");
-    pool.install(products);
+    pool.install(|| {
+        attention();
+        products();
+    });
 }
 
 /// Best time of at least five runs and half a second.
@@ -29,6 +34,34 @@ fn seconds(mut run: impl FnMut()) -> f64 {
 
 fn floats(count: usize) -> Vec<f32> {
     (0..count).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect()
+}
+
+/// GFLOP/s count the pairs that are attended: 2 multiply-adds a value forward, 5 backward.
+fn attention() {
+    let packs = [(12, 180, 9, 3, 64, None), (1, 2048, 9, 3, 64, None), (2, 1024, 8, 8, 128, Some(256))];
+    for (rows, len, heads, kv_heads, size, window) in packs {
+        let mut pack = Pack::default();
+        (0..rows).for_each(|_| _ = pack.root(&vec![0; len]));
+        let shape = Shape { heads, kv_heads, head_size: size, window, scale: 1.0 / (size as f32).sqrt() };
+        let row = (heads + 2 * kv_heads) * size;
+        let layout = |before: usize| HeadLayout { row, head: size, offset: before * size };
+        let (q, k, v) = (layout(0), layout(heads), layout(heads + kv_heads));
+        let (qkv, d_out) = (floats(rows * len * row), floats(rows * len * heads * size));
+        let (mut out, mut lse) = (vec![0.0; d_out.len()], vec![0.0; rows * len * heads]);
+        let mut d_qkv = vec![0.0; qkv.len()];
+        let there = seconds(|| forward(&pack, &shape, &qkv, q, k, v, &mut out, &mut lse));
+        let back = seconds(|| backward(&pack, &shape, &qkv, q, k, v, &out, &lse, &d_out, &mut d_qkv));
+        let pairs: usize = (1..=len).map(|seen| seen.min(window.unwrap_or(len))).sum();
+        let flops = 4e-9 * (rows * pairs * heads * size) as f64;
+        println!(
+            "attention {rows} x {len} tokens, {heads}/{kv_heads} heads of {size}, window {window:?}: \
+             forward {:.2} ms ({:.0} GFLOP/s), backward {:.2} ms ({:.0} GFLOP/s)",
+            there * 1e3,
+            flops / there,
+            back * 1e3,
+            2.5 * flops / back
+        );
+    }
 }
 
 fn products() {
