@@ -1,8 +1,8 @@
 //! f32 vectors of four widths behind one trait, and the few loops that the kernels build on.
 //!
 //! Loops over plain arrays would do if the compiler could be trusted to keep a tile of sums in registers; it is not.
-//! Code generic over [`Lanes`] is marked `#[inline(always)]` and compiled, through [`dispatch`] or a function of its own,
-//! inside one with the target features of its vector. No other code may touch a vector whose features are not known to
+//! Code generic over [`Lanes`] is marked `#[inline(always)]` and compiled, through [`dispatch`] or [`Lanes::compiled`],
+//! inside a function with the target features of its vector. No other code may touch a vector whose features are not known to
 //! be there, which is why none of this leaves `cpu`.
 
 #[cfg(target_arch = "x86_64")]
@@ -13,6 +13,9 @@ pub(super) trait Lanes: Copy {
     /// Number of lanes; divides 16.
     const LEN: usize;
 
+    /// Runs the work in a function of its own, compiled for this vector: loops that several places share are compiled
+    /// once. Callable from work on the same vector only.
+    fn compiled<W: Work>(work: W) -> W::Output;
     /// # Safety
     /// `LEN` values can be read.
     unsafe fn load(from: *const f32) -> Self;
@@ -56,10 +59,20 @@ pub(super) trait Lanes: Copy {
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86_lanes {
-    ($vector:ty, $len:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
+    ($vector:ty, $features:literal, $len:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
      $fused:ident, $max:ident, |$value:ident, $x:ident, $limit:ident| $below:expr, |$bits:ident| $power:expr) => {
         impl Lanes for $vector {
             const LEN: usize = $len;
+            #[inline(always)]
+            fn compiled<W: Work>(work: W) -> W::Output {
+                #[inline(never)]
+                #[target_feature(enable = $features)]
+                fn compiled<W: Work>(work: W) -> W::Output {
+                    work.run::<$vector>()
+                }
+                // SAFETY: the features are there, as the module says.
+                unsafe { compiled(work) }
+            }
             #[inline(always)]
             unsafe fn load(from: *const f32) -> Self {
                 // SAFETY: the caller's; the features are there, as the module says.
@@ -119,6 +132,7 @@ macro_rules! x86_lanes {
 #[cfg(target_arch = "x86_64")]
 x86_lanes!(
     __m512,
+    "avx512f",
     16,
     _mm512_loadu_ps,
     _mm512_storeu_ps,
@@ -138,6 +152,7 @@ x86_lanes!(
 #[cfg(target_arch = "x86_64")]
 x86_lanes!(
     __m256,
+    "avx2,fma",
     8,
     _mm256_loadu_ps,
     _mm256_storeu_ps,
@@ -172,6 +187,10 @@ impl Four {
 
 impl Lanes for Four {
     const LEN: usize = 4;
+    #[inline(never)]
+    fn compiled<W: Work>(work: W) -> W::Output {
+        work.run::<Self>()
+    }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's.
@@ -293,24 +312,14 @@ pub(super) trait Work {
 pub(super) fn dispatch<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
-        #[target_feature(enable = "avx512f")]
-        unsafe fn avx512<W: Work>(work: W) -> W::Output {
-            work.run::<__m512>()
-        }
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2<W: Work>(work: W) -> W::Output {
-            work.run::<__m256>()
-        }
         if std::arch::is_x86_feature_detected!("avx512f") {
-            // SAFETY: the feature was found.
-            return unsafe { avx512(work) };
+            return __m512::compiled(work);
         }
         if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-            // SAFETY: the features were found.
-            return unsafe { avx2(work) };
+            return __m256::compiled(work);
         }
     }
-    work.run::<Four>()
+    Four::compiled(work)
 }
 
 #[cfg(test)]

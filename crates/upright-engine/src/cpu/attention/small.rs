@@ -1,6 +1,6 @@
 //! Products of matrices that fit a core's cache, and the layouts of keys and values that make them fast.
 
-use crate::cpu::lanes::{Lanes, Left, tile};
+use crate::cpu::lanes::{Lanes, Left, Work, tile};
 
 /// Keys of a block: scores are computed for this many at a time.
 pub(super) const KEYS: usize = 32;
@@ -35,22 +35,43 @@ pub(super) fn add_product<L: Lanes>(
     assert!(cols.is_multiple_of(16) && cols > 0);
     assert!((rows - 1) * a.row_stride + (depth - 1) * a.depth_stride < a.values.len());
     assert!((depth - 1) * b_stride + cols <= b.len() && (rows - 1) * c_stride + cols <= c.len());
-    for row in (0..rows).step_by(6) {
-        let mut col = 0;
-        while col < cols {
-            let start = &a.values[row * a.row_stride..];
-            let a = Left { start: start.as_ptr(), row_stride: a.row_stride, depth_stride: a.depth_stride };
-            let (b, c) = (&b[col..], &mut c[row * c_stride + col..]);
-            let wide = cols - col >= 2 * L::LEN;
-            // SAFETY: the assertions above cover every element of A, B and C that the tile touches.
-            unsafe {
-                if wide {
-                    tiles::<L, 2>(rows - row, depth, a, b.as_ptr(), b_stride, c.as_mut_ptr(), c_stride);
-                } else {
-                    tiles::<L, 1>(rows - row, depth, a, b.as_ptr(), b_stride, c.as_mut_ptr(), c_stride);
+    L::compiled(Product { rows, cols, depth, a, b, b_stride, c, c_stride });
+}
+
+struct Product<'a> {
+    rows: usize,
+    cols: usize,
+    depth: usize,
+    a: Matrix<'a>,
+    b: &'a [f32],
+    b_stride: usize,
+    c: &'a mut [f32],
+    c_stride: usize,
+}
+
+impl Work for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { rows, cols, depth, a, b, b_stride, c, c_stride } = self;
+        for row in (0..rows).step_by(6) {
+            let mut col = 0;
+            while col < cols {
+                let start = &a.values[row * a.row_stride..];
+                let a = Left { start: start.as_ptr(), row_stride: a.row_stride, depth_stride: a.depth_stride };
+                let (b, c) = (&b[col..], &mut c[row * c_stride + col..]);
+                let wide = cols - col >= 2 * L::LEN;
+                // SAFETY: `add_product` asserted that every element of A, B and C that the tile touches is there.
+                unsafe {
+                    if wide {
+                        tiles::<L, 2>(rows - row, depth, a, b.as_ptr(), b_stride, c.as_mut_ptr(), c_stride);
+                    } else {
+                        tiles::<L, 1>(rows - row, depth, a, b.as_ptr(), b_stride, c.as_mut_ptr(), c_stride);
+                    }
                 }
+                col += if wide { 2 * L::LEN } else { L::LEN };
             }
-            col += if wide { 2 * L::LEN } else { L::LEN };
         }
     }
 }

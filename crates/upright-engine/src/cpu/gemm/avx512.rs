@@ -102,14 +102,25 @@ unsafe fn micro<const V: usize>(
         for r in 0..ROWS {
             for v in 0..V {
                 if r < rows {
-                    let mask = u16::MAX >> (16 - (cols - v * 16).min(16));
-                    let out = c.start.add(r * c.stride + v * 16);
-                    let old = if add { _mm512_maskz_loadu_ps(mask, out) } else { _mm512_setzero_ps() };
-                    let sum = if add { _mm512_add_ps(old, sums[r][v]) } else { sums[r][v] };
-                    _mm512_mask_storeu_ps(out, mask, sum);
+                    store(c.start.add(r * c.stride + v * 16), (cols - v * 16).min(16), sums[r][v], add);
                 }
             }
         }
+    }
+}
+
+/// Stores or adds the first `count` of 16 sums.
+///
+/// # Safety
+/// `count`, 1 to 16, values can be read and written.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn store(to: *mut f32, count: usize, sums: __m512, add: bool) {
+    let mask = u16::MAX >> (16 - count);
+    // SAFETY: the mask keeps to `count` values.
+    unsafe {
+        let sums = if add { _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), sums) } else { sums };
+        _mm512_mask_storeu_ps(to, mask, sums);
     }
 }
 

@@ -74,6 +74,7 @@ fn kernels() -> Vec<(&'static str, bool, Product)> {
         }
         if Tier::Avx512.available() {
             kernels.push(("avx512", true, run::<avx512::Avx512>));
+            kernels.push(("model of amx", true, run::<amx::model::Model>));
         }
         if Tier::Amx.available() {
             kernels.push(("amx", true, run::<amx::Amx>));
