@@ -39,6 +39,12 @@ impl Error {
         Self { kind: Kind::Failure, message: message.into(), hint: String::new() }
     }
 
+    /// The run was asked to stop, and can go on later.
+    pub fn interrupted(when: &str) -> Self {
+        let hint = "the same command with --resume goes on".into();
+        Self { kind: Kind::Interrupted, message: format!("stopped {when}"), hint }
+    }
+
     /// An operating-system error with the path it happened to: a failure of the run.
     pub fn io(path: impl AsRef<Path>, action: &str, source: std::io::Error) -> Self {
         Self::failure(format!("{}: cannot {action}: {source}", path.as_ref().display()))

@@ -110,7 +110,7 @@ impl Reference {
         for packed in &packs {
             if observer.stop_requested() {
                 observer.end();
-                return Err(crate::run::interrupted("while scoring the reference; what is done is cached"));
+                return Err(Error::interrupted("while scoring the reference; what is done is cached"));
             }
             let scores = decoder.score(&packed.pack, adapter)?;
             let mut records = Vec::new();

@@ -16,7 +16,7 @@ use crate::{Result, files};
 
 /// Reports cores, memory, instruction sets and cache folders; with a model, whether it fits.
 #[derive(Args, Debug)]
-pub struct Doctor {
+pub(super) struct Doctor {
     /// A model folder: checks that it opens, and says what training it would take.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
@@ -51,7 +51,7 @@ fn needs(model: &std::path::Path, token_budget: usize) -> Result<Needs> {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Doctor) -> Result<()> {
+pub(super) fn run(arguments: &Doctor) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (total, available) = (memory::total_bytes(), memory::available_bytes());
     let tiers: Vec<Tier> = [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|t| t.available()).collect();

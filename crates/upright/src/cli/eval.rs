@@ -12,7 +12,7 @@ use upright_engine::{
 use super::{print, print_json, terminal::{self, Terminal}};
 use crate::{
     Error, Result,
-    data::{DataSpec, Dataset, Example, Held, Kind, Template, TooLong, pack::pack},
+    data::{DataSpec, Dataset, Example, Held, Kind, Template, TooLong, Truncation, pack::pack},
     objectives::{LossKind, Objective, Response, evaluate},
     observer::Observer,
     run::Engine,
@@ -20,14 +20,14 @@ use crate::{
 
 /// Measures a model or an adapter.
 #[derive(Debug, Subcommand)]
-pub enum Eval {
+pub(super) enum Eval {
     /// Loss and log-probabilities on a file of rows.
     Loss(Loss),
 }
 
 /// Arguments of `eval loss`.
 #[derive(Args, Debug)]
-pub struct Loss {
+pub(super) struct Loss {
     /// Model folder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
@@ -75,7 +75,7 @@ fn names(kind: Kind) -> &'static [&'static str] {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Loss) -> Result<()> {
+pub(super) fn run(arguments: &Loss) -> Result<()> {
     for (flag, value) in [("--max-length", arguments.max_length), ("--token-budget", arguments.token_budget)] {
         if value == 0 {
             return Err(Error::input(format!("{flag} must be at least 1: 0")));
@@ -105,7 +105,7 @@ pub fn run(arguments: &Loss) -> Result<()> {
         template: arguments.template.as_deref().map(str::parse::<Template>).transpose()?,
         rows: arguments.limit,
         max_length: arguments.max_length,
-        min_prompt: crate::config::MIN_PROMPT.min(arguments.max_length),
+        min_prompt: Truncation::usual_min_prompt(arguments.max_length),
         too_long: TooLong::CutPrompt,
         eval: Held::Fraction(0.0),
     };
@@ -150,7 +150,7 @@ fn sums(
     for packed in &pack(examples, token_budget) {
         if terminal.stop_requested() {
             terminal.end();
-            return Err(crate::run::interrupted("before every row was scored"));
+            return Err(Error::interrupted("before every row was scored"));
         }
         let scores = decoder.score(&packed.pack, adapter)?;
         for segment in &packed.segments {

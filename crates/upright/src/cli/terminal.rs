@@ -19,7 +19,7 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Progress bars where stderr is a terminal, a line now and then where it is not.
 #[derive(Debug)]
-pub struct Terminal {
+pub(super) struct Terminal {
     bars: MultiProgress,
     /// Stretches of work, the innermost last.
     stack: Vec<Stretch>,
@@ -42,7 +42,7 @@ fn stop_flag() -> &'static Arc<AtomicBool> {
 }
 
 /// From now on a first SIGINT or SIGTERM asks the run to save itself and leave, and a second one ends it.
-pub fn catch_signals() -> Result<()> {
+pub(super) fn catch_signals() -> Result<()> {
     for signal in [SIGINT, SIGTERM] {
         let registered = signal_hook::flag::register_conditional_default(signal, Arc::clone(stop_flag()))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(stop_flag())));
@@ -53,7 +53,7 @@ pub fn catch_signals() -> Result<()> {
 
 impl Terminal {
     /// An observer on stderr.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { bars: MultiProgress::new(), stack: Vec::new(), interactive: std::io::stderr().is_terminal() }
     }
 

@@ -15,18 +15,18 @@ use crate::{
 
 /// Trains an adapter by one of the methods.
 #[derive(Args, Debug)]
-pub struct Train {
+pub(super) struct Train {
     #[command(flatten)]
     config: Config,
 }
 
 /// Runs the command.
-pub fn run(arguments: &Train) -> Result<()> {
+pub(super) fn run(arguments: &Train) -> Result<()> {
     let config = arguments.config.clone().resolve()?;
     let plan = Plan::from_config(&config)?;
     terminal::catch_signals()?;
     let mut terminal = terminal::Terminal::new();
-    for note in plan.notes() {
+    for note in plan.notes(&config) {
         terminal.note(&note);
     }
     let summary = run::run(&plan, &config.to_toml()?, config.resume, &mut terminal)?;

@@ -8,6 +8,9 @@ use super::rows::{self, Dropped, Kind, Row, Rows};
 use super::{Example, Template, Tokenizer, TooLong, Truncation, source};
 use crate::{Error, Result};
 
+/// Dropped rows that are named one by one.
+const NAMED: usize = 5;
+
 /// Where held-out rows come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Held {
@@ -135,6 +138,26 @@ impl Dataset {
             train_hashes,
             eval_hashes,
         })
+    }
+
+    /// What became of the file, in one line.
+    pub fn describe(&self, name: &str) -> String {
+        let mut text = format!(
+            "{name}: {} rows to train on, {} held out ({} rows, template {})",
+            self.train.len(),
+            self.eval.len(),
+            self.dialect,
+            self.template
+        );
+        for dropped in self.dropped.iter().chain(&self.eval_dropped) {
+            let named: Vec<String> = dropped.rows.iter().take(NAMED).map(usize::to_string).collect();
+            let more = if dropped.rows.len() > NAMED { ", ..." } else { "" };
+            text += &format!("; {} dropped, {}: row {}{more}", dropped.rows.len(), dropped.reason, named.join(", "));
+        }
+        if self.truncated_prompts + self.truncated_responses > 0 {
+            text += &format!("; cut to fit: {} prompts, {} responses", self.truncated_prompts, self.truncated_responses);
+        }
+        text
     }
 
     /// A fixed sample of at most `n` training rows, in file order: those whose prompts have the smallest hashes.

@@ -32,6 +32,13 @@ pub struct Example {
     pub responses: Vec<Vec<u32>>,
 }
 
+impl Example {
+    /// Its tokens, the prompt once.
+    pub fn tokens(&self) -> usize {
+        self.prompt.len() + self.responses.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
 /// SHA-256 in hexadecimal, as `sha256sum` prints it.
 fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,12 +1,13 @@
 //! Fits a row into the maximum length, by a rule that is chosen and counted.
 
-use std::fmt;
-use std::str::FromStr;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
 /// What gives way in a row that is too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum TooLong {
     /// The prompt, from the left, down to the minimum; then the responses, from the right.
     CutPrompt,
@@ -14,30 +15,6 @@ pub enum TooLong {
     CutResponse,
     /// The row.
     Drop,
-}
-
-impl FromStr for TooLong {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "cut-prompt" => Ok(Self::CutPrompt),
-            "cut-response" => Ok(Self::CutResponse),
-            "drop" => Ok(Self::Drop),
-            other => Err(Error::input(format!("no rule for rows that are too long is called {other:?}"))
-                .hint("rules: cut-prompt, cut-response, drop")),
-        }
-    }
-}
-
-impl fmt::Display for TooLong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::CutPrompt => "cut-prompt",
-            Self::CutResponse => "cut-response",
-            Self::Drop => "drop",
-        })
-    }
 }
 
 /// How long a row may be.
@@ -65,6 +42,11 @@ pub struct Fitted {
 }
 
 impl Truncation {
+    /// The minimum that is taken where none is given.
+    pub fn usual_min_prompt(max_length: usize) -> usize {
+        (max_length / 4).clamp(1, 64)
+    }
+
     /// # Errors
     /// The maximum leaves no room for a token of each, or the minimum none for the other side.
     pub fn check(&self) -> Result<()> {

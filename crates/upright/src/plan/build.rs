@@ -5,6 +5,7 @@ use super::objective::objectives;
 use super::stages::{length, stages};
 use super::{LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, TooLong};
 use crate::config::Config;
+use crate::data::Truncation;
 use crate::methods::MethodKind;
 use crate::optim::{Curve, adamw};
 use crate::{Error, Result};
@@ -19,7 +20,7 @@ impl Plan {
         let objectives = objectives(config)?;
         let method = choice("method", config.method.as_deref(), MethodKind::Alright)?;
         let max_length = count_from(2, "max-length", config.max_length.as_ref(), 2048)?;
-        let min_prompt = count("min-prompt", config.min_prompt.as_ref(), (max_length / 4).clamp(1, 64))?;
+        let min_prompt = count("min-prompt", config.min_prompt.as_ref(), Truncation::usual_min_prompt(max_length))?;
         if min_prompt >= max_length {
             return Err(wrong("min-prompt", &format!("be below max-length, {max_length}"), min_prompt));
         }

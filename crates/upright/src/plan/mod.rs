@@ -12,6 +12,8 @@ mod tests;
 
 pub use schedule::{Schedule, Stage};
 
+pub use crate::data::TooLong;
+
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -192,18 +194,6 @@ pub struct OptimiserPlan {
     pub adamw: adamw::Settings,
 }
 
-/// What happens to a row that is too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum TooLong {
-    /// The prompt is cut from the left down to a minimum, then the response from the right.
-    CutPrompt,
-    /// The response is cut from the right.
-    CutResponse,
-    /// The row is dropped.
-    Drop,
-}
-
 /// Whether blocks are computed again on the way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -216,8 +206,20 @@ pub enum Recompute {
     Off,
 }
 
-/// Settings that change no result: a resumed run may have others. Everything else of the plan is compared.
-const FREE: [&str; 5] = ["out", "threads", "checkpoint-every", "keep", "recompute"];
+impl From<Recompute> for upright_engine::decoder::Recompute {
+    fn from(recompute: Recompute) -> Self {
+        match recompute {
+            Recompute::Auto => Self::Auto,
+            Recompute::On => Self::On,
+            Recompute::Off => Self::Off,
+        }
+    }
+}
+
+/// Settings that change no result, and places whose contents are compared instead ([`crate::run::Facts`]): a resumed run
+/// may have others. Everything else of the plan is compared.
+const FREE: [&str; 10] =
+    ["out", "threads", "checkpoint-every", "keep", "recompute", "model", "init-adapter", "data", "eval-data", "folder"];
 
 impl Plan {
     /// The plan as a TOML file.
@@ -238,9 +240,29 @@ impl Plan {
         };
         let mut keys: Vec<_> = old.iter().chain(&new).map(|(key, _)| key.clone()).collect();
         let mut seen = std::collections::HashSet::new();
-        keys.retain(|key| seen.insert(key.clone()) && !FREE.contains(&key.as_str()));
+        keys.retain(|key| seen.insert(key.clone()) && !FREE.contains(&key.rsplit('.').next().unwrap_or(key)));
         let changes = keys.iter().map(|key| (key, value(&old, key), value(&new, key)));
         changes.filter(|(_, old, new)| old != new).map(|(key, old, new)| format!("{key}: {old} -> {new}")).collect()
+    }
+
+    /// The plan without what changes no result, so that equal work is found wherever it is done.
+    #[must_use]
+    pub fn anywhere(&self) -> Self {
+        let mut plan = Self {
+            out: PathBuf::new(),
+            model: PathBuf::new(),
+            init_adapter: self.init_adapter.as_ref().map(|_| PathBuf::new()),
+            threads: 0,
+            checkpoint_every: 0,
+            keep: 0,
+            recompute: Recompute::Auto,
+            ..self.clone()
+        };
+        for objective in &mut plan.objectives {
+            objective.data = PathBuf::new();
+            objective.eval_data = objective.eval_data.as_ref().map(|_| PathBuf::new());
+        }
+        plan
     }
 
     /// Every setting as a key and a value, objectives by name.

@@ -20,7 +20,6 @@ use crate::{
     Error, Result,
     checkpoint::{Checkpoints, Identity, Snapshot, State},
     data::Dataset,
-    error::Kind,
     evaluation::{Evaluation, evaluate},
     files,
 
@@ -32,18 +31,13 @@ use crate::{
     train::{Method, Step, train},
 };
 
-/// The run was asked to stop, and can go on later.
-pub(crate) fn interrupted(when: &str) -> Error {
-    Error { kind: Kind::Interrupted, message: format!("stopped {when}"), hint: "the same command with --resume goes on".into() }
-}
-
 /// Runs a plan to its end in `plan.out`, or continues it. `config` is what was written, kept beside the plan.
 pub fn run(plan: &Plan, config: &str, resume: bool, observer: &mut dyn Observer) -> Result<Summary> {
     let resuming = resume && run_dir::holds_run(&plan.out);
     if !resuming {
         run_dir::check_free(&plan.out)?;
     }
-    let engine = Engine::open(&plan.model, plan.threads, plan.recompute)?;
+    let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
     let datasets = engine.datasets(plan, observer)?;
     run_with(&engine, plan, config, resume, datasets, observer)?;
     Summary::read(&plan.out)
@@ -114,7 +108,7 @@ fn run_with(
     run.observer.end();
     trained?;
     if let Some(step) = stopped {
-        return Err(interrupted(&format!("after step {step} of {}", schedule.steps)));
+        return Err(Error::interrupted(&format!("after step {step} of {}", schedule.steps)));
     }
     let folder = adapter_dir(&plan.out);
     files::create_dir(&folder)?;

@@ -1,6 +1,6 @@
 //! What a plan names, opened and checked before anything is trained or written.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -17,12 +17,11 @@ use crate::{
     files,
     learner::Task,
     observer::Observer,
-    plan::Plan,
+    plan::{Plan, ReferencePlan},
     reference::Reference,
 };
 
 /// A model folder, opened.
-#[derive(Debug)]
 pub struct Engine {
     /// The frozen base.
     pub decoder: Decoder,
@@ -42,6 +41,8 @@ pub struct Facts {
     pub tokenizer: String,
     /// SHA-256 of the adapter the run starts from; empty where it starts afresh.
     pub init_adapter: String,
+    /// SHA-256 of the reference adapter; empty where it is the base, or trained by the run itself.
+    pub reference: String,
     /// One entry an objective.
     pub data: Vec<DataFacts>,
 }
@@ -52,6 +53,8 @@ pub struct Facts {
 pub struct DataFacts {
     /// SHA-256 of the file.
     pub sha256: String,
+    /// SHA-256 of the file of held-out rows; empty where they are carved off.
+    pub eval_sha256: String,
     /// The dialect found.
     pub dialect: String,
     /// The template used.
@@ -64,7 +67,7 @@ pub struct DataFacts {
 
 /// `plan.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Written {
+pub(super) struct Written {
     /// What was asked.
     pub plan: Plan,
     /// What it met.
@@ -73,7 +76,7 @@ pub struct Written {
 
 impl Written {
     /// Reads a run's `plan.toml`.
-    pub fn read(run: &Path) -> Result<Self> {
+    pub(super) fn read(run: &Path) -> Result<Self> {
         let path = run.join("plan.toml");
         let text = files::read_text(&path)?;
         toml::from_str(&text).map_err(|error| {
@@ -88,9 +91,7 @@ impl Written {
 
     /// Names a run by everything that decides its result.
     pub(super) fn hash(&self) -> Result<String> {
-        let mut named = self.clone();
-        named.plan.forget_surroundings();
-        let text = named.to_toml()?;
+        let text = Self { plan: self.plan.anywhere(), facts: self.facts.clone() }.to_toml()?;
         Ok(Sha256::digest(text.as_bytes())[..16].iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
@@ -104,6 +105,7 @@ pub(super) fn check_unchanged(run: &Path, now: &Written) -> Result<()> {
         ("the instruction tier (UPRIGHT_CPU)", &then.facts.tier, &now.facts.tier),
         ("the tokenizer", &then.facts.tokenizer, &now.facts.tokenizer),
         ("the adapter it started from", &then.facts.init_adapter, &now.facts.init_adapter),
+        ("the reference adapter", &then.facts.reference, &now.facts.reference),
     ];
     for (what, then, now) in facts {
         if then != now {
@@ -252,12 +254,17 @@ impl Engine {
 
     /// The plan with what it met.
     pub(super) fn describe(&self, plan: &Plan, datasets: &[Dataset]) -> Result<Written> {
-        let init_adapter = match &plan.init_adapter {
-            Some(folder) => files::sha256(&folder.join("adapter_model.safetensors"))?,
-            None => String::new(),
+        let adapter = |folder: Option<&PathBuf>| match folder {
+            Some(folder) => files::sha256(&folder.join(peft::TENSOR_FILE)),
+            None => Ok(String::new()),
+        };
+        let reference = match &plan.reference {
+            ReferencePlan::Folder(folder) => Some(folder),
+            ReferencePlan::Base | ReferencePlan::Train { .. } => None,
         };
         let data = datasets.iter().map(|data| DataFacts {
             sha256: data.sha256.clone(),
+            eval_sha256: data.eval_sha256.clone().unwrap_or_default(),
             dialect: data.dialect.to_string(),
             template: data.template.to_string(),
             train_rows: data.train.len(),
@@ -267,7 +274,8 @@ impl Engine {
             base: self.decoder.weights().fingerprint.clone(),
             tier: self.decoder.tier().name().into(),
             tokenizer: self.tokenizer.sha256().to_owned(),
-            init_adapter,
+            init_adapter: adapter(plan.init_adapter.as_ref())?,
+            reference: adapter(reference)?,
             data: data.collect(),
         };
         Ok(Written { plan: plan.clone(), facts })
