@@ -20,6 +20,7 @@ use crate::{
     Error, Result,
     checkpoint::{Checkpoints, Identity, Snapshot, State},
     data::Dataset,
+    error::Kind,
     evaluation::{Evaluation, evaluate},
     files,
 
@@ -58,7 +59,7 @@ fn run_with(
     }
     let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
     let schedule = Schedule::new(plan, &rows)?;
-    let (adapter, lora) = engine.adapter(plan)?;
+    let (adapter, lora) = engine.adapter(plan, observer)?;
     engine.check_finite(&datasets, &adapter)?;
     let reference = reference_policy::prepare(engine, plan, &schedule, &datasets, observer)?;
     let tasks = open::tasks(plan, datasets, reference.as_ref());
@@ -84,7 +85,9 @@ fn run_with(
         observer.note(&format!("continuing at step {first} of {}", schedule.steps));
     }
 
-    let start = if first == 0 { Some(evaluate(&learner, 0, observer)?) } else { None };
+    // Nothing is trained yet: a value that is not finite is the model's, or an adapter's.
+    let input = |error: Error| Error { kind: Kind::Input, ..error }.at("the first evaluation");
+    let start = if first == 0 { Some(evaluate(&learner, 0, observer).map_err(input)?) } else { None };
     let dir = RunDir::open(&plan.out, config, &written.to_toml()?, first)?;
     let mut run = Run { plan, schedule: &schedule, dir, checkpoints: &mut checkpoints, observer, last: Instant::now(), evaluated: None };
     run.checkpoints.prune();
@@ -97,16 +100,17 @@ fn run_with(
 
     run.observer.begin("training", schedule.steps);
     run.last = Instant::now();
-    let mut stopped = None;
+    let (mut stopped, mut begun) = (None, first);
     let trained = train(&mut learner, &mut *method, first..schedule.steps, |step, learner, method| {
         let flow = run.after(step, learner, method)?;
+        begun = step.index + 1;
         if flow.is_break() {
             stopped = Some(step.index + 1);
         }
         Ok(flow)
     });
     run.observer.end();
-    trained?;
+    trained.map_err(|error| error.at(format!("step {begun}")))?;
     if let Some(step) = stopped {
         return Err(Error::interrupted(&format!("after step {step} of {}", schedule.steps)));
     }

@@ -124,8 +124,7 @@ fn trained(
     let (mut plan, kind) = plan_of(plan, on, length, batch)?;
     let data = engine.dataset(&plan, 0, kind, observer)?;
     let written = engine.describe(&plan, std::slice::from_ref(&data))?;
-    plan.out = files::cache_dir().join("references").join(written.hash()?);
-    files::create_dir(plan.out.parent().expect("inside the cache"))?;
+    plan.out = files::cache("references")?.join(written.hash()?);
     let _lock = Lock::wait(&plan.out.with_extension("lock"))?;
     let adapter = super::adapter_dir(&plan.out);
     // The tensors are written first, the config last: where it is, the folder is whole.
