@@ -13,7 +13,7 @@ use upright_engine::{
 };
 
 use super::{gigabytes, print, print_json};
-use crate::{Result, config::Number, files, plan::checks::count};
+use crate::{Result, config::Number, files, plan::checks::{count, folder}};
 
 /// Reports cores, memory, instruction sets and cache folders; with a model, whether it fits.
 #[derive(Args, Debug)]
@@ -67,7 +67,8 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     let cache = files::cache_dir();
     let writable = is_writable(&cache);
     let token_budget = count("token-budget", Some(&arguments.token_budget), 0)?;
-    let needs = arguments.model.as_deref().map(|model| needs(model, token_budget)).transpose()?;
+    let model = arguments.model.as_deref().map(|model| folder("model", model, "give the folder of a model")).transpose()?;
+    let needs = model.map(|model| needs(&model, token_budget)).transpose()?;
     let base = needs.as_ref().map(|n| n.mapped + n.owned);
     let fits = |bytes: usize| available.map(|available| bytes < available);
     let kept_fits = needs.as_ref().zip(base).and_then(|(n, base)| fits(base + n.kept));
