@@ -87,7 +87,7 @@ fn eval_loss_of_instructions() {
         assert!(number(&row["logp"], "response") < 0.0);
     }
     // User: Count 0 of the wrens.\nAssistant: and There are 0 wrens. with a space before it and EOS behind it.
-    assert_eq!(rows[0]["tokens"], json!({"prompt": 38, "response": 21}));
+    assert_eq!(rows[0]["tokens"], json!({"prompt": 38, "response": 20}));
 
     let totals = &Done::good(place.command("eval loss --model model --sft sft.jsonl --limit 5 --json")).json()[0];
     assert_eq!(totals["rows"], json!(5));
@@ -148,9 +148,9 @@ fn eval_loss_refuses_what_cannot_be() {
         ("--dpo dpo.jsonl --max-length 1", ["max-length must be a whole number of at least 2", "`1`"]),
         ("--dpo dpo.jsonl --threads 100000", ["threads must be at most 1024", "hint"]),
         ("--dpo dpo.jsonl --threads 0", ["threads must be a whole number of at least 1", "`0`"]),
-        ("--dpo dpo.jsonl --sft sft.jsonl", ["'--sft <FILE>' cannot be used with '--dpo <FILE>'", "hint"]),
+        ("--dpo dpo.jsonl --sft sft.jsonl", ["cannot be used with", "'--sft <FILE>'"]),
         ("", ["--sft <FILE>", "hint"]),
-        ("--sft sft.jsonl --reference none", ["--dpo <FILE>", "hint"]),
+        ("--sft sft.jsonl --reference none", ["--reference <DIR|none>", "cannot be used with"]),
         ("--sft sft.jsonl --template alpacca", ["template: no template is called \"alpacca\"", "user-assistant"]),
         ("--sft sft.jsonl --adapter nowhere", ["adapter: there is no folder `nowhere`", "hint"]),
         ("--sft sft.jsonl --adapter model", ["model: no adapter_config.json", "this folder holds a model"]),

@@ -46,7 +46,7 @@ pub(super) struct Loss {
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
     /// Reference adapter, or none for the model itself: adds its log-probabilities and the DPO loss.
-    #[arg(long, value_name = "DIR|none", requires = "dpo")]
+    #[arg(long, value_name = "DIR|none", conflicts_with = "sft")]
     reference: Option<PathBuf>,
     /// Strength of the tie to the reference [default: 0.1]
     #[arg(long, value_name = "B", allow_hyphen_values = true)]
