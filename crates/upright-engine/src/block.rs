@@ -212,14 +212,16 @@ impl Block<'_> {
         let (tokens, gate) = (self.tokens(), trace.gate.as_deref());
         let h = self.scope.adapts(Slot::Down).then(|| self.activated(gate, &trace.up));
         let into_adapted = self.scope.adapts(Slot::Gate) || self.scope.adapts(Slot::Up);
-        let mut d_up = vec![0.0; tokens * c.intermediate];
-        let d_h = (wanted || into_adapted).then_some((&mut d_up[..], Accumulate::Replace));
-        self.scope.backward(&mlp.down, Slot::Down, h.as_deref(), dy, c.hidden, gradient, d_h);
+        let mut d_h = vec![0.0; tokens * c.intermediate];
+        let into_h = (wanted || into_adapted).then_some((&mut d_h[..], Accumulate::Replace));
+        self.scope.backward(&mlp.down, Slot::Down, h.as_deref(), dy, c.hidden, gradient, into_h);
         if !(wanted || into_adapted) {
             return None;
         }
+        let mut d_up = vec![0.0; d_h.len()];
         let mut d_gate = gate.map(|gate| vec![0.0; gate.len()]);
-        activation::backward(c.activation, gate, &trace.up, &mut d_up, d_gate.as_deref_mut());
+        activation::backward(c.activation, gate, &trace.up, &d_h, &mut d_up, d_gate.as_deref_mut());
+        drop(d_h);
 
         let from = trace.middle.as_ref().unwrap_or(&trace.x);
         let normed = into_adapted.then(|| self.normed(&self.weights.mlp_norm, from));

@@ -4,9 +4,10 @@ pub mod activation;
 pub mod attention;
 pub mod gemm;
 mod lanes;
-pub mod math;
 pub mod norm;
 pub mod rope;
+
+pub(crate) use lanes::{Lanes, Work, dispatch, exp};
 
 use std::fmt;
 use std::str::FromStr;
