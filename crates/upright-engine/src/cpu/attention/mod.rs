@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use crate::pack::Pack;
 
-/// Where the vector of a head of a token lies: at `token * row + head * head_stride + offset`, `head_size` values.
+/// Where the vector of head h of token t lies: `head_size` values at `t * row + h * head + offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLayout {
     /// Distance between tokens.
