@@ -261,7 +261,13 @@ impl Decoder {
         rows.map(|v| v.to_f32()).collect()
     }
 
-    fn block<'a>(&'a self, pack: &'a Pack, angles: &'a Angles, adapter: Option<&'a Adapter>, layer: usize) -> Block<'a> {
+    fn block<'a>(
+        &'a self,
+        pack: &'a Pack,
+        angles: &'a Angles,
+        adapter: Option<&'a Adapter>,
+        layer: usize,
+    ) -> Block<'a> {
         let scope = Scope { tier: self.tier, layer, adapter };
         Block { config: &self.config, weights: &self.weights.blocks[layer], pack, angles, scope }
     }

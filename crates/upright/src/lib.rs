@@ -4,23 +4,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
 pub mod error;
+pub mod evaluation;
 pub mod files;
-pub mod objectives;
-pub mod train;
+pub mod learner;
 pub mod methods;
 pub mod metrics;
-pub mod data;
-pub mod optim;
-pub mod config;
-pub mod plan;
+pub mod objectives;
 pub mod observer;
+pub mod optim;
+pub mod plan;
 pub mod reference;
-pub mod learner;
-pub mod evaluation;
-pub mod checkpoint;
-pub mod run_dir;
 pub mod run;
-pub mod cli;
+pub mod run_dir;
+pub mod train;
 
 pub use error::{Error, Result};

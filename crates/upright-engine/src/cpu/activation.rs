@@ -82,7 +82,7 @@ fn erf<L: Lanes>(x: L) -> L {
     let x = at_most(x.max(constant(-4.0)), 4.0);
     let s = x.mul(x);
     let mut p = constant::<L>(-2.726_142_3e-10);
-    for coefficient in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906_3e-4, -2.954_599_8e-3, -1.609_603_3e-2] {
+    for coefficient in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906_3e-4, -2.954_6e-3, -1.609_603_3e-2] {
         p = p.mul_add(s, constant(coefficient));
     }
     let mut q = constant::<L>(-1.456_607_2e-5);

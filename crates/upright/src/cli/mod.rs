@@ -50,7 +50,12 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let mut stderr = std::io::stderr().lock();
-            let _ = writeln!(stderr, "{}: {}", if error.kind == Kind::Interrupted { "interrupted" } else { "error" }, error.message);
+            let _ = writeln!(
+                stderr,
+                "{}: {}",
+                if error.kind == Kind::Interrupted { "interrupted" } else { "error" },
+                error.message
+            );
             if !error.hint.is_empty() {
                 let _ = writeln!(stderr, "hint: {}", error.hint);
             }
@@ -82,5 +87,9 @@ fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// Bytes for a person.
 fn gigabytes(bytes: usize) -> String {
-    if bytes < 1_000_000_000 { format!("{:.0} MB", bytes as f64 / 1e6) } else { format!("{:.1} GB", bytes as f64 / 1e9) }
+    if bytes < 1_000_000_000 {
+        format!("{:.0} MB", bytes as f64 / 1e6)
+    } else {
+        format!("{:.1} GB", bytes as f64 / 1e9)
+    }
 }
