@@ -77,6 +77,18 @@ impl Head<'_> {
         (logp, HeadTrace { rows, x: if keep { gathered } else { Vec::new() }, expected })
     }
 
+    /// Logits of every row of `x` `[rows, H]`: `[rows, V]`, for choosing a next token.
+    pub(crate) fn logits(&self, x: &[f32]) -> Vec<f32> {
+        let (vocabulary, hidden) = (self.weight.rows, self.weight.cols);
+        let rows = x.len() / hidden;
+        let mut normed = vec![0.0; x.len()];
+        self.norm.forward(x, &mut normed);
+        let mut z = vec![0.0; rows * vocabulary];
+        let w = View::bf16(self.weight.data(), vocabulary, hidden);
+        product(self.tier, View::rows(&normed, rows, hidden), w.t(), &mut z, vocabulary, false);
+        z
+    }
+
     /// One pass over the vocabulary for `count` rows; `own` lists `(row, target, token)`.
     fn chunk_of_rows(
         &self,

@@ -6,6 +6,7 @@ mod block;
 pub mod config;
 pub mod cpu;
 pub mod decoder;
+pub mod generation;
 pub mod error;
 mod head;
 mod linear;

@@ -6,12 +6,14 @@
 //! query have the same bits wherever its path lies, whatever its neighbours, and on any number of threads.
 
 mod backward;
+mod decode;
 mod forward;
 mod small;
 #[cfg(test)]
 mod tests;
 
 pub use backward::backward;
+pub use decode::last_token;
 pub use forward::forward;
 
 use std::ops::Range;
