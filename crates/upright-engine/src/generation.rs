@@ -1,13 +1,6 @@
 //! Generation: one token at a time from the keys and values of what came before.
 
-use crate::{
-    Result,
-    adapter::Adapter,
-    block::qkv_width,
-    cpu::rope::Angles,
-    decoder::Decoder,
-    pack::Pack,
-};
+use crate::{Result, adapter::Adapter, block::qkv_width, cpu::rope::Angles, decoder::Decoder, pack::Pack};
 
 /// Several sequences being continued, each with its own cache of queries, keys and values.
 pub struct Generation<'a> {
@@ -57,7 +50,8 @@ impl<'a> Generation<'a> {
                 pack.spans.iter().flat_map(|span| &x[last(span)..last(span) + hidden]).copied().collect();
             (caches, last)
         });
-        let generation = Self { decoder, adapter, caches, lengths: prompts.iter().map(|prompt| prompt.len()).collect() };
+        let generation =
+            Self { decoder, adapter, caches, lengths: prompts.iter().map(|prompt| prompt.len()).collect() };
         let logits = generation.logits(&last);
         Ok((generation, logits))
     }

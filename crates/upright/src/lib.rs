@@ -4,23 +4,25 @@
 
 #![forbid(unsafe_code)]
 
-pub mod checkpoint;
-pub mod cli;
-pub mod config;
-pub mod data;
 pub mod error;
-pub mod evaluation;
 pub mod files;
-pub mod learner;
+pub mod random;
+pub mod objectives;
+pub mod train;
 pub mod methods;
 pub mod metrics;
-pub mod objectives;
-pub mod observer;
 pub mod optim;
+pub mod data;
+pub mod config;
 pub mod plan;
+pub mod observer;
 pub mod reference;
-pub mod run;
+pub mod learner;
+pub mod evaluation;
+pub mod checkpoint;
 pub mod run_dir;
-pub mod train;
+pub mod run;
+pub mod generate;
+pub mod cli;
 
 pub use error::{Error, Result};
