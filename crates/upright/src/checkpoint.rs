@@ -162,7 +162,8 @@ impl Checkpoints {
         peft::write(dir, &snapshot.adapter, lora, base_model, fingerprint)?;
         let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let (m, v) = (bytes(&snapshot.m), bytes(&snapshot.v));
-        let view = |data| TensorView::new(Dtype::F32, vec![snapshot.adapter.parameters.len()], data).expect("its length");
+        let view =
+            |data| TensorView::new(Dtype::F32, vec![snapshot.adapter.parameters.len()], data).expect("its length");
         let tensors = [("m", view(&m)), ("v", view(&v))];
         let file = safetensors::serialize(tensors, None).expect("two plain tensors");
         files::write_atomic(&dir.join("optimiser.safetensors"), &file)?;

@@ -236,8 +236,7 @@ impl Learner for ModelLearner<'_> {
 
     fn loss(&mut self, id: ObjectiveId) -> Result<f64> {
         let task = &self.tasks[id.0];
-        let measured =
-            task.measure(self.decoder, &self.adapter, &task.next_batch(), self.token_budget, &mut |_| {})?;
+        let measured = task.measure(self.decoder, &self.adapter, &task.next_batch(), self.token_budget, &mut |_| {})?;
         self.looked_at[id.0] = true;
         Ok(measured.loss)
     }

@@ -9,7 +9,10 @@ use upright_engine::{
     decoder::{Decoder, Recompute},
 };
 
-use super::{print, print_json, terminal::{self, Terminal}};
+use super::{
+    print, print_json,
+    terminal::{self, Terminal},
+};
 use crate::{
     Error, Result,
     config::Number,

@@ -5,11 +5,7 @@ mod record;
 mod reference_policy;
 mod summary;
 
-use std::{
-    ops::ControlFlow,
-    path::Path,
-    time::Instant,
-};
+use std::{ops::ControlFlow, path::Path, time::Instant};
 
 use upright_engine::peft;
 
@@ -23,7 +19,6 @@ use crate::{
     error::Kind,
     evaluation::{Evaluation, evaluate},
     files,
-
     learner::ModelLearner,
     observer::Observer,
     optim::{adamw::AdamW, learning_rate::LearningRate},
@@ -67,7 +62,8 @@ fn run_with(
     let mut method = plan.method(&schedule);
     let optimiser = AdamW::new(plan.optimiser.adamw, adapter.parameters.len());
     let rate = rate_at(plan, &schedule, 0);
-    let mut learner = ModelLearner::new(&engine.decoder, adapter, optimiser, rate, plan.optimiser.clip, plan.token_budget, tasks);
+    let mut learner =
+        ModelLearner::new(&engine.decoder, adapter, optimiser, rate, plan.optimiser.clip, plan.token_budget, tasks);
 
     let identity = Identity {
         lora,
@@ -76,9 +72,7 @@ fn run_with(
     };
     let mut checkpoints = Checkpoints::new(RunDir::checkpoints(&plan.out), identity.clone(), plan.keep);
     let mut first = 0;
-    if resume
-        && let Some(snapshot) = checkpoints.newest(engine.decoder.config(), |skipped| observer.note(&skipped))
-    {
+    if resume && let Some(snapshot) = checkpoints.newest(engine.decoder.config(), |skipped| observer.note(&skipped)) {
         first = snapshot.state.step;
         learner.learning_rate = rate_at(plan, &schedule, first);
         restore(&mut learner, &mut *method, snapshot)?;
@@ -89,7 +83,15 @@ fn run_with(
     let input = |error: Error| Error { kind: Kind::Input, ..error }.at("the first evaluation");
     let start = if first == 0 { Some(evaluate(&learner, 0, observer).map_err(input)?) } else { None };
     let dir = RunDir::open(&plan.out, config, &written.to_toml()?, first)?;
-    let mut run = Run { plan, schedule: &schedule, dir, checkpoints: &mut checkpoints, observer, last: Instant::now(), evaluated: None };
+    let mut run = Run {
+        plan,
+        schedule: &schedule,
+        dir,
+        checkpoints: &mut checkpoints,
+        observer,
+        last: Instant::now(),
+        evaluated: None,
+    };
     run.checkpoints.prune();
     if let Some(start) = start {
         run.record_evaluation(&learner, start)?;
@@ -161,7 +163,8 @@ impl Run<'_> {
     }
 
     fn checkpoint_is_due(&self, done: usize) -> bool {
-        done == self.schedule.steps || (self.plan.checkpoint_every > 0 && done.is_multiple_of(self.plan.checkpoint_every))
+        done == self.schedule.steps
+            || (self.plan.checkpoint_every > 0 && done.is_multiple_of(self.plan.checkpoint_every))
     }
 
     fn after(&mut self, step: &Step, learner: &mut ModelLearner<'_>, method: &dyn Method) -> Result<ControlFlow<()>> {

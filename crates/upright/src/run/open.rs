@@ -117,7 +117,13 @@ pub(super) fn check_unchanged(run: &Path, now: &Written) -> Result<()> {
     for (index, (a, b)) in then.facts.data.iter().zip(&now.facts.data).enumerate() {
         if a != b {
             let name = &now.plan.objectives[index].name;
-            differences.push(format!("the data of {name}: {} rows, {} -> {} rows, {}", a.train_rows, short(&a.sha256), b.train_rows, short(&b.sha256)));
+            differences.push(format!(
+                "the data of {name}: {} rows, {} -> {} rows, {}",
+                a.train_rows,
+                short(&a.sha256),
+                b.train_rows,
+                short(&b.sha256)
+            ));
         }
     }
     if differences.is_empty() {
@@ -165,7 +171,8 @@ impl Engine {
 
     /// The rows of every objective.
     pub(super) fn datasets(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<Vec<Dataset>> {
-        let kind = |index: usize| if plan.objectives[index].is_preference() { Kind::Preference } else { Kind::Instruction };
+        let kind =
+            |index: usize| if plan.objectives[index].is_preference() { Kind::Preference } else { Kind::Instruction };
         (0..plan.objectives.len()).map(|index| self.dataset(plan, index, kind(index), observer)).collect()
     }
 
