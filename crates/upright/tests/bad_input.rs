@@ -48,9 +48,9 @@ fn rewrite(place: &Place, name: &str, mut change: impl FnMut(&str, &mut Vec<usiz
             tensors.insert(name, (view.dtype(), shape, data));
         }
     }
-    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
-        (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
-    });
+    let views = tensors
+        .iter()
+        .map(|(name, (dtype, shape, data))| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
     place.write(name, safetensors::serialize(views, None).unwrap());
 }
 
@@ -241,7 +241,12 @@ fn data() {
         (|p| p.write("sft.jsonl", ""), "", &["sft.jsonl: the file is empty", "hint"]),
         (|p| p.write("sft.jsonl", "[]"), "", &["sft.jsonl: the list of rows is empty", "hint"]),
         (
-            |p| p.rows("sft.jsonl", &[json!({"instruction": "a", "output": ""}), json!({"instruction": "b", "output": " "})]),
+            |p| {
+                p.rows(
+                    "sft.jsonl",
+                    &[json!({"instruction": "a", "output": ""}), json!({"instruction": "b", "output": " "})],
+                )
+            },
             "",
             &["sft.jsonl: none of 2 rows is usable: 2 empty response", "hint"],
         ),
@@ -256,7 +261,9 @@ fn data() {
             &["sft.jsonl: broken JSON in line 3, column 16", "hint"],
         ),
         (
-            |p| p.write("sft.jsonl", [b"{\"instruction\": \"a\", \"output\": \"", &[0xff, 0xfe][..], b"\"}\n"].concat()),
+            |p| {
+                p.write("sft.jsonl", [b"{\"instruction\": \"a\", \"output\": \"", &[0xff, 0xfe][..], b"\"}\n"].concat())
+            },
             "",
             &["sft.jsonl: not UTF-8 at byte", "(line 1)", "hint"],
         ),
@@ -333,7 +340,8 @@ fn an_adapter_of_another_base() {
     });
     for flag in ["--init-adapter", "--reference"] {
         let done = Done::of(place.train(&format!("{flag} first/adapter")));
-        let parts = ["first/adapter: was trained on another base, model: its fingerprint is", "that of model is", "hint"];
+        let parts =
+            ["first/adapter: was trained on another base, model: its fingerprint is", "that of model is", "hint"];
         assert_one_message(&done, 2, &parts, flag);
         assert!(!place.path("run").exists());
     }
@@ -357,7 +365,12 @@ fn an_adapter_of_another_base() {
 fn output_folders() {
     let place = Place::new();
     place.write("full/notes.txt", "mine");
-    assert_one_message(&Done::of(place.train("--out full")), 2, &["full: is not empty: it holds notes.txt", "hint"], "");
+    assert_one_message(
+        &Done::of(place.train("--out full")),
+        2,
+        &["full: is not empty: it holds notes.txt", "hint"],
+        "",
+    );
     assert_eq!(fs::read_dir(place.path("full")).unwrap().count(), 1);
     assert_one_message(&Done::of(place.train("--out sft.jsonl")), 2, &["sft.jsonl: is not a folder", "hint"], "");
     assert_one_message(&Done::of(place.train("--out sft.jsonl/a/b")), 2, &["sft.jsonl: is not a folder"], "");
@@ -385,7 +398,8 @@ fn the_environment() {
     let parts = ["UPRIGHT_CPU=nonsense: no such tier", "portable, avx512 or amx"];
     assert_one_message(&with("UPRIGHT_CPU", "nonsense"), 2, &parts, "");
     for tier in upright_engine::cpu::Tier::ALL.into_iter().filter(|tier| !tier.available()) {
-        let parts = [format!("UPRIGHT_CPU={tier}: this machine cannot run that tier"), "leave UPRIGHT_CPU unset".into()];
+        let parts =
+            [format!("UPRIGHT_CPU={tier}: this machine cannot run that tier"), "leave UPRIGHT_CPU unset".into()];
         assert_one_message(&with("UPRIGHT_CPU", tier.name()), 2, &parts.each_ref().map(|part| &part[..]), "");
     }
     place.write("file", "");

@@ -13,7 +13,12 @@ use upright_engine::{
 };
 
 use super::{gigabytes, print, print_json};
-use crate::{Result, config::Number, files, plan::checks::{count, folder}};
+use crate::{
+    Result,
+    config::Number,
+    files,
+    plan::checks::{count, folder},
+};
 
 /// Reports cores, memory, instruction sets and cache folders; with a model, whether it fits.
 #[derive(Args, Debug)]
@@ -67,7 +72,8 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     let cache = files::cache_dir();
     let writable = is_writable(&cache);
     let token_budget = count("token-budget", Some(&arguments.token_budget), 0)?;
-    let model = arguments.model.as_deref().map(|model| folder("model", model, "give the folder of a model")).transpose()?;
+    let model =
+        arguments.model.as_deref().map(|model| folder("model", model, "give the folder of a model")).transpose()?;
     let needs = model.map(|model| needs(&model, token_budget)).transpose()?;
     let base = needs.as_ref().map(|n| n.mapped + n.owned);
     let fits = |bytes: usize| available.map(|available| bytes < available);
@@ -94,17 +100,43 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     let _ = writeln!(text, "memory       {} available of {}", known(available), known(total));
     let names: Vec<&str> = tiers.iter().map(|t| t.name()).collect();
     let _ = writeln!(text, "tiers        {} (in use: {tier}; UPRIGHT_CPU forces one)", names.join(", "));
-    let _ = writeln!(text, "cache        {}{}", cache.display(), if writable { "" } else { ": NOT WRITABLE, set UPRIGHT_CACHE" });
+    let _ = writeln!(
+        text,
+        "cache        {}{}",
+        cache.display(),
+        if writable { "" } else { ": NOT WRITABLE, set UPRIGHT_CACHE" }
+    );
     if let (Some(n), Some(base)) = (needs, base) {
         let verdict = |fits: Option<bool>| match fits {
             Some(true) => "fits",
             Some(false) => "DOES NOT FIT",
             None => "memory unknown",
         };
-        let _ = writeln!(text, "model        {}: {} layers, hidden {}, vocabulary {}", n.config.model_type, n.config.layers, n.config.hidden, n.config.vocab);
-        let _ = writeln!(text, "base         {} ({} mapped, {} cast)", gigabytes(base), gigabytes(n.mapped), gigabytes(n.owned));
-        let _ = writeln!(text, "step         {} for a pack of {} tokens: {}", gigabytes(n.kept), token_budget, verdict(kept_fits));
-        let _ = writeln!(text, "             {} with block recompute: {}", gigabytes(n.recomputed), verdict(recomputed_fits));
+        let _ = writeln!(
+            text,
+            "model        {}: {} layers, hidden {}, vocabulary {}",
+            n.config.model_type, n.config.layers, n.config.hidden, n.config.vocab
+        );
+        let _ = writeln!(
+            text,
+            "base         {} ({} mapped, {} cast)",
+            gigabytes(base),
+            gigabytes(n.mapped),
+            gigabytes(n.owned)
+        );
+        let _ = writeln!(
+            text,
+            "step         {} for a pack of {} tokens: {}",
+            gigabytes(n.kept),
+            token_budget,
+            verdict(kept_fits)
+        );
+        let _ = writeln!(
+            text,
+            "             {} with block recompute: {}",
+            gigabytes(n.recomputed),
+            verdict(recomputed_fits)
+        );
         if recomputed_fits == Some(false) {
             let _ = writeln!(text, "             lower --token-budget or --max-length, or take a smaller model");
         }

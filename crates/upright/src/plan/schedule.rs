@@ -77,7 +77,9 @@ impl Schedule {
             return Err(Error::input(format!("objective {} has no training row", plan.objectives[i].name)));
         }
         if stages.is_empty() || start > MOST_STEPS {
-            return Err(Error::input(format!("the run has {start} steps")).hint(format!("give --steps 1 to {MOST_STEPS}")));
+            return Err(
+                Error::input(format!("the run has {start} steps")).hint(format!("give --steps 1 to {MOST_STEPS}"))
+            );
         }
         Ok(Self { steps: start, stages })
     }

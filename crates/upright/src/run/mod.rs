@@ -79,9 +79,7 @@ fn run_with(
         observer.note(&format!("continuing at step {first} of {}", schedule.steps));
     }
 
-    // Nothing is trained yet: a value that is not finite is the model's, or an adapter's.
-    let input = |error: Error| Error { kind: Kind::Input, ..error }.at("the first evaluation");
-    let start = if first == 0 { Some(evaluate(&learner, 0, observer).map_err(input)?) } else { None };
+    let start = if first == 0 { Some(evaluate(&learner, 0, observer).map_err(before_training)?) } else { None };
     let dir = RunDir::open(&plan.out, config, &written.to_toml()?, first)?;
     let mut run = Run {
         plan,
@@ -112,7 +110,7 @@ fn run_with(
         Ok(flow)
     });
     run.observer.end();
-    trained.map_err(|error| error.at(format!("step {begun}")))?;
+    trained.map_err(|error| if error.kind == Kind::Failure { error.at(format!("step {begun}")) } else { error })?;
     if let Some(step) = stopped {
         return Err(Error::interrupted(&format!("after step {step} of {}", schedule.steps)));
     }
@@ -120,6 +118,15 @@ fn run_with(
     files::create_dir(&folder)?;
     let Identity { lora, base_model, fingerprint } = &identity;
     Ok(peft::write(&folder, &learner.adapter, lora, base_model, fingerprint)?)
+}
+
+/// What fails while nothing is trained yet is the fault of the model's files, or of an adapter's.
+fn before_training(error: Error) -> Error {
+    if error.kind != Kind::Failure {
+        return error;
+    }
+    let error = error.at("the first evaluation").hint("a file is damaged; download it again");
+    Error { kind: Kind::Input, ..error }
 }
 
 /// Puts a checkpoint back into the learner and the method.

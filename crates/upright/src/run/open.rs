@@ -206,7 +206,7 @@ impl Engine {
     /// The adapter a run starts from, and how it is written down.
     pub(super) fn adapter(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<(Adapter, LoraConfig)> {
         if let Some(folder) = &plan.init_adapter {
-            let found = self.read_folder(folder, observer)?;
+            let found = self.read_peft(folder, observer)?;
             return Ok((found.adapter, found.lora));
         }
         let config = self.decoder.config();
@@ -222,11 +222,11 @@ impl Engine {
 
     /// An adapter used as it is.
     pub(crate) fn read_adapter(&self, folder: &Path, observer: &mut dyn Observer) -> Result<Adapter> {
-        Ok(self.read_folder(folder, observer)?.adapter)
+        Ok(self.read_peft(folder, observer)?.adapter)
     }
 
     /// Reads a PEFT folder. One of another base is refused by its fingerprint; where it has none, another name is noted.
-    fn read_folder(&self, folder: &Path, observer: &mut dyn Observer) -> Result<PeftFolder> {
+    fn read_peft(&self, folder: &Path, observer: &mut dyn Observer) -> Result<PeftFolder> {
         let found = peft::read(folder, self.decoder.config())?;
         let (ours, theirs) = (&self.decoder.weights().fingerprint, found.base_fingerprint.as_ref());
         let (folder, name) = (folder.display(), found.base_model.as_deref().unwrap_or("a model without a name"));
