@@ -124,14 +124,14 @@ impl Task<'_> {
             .hint("lower --learning-rate or --clip; the newest checkpoint is good"))
     }
 
-    /// Loss and metrics of some rows, without a gradient; `progress` hears how many are done.
+    /// Loss and metrics of some rows, without a gradient; `progress` hears how many are done, and its error ends it.
     pub fn measure(
         &self,
         decoder: &Decoder,
         adapter: &Adapter,
         examples: &[&Example],
         token_budget: usize,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Measured> {
         let totals = Self::totals(examples);
         let mut measured = self.empty(examples);
@@ -142,7 +142,7 @@ impl Task<'_> {
                 measured.add(&row);
                 done += 1;
             }
-            progress(done);
+            progress(done)?;
         }
         self.finite(measured)
     }
@@ -223,7 +223,7 @@ impl Learner for ModelLearner<'_> {
     fn loss(&mut self, id: ObjectiveId) -> Result<f64> {
         let task = &self.tasks[id.0];
         let measured =
-            task.measure(self.decoder, &self.adapter, &task.next_batch(), self.token_budget, &mut |_| {})?;
+            task.measure(self.decoder, &self.adapter, &task.next_batch(), self.token_budget, &mut |_| Ok(()))?;
         self.looked_at[id.0] = true;
         Ok(measured.loss)
     }

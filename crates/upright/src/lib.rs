@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod observer;
 pub mod files;
 pub mod objectives;
 pub mod train;
@@ -14,7 +15,6 @@ pub mod data;
 pub mod optim;
 pub mod config;
 pub mod plan;
-pub mod observer;
 pub mod reference;
 pub mod learner;
 pub mod evaluation;
