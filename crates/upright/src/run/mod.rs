@@ -87,6 +87,9 @@ fn run_with(
         restore(&mut learner, &mut *method, snapshot)?;
     }
     let first = found.as_ref().map_or(0, |state| state.step);
+    if found.is_some() {
+        observer.note(&format!("continuing at step {first} of {}", schedule.steps));
+    }
 
     // A new run is evaluated before anything of it is written.
     let start = if lock.is_none() { Some(evaluation(&learner, 0, plan, observer)?) } else { None };

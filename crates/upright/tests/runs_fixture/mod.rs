@@ -15,17 +15,17 @@ use tempfile::TempDir;
 /// Columns of `steps.jsonl` in which equal runs may differ.
 const TIMES: [&str; 3] = ["seconds", "tokens_per_second", "peak_memory_gb"];
 
-/// What every run of these tests has in common; the data come from [`TWO`] or from a test.
-const COMMON: &str = "--model model --max-length 96 --lora-rank 4 --learning-rate 2e-3";
+/// What every run of these tests has in common, unless it says otherwise.
+const COMMON: [&str; 4] = ["--model model", "--max-length 96", "--lora-rank 4", "--learning-rate 2e-3"];
 
 /// Both objectives.
-pub const TWO: &str = "--sft sft.jsonl --dpo dpo.jsonl --sft-batch 4 --dpo-batch 3";
+pub(crate) const TWO: &str = "--sft sft.jsonl --dpo dpo.jsonl --sft-batch 4 --dpo-batch 3";
 
 /// SplitMix64: kills and rows are the same in every run of a test.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -40,21 +40,21 @@ impl Random {
     }
 }
 
-pub struct Fixture {
+pub(crate) struct Fixture {
     folder: TempDir,
 }
 
 /// How a command ended.
-pub struct Ended {
+pub(crate) struct Ended {
     /// The exit code; none where a signal ended it.
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
     #[track_caller]
-    pub fn good(self) -> Self {
+    pub(crate) fn good(self) -> Self {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         self
     }
@@ -62,7 +62,7 @@ impl Ended {
 
 impl Fixture {
     /// `golden` is a folder of the engine's golden models, all of which have 160 tokens or more.
-    pub fn new(golden: &str) -> Self {
+    pub(crate) fn new(golden: &str) -> Self {
         let fixture = Self { folder: tempfile::tempdir().unwrap() };
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../upright-engine/tests/golden").join(golden);
         let model = fixture.path("model");
@@ -80,12 +80,12 @@ impl Fixture {
         fixture
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Invented rows; the first ones are the same for any number of them.
-    pub fn write_rows(&self, name: &str, rows: usize, seed: u64, pairs: bool) {
+    pub(crate) fn write_rows(&self, name: &str, rows: usize, seed: u64, pairs: bool) {
         let mut random = Random(seed);
         let mut row = |index: usize| {
             let prompt = format!("{index} {}", random.words(1, 5));
@@ -101,35 +101,37 @@ impl Fixture {
     }
 
     /// `upright train` in the fixture's folder; `flags` are separated by spaces.
-    pub fn command(&self, out: &str, flags: &str) -> Command {
+    pub(crate) fn command(&self, out: &str, flags: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_upright"));
-        command.args(["train", "--out", out]).args(COMMON.split_whitespace()).args(flags.split_whitespace());
+        let missing = |flag: &&str| !flags.contains(flag.split(' ').next().unwrap());
+        let common = COMMON.into_iter().filter(missing).flat_map(str::split_whitespace);
+        command.args(["train", "--out", out]).args(common).args(flags.split_whitespace());
         self.at_home(&mut command);
         command
     }
 
     /// Gives a command the fixture's folder and cache.
-    pub fn at_home(&self, command: &mut Command) {
+    pub(crate) fn at_home(&self, command: &mut Command) {
         command.current_dir(self.folder.path()).env("UPRIGHT_CACHE", self.path("cache")).stdin(Stdio::null());
     }
 
-    pub fn train(&self, out: &str, flags: &str) -> Ended {
+    pub(crate) fn train(&self, out: &str, flags: &str) -> Ended {
         Process::start(self.command(out, flags)).end()
     }
 
     /// Lines of a run's `steps.jsonl`.
-    pub fn steps(&self, out: &str) -> Vec<Map<String, Value>> {
+    pub(crate) fn steps(&self, out: &str) -> Vec<Map<String, Value>> {
         lines(&self.path(out).join("steps.jsonl"))
     }
 
     /// Lines of a run's `evals.jsonl`.
-    pub fn evals(&self, out: &str) -> Vec<Map<String, Value>> {
+    pub(crate) fn evals(&self, out: &str) -> Vec<Map<String, Value>> {
         lines(&self.path(out).join("evals.jsonl"))
     }
 
     /// Asserts that two runs are the same, but for the settings named in `config.toml` and `plan.toml`.
     #[track_caller]
-    pub fn assert_same(&self, a: &str, b: &str, settings: &[&str]) {
+    pub(crate) fn assert_same(&self, a: &str, b: &str, settings: &[&str]) {
         let (mut left, mut right) = (contents(&self.path(a), settings), contents(&self.path(b), settings));
         let (names, others): (Vec<_>, Vec<_>) = (left.keys().cloned().collect(), right.keys().cloned().collect());
         assert_eq!(names, others, "files of {a} and {b}");
@@ -167,7 +169,7 @@ fn lines(path: &Path) -> Vec<Map<String, Value>> {
 
 /// Every file of a folder by its path in it, as far as equal runs have to agree. The lock is an empty file that only says
 /// that somebody was at work; `out` is the folder itself.
-pub fn contents(folder: &Path, settings: &[&str]) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn contents(folder: &Path, settings: &[&str]) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
@@ -202,7 +204,7 @@ pub fn contents(folder: &Path, settings: &[&str]) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// The program at work.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     began: Instant,
     output: TempDir,
@@ -210,19 +212,19 @@ pub struct Process {
 
 impl Process {
     /// Starts a command; what it says goes to files, so that it never waits for a reader.
-    pub fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let output = tempfile::tempdir().unwrap();
         let file = |name: &str| fs::File::create(output.path().join(name)).unwrap();
         let child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
         Self { child, began: Instant::now(), output }
     }
 
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         fs::read_to_string(self.output.path().join("stderr")).unwrap()
     }
 
     /// Waits until `when` holds, looking every so often; false if the process ended before.
-    pub fn wait_until(&mut self, mut when: impl FnMut(&Self) -> bool) -> bool {
+    pub(crate) fn wait_until(&mut self, mut when: impl FnMut(&Self) -> bool) -> bool {
         loop {
             if self.child.try_wait().unwrap().is_some() {
                 return false;
@@ -235,24 +237,24 @@ impl Process {
         }
     }
 
-    pub fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.began.elapsed()
     }
 
     /// Sends a signal by name; the shell's own `kill` is there wherever there is a shell.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let command = format!("kill -{name} {}", self.child.id());
         Command::new("sh").args(["-c", &command]).stderr(Stdio::null()).status().unwrap();
     }
 
     /// SIGKILL.
-    pub fn kill(mut self) -> Ended {
+    pub(crate) fn kill(mut self) -> Ended {
         self.child.kill().unwrap();
         self.end()
     }
 
     /// Waits for its end.
-    pub fn end(mut self) -> Ended {
+    pub(crate) fn end(mut self) -> Ended {
         let code = self.child.wait().unwrap().code();
         let stdout = fs::read_to_string(self.output.path().join("stdout")).unwrap();
         Ended { code, stdout, stderr: self.stderr() }
