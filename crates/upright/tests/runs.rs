@@ -218,9 +218,11 @@ fn edge_values_run() {
         assert_eq!(steps.iter().filter(|line| line.contains_key("probe/dpo")).count(), looks, "k = {k}");
     }
     // One objective alone, by every method.
-    for (name, flag) in [("sft", "--sft sft.jsonl"), ("dpo", "--dpo dpo.jsonl"), ("dpo", "--dpo dpo.jsonl --dpo-loss ipo")] {
+    for (loss, name, flag) in
+        [("sft", "sft", "--sft sft.jsonl"), ("dpo", "dpo", "--dpo dpo.jsonl"), ("ipo", "dpo", "--dpo dpo.jsonl --dpo-loss ipo")]
+    {
         for method in ["sequential", "mix", "alright", "maxright"] {
-            let out = format!("{method}-alone-{}", flag.len());
+            let out = format!("{method}-{loss}-alone");
             let (steps, evals) = run(&out, &format!("{flag} --method {method} --steps 3"));
             assert_eq!((steps.len(), descended(&steps, name), evals.len()), (3, 3, 2), "{out}");
         }
