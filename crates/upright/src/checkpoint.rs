@@ -144,7 +144,7 @@ impl Checkpoints {
         let folder = self.folder(snapshot.state.step);
         let _ = fs::remove_dir_all(&partial);
         let written = self.write_files(&partial, snapshot).and_then(|()| {
-            let _ = fs::remove_dir_all(&folder);
+            self.remove(&folder);
             fs::rename(&partial, &folder).map_err(|error| Error::io(&folder, "write", error))
         });
         if let Err(error) = written {
@@ -167,14 +167,30 @@ impl Checkpoints {
         let tensors = [("m", view(&m)), ("v", view(&v))];
         let file = safetensors::serialize(tensors, None).expect("two plain tensors");
         files::write_atomic(&dir.join("optimiser.safetensors"), &file)?;
-        let state = serde_json::to_string_pretty(&snapshot.state).expect("plain data");
-        files::write_atomic(&dir.join("state.json"), state.as_bytes())
+        write_state(dir, &snapshot.state)
     }
 
-    /// Keeps the newest `keep` that stay, the best of all, and nothing that a newer one replaces.
+    /// Makes a rolling checkpoint one that stays, as it would have been had the run not been stopped there.
+    pub fn settle(&self, state: State) -> Result<()> {
+        write_state(&self.folder(state.step), &State { rolling: false, ..state })?;
+        self.prune();
+        Ok(())
+    }
+
+    /// Removes a checkpoint: at once from the eyes of readers, so that a kill leaves no half of one under its name.
+    fn remove(&self, folder: &Path) {
+        let removed = self.dir.join(".removed");
+        let _ = fs::remove_dir_all(&removed);
+        let _ = fs::rename(folder, &removed);
+        let _ = fs::remove_dir_all(&removed);
+    }
+
+    /// Keeps the newest `keep` that stay, the best of all, and nothing that a newer one replaces or a kill left behind.
     pub fn prune(&self) {
-        let steps = self.steps();
-        let states: Vec<State> = steps.iter().filter_map(|&step| self.state(step).ok()).collect();
+        for left in [".partial", ".removed"] {
+            let _ = fs::remove_dir_all(self.dir.join(left));
+        }
+        let states: Vec<State> = self.steps().into_iter().filter_map(|step| self.state(step).ok()).collect();
         let staying: Vec<&State> = states.iter().filter(|state| !state.rolling).collect();
         let best = staying.iter().filter(|state| state.held_out.is_some()).min_by(|a, b| {
             let (a, b) = (a.held_out.unwrap_or(f64::INFINITY), b.held_out.unwrap_or(f64::INFINITY));
@@ -182,15 +198,19 @@ impl Checkpoints {
         });
         let newest: Vec<usize> = staying.iter().rev().take(self.keep).map(|state| state.step).collect();
         for state in &states {
-            let last = Some(&state.step) == steps.last();
             let kept = if state.rolling {
-                last
+                states.last().is_some_and(|last| last.step == state.step)
             } else {
                 newest.contains(&state.step) || best.is_some_and(|best| best.step == state.step)
             };
             if !kept {
-                let _ = fs::remove_dir_all(self.folder(state.step));
+                self.remove(&self.folder(state.step));
             }
         }
     }
+}
+
+fn write_state(dir: &Path, state: &State) -> Result<()> {
+    let text = serde_json::to_string_pretty(state).expect("plain data");
+    files::write_atomic(&dir.join("state.json"), text.as_bytes())
 }

@@ -3,11 +3,12 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Result,
+    Error, Result,
     data::Example,
     learner::{Measured, ModelLearner, Task},
     metrics::gap::{gap, ideal_distance},
     observer::Observer,
+    plan::ObjectivePlan,
 };
 
 /// The two sets, by the prefix of their keys.
@@ -24,7 +25,7 @@ pub struct Evaluation {
     pub fit: Vec<Option<Measured>>,
 }
 
-/// Measures every objective on both sets.
+/// Measures every objective on both sets. A stop that is requested meanwhile ends it early, as an error.
 pub fn evaluate(learner: &ModelLearner<'_>, step: usize, observer: &mut dyn Observer) -> Result<Evaluation> {
     let sets = |task: &'_ Task<'_>| task.held_out.len() + task.fit.len();
     observer.begin("evaluation", learner.tasks.iter().map(sets).sum());
@@ -34,8 +35,10 @@ pub fn evaluate(learner: &ModelLearner<'_>, step: usize, observer: &mut dyn Obse
             return Ok(None);
         }
         let (decoder, adapter, budget) = (learner.decoder, &learner.adapter, learner.token_budget);
-        let measured =
-            task.measure(decoder, adapter, &examples, budget, &mut |done| observer.advance(before + done, &task.name))?;
+        let measured = task.measure(decoder, adapter, &examples, budget, &mut |done| {
+            observer.advance(before + done, &task.name);
+            if observer.stop_requested() { Err(Error::interrupted("during an evaluation")) } else { Ok(()) }
+        })?;
         before += examples.len();
         Ok(Some(measured))
     };
@@ -94,10 +97,12 @@ impl Evaluation {
         }
         line
     }
+}
 
-    /// Weighted sum of the held-out losses; `None` where an objective that counts has no held-out rows.
-    pub fn mixed(&self, weights: &[f64]) -> Option<f64> {
-        let parts = weights.iter().zip(&self.held_out).filter(|(weight, _)| **weight > 0.0);
-        parts.map(|(weight, measured)| Some(weight * measured.as_ref()?.loss)).sum()
-    }
+/// Weighted sum of the held-out losses of a line of `evals.jsonl`; `None` where an objective that counts has no held-out
+/// rows.
+pub fn mixed(line: &Map<String, Value>, objectives: &[ObjectivePlan]) -> Option<f64> {
+    let counting = objectives.iter().filter(|objective| objective.weight > 0.0);
+    let loss = |objective: &ObjectivePlan| line.get(&format!("{}/loss/{}", SETS[0], objective.name))?.as_f64();
+    counting.map(|objective| Some(objective.weight * loss(objective)?)).sum()
 }

@@ -4,11 +4,12 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result};
+use crate::{Error, Result, observer::Observer};
 
 /// Reads a whole text file; a file that cannot be read is bad input.
 pub fn read_text(path: &Path) -> Result<String> {
@@ -94,11 +95,25 @@ impl Lock {
         }
     }
 
-    /// Takes the lock at `path`, waiting for whoever has it.
-    pub fn wait(path: &Path) -> Result<Self> {
+    /// Takes the lock at `path`, waiting for whoever has it until a stop is requested.
+    pub fn wait(path: &Path, observer: &mut dyn Observer) -> Result<Self> {
         let file = Self::open(path)?;
-        file.lock().map_err(|error| Error::io(path, "lock", error))?;
-        Ok(Self { _file: file })
+        let mut said = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(fs::TryLockError::Error(error)) => return Err(Error::io(path, "lock", error)),
+                Err(fs::TryLockError::WouldBlock) if observer.stop_requested() => {
+                    return Err(Error::interrupted("while waiting for another process"));
+                }
+                Err(fs::TryLockError::WouldBlock) => {}
+            }
+            if !said {
+                observer.note(&format!("waiting for another process that has {}", path.display()));
+                said = true;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn open(path: &Path) -> Result<File> {

@@ -129,14 +129,14 @@ impl Task<'_> {
         diverged(Error::not_finite(loss, decoder, pack, Some(adapter)).message)
     }
 
-    /// Loss and metrics of some rows, without a gradient; `progress` hears how many are done.
+    /// Loss and metrics of some rows, without a gradient; `progress` hears how many are done, and its error ends it.
     pub fn measure(
         &self,
         decoder: &Decoder,
         adapter: &Adapter,
         examples: &[&Example],
         token_budget: usize,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Measured> {
         let totals = Self::totals(examples);
         let mut measured = self.empty(examples);
@@ -150,7 +150,7 @@ impl Task<'_> {
             if !measured.loss.is_finite() {
                 return Err(self.not_finite(measured.loss, decoder, &packed.pack, adapter));
             }
-            progress(done);
+            progress(done)?;
         }
         Ok(measured)
     }
@@ -236,7 +236,8 @@ impl Learner for ModelLearner<'_> {
 
     fn loss(&mut self, id: ObjectiveId) -> Result<f64> {
         let task = &self.tasks[id.0];
-        let measured = task.measure(self.decoder, &self.adapter, &task.next_batch(), self.token_budget, &mut |_| {})?;
+        let measured =
+            task.measure(self.decoder, &self.adapter, &task.next_batch(), self.token_budget, &mut |_| Ok(()))?;
         self.looked_at[id.0] = true;
         Ok(measured.loss)
     }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod observer;
 pub mod files;
 pub mod random;
 pub mod objectives;
@@ -15,7 +16,6 @@ pub mod optim;
 pub mod data;
 pub mod config;
 pub mod plan;
-pub mod observer;
 pub mod reference;
 pub mod learner;
 pub mod evaluation;

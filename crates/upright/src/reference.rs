@@ -5,10 +5,10 @@
 //! only through the tokens, so no setting can be forgotten in the key.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, OpenOptions},
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
@@ -52,8 +52,8 @@ fn record(key: &Key, value: f64) -> [u8; RECORD] {
 }
 
 impl Reference {
-    /// The values known so far of the base with `adapter`, or of the base itself.
-    pub fn open(decoder: &Decoder, adapter: Option<&Adapter>) -> Result<Self> {
+    /// The values that a folder of such caches knows so far of the base with `adapter`, or of the base itself.
+    pub fn open(folder: &Path, decoder: &Decoder, adapter: Option<&Adapter>) -> Result<Self> {
         let mut hash = Sha256::new();
         hash.update(decoder.weights().fingerprint.as_bytes());
         hash.update(decoder.tier().name());
@@ -64,7 +64,7 @@ impl Reference {
             adapter.parameters.iter().for_each(|value| hash.update(value.to_le_bytes()));
         }
         let name: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = files::cache("reference-logps")?.join(name);
+        let path = folder.join(name);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -91,10 +91,16 @@ impl Reference {
         token_budget: usize,
         observer: &mut dyn Observer,
     ) -> Result<usize> {
-        let known = |example: &&Example| {
-            example.responses.iter().all(|response| self.values.contains_key(&key(&example.prompt, response)))
+        let keys = |example: &Example| -> Vec<Key> {
+            example.responses.iter().map(|response| key(&example.prompt, response)).collect()
         };
-        let missing: Vec<&Example> = examples.iter().filter(|example| !known(example)).copied().collect();
+        let known = |keys: &[Key]| keys.iter().all(|key| self.values.contains_key(key));
+        let mut seen = HashSet::new();
+        let mut missing = examples.to_vec();
+        missing.retain(|example| {
+            let keys = keys(example);
+            !known(&keys) && seen.insert(keys)
+        });
         if missing.is_empty() {
             return Ok(0);
         }

@@ -22,6 +22,9 @@ pub struct RunDir {
     _lock: Lock,
 }
 
+/// Locked by the process that works in the folder; the empty file stays.
+const LOCK: &str = ".lock";
+
 /// Whether a folder holds a run.
 pub fn holds_run(path: &Path) -> bool {
     path.join("plan.toml").exists()
@@ -36,7 +39,8 @@ pub fn check_free(path: &Path) -> Result<()> {
     if let Some(file) = path.ancestors().find(|part| part.exists()).filter(|part| !part.is_dir()) {
         return Err(Error::input(format!("{}: is not a folder", file.display())).hint("give --out a folder's name"));
     }
-    let foreign = |entry: &fs::DirEntry| entry.file_name() != ".lock";
+    // What a start that was killed before the folder became a run leaves behind.
+    let foreign = |entry: &fs::DirEntry| ![LOCK, ".plan.toml.partial"].iter().any(|own| entry.file_name() == *own);
     let occupied = fs::read_dir(path).into_iter().flatten().flatten().find(foreign);
     if let Some(entry) = occupied {
         return Err(Error::input(format!(
@@ -55,15 +59,25 @@ fn step_of(line: &str) -> Option<u64> {
 }
 
 impl RunDir {
-    /// Creates the folder of a new run, or opens that of one to continue; then `steps` says how many steps are done, and
-    /// lines past them are cut.
-    pub fn open(path: &Path, config: &str, plan: &str, steps: usize) -> Result<Self> {
+    /// Takes a folder for this process. For a new run it is created, and a run that another process was faster to put
+    /// there is refused.
+    pub fn take(path: &Path, new: bool) -> Result<Lock> {
         files::create_dir(path)?;
-        let lock = Lock::try_take(&path.join(".lock"))?;
-        if !holds_run(path) {
-            write_atomic(&path.join("config.toml"), config.as_bytes())?;
-            // Last, because it is what makes the folder a run.
-            write_atomic(&path.join("plan.toml"), plan.as_bytes())?;
+        let lock = Lock::try_take(&path.join(LOCK))?;
+        if new {
+            check_free(path)?;
+        }
+        Ok(lock)
+    }
+
+    /// Opens a folder that was taken, and makes it a run if it is none; `steps` says how many steps are done, and lines
+    /// past them are cut.
+    pub fn open(path: &Path, lock: Lock, config: &str, plan: &str, steps: usize) -> Result<Self> {
+        // The plan goes first, because it is what makes the folder a run: what a kill leaves out is made up for.
+        for (name, text) in [("plan.toml", plan), ("config.toml", config)] {
+            if !path.join(name).exists() {
+                write_atomic(&path.join(name), text.as_bytes())?;
+            }
         }
         let done = steps as u64;
         Ok(Self {
@@ -95,10 +109,10 @@ impl RunDir {
     }
 }
 
-/// Whether the evaluation after `step` steps is on record.
-pub fn has_evaluation(path: &Path, step: usize) -> Result<bool> {
+/// The evaluation after `step` steps, if it is on record.
+pub fn evaluation(path: &Path, step: usize) -> Result<Option<Map<String, Value>>> {
     let lines = read_lines(&path.join("evals.jsonl"))?;
-    Ok(lines.iter().any(|line| line.get("step").and_then(Value::as_u64) == Some(step as u64)))
+    Ok(lines.into_iter().find(|line| line.get("step").and_then(Value::as_u64) == Some(step as u64)))
 }
 
 /// All whole lines of a `.jsonl` file of a run, in order; none if it is not there.

@@ -22,9 +22,9 @@ pub(super) struct Train {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Train) -> Result<()> {
+    terminal::catch_signals()?;
     let config = arguments.config.clone().resolve()?;
     let plan = Plan::from_config(&config)?;
-    terminal::catch_signals()?;
     let mut terminal = terminal::Terminal::new();
     for note in plan.notes(&config) {
         terminal.note(&note);

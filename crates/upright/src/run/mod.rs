@@ -7,6 +7,7 @@ mod summary;
 
 use std::{ops::ControlFlow, path::Path, time::Instant};
 
+use serde_json::{Map, Value};
 use upright_engine::peft;
 
 pub use open::{Engine, Facts};
@@ -17,7 +18,7 @@ use crate::{
     checkpoint::{Checkpoints, Identity, Snapshot, State},
     data::Dataset,
     error::Kind,
-    evaluation::{Evaluation, evaluate},
+    evaluation::{evaluate, mixed},
     files,
     learner::ModelLearner,
     observer::Observer,
@@ -29,8 +30,7 @@ use crate::{
 
 /// Runs a plan to its end in `plan.out`, or continues it. `config` is what was written, kept beside the plan.
 pub fn run(plan: &Plan, config: &str, resume: bool, observer: &mut dyn Observer) -> Result<Summary> {
-    let resuming = resume && run_dir::holds_run(&plan.out);
-    if !resuming {
+    if !(resume && run_dir::holds_run(&plan.out)) {
         run_dir::check_free(&plan.out)?;
     }
     let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
@@ -39,7 +39,7 @@ pub fn run(plan: &Plan, config: &str, resume: bool, observer: &mut dyn Observer)
     Summary::read(&plan.out)
 }
 
-/// The steps of a plan whose model and data are open.
+/// The steps of a plan whose model and data are open; none if the run in its folder is finished.
 fn run_with(
     engine: &Engine,
     plan: &Plan,
@@ -49,8 +49,13 @@ fn run_with(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let written = engine.describe(plan, &datasets)?;
+    let mut lock = None;
     if resume && run_dir::holds_run(&plan.out) {
+        lock = Some(RunDir::take(&plan.out, false)?);
         open::check_unchanged(&plan.out, &written)?;
+        if is_finished(&plan.out) {
+            return Ok(());
+        }
     }
     let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
     let schedule = Schedule::new(plan, &rows)?;
@@ -71,16 +76,24 @@ fn run_with(
         fingerprint: engine.decoder.weights().fingerprint.clone(),
     };
     let mut checkpoints = Checkpoints::new(RunDir::checkpoints(&plan.out), identity.clone(), plan.keep);
-    let mut first = 0;
-    if resume && let Some(snapshot) = checkpoints.newest(engine.decoder.config(), |skipped| observer.note(&skipped)) {
-        first = snapshot.state.step;
-        learner.learning_rate = rate_at(plan, &schedule, first);
+    let mut found = None;
+    if lock.is_some()
+        && let Some(snapshot) = checkpoints.newest(engine.decoder.config(), |skipped| observer.note(&skipped))
+    {
+        learner.learning_rate = rate_at(plan, &schedule, snapshot.state.step);
+        found = Some(snapshot.state.clone());
         restore(&mut learner, &mut *method, snapshot)?;
+    }
+    let first = found.as_ref().map_or(0, |state| state.step);
+    if found.is_some() {
         observer.note(&format!("continuing at step {first} of {}", schedule.steps));
     }
 
-    let start = if first == 0 { Some(evaluate(&learner, 0, observer).map_err(before_training)?) } else { None };
-    let dir = RunDir::open(&plan.out, config, &written.to_toml()?, first)?;
+    // A new run is evaluated before anything of it is written.
+    let start =
+        if lock.is_none() { Some(evaluation(&learner, 0, plan, observer).map_err(before_training)?) } else { None };
+    let lock = lock.map_or_else(|| RunDir::take(&plan.out, true), Ok)?;
+    let dir = RunDir::open(&plan.out, lock, config, &written.to_toml()?, first)?;
     let mut run = Run {
         plan,
         schedule: &schedule,
@@ -90,12 +103,9 @@ fn run_with(
         last: Instant::now(),
         evaluated: None,
     };
-    run.checkpoints.prune();
-    if let Some(start) = start {
-        run.record_evaluation(&learner, start)?;
-    } else if run.evaluation_is_due(first) && !run_dir::has_evaluation(&plan.out, first)? {
-        let evaluation = evaluate(&learner, first, run.observer)?;
-        run.record_evaluation(&learner, evaluation)?;
+    match start {
+        Some(start) => run.record_evaluation(0, start)?,
+        None => run.catch_up(&learner, first, found)?,
     }
 
     run.observer.begin("training", schedule.steps);
@@ -127,6 +137,22 @@ fn before_training(error: Error) -> Error {
     }
     let error = error.at("the first evaluation").hint("a file is damaged; download it again");
     Error { kind: Kind::Input, ..error }
+}
+
+/// Whether the run in a folder came to its end: its adapter is the last thing written, and the adapter's config the last
+/// of that.
+fn is_finished(run: &Path) -> bool {
+    adapter_dir(run).join(peft::CONFIG_FILE).exists()
+}
+
+/// A line of `evals.jsonl`.
+fn evaluation(
+    learner: &ModelLearner<'_>,
+    step: usize,
+    plan: &Plan,
+    observer: &mut dyn Observer,
+) -> Result<Map<String, Value>> {
+    Ok(evaluate(learner, step, observer)?.line(&learner.tasks, [&plan.optima_eval(), &plan.optima()]))
 }
 
 /// Puts a checkpoint back into the learner and the method.
@@ -185,14 +211,18 @@ impl Run<'_> {
             learner.optimiser.reset();
             learner.learning_rate = rate_at(self.plan, self.schedule, done);
         }
-        let stop = self.observer.stop_requested() && done < self.schedule.steps;
+        let mut stop = self.observer.stop_requested();
         if self.evaluation_is_due(done) && !stop {
-            let evaluation = evaluate(learner, done, self.observer)?;
-            self.record_evaluation(learner, evaluation)?;
+            match evaluation(learner, done, self.plan, self.observer) {
+                Ok(line) => self.record_evaluation(done, line)?,
+                Err(error) if error.kind == Kind::Interrupted => stop = true,
+                Err(error) => return Err(error),
+            }
         }
+        // What a stop leaves undone here is made up for by `catch_up`.
         let due = self.checkpoint_is_due(done) && !stop;
         if due || stop || self.checkpoints.rolling_is_due() {
-            let held_out = self.evaluated.filter(|(step, _)| *step == done).and_then(|(_, loss)| loss);
+            let held_out = self.held_out(done);
             self.checkpoints.write(&Snapshot {
                 state: State {
                     step: done,
@@ -211,12 +241,35 @@ impl Run<'_> {
         Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
-    fn record_evaluation(&mut self, learner: &ModelLearner<'_>, evaluation: Evaluation) -> Result<()> {
-        let line = evaluation.line(&learner.tasks, [&self.plan.optima_eval(), &self.plan.optima()]);
+    /// What was due at the step that a run continues from: a stop or a kill may have come before it was done.
+    fn catch_up(&mut self, learner: &ModelLearner<'_>, first: usize, found: Option<State>) -> Result<()> {
+        self.checkpoints.prune();
+        match run_dir::evaluation(&self.plan.out, first)? {
+            Some(line) => self.evaluated = Some((first, mixed(&line, &self.plan.objectives))),
+            None if first == 0 || self.evaluation_is_due(first) => {
+                let line = evaluation(learner, first, self.plan, self.observer)?;
+                self.record_evaluation(first, line)?;
+            }
+            None => {}
+        }
+        match found {
+            Some(state) if state.rolling && self.checkpoint_is_due(first) => {
+                self.checkpoints.settle(State { held_out: self.held_out(first), ..state })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn record_evaluation(&mut self, step: usize, line: Map<String, Value>) -> Result<()> {
         self.dir.evaluation(&line)?;
         self.observer.evaluation(&line);
-        self.evaluated = Some((evaluation.step, evaluation.mixed(&self.plan.weights())));
+        self.evaluated = Some((step, mixed(&line, &self.plan.objectives)));
         Ok(())
+    }
+
+    /// Weighted held-out loss after `step` steps, if it was measured.
+    fn held_out(&self, step: usize) -> Option<f64> {
+        self.evaluated.filter(|(at, _)| *at == step).and_then(|(_, loss)| loss)
     }
 }
 
