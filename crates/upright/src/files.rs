@@ -122,6 +122,31 @@ impl Lock {
     }
 }
 
+/// A folder for as long as this value lives.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A new folder among the system's temporary files.
+    pub fn new(name: &str) -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is the system's to clear away.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// SHA-256 of a file, in hexadecimal; a file that cannot be read is bad input.
 pub fn sha256(path: &Path) -> Result<String> {
     let bytes = fs::read(path).map_err(|error| Error::input(format!("{}: cannot read: {error}", path.display())))?;

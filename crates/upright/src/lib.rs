@@ -23,6 +23,7 @@ pub mod checkpoint;
 pub mod run_dir;
 pub mod run;
 pub mod generate;
+pub mod demo;
 pub mod cli;
 
 pub use error::{Error, Result};

@@ -1,5 +1,6 @@
 //! The command line: the only place that prints or exits. Results go to stdout, everything else to stderr.
 
+mod demo;
 mod doctor;
 mod eval;
 mod generate;
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See what forgetting is and what the joint methods do about it, on an embedded model, in minutes.
+    Demo(demo::Arguments),
     /// Train an adapter by one of the methods.
     Train(Box<train::Train>),
     /// Measure a model or an adapter.
@@ -48,6 +51,7 @@ pub fn main() -> ExitCode {
         Err(error) => return failed(&usage(&error)),
     };
     let done = match &cli.command {
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Train(train) => train::run(train),
         Command::Eval(eval::Eval::Loss(loss)) => eval::run(loss),
         Command::Generate(arguments) => generate::run(arguments),

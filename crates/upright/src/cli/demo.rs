@@ -1,0 +1,102 @@
+//! `upright demo`: what forgetting is, and what the joint methods do about it, in numbers computed here and now.
+
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+
+use super::{print, print_json, terminal};
+use crate::{
+    Result,
+    demo::{Claim, Demo, Spread, Story},
+    files,
+};
+
+/// Compares the methods on the embedded model, in minutes.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// Keep model, rows and runs in this folder; given again, what is finished there is not repeated.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print the table as one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Threads; one per core if absent.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    terminal::catch_signals()?;
+    let mut terminal = terminal::Terminal::new();
+    let tell = |dir: &Path, terminal: &mut terminal::Terminal| Demo::new(dir, arguments.threads)?.tell(terminal);
+    let story = match &arguments.out {
+        Some(out) => tell(out, &mut terminal)?,
+        None => tell(files::Scratch::new("upright-demo")?.path(), &mut terminal)?,
+    };
+    if arguments.json {
+        return print_json(&story);
+    }
+    print(&table(&story))?;
+    match &arguments.out {
+        Some(out) => print(&format!("\nruns: {}\n", out.join("runs").display())),
+        None => print("\n`upright demo --out DIR` keeps the runs.\n"),
+    }
+}
+
+fn cell(spread: &Spread) -> String {
+    format!("{:.3} ±{:.3}", spread.mean, spread.error)
+}
+
+fn verdict(claim: &Claim) -> &'static str {
+    match claim.holds {
+        [true, true] => "holds here",
+        [false, false] => "does not hold here",
+        [true, false] => "holds here on held-out rows only",
+        [false, true] => "holds here on training rows only",
+    }
+}
+
+/// The story as text.
+fn table(story: &Story) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| {
+        let _ = writeln!(text, "{}", line.trim_end());
+    };
+    line(format!(
+        "Losses after {} steps: mean ± standard error over {} seeds; smaller is better.",
+        story.steps,
+        story.seeds.len()
+    ));
+    line("`distance`: how far from the best both losses could be, each trained alone.".into());
+    line(String::new());
+    line(format!("{:14}  {:^41}  {:^41}  {:>7}", "", "held-out rows", "training rows", ""));
+    let columns = format!("{:>13} {:>13} {:>13}", "sft", "dpo", "distance");
+    line(format!("{:14}  {columns}  {columns}  {:>7}", "method", "seconds"));
+    let single = |name: &str, values: [[f64; 2]; 2]| {
+        let set = |i: usize| format!("{:>13.3} {:>13.3} {:>13}", values[0][i], values[1][i], "");
+        format!("{name:14}  {}  {}", set(0), set(1))
+    };
+    line(single("start", story.start));
+    line(single("each alone", story.optima));
+    for m in &story.methods {
+        let set = |i: usize| {
+            format!("{:>13} {:>13} {:>13}", cell(&m.sft[i]), cell(&m.dpo[i]), cell(&m.ideal_distance[i]))
+        };
+        line(format!("{:14}  {}  {}  {:>7.1}", m.method, set(0), set(1), m.seconds.mean));
+    }
+    line(String::new());
+    line("What the paper claims:".into());
+    for claim in &story.claims {
+        line(format!("- {}: {}. ({})", claim.text, verdict(claim), claim.because));
+    }
+    line(String::new());
+    line(format!("\"{}\"", story.question));
+    for (name, answer) in &story.answers {
+        line(format!("  {name:14} {answer}"));
+    }
+    text
+}

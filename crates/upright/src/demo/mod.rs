@@ -1,0 +1,269 @@
+//! The whole story on an embedded model and embedded rows: both optima, Sequential in both orders, Mix, ALRIGHT and
+//! MAXRIGHT at equal steps over several seeds, all through the runs that train real models.
+
+mod claims;
+mod spread;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use claims::{Claim, claims};
+pub use spread::Spread;
+
+use crate::{
+    Error, Result,
+    config::Config,
+    data::{Template, rows::{Prompt, Row}},
+    evaluation::SETS,
+    files,
+    generate::{Sampling, generate},
+    observer::Observer,
+    plan::Plan,
+    run::{self, Engine, Summary},
+    run_dir::read_lines,
+};
+
+/// What the binary carries, by its place in the demo's folder; `tools/demo` makes it.
+const FILES: [(&str, &[u8]); 6] = [
+    ("model/config.json", include_bytes!("../../demo/model/config.json")),
+    ("model/model.safetensors", include_bytes!("../../demo/model/model.safetensors")),
+    ("model/tokenizer.json", include_bytes!("../../demo/model/tokenizer.json")),
+    ("model/tokenizer_config.json", include_bytes!("../../demo/model/tokenizer_config.json")),
+    ("instructions.jsonl", include_bytes!("../../demo/instructions.jsonl")),
+    ("preferences.jsonl", include_bytes!("../../demo/preferences.jsonl")),
+];
+
+/// Settings of every run; `demo/settings.toml` says why.
+const SETTINGS: &str = include_str!("../../demo/settings.toml");
+
+/// Seeds of the methods compared.
+const SEEDS: [u64; 3] = [1, 2, 3];
+
+/// The question that base, Sequential and MAXRIGHT answer at the end.
+const QUESTION: &str = "What is the name of Elsa's hedgehog?";
+
+/// The methods compared: a name, and the settings that make it.
+const METHODS: [(&str, &str); 5] = [
+    ("dpo, then sft", "method = \"sequential\"\nstages = \"dpo:HALF,sft:HALF\""),
+    ("sft, then dpo", "method = \"sequential\"\nstages = \"sft:HALF,dpo:HALF\""),
+    ("mix", "method = \"mix\"\nsteps = STEPS"),
+    ("alright", "method = \"alright\"\nsteps = STEPS"),
+    ("maxright", "method = \"maxright\"\nsteps = STEPS\nprobe-every = 10"),
+];
+
+/// Steps of every run.
+const STEPS: usize = 120;
+
+/// One method over the seeds. Arrays of two are held-out rows and training rows, as in [`SETS`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Compared {
+    /// Name of the method.
+    pub method: String,
+    /// SFT loss after the last step.
+    pub sft: [Spread; 2],
+    /// DPO loss after the last step.
+    pub dpo: [Spread; 2],
+    /// SFT loss less its optimum.
+    pub sft_gap: [Spread; 2],
+    /// DPO loss less its optimum.
+    pub dpo_gap: [Spread; 2],
+    /// Distance of the two gaps to the ideal point.
+    pub ideal_distance: [Spread; 2],
+    /// Seconds of all steps.
+    pub seconds: Spread,
+    /// Tokens descended.
+    pub tokens: Spread,
+}
+
+/// Everything the demo found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Story {
+    /// Steps of every run.
+    pub steps: usize,
+    /// Seeds of every method.
+    pub seeds: Vec<u64>,
+    /// Losses before any step: SFT and DPO, each on [`SETS`].
+    pub start: [[f64; 2]; 2],
+    /// Smallest losses seen while an objective was trained alone for as many steps: SFT and DPO, each on [`SETS`].
+    pub optima: [[f64; 2]; 2],
+    /// The methods.
+    pub methods: Vec<Compared>,
+    /// What the paper claims, and whether it holds here.
+    pub claims: Vec<Claim>,
+    /// A prompt, and what three models say to it.
+    pub question: String,
+    /// Who answers, and the answer.
+    pub answers: Vec<(String, String)>,
+}
+
+/// Passes progress on, and keeps the notes of single runs to itself.
+struct Quiet<'o>(&'o mut dyn Observer);
+
+impl Observer for Quiet<'_> {
+    fn begin(&mut self, what: &str, total: usize) {
+        self.0.begin(what, total);
+    }
+    fn advance(&mut self, done: usize, note: &str) {
+        self.0.advance(done, note);
+    }
+    fn end(&mut self) {
+        self.0.end();
+    }
+    fn stop_requested(&self) -> bool {
+        self.0.stop_requested()
+    }
+}
+
+/// The demo in a folder of its own; what is finished there is not repeated.
+#[derive(Debug)]
+pub struct Demo {
+    dir: PathBuf,
+    threads: usize,
+    /// Steps of every run, even.
+    pub steps: usize,
+    /// Seeds of every method, at least one.
+    pub seeds: Vec<u64>,
+}
+
+impl Demo {
+    /// Unpacks model and rows.
+    pub fn new(dir: &Path, threads: usize) -> Result<Self> {
+        files::create_dir(&dir.join("model"))?;
+        for (name, bytes) in FILES {
+            files::write_atomic(&dir.join(name), bytes)?;
+        }
+        Ok(Self { dir: dir.to_owned(), threads, steps: STEPS, seeds: SEEDS.to_vec() })
+    }
+
+    fn path(&self, name: &str) -> String {
+        toml::Value::String(self.dir.join(name).display().to_string()).to_string()
+    }
+
+    /// Takes the steps of one run, unless its folder has them.
+    fn run(&self, name: &str, settings: &str, seed: u64, observer: &mut dyn Observer) -> Result<Summary> {
+        let text = format!(
+            "model = {}\nsft = {}\ndpo = {}\nout = {}\nseed = {seed}\nthreads = {}\n{SETTINGS}\n{}",
+            self.path("model"),
+            self.path("instructions.jsonl"),
+            self.path("preferences.jsonl"),
+            self.path(&format!("runs/{name}")),
+            self.threads,
+            settings.replace("STEPS", &self.steps.to_string()).replace("HALF", &(self.steps / 2).to_string()),
+        );
+        let config = Config::parse(&text, "the demo's settings")?;
+        run::run(&Plan::from_config(&config)?, &config.to_toml()?, true, &mut Quiet(observer))
+    }
+
+    /// Smallest losses of one objective that a run's evaluations saw, on each of [`SETS`].
+    fn smallest(summary: &Summary, objective: &str) -> Result<[f64; 2]> {
+        let evals = read_lines(&summary.run.join("evals.jsonl"))?;
+        Ok(SETS.map(|set| {
+            let key = format!("{set}/loss/{objective}");
+            evals.iter().filter_map(|line| line.get(&key)?.as_f64()).fold(f64::INFINITY, f64::min)
+        }))
+    }
+
+    /// All runs, the claims, and the answers.
+    pub fn tell(&self, observer: &mut dyn Observer) -> Result<Story> {
+        let total = 2 + METHODS.len() * self.seeds.len();
+        observer.begin("the whole story, in runs", total);
+        let story = self.tell_runs(observer);
+        observer.end();
+        story
+    }
+
+    fn tell_runs(&self, observer: &mut dyn Observer) -> Result<Story> {
+        let mut done = 0;
+        let mut finished = |observer: &mut dyn Observer, name: &str| {
+            done += 1;
+            observer.advance(done, name);
+        };
+        let alone = |lambda: u8| format!("method = \"mix\"\nlambda = {lambda}\nsteps = STEPS\neval-every = 20");
+        let sft = self.run("sft-alone", &alone(0), self.seeds[0], observer)?;
+        finished(observer, "sft alone");
+        let dpo = self.run("dpo-alone", &alone(1), self.seeds[0], observer)?;
+        finished(observer, "dpo alone");
+        let optima = [Self::smallest(&sft, "sft")?, Self::smallest(&dpo, "dpo")?];
+        let given = |set: usize| format!("sft={},dpo={}", optima[0][set], optima[1][set]);
+        let known = format!("lambda = 0.5\noptimum-eval = \"{}\"\noptimum = \"{}\"", given(0), given(1));
+
+        let mut methods = Vec::new();
+        let mut runs = Vec::new();
+        for (name, settings) in METHODS {
+            let mut summaries = Vec::new();
+            for &seed in &self.seeds {
+                let folder = format!("{}-{seed}", name.replace(", then ", "-"));
+                // The stages say what lambda would.
+                let known = if settings.contains("stages") { known.replace("lambda = 0.5\n", "") } else { known.clone() };
+                summaries.push(self.run(&folder, &format!("{settings}\n{known}"), seed, observer)?);
+                finished(observer, name);
+            }
+            methods.push(Compared::of(name, &summaries)?);
+            runs.push(summaries);
+        }
+        let start = [0, 1].map(|i| sft.objectives[i].start.map(|loss| loss.unwrap_or(f64::NAN)));
+        let answering = [("base", None), ("sft, then dpo", Some(&runs[1][0])), ("maxright", Some(&runs[4][0]))];
+        let answers = self.answers(&answering)?;
+        Ok(Story {
+            steps: self.steps,
+            seeds: self.seeds.clone(),
+            start,
+            optima,
+            claims: claims(&methods),
+            methods,
+            question: QUESTION.into(),
+            answers,
+        })
+    }
+
+    /// The same question to the base and to the adapters of some runs.
+    fn answers(&self, of: &[(&str, Option<&Summary>)]) -> Result<Vec<(String, String)>> {
+        let engine = Engine::open(&self.dir.join("model"), self.threads, Default::default())?;
+        let prompt = Prompt::Instruction { system: String::new(), instruction: QUESTION.into(), input: String::new() };
+        let row = Row { index: 0, line: None, prompt, responses: Vec::new() };
+        let ids = [engine.tokenizer.prompt(&Template::UserAssistant.render(&row)?.prompt)?];
+        let sampling = Sampling { max_tokens: 48, temperature: 0.0, top_p: 1.0, seed: 0 };
+        let mut answers = Vec::new();
+        for (name, summary) in of {
+            let mut silent = crate::observer::Silent;
+            let adapter = match summary {
+                Some(summary) => Some(engine.read_adapter(&run::adapter_dir(&summary.run), &mut silent)?),
+                None => None,
+            };
+            let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
+            let said = generate(decoder, adapter.as_ref(), tokenizer, &ids, &sampling, 1, &mut silent, &mut |_, _| {})?;
+            answers.push(((*name).to_owned(), tokenizer.decode(&said[0].tokens)?.trim().to_owned()));
+        }
+        Ok(answers)
+    }
+}
+
+impl Compared {
+    /// One method's runs, one a seed.
+    pub fn of(method: &str, runs: &[Summary]) -> Result<Self> {
+        let objective = |run: &Summary, name: &str| run.objectives.iter().position(|objective| objective.name == name);
+        let pick = |name: &str, value: fn(&run::ObjectiveSummary) -> [Option<f64>; 2], set: usize| -> Result<Spread> {
+            let values = runs.iter().map(|run| value(&run.objectives[objective(run, name)?])[set]);
+            values.collect::<Option<Vec<f64>>>().map(|values| Spread::of(&values)).ok_or_else(|| {
+                Error::failure(format!("a run of {method} has no measurement of {name} on {} rows", SETS[set]))
+            })
+        };
+        let both = |name: &str, value| Ok::<_, Error>([pick(name, value, 0)?, pick(name, value, 1)?]);
+        let distance = |set: usize| {
+            let values: Vec<f64> = runs.iter().filter_map(|run| run.ideal_distance[set]).collect();
+            Spread::of(&values)
+        };
+        let (seconds, tokens): (Vec<f64>, Vec<f64>) = runs.iter().map(|run| (run.seconds, run.tokens as f64)).unzip();
+        Ok(Self {
+            method: method.into(),
+            sft: both("sft", |objective| objective.end)?,
+            dpo: both("dpo", |objective| objective.end)?,
+            sft_gap: both("sft", |objective| objective.gap)?,
+            dpo_gap: both("dpo", |objective| objective.gap)?,
+            ideal_distance: [distance(0), distance(1)],
+            seconds: Spread::of(&seconds),
+            tokens: Spread::of(&tokens),
+        })
+    }
+}
