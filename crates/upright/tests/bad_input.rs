@@ -245,7 +245,7 @@ fn data() {
                 p.rows(
                     "sft.jsonl",
                     &[json!({"instruction": "a", "output": ""}), json!({"instruction": "b", "output": " "})],
-                )
+                );
             },
             "",
             &["sft.jsonl: none of 2 rows is usable: 2 empty response", "hint"],
@@ -262,7 +262,10 @@ fn data() {
         ),
         (
             |p| {
-                p.write("sft.jsonl", [b"{\"instruction\": \"a\", \"output\": \"", &[0xff, 0xfe][..], b"\"}\n"].concat())
+                p.write(
+                    "sft.jsonl",
+                    [b"{\"instruction\": \"a\", \"output\": \"", &[0xff, 0xfe][..], b"\"}\n"].concat(),
+                );
             },
             "",
             &["sft.jsonl: not UTF-8 at byte", "(line 1)", "hint"],
