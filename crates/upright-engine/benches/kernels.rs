@@ -44,7 +44,7 @@ fn processor_seconds() -> Option<f64> {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the call writes the struct.
         let refused = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) } != 0;
-        (!refused).then(|| time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9)
+        (!refused).then_some(time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9)
     }
     #[cfg(not(unix))]
     None

@@ -47,6 +47,11 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
+    /// Queries, keys and values, `[T, W]`.
+    pub(crate) fn into_qkv(self) -> Vec<f32> {
+        self.qkv
+    }
+
     /// f32 values that a trace keeps for each token.
     pub(crate) fn floats_per_token(config: &DecoderConfig) -> usize {
         let (width, streams) = (qkv_width(config), if config.residual == Residual::Sequential { 2 } else { 1 });
@@ -58,7 +63,7 @@ impl Trace {
     }
 }
 
-fn qkv_width(config: &DecoderConfig) -> usize {
+pub(crate) fn qkv_width(config: &DecoderConfig) -> usize {
     (config.heads + 2 * config.kv_heads) * config.head_size
 }
 
@@ -115,6 +120,29 @@ impl Block<'_> {
 
     /// One step up: the residual stream `x` `[T, H]` becomes the next block's, and a trace for [`Block::backward`].
     pub(crate) fn forward(&self, x: Vec<f32>) -> (Vec<f32>, Trace) {
+        let [q, k, v] = self.layouts();
+        self.forward_with(x, |qkv, attended, lse| {
+            attention::forward(self.pack, &self.shape(), qkv, q, k, v, attended, lse);
+        })
+    }
+
+    /// The same for one new token of each of several sequences, whose earlier queries, keys and values are in `caches`.
+    pub(crate) fn continue_from(&self, x: Vec<f32>, caches: &mut [&mut Vec<f32>]) -> Vec<f32> {
+        let (shape, layouts, width) = (self.shape(), self.layouts(), qkv_width(self.config));
+        let out = shape.heads * shape.head_size;
+        let attend = |qkv: &[f32], attended: &mut [f32], _: &mut [f32]| {
+            caches.par_iter_mut().zip(qkv.par_chunks(width)).zip(attended.par_chunks_mut(out)).for_each(
+                |((cache, row), attended)| {
+                    cache.extend_from_slice(row);
+                    attention::last_token(&shape, cache, layouts, attended);
+                },
+            );
+        };
+        self.forward_with(x, attend).0
+    }
+
+    /// A block around an attention that is handed `qkv` `[T, W]` and fills its output `[T, heads d]` and `[T, heads]`.
+    fn forward_with(&self, x: Vec<f32>, attend: impl FnOnce(&[f32], &mut [f32], &mut [f32])) -> (Vec<f32>, Trace) {
         let (c, w) = (self.config, self.weights);
         let (tokens, d, width) = (self.tokens(), c.head_size, qkv_width(c));
         let [q, k, v] = self.layouts();
@@ -144,7 +172,7 @@ impl Block<'_> {
         self.angles.turn(&mut qkv, k, c.kv_heads, false);
 
         let (mut attended, mut lse) = (vec![0.0; tokens * c.heads * d], vec![0.0; tokens * c.heads]);
-        attention::forward(self.pack, &self.shape(), &qkv, q, k, v, &mut attended, &mut lse);
+        attend(&qkv, &mut attended, &mut lse);
         let mut y = vec![0.0; tokens * c.hidden];
         self.scope.forward(&w.output, Slot::Output, &attended, &mut y, c.hidden);
         add(&mut y, &x);
@@ -212,14 +240,16 @@ impl Block<'_> {
         let (tokens, gate) = (self.tokens(), trace.gate.as_deref());
         let h = self.scope.adapts(Slot::Down).then(|| self.activated(gate, &trace.up));
         let into_adapted = self.scope.adapts(Slot::Gate) || self.scope.adapts(Slot::Up);
-        let mut d_up = vec![0.0; tokens * c.intermediate];
-        let d_h = (wanted || into_adapted).then_some((&mut d_up[..], Accumulate::Replace));
-        self.scope.backward(&mlp.down, Slot::Down, h.as_deref(), dy, c.hidden, gradient, d_h);
+        let mut d_h = vec![0.0; tokens * c.intermediate];
+        let into_h = (wanted || into_adapted).then_some((&mut d_h[..], Accumulate::Replace));
+        self.scope.backward(&mlp.down, Slot::Down, h.as_deref(), dy, c.hidden, gradient, into_h);
         if !(wanted || into_adapted) {
             return None;
         }
+        let mut d_up = vec![0.0; d_h.len()];
         let mut d_gate = gate.map(|gate| vec![0.0; gate.len()]);
-        activation::backward(c.activation, gate, &trace.up, &mut d_up, d_gate.as_deref_mut());
+        activation::backward(c.activation, gate, &trace.up, &d_h, &mut d_up, d_gate.as_deref_mut());
+        drop(d_h);
 
         let from = trace.middle.as_ref().unwrap_or(&trace.x);
         let normed = into_adapted.then(|| self.normed(&self.weights.mlp_norm, from));

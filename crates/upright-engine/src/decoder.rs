@@ -232,6 +232,11 @@ impl Decoder {
         (4 * layers * Trace::floats_per_token(&self.config), 4 * layers * self.config.hidden)
     }
 
+    /// Runs work on the decoder's threads.
+    pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
+    }
+
     fn keeps_traces(&self, pack: &Pack, lowest: usize) -> bool {
         match self.recompute {
             Recompute::On => false,
@@ -243,7 +248,7 @@ impl Decoder {
         }
     }
 
-    fn check(&self, pack: &Pack) -> Result<()> {
+    pub(crate) fn check(&self, pack: &Pack) -> Result<()> {
         let unknown = |token: &u32| *token as usize >= self.config.vocab;
         let targets = pack.targets.iter().map(|target| &target.token);
         match pack.tokens.iter().chain(targets).find(|token| unknown(token)) {
@@ -255,18 +260,24 @@ impl Decoder {
         }
     }
 
-    fn embed(&self, pack: &Pack) -> Vec<f32> {
+    pub(crate) fn embed(&self, pack: &Pack) -> Vec<f32> {
         let (hidden, table) = (self.config.hidden, self.weights.embedding.data());
         let rows = pack.tokens.iter().flat_map(|&t| &table[t as usize * hidden..(t as usize + 1) * hidden]);
         rows.map(|v| v.to_f32()).collect()
     }
 
-    fn block<'a>(&'a self, pack: &'a Pack, angles: &'a Angles, adapter: Option<&'a Adapter>, layer: usize) -> Block<'a> {
+    pub(crate) fn block<'a>(
+        &'a self,
+        pack: &'a Pack,
+        angles: &'a Angles,
+        adapter: Option<&'a Adapter>,
+        layer: usize,
+    ) -> Block<'a> {
         let scope = Scope { tier: self.tier, layer, adapter };
         Block { config: &self.config, weights: &self.weights.blocks[layer], pack, angles, scope }
     }
 
-    fn head(&self) -> Head<'_> {
+    pub(crate) fn head(&self) -> Head<'_> {
         let norm = Norm { kind: self.config.norm, eps: self.config.norm_eps, weights: &self.weights.final_norm };
         Head { tier: self.tier, norm, weight: self.weights.head() }
     }

@@ -10,9 +10,8 @@ use rayon::prelude::*;
 
 use crate::{
     cpu::{
-        Tier,
+        Lanes, Tier, Work, dispatch, exp,
         gemm::{View, product},
-        math::exp,
         norm::Norm,
     },
     pack::{Pack, Target},
@@ -78,6 +77,18 @@ impl Head<'_> {
         (logp, HeadTrace { rows, x: if keep { gathered } else { Vec::new() }, expected })
     }
 
+    /// Logits of every row of `x` `[rows, H]`: `[rows, V]`, for choosing a next token.
+    pub(crate) fn logits(&self, x: &[f32]) -> Vec<f32> {
+        let (vocabulary, hidden) = (self.weight.rows, self.weight.cols);
+        let rows = x.len() / hidden;
+        let mut normed = vec![0.0; x.len()];
+        self.norm.forward(x, &mut normed);
+        let mut z = vec![0.0; rows * vocabulary];
+        let w = View::bf16(self.weight.data(), vocabulary, hidden);
+        product(self.tier, View::rows(&normed, rows, hidden), w.t(), &mut z, vocabulary, false);
+        z
+    }
+
     /// One pass over the vocabulary for `count` rows; `own` lists `(row, target, token)`.
     fn chunk_of_rows(
         &self,
@@ -103,7 +114,7 @@ impl Head<'_> {
                 }
             }
             z.par_chunks_mut(width).zip(&mut running).zip(&mut corrections).for_each(|((z, running), correction)| {
-                *correction = running.absorb(z);
+                *correction = dispatch(Absorb { running, z });
             });
             if let Some(expected) = expected.as_deref_mut() {
                 if first > 0 {
@@ -148,32 +159,48 @@ impl Head<'_> {
     }
 }
 
-impl Running {
-    /// Turns logits into `exp(z - maximum)` in place, adds them to the sum, and returns the factor by which everything
-    /// summed before must shrink.
-    fn absorb(&mut self, z: &mut [f32]) -> f32 {
-        const LANES: usize = 16;
-        let mut maxima = [f32::NEG_INFINITY; LANES];
-        let mut chunks = z.chunks_exact(LANES);
-        for chunk in &mut chunks {
-            for lane in 0..LANES {
-                maxima[lane] = if chunk[lane] > maxima[lane] { chunk[lane] } else { maxima[lane] };
+/// Turns logits into `exp(z - maximum)` in place and adds them to the row's sum; gives the factor by which everything
+/// summed before must shrink.
+struct Absorb<'a> {
+    running: &'a mut Running,
+    z: &'a mut [f32],
+}
+
+impl Work for Absorb<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> f32 {
+        let Self { running, z } = self;
+        let before = running.maximum;
+        let (whole, tail) = z.split_at_mut(z.len() - z.len() % L::LEN);
+        let mut largest = L::splat(before);
+        for chunk in whole.chunks_exact(L::LEN) {
+            // SAFETY: the chunk has LEN values.
+            largest = unsafe { L::load(chunk.as_ptr()) }.max(largest);
+        }
+        let maximum = tail.iter().fold(largest.largest(), |a, &b| if b > a { b } else { a });
+        let correction = (before - maximum).exp();
+        let mut sum = 0f64;
+        // A few additions in f32, then on in f64.
+        for block in whole.chunks_mut(16 * L::LEN) {
+            let mut partial = L::splat(0.0);
+            for chunk in block.chunks_exact_mut(L::LEN) {
+                // SAFETY: the chunk has LEN values.
+                unsafe {
+                    let e = exp(L::load(chunk.as_ptr()).sub(L::splat(maximum)));
+                    e.store(chunk.as_mut_ptr());
+                    partial = partial.add(e);
+                }
             }
+            sum += f64::from(partial.sum());
         }
-        let mut maximum = self.maximum;
-        for &value in maxima.iter().chain(chunks.remainder()) {
-            maximum = if value > maximum { value } else { maximum };
+        for value in tail {
+            *value = exp(L::splat(*value - maximum)).to_array()[0];
+            sum += f64::from(*value);
         }
-        let correction = (self.maximum - maximum).exp();
-        let mut sums = [0f64; LANES];
-        for chunk in z.chunks_mut(LANES) {
-            for (value, sum) in chunk.iter_mut().zip(&mut sums) {
-                *value = exp(*value - maximum);
-                *sum += f64::from(*value);
-            }
-        }
-        self.sum = self.sum * f64::from(correction) + sums.iter().sum::<f64>();
-        self.maximum = maximum;
+        running.sum = running.sum * f64::from(correction) + sum;
+        running.maximum = maximum;
         correction
     }
 }

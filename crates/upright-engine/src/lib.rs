@@ -13,5 +13,6 @@ mod linear;
 mod block;
 mod head;
 pub mod decoder;
+pub mod generation;
 
 pub use error::{Error, Result};

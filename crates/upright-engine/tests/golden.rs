@@ -12,16 +12,8 @@ use upright_engine::{
     peft,
 };
 
-const NAMES: [&str; 8] = [
-    "neox_parallel",
-    "neox_sequential",
-    "llama",
-    "llama3_rope",
-    "llama_linear_rope",
-    "mistral",
-    "qwen2",
-    "qwen3",
-];
+const NAMES: [&str; 8] =
+    ["neox_parallel", "neox_sequential", "llama", "llama3_rope", "llama_linear_rope", "mistral", "qwen2", "qwen3"];
 
 /// Portable tier: norm of the difference over the norm.
 const TOLERANCE: f64 = 1e-4;
@@ -99,7 +91,8 @@ fn the_portable_tier_is_transformers() {
         let base = relative(&decoder.score(&pack, None).unwrap().logp, &golden.tensor("base_logp"));
         assert!(base < TOLERANCE, "{name}: base log-probabilities are off by {base:e}");
         let reference = golden.adapter(&decoder, "reference");
-        let reference = relative(&decoder.score(&pack, Some(&reference)).unwrap().logp, &golden.tensor("reference_logp"));
+        let reference =
+            relative(&decoder.score(&pack, Some(&reference)).unwrap().logp, &golden.tensor("reference_logp"));
         assert!(reference < TOLERANCE, "{name}: reference log-probabilities are off by {reference:e}");
 
         let slopes: Vec<f64> = golden.tensor("slopes").into_iter().map(f64::from).collect();
@@ -172,7 +165,11 @@ fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
             let (prompt, responses) = &golden.rows[0];
             let single = pack(&[(prompt.clone(), vec![responses[1].clone()])]);
             let single = decoder.score(&single, Some(&adapter)).unwrap().logp;
-            assert_eq!(single, logp[responses[0].len()..][..responses[1].len()], "{name}, {tier:?}: without its sibling");
+            assert_eq!(
+                single,
+                logp[responses[0].len()..][..responses[1].len()],
+                "{name}, {tier:?}: without its sibling"
+            );
         }
     }
 }

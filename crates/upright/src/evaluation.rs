@@ -66,7 +66,8 @@ pub fn evaluate(learner: &ModelLearner<'_>, step: usize, observer: &mut dyn Obse
 pub fn metric_names(tasks: &[Task<'_>], index: usize) -> Vec<String> {
     let names = tasks[index].objective.kind.form().metrics;
     let sharing = tasks.iter().filter(|task| task.objective.kind.form().metrics == names).count();
-    let name = |metric: &&str| if sharing > 1 { format!("{metric}/{}", tasks[index].name) } else { (*metric).to_owned() };
+    let name =
+        |metric: &&str| if sharing > 1 { format!("{metric}/{}", tasks[index].name) } else { (*metric).to_owned() };
     names.iter().map(name).collect()
 }
 
@@ -96,7 +97,6 @@ impl Evaluation {
         }
         line
     }
-
 }
 
 /// Weighted sum of the held-out losses of a line of `evals.jsonl`; `None` where an objective that counts has no held-out

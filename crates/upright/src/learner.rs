@@ -244,8 +244,11 @@ impl Learner for ModelLearner<'_> {
         self.report.learning_rate = self.learning_rate.at(self.optimiser.updates as usize);
         self.report.gradient_norm = clip(&mut self.gradient, self.clip);
         if !self.report.gradient_norm.is_finite() {
-            return Err(Error::failure(format!("the gradient is not finite: its norm is {}", self.report.gradient_norm))
-                .hint("lower --learning-rate; the newest checkpoint is good"));
+            return Err(Error::failure(format!(
+                "the gradient is not finite: its norm is {}",
+                self.report.gradient_norm
+            ))
+            .hint("lower --learning-rate; the newest checkpoint is good"));
         }
         self.optimiser.update(&mut self.adapter.parameters, &self.gradient, self.report.learning_rate);
         self.gradient.fill(0.0);

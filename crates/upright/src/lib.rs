@@ -7,12 +7,13 @@
 pub mod error;
 pub mod observer;
 pub mod files;
+pub mod random;
 pub mod objectives;
 pub mod train;
 pub mod methods;
 pub mod metrics;
-pub mod data;
 pub mod optim;
+pub mod data;
 pub mod config;
 pub mod plan;
 pub mod reference;
@@ -21,6 +22,7 @@ pub mod evaluation;
 pub mod checkpoint;
 pub mod run_dir;
 pub mod run;
+pub mod generate;
 pub mod cli;
 
 pub use error::{Error, Result};

@@ -126,8 +126,11 @@ impl Reference {
                 let value: f64 = scores.logp[segment.targets.clone()].iter().sum();
                 if !value.is_finite() {
                     let what = decoder.find_non_finite(&packed.pack, adapter).unwrap_or_else(|| "a sum".into());
-                    return Err(Error::input(format!("the reference's log-probability of row {} is not finite: {what}", example.row))
-                        .hint("the model or the reference adapter is broken"));
+                    return Err(Error::input(format!(
+                        "the reference's log-probability of row {} is not finite: {what}",
+                        example.row
+                    ))
+                    .hint("the model or the reference adapter is broken"));
                 }
                 records.extend(record(&key, value));
                 self.values.insert(key, value);

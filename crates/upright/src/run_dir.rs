@@ -43,8 +43,12 @@ pub fn check_free(path: &Path) -> Result<()> {
     let foreign = |entry: &fs::DirEntry| ![LOCK, ".plan.toml.partial"].iter().any(|own| entry.file_name() == *own);
     let occupied = fs::read_dir(path).into_iter().flatten().flatten().find(foreign);
     if let Some(entry) = occupied {
-        return Err(Error::input(format!("{}: is not empty: it holds {}", path.display(), entry.file_name().display()))
-            .hint("give --out a new or an empty folder"));
+        return Err(Error::input(format!(
+            "{}: is not empty: it holds {}",
+            path.display(),
+            entry.file_name().display()
+        ))
+        .hint("give --out a new or an empty folder"));
     }
     Ok(())
 }

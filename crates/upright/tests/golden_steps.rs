@@ -1,7 +1,11 @@
 //! Ten optimiser steps of the real learner against the same ten in PyTorch (`tools/goldens/README.md`): SFT on two rows at
 //! even steps, DPO on three at odd ones.
 
-use std::{fs, ops::ControlFlow, path::{Path, PathBuf}};
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -10,7 +14,10 @@ use upright::{
     learner::{ModelLearner, Task},
     objectives::{LossKind, Objective},
     observer::Silent,
-    optim::{Curve, LearningRate, adamw::{AdamW, Settings}},
+    optim::{
+        Curve, LearningRate,
+        adamw::{AdamW, Settings},
+    },
     reference::Reference,
     train::{Method, train},
 };
@@ -20,16 +27,8 @@ use upright_engine::{
     peft,
 };
 
-const NAMES: [&str; 8] = [
-    "llama",
-    "llama3_rope",
-    "llama_linear_rope",
-    "mistral",
-    "neox_parallel",
-    "neox_sequential",
-    "qwen2",
-    "qwen3",
-];
+const NAMES: [&str; 8] =
+    ["llama", "llama3_rope", "llama_linear_rope", "mistral", "neox_parallel", "neox_sequential", "qwen2", "qwen3"];
 
 /// Norm of the difference over the norm.
 const TOLERANCE: f64 = 1e-4;
@@ -125,7 +124,10 @@ fn ten_steps_are_those_of_pytorch() {
         for token_budget in [2048, 1] {
             let errors = errors(name, token_budget);
             let worst = errors.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
-            println!("{name}, budget {token_budget}: worst {} {:.1e}, losses {:.1e}, norms {:.1e}", worst.0, worst.1, errors[0].1, errors[1].1);
+            println!(
+                "{name}, budget {token_budget}: worst {} {:.1e}, losses {:.1e}, norms {:.1e}",
+                worst.0, worst.1, errors[0].1, errors[1].1
+            );
             let off: Vec<_> = errors.iter().filter(|(_, error)| error.is_nan() || *error >= TOLERANCE).collect();
             assert!(off.is_empty(), "{name}, budget {token_budget}: {off:?}");
         }

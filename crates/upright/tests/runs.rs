@@ -218,9 +218,11 @@ fn edge_values_run() {
         assert_eq!(steps.iter().filter(|line| line.contains_key("probe/dpo")).count(), looks, "k = {k}");
     }
     // One objective alone, by every method.
-    for (loss, name, flag) in
-        [("sft", "sft", "--sft sft.jsonl"), ("dpo", "dpo", "--dpo dpo.jsonl"), ("ipo", "dpo", "--dpo dpo.jsonl --dpo-loss ipo")]
-    {
+    for (loss, name, flag) in [
+        ("sft", "sft", "--sft sft.jsonl"),
+        ("dpo", "dpo", "--dpo dpo.jsonl"),
+        ("ipo", "dpo", "--dpo dpo.jsonl --dpo-loss ipo"),
+    ] {
         for method in ["sequential", "mix", "alright", "maxright"] {
             let out = format!("{method}-{loss}-alone");
             let (steps, evals) = run(&out, &format!("{flag} --method {method} --steps 3"));
@@ -233,7 +235,11 @@ fn edge_values_run() {
         let out = format!("{method}-three");
         let (steps, evals) = run(&out, &format!("--config three.toml --method {method} --steps 20"));
         assert_eq!(steps.len(), 20);
-        assert!(evals.iter().all(|line| ["talk", "taste", "care"].iter().all(|name| line.contains_key(&format!("eval/loss/{name}")))));
+        assert!(
+            evals.iter().all(|line| ["talk", "taste", "care"]
+                .iter()
+                .all(|name| line.contains_key(&format!("eval/loss/{name}"))))
+        );
         assert!(evals[0].contains_key("fit/gap/care") && evals[0].contains_key("eval/rewards/accuracies/taste"));
         match method {
             "mix" => assert!(["talk", "taste", "care"].iter().all(|name| descended(&steps, name) == 20)),
@@ -256,7 +262,9 @@ fn edge_values_run() {
     // Evaluations at the start and the end alone, and none of them on held-out rows.
     let (_, evals) = run("fit", &format!("{TWO} --held-out 0 --steps 4 --eval-every 100"));
     assert_eq!(evals.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 4]);
-    assert!(evals.iter().all(|line| line.keys().all(|key| !key.starts_with("eval/")) && line.contains_key("fit/loss/dpo")));
+    assert!(
+        evals.iter().all(|line| line.keys().all(|key| !key.starts_with("eval/")) && line.contains_key("fit/loss/dpo"))
+    );
     let refused = f.train("zero", &format!("{TWO} --eval-every 0"));
     assert!(refused.code == Some(2) && refused.stderr.contains("eval-every"), "{}", refused.stderr);
     assert!(!f.path("zero").exists());
@@ -467,6 +475,21 @@ fn maxright_decides_by_the_largest_weighted_gap() {
     assert_eq!(seen.len(), 2);
 }
 
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_leaves_what_was_good() {
+    let f = Fixture::new("llama");
+    // Steps of 1e35 times the sign of the gradient: finite numbers whose products are not.
+    let flags = format!("{TWO} --method mix --steps 50 --checkpoint-every 1 --schedule linear");
+    let end = f.train("run", &format!("{flags} --warmup 4 --learning-rate 1e36"));
+    assert_eq!(end.code, Some(1), "{}", end.stderr);
+    assert!(end.stderr.contains("finite") && end.stderr.contains("--learning-rate"), "{}", end.stderr);
+    assert!(!f.path("run/adapter").exists());
+    let checkpoints = contents(&f.path("run/checkpoints"), &[]);
+    assert!(checkpoints.contains_key("step-1/state.json"), "step 1 had rate 0: {:?}", checkpoints.keys());
+    let finite = |line: &Map<String, Value>| line.values().all(|value| !value.is_null());
+    assert!(f.steps("run").iter().all(finite));
+}
+
 /// Runs a command that may not let a file grow beyond `blocks` of 512 or 1024 bytes, as a full disk would not.
 fn squeezed(f: &Fixture, command: &Command, blocks: usize) -> Ended {
     let mut shell = Command::new("sh");
@@ -501,7 +524,11 @@ fn a_full_disk_loses_at_most_the_step_in_flight() {
         assert!(left.iter().all(|name| !name.contains("partial")), "{left:?}");
 
         let end = f.train("run", &format!("{flags} --resume")).good();
-        let from: usize = end.stderr.lines().find_map(|line| line.strip_prefix("continuing at step ")?.split(' ').next()?.parse().ok()).unwrap();
+        let from: usize = end
+            .stderr
+            .lines()
+            .find_map(|line| line.strip_prefix("continuing at step ")?.split(' ').next()?.parse().ok())
+            .unwrap();
         assert!(from >= done, "{from} of {done}");
         f.assert_same("straight", "run", &["resume"]);
     }

@@ -9,7 +9,7 @@
 use std::arch::x86_64::*;
 
 /// A vector of f32. Elementwise, so lanes never mix but in `sum` and `largest`, which have fixed orders.
-pub(super) trait Lanes: Copy {
+pub(crate) trait Lanes: Copy {
     /// Number of lanes; divides 16.
     const LEN: usize;
 
@@ -26,6 +26,7 @@ pub(super) trait Lanes: Copy {
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
     /// `self * a + b`, rounded once where the processor can.
     fn mul_add(self, a: Self, b: Self) -> Self;
     /// The larger; NaN where `self` is NaN.
@@ -59,7 +60,7 @@ pub(super) trait Lanes: Copy {
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86_lanes {
-    ($vector:ty, $features:literal, $len:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
+    ($vector:ty, $features:literal, $len:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
      $fused:ident, $max:ident, |$value:ident, $x:ident, $limit:ident| $below:expr, |$bits:ident| $power:expr) => {
         impl Lanes for $vector {
             const LEN: usize = $len;
@@ -104,6 +105,11 @@ macro_rules! x86_lanes {
                 unsafe { $mul(self, other) }
             }
             #[inline(always)]
+            fn div(self, other: Self) -> Self {
+                // SAFETY: the features are there, as the module says.
+                unsafe { $div(self, other) }
+            }
+            #[inline(always)]
             fn mul_add(self, a: Self, b: Self) -> Self {
                 // SAFETY: the features are there, as the module says.
                 unsafe { $fused(self, a, b) }
@@ -140,6 +146,7 @@ x86_lanes!(
     _mm512_add_ps,
     _mm512_sub_ps,
     _mm512_mul_ps,
+    _mm512_div_ps,
     _mm512_fmadd_ps,
     _mm512_max_ps,
     |value, x, limit| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), value),
@@ -160,6 +167,7 @@ x86_lanes!(
     _mm256_add_ps,
     _mm256_sub_ps,
     _mm256_mul_ps,
+    _mm256_div_ps,
     _mm256_fmadd_ps,
     _mm256_max_ps,
     |value, x, limit| _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(x, limit), value),
@@ -218,6 +226,10 @@ impl Lanes for Four {
         self.zip(other, |a, b| a * b)
     }
     #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+    #[inline(always)]
     fn mul_add(self, a: Self, b: Self) -> Self {
         self.mul(a).add(b)
     }
@@ -238,7 +250,7 @@ impl Lanes for Four {
 
 /// e to the x, within 1e-7 of it for x in (-87, 88); 0 below.
 #[inline(always)]
-pub(super) fn exp<L: Lanes>(x: L) -> L {
+pub(crate) fn exp<L: Lanes>(x: L) -> L {
     const LOWEST: f32 = -87.0;
     /// Adding it rounds to an integer, which then lies in the low bits.
     const ROUND: f32 = 12_582_912.0;
@@ -258,6 +270,45 @@ pub(super) fn exp<L: Lanes>(x: L) -> L {
     }
     let e = q.mul_add(r.mul(r), r).add(L::splat(1.0));
     e.mul(shifted.power_of_low_bits()).zero_where_below(x, limit)
+}
+
+/// A function of N numbers that gives M, applied lane by lane. `apply` must be `#[inline(always)]`.
+pub(crate) trait Map<const N: usize, const M: usize> {
+    /// The function.
+    fn apply<L: Lanes>(&self, x: [L; N]) -> [L; M];
+}
+
+/// Applies a function along slices of one length. The tail goes through a padded vector, so that an element's bits do not
+/// depend on where it lies.
+#[inline(always)]
+pub(crate) fn map<L: Lanes, const N: usize, const M: usize>(
+    function: &impl Map<N, M>,
+    inputs: [&[f32]; N],
+    outputs: [&mut [f32]; M],
+) {
+    let len = outputs[0].len();
+    assert!(inputs.iter().all(|x| x.len() == len) && outputs.iter().all(|y| y.len() == len), "slices of one length");
+    let whole = len - len % L::LEN;
+    for at in (0..whole).step_by(L::LEN) {
+        // SAFETY: LEN values from `at` on lie inside every slice.
+        let y = function.apply(inputs.map(|x| unsafe { L::load(x.as_ptr().add(at)) }));
+        for m in 0..M {
+            // SAFETY: as above.
+            unsafe { y[m].store(outputs[m].as_mut_ptr().add(at)) };
+        }
+    }
+    if whole < len {
+        let padded = inputs.map(|x| {
+            let mut lanes = [0.0; 16];
+            lanes[..len - whole].copy_from_slice(&x[whole..]);
+            // SAFETY: no vector has more than 16 lanes.
+            unsafe { L::load(lanes.as_ptr()) }
+        });
+        let y = function.apply(padded);
+        for m in 0..M {
+            outputs[m][whole..].copy_from_slice(&y[m].to_array()[..len - whole]);
+        }
+    }
 }
 
 /// Where the left operand of a [`tile`] lies: element `(row, k)` at `start + row * row_stride + k * depth_stride`.
@@ -301,7 +352,7 @@ pub(super) unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
 }
 
 /// Work that runs on the widest vectors of this machine.
-pub(super) trait Work {
+pub(crate) trait Work {
     /// What comes of it.
     type Output;
     /// The work. Must be `#[inline(always)]`, like everything in it that is generic over the vectors.
@@ -309,7 +360,7 @@ pub(super) trait Work {
 }
 
 /// Runs the work on the widest vectors of this machine.
-pub(super) fn dispatch<W: Work>(work: W) -> W::Output {
+pub(crate) fn dispatch<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
         if std::arch::is_x86_feature_detected!("avx512f") {

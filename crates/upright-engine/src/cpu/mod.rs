@@ -4,9 +4,10 @@ pub mod activation;
 pub mod attention;
 pub mod gemm;
 mod lanes;
-pub mod math;
 pub mod norm;
 pub mod rope;
+
+pub(crate) use lanes::{Lanes, Work, dispatch, exp};
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +16,8 @@ use crate::{Error, Result};
 
 /// Instruction set that the matrix products run on. Within a tier every result has the same bits for any number of
 /// threads and any neighbours in the pack.
+///
+/// Attention is f32 in every tier, on the widest vectors that the processor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// f32 products of unrounded operands, on whatever vectors the processor has.

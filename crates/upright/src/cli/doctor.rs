@@ -90,9 +90,17 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
             Some(false) => "DOES NOT FIT",
             None => "memory unknown",
         };
-        println!("model        {}: {} layers, hidden {}, vocabulary {}", n.config.model_type, n.config.layers, n.config.hidden, n.config.vocab);
+        println!(
+            "model        {}: {} layers, hidden {}, vocabulary {}",
+            n.config.model_type, n.config.layers, n.config.hidden, n.config.vocab
+        );
         println!("base         {} ({} mapped, {} cast)", gigabytes(base), gigabytes(n.mapped), gigabytes(n.owned));
-        println!("step         {} for a pack of {} tokens: {}", gigabytes(n.kept), arguments.token_budget, verdict(kept_fits));
+        println!(
+            "step         {} for a pack of {} tokens: {}",
+            gigabytes(n.kept),
+            arguments.token_budget,
+            verdict(kept_fits)
+        );
         println!("             {} with block recompute: {}", gigabytes(n.recomputed), verdict(recomputed_fits));
         if recomputed_fits == Some(false) {
             println!("             lower --token-budget or --max-length, or take a smaller model");

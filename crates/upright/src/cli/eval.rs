@@ -9,7 +9,10 @@ use upright_engine::{
     decoder::{Decoder, Recompute},
 };
 
-use super::{print, print_json, terminal::{self, Terminal}};
+use super::{
+    print, print_json,
+    terminal::{self, Terminal},
+};
 use crate::{
     Error, Result,
     data::{DataSpec, Dataset, Example, Held, Kind, Template, TooLong, Truncation, pack::pack},
@@ -90,9 +93,8 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     terminal::catch_signals()?;
     let mut terminal = Terminal::new();
     let engine = Engine::open(&arguments.model, arguments.threads, Recompute::Auto)?;
-    let mut open = |folder: &Option<PathBuf>| {
-        folder.as_ref().map(|folder| engine.read_adapter(folder, &mut terminal)).transpose()
-    };
+    let mut open =
+        |folder: &Option<PathBuf>| folder.as_ref().map(|folder| engine.read_adapter(folder, &mut terminal)).transpose();
     let (adapter, reference) = (open(&arguments.adapter)?, open(&arguments.reference)?);
     let (path, kind) = match (&arguments.sft, &arguments.dpo) {
         (Some(path), _) => (path, Kind::Instruction),

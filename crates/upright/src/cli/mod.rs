@@ -2,6 +2,7 @@
 
 mod doctor;
 mod eval;
+mod generate;
 mod terminal;
 mod train;
 
@@ -27,6 +28,10 @@ enum Command {
     /// Measure a model or an adapter.
     #[command(subcommand)]
     Eval(eval::Eval),
+    /// Answer prompts with a model or an adapter.
+    Generate(generate::Generate),
+    /// Talk to a model or an adapter.
+    Chat(generate::Chat),
     /// Say what this machine has, and what would not fit.
     Doctor(doctor::Doctor),
 }
@@ -44,13 +49,20 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Train(train) => train::run(train),
         Command::Eval(eval::Eval::Loss(loss)) => eval::run(loss),
+        Command::Generate(arguments) => generate::run(arguments),
+        Command::Chat(arguments) => generate::chat(arguments),
         Command::Doctor(doctor) => doctor::run(doctor),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let mut stderr = std::io::stderr().lock();
-            let _ = writeln!(stderr, "{}: {}", if error.kind == Kind::Interrupted { "interrupted" } else { "error" }, error.message);
+            let _ = writeln!(
+                stderr,
+                "{}: {}",
+                if error.kind == Kind::Interrupted { "interrupted" } else { "error" },
+                error.message
+            );
             if !error.hint.is_empty() {
                 let _ = writeln!(stderr, "hint: {}", error.hint);
             }
@@ -82,5 +94,9 @@ fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// Bytes for a person.
 fn gigabytes(bytes: usize) -> String {
-    if bytes < 1_000_000_000 { format!("{:.0} MB", bytes as f64 / 1e6) } else { format!("{:.1} GB", bytes as f64 / 1e9) }
+    if bytes < 1_000_000_000 {
+        format!("{:.0} MB", bytes as f64 / 1e6)
+    } else {
+        format!("{:.1} GB", bytes as f64 / 1e9)
+    }
 }

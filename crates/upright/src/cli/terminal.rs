@@ -80,7 +80,8 @@ impl Observer for Terminal {
 
     fn begin(&mut self, what: &str, total: usize) {
         let style = ProgressStyle::with_template("{prefix:>28} {bar:24} {pos}/{len} {elapsed}<{eta} {msg}");
-        let bar = ProgressBar::new(total as u64).with_style(style.expect("a valid template")).with_prefix(what.to_owned());
+        let bar =
+            ProgressBar::new(total as u64).with_style(style.expect("a valid template")).with_prefix(what.to_owned());
         let bar = if self.interactive { self.bars.add(bar) } else { bar };
         bar.tick();
         let now = Instant::now();

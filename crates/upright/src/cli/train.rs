@@ -46,7 +46,15 @@ fn table(summary: &Summary) -> String {
     let _ = writeln!(text, "{:name$}  {:>6} {:>6}  {columns}  {columns}", "objective", "weight", "steps");
     for o in &summary.objectives {
         let set = |i: usize| [o.start[i], o.end[i], o.gap[i]].map(|v| format!("{:>9}", cell(v))).join("");
-        let _ = writeln!(text, "{:name$}  {:>6} {:>6}  {}  {}", o.name, format!("{:.3}", o.weight), o.steps, set(0), set(1));
+        let _ = writeln!(
+            text,
+            "{:name$}  {:>6} {:>6}  {}  {}",
+            o.name,
+            format!("{:.3}", o.weight),
+            o.steps,
+            set(0),
+            set(1)
+        );
     }
     let mut row = |label: &str, values: [Option<f64>; 2]| {
         if values.iter().any(Option::is_some) {

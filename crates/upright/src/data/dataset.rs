@@ -155,7 +155,8 @@ impl Dataset {
             text += &format!("; {} dropped, {}: row {}{more}", dropped.rows.len(), dropped.reason, named.join(", "));
         }
         if self.truncated_prompts + self.truncated_responses > 0 {
-            text += &format!("; cut to fit: {} prompts, {} responses", self.truncated_prompts, self.truncated_responses);
+            text +=
+                &format!("; cut to fit: {} prompts, {} responses", self.truncated_prompts, self.truncated_responses);
         }
         text
     }

@@ -3,15 +3,15 @@
 //! to many rows, [`dataset`] joins all of that and holds rows out, [`order`] says which rows a step takes, [`pack`] lays
 //! them end to end.
 
-pub mod dataset;
-pub mod encode;
-pub mod order;
-pub mod pack;
-pub mod rows;
 pub mod source;
+pub mod rows;
 pub mod template;
 pub mod tokenize;
 pub mod truncate;
+pub mod encode;
+pub mod dataset;
+pub mod order;
+pub mod pack;
 
 pub use dataset::{DataSpec, Dataset, Held};
 pub use rows::{Dropped, Kind};

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::hash64;
+use crate::random::splitmix;
 use crate::{Error, Result};
 
 /// The order in which one objective's rows are used.
@@ -113,14 +114,6 @@ impl Order {
             self.permutation.swap(i, ((draw * (i as u128 + 1)) >> 64) as usize);
         }
     }
-}
-
-/// SplitMix64's output for the state `z`.
-fn splitmix(z: u64) -> u64 {
-    let z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! descended. In the mean that is the gradient of f_mix, for the price of one objective.
 
 use super::only;
+use crate::random::uniform;
 use crate::train::Method;
 
 /// Draws one objective a step.
@@ -27,19 +28,6 @@ impl Method for Alright {
 }
 
 /// A number in [0, 1) that depends on seed and step alone, so that every machine and a resumed run draw the same:
-/// SplitMix64 (Steele, Lea and Flood 2014) of the step, started at SplitMix64 of the seed.
-fn uniform(seed: u64, step: u64) -> f64 {
-    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-    let scatter = |mut z: u64| {
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    };
-    let start = scatter(seed.wrapping_add(GOLDEN));
-    let drawn = scatter(start.wrapping_add(step.wrapping_add(1).wrapping_mul(GOLDEN)));
-    (drawn >> 11) as f64 / (1u64 << 53) as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

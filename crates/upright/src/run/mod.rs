@@ -5,11 +5,7 @@ mod record;
 mod reference_policy;
 mod summary;
 
-use std::{
-    ops::ControlFlow,
-    path::Path,
-    time::Instant,
-};
+use std::{ops::ControlFlow, path::Path, time::Instant};
 
 use serde_json::{Map, Value};
 use upright_engine::peft;
@@ -18,9 +14,10 @@ pub use open::{Engine, Facts};
 pub use summary::{ObjectiveSummary, Summary};
 
 use crate::{
-    Error, Result, error,
+    Error, Result,
     checkpoint::{Checkpoints, Identity, Snapshot, State},
     data::Dataset,
+    error,
     evaluation::{evaluate, mixed},
     files,
     learner::ModelLearner,
@@ -62,7 +59,7 @@ fn run_with(
     }
     let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
     let schedule = Schedule::new(plan, &rows)?;
-    let (adapter, lora) = engine.adapter(plan)?;
+    let (adapter, lora) = engine.adapter(plan, observer)?;
     engine.check_finite(&datasets, &adapter)?;
     let reference = reference_policy::prepare(engine, plan, &schedule, &datasets, observer)?;
     let tasks = open::tasks(plan, datasets, reference.as_ref());
@@ -70,7 +67,8 @@ fn run_with(
     let mut method = plan.method(&schedule);
     let optimiser = AdamW::new(plan.optimiser.adamw, adapter.parameters.len());
     let rate = rate_at(plan, &schedule, 0);
-    let mut learner = ModelLearner::new(&engine.decoder, adapter, optimiser, rate, plan.optimiser.clip, plan.token_budget, tasks);
+    let mut learner =
+        ModelLearner::new(&engine.decoder, adapter, optimiser, rate, plan.optimiser.clip, plan.token_budget, tasks);
 
     let identity = Identity {
         lora,
@@ -95,7 +93,15 @@ fn run_with(
     let start = if lock.is_none() { Some(evaluation(&learner, 0, plan, observer)?) } else { None };
     let lock = lock.map_or_else(|| RunDir::take(&plan.out, true), Ok)?;
     let dir = RunDir::open(&plan.out, lock, config, &written.to_toml()?, first)?;
-    let mut run = Run { plan, schedule: &schedule, dir, checkpoints: &mut checkpoints, observer, last: Instant::now(), evaluated: None };
+    let mut run = Run {
+        plan,
+        schedule: &schedule,
+        dir,
+        checkpoints: &mut checkpoints,
+        observer,
+        last: Instant::now(),
+        evaluated: None,
+    };
     match start {
         Some(start) => run.record_evaluation(0, start)?,
         None => run.catch_up(&learner, first, found)?,
@@ -179,7 +185,8 @@ impl Run<'_> {
     }
 
     fn checkpoint_is_due(&self, done: usize) -> bool {
-        done == self.schedule.steps || (self.plan.checkpoint_every > 0 && done.is_multiple_of(self.plan.checkpoint_every))
+        done == self.schedule.steps
+            || (self.plan.checkpoint_every > 0 && done.is_multiple_of(self.plan.checkpoint_every))
     }
 
     fn after(&mut self, step: &Step, learner: &mut ModelLearner<'_>, method: &dyn Method) -> Result<ControlFlow<()>> {

@@ -8,7 +8,7 @@ use upright_engine::{
     adapter::{Adapter, AdapterLayout, LoraConfig},
     decoder::{Decoder, Options, Recompute},
     pack::Pack,
-    peft,
+    peft::{self, PeftFolder},
 };
 
 use crate::{
@@ -115,7 +115,13 @@ pub(super) fn check_unchanged(run: &Path, now: &Written) -> Result<()> {
     for (index, (a, b)) in then.facts.data.iter().zip(&now.facts.data).enumerate() {
         if a != b {
             let name = &now.plan.objectives[index].name;
-            differences.push(format!("the data of {name}: {} rows, {} -> {} rows, {}", a.train_rows, short(&a.sha256), b.train_rows, short(&b.sha256)));
+            differences.push(format!(
+                "the data of {name}: {} rows, {} -> {} rows, {}",
+                a.train_rows,
+                short(&a.sha256),
+                b.train_rows,
+                short(&b.sha256)
+            ));
         }
     }
     if differences.is_empty() {
@@ -163,7 +169,8 @@ impl Engine {
 
     /// The rows of every objective.
     pub(super) fn datasets(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<Vec<Dataset>> {
-        let kind = |index: usize| if plan.objectives[index].is_preference() { Kind::Preference } else { Kind::Instruction };
+        let kind =
+            |index: usize| if plan.objectives[index].is_preference() { Kind::Preference } else { Kind::Instruction };
         (0..plan.objectives.len()).map(|index| self.dataset(plan, index, kind(index), observer)).collect()
     }
 
@@ -195,11 +202,10 @@ impl Engine {
     }
 
     /// The adapter a run starts from, and how it is written down.
-    pub(super) fn adapter(&self, plan: &Plan) -> Result<(Adapter, LoraConfig)> {
+    pub(super) fn adapter(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<(Adapter, LoraConfig)> {
         let config = self.decoder.config();
         if let Some(folder) = &plan.init_adapter {
-            let found = peft::read(folder, config)?;
-            self.check_base(folder, &found)?;
+            let found = self.read_peft(folder, observer)?;
             return Ok((found.adapter, found.lora));
         }
         let targets = if plan.lora.targets.is_empty() {
@@ -214,24 +220,36 @@ impl Engine {
 
     /// An adapter used as it is.
     pub(crate) fn read_adapter(&self, folder: &Path, observer: &mut dyn Observer) -> Result<Adapter> {
+        Ok(self.read_peft(folder, observer)?.adapter)
+    }
+
+    fn read_peft(&self, folder: &Path, observer: &mut dyn Observer) -> Result<PeftFolder> {
         let found = peft::read(folder, self.decoder.config())?;
         if let Some(note) = self.check_base(folder, &found)? {
             observer.note(&note);
         }
-        Ok(found.adapter)
+        Ok(found)
     }
 
-    fn check_base(&self, folder: &Path, found: &peft::PeftFolder) -> Result<Option<String>> {
+    fn check_base(&self, folder: &Path, found: &PeftFolder) -> Result<Option<String>> {
         let ours = &self.decoder.weights().fingerprint;
         match &found.base_fingerprint {
             Some(theirs) if theirs != ours => {
                 let name = found.base_model.as_deref().unwrap_or("another model");
-                Err(Error::input(format!("{}: was trained on another base ({name}): fingerprint {}, this model has {}", folder.display(), short(theirs), short(ours)))
-                    .hint("give --model the base it was trained on"))
+                Err(Error::input(format!(
+                    "{}: was trained on another base ({name}): fingerprint {}, this model has {}",
+                    folder.display(),
+                    short(theirs),
+                    short(ours)
+                ))
+                .hint("give --model the base it was trained on"))
             }
             Some(_) => Ok(None),
             None => Ok(found.base_model.as_ref().map(|name| {
-                format!("warning: {}: says it was trained on {name}; it carries no fingerprint to check that by", folder.display())
+                format!(
+                    "warning: {}: says it was trained on {name}; it carries no fingerprint to check that by",
+                    folder.display()
+                )
             })),
         }
     }
@@ -244,7 +262,8 @@ impl Engine {
             pack.tree(prompt, &responses.iter().map(|response| &response[..]).collect::<Vec<_>>());
             let scores = self.decoder.score(&pack, Some(adapter))?;
             if scores.logp.iter().any(|logp| !logp.is_finite()) {
-                let what = self.decoder.find_non_finite(&pack, Some(adapter)).unwrap_or_else(|| "a log-probability".into());
+                let what =
+                    self.decoder.find_non_finite(&pack, Some(adapter)).unwrap_or_else(|| "a log-probability".into());
                 return Err(Error::input(format!("the first evaluation is not finite: {what}"))
                     .hint("the model's file or the adapter is damaged; download it again"));
             }

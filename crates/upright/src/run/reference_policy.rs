@@ -45,7 +45,8 @@ pub(super) fn prepare(
         rows.extend(data.fit(plan.eval_rows));
     }
     let computed = reference.prepare(&engine.decoder, adapter.as_ref(), &rows, plan.token_budget, observer)?;
-    observer.note(&format!("reference: {} rows needed, {computed} responses scored, the rest from the cache", rows.len()));
+    observer
+        .note(&format!("reference: {} rows needed, {computed} responses scored, the rest from the cache", rows.len()));
     Ok(Some(reference))
 }
 

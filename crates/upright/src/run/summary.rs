@@ -6,12 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::open::Written;
-use crate::{
-    Result,
-    evaluation::SETS,
-    methods::MethodKind,
-    run_dir::read_lines,
-};
+use crate::{Result, evaluation::SETS, methods::MethodKind, run_dir::read_lines};
 
 /// A finished run, or one on its way.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -6,19 +6,21 @@
 //! query have the same bits wherever its path lies, whatever its neighbours, and on any number of threads.
 
 mod backward;
+mod decode;
 mod forward;
 mod small;
 #[cfg(test)]
 mod tests;
 
 pub use backward::backward;
+pub use decode::last_token;
 pub use forward::forward;
 
 use std::ops::Range;
 
 use crate::pack::Pack;
 
-/// Where the vector of a head of a token lies: at `token * row + head * head_stride + offset`, `head_size` values.
+/// Where the vector of head h of token t lies: `head_size` values at `t * row + h * head + offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLayout {
     /// Distance between tokens.

@@ -134,7 +134,16 @@ proptest! {
 
 #[test]
 fn several_blocks_of_k_and_several_tasks() {
-    for (m, n, k) in [(70, 600, 1100), (600, 70, 1025), (300, 310, 513), (1, 1000, 1500), (1000, 1, 1500)] {
+    for (m, n, k) in [
+        (1, 1, 1),
+        (1, 1, 2),
+        (2, 3, 1),
+        (70, 600, 1100),
+        (600, 70, 1025),
+        (300, 310, 513),
+        (1, 1000, 1500),
+        (1000, 1, 1500),
+    ] {
         for accumulate in [false, true] {
             check(&Matrix::new(1, m, k, 0, false), &Matrix::new(2, k, n, 1, true), 0, accumulate);
             check(&Matrix::new(3, m, k, 1, false), &Matrix::new(4, k, n, 0, false), 2, accumulate);

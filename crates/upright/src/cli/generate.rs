@@ -1,0 +1,218 @@
+//! `upright generate` and `upright chat`: what a model or an adapter says.
+
+use std::{
+    io::{BufRead, IsTerminal, Read, Write},
+    path::PathBuf,
+};
+
+use clap::Args;
+use serde_json::{Value, json};
+use upright_engine::{adapter::Adapter, decoder::Recompute};
+
+use super::{
+    print, print_json,
+    terminal::{self, Terminal},
+};
+use crate::{
+    Error, Result,
+    data::{
+        Template,
+        rows::{Message, Prompt, Role, Row},
+    },
+    files,
+    generate::{Sampling, generate},
+    observer::{Observer, Silent},
+    run::Engine,
+};
+
+/// The model, and how it speaks.
+#[derive(Args, Debug)]
+pub(super) struct Speaker {
+    /// Model folder.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// PEFT adapter on the model.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// Template: alpaca, user-assistant or raw.
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
+    /// Most tokens of a response.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    max_tokens: usize,
+    /// 0 takes the likeliest token every time.
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
+    temperature: f64,
+    /// Draw from the likeliest tokens that together have this probability.
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    top_p: f64,
+    /// Seed of the draws.
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+    /// Threads; one per core if absent.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+}
+
+/// Answers prompts: JSON lines out.
+#[derive(Args, Debug)]
+pub(super) struct Generate {
+    #[command(flatten)]
+    speaker: Speaker,
+    /// Prompts: JSON lines with `prompt` or `instruction` (and `input`), or plain text with a prompt a line; stdin if
+    /// absent.
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// Prompts answered together.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    batch: usize,
+    /// Write the lines here instead of to stdout.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// A conversation in the terminal; an empty line or Ctrl-D ends it.
+#[derive(Args, Debug)]
+pub(super) struct Chat {
+    #[command(flatten)]
+    speaker: Speaker,
+}
+
+impl Speaker {
+    fn sampling(&self) -> Result<Sampling> {
+        let Self { max_tokens, temperature, top_p, seed, .. } = *self;
+        let sampling = Sampling { max_tokens, temperature, top_p, seed };
+        sampling.check()?;
+        Ok(sampling)
+    }
+
+    fn open(&self, observer: &mut dyn Observer) -> Result<(Engine, Option<Adapter>)> {
+        let engine = Engine::open(&self.model, self.threads, Recompute::Auto)?;
+        let adapter = self.adapter.as_ref().map(|folder| engine.read_adapter(folder, observer)).transpose()?;
+        Ok((engine, adapter))
+    }
+}
+
+/// The prompt of a line: a JSON object's, or the text itself.
+fn prompt_of(name: &str, line: usize, text: &str) -> Result<Prompt> {
+    if !text.trim_start().starts_with('{') {
+        return Ok(Prompt::Text(text.to_owned()));
+    }
+    let value: Value = serde_json::from_str(text)
+        .map_err(|error| Error::input(format!("{name}: line {line}: broken JSON: {error}")))?;
+    let string = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    if let Some(prompt) = string("prompt") {
+        return Ok(Prompt::Text(prompt));
+    }
+    if let Some(instruction) = string("instruction") {
+        let (system, input) = (string("system").unwrap_or_default(), string("input").unwrap_or_default());
+        return Ok(Prompt::Instruction { system, instruction, input });
+    }
+    let columns: Vec<&String> = value.as_object().map(|object| object.keys().collect()).unwrap_or_default();
+    Err(Error::input(format!("{name}: line {line}: no prompt: its columns are {columns:?}"))
+        .hint("give each object a string prompt, or instruction and input"))
+}
+
+/// Runs `upright generate`.
+pub(super) fn run(arguments: &Generate) -> Result<()> {
+    let sampling = arguments.speaker.sampling()?;
+    if arguments.batch == 0 {
+        return Err(Error::input("--batch must be at least 1: 0"));
+    }
+    terminal::catch_signals()?;
+    let mut terminal = Terminal::new();
+    let (name, text) = match &arguments.prompts {
+        Some(path) => (path.display().to_string(), files::read_text(path)?),
+        None => {
+            let mut text = String::new();
+            let read = std::io::stdin().lock().read_to_string(&mut text);
+            read.map_err(|error| Error::input(format!("stdin: cannot read: {error}")))?;
+            ("stdin".to_owned(), text)
+        }
+    };
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let prompts = lines.map(|(index, line)| prompt_of(&name, index + 1, line)).collect::<Result<Vec<_>>>()?;
+    if prompts.is_empty() {
+        return Err(Error::input(format!("{name}: no prompts")).hint("give one a line"));
+    }
+    let rows = prompts.into_iter().enumerate();
+    let rows: Vec<Row> =
+        rows.map(|(index, prompt)| Row { index, line: Some(index + 1), prompt, responses: Vec::new() }).collect();
+    let template = arguments.speaker.template.as_deref().map(str::parse).transpose()?;
+    let template = template.unwrap_or_else(|| Template::default_for(&rows));
+    let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
+    terminal.note(&format!("{} prompts, template {template}", rows.len()));
+    let texts = rows.iter().map(|row| Ok(template.render(row)?.prompt)).collect::<Result<Vec<String>>>()?;
+    let ids = texts.iter().map(|text| engine.tokenizer.prompt(text)).collect::<Result<Vec<_>>>()?;
+    if let Some(row) = ids.iter().position(Vec::is_empty) {
+        return Err(Error::input(format!("{name}: prompt {} has no token", row + 1)));
+    }
+    let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
+    let batch = arguments.batch;
+    let answers =
+        generate(decoder, adapter.as_ref(), tokenizer, &ids, &sampling, batch, &mut terminal, &mut |_, _| {})?;
+    let mut lines = String::new();
+    for (index, (prompt, answer)) in texts.iter().zip(&answers).enumerate() {
+        let line = json!({
+            "row": index, "prompt": prompt, "response": tokenizer.decode(&answer.tokens)?,
+            "tokens": answer.tokens.len(), "finish": if answer.ended { "eos" } else { "length" },
+        });
+        lines += &format!("{line}\n");
+    }
+    match &arguments.out {
+        Some(path) => {
+            files::write_atomic(path, lines.as_bytes())?;
+            print_json(&json!({ "responses": answers.len(), "out": path }))
+        }
+        None => print(&lines),
+    }
+}
+
+/// Runs `upright chat`.
+pub(super) fn chat(arguments: &Chat) -> Result<()> {
+    let sampling = arguments.speaker.sampling()?;
+    let mut terminal = Terminal::new();
+    let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
+    let template = arguments.speaker.template.as_deref().map_or(Ok(Template::UserAssistant), str::parse)?;
+    let mut messages: Vec<Message> = Vec::new();
+    let mut lines = std::io::stdin().lock().lines();
+    loop {
+        if std::io::stdin().is_terminal() {
+            let _ = write!(std::io::stderr(), "> ");
+        }
+        let Some(line) = lines.next() else { return Ok(()) };
+        let line = line.map_err(|error| Error::input(format!("stdin: cannot read: {error}")))?;
+        if line.trim().is_empty() {
+            return Ok(());
+        }
+        // A template without turns sees only the newest question.
+        let prompt = if template == Template::UserAssistant {
+            messages.push(Message { role: Role::User, content: line });
+            Prompt::Messages(messages.clone())
+        } else {
+            Prompt::Text(line)
+        };
+        let row = Row { index: 0, line: None, prompt, responses: Vec::new() };
+        let ids = [engine.tokenizer.prompt(&template.render(&row)?.prompt)?];
+        let (mut heard, mut said, mut failed) = (Vec::new(), String::new(), None);
+        let mut speak = |_: usize, token: u32| {
+            heard.push(token);
+            match engine.tokenizer.decode(&heard) {
+                // A character of several tokens is held back until it is whole.
+                Ok(text) if text.ends_with('\u{fffd}') => {}
+                Ok(text) => {
+                    failed = failed.take().or(print(text.strip_prefix(&said).unwrap_or_default()).err());
+                    said = text;
+                }
+                Err(error) => failed = Some(error),
+            }
+        };
+        let adapter = adapter.as_ref();
+        generate(&engine.decoder, adapter, &engine.tokenizer, &ids, &sampling, 1, &mut Silent, &mut speak)?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        print("\n")?;
+        messages.push(Message { role: Role::Assistant, content: said.trim().to_owned() });
+    }
+}
