@@ -477,17 +477,23 @@ fn maxright_decides_by_the_largest_weighted_gap() {
 
 #[test]
 fn a_loss_that_is_no_number_stops_the_run_and_leaves_what_was_good() {
-    let f = Fixture::new("llama");
-    // Steps of 1e35 times the sign of the gradient: finite numbers whose products are not.
-    let flags = format!("{TWO} --method mix --steps 50 --checkpoint-every 1 --schedule linear");
-    let end = f.train("run", &format!("{flags} --warmup 4 --learning-rate 1e36"));
-    assert_eq!(end.code, Some(1), "{}", end.stderr);
-    assert!(end.stderr.contains("finite") && end.stderr.contains("--learning-rate"), "{}", end.stderr);
-    assert!(!f.path("run/adapter").exists());
-    let checkpoints = contents(&f.path("run/checkpoints"), &[]);
-    assert!(checkpoints.contains_key("step-1/state.json"), "step 1 had rate 0: {:?}", checkpoints.keys());
-    let finite = |line: &Map<String, Value>| line.values().all(|value| !value.is_null());
-    assert!(f.steps("run").iter().all(finite));
+    // Rates at which products overflow, and one that overflows itself.
+    for (golden, rate) in [("neox_parallel", "1e37"), ("llama", "1e39")] {
+        let f = Fixture::new(golden);
+        let flags = format!("{TWO} --method mix --steps 50 --checkpoint-every 1 --warmup 4 --learning-rate {rate}");
+        let end = f.train("run", &flags);
+        assert_eq!(end.code, Some(1), "{}", end.stderr);
+        let said = |text: &str| end.stderr.contains(text);
+        assert!(
+            (said("not finite") || said("not a finite number")) && said("hint: lower --learning-rate"),
+            "{}",
+            end.stderr
+        );
+        assert!(!f.path("run/adapter").exists());
+        let checkpoints = contents(&f.path("run/checkpoints"), &[]);
+        assert!(checkpoints.contains_key("step-1/state.json"), "step 0 has rate 0: {:?}", checkpoints.keys());
+        assert!(f.steps("run").iter().all(|line| line.values().all(|value| !value.is_null())));
+    }
 }
 
 /// Runs a command that may not let a file grow beyond `blocks` of 512 or 1024 bytes, as a full disk would not.
