@@ -419,6 +419,15 @@ fn of_two_processes_in_one_folder_the_second_is_refused() {
     }
     first.signal("TERM");
     assert_eq!(first.end().code, Some(130));
+    // A run is made, and finished, in the folder that another has found free and is about to use.
+    let slow = format!("{TWO} --steps 5 --reference train:chosen --reference-epochs 40");
+    let mut slow = Process::start(f.command("taken", &slow));
+    assert!(slow.wait_until(|_| progress(&f.path("taken"), &f.path("cache")) > 3));
+    f.train("taken", &format!("{TWO} --steps 5")).good();
+    let before = changes(&f.path("taken"));
+    let end = slow.end();
+    assert!(end.code == Some(2) && end.stderr.contains("holds a run already"), "{}", end.stderr);
+    assert_eq!(changes(&f.path("taken")), before);
     // Two that start at once: one of them makes the run, and its lines are whole and in order.
     let flags = format!("{TWO} --steps 40");
     let both = [0, 1].map(|_| Process::start(f.command("race", &flags)));
