@@ -199,7 +199,7 @@ impl Decoder {
 
     /// Names the first tensor that is not finite: of the base, of the adapter, or a block's output on this pack.
     pub fn find_non_finite(&self, pack: &Pack, adapter: Option<&Adapter>) -> Option<String> {
-        if let Some(tensor) = self.weights.find_non_finite() {
+        if let Some(tensor) = self.weights.find_non_finite(self.config.family) {
             return Some(format!("the model's tensor {tensor}"));
         }
         if let Some(adapter) = adapter {

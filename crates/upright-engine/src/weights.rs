@@ -11,7 +11,7 @@ use std::path::Path;
 use half::bf16;
 
 use crate::Result;
-use crate::config::DecoderConfig;
+use crate::config::{DecoderConfig, Family};
 
 /// A frozen matrix in bf16, row-major `[rows, cols]`: used where the file maps it, or cast once from f16 or f32.
 #[derive(Debug)]
@@ -181,8 +181,9 @@ impl Weights {
         matrices + 4 * (norm(&self.final_norm) + self.blocks.iter().map(block).sum::<usize>())
     }
 
-    /// Name of the first tensor that holds a value which is not finite.
-    pub fn find_non_finite(&self) -> Option<String> {
+    /// Name of the first tensor of a model of `family` that holds a value which is not finite.
+    pub fn find_non_finite(&self, family: Family) -> Option<String> {
+        let names = names::names(family);
         let matrix = |matrix: &Matrix| matrix.data().iter().any(|v| !v.is_finite());
         let vector = |values: &[f32]| values.iter().any(|v| !v.is_finite());
         let norm = |name: String, norm: &NormWeights| {
@@ -190,7 +191,7 @@ impl Weights {
             scale.or_else(|| norm.bias.as_deref().is_some_and(vector).then(|| format!("{name}.bias")))
         };
         if matrix(&self.embedding) {
-            return Some("the token embedding".into());
+            return Some(names.embedding.into());
         }
         for block in &self.blocks {
             for linear in block.linears() {
@@ -213,8 +214,8 @@ impl Weights {
                 return Some(name);
             }
         }
-        let head = self.head.as_ref().is_some_and(matrix).then(|| "the head".into());
-        norm("the final norm".into(), &self.final_norm).or(head)
+        let head = self.head.as_ref().is_some_and(matrix).then(|| names.heads[0].into());
+        norm(names.final_norm.into(), &self.final_norm).or(head)
     }
 
     fn matrices(&self) -> impl Iterator<Item = &Matrix> {

@@ -1,6 +1,8 @@
 //! Errors as a person meets them: what is wrong, and the way out.
 
-use std::path::Path;
+use std::{fmt::Display, path::Path};
+
+use upright_engine::{adapter::Adapter, decoder::Decoder, pack::Pack};
 
 /// Result of every fallible call of the program.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -50,6 +52,19 @@ impl Error {
         Self::failure(format!("{}: cannot {action}: {source}", path.as_ref().display()))
     }
 
+    /// A value that is not finite before anything was trained: the model or an adapter is at fault, by its tensor.
+    pub fn not_finite(value: impl Display, decoder: &Decoder, pack: &Pack, adapter: Option<&Adapter>) -> Self {
+        let cause = decoder.find_non_finite(pack, adapter).map_or_else(String::new, |what| format!(": {what}"));
+        Self::input(format!("{value} is not finite{cause}")).hint("a file is damaged; download it again")
+    }
+
+    /// The same error with the place it happened at in front.
+    #[must_use]
+    pub fn at(mut self, place: impl Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
     /// The same error with a way out.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -65,7 +80,7 @@ impl From<upright_engine::Error> for Error {
             upright_engine::Error::Input { hint, .. } | upright_engine::Error::Setting { hint, .. } => {
                 Self::input(message).hint(hint)
             }
-            upright_engine::Error::Io { action: "read", .. } => Self::input(message),
+            upright_engine::Error::Io { action: "read" | "map", .. } => Self::input(message),
             upright_engine::Error::Io { .. } | upright_engine::Error::NotFinite { .. } => Self::failure(message),
         }
     }

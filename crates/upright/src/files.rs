@@ -137,6 +137,19 @@ pub fn cache_dir() -> PathBuf {
         .unwrap_or_else(|| std::env::temp_dir().join("upright-cache"))
 }
 
+/// A folder of the cache, made where it is missing.
+pub fn cache(name: &str) -> Result<PathBuf> {
+    let path = cache_dir().join(name);
+    fs::create_dir_all(&path).map_err(|error| unwritable_cache(&path, &error))?;
+    Ok(path)
+}
+
+/// A cache that cannot be written is met before a run begins, and can be put elsewhere.
+pub fn unwritable_cache(path: &Path, error: &std::io::Error) -> Error {
+    Error::input(format!("{}: the cache cannot be written: {error}", path.display()))
+        .hint("set UPRIGHT_CACHE to a folder that can be")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use upright_engine::{
     adapter::Adapter,
     decoder::{Decoder, Scores, Slopes},
+    pack::Pack,
 };
 
 use crate::{
@@ -85,6 +86,13 @@ pub struct ModelLearner<'a> {
     descended: Vec<bool>,
 }
 
+/// The end of a run whose numbers left the finite range; what is on the disk is from before.
+fn diverged(message: String) -> Error {
+    Error::failure(message).hint(
+        "lower --learning-rate or --clip in a new run; --init-adapter RUN/checkpoints/step-N starts it where this was good",
+    )
+}
+
 impl Task<'_> {
     /// Totals of some rows, which every pack's share of the loss is measured by.
     fn totals(examples: &[&Example]) -> Totals {
@@ -116,12 +124,9 @@ impl Task<'_> {
         rows.collect()
     }
 
-    fn finite(&self, measured: Measured) -> Result<Measured> {
-        if measured.loss.is_finite() {
-            return Ok(measured);
-        }
-        Err(Error::failure(format!("the loss of {} is not a finite number: {}", self.name, measured.loss))
-            .hint("lower --learning-rate or --clip; the newest checkpoint is good"))
+    fn not_finite(&self, loss: f64, decoder: &Decoder, pack: &Pack, adapter: &Adapter) -> Error {
+        let loss = format!("the loss of {}, {loss},", self.name);
+        diverged(Error::not_finite(loss, decoder, pack, Some(adapter)).message)
     }
 
     /// Loss and metrics of some rows, without a gradient; `progress` hears how many are done, and its error ends it.
@@ -142,9 +147,12 @@ impl Task<'_> {
                 measured.add(&row);
                 done += 1;
             }
+            if !measured.loss.is_finite() {
+                return Err(self.not_finite(measured.loss, decoder, &packed.pack, adapter));
+            }
             progress(done)?;
         }
-        self.finite(measured)
+        Ok(measured)
     }
 
     fn empty(&self, examples: &[&Example]) -> Measured {
@@ -191,6 +199,12 @@ impl<'a> ModelLearner<'a> {
         }
     }
 
+    /// The objectives that this step descends, for messages.
+    fn now(&self) -> String {
+        let descended = self.tasks.iter().zip(&self.descended).filter(|(_, descended)| **descended);
+        descended.map(|(task, _)| &task.name[..]).collect::<Vec<_>>().join(" and ")
+    }
+
     /// Forward and backward of the next batch, pack by pack.
     fn descend(&mut self, id: ObjectiveId, weight: f64) -> Result<Measured> {
         let task = &self.tasks[id.0];
@@ -207,11 +221,11 @@ impl<'a> ModelLearner<'a> {
                 measured.add(&row);
             }
             if !measured.loss.is_finite() {
-                break;
+                return Err(task.not_finite(measured.loss, self.decoder, &packed.pack, &self.adapter));
             }
             self.decoder.backward(forward, &Slopes { logp: slopes }, &mut self.gradient)?;
         }
-        task.finite(measured)
+        Ok(measured)
     }
 }
 
@@ -244,13 +258,13 @@ impl Learner for ModelLearner<'_> {
         self.report.learning_rate = self.learning_rate.at(self.optimiser.updates as usize);
         self.report.gradient_norm = clip(&mut self.gradient, self.clip);
         if !self.report.gradient_norm.is_finite() {
-            return Err(Error::failure(format!(
-                "the gradient is not finite: its norm is {}",
-                self.report.gradient_norm
-            ))
-            .hint("lower --learning-rate; the newest checkpoint is good"));
+            let norm = self.report.gradient_norm;
+            return Err(diverged(format!("the gradient of {} is not finite: its norm is {norm}", self.now())));
         }
         self.optimiser.update(&mut self.adapter.parameters, &self.gradient, self.report.learning_rate);
+        if self.adapter.parameters.iter().any(|value| !value.is_finite()) {
+            return Err(diverged(format!("an update by {} made the adapter not finite", self.now())));
+        }
         self.gradient.fill(0.0);
         for (index, task) in self.tasks.iter_mut().enumerate() {
             match (self.descended[index], self.looked_at[index]) {

@@ -52,8 +52,8 @@ fn record(key: &Key, value: f64) -> [u8; RECORD] {
 }
 
 impl Reference {
-    /// The values that a cache folder knows so far of the base with `adapter`, or of the base itself.
-    pub fn open(cache: &Path, decoder: &Decoder, adapter: Option<&Adapter>) -> Result<Self> {
+    /// The values that a folder of such caches knows so far of the base with `adapter`, or of the base itself.
+    pub fn open(folder: &Path, decoder: &Decoder, adapter: Option<&Adapter>) -> Result<Self> {
         let mut hash = Sha256::new();
         hash.update(decoder.weights().fingerprint.as_bytes());
         hash.update(decoder.tier().name());
@@ -64,7 +64,7 @@ impl Reference {
             adapter.parameters.iter().for_each(|value| hash.update(value.to_le_bytes()));
         }
         let name: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = cache.join("reference-logps").join(name);
+        let path = folder.join(name);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -104,9 +104,8 @@ impl Reference {
         if missing.is_empty() {
             return Ok(0);
         }
-        files::create_dir(self.path.parent().expect("a file in the cache"))?;
         let file = OpenOptions::new().create(true).append(true).open(&self.path);
-        let mut file = file.map_err(|error| Error::io(&self.path, "open", error))?;
+        let mut file = file.map_err(|error| files::unwritable_cache(&self.path, &error))?;
         // A torn record would shift every later one.
         let whole = file.metadata().map(|metadata| metadata.len() / RECORD as u64 * RECORD as u64);
         whole.and_then(|whole| file.set_len(whole)).map_err(|error| Error::io(&self.path, "write", error))?;
@@ -125,12 +124,8 @@ impl Reference {
                 let key = key(&example.prompt, &example.responses[segment.response]);
                 let value: f64 = scores.logp[segment.targets.clone()].iter().sum();
                 if !value.is_finite() {
-                    let what = decoder.find_non_finite(&packed.pack, adapter).unwrap_or_else(|| "a sum".into());
-                    return Err(Error::input(format!(
-                        "the reference's log-probability of row {} is not finite: {what}",
-                        example.row
-                    ))
-                    .hint("the model or the reference adapter is broken"));
+                    let value = format!("the reference's log-probability of row {}", example.row);
+                    return Err(Error::not_finite(value, decoder, &packed.pack, adapter));
                 }
                 records.extend(record(&key, value));
                 self.values.insert(key, value);

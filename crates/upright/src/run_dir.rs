@@ -36,8 +36,8 @@ pub fn check_free(path: &Path) -> Result<()> {
         return Err(Error::input(format!("{}: holds a run already", path.display()))
             .hint("--resume continues it; another --out starts a new one"));
     }
-    if path.exists() && !path.is_dir() {
-        return Err(Error::input(format!("{}: is not a folder", path.display())).hint("give --out a folder's name"));
+    if let Some(file) = path.ancestors().find(|part| part.exists()).filter(|part| !part.is_dir()) {
+        return Err(Error::input(format!("{}: is not a folder", file.display())).hint("give --out a folder's name"));
     }
     // What a start that was killed before the folder became a run leaves behind.
     let foreign = |entry: &fs::DirEntry| ![LOCK, ".plan.toml.partial"].iter().any(|own| entry.file_name() == *own);

@@ -1,6 +1,7 @@
 //! `upright doctor`: what this machine has, and what would not fit.
 
-use std::path::PathBuf;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -11,8 +12,13 @@ use upright_engine::{
     memory,
 };
 
-use super::{gigabytes, print_json};
-use crate::{Result, files};
+use super::{gigabytes, print, print_json};
+use crate::{
+    Result,
+    config::Number,
+    files,
+    plan::checks::{count, folder},
+};
 
 /// Reports cores, memory, instruction sets and cache folders; with a model, whether it fits.
 #[derive(Args, Debug)]
@@ -21,11 +27,18 @@ pub(super) struct Doctor {
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Tokens of a pack, for the memory estimate.
-    #[arg(long, value_name = "N", default_value_t = 2048)]
-    token_budget: usize,
+    #[arg(long, value_name = "N", default_value = "2048", allow_hyphen_values = true)]
+    token_budget: Number,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// Whether a file can be made in a folder, which is made where it is missing.
+fn is_writable(folder: &Path) -> bool {
+    let probe = folder.join(format!(".doctor-{}", std::process::id()));
+    let written = files::create_dir(folder).and_then(|()| files::write_atomic(&probe, b""));
+    written.is_ok() && std::fs::remove_file(&probe).is_ok()
 }
 
 /// What a model takes.
@@ -37,7 +50,7 @@ struct Needs {
     recomputed: usize,
 }
 
-fn needs(model: &std::path::Path, token_budget: usize) -> Result<Needs> {
+fn needs(model: &Path, token_budget: usize) -> Result<Needs> {
     let decoder = Decoder::open(model, &Options::default())?;
     let (kept, recomputed) = decoder.bytes_per_token(0);
     let weights = decoder.weights();
@@ -57,8 +70,11 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     let tiers: Vec<Tier> = [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|t| t.available()).collect();
     let tier = Tier::from_environment()?;
     let cache = files::cache_dir();
-    let writable = files::create_dir(&cache).is_ok();
-    let needs = arguments.model.as_deref().map(|model| needs(model, arguments.token_budget)).transpose()?;
+    let writable = is_writable(&cache);
+    let token_budget = count("token-budget", Some(&arguments.token_budget), 0)?;
+    let model =
+        arguments.model.as_deref().map(|model| folder("model", model, "give the folder of a model")).transpose()?;
+    let needs = model.map(|model| needs(&model, token_budget)).transpose()?;
     let base = needs.as_ref().map(|n| n.mapped + n.owned);
     let fits = |bytes: usize| available.map(|available| bytes < available);
     let kept_fits = needs.as_ref().zip(base).and_then(|(n, base)| fits(base + n.kept));
@@ -66,7 +82,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     if arguments.json {
         let model = needs.as_ref().map(|n| {
             json!({
-                "model_type": n.config.model_type, "base_bytes": base, "token_budget": arguments.token_budget,
+                "model_type": n.config.model_type, "base_bytes": base, "token_budget": token_budget,
                 "step_bytes_kept": n.kept, "step_bytes_recomputed": n.recomputed,
                 "fits_kept": kept_fits, "fits_recomputed": recomputed_fits,
             })
@@ -78,33 +94,52 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         }));
     }
     let known = |bytes: Option<usize>| bytes.map_or_else(|| "unknown".to_owned(), gigabytes);
-    println!("upright      {}", env!("CARGO_PKG_VERSION"));
-    println!("cores        {cores}");
-    println!("memory       {} available of {}", known(available), known(total));
+    let mut text = String::new();
+    let _ = writeln!(text, "upright      {}", env!("CARGO_PKG_VERSION"));
+    let _ = writeln!(text, "cores        {cores}");
+    let _ = writeln!(text, "memory       {} available of {}", known(available), known(total));
     let names: Vec<&str> = tiers.iter().map(|t| t.name()).collect();
-    println!("tiers        {} (in use: {tier}; UPRIGHT_CPU forces one)", names.join(", "));
-    println!("cache        {}{}", cache.display(), if writable { "" } else { ": NOT WRITABLE, set UPRIGHT_CACHE" });
+    let _ = writeln!(text, "tiers        {} (in use: {tier}; UPRIGHT_CPU forces one)", names.join(", "));
+    let _ = writeln!(
+        text,
+        "cache        {}{}",
+        cache.display(),
+        if writable { "" } else { ": NOT WRITABLE, set UPRIGHT_CACHE" }
+    );
     if let (Some(n), Some(base)) = (needs, base) {
         let verdict = |fits: Option<bool>| match fits {
             Some(true) => "fits",
             Some(false) => "DOES NOT FIT",
             None => "memory unknown",
         };
-        println!(
+        let _ = writeln!(
+            text,
             "model        {}: {} layers, hidden {}, vocabulary {}",
             n.config.model_type, n.config.layers, n.config.hidden, n.config.vocab
         );
-        println!("base         {} ({} mapped, {} cast)", gigabytes(base), gigabytes(n.mapped), gigabytes(n.owned));
-        println!(
+        let _ = writeln!(
+            text,
+            "base         {} ({} mapped, {} cast)",
+            gigabytes(base),
+            gigabytes(n.mapped),
+            gigabytes(n.owned)
+        );
+        let _ = writeln!(
+            text,
             "step         {} for a pack of {} tokens: {}",
             gigabytes(n.kept),
-            arguments.token_budget,
+            token_budget,
             verdict(kept_fits)
         );
-        println!("             {} with block recompute: {}", gigabytes(n.recomputed), verdict(recomputed_fits));
+        let _ = writeln!(
+            text,
+            "             {} with block recompute: {}",
+            gigabytes(n.recomputed),
+            verdict(recomputed_fits)
+        );
         if recomputed_fits == Some(false) {
-            println!("             lower --token-budget or --max-length, or take a smaller model");
+            let _ = writeln!(text, "             lower --token-budget or --max-length, or take a smaller model");
         }
     }
-    Ok(())
+    print(&text)
 }

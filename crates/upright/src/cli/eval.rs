@@ -15,9 +15,11 @@ use super::{
 };
 use crate::{
     Error, Result,
+    config::Number,
     data::{DataSpec, Dataset, Example, Held, Kind, Template, TooLong, Truncation, pack::pack},
     objectives::{LossKind, Objective, Response, evaluate},
     observer::Observer,
+    plan::checks::{count, count_from, folder, positive, threads},
     run::Engine,
 };
 
@@ -46,27 +48,27 @@ pub(super) struct Loss {
     /// Template: alpaca, user-assistant or raw; found from the rows if absent.
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
-    /// Reference adapter: adds its log-probabilities and the DPO loss.
-    #[arg(long, value_name = "DIR", requires = "dpo")]
+    /// Reference adapter, or none for the model itself: adds its log-probabilities and the DPO loss.
+    #[arg(long, value_name = "DIR|none", conflicts_with = "sft")]
     reference: Option<PathBuf>,
-    /// Strength of the tie to the reference.
-    #[arg(long, value_name = "X", default_value_t = 0.1, allow_negative_numbers = true)]
-    beta: f64,
-    /// Most tokens of prompt and response together.
-    #[arg(long, value_name = "N", default_value_t = 2048)]
-    max_length: usize,
+    /// Strength of the tie to the reference [default: 0.1]
+    #[arg(long, value_name = "B", allow_hyphen_values = true)]
+    beta: Option<Number>,
+    /// Most tokens of prompt and response together [default: 2048]
+    #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
+    max_length: Option<Number>,
     /// Only the first N usable rows.
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    limit: Option<Number>,
     /// Print a JSON line for every row instead of the totals.
     #[arg(long)]
     per_row: bool,
-    /// Threads; one per core if absent.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
-    /// Tokens of a pack.
-    #[arg(long, value_name = "N", default_value_t = 2048)]
-    token_budget: usize,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    threads: Option<Number>,
+    /// Tokens computed at once [default: 2048]
+    #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
+    token_budget: Option<Number>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -79,23 +81,24 @@ fn names(kind: Kind) -> &'static [&'static str] {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Loss) -> Result<()> {
-    for (flag, value) in [("--max-length", arguments.max_length), ("--token-budget", arguments.token_budget)] {
-        if value == 0 {
-            return Err(Error::input(format!("{flag} must be at least 1: 0")));
-        }
-    }
-    if arguments.limit == Some(0) {
-        return Err(Error::input("--limit must be at least 1: 0"));
-    }
-    if !(arguments.beta.is_finite() && arguments.beta > 0.0) {
-        return Err(Error::input(format!("--beta must be above 0: {}", arguments.beta)));
-    }
+    let max_length = count_from(2, "max-length", arguments.max_length.as_ref(), 2048)?;
+    let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
+    let limit = arguments.limit.as_ref().map(|limit| count("limit", Some(limit), 0)).transpose()?;
+    let beta = positive("beta", arguments.beta.as_ref(), 0.1)?;
+    let threads = threads(arguments.threads.as_ref())?;
+    let template = arguments.template.as_deref().map(str::parse::<Template>).transpose();
+    let template = template.map_err(|error| error.at("template"))?;
+    let model = folder("model", &arguments.model, "give the folder of the base model")?;
     terminal::catch_signals()?;
     let mut terminal = Terminal::new();
-    let engine = Engine::open(&arguments.model, arguments.threads, Recompute::Auto)?;
-    let mut open =
-        |folder: &Option<PathBuf>| folder.as_ref().map(|folder| engine.read_adapter(folder, &mut terminal)).transpose();
-    let (adapter, reference) = (open(&arguments.adapter)?, open(&arguments.reference)?);
+    let engine = Engine::open(&model, threads, Recompute::Auto)?;
+    let base = PathBuf::from("none");
+    let mut open = |key: &str, path: Option<&PathBuf>| -> Result<Option<Adapter>> {
+        let path = path.map(|path| folder(key, path, "give a PEFT adapter folder")).transpose()?;
+        path.map(|path| engine.read_adapter(&path, &mut terminal)).transpose()
+    };
+    let adapter = open("adapter", arguments.adapter.as_ref())?;
+    let reference = open("reference", arguments.reference.as_ref().filter(|path| **path != base))?;
     let (path, kind) = match (&arguments.sft, &arguments.dpo) {
         (Some(path), _) => (path, Kind::Instruction),
         (None, Some(path)) => (path, Kind::Preference),
@@ -104,10 +107,10 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let spec = DataSpec {
         path: path.clone(),
         kind,
-        template: arguments.template.as_deref().map(str::parse::<Template>).transpose()?,
-        rows: arguments.limit,
-        max_length: arguments.max_length,
-        min_prompt: Truncation::usual_min_prompt(arguments.max_length),
+        template,
+        rows: limit,
+        max_length,
+        min_prompt: Truncation::usual_min_prompt(max_length),
         too_long: TooLong::CutPrompt,
         eval: Held::Fraction(0.0),
     };
@@ -115,21 +118,21 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     terminal.note(&data.describe(names(kind)[0]));
     let examples: Vec<&Example> = data.train.iter().collect();
     let mut score = |what: &str, adapter: Option<&Adapter>| {
-        sums(&engine.decoder, adapter, &examples, arguments.token_budget, what, &mut terminal)
+        sums(&engine.decoder, adapter, &examples, token_budget, what, &mut terminal)
     };
     let policy = score("scoring", adapter.as_ref())?;
-    let reference = match &reference {
-        Some(reference) => Some(score("scoring the reference", Some(reference))?),
+    let reference = match &arguments.reference {
+        Some(_) => Some(score("scoring the reference", reference.as_ref())?),
         None => None,
     };
     if arguments.per_row {
         for (index, example) in examples.iter().enumerate() {
             let reference = reference.as_ref().map(|sums| &sums[index][..]);
-            print_json(&row_line(example, kind, &policy[index], reference, arguments.beta))?;
+            print_json(&row_line(example, kind, &policy[index], reference, beta))?;
         }
         return Ok(());
     }
-    let line = totals(&examples, kind, &policy, reference.as_deref(), arguments.beta);
+    let line = totals(&examples, kind, &policy, reference.as_deref(), beta);
     if arguments.json {
         return print_json(&line);
     }
@@ -156,7 +159,13 @@ fn sums(
         }
         let scores = decoder.score(&packed.pack, adapter)?;
         for segment in &packed.segments {
-            sums[segment.example][segment.response] = scores.logp[segment.targets.clone()].iter().sum();
+            let sum: f64 = scores.logp[segment.targets.clone()].iter().sum();
+            if !sum.is_finite() {
+                terminal.end();
+                let value = format!("the log-probability of row {}", examples[segment.example].row);
+                return Err(Error::not_finite(value, decoder, &packed.pack, adapter));
+            }
+            sums[segment.example][segment.response] = sum;
             done += usize::from(segment.response == 0);
         }
         terminal.advance(done, "");
@@ -193,7 +202,7 @@ fn row_line(example: &Example, kind: Kind, policy: &[f64], reference: Option<&[f
     if let Some(reference) = reference {
         line.insert("reference".into(), Value::Object(named(reference)));
     }
-    if kind == Kind::Instruction || reference.is_some() {
+    if reference.is_some() {
         let (loss, _, _) = evaluate(&objective(kind, beta), &[responses(example, policy, reference)]);
         line.insert("loss".into(), json!(loss));
     }

@@ -8,7 +8,7 @@ mod train;
 
 use std::{io::Write, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ErrorKind};
 use serde::Serialize;
 
 use crate::{Error, Result, error::Kind};
@@ -40,11 +40,12 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are results and go to stdout; the rest is bad usage.
+        // Help and version are results and go to stdout, but not the help that a missing command is answered with.
+        Err(error) if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
+        Err(error) => return failed(&usage(&error)),
     };
     let done = match &cli.command {
         Command::Train(train) => train::run(train),
@@ -55,24 +56,33 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut stderr = std::io::stderr().lock();
-            let _ = writeln!(
-                stderr,
-                "{}: {}",
-                if error.kind == Kind::Interrupted { "interrupted" } else { "error" },
-                error.message
-            );
-            if !error.hint.is_empty() {
-                let _ = writeln!(stderr, "hint: {}", error.hint);
-            }
-            ExitCode::from(match error.kind {
-                Kind::Input => 2,
-                Kind::Failure => 1,
-                Kind::Interrupted => 130,
-            })
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// Says what went wrong, and the way out.
+fn failed(error: &Error) -> ExitCode {
+    let mut stderr = std::io::stderr().lock();
+    let what = if error.kind == Kind::Interrupted { "interrupted" } else { "error" };
+    let _ = writeln!(stderr, "{what}: {}", error.message);
+    if !error.hint.is_empty() {
+        let _ = writeln!(stderr, "hint: {}", error.hint);
+    }
+    ExitCode::from(match error.kind {
+        Kind::Input => 2,
+        Kind::Failure => 1,
+        Kind::Interrupted => 130,
+    })
+}
+
+/// Bad usage, worded by clap, in the form of every other error.
+fn usage(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let message: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let message = message.join(" ");
+    let tips: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).collect();
+    let hint = if tips.is_empty() { "--help lists what there is".to_owned() } else { tips.join("; ") };
+    Error::input(message.strip_prefix("error: ").unwrap_or(&message)).hint(hint)
 }
 
 /// Writes text to stdout; a reader that has gone away (`| head`) ends the command quietly.

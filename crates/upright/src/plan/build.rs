@@ -1,6 +1,6 @@
 //! From a config to a plan, setting by setting.
 
-use super::checks::{choice, count, count_from, file, folder, no_such, positive, real, wrong};
+use super::checks::{choice, count, count_from, file, folder, no_such, positive, real, threads, wrong};
 use super::objective::objectives;
 use super::stages::{length, stages};
 use super::{LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, TooLong};
@@ -24,7 +24,6 @@ impl Plan {
         if min_prompt >= max_length {
             return Err(wrong("min-prompt", &format!("be below max-length, {max_length}"), min_prompt));
         }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let seed = config.seed.as_ref().map_or(Some(42), |seed| seed.whole());
         let out = config.out.clone().filter(|path| !path.as_os_str().is_empty());
         Ok(Self {
@@ -50,7 +49,7 @@ impl Plan {
             eval_rows: count("eval-rows", config.eval_rows.as_ref(), 64)?,
             checkpoint_every: count("checkpoint-every", config.checkpoint_every.as_ref(), 50)?,
             keep: count("keep", config.keep.as_ref(), 2)?,
-            threads: count("threads", config.threads.as_ref(), cores)?,
+            threads: threads(config.threads.as_ref())?,
             token_budget: count("token-budget", config.token_budget.as_ref(), 2048)?,
             recompute: choice("recompute", config.recompute.as_deref(), Recompute::Auto)?,
             reference: reference(config, &objectives)?,

@@ -9,24 +9,36 @@ use crate::config::{Number, nearest};
 use crate::{Error, Result};
 
 /// `key must be ..., found ...`.
-pub(super) fn wrong(key: &str, must: &str, found: impl Display) -> Error {
+pub(crate) fn wrong(key: &str, must: &str, found: impl Display) -> Error {
     Error::input(format!("{key} must {must}, found `{found}`"))
 }
 
 /// A whole number of at least 1.
-pub(super) fn count(key: &str, value: Option<&Number>, default: usize) -> Result<usize> {
+pub(crate) fn count(key: &str, value: Option<&Number>, default: usize) -> Result<usize> {
     count_from(1, key, value, default)
 }
 
 /// A whole number of at least `least`.
-pub(super) fn count_from(least: u64, key: &str, value: Option<&Number>, default: usize) -> Result<usize> {
+pub(crate) fn count_from(least: u64, key: &str, value: Option<&Number>, default: usize) -> Result<usize> {
     let Some(value) = value else { return Ok(default) };
     let whole = value.whole().filter(|n| *n >= least).and_then(|n| usize::try_from(n).ok());
     whole.ok_or_else(|| wrong(key, &format!("be a whole number of at least {least}"), value))
 }
 
+/// Threads: as many as there are cores if nothing is said.
+pub(crate) fn threads(value: Option<&Number>) -> Result<usize> {
+    const MOST: usize = 1024;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match count("threads", value, cores)? {
+        threads if threads > MOST => {
+            Err(wrong("threads", &format!("be at most {MOST}"), threads).hint(format!("there are {cores} cores")))
+        }
+        threads => Ok(threads),
+    }
+}
+
 /// A finite number that `fits`; `must` says when it does.
-pub(super) fn real(
+pub(crate) fn real(
     key: &str,
     value: Option<&Number>,
     default: f64,
@@ -38,12 +50,12 @@ pub(super) fn real(
 }
 
 /// A finite number above 0.
-pub(super) fn positive(key: &str, value: Option<&Number>, default: f64) -> Result<f64> {
+pub(crate) fn positive(key: &str, value: Option<&Number>, default: f64) -> Result<f64> {
     real(key, value, default, "be a number above 0", |x| x > 0.0)
 }
 
 /// One of the names of `T`.
-pub(super) fn choice<T: ValueEnum>(key: &str, value: Option<&str>, default: T) -> Result<T> {
+pub(crate) fn choice<T: ValueEnum>(key: &str, value: Option<&str>, default: T) -> Result<T> {
     let Some(value) = value else { return Ok(default) };
     if let Ok(choice) = T::from_str(value, false) {
         return Ok(choice);
@@ -54,7 +66,7 @@ pub(super) fn choice<T: ValueEnum>(key: &str, value: Option<&str>, default: T) -
 }
 
 /// A name that is none of those known.
-pub(super) fn no_such<'a>(key: &str, value: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Error {
+pub(crate) fn no_such<'a>(key: &str, value: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Error {
     let names: Vec<_> = known.clone().into_iter().collect();
     let error = wrong(key, &format!("be one of {}", names.join(", ")), value);
     match nearest(value, known) {
@@ -64,7 +76,7 @@ pub(super) fn no_such<'a>(key: &str, value: &str, known: impl IntoIterator<Item 
 }
 
 /// A file that is there.
-pub(super) fn file(key: &str, path: &Path) -> Result<PathBuf> {
+pub(crate) fn file(key: &str, path: &Path) -> Result<PathBuf> {
     if path.is_dir() {
         return Err(wrong(key, "be a file", path.display()).hint("it is a folder; name a file in it"));
     }
@@ -72,7 +84,7 @@ pub(super) fn file(key: &str, path: &Path) -> Result<PathBuf> {
 }
 
 /// A folder that is there.
-pub(super) fn folder(key: &str, path: &Path, hint: &str) -> Result<PathBuf> {
+pub(crate) fn folder(key: &str, path: &Path, hint: &str) -> Result<PathBuf> {
     if path.is_file() {
         return Err(wrong(key, "be a folder", path.display()).hint(format!("it is a file; {hint}")));
     }

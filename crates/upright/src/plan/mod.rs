@@ -2,7 +2,7 @@
 //! run as `plan.toml`, and a resumed run must have the same one ([`Plan::differences`]).
 
 mod build;
-mod checks;
+pub(crate) mod checks;
 mod notes;
 mod objective;
 mod schedule;

@@ -6,6 +6,7 @@ use super::ObjectivePlan;
 use super::build::optional_file;
 use super::checks::{choice, count, file, no_such, positive, real, wrong};
 use crate::config::{Config, List, Number, ObjectiveConfig};
+use crate::data::Template;
 use crate::objectives::LossKind;
 use crate::{Error, Result};
 
@@ -147,7 +148,10 @@ fn one(config: &Config, i: usize, written: &ObjectiveConfig, count_of_all: usize
     Ok(ObjectivePlan {
         data: file(&key("data"), data)?,
         eval_data: optional_file(&key("eval"), written.eval.as_ref())?,
-        template: written.template.clone(),
+        template: match &written.template {
+            Some(name) => Some(name.parse::<Template>().map_err(|error| error.at(key("template")))?.to_string()),
+            None => None,
+        },
         rows: match &written.rows {
             Some(rows) => Some(count(&key("rows"), Some(rows), 0)?),
             None => None,

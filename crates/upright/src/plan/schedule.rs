@@ -24,6 +24,9 @@ pub struct Stage {
     pub objective: Option<usize>,
 }
 
+/// Years of steps: more is a mistake, and would be counted one by one.
+const MOST_STEPS: usize = 100_000_000;
+
 impl Length {
     /// Updates, where an epoch has so many.
     pub fn steps(self, epoch: usize) -> usize {
@@ -73,8 +76,10 @@ impl Schedule {
         if let Some(i) = (0..rows.len()).find(|i| rows[*i] == 0 && used(*i)) {
             return Err(Error::input(format!("objective {} has no training row", plan.objectives[i].name)));
         }
-        if stages.is_empty() {
-            return Err(Error::input("the run has no step").hint("give --steps N"));
+        if stages.is_empty() || start > MOST_STEPS {
+            return Err(
+                Error::input(format!("the run has {start} steps")).hint(format!("give --steps 1 to {MOST_STEPS}"))
+            );
         }
         Ok(Self { steps: start, stages })
     }

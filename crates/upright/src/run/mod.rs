@@ -17,7 +17,7 @@ use crate::{
     Error, Result,
     checkpoint::{Checkpoints, Identity, Snapshot, State},
     data::Dataset,
-    error,
+    error::Kind,
     evaluation::{evaluate, mixed},
     files,
     learner::ModelLearner,
@@ -90,7 +90,8 @@ fn run_with(
     }
 
     // A new run is evaluated before anything of it is written.
-    let start = if lock.is_none() { Some(evaluation(&learner, 0, plan, observer)?) } else { None };
+    let start =
+        if lock.is_none() { Some(evaluation(&learner, 0, plan, observer).map_err(before_training)?) } else { None };
     let lock = lock.map_or_else(|| RunDir::take(&plan.out, true), Ok)?;
     let dir = RunDir::open(&plan.out, lock, config, &written.to_toml()?, first)?;
     let mut run = Run {
@@ -109,16 +110,17 @@ fn run_with(
 
     run.observer.begin("training", schedule.steps);
     run.last = Instant::now();
-    let mut stopped = None;
+    let (mut stopped, mut begun) = (None, first);
     let trained = train(&mut learner, &mut *method, first..schedule.steps, |step, learner, method| {
         let flow = run.after(step, learner, method)?;
+        begun = step.index + 1;
         if flow.is_break() {
             stopped = Some(step.index + 1);
         }
         Ok(flow)
     });
     run.observer.end();
-    trained?;
+    trained.map_err(|error| if error.kind == Kind::Failure { error.at(format!("step {begun}")) } else { error })?;
     if let Some(step) = stopped {
         return Err(Error::interrupted(&format!("after step {step} of {}", schedule.steps)));
     }
@@ -126,6 +128,15 @@ fn run_with(
     files::create_dir(&folder)?;
     let Identity { lora, base_model, fingerprint } = &identity;
     Ok(peft::write(&folder, &learner.adapter, lora, base_model, fingerprint)?)
+}
+
+/// What fails while nothing is trained yet is the fault of the model's files, or of an adapter's.
+fn before_training(error: Error) -> Error {
+    if error.kind != Kind::Failure {
+        return error;
+    }
+    let error = error.at("the first evaluation").hint("a file is damaged; download it again");
+    Error { kind: Kind::Input, ..error }
 }
 
 /// Whether the run in a folder came to its end: its adapter is the last thing written, and the adapter's config the last
@@ -204,7 +215,7 @@ impl Run<'_> {
         if self.evaluation_is_due(done) && !stop {
             match evaluation(learner, done, self.plan, self.observer) {
                 Ok(line) => self.record_evaluation(done, line)?,
-                Err(error) if error.kind == error::Kind::Interrupted => stop = true,
+                Err(error) if error.kind == Kind::Interrupted => stop = true,
                 Err(error) => return Err(error),
             }
         }

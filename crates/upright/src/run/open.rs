@@ -23,6 +23,8 @@ use crate::{
 
 /// A model folder, opened.
 pub struct Engine {
+    /// Its folder.
+    pub model: PathBuf,
     /// The frozen base.
     pub decoder: Decoder,
     /// Its tokenizer.
@@ -164,7 +166,7 @@ impl Engine {
         let decoder = Decoder::open(model, &Options { threads, tier: None, recompute })?;
         let config = decoder.config();
         let tokenizer = Tokenizer::open(model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
-        Ok(Self { decoder, tokenizer })
+        Ok(Self { model: model.to_owned(), decoder, tokenizer })
     }
 
     /// The rows of every objective.
@@ -203,11 +205,11 @@ impl Engine {
 
     /// The adapter a run starts from, and how it is written down.
     pub(super) fn adapter(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<(Adapter, LoraConfig)> {
-        let config = self.decoder.config();
         if let Some(folder) = &plan.init_adapter {
             let found = self.read_peft(folder, observer)?;
             return Ok((found.adapter, found.lora));
         }
+        let config = self.decoder.config();
         let targets = if plan.lora.targets.is_empty() {
             AdapterLayout::default_targets(config.family)
         } else {
@@ -223,35 +225,27 @@ impl Engine {
         Ok(self.read_peft(folder, observer)?.adapter)
     }
 
+    /// Reads a PEFT folder. One of another base is refused by its fingerprint; where it has none, another name is noted.
     fn read_peft(&self, folder: &Path, observer: &mut dyn Observer) -> Result<PeftFolder> {
         let found = peft::read(folder, self.decoder.config())?;
-        if let Some(note) = self.check_base(folder, &found)? {
-            observer.note(&note);
+        let (ours, theirs) = (&self.decoder.weights().fingerprint, found.base_fingerprint.as_ref());
+        let (folder, name) = (folder.display(), found.base_model.as_deref().unwrap_or("a model without a name"));
+        if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
+            let (theirs, ours) = (short(theirs), short(ours));
+            return Err(Error::input(format!(
+                "{folder}: was trained on another base, {name}: its fingerprint is {theirs}, that of {} is {ours}",
+                self.model.display()
+            ))
+            .hint("give --model the base it was trained on"));
+        }
+        let model = self.model.canonicalize().unwrap_or_else(|_| self.model.clone());
+        if theirs.is_none() && found.base_model.is_some() && Path::new(name).file_name() != model.file_name() {
+            observer.note(&format!(
+                "warning: {folder}: says it was trained on {name}, not on {}; it has no fingerprint to tell by",
+                self.model.display()
+            ));
         }
         Ok(found)
-    }
-
-    fn check_base(&self, folder: &Path, found: &PeftFolder) -> Result<Option<String>> {
-        let ours = &self.decoder.weights().fingerprint;
-        match &found.base_fingerprint {
-            Some(theirs) if theirs != ours => {
-                let name = found.base_model.as_deref().unwrap_or("another model");
-                Err(Error::input(format!(
-                    "{}: was trained on another base ({name}): fingerprint {}, this model has {}",
-                    folder.display(),
-                    short(theirs),
-                    short(ours)
-                ))
-                .hint("give --model the base it was trained on"))
-            }
-            Some(_) => Ok(None),
-            None => Ok(found.base_model.as_ref().map(|name| {
-                format!(
-                    "warning: {}: says it was trained on {name}; it carries no fingerprint to check that by",
-                    folder.display()
-                )
-            })),
-        }
     }
 
     /// One row of every objective through the model: a broken model is named before an hour is spent on a reference.
@@ -262,10 +256,8 @@ impl Engine {
             pack.tree(prompt, &responses.iter().map(|response| &response[..]).collect::<Vec<_>>());
             let scores = self.decoder.score(&pack, Some(adapter))?;
             if scores.logp.iter().any(|logp| !logp.is_finite()) {
-                let what =
-                    self.decoder.find_non_finite(&pack, Some(adapter)).unwrap_or_else(|| "a log-probability".into());
-                return Err(Error::input(format!("the first evaluation is not finite: {what}"))
-                    .hint("the model's file or the adapter is damaged; download it again"));
+                let error = Error::not_finite("the first evaluation", &self.decoder, &pack, Some(adapter));
+                return Err(error.at(self.model.display()));
             }
         }
         Ok(())
@@ -274,7 +266,11 @@ impl Engine {
     /// The plan with what it met.
     pub(super) fn describe(&self, plan: &Plan, datasets: &[Dataset]) -> Result<Written> {
         let adapter = |folder: Option<&PathBuf>| match folder {
-            Some(folder) => files::sha256(&folder.join(peft::TENSOR_FILE)),
+            Some(folder) => {
+                // What is wrong with a folder is said best by its reader.
+                peft::read(folder, self.decoder.config())?;
+                files::sha256(&folder.join(peft::TENSOR_FILE))
+            }
             None => Ok(String::new()),
         };
         let reference = match &plan.reference {

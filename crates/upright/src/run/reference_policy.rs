@@ -37,7 +37,7 @@ pub(super) fn prepare(
             Some(trained(engine, plan, *on, Length::Epochs(*epochs), *batch, observer)?)
         }
     };
-    let mut reference = Reference::open(&files::cache_dir(), &engine.decoder, adapter.as_ref())?;
+    let mut reference = Reference::open(&files::cache("reference-logps")?, &engine.decoder, adapter.as_ref())?;
     let mut rows: Vec<&Example> = Vec::new();
     for (index, data) in datasets.iter().enumerate().filter(|(index, _)| needs(*index)) {
         rows.extend(drawn(plan, schedule, index, data));
@@ -125,8 +125,7 @@ fn trained(
     let (mut plan, kind) = plan_of(plan, on, length, batch)?;
     let data = engine.dataset(&plan, 0, kind, observer)?;
     let written = engine.describe(&plan, std::slice::from_ref(&data))?;
-    plan.out = files::cache_dir().join("references").join(written.hash()?);
-    files::create_dir(plan.out.parent().expect("inside the cache"))?;
+    plan.out = files::cache("references")?.join(written.hash()?);
     let _lock = Lock::wait(&plan.out.with_extension("lock"), observer)?;
     let adapter = super::adapter_dir(&plan.out);
     // The tensors are written first, the config last: where it is, the folder is whole.
