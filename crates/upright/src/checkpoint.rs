@@ -149,7 +149,8 @@ impl Checkpoints {
         });
         if let Err(error) = written {
             let _ = fs::remove_dir_all(&partial);
-            return Err(error.hint("make room and continue with --resume: the newest checkpoint is whole"));
+            let hint = "make room and continue with --resume: the newest checkpoint is whole";
+            return Err(if error.hint.is_empty() { error.hint(hint) } else { error });
         }
         self.prune();
         self.last = Some((Instant::now(), started.elapsed()));
@@ -159,7 +160,10 @@ impl Checkpoints {
     fn write_files(&self, dir: &Path, snapshot: &Snapshot) -> Result<()> {
         files::create_dir(dir)?;
         let Identity { lora, base_model, fingerprint } = &self.identity;
-        peft::write(dir, &snapshot.adapter, lora, base_model, fingerprint)?;
+        peft::write(dir, &snapshot.adapter, lora, base_model, fingerprint).map_err(|error| match error {
+            upright_engine::Error::NotFinite { .. } => Error::from(error).hint("lower --learning-rate or --clip"),
+            other => other.into(),
+        })?;
         let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let (m, v) = (bytes(&snapshot.m), bytes(&snapshot.v));
         let view =

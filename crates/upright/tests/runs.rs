@@ -419,6 +419,15 @@ fn of_two_processes_in_one_folder_the_second_is_refused() {
     }
     first.signal("TERM");
     assert_eq!(first.end().code, Some(130));
+    // A run is made, and finished, in the folder that another has found free and is about to use.
+    let slow = format!("{TWO} --steps 5 --reference train:chosen --reference-epochs 40");
+    let mut slow = Process::start(f.command("taken", &slow));
+    assert!(slow.wait_until(|_| progress(&f.path("taken"), &f.path("cache")) > 3));
+    f.train("taken", &format!("{TWO} --steps 5")).good();
+    let before = changes(&f.path("taken"));
+    let end = slow.end();
+    assert!(end.code == Some(2) && end.stderr.contains("holds a run already"), "{}", end.stderr);
+    assert_eq!(changes(&f.path("taken")), before);
     // Two that start at once: one of them makes the run, and its lines are whole and in order.
     let flags = format!("{TWO} --steps 40");
     let both = [0, 1].map(|_| Process::start(f.command("race", &flags)));
@@ -473,6 +482,27 @@ fn maxright_decides_by_the_largest_weighted_gap() {
         seen.insert(chosen);
     }
     assert_eq!(seen.len(), 2);
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_leaves_what_was_good() {
+    // Rates at which products overflow, and one that overflows itself.
+    for (golden, rate) in [("neox_parallel", "1e37"), ("llama", "1e39")] {
+        let f = Fixture::new(golden);
+        let flags = format!("{TWO} --method mix --steps 50 --checkpoint-every 1 --warmup 4 --learning-rate {rate}");
+        let end = f.train("run", &flags);
+        assert_eq!(end.code, Some(1), "{}", end.stderr);
+        let said = |text: &str| end.stderr.contains(text);
+        assert!(
+            (said("not finite") || said("not a finite number")) && said("hint: lower --learning-rate"),
+            "{}",
+            end.stderr
+        );
+        assert!(!f.path("run/adapter").exists());
+        let checkpoints = contents(&f.path("run/checkpoints"), &[]);
+        assert!(checkpoints.contains_key("step-1/state.json"), "step 0 has rate 0: {:?}", checkpoints.keys());
+        assert!(f.steps("run").iter().all(|line| line.values().all(|value| !value.is_null())));
+    }
 }
 
 /// Runs a command that may not let a file grow beyond `blocks` of 512 or 1024 bytes, as a full disk would not.
