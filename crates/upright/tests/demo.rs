@@ -16,7 +16,8 @@ fn last(run: &Path, key: &str) -> f64 {
 
 fn smallest(run: &Path, key: &str) -> f64 {
     let text = std::fs::read_to_string(run.join("evals.jsonl")).unwrap();
-    let values = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()[key].as_f64().unwrap());
+    let values =
+        text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()[key].as_f64().unwrap());
     values.fold(f64::INFINITY, f64::min)
 }
 

@@ -49,7 +49,9 @@ impl Norm<'_> {
             NormKind::Rms => 0.0,
         };
         let variance = sum(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / width;
-        (mean, 1.0 / (variance + self.eps).sqrt())
+        // A row too large to square must not come out as zeros, which would look like a healthy one.
+        let rstd = if variance == f32::INFINITY { f32::NAN } else { 1.0 / (variance + self.eps).sqrt() };
+        (mean, rstd)
     }
 
     /// Normalises one row into `y`.

@@ -83,9 +83,8 @@ fn table(story: &Story) -> String {
     line(single("start", story.start));
     line(single("each alone", story.optima));
     for m in &story.methods {
-        let set = |i: usize| {
-            format!("{:>13} {:>13} {:>13}", cell(&m.sft[i]), cell(&m.dpo[i]), cell(&m.ideal_distance[i]))
-        };
+        let set =
+            |i: usize| format!("{:>13} {:>13} {:>13}", cell(&m.sft[i]), cell(&m.dpo[i]), cell(&m.ideal_distance[i]));
         line(format!("{:14}  {}  {}  {:>7.1}", m.method, set(0), set(1), m.seconds.mean));
     }
     line(String::new());

@@ -75,13 +75,19 @@ pub fn claims(all: &[Compared]) -> Vec<Claim> {
             let others = all.iter().filter(|other| other.method != maxright.method);
             others.into_iter().all(|other| maxright.ideal_distance[set].mean < other.ideal_distance[set].mean)
         }),
-        because: all.iter().map(|m| format!("{} {}", m.method, figure(&m.ideal_distance[1]))).collect::<Vec<_>>().join(", "),
+        because: all
+            .iter()
+            .map(|m| format!("{} {}", m.method, figure(&m.ideal_distance[1])))
+            .collect::<Vec<_>>()
+            .join(", "),
     };
     let sequential = (dpo_first.seconds.mean + sft_first.seconds.mean) / 2.0;
     let cost = |compared: &Compared| compared.seconds.mean / sequential;
     let cheap = joint.iter().all(|method| cost(method) < ABOUT_THE_SAME) && cost(mix) > ABOUT_THE_SAME;
     let cost = Claim {
-        text: format!("ALRIGHT and MAXRIGHT cost about what Sequential costs (less than {ABOUT_THE_SAME} times), Mix more"),
+        text: format!(
+            "ALRIGHT and MAXRIGHT cost about what Sequential costs (less than {ABOUT_THE_SAME} times), Mix more"
+        ),
         holds: [cheap; 2],
         because: format!("time against Sequential: {:.2}, {:.2}; Mix {:.2}", cost(alright), cost(maxright), cost(mix)),
     };

@@ -14,7 +14,10 @@ pub use spread::Spread;
 use crate::{
     Error, Result,
     config::Config,
-    data::{Template, rows::{Prompt, Row}},
+    data::{
+        Template,
+        rows::{Prompt, Row},
+    },
     evaluation::SETS,
     files,
     generate::{Sampling, generate},
@@ -143,12 +146,12 @@ impl Demo {
     /// Takes the steps of one run, unless its folder has them.
     fn run(&self, name: &str, settings: &str, seed: u64, observer: &mut dyn Observer) -> Result<Summary> {
         let text = format!(
-            "model = {}\nsft = {}\ndpo = {}\nout = {}\nseed = {seed}\nthreads = {}\n{SETTINGS}\n{}",
+            "model = {}\nsft = {}\ndpo = {}\nout = {}\nseed = {seed}\n{}{SETTINGS}\n{}",
             self.path("model"),
             self.path("instructions.jsonl"),
             self.path("preferences.jsonl"),
             self.path(&format!("runs/{name}")),
-            self.threads,
+            if self.threads == 0 { String::new() } else { format!("threads = {}\n", self.threads) },
             settings.replace("STEPS", &self.steps.to_string()).replace("HALF", &(self.steps / 2).to_string()),
         );
         let config = Config::parse(&text, "the demo's settings")?;
@@ -195,8 +198,14 @@ impl Demo {
             for &seed in &self.seeds {
                 let folder = format!("{}-{seed}", name.replace(", then ", "-"));
                 // The stages say what lambda would.
-                let known = if settings.contains("stages") { known.replace("lambda = 0.5\n", "") } else { known.clone() };
-                summaries.push(self.run(&folder, &format!("{settings}\n{known}"), seed, observer)?);
+                let known =
+                    if settings.contains("stages") { known.replace("lambda = 0.5\n", "") } else { known.clone() };
+                summaries.push(self.run(
+                    &folder,
+                    &format!("{settings}\neval-every = STEPS\n{known}"),
+                    seed,
+                    observer,
+                )?);
                 finished(observer, name);
             }
             methods.push(Compared::of(name, &summaries)?);

@@ -1,3 +1,5 @@
+//! Attention backward: probabilities made again from the log-sum-exp, queries in ascending order.
+
 use std::ops::Range;
 
 use rayon::prelude::*;

@@ -1,3 +1,5 @@
+//! Attention forward: query blocks against the keys of their path, with a running maximum.
+
 use std::ops::Range;
 
 use rayon::prelude::*;
