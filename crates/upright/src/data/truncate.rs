@@ -180,16 +180,6 @@ mod tests {
         assert!(error.hint.contains("smaller minimum"));
     }
 
-    #[test]
-    fn names_are_parsed() {
-        for rule in [TooLong::CutPrompt, TooLong::CutResponse, TooLong::Drop] {
-            assert_eq!(rule.to_string().parse::<TooLong>().unwrap(), rule);
-        }
-        let error = "left".parse::<TooLong>().unwrap_err();
-        assert_eq!(error.message, "no rule for rows that are too long is called \"left\"");
-        assert!(error.hint.contains("cut-response"));
-    }
-
     proptest! {
         #[test]
         fn rows_fit_share_their_prompt_and_end_with_eos_if_whole(
