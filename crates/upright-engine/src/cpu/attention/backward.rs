@@ -12,7 +12,7 @@ use crate::pack::Pack;
 /// Rows (queries times heads of a group) whose probabilities are in memory at once.
 const ROWS: usize = 48;
 
-/// Attention backward. `out` and `lse` are those of [`forward`](super::forward), `d_out` is `[T, heads * head_size]`;
+/// Attention backward. `out` and `lse` are those of [`forward`](super::forward()), `d_out` is `[T, heads * head_size]`;
 /// `d_qkv` has the layout of `qkv` and is written, not added to, for every query, key and value.
 ///
 /// # Panics

@@ -15,7 +15,7 @@ const TASK: usize = 192;
 const ROWS: usize = 48;
 
 /// Attention forward. `out` is `[T, heads * head_size]`, row-major; `lse`, `[T, heads]`, takes the log-sum-exp of the
-/// scaled scores, which [`backward`](super::backward) needs. Queries, keys and values lie in `qkv` where the layouts say.
+/// scaled scores, which [`backward`](super::backward()) needs. Queries, keys and values lie in `qkv` where the layouts say.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
