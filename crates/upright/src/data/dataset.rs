@@ -142,13 +142,12 @@ impl Dataset {
 
     /// What became of the file, in one line.
     pub fn describe(&self, name: &str) -> String {
-        let mut text = format!(
-            "{name}: {} rows to train on, {} held out ({} rows, template {})",
-            self.train.len(),
-            self.eval.len(),
-            self.dialect,
-            self.template
-        );
+        let held_out = match self.eval.len() {
+            0 => String::new(),
+            held_out => format!(" to train on, {held_out} held out"),
+        };
+        let (rows, dialect, template) = (self.train.len(), self.dialect, self.template);
+        let mut text = format!("{name}: {rows} rows{held_out} (dialect {dialect}, template {template})");
         for dropped in self.dropped.iter().chain(&self.eval_dropped) {
             let named: Vec<String> = dropped.rows.iter().take(NAMED).map(usize::to_string).collect();
             let more = if dropped.rows.len() > NAMED { ", ..." } else { "" };
