@@ -4,6 +4,7 @@ mod demo;
 mod doctor;
 mod eval;
 mod generate;
+mod inspect;
 mod terminal;
 mod train;
 
@@ -31,6 +32,8 @@ enum Command {
     /// Measure a model or an adapter.
     #[command(subcommand)]
     Eval(eval::Eval),
+    /// Show what a run would see of a file of rows.
+    Inspect(inspect::Inspect),
     /// Answer prompts with a model or an adapter.
     Generate(generate::Generate),
     /// Talk to a model or an adapter.
@@ -54,6 +57,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Train(train) => train::run(train),
         Command::Eval(eval::Eval::Loss(loss)) => eval::run(loss),
+        Command::Inspect(arguments) => inspect::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => generate::chat(arguments),
         Command::Doctor(doctor) => doctor::run(doctor),

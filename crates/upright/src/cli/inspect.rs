@@ -1,0 +1,248 @@
+//! `upright inspect`: what a run would train on, before an hour is spent on it.
+
+use std::{fmt::Write, io::IsTerminal, path::PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{print, print_json};
+use crate::{
+    Error, Result,
+    data::{DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, TooLong, Truncation, pack},
+};
+
+/// Shows what a run would see of a file of rows.
+#[derive(Args, Debug)]
+pub(super) struct Inspect {
+    /// Instruction or preference rows; which of the two is found from the columns.
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+    /// Model folder: its tokenizer is used.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Template: alpaca, user-assistant or raw; found from the rows if absent.
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
+    /// Most tokens of prompt and response together.
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    max_length: usize,
+    /// Share of prompts that is held out.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05, allow_negative_numbers = true)]
+    held_out: f64,
+    /// Tokens of a pack.
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    token_budget: usize,
+    /// Show this many rows as they are trained on.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    show: usize,
+    /// Show this row of the file, counted from 0.
+    #[arg(long, value_name = "ROW")]
+    row: Option<usize>,
+    /// Print one JSON object, without the rows.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What there is to know of a file.
+#[derive(Debug, Serialize)]
+struct Report {
+    kind: &'static str,
+    dialect: &'static str,
+    template: String,
+    train_rows: usize,
+    eval_rows: usize,
+    dropped: Vec<(String, usize)>,
+    truncated_prompts: usize,
+    truncated_responses: usize,
+    prompt_tokens: Lengths,
+    response_tokens: Lengths,
+    /// Rows of the model a pass over the training rows takes: packed, with prompts shared.
+    packed_rows: usize,
+    /// The same with every response after a prompt of its own.
+    unshared_rows: usize,
+    /// The same padded to the longest of each 8 rows in file order.
+    padded_rows: usize,
+    packs: usize,
+    /// Share of the packs' budget that is filled.
+    fill: f64,
+}
+
+/// Lengths of many sequences.
+#[derive(Debug, Serialize)]
+struct Lengths {
+    mean: f64,
+    median: usize,
+    p95: usize,
+    longest: usize,
+    /// Sequences of up to 16, 32, 64, ... tokens; the last holds the rest.
+    histogram: Vec<(usize, usize)>,
+}
+
+impl Lengths {
+    fn of(mut lengths: Vec<usize>) -> Self {
+        lengths.sort_unstable();
+        let at = |share: f64| lengths[((lengths.len() - 1) as f64 * share).round() as usize];
+        let longest = at(1.0);
+        let mut histogram = Vec::new();
+        let (mut from, mut limit) = (0, 16);
+        loop {
+            let upto = lengths.partition_point(|&length| length <= limit);
+            histogram.push((limit, upto - from));
+            from = upto;
+            if limit >= longest {
+                break;
+            }
+            limit *= 2;
+        }
+        let mean = lengths.iter().sum::<usize>() as f64 / lengths.len() as f64;
+        Self { mean, median: at(0.5), p95: at(0.95), longest, histogram }
+    }
+}
+
+impl Report {
+    fn of(kind: Kind, data: &Dataset, token_budget: usize) -> Self {
+        let rows: Vec<&Example> = data.train.iter().collect();
+        let whole = |row: &Example| row.responses.iter().map(|r| row.prompt.len() + r.len() - 1).collect::<Vec<_>>();
+        let packs = pack::pack(&rows, token_budget);
+        let packed_rows = packs.iter().map(|packed| packed.pack.tokens.len()).sum();
+        let padded = |chunk: &[&Example]| {
+            let lengths: Vec<usize> = chunk.iter().flat_map(|row| whole(row)).collect();
+            lengths.len() * lengths.iter().max().unwrap_or(&0)
+        };
+        let count = |dropped: &Dropped| (dropped.reason.clone(), dropped.rows.len());
+        Self {
+            kind: if kind == Kind::Preference { "preference" } else { "instruction" },
+            dialect: data.dialect,
+            template: data.template.to_string(),
+            train_rows: data.train.len(),
+            eval_rows: data.eval.len(),
+            dropped: data.dropped.iter().map(count).collect(),
+            truncated_prompts: data.truncated_prompts,
+            truncated_responses: data.truncated_responses,
+            prompt_tokens: Lengths::of(rows.iter().map(|row| row.prompt.len()).collect()),
+            response_tokens: Lengths::of(rows.iter().flat_map(|row| row.responses.iter().map(Vec::len)).collect()),
+            packed_rows,
+            unshared_rows: rows.iter().flat_map(|row| whole(row)).sum(),
+            padded_rows: rows.chunks(8).map(padded).sum(),
+            packs: packs.len(),
+            fill: packed_rows as f64 / (packs.len() * token_budget) as f64,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(text, "{name:12} {value}");
+        };
+        line("rows", format!("{} {} rows, dialect {}", self.train_rows + self.eval_rows, self.kind, self.dialect));
+        line("template", self.template.clone());
+        line("split", format!("{} to train on, {} held out", self.train_rows, self.eval_rows));
+        for (reason, rows) in &self.dropped {
+            line("dropped", format!("{rows}: {reason}"));
+        }
+        if self.truncated_prompts + self.truncated_responses > 0 {
+            line("cut to fit", format!("{} prompts, {} responses", self.truncated_prompts, self.truncated_responses));
+        }
+        for (name, lengths) in [("prompts", &self.prompt_tokens), ("responses", &self.response_tokens)] {
+            let Lengths { mean, median, p95, longest, histogram } = lengths;
+            line(name, format!("{mean:.1} tokens on average, median {median}, 95% up to {p95}, longest {longest}"));
+            let most = histogram.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1);
+            for (limit, count) in histogram {
+                line("", format!("up to {limit:>6} {count:>7} {}", "#".repeat((count * 40).div_ceil(most))));
+            }
+        }
+        line(
+            "work",
+            format!(
+                "{} positions an epoch; {:.2} times as many without shared prompts, {:.2} times padded",
+                self.packed_rows,
+                self.unshared_rows as f64 / self.packed_rows as f64,
+                self.padded_rows as f64 / self.packed_rows as f64
+            ),
+        );
+        line("packs", format!("{}, filled to {:.1}%", self.packs, self.fill * 100.0));
+        text
+    }
+}
+
+/// Reads the file as what its columns say it is.
+fn load(arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
+    let template = arguments.template.as_deref().map(str::parse::<Template>).transpose()?;
+    let read = |kind: Kind| {
+        let spec = DataSpec {
+            path: arguments.data.clone(),
+            kind,
+            template,
+            rows: None,
+            max_length: arguments.max_length,
+            min_prompt: Truncation::usual_min_prompt(arguments.max_length),
+            too_long: TooLong::CutPrompt,
+            eval: Held::Fraction(arguments.held_out),
+        };
+        Dataset::load(&spec, tokenizer, &mut |_, _| {}).map(|data| (kind, data))
+    };
+    match read(Kind::Preference) {
+        Ok(found) => Ok(found),
+        // Which of the two messages helps is decided by what the file is nearer to: instruction rows are the plainer kind.
+        Err(_) => read(Kind::Instruction),
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &Inspect) -> Result<()> {
+    if arguments.max_length == 0 || arguments.token_budget == 0 {
+        return Err(Error::input("--max-length and --token-budget must be at least 1"));
+    }
+    let config = upright_engine::config::DecoderConfig::read(&arguments.model)?;
+    let tokenizer = Tokenizer::open(&arguments.model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
+    let (kind, data) = load(arguments, &tokenizer)?;
+    let report = Report::of(kind, &data, arguments.token_budget);
+    if arguments.json {
+        return print_json(&report);
+    }
+    let mut text = report.text();
+    let rows: Vec<&Example> = match arguments.row {
+        Some(wanted) => {
+            let row = data.train.iter().chain(&data.eval).find(|example| example.row == wanted);
+            let dropped = data.dropped.iter().find(|dropped| dropped.rows.contains(&wanted));
+            vec![row.ok_or_else(|| {
+                let name = arguments.data.display();
+                match dropped {
+                    Some(dropped) => Error::input(format!("{name}: row {wanted} is dropped: {}", dropped.reason)),
+                    None => Error::input(format!("{name}: there is no row {wanted}")).hint("rows count from 0"),
+                }
+            })?]
+        }
+        None => data.train.iter().take(arguments.show).collect(),
+    };
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    for row in rows {
+        text += &shown(row, kind, &tokenizer, colour)?;
+    }
+    print(&text)
+}
+
+/// One row as it is trained on: what is read in plain, what is scored in colour or between marks.
+fn shown(row: &Example, kind: Kind, tokenizer: &Tokenizer, colour: bool) -> Result<String> {
+    let mut text = format!("\nrow {}: prompt, {} tokens, read only\n", row.row, row.prompt.len());
+    let painted = |part: &str, code: &str| if colour { format!("\x1b[{code}m{part}\x1b[0m") } else { part.to_owned() };
+    text += &painted(&tokenizer.decode(&row.prompt)?, "2");
+    text.push('\n');
+    let names: &[(&str, &str)] =
+        if kind == Kind::Preference { &[("chosen", "32"), ("rejected", "31")] } else { &[("response", "32")] };
+    for ((name, code), response) in names.iter().zip(&row.responses) {
+        let whole = response.last() == Some(&tokenizer.eos());
+        let (ids, end) = if whole { (&response[..response.len() - 1], "<EOS>") } else { (&response[..], "<CUT>") };
+        let _ = writeln!(text, "{name}, {} tokens, scored", response.len());
+        let marks = if colour { ["", ""] } else { ["[", "]"] };
+        let _ = writeln!(
+            text,
+            "{}{}{}{}",
+            marks[0],
+            painted(&tokenizer.decode(ids)?, code),
+            painted(end, "1;36"),
+            marks[1]
+        );
+    }
+    Ok(text)
+}
