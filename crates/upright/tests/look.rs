@@ -1,0 +1,104 @@
+//! Commands for a look: inspect, generate, chat.
+
+mod fixture;
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use fixture::{Done, Place};
+use serde_json::json;
+
+/// A command with text on its stdin.
+fn fed(mut command: Command, text: &str) -> Done {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Done { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+#[test]
+fn inspect_counts_what_a_run_would_train_on() {
+    let place = Place::new();
+    let report = &Done::good(place.command("inspect dpo.jsonl --model model --json --token-budget 512")).json()[0];
+    assert_eq!((&report["kind"], &report["template"]), (&json!("preference"), &json!("user-assistant")));
+    let rows = report["train_rows"].as_u64().unwrap() + report["eval_rows"].as_u64().unwrap();
+    assert_eq!(rows, 24);
+    let (packed, unshared) = (report["packed_rows"].as_u64().unwrap(), report["unshared_rows"].as_u64().unwrap());
+    // Every character is a token: "User: Where does wren 0 live?\nAssistant:" is read once instead of twice.
+    let prompts = report["prompt_tokens"]["mean"].as_f64().unwrap() * report["train_rows"].as_f64().unwrap();
+    assert_eq!((unshared - packed) as f64, prompts.round());
+    assert!(packed as f64 <= report["packs"].as_f64().unwrap() * 512.0);
+    let histogram = report["prompt_tokens"]["histogram"].as_array().unwrap();
+    let counted: u64 = histogram.iter().map(|bar| bar[1].as_u64().unwrap()).sum();
+    assert_eq!(counted, report["train_rows"].as_u64().unwrap());
+}
+
+#[test]
+fn inspect_shows_a_row_with_its_end_and_without_colour_in_a_pipe() {
+    let place = Place::new();
+    let done = Done::good(place.command("inspect sft.jsonl --model model --row 7"));
+    let shown = "User: Count 7 of the voles.\nAssistant:\nresponse, 20 tokens, scored\n[ There are 7 voles.<EOS>]\n";
+    assert!(done.stdout.contains(shown), "{}", done.stdout);
+    assert!(!done.stdout.contains('\x1b'));
+    let cut = Done::good(place.command("inspect sft.jsonl --model model --row 7 --max-length 20"));
+    assert!(cut.stdout.contains("<CUT>]"), "{}", cut.stdout);
+    for (words, part) in [
+        ("inspect sft.jsonl --model model --row 99", "no row 99"),
+        ("inspect nothing.jsonl --model model", "nothing.jsonl"),
+        ("inspect sft.jsonl --model nowhere", "nowhere"),
+        ("inspect sft.jsonl --model model --held-out 2", "2"),
+        ("inspect sft.jsonl --model model --max-length 0", "--max-length"),
+        ("inspect sft.jsonl --model model --template stanza", "stanza"),
+    ] {
+        let done = Done::of(place.command(words));
+        assert_eq!((done.code, &done.stdout[..]), (Some(2), ""), "{words}: {done:?}");
+        assert!(done.error().contains(part), "{words}: {done:?}");
+    }
+}
+
+#[test]
+fn generate_answers_every_prompt_the_same_in_any_batch() {
+    let place = Place::new();
+    place.write("prompts.jsonl", "{\"prompt\": \"Where?\"}\n\n{\"instruction\": \"Count.\", \"input\": \"2\"}\n");
+    let words = "generate --model model --prompts prompts.jsonl --max-tokens 6";
+    let together = Done::good(place.command(words)).json();
+    assert_eq!(together.len(), 2);
+    assert_eq!(together[1]["prompt"], "User: Count.\n2\nAssistant:");
+    assert!(together.iter().all(|line| line["tokens"].as_u64().unwrap() <= 6));
+    assert_eq!(Done::good(place.command(&format!("{words} --batch 1 --threads 1"))).json(), together);
+    let piped = fed(place.command("generate --model model --max-tokens 6"), "Where?\n");
+    assert_eq!(piped.code, Some(0), "{piped:?}");
+    assert_eq!(piped.json()[0]["response"], together[0]["response"]);
+    let sampled = |seed: u32| Done::good(place.command(&format!("{words} --temperature 1.5 --seed {seed}"))).stdout;
+    assert_eq!(sampled(1), sampled(1));
+    assert_ne!(sampled(1), sampled(2));
+    Done::good(place.command(&format!("{words} --out answers.jsonl")));
+    assert_eq!(String::from_utf8(place.read("answers.jsonl")).unwrap().lines().count(), 2);
+
+    for (words, part) in [
+        ("--max-tokens 0", "--max-tokens"),
+        ("--temperature -1", "-1"),
+        ("--top-p 0", "--top-p"),
+        ("--batch 0", "--batch"),
+        ("--adapter nowhere", "nowhere"),
+    ] {
+        let done = Done::of(place.command(&format!("generate --model model --prompts prompts.jsonl {words}")));
+        assert_eq!((done.code, &done.stdout[..]), (Some(2), ""), "{words}: {done:?}");
+        assert!(done.error().contains(part), "{words}: {done:?}");
+    }
+    place.write("bad.jsonl", "{\"question\": \"Where?\"}\n");
+    let done = Done::of(place.command("generate --model model --prompts bad.jsonl"));
+    assert!(done.code == Some(2) && done.error().contains("line 1") && done.error().contains("question"), "{done:?}");
+}
+
+#[test]
+fn chat_answers_until_an_empty_line() {
+    let place = Place::new();
+    let done = fed(place.command("chat --model model --max-tokens 5"), "Hello\nAnd then?\n\nnever read\n");
+    assert_eq!(done.code, Some(0), "{done:?}");
+    // An answer may hold line breaks of its own, but there is an end of line after each of the two.
+    assert!(done.stdout.ends_with('\n') && done.stdout.matches('\n').count() >= 2, "{done:?}");
+}
