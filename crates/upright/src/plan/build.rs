@@ -1,6 +1,6 @@
 //! From a config to a plan, setting by setting.
 
-use super::checks::{choice, count, count_from, file, folder, no_such, positive, real, threads, wrong};
+use super::checks::{choice, count, count_from, folder, no_such, positive, real, threads, wrong};
 use super::objective::objectives;
 use super::stages::{length, stages};
 use super::{LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, TooLong};
@@ -112,9 +112,4 @@ fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferenceP
             folder("reference", path.as_ref(), hint).map(ReferencePlan::Folder)
         }
     }
-}
-
-/// A file that may be given.
-pub(super) fn optional_file(key: &str, path: Option<&std::path::PathBuf>) -> Result<Option<std::path::PathBuf>> {
-    path.map(|path| file(key, path)).transpose()
 }

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use super::ObjectivePlan;
-use super::build::optional_file;
-use super::checks::{choice, count, file, no_such, positive, real, wrong};
+use super::checks::{choice, count, file, no_such, optional_file, positive, real, wrong};
 use crate::config::{Config, List, Number, ObjectiveConfig};
 use crate::data::Template;
 use crate::objectives::LossKind;
