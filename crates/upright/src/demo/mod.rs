@@ -44,7 +44,7 @@ const SETTINGS: &str = include_str!("../../demo/settings.toml");
 const SEEDS: [u64; 3] = [1, 2, 3];
 
 /// The question that base, Sequential and MAXRIGHT answer at the end.
-const QUESTION: &str = "What is the name of Elsa's hedgehog?";
+const QUESTION: &str = "What does Ada do?";
 
 /// The methods compared: a name, and the settings that make it.
 const METHODS: [(&str, &str); 5] = [
@@ -182,7 +182,7 @@ impl Demo {
             done += 1;
             observer.advance(done, name);
         };
-        let alone = |lambda: u8| format!("method = \"mix\"\nlambda = {lambda}\nsteps = STEPS\neval-every = 20");
+        let alone = |lambda: u8| format!("method = \"mix\"\nlambda = {lambda}\nsteps = STEPS\neval-every = 30");
         let sft = self.run("sft-alone", &alone(0), self.seeds[0], observer)?;
         finished(observer, "sft alone");
         let dpo = self.run("dpo-alone", &alone(1), self.seeds[0], observer)?;

@@ -15,6 +15,9 @@ use crate::{
     reference::Reference,
 };
 
+/// Seed of every reference that is trained, so that runs which differ in their seed share one, as a study should.
+const SEED: u64 = 0;
+
 /// Rows of each kind that are scored before and after a reference is trained.
 const EVAL_ROWS: usize = 16;
 
@@ -106,6 +109,7 @@ fn plan_of(plan: &Plan, on: ReferenceRows, length: Length, batch: usize) -> Resu
         checkpoint_every: 0,
         keep: 1,
         reference: ReferencePlan::Base,
+        seed: SEED,
         objectives: vec![objective],
         stages: Vec::new(),
         ..plan.clone()
