@@ -48,12 +48,9 @@ for v in ticks(y0, y1):
     out.append(f'<line class="g" x1="{L}" x2="{W-R}" y1="{Y(v):.1f}" y2="{Y(v):.1f}"/><text class="m" x="{L-8}" y="{Y(v)+4:.1f}" text-anchor="end">{v:g}</text>')
 out.append(f'<text class="i" x="{(L+W-R)/2}" y="{H-14}" text-anchor="middle">SFT loss (nats a token, log scale; smaller is better)</text>')
 out.append(f'<text class="i" transform="translate(20 {(T+H-B)/2}) rotate(-90)" text-anchor="middle">DPO loss (nats, log scale)</text>')
-labels = []
-def label(x, y, text, cls="i", weight=400):
-    anchor, dx = ("end", -13) if x > W * 0.62 else ("start", 13)
-    dy = 4
-    while any(abs(y + dy - ly) < 15 and abs(x - lx) < 240 for lx, ly in labels): dy += 15
-    labels.append((x, y + dy))
+PLACES = {"alright": ("end", -13, 4), "maxright": ("start", 13, 1), "mix": ("end", -13, 10), "sft, then dpo": ("end", 12, -14)}
+def label(x, y, text, cls="i", weight=400, place=("start", 13, 4)):
+    anchor, dx, dy = place
     out.append(f'<text class="{cls}" x="{x+dx:.1f}" y="{y+dy:.1f}" text-anchor="{anchor}" font-weight="{weight}">{text}</text>')
 sx, sy = X(ideal[0]), Y(ideal[1])
 star = " ".join(f"{sx + r*math.sin(k*math.pi/5):.1f},{sy - r*math.cos(k*math.pi/5):.1f}" for k, r in ((k, 11 if k % 2 == 0 else 4.6) for k in range(10)))
@@ -62,10 +59,10 @@ bx, by = X(start[0]), Y(start[1])
 out.append(f'<circle cx="{bx:.1f}" cy="{by:.1f}" r="5" fill="none" class="i" stroke="#6b7280" stroke-width="2"/>'); label(bx, by, "start", "m")
 for name, sft, dpo in points:
     color, kind = MARKS[name]; x, y = X(sft["mean"]), Y(dpo["mean"])
-    lo, hi = (lambda s: (max(s["mean"] - s["error"], 1e-6), s["mean"] + s["error"])), None
-    for (a, b), vertical in ((lo(sft), False), (lo(dpo), True)):
+    span = lambda s: (max(s["mean"] - s["error"], 1e-6), s["mean"] + s["error"])
+    for (a, b), vertical in ((span(sft), False), (span(dpo), True)):
         if vertical: out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{Y(max(a,y0)):.1f}" y2="{Y(b):.1f}" stroke="{color}" stroke-width="1.5"/>')
         else: out.append(f'<line x1="{X(max(a,x0)):.1f}" x2="{X(b):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{color}" stroke-width="1.5"/>')
-    out.append(shape(kind, round(x, 1), round(y, 1), color)); label(x, y, NAMES[name], "i", 600 if "RIGHT" in NAMES[name] else 400)
+    out.append(shape(kind, round(x, 1), round(y, 1), color)); label(x, y, NAMES[name], "i", 600 if "RIGHT" in NAMES[name] else 400, PLACES.get(name, ("start", 13, 4)))
 out.append("</svg>\n")
 open(sys.argv[2], "w").write("\n".join(out))
