@@ -50,7 +50,7 @@ fn inspect_shows_a_row_with_its_end_and_without_colour_in_a_pipe() {
         ("inspect nothing.jsonl --model model", "nothing.jsonl"),
         ("inspect sft.jsonl --model nowhere", "nowhere"),
         ("inspect sft.jsonl --model model --held-out 2", "2"),
-        ("inspect sft.jsonl --model model --max-length 0", "--max-length"),
+        ("inspect sft.jsonl --model model --max-length 0", "max-length"),
         ("inspect sft.jsonl --model model --template stanza", "stanza"),
     ] {
         let done = Done::of(place.command(words));
@@ -79,10 +79,11 @@ fn generate_answers_every_prompt_the_same_in_any_batch() {
     assert_eq!(String::from_utf8(place.read("answers.jsonl")).unwrap().lines().count(), 2);
 
     for (words, part) in [
-        ("--max-tokens 0", "--max-tokens"),
+        ("--max-tokens 0", "max-tokens"),
         ("--temperature -1", "-1"),
-        ("--top-p 0", "--top-p"),
-        ("--batch 0", "--batch"),
+        ("--top-p 0", "top-p"),
+        ("--batch 0", "batch"),
+        ("--threads 100000", "100000"),
         ("--adapter nowhere", "nowhere"),
     ] {
         let done = Done::of(place.command(&format!("generate --model model --prompts prompts.jsonl {words}")));

@@ -10,8 +10,10 @@ use clap::Args;
 use super::{print, print_json, terminal};
 use crate::{
     Result,
+    config::Number,
     demo::{Claim, Demo, Spread, Story},
     files,
+    plan::checks::threads,
 };
 
 /// Compares the methods on the embedded model, in minutes.
@@ -23,16 +25,17 @@ pub(super) struct Arguments {
     /// Print the table as one JSON object.
     #[arg(long)]
     json: bool,
-    /// Threads; one per core if absent.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    threads: Option<Number>,
 }
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     terminal::catch_signals()?;
     let mut terminal = terminal::Terminal::new();
-    let tell = |dir: &Path, terminal: &mut terminal::Terminal| Demo::new(dir, arguments.threads)?.tell(terminal);
+    let threads = threads(arguments.threads.as_ref())?;
+    let tell = |dir: &Path, terminal: &mut terminal::Terminal| Demo::new(dir, threads)?.tell(terminal);
     let story = match &arguments.out {
         Some(out) => tell(out, &mut terminal)?,
         None => tell(files::Scratch::new("upright-demo")?.path(), &mut terminal)?,

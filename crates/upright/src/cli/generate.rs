@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    config::Number,
     data::{
         Template,
         rows::{Message, Prompt, Role, Row},
@@ -22,6 +23,7 @@ use crate::{
     files,
     generate::{Sampling, generate},
     observer::{Observer, Silent},
+    plan::checks::{count, count_from, real, threads},
     run::Engine,
 };
 
@@ -37,21 +39,21 @@ pub(super) struct Speaker {
     /// Template: alpaca, user-assistant or raw.
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
-    /// Most tokens of a response.
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    max_tokens: usize,
-    /// 0 takes the likeliest token every time.
-    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
-    temperature: f64,
-    /// Draw from the likeliest tokens that together have this probability.
-    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
-    top_p: f64,
-    /// Seed of the draws.
-    #[arg(long, value_name = "N", default_value_t = 42)]
-    seed: u64,
-    /// Threads; one per core if absent.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    /// Most tokens of a response [default: 128]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    max_tokens: Option<Number>,
+    /// 0 takes the likeliest token every time [default: 0]
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    temperature: Option<Number>,
+    /// Draw from the likeliest tokens that together have this probability [default: 1]
+    #[arg(long, value_name = "P", allow_hyphen_values = true)]
+    top_p: Option<Number>,
+    /// Seed of the draws [default: 42]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    seed: Option<Number>,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    threads: Option<Number>,
 }
 
 /// Answers prompts: JSON lines out.
@@ -63,9 +65,9 @@ pub(super) struct Generate {
     /// absent.
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Prompts answered together.
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    batch: usize,
+    /// Prompts answered together [default: 8]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    batch: Option<Number>,
     /// Write the lines here instead of to stdout.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -80,14 +82,18 @@ pub(super) struct Chat {
 
 impl Speaker {
     fn sampling(&self) -> Result<Sampling> {
-        let Self { max_tokens, temperature, top_p, seed, .. } = *self;
-        let sampling = Sampling { max_tokens, temperature, top_p, seed };
-        sampling.check()?;
-        Ok(sampling)
+        let (temperature, top_p) = (self.temperature.as_ref(), self.top_p.as_ref());
+        Ok(Sampling {
+            max_tokens: count("max-tokens", self.max_tokens.as_ref(), 128)?,
+            temperature: real("temperature", temperature, 0.0, "be 0 or above", |t| t >= 0.0)?,
+            top_p: real("top-p", top_p, 1.0, "lie above 0 and be at most 1", |p| p > 0.0 && p <= 1.0)?,
+            seed: count_from(0, "seed", self.seed.as_ref(), 42)? as u64,
+        })
     }
 
     fn open(&self, observer: &mut dyn Observer) -> Result<(Engine, Option<Adapter>)> {
-        let engine = Engine::open(&self.model, self.threads, Recompute::Auto)?;
+        let threads = threads(self.threads.as_ref())?;
+        let engine = Engine::open(&self.model, threads, Recompute::Auto)?;
         let adapter = self.adapter.as_ref().map(|folder| engine.read_adapter(folder, observer)).transpose()?;
         Ok((engine, adapter))
     }
@@ -116,9 +122,7 @@ fn prompt_of(name: &str, line: usize, text: &str) -> Result<Prompt> {
 /// Runs `upright generate`.
 pub(super) fn run(arguments: &Generate) -> Result<()> {
     let sampling = arguments.speaker.sampling()?;
-    if arguments.batch == 0 {
-        return Err(Error::input("--batch must be at least 1: 0"));
-    }
+    let batch = count("batch", arguments.batch.as_ref(), 8)?;
     terminal::catch_signals()?;
     let mut terminal = Terminal::new();
     let (name, text) = match &arguments.prompts {
@@ -148,7 +152,6 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         return Err(Error::input(format!("{name}: prompt {} has no token", row + 1)));
     }
     let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
-    let batch = arguments.batch;
     let answers =
         generate(decoder, adapter.as_ref(), tokenizer, &ids, &sampling, batch, &mut terminal, &mut |_, _| {})?;
     let mut lines = String::new();

@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::{print, print_json};
 use crate::{
     Error, Result,
+    config::Number,
     data::{DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, TooLong, Truncation, pack},
+    plan::checks::{count, count_from, real},
 };
 
 /// Shows what a run would see of a file of rows.
@@ -23,21 +25,21 @@ pub(super) struct Inspect {
     /// Template: alpaca, user-assistant or raw; found from the rows if absent.
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
-    /// Most tokens of prompt and response together.
-    #[arg(long, value_name = "N", default_value_t = 2048)]
-    max_length: usize,
-    /// Share of prompts that is held out.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05, allow_negative_numbers = true)]
-    held_out: f64,
-    /// Tokens of a pack.
-    #[arg(long, value_name = "N", default_value_t = 2048)]
-    token_budget: usize,
-    /// Show this many rows as they are trained on.
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    show: usize,
-    /// Show this row of the file, counted from 0.
-    #[arg(long, value_name = "ROW")]
-    row: Option<usize>,
+    /// Most tokens of prompt and response together [default: 2048]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    max_length: Option<Number>,
+    /// Share of prompts that is held out [default: 0.05]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
+    held_out: Option<Number>,
+    /// Tokens of a pack [default: 2048]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    token_budget: Option<Number>,
+    /// Show this many rows as they are trained on [default: 2]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    show: Option<Number>,
+    /// Show this row of the file, counted from 0
+    #[arg(long, value_name = "ROW", allow_hyphen_values = true)]
+    row: Option<Number>,
     /// Print one JSON object, without the rows.
     #[arg(long)]
     json: bool,
@@ -168,16 +170,19 @@ impl Report {
 /// Reads the file as what its columns say it is.
 fn load(arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
     let template = arguments.template.as_deref().map(str::parse::<Template>).transpose()?;
+    let max_length = count("max-length", arguments.max_length.as_ref(), 2048)?;
+    let share = |x: f64| (0.0..1.0).contains(&x);
+    let held_out = real("held-out", arguments.held_out.as_ref(), 0.05, "be a share from 0 to below 1", share)?;
     let read = |kind: Kind| {
         let spec = DataSpec {
             path: arguments.data.clone(),
             kind,
             template,
             rows: None,
-            max_length: arguments.max_length,
-            min_prompt: Truncation::usual_min_prompt(arguments.max_length),
+            max_length,
+            min_prompt: Truncation::usual_min_prompt(max_length),
             too_long: TooLong::CutPrompt,
-            eval: Held::Fraction(arguments.held_out),
+            eval: Held::Fraction(held_out),
         };
         Dataset::load(&spec, tokenizer, &mut |_, _| {}).map(|data| (kind, data))
     };
@@ -190,18 +195,18 @@ fn load(arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Inspect) -> Result<()> {
-    if arguments.max_length == 0 || arguments.token_budget == 0 {
-        return Err(Error::input("--max-length and --token-budget must be at least 1"));
-    }
+    let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
+    let show = count_from(0, "show", arguments.show.as_ref(), 2)?;
+    let wanted = arguments.row.as_ref().map(|row| count_from(0, "row", Some(row), 0)).transpose()?;
     let config = upright_engine::config::DecoderConfig::read(&arguments.model)?;
     let tokenizer = Tokenizer::open(&arguments.model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
     let (kind, data) = load(arguments, &tokenizer)?;
-    let report = Report::of(kind, &data, arguments.token_budget);
+    let report = Report::of(kind, &data, token_budget);
     if arguments.json {
         return print_json(&report);
     }
     let mut text = report.text();
-    let rows: Vec<&Example> = match arguments.row {
+    let rows: Vec<&Example> = match wanted {
         Some(wanted) => {
             let row = data.train.iter().chain(&data.eval).find(|example| example.row == wanted);
             let dropped = data.dropped.iter().find(|dropped| dropped.rows.contains(&wanted));
@@ -213,7 +218,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
                 }
             })?]
         }
-        None => data.train.iter().take(arguments.show).collect(),
+        None => data.train.iter().take(show).collect(),
     };
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     for row in rows {

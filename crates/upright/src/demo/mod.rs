@@ -146,12 +146,12 @@ impl Demo {
     /// Takes the steps of one run, unless its folder has them.
     fn run(&self, name: &str, settings: &str, seed: u64, observer: &mut dyn Observer) -> Result<Summary> {
         let text = format!(
-            "model = {}\nsft = {}\ndpo = {}\nout = {}\nseed = {seed}\n{}{SETTINGS}\n{}",
+            "model = {}\nsft = {}\ndpo = {}\nout = {}\nseed = {seed}\nthreads = {}\n{SETTINGS}\n{}",
             self.path("model"),
             self.path("instructions.jsonl"),
             self.path("preferences.jsonl"),
             self.path(&format!("runs/{name}")),
-            if self.threads == 0 { String::new() } else { format!("threads = {}\n", self.threads) },
+            self.threads,
             settings.replace("STEPS", &self.steps.to_string()).replace("HALF", &(self.steps / 2).to_string()),
         );
         let config = Config::parse(&text, "the demo's settings")?;
