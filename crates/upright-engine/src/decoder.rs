@@ -101,12 +101,18 @@ impl Decoder {
     pub fn open(dir: &Path, options: &Options) -> Result<Self> {
         let config = DecoderConfig::read(dir)?;
         let tier = options.tier.map_or_else(Tier::from_environment, Ok)?;
-        let weights = Weights::open(dir, &config)?;
+        if !tier.available() {
+            return Err(Error::Setting {
+                problem: format!("this machine has no tier {tier}"),
+                hint: format!("take {}, the best it has", Tier::detect()),
+            });
+        }
         let pool = ThreadPoolBuilder::new().num_threads(options.threads).thread_name(|i| format!("engine-{i}")).build();
         let pool = pool.map_err(|error| Error::Setting {
             problem: format!("cannot start {} threads: {error}", options.threads),
             hint: "ask for fewer threads".into(),
         })?;
+        let weights = pool.install(|| Weights::open(dir, &config))?;
         Ok(Self { config, weights, tier, recompute: options.recompute, pool: Arc::new(pool) })
     }
 
@@ -177,7 +183,7 @@ impl Decoder {
         let Forward { pack, adapter, angles, mut blocks, head, .. } = forward;
         assert_eq!(slopes.logp.len(), pack.targets.len(), "one slope a target");
         assert_eq!(gradient.len(), adapter.parameters.len(), "the gradient has the adapter's layout");
-        if let Some(index) = slopes.logp.iter().position(|slope| !slope.is_finite()) {
+        if let Some(index) = slopes.logp.iter().position(|slope| !(*slope as f32).is_finite()) {
             return Err(Error::NotFinite { what: format!("the slope of target {index}: {}", slopes.logp[index]) });
         }
         let lowest = adapter.layout.lowest_layer();
@@ -243,12 +249,19 @@ impl Decoder {
             Recompute::Off => true,
             Recompute::Auto => {
                 let needed = pack.tokens.len() * self.bytes_per_token(lowest).0;
-                crate::memory::available_bytes().is_none_or(|available| needed < available / 2)
+                crate::memory::available_bytes().is_none_or(|available| {
+                    // The mapped base counts as available, and must stay in memory all the same.
+                    needed < available.saturating_sub(self.weights.bytes_mapped()) / 2
+                })
             }
         }
     }
 
     pub(crate) fn check(&self, pack: &Pack) -> Result<()> {
+        assert!(
+            pack.targets.iter().all(|target| target.row < pack.tokens.len()),
+            "a target's row is a row of the pack"
+        );
         let unknown = |token: &u32| *token as usize >= self.config.vocab;
         let targets = pack.targets.iter().map(|target| &target.token);
         match pack.tokens.iter().chain(targets).find(|token| unknown(token)) {

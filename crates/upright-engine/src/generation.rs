@@ -61,7 +61,11 @@ impl<'a> Generation<'a> {
     ///
     /// # Errors
     /// A token outside the vocabulary.
+    ///
+    /// # Panics
+    /// If the sequences are not ascending, or one is not there.
     pub fn advance(&mut self, tokens: &[(usize, u32)]) -> Result<Vec<Vec<f32>>> {
+        assert!(tokens.is_sorted_by(|a, b| a.0 < b.0), "sequences ascending, each once");
         let mut pack = Pack::default();
         for (_, token) in tokens {
             pack.root(&[*token]);

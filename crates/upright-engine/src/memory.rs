@@ -7,9 +7,23 @@ fn field(file: &str, name: &str) -> Option<usize> {
     line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// Memory that could be taken now without swapping, in bytes; `None` where the system does not say.
+/// Memory that could be taken now without swapping, in bytes, within the limit of the control group (v2) if the process
+/// is in one; `None` where the system does not say.
 pub fn available_bytes() -> Option<usize> {
-    field("/proc/meminfo", "MemAvailable:")
+    let machine = field("/proc/meminfo", "MemAvailable:");
+    [machine, control_group_bytes()].into_iter().flatten().min()
+}
+
+/// What the control group's limit leaves: limit less use, where file pages that can be dropped are no use.
+fn control_group_bytes() -> Option<usize> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let folder = std::path::Path::new("/sys/fs/cgroup").join(path);
+    let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<usize>().ok();
+    let (limit, used) = (number("memory.max")?, number("memory.current")?);
+    let statistics = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    let droppable = statistics.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<usize>().ok());
+    Some(limit.saturating_sub(used.saturating_sub(droppable.unwrap_or(0))))
 }
 
 /// Memory of the machine, in bytes.

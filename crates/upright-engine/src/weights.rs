@@ -142,7 +142,8 @@ pub struct Weights {
     pub final_norm: NormWeights,
     /// Head `[V, H]`; `None` where it is the embedding.
     pub head: Option<Matrix>,
-    /// SHA-256 (hex) over names, shapes and 64 evenly spaced bf16 values of every tensor: the same for any sharding.
+    /// SHA-256 (hex) over the config's arithmetic and the name, shape and 64 evenly spaced values of every tensor: the same
+    /// for any sharding. It tells models apart, not every edit of one: a change between the samples goes unseen.
     pub fingerprint: String,
 }
 

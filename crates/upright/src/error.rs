@@ -41,10 +41,9 @@ impl Error {
         Self { kind: Kind::Failure, message: message.into(), hint: String::new() }
     }
 
-    /// The run was asked to stop, and can go on later.
+    /// The work was asked to stop. Where it can go on later, a hint says how.
     pub fn interrupted(when: &str) -> Self {
-        let hint = "the same command with --resume goes on".into();
-        Self { kind: Kind::Interrupted, message: format!("stopped {when}"), hint }
+        Self { kind: Kind::Interrupted, message: format!("stopped {when}"), hint: String::new() }
     }
 
     /// An operating-system error with the path it happened to: a failure of the run.

@@ -24,7 +24,9 @@ pub fn create_dir(path: &Path) -> Result<()> {
 /// Writes a file under another name, brings it to the disk, then gives it its name: a reader sees the old file or the new
 /// one, never half of one.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().expect("a file has a name").to_string_lossy();
+    let Some(name) = path.file_name().map(|name| name.to_string_lossy()) else {
+        return Err(Error::input(format!("{}: is not a file's name", path.display())));
+    };
     let partial = path.with_file_name(format!(".{name}.partial"));
     let written = File::create(&partial).and_then(|mut file| {
         file.write_all(bytes)?;
@@ -64,13 +66,19 @@ impl Lines {
             file.set_len(kept as u64)?;
             Ok(file)
         });
-        Ok(Self { path: path.to_owned(), file: file.map_err(|error| Error::io(path, "open", error))? })
+        let file = file.map_err(|error| Error::io(path, "open", error))?;
+        Ok(Self { path: path.to_owned(), file })
     }
 
     /// Appends one line.
     pub fn push(&mut self, line: &str) -> Result<()> {
         let bytes = format!("{line}\n");
         self.file.write_all(bytes.as_bytes()).map_err(|error| Error::io(&self.path, "write", error))
+    }
+
+    /// Brings what was appended to the disk.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|error| Error::io(&self.path, "write", error))
     }
 }
 
@@ -151,6 +159,13 @@ impl Drop for Scratch {
 pub fn sha256(path: &Path) -> Result<String> {
     let bytes = fs::read(path).map_err(|error| Error::input(format!("{}: cannot read: {error}", path.display())))?;
     Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Whether files can be made in a folder that is there.
+pub fn check_writable(dir: &Path) -> std::io::Result<()> {
+    let probe = dir.join(format!(".upright-{}", std::process::id()));
+    File::create(&probe)?;
+    fs::remove_file(&probe)
 }
 
 /// Where things that later runs can use again are kept: `UPRIGHT_CACHE`, else `upright` in the user's cache folder.

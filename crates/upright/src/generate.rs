@@ -55,8 +55,15 @@ pub struct Generated {
     pub ended: bool,
 }
 
-/// Continues every prompt (each at least one token), `batch` at a time. `heard` is told every token as it is chosen, with
-/// the number of its prompt.
+/// Told of answers as they come, with the number of their prompt.
+pub struct Ear<'a> {
+    /// Every token as it is chosen.
+    pub heard: &'a mut dyn FnMut(usize, u32),
+    /// Every whole answer, in the order of the prompts.
+    pub answered: &'a mut dyn FnMut(usize, &Generated) -> Result<()>,
+}
+
+/// Continues every prompt (each at least one token), `batch` at a time.
 pub fn generate(
     decoder: &Decoder,
     adapter: Option<&Adapter>,
@@ -65,9 +72,8 @@ pub fn generate(
     sampling: &Sampling,
     batch: usize,
     observer: &mut dyn Observer,
-    heard: &mut dyn FnMut(usize, u32),
-) -> Result<Vec<Generated>> {
-    let mut all = Vec::with_capacity(prompts.len());
+    ear: Ear<'_>,
+) -> Result<()> {
     observer.begin("generating", prompts.len());
     let done = prompts.chunks(batch.max(1)).enumerate().try_for_each(|(round, chunk)| {
         let first = round * batch.max(1);
@@ -88,7 +94,7 @@ pub fn generate(
                     continue;
                 }
                 response.tokens.push(token);
-                heard(first + index, token);
+                (ear.heard)(first + index, token);
                 if response.tokens.len() < sampling.max_tokens {
                     next.push((*index, token));
                 }
@@ -99,12 +105,14 @@ pub fn generate(
                 next.iter().map(|(index, _)| *index).zip(generation.advance(&next)?).collect()
             };
         }
-        all.extend(responses);
-        observer.advance(all.len(), "");
+        for (index, response) in responses.iter().enumerate() {
+            (ear.answered)(first + index, response)?;
+        }
+        observer.advance(first + chunk.len(), "");
         Ok(())
     });
     observer.end();
-    done.map(|()| all)
+    done
 }
 
 #[cfg(test)]

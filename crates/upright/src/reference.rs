@@ -56,7 +56,7 @@ impl Reference {
     pub fn open(folder: &Path, decoder: &Decoder, adapter: Option<&Adapter>) -> Result<Self> {
         let mut hash = Sha256::new();
         hash.update(decoder.weights().fingerprint.as_bytes());
-        hash.update(decoder.tier().name());
+        hash.update(decoder.tier().arithmetic());
         if let Some(adapter) = adapter {
             for target in &adapter.layout.targets {
                 hash.update(format!("{} {} {:?};", target.module, target.rank, target.scale));

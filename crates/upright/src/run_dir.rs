@@ -16,7 +16,6 @@ use crate::{
 /// A run's folder, locked while the run is at work.
 #[derive(Debug)]
 pub struct RunDir {
-    path: PathBuf,
     steps: Lines,
     evals: Lines,
     _lock: Lock,
@@ -50,7 +49,11 @@ pub fn check_free(path: &Path) -> Result<()> {
         ))
         .hint("give --out a new or an empty folder"));
     }
-    Ok(())
+    let above = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
+    files::check_writable(above).map_err(|error| {
+        Error::input(format!("{}: cannot write there: {error}", above.display()))
+            .hint("give --out a folder that can be written")
+    })
 }
 
 /// The step a line belongs to.
@@ -79,18 +82,24 @@ impl RunDir {
                 write_atomic(&path.join(name), text.as_bytes())?;
             }
         }
-        let done = steps as u64;
-        Ok(Self {
-            steps: Lines::open(&path.join("steps.jsonl"), |line| step_of(line).is_some_and(|step| step < done))?,
-            evals: Lines::open(&path.join("evals.jsonl"), |line| step_of(line).is_some_and(|step| step <= done))?,
-            path: path.to_owned(),
-            _lock: lock,
-        })
+        let (done, records) = (steps as u64, path.join("steps.jsonl"));
+        let held = read_lines(&records)?.len();
+        if held < steps {
+            return Err(Error::input(format!(
+                "{}: holds {held} steps, and the newest checkpoint has {steps}",
+                records.display()
+            ))
+            .hint("put the file back, or remove the checkpoints that are ahead of it"));
+        }
+        let steps = Lines::open(&records, |line| step_of(line).is_some_and(|step| step < done))?;
+        let evals = Lines::open(&path.join("evals.jsonl"), |line| step_of(line).is_some_and(|step| step <= done))?;
+        Ok(Self { steps, evals, _lock: lock })
     }
 
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Brings all lines to the disk, so that no checkpoint is ahead of them.
+    pub fn sync(&self) -> Result<()> {
+        self.steps.sync()?;
+        self.evals.sync()
     }
 
     /// Where checkpoints are.

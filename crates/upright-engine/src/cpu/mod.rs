@@ -73,6 +73,12 @@ impl Tier {
         Ok(tier)
     }
 
+    /// Names everything that decides the bits of a result on this machine: the tier, and the width of the f32 vectors
+    /// that everything besides the products runs on.
+    pub fn arithmetic(self) -> String {
+        format!("{}/f32x{}", self.name(), lanes::width())
+    }
+
     /// The word that `UPRIGHT_CPU` takes.
     pub fn name(self) -> &'static str {
         match self {

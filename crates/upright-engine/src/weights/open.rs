@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use half::bf16;
 use sha2::{Digest, Sha256};
 
 use super::file::{Tensor, TensorFile};
@@ -29,7 +28,7 @@ struct Source {
     /// Prefix that names lack here because only the base model was exported.
     lacking: &'static str,
     /// What the fingerprint is made of: shape and samples by name.
-    seen: BTreeMap<String, (Vec<usize>, Vec<bf16>)>,
+    seen: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
 }
 
 /// See [`Weights::open`].
@@ -46,7 +45,7 @@ pub(super) fn open(dir: &Path, config: &DecoderConfig) -> Result<Weights> {
     let final_norm = source.norm(names.final_norm, config.hidden, config.norm)?;
     let head = if config.tied_head { None } else { Some(source.head(names.heads, config)?) };
     source.refuse_what_is_left(config)?;
-    Ok(Weights { embedding, blocks, final_norm, head, fingerprint: source.fingerprint() })
+    Ok(Weights { embedding, blocks, final_norm, head, fingerprint: source.fingerprint(config) })
 }
 
 impl Source {
@@ -80,7 +79,7 @@ impl Source {
     fn matrix(&mut self, name: &str, canonical: &str, rows: usize, cols: usize) -> Result<Matrix> {
         let matrix = self.tensor(name)?.to_matrix(rows, cols)?;
         let data = matrix.data();
-        self.remember(canonical, vec![rows, cols], data.len(), |i| data[i]);
+        self.remember(canonical, vec![rows, cols], data.len(), |i| data[i].to_f32());
         Ok(matrix)
     }
 
@@ -88,11 +87,11 @@ impl Source {
         let tensor = self.tensor(name)?;
         tensor.expect(&[len])?;
         let values = tensor.to_f32()?;
-        self.remember(name, vec![len], len, |i| bf16::from_f32(values[i]));
+        self.remember(name, vec![len], len, |i| values[i]);
         Ok(values)
     }
 
-    fn remember(&mut self, name: &str, shape: Vec<usize>, len: usize, value: impl Fn(usize) -> bf16) {
+    fn remember(&mut self, name: &str, shape: Vec<usize>, len: usize, value: impl Fn(usize) -> f32) {
         let samples = (0..SAMPLES.min(len)).map(|i| value(i * len / SAMPLES.min(len))).collect();
         self.seen.insert(name.to_owned(), (shape, samples));
     }
@@ -164,8 +163,15 @@ impl Source {
         Ok(())
     }
 
-    fn fingerprint(&self) -> String {
+    fn fingerprint(&self, config: &DecoderConfig) -> String {
         let mut hash = Sha256::new();
+        // What the weights do depends on these too; names, ids and lengths do not matter.
+        let c = config;
+        let wiring = (c.norm, c.norm_eps.to_bits(), c.qk_norm, c.residual, c.activation, c.tied_head);
+        let attention = (c.heads, c.kv_heads, c.head_size, &c.rotary, &c.windows);
+        let arithmetic = format!("{wiring:?} {attention:?}");
+        hash.update((arithmetic.len() as u64).to_le_bytes());
+        hash.update(arithmetic);
         for (name, (shape, samples)) in &self.seen {
             hash.update((name.len() as u64).to_le_bytes());
             hash.update(name.as_bytes());

@@ -12,6 +12,7 @@ use crate::{
     Result,
     config::Number,
     demo::{Claim, Demo, Spread, Story},
+    error::Kind,
     files,
     plan::checks::threads,
 };
@@ -35,7 +36,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     terminal::catch_signals()?;
     let mut terminal = terminal::Terminal::new();
     let threads = threads(arguments.threads.as_ref())?;
-    let tell = |dir: &Path, terminal: &mut terminal::Terminal| Demo::new(dir, threads)?.tell(terminal);
+    let go_on =
+        if arguments.out.is_some() { "the same command goes on" } else { "with --out DIR a stopped demo can go on" };
+    let tell = |dir: &Path, terminal: &mut terminal::Terminal| {
+        Demo::new(dir, threads)?.tell(terminal).map_err(|error| match error.kind {
+            Kind::Interrupted => error.hint(go_on),
+            Kind::Input | Kind::Failure => error,
+        })
+    };
     let story = match &arguments.out {
         Some(out) => tell(out, &mut terminal)?,
         None => tell(files::Scratch::new("upright-demo")?.path(), &mut terminal)?,

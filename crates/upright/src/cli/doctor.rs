@@ -34,13 +34,6 @@ pub(super) struct Doctor {
     json: bool,
 }
 
-/// Whether a file can be made in a folder, which is made where it is missing.
-fn is_writable(folder: &Path) -> bool {
-    let probe = folder.join(format!(".doctor-{}", std::process::id()));
-    let written = files::create_dir(folder).and_then(|()| files::write_atomic(&probe, b""));
-    written.is_ok() && std::fs::remove_file(&probe).is_ok()
-}
-
 /// What a model takes.
 struct Needs {
     config: DecoderConfig,
@@ -57,8 +50,8 @@ fn needs(model: &Path, token_budget: usize) -> Result<Needs> {
     Ok(Needs {
         mapped: weights.bytes_mapped(),
         owned: weights.bytes_owned(),
-        kept: kept * token_budget,
-        recomputed: recomputed * token_budget + kept * token_budget / decoder.config().layers.max(1),
+        kept: kept.saturating_mul(token_budget),
+        recomputed: (recomputed + kept / decoder.config().layers.max(1)).saturating_mul(token_budget),
         config: decoder.config().clone(),
     })
 }
@@ -70,15 +63,15 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     let tiers: Vec<Tier> = [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|t| t.available()).collect();
     let tier = Tier::from_environment()?;
     let cache = files::cache_dir();
-    let writable = is_writable(&cache);
+    let writable = files::create_dir(&cache).is_ok() && files::check_writable(&cache).is_ok();
     let token_budget = count("token-budget", Some(&arguments.token_budget), 0)?;
     let model =
         arguments.model.as_deref().map(|model| folder("model", model, "give the folder of a model")).transpose()?;
     let needs = model.map(|model| needs(&model, token_budget)).transpose()?;
     let base = needs.as_ref().map(|n| n.mapped + n.owned);
     let fits = |bytes: usize| available.map(|available| bytes < available);
-    let kept_fits = needs.as_ref().zip(base).and_then(|(n, base)| fits(base + n.kept));
-    let recomputed_fits = needs.as_ref().zip(base).and_then(|(n, base)| fits(base + n.recomputed));
+    let kept_fits = needs.as_ref().zip(base).and_then(|(n, base)| fits(n.kept.saturating_add(base)));
+    let recomputed_fits = needs.as_ref().zip(base).and_then(|(n, base)| fits(n.recomputed.saturating_add(base)));
     if arguments.json {
         let model = needs.as_ref().map(|n| {
             json!({

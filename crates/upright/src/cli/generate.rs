@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, IsTerminal, Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::Args;
@@ -21,7 +21,7 @@ use crate::{
         rows::{Message, Prompt, Role, Row},
     },
     files,
-    generate::{Sampling, generate},
+    generate::{Ear, Generated, Sampling, generate},
     observer::{Observer, Silent},
     plan::checks::{count, count_from, real, threads},
     run::Engine,
@@ -101,6 +101,11 @@ impl Speaker {
 
 /// The prompt of a line: a JSON object's, or the text itself.
 fn prompt_of(name: &str, line: usize, text: &str) -> Result<Prompt> {
+    if text.trim_start().starts_with('[') && serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_array()) {
+        return Err(
+            Error::input(format!("{name}: line {line}: is a JSON list")).hint("give one object, or one text, a line")
+        );
+    }
     if !text.trim_start().starts_with('{') {
         return Ok(Prompt::Text(text.to_owned()));
     }
@@ -114,6 +119,10 @@ fn prompt_of(name: &str, line: usize, text: &str) -> Result<Prompt> {
         let (system, input) = (string("system").unwrap_or_default(), string("input").unwrap_or_default());
         return Ok(Prompt::Instruction { system, instruction, input });
     }
+    if value.get("prompt").is_some() || value.get("messages").is_some() {
+        return Err(Error::input(format!("{name}: line {line}: its prompt is not a string"))
+            .hint("conversations are not read here yet: give the prompt as one text"));
+    }
     let columns: Vec<&String> = value.as_object().map(|object| object.keys().collect()).unwrap_or_default();
     Err(Error::input(format!("{name}: line {line}: no prompt: its columns are {columns:?}"))
         .hint("give each object a string prompt, or instruction and input"))
@@ -125,6 +134,12 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
     let batch = count("batch", arguments.batch.as_ref(), 8)?;
     terminal::catch_signals()?;
     let mut terminal = Terminal::new();
+    if let Some(out) = &arguments.out {
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if out.is_dir() || out.file_name().is_none() || files::check_writable(folder).is_err() {
+            return Err(Error::input(format!("{}: cannot be written", out.display())).hint("give --out a file's name"));
+        }
+    }
     let (name, text) = match &arguments.prompts {
         Some(path) => (path.display().to_string(), files::read_text(path)?),
         None => {
@@ -134,14 +149,15 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
             ("stdin".to_owned(), text)
         }
     };
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let prompts = lines.map(|(index, line)| prompt_of(&name, index + 1, line)).collect::<Result<Vec<_>>>()?;
-    if prompts.is_empty() {
+    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()).enumerate();
+    let rows = lines.map(|(index, (line, number))| {
+        let prompt = prompt_of(&name, number, line)?;
+        Ok(Row { index, line: Some(number), prompt, responses: Vec::new() })
+    });
+    let rows = rows.collect::<Result<Vec<Row>>>()?;
+    if rows.is_empty() {
         return Err(Error::input(format!("{name}: no prompts")).hint("give one a line"));
     }
-    let rows = prompts.into_iter().enumerate();
-    let rows: Vec<Row> =
-        rows.map(|(index, prompt)| Row { index, line: Some(index + 1), prompt, responses: Vec::new() }).collect();
     let template = arguments.speaker.template.as_deref().map(str::parse).transpose()?;
     let template = template.unwrap_or_else(|| Template::default_for(&rows));
     let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
@@ -152,23 +168,26 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         return Err(Error::input(format!("{name}: prompt {} has no token", row + 1)));
     }
     let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
-    let answers =
-        generate(decoder, adapter.as_ref(), tokenizer, &ids, &sampling, batch, &mut terminal, &mut |_, _| {})?;
     let mut lines = String::new();
-    for (index, (prompt, answer)) in texts.iter().zip(&answers).enumerate() {
+    let mut answered = |index: usize, answer: &Generated| {
         let line = json!({
-            "row": index, "prompt": prompt, "response": tokenizer.decode(&answer.tokens)?,
+            "row": index, "prompt": texts[index], "response": tokenizer.decode(&answer.tokens)?,
             "tokens": answer.tokens.len(), "finish": if answer.ended { "eos" } else { "length" },
         });
-        lines += &format!("{line}\n");
-    }
-    match &arguments.out {
-        Some(path) => {
-            files::write_atomic(path, lines.as_bytes())?;
-            print_json(&json!({ "responses": answers.len(), "out": path }))
+        match &arguments.out {
+            Some(_) => lines += &format!("{line}\n"),
+            None => print_json(&line)?,
         }
-        None => print(&lines),
+        Ok(())
+    };
+    let ear = Ear { heard: &mut |_, _| {}, answered: &mut answered };
+    let done = generate(decoder, adapter.as_ref(), tokenizer, &ids, &sampling, batch, &mut terminal, ear);
+    if let Some(path) = &arguments.out {
+        // What was answered before a stop is kept.
+        files::write_atomic(path, lines.as_bytes())?;
+        print_json(&json!({ "responses": lines.lines().count(), "out": path }))?;
     }
+    done
 }
 
 /// Runs `upright chat`.
@@ -211,11 +230,18 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
             }
         };
         let adapter = adapter.as_ref();
-        generate(&engine.decoder, adapter, &engine.tokenizer, &ids, &sampling, 1, &mut Silent, &mut speak)?;
+        let ear = Ear { heard: &mut speak, answered: &mut |_, _| Ok(()) };
+        generate(&engine.decoder, adapter, &engine.tokenizer, &ids, &sampling, 1, &mut Silent, ear)?;
+        // What was held back for a whole character and never became one.
+        let whole = engine.tokenizer.decode(&heard)?;
+        print(whole.strip_prefix(&said).unwrap_or_default())?;
+        said = whole;
         if let Some(error) = failed {
             return Err(error);
         }
         print("\n")?;
-        messages.push(Message { role: Role::Assistant, content: said.trim().to_owned() });
+        if template == Template::UserAssistant {
+            messages.push(Message { role: Role::Assistant, content: said.trim().to_owned() });
+        }
     }
 }

@@ -9,7 +9,9 @@ use super::{print, print_json};
 use crate::{
     Error, Result,
     config::Number,
-    data::{DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, TooLong, Truncation, pack},
+    data::{
+        DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, TooLong, Truncation, pack, rows, source,
+    },
     plan::checks::{count, count_from, real},
 };
 
@@ -186,11 +188,13 @@ fn load(arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
         };
         Dataset::load(&spec, tokenizer, &mut |_, _| {}).map(|data| (kind, data))
     };
-    match read(Kind::Preference) {
-        Ok(found) => Ok(found),
-        // Which of the two messages helps is decided by what the file is nearer to: instruction rows are the plainer kind.
-        Err(_) => read(Kind::Instruction),
-    }
+    // The first row's columns say which kind it is; only then is a row that does not fit an error worth hearing.
+    let source = source::read(&arguments.data)?;
+    let first = source.rows.first().is_some_and(|row| {
+        row.columns.contains_key("chosen")
+            || rows::read(&arguments.data, std::slice::from_ref(row), Kind::Preference).is_ok()
+    });
+    read(if first { Kind::Preference } else { Kind::Instruction })
 }
 
 /// Runs the command.

@@ -20,7 +20,7 @@ use crate::{
     },
     evaluation::SETS,
     files,
-    generate::{Sampling, generate},
+    generate::{Ear, Generated, Sampling, generate},
     observer::Observer,
     plan::Plan,
     run::{self, Engine, Summary},
@@ -132,8 +132,20 @@ pub struct Demo {
 impl Demo {
     /// Unpacks model and rows.
     pub fn new(dir: &Path, threads: usize) -> Result<Self> {
-        files::create_dir(&dir.join("model"))?;
+        // A demo that goes on finds its own files; anybody else's are not touched.
+        let mut missing = Vec::new();
         for (name, bytes) in FILES {
+            match std::fs::read(dir.join(name)) {
+                Ok(there) if there == bytes => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing.push((name, bytes)),
+                _ => {
+                    return Err(Error::input(format!("{}: is not the demo's own", dir.join(name).display()))
+                        .hint("give --out a new folder"));
+                }
+            }
+        }
+        files::create_dir(&dir.join("model"))?;
+        for (name, bytes) in missing {
             files::write_atomic(&dir.join(name), bytes)?;
         }
         Ok(Self { dir: dir.to_owned(), threads, steps: STEPS, seeds: SEEDS.to_vec() })
@@ -241,8 +253,12 @@ impl Demo {
                 None => None,
             };
             let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
-            let said = generate(decoder, adapter.as_ref(), tokenizer, &ids, &sampling, 1, &mut silent, &mut |_, _| {})?;
-            answers.push(((*name).to_owned(), tokenizer.decode(&said[0].tokens)?.trim().to_owned()));
+            let mut answered = |_: usize, answer: &Generated| {
+                answers.push(((*name).to_owned(), tokenizer.decode(&answer.tokens)?.trim().to_owned()));
+                Ok(())
+            };
+            let ear = Ear { heard: &mut |_, _| {}, answered: &mut answered };
+            generate(decoder, adapter.as_ref(), tokenizer, &ids, &sampling, 1, &mut silent, ear)?;
         }
         Ok(answers)
     }

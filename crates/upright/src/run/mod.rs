@@ -35,7 +35,10 @@ pub fn run(plan: &Plan, config: &str, resume: bool, observer: &mut dyn Observer)
     }
     let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
     let datasets = engine.datasets(plan, observer)?;
-    run_with(&engine, plan, config, resume, datasets, observer)?;
+    run_with(&engine, plan, config, resume, datasets, observer).map_err(|error| match error.kind {
+        Kind::Interrupted => error.hint("the same command with --resume goes on"),
+        Kind::Input | Kind::Failure => error,
+    })?;
     Summary::read(&plan.out)
 }
 
@@ -59,6 +62,11 @@ fn run_with(
     }
     let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
     let schedule = Schedule::new(plan, &rows)?;
+    for stage in schedule.stages.iter().filter(|stage| plan.optimiser.warmup >= stage.steps()) {
+        let (warmup, steps) = (plan.optimiser.warmup, stage.steps());
+        observer
+            .note(&format!("warning: the warm-up of {warmup} steps is not over after the {steps} steps of a stage"));
+    }
     let (adapter, lora) = engine.adapter(plan, observer)?;
     engine.check_finite(&datasets, &adapter)?;
     let reference = reference_policy::prepare(engine, plan, &schedule, &datasets, observer)?;
@@ -223,6 +231,7 @@ impl Run<'_> {
         let due = self.checkpoint_is_due(done) && !stop;
         if due || stop || self.checkpoints.rolling_is_due() {
             let held_out = self.held_out(done);
+            self.dir.sync()?;
             self.checkpoints.write(&Snapshot {
                 state: State {
                     step: done,

@@ -37,7 +37,7 @@ pub struct Engine {
 pub struct Facts {
     /// Fingerprint of the base's weights.
     pub base: String,
-    /// Instruction tier of the products.
+    /// Instruction tier of the products, and width of the other vectors.
     pub tier: String,
     /// SHA-256 of the tokenizer's file.
     pub tokenizer: String,
@@ -287,7 +287,7 @@ impl Engine {
         });
         let facts = Facts {
             base: self.decoder.weights().fingerprint.clone(),
-            tier: self.decoder.tier().name().into(),
+            tier: self.decoder.tier().arithmetic(),
             tokenizer: self.tokenizer.sha256().to_owned(),
             init_adapter: adapter(plan.init_adapter.as_ref())?,
             reference: adapter(reference)?,

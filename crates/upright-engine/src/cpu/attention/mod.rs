@@ -85,6 +85,14 @@ impl Shape {
             k.assert_within(tokens, self.kv_heads, self.head_size, qkv.len());
             v.assert_within(tokens, self.kv_heads, self.head_size, qkv.len());
         }
+        // Tasks write heads of their own side by side, which is sound only where no two heads share a value.
+        let starts = |l: HeadLayout, heads: usize| (0..heads).map(move |head| l.offset + head * l.head);
+        let all = starts(q, self.heads).chain(starts(k, self.kv_heads)).chain(starts(v, self.kv_heads));
+        let mut all: Vec<usize> = all.collect();
+        all.sort_unstable();
+        let apart = all.windows(2).all(|pair| pair[1] - pair[0] >= self.head_size);
+        let one_row = q.row == k.row && k.row == v.row && all[all.len() - 1] + self.head_size <= all[0] + q.row;
+        assert!(apart && one_row, "heads overlap");
         assert_eq!(out.len(), tokens * self.heads * self.head_size, "length of the output");
         assert_eq!(lse.len(), tokens * self.heads, "length of the log-sum-exps");
     }

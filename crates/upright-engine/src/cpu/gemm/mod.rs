@@ -11,6 +11,7 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod pack;
 mod portable;
 #[cfg(test)]
