@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use upright::{
-    demo::{Compared, Demo, claims},
-    observer::Silent,
-};
+use upright::{demo::Demo, observer::Silent};
 
 /// Last value of a key in a run's `evals.jsonl`, read without the program's own reader.
 fn last(run: &Path, key: &str) -> f64 {
@@ -50,14 +47,42 @@ fn the_story_is_told_by_the_runs() {
             assert!((compared.dpo_gap[index].mean - (dpo - optimum("dpo"))).abs() < 1e-9, "{name} {set}");
         }
     }
-    // The same claims from the same numbers, asked again by hand for one of them.
-    assert_eq!(story.claims, claims(&story.methods));
-    let find = |name: &str| -> &Compared { story.methods.iter().find(|m| m.method == name).unwrap() };
-    let nearest = (0..2).map(|set| {
-        let others = story.methods.iter().filter(|m| m.method != "maxright");
-        others.into_iter().all(|m| find("maxright").ideal_distance[set].mean < m.ideal_distance[set].mean)
-    });
-    assert_eq!(story.claims[3].holds.to_vec(), nearest.collect::<Vec<_>>());
+    // Every claim, asked again of the files: mean and standard error over the two seeds.
+    let values = |name: &str, key: &str| [1, 2].map(|seed| last(&runs.join(format!("{name}-{seed}")), key));
+    let spread = |[a, b]: [f64; 2]| ((a + b) / 2.0, (a - b).abs() / 2.0);
+    let below = |a: [f64; 2], b: [f64; 2]| {
+        let ((a, a_error), (b, b_error)) = (spread(a), spread(b));
+        b - a > a_error.hypot(b_error)
+    };
+    let joint = ["alright", "maxright"];
+    for (index, set) in ["eval", "fit"].into_iter().enumerate() {
+        let gap = |name: &str, objective: &str| values(name, &format!("{set}/gap/{objective}"));
+        let distance = |name: &str| values(name, &format!("{set}/ideal_distance"));
+        for name in names {
+            let (sft, dpo, far) = (gap(name, "sft"), gap(name, "dpo"), distance(name));
+            assert!((0..2).all(|i| (sft[i].hypot(dpo[i]) - far[i]).abs() < 1e-12), "{name} {set}");
+        }
+        let asked = [
+            joint.iter().all(|name| below(gap(name, "dpo"), gap("dpo-sft", "dpo"))),
+            joint.iter().all(|name| below(gap(name, "sft"), gap("sft-dpo", "sft"))),
+            joint.iter().all(|a| ["dpo-sft", "sft-dpo"].iter().all(|b| below(distance(a), distance(b)))),
+            names[..4].iter().all(|name| spread(distance("maxright")).0 < spread(distance(name)).0),
+        ];
+        let told: Vec<bool> = story.claims[..4].iter().map(|claim| claim.holds[index]).collect();
+        assert_eq!(told, asked, "{set}");
+    }
+    let seconds = |name: &str| {
+        let of = |seed: u64| {
+            let text = std::fs::read_to_string(runs.join(format!("{name}-{seed}/steps.jsonl"))).unwrap();
+            let seconds =
+                |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["seconds"].as_f64().unwrap();
+            text.lines().map(seconds).sum::<f64>()
+        };
+        of(1) + of(2)
+    };
+    let cost = |name: &str| seconds(name) / (seconds("dpo-sft") + seconds("sft-dpo")) * 2.0;
+    let cheap = joint.iter().all(|name| cost(name) < 1.25) && cost("mix") > 1.25;
+    assert_eq!(story.claims[4].holds, [cheap; 2]);
     assert_eq!(story.answers.len(), 3);
 
     // Told again, nothing is repeated: the runs' files are as they were.
