@@ -85,14 +85,14 @@ impl Evaluation {
                 if let Some(optimum) = optima[index] {
                     let gap = gap(measured.loss, optimum);
                     line.insert(format!("{set}/gap/{name}"), json!(gap));
-                    gaps.push(Some(gap));
+                    gaps.push(gap);
                 }
                 for (name, value) in metric_names(tasks, index).iter().zip(&measured.metrics) {
                     line.insert(format!("{set}/{name}"), json!(value));
                 }
             }
-            if let (true, Some(distance)) = (gaps.len() == tasks.len(), ideal_distance(&gaps)) {
-                line.insert(format!("{set}/ideal_distance"), json!(distance));
+            if gaps.len() == tasks.len() {
+                line.insert(format!("{set}/ideal_distance"), json!(ideal_distance(&gaps)));
             }
         }
         line

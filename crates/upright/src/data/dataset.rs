@@ -227,7 +227,7 @@ impl Part {
                     error
                 })?;
             for (row, encoded) in now.iter().zip(encoded) {
-                part.take(row, encoded);
+                part.take(row, if spec.kind == Kind::Chosen { encoded.chosen_alone(tokenizer.eos()) } else { encoded });
             }
             done += now.len();
             left = later;

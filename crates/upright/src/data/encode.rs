@@ -26,6 +26,18 @@ pub enum Encoded {
     Dropped(&'static str),
 }
 
+impl Encoded {
+    /// Without the rejected response, once that has had its say in what is cut and dropped.
+    #[must_use]
+    pub fn chosen_alone(mut self, eos: u32) -> Self {
+        if let Self::Usable { example, responses_cut, .. } = &mut self {
+            example.responses.truncate(1);
+            *responses_cut = example.responses.iter().filter(|response| response.last() != Some(&eos)).count();
+        }
+        self
+    }
+}
+
 /// Encodes one row.
 ///
 /// # Errors

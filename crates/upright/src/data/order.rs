@@ -71,13 +71,6 @@ impl Order {
         self.permutation.len().div_ceil(self.batch)
     }
 
-    /// Epochs used so far, in rows: 1.5 is half of the second.
-    pub fn epoch_progress(&self) -> f64 {
-        let rows = self.permutation.len();
-        let left: usize = self.queue.iter().map(|&batch| self.batch.min(rows - batch * self.batch)).sum();
-        self.epoch as f64 + (rows - left) as f64 / rows as f64
-    }
-
     /// What a checkpoint keeps; the rest follows from the plan.
     pub fn state(&self) -> OrderState {
         OrderState { epoch: self.epoch, queue: self.queue.iter().copied().collect() }
@@ -180,9 +173,9 @@ mod tests {
         assert_eq!(order.peek(), batches[0]);
         order.postpone();
         assert_eq!(order.peek(), batches[0]);
-        assert!((order.epoch_progress() - 2.0 / 3.0).abs() < 1e-12);
+        assert_eq!((order.state().epoch, order.state().queue.len()), (0, 1));
         order.advance();
-        assert_eq!(order.epoch_progress(), 1.0);
+        assert_eq!((order.state().epoch, order.state().queue.len()), (1, 3));
     }
 
     #[test]
@@ -211,7 +204,7 @@ mod tests {
                 } else {
                     seen.extend(next);
                     order.advance();
-                    prop_assert!((order.epoch_progress() - seen.len() as f64 / rows as f64).abs() < 1e-9);
+                    prop_assert_eq!(order.state().epoch, seen.len() / rows);
                 }
             }
             for epoch in seen.chunks(rows) {

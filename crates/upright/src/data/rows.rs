@@ -22,8 +22,8 @@ pub enum Kind {
     Instruction,
     /// Two responses a row, chosen and rejected.
     Preference,
-    /// Preference rows read as instruction rows on the chosen response, which a reference is trained on. Rows are judged
-    /// usable as with [`Kind::Preference`].
+    /// Preference rows of which the chosen response is imitated, which a reference is trained on. Rows are read, cut and
+    /// dropped as with [`Kind::Preference`]; the rejected response goes last of all.
     Chosen,
 }
 
@@ -248,10 +248,7 @@ pub fn read(path: &Path, raw: &[RawRow], kind: Kind) -> Result<Rows> {
             unusable @ Reading::Dropped(_) => unusable,
         };
         match reading {
-            Reading::Row(prompt, mut responses) => {
-                if kind == Kind::Chosen {
-                    responses.truncate(1);
-                }
+            Reading::Row(prompt, responses) => {
                 rows.push(Row { index: row.index, line: row.line, prompt, responses });
             }
             Reading::Dropped(reason) => Dropped::add(&mut dropped, reason, row.index),

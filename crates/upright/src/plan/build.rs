@@ -88,28 +88,47 @@ fn optimiser(config: &Config) -> Result<OptimiserPlan> {
     })
 }
 
-/// Without a preference objective a reference is not looked at, whatever is written.
+/// Without a preference objective a reference is checked and then left out.
 fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferencePlan> {
-    let sft = objectives.iter().find(|objective| !objective.is_preference());
-    let has_preference = objectives.iter().any(|objective| objective.loss.form().reference);
+    let needed = objectives.iter().any(|objective| objective.loss.form().reference);
     let epochs = positive("reference-epochs", config.reference_epochs.as_ref(), 1.0)?;
     let batch = |default| count("reference-batch", config.reference_batch.as_ref(), default);
     batch(1)?;
     let train = |on, batch| Ok(ReferencePlan::Train { on, epochs, batch });
-    match config.reference.as_deref().filter(|_| has_preference) {
+    match config.reference.as_deref() {
         None | Some("none") => Ok(ReferencePlan::Base),
-        Some("train:chosen") => train(ReferenceRows::Chosen, batch(8)?),
-        Some("train:sft") => match sft {
-            Some(sft) => train(ReferenceRows::Sft, batch(sft.batch)?),
-            None => Err(wrong("reference", "train on data that is there", "train:sft")
-                .hint("there is no instruction data: give --sft, or --reference train:chosen")),
-        },
+        Some("train:chosen" | "train:sft") if !needed => Ok(ReferencePlan::Base),
+        Some("train:chosen") => {
+            only(ReferenceRows::Chosen, objectives)?;
+            train(ReferenceRows::Chosen, batch(8)?)
+        }
+        Some("train:sft") => train(ReferenceRows::Sft, batch(only(ReferenceRows::Sft, objectives)?.batch)?),
         Some(other) if other.starts_with("train:") => {
             Err(no_such("reference", other, ["none", "train:chosen", "train:sft", "an adapter folder"]))
         }
         Some(path) => {
             let hint = "give a PEFT adapter folder, none, train:chosen or train:sft";
-            folder("reference", path.as_ref(), hint).map(ReferencePlan::Folder)
+            let folder = folder("reference", path.as_ref(), hint)?;
+            Ok(if needed { ReferencePlan::Folder(folder) } else { ReferencePlan::Base })
+        }
+    }
+}
+
+/// The one objective whose rows a reference can be trained on.
+fn only(on: ReferenceRows, objectives: &[ObjectivePlan]) -> Result<&ObjectivePlan> {
+    let (word, kind) = match on {
+        ReferenceRows::Chosen => ("train:chosen", "preference"),
+        ReferenceRows::Sft => ("train:sft", "instruction"),
+    };
+    let candidates: Vec<&ObjectivePlan> = objectives.iter().filter(|objective| on.are_of(objective)).collect();
+    match candidates[..] {
+        [objective] => Ok(objective),
+        [] => Err(wrong("reference", "train on data that is there", word)
+            .hint("there is no instruction data: give --sft, or --reference train:chosen")),
+        _ => {
+            let names: Vec<&str> = candidates.iter().map(|objective| &objective.name[..]).collect();
+            Err(Error::input(format!("reference {word} needs one {kind} objective, there are: {}", names.join(", ")))
+                .hint("train the reference by itself, and give its adapter folder: --reference DIR"))
         }
     }
 }

@@ -110,6 +110,16 @@ pub struct ObjectivePlan {
     pub tie_rank: usize,
 }
 
+impl ReferenceRows {
+    /// Whether the rows of an objective are those.
+    pub fn are_of(self, objective: &ObjectivePlan) -> bool {
+        match self {
+            Self::Chosen => objective.is_preference(),
+            Self::Sft => !objective.is_preference(),
+        }
+    }
+}
+
 impl ObjectivePlan {
     /// Whether its rows are pairs of a chosen and a rejected response.
     pub fn is_preference(&self) -> bool {
@@ -160,9 +170,9 @@ pub enum ReferencePlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReferenceRows {
-    /// The chosen responses of all preference objectives, in order.
+    /// The chosen responses of the preference objective, of which there is one.
     Chosen,
-    /// The rows of all instruction objectives, in order.
+    /// The rows of the instruction objective, of which there is one.
     Sft,
 }
 
@@ -227,11 +237,6 @@ impl Plan {
         toml::to_string(self).map_err(|error| Error::input(format!("plan: {error}")))
     }
 
-    /// Reads what [`Plan::to_toml`] wrote.
-    pub fn from_toml(text: &str) -> Result<Self> {
-        toml::from_str(text).map_err(|error| Error::input(format!("plan: {}", error.message())))
-    }
-
     /// Settings whose change makes another run, as `key: this -> other`; empty: the other plan continues this one.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (old, new) = (self.settings(), other.settings());
@@ -290,11 +295,6 @@ impl Plan {
     pub fn objective(&self, index: usize) -> Objective {
         let ObjectivePlan { loss, beta, label_smoothing, .. } = self.objectives[index];
         Objective { kind: loss, beta, label_smoothing }
-    }
-
-    /// Index of the objective of that name.
-    pub fn index_of(&self, name: &str) -> Option<usize> {
-        self.objectives.iter().position(|objective| objective.name == name)
     }
 
     /// Weights of the objectives.

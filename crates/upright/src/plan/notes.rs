@@ -52,6 +52,17 @@ impl Plan {
                 format!("{} has no held-out rows: it is evaluated on training rows only", objective.name),
             );
         }
+        let shape = [
+            ("lora-rank", config.lora_rank.is_some()),
+            ("lora-alpha", config.lora_alpha.is_some()),
+            ("lora-targets", config.lora_targets.is_some()),
+        ];
+        let given: Vec<&str> = shape.iter().filter(|(_, given)| *given).map(|(key, _)| *key).collect();
+        let has = if given.len() == 1 { "has" } else { "have" };
+        note(
+            self.init_adapter.is_some() && !given.is_empty(),
+            format!("{} {has} no effect on the policy: its shape is that of init-adapter", given.join(", ")),
+        );
         let unweighted = config.objective.len() > 1 && config.objective.iter().all(|o| o.weight.is_none());
         note(unweighted, "no weights are given: all objectives weigh the same".into());
         let no_length = config.steps.is_none() && config.epochs.is_none() && config.stages.is_none();

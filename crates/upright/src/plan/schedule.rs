@@ -28,12 +28,12 @@ pub struct Stage {
 const MOST_STEPS: usize = 100_000_000;
 
 impl Length {
-    /// Updates, where an epoch has so many.
+    /// Updates, where an epoch has so many: at least one, however short a part of an epoch is meant.
     pub fn steps(self, epoch: usize) -> usize {
         match self {
             Self::Steps(steps) => steps,
             // A product like 1.1 * 10 lies a hair above the whole number that is meant.
-            Self::Epochs(epochs) => (epochs * epoch as f64 - 1e-9).ceil() as usize,
+            Self::Epochs(epochs) => ((epochs * epoch as f64 - 1e-9).ceil() as usize).max(epoch.min(1)),
         }
     }
 }
@@ -55,7 +55,7 @@ impl Schedule {
         let longest = (0..rows.len()).map(epoch).max().unwrap_or(0);
         let total = plan.length.map_or(0, |length| length.steps(longest));
         let lengths = match plan.method {
-            MethodKind::Sequential if plan.stages.is_empty() => split(plan, total),
+            MethodKind::Sequential if plan.stages.is_empty() => split(plan, total)?,
             MethodKind::Sequential => {
                 let of = |objective: usize, length: Length| (Some(objective), length.steps(epoch(objective)));
                 plan.stages.iter().map(|stage| of(stage.objective, stage.length)).collect()
@@ -91,8 +91,8 @@ impl Schedule {
 }
 
 /// Sequential without stages: preference objectives first, then the others, with steps by weight. Boundaries are rounded,
-/// not lengths, so that the lengths sum to the total.
-fn split(plan: &Plan, total: usize) -> Vec<(Option<usize>, usize)> {
+/// not lengths, so that the lengths sum to the total. An objective that has a weight must have a step.
+fn split(plan: &Plan, total: usize) -> Result<Vec<(Option<usize>, usize)>> {
     let mut order: Vec<usize> = (0..plan.objectives.len()).collect();
     order.sort_by_key(|i| plan.objectives[*i].tie_rank);
     let (mut weight, mut done) = (0.0, 0);
@@ -101,7 +101,12 @@ fn split(plan: &Plan, total: usize) -> Vec<(Option<usize>, usize)> {
         let boundary = (total as f64 * weight).round() as usize;
         let steps = boundary - done;
         done = boundary;
-        (Some(*i), steps)
+        let objective = &plan.objectives[*i];
+        if steps == 0 && total > 0 && objective.weight > 0.0 {
+            return Err(Error::input(format!("sequential: objective {} gets no step of {total}", objective.name))
+                .hint("give more --steps, or say how long each stage is: --stages"));
+        }
+        Ok((Some(*i), steps))
     });
     lengths.collect()
 }

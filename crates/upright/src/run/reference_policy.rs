@@ -5,7 +5,7 @@ use upright_engine::{adapter::Adapter, peft};
 
 use super::{Engine, open};
 use crate::{
-    Error, Result,
+    Result,
     data::{Dataset, Example, Kind},
     files::{self, Lock},
     methods::MethodKind,
@@ -72,17 +72,8 @@ fn drawn<'d>(plan: &Plan, schedule: &Schedule, index: usize, data: &'d Dataset) 
 }
 
 /// The run that trains a reference: SFT alone, with the optimiser and the adapter of the run that needs it.
-fn plan_of(plan: &Plan, on: ReferenceRows, length: Length, batch: usize) -> Result<(Plan, Kind)> {
-    let wants = |objective: &&ObjectivePlan| match on {
-        ReferenceRows::Chosen => objective.loss.form().reference,
-        ReferenceRows::Sft => objective.loss == LossKind::Sft,
-    };
-    let candidates: Vec<&ObjectivePlan> = plan.objectives.iter().filter(wants).collect();
-    let [source] = candidates[..] else {
-        let names: Vec<&str> = candidates.iter().map(|objective| &objective.name[..]).collect();
-        return Err(Error::input(format!("the reference could be trained on any of: {}", names.join(", ")))
-            .hint("train it by itself, and give its folder as the reference"));
-    };
+fn plan_of(plan: &Plan, on: ReferenceRows, length: Length, batch: usize) -> (Plan, Kind) {
+    let source = plan.objectives.iter().find(|objective| on.are_of(objective)).expect("a plan has such an objective");
     let (name, kind) = match on {
         ReferenceRows::Chosen => ("chosen", Kind::Chosen),
         ReferenceRows::Sft => ("sft", Kind::Instruction),
@@ -105,7 +96,7 @@ fn plan_of(plan: &Plan, on: ReferenceRows, length: Length, batch: usize) -> Resu
         length: Some(length),
         probe_every: 1,
         eval_every: 0,
-        eval_rows: plan.eval_rows.min(EVAL_ROWS),
+        eval_rows: EVAL_ROWS,
         checkpoint_every: 0,
         keep: 1,
         reference: ReferencePlan::Base,
@@ -114,7 +105,7 @@ fn plan_of(plan: &Plan, on: ReferenceRows, length: Length, batch: usize) -> Resu
         stages: Vec::new(),
         ..plan.clone()
     };
-    Ok((plan, kind))
+    (plan, kind)
 }
 
 /// The adapter of a reference that the program trains: a run of its own in the cache, found by what it is made from.
@@ -126,8 +117,10 @@ fn trained(
     batch: usize,
     observer: &mut dyn Observer,
 ) -> Result<Adapter> {
-    let (mut plan, kind) = plan_of(plan, on, length, batch)?;
+    let (mut plan, kind) = plan_of(plan, on, length, batch);
     let data = engine.dataset(&plan, 0, kind, observer)?;
+    // Whether it was asked for or found, it is the same reference.
+    plan.objectives[0].template = Some(data.template.to_string());
     let written = engine.describe(&plan, std::slice::from_ref(&data))?;
     plan.out = files::cache("references")?.join(written.hash()?);
     let _lock = Lock::wait(&plan.out.with_extension("lock"), observer)?;

@@ -83,6 +83,40 @@ fn pairs_share_a_cut_prompt_and_chosen_rows_are_the_same_ones() {
 }
 
 #[test]
+fn chosen_rows_are_cut_dropped_and_divided_as_the_pairs_are() {
+    let pair =
+        |prompt: &str, chosen: &str, rejected: &str| json!({"prompt": prompt, "chosen": chosen, "rejected": rejected});
+    let long = "r".repeat(30);
+    let mut rows = vec![
+        pair("p", "a", &long),
+        pair("p", &long, "a"),
+        pair("q", "abcdefghijklmnopqrstu one", "abcdefghijklmnopqrstu two"),
+        pair("a prompt of its own", "a", "abcdef"),
+        pair("eos", "a", "a<eos>"),
+    ];
+    rows.extend((0..40).map(|index| pair(&format!("prompt {index}"), "yes", ["no", "never ever"][index % 2])));
+    let (_dir, mut spec) = file(&rows);
+    (spec.max_length, spec.eval) = (20, Held::Fraction(0.3));
+    let without_responses = |examples: &[Example]| -> Vec<(usize, Vec<u32>)> {
+        examples.iter().map(|example| (example.row, example.prompt.clone())).collect()
+    };
+    for (rule, out, cut) in [(TooLong::Drop, 5, 0), (TooLong::CutPrompt, 2, 1), (TooLong::CutResponse, 2, 1)] {
+        (spec.too_long, spec.kind) = (rule, Kind::Preference);
+        let pairs = load(&spec);
+        spec.kind = Kind::Chosen;
+        let chosen = load(&spec);
+        assert_eq!(pairs.dropped.iter().map(|entry| entry.rows.len()).sum::<usize>(), out, "{rule:?}");
+        assert_eq!((&chosen.dropped, chosen.truncated_prompts), (&pairs.dropped, pairs.truncated_prompts));
+        assert_eq!(chosen.truncated_responses, cut, "{rule:?}: those that are kept");
+        for (ours, theirs) in [(&chosen.train, &pairs.train), (&chosen.eval, &pairs.eval)] {
+            assert!(!ours.is_empty());
+            assert_eq!(without_responses(ours), without_responses(theirs), "{rule:?}");
+            assert!(ours.iter().zip(theirs).all(|(ours, theirs)| ours.responses == theirs.responses[..1]));
+        }
+    }
+}
+
+#[test]
 fn the_first_usable_rows_are_taken_before_any_are_held_out() {
     let mut rows = tasks(12);
     rows[1] = task("p", "");

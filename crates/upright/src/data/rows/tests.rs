@@ -103,7 +103,7 @@ fn preference_dialects_are_found_by_their_columns() {
 
     let row = json!({"prompt": "hi", "chosen": "good", "rejected": "bad"});
     assert_eq!(one(Kind::Preference, row.clone()), (named, text("hi"), answers()));
-    assert_eq!(one(Kind::Chosen, row), (named, text("hi"), vec!["good".into()]));
+    assert_eq!(one(Kind::Chosen, row), (named, text("hi"), answers()));
     let row = json!({"prompt": [user], "chosen": [turn("good")], "rejected": [turn("bad")]});
     assert_eq!(one(Kind::Preference, row), (named, asked(), answers()));
     let row = json!({"prompt": [user], "chosen": "good", "rejected": "bad"});
@@ -311,7 +311,7 @@ proptest! {
                     prop_assert!(!row.prompt.is_empty());
                     prop_assert!(!row.responses[0].trim().is_empty());
                     prop_assert!(row.responses.iter().all(|response| !response.is_empty()));
-                    prop_assert_eq!(row.responses.len(), if kind == Kind::Preference { 2 } else { 1 });
+                    prop_assert_eq!(row.responses.len(), if kind == Kind::Instruction { 1 } else { 2 });
                 }
             }
         }

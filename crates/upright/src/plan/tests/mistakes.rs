@@ -114,6 +114,14 @@ fn other_mistakes_name_what_was_found_and_what_would_work() {
             "model = '@/model'\nout = 'x'\ndpo = '@/dpo.jsonl'\nreference = 'train:sft'",
             &["reference", "`train:sft`", "--sft"],
         ),
+        (
+            "model = '@/model'\nout = 'x'\nsft = '@/sft.json'\nreference = '@/nowhere'",
+            &["reference: there is no folder", "nowhere", "train:chosen"],
+        ),
+        (
+            "model = '@/model'\nout = 'x'\nsft = '@/sft.json'\nreference = 'train:rejected'",
+            &["reference", "`train:rejected`", "none, train:chosen, train:sft"],
+        ),
     ];
     for (text, parts) in table {
         assert_wrong(&place.config(text), parts);
@@ -138,6 +146,11 @@ fn mistakes_in_a_list_of_objectives_name_the_objective() {
         ("", ["", "optimum = 'x'", ""], &["objective b: optimum", "`x`"]),
         ("", ["eval = '@/none.json'", "", ""], &["objective a: eval", "none.json"]),
         ("sft = '@/sft.json'", ["", "", ""], &["sft cannot stand beside [[objective]]"]),
+        (
+            "reference = 'train:chosen'",
+            ["", "", ""],
+            &["reference train:chosen needs one preference objective, there are: b, c", "--reference DIR"],
+        ),
         ("lambda = 0.5", ["", "", ""], &["lambda cannot stand beside [[objective]]"]),
         ("dpo-loss = 'ipo'", ["", "", ""], &["dpo-loss cannot stand beside [[objective]]"]),
     ];
