@@ -115,7 +115,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         eval: Held::Fraction(0.0),
     };
     let data = Dataset::load(&spec, &engine.tokenizer, &mut |_, _| {})?;
-    terminal.note(&data.describe(names(kind)[0]));
+    terminal.note(&data.describe(if kind == Kind::Preference { "dpo" } else { "sft" }));
     let examples: Vec<&Example> = data.train.iter().collect();
     let mut score = |what: &str, adapter: Option<&Adapter>| {
         sums(&engine.decoder, adapter, &examples, token_budget, what, &mut terminal)

@@ -69,8 +69,12 @@ fn table(summary: &Summary) -> String {
     let peak = summary.peak_memory_gb.map_or_else(String::new, |gb| format!(", peak memory {gb:.2} GB"));
     let _ = writeln!(
         text,
-        "\n{} steps of {:?} in {:.1} s, {:.0} tokens/s{peak}, {} products",
-        summary.steps, summary.method, summary.seconds, summary.tokens_per_second, summary.tier
+        "\n{} steps of {} in {:.1} s, {:.0} tokens/s{peak}, {} products",
+        summary.steps,
+        format!("{:?}", summary.method).to_lowercase(),
+        summary.seconds,
+        summary.tokens_per_second,
+        summary.tier
     );
     let _ = writeln!(text, "adapter: {}", run::adapter_dir(&summary.run).display());
     text
