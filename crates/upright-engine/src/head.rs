@@ -204,3 +204,48 @@ impl Work for Absorb<'_> {
         correction
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+    use crate::{config::NormKind, weights::NormWeights};
+
+    /// Three chunks of the vocabulary and two of the rows, with rows that two targets share, against f64.
+    #[test]
+    fn chunks_add_up_to_the_whole_softmax() {
+        let (vocabulary, hidden, rows) = (2 * VOCABULARY + 37, 16, ROWS + 44);
+        let value = |i: usize, k: usize| ((i * 7919 + k * 104_729) % 2003) as f32 / 1001.5 - 1.0;
+        let w: Vec<bf16> = (0..vocabulary * hidden).map(|i| bf16::from_f32(1.5 * value(i, 1))).collect();
+        let weight = Matrix::owned(vocabulary, hidden, w.clone());
+        let weights = NormWeights { scale: vec![1.0; hidden], bias: None };
+        let norm = Norm { kind: NormKind::Rms, eps: 1e-6, weights: &weights };
+        let x: Vec<f32> = (0..rows * hidden).map(|i| value(i, 2)).collect();
+        let token = |row: usize, k: usize| ((row * 131 + k * 4099) % vocabulary) as u32;
+        let targets: Vec<Target> =
+            (0..rows).flat_map(|row| [0, 1].map(|k| Target { row, token: token(row, k) })).collect();
+        let head = Head { tier: Tier::Portable, norm, weight: &weight };
+        let (logp, trace) = head.forward(&x, &targets, true);
+        assert_eq!(head.forward(&x, &targets, false).0, logp);
+        for row in (0..rows).step_by(37) {
+            let mut h = vec![0.0; hidden];
+            norm.row(&x[row * hidden..(row + 1) * hidden], &mut h);
+            let column = |v: usize| w[v * hidden..(v + 1) * hidden].iter().map(|w| f64::from(w.to_f32()));
+            let z: Vec<f64> =
+                (0..vocabulary).map(|v| column(v).zip(&h).map(|(w, h)| w * f64::from(*h)).sum()).collect();
+            let total: f64 = z.iter().map(|z| z.exp()).sum();
+            for k in 0..2 {
+                let truth = z[token(row, k) as usize] - total.ln();
+                assert!((logp[2 * row + k] - truth).abs() < 1e-5, "row {row}: {} {truth}", logp[2 * row + k]);
+            }
+            let mut expected = vec![0.0; hidden];
+            for v in 0..vocabulary {
+                column(v).zip(&mut expected).for_each(|(w, e)| *e += z[v].exp() / total * w);
+            }
+            for (found, truth) in trace.expected[row * hidden..(row + 1) * hidden].iter().zip(expected) {
+                assert!((f64::from(*found) - truth).abs() < 1e-5, "row {row}: {found} {truth}");
+            }
+        }
+    }
+}
