@@ -85,6 +85,11 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
     let limit = arguments.limit.as_ref().map(|limit| count("limit", Some(limit), 0)).transpose()?;
     let beta = positive("beta", arguments.beta.as_ref(), 0.1)?;
+    if arguments.beta.is_some() && arguments.reference.is_none() {
+        return Err(
+            Error::input("beta has no effect: there is no reference").hint("give --reference DIR, or leave --beta out")
+        );
+    }
     let threads = threads(arguments.threads.as_ref())?;
     let template = arguments.template.as_deref().map(str::parse::<Template>).transpose();
     let template = template.map_err(|error| error.at("template"))?;
