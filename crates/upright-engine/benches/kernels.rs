@@ -67,18 +67,20 @@ fn attention() {
         let (qkv, d_out) = (floats(rows * len * row), floats(rows * len * heads * size));
         let (mut out, mut lse) = (vec![0.0; d_out.len()], vec![0.0; rows * len * heads]);
         let mut d_qkv = vec![0.0; qkv.len()];
-        let there = seconds(|| forward(&pack, &shape, &qkv, q, k, v, &mut out, &mut lse));
-        let back = seconds(|| backward(&pack, &shape, &qkv, q, k, v, &out, &lse, &d_out, &mut d_qkv));
-        let pairs: usize = (1..=len).map(|seen| seen.min(window.unwrap_or(len))).sum();
-        let flops = 4e-9 * (rows * pairs * heads * size) as f64;
-        println!(
-            "attention {rows} x {len} tokens, {heads}/{kv_heads} heads of {size}, window {window:?}: \
+        for tier in Tier::ALL.into_iter().filter(|tier| tier.available()) {
+            let there = seconds(|| forward(tier, &pack, &shape, &qkv, q, k, v, &mut out, &mut lse));
+            let back = seconds(|| backward(tier, &pack, &shape, &qkv, q, k, v, &out, &lse, &d_out, &mut d_qkv));
+            let pairs: usize = (1..=len).map(|seen| seen.min(window.unwrap_or(len))).sum();
+            let flops = 4e-9 * (rows * pairs * heads * size) as f64;
+            println!(
+                "{tier} attention {rows} x {len} tokens, {heads}/{kv_heads} heads of {size}, window {window:?}: \
              forward {:.2} ms ({:.0} GFLOP/s), backward {:.2} ms ({:.0} GFLOP/s)",
-            there * 1e3,
-            flops / there,
-            back * 1e3,
-            2.5 * flops / back
-        );
+                there * 1e3,
+                flops / there,
+                back * 1e3,
+                2.5 * flops / back
+            );
+        }
     }
 }
 

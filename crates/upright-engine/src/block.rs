@@ -5,14 +5,16 @@ use rayon::prelude::*;
 
 use crate::{
     adapter::Slot,
+    buffer::Buffer,
     config::{DecoderConfig, Residual},
     cpu::{
         activation,
         attention::{self, HeadLayout, Shape},
+        gemm::{Onto, Packed, Values, View},
         norm::Norm,
         rope::Angles,
     },
-    linear::{Accumulate, Scope},
+    linear::{Output, Scope},
     pack::Pack,
     weights::{BlockWeights, NormWeights, Qkv},
 };
@@ -29,26 +31,26 @@ pub(crate) struct Block<'a> {
 /// What a block's backward needs. What is cheap to make again from these (norms, the MLP's product of gate and up) is.
 pub(crate) struct Trace {
     /// The block's input, `[T, H]`.
-    x: Vec<f32>,
+    x: Buffer<f32>,
     /// Input of the MLP's norm where that is not `x` (sequential residual), `[T, H]`.
-    middle: Option<Vec<f32>>,
+    middle: Option<Buffer<f32>>,
     /// Queries, keys and values as attention sees them, `[T, W]`.
-    qkv: Vec<f32>,
+    qkv: Buffer<f32>,
     /// The same before the per-head norms, where there are any.
-    before_head_norm: Option<Vec<f32>>,
+    before_head_norm: Option<Buffer<f32>>,
     /// Attention's output, `[T, heads d]`.
-    attended: Vec<f32>,
+    attended: Buffer<f32>,
     /// Log-sum-exp of the scores, `[T, heads]`.
-    lse: Vec<f32>,
+    lse: Buffer<f32>,
     /// SwiGLU's gate before activation, `[T, I]`.
-    gate: Option<Vec<f32>>,
+    gate: Option<Buffer<f32>>,
     /// The MLP's up projection before activation, `[T, I]`.
-    up: Vec<f32>,
+    up: Buffer<f32>,
 }
 
 impl Trace {
     /// Queries, keys and values, `[T, W]`.
-    pub(crate) fn into_qkv(self) -> Vec<f32> {
+    pub(crate) fn into_qkv(self) -> Buffer<f32> {
         self.qkv
     }
 
@@ -67,12 +69,6 @@ pub(crate) fn qkv_width(config: &DecoderConfig) -> usize {
     (config.heads + 2 * config.kv_heads) * config.head_size
 }
 
-/// `y += x`, element by element.
-fn add(y: &mut [f32], x: &[f32]) {
-    const CHUNK: usize = 32 * 1024;
-    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, x)| *y += x));
-}
-
 impl Block<'_> {
     fn tokens(&self) -> usize {
         self.pack.tokens.len()
@@ -82,10 +78,21 @@ impl Block<'_> {
         Norm { kind: self.config.norm, eps: self.config.norm_eps, weights }
     }
 
-    fn normed(&self, weights: &NormWeights, x: &[f32]) -> Vec<f32> {
-        let mut y = vec![0.0; x.len()];
+    /// The norm of `x` `[T, H]`, ready for products.
+    fn normed(&self, weights: &NormWeights, x: &[f32]) -> Packed {
+        let (norm, hidden) = (self.norm(weights), self.config.hidden);
+        Packed::from_rows(self.scope.tier, self.tokens(), hidden, |t, y| norm.row(&x[t * hidden..][..hidden], y))
+    }
+
+    /// The same, `[T, H]`.
+    fn normed_rows(&self, weights: &NormWeights, x: &[f32]) -> Buffer<f32> {
+        let mut y = Buffer::new(x.len());
         self.norm(weights).forward(x, &mut y);
         y
+    }
+
+    fn packed(&self, rows: &[f32], width: usize) -> Packed {
+        Packed::new(self.scope.tier, View::rows(rows, self.tokens(), width))
     }
 
     fn shape(&self) -> Shape {
@@ -119,15 +126,15 @@ impl Block<'_> {
     }
 
     /// One step up: the residual stream `x` `[T, H]` becomes the next block's, and a trace for [`Block::backward`].
-    pub(crate) fn forward(&self, x: Vec<f32>) -> (Vec<f32>, Trace) {
+    pub(crate) fn forward(&self, x: Buffer<f32>) -> (Buffer<f32>, Trace) {
         let [q, k, v] = self.layouts();
         self.forward_with(x, |qkv, attended, lse| {
-            attention::forward(self.pack, &self.shape(), qkv, q, k, v, attended, lse);
+            attention::forward(self.scope.tier, self.pack, &self.shape(), qkv, q, k, v, attended, lse);
         })
     }
 
     /// The same for one new token of each of several sequences, whose earlier queries, keys and values are in `caches`.
-    pub(crate) fn continue_from(&self, x: Vec<f32>, caches: &mut [&mut Vec<f32>]) -> Vec<f32> {
+    pub(crate) fn continue_from(&self, x: Buffer<f32>, caches: &mut [&mut Vec<f32>]) -> Buffer<f32> {
         let (shape, layouts, width) = (self.shape(), self.layouts(), qkv_width(self.config));
         let out = shape.heads * shape.head_size;
         let attend = |qkv: &[f32], attended: &mut [f32], _: &mut [f32]| {
@@ -142,22 +149,30 @@ impl Block<'_> {
     }
 
     /// A block around an attention that is handed `qkv` `[T, W]` and fills its output `[T, heads d]` and `[T, heads]`.
-    fn forward_with(&self, x: Vec<f32>, attend: impl FnOnce(&[f32], &mut [f32], &mut [f32])) -> (Vec<f32>, Trace) {
+    fn forward_with(
+        &self,
+        x: Buffer<f32>,
+        attend: impl FnOnce(&[f32], &mut [f32], &mut [f32]),
+    ) -> (Buffer<f32>, Trace) {
         let (c, w) = (self.config, self.weights);
         let (tokens, d, width) = (self.tokens(), c.head_size, qkv_width(c));
         let [q, k, v] = self.layouts();
 
         let normed = self.normed(&w.attention_norm, &x);
-        let mut qkv = vec![0.0; tokens * width];
+        let mut qkv = Buffer::new(tokens * width);
+        let mut project = |linear, slot, offset: usize| {
+            self.scope.forward(&[self.scope.part(linear, slot, &normed)], &mut qkv[offset..], width, Onto::Nothing);
+        };
         match &w.qkv {
-            Qkv::Fused(linear) => self.scope.forward(linear, Slot::Qkv, &normed, &mut qkv, width),
+            Qkv::Fused(linear) => project(linear, Slot::Qkv, 0),
             Qkv::Split { q: query, k: key, v: value } => {
-                self.scope.forward(query, Slot::Q, &normed, &mut qkv[q.offset..], width);
-                self.scope.forward(key, Slot::K, &normed, &mut qkv[k.offset..], width);
-                self.scope.forward(value, Slot::V, &normed, &mut qkv[v.offset..], width);
+                project(query, Slot::Q, q.offset);
+                project(key, Slot::K, k.offset);
+                project(value, Slot::V, v.offset);
             }
         }
-        let before_head_norm = c.qk_norm.then(|| qkv.clone());
+        drop(normed);
+        let before_head_norm = c.qk_norm.then(|| Buffer::from(&qkv[..]));
         if let Some(before) = &before_head_norm {
             for (weights, layout, heads) in self.head_norms() {
                 let norm = self.norm(weights);
@@ -171,117 +186,163 @@ impl Block<'_> {
         self.angles.turn(&mut qkv, q, c.heads, false);
         self.angles.turn(&mut qkv, k, c.kv_heads, false);
 
-        let (mut attended, mut lse) = (vec![0.0; tokens * c.heads * d], vec![0.0; tokens * c.heads]);
+        let (mut attended, mut lse) = (Buffer::new(tokens * c.heads * d), Buffer::new(tokens * c.heads));
         attend(&qkv, &mut attended, &mut lse);
-        let mut y = vec![0.0; tokens * c.hidden];
-        self.scope.forward(&w.output, Slot::Output, &attended, &mut y, c.hidden);
-        add(&mut y, &x);
+        let attended_packed = self.packed(&attended, c.heads * d);
+        let output = self.scope.part(&w.output, Slot::Output, &attended_packed);
+        // The residual between attention and MLP, where they follow each other.
+        let middle = (c.residual == Residual::Sequential).then(|| {
+            let mut middle = Buffer::new(x.len());
+            self.scope.forward(std::slice::from_ref(&output), &mut middle, c.hidden, Onto::Rows(&x));
+            middle
+        });
 
-        let middle = (c.residual == Residual::Sequential).then(|| y.clone());
         let normed = self.normed(&w.mlp_norm, middle.as_ref().unwrap_or(&x));
         let project = |linear, slot| {
-            let mut out = vec![0.0; tokens * c.intermediate];
-            self.scope.forward(linear, slot, &normed, &mut out, c.intermediate);
+            let mut out = Buffer::new(tokens * c.intermediate);
+            self.scope.forward(&[self.scope.part(linear, slot, &normed)], &mut out, c.intermediate, Onto::Nothing);
             out
         };
         let gate = w.mlp.gate.as_ref().map(|gate| project(gate, Slot::Gate));
         let up = project(&w.mlp.up, Slot::Up);
+        drop(normed);
         let h = self.activated(gate.as_deref(), &up);
-        let mut out = vec![0.0; tokens * c.hidden];
-        self.scope.forward(&w.mlp.down, Slot::Down, &h, &mut out, c.hidden);
-        add(&mut y, &out);
+        let down = self.scope.part(&w.mlp.down, Slot::Down, &h);
+        let mut y = Buffer::new(x.len());
+        match &middle {
+            Some(middle) => self.scope.forward(&[down], &mut y, c.hidden, Onto::Rows(middle)),
+            None => self.scope.forward(&[output, down], &mut y, c.hidden, Onto::Rows(&x)),
+        }
         (y, Trace { x, middle, qkv, before_head_norm, attended, lse, gate, up })
     }
 
-    fn activated(&self, gate: Option<&[f32]>, up: &[f32]) -> Vec<f32> {
-        let mut h = vec![0.0; up.len()];
-        activation::forward(self.config.activation, gate, up, &mut h);
+    /// The MLP's hidden activations, ready for products.
+    fn activated(&self, gate: Option<&[f32]>, up: &[f32]) -> Packed {
+        let (c, width) = (self.config, self.config.intermediate);
+        let row = |t: usize| t * width..(t + 1) * width;
+        Packed::from_rows(self.scope.tier, self.tokens(), width, |t, h| {
+            activation::forward(c.activation, gate.map(|gate| &gate[row(t)]), &up[row(t)], h);
+        })
+    }
+
+    /// The same, `[T, I]`.
+    fn activated_rows(&self, gate: Option<&[f32]>, up: &[f32]) -> Buffer<f32> {
+        let width = self.config.intermediate;
+        let mut h = Buffer::new(up.len());
+        h.par_chunks_mut(width).enumerate().for_each(|(t, h)| {
+            let row = t * width..(t + 1) * width;
+            activation::forward(self.config.activation, gate.map(|gate| &gate[row.clone()]), &up[row], h);
+        });
         h
     }
 
     /// One step down: adds the adapter's gradient to `gradient` and turns `dy`, the gradient of the block's output, into
     /// that of its input. With `below` false nothing beneath needs a gradient: the result is then meaningless, and what
     /// only it would need is left out.
-    pub(crate) fn backward(&self, trace: &Trace, mut dy: Vec<f32>, gradient: &mut [f32], below: bool) -> Vec<f32> {
+    pub(crate) fn backward(
+        &self,
+        trace: &Trace,
+        mut dy: Buffer<f32>,
+        gradient: &mut [f32],
+        below: bool,
+    ) -> Buffer<f32> {
         let parallel = self.config.residual == Residual::Parallel;
         let attention_adapted =
             [Slot::Qkv, Slot::Q, Slot::K, Slot::V, Slot::Output].into_iter().any(|slot| self.scope.adapts(slot));
         let mlp_adapted = [Slot::Gate, Slot::Up, Slot::Down].into_iter().any(|slot| self.scope.adapts(slot));
         let through_mlp = below || (attention_adapted && !parallel);
+        let mut packed = self.packed(&dy, self.config.hidden);
+        // With a parallel residual both ways start from `dy`, and their sum gathers in a copy of it.
+        let mut sum = (parallel && below).then(|| Buffer::from(&dy[..]));
         if through_mlp || mlp_adapted {
-            let d_mlp = self.mlp_backward(trace, &dy, gradient, through_mlp);
-            if parallel {
-                let mut dx = if below { dy.clone() } else { vec![0.0; dy.len()] };
-                self.add_norm_backward(&self.weights.mlp_norm, &trace.x, d_mlp, &mut dx);
-                if below || attention_adapted {
-                    self.attention_backward(trace, &dy, &mut dx, gradient, below);
-                }
-                return dx;
+            if let Some(d_normed) = self.mlp_backward(trace, &packed, &dy, gradient, through_mlp) {
+                let x = trace.middle.as_ref().unwrap_or(&trace.x);
+                self.norm(&self.weights.mlp_norm).backward(x, &d_normed, sum.as_mut().unwrap_or(&mut dy));
             }
-            self.add_norm_backward(&self.weights.mlp_norm, trace.middle.as_ref().unwrap_or(&trace.x), d_mlp, &mut dy);
+            if !parallel {
+                packed = self.packed(&dy, self.config.hidden);
+            }
         }
-        if below || attention_adapted {
-            let mut dx = dy.clone();
-            self.attention_backward(trace, &dy, &mut dx, gradient, below);
-            return dx;
+        if (below || attention_adapted)
+            && let Some(d_normed) = self.attention_backward(trace, &packed, &dy, gradient, below)
+        {
+            let dx = sum.as_mut().unwrap_or(&mut dy);
+            self.norm(&self.weights.attention_norm).backward(&trace.x, &d_normed, dx);
         }
-        dy
-    }
-
-    fn add_norm_backward(&self, weights: &NormWeights, x: &[f32], d_normed: Option<Vec<f32>>, dx: &mut [f32]) {
-        if let Some(d_normed) = d_normed {
-            self.norm(weights).backward(x, &d_normed, dx);
-        }
+        sum.unwrap_or(dy)
     }
 
     /// Through down, activation, gate and up; returns the gradient of the normed input where it is wanted.
-    fn mlp_backward(&self, trace: &Trace, dy: &[f32], gradient: &mut [f32], wanted: bool) -> Option<Vec<f32>> {
+    fn mlp_backward(
+        &self,
+        trace: &Trace,
+        packed: &Packed,
+        dy: &[f32],
+        gradient: &mut [f32],
+        wanted: bool,
+    ) -> Option<Buffer<f32>> {
         let (c, mlp) = (self.config, &self.weights.mlp);
-        let (tokens, gate) = (self.tokens(), trace.gate.as_deref());
-        let h = self.scope.adapts(Slot::Down).then(|| self.activated(gate, &trace.up));
+        let (tokens, width, gate) = (self.tokens(), c.intermediate, trace.gate.as_deref());
+        let h = self.scope.adapts(Slot::Down).then(|| self.activated_rows(gate, &trace.up));
         let into_adapted = self.scope.adapts(Slot::Gate) || self.scope.adapts(Slot::Up);
-        let mut d_h = vec![0.0; tokens * c.intermediate];
-        let into_h = (wanted || into_adapted).then_some((&mut d_h[..], Accumulate::Replace));
-        self.scope.backward(&mlp.down, Slot::Down, h.as_deref(), dy, c.hidden, gradient, into_h);
+        let mut d_h = Buffer::new(tokens * width);
+        let into_h = (wanted || into_adapted).then_some((&mut d_h[..], Onto::Nothing));
+        let rows = Some(View::rows(dy, tokens, c.hidden));
+        let down = Output { linear: &mlp.down, slot: Slot::Down, dy: packed.into(), rows };
+        self.scope.backward(&[down], h.as_deref(), gradient, into_h);
         if !(wanted || into_adapted) {
             return None;
         }
-        let mut d_up = vec![0.0; d_h.len()];
-        let mut d_gate = gate.map(|gate| vec![0.0; gate.len()]);
-        activation::backward(c.activation, gate, &trace.up, &d_h, &mut d_up, d_gate.as_deref_mut());
-        drop(d_h);
+        // The gradient of `up` takes the place of that of the hidden activations.
+        let mut d_gate = gate.map(|gate| Buffer::new(gate.len()));
+        activation::backward(c.activation, gate, &trace.up, &mut d_h, d_gate.as_deref_mut());
 
         let from = trace.middle.as_ref().unwrap_or(&trace.x);
-        let normed = into_adapted.then(|| self.normed(&self.weights.mlp_norm, from));
-        let mut d_normed = wanted.then(|| vec![0.0; tokens * c.hidden]);
-        let (width, mut order) = (c.intermediate, Accumulate::Replace);
-        for (linear, slot, d_out) in [(Some(&mlp.up), Slot::Up, Some(d_up)), (mlp.gate.as_ref(), Slot::Gate, d_gate)] {
-            if let (Some(linear), Some(d_out)) = (linear, d_out) {
-                let dx = d_normed.as_deref_mut().map(|dx| (dx, order));
-                self.scope.backward(linear, slot, normed.as_deref(), &d_out, width, gradient, dx);
-                order = Accumulate::Add;
-            }
+        let normed = into_adapted.then(|| self.normed_rows(&self.weights.mlp_norm, from));
+        let mut d_normed = wanted.then(|| Buffer::new(tokens * c.hidden));
+        let d_up = self.packed(&d_h, width);
+        let d_gate_packed = d_gate.as_deref().map(|d_gate| self.packed(d_gate, width));
+        let view = |rows| Some(View::rows(rows, tokens, width));
+        let mut outputs = vec![Output { linear: &mlp.up, slot: Slot::Up, dy: (&d_up).into(), rows: view(&d_h) }];
+        if let (Some(linear), Some(dy), Some(rows)) = (&mlp.gate, &d_gate_packed, &d_gate) {
+            outputs.push(Output { linear, slot: Slot::Gate, dy: dy.into(), rows: view(rows) });
         }
+        self.scope.backward(
+            &outputs,
+            normed.as_deref(),
+            gradient,
+            d_normed.as_deref_mut().map(|dx| (dx, Onto::Nothing)),
+        );
         d_normed
     }
 
-    /// Through output projection, attention, rotary, head norms and q, k, v; adds to `dx` where there is something below.
-    fn attention_backward(&self, trace: &Trace, dy: &[f32], dx: &mut [f32], gradient: &mut [f32], below: bool) {
+    /// Through output projection, attention, rotary, head norms and q, k, v; returns the gradient of the normed input
+    /// where there is something below.
+    fn attention_backward(
+        &self,
+        trace: &Trace,
+        packed: &Packed,
+        dy: &[f32],
+        gradient: &mut [f32],
+        below: bool,
+    ) -> Option<Buffer<f32>> {
         let (c, w) = (self.config, self.weights);
         let (tokens, d, width) = (self.tokens(), c.head_size, qkv_width(c));
         let [q, k, v] = self.layouts();
         let into_adapted = [Slot::Qkv, Slot::Q, Slot::K, Slot::V].into_iter().any(|slot| self.scope.adapts(slot));
         let through = below || into_adapted;
 
-        let mut d_attended = vec![0.0; tokens * c.heads * d];
-        let wanted = through.then_some((&mut d_attended[..], Accumulate::Replace));
-        self.scope.backward(&w.output, Slot::Output, Some(&trace.attended), dy, c.hidden, gradient, wanted);
+        let mut d_attended = Buffer::new(tokens * c.heads * d);
+        let wanted = through.then_some((&mut d_attended[..], Onto::Nothing));
+        let rows = Some(View::rows(dy, tokens, c.hidden));
+        let output = Output { linear: &w.output, slot: Slot::Output, dy: packed.into(), rows };
+        self.scope.backward(&[output], Some(&trace.attended), gradient, wanted);
         if !through {
-            return;
+            return None;
         }
-        let mut d_qkv = vec![0.0; tokens * width];
-        let (out, lse) = (&trace.attended, &trace.lse);
-        attention::backward(self.pack, &self.shape(), &trace.qkv, q, k, v, out, lse, &d_attended, &mut d_qkv);
+        let mut d_qkv = Buffer::new(tokens * width);
+        let (shape, out, lse) = (self.shape(), &trace.attended, &trace.lse);
+        attention::backward(self.scope.tier, self.pack, &shape, &trace.qkv, q, k, v, out, lse, &d_attended, &mut d_qkv);
         self.angles.turn(&mut d_qkv, q, c.heads, true);
         self.angles.turn(&mut d_qkv, k, c.kv_heads, true);
         if let Some(before) = &trace.before_head_norm {
@@ -298,19 +359,30 @@ impl Block<'_> {
             }
         }
 
-        let normed = into_adapted.then(|| self.normed(&w.attention_norm, &trace.x));
-        let mut d_normed = below.then(|| vec![0.0; tokens * c.hidden]);
+        let normed = into_adapted.then(|| self.normed_rows(&w.attention_norm, &trace.x));
+        let mut d_normed = below.then(|| Buffer::new(tokens * c.hidden));
         let projections = match &w.qkv {
             Qkv::Fused(linear) => vec![(linear, Slot::Qkv, 0)],
             Qkv::Split { q: query, k: key, v: value } => {
                 vec![(query, Slot::Q, q.offset), (key, Slot::K, k.offset), (value, Slot::V, v.offset)]
             }
         };
-        for (index, (linear, slot, offset)) in projections.into_iter().enumerate() {
-            let order = if index == 0 { Accumulate::Replace } else { Accumulate::Add };
-            let dx = d_normed.as_deref_mut().map(|dx| (dx, order));
-            self.scope.backward(linear, slot, normed.as_deref(), &d_qkv[offset..], width, gradient, dx);
-        }
-        self.add_norm_backward(&w.attention_norm, &trace.x, d_normed, dx);
+        let views = projections.iter().map(|(linear, _, offset)| {
+            View::strided(Values::F32(&d_qkv[*offset..]), tokens, linear.weight.rows, width)
+        });
+        let views: Vec<View<'_>> = views.collect();
+        let gradients: Vec<Packed> = views.iter().map(|view| Packed::new(self.scope.tier, *view)).collect();
+        let outputs: Vec<Output<'_>> = projections
+            .into_iter()
+            .zip(views.iter().zip(&gradients))
+            .map(|((linear, slot, _), (rows, dy))| Output { linear, slot, dy: dy.into(), rows: Some(*rows) })
+            .collect();
+        self.scope.backward(
+            &outputs,
+            normed.as_deref(),
+            gradient,
+            d_normed.as_deref_mut().map(|dx| (dx, Onto::Nothing)),
+        );
+        d_normed
     }
 }

@@ -7,12 +7,13 @@
 
 use std::{path::Path, sync::Arc};
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
 use crate::{
     Error, Result,
     adapter::Adapter,
     block::{Block, Trace},
+    buffer::Buffer,
     config::DecoderConfig,
     cpu::{Tier, norm::Norm, rope::Angles},
     head::{Head, HeadTrace},
@@ -75,7 +76,7 @@ enum Kept {
     /// Nothing: no adapter at it or below.
     Nothing,
     /// Its input `[T, H]`; the rest is computed again.
-    Input(Vec<f32>),
+    Input(Buffer<f32>),
     /// Everything.
     Trace(Box<Trace>),
 }
@@ -160,7 +161,7 @@ impl Decoder {
             let mut x = self.embed(pack);
             for layer in 0..self.config.layers {
                 let block = self.block(pack, &angles, Some(adapter), layer);
-                let input = (layer >= lowest && !keep_traces).then(|| x.clone());
+                let input = (layer >= lowest && !keep_traces).then(|| Buffer::from(&x[..]));
                 let (y, trace) = block.forward(x);
                 x = y;
                 blocks.push(match input {
@@ -188,8 +189,7 @@ impl Decoder {
         }
         let lowest = adapter.layout.lowest_layer();
         self.pool.install(|| {
-            let mut dx = vec![0.0; pack.tokens.len() * self.config.hidden];
-            self.head().backward(pack, &head, &slopes.logp, &mut dx);
+            let mut dx = self.head().backward(pack, &head, &slopes.logp);
             for layer in (0..self.config.layers).rev() {
                 let block = self.block(pack, &angles, Some(adapter), layer);
                 let trace = match blocks.pop().expect("one entry a block") {
@@ -273,10 +273,15 @@ impl Decoder {
         }
     }
 
-    pub(crate) fn embed(&self, pack: &Pack) -> Vec<f32> {
+    /// The residual stream under the first block, `[T, H]`.
+    pub(crate) fn embed(&self, pack: &Pack) -> Buffer<f32> {
         let (hidden, table) = (self.config.hidden, self.weights.embedding.data());
-        let rows = pack.tokens.iter().flat_map(|&t| &table[t as usize * hidden..(t as usize + 1) * hidden]);
-        rows.map(|v| v.to_f32()).collect()
+        let mut x = Buffer::new(pack.tokens.len() * hidden);
+        x.par_chunks_mut(hidden).zip(&pack.tokens).for_each(|(x, &token)| {
+            let row = &table[token as usize * hidden..][..hidden];
+            x.iter_mut().zip(row).for_each(|(x, v)| *x = v.to_f32());
+        });
+        x
     }
 
     pub(crate) fn block<'a>(

@@ -6,12 +6,15 @@
 //! made together with the log-sum-exp, while slopes are still unknown, with the running maximum taken out as in online
 //! softmax. A loss's slope only scales it later.
 
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
 use rayon::prelude::*;
 
 use crate::{
+    buffer::Buffer,
     cpu::{
         Lanes, Tier, Work, dispatch, exp,
-        gemm::{View, product},
+        gemm::{Finish, Onto, Packed, Term, View, product, sum},
         norm::Norm,
     },
     pack::{Pack, Target},
@@ -19,9 +22,9 @@ use crate::{
 };
 
 /// Scored rows worked on together.
-const ROWS: usize = 256;
+const ROWS: usize = 2048;
 /// Vocabulary rows of one chunk.
-const VOCABULARY: usize = 4096;
+const VOCABULARY: usize = 2048;
 
 /// The head of a decoder.
 pub(crate) struct Head<'a> {
@@ -34,17 +37,51 @@ pub(crate) struct Head<'a> {
 pub(crate) struct HeadTrace {
     /// Rows of the pack with a target, ascending.
     rows: Vec<usize>,
+    /// Targets of every row: `(index in rows, target)`, ascending.
+    wanted: Vec<(usize, usize)>,
     /// Their hidden states before the final norm, `[rows, H]`.
-    x: Vec<f32>,
+    x: Buffer<f32>,
     /// `Wᵀ softmax(W h)` of each, `[rows, H]`.
-    expected: Vec<f32>,
+    expected: Buffer<f32>,
 }
 
-/// One scored row of the online softmax.
-#[derive(Clone, Copy)]
+/// One scored row of the online softmax. Atomic because rows are gone through in any order on any thread, each by one.
 struct Running {
-    maximum: f32,
-    sum: f64,
+    /// Largest logit yet, f32.
+    maximum: AtomicU32,
+    /// Sum of `exp(logit - maximum)`, f64.
+    sum: AtomicU64,
+    /// By what the newest chunk shrinks everything before it, f32.
+    correction: AtomicU32,
+}
+
+impl Running {
+    fn new() -> Self {
+        let before = AtomicU32::new(f32::NEG_INFINITY.to_bits());
+        Self { maximum: before, sum: AtomicU64::new(0f64.to_bits()), correction: AtomicU32::new(0) }
+    }
+
+    fn maximum(&self) -> f32 {
+        f32::from_bits(self.maximum.load(Relaxed))
+    }
+
+    fn sum(&self) -> f64 {
+        f64::from_bits(self.sum.load(Relaxed))
+    }
+
+    fn correction(&self) -> f32 {
+        f32::from_bits(self.correction.load(Relaxed))
+    }
+
+    /// Turns a chunk's logits into `exp(logit - maximum)` and takes them in.
+    fn absorb(&self, z: &mut [f32]) {
+        let before = self.maximum();
+        let (maximum, sum) = dispatch(Absorb { before, z });
+        let correction = (before - maximum).exp();
+        self.sum.store((self.sum() * f64::from(correction) + sum).to_bits(), Relaxed);
+        self.maximum.store(maximum.to_bits(), Relaxed);
+        self.correction.store(correction.to_bits(), Relaxed);
+    }
 }
 
 impl Head<'_> {
@@ -54,7 +91,10 @@ impl Head<'_> {
         let mut rows: Vec<usize> = targets.iter().map(|t| t.row).collect();
         rows.sort_unstable();
         rows.dedup();
-        let gathered: Vec<f32> = rows.iter().flat_map(|&row| &x[row * hidden..(row + 1) * hidden]).copied().collect();
+        let mut gathered = Buffer::new(rows.len() * hidden);
+        gathered.par_chunks_mut(hidden).zip(&rows).for_each(|(to, &row)| {
+            to.copy_from_slice(&x[row * hidden..(row + 1) * hidden]);
+        });
         // Targets by the scored row they belong to, so that a chunk of rows finds its own.
         let mut wanted: Vec<(usize, usize)> = targets
             .iter()
@@ -64,17 +104,18 @@ impl Head<'_> {
         wanted.sort_unstable();
 
         let mut logp = vec![0.0; targets.len()];
-        let mut expected = vec![0.0; if keep { rows.len() * hidden } else { 0 }];
+        let mut expected = Buffer::new(if keep { rows.len() * hidden } else { 0 });
         for start in (0..rows.len()).step_by(ROWS) {
             let count = ROWS.min(rows.len() - start);
             let own = wanted.partition_point(|w| w.0 < start)..wanted.partition_point(|w| w.0 < start + count);
             let own: Vec<_> = wanted[own].iter().map(|&(row, i)| (row - start, i, targets[i].token as usize)).collect();
-            let mut normed = vec![0.0; count * hidden];
-            self.norm.forward(&gathered[start * hidden..(start + count) * hidden], &mut normed);
+            let normed = Packed::from_rows(self.tier, count, hidden, |row, y| {
+                self.norm.row(&gathered[(start + row) * hidden..][..hidden], y);
+            });
             let expected = keep.then(|| &mut expected[start * hidden..(start + count) * hidden]);
-            self.chunk_of_rows(&normed, count, &own, &mut logp, expected);
+            self.chunk_of_rows(&normed, &own, &mut logp, expected);
         }
-        (logp, HeadTrace { rows, x: if keep { gathered } else { Vec::new() }, expected })
+        (logp, HeadTrace { rows, wanted, x: gathered, expected })
     }
 
     /// Logits of every row of `x` `[rows, H]`: `[rows, V]`, for choosing a next token.
@@ -89,90 +130,95 @@ impl Head<'_> {
         z
     }
 
-    /// One pass over the vocabulary for `count` rows; `own` lists `(row, target, token)`.
+    /// One pass over the vocabulary for some rows; `own` lists `(row, target, token)`.
     fn chunk_of_rows(
         &self,
-        normed: &[f32],
-        count: usize,
+        normed: &Packed,
         own: &[(usize, usize, usize)],
         logp: &mut [f64],
         mut expected: Option<&mut [f32]>,
     ) {
-        let (vocabulary, hidden) = (self.weight.rows, self.weight.cols);
-        let normed = View::rows(normed, count, hidden);
-        let mut running = vec![Running { maximum: f32::NEG_INFINITY, sum: 0.0 }; count];
-        let mut corrections = vec![0f32; count];
-        let mut z = vec![0.0; count * VOCABULARY.min(vocabulary)];
+        let (vocabulary, hidden, count) = (self.weight.rows, self.weight.cols, normed.rows());
+        let running: Vec<Running> = (0..count).map(|_| Running::new()).collect();
+        let mut z = Buffer::new(count * VOCABULARY.min(vocabulary));
         for first in (0..vocabulary).step_by(VOCABULARY) {
             let width = VOCABULARY.min(vocabulary - first);
             let w = View::bf16(&self.weight.data()[first * hidden..(first + width) * hidden], width, hidden);
             let z = &mut z[..count * width];
-            product(self.tier, normed, w.t(), z, width, false);
+            sum(self.tier, &[Term::new(normed, w.t())], z, width, Finish::default());
             for &(row, target, token) in own {
                 if (first..first + width).contains(&token) {
                     logp[target] = f64::from(z[row * width + token - first]);
                 }
             }
-            z.par_chunks_mut(width).zip(&mut running).zip(&mut corrections).for_each(|((z, running), correction)| {
-                *correction = dispatch(Absorb { running, z });
+            let Some(expected) = expected.as_deref_mut() else {
+                z.par_chunks_mut(width).zip(&running).for_each(|(z, running)| running.absorb(z));
+                continue;
+            };
+            let shares = Packed::from_rows(self.tier, count, width, |row, shares| {
+                shares.copy_from_slice(&z[row * width..][..width]);
+                running[row].absorb(shares);
             });
-            if let Some(expected) = expected.as_deref_mut() {
-                if first > 0 {
-                    expected.par_chunks_mut(hidden).zip(&corrections).for_each(|(row, correction)| {
+            if first > 0 {
+                expected.par_chunks_mut(hidden).zip(&running).for_each(|(row, running)| {
+                    // Most often nothing has grown.
+                    let correction = running.correction();
+                    if correction != 1.0 {
                         row.iter_mut().for_each(|v| *v *= correction);
-                    });
-                }
-                product(self.tier, View::rows(z, count, width), w, expected, hidden, first > 0);
+                    }
+                });
             }
+            let onto = if first > 0 { Onto::Itself } else { Onto::Nothing };
+            sum(self.tier, &[Term::new(&shares, w)], expected, hidden, Finish { onto, bias: None });
         }
         if let Some(expected) = expected {
             expected.par_chunks_mut(hidden).zip(&running).for_each(|(row, running)| {
-                let scale = (1.0 / running.sum) as f32;
+                let scale = (1.0 / running.sum()) as f32;
                 row.iter_mut().for_each(|v| *v *= scale);
             });
         }
         for &(row, target, _) in own {
-            logp[target] -= f64::from(running[row].maximum) + running[row].sum.ln();
+            logp[target] -= f64::from(running[row].maximum()) + running[row].sum().ln();
         }
     }
 
-    /// Adds to `dx` `[T, H]`, the gradient of the residual stream under the final norm, what the slopes (d loss / d logp
-    /// of each target) ask for.
-    pub(crate) fn backward(&self, pack: &Pack, trace: &HeadTrace, slopes: &[f64], dx: &mut [f32]) {
+    /// The gradient of the residual stream under the final norm, `[T, H]`, that the slopes (d loss / d logp of each target)
+    /// ask for.
+    pub(crate) fn backward(&self, pack: &Pack, trace: &HeadTrace, slopes: &[f64]) -> Buffer<f32> {
         let hidden = self.weight.cols;
-        let mut d_normed = vec![0f32; trace.rows.len() * hidden];
-        let mut total = vec![0f64; trace.rows.len()];
-        for (target, &slope) in pack.targets.iter().zip(slopes) {
-            let row = trace.rows.binary_search(&target.row).expect("rows come from the same targets");
-            total[row] += slope;
-            let w = &self.weight.data()[target.token as usize * hidden..(target.token as usize + 1) * hidden];
-            let d = &mut d_normed[row * hidden..(row + 1) * hidden];
-            d.iter_mut().zip(w).for_each(|(d, w)| *d += slope as f32 * w.to_f32());
-        }
-        for (index, &row) in trace.rows.iter().enumerate() {
+        let mut dx = Buffer::new(pack.tokens.len() * hidden);
+        dx.par_chunks_mut(hidden).enumerate().for_each(|(row, dx)| {
+            dx.fill(0.0);
+            let Ok(index) = trace.rows.binary_search(&row) else { return };
             let at = index * hidden..(index + 1) * hidden;
-            let d = &mut d_normed[at.clone()];
-            let slope = total[index] as f32;
-            d.iter_mut().zip(&trace.expected[at.clone()]).for_each(|(d, e)| *d -= slope * e);
-            self.norm.row_backward(&trace.x[at], d, &mut dx[row * hidden..(row + 1) * hidden]);
-        }
+            let own = trace.wanted.partition_point(|w| w.0 < index)..trace.wanted.partition_point(|w| w.0 <= index);
+            let own =
+                trace.wanted[own].iter().map(|(_, target)| (pack.targets[*target].token as usize, slopes[*target]));
+            let total = own.clone().map(|(_, slope)| slope).sum::<f64>() as f32;
+            let mut d: Vec<f32> = trace.expected[at.clone()].iter().map(|e| -total * e).collect();
+            for (token, slope) in own {
+                let w = &self.weight.data()[token * hidden..(token + 1) * hidden];
+                d.iter_mut().zip(w).for_each(|(d, w)| *d += slope as f32 * w.to_f32());
+            }
+            self.norm.row_backward(&trace.x[at], &d, dx);
+        });
+        dx
     }
 }
 
-/// Turns logits into `exp(z - maximum)` in place and adds them to the row's sum; gives the factor by which everything
-/// summed before must shrink.
+/// Turns logits into `exp(z - maximum)` in place, the maximum being the largest of them and of `before`; gives it and
+/// their sum.
 struct Absorb<'a> {
-    running: &'a mut Running,
+    before: f32,
     z: &'a mut [f32],
 }
 
 impl Work for Absorb<'_> {
-    type Output = f32;
+    type Output = (f32, f64);
 
     #[inline(always)]
-    fn run<L: Lanes>(self) -> f32 {
-        let Self { running, z } = self;
-        let before = running.maximum;
+    fn run<L: Lanes>(self) -> (f32, f64) {
+        let Self { before, z } = self;
         let (whole, tail) = z.split_at_mut(z.len() - z.len() % L::LEN);
         let mut largest = L::splat(before);
         for chunk in whole.chunks_exact(L::LEN) {
@@ -180,7 +226,6 @@ impl Work for Absorb<'_> {
             largest = unsafe { L::load(chunk.as_ptr()) }.max(largest);
         }
         let maximum = tail.iter().fold(largest.largest(), |a, &b| if b > a { b } else { a });
-        let correction = (before - maximum).exp();
         let mut sum = 0f64;
         // A few additions in f32, then on in f64.
         for block in whole.chunks_mut(16 * L::LEN) {
@@ -199,9 +244,7 @@ impl Work for Absorb<'_> {
             *value = exp(L::splat(*value - maximum)).to_array()[0];
             sum += f64::from(*value);
         }
-        running.sum = running.sum * f64::from(correction) + sum;
-        running.maximum = maximum;
-        correction
+        (maximum, sum)
     }
 }
 

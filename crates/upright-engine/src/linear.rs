@@ -2,9 +2,10 @@
 
 use crate::{
     adapter::{Adapter, AdapterLayout, LoraTarget, Slot},
+    buffer::Buffer,
     cpu::{
         Tier,
-        gemm::{Values, View, product},
+        gemm::{Finish, Onto, Operand, Packed, Term, View, product, sum},
     },
     weights::Linear,
 };
@@ -15,6 +16,24 @@ pub(crate) struct Scope<'a> {
     pub(crate) tier: Tier,
     pub(crate) layer: usize,
     pub(crate) adapter: Option<&'a Adapter>,
+}
+
+/// A linear's part of a sum: `x Wᵀ + scale (x Aᵀ) Bᵀ`, for `x` `[T, K]`.
+pub(crate) struct Part<'a> {
+    linear: &'a Linear,
+    x: &'a Packed,
+    /// The LoRA pair, and `scale x Aᵀ`, `[T, R]`.
+    lora: Option<(Lora<'a>, Buffer<f32>)>,
+}
+
+/// The gradient of a linear's output, on its way back.
+pub(crate) struct Output<'a> {
+    pub(crate) linear: &'a Linear,
+    pub(crate) slot: Slot,
+    /// `[T, N]`.
+    pub(crate) dy: Operand<'a>,
+    /// The same, where the linear is adapted.
+    pub(crate) rows: Option<View<'a>>,
 }
 
 impl<'a> Scope<'a> {
@@ -33,65 +52,87 @@ impl<'a> Scope<'a> {
         self.layout().is_some_and(|layout| layout.find(self.layer, slot).is_some())
     }
 
-    /// `y = x Wᵀ + b + scale (x Aᵀ) Bᵀ` for `x` `[T, K]`; row `t` of `y` starts at `y[t * stride]`.
-    pub(crate) fn forward(&self, linear: &Linear, slot: Slot, x: &[f32], y: &mut [f32], stride: usize) {
-        let (outputs, inputs) = (linear.weight.rows, linear.weight.cols);
-        let tokens = x.len() / inputs;
-        let x = View::rows(x, tokens, inputs);
-        product(self.tier, x, View::bf16(linear.weight.data(), outputs, inputs).t(), y, stride, false);
-        if let Some(lora) = self.lora(slot) {
+    /// A linear at work on `x`.
+    pub(crate) fn part<'p>(&self, linear: &'p Linear, slot: Slot, x: &'p Packed) -> Part<'p>
+    where
+        'a: 'p,
+    {
+        let lora = self.lora(slot).map(|lora| {
             let u = lora.reduce(self.tier, x);
-            product(self.tier, View::rows(&u, tokens, lora.target.rank), lora.b().t(), y, stride, true);
-        }
-        if let Some(bias) = &linear.bias {
-            for row in y.chunks_mut(stride).take(tokens) {
-                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-            }
-        }
+            (lora, u)
+        });
+        Part { linear, x, lora }
     }
 
-    /// Given `dy` (row `t` at `dy[t * stride]`): adds the adapter's gradient to `gradient`, which needs `x` `[T, K]` where
-    /// the linear is adapted, and writes or adds `dx` `[T, K]` where it is wanted.
+    /// `y = the parts + their biases + onto`; row `t` of `y` starts at `y[t * stride]`.
+    pub(crate) fn forward(&self, parts: &[Part<'_>], y: &mut [f32], stride: usize, onto: Onto<'_>) {
+        let terms: Vec<Term<'_>> = parts
+            .iter()
+            .flat_map(|Part { linear, x, lora }| {
+                let w = View::bf16(linear.weight.data(), linear.weight.rows, linear.weight.cols);
+                let up =
+                    lora.as_ref().map(|(lora, u)| Term::new(View::rows(u, x.rows(), lora.target.rank), lora.b().t()));
+                [Some(Term::new(*x, w.t())), up]
+            })
+            .flatten()
+            .collect();
+        let biases: Vec<&[f32]> = parts.iter().filter_map(|part| part.linear.bias.as_deref()).collect();
+        let together: Vec<f32>;
+        let bias = match biases[..] {
+            [] => None,
+            [bias] => Some(bias),
+            _ => {
+                together = (0..biases[0].len()).map(|n| biases.iter().map(|bias| bias[n]).sum()).collect();
+                Some(&together[..])
+            }
+        };
+        sum(self.tier, &terms, y, stride, Finish { onto, bias });
+    }
+
+    /// The way back through linears of one input: adds the adapter's gradient to `gradient`, which needs the input `x`
+    /// `[T, K]` where one of them is adapted, and writes `dx = sum dy W`, `[T, K]`, added to what it holds if `add`,
+    /// where it is wanted.
     pub(crate) fn backward(
         &self,
-        linear: &Linear,
-        slot: Slot,
+        outputs: &[Output<'_>],
         x: Option<&[f32]>,
-        dy: &[f32],
-        stride: usize,
         gradient: &mut [f32],
-        dx: Option<(&mut [f32], Accumulate)>,
+        dx: Option<(&mut [f32], Onto<'_>)>,
     ) {
-        let (outputs, inputs) = (linear.weight.rows, linear.weight.cols);
-        let tokens = dy.len().div_ceil(stride);
-        let dy = View::strided(Values::F32(dy), tokens, outputs, stride);
-        let mut dx = dx.map(|(dx, accumulate)| {
-            let w = View::bf16(linear.weight.data(), outputs, inputs);
-            product(self.tier, dy, w, dx, inputs, accumulate == Accumulate::Add);
-            dx
-        });
-        let Some(lora) = self.lora(slot) else { return };
-        let target = lora.target;
-        let x = View::rows(x.expect("an adapted linear keeps its input"), tokens, inputs);
-        let u = lora.reduce(self.tier, x);
-        let u = View::rows(&u, tokens, target.rank);
-        product(self.tier, dy.t(), u, &mut gradient[target.b()], target.rank, true);
-        let mut du = vec![0.0; tokens * target.rank];
-        product(self.tier, dy, lora.b(), &mut du, target.rank, false);
-        du.iter_mut().for_each(|v| *v *= target.scale);
-        let du = View::rows(&du, tokens, target.rank);
-        product(self.tier, du.t(), x, &mut gradient[target.a()], inputs, true);
-        if let Some(dx) = &mut dx {
-            product(self.tier, du, lora.a(), dx, inputs, true);
+        let inputs = outputs[0].linear.weight.cols;
+        let loras: Vec<_> = outputs.iter().filter_map(|output| Some((output, self.lora(output.slot)?))).collect();
+        // `scale dy B`, `[T, R]`, of every adapted linear.
+        let mut slopes: Vec<(Buffer<f32>, Lora<'_>)> = Vec::with_capacity(loras.len());
+        if !loras.is_empty() {
+            let x = x.expect("an adapted linear keeps its input");
+            let tokens = x.len() / inputs;
+            let x = View::rows(x, tokens, inputs);
+            let packed = Packed::new(self.tier, x);
+            for (output, lora) in loras {
+                let (target, dy) = (lora.target, output.rows.expect("an adapted linear's gradient comes in rows"));
+                let u = lora.reduce(self.tier, &packed);
+                let u = View::rows(&u, tokens, target.rank);
+                product(self.tier, dy.t(), u, &mut gradient[target.b()], target.rank, true);
+                let mut du = Buffer::new(tokens * target.rank);
+                sum(self.tier, &[Term::new(output.dy, lora.b())], &mut du, target.rank, Finish::default());
+                du.iter_mut().for_each(|v| *v *= target.scale);
+                let rows = View::rows(&du, tokens, target.rank);
+                product(self.tier, rows.t(), x, &mut gradient[target.a()], inputs, true);
+                slopes.push((du, lora));
+            }
+        }
+        if let Some((dx, onto)) = dx {
+            let frozen = outputs.iter().map(|Output { linear, dy, .. }| Term {
+                a: *dy,
+                b: View::bf16(linear.weight.data(), linear.weight.rows, inputs),
+            });
+            let adapted = slopes
+                .iter()
+                .map(|(du, lora)| Term::new(View::rows(du, du.len() / lora.target.rank, lora.target.rank), lora.a()));
+            let terms: Vec<Term<'_>> = frozen.chain(adapted).collect();
+            sum(self.tier, &terms, dx, inputs, Finish { onto, bias: None });
         }
     }
-}
-
-/// Whether a product replaces its destination or adds to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Accumulate {
-    Replace,
-    Add,
 }
 
 /// A and B of one adapted linear.
@@ -112,9 +153,9 @@ impl<'a> Lora<'a> {
     }
 
     /// `scale x Aᵀ`, `[T, R]`.
-    fn reduce(&self, tier: Tier, x: View<'_>) -> Vec<f32> {
-        let mut u = vec![0.0; x.rows * self.target.rank];
-        product(tier, x, self.a().t(), &mut u, self.target.rank, false);
+    fn reduce(&self, tier: Tier, x: &Packed) -> Buffer<f32> {
+        let mut u = Buffer::new(x.rows() * self.target.rank);
+        sum(tier, &[Term::new(x, self.a().t())], &mut u, self.target.rank, Finish::default());
         u.iter_mut().for_each(|v| *v *= self.target.scale);
         u
     }

@@ -6,41 +6,39 @@ use super::lanes::{Lanes, Map, Work, dispatch, exp, map};
 use crate::config::Activation;
 
 /// Values handed to a thread at a time.
-const CHUNK: usize = 16 * 1024;
+const CHUNK: usize = 4 * 1024;
 
 /// `h = activation(up)`, or `silu(gate) * up` for SwiGLU (where `gate` is given); all of one length.
 pub fn forward(kind: Activation, gate: Option<&[f32]>, up: &[f32], h: &mut [f32]) {
-    h.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, h)| {
-        let at = chunk * CHUNK..chunk * CHUNK + h.len();
-        match (kind, gate) {
-            (Activation::SwiGlu, Some(gate)) => along(&SwiGlu, [&gate[at.clone()], &up[at]], [h]),
-            (Activation::GeluTanh, _) => along(&GeluTanh, [&up[at]], [h]),
-            _ => along(&Gelu, [&up[at]], [h]),
-        }
-    });
+    match (kind, gate) {
+        (Activation::SwiGlu, Some(gate)) => along(&SwiGlu, [gate, up], [h]),
+        (Activation::GeluTanh, _) => along(&GeluTanh, [up], [h]),
+        _ => along(&Gelu, [up], [h]),
+    }
 }
 
-/// Turns `d_h` into `d_up` and, for SwiGLU, writes `d_gate`; all of one length.
-pub fn backward(
-    kind: Activation,
-    gate: Option<&[f32]>,
-    up: &[f32],
-    d_h: &[f32],
-    d_up: &mut [f32],
-    d_gate: Option<&mut [f32]>,
-) {
+/// Turns `d`, the gradient of `h`, into that of `up` in place and, for SwiGLU, writes `d_gate`; all of one length. Runs on
+/// the current rayon pool.
+pub fn backward(kind: Activation, gate: Option<&[f32]>, up: &[f32], d: &mut [f32], d_gate: Option<&mut [f32]>) {
+    let copy = |d: &[f32]| {
+        let mut copy = [0.0; CHUNK];
+        copy[..d.len()].copy_from_slice(d);
+        copy
+    };
     if let (Activation::SwiGlu, Some(gate), Some(d_gate)) = (kind, gate, d_gate) {
-        d_up.par_chunks_mut(CHUNK).zip(d_gate.par_chunks_mut(CHUNK)).enumerate().for_each(|(chunk, (d_up, d_gate))| {
-            let at = chunk * CHUNK..chunk * CHUNK + d_up.len();
-            along(&SwiGluSlope, [&gate[at.clone()], &up[at.clone()], &d_h[at]], [d_up, d_gate]);
+        d.par_chunks_mut(CHUNK).zip(d_gate.par_chunks_mut(CHUNK)).enumerate().for_each(|(chunk, (d, d_gate))| {
+            let at = chunk * CHUNK..chunk * CHUNK + d.len();
+            let d_h = &copy(d)[..d.len()];
+            along(&SwiGluSlope, [&gate[at.clone()], &up[at], d_h], [d, d_gate]);
         });
         return;
     }
-    d_up.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, d_up)| {
-        let at = chunk * CHUNK..chunk * CHUNK + d_up.len();
+    d.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, d)| {
+        let at = chunk * CHUNK..chunk * CHUNK + d.len();
+        let d_h = &copy(d)[..d.len()];
         match kind {
-            Activation::GeluTanh => along(&GeluTanhSlope, [&up[at.clone()], &d_h[at]], [d_up]),
-            _ => along(&GeluSlope, [&up[at.clone()], &d_h[at]], [d_up]),
+            Activation::GeluTanh => along(&GeluTanhSlope, [&up[at], d_h], [d]),
+            _ => along(&GeluSlope, [&up[at], d_h], [d]),
         }
     });
 }
@@ -205,7 +203,8 @@ mod tests {
             let gated = (kind == Activation::SwiGlu).then_some(&gate[..]);
             let (mut h, mut d_up, mut d_gate) = (vec![0.0; 133], vec![0.0; 133], vec![0.0; 133]);
             forward(kind, gated, &up, &mut h);
-            backward(kind, gated, &up, &d_h, &mut d_up, gated.map(|_| &mut d_gate[..]));
+            d_up.copy_from_slice(&d_h);
+            backward(kind, gated, &up, &mut d_up, gated.map(|_| &mut d_gate[..]));
             for i in 0..133 {
                 let (g, u, d, e) = (f64::from(gate[i]), f64::from(up[i]), f64::from(d_h[i]), 1e-5);
                 assert!(close(h[i], value(kind, g, u)), "{kind:?} at {u}: {}", h[i]);
@@ -226,7 +225,8 @@ mod tests {
             let gated = (kind == Activation::SwiGlu).then_some(&gate[..]);
             let (mut h, mut d_up, mut d_gate) = ([0.0; 4], [0.0; 4], [0.0; 4]);
             forward(kind, gated, &up, &mut h);
-            backward(kind, gated, &up, &[1.0; 4], &mut d_up, gated.map(|_| &mut d_gate[..]));
+            d_up.fill(1.0);
+            backward(kind, gated, &up, &mut d_up, gated.map(|_| &mut d_gate[..]));
             assert!(h.iter().chain(&d_up).chain(&d_gate).all(|v| v.is_finite()), "{kind:?}: {h:?} {d_up:?} {d_gate:?}");
         }
     }

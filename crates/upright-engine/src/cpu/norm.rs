@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 
+use super::{Lanes, Work, dispatch};
 use crate::{config::NormKind, weights::NormWeights};
 
 /// Lanes of a row's sums: enough independent additions to fill a vector register, and a fixed order of summation.
@@ -42,6 +43,7 @@ impl Norm<'_> {
     }
 
     /// Mean (0 for root mean square) and reciprocal root of a row.
+    #[inline(always)]
     fn statistics(&self, x: &[f32]) -> (f32, f32) {
         let width = x.len() as f32;
         let mean = match self.kind {
@@ -56,6 +58,11 @@ impl Norm<'_> {
 
     /// Normalises one row into `y`.
     pub fn row(&self, x: &[f32], y: &mut [f32]) {
+        dispatch(Row { norm: *self, x, y });
+    }
+
+    #[inline(always)]
+    fn row_here(&self, x: &[f32], y: &mut [f32]) {
         let (mean, rstd) = self.statistics(x);
         let scale = &self.weights.scale[..x.len()];
         for ((y, x), s) in y.iter_mut().zip(x).zip(scale) {
@@ -70,6 +77,11 @@ impl Norm<'_> {
 
     /// Adds to `dx` the gradient of one row with respect to its input `x`, given `dy`.
     pub fn row_backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        dispatch(RowBackward { norm: *self, x, dy, dx });
+    }
+
+    #[inline(always)]
+    fn row_backward_here(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         let (mean, rstd) = self.statistics(x);
         let (width, scale) = (x.len() as f32, &self.weights.scale[..x.len()]);
         let along = sum(x.len(), |i| dy[i] * scale[i] * (x[i] - mean)) / width * rstd * rstd;
@@ -101,6 +113,38 @@ impl Norm<'_> {
                 self.row_backward(x, dy, dx);
             }
         });
+    }
+}
+
+/// [`Norm::row`], compiled for the widest vectors: the compiler makes them of the plain loops, whose sums have 16 lanes
+/// whatever the vectors.
+struct Row<'a> {
+    norm: Norm<'a>,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Work for Row<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        self.norm.row_here(self.x, self.y);
+    }
+}
+
+/// [`Norm::row_backward`], likewise.
+struct RowBackward<'a> {
+    norm: Norm<'a>,
+    x: &'a [f32],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl Work for RowBackward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        self.norm.row_backward_here(self.x, self.dy, self.dx);
     }
 }
 

@@ -1,14 +1,14 @@
 //! Attention over the tree of spans, forward and backward, without score matrices in memory.
 //!
 //! A span's queries see one sequence: the tokens of its path from the root. Tasks copy the keys and values of that path
-//! into scratch and then know nothing of the tree. Every sum (scores, softmax, outputs, gradients) runs in the order of
+//! into panels of a tier's kernel and then know nothing of the tree. Every sum (scores, softmax, outputs, gradients) runs in the order of
 //! positions along the path, and masked or padded keys add an exact zero, so a token's output and the gradient of its
 //! query have the same bits wherever its path lies, whatever its neighbours, and on any number of threads.
 
 mod backward;
 mod decode;
 mod forward;
-mod small;
+mod panels;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +19,9 @@ pub use forward::forward;
 use std::ops::Range;
 
 use crate::pack::Pack;
+
+/// Keys are taken in multiples of this, so that a sum has the same terms whichever query begins its block.
+const KEYS: usize = 32;
 
 /// Where the vector of head h of token t lies: `head_size` values at `t * row + h * head + offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

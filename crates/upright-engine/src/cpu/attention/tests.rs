@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::cpu::Tier;
 
 /// Numbers in (-1, 1) that depend on the seed alone.
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
@@ -100,13 +101,26 @@ fn double(values: &[f32]) -> Vec<f64> {
 }
 
 /// Output, log-sum-exps and gradient. Buffers start as NaN: everything must be written.
-fn run(pack: &Pack, shape: &Shape, qkv: &[f32], [q, k, v]: [HeadLayout; 3], d_out: &[f32]) -> [Vec<f32>; 3] {
+fn run(
+    tier: Tier,
+    pack: &Pack,
+    shape: &Shape,
+    qkv: &[f32],
+    [q, k, v]: [HeadLayout; 3],
+    d_out: &[f32],
+) -> [Vec<f32>; 3] {
     let mut out = vec![f32::NAN; d_out.len()];
     let mut lse = vec![f32::NAN; pack.tokens.len() * shape.heads];
     let mut gradient = vec![f32::NAN; qkv.len()];
-    forward(pack, shape, qkv, q, k, v, &mut out, &mut lse);
-    backward(pack, shape, qkv, q, k, v, &out, &lse, d_out, &mut gradient);
+    forward(tier, pack, shape, qkv, q, k, v, &mut out, &mut lse);
+    backward(tier, pack, shape, qkv, q, k, v, &out, &lse, d_out, &mut gradient);
     [out, lse, gradient]
+}
+
+/// Tiers of this machine, with what rounding their operands to bf16 may cost (2^-9 a factor) beside f32.
+fn tiers() -> impl Iterator<Item = (Tier, f64)> {
+    let tiers = Tier::ALL.into_iter().filter(|tier| tier.available());
+    tiers.map(|tier| (tier, if tier == Tier::Portable { 0.0 } else { 1e-2 }))
 }
 
 fn shape_of(kv_heads: usize, group: usize, size: usize, window: Option<usize>) -> Shape {
@@ -127,11 +141,13 @@ proptest! {
         let layouts = layouts(&shape, fused);
         let qkv = numbers(seed, pack.tokens.len() * layouts[0].row);
         let d_out = numbers(!seed, pack.tokens.len() * shape.heads * size);
-        let found = run(&pack, &shape, &qkv, layouts, &d_out);
         let want = oracle(&pack, &shape, &double(&qkv), layouts, &double(&d_out));
-        for (name, bound, found, want) in [("out", 2e-6, &found[0], &want[0]), ("lse", 2e-6, &found[1], &want[1]), ("gradient", 1e-5, &found[2], &want[2])] {
-            let error = error(found, want);
-            prop_assert!(error < bound, "{}: {}", name, error);
+        for (tier, more) in tiers() {
+            let found = run(tier, &pack, &shape, &qkv, layouts, &d_out);
+            for (name, bound, found, want) in [("out", 2e-6, &found[0], &want[0]), ("lse", 2e-6, &found[1], &want[1]), ("gradient", 1e-5, &found[2], &want[2])] {
+                let error = error(found, want);
+                prop_assert!(error < bound + more, "{}: {}: {}", tier, name, error);
+            }
         }
     }
 }
@@ -144,10 +160,13 @@ fn a_long_span_and_many_heads_of_a_group() {
         let layouts = layouts(&shape, false);
         let qkv = numbers(1, pack.tokens.len() * layouts[0].row);
         let d_out = numbers(2, pack.tokens.len() * shape.heads * 16);
-        let found = run(&pack, &shape, &qkv, layouts, &d_out);
         let want = oracle(&pack, &shape, &double(&qkv), layouts, &double(&d_out));
-        for (found, want) in found.iter().zip(&want) {
-            assert!(error(found, want) < 5e-6);
+        for (tier, more) in tiers() {
+            let found = run(tier, &pack, &shape, &qkv, layouts, &d_out);
+            for (found, want) in found.iter().zip(&want) {
+                let error = error(found, want);
+                assert!(error < 5e-6 + more, "{tier}: {error}");
+            }
         }
     }
 }
@@ -180,7 +199,7 @@ fn the_oracle_differentiates() {
 fn bits_depend_on_the_path_alone() {
     let trees: [&[(usize, usize)]; 3] =
         [&[(0, 230), (1, 70), (2, 41)], &[(0, 33)], &[(0, 1), (1, 64), (1, 9), (3, 200)]];
-    for window in [None, Some(50)] {
+    for (window, tier) in [None, Some(50)].into_iter().flat_map(|window| tiers().map(move |(tier, _)| (window, tier))) {
         let shape = shape_of(2, 3, 24, window);
         let layouts = layouts(&shape, false);
         let (row, wide) = (layouts[0].row, shape.heads * 24);
@@ -188,14 +207,14 @@ fn bits_depend_on_the_path_alone() {
         let inputs: Vec<_> =
             (0..3).map(|i| (numbers(i, sizes[i as usize] * row), numbers(9 + i, sizes[i as usize] * wide))).collect();
         let alone: Vec<_> =
-            (0..3).map(|i| run(&forest(trees[i]), &shape, &inputs[i].0, layouts, &inputs[i].1)).collect();
+            (0..3).map(|i| run(tier, &forest(trees[i]), &shape, &inputs[i].0, layouts, &inputs[i].1)).collect();
         for order in [[0, 1, 2], [2, 1, 0]] {
             let pack = forest(&order.map(|i| trees[i]).concat());
             let qkv = order.map(|i| inputs[i].0.as_slice()).concat();
             let d_out = order.map(|i| inputs[i].1.as_slice()).concat();
             for threads in [1, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let found = pool.install(|| run(&pack, &shape, &qkv, layouts, &d_out));
+                let found = pool.install(|| run(tier, &pack, &shape, &qkv, layouts, &d_out));
                 for (part, found) in found.iter().enumerate() {
                     let want = order.map(|i| alone[i][part].as_slice()).concat();
                     assert!(same(found, &want), "part {part}, order {order:?}, {threads} threads");
@@ -203,7 +222,7 @@ fn bits_depend_on_the_path_alone() {
             }
         }
         let straight = forest(&[(0, 300)]);
-        let found = run(&straight, &shape, &inputs[0].0[..300 * row], layouts, &inputs[0].1[..300 * wide]);
+        let found = run(tier, &straight, &shape, &inputs[0].0[..300 * row], layouts, &inputs[0].1[..300 * wide]);
         assert!(same(&found[0], &alone[0][0][..300 * wide]), "a path cut into spans");
     }
 }
@@ -216,10 +235,10 @@ fn same(a: &[f32], b: &[f32]) -> bool {
 fn an_empty_pack_and_values_that_are_not_finite() {
     let shape = shape_of(1, 1, 16, None);
     let split = layouts(&shape, false);
-    run(&Pack::default(), &shape, &[], split, &[]);
+    run(Tier::Portable, &Pack::default(), &shape, &[], split, &[]);
     let mut qkv = numbers(1, 8 * split[0].row);
     qkv[split[1].at(5, 0)] = f32::NAN;
-    let found = run(&forest(&[(0, 4), (1, 4)]), &shape, &qkv, split, &[1.0; 8 * 16]);
+    let found = run(Tier::detect(), &forest(&[(0, 4), (1, 4)]), &shape, &qkv, split, &[1.0; 8 * 16]);
     for (token, out) in found[0].chunks(16).enumerate() {
         assert!(out.iter().all(|x| x.is_nan() == (token >= 5)), "token {token}");
     }

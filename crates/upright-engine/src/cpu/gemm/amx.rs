@@ -8,8 +8,8 @@ use std::arch::x86_64::_mm512_load_ps;
 use std::ops::Range;
 
 use super::avx512::store;
-use super::pack::{DEPTH, LINES, Order, TILE, pack};
-use super::{Destination, Kernel, View};
+use super::pack::{DEPTH, LINES, Order, TILE, assert_panels, pack};
+use super::{Destination, Kernel, Segment, View};
 
 /// AMX: 32 rows by 32 columns of C in four tiles.
 pub(super) struct Amx;
@@ -22,7 +22,7 @@ const ROW: usize = 64;
 impl Kernel for Amx {
     /// A pair of bf16.
     type Value = u32;
-    const BLOCK: usize = 512;
+    const BLOCK: usize = 2048;
     const A_PANEL: usize = LINES;
     const B_PANEL: usize = LINES;
     const A_UNIT: usize = SIDE;
@@ -40,9 +40,9 @@ impl Kernel for Amx {
         pack(Order::Lines, view, lines, k, out);
     }
 
-    unsafe fn block(a: &[u32], b: &[u32], m: usize, n: usize, k: usize, c: Destination, add: bool) {
+    unsafe fn block(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destination, stream_a: bool) {
         // SAFETY: the caller's.
-        unsafe { block::<Hardware>(a, b, m, n, k, c, add) }
+        unsafe { block::<Hardware>(segments, m, n, to, stream_a) }
     }
 }
 
@@ -50,43 +50,73 @@ impl Kernel for Amx {
 #[repr(C, align(64))]
 struct Sums([[[[f32; LINES]; LINES]; 2]; 2]);
 
-/// What tiles do: by the processor, or by the tests' model of it.
+/// What tiles do: by the processor, or by the tests' model of it. There are four tiles of sums.
 trait Tiles {
     /// Makes the tiles ready on this thread; dropping the value releases them.
     fn configure() -> Self;
 
-    /// Writes to `sums` the products of up to two panels of A and two of B, `tiles` tiles long.
+    /// Zeroes the sums.
+    fn zero(&mut self);
+
+    /// Adds the products of two panels of A and two of B, `tiles` tiles long. Meanwhile it may fetch 256 bytes a tile
+    /// from `ahead` on, which need not be readable, and the first rows of C.
     ///
     /// # Safety
-    /// The panels hold `tiles` tiles each.
-    unsafe fn multiply(&self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, sums: &mut Sums);
+    /// The panels hold `tiles` tiles each; `tiles` is at least 1.
+    unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, ahead: *const u32);
+
+    /// Writes the sums of a whole square to rows `stride` apart.
+    ///
+    /// # Safety
+    /// 32 rows of 32 values can be written there.
+    unsafe fn store(&self, to: *mut f32, stride: usize);
+
+    /// The sums.
+    fn sums(&self, sums: &mut Sums);
 }
 
 /// # Safety
 /// As [`Kernel::block`].
 #[target_feature(enable = "avx512f")]
-unsafe fn block<T: Tiles>(a: &[u32], b: &[u32], m: usize, n: usize, k: usize, c: Destination, add: bool) {
-    let tiles = k.div_ceil(DEPTH);
-    let panel = tiles * TILE;
-    assert!(a.len() >= m.div_ceil(LINES) * panel && b.len() >= n.div_ceil(LINES) * panel);
-    let processor = T::configure();
+unsafe fn block<T: Tiles>(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destination, stream_a: bool) {
+    segments.iter().for_each(|segment| assert_panels(segment, m, n));
+    let mut tiles = T::configure();
     let mut sums = Sums([[[[0.0; LINES]; LINES]; 2]; 2]);
     // Where a second panel is missing, the first stands in and what comes of it is not written.
-    let pair = |values: &[u32], line: usize, lines: usize| {
+    let pair = |values: &[u32], panel: usize, line: usize, lines: usize| {
         let first = &values[line / LINES * panel..];
         let second = if line + LINES < lines { &first[panel..] } else { first };
         [first.as_ptr(), second.as_ptr()]
     };
-    for i in (0..m).step_by(SIDE) {
-        for j in (0..n).step_by(SIDE) {
-            // SAFETY: the assertion above: every panel is `tiles` tiles long.
-            unsafe { processor.multiply(pair(a, i, m), pair(b, j, n), tiles, &mut sums) };
+    // What streams goes by once: the inner loop turns around what stays.
+    let (outer, inner) = if stream_a { (m, n) } else { (n, m) };
+    for far in (0..outer).step_by(SIDE) {
+        for (turn, near) in (0..inner).step_by(SIDE).enumerate() {
+            let (i, j) = if stream_a { (far, near) } else { (near, far) };
+            tiles.zero();
+            for segment in segments {
+                let (a, b) = (pair(segment.a, segment.a_panel, i, m), pair(segment.b, segment.b_panel, j, n));
+                // The next pair of the streaming side, an eighth of it a turn.
+                let count = segment.k.div_ceil(DEPTH);
+                let (stream, panel) = if stream_a { (a[0], segment.a_panel) } else { (b[0], segment.b_panel) };
+                let ahead = stream.wrapping_add(2 * panel + turn * count * TILE / 4);
+                // SAFETY: the assertion above: every panel holds the segment's tiles, of which there is one at least.
+                unsafe { tiles.multiply(a, b, count, ahead) };
+            }
+            // SAFETY: rows from `i` and columns from `j` on lie within C and are the caller's.
+            let to = unsafe { to.at(i, j) };
+            if i + SIDE <= m && j + SIDE <= n && to.onto.is_none() && to.bias.is_none() {
+                // SAFETY: the square lies within C.
+                unsafe { tiles.store(to.to, to.stride) };
+                continue;
+            }
+            tiles.sums(&mut sums);
             for r in 0..SIDE.min(m - i) {
-                for (column, tile) in (j..n.min(j + SIDE)).step_by(LINES).zip(&sums.0[r / LINES]) {
-                    // SAFETY: a row of sums is a vector; row `i + r` and these columns lie within C and are the caller's.
+                for (column, tile) in (0..SIDE.min(n - j)).step_by(LINES).zip(&sums.0[r / LINES]) {
+                    // SAFETY: a row of sums is a vector; row `i + r` and these columns lie within C.
                     unsafe {
                         let sums = _mm512_load_ps(tile[r % LINES].as_ptr());
-                        store(c.at(i + r, column).start, LINES.min(n - column), sums, add);
+                        store(to.at(r, column), LINES.min(n - j - column), sums);
                     }
                 }
             }
@@ -94,7 +124,11 @@ unsafe fn block<T: Tiles>(a: &[u32], b: &[u32], m: usize, n: usize, k: usize, c:
     }
 }
 
-/// The processor's tiles: 0 to 3 are sums, 4 and 5 of A, 6 and 7 of B.
+/// Bytes of a tile.
+const BYTES: usize = TILE * size_of::<u32>();
+
+/// The processor's tiles: 0 to 3 are sums, 4 and 5 of A, 6 and 7 of B. Between calls the sums stay in the registers,
+/// which belong to the thread and which the compiler does not know.
 struct Hardware;
 
 impl Tiles for Hardware {
@@ -121,46 +155,90 @@ impl Tiles for Hardware {
         Self
     }
 
-    unsafe fn multiply(&self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, sums: &mut Sums) {
-        const BYTES: usize = TILE * size_of::<u32>();
-        // SAFETY: the tiles are configured. Each turn reads 1 KB at every pointer, `tiles` times; 4 KB are written to
-        // `sums`. `tiles` is at least 1.
+    fn zero(&mut self) {
+        // SAFETY: the tiles are configured, and nothing else uses them.
         unsafe {
             asm!(
                 "tilezero tmm0",
                 "tilezero tmm1",
                 "tilezero tmm2",
                 "tilezero tmm3",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                options(nostack, nomem, preserves_flags)
+            );
+        }
+    }
+
+    unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, ahead: *const u32) {
+        // SAFETY: the tiles are configured. Each turn reads 1 KB at every pointer, `tiles` times; a prefetch may be
+        // anywhere.
+        unsafe {
+            asm!(
                 "2:",
                 "tileloadd tmm4, [{a0} + {row}]",
                 "tileloadd tmm6, [{b0} + {row}]",
                 "tileloadd tmm7, [{b1} + {row}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead}]",
+                "prefetcht1 [{ahead} + {row}]",
                 "tileloadd tmm5, [{a1} + {row}]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 2 * {row}]",
+                "prefetcht1 [{ahead} + 2 * {row} + {row_bytes}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 "add {a0}, {bytes}",
                 "add {a1}, {bytes}",
                 "add {b0}, {bytes}",
                 "add {b1}, {bytes}",
+                "add {ahead}, 4 * {row_bytes}",
                 "dec {tiles}",
                 "jnz 2b",
-                "tilestored [{sums} + {row}], tmm0",
-                "tilestored [{sums} + {row} + {bytes}], tmm1",
-                "tilestored [{sums} + {row} + 2 * {bytes}], tmm2",
-                "tilestored [{sums} + {row} + 3 * {bytes}], tmm3",
                 a0 = inout(reg) a[0] => _,
                 a1 = inout(reg) a[1] => _,
                 b0 = inout(reg) b[0] => _,
                 b1 = inout(reg) b[1] => _,
                 tiles = inout(reg) tiles => _,
-                sums = in(reg) sums,
+                ahead = inout(reg) ahead => _,
                 row = in(reg) ROW,
+                row_bytes = const ROW,
                 bytes = const BYTES,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack)
+                options(nostack, readonly)
+            );
+        }
+    }
+
+    unsafe fn store(&self, to: *mut f32, stride: usize) {
+        // SAFETY: the tiles are configured; 32 rows of 32 values are written, which the caller vouches for.
+        unsafe {
+            asm!(
+                "tilestored [{to} + {stride}], tmm0",
+                "tilestored [{to} + {stride} + {row}], tmm1",
+                "tilestored [{below} + {stride}], tmm2",
+                "tilestored [{below} + {stride} + {row}], tmm3",
+                to = in(reg) to,
+                below = in(reg) to.add(LINES * stride),
+                stride = in(reg) stride * size_of::<f32>(),
+                row = const ROW,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+
+    fn sums(&self, sums: &mut Sums) {
+        // SAFETY: the tiles are configured; the sums are 4 KB.
+        unsafe {
+            asm!(
+                "tilestored [{sums} + {row}], tmm0",
+                "tilestored [{sums} + {row} + {bytes}], tmm1",
+                "tilestored [{sums} + {row} + 2 * {bytes}], tmm2",
+                "tilestored [{sums} + {row} + 3 * {bytes}], tmm3",
+                sums = in(reg) sums,
+                row = in(reg) ROW,
+                bytes = const BYTES,
+                options(nostack, preserves_flags)
             );
         }
     }
@@ -202,32 +280,49 @@ pub(super) mod model {
             Amx::pack_b(view, lines, k, out);
         }
 
-        unsafe fn block(a: &[u32], b: &[u32], m: usize, n: usize, k: usize, c: Destination, add: bool) {
+        unsafe fn block(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destination, stream_a: bool) {
             // SAFETY: the caller's.
-            unsafe { block::<Software>(a, b, m, n, k, c, add) }
+            unsafe { block::<Software>(segments, m, n, to, stream_a) }
         }
     }
 
     /// `tdpbf16ps` as the manual states it, over the same tiles in the same order as [`Hardware`]. On the Sapphire Rapids
     /// of the emulator Bochs 3.0 both gave the same bits.
-    struct Software;
+    struct Software(Sums);
 
     impl Tiles for Software {
         fn configure() -> Self {
-            Self
+            Self(Sums([[[[f32::NAN; LINES]; LINES]; 2]; 2]))
         }
 
-        unsafe fn multiply(&self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, sums: &mut Sums) {
-            sums.0 = [[[[0.0; LINES]; LINES]; 2]; 2];
+        fn zero(&mut self) {
+            self.0.0 = [[[[0.0; LINES]; LINES]; 2]; 2];
+        }
+
+        unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, _: *const u32) {
             for tile in 0..tiles {
                 // SAFETY: the caller's.
                 let load = |panel: *const u32| unsafe { &*panel.add(tile * TILE).cast::<[[u32; 16]; 16]>() };
                 for (i, a) in a.into_iter().enumerate() {
                     for (j, b) in b.into_iter().enumerate() {
-                        dot_products(&mut sums.0[i][j], load(a), load(b));
+                        dot_products(&mut self.0.0[i][j], load(a), load(b));
                     }
                 }
             }
+        }
+
+        unsafe fn store(&self, to: *mut f32, stride: usize) {
+            for row in 0..SIDE {
+                for column in 0..SIDE {
+                    let sum = self.0.0[row / LINES][column / LINES][row % LINES][column % LINES];
+                    // SAFETY: the caller's.
+                    unsafe { to.add(row * stride + column).write(sum) };
+                }
+            }
+        }
+
+        fn sums(&self, sums: &mut Sums) {
+            sums.0 = self.0.0;
         }
     }
 

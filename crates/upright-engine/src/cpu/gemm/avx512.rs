@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::pack::{DEPTH, LINES, Order, TILE, pack};
-use super::{Destination, Kernel, View};
+use super::pack::{DEPTH, LINES, Order, assert_panels, pack};
+use super::{Destination, Kernel, Segment, View};
 
 /// AVX512-BF16: 8 rows by 48 columns of C in registers.
 pub(super) struct Avx512;
@@ -35,66 +35,64 @@ impl Kernel for Avx512 {
         pack(Order::Lines, view, lines, k, out);
     }
 
-    unsafe fn block(a: &[u32], b: &[u32], m: usize, n: usize, k: usize, c: Destination, add: bool) {
-        let panel = k.div_ceil(DEPTH) * TILE;
-        assert!(a.len() >= m.div_ceil(LINES) * panel && b.len() >= n.div_ceil(LINES) * panel);
+    unsafe fn block(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destination, _: bool) {
+        segments.iter().for_each(|segment| assert_panels(segment, m, n));
         // SAFETY: the caller's; the panels are as long as they must be.
-        unsafe { block(a.as_ptr(), b.as_ptr(), m, n, k, c, add) }
+        unsafe { block(segments, m, n, to) }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn block(a: *const u32, b: *const u32, m: usize, n: usize, k: usize, c: Destination, add: bool) {
-    let panel = k.div_ceil(DEPTH) * TILE;
-    let pairs = k.div_ceil(2);
+unsafe fn block(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destination) {
     for i in (0..m).step_by(ROWS) {
         let rows = ROWS.min(m - i);
         for j in (0..n).step_by(PANELS * LINES) {
             let cols = (PANELS * LINES).min(n - j);
             // SAFETY: rows `i..i + rows` and columns `j..j + cols` lie within the panels and within C.
             unsafe {
-                let a = a.add(i / LINES * panel + i % LINES * 16);
-                let b = b.add(j / LINES * panel);
-                let c = c.at(i, j);
+                let to = to.at(i, j);
                 match cols.div_ceil(LINES) {
-                    1 => micro::<1>(a, b, panel, pairs, rows, cols, c, add),
-                    2 => micro::<2>(a, b, panel, pairs, rows, cols, c, add),
-                    _ => micro::<3>(a, b, panel, pairs, rows, cols, c, add),
+                    1 => micro::<1>(segments, i, j, rows, cols, to),
+                    2 => micro::<2>(segments, i, j, rows, cols, to),
+                    _ => micro::<3>(segments, i, j, rows, cols, to),
                 }
             }
         }
     }
 }
 
-/// Half a panel of A times `V` panels of B, `panel` apart.
+/// Half a panel of A, from row `i` on, times `V` panels of B, from column `j` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn micro<const V: usize>(
-    a: *const u32,
-    b: *const u32,
-    panel: usize,
-    pairs: usize,
+    segments: &[Segment<'_, u32>],
+    i: usize,
+    j: usize,
     rows: usize,
     cols: usize,
-    c: Destination,
-    add: bool,
+    to: Destination,
 ) {
     let mut sums = [[_mm512_setzero_ps(); V]; ROWS];
-    // SAFETY: the panels hold `pairs` pairs of ROWS and of V * 16 lines; rows and columns of C beyond `rows` and `cols`
-    // are masked.
+    // SAFETY: the panels hold the segments' pairs of ROWS and of V * 16 lines; rows and columns of C beyond `rows` and
+    // `cols` are masked.
     unsafe {
-        for start in (0..pairs).step_by(16) {
-            let a = a.add(start * LINES);
-            let b = b.add(start * LINES);
-            for pair in 0..16.min(pairs - start) {
-                let mut columns = [_mm512_setzero_si512(); V];
-                for v in 0..V {
-                    columns[v] = _mm512_loadu_si512(b.add(v * panel + pair * LINES).cast());
-                }
-                for r in 0..ROWS {
-                    let x = _mm512_set1_epi32(a.add(r * 16 + pair).cast::<i32>().read());
+        for segment in segments {
+            let (pairs, panel) = (segment.k.div_ceil(2), segment.b_panel);
+            let a = segment.a.as_ptr().add(i / LINES * segment.a_panel + i % LINES * 16);
+            let b = segment.b.as_ptr().add(j / LINES * panel);
+            for start in (0..pairs).step_by(16) {
+                let a = a.add(start * LINES);
+                let b = b.add(start * LINES);
+                for pair in 0..16.min(pairs - start) {
+                    let mut columns = [_mm512_setzero_si512(); V];
                     for v in 0..V {
-                        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], bf16x32(x), bf16x32(columns[v]));
+                        columns[v] = _mm512_loadu_si512(b.add(v * panel + pair * LINES).cast());
+                    }
+                    for r in 0..ROWS {
+                        let x = _mm512_set1_epi32(a.add(r * 16 + pair).cast::<i32>().read());
+                        for v in 0..V {
+                            sums[r][v] = _mm512_dpbf16_ps(sums[r][v], bf16x32(x), bf16x32(columns[v]));
+                        }
                     }
                 }
             }
@@ -102,25 +100,30 @@ unsafe fn micro<const V: usize>(
         for r in 0..ROWS {
             for v in 0..V {
                 if r < rows {
-                    store(c.start.add(r * c.stride + v * 16), (cols - v * 16).min(16), sums[r][v], add);
+                    store(to.at(r, v * 16), (cols - v * 16).min(16), sums[r][v]);
                 }
             }
         }
     }
 }
 
-/// Stores or adds the first `count` of 16 sums.
+/// Finishes the first `count` of 16 sums of a row.
 ///
 /// # Safety
-/// `count`, 1 to 16, values can be read and written.
+/// `count`, 1 to 16, elements lie within C and are the caller's.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn store(to: *mut f32, count: usize, sums: __m512, add: bool) {
+pub(super) unsafe fn store(to: Destination, count: usize, mut sums: __m512) {
     let mask = u16::MAX >> (16 - count);
     // SAFETY: the mask keeps to `count` values.
     unsafe {
-        let sums = if add { _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), sums) } else { sums };
-        _mm512_mask_storeu_ps(to, mask, sums);
+        if let Some(bias) = to.bias {
+            sums = _mm512_add_ps(sums, _mm512_maskz_loadu_ps(mask, bias));
+        }
+        if let Some((onto, _)) = to.onto {
+            sums = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, onto), sums);
+        }
+        _mm512_mask_storeu_ps(to.to, mask, sums);
     }
 }
 

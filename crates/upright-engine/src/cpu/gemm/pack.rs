@@ -10,12 +10,14 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::{Values, View};
+use super::{Segment, Values, View};
 
 /// Lines of a panel.
 pub(super) const LINES: usize = 16;
 /// Elements of k in a tile.
 pub(super) const DEPTH: usize = 32;
+/// Bytes that a line of weights is fetched ahead.
+const AHEAD: usize = 256;
 /// Pairs in a tile.
 pub(super) const TILE: usize = LINES * DEPTH / 2;
 
@@ -59,6 +61,13 @@ unsafe fn pack_panels(order: Order, view: &View<'_>, lines: Range<usize>, k: Ran
             }
         }
     }
+}
+
+/// The kernels read through pointers: panels of `m` and `n` lines hold the segment's tiles.
+pub(super) fn assert_panels(segment: &Segment<'_, u32>, m: usize, n: usize) {
+    let tiles = segment.k.div_ceil(DEPTH) * TILE;
+    let end = |lines: usize, panel: usize| (lines.div_ceil(LINES) - 1) * panel + tiles;
+    assert!(segment.k > 0 && end(m, segment.a_panel) <= segment.a.len() && end(n, segment.b_panel) <= segment.b.len());
 }
 
 type Rows = [__m512i; 16];
@@ -116,7 +125,10 @@ unsafe fn load_bf16(from: *const bf16, view: &View<'_>, lines: usize, depth: usi
         if view.column_stride == 1 {
             let mask = u32::MAX >> (DEPTH - depth);
             for (i, row) in rows.iter_mut().enumerate().take(lines) {
-                *row = _mm512_maskz_loadu_epi16(mask, from.add(i * view.row_stride).cast());
+                let line = from.add(i * view.row_stride);
+                // Weights come from afar, and their lines are too many streams for the processor to foresee.
+                _mm_prefetch::<_MM_HINT_T0>(line.wrapping_byte_add(AHEAD).cast());
+                *row = _mm512_maskz_loadu_epi16(mask, line.cast());
             }
             (rows, Order::Pairs)
         } else if view.row_stride == 1 {
@@ -124,8 +136,11 @@ unsafe fn load_bf16(from: *const bf16, view: &View<'_>, lines: usize, depth: usi
             for (pair, row) in rows.iter_mut().enumerate().take(depth.div_ceil(2)) {
                 let line = from.wrapping_add(2 * pair * view.column_stride);
                 let odd = if 2 * pair + 1 < depth { mask } else { 0 };
+                let next = line.wrapping_add(view.column_stride);
+                _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(DEPTH * view.column_stride).cast());
+                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(DEPTH * view.column_stride).cast());
                 let even = _mm256_maskz_loadu_epi16(mask, line.cast());
-                let odd = _mm256_maskz_loadu_epi16(odd, line.wrapping_add(view.column_stride).cast());
+                let odd = _mm256_maskz_loadu_epi16(odd, next.cast());
                 *row = _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
             }
             (rows, Order::Lines)

@@ -4,21 +4,21 @@
 use std::arch::x86_64::{__m256, __m512};
 use std::ops::Range;
 
-use super::{Destination, Kernel, Values, View, run as run_kernel};
+use super::{Destination, Kernel, Segment, Values, View, Visit};
 use crate::cpu::lanes::{Four, Lanes, Left, tile};
 
-/// Runs the product on the widest vectors of this machine.
-pub(super) fn run(a: View<'_>, b: View<'_>, c: Destination, accumulate: bool) {
+/// Runs the work on the widest vectors of this machine.
+pub(super) fn on_widest<V: Visit>(work: V) -> V::Output {
     #[cfg(target_arch = "x86_64")]
     {
         if std::arch::is_x86_feature_detected!("avx512f") {
-            return run_kernel::<Avx512f>(a, b, c, accumulate);
+            return work.visit::<Avx512f>();
         }
         if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-            return run_kernel::<Avx2>(a, b, c, accumulate);
+            return work.visit::<Avx2>();
         }
     }
-    run_kernel::<Baseline>(a, b, c, accumulate);
+    work.visit::<Baseline>()
 }
 
 /// One compilation of the kernel: `$rows` rows by two vectors of C in registers.
@@ -47,14 +47,14 @@ macro_rules! version {
                 pack::<$cols>(view, lines, k, out);
             }
 
-            unsafe fn block(a: &[f32], b: &[f32], m: usize, n: usize, k: usize, c: Destination, add: bool) {
+            unsafe fn block(segments: &[Segment<'_, f32>], m: usize, n: usize, to: Destination, _: bool) {
                 $(#[target_feature(enable = $feature)])?
-                unsafe fn compiled(a: &[f32], b: &[f32], m: usize, n: usize, k: usize, c: Destination, add: bool) {
+                unsafe fn compiled(segments: &[Segment<'_, f32>], m: usize, n: usize, to: Destination) {
                     // SAFETY: the caller's.
-                    unsafe { block::<$lanes, $rows, $cols>(a, b, m, n, k, c, add) }
+                    unsafe { block::<$lanes, $rows, $cols>(segments, m, n, to) }
                 }
                 // SAFETY: the caller's, who also knows that the machine has the features.
-                unsafe { compiled(a, b, m, n, k, c, add) }
+                unsafe { compiled(segments, m, n, to) }
             }
         }
     };
@@ -124,31 +124,38 @@ fn pack_panel<const W: usize, T>(
 /// As [`Kernel::block`].
 #[inline(always)]
 unsafe fn block<L: Lanes, const M: usize, const N: usize>(
-    a: &[f32],
-    b: &[f32],
+    segments: &[Segment<'_, f32>],
     m: usize,
     n: usize,
-    k: usize,
-    c: Destination,
-    add: bool,
+    to: Destination,
 ) {
     // A panel of B stays in the first cache while the panels of A pass by.
-    for (j, b) in (0..n).step_by(N).zip(b.chunks_exact(N * k)) {
-        for (i, a) in (0..m).step_by(M).zip(a.chunks_exact(M * k)) {
-            let a = Left { start: a.as_ptr(), row_stride: 1, depth_stride: M };
+    for j in (0..n).step_by(N) {
+        for i in (0..m).step_by(M) {
             let (rows, cols) = (M.min(m - i), N.min(n - j));
-            // SAFETY: the panels hold k times M and N values; rows `i..i + rows` and columns `j..j + cols` lie within C
-            // and are this task's alone.
+            let mut sums = [[L::splat(0.0); 2]; M];
+            for Segment { a, a_panel, b, b_panel, k } in segments {
+                let (a, b) = (&a[i / M * a_panel..][..M * k], &b[j / N * b_panel..][..N * k]);
+                let a = Left { start: a.as_ptr(), row_stride: 1, depth_stride: M };
+                // SAFETY: the panels hold k times M and N values.
+                sums = unsafe { tile::<L, M, 2>(sums, a, b.as_ptr(), N, *k) };
+            }
+            // SAFETY: rows `i..i + rows` and columns `j..j + cols` lie within C and are this task's alone.
             unsafe {
-                let sums = tile::<L, M, 2>([[L::splat(0.0); 2]; M], a, b.as_ptr(), N, k);
-                let out = c.at(i, j);
+                let to = to.at(i, j);
                 if cols == N {
                     for r in 0..M {
                         for v in 0..2 {
                             if r < rows {
-                                let to = out.start.add(r * out.stride + v * L::LEN);
-                                let sum = if add { L::load(to).add(sums[r][v]) } else { sums[r][v] };
-                                sum.store(to);
+                                let to = to.at(r, v * L::LEN);
+                                let mut sum = sums[r][v];
+                                if let Some(bias) = to.bias {
+                                    sum = sum.add(L::load(bias));
+                                }
+                                if let Some((onto, _)) = to.onto {
+                                    sum = L::load(onto).add(sum);
+                                }
+                                sum.store(to.to);
                             }
                         }
                     }
@@ -160,8 +167,7 @@ unsafe fn block<L: Lanes, const M: usize, const N: usize>(
                         }
                     }
                     for (r, sums) in square.iter().enumerate().take(rows) {
-                        let to = std::slice::from_raw_parts_mut(out.start.add(r * out.stride), cols);
-                        to.iter_mut().zip(sums).for_each(|(to, sum)| *to = if add { *to + sum } else { *sum });
+                        sums.iter().enumerate().take(cols).for_each(|(c, sum)| to.at(r, c).write(*sum));
                     }
                 }
             }

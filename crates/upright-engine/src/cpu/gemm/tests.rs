@@ -59,7 +59,16 @@ impl Matrix {
     }
 }
 
-type Product = fn(View<'_>, View<'_>, Destination, bool);
+type Product = fn(&[Term<'_>], Destination);
+
+fn run<K: Kernel>(terms: &[Term<'_>], to: Destination) {
+    driver::Sum { terms, m: terms[0].a.rows(), n: terms[0].b.cols, to }.visit::<K>();
+}
+
+fn destination(c: &mut [f32], stride: usize, accumulate: bool) -> Destination {
+    let to = c.as_mut_ptr();
+    Destination { to, stride, onto: accumulate.then_some((to.cast_const(), stride)), bias: None }
+}
 
 /// Every kernel that this machine can run: name, whether it rounds to bf16, its product.
 fn kernels() -> Vec<(&'static str, bool, Product)> {
@@ -102,7 +111,7 @@ fn check(a: &Matrix, b: &Matrix, gap: usize, accumulate: bool) {
     let before = numbers(7, (a.rows - 1) * stride + b.cols);
     for (name, rounded, product) in kernels() {
         let mut c = before.clone();
-        product(a.view(), b.view(), Destination { start: c.as_mut_ptr(), stride }, accumulate);
+        product(&[Term::new(a.view(), b.view())], destination(&mut c, stride, accumulate));
         let error = error(a, b, rounded, accumulate.then_some(&before), &c, stride);
         let bound = if rounded { 1e-5 } else { 1e-6 };
         assert!(error < bound, "{name}: {error} on {}x{}x{}", a.rows, b.cols, a.cols);
@@ -162,8 +171,8 @@ fn bits_depend_on_row_column_and_depth_alone() {
             let whole = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let mut c = vec![0.5; m * n];
-                let to = Destination { start: c.as_mut_ptr(), stride: n };
-                pool.install(|| product(a.view(), b.view(), to, true));
+                let to = destination(&mut c, n, true);
+                pool.install(|| product(&[Term::new(a.view(), b.view())], to));
                 c
             };
             let one = whole(1);
@@ -173,8 +182,9 @@ fn bits_depend_on_row_column_and_depth_alone() {
             for rows in [0..1, 17..18, 129..130, 3..60, 40..130] {
                 for cols in [0..1, 209..210, 5..100, 0..210] {
                     let mut c = vec![0.5; rows.len() * cols.len()];
-                    let to = Destination { start: c.as_mut_ptr(), stride: cols.len() };
-                    product(a.view().row_range(rows.clone()), b.view().col_range(cols.clone()), to, true);
+                    let to = destination(&mut c, cols.len(), true);
+                    let (a, b) = (a.view().row_range(rows.clone()), b.view().col_range(cols.clone()));
+                    product(&[Term::new(a, b)], to);
                     for (i, row) in rows.clone().enumerate() {
                         let want = &one[row * n..][cols.clone()];
                         assert!(same(want, &c[i * cols.len()..][..cols.len()]), "{name}: {rows:?} {cols:?}");

@@ -1,0 +1,176 @@
+//! Buffers that outlive their use: a step's activations are as large as the last step's, and fresh pages of the system
+//! cost as much as reading them several times.
+
+use std::{
+    cell::RefCell,
+    ops::{Deref, DerefMut},
+    sync::{Mutex, PoisonError},
+};
+
+use bytemuck::Pod;
+use memmap2::{Advice, MmapMut, MmapOptions};
+
+/// Below this size, spares stay with the thread that gave them back, by powers of two.
+const SMALL: usize = 1 << 20;
+/// From this size on, memory in large pages is asked for.
+const LARGE: usize = 4 << 20;
+/// The smallest: a page.
+const PAGE: usize = 4096;
+
+/// Sizes of small buffers.
+const CLASSES: usize = (SMALL / PAGE).ilog2() as usize + 1;
+
+thread_local! {
+    /// Small spares: number i has `PAGE << i` bytes.
+    static SMALL_SPARES: RefCell<[Vec<MmapMut>; CLASSES]> = const { RefCell::new([const { Vec::new() }; CLASSES]) };
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool { spares: Vec::new(), spare: 0, used: 0, most_used: 0 });
+
+/// What is not small.
+struct Pool {
+    /// Longest unused first.
+    spares: Vec<MmapMut>,
+    /// Bytes of the spares.
+    spare: usize,
+    /// Bytes in use.
+    used: usize,
+    /// The most that ever were.
+    most_used: usize,
+}
+
+impl Pool {
+    fn take(&mut self, bytes: usize) -> Option<MmapMut> {
+        let fits = |memory: &MmapMut| memory.len() >= bytes && memory.len() <= 2 * bytes;
+        let fitting = self.spares.iter().enumerate().filter(|(_, memory)| fits(memory));
+        let found = fitting.min_by_key(|(_, memory)| memory.len()).map(|(index, _)| index);
+        let found = found.map(|index| self.spares.remove(index));
+        let len = found.as_ref().map_or(bytes, |memory| memory.len());
+        self.spare -= if found.is_some() { len } else { 0 };
+        self.used += len;
+        self.most_used = self.most_used.max(self.used);
+        // Sizes change from step to step: what no longer fits goes back to the system before the whole grows by a quarter.
+        while found.is_none() && !self.spares.is_empty() && self.used + self.spare > self.most_used / 4 * 5 {
+            self.spare -= self.spares.remove(0).len();
+        }
+        found
+    }
+
+    fn give(&mut self, memory: MmapMut) {
+        self.used -= memory.len();
+        self.spare += memory.len();
+        self.spares.push(memory);
+    }
+}
+
+/// `len` values in memory that is taken from, and goes back to, a pool of the process. Starts on a page.
+pub(crate) struct Buffer<T> {
+    /// `None` where `len` is 0, and while the buffer is dropped.
+    memory: Option<MmapMut>,
+    len: usize,
+    value: std::marker::PhantomData<T>,
+}
+
+impl<T: Pod> Buffer<T> {
+    /// Values of unspecified content.
+    ///
+    /// # Panics
+    /// If the system has no more memory.
+    pub(crate) fn new(len: usize) -> Self {
+        let bytes = len.checked_mul(size_of::<T>()).expect("a length that can be addressed");
+        let memory = (bytes > 0).then(|| take(bytes));
+        Self { memory, len, value: std::marker::PhantomData }
+    }
+
+    /// Zeros.
+    pub(crate) fn zeroed(len: usize) -> Self {
+        let mut buffer = Self::new(len);
+        buffer.fill(T::zeroed());
+        buffer
+    }
+}
+
+impl<T: Pod> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.memory.as_ref().map_or(&[], |memory| bytemuck::cast_slice(&memory[..self.len * size_of::<T>()]))
+    }
+}
+
+impl<T: Pod> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        let bytes = self.len * size_of::<T>();
+        self.memory.as_mut().map_or(&mut [], |memory| bytemuck::cast_slice_mut(&mut memory[..bytes]))
+    }
+}
+
+impl<T: Pod> From<&[T]> for Buffer<T> {
+    fn from(values: &[T]) -> Self {
+        let mut buffer = Self::new(values.len());
+        buffer.copy_from_slice(values);
+        buffer
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let Some(memory) = self.memory.take() else { return };
+        if memory.len() > SMALL {
+            POOL.lock().unwrap_or_else(PoisonError::into_inner).give(memory);
+        } else {
+            // A thread that is ending keeps nothing.
+            let _ = SMALL_SPARES.try_with(|spares| spares.borrow_mut()[class(memory.len())].push(memory));
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buffer").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+fn class(bytes: usize) -> usize {
+    (bytes / PAGE).ilog2() as usize
+}
+
+/// A spare of that size or somewhat above, or fresh memory.
+fn take(bytes: usize) -> MmapMut {
+    if bytes <= SMALL {
+        let bytes = bytes.next_power_of_two().max(PAGE);
+        let spare = SMALL_SPARES.try_with(|spares| spares.borrow_mut()[class(bytes)].pop()).ok().flatten();
+        return spare.unwrap_or_else(|| fresh(bytes));
+    }
+    let bytes = bytes.next_multiple_of(bytes.next_power_of_two() / 16);
+    let spare = POOL.lock().unwrap_or_else(PoisonError::into_inner).take(bytes);
+    spare.unwrap_or_else(|| fresh(bytes))
+}
+
+fn fresh(bytes: usize) -> MmapMut {
+    let memory = MmapOptions::new().len(bytes).map_anon();
+    let memory = memory.unwrap_or_else(|error| panic!("no memory for a buffer of {bytes} bytes: {error}"));
+    if bytes >= LARGE {
+        // Only a wish: a system without large pages serves small ones.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(Advice::HugePage);
+    }
+    memory
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_what_was_written_and_starts_on_a_page() {
+        let mut buffer = Buffer::<f32>::new(100_000);
+        buffer.fill(2.0);
+        assert!(buffer.iter().all(|x| *x == 2.0) && buffer.len() == 100_000);
+        assert_eq!(buffer.as_ptr() as usize % 4096, 0);
+        drop(buffer);
+        assert!(Buffer::<f32>::zeroed(100_000).iter().all(|x| *x == 0.0));
+        assert!(Buffer::<f32>::new(0).is_empty());
+        assert_eq!(&Buffer::from(&[1u32, 2][..])[..], [1, 2]);
+    }
+}

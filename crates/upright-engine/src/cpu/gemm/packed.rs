@@ -1,0 +1,112 @@
+//! Rows packed once for several products.
+
+use super::{
+    Kernel, View, Visit,
+    driver::{each, pack_whole, packed_len},
+    on_kernel,
+};
+use crate::{buffer::Buffer, cpu::Tier};
+
+/// A matrix `[rows, cols]` as a tier's products take their left operand.
+#[derive(Debug)]
+pub struct Packed {
+    tier: Tier,
+    rows: usize,
+    cols: usize,
+    /// The panels of every block of K, in order; what a value is depends on the tier.
+    bytes: Buffer<u8>,
+}
+
+impl Packed {
+    /// Packs a view. Runs on the current rayon pool.
+    ///
+    /// # Panics
+    /// If the view reaches beyond its values, or the machine lacks the tier.
+    pub fn new(tier: Tier, view: View<'_>) -> Self {
+        struct Whole<'a>(View<'a>);
+        impl Visit for Whole<'_> {
+            type Output = Buffer<u8>;
+            fn visit<K: Kernel>(self) -> Buffer<u8> {
+                let view = self.0;
+                let mut bytes = room::<K>(view.rows, view.cols);
+                let out = bytemuck::cast_slice_mut(&mut bytes);
+                pack_whole::<K>(K::pack_a, &view, K::A_PANEL, out, view.rows * view.cols > 1 << 14);
+                bytes
+            }
+        }
+        view.assert_within();
+        Self { tier, rows: view.rows, cols: view.cols, bytes: on_kernel(tier, Whole(view)) }
+    }
+
+    /// Packs rows as they are made: `fill` writes row `i`, `[cols]`, and rows are made in any order, on any thread.
+    ///
+    /// # Panics
+    /// If the machine lacks the tier.
+    pub fn from_rows(tier: Tier, rows: usize, cols: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
+        struct Rows<'a, F>(usize, usize, &'a F);
+        impl<F: Fn(usize, &mut [f32]) + Sync> Visit for Rows<'_, F> {
+            type Output = Buffer<u8>;
+            fn visit<K: Kernel>(self) -> Buffer<u8> {
+                let Self(rows, cols, fill) = self;
+                let mut bytes = room::<K>(rows, cols);
+                let width = rows.next_multiple_of(K::A_PANEL);
+                // A task is a panel of every block.
+                let mut panels: Vec<Vec<&mut [K::Value]>> = Vec::new();
+                panels.resize_with(rows.div_ceil(K::A_PANEL), Vec::new);
+                let mut rest = bytemuck::cast_slice_mut(&mut bytes);
+                for start in (0..cols).step_by(K::BLOCK) {
+                    let line = K::padded(K::BLOCK.min(cols - start));
+                    let (block, others) = std::mem::take(&mut rest).split_at_mut(width * line);
+                    rest = others;
+                    panels.iter_mut().zip(block.chunks_mut(K::A_PANEL * line)).for_each(|(list, out)| list.push(out));
+                }
+                let mut tasks: Vec<_> = panels.into_iter().enumerate().collect();
+                let group = tasks.len().div_ceil(4 * rayon::current_num_threads()).max(1);
+                let mut groups = Vec::new();
+                while !tasks.is_empty() {
+                    let rest = tasks.split_off(group.min(tasks.len()));
+                    groups.push(std::mem::replace(&mut tasks, rest));
+                }
+                each(rows * cols > 1 << 14, groups, |group| {
+                    let mut values = Buffer::<f32>::new(K::A_PANEL * cols);
+                    for (panel, outs) in group {
+                        let first = panel * K::A_PANEL;
+                        let count = K::A_PANEL.min(rows - first);
+                        for (row, values) in values.chunks_exact_mut(cols).enumerate().take(count) {
+                            fill(first + row, values);
+                        }
+                        let view = View::rows(&values[..count * cols], count, cols);
+                        for (start, out) in (0..cols).step_by(K::BLOCK).zip(outs) {
+                            K::pack_a(&view, 0..count, start..cols.min(start + K::BLOCK), out);
+                        }
+                    }
+                });
+                bytes
+            }
+        }
+        Self { tier, rows, cols, bytes: on_kernel(tier, Rows(rows, cols, &fill)) }
+    }
+
+    /// The tier whose products take it.
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    pub(super) fn values<V: bytemuck::Pod>(&self) -> &[V] {
+        bytemuck::cast_slice(&self.bytes)
+    }
+}
+
+fn room<K: Kernel>(rows: usize, cols: usize) -> Buffer<u8> {
+    Buffer::new(packed_len::<K>(rows, K::A_PANEL, cols) * size_of::<K::Value>())
+}

@@ -1,0 +1,97 @@
+//! Strided matrices: what a product reads.
+
+use std::ops::Range;
+
+use half::bf16;
+
+/// Values of an operand.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    /// Activations, adapters, gradients. The bf16 tiers round them to nearest even while packing.
+    F32(&'a [f32]),
+    /// Frozen weights.
+    Bf16(&'a [bf16]),
+}
+
+/// A strided matrix: element `(i, j)` is `values[i * row_stride + j * column_stride]`. A transpose swaps the strides.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The values.
+    pub values: Values<'a>,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Distance between rows.
+    pub row_stride: usize,
+    /// Distance between columns.
+    pub column_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// f32 values `[rows, cols]`, row-major.
+    pub fn rows(values: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(Values::F32(values), rows, cols, cols)
+    }
+
+    /// bf16 values `[rows, cols]`, row-major.
+    pub fn bf16(values: &'a [bf16], rows: usize, cols: usize) -> Self {
+        Self::strided(Values::Bf16(values), rows, cols, cols)
+    }
+
+    /// `[rows, cols]`, row-major, of which row `i` starts at `i * row_stride`.
+    pub fn strided(values: Values<'a>, rows: usize, cols: usize, row_stride: usize) -> Self {
+        Self { values, rows, cols, row_stride, column_stride: 1 }
+    }
+
+    /// The transpose, `[cols, rows]`, of the same values.
+    #[must_use]
+    pub fn t(self) -> Self {
+        Self {
+            values: self.values,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
+    }
+
+    /// The rows of `range`, `[range.len(), cols]`.
+    #[must_use]
+    pub fn row_range(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.rows, "rows {range:?} of {}", self.rows);
+        let skip = if range.is_empty() { 0 } else { range.start * self.row_stride };
+        let values = match self.values {
+            Values::F32(values) => Values::F32(&values[skip..]),
+            Values::Bf16(values) => Values::Bf16(&values[skip..]),
+        };
+        Self { values, rows: range.len(), ..self }
+    }
+
+    /// The columns of `range`, `[rows, range.len()]`.
+    #[must_use]
+    pub fn col_range(self, range: Range<usize>) -> Self {
+        self.t().row_range(range).t()
+    }
+
+    /// Packing reads through pointers: every element must lie within the values.
+    pub(super) fn assert_within(&self) {
+        let len = match self.values {
+            Values::F32(values) => values.len(),
+            Values::Bf16(values) => values.len(),
+        };
+        assert!(
+            self.rows == 0 || self.cols == 0 || self.last_index().is_some_and(|last| last < len),
+            "a view of {}x{}, strides {} and {}, over {len} values",
+            self.rows,
+            self.cols,
+            self.row_stride,
+            self.column_stride
+        );
+    }
+
+    fn last_index(&self) -> Option<usize> {
+        let row = (self.rows - 1).checked_mul(self.row_stride)?;
+        row.checked_add((self.cols - 1).checked_mul(self.column_stride)?)
+    }
+}
