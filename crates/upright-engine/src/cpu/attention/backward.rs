@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::small::{KEYS, Matrix, add_product, gather, padded, transpose_blocks};
 use super::{HeadLayout, Shape, Shared, path, rows_of};
+use crate::cpu::counters;
 use crate::cpu::lanes::{Lanes, Work, dispatch, exp};
 use crate::pack::Pack;
 
@@ -30,6 +31,8 @@ pub fn backward(
     d_qkv: &mut [f32],
 ) {
     shape.assert_fits(pack, qkv, [q, k, v], out, lse);
+    // Scores once more, and the gradients of probabilities, queries, keys and values.
+    counters::attention(5 * shape.pairs(pack) * shape.heads * shape.head_size);
     assert_eq!(out.len(), d_out.len(), "length of the output's gradient");
     assert_eq!(qkv.len(), d_qkv.len(), "length of the gradient");
     let offsets = pack.offsets();

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::small::{KEYS, Matrix, add_product, gather, padded, transpose_blocks};
 use super::{HeadLayout, Shape, Shared, path, rows_of};
+use crate::cpu::counters;
 use crate::cpu::lanes::{Lanes, Work, dispatch, exp};
 use crate::pack::Pack;
 
@@ -30,6 +31,8 @@ pub fn forward(
     lse: &mut [f32],
 ) {
     shape.assert_fits(pack, qkv, [q, k, v], out, lse);
+    // Scores and outputs.
+    counters::attention(2 * shape.pairs(pack) * shape.heads * shape.head_size);
     let offsets = pack.offsets();
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let mut tasks = Vec::new();

@@ -24,7 +24,7 @@ use bytemuck::{Pod, Zeroable};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::Tier;
+use super::{Tier, counters};
 
 /// Values of an operand.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +141,7 @@ pub fn product(tier: Tier, a: View<'_>, b: View<'_>, c: &mut [f32], c_stride: us
         return;
     }
     assert!(tier.available(), "this machine cannot run the {tier} tier");
+    counters::product(m, n, k);
     let c = Destination { start: c.as_mut_ptr(), stride: c_stride };
     match tier {
         Tier::Portable => portable::run(a, b, c, accumulate),
