@@ -10,8 +10,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::attention::{self, HeadLayout, Shape};
 use super::gemm::{View, product};
 use super::norm::Norm;
+use super::rope::Angles;
 use super::{Lanes, Tier, Work, activation, dispatch};
-use crate::config::{Activation, NormKind};
+use crate::config::{Activation, NormKind, Rotary};
 use crate::pack::Pack;
 use crate::weights::NormWeights;
 use crate::{Error, Result};
@@ -70,7 +71,7 @@ impl Limit {
 pub fn matrix(tier: Tier, threads: usize) -> Result<MatrixRate> {
     let pool = pool(tier, threads)?;
     Ok(pool.install(|| {
-        let sizes = [(1024, 2048, 2048), (1024, 8192, 2048), (2048, 3072, 768)];
+        let sizes = [(1024, 2048, 2048), (1024, 3072, 768)];
         let product = sizes.into_iter().map(|(m, n, k)| linear(tier, m, n, k, true)).map(|(rate, _)| rate);
         MatrixRate { registers: registers(tier), product: product.fold(0.0, f64::max) }
     }))
@@ -229,6 +230,11 @@ fn along_memory(each: &mut impl FnMut(KernelRate)) {
         // It reads what it adds to.
         tell(backward, hidden, 4, seconds(|| norm.backward(&x, &d_y, black_box(&mut y))));
     }
+    let size = 64;
+    let frequencies = (0..size / 2).map(|pair| 1e4_f64.powf(-2.0 * pair as f64 / size as f64)).collect();
+    let angles = Angles::new(&Rotary { dims: size, frequencies }, &(0..tokens).collect::<Vec<_>>());
+    let layout = HeadLayout { row: hidden, head: size, offset: 0 };
+    tell("rotary embedding", hidden, 2, seconds(|| angles.turn(black_box(&mut y), layout, hidden / size, false)));
     let (gate, up, d_h) = (floats(tokens * wide), floats(tokens * wide), floats(tokens * wide));
     let (mut h, mut d_gate) = (vec![0.0; tokens * wide], vec![0.0; tokens * wide]);
     let gelu = Activation::Gelu;

@@ -137,8 +137,8 @@ fn settings(arguments: &Arguments, steps: usize) -> Config {
         dpo: a.dpo.clone(),
         sft_template: a.sft_template.clone(),
         dpo_template: a.dpo_template.clone(),
-        sft_batch: a.sft.as_ref().and_then(|_| number(&a.sft_batch, "12")),
-        dpo_batch: a.dpo.as_ref().and_then(|_| number(&a.dpo_batch, "4")),
+        sft_batch: if a.sft.is_some() { number(&a.sft_batch, "12") } else { a.sft_batch.clone() },
+        dpo_batch: if a.dpo.is_some() { number(&a.dpo_batch, "4") } else { a.dpo_batch.clone() },
         max_length: number(&a.max_length, "2048"),
         token_budget: a.token_budget.clone(),
         recompute: a.recompute.clone(),
@@ -320,9 +320,13 @@ fn kernels(arguments: &Arguments) -> Result<()> {
         let kernels: Vec<Value> = kernels.collect();
         return print_json(&json!({"tier": tier.name(), "threads": threads, "kernels": kernels}));
     }
+    let width = measured.iter().map(|rate| rate.shape.len()).max().unwrap_or(0);
     let mut text = format!("{tier} products, {threads} threads; best of several runs\n\n");
-    let _ =
-        writeln!(text, "{:20} {:38} {:>9} {:>8} {:>8} {:>7}  bound by", "kernel", "", "ms", "rate", "bound", "share");
+    let _ = writeln!(
+        text,
+        "{:20} {:width$} {:>9} {:>8} {:>8} {:>7}  bound by",
+        "kernel", "", "ms", "rate", "bound", "share"
+    );
     for rate in &measured {
         let bound_by = match rate.limit {
             rates::Limit::Tier => "multiply-adds of the tier, registers only",
@@ -331,7 +335,7 @@ fn kernels(arguments: &Arguments) -> Result<()> {
         };
         let _ = writeln!(
             text,
-            "{:20} {:38} {:>9.3} {:>8.1} {:>8.1} {:>6.1}%  {}: {bound_by}",
+            "{:20} {:width$} {:>9.3} {:>8.1} {:>8.1} {:>6.1}%  {}: {bound_by}",
             rate.kernel,
             rate.shape,
             rate.seconds * 1e3,
