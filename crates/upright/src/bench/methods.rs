@@ -8,7 +8,7 @@ use upright_engine::cpu::counters::Counts;
 use super::{Bench, Meter, StepCounts, report};
 use crate::{
     Result,
-    methods::{Alright, Maxright, Mix, Sequential},
+    methods::{MethodKind, Settings},
     observer::Observer,
     train::{Method, train},
 };
@@ -66,17 +66,27 @@ impl Bench {
     /// The method, with weights, optima and seed of the plan.
     pub fn method(&self, compared: Compared) -> Box<dyn Method> {
         let plan = self.plan();
-        let (weights, objectives) = (plan.weights(), plan.objectives.len());
-        match compared {
-            Compared::Alone(objective) => Box::new(Sequential { objectives, stages: vec![(objective, usize::MAX)] }),
-            Compared::Mix => Box::new(Mix { weights }),
-            Compared::Alright => Box::new(Alright { weights, seed: plan.seed }),
-            Compared::Maxright(probe_every) => {
-                let optima = plan.optima().iter().map(|optimum| optimum.unwrap_or(0.0)).collect();
-                let tie_ranks: Vec<usize> = plan.objectives.iter().map(|objective| objective.tie_rank).collect();
-                Box::new(Maxright::new(weights, optima, &tie_ranks, probe_every))
+        let mut settings = Settings {
+            weights: plan.weights(),
+            tie_ranks: plan.objectives.iter().map(|objective| objective.tie_rank).collect(),
+            optima: plan.optima().iter().map(|optimum| optimum.unwrap_or(0.0)).collect(),
+            probe_every: plan.probe_every,
+            seed: plan.seed,
+            stages: Vec::new(),
+        };
+        let kind = match compared {
+            Compared::Alone(objective) => {
+                settings.stages = vec![(objective, usize::MAX)];
+                MethodKind::Sequential
             }
-        }
+            Compared::Mix => MethodKind::Mix,
+            Compared::Alright => MethodKind::Alright,
+            Compared::Maxright(probe_every) => {
+                settings.probe_every = probe_every;
+                MethodKind::Maxright
+            }
+        };
+        kind.build(&settings)
     }
 
     /// Takes `steps` steps of one method after another, each from the start, and sums up what each took. A step of each

@@ -259,7 +259,11 @@ fn steps_table(bench: &Bench, costs: &[StepCost], matrix: MatrixRate, peak: Opti
         matrix.product / 1e9,
         matrix.registers / 1e9
     );
-    let _ = writeln!(text, "tokens are unique: the prompt of a pair counts once, there is no padding");
+    let _ = writeln!(
+        text,
+        "tokens are unique: the prompt of a pair counts once, there is no padding; operations are those of\n\
+         products and attention, counted by the engine"
+    );
     text + &ending(peak)
 }
 
