@@ -15,7 +15,7 @@ use crate::{
     block::{Block, Trace},
     buffer::Buffer,
     config::DecoderConfig,
-    cpu::{Tier, norm::Norm, rope::Angles},
+    cpu::{Tier, counters, norm::Norm, rope::Angles},
     head::{Head, HeadTrace},
     linear::Scope,
     pack::Pack,
@@ -66,9 +66,32 @@ pub struct Forward<'a> {
     pub scores: Scores,
     pack: &'a Pack,
     adapter: &'a Adapter,
+    activations: Activations,
+}
+
+/// What a backward needs of its forward pass besides pack and adapter.
+pub struct Activations {
     angles: Angles,
     blocks: Vec<Kept>,
     head: HeadTrace,
+}
+
+impl std::fmt::Debug for Activations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Activations").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Forward<'a> {
+    /// Lets go of pack and adapter: for a loss that is looked at now and may be descended later.
+    pub fn detach(self) -> (Scores, Activations) {
+        (self.scores, self.activations)
+    }
+
+    /// The forward pass that was detached. Pack and adapter must be those it was made of, their values unchanged.
+    pub fn attach(scores: Scores, activations: Activations, pack: &'a Pack, adapter: &'a Adapter) -> Self {
+        Self { scores, pack, adapter, activations }
+    }
 }
 
 /// What is kept of a block.
@@ -100,7 +123,19 @@ impl Decoder {
     /// Opens a Hugging Face folder (`config.json` and safetensors). Fails on a file that is missing or not what it should
     /// be, and on a tier the machine does not have.
     pub fn open(dir: &Path, options: &Options) -> Result<Self> {
-        let config = DecoderConfig::read(dir)?;
+        Self::with_weights(DecoderConfig::read(dir)?, options, |config| Weights::open(dir, config))
+    }
+
+    /// A decoder of the shape that a folder's `config.json` gives, with [`Weights::random`]: for measurements of speed.
+    pub fn random(dir: &Path, seed: u64, options: &Options) -> Result<Self> {
+        Self::with_weights(DecoderConfig::read(dir)?, options, |config| Ok(Weights::random(config, seed)))
+    }
+
+    fn with_weights(
+        config: DecoderConfig,
+        options: &Options,
+        weights: impl FnOnce(&DecoderConfig) -> Result<Weights> + Send,
+    ) -> Result<Self> {
         let tier = options.tier.map_or_else(Tier::from_environment, Ok)?;
         if !tier.available() {
             return Err(Error::Setting {
@@ -113,7 +148,7 @@ impl Decoder {
             problem: format!("cannot start {} threads: {error}", options.threads),
             hint: "ask for fewer threads".into(),
         })?;
-        let weights = pool.install(|| Weights::open(dir, &config))?;
+        let weights = pool.install(|| weights(&config))?;
         Ok(Self { config, weights, tier, recompute: options.recompute, pool: Arc::new(pool) })
     }
 
@@ -140,6 +175,7 @@ impl Decoder {
     /// Log-probabilities of a pack's targets under the base with an adapter, or under the base alone.
     pub fn score(&self, pack: &Pack, adapter: Option<&Adapter>) -> Result<Scores> {
         self.check(pack)?;
+        counters::forward(pack.tokens.len());
         Ok(self.pool.install(|| {
             let angles = Angles::new(&self.config.rotary, &pack.positions());
             let mut x = self.embed(pack);
@@ -153,6 +189,7 @@ impl Decoder {
     /// The same log-probabilities, to the bit, and what [`Decoder::backward`] needs.
     pub fn forward<'a>(&self, pack: &'a Pack, adapter: &'a Adapter) -> Result<Forward<'a>> {
         self.check(pack)?;
+        counters::forward(pack.tokens.len());
         let lowest = adapter.layout.lowest_layer();
         let keep_traces = self.keeps_traces(pack, lowest);
         Ok(self.pool.install(|| {
@@ -171,7 +208,7 @@ impl Decoder {
                 });
             }
             let (logp, head) = self.head().forward(&x, &pack.targets, true);
-            Forward { scores: Scores { logp }, pack, adapter, angles, blocks, head }
+            Forward { scores: Scores { logp }, pack, adapter, activations: Activations { angles, blocks, head } }
         }))
     }
 
@@ -181,12 +218,13 @@ impl Decoder {
     /// # Panics
     /// If the slopes or the gradient have another length than the pack's targets or the adapter.
     pub fn backward(&self, forward: Forward<'_>, slopes: &Slopes, gradient: &mut [f32]) -> Result<()> {
-        let Forward { pack, adapter, angles, mut blocks, head, .. } = forward;
+        let Forward { pack, adapter, activations: Activations { angles, mut blocks, head }, .. } = forward;
         assert_eq!(slopes.logp.len(), pack.targets.len(), "one slope a target");
         assert_eq!(gradient.len(), adapter.parameters.len(), "the gradient has the adapter's layout");
         if let Some(index) = slopes.logp.iter().position(|slope| !(*slope as f32).is_finite()) {
             return Err(Error::NotFinite { what: format!("the slope of target {index}: {}", slopes.logp[index]) });
         }
+        counters::backward(pack.tokens.len());
         let lowest = adapter.layout.lowest_layer();
         self.pool.install(|| {
             let mut dx = self.head().backward(pack, &head, &slopes.logp);

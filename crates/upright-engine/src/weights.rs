@@ -1,8 +1,10 @@
 //! Frozen weights: safetensors, memory-mapped, one name table a family.
 
+mod assemble;
 pub(crate) mod file;
 pub(crate) mod names;
 mod open;
+mod random;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -162,6 +164,12 @@ impl Weights {
     /// tensor is missing, of the wrong shape or type, or inside a block but unknown to the config.
     pub fn open(dir: &Path, config: &DecoderConfig) -> Result<Self> {
         open::open(dir, config)
+    }
+
+    /// Weights of the config's shape, made in memory: matrices normal with standard deviation 0.02, in bf16, each a function
+    /// of the seed and its name; norms at their start, 1 and 0; biases 0. Runs on the current rayon pool.
+    pub fn random(config: &DecoderConfig, seed: u64) -> Self {
+        random::random(config, seed)
     }
 
     /// Bytes of matrices that lie in mapped files: shared between processes, and given back under memory pressure.

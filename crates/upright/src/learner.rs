@@ -2,7 +2,7 @@
 
 use upright_engine::{
     adapter::Adapter,
-    decoder::{Decoder, Scores, Slopes},
+    decoder::{Activations, Decoder, Forward, Scores, Slopes},
     pack::Pack,
 };
 
@@ -82,7 +82,8 @@ pub struct ModelLearner<'a> {
     /// What the last update was like.
     pub report: StepReport,
     gradient: Vec<f32>,
-    looked_at: Vec<bool>,
+    /// Forward passes, one a pack, of the batches whose losses were looked at in this step.
+    looked_at: Vec<Option<Vec<(Scores, Activations)>>>,
     descended: Vec<bool>,
 }
 
@@ -193,7 +194,7 @@ impl<'a> ModelLearner<'a> {
             token_budget,
             report: StepReport { metrics: vec![None; count], ..StepReport::default() },
             gradient: vec![0.0; len],
-            looked_at: vec![false; count],
+            looked_at: (0..count).map(|_| None).collect(),
             descended: vec![false; count],
             tasks,
         }
@@ -205,14 +206,18 @@ impl<'a> ModelLearner<'a> {
         descended.map(|(task, _)| &task.name[..]).collect::<Vec<_>>().join(" and ")
     }
 
-    /// Forward and backward of the next batch, pack by pack.
+    /// Forward and backward of the next batch, pack by pack. A batch that was looked at has gone forward already.
     fn descend(&mut self, id: ObjectiveId, weight: f64) -> Result<Measured> {
+        let mut looked_at = self.looked_at[id.0].take().into_iter().flatten();
         let task = &self.tasks[id.0];
         let examples = task.next_batch();
         let totals = Task::totals(&examples);
         let mut measured = task.empty(&examples);
         for packed in &pack(&examples, self.token_budget) {
-            let forward = self.decoder.forward(&packed.pack, &self.adapter)?;
+            let forward = match looked_at.next() {
+                Some((scores, activations)) => Forward::attach(scores, activations, &packed.pack, &self.adapter),
+                None => self.decoder.forward(&packed.pack, &self.adapter)?,
+            };
             let mut slopes = vec![0.0; packed.pack.targets.len()];
             for (segments, row) in task.rows(packed, &examples, &forward.scores, totals) {
                 for segment in segments {
@@ -236,9 +241,21 @@ impl Learner for ModelLearner<'_> {
 
     fn loss(&mut self, id: ObjectiveId) -> Result<f64> {
         let task = &self.tasks[id.0];
-        let measured =
-            task.measure(self.decoder, &self.adapter, &task.next_batch(), self.token_budget, &mut |_| Ok(()))?;
-        self.looked_at[id.0] = true;
+        let examples = task.next_batch();
+        let totals = Task::totals(&examples);
+        let mut measured = task.empty(&examples);
+        let mut looked_at = Vec::new();
+        for packed in &pack(&examples, self.token_budget) {
+            let forward = self.decoder.forward(&packed.pack, &self.adapter)?;
+            for (_, row) in task.rows(packed, &examples, &forward.scores, totals) {
+                measured.add(&row);
+            }
+            if !measured.loss.is_finite() {
+                return Err(task.not_finite(measured.loss, self.decoder, &packed.pack, &self.adapter));
+            }
+            looked_at.push(forward.detach());
+        }
+        self.looked_at[id.0] = Some(looked_at);
         Ok(measured.loss)
     }
 
@@ -267,14 +284,13 @@ impl Learner for ModelLearner<'_> {
         }
         self.gradient.fill(0.0);
         for (index, task) in self.tasks.iter_mut().enumerate() {
-            match (self.descended[index], self.looked_at[index]) {
+            match (self.descended[index], self.looked_at[index].take().is_some()) {
                 (true, _) => task.order.advance(),
                 (false, true) => task.order.postpone(),
                 (false, false) => {}
             }
         }
         self.descended.fill(false);
-        self.looked_at.fill(false);
         Ok(())
     }
 }

@@ -22,6 +22,7 @@ pub mod evaluation;
 pub mod checkpoint;
 pub mod run_dir;
 pub mod run;
+pub mod bench;
 pub mod generate;
 pub mod demo;
 pub mod cli;

@@ -224,3 +224,50 @@ fn a_reader_that_goes_away_is_no_failure() {
         }
     }
 }
+
+#[test]
+fn bench_tells_what_steps_take() {
+    let place = Place::new();
+    std::fs::remove_file(place.path("model/model.safetensors")).unwrap();
+    let words = "bench --model model --random-weights --sft sft.jsonl --dpo dpo.jsonl --steps 2 --lora-rank 4 --threads 2 --json";
+    let line = &Done::good(place.command(words)).json()[0];
+    assert_eq!((&line["lora_targets"], &line["batch"]), (&json!(["q_proj", "v_proj"]), &json!({"sft": 12, "dpo": 4})));
+    assert_eq!((&line["random_weights"], &line["tier"], &line["steps"]), (&json!(true), &json!("portable"), &json!(2)));
+    for objective in ["sft", "dpo"] {
+        let cost = &line[objective];
+        let [seconds, tokens] = ["seconds_per_step", "unique_tokens_per_step"].map(|key| number(cost, key));
+        assert!(seconds > 0.0 && tokens > 10.0 && number(cost, "operations_per_token") > 1000.0, "{cost}");
+        // The rate is of the same steps; times are rounded to tenths of a millisecond.
+        let rate = number(cost, "unique_tokens_per_second");
+        assert!((rate * seconds / tokens - 1.0).abs() < 1e-4 / seconds + 1e-3, "{cost}");
+        assert!(number(cost, "share_of_matrix_rate") > 0.0 && number(cost, "median_seconds_per_step") > 0.0, "{cost}");
+    }
+    assert!(number(line, "peak_gb") > 0.0 && number(&line["matrix_rate"], "large_product_gflops") > 0.0);
+    assert!(!place.path("cache").join("reference-logps").exists());
+
+    place.model("model", "llama");
+    let words =
+        "bench --model model --sft sft.jsonl --dpo dpo.jsonl --sft-batch 3 --steps 3 --methods --threads 2 --json";
+    let line = &Done::good(place.command(words)).json()[0];
+    let methods = line["methods"].as_array().unwrap();
+    let names: Vec<&str> = methods.iter().map(|method| method["method"].as_str().unwrap()).collect();
+    assert_eq!(names, ["sft", "dpo", "mix", "alright", "maxright k=1", "maxright k=10", "maxright k=100"]);
+    let of = |i: usize, key: &str| methods[i][key].as_u64().unwrap();
+    assert_eq!(of(2, "multiply_adds"), of(0, "multiply_adds") + of(1, "multiply_adds"));
+    assert_eq!([4, 5, 6].map(|i| of(i, "looked")), [3, 1, 1]);
+    assert!(of(4, "multiply_adds_of_losers") > of(5, "multiply_adds_of_losers"));
+
+    for (words, part) in [
+        ("bench --model model", "no rows"),
+        ("bench --sft sft.jsonl", "--model"),
+        ("bench --kernels --model model", "--kernels"),
+        ("bench --model model --sft sft.jsonl --methods", "--dpo"),
+        ("bench --model model --sft sft.jsonl --steps 0", "steps must be"),
+        ("bench --model model --sft sft.jsonl --dpo-batch 2", "dpo-batch"),
+        ("bench --model cache --random-weights --sft sft.jsonl", "no folder"),
+    ] {
+        let done = Done::of(place.command(words));
+        assert_eq!((done.code, &done.stdout[..]), (Some(2), ""), "{words}: {done:?}");
+        assert!(done.error().contains(part), "{words}: {done:?}");
+    }
+}

@@ -2,9 +2,11 @@
 
 pub mod activation;
 pub mod attention;
+pub mod counters;
 pub mod gemm;
 mod lanes;
 pub mod norm;
+pub mod rates;
 pub mod rope;
 
 pub(crate) use lanes::{Lanes, Work, dispatch, exp};

@@ -3,20 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
+use super::assemble::{Seen, Tensors, assemble};
 use super::file::{Tensor, TensorFile};
-use super::names::{LinearShape, block_name, block_shape, is_buffer, names};
-use super::{BlockWeights, Linear, Matrix, Mlp, NormWeights, Qkv, Weights};
+use super::names::{is_buffer, names};
+use super::{Matrix, Weights};
+use crate::config::DecoderConfig;
 use crate::config::json::{self, Object};
-use crate::config::{DecoderConfig, NormKind};
 use crate::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-
-/// Values of each tensor that go into the fingerprint.
-const SAMPLES: usize = 64;
 
 /// The tensors of a folder, in one file or many.
 struct Source {
@@ -27,8 +23,6 @@ struct Source {
     places: BTreeMap<String, usize>,
     /// Prefix that names lack here because only the base model was exported.
     lacking: &'static str,
-    /// What the fingerprint is made of: shape and samples by name.
-    seen: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
 }
 
 /// See [`Weights::open`].
@@ -40,12 +34,9 @@ pub(super) fn open(dir: &Path, config: &DecoderConfig) -> Result<Weights> {
         source.lacking = names.prefix;
     }
 
-    let embedding = source.matrix(names.embedding, names.embedding, config.vocab, config.hidden)?;
-    let blocks = (0..config.layers).map(|layer| source.block(config, layer)).collect::<Result<Vec<_>>>()?;
-    let final_norm = source.norm(names.final_norm, config.hidden, config.norm)?;
-    let head = if config.tied_head { None } else { Some(source.head(names.heads, config)?) };
-    source.refuse_what_is_left(config)?;
-    Ok(Weights { embedding, blocks, final_norm, head, fingerprint: source.fingerprint(config) })
+    let (weights, seen) = assemble(&source, config)?;
+    source.refuse_what_is_left(config, &seen)?;
+    Ok(weights)
 }
 
 impl Source {
@@ -62,7 +53,7 @@ impl Source {
         } else {
             return Err(no_weights(dir));
         };
-        Ok(Self { path, files, places, lacking: "", seen: BTreeMap::new() })
+        Ok(Self { path, files, places, lacking: "" })
     }
 
     /// A tensor by its name in the whole model.
@@ -75,85 +66,14 @@ impl Source {
         })
     }
 
-    /// A matrix, read under `name` and remembered for the fingerprint as `canonical`.
-    fn matrix(&mut self, name: &str, canonical: &str, rows: usize, cols: usize) -> Result<Matrix> {
-        let matrix = self.tensor(name)?.to_matrix(rows, cols)?;
-        let data = matrix.data();
-        self.remember(canonical, vec![rows, cols], data.len(), |i| data[i].to_f32());
-        Ok(matrix)
-    }
-
-    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name)?;
-        tensor.expect(&[len])?;
-        let values = tensor.to_f32()?;
-        self.remember(name, vec![len], len, |i| values[i]);
-        Ok(values)
-    }
-
-    fn remember(&mut self, name: &str, shape: Vec<usize>, len: usize, value: impl Fn(usize) -> f32) {
-        let samples = (0..SAMPLES.min(len)).map(|i| value(i * len / SAMPLES.min(len))).collect();
-        self.seen.insert(name.to_owned(), (shape, samples));
-    }
-
-    fn linear(&mut self, block: &str, shape: &LinearShape) -> Result<Linear> {
-        let module = format!("{block}.{}", shape.name);
-        let name = format!("{module}.weight");
-        let weight = self.matrix(&name, &name, shape.outputs, shape.inputs)?;
-        let bias = if shape.bias { Some(self.vector(&format!("{module}.bias"), shape.outputs)?) } else { None };
-        Ok(Linear { module, weight, bias })
-    }
-
-    fn norm(&mut self, module: &str, len: usize, kind: NormKind) -> Result<NormWeights> {
-        let scale = self.vector(&format!("{module}.weight"), len)?;
-        let bias = match kind {
-            NormKind::Layer => Some(self.vector(&format!("{module}.bias"), len)?),
-            NormKind::Rms => None,
-        };
-        Ok(NormWeights { scale, bias })
-    }
-
-    fn block(&mut self, config: &DecoderConfig, layer: usize) -> Result<BlockWeights> {
-        let block = block_name(config.family, layer);
-        let shape = block_shape(config);
-        let qkv = match &shape.qkv[..] {
-            [fused] => Qkv::Fused(self.linear(&block, fused)?),
-            [q, k, v] => {
-                Qkv::Split { q: self.linear(&block, q)?, k: self.linear(&block, k)?, v: self.linear(&block, v)? }
-            }
-            _ => unreachable!("a name table has one fused linear or three"),
-        };
-        let mut head_norm = |name: &str| match config.qk_norm {
-            true => self.norm(&format!("{block}.self_attn.{name}"), config.head_size, NormKind::Rms).map(Some),
-            false => Ok(None),
-        };
-        let (q_norm, k_norm) = (head_norm("q_norm")?, head_norm("k_norm")?);
-        let attention_norm = self.norm(&format!("{block}.input_layernorm"), config.hidden, config.norm)?;
-        let mlp_norm = self.norm(&format!("{block}.post_attention_layernorm"), config.hidden, config.norm)?;
-        let output = self.linear(&block, &shape.output)?;
-        let gate = shape.gate.as_ref().map(|gate| self.linear(&block, gate)).transpose()?;
-        let mlp = Mlp { gate, up: self.linear(&block, &shape.up)?, down: self.linear(&block, &shape.down)? };
-        Ok(BlockWeights { attention_norm, qkv, q_norm, k_norm, output, mlp_norm, mlp })
-    }
-
-    fn head(&mut self, heads: &[&str], config: &DecoderConfig) -> Result<Matrix> {
-        let Some(name) = heads.iter().find(|name| self.places.contains_key(**name)) else {
-            let problem = format!("tensor `{}` is missing: the model has no head", heads[0]);
-            let hint = "if the head is the embedding, set `tie_word_embeddings` to true in config.json; \
-                        otherwise export the whole model, not its base alone";
-            return Err(Error::input(&self.path, problem, hint));
-        };
-        self.matrix(name, heads[0], config.vocab, config.hidden)
-    }
-
     /// A tensor inside the blocks that nothing has read would be silently left out of the arithmetic.
-    fn refuse_what_is_left(&self, config: &DecoderConfig) -> Result<()> {
+    fn refuse_what_is_left(&self, config: &DecoderConfig, seen: &Seen) -> Result<()> {
         let names = names(config.family);
         let blocks = format!("{}layers.", names.prefix);
         for name in self.places.keys() {
             let whole = format!("{}{name}", self.lacking);
             let head_bias = names.heads.iter().any(|head| head.replace(".weight", ".bias") == *name);
-            if head_bias || (whole.starts_with(&blocks) && !self.seen.contains_key(&whole) && !is_buffer(&whole)) {
+            if head_bias || (whole.starts_with(&blocks) && !seen.contains_key(&whole) && !is_buffer(&whole)) {
                 let problem = format!("tensor `{name}` has no place in the model that config.json describes");
                 let hint = "look at `num_hidden_layers`, `attention_bias` and `mlp_bias` in config.json; \
                             quantised weights and models with extra parts are not supported";
@@ -162,24 +82,26 @@ impl Source {
         }
         Ok(())
     }
+}
 
-    fn fingerprint(&self, config: &DecoderConfig) -> String {
-        let mut hash = Sha256::new();
-        // What the weights do depends on these too; names, ids and lengths do not matter.
-        let c = config;
-        let wiring = (c.norm, c.norm_eps.to_bits(), c.qk_norm, c.residual, c.activation, c.tied_head);
-        let attention = (c.heads, c.kv_heads, c.head_size, &c.rotary, &c.windows);
-        let arithmetic = format!("{wiring:?} {attention:?}");
-        hash.update((arithmetic.len() as u64).to_le_bytes());
-        hash.update(arithmetic);
-        for (name, (shape, samples)) in &self.seen {
-            hash.update((name.len() as u64).to_le_bytes());
-            hash.update(name.as_bytes());
-            hash.update((shape.len() as u64).to_le_bytes());
-            shape.iter().for_each(|&n| hash.update((n as u64).to_le_bytes()));
-            samples.iter().for_each(|v| hash.update(v.to_le_bytes()));
-        }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+impl Tensors for Source {
+    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
+        self.tensor(name)?.to_matrix(rows, cols)
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let tensor = self.tensor(name)?;
+        tensor.expect(&[len])?;
+        tensor.to_f32()
+    }
+
+    fn head<'n>(&self, names: &[&'n str]) -> Result<&'n str> {
+        names.iter().copied().find(|name| self.places.contains_key(*name)).ok_or_else(|| {
+            let problem = format!("tensor `{}` is missing: the model has no head", names[0]);
+            let hint = "if the head is the embedding, set `tie_word_embeddings` to true in config.json; \
+                        otherwise export the whole model, not its base alone";
+            Error::input(&self.path, problem, hint)
+        })
     }
 }
 

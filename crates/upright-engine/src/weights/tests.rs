@@ -140,6 +140,28 @@ fn other_types_are_cast_once_and_keep_the_fingerprint() {
 }
 
 #[test]
+fn random_weights_are_those_of_the_seed_and_normal() {
+    let config = config("qwen2", json!({ "vocab_size": 4001 }));
+    let weights = Weights::random(&config, 7);
+    assert_eq!(weights.fingerprint, Weights::random(&config, 7).fingerprint);
+    assert_ne!(weights.fingerprint, Weights::random(&config, 8).fingerprint);
+    assert_eq!((weights.bytes_mapped(), weights.head.is_none()), (0, config.tied_head));
+    assert_eq!(weights.find_non_finite(config.family), None);
+    assert!(weights.final_norm.scale.iter().all(|v| *v == 1.0));
+    assert!(weights.blocks[0].linears().all(|linear| linear.bias.iter().flatten().all(|v| *v == 0.0)));
+    let values = f32s(&weights.embedding);
+    let mean =
+        |power: i32| values.iter().map(|v| (f64::from(*v) / 0.02).powi(power)).sum::<f64>() / values.len() as f64;
+    // Moments of N(0, 1), within five deviations of their estimates.
+    let allowed = 5.0 / (values.len() as f64).sqrt();
+    assert!(mean(1).abs() < allowed, "{}", mean(1));
+    assert!((mean(2) - 1.0).abs() < 1.5 * allowed, "{}", mean(2));
+    assert!((mean(4) - 3.0).abs() < 10.0 * allowed, "{}", mean(4));
+    let neighbours: f64 = values.windows(2).map(|v| f64::from(v[0] * v[1])).sum::<f64>() / 0.02_f64.powi(2);
+    assert!((neighbours / values.len() as f64).abs() < allowed);
+}
+
+#[test]
 fn shards_give_the_same_weights() {
     let config = config("qwen3", json!({}));
     let tensors = model(&config);

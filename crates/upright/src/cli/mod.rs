@@ -1,5 +1,6 @@
 //! The command line: the only place that prints or exits. Results go to stdout, everything else to stderr.
 
+mod bench;
 mod demo;
 mod doctor;
 mod eval;
@@ -38,6 +39,8 @@ enum Command {
     Generate(generate::Generate),
     /// Talk to a model or an adapter.
     Chat(generate::Chat),
+    /// Measure how fast this machine trains a model, and its kernels.
+    Bench(Box<bench::Arguments>),
     /// Say what this machine has, and what would not fit.
     Doctor(doctor::Doctor),
 }
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => generate::chat(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Doctor(doctor) => doctor::run(doctor),
     };
     match done {

@@ -10,7 +10,9 @@ use std::{ops::ControlFlow, path::Path, time::Instant};
 use serde_json::{Map, Value};
 use upright_engine::peft;
 
+pub(crate) use open::tasks;
 pub use open::{Engine, Facts};
+pub(crate) use reference_policy::first_batches;
 pub use summary::{ObjectiveSummary, Summary};
 
 use crate::{
@@ -70,7 +72,7 @@ fn run_with(
     let (adapter, lora) = engine.adapter(plan, observer)?;
     engine.check_finite(&datasets, &adapter)?;
     let reference = reference_policy::prepare(engine, plan, &schedule, &datasets, observer)?;
-    let tasks = open::tasks(plan, datasets, reference.as_ref());
+    let tasks = tasks(plan, datasets, reference.as_ref());
 
     let mut method = plan.method(&schedule);
     let optimiser = AdamW::new(plan.optimiser.adamw, adapter.parameters.len());

@@ -144,7 +144,7 @@ pub(super) fn order(plan: &Plan, index: usize, rows: usize) -> Order {
 }
 
 /// The objectives with their data.
-pub(super) fn tasks<'r>(plan: &Plan, datasets: Vec<Dataset>, reference: Option<&'r Reference>) -> Vec<Task<'r>> {
+pub(crate) fn tasks<'r>(plan: &Plan, datasets: Vec<Dataset>, reference: Option<&'r Reference>) -> Vec<Task<'r>> {
     let task = |(index, data): (usize, Dataset)| {
         let objective = &plan.objectives[index];
         Task {
@@ -163,14 +163,22 @@ pub(super) fn tasks<'r>(plan: &Plan, datasets: Vec<Dataset>, reference: Option<&
 impl Engine {
     /// Opens a model folder.
     pub fn open(model: &Path, threads: usize, recompute: Recompute) -> Result<Self> {
-        let decoder = Decoder::open(model, &Options { threads, tier: None, recompute })?;
+        Self::with_decoder(model, Decoder::open(model, &Options { threads, tier: None, recompute })?)
+    }
+
+    /// A model of the folder's `config.json` and tokenizer with random weights: for measurements of speed.
+    pub fn random(model: &Path, seed: u64, threads: usize, recompute: Recompute) -> Result<Self> {
+        Self::with_decoder(model, Decoder::random(model, seed, &Options { threads, tier: None, recompute })?)
+    }
+
+    fn with_decoder(model: &Path, decoder: Decoder) -> Result<Self> {
         let config = decoder.config();
         let tokenizer = Tokenizer::open(model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
         Ok(Self { model: model.to_owned(), decoder, tokenizer })
     }
 
     /// The rows of every objective.
-    pub(super) fn datasets(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<Vec<Dataset>> {
+    pub(crate) fn datasets(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<Vec<Dataset>> {
         let kind =
             |index: usize| if plan.objectives[index].is_preference() { Kind::Preference } else { Kind::Instruction };
         (0..plan.objectives.len()).map(|index| self.dataset(plan, index, kind(index), observer)).collect()
@@ -204,7 +212,7 @@ impl Engine {
     }
 
     /// The adapter a run starts from, and how it is written down.
-    pub(super) fn adapter(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<(Adapter, LoraConfig)> {
+    pub(crate) fn adapter(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<(Adapter, LoraConfig)> {
         if let Some(folder) = &plan.init_adapter {
             let found = self.read_peft(folder, observer)?;
             return Ok((found.adapter, found.lora));

@@ -62,6 +62,11 @@ fn drawn<'d>(plan: &Plan, schedule: &Schedule, index: usize, data: &'d Dataset) 
     } else {
         (0..schedule.steps).filter(|&step| method.weights(step)[index] > 0.0).count()
     };
+    first_batches(plan, index, data, batches)
+}
+
+/// Training rows of an objective's first batches.
+pub(crate) fn first_batches<'d>(plan: &Plan, index: usize, data: &'d Dataset, batches: usize) -> Vec<&'d Example> {
     let mut order = open::order(plan, index, data.train.len());
     let mut wanted = vec![false; data.train.len()];
     for _ in 0..batches.min(order.batches()) {

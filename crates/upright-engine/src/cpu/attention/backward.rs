@@ -13,7 +13,7 @@ use super::{
 use crate::{
     buffer::Buffer,
     cpu::{
-        Tier,
+        Tier, counters,
         gemm::{Kernel, View, Visit, on_kernel},
         lanes::{Lanes, Work, dispatch, exp},
     },
@@ -39,6 +39,8 @@ pub fn backward(
     d_qkv: &mut [f32],
 ) {
     shape.assert_fits(pack, qkv, [q, k, v], out, lse);
+    // Scores once more, and the gradients of probabilities, queries, keys and values.
+    counters::attention(5 * shape.pairs(pack) * shape.heads * shape.head_size);
     assert_eq!(out.len(), d_out.len(), "length of the output's gradient");
     assert_eq!(qkv.len(), d_qkv.len(), "length of the gradient");
     let offsets = pack.offsets();

@@ -1,12 +1,14 @@
 //! Attention of the newest token of one sequence to everything before it, for generation.
 
 use super::{HeadLayout, Shape};
+use crate::cpu::counters;
 
 /// `cache` `[T, row]` holds queries, keys and values of a sequence (layouts in that order); `out` takes the attention
 /// output of its last token, `[heads * head_size]`.
 pub fn last_token(shape: &Shape, cache: &[f32], [q, k, v]: [HeadLayout; 3], out: &mut [f32]) {
     let (size, tokens) = (shape.head_size, cache.len() / q.row);
     let first = shape.window.map_or(0, |window| tokens.saturating_sub(window));
+    counters::attention(2 * (tokens - first) * shape.heads * size);
     let vector = |layout: HeadLayout, token: usize, head: usize| {
         let start = token * layout.row + head * layout.head + layout.offset;
         &cache[start..start + size]

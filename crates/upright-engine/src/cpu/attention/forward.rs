@@ -12,7 +12,7 @@ use super::{
 use crate::{
     buffer::Buffer,
     cpu::{
-        Tier,
+        Tier, counters,
         gemm::{Kernel, View, Visit, on_kernel},
         lanes::{Lanes, Work, dispatch, exp},
     },
@@ -42,6 +42,8 @@ pub fn forward(
     lse: &mut [f32],
 ) {
     shape.assert_fits(pack, qkv, [q, k, v], out, lse);
+    // Scores and outputs.
+    counters::attention(2 * shape.pairs(pack) * shape.heads * shape.head_size);
     let offsets = pack.offsets();
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let mut tasks = Vec::new();

@@ -72,6 +72,12 @@ impl Shape {
         (p + 1).saturating_sub(self.window.unwrap_or(usize::MAX))..p + 1
     }
 
+    /// Pairs of a query and a key that it sees, over all tokens of a pack, for one head.
+    fn pairs(&self, pack: &Pack) -> usize {
+        let runs = pack.spans.iter().zip(pack.offsets());
+        runs.flat_map(|(span, offset)| offset..offset + span.len).map(|position| self.seen(position).len()).sum()
+    }
+
     /// Every pointer that the kernels form follows from these.
     fn assert_fits(&self, pack: &Pack, qkv: &[f32], [q, k, v]: [HeadLayout; 3], out: &[f32], lse: &[f32]) {
         let tokens = pack.tokens.len();

@@ -29,7 +29,7 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
-use super::Tier;
+use super::{Tier, counters};
 
 /// The left operand of a term.
 #[derive(Clone, Copy, Debug)]
@@ -152,6 +152,7 @@ pub fn sum(tier: Tier, terms: &[Term<'_>], c: &mut [f32], c_stride: usize, finis
         unsafe { (0..m).for_each(|i| (0..n).for_each(|j| to.at(i, j).write(0.0))) };
         return;
     }
+    terms.iter().for_each(|term| counters::product(m, n, term.b.rows));
     on_kernel(tier, driver::Sum { terms, m, n, to });
 }
 

@@ -1,0 +1,140 @@
+//! What a step of each method costs, counted by the engine.
+
+use std::{ops::ControlFlow, time::Instant};
+
+use serde::Serialize;
+use upright_engine::cpu::counters::Counts;
+
+use super::{Bench, Meter, StepCounts, report};
+use crate::{
+    Result,
+    methods::{MethodKind, Settings},
+    observer::Observer,
+    train::{Method, train},
+};
+
+/// k of the MAXRIGHT runs.
+const PROBE_EVERY: [usize; 3] = [1, 10, 100];
+
+/// A method and how often it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// One objective, by its index.
+    Alone(usize),
+    /// All in every step.
+    Mix,
+    /// One, drawn.
+    Alright,
+    /// The one with the largest gap; all are looked at every so many steps.
+    Maxright(usize),
+}
+
+/// What some steps of a method took.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MethodCost {
+    /// The method; an objective's name where it is descended alone.
+    pub method: String,
+    /// Steps taken.
+    pub steps: usize,
+    /// Steps that descended each objective.
+    pub descended: Vec<usize>,
+    /// Steps that looked at losses to decide.
+    pub looked: usize,
+    /// Mean time of a step.
+    pub seconds_per_step: f64,
+    /// Multiply-adds of products and attention.
+    pub multiply_adds: u64,
+    /// Those of looking at an objective that is then not descended.
+    pub multiply_adds_of_losers: u64,
+    /// Multiply-adds of the same updates without any looking: what is left.
+    pub multiply_adds_of_updates: u64,
+    /// Tokens that went forward.
+    pub tokens_forward: u64,
+    /// Tokens that went backward.
+    pub tokens_backward: u64,
+}
+
+impl Compared {
+    /// Every objective alone, Mix, ALRIGHT, and MAXRIGHT for several k.
+    pub fn all(objectives: usize) -> Vec<Self> {
+        let alone = (0..objectives).map(Self::Alone);
+        alone.chain([Self::Mix, Self::Alright]).chain(PROBE_EVERY.map(Self::Maxright)).collect()
+    }
+}
+
+impl Bench {
+    /// The method, with weights, optima and seed of the plan.
+    pub fn method(&self, compared: Compared) -> Box<dyn Method> {
+        let plan = self.plan();
+        let mut settings = Settings {
+            weights: plan.weights(),
+            tie_ranks: plan.objectives.iter().map(|objective| objective.tie_rank).collect(),
+            optima: plan.optima().iter().map(|optimum| optimum.unwrap_or(0.0)).collect(),
+            probe_every: plan.probe_every,
+            seed: plan.seed,
+            stages: Vec::new(),
+        };
+        let kind = match compared {
+            Compared::Alone(objective) => {
+                settings.stages = vec![(objective, usize::MAX)];
+                MethodKind::Sequential
+            }
+            Compared::Mix => MethodKind::Mix,
+            Compared::Alright => MethodKind::Alright,
+            Compared::Maxright(probe_every) => {
+                settings.probe_every = probe_every;
+                MethodKind::Maxright
+            }
+        };
+        kind.build(&settings)
+    }
+
+    /// Takes `steps` steps of one method after another, each from the start, and sums up what each took. A step of each
+    /// objective goes first and is not counted.
+    pub fn methods(&self, steps: usize, observer: &mut dyn Observer) -> Result<Vec<MethodCost>> {
+        let objectives = self.plan().objectives.len();
+        let mix = &mut *self.method(Compared::Mix);
+        train(&mut self.learner()?, mix, 0..1, |_, _, _| Ok(ControlFlow::Continue(())))?;
+        Compared::all(objectives).into_iter().map(|compared| self.cost(compared, steps, observer)).collect()
+    }
+
+    fn cost(&self, compared: Compared, steps: usize, observer: &mut dyn Observer) -> Result<MethodCost> {
+        let name = match compared {
+            Compared::Alone(objective) => self.plan().objectives[objective].name.clone(),
+            Compared::Mix => "mix".into(),
+            Compared::Alright => "alright".into(),
+            Compared::Maxright(probe_every) => format!("maxright k={probe_every}"),
+        };
+        let mut meter = Meter::new(self.learner()?);
+        let mut counted: Vec<StepCounts> = Vec::new();
+        let mut descended = vec![0; self.plan().objectives.len()];
+        let (mut seconds, mut looked) = (0.0, 0);
+        observer.begin(&name, steps);
+        let mut began = Instant::now();
+        let trained = train(&mut meter, &mut *self.method(compared), 0..steps, |step, meter, _| {
+            seconds += began.elapsed().as_secs_f64();
+            counted.push(meter.take());
+            looked += usize::from(step.probed.iter().any(Option::is_some));
+            descended.iter_mut().zip(&step.losses).for_each(|(count, loss)| *count += usize::from(loss.is_some()));
+            let flow = report(observer, step.index + 1);
+            began = Instant::now();
+            flow
+        });
+        observer.end();
+        trained?;
+        let total: Counts = counted.iter().map(StepCounts::total).sum();
+        let losers: Counts = counted.iter().map(StepCounts::losers).sum();
+        Ok(MethodCost {
+            method: name,
+            steps,
+            descended,
+            looked,
+            seconds_per_step: seconds / steps as f64,
+            multiply_adds: total.multiply_adds(),
+            multiply_adds_of_losers: losers.multiply_adds(),
+            multiply_adds_of_updates: total.multiply_adds() - losers.multiply_adds(),
+            tokens_forward: total.tokens_forward,
+            tokens_backward: total.tokens_backward,
+        })
+    }
+}

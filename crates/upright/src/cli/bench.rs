@@ -1,0 +1,353 @@
+//! `upright bench`: how fast this machine trains a model, and how fast it could.
+
+use std::{fmt::Write, path::PathBuf};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use upright_engine::{
+    adapter::AdapterLayout,
+    cpu::{
+        Tier,
+        rates::{self, KernelRate, MatrixRate},
+    },
+    memory,
+};
+
+use super::{print, print_json, terminal};
+use crate::{
+    Error, Result,
+    bench::{Base, Bench, MethodCost, StepCost},
+    config::{Config, List, Number},
+    plan::checks::{count, threads},
+};
+
+/// Where the reference's log-probabilities come from, for a reader of the numbers.
+const REFERENCE: &str = "the base; its log-probabilities are computed beforehand and no part of a step";
+
+/// Measures real training steps, methods, or kernels.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// Model folder
+    #[arg(long, value_name = "DIR", required_unless_present = "kernels", conflicts_with = "kernels")]
+    model: Option<PathBuf>,
+    /// Make the weights in memory: the folder needs config.json and the tokenizer only
+    #[arg(long, conflicts_with = "kernels")]
+    random_weights: bool,
+    /// Instruction rows
+    #[arg(long, value_name = "FILE", conflicts_with = "kernels")]
+    sft: Option<PathBuf>,
+    /// Preference rows
+    #[arg(long, value_name = "FILE", conflicts_with = "kernels")]
+    dpo: Option<PathBuf>,
+    /// Template of the instruction prompts [default: by the rows]
+    #[arg(long, value_name = "NAME", conflicts_with = "kernels")]
+    sft_template: Option<String>,
+    /// Template of the preference prompts [default: by the rows]
+    #[arg(long, value_name = "NAME", conflicts_with = "kernels")]
+    dpo_template: Option<String>,
+    /// Instruction rows a step [default: 12]
+    #[arg(long, value_name = "N", conflicts_with = "kernels", allow_hyphen_values = true)]
+    sft_batch: Option<Number>,
+    /// Preference pairs a step [default: 4]
+    #[arg(long, value_name = "N", conflicts_with = "kernels", allow_hyphen_values = true)]
+    dpo_batch: Option<Number>,
+    /// Most tokens of a prompt with one response [default: 2048]
+    #[arg(long, value_name = "TOKENS", conflicts_with = "kernels", allow_hyphen_values = true)]
+    max_length: Option<Number>,
+    /// Tokens of a pack [default: 2048]
+    #[arg(long, value_name = "TOKENS", conflicts_with = "kernels", allow_hyphen_values = true)]
+    token_budget: Option<Number>,
+    /// Compute blocks again on the way back: auto, on, off [default: auto]
+    #[arg(long, value_name = "WHEN", conflicts_with = "kernels")]
+    recompute: Option<String>,
+    /// Rank of the LoRA adapter [default: 32]
+    #[arg(long, value_name = "R", conflicts_with = "kernels", allow_hyphen_values = true)]
+    lora_rank: Option<Number>,
+    /// Linear layers that are adapted, by name, or all-linear [default: those of the model's family]
+    #[arg(long, value_name = "NAMES", conflicts_with = "kernels")]
+    lora_targets: Option<List>,
+    /// Seed of the order of rows, the adapter and random weights [default: 42]
+    #[arg(long, value_name = "N", conflicts_with = "kernels", allow_hyphen_values = true)]
+    seed: Option<Number>,
+    /// Steps of each objective, or of each method, besides one that is not counted [default: 5]
+    #[arg(long, value_name = "N", conflicts_with = "kernels", allow_hyphen_values = true)]
+    steps: Option<Number>,
+    /// Compare what steps of the methods take: each objective alone, mix, alright, and maxright with k = 1, 10, 100
+    #[arg(long, requires = "sft", requires = "dpo")]
+    methods: bool,
+    /// Measure each kernel beside what bounds it; needs no model
+    #[arg(long, conflicts_with = "methods")]
+    kernels: bool,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    threads: Option<Number>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.kernels {
+        return kernels(arguments);
+    }
+    terminal::catch_signals()?;
+    let mut terminal = terminal::Terminal::new();
+    if arguments.sft.is_none() && arguments.dpo.is_none() {
+        return Err(Error::input("there are no rows to train on").hint("give --sft FILE, --dpo FILE, or both"));
+    }
+    let steps = count("steps", arguments.steps.as_ref(), 5)?;
+    let base = if arguments.random_weights { Base::Random } else { Base::Files };
+    let bench = Bench::open(&settings(arguments, steps), base, steps + 1, &mut terminal)?;
+    if arguments.methods {
+        let costs = bench.methods(steps, &mut terminal)?;
+        let peak = peak_gb();
+        return if arguments.json {
+            let methods = serde_json::to_value(&costs).map_err(|error| Error::failure(error.to_string()))?;
+            print_json(&object(setting(&bench, base, steps), [("methods", methods), ("peak_gb", json!(peak))]))
+        } else {
+            print(&methods_table(&bench, &costs, peak))
+        };
+    }
+    let timed = bench.steps(steps, &mut terminal)?;
+    let peak = peak_gb();
+    let matrix = rates::matrix(bench.decoder().tier(), bench.decoder().threads())?;
+    let costs: Vec<StepCost> = timed.iter().map(|steps| StepCost::of(steps)).collect();
+    if arguments.json {
+        let names = bench.plan().objectives.iter().map(|objective| &objective.name[..]);
+        let objectives = names.zip(costs.iter().map(|cost| step_json(cost, matrix)));
+        let rates = json!({
+            "registers_gflops": billions(matrix.registers), "large_product_gflops": billions(matrix.product),
+        });
+        let rest = [("matrix_rate", rates), ("peak_gb", json!(peak))];
+        return print_json(&object(setting(&bench, base, steps), objectives.chain(rest)));
+    }
+    print(&steps_table(&bench, &costs, matrix, peak))
+}
+
+/// What `upright train` would be told.
+fn settings(arguments: &Arguments, steps: usize) -> Config {
+    let number = |given: &Option<Number>, usual: &str| {
+        Some(given.clone().unwrap_or_else(|| usual.parse().unwrap_or_else(|never| match never {})))
+    };
+    let a = arguments;
+    Config {
+        model: a.model.clone(),
+        sft: a.sft.clone(),
+        dpo: a.dpo.clone(),
+        sft_template: a.sft_template.clone(),
+        dpo_template: a.dpo_template.clone(),
+        sft_batch: if a.sft.is_some() { number(&a.sft_batch, "12") } else { a.sft_batch.clone() },
+        dpo_batch: if a.dpo.is_some() { number(&a.dpo_batch, "4") } else { a.dpo_batch.clone() },
+        max_length: number(&a.max_length, "2048"),
+        token_budget: a.token_budget.clone(),
+        recompute: a.recompute.clone(),
+        lora_rank: number(&a.lora_rank, "32"),
+        lora_targets: a.lora_targets.clone(),
+        seed: a.seed.clone(),
+        threads: a.threads.clone(),
+        held_out: number(&None, "0"),
+        steps: number(&None, &steps.to_string()),
+        ..Config::default()
+    }
+}
+
+fn object<'k>(first: Map<String, Value>, rest: impl IntoIterator<Item = (&'k str, Value)>) -> Map<String, Value> {
+    first.into_iter().chain(rest.into_iter().map(|(key, value)| (key.to_owned(), value))).collect()
+}
+
+fn billions(rate: f64) -> f64 {
+    (rate / 1e7).round() / 100.0
+}
+
+/// The most memory held at once, base included, in GB.
+fn peak_gb() -> Option<f64> {
+    memory::peak_bytes().map(|bytes| (bytes as f64 / 1e7).round() / 100.0)
+}
+
+fn lora_targets(bench: &Bench) -> Vec<String> {
+    match &bench.plan().lora.targets[..] {
+        [] => AdapterLayout::default_targets(bench.decoder().config().family),
+        given => given.to_vec(),
+    }
+}
+
+/// What was measured.
+fn setting(bench: &Bench, base: Base, steps: usize) -> Map<String, Value> {
+    let (plan, decoder) = (bench.plan(), bench.decoder());
+    let batch = plan.objectives.iter().map(|objective| (objective.name.clone(), json!(objective.batch)));
+    let value = json!({
+        "model": plan.model, "model_type": decoder.config().model_type, "random_weights": base == Base::Random,
+        "tier": decoder.tier().name(), "threads": decoder.threads(), "steps": steps, "lora_rank": plan.lora.rank,
+        "lora_targets": lora_targets(bench), "batch": Value::Object(batch.collect()),
+        "max_length": plan.max_length, "reference": plan.needs_reference().then_some(REFERENCE),
+    });
+    match value {
+        Value::Object(map) => map,
+        _ => unreachable!("an object was written"),
+    }
+}
+
+fn step_json(cost: &StepCost, matrix: MatrixRate) -> Value {
+    let round = |value: f64, digits: i32| (value * 10_f64.powi(digits)).round() / 10_f64.powi(digits);
+    json!({
+        "seconds_per_step": round(cost.seconds_per_step, 4),
+        "median_seconds_per_step": round(cost.median_seconds_per_step, 4),
+        "unique_tokens_per_second": round(cost.unique_tokens_per_second, 1),
+        "unique_tokens_per_step": round(cost.unique_tokens_per_step, 1),
+        "operations_per_token": cost.operations_per_token.round(),
+        "gflops": billions(cost.operations_per_second),
+        "share_of_matrix_rate": round(cost.operations_per_second / matrix.product, 4),
+        "share_of_register_rate": round(cost.operations_per_second / matrix.registers, 4),
+    })
+}
+
+/// The line that says what was measured.
+fn heading(bench: &Bench) -> String {
+    let (plan, decoder) = (bench.plan(), bench.decoder());
+    let config = decoder.config();
+    let batches: Vec<String> = plan.objectives.iter().map(|o| format!("{} {} rows", o.name, o.batch)).collect();
+    let mut text = format!(
+        "{}: {} layers, hidden {}, vocabulary {}; LoRA rank {} on {}; {} a step; {} products, {} threads\n",
+        config.model_type,
+        config.layers,
+        config.hidden,
+        config.vocab,
+        plan.lora.rank,
+        lora_targets(bench).join(", "),
+        batches.join(", "),
+        decoder.tier(),
+        decoder.threads()
+    );
+    if plan.needs_reference() {
+        let _ = writeln!(text, "reference: {REFERENCE}");
+    }
+    text.push('\n');
+    text
+}
+
+fn ending(peak: Option<f64>) -> String {
+    peak.map_or_else(String::new, |peak| format!("\npeak memory {peak:.2} GB, base included\n"))
+}
+
+fn steps_table(bench: &Bench, costs: &[StepCost], matrix: MatrixRate, peak: Option<f64>) -> String {
+    let mut text = heading(bench);
+    let _ = writeln!(
+        text,
+        "{:10} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "", "s/step", "median", "tokens", "tokens/s", "MFLOP/tok", "GFLOP/s", "of large", "of reg."
+    );
+    for (objective, cost) in bench.plan().objectives.iter().zip(costs) {
+        let rate = cost.operations_per_second;
+        let _ = writeln!(
+            text,
+            "{:10} {:>9.3} {:>9.3} {:>9.0} {:>9.1} {:>9.1} {:>9.0} {:>8.1}% {:>8.1}%",
+            objective.name,
+            cost.seconds_per_step,
+            cost.median_seconds_per_step,
+            cost.unique_tokens_per_step,
+            cost.unique_tokens_per_second,
+            cost.operations_per_token / 1e6,
+            rate / 1e9,
+            100.0 * rate / matrix.product,
+            100.0 * rate / matrix.registers
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nmatrix rate of this machine, measured now: {:.0} GFLOP/s in a large product, {:.0} on registers alone",
+        matrix.product / 1e9,
+        matrix.registers / 1e9
+    );
+    let _ = writeln!(
+        text,
+        "tokens are unique: the prompt of a pair counts once, there is no padding; operations are those of\n\
+         products and attention, counted by the engine"
+    );
+    text + &ending(peak)
+}
+
+fn methods_table(bench: &Bench, costs: &[MethodCost], peak: Option<f64>) -> String {
+    let names: Vec<String> = bench.plan().objectives.iter().map(|o| format!("{:>6}", o.name)).collect();
+    let mut text = heading(bench);
+    let _ = writeln!(
+        text,
+        "{:16} {:>6} {} {:>6} {:>9} {:>13} {:>13} {:>13} {:>9} {:>9}",
+        "",
+        "steps",
+        names.join(" "),
+        "looked",
+        "s/step",
+        "GMA updates",
+        "GMA losers",
+        "GMA all",
+        "forward",
+        "backward"
+    );
+    let billions = |multiply_adds: u64| multiply_adds as f64 / 1e9;
+    for cost in costs {
+        let descended: Vec<String> = cost.descended.iter().map(|steps| format!("{steps:>6}")).collect();
+        let _ = writeln!(
+            text,
+            "{:16} {:>6} {} {:>6} {:>9.3} {:>13.3} {:>13.3} {:>13.3} {:>9} {:>9}",
+            cost.method,
+            cost.steps,
+            descended.join(" "),
+            cost.looked,
+            cost.seconds_per_step,
+            billions(cost.multiply_adds_of_updates),
+            billions(cost.multiply_adds_of_losers),
+            billions(cost.multiply_adds),
+            cost.tokens_forward,
+            cost.tokens_backward
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nlooked: steps that compared losses; GMA: 10^9 multiply-adds of products and attention, counted by the engine;\n\
+         losers: of looking at an objective that is then not descended; forward, backward: tokens"
+    );
+    text + &ending(peak)
+}
+
+fn kernels(arguments: &Arguments) -> Result<()> {
+    let (tier, threads) = (Tier::from_environment()?, threads(arguments.threads.as_ref())?);
+    let mut measured: Vec<KernelRate> = Vec::new();
+    rates::kernels(tier, threads, |rate| measured.push(rate))?;
+    if arguments.json {
+        let kernels = measured.iter().map(|rate| {
+            json!({
+                "kernel": rate.kernel, "shape": rate.shape, "milliseconds": rate.seconds * 1e3, "unit": rate.limit.unit(),
+                "rate": billions(rate.rate), "bound": billions(rate.bound), "share": rate.rate / rate.bound,
+            })
+        });
+        let kernels: Vec<Value> = kernels.collect();
+        return print_json(&json!({"tier": tier.name(), "threads": threads, "kernels": kernels}));
+    }
+    let width = measured.iter().map(|rate| rate.shape.len()).max().unwrap_or(0);
+    let mut text = format!("{tier} products, {threads} threads; best of several runs\n\n");
+    let _ = writeln!(
+        text,
+        "{:20} {:width$} {:>9} {:>8} {:>8} {:>7}  bound by",
+        "kernel", "", "ms", "rate", "bound", "share"
+    );
+    for rate in &measured {
+        let bound_by = match rate.limit {
+            rates::Limit::Tier => "multiply-adds of the tier, registers only",
+            rates::Limit::Vectors => "f32 multiply-adds, registers only",
+            rates::Limit::Memory => "a copy of as many bytes",
+        };
+        let _ = writeln!(
+            text,
+            "{:20} {:width$} {:>9.3} {:>8.1} {:>8.1} {:>6.1}%  {}: {bound_by}",
+            rate.kernel,
+            rate.shape,
+            rate.seconds * 1e3,
+            rate.rate / 1e9,
+            rate.bound / 1e9,
+            100.0 * rate.rate / rate.bound,
+            rate.limit.unit()
+        );
+    }
+    print(&text)
+}
