@@ -6,6 +6,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod terminal;
+mod theory;
 mod train;
 
 use std::{io::Write, process::ExitCode};
@@ -38,6 +39,8 @@ enum Command {
     Generate(generate::Generate),
     /// Talk to a model or an adapter.
     Chat(generate::Chat),
+    /// Compute the paper's toy and theorems, by the loop that trains models.
+    Theory(theory::Theory),
     /// Say what this machine has, and what would not fit.
     Doctor(doctor::Doctor),
 }
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => generate::chat(arguments),
+        Command::Theory(arguments) => theory::run(arguments),
         Command::Doctor(doctor) => doctor::run(doctor),
     };
     match done {
