@@ -7,6 +7,7 @@
 pub mod error;
 pub mod observer;
 pub mod files;
+pub mod plot;
 pub mod random;
 pub mod parallel;
 pub mod objectives;

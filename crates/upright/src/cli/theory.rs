@@ -1,17 +1,22 @@
 //! `upright theory`: why sequential training forgets and joint training does not, in exact numbers.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{print, print_json, terminal::Terminal};
 use crate::{
-    Result,
+    Error, Result,
     config::Number,
     files,
     plan::checks::{count_from, threads},
+    plot::Figure,
     theory::{
+        figures,
         theorem_3_3::{Theorem33, theorem_3_3},
         theorem_4_1::{Settings, Theorem41, theorem_4_1},
         toy::{Place, Toy, toy},
@@ -85,6 +90,7 @@ pub(super) fn run(arguments: &Theory) -> Result<()> {
     if wanted(What::Theorem41) {
         results.theorem_4_1 = Some(theorem_4_1(&settings, &mut terminal)?);
     }
+    let pictures = arguments.out.as_ref().map(|out| results.save(out)).transpose()?;
     if arguments.json {
         return match (&results.toy, &results.theorem_3_3, &results.theorem_4_1) {
             (Some(toy), None, None) => print_json(toy),
@@ -97,7 +103,35 @@ pub(super) fn run(arguments: &Theory) -> Result<()> {
     text += &results.toy.as_ref().map(toy_table).unwrap_or_default();
     text += &results.theorem_3_3.as_ref().map(theorem_3_3_table).unwrap_or_default();
     text += &results.theorem_4_1.as_ref().map(theorem_4_1_table).unwrap_or_default();
-    print(text.trim_start())
+    for picture in pictures.into_iter().flatten() {
+        let _ = write!(text, "\npicture: {}", picture.display());
+    }
+    print(text.trim_start().trim_end())?;
+    print("\n")
+}
+
+impl Results {
+    /// Writes every result as JSON and its pictures; returns the pictures.
+    fn save(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let mut pictures = Vec::new();
+        if let Some(toy) = &self.toy {
+            pictures.extend(save(folder, "toy", toy, figures::of_toy(toy))?);
+        }
+        if let Some(theorem) = &self.theorem_3_3 {
+            pictures.extend(save(folder, "theorem-3.3", theorem, figures::of_theorem_3_3(theorem))?);
+        }
+        if let Some(theorem) = &self.theorem_4_1 {
+            pictures.extend(save(folder, "theorem-4.1", theorem, figures::of_theorem_4_1(theorem))?);
+        }
+        Ok(pictures)
+    }
+}
+
+/// Writes one result.
+fn save(folder: &Path, name: &str, result: &impl Serialize, figures: Vec<(String, Figure)>) -> Result<Vec<PathBuf>> {
+    let json = serde_json::to_string_pretty(result).map_err(|error| Error::failure(error.to_string()))?;
+    files::write_atomic(&folder.join(format!("{name}.json")), format!("{json}\n").as_bytes())?;
+    figures.into_iter().map(|(name, figure)| figure.save(folder, &name)).collect()
 }
 
 fn heading(text: &mut String, title: &str) {

@@ -9,5 +9,6 @@ pub mod softmax;
 pub mod toy;
 pub mod theorem_3_3;
 pub mod theorem_4_1;
+pub mod figures;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ use crate::{
 
 /// A T belongs to the transient while ALRIGHT's noiseless counterpart, Mix with the same steps, still has more than this
 /// share of ALRIGHT's mean gap: so far the start decides, from there on the draws do.
-const TRANSIENT_SHARE: f64 = 0.1;
+const TRANSIENT_SHARE: f64 = 0.25;
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +41,7 @@ impl Settings {
     /// with the other the transient is short.
     pub fn usual(threads: usize) -> Self {
         let steps = vec![100, 316, 1_000, 3_162, 10_000, 31_623, 100_000, 316_228, 1_000_000];
-        Self { lambda: 0.5, steps, alphas: vec![0.05, 2.0], seeds: 64, threads }
+        Self { lambda: 0.5, steps, alphas: vec![0.05, 4.0], seeds: 64, threads }
     }
 }
 
