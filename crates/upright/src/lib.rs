@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod theory;
 pub mod optim;
 pub mod data;
+pub mod similarity;
 pub mod config;
 pub mod plan;
 pub mod reference;

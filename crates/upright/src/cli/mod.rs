@@ -5,6 +5,7 @@ mod doctor;
 mod eval;
 mod generate;
 mod inspect;
+mod similarity;
 mod terminal;
 mod theory;
 mod train;

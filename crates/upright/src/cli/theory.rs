@@ -74,6 +74,9 @@ const TOY_SEED: u64 = 1;
 /// Runs the command.
 pub(super) fn run(arguments: &Theory) -> Result<()> {
     let mut settings = Settings::usual(threads(arguments.threads.as_ref())?);
+    if arguments.seeds.is_some() && !matches!(arguments.what, What::Theorem41 | What::All) {
+        return Err(Error::input("--seeds is for theorem-4.1").hint("the others have no seeds to average over"));
+    }
     settings.seeds = count_from(2, "seeds", arguments.seeds.as_ref(), settings.seeds)?;
     if let Some(out) = &arguments.out {
         files::create_dir(out)?;

@@ -74,21 +74,30 @@ impl Frame {
     }
 }
 
-/// The same line without points that are nearer to the last one kept than can be seen.
-pub(super) fn thinned(line: Vec<Point>) -> Vec<Point> {
-    const SEEN: f64 = 0.4;
-    let last = line.len() - 1;
-    let mut kept: Vec<Point> = Vec::new();
-    for (i, point) in line.into_iter().enumerate() {
-        let near = kept.last().is_some_and(|k| (k[0] - point[0]).hypot(k[1] - point[1]) < SEEN);
-        if i == last && near && kept.len() > 1 {
-            kept.pop();
-        }
-        if i == last || !near {
-            kept.push(point);
+/// The same line with as few of its points as can be without a difference that is seen (Douglas and Peucker).
+pub(super) fn simplified(line: &[Point]) -> Vec<Point> {
+    const SEEN: f64 = 0.15;
+    let mut kept = vec![false; line.len()];
+    let mut open = vec![(0, line.len() - 1)];
+    while let Some((from, to)) = open.pop() {
+        (kept[from], kept[to]) = (true, true);
+        let distance = |i: &usize| from_piece(line[*i], line[from], line[to]);
+        let farthest = (from + 1..to).max_by(|a, b| distance(a).total_cmp(&distance(b)));
+        if let Some(middle) = farthest.filter(|i| distance(i) > SEEN) {
+            open.extend([(from, middle), (middle, to)]);
         }
     }
-    kept
+    line.iter().zip(kept).filter(|(_, kept)| *kept).map(|(point, _)| *point).collect()
+}
+
+/// Distance of a point from the straight piece between two others.
+fn from_piece([x, y]: Point, a: Point, b: Point) -> f64 {
+    let along = [b[0] - a[0], b[1] - a[1]];
+    let squared = along[0] * along[0] + along[1] * along[1];
+    let share = ((x - a[0]) * along[0] + (y - a[1]) * along[1]) / squared;
+    // A piece without length has no direction.
+    let share = if squared > 0.0 { share.clamp(0.0, 1.0) } else { 0.0 };
+    (x - a[0] - share * along[0]).hypot(y - a[1] - share * along[1])
 }
 
 #[cfg(test)]
@@ -116,10 +125,17 @@ mod tests {
     }
 
     #[test]
-    fn thinning_keeps_both_ends() {
-        let line: Vec<Point> = (0..=1000).map(|i| [f64::from(i) / 100.0, 0.0]).collect();
-        let thin = thinned(line.clone());
-        assert!(thin.len() < 30 && thin[0] == line[0] && thin.last() == line.last());
-        assert_eq!(thinned(vec![[0.0, 0.0], [0.1, 0.0]]), [[0.0, 0.0], [0.1, 0.0]]);
+    fn what_is_simplified_looks_the_same() {
+        let straight: Vec<Point> = (0..=1000).map(|i| [f64::from(i) / 10.0, f64::from(i) / 30.0]).collect();
+        assert_eq!(simplified(&straight), [straight[0], straight[1000]]);
+        let arc: Vec<Point> =
+            (0..=1000).map(|i| f64::from(i) * 0.006).map(|a| [50.0 * a.cos(), 50.0 * a.sin()]).collect();
+        let few = simplified(&arc);
+        assert!(few.len() < 80 && few[0] == arc[0] && few.last() == arc.last(), "{}", few.len());
+        let nearest = |point: &Point| few.windows(2).map(|w| from_piece(*point, w[0], w[1])).fold(f64::MAX, f64::min);
+        assert!(arc.iter().all(|point| nearest(point) <= 0.15));
+        let (there, back) = ([0.0, 0.0], [9.0, 0.0]);
+        assert_eq!(simplified(&[there, back, there]), [there, back, there]);
+        assert_eq!(simplified(&[there, there]), [there, there]);
     }
 }

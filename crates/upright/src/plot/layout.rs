@@ -3,7 +3,7 @@
 use super::{
     Axis, Dash, Figure, Ink, Mark, Marker, Panel, Style,
     axis::Tick,
-    clip::{Frame, thinned},
+    clip::{Frame, simplified},
     contour,
     drawing::{Anchor, Drawing, Point, Shape, Stroke, Text},
     figure::Layer,
@@ -26,7 +26,7 @@ const BELOW: f64 = 46.0;
 /// Radius of a marker and of a dot, half the width of an error bar's cap.
 const MARKER: f64 = 4.2;
 const DOT: f64 = 1.3;
-const CAP: f64 = 3.5;
+const CAP: f64 = 6.5;
 /// A legend's sample, and what follows it.
 const SAMPLE: f64 = 34.0;
 
@@ -211,7 +211,7 @@ impl<'p> Placed<'p> {
         let at = |[x, y]: &[f64; 2]| self.at(frame, *x, *y);
         let line = |points: &[Point], shapes: &mut Vec<Shape>| {
             let pieces = frame.line(points).into_iter();
-            shapes.extend(pieces.map(|piece| Shape::Line(thinned(piece), stroke(style))));
+            shapes.extend(pieces.map(|piece| Shape::Line(simplified(&piece), stroke(style))));
         };
         let area = |points: &[Point], shapes: &mut Vec<Shape>| {
             let inside = frame.area(points);
@@ -296,7 +296,7 @@ impl<'p> Placed<'p> {
             .flat_map(|line| frame.line(&line.iter().map(|[x, y]| self.at(frame, *x, *y)).collect::<Vec<_>>()))
             .collect();
         let longest = pieces.iter().max_by_key(|piece| piece.len()).cloned().unwrap_or_default();
-        shapes.extend(pieces.into_iter().map(|piece| Shape::Line(thinned(piece), stroke(style))));
+        shapes.extend(pieces.into_iter().map(|piece| Shape::Line(simplified(&piece), stroke(style))));
         let share = [0.5, 0.12, 0.88][index % 3];
         let at = ((longest.len() as f64 - 1.0) * share).max(0.0) as usize;
         let room = |[x, y]: &Point| {

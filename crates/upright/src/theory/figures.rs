@@ -59,7 +59,7 @@ fn weight_space(variant: &Variant, walk: &Walk, bounds: &Bounds) -> Panel {
     let average = |theta: &[f64; 2]| mixed(&variant.tasks, &weights(0.5), theta).0;
     let thin = |ink: Ink, dash: Dash| Style::thin(ink).dash(dash).width(1.2);
     panel.add(
-        contours(&average, &[0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0]),
+        contours(&average, &[0.05, 0.1, 0.2, 0.5, 1.0]),
         thin(Ink::Muted, Dash::Solid).opacity(0.6),
         "average of both (nats)",
     );
@@ -88,7 +88,8 @@ fn trace(panel: &mut Panel, walk: &Walk, at: fn(&super::toy::Place) -> [f64; 2])
     let (mark, style) = points(walk.path.first().map(at).into_iter().collect(), Marker::Circle);
     panel.add(mark, style, "start");
     let (mark, style) = points(walk.between.as_ref().map(at).into_iter().collect(), Marker::Diamond);
-    if walk.between.is_some() {
+    // Where SFT had nothing to do, this is the end.
+    if walk.between.is_some() && walk.steps[SFT.0] > 0 {
         panel.add(mark, style, "from DPO to SFT");
     }
     let (mark, style) = points(vec![at(&walk.end)], Marker::Square);
