@@ -73,6 +73,10 @@ fn mistakes_are_told() {
         ("inspect --similarity --model model --sft few.jsonl --dpo same.jsonl", "chosen equals rejected"),
         ("inspect --similarity --model model --sft few.jsonl --dpo pairs.jsonl --sft-rows 0", "sft-rows"),
         ("inspect --similarity --model model --sft few.jsonl --dpo nothing.jsonl", "nothing.jsonl"),
+        (
+            "inspect --similarity --model model --sft few.jsonl --dpo pairs.jsonl --out few.jsonl",
+            "out must be a folder",
+        ),
     ] {
         let done = Done::of(place.command(words));
         assert_eq!((done.code, &done.stdout[..]), (Some(2), ""), "{words}: {done:?}");

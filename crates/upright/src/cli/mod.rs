@@ -10,12 +10,12 @@ mod terminal;
 mod theory;
 mod train;
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use serde::Serialize;
 
-use crate::{Error, Result, error::Kind};
+use crate::{Error, Result, error::Kind, files};
 
 /// Post-trains a language model on instruction data and preference data at once.
 #[derive(Debug, Parser)]
@@ -107,6 +107,15 @@ fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Makes the folder that `--out` names.
+fn make_out(path: &Path) -> Result<()> {
+    if path.is_file() {
+        let message = format!("out must be a folder, found the file `{}`", path.display());
+        return Err(Error::input(message).hint("name a folder; it is made where it is missing"));
+    }
+    files::create_dir(path)
 }
 
 /// Prints one JSON object on one line.

@@ -6,7 +6,7 @@ use std::{fmt::Write, path::PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::{print, print_json, terminal::Terminal};
+use super::{make_out, print, print_json, terminal::Terminal};
 use crate::{
     Error, Result,
     config::Number,
@@ -192,7 +192,7 @@ pub(super) fn run(arguments: &Similarity, tokenizer: &Tokenizer, show: Option<&N
     let sft_rows = count("sft-rows", arguments.sft_rows.as_ref(), usize::MAX)?;
     let dpo_rows = count("dpo-rows", arguments.dpo_rows.as_ref(), usize::MAX)?;
     if let Some(out) = &arguments.out {
-        files::create_dir(out)?;
+        make_out(out)?;
     }
     let sft = Texts::read(sft, Kind::Instruction, sft_rows)?;
     let dpo = Texts::read(dpo, Kind::Preference, dpo_rows)?;

@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{print, print_json, terminal::Terminal};
+use super::{make_out, print, print_json, terminal::Terminal};
 use crate::{
     Error, Result,
     config::Number,
@@ -79,7 +79,7 @@ pub(super) fn run(arguments: &Theory) -> Result<()> {
     }
     settings.seeds = count_from(2, "seeds", arguments.seeds.as_ref(), settings.seeds)?;
     if let Some(out) = &arguments.out {
-        files::create_dir(out)?;
+        make_out(out)?;
     }
     let wanted = |what: What| arguments.what == what || arguments.what == What::All;
     let mut terminal = Terminal::new();

@@ -24,7 +24,7 @@ pub(super) fn lines(grid: &Grid, level: f64) -> Vec<Vec<[f64; 2]>> {
                 ((corner + columns, false), corner + columns, corner + columns + 1),
                 ((corner, true), corner, corner + columns),
             ];
-            if edges.iter().any(|(_, from, _)| !grid.values[*from].is_finite()) {
+            if edges.iter().any(|(_, from, to)| !grid.values[*from].is_finite() || !grid.values[*to].is_finite()) {
                 continue;
             }
             let crossed: Vec<Edge> =

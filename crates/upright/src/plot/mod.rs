@@ -1,4 +1,4 @@
-//! Pictures: [`Figure`] says what is shown, [`layout`] where every line of it goes, [`svg`] and [`png`] draw it. One
+//! Pictures: a [`Figure`] says what is shown, `layout.rs` where every line of it goes, `svg.rs` and `png.rs` draw it. One
 //! layout for both, so that a look at the PNG is a look at the SVG.
 //!
 //! Series differ by colour (after Okabe and Ito's palette for colour-blind readers), by dash and by marker, so that they

@@ -6,6 +6,25 @@ use crate::plot::{Axis, Dash, Figure, Ink, Mark, Panel, Style};
 /// Windows of the running median.
 const WINDOWS: usize = 40;
 
+/// One of a pair's similarities, the number of its style, and its name.
+struct Shown {
+    value: fn(&Pair) -> f64,
+    style: usize,
+    name: &'static str,
+}
+
+impl Shown {
+    fn points(&self, pairs: &[Pair]) -> Vec<[f64; 2]> {
+        pairs.iter().enumerate().map(|(rank, pair)| [rank as f64 + 0.5, (self.value)(pair)]).collect()
+    }
+
+    /// A line in the style of this similarity; the second of two is dashed.
+    fn line(&self) -> Style {
+        let dash = if self.name == "rejected" { Dash::Dashed } else { Dash::Solid };
+        Style::series(self.style).unmarked().dash(dash).width(2.5)
+    }
+}
+
 /// Similarities against the rank of the pair, which is that of its prompts' similarity.
 pub fn figure(pairs: &[Pair]) -> Figure {
     let mut figure = Figure::new(
@@ -13,50 +32,37 @@ pub fn figure(pairs: &[Pair]) -> Figure {
         1,
         [640.0, 170.0],
     );
-    let axes = || {
+    let empty = |title: &str| {
         let rank = Axis::linear("rank of the pair, by the similarity of its prompts").from(0.0, pairs.len() as f64);
-        (rank, Axis::linear("cosine").from(0.0, 1.0))
+        Panel::new(title, rank, Axis::linear("cosine").from(0.0, 1.0))
     };
-    type Values = fn(&Pair) -> f64;
-    let panels: [(&str, &[(Values, usize, &str)]); 3] = [
-        ("Both prompts", &[(|pair| pair.prompts, 2, "prompts")]),
-        (
-            "Answers of the preference with that of the instruction",
-            &[(|pair| pair.chosen, 0, "chosen"), (|pair| pair.rejected, 1, "rejected")],
-        ),
-        ("Chosen with rejected", &[(|pair| pair.chosen_rejected, 3, "chosen with rejected")]),
-    ];
-    for (title, series) in panels {
-        let (x, y) = axes();
-        let mut panel = Panel::new(title, x, y);
-        let points = |value: Values| pairs.iter().enumerate().map(move |(rank, pair)| [rank as f64 + 0.5, value(pair)]);
-        if let [(value, style, name)] = series
-            && *name == "prompts"
-        {
-            // They fall in order: a line is all of them.
-            panel.add(Mark::Line(points(*value).collect()), Style::series(*style).unmarked().dash(Dash::Solid), name);
-            figure.panels.push(panel);
-            continue;
-        }
-        for (value, style, _) in series {
-            panel.add(Mark::Dots(points(*value).collect()), Style::series(*style).opacity(0.35), "");
-        }
-        // A rim keeps the lines apart from the dots.
-        for (value, ..) in series {
-            panel.add(Mark::Line(medians(pairs, *value)), Style::thin(Ink::Paper).width(5.0), "");
-        }
-        for (value, style, name) in series {
-            let style = Style::series(*style).unmarked().width(2.5);
-            let dash = if *name == "rejected" { Dash::Dashed } else { Dash::Solid };
-            panel.add(
-                Mark::Line(medians(pairs, *value)),
-                style.dash(dash),
-                &format!("{name}: dots and running median"),
-            );
-        }
-        figure.panels.push(panel);
-    }
+    let mut prompts = empty("Both prompts");
+    // They fall in order: a line is all of them.
+    let shown = Shown { value: |pair| pair.prompts, style: 2, name: "prompts" };
+    prompts.add(Mark::Line(shown.points(pairs)), shown.line(), shown.name);
+    let mut answers = empty("Answers of the preference with that of the instruction");
+    let chosen = Shown { value: |pair| pair.chosen, style: 0, name: "chosen" };
+    let rejected = Shown { value: |pair| pair.rejected, style: 1, name: "rejected" };
+    scatter(&mut answers, pairs, &[chosen, rejected]);
+    let mut both = empty("Chosen with rejected");
+    scatter(&mut both, pairs, &[Shown { value: |pair| pair.chosen_rejected, style: 3, name: "chosen with rejected" }]);
+    figure.panels = vec![prompts, answers, both];
     figure
+}
+
+/// A dot a pair, and the running median above all dots.
+fn scatter(panel: &mut Panel, pairs: &[Pair], all: &[Shown]) {
+    for shown in all {
+        panel.add(Mark::Dots(shown.points(pairs)), Style::series(shown.style).opacity(0.35), "");
+    }
+    // A rim keeps the lines apart from the dots.
+    for shown in all {
+        panel.add(Mark::Line(medians(pairs, shown.value)), Style::thin(Ink::Paper).width(5.0), "");
+    }
+    for shown in all {
+        let name = format!("{}: dots and running median", shown.name);
+        panel.add(Mark::Line(medians(pairs, shown.value)), shown.line(), &name);
+    }
 }
 
 /// The median of each of some windows, at the window's middle.

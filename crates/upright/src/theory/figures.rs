@@ -16,9 +16,8 @@ pub fn of_toy(toy: &Toy) -> Vec<(String, Figure)> {
     let figure = |variant: &Variant| {
         let title = match variant.name {
             "as-printed" => "Toy as printed (Table 3): the objectives do not conflict, and Sequential forgets nothing",
-            _ => "Toy with conflicting features (x\u{2081} negated, as in Table 2; ours): Sequential forgets DPO",
+            _ => "Toy with conflicting features (x1 negated, as in Table 2; ours): Sequential forgets DPO",
         };
-        let title = title.replace('\u{2081}', "1");
         let mut figure = Figure::new(title, variant.walks.len(), [270.0, 240.0]);
         let bounds = Bounds::of(variant);
         figure.panels.extend(variant.walks.iter().map(|walk| weight_space(variant, walk, &bounds)));

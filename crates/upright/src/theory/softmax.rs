@@ -133,11 +133,6 @@ impl<const D: usize> Softmax<D> {
         Self { theta, rate, weight_decay: 0.0, seed: 0, tasks, gradient: [0.0; D], updates: 0 }
     }
 
-    /// The objectives with their data.
-    pub fn tasks(&self) -> &[Task<D>] {
-        &self.tasks
-    }
-
     /// Loss of an objective over all its data where the parameters are now.
     pub fn value(&self, id: ObjectiveId) -> f64 {
         self.tasks[id.0].whole(&self.theta).0
