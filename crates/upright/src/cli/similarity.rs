@@ -133,7 +133,7 @@ impl Report {
             let _ = writeln!(text, "{name:32} {p5:>7.3} {p25:>7.3} {median:>7.3} {p75:>7.3} {p95:>7.3}");
         }
         if !self.conflicts.is_empty() {
-            text += "\nMost similar prompts with the most different answers:\n";
+            text += "\nMost similar prompts with the most different answers, by prompts x (1 - chosen):\n";
         }
         for conflict in &self.conflicts {
             let Pair { dpo_row, sft_row, prompts, chosen, rejected, .. } = conflict.pair;

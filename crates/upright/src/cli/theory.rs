@@ -212,7 +212,7 @@ fn theorem_4_1_table(theorem: &Theorem41) -> String {
             series.alpha_0, theorem.lambda, theorem.seeds
         );
         let _ =
-            writeln!(text, "{:>9} {:>22} {:>10} {:>10} {:>10}", "T", "mean gap", "without noise", "bound", "printed");
+            writeln!(text, "{:>9} {:>22} {:>13} {:>10} {:>10}", "T", "mean gap", "without noise", "bound", "printed");
         for point in &series.points {
             let gap = format!("{:.3e} ±{:.1e}", point.mean_gap, point.standard_error);
             let _ = writeln!(

@@ -3,21 +3,19 @@
 use super::{
     softmax::{DPO, SFT, mixed, weights},
     theorem_3_3::{Theorem33, reference_loss, tasks},
-    theorem_4_1::{Series, Theorem41},
-    toy::{Toy, Variant, Walk},
+    theorem_4_1::{Point, Series, Theorem41},
+    toy::{Place, Toy, Variant, Walk},
 };
 use crate::plot::{Axis, Dash, Figure, Grid, Ink, Mark, Marker, Panel, Style};
 
-/// The first colours of every picture: one an objective, and one for their mean.
+/// Colours of DPO and of SFT.
 const INKS: [Ink; 2] = [Ink::Series(0), Ink::Series(1)];
 
 /// Figure 2 for every variant, each with a name for its file.
 pub fn of_toy(toy: &Toy) -> Vec<(String, Figure)> {
     let figure = |variant: &Variant| {
-        let title = match variant.name {
-            "as-printed" => "Toy as printed (Table 3): the objectives do not conflict, and Sequential forgets nothing",
-            _ => "Toy with conflicting features (x1 negated, as in Table 2; ours): Sequential forgets DPO",
-        };
+        let features = if variant.name == "as-printed" { "as printed" } else { "with x1's features negated (ours)" };
+        let title = format!("Toy of Figure 2, {features}: {}", second_stage(&variant.walks[0]));
         let mut figure = Figure::new(title, variant.walks.len(), [270.0, 240.0]);
         let bounds = Bounds::of(variant);
         figure.panels.extend(variant.walks.iter().map(|walk| weight_space(variant, walk, &bounds)));
@@ -25,6 +23,16 @@ pub fn of_toy(toy: &Toy) -> Vec<(String, Figure)> {
         (format!("toy-{}", variant.name), figure)
     };
     toy.variants.iter().map(figure).collect()
+}
+
+/// What the second stage of Sequential does to DPO.
+fn second_stage(sequential: &Walk) -> String {
+    match &sequential.between {
+        Some(between) if sequential.steps[SFT.0] > 0 => {
+            format!("Sequential's SFT stage takes the DPO loss from {:.3} to {:.3}", between.dpo, sequential.end.dpo)
+        }
+        _ => "Sequential's SFT stage has nothing to do".to_owned(),
+    }
 }
 
 /// What all panels of a variant show, so that they can be compared.
@@ -36,11 +44,11 @@ struct Bounds {
 impl Bounds {
     fn of(variant: &Variant) -> Self {
         let places = || variant.walks.iter().flat_map(|walk| &walk.path);
-        let range = |value: fn(&super::toy::Place) -> f64| {
+        let range = |value: fn(&Place) -> f64| {
             let [low, high] = places().map(value).fold([f64::MAX, f64::MIN], |[l, h], x| [l.min(x), h.max(x)]);
             [low - 0.12 * (high - low) - 0.5, high + 0.12 * (high - low) + 0.5]
         };
-        let most = |value: fn(&super::toy::Place) -> f64| places().map(value).fold(0.0, f64::max) * 1.08;
+        let most = |value: fn(&Place) -> f64| places().map(value).fold(0.0, f64::max) * 1.08;
         Self { theta: [range(|p| p.theta[0]), range(|p| p.theta[1])], losses: [most(|p| p.dpo), most(|p| p.sft)] }
     }
 }
@@ -80,7 +88,7 @@ fn loss_space(variant: &Variant, walk: &Walk, bounds: &Bounds) -> Panel {
 }
 
 /// The path, its start, the end of Sequential's first stage, and its end.
-fn trace(panel: &mut Panel, walk: &Walk, at: fn(&super::toy::Place) -> [f64; 2]) {
+fn trace(panel: &mut Panel, walk: &Walk, at: fn(&Place) -> [f64; 2]) {
     let ink = Style::thin(Ink::Text);
     panel.add(Mark::Line(walk.path.iter().map(at).collect()), ink.width(2.0), "path");
     let points = |places: Vec<[f64; 2]>, marker: Marker| (Mark::Points(places), ink.marker(marker));
@@ -116,7 +124,10 @@ fn losses(theorem: &Theorem33) -> Figure {
     let reference = [theorem.reference, reference_loss(theorem.reference)];
     panel.add(Mark::Points(vec![reference]), Style::series(2).marker(Marker::Triangle), "");
     panel.add(
-        Mark::Note([reference[0], reference[1] + 0.35], "reference (\u{2212}10, not \u{2212}5)".into()),
+        Mark::Note(
+            [reference[0], reference[1] + 0.35],
+            format!("reference {:.0}, not -5", theorem.reference).replace('-', "\u{2212}"),
+        ),
         Style::thin(Ink::Series(2)),
         "",
     );
@@ -185,7 +196,7 @@ fn alright_gap(series: &Series) -> Panel {
         Axis::log("T, iterations"),
         Axis::log("gap of the mix to its minimum (nats)").from(5e-5, 50.0),
     );
-    let line = |value: fn(&super::theorem_4_1::Point) -> f64| {
+    let line = |value: fn(&Point) -> f64| {
         Mark::Line(series.points.iter().map(|point| [point.steps as f64, value(point)]).collect())
     };
     panel.add(line(|point| point.bound), Style::series(5).dash(Dash::Solid).unmarked(), "bound, as its proof gives it");
@@ -198,7 +209,7 @@ fn alright_gap(series: &Series) -> Panel {
     if let Some(first) = series.points.iter().find(|point| !point.transient) {
         let rate = |steps: usize| (steps as f64).ln() / (steps as f64).sqrt();
         let tail = series.points.iter().filter(|point| !point.transient);
-        let scaled = |point: &super::theorem_4_1::Point| first.mean_gap * rate(point.steps) / rate(first.steps);
+        let scaled = |point: &Point| first.mean_gap * rate(point.steps) / rate(first.steps);
         let guide = tail.map(|point| [point.steps as f64, scaled(point)]).collect();
         panel.add(
             Mark::Line(guide),
