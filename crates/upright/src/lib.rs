@@ -7,13 +7,17 @@
 pub mod error;
 pub mod observer;
 pub mod files;
+pub mod plot;
 pub mod random;
+pub mod parallel;
 pub mod objectives;
 pub mod train;
 pub mod methods;
 pub mod metrics;
+pub mod theory;
 pub mod optim;
 pub mod data;
+pub mod similarity;
 pub mod config;
 pub mod plan;
 pub mod reference;

@@ -334,7 +334,6 @@ fn kernels(arguments: &Arguments) -> Result<()> {
     for rate in &measured {
         let bound_by = match rate.limit {
             rates::Limit::Tier => "multiply-adds of the tier, registers only",
-            rates::Limit::Vectors => "f32 multiply-adds, registers only",
             rates::Limit::Memory => "a copy of as many bytes",
         };
         let _ = writeln!(

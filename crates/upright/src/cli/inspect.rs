@@ -1,11 +1,15 @@
 //! `upright inspect`: what a run would train on, before an hour is spent on it.
 
-use std::{fmt::Write, io::IsTerminal, path::PathBuf};
+use std::{
+    fmt::Write,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{print, print_json};
+use super::{print, print_json, similarity};
 use crate::{
     Error, Result,
     config::Number,
@@ -19,8 +23,8 @@ use crate::{
 #[derive(Args, Debug)]
 pub(super) struct Inspect {
     /// Instruction or preference rows; which of the two is found from the columns.
-    #[arg(value_name = "DATA")]
-    data: PathBuf,
+    #[arg(value_name = "DATA", required_unless_present = "similarity")]
+    data: Option<PathBuf>,
     /// Model folder: its tokenizer is used.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
@@ -36,7 +40,7 @@ pub(super) struct Inspect {
     /// Tokens of a pack [default: 2048]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     token_budget: Option<Number>,
-    /// Show this many rows as they are trained on [default: 2]
+    /// Show this many rows as they are trained on [default: 2], or pairs that contradict each other [default: 5]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     show: Option<Number>,
     /// Show this row of the file, counted from 0
@@ -45,6 +49,8 @@ pub(super) struct Inspect {
     /// Print one JSON object, without the rows.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    comparison: similarity::Similarity,
 }
 
 /// What there is to know of a file.
@@ -170,14 +176,14 @@ impl Report {
 }
 
 /// Reads the file as what its columns say it is.
-fn load(arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
+fn load(path: &Path, arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
     let template = arguments.template.as_deref().map(str::parse::<Template>).transpose()?;
     let max_length = count("max-length", arguments.max_length.as_ref(), 2048)?;
     let share = |x: f64| (0.0..1.0).contains(&x);
     let held_out = real("held-out", arguments.held_out.as_ref(), 0.05, "be a share from 0 to below 1", share)?;
     let read = |kind: Kind| {
         let spec = DataSpec {
-            path: arguments.data.clone(),
+            path: path.to_owned(),
             kind,
             template,
             rows: None,
@@ -189,10 +195,9 @@ fn load(arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
         Dataset::load(&spec, tokenizer, &mut |_, _| {}).map(|data| (kind, data))
     };
     // The first row's columns say which kind it is; only then is a row that does not fit an error worth hearing.
-    let source = source::read(&arguments.data)?;
+    let source = source::read(path)?;
     let first = source.rows.first().is_some_and(|row| {
-        row.columns.contains_key("chosen")
-            || rows::read(&arguments.data, std::slice::from_ref(row), Kind::Preference).is_ok()
+        row.columns.contains_key("chosen") || rows::read(path, std::slice::from_ref(row), Kind::Preference).is_ok()
     });
     read(if first { Kind::Preference } else { Kind::Instruction })
 }
@@ -204,7 +209,10 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
     let wanted = arguments.row.as_ref().map(|row| count_from(0, "row", Some(row), 0)).transpose()?;
     let config = upright_engine::config::DecoderConfig::read(&arguments.model)?;
     let tokenizer = Tokenizer::open(&arguments.model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
-    let (kind, data) = load(arguments, &tokenizer)?;
+    let Some(path) = arguments.data.as_deref() else {
+        return similarity::run(&arguments.comparison, &tokenizer, arguments.show.as_ref(), arguments.json);
+    };
+    let (kind, data) = load(path, arguments, &tokenizer)?;
     let report = Report::of(kind, &data, token_budget);
     if arguments.json {
         return print_json(&report);
@@ -215,7 +223,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
             let row = data.train.iter().chain(&data.eval).find(|example| example.row == wanted);
             let dropped = data.dropped.iter().find(|dropped| dropped.rows.contains(&wanted));
             vec![row.ok_or_else(|| {
-                let name = arguments.data.display();
+                let name = path.display();
                 match dropped {
                     Some(dropped) => Error::input(format!("{name}: row {wanted} is dropped: {}", dropped.reason)),
                     None => Error::input(format!("{name}: there is no row {wanted}")).hint("rows count from 0"),

@@ -6,15 +6,17 @@ mod doctor;
 mod eval;
 mod generate;
 mod inspect;
+mod similarity;
 mod terminal;
+mod theory;
 mod train;
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use serde::Serialize;
 
-use crate::{Error, Result, error::Kind};
+use crate::{Error, Result, error::Kind, files};
 
 /// Post-trains a language model on instruction data and preference data at once.
 #[derive(Debug, Parser)]
@@ -41,6 +43,8 @@ enum Command {
     Chat(generate::Chat),
     /// Measure how fast this machine trains a model, and its kernels.
     Bench(Box<bench::Arguments>),
+    /// Compute the paper's toy and theorems, by the loop that trains models.
+    Theory(theory::Theory),
     /// Say what this machine has, and what would not fit.
     Doctor(doctor::Doctor),
 }
@@ -64,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => generate::chat(arguments),
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Theory(arguments) => theory::run(arguments),
         Command::Doctor(doctor) => doctor::run(doctor),
     };
     match done {
@@ -106,6 +111,15 @@ fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Makes the folder that `--out` names.
+fn make_out(path: &Path) -> Result<()> {
+    if path.is_file() {
+        let message = format!("out must be a folder, found the file `{}`", path.display());
+        return Err(Error::input(message).hint("name a folder; it is made where it is missing"));
+    }
+    files::create_dir(path)
 }
 
 /// Prints one JSON object on one line.

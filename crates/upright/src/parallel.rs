@@ -1,0 +1,64 @@
+//! The same work for many indices, on every core; the results stand in the order of the indices, whoever did them.
+
+use std::sync::{
+    atomic::{AtomicUsize, Ordering},
+    mpsc,
+};
+
+use crate::Result;
+
+/// `work` of 0, 1, .. `count - 1` on so many threads, taken in that order; `progress` is called with how many are done.
+///
+/// # Errors
+/// That of the smallest index that has one.
+pub fn map<T: Send>(
+    count: usize,
+    threads: usize,
+    work: impl Fn(usize) -> Result<T> + Sync,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let mut results: Vec<Option<Result<T>>> = (0..count).map(|_| None).collect();
+    std::thread::scope(|scope| {
+        let (send, receive) = mpsc::channel();
+        for _ in 0..threads.clamp(1, count.max(1)) {
+            let (send, next, work) = (send.clone(), &next, &work);
+            scope.spawn(move || {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count || send.send((index, work(index))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(send);
+        for (done, (index, result)) in receive.into_iter().enumerate() {
+            results[index] = Some(result);
+            progress(done + 1);
+        }
+    });
+    results.into_iter().map(|result| result.expect("every index was worked on")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    #[test]
+    fn results_stand_in_order_for_any_number_of_threads() {
+        for (count, threads) in [(0, 4), (1, 4), (100, 1), (100, 7), (100, 0)] {
+            let mut done = 0;
+            let squares = map(count, threads, |i| Ok(i * i), &mut |n| done = n).unwrap();
+            assert_eq!(squares, (0..count).map(|i| i * i).collect::<Vec<_>>());
+            assert_eq!(done, count);
+        }
+    }
+
+    #[test]
+    fn the_first_error_is_told() {
+        let work = |i| if i % 10 == 7 { Err(Error::failure(format!("at {i}"))) } else { Ok(i) };
+        assert_eq!(map(50, 3, work, &mut |_| {}).unwrap_err().message, "at 7");
+    }
+}

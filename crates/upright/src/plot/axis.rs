@@ -1,0 +1,191 @@
+//! Axes: what is measured, in what unit, on which scale, and where the ticks are.
+
+/// How values lie along an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Equal differences are equally long.
+    Linear,
+    /// Equal ratios are equally long; values must be above 0.
+    Log,
+}
+
+/// One axis of a panel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Axis {
+    /// What is measured, with its unit: `loss (nats)`.
+    pub name: String,
+    /// How values lie along it.
+    pub scale: Scale,
+    /// Smallest and largest value; those of the marks, with a margin, if none.
+    pub limits: Option<[f64; 2]>,
+    /// Names at 0, 1, 2, ... instead of numbers; empty for numbers.
+    pub categories: Vec<String>,
+}
+
+/// A place on an axis with its text; minor ticks have none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tick {
+    /// Value.
+    pub at: f64,
+    /// Text.
+    pub label: String,
+}
+
+impl Axis {
+    /// Equal differences are equally long.
+    pub fn linear(name: impl Into<String>) -> Self {
+        Self { name: name.into(), scale: Scale::Linear, limits: None, categories: Vec::new() }
+    }
+
+    /// Equal ratios are equally long; what is not above 0 is left out.
+    pub fn log(name: impl Into<String>) -> Self {
+        Self { scale: Scale::Log, ..Self::linear(name) }
+    }
+
+    /// Names at 0, 1, 2, ... for bars and strips.
+    pub fn categories(name: impl Into<String>, categories: &[&str]) -> Self {
+        let limits = Some([-0.5, categories.len() as f64 - 0.5]);
+        Self { limits, categories: categories.iter().map(|name| (*name).to_owned()).collect(), ..Self::linear(name) }
+    }
+
+    /// The same from `low` to `high`.
+    #[must_use]
+    pub fn from(self, low: f64, high: f64) -> Self {
+        Self { limits: Some([low, high]), ..self }
+    }
+
+    /// Where a value lies on a scale on which distances are equal; not finite where the axis cannot show it.
+    pub fn place(&self, value: f64) -> f64 {
+        match self.scale {
+            Scale::Linear => value,
+            Scale::Log if value > 0.0 => value.log10(),
+            Scale::Log => f64::NEG_INFINITY,
+        }
+    }
+
+    /// Ends of the axis, as places: its limits, or those of the values with a margin.
+    pub fn ends(&self, values: impl Iterator<Item = f64>) -> [f64; 2] {
+        if let Some(limits) = self.limits {
+            return limits.map(|limit| self.place(limit));
+        }
+        let places = values.map(|value| self.place(value)).filter(|place| place.is_finite());
+        let [low, high] = places.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], p| [low.min(p), high.max(p)]);
+        if low > high {
+            return [0.0, 1.0];
+        }
+        let margin = if high > low { 0.04 * (high - low) } else { 0.5 };
+        [low - margin, high + margin]
+    }
+
+    /// Ticks between two places.
+    pub fn ticks(&self, [low, high]: [f64; 2]) -> Vec<Tick> {
+        if !self.categories.is_empty() {
+            let names = self.categories.iter().enumerate();
+            return names.map(|(i, name)| Tick { at: i as f64, label: name.clone() }).collect();
+        }
+        match self.scale {
+            Scale::Linear => linear_ticks(low, high),
+            Scale::Log => log_ticks(low, high),
+        }
+    }
+}
+
+/// Multiples of 1, 2 or 5 times a power of ten, at most eight of them.
+fn linear_ticks(low: f64, high: f64) -> Vec<Tick> {
+    let rough = (high - low) / 7.0;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|step| *step >= rough * 0.999);
+    let step = step.unwrap_or(10.0 * power);
+    let decimals = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
+    let slack = 1e-9 * (high - low);
+    let (first, last) = (((low - slack) / step).ceil() as i64, ((high + slack) / step).floor() as i64);
+    let tick = |i: i64| {
+        let at = i as f64 * step;
+        Tick { at, label: minus(&format!("{at:.decimals$}")) }
+    };
+    (first..=last).map(tick).collect()
+}
+
+/// Powers of ten, or 1, 2 and 5 times them where there are fewer than three; the others in between without text.
+fn log_ticks(low: f64, high: f64) -> Vec<Tick> {
+    let (first, last) = (low.floor() as i32, high.ceil() as i32);
+    let inside = |value: f64| (low - 1e-9..=high + 1e-9).contains(&value.log10());
+    let decades = (first..=last).filter(|power| inside(10f64.powi(*power))).count();
+    // Where there are very many decades, not all have room for text.
+    let every = (decades as i32).div_euclid(10) + 1;
+    let plain = first >= -3 && last <= 4;
+    let mut ticks = Vec::new();
+    for power in first..=last {
+        for digit in 1..10 {
+            let at = f64::from(digit) * 10f64.powi(power);
+            if !inside(at) {
+                continue;
+            }
+            let labelled =
+                if decades < 3 { [1, 2, 5].contains(&digit) } else { digit == 1 && power.rem_euclid(every) == 0 };
+            let label = match (labelled, plain) {
+                (false, _) => String::new(),
+                (true, true) => format!("{at:.*}", (-power).max(0) as usize),
+                (true, false) if digit == 1 => format!("10{}", superscript(power)),
+                (true, false) => format!("{digit}·10{}", superscript(power)),
+            };
+            ticks.push(Tick { at, label });
+        }
+    }
+    ticks
+}
+
+/// A number with a minus sign in place of a hyphen, and no minus before 0.
+fn minus(number: &str) -> String {
+    match number.strip_prefix('-') {
+        Some(rest) if rest.chars().all(|c| c == '0' || c == '.') => rest.to_owned(),
+        Some(rest) => format!("\u{2212}{rest}"),
+        None => number.to_owned(),
+    }
+}
+
+fn superscript(number: i32) -> String {
+    let raised = |c: char| match c {
+        '-' => '⁻',
+        '1' => '¹',
+        '2' => '²',
+        '3' => '³',
+        digit => char::from_u32('⁰' as u32 + digit as u32 - '0' as u32).expect("a digit"),
+    };
+    number.to_string().chars().map(raised).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(ticks: &[Tick]) -> Vec<&str> {
+        ticks.iter().map(|tick| &tick.label[..]).filter(|label| !label.is_empty()).collect()
+    }
+
+    #[test]
+    fn ticks_are_round_numbers() {
+        let linear = Axis::linear("x");
+        assert_eq!(labels(&linear.ticks([-0.31, 0.52])), ["−0.2", "0.0", "0.2", "0.4"]);
+        assert_eq!(labels(&linear.ticks([0.0, 20_000.0])), ["0", "5000", "10000", "15000", "20000"]);
+        assert_eq!(labels(&linear.ticks([1.0, 2.0])), ["1.0", "1.2", "1.4", "1.6", "1.8", "2.0"]);
+        let log = Axis::log("x");
+        assert_eq!(labels(&log.ticks([-1.0, 2.0])), ["0.1", "1", "10", "100"]);
+        assert_eq!(labels(&log.ticks([2.0, 6.0])), ["10²", "10³", "10⁴", "10⁵", "10⁶"]);
+        assert_eq!(labels(&log.ticks([-1.0, 0.4])), ["0.1", "0.2", "0.5", "1", "2"]);
+        assert_eq!(labels(&log.ticks([-11.0, -9.5])), ["10⁻¹¹", "2·10⁻¹¹", "5·10⁻¹¹", "10⁻¹⁰", "2·10⁻¹⁰"]);
+        let bars = Axis::categories("method", &["mix", "alright"]);
+        assert_eq!(
+            (bars.ends(std::iter::empty()), labels(&bars.ticks([-0.5, 1.5]))),
+            ([-0.5, 1.5], vec!["mix", "alright"])
+        );
+    }
+
+    #[test]
+    fn an_axis_reaches_over_its_values() {
+        assert_eq!(Axis::linear("x").ends([0.0, 100.0, f64::NAN].into_iter()), [-4.0, 104.0]);
+        assert_eq!(Axis::linear("x").ends([3.0].into_iter()), [2.5, 3.5]);
+        assert_eq!(Axis::log("x").ends([0.0, -1.0].into_iter()), [0.0, 1.0]);
+        assert_eq!(Axis::log("x").from(0.1, 10.0).ends([5e9].into_iter()), [-1.0, 1.0]);
+    }
+}

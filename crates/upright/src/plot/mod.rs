@@ -1,0 +1,55 @@
+//! Pictures: a [`Figure`] says what is shown, `layout.rs` where every line of it goes, `svg.rs` and `png.rs` draw it. One
+//! layout for both, so that a look at the PNG is a look at the SVG.
+//!
+//! Series differ by colour (after Okabe and Ito's palette for colour-blind readers), by dash and by marker, so that they
+//! can be told apart in grey. An SVG follows the reader's choice of light or dark; a PNG is drawn for one of them.
+
+pub mod axis;
+pub mod style;
+pub mod figure;
+mod clip;
+mod contour;
+mod font;
+mod drawing;
+mod layout;
+mod svg;
+mod png;
+#[cfg(test)]
+mod tests;
+
+pub use axis::Axis;
+pub use figure::{Figure, Grid, Mark, Panel};
+pub use style::{Dash, Ink, Marker, Style, Theme};
+
+use std::path::{Path, PathBuf};
+
+use crate::{Result, files};
+
+impl Figure {
+    /// The picture as an SVG document that can also stand inside an HTML page. Colours are classes that begin with `up-`.
+    pub fn svg(&self) -> String {
+        svg::write(&layout::lay_out(self))
+    }
+
+    /// The picture as a PNG of two pixels a unit.
+    ///
+    /// # Errors
+    /// The picture is larger than memory can hold.
+    pub fn png(&self, theme: Theme) -> Result<Vec<u8>> {
+        png::draw(&layout::lay_out(self), theme)
+    }
+
+    /// Writes `NAME.svg`, `NAME.png` and `NAME-dark.png` into a folder, and returns the first.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn save(&self, folder: &Path, name: &str) -> Result<PathBuf> {
+        let drawing = layout::lay_out(self);
+        let path = folder.join(format!("{name}.svg"));
+        files::write_atomic(&path, svg::write(&drawing).as_bytes())?;
+        for (suffix, theme) in [("", Theme::Light), ("-dark", Theme::Dark)] {
+            files::write_atomic(&folder.join(format!("{name}{suffix}.png")), &png::draw(&drawing, theme)?)?;
+        }
+        Ok(path)
+    }
+}

@@ -1,0 +1,181 @@
+//! How things look: inks by their part in the picture, dashes, markers, and what an ink is in light and in dark.
+
+/// What a colour is for. Its value depends on the [`Theme`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ink {
+    /// The background.
+    Paper,
+    /// Titles and what matters most.
+    Text,
+    /// Labels of axes and ticks.
+    Muted,
+    /// Grid lines and frames.
+    Grid,
+    /// A series; after the last colour the first comes again.
+    Series(usize),
+}
+
+/// Light or dark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theme {
+    /// Dark ink on white, as in print.
+    Light,
+    /// Light ink on near black.
+    Dark,
+}
+
+/// Colours of series: blue, vermilion, green, purple, ochre, black. After Okabe and Ito; darkened (light theme) or
+/// lightened (dark theme) until each has a contrast of at least 4.5 against the paper.
+const SERIES: [[u32; 2]; 6] = [
+    [0x0060A8, 0x6CB6FF],
+    [0xB84500, 0xFF9B5E],
+    [0x007A5A, 0x3FCBA0],
+    [0x8E4585, 0xDDA0DD],
+    [0x7A5A00, 0xE6C34A],
+    [0x111111, 0xF0F0F0],
+];
+
+impl Ink {
+    /// How many series have a colour of their own.
+    pub const SERIES: usize = SERIES.len();
+
+    /// The colour as 0xRRGGBB.
+    pub fn rgb(self, theme: Theme) -> u32 {
+        let [light, dark] = match self {
+            Self::Paper => [0xFFFFFF, 0x0D1117],
+            Self::Text => [0x1F2937, 0xE5E7EB],
+            Self::Muted => [0x4B5563, 0x9CA3AF],
+            Self::Grid => [0xD1D5DB, 0x30363D],
+            Self::Series(index) => SERIES[index % SERIES.len()],
+        };
+        if theme == Theme::Light { light } else { dark }
+    }
+}
+
+/// Pattern of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dash {
+    /// No gaps.
+    Solid,
+    /// Long strokes.
+    Dashed,
+    /// Short ones.
+    Dotted,
+    /// A long and a short one in turn.
+    DashDotted,
+}
+
+impl Dash {
+    /// Lengths of strokes and gaps for a line of width 1; empty if there are no gaps.
+    pub fn pattern(self) -> &'static [f64] {
+        match self {
+            Self::Solid => &[],
+            Self::Dashed => &[4.0, 2.0],
+            Self::Dotted => &[1.2, 1.8],
+            Self::DashDotted => &[5.0, 2.0, 1.2, 2.0],
+        }
+    }
+}
+
+/// Shape of a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marker {
+    /// A disc.
+    Circle,
+    /// A square.
+    Square,
+    /// A triangle that points up.
+    Triangle,
+    /// A square on its tip.
+    Diamond,
+    /// A star of five points.
+    Star,
+    /// A triangle that points down.
+    Down,
+}
+
+impl Marker {
+    /// Corners around the origin, of about the same area for every shape; `radius` is the circle's.
+    pub fn outline(self, radius: f64) -> Vec<[f64; 2]> {
+        use std::f64::consts::{FRAC_PI_2, FRAC_PI_4, TAU};
+        let (corners, size, turn) = match self {
+            Self::Circle => (20, 1.0, 0.0),
+            Self::Square => (4, 1.25, FRAC_PI_4),
+            Self::Triangle => (3, 1.5, -FRAC_PI_2),
+            Self::Down => (3, 1.5, FRAC_PI_2),
+            Self::Diamond => (4, 1.35, 0.0),
+            Self::Star => (10, 1.7, -FRAC_PI_2),
+        };
+        let corner = |i: usize| {
+            let inner = if self == Self::Star && i % 2 == 1 { 0.45 } else { 1.0 };
+            let (sin, cos) = (turn + TAU * i as f64 / corners as f64).sin_cos();
+            [radius * size * inner * cos, radius * size * inner * sin]
+        };
+        (0..corners).map(corner).collect()
+    }
+}
+
+/// How a mark is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Style {
+    /// Colour.
+    pub ink: Ink,
+    /// Pattern of its lines.
+    pub dash: Dash,
+    /// Width of its lines.
+    pub width: f64,
+    /// Shape of its points; lines may have none.
+    pub marker: Option<Marker>,
+    /// From 0, not there, to 1.
+    pub opacity: f64,
+}
+
+impl Style {
+    /// Number `index` of the styles that differ in colour, dash and marker.
+    pub fn series(index: usize) -> Self {
+        const DASHES: [Dash; 4] = [Dash::Solid, Dash::Dashed, Dash::DashDotted, Dash::Dotted];
+        const MARKERS: [Marker; 5] = [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond, Marker::Down];
+        Self {
+            ink: Ink::Series(index),
+            dash: DASHES[index % DASHES.len()],
+            width: 2.0,
+            marker: Some(MARKERS[index % MARKERS.len()]),
+            opacity: 1.0,
+        }
+    }
+
+    /// A plain thin line.
+    pub fn thin(ink: Ink) -> Self {
+        Self { ink, dash: Dash::Solid, width: 1.0, marker: None, opacity: 1.0 }
+    }
+
+    /// The same with another dash.
+    #[must_use]
+    pub fn dash(self, dash: Dash) -> Self {
+        Self { dash, ..self }
+    }
+
+    /// The same with another width.
+    #[must_use]
+    pub fn width(self, width: f64) -> Self {
+        Self { width, ..self }
+    }
+
+    /// The same with this marker.
+    #[must_use]
+    pub fn marker(self, marker: Marker) -> Self {
+        Self { marker: Some(marker), ..self }
+    }
+
+    /// The same without markers.
+    #[must_use]
+    pub fn unmarked(self) -> Self {
+        Self { marker: None, ..self }
+    }
+
+    /// The same, see-through.
+    #[must_use]
+    pub fn opacity(self, opacity: f64) -> Self {
+        Self { opacity, ..self }
+    }
+}
