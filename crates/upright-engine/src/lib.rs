@@ -7,6 +7,7 @@ pub mod pack;
 pub mod weights;
 pub mod adapter;
 pub mod peft;
+pub mod merge;
 pub mod cpu;
 pub mod memory;
 mod linear;

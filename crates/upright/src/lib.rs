@@ -7,6 +7,7 @@
 pub mod error;
 pub mod observer;
 pub mod files;
+pub mod lineage;
 pub mod random;
 pub mod objectives;
 pub mod train;
@@ -22,6 +23,7 @@ pub mod evaluation;
 pub mod checkpoint;
 pub mod run_dir;
 pub mod run;
+pub mod export;
 pub mod generate;
 pub mod demo;
 pub mod cli;

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::file::{Tensor, TensorFile};
+use super::fingerprint::Fingerprint;
 use super::names::{LinearShape, block_name, block_shape, is_buffer, names};
 use super::{BlockWeights, Linear, Matrix, Mlp, NormWeights, Qkv, Weights};
 use crate::config::json::{self, Object};
@@ -15,41 +14,34 @@ use crate::{Error, Result};
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Values of each tensor that go into the fingerprint.
-const SAMPLES: usize = 64;
-
 /// The tensors of a folder, in one file or many.
-struct Source {
+pub(crate) struct Source {
     /// The file that says which tensors there are, for messages.
     path: PathBuf,
-    files: Vec<TensorFile>,
+    /// The files, in the order of their names.
+    pub(crate) files: Vec<TensorFile>,
     /// File of every tensor.
-    places: BTreeMap<String, usize>,
+    pub(crate) places: BTreeMap<String, usize>,
     /// Prefix that names lack here because only the base model was exported.
-    lacking: &'static str,
-    /// What the fingerprint is made of: shape and samples by name.
-    seen: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    pub(crate) lacking: &'static str,
+    seen: Fingerprint,
 }
 
 /// See [`Weights::open`].
 pub(super) fn open(dir: &Path, config: &DecoderConfig) -> Result<Weights> {
-    let mut source = Source::open(dir)?;
+    let mut source = Source::open(dir, config)?;
     let names = names(config.family);
-    let bare = names.embedding.strip_prefix(names.prefix).expect("the embedding's name has the prefix");
-    if !source.places.contains_key(names.embedding) && source.places.contains_key(bare) {
-        source.lacking = names.prefix;
-    }
-
     let embedding = source.matrix(names.embedding, names.embedding, config.vocab, config.hidden)?;
     let blocks = (0..config.layers).map(|layer| source.block(config, layer)).collect::<Result<Vec<_>>>()?;
     let final_norm = source.norm(names.final_norm, config.hidden, config.norm)?;
     let head = if config.tied_head { None } else { Some(source.head(names.heads, config)?) };
     source.refuse_what_is_left(config)?;
-    Ok(Weights { embedding, blocks, final_norm, head, fingerprint: source.fingerprint(config) })
+    Ok(Weights { embedding, blocks, final_norm, head, fingerprint: source.seen.finish(config) })
 }
 
 impl Source {
-    fn open(dir: &Path) -> Result<Self> {
+    /// Maps the files of a folder and finds out how its tensors are called.
+    pub(crate) fn open(dir: &Path, config: &DecoderConfig) -> Result<Self> {
         let single = dir.join(SINGLE);
         let index = dir.join(INDEX);
         let (path, files, places) = if single.is_file() {
@@ -62,11 +54,15 @@ impl Source {
         } else {
             return Err(no_weights(dir));
         };
-        Ok(Self { path, files, places, lacking: "", seen: BTreeMap::new() })
+        let names = names(config.family);
+        let bare = names.embedding.strip_prefix(names.prefix).expect("the embedding's name has the prefix");
+        let is_bare = !places.contains_key(names.embedding) && places.contains_key(bare);
+        let lacking = if is_bare { names.prefix } else { "" };
+        Ok(Self { path, files, places, lacking, seen: Fingerprint::default() })
     }
 
     /// A tensor by its name in the whole model.
-    fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
+    pub(crate) fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         let name = name.strip_prefix(self.lacking).unwrap_or(name);
         let found = self.places.get(name).and_then(|&i| self.files[i].tensor(name));
         found.ok_or_else(|| {
@@ -79,7 +75,7 @@ impl Source {
     fn matrix(&mut self, name: &str, canonical: &str, rows: usize, cols: usize) -> Result<Matrix> {
         let matrix = self.tensor(name)?.to_matrix(rows, cols)?;
         let data = matrix.data();
-        self.remember(canonical, vec![rows, cols], data.len(), |i| data[i].to_f32());
+        self.seen.remember(canonical, &[rows, cols], |i| data[i].to_f32());
         Ok(matrix)
     }
 
@@ -87,13 +83,8 @@ impl Source {
         let tensor = self.tensor(name)?;
         tensor.expect(&[len])?;
         let values = tensor.to_f32()?;
-        self.remember(name, vec![len], len, |i| values[i]);
+        self.seen.remember(name, &[len], |i| values[i]);
         Ok(values)
-    }
-
-    fn remember(&mut self, name: &str, shape: Vec<usize>, len: usize, value: impl Fn(usize) -> f32) {
-        let samples = (0..SAMPLES.min(len)).map(|i| value(i * len / SAMPLES.min(len))).collect();
-        self.seen.insert(name.to_owned(), (shape, samples));
     }
 
     fn linear(&mut self, block: &str, shape: &LinearShape) -> Result<Linear> {
@@ -136,14 +127,18 @@ impl Source {
         Ok(BlockWeights { attention_norm, qkv, q_norm, k_norm, output, mlp_norm, mlp })
     }
 
-    fn head(&mut self, heads: &[&str], config: &DecoderConfig) -> Result<Matrix> {
-        let Some(name) = heads.iter().find(|name| self.places.contains_key(**name)) else {
+    fn head(&mut self, heads: &[&'static str], config: &DecoderConfig) -> Result<Matrix> {
+        self.matrix(self.head_name(heads)?, heads[0], config.vocab, config.hidden)
+    }
+
+    /// What the head is called here.
+    pub(crate) fn head_name(&self, heads: &[&'static str]) -> Result<&'static str> {
+        heads.iter().copied().find(|name| self.places.contains_key(*name)).ok_or_else(|| {
             let problem = format!("tensor `{}` is missing: the model has no head", heads[0]);
             let hint = "if the head is the embedding, set `tie_word_embeddings` to true in config.json; \
                         otherwise export the whole model, not its base alone";
-            return Err(Error::input(&self.path, problem, hint));
-        };
-        self.matrix(name, heads[0], config.vocab, config.hidden)
+            Error::input(&self.path, problem, hint)
+        })
     }
 
     /// A tensor inside the blocks that nothing has read would be silently left out of the arithmetic.
@@ -153,7 +148,7 @@ impl Source {
         for name in self.places.keys() {
             let whole = format!("{}{name}", self.lacking);
             let head_bias = names.heads.iter().any(|head| head.replace(".weight", ".bias") == *name);
-            if head_bias || (whole.starts_with(&blocks) && !self.seen.contains_key(&whole) && !is_buffer(&whole)) {
+            if head_bias || (whole.starts_with(&blocks) && !self.seen.holds(&whole) && !is_buffer(&whole)) {
                 let problem = format!("tensor `{name}` has no place in the model that config.json describes");
                 let hint = "look at `num_hidden_layers`, `attention_bias` and `mlp_bias` in config.json; \
                             quantised weights and models with extra parts are not supported";
@@ -161,25 +156,6 @@ impl Source {
             }
         }
         Ok(())
-    }
-
-    fn fingerprint(&self, config: &DecoderConfig) -> String {
-        let mut hash = Sha256::new();
-        // What the weights do depends on these too; names, ids and lengths do not matter.
-        let c = config;
-        let wiring = (c.norm, c.norm_eps.to_bits(), c.qk_norm, c.residual, c.activation, c.tied_head);
-        let attention = (c.heads, c.kv_heads, c.head_size, &c.rotary, &c.windows);
-        let arithmetic = format!("{wiring:?} {attention:?}");
-        hash.update((arithmetic.len() as u64).to_le_bytes());
-        hash.update(arithmetic);
-        for (name, (shape, samples)) in &self.seen {
-            hash.update((name.len() as u64).to_le_bytes());
-            hash.update(name.as_bytes());
-            hash.update((shape.len() as u64).to_le_bytes());
-            shape.iter().for_each(|&n| hash.update((n as u64).to_le_bytes()));
-            samples.iter().for_each(|v| hash.update(v.to_le_bytes()));
-        }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

@@ -63,6 +63,9 @@ pub(super) struct Loss {
     /// Print a JSON line for every row instead of the totals.
     #[arg(long)]
     per_row: bool,
+    /// With --per-row: the token ids of prompt and responses as well, as they were scored.
+    #[arg(long, requires = "per_row")]
+    ids: bool,
     /// Threads [default: one a core]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     threads: Option<Number>,
@@ -133,7 +136,11 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     if arguments.per_row {
         for (index, example) in examples.iter().enumerate() {
             let reference = reference.as_ref().map(|sums| &sums[index][..]);
-            print_json(&row_line(example, kind, &policy[index], reference, beta))?;
+            let mut line = row_line(example, kind, &policy[index], reference, beta);
+            if arguments.ids {
+                line.insert("ids".into(), ids(example, kind));
+            }
+            print_json(&line)?;
         }
         return Ok(());
     }
@@ -212,6 +219,13 @@ fn row_line(example: &Example, kind: Kind, policy: &[f64], reference: Option<&[f
         line.insert("loss".into(), json!(loss));
     }
     line
+}
+
+/// The tokens of prompt and responses, by the names of a row's line.
+fn ids(example: &Example, kind: Kind) -> Value {
+    let mut ids = Map::from_iter([("prompt".to_owned(), json!(example.prompt))]);
+    ids.extend(names(kind).iter().zip(&example.responses).map(|(name, ids)| ((*name).to_owned(), json!(ids))));
+    Value::Object(ids)
 }
 
 /// The totals of a file.

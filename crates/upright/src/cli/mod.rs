@@ -3,6 +3,7 @@
 mod demo;
 mod doctor;
 mod eval;
+mod export;
 mod generate;
 mod inspect;
 mod terminal;
@@ -38,6 +39,8 @@ enum Command {
     Generate(generate::Generate),
     /// Talk to a model or an adapter.
     Chat(generate::Chat),
+    /// Write adapters as a PEFT folder, their weighted sum, or a merged model.
+    Export(export::Arguments),
     /// Say what this machine has, and what would not fit.
     Doctor(doctor::Doctor),
 }
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => generate::chat(arguments),
+        Command::Export(arguments) => export::run(arguments),
         Command::Doctor(doctor) => doctor::run(doctor),
     };
     match done {
