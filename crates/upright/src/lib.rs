@@ -8,6 +8,8 @@ pub mod error;
 pub mod observer;
 pub mod files;
 pub mod lineage;
+pub mod model_files;
+pub mod hub;
 pub mod random;
 pub mod objectives;
 pub mod train;

@@ -10,12 +10,13 @@ use crate::{
     Error, Result,
     config::{List, Number},
     export::{Export, Exported, parse_size},
+    hub::Hub,
 };
 
 /// Writes an adapter as a PEFT folder, a weighted sum of adapters, or a merged model.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Folder of a run, of a checkpoint or of an adapter; several with --combine
+    /// Folder of a run, of a checkpoint or of an adapter, or an adapter's id on the hub; several with --combine
     #[arg(value_name = "RUN|ADAPTER", required = true)]
     adapters: Vec<PathBuf>,
     /// Merge into the model: a folder that loads without PEFT
@@ -28,7 +29,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "WEIGHTS", requires = "combine", allow_hyphen_values = true)]
     weights: Option<List>,
     /// The model that the adapters were trained on [default: the one they name]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
     /// What the exported adapter calls its base, as org/name on the hub [default: what it calls it now]
     #[arg(long, value_name = "NAME")]
@@ -94,6 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         model: arguments.model.clone(),
         base_name: arguments.base_name.clone(),
         out: arguments.out.clone(),
+        hub: Hub::from_environment(),
     };
     let exported = match arguments.merge {
         true => export.merged_model(dtype, max_shard_bytes, &mut terminal)?,

@@ -11,8 +11,10 @@ use upright_engine::{
 
 use crate::{
     Error, Result, files,
+    hub::{self, Hub, Id},
     lineage::{Base, Lineage, Part, Step},
     observer::Observer,
+    plan::checks::folder,
     run, run_dir,
 };
 
@@ -67,13 +69,13 @@ pub(super) struct Chain {
 
 impl Chain {
     /// Follows an adapter down to a model: the base it names, or `model` in its place.
-    pub(super) fn follow(adapter: &Path, model: Option<&Path>, observer: &mut dyn Observer) -> Result<Self> {
-        let mut folders = vec![adapter_folder(adapter)?];
+    pub(super) fn follow(adapter: &Path, model: Option<&Path>, hub: &Hub, observer: &mut dyn Observer) -> Result<Self> {
+        let mut folders = vec![adapter_folder(&hub.adapter(adapter, observer)?)?];
         let model = loop {
             let top = folders.last().expect("one at least").clone();
             let base = match model.filter(|_| folders.len() == 1) {
-                Some(model) => model.to_owned(),
-                None => base_folder(&top, &peft::read_base(&top)?)?,
+                Some(model) => folder("model", &hub.model(model, observer)?, "give the folder of the base model")?,
+                None => base_folder(&top, &peft::read_base(&top)?, hub, observer)?,
             };
             if !run_dir::holds_run(&base) && !run::is_adapter(&base) {
                 break base;
@@ -127,7 +129,7 @@ impl Chain {
                     return Err(Error::input(problem).hint("give the base it was trained on: --model DIR"));
                 }
                 Some(_) => {}
-                None if below == 0 && Path::new(name).file_name() != self.model.file_name() => observer.note(&format!(
+                None if below == 0 && !run::is_called(&self.model, name) => observer.note(&format!(
                     "warning: {folder}: says it was trained on {name}, not on {under}; it has no fingerprint to tell by"
                 )),
                 None => {}
@@ -158,10 +160,13 @@ impl Chain {
         if let Some(known) = &known {
             known.check(&self.model, &own)?;
         }
-        let first = &self.links[0].peft.base;
+        let (name, revision) = match hub::named(&self.model) {
+            Some((name, commit)) => (name, Some(commit)),
+            None => (self.model.display().to_string(), None),
+        };
         let begun = known.unwrap_or_else(|| Lineage {
             fingerprint: own.clone(),
-            base: Base { name: self.model.display().to_string(), revision: first.revision.clone(), fingerprint: own },
+            base: Base { name, revision, fingerprint: own },
             merged: Vec::new(),
         });
         let link = |link: &Link| {
@@ -174,15 +179,21 @@ impl Chain {
     }
 }
 
-/// Where the base is that an adapter names: a folder as it was given there, or beside the adapter.
-fn base_folder(adapter: &Path, base: &BaseModel) -> Result<PathBuf> {
+/// Where the base is that an adapter names: a folder as it was given there, or beside the adapter, or on the hub.
+fn base_folder(adapter: &Path, base: &BaseModel, hub: &Hub, observer: &mut dyn Observer) -> Result<PathBuf> {
     let hint = "give the model that it was trained on: --model DIR";
     let Some(name) = base.name.as_deref().filter(|name| !name.is_empty()) else {
         return Err(Error::input(format!("{}: names no base model", adapter.display())).hint(hint));
     };
     let candidates = [PathBuf::from(name), adapter.join(name)];
-    candidates.into_iter().find(|folder| folder.is_dir()).ok_or_else(|| {
-        let problem = format!("{}: was trained on {name}, which is no folder here", adapter.display());
-        Error::input(problem).hint(hint)
-    })
+    if let Some(folder) = candidates.into_iter().find(|folder| folder.is_dir()) {
+        return Ok(folder);
+    }
+    let problem = format!("{}: was trained on {name}, which is no folder here", adapter.display());
+    let Some(id) = Id::parse(name).filter(|id| id.revision.is_none() && id.part.is_none()) else {
+        return Err(Error::input(problem).hint(hint));
+    };
+    let revision = base.revision.as_ref().map_or_else(String::new, |revision| format!("@{revision}"));
+    let given = PathBuf::from(format!("{}{revision}", id.repo));
+    hub.model(&given, observer).map_err(|error| Error { hint: format!("{hint}; {}", error.hint), ..error.at(problem) })
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, model_files::is_companion};
 
 /// A folder in the making, beside the place where it will be; removed again unless it is finished.
 pub(super) struct Partial {
@@ -62,33 +62,13 @@ impl Drop for Partial {
     }
 }
 
-/// Files of a model that say how text becomes tokens, how conversations become text, how answers are drawn, and what may
-/// be done with it.
-fn belongs(name: &str) -> bool {
-    const NAMES: [&str; 9] = [
-        "added_tokens.json",
-        "chat_template.jinja",
-        "chat_template.json",
-        "generation_config.json",
-        "merges.txt",
-        "special_tokens_map.json",
-        "spiece.model",
-        "vocab.json",
-        "vocab.txt",
-    ];
-    let lower = name.to_lowercase();
-    NAMES.contains(&name)
-        || name.starts_with("tokenizer")
-        || ["license", "notice", "use_policy"].iter().any(|legal| lower.starts_with(legal))
-}
-
 /// Copies what belongs to a model beside its weights and its config; returns the names, sorted.
 pub(super) fn copy_companions(model: &Path, into: &Path) -> Result<Vec<String>> {
     let mut copied = Vec::new();
     for entry in fs::read_dir(model).map_err(|error| Error::io(model, "read", error))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         // Files of the hub's cache are links; what they lead to is copied.
-        if belongs(&name) && entry.path().is_file() {
+        if is_companion(&name) && entry.path().is_file() {
             copy(&entry.path(), &into.join(&name))?;
             copied.push(name);
         } else if name == "additional_chat_templates" && entry.path().is_dir() {

@@ -16,6 +16,7 @@ use upright_engine::{
 
 use crate::{
     Error, Result, files,
+    hub::Hub,
     lineage::{self, Part},
     observer::Observer,
 };
@@ -33,6 +34,8 @@ pub struct Export {
     pub base_name: Option<String>,
     /// The folder to make.
     pub out: PathBuf,
+    /// Where models and adapters come from that are no folders.
+    pub hub: Hub,
 }
 
 /// What was made.
@@ -146,7 +149,7 @@ impl Export {
 
     /// The adapter to export: the only one, or the sum.
     fn sum(&self, observer: &mut dyn Observer) -> Result<Sum> {
-        let follow = |(path, _): &(PathBuf, f64)| Chain::follow(path, self.model.as_deref(), observer);
+        let follow = |(path, _): &(PathBuf, f64)| Chain::follow(path, self.model.as_deref(), &self.hub, observer);
         let mut chains = self.adapters.iter().map(follow).collect::<Result<Vec<_>>>()?;
         let part = |(chain, (_, weight)): (&Chain, &(PathBuf, f64))| {
             let top = chain.top();

@@ -10,6 +10,7 @@ use std::{ops::ControlFlow, path::Path, time::Instant};
 use serde_json::{Map, Value};
 use upright_engine::peft;
 
+pub(crate) use open::is_called;
 pub use open::{Engine, Facts, is_adapter};
 pub use summary::{ObjectiveSummary, Summary};
 

@@ -14,7 +14,7 @@ use upright_engine::{
 use crate::{
     Error, Result,
     data::{DataSpec, Dataset, Example, Held, Kind, Tokenizer, order::Order},
-    files,
+    files, hub,
     learner::Task,
     lineage::Lineage,
     observer::Observer,
@@ -141,6 +141,13 @@ pub(super) fn check_unchanged(run: &Path, now: &Written) -> Result<()> {
         .hint("give the settings it was started with (they are in its config.toml), or another --out"))
 }
 
+/// Whether a model's folder, or its id on the hub, ends as a name that an adapter has for it.
+pub(crate) fn is_called(model: &Path, name: &str) -> bool {
+    let called = hub::named(model).map(|(id, _)| PathBuf::from(id));
+    let folder = model.canonicalize().unwrap_or_else(|_| model.to_owned());
+    [Some(folder), called].iter().flatten().any(|own| own.file_name() == Path::new(name).file_name())
+}
+
 /// Whether a folder holds an adapter and no model.
 pub fn is_adapter(folder: &Path) -> bool {
     folder.join(peft::CONFIG_FILE).is_file() && !folder.join("config.json").is_file()
@@ -188,9 +195,13 @@ impl Engine {
 
     /// The base, as the folder of an adapter on it names it.
     pub(super) fn base(&self) -> BaseModel {
+        let (name, revision) = match hub::named(&self.model) {
+            Some((name, commit)) => (name, Some(commit)),
+            None => (self.model.display().to_string(), None),
+        };
         BaseModel {
-            name: Some(self.model.display().to_string()),
-            revision: None,
+            name: Some(name),
+            revision,
             fingerprint: Some(self.decoder.weights().fingerprint.clone()),
             lineage: self.lineage.as_ref().map(Lineage::to_json),
         }
@@ -269,8 +280,7 @@ impl Engine {
             return Err(Error::input(format!("{folder}: sits on another adapter, {name}, not on a model alone"))
                 .hint(format!("upright export --merge {name} --out MERGED, then give MERGED as --model")));
         }
-        let model = self.model.canonicalize().unwrap_or_else(|_| self.model.clone());
-        if theirs.is_none() && found.base.name.is_some() && Path::new(name).file_name() != model.file_name() {
+        if theirs.is_none() && found.base.name.is_some() && !is_called(&self.model, name) {
             observer.note(&format!(
                 "warning: {folder}: says it was trained on {name}, not on {}; it has no fingerprint to tell by",
                 self.model.display()
