@@ -30,6 +30,7 @@ ATTN = ["q_proj", "k_proj", "v_proj", "o_proj"]
 MLP = ["gate_proj", "up_proj", "down_proj"]
 # config: what config.json says. dialect 4: the file is written by hand, as transformers 4 wrote it and as most published
 # models have it; dialect 5: as transformers 5 writes it. dtype: of the weight file. lora: targets, rank, alpha.
+# more: other settings of the adapter.
 # unlike: a change of the config that must move the log-probabilities, or the test would not see the feature.
 CONFIGS = {
     "neox_parallel": dict(dialect=4, dtype="bfloat16", lora=(["query_key_value"], 4, 8), unlike=dict(use_parallel_residual=False), config=dict(
@@ -73,6 +74,14 @@ CONFIGS = {
         model_type="qwen3", vocab_size=160, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         head_dim=32, intermediate_size=64, hidden_act="silu", max_position_embeddings=256, rms_norm_eps=1e-6, attention_bias=False,
         rope_parameters=dict(rope_type="default", rope_theta=1000000.0), tie_word_embeddings=True, bos_token_id=1, eos_token_id=2)),
+    # Nothing adapted in the first block; ranks and scales that differ; the MLP adapted beside attention, not after it.
+    "neox_patterns": dict(dialect=4, dtype="bfloat16", lora=(r".*\.[12]\..*(query_key_value|dense_h_to_4h|dense_4h_to_h)", 2, 3),
+        more=dict(use_rslora=True, rank_pattern={"dense_4h_to_h": 5, r"^gpt_neox\.layers\.2\..*query_key_value": 3}, alpha_pattern={"2.mlp.dense_h_to_4h": 7}),
+        unlike=dict(use_parallel_residual=False), config=dict(
+        architectures=["GPTNeoXForCausalLM"], model_type="gpt_neox", vocab_size=120, hidden_size=48, num_hidden_layers=3,
+        num_attention_heads=3, intermediate_size=72, hidden_act="gelu_new", max_position_embeddings=128, rotary_pct=0.5,
+        rotary_emb_base=10000, use_parallel_residual=True, layer_norm_eps=1e-5, tie_word_embeddings=False,
+        bos_token_id=0, eos_token_id=0, initializer_range=0.02, use_cache=True)),
 }
 BETA, LR, BETAS, EPS, STEPS, CLIP = 0.1, 1e-3, (0.9, 0.95), 1e-8, 10, 1.0
 
@@ -121,7 +130,7 @@ def adapter(name, spec, model_dir, out, gen):
     targets, rank, alpha = spec["lora"]
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="eager")
     model.name_or_path = f"tiny/{name}"  # what adapter_config.json calls the base
-    model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM"))
+    model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM", **spec.get("more", {})))
     with torch.no_grad():
         for key, p in sorted(model.named_parameters()):
             if "lora_" in key: p.copy_(randn(gen, p.shape, 0.12))

@@ -1,6 +1,7 @@
 //! A LoRA adapter: a layout, and ONE flat vector of f32 parameters. Gradient and optimiser state are flat vectors of the
 //! same layout.
 
+mod combine;
 pub(crate) mod layout;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,8 @@ use std::sync::Arc;
 
 use crate::config::DecoderConfig;
 use crate::weights::names::block_name;
+
+pub use combine::combine;
 
 /// The target that means every linear but the head.
 pub const ALL_LINEAR: &str = "all-linear";

@@ -2,18 +2,84 @@
 
 mod assemble;
 pub(crate) mod file;
+pub(crate) mod fingerprint;
+pub(crate) mod header;
 pub(crate) mod names;
-mod open;
+pub(crate) mod open;
 mod random;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::path::Path;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::Result;
 use crate::config::{DecoderConfig, Family};
+
+/// How a file holds floating-point values, little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Float {
+    /// IEEE 754 single precision.
+    F32,
+    /// IEEE 754 half precision.
+    F16,
+    /// The upper half of a single.
+    Bf16,
+}
+
+impl Float {
+    /// Name in safetensors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+        }
+    }
+
+    /// Name in PyTorch, and so in `config.json`.
+    pub fn torch_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+
+    /// Bytes of a value.
+    pub fn size(self) -> usize {
+        if self == Self::F32 { 4 } else { 2 }
+    }
+
+    /// The nearest value that can be held, ties to even; too large a one is infinite.
+    pub fn round(self, value: f32) -> f32 {
+        match self {
+            Self::F32 => value,
+            Self::F16 => f16::from_f32(value).to_f32(),
+            Self::Bf16 => bf16::from_f32(value).to_f32(),
+        }
+    }
+
+    /// Value `index` of bytes that hold such values.
+    pub(crate) fn get(self, bytes: &[u8], index: usize) -> f32 {
+        let at = &bytes[index * self.size()..][..self.size()];
+        match self {
+            Self::F32 => f32::from_le_bytes([at[0], at[1], at[2], at[3]]),
+            Self::F16 => f16::from_le_bytes([at[0], at[1]]).to_f32(),
+            Self::Bf16 => bf16::from_le_bytes([at[0], at[1]]).to_f32(),
+        }
+    }
+
+    /// Writes a value, rounded, into bytes of its size.
+    pub(crate) fn put(self, value: f32, into: &mut [u8]) {
+        match self {
+            Self::F32 => into.copy_from_slice(&value.to_le_bytes()),
+            Self::F16 => into.copy_from_slice(&f16::from_f32(value).to_le_bytes()),
+            Self::Bf16 => into.copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
+        }
+    }
+}
 
 /// A frozen matrix in bf16, row-major `[rows, cols]`: used where the file maps it, or cast once from f16 or f32.
 #[derive(Debug)]

@@ -12,8 +12,17 @@ use upright_engine::{
     peft,
 };
 
-const NAMES: [&str; 8] =
-    ["neox_parallel", "neox_sequential", "llama", "llama3_rope", "llama_linear_rope", "mistral", "qwen2", "qwen3"];
+const NAMES: [&str; 9] = [
+    "neox_parallel",
+    "neox_patterns",
+    "neox_sequential",
+    "llama",
+    "llama3_rope",
+    "llama_linear_rope",
+    "mistral",
+    "qwen2",
+    "qwen3",
+];
 
 /// Portable tier: norm of the difference over the norm.
 const TOLERANCE: f64 = 1e-4;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use upright_engine::{
     adapter::{Adapter, LoraConfig},
     config::DecoderConfig,
-    peft,
+    peft::{self, BaseModel},
 };
 
 use crate::{Error, Result, data::order::OrderState, files};
@@ -60,10 +60,8 @@ pub struct State {
 pub struct Identity {
     /// Rank, alpha, targets, for `adapter_config.json`.
     pub lora: LoraConfig,
-    /// The base's name, for `adapter_config.json`.
-    pub base_model: String,
-    /// The base's fingerprint.
-    pub fingerprint: String,
+    /// The base, as an adapter's folder names it.
+    pub base: BaseModel,
 }
 
 /// The checkpoints of one run.
@@ -159,8 +157,8 @@ impl Checkpoints {
 
     fn write_files(&self, dir: &Path, snapshot: &Snapshot) -> Result<()> {
         files::create_dir(dir)?;
-        let Identity { lora, base_model, fingerprint } = &self.identity;
-        peft::write(dir, &snapshot.adapter, lora, base_model, fingerprint).map_err(|error| match error {
+        let Identity { lora, base } = &self.identity;
+        peft::write(dir, &snapshot.adapter, lora, base).map_err(|error| match error {
             upright_engine::Error::NotFinite { .. } => Error::from(error).hint("lower --learning-rate or --clip"),
             other => other.into(),
         })?;

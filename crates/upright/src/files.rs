@@ -158,7 +158,12 @@ impl Drop for Scratch {
 /// SHA-256 of a file, in hexadecimal; a file that cannot be read is bad input.
 pub fn sha256(path: &Path) -> Result<String> {
     let bytes = fs::read(path).map_err(|error| Error::input(format!("{}: cannot read: {error}", path.display())))?;
-    Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&Sha256::digest(&bytes)))
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether files can be made in a folder that is there.

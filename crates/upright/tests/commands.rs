@@ -89,6 +89,16 @@ fn eval_loss_of_instructions() {
     // User: Count 0 of the wrens.\nAssistant: and There are 0 wrens. with a space before it and EOS behind it.
     assert_eq!(rows[0]["tokens"], json!({"prompt": 38, "response": 20}));
 
+    // The ids are what the counts count.
+    let words = "eval loss --model model --sft sft.jsonl --limit 5 --per-row --ids";
+    for (row, plain) in Done::good(place.command(words)).json().iter().zip(&rows) {
+        assert_eq!((keys(row), &row["logp"]), (vec!["row", "tokens", "logp", "ids"], &plain["logp"]));
+        for name in ["prompt", "response"] {
+            assert_eq!(json!(row["ids"][name].as_array().unwrap().len()), plain["tokens"][name]);
+        }
+        assert_eq!(row["ids"]["response"].as_array().unwrap().last(), Some(&json!(2)), "the end of text");
+    }
+
     let totals = &Done::good(place.command("eval loss --model model --sft sft.jsonl --limit 5 --json")).json()[0];
     assert_eq!(totals["rows"], json!(5));
     let sum = |what: &str, key: &str| rows.iter().map(|row| number(&row[what], key)).sum::<f64>();

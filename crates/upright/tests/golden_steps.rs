@@ -27,8 +27,17 @@ use upright_engine::{
     peft,
 };
 
-const NAMES: [&str; 8] =
-    ["llama", "llama3_rope", "llama_linear_rope", "mistral", "neox_parallel", "neox_sequential", "qwen2", "qwen3"];
+const NAMES: [&str; 9] = [
+    "llama",
+    "llama3_rope",
+    "llama_linear_rope",
+    "mistral",
+    "neox_parallel",
+    "neox_patterns",
+    "neox_sequential",
+    "qwen2",
+    "qwen3",
+];
 
 /// Norm of the difference over the norm.
 const TOLERANCE: f64 = 1e-4;

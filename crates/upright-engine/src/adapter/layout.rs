@@ -28,6 +28,15 @@ pub(crate) fn first_match<'a, V>(pattern: impl IntoIterator<Item = (&'a String, 
     pattern.into_iter().find(|(key, _)| pattern_matches(key, module)).map(|(_, value)| value)
 }
 
+/// Whether a module that is no linear of a block is the head or the embedding.
+pub(crate) fn head_or_embedding(module: &str) -> Option<&'static str> {
+    match module.rsplit('.').next().unwrap_or(module) {
+        "lm_head" | "embed_out" => Some("the head"),
+        "embed_tokens" | "embed_in" => Some("the embedding"),
+        _ => None,
+    }
+}
+
 /// The character of a pattern's key that makes it a regular expression.
 pub(crate) fn regex_character(key: &str) -> Option<char> {
     key.chars().find(|c| !(c.is_alphanumeric() || *c == '_' || *c == '.'))
@@ -108,11 +117,9 @@ impl AdapterLayout {
         }
         for name in &lora.targets {
             if name != ALL_LINEAR && !all.iter().any(|linear| names_module(name, &linear.module)) {
-                let problem = match name.rsplit('.').next().unwrap_or(name) {
-                    "lm_head" | "embed_out" | "embed_tokens" | "embed_in" => {
-                        format!("LoRA target `{name}`: adapters on the head or the embedding are not supported")
-                    }
-                    _ => format!("LoRA target `{name}` is no linear of this model"),
+                let problem = match head_or_embedding(name) {
+                    Some(part) => format!("LoRA target `{name}`: adapters on {part} are not supported"),
+                    None => format!("LoRA target `{name}` is no linear of this model"),
                 };
                 return Err(setting(problem, choose()));
             }

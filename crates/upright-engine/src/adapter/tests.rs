@@ -127,3 +127,54 @@ fn the_generator_is_split_mix() {
     assert_eq!(split_mix(0), 0xe220_a839_7b1d_cdaf);
     assert_eq!(split_mix(0x9e37_79b9_7f4a_7c15), 0x6e78_9e6a_a1b9_65f4);
 }
+
+/// `Σ_k scale B[row, k] A[k, col]` of every adapted linear, in f64.
+fn delta(adapter: &Adapter, layer: usize, slot: Slot) -> Option<Vec<f64>> {
+    let target = adapter.layout.find(layer, slot)?;
+    let (a, b) = (&adapter.parameters[target.a()], &adapter.parameters[target.b()]);
+    let element = |row: usize, col: usize| {
+        let products =
+            (0..target.rank).map(|k| f64::from(b[row * target.rank + k]) * f64::from(a[k * target.inputs + col]));
+        f64::from(target.scale) * products.sum::<f64>()
+    };
+    Some((0..target.outputs * target.inputs).map(|i| element(i / target.inputs, i % target.inputs)).collect())
+}
+
+#[test]
+fn a_combination_is_the_weighted_sum_of_what_its_parts_add() {
+    let config = config("llama", json!({}));
+    let filled = |lora: &LoraConfig, seed: u64| {
+        let mut adapter = Adapter::init(Arc::new(AdapterLayout::new(&config, lora).unwrap()), seed);
+        adapter
+            .parameters
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, v)| *v += ((i as u64 * 7 + seed) % 13) as f32 / 13.0 - 0.5);
+        adapter
+    };
+    let one = lora(3, &["q_proj", "v_proj"]);
+    let mut two = lora(2, &["q_proj", "0.mlp.up_proj"]);
+    two.use_rslora = true;
+    two.rank_pattern = BTreeMap::from([("1.self_attn.q_proj".into(), 5)]);
+    let (first, second) = (filled(&one, 1), filled(&two, 2));
+    let (sum, written) = combine(&config, &[(&first, 0.75), (&second, -2.0)]).unwrap();
+    assert_eq!(AdapterLayout::new(&config, &written).unwrap(), *sum.layout);
+    let ranks: Vec<_> = sum.layout.targets.iter().map(|t| (t.layer, t.slot, t.rank, t.scale)).collect();
+    let expected = [(0, Slot::Q, 5), (0, Slot::V, 3), (0, Slot::Up, 2), (1, Slot::Q, 8), (1, Slot::V, 3)];
+    assert_eq!(ranks, expected.map(|(layer, slot, rank)| (layer, slot, rank, 1.0)));
+    for target in &sum.layout.targets {
+        let found = delta(&sum, target.layer, target.slot).unwrap();
+        let part = |adapter, i: usize| delta(adapter, target.layer, target.slot).map_or(0.0, |delta| delta[i]);
+        for (i, found) in found.into_iter().enumerate() {
+            let wanted = 0.75 * part(&first, i) - 2.0 * part(&second, i);
+            assert!((found - wanted).abs() < 1e-5 * (1.0 + wanted.abs()), "{}[{i}]: {found}, {wanted}", target.module);
+        }
+    }
+    // Adapters of one shape keep its short names.
+    let (_, same) = combine(&config, &[(&first, 0.5), (&filled(&one, 9), 0.5)]).unwrap();
+    assert_eq!((same.rank, same.alpha, &same.targets[..]), (6, 6.0, &["q_proj".to_owned(), "v_proj".to_owned()][..]));
+    assert!(same.rank_pattern.is_empty() && same.alpha_pattern.is_empty());
+    refused(combine(&config, &[(&first, f64::NAN)]), &["weight", "NaN"]);
+    let wide = filled(&lora(layout::MAX_RANK, &["1.self_attn.k_proj"]), 3);
+    refused(combine(&config, &[(&wide, 1.0), (&wide, 1.0)]), &["ranks add to 131072"]);
+}

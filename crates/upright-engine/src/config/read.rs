@@ -112,7 +112,8 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
     let path = dir.join("config.json");
     if !path.is_file() {
         let hint = if dir.join("adapter_config.json").is_file() {
-            "this folder holds an adapter; give the folder of the model it was trained on"
+            "this folder holds an adapter; give the folder of the model it was trained on, or merge the two first: \
+             upright export --merge"
         } else {
             "a model is a folder with config.json, tokenizer.json and *.safetensors, as on the Hugging Face hub"
         };

@@ -22,6 +22,10 @@ fn adapter(config: &DecoderConfig, lora: &LoraConfig) -> Adapter {
     adapter
 }
 
+fn base() -> BaseModel {
+    BaseModel { name: Some("some/model".into()), fingerprint: Some("f00d".into()), ..BaseModel::default() }
+}
+
 fn qv() -> LoraConfig {
     LoraConfig::new(2, 4.0, vec!["q_proj".into(), "v_proj".into()])
 }
@@ -41,7 +45,7 @@ impl Folder {
         let dir = tempfile::tempdir().unwrap();
         let paths = [CONFIG_FILE, TENSOR_FILE].map(|name| dir.path().join(name));
         let written = WRITTEN.get_or_init(|| {
-            write(dir.path(), &adapter(model, &qv()), &qv(), "some/model", "f00d").unwrap();
+            write(dir.path(), &adapter(model, &qv()), &qv(), &base()).unwrap();
             paths.each_ref().map(|path| fs::read(path).unwrap())
         });
         paths.iter().zip(written).for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
@@ -95,19 +99,16 @@ fn what_is_written_is_read() {
         let adapter = adapter(&config, &lora);
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("new/adapter");
-        write(&dir, &adapter, &lora, "some/model", "f00d").unwrap();
+        write(&dir, &adapter, &lora, &base()).unwrap();
         let folder = read(&dir, &config).unwrap();
         assert_eq!(folder.adapter, adapter);
-        assert_eq!(
-            (folder.base_model.as_deref(), folder.base_fingerprint.as_deref()),
-            (Some("some/model"), Some("f00d"))
-        );
+        assert_eq!(folder.base, base());
         assert_eq!((folder.lora.rank, folder.lora.alpha), (3, 5.5));
         assert_eq!(folder.lora.rank_pattern, lora.rank_pattern);
         // Written again it is the same to the byte, and nothing else is left in the folder.
         let bytes = |name: &str| fs::read(dir.join(name)).unwrap();
         let before = (bytes(CONFIG_FILE), bytes(TENSOR_FILE));
-        write(&dir, &folder.adapter, &folder.lora, "some/model", "f00d").unwrap();
+        write(&dir, &folder.adapter, &folder.lora, &base()).unwrap();
         assert_eq!(before, (bytes(CONFIG_FILE), bytes(TENSOR_FILE)));
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
     }
@@ -139,7 +140,7 @@ fn other_types_and_names_of_tensors_are_read() {
     for dtype in [Dtype::F16, Dtype::BF16] {
         let read = Folder::with_tensors(dtype, |_| ()).unwrap();
         assert_eq!(read.adapter, plain.adapter);
-        assert_eq!(read.base_fingerprint, None);
+        assert_eq!(read.base.fingerprint, None);
     }
     let rename = |from: &'static str, to: &'static str| {
         Folder::with_tensors(Dtype::F32, |t| {
@@ -154,8 +155,36 @@ fn other_types_and_names_of_tensors_are_read() {
 fn targets_are_kept_or_spelt_out() {
     let targets = |changes| Folder::with_config(changes).map(|folder| folder.lora.targets);
     assert_eq!(targets(json!({ "target_modules": ["v_proj", "q_proj", "query"] })).unwrap(), ["v_proj", "q_proj"]);
-    let spelt = targets(json!({ "target_modules": ".*self_attn.(q|v)_proj" })).unwrap();
-    assert_eq!((spelt.len(), spelt[0].as_str()), (4, "model.layers.0.self_attn.q_proj"));
+    for same in [
+        json!({ "target_modules": ".*self_attn.(q|v)_proj" }),
+        json!({ "target_modules": r"^(?!.*lm_head).*\.(q_proj|v_proj)" }),
+        json!({ "target_modules": "all-linear", "exclude_modules": ["k_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] }),
+        json!({ "target_modules": "all-linear", "exclude_modules": ".*(k_proj|o_proj|mlp.*)" }),
+        json!({ "layers_to_transform": [0, 1, 7] }),
+        json!({ "target_modules": null }),
+    ] {
+        let spelt = targets(same).unwrap();
+        assert_eq!((spelt.len(), spelt[0].as_str()), (4, "model.layers.0.self_attn.q_proj"));
+    }
+    // What is selected has to be there, however it is selected.
+    for (more, module) in [
+        (json!({ "target_modules": ".*_proj" }), "layers.0.self_attn.k_proj"),
+        (json!({ "target_modules": "all-linear", "exclude_modules": ["k_proj"] }), "layers.0.self_attn.o_proj"),
+    ] {
+        refused(targets(more), &[module, "no tensors"]);
+    }
+    for (fewer, module) in [
+        (json!({ "target_modules": "q_proj" }), "layers.0.self_attn.q_proj"),
+        (json!({ "exclude_modules": ["1.self_attn.v_proj"] }), "layers.1.self_attn.v_proj"),
+        (json!({ "layers_to_transform": 1 }), "layers.0.self_attn.q_proj"),
+        (json!({ "layers_to_transform": [0, 1], "layers_pattern": "h" }), "layers.0.self_attn.q_proj"),
+    ] {
+        refused(targets(fewer), &["target_modules", "does not select", module]);
+    }
+    refused(targets(json!({ "target_modules": "(q_proj" })), &["target_modules", "no regular expression"]);
+    refused(targets(json!({ "layers_to_transform": ["0"] })), &["layers_to_transform", "a layer's number"]);
+    let slow = json!({ "target_modules": r"(?=(.*)*!)(\w+\.)*x\1" });
+    assert!(targets(slow).is_err());
     refused(targets(json!({ "target_modules": "all-linear" })), &["k_proj", "no tensors", CONFIG_FILE]);
     refused(targets(json!({ "target_modules": ["q_proj"] })), &["target_modules", "v_proj"]);
     refused(
@@ -171,11 +200,14 @@ fn targets_are_kept_or_spelt_out() {
     save(&folder.dir.path().join(TENSOR_FILE), &tensors, Dtype::F32);
     refused(folder.read(), &["layers.0.self_attn.q_proj", "no tensors"]);
     let mut config = folder.config();
-    config["layers_to_transform"] = json!([1]);
-    fs::write(folder.dir.path().join(CONFIG_FILE), config.to_string()).unwrap();
-    let read = folder.read().unwrap();
-    assert_eq!(read.adapter.layout.lowest_layer(), 1);
-    assert_eq!(AdapterLayout::new(folder.model, &read.lora).unwrap(), *read.adapter.layout);
+    for pattern in [json!(null), json!("layers"), json!(["h", "layers"]), json!([])] {
+        config["layers_to_transform"] = json!([1]);
+        config["layers_pattern"] = pattern;
+        fs::write(folder.dir.path().join(CONFIG_FILE), config.to_string()).unwrap();
+        let read = folder.read().unwrap();
+        assert_eq!(read.adapter.layout.lowest_layer(), 1);
+        assert_eq!(AdapterLayout::new(folder.model, &read.lora).unwrap(), *read.adapter.layout);
+    }
 }
 
 #[test]
@@ -193,23 +225,45 @@ fn other_kinds_of_adapter_are_refused_by_name() {
         (json!({ "r": "2" }), &["`r`", "\"2\"", "whole number"]),
         (json!({ "r": 3 }), &["q_proj.lora_A.weight", "[2, 32]", "[3, 32]", "rank_pattern"]),
         (json!({ "lora_alpha": 1e300 }), &["adapter_config.json", "alpha"]),
-        (json!({ "rank_pattern": { "^q_proj": 2 } }), &["rank_pattern.^q_proj", "`^`"]),
+        (json!({ "rank_pattern": { "q_proj(": 2 } }), &["rank_pattern.q_proj(", "no regular expression"]),
+        (json!({ "rank_pattern": { "^q_proj": null } }), &["rank_pattern.^q_proj", "missing"]),
+        (json!({ "use_something_new": true }), &["use_something_new", "not known", "merge_and_unload"]),
+        (json!({ "newer_config": { "groups": 2 } }), &["newer_config", "not known"]),
         (json!({ "rank_pattern": { "v_proj": 4 } }), &["v_proj.lora_A.weight", "[2, 32]", "[4, 32]"]),
-        (
-            json!({ "alpha_pattern": { "q_proj": 1, "0.self_attn.q_proj": 2 } }),
-            &["alpha_pattern", "layers.0.self_attn.q_proj"],
-        ),
         (json!({ "alpha_pattern": { "q_proj": null } }), &["alpha_pattern.q_proj"]),
     ];
     for (changes, words) in cases {
         refused(Folder::with_config(changes), words);
     }
-    let harmless =
-        json!({ "lora_dropout": 0.1, "init_lora_weights": "gaussian", "some_new_key": null, "modules_to_save": [] });
+    let harmless = json!({ "lora_dropout": 0.1, "init_lora_weights": "gaussian", "some_new_key": null,
+        "modules_to_save": [], "eva_config": { "rho": 2.0 }, "megatron_core": "megatron.core", "qalora_group_size": 16 });
     assert_eq!(Folder::with_config(harmless).unwrap().dropout, 0.1);
-    let sorted = json!({ "alpha_pattern": { "0.self_attn.q_proj": 2, "q_proj": 1 }, "use_rslora": true });
-    let scales: Vec<_> = Folder::with_config(sorted).unwrap().adapter.layout.targets.iter().map(|t| t.scale).collect();
-    assert_eq!(scales, [2.0, 4.0, 1.0, 4.0].map(|alpha: f32| (f64::from(alpha) / 2_f64.sqrt()) as f32));
+}
+
+#[test]
+fn patterns_are_regular_expressions_of_which_the_first_counts() {
+    let scales = |changes| -> Vec<f32> {
+        let folder = Folder::with_config(changes).unwrap();
+        // What was read describes the layout, so that it can be written again.
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &folder.adapter, &folder.lora, &base()).unwrap();
+        let model = config("llama", json!({}));
+        assert_eq!(read(dir.path(), &model).unwrap().adapter, folder.adapter);
+        folder.adapter.layout.targets.iter().map(|target| target.scale).collect()
+    };
+    // Rank 2 and alpha 4; the targets are q0, v0, q1, v1.
+    let half = |alphas: [f32; 4]| alphas.map(|alpha| alpha / 2.0);
+    let sorted = json!({ "alpha_pattern": { "0.self_attn.q_proj": 2, "q_proj": 1 } });
+    assert_eq!(scales(sorted), half([2.0, 4.0, 1.0, 4.0]));
+    let reversed = json!({ "alpha_pattern": { "q_proj": 1, "0.self_attn.q_proj": 2 } });
+    assert_eq!(scales(reversed), half([1.0, 4.0, 1.0, 4.0]));
+    let anchored = json!({ "alpha_pattern": { "^model.layers.1.self_attn.(q|v)_proj": 8, "v_proj": 6 } });
+    assert_eq!(scales(anchored), half([4.0, 6.0, 8.0, 8.0]));
+    let ahead = json!({ "alpha_pattern": { r"layers\.(?!0\.)\d+\..*": 8 }, "rank_pattern": { ".*_proj": 2 } });
+    assert_eq!(scales(ahead), half([4.0, 4.0, 8.0, 8.0]));
+    let rslora = json!({ "alpha_pattern": { "q_proj": 1 }, "use_rslora": true });
+    let root = |alpha: f32| (f64::from(alpha) / 2_f64.sqrt()) as f32;
+    assert_eq!(scales(rslora), [1.0, 4.0, 1.0, 4.0].map(root));
 }
 
 #[test]
@@ -221,7 +275,9 @@ fn tensors_that_do_not_fit_are_named() {
     refused(with(&|t| t.get_mut(Q0).unwrap().1[5] = f32::NAN), &[Q0, "NaN"]);
     let add = |name: &str| with(&move |t| drop(t.insert(name.to_owned(), (vec![1], vec![0.0]))));
     refused(add("base_model.model.lm_head.weight"), &["base_model.model.lm_head.weight"]);
-    refused(add("base_model.model.lm_head.lora_A.weight"), &["lm_head", "no linear"]);
+    refused(add("base_model.model.lm_head.lora_A.weight"), &["lm_head", "adapters on the head", "merge"]);
+    refused(add("base_model.model.model.embed_tokens.lora_A.weight"), &["embed_tokens", "adapters on the embedding"]);
+    refused(add("base_model.model.model.vision.lora_A.weight"), &["vision", "no linear"]);
     refused(add("base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight"), &["layers.9", "2 layers"]);
     refused(add(&Q0.replace("lora_A.", "lora_A.default.")), &["twice"]);
     refused(with(&|t| t.clear()), &[TENSOR_FILE, "no tensors"]);
@@ -251,17 +307,20 @@ fn writing_refuses_what_nobody_could_read() {
     let model = config("llama", json!({}));
     let mut adapter = adapter(&model, &qv());
     for lora in [LoraConfig::new(4, 4.0, qv().targets), LoraConfig::new(2, 4.0, vec!["q_proj".into()])] {
-        refused(write(dir.path(), &adapter, &lora, "m", "f"), &["model.layers.0.self_attn"]);
+        refused(write(dir.path(), &adapter, &lora, &BaseModel::default()), &["model.layers.0.self_attn"]);
     }
     adapter.parameters[3] = f32::INFINITY;
-    match write(dir.path(), &adapter, &qv(), "m", "f") {
+    match write(dir.path(), &adapter, &qv(), &BaseModel::default()) {
         Err(Error::NotFinite { what }) => assert!(what.contains(Q0) && what.contains("inf")),
         other => panic!("{other:?}"),
     }
     fs::write(dir.path().join("file"), "").unwrap();
-    assert!(matches!(write(&dir.path().join("file"), &adapter, &qv(), "m", "f"), Err(Error::NotFinite { .. })));
+    assert!(matches!(
+        write(&dir.path().join("file"), &adapter, &qv(), &BaseModel::default()),
+        Err(Error::NotFinite { .. })
+    ));
     adapter.parameters[3] = 0.0;
-    assert!(matches!(write(&dir.path().join("file"), &adapter, &qv(), "m", "f"), Err(Error::Io { .. })));
+    assert!(matches!(write(&dir.path().join("file"), &adapter, &qv(), &BaseModel::default()), Err(Error::Io { .. })));
 }
 
 proptest! {
@@ -272,6 +331,7 @@ proptest! {
         key in prop::sample::select(vec![
             "r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "peft_type", "use_rslora", "bias",
             "lora_dropout", "base_model_name_or_path", "layers_to_transform", "init_lora_weights", "use_dora",
+            "exclude_modules", "layers_pattern", "revision", "eva_config",
         ]),
         value in any_json(),
         at in 0_usize..1200,

@@ -7,21 +7,16 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{CONFIG_FILE, FINGERPRINT_KEY, KEY_PREFIX, TENSOR_FILE};
+use super::{BaseModel, CONFIG_FILE, FINGERPRINT_KEY, KEY_PREFIX, LINEAGE_KEY, TENSOR_FILE};
 use crate::adapter::layout::names_module;
 use crate::adapter::{ALL_LINEAR, Adapter, LoraConfig};
+use crate::weights::header::{Entry, header};
 use crate::{Error, Result};
 
 /// See [`super::write()`].
-pub(super) fn write(
-    dir: &Path,
-    adapter: &Adapter,
-    lora: &LoraConfig,
-    base_model: &str,
-    fingerprint: &str,
-) -> Result<()> {
-    let config = config(adapter, lora, base_model)?;
-    let tensors = tensors(adapter, fingerprint)?;
+pub(super) fn write(dir: &Path, adapter: &Adapter, lora: &LoraConfig, base: &BaseModel) -> Result<()> {
+    let config = config(adapter, lora, base)?;
+    let tensors = tensors(adapter, base)?;
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create", e))?;
     // The config goes last: where it is new, so are the tensors.
     replace(dir, TENSOR_FILE, &tensors)?;
@@ -29,7 +24,7 @@ pub(super) fn write(
 }
 
 /// The text of `adapter_config.json`: PEFT's keys in PEFT's order.
-fn config(adapter: &Adapter, lora: &LoraConfig, base_model: &str) -> Result<String> {
+fn config(adapter: &Adapter, lora: &LoraConfig, base: &BaseModel) -> Result<String> {
     lora.check()?;
     let targets = &adapter.layout.targets;
     let all = lora.targets.iter().any(|name| name == ALL_LINEAR);
@@ -52,7 +47,7 @@ fn config(adapter: &Adapter, lora: &LoraConfig, base_model: &str) -> Result<Stri
     let alphas: BTreeMap<&str, Value> = lora.alpha_pattern.iter().map(|(key, a)| (key.as_str(), number(*a))).collect();
     let keys: BTreeMap<&str, Value> = BTreeMap::from([
         ("alpha_pattern", json!(alphas)),
-        ("base_model_name_or_path", json!(base_model)),
+        ("base_model_name_or_path", json!(base.name)),
         ("bias", json!("none")),
         ("fan_in_fan_out", json!(false)),
         ("inference_mode", json!(true)),
@@ -65,7 +60,7 @@ fn config(adapter: &Adapter, lora: &LoraConfig, base_model: &str) -> Result<Stri
         ("peft_type", json!("LORA")),
         ("r", json!(lora.rank)),
         ("rank_pattern", json!(lora.rank_pattern)),
-        ("revision", Value::Null),
+        ("revision", json!(base.revision)),
         ("target_modules", json!(names)),
         ("task_type", json!("CAUSAL_LM")),
         ("use_dora", json!(false)),
@@ -79,33 +74,25 @@ fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }
 
-/// The bytes of `adapter_model.safetensors`. The safetensors crate keeps metadata in a hash map, in whose random order it
-/// would write them; equal adapters have to give equal bytes, so the header is written here.
-fn tensors(adapter: &Adapter, fingerprint: &str) -> Result<Vec<u8>> {
+/// The bytes of `adapter_model.safetensors`.
+fn tensors(adapter: &Adapter, base: &BaseModel) -> Result<Vec<u8>> {
     let mut parts: BTreeMap<String, ([usize; 2], &[f32])> = BTreeMap::new();
     for target in &adapter.layout.targets {
         let key = |part: &str| format!("{KEY_PREFIX}{}.lora_{part}.weight", target.module);
         parts.insert(key("A"), ([target.rank, target.inputs], &adapter.parameters[target.a()]));
         parts.insert(key("B"), ([target.outputs, target.rank], &adapter.parameters[target.b()]));
     }
-    let mut header: BTreeMap<&str, Value> = BTreeMap::new();
-    let metadata: BTreeMap<&str, &str> = BTreeMap::from([("format", "pt"), (FINGERPRINT_KEY, fingerprint)]);
-    header.insert("__metadata__", json!(metadata));
-    let mut offset = 0;
-    for (key, (shape, values)) in &parts {
+    for (key, (_, values)) in &parts {
         if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
             return Err(Error::NotFinite { what: format!("{bad} in the adapter's tensor `{key}`") });
         }
-        let end = offset + size_of_val(*values);
-        header.insert(key, json!({ "dtype": "F32", "shape": shape, "data_offsets": [offset, end] }));
-        offset = end;
     }
-    let mut header = serde_json::to_string(&header).expect("strings and numbers become JSON");
-    // The format aligns its tensors to 8 bytes.
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-    let mut bytes = Vec::with_capacity(8 + header.len() + offset);
-    bytes.extend_from_slice(&(header.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(header.as_bytes());
+    let mut metadata = vec![("format", "pt")];
+    metadata.extend(base.fingerprint.as_deref().map(|text| (FINGERPRINT_KEY, text)));
+    metadata.extend(base.lineage.as_deref().map(|text| (LINEAGE_KEY, text)));
+    let entries =
+        parts.iter().map(|(name, (shape, values))| Entry { name, dtype: "F32", shape, bytes: size_of_val(*values) });
+    let mut bytes = header(&metadata, entries);
     for (_, values) in parts.values() {
         bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     }

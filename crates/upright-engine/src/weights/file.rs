@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use super::{Matrix, Storage};
+use super::{Float, Matrix, Storage};
 use crate::{Error, Result};
 
 /// The format's own limit on its header.
@@ -79,7 +79,7 @@ impl TensorFile {
         Ok(Self { path: path.to_owned(), map: Arc::new(map), start, header })
     }
 
-    /// Names of the tensors, in no particular order.
+    /// Names of the tensors, in the order of their bytes.
     pub(crate) fn names(&self) -> Vec<String> {
         self.header.offset_keys()
     }
@@ -112,8 +112,32 @@ impl Tensor<'_> {
         Error::input(&self.file.path, problem, "convert the model to bf16; quantised weights are not supported")
     }
 
-    fn bytes(&self) -> &[u8] {
+    /// Its file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// The values as they lie in the file.
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.file.map[self.bytes.clone()]
+    }
+
+    /// How the values are held, if the engine reads them.
+    pub(crate) fn float(&self) -> Option<Float> {
+        match self.dtype {
+            Dtype::F32 => Some(Float::F32),
+            Dtype::F16 => Some(Float::F16),
+            Dtype::BF16 => Some(Float::Bf16),
+            _ => None,
+        }
+    }
+
+    /// How the values are held.
+    ///
+    /// # Errors
+    /// `Error::Input` for values that the engine does not read.
+    pub(crate) fn expect_float(&self) -> Result<Float> {
+        self.float().ok_or_else(|| self.unsupported())
     }
 
     /// The values as f32, exactly.

@@ -1,6 +1,6 @@
 //! The name table of each family: what its tensors are called, and the shapes that a config gives them.
 
-use crate::config::{DecoderConfig, Family};
+use crate::config::{DecoderConfig, Family, NormKind};
 
 /// Names outside of the blocks.
 pub(crate) struct Names {
@@ -90,6 +90,40 @@ pub(crate) fn block_shape(config: &DecoderConfig) -> BlockShape {
             down: linear("mlp.down_proj", wide, hidden, config.mlp_bias),
         },
     }
+}
+
+/// Name and shape of every tensor of a model that is computed with; of the head, the first of its names.
+pub(crate) fn tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
+    let names = names(config.family);
+    let mut all = vec![(names.embedding.to_owned(), vec![config.vocab, config.hidden])];
+    if !config.tied_head {
+        all.push((names.heads[0].to_owned(), vec![config.vocab, config.hidden]));
+    }
+    let norm = |all: &mut Vec<_>, module: String, len: usize, kind: NormKind| {
+        all.push((format!("{module}.weight"), vec![len]));
+        if kind == NormKind::Layer {
+            all.push((format!("{module}.bias"), vec![len]));
+        }
+    };
+    norm(&mut all, names.final_norm.to_owned(), config.hidden, config.norm);
+    for layer in 0..config.layers {
+        let block = block_name(config.family, layer);
+        for name in ["input_layernorm", "post_attention_layernorm"] {
+            norm(&mut all, format!("{block}.{name}"), config.hidden, config.norm);
+        }
+        for name in ["q_norm", "k_norm"].into_iter().filter(|_| config.qk_norm) {
+            norm(&mut all, format!("{block}.self_attn.{name}"), config.head_size, NormKind::Rms);
+        }
+        let shape = block_shape(config);
+        let linears = shape.qkv.into_iter().chain([shape.output]).chain(shape.gate).chain([shape.up, shape.down]);
+        for linear in linears {
+            all.push((format!("{block}.{}.weight", linear.name), vec![linear.outputs, linear.inputs]));
+            if linear.bias {
+                all.push((format!("{block}.{}.bias", linear.name), vec![linear.outputs]));
+            }
+        }
+    }
+    all
 }
 
 /// Buffers that older checkpoints carry inside a block and that are computed instead of read.

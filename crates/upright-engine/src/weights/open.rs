@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::assemble::{Seen, Tensors, assemble};
+use super::assemble::{Tensors, assemble};
 use super::file::{Tensor, TensorFile};
+use super::fingerprint::Fingerprint;
 use super::names::{is_buffer, names};
 use super::{Matrix, Weights};
 use crate::config::DecoderConfig;
@@ -15,32 +16,28 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensors of a folder, in one file or many.
-struct Source {
+pub(crate) struct Source {
     /// The file that says which tensors there are, for messages.
     path: PathBuf,
-    files: Vec<TensorFile>,
+    /// The files, in the order of their names.
+    pub(crate) files: Vec<TensorFile>,
     /// File of every tensor.
-    places: BTreeMap<String, usize>,
+    pub(crate) places: BTreeMap<String, usize>,
     /// Prefix that names lack here because only the base model was exported.
-    lacking: &'static str,
+    pub(crate) lacking: &'static str,
 }
 
 /// See [`Weights::open`].
 pub(super) fn open(dir: &Path, config: &DecoderConfig) -> Result<Weights> {
-    let mut source = Source::open(dir)?;
-    let names = names(config.family);
-    let bare = names.embedding.strip_prefix(names.prefix).expect("the embedding's name has the prefix");
-    if !source.places.contains_key(names.embedding) && source.places.contains_key(bare) {
-        source.lacking = names.prefix;
-    }
-
+    let source = Source::open(dir, config)?;
     let (weights, seen) = assemble(&source, config)?;
     source.refuse_what_is_left(config, &seen)?;
     Ok(weights)
 }
 
 impl Source {
-    fn open(dir: &Path) -> Result<Self> {
+    /// Maps the files of a folder and finds out how its tensors are called.
+    pub(crate) fn open(dir: &Path, config: &DecoderConfig) -> Result<Self> {
         let single = dir.join(SINGLE);
         let index = dir.join(INDEX);
         let (path, files, places) = if single.is_file() {
@@ -53,11 +50,15 @@ impl Source {
         } else {
             return Err(no_weights(dir));
         };
-        Ok(Self { path, files, places, lacking: "" })
+        let names = names(config.family);
+        let bare = names.embedding.strip_prefix(names.prefix).expect("the embedding's name has the prefix");
+        let is_bare = !places.contains_key(names.embedding) && places.contains_key(bare);
+        let lacking = if is_bare { names.prefix } else { "" };
+        Ok(Self { path, files, places, lacking })
     }
 
     /// A tensor by its name in the whole model.
-    fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
+    pub(crate) fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         let name = name.strip_prefix(self.lacking).unwrap_or(name);
         let found = self.places.get(name).and_then(|&i| self.files[i].tensor(name));
         found.ok_or_else(|| {
@@ -66,14 +67,24 @@ impl Source {
         })
     }
 
+    /// What the head is called here.
+    pub(crate) fn head_name(&self, heads: &[&'static str]) -> Result<&'static str> {
+        heads.iter().copied().find(|name| self.places.contains_key(*name)).ok_or_else(|| {
+            let problem = format!("tensor `{}` is missing: the model has no head", heads[0]);
+            let hint = "if the head is the embedding, set `tie_word_embeddings` to true in config.json; \
+                        otherwise export the whole model, not its base alone";
+            Error::input(&self.path, problem, hint)
+        })
+    }
+
     /// A tensor inside the blocks that nothing has read would be silently left out of the arithmetic.
-    fn refuse_what_is_left(&self, config: &DecoderConfig, seen: &Seen) -> Result<()> {
+    fn refuse_what_is_left(&self, config: &DecoderConfig, seen: &Fingerprint) -> Result<()> {
         let names = names(config.family);
         let blocks = format!("{}layers.", names.prefix);
         for name in self.places.keys() {
             let whole = format!("{}{name}", self.lacking);
             let head_bias = names.heads.iter().any(|head| head.replace(".weight", ".bias") == *name);
-            if head_bias || (whole.starts_with(&blocks) && !seen.contains_key(&whole) && !is_buffer(&whole)) {
+            if head_bias || (whole.starts_with(&blocks) && !seen.holds(&whole) && !is_buffer(&whole)) {
                 let problem = format!("tensor `{name}` has no place in the model that config.json describes");
                 let hint = "look at `num_hidden_layers`, `attention_bias` and `mlp_bias` in config.json; \
                             quantised weights and models with extra parts are not supported";
@@ -95,13 +106,8 @@ impl Tensors for Source {
         tensor.to_f32()
     }
 
-    fn head<'n>(&self, names: &[&'n str]) -> Result<&'n str> {
-        names.iter().copied().find(|name| self.places.contains_key(*name)).ok_or_else(|| {
-            let problem = format!("tensor `{}` is missing: the model has no head", names[0]);
-            let hint = "if the head is the embedding, set `tie_word_embeddings` to true in config.json; \
-                        otherwise export the whole model, not its base alone";
-            Error::input(&self.path, problem, hint)
-        })
+    fn head(&self, names: &[&'static str]) -> Result<&'static str> {
+        self.head_name(names)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::adapter::linears;
 use crate::config::NormKind;
 use crate::config::tests::{refused, sample};
 
-type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 /// Reads the sample config of a family with changes.
 pub(crate) fn config(model_type: &str, changes: serde_json::Value) -> DecoderConfig {
@@ -26,7 +26,7 @@ pub(crate) fn config(model_type: &str, changes: serde_json::Value) -> DecoderCon
 }
 
 /// Every tensor of a model; the values are small eighths, exact in any type, and differ between tensors.
-fn model(config: &DecoderConfig) -> Tensors {
+pub(crate) fn model(config: &DecoderConfig) -> Tensors {
     let mut shapes: Vec<(String, Vec<usize>)> = Vec::new();
     let names = names(config.family);
     shapes.push((names.embedding.to_owned(), vec![config.vocab, config.hidden]));
@@ -100,6 +100,8 @@ fn every_family_opens_and_modules_have_their_names() {
             let tensors = model(&config);
             let weights = open(&tensors, &config, Dtype::BF16).unwrap();
             assert_eq!(weights.head.is_none(), tied);
+            let listed: BTreeMap<_, _> = names::tensors(&config).into_iter().collect();
+            assert_eq!(listed, tensors.iter().map(|(name, (shape, _))| (name.clone(), shape.clone())).collect());
             let modules: Vec<_> = weights.blocks.iter().flat_map(BlockWeights::linears).collect();
             let specs = linears(&config);
             assert_eq!(modules.len(), specs.len());

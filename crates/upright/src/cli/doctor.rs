@@ -12,19 +12,20 @@ use upright_engine::{
     memory,
 };
 
-use super::{gigabytes, print, print_json};
+use super::{gigabytes, print, print_json, terminal::Terminal};
 use crate::{
     Result,
     config::Number,
     files,
+    hub::Hub,
     plan::checks::{count, folder},
 };
 
 /// Reports cores, memory, instruction sets and cache folders; with a model, whether it fits.
 #[derive(Args, Debug)]
 pub(super) struct Doctor {
-    /// A model folder: checks that it opens, and says what training it would take.
-    #[arg(long, value_name = "DIR")]
+    /// A model folder, or an id on the hub: checks that it opens, and says what training it would take.
+    #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
     /// Tokens of a pack, for the memory estimate.
     #[arg(long, value_name = "N", default_value = "2048", allow_hyphen_values = true)]
@@ -65,8 +66,9 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     let cache = files::cache_dir();
     let writable = files::create_dir(&cache).is_ok() && files::check_writable(&cache).is_ok();
     let token_budget = count("token-budget", Some(&arguments.token_budget), 0)?;
-    let model =
-        arguments.model.as_deref().map(|model| folder("model", model, "give the folder of a model")).transpose()?;
+    let hub = Hub::from_environment();
+    let model = arguments.model.as_deref().map(|model| hub.model(model, &mut Terminal::new())).transpose()?;
+    let model = model.as_deref().map(|model| folder("model", model, "give the folder of a model")).transpose()?;
     let needs = model.map(|model| needs(&model, token_budget)).transpose()?;
     let base = needs.as_ref().map(|n| n.mapped + n.owned);
     let fits = |bytes: usize| available.map(|available| bytes < available);

@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{
     Error, Result,
-    config::Number,
+    config::{Number, data_file},
     data::{DataSpec, Dataset, Example, Held, Kind, Template, TooLong, Truncation, pack::pack},
+    hub::Hub,
     objectives::{LossKind, Objective, Response, evaluate},
     observer::Observer,
     plan::checks::{count, count_from, folder, positive, threads},
@@ -33,11 +34,11 @@ pub(super) enum Eval {
 /// Arguments of `eval loss`.
 #[derive(Args, Debug)]
 pub(super) struct Loss {
-    /// Model folder.
-    #[arg(long, value_name = "DIR")]
+    /// Model folder, or an id on the hub.
+    #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
     /// PEFT adapter on the model; without it the model itself is measured.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
     /// Instruction rows.
     #[arg(long, value_name = "FILE", conflicts_with = "dpo", required_unless_present = "dpo")]
@@ -63,6 +64,9 @@ pub(super) struct Loss {
     /// Print a JSON line for every row instead of the totals.
     #[arg(long)]
     per_row: bool,
+    /// With --per-row: the token ids of prompt and responses as well, as they were scored.
+    #[arg(long, requires = "per_row")]
+    ids: bool,
     /// Threads [default: one a core]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     threads: Option<Number>,
@@ -93,13 +97,16 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let threads = threads(arguments.threads.as_ref())?;
     let template = arguments.template.as_deref().map(str::parse::<Template>).transpose();
     let template = template.map_err(|error| error.at("template"))?;
-    let model = folder("model", &arguments.model, "give the folder of the base model")?;
     terminal::catch_signals()?;
     let mut terminal = Terminal::new();
+    let hub = Hub::from_environment();
+    let model = hub.model(&arguments.model, &mut terminal)?;
+    let model = folder("model", &model, "give the folder of the base model")?;
     let engine = Engine::open(&model, threads, Recompute::Auto)?;
     let base = PathBuf::from("none");
     let mut open = |key: &str, path: Option<&PathBuf>| -> Result<Option<Adapter>> {
-        let path = path.map(|path| folder(key, path, "give a PEFT adapter folder")).transpose()?;
+        let path = path.map(|path| hub.adapter(path, &mut terminal)).transpose()?;
+        let path = path.map(|path| folder(key, &path, "give a PEFT adapter folder")).transpose()?;
         path.map(|path| engine.read_adapter(&path, &mut terminal)).transpose()
     };
     let adapter = open("adapter", arguments.adapter.as_ref())?;
@@ -110,7 +117,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         (None, None) => return Err(Error::input("no rows").hint("give --sft FILE or --dpo FILE")),
     };
     let spec = DataSpec {
-        path: path.clone(),
+        path: data_file(&hub, path, &mut terminal)?,
         kind,
         template,
         rows: limit,
@@ -133,7 +140,11 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     if arguments.per_row {
         for (index, example) in examples.iter().enumerate() {
             let reference = reference.as_ref().map(|sums| &sums[index][..]);
-            print_json(&row_line(example, kind, &policy[index], reference, beta))?;
+            let mut line = row_line(example, kind, &policy[index], reference, beta);
+            if arguments.ids {
+                line.insert("ids".into(), ids(example, kind));
+            }
+            print_json(&line)?;
         }
         return Ok(());
     }
@@ -212,6 +223,13 @@ fn row_line(example: &Example, kind: Kind, policy: &[f64], reference: Option<&[f
         line.insert("loss".into(), json!(loss));
     }
     line
+}
+
+/// The tokens of prompt and responses, by the names of a row's line.
+fn ids(example: &Example, kind: Kind) -> Value {
+    let mut ids = Map::from_iter([("prompt".to_owned(), json!(example.prompt))]);
+    ids.extend(names(kind).iter().zip(&example.responses).map(|(name, ids)| ((*name).to_owned(), json!(ids))));
+    Value::Object(ids)
 }
 
 /// The totals of a file.

@@ -22,6 +22,7 @@ use crate::{
     },
     files,
     generate::{Ear, Generated, Sampling, generate},
+    hub::Hub,
     observer::{Observer, Silent},
     plan::checks::{count, count_from, real, threads},
     run::Engine,
@@ -30,11 +31,11 @@ use crate::{
 /// The model, and how it speaks.
 #[derive(Args, Debug)]
 pub(super) struct Speaker {
-    /// Model folder.
-    #[arg(long, value_name = "DIR")]
+    /// Model folder, or an id on the hub.
+    #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
     /// PEFT adapter on the model.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
     /// Template: alpaca, user-assistant or raw.
     #[arg(long, value_name = "NAME")]
@@ -93,8 +94,10 @@ impl Speaker {
 
     fn open(&self, observer: &mut dyn Observer) -> Result<(Engine, Option<Adapter>)> {
         let threads = threads(self.threads.as_ref())?;
-        let engine = Engine::open(&self.model, threads, Recompute::Auto)?;
-        let adapter = self.adapter.as_ref().map(|folder| engine.read_adapter(folder, observer)).transpose()?;
+        let hub = Hub::from_environment();
+        let adapter = self.adapter.as_ref().map(|adapter| hub.adapter(adapter, observer)).transpose()?;
+        let engine = Engine::open(&hub.model(&self.model, observer)?, threads, Recompute::Auto)?;
+        let adapter = adapter.map(|folder| engine.read_adapter(&folder, observer)).transpose()?;
         Ok((engine, adapter))
     }
 }

@@ -9,24 +9,25 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::{print, print_json, similarity};
+use super::{print, print_json, similarity, terminal::Terminal};
 use crate::{
     Error, Result,
-    config::Number,
+    config::{Number, data_file},
     data::{
         DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, TooLong, Truncation, pack, rows, source,
     },
+    hub::Hub,
     plan::checks::{count, count_from, real},
 };
 
 /// Shows what a run would see of a file of rows.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct Inspect {
-    /// Instruction or preference rows; which of the two is found from the columns.
+    /// Instruction or preference rows, a file or an id on the hub; which kind is found from the columns.
     #[arg(value_name = "DATA", required_unless_present = "similarity")]
     data: Option<PathBuf>,
-    /// Model folder: its tokenizer is used.
-    #[arg(long, value_name = "DIR")]
+    /// Model folder, or an id on the hub: its tokenizer is used.
+    #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
     /// Template: alpaca, user-assistant or raw; found from the rows if absent.
     #[arg(long, value_name = "NAME")]
@@ -207,6 +208,12 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
     let show = count_from(0, "show", arguments.show.as_ref(), 2)?;
     let wanted = arguments.row.as_ref().map(|row| count_from(0, "row", Some(row), 0)).transpose()?;
+    let (hub, mut terminal) = (Hub::from_environment(), Terminal::new());
+    let arguments = &Inspect {
+        model: hub.tokenizer(&arguments.model, &mut terminal)?,
+        data: arguments.data.as_deref().map(|data| data_file(&hub, data, &mut terminal)).transpose()?,
+        ..arguments.clone()
+    };
     let config = upright_engine::config::DecoderConfig::read(&arguments.model)?;
     let tokenizer = Tokenizer::open(&arguments.model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
     let Some(path) = arguments.data.as_deref() else {

@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod doctor;
 mod eval;
+mod export;
 mod generate;
 mod inspect;
 mod similarity;
@@ -45,6 +46,8 @@ enum Command {
     Bench(Box<bench::Arguments>),
     /// Compute the paper's toy and theorems, by the loop that trains models.
     Theory(theory::Theory),
+    /// Write adapters as a PEFT folder, their weighted sum, or a merged model.
+    Export(export::Arguments),
     /// Say what this machine has, and what would not fit.
     Doctor(doctor::Doctor),
 }
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Chat(arguments) => generate::chat(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Theory(arguments) => theory::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
         Command::Doctor(doctor) => doctor::run(doctor),
     };
     match done {

@@ -8,6 +8,7 @@ use super::{print, print_json, terminal};
 use crate::{
     Result,
     config::Config,
+    hub::Hub,
     observer::Observer,
     plan::Plan,
     run::{self, Summary},
@@ -24,8 +25,8 @@ pub(super) struct Train {
 pub(super) fn run(arguments: &Train) -> Result<()> {
     terminal::catch_signals()?;
     let config = arguments.config.clone().resolve()?;
-    let plan = Plan::from_config(&config)?;
     let mut terminal = terminal::Terminal::new();
+    let plan = Plan::from_config(&config.fetched(&Hub::from_environment(), &mut terminal)?)?;
     for note in plan.notes(&config) {
         terminal.note(&note);
     }

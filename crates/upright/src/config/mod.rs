@@ -1,10 +1,12 @@
 //! What was written: every setting of a training run, once. A field is a flag, a TOML key of the same name and, with its
 //! comment, the help. Nothing is checked here and no default applied: [`crate::plan`] says what a config means.
 
+mod fetch;
 mod file;
 mod nearest;
 mod value;
 
+pub(crate) use fetch::data_file;
 pub use nearest::nearest;
 pub use value::{List, Number};
 
@@ -32,11 +34,11 @@ pub struct Config {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub json: bool,
 
-    /// Folder of the base model, as Hugging Face lays it out
-    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    /// Folder of the base model, as Hugging Face lays it out, or its id on the hub, ORG/NAME[@REVISION]
+    #[arg(long, value_name = "DIR|ID", help_heading = "Model")]
     pub model: Option<PathBuf>,
-    /// Adapter that the policy starts from, a PEFT folder [default: a fresh one]
-    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    /// Adapter that the policy starts from, a PEFT folder or an id on the hub [default: a fresh one]
+    #[arg(long, value_name = "DIR|ID", help_heading = "Model")]
     pub init_adapter: Option<PathBuf>,
     /// Rank of the LoRA adapter [default: 16]
     #[arg(long, value_name = "R", help_heading = "Model", allow_hyphen_values = true)]
@@ -48,11 +50,11 @@ pub struct Config {
     #[arg(long, value_name = "NAMES", help_heading = "Model")]
     pub lora_targets: Option<List>,
 
-    /// Instruction data, .json or .jsonl, may be gzipped: the objective sft
-    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    /// Instruction data, .json or .jsonl, may be gzipped, or ORG/NAME[@REVISION][:SPLIT or :FILE] on the hub: the objective sft
+    #[arg(long, value_name = "FILE|ID", help_heading = "Data")]
     pub sft: Option<PathBuf>,
     /// Preference data: the objective dpo
-    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    #[arg(long, value_name = "FILE|ID", help_heading = "Data")]
     pub dpo: Option<PathBuf>,
     /// Held-out instruction rows [default: carved off by --held-out]
     #[arg(long, value_name = "FILE", help_heading = "Data")]

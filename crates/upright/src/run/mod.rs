@@ -10,8 +10,8 @@ use std::{ops::ControlFlow, path::Path, time::Instant};
 use serde_json::{Map, Value};
 use upright_engine::peft;
 
-pub(crate) use open::tasks;
-pub use open::{Engine, Facts};
+pub(crate) use open::{is_called, tasks};
+pub use open::{Engine, Facts, is_adapter};
 pub(crate) use reference_policy::first_batches;
 pub use summary::{ObjectiveSummary, Summary};
 
@@ -80,11 +80,7 @@ fn run_with(
     let mut learner =
         ModelLearner::new(&engine.decoder, adapter, optimiser, rate, plan.optimiser.clip, plan.token_budget, tasks);
 
-    let identity = Identity {
-        lora,
-        base_model: plan.model.display().to_string(),
-        fingerprint: engine.decoder.weights().fingerprint.clone(),
-    };
+    let identity = Identity { lora, base: engine.base() };
     let mut checkpoints = Checkpoints::new(RunDir::checkpoints(&plan.out), identity.clone(), plan.keep);
     let mut found = None;
     if lock.is_some()
@@ -136,8 +132,8 @@ fn run_with(
     }
     let folder = adapter_dir(&plan.out);
     files::create_dir(&folder)?;
-    let Identity { lora, base_model, fingerprint } = &identity;
-    Ok(peft::write(&folder, &learner.adapter, lora, base_model, fingerprint)?)
+    let Identity { lora, base } = &identity;
+    Ok(peft::write(&folder, &learner.adapter, lora, base)?)
 }
 
 /// What fails while nothing is trained yet is the fault of the model's files, or of an adapter's.

@@ -8,14 +8,15 @@ use upright_engine::{
     adapter::{Adapter, AdapterLayout, LoraConfig},
     decoder::{Decoder, Options, Recompute},
     pack::Pack,
-    peft::{self, PeftFolder},
+    peft::{self, BaseModel, PeftFolder},
 };
 
 use crate::{
     Error, Result,
     data::{DataSpec, Dataset, Example, Held, Kind, Tokenizer, order::Order},
-    files,
+    files, hub,
     learner::Task,
+    lineage::Lineage,
     observer::Observer,
     plan::{Plan, ReferencePlan},
     reference::Reference,
@@ -29,6 +30,8 @@ pub struct Engine {
     pub decoder: Decoder,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// What it was merged from, if it was.
+    pub lineage: Option<Lineage>,
 }
 
 /// What a plan met: found out when a run starts, written beside the plan, and the same whenever it continues.
@@ -37,6 +40,9 @@ pub struct Engine {
 pub struct Facts {
     /// Fingerprint of the base's weights.
     pub base: String,
+    /// What the base was merged from: a model, then the adapters, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub base_lineage: Vec<String>,
     /// Instruction tier of the products, and width of the other vectors.
     pub tier: String,
     /// SHA-256 of the tokenizer's file.
@@ -93,7 +99,9 @@ impl Written {
 
     /// Names a run by everything that decides its result.
     pub(super) fn hash(&self) -> Result<String> {
-        let text = Self { plan: self.plan.anywhere(), facts: self.facts.clone() }.to_toml()?;
+        // The fingerprint says which base it is; its lineage names places.
+        let facts = Facts { base_lineage: Vec::new(), ..self.facts.clone() };
+        let text = Self { plan: self.plan.anywhere(), facts }.to_toml()?;
         Ok(Sha256::digest(text.as_bytes())[..16].iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
@@ -131,6 +139,18 @@ pub(super) fn check_unchanged(run: &Path, now: &Written) -> Result<()> {
     }
     Err(Error::input(format!("{}: cannot continue with other settings: {}", run.display(), differences.join("; ")))
         .hint("give the settings it was started with (they are in its config.toml), or another --out"))
+}
+
+/// Whether a model's folder, or its id on the hub, ends as a name that an adapter has for it.
+pub(crate) fn is_called(model: &Path, name: &str) -> bool {
+    let called = hub::named(model).map(|(id, _)| PathBuf::from(id));
+    let folder = model.canonicalize().unwrap_or_else(|_| model.to_owned());
+    [Some(folder), called].iter().flatten().any(|own| own.file_name() == Path::new(name).file_name())
+}
+
+/// Whether a folder holds an adapter and no model.
+pub fn is_adapter(folder: &Path) -> bool {
+    folder.join(peft::CONFIG_FILE).is_file() && !folder.join("config.json").is_file()
 }
 
 fn short(hash: &str) -> &str {
@@ -174,7 +194,25 @@ impl Engine {
     fn with_decoder(model: &Path, decoder: Decoder) -> Result<Self> {
         let config = decoder.config();
         let tokenizer = Tokenizer::open(model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
-        Ok(Self { model: model.to_owned(), decoder, tokenizer })
+        let lineage = Lineage::read(model)?;
+        if let Some(lineage) = &lineage {
+            lineage.check(model, &decoder.weights().fingerprint)?;
+        }
+        Ok(Self { model: model.to_owned(), decoder, tokenizer, lineage })
+    }
+
+    /// The base, as the folder of an adapter on it names it.
+    pub(super) fn base(&self) -> BaseModel {
+        let (name, revision) = match hub::named(&self.model) {
+            Some((name, commit)) => (name, Some(commit)),
+            None => (self.model.display().to_string(), None),
+        };
+        BaseModel {
+            name: Some(name),
+            revision,
+            fingerprint: Some(self.decoder.weights().fingerprint.clone()),
+            lineage: self.lineage.as_ref().map(Lineage::to_json),
+        }
     }
 
     /// The rows of every objective.
@@ -236,8 +274,8 @@ impl Engine {
     /// Reads a PEFT folder. One of another base is refused by its fingerprint; where it has none, another name is noted.
     fn read_peft(&self, folder: &Path, observer: &mut dyn Observer) -> Result<PeftFolder> {
         let found = peft::read(folder, self.decoder.config())?;
-        let (ours, theirs) = (&self.decoder.weights().fingerprint, found.base_fingerprint.as_ref());
-        let (folder, name) = (folder.display(), found.base_model.as_deref().unwrap_or("a model without a name"));
+        let (ours, theirs) = (&self.decoder.weights().fingerprint, found.base.fingerprint.as_ref());
+        let (folder, name) = (folder.display(), found.base.name.as_deref().unwrap_or("a model without a name"));
         if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
             let (theirs, ours) = (short(theirs), short(ours));
             return Err(Error::input(format!(
@@ -246,8 +284,11 @@ impl Engine {
             ))
             .hint("give --model the base it was trained on"));
         }
-        let model = self.model.canonicalize().unwrap_or_else(|_| self.model.clone());
-        if theirs.is_none() && found.base_model.is_some() && Path::new(name).file_name() != model.file_name() {
+        if theirs.is_none() && is_adapter(Path::new(name)) {
+            return Err(Error::input(format!("{folder}: sits on another adapter, {name}, not on a model alone"))
+                .hint(format!("upright export --merge {name} --out MERGED, then give MERGED as --model")));
+        }
+        if theirs.is_none() && found.base.name.is_some() && !is_called(&self.model, name) {
             observer.note(&format!(
                 "warning: {folder}: says it was trained on {name}, not on {}; it has no fingerprint to tell by",
                 self.model.display()
@@ -295,6 +336,7 @@ impl Engine {
         });
         let facts = Facts {
             base: self.decoder.weights().fingerprint.clone(),
+            base_lineage: self.lineage.as_ref().map_or_else(Vec::new, Lineage::lines),
             tier: self.decoder.tier().arithmetic(),
             tokenizer: self.tokenizer.sha256().to_owned(),
             init_adapter: adapter(plan.init_adapter.as_ref())?,

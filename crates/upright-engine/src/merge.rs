@@ -1,0 +1,175 @@
+//! Adapters merged into a model's weights: `W + scale B A` in f32, rounded once, a stretch of rows at a time, so that a
+//! model of any size takes no more memory than a stretch.
+
+mod shards;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use crate::adapter::{Adapter, LoraTarget};
+use crate::config::DecoderConfig;
+use crate::weights::Float;
+use crate::weights::file::Tensor;
+use crate::weights::fingerprint::Fingerprint;
+use crate::weights::names::{names, tensors};
+use crate::weights::open::Source;
+use crate::{Error, Result};
+
+/// A model folder and the adapters that are merged into it, the first one first. Each is merged into what those before it
+/// made of the model, rounded as the model's files hold it: that is the model it was trained on.
+pub struct Merge<'a> {
+    source: Source,
+    config: &'a DecoderConfig,
+    adapters: &'a [&'a Adapter],
+}
+
+/// How a merged model is written.
+#[derive(Clone, Copy, Debug)]
+pub struct MergeOptions {
+    /// How floating-point values are held; `None`: each tensor as in the model's files.
+    pub dtype: Option<Float>,
+    /// Most bytes of tensors in a file; a larger tensor has a file of its own.
+    pub max_shard_bytes: u64,
+}
+
+/// Files that were written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergedFiles {
+    /// Their names: one `model.safetensors`, or numbered ones and their index.
+    pub names: Vec<String>,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+}
+
+/// A tensor on its way through the adapters.
+struct Merged<'s> {
+    tensor: Tensor<'s>,
+    /// How the file holds its values.
+    float: Float,
+    /// For each adapter, its pair on this tensor's linear.
+    pairs: Vec<Option<Pair<'s>>>,
+}
+
+/// What one adapter adds to one linear.
+struct Pair<'s> {
+    target: &'s LoraTarget,
+    /// A, `[R, inputs]`.
+    a: &'s [f32],
+    /// B, `[outputs, R]`.
+    b: &'s [f32],
+}
+
+impl<'a> Merge<'a> {
+    /// Maps the model's files; adapters must have been read for `config`.
+    ///
+    /// # Errors
+    /// As [`crate::weights::Weights::open`] for files that are missing or damaged, and tensors that are missing or have
+    /// the wrong shape.
+    pub fn open(dir: &Path, config: &'a DecoderConfig, adapters: &'a [&'a Adapter]) -> Result<Self> {
+        let merge = Self { source: Source::open(dir, config)?, config, adapters };
+        for (name, shape) in tensors(config) {
+            let tensor = merge.tensor(&name)?;
+            tensor.expect(&shape)?;
+            tensor.expect_float()?;
+        }
+        Ok(merge)
+    }
+
+    /// The fingerprint of the model with its first `count` adapters merged, as [`crate::weights::Weights`] would have it
+    /// of the files that [`Merge::write`] makes with `dtype`.
+    ///
+    /// # Errors
+    /// None for a folder that opened, unless its files change meanwhile.
+    pub fn fingerprint(&self, count: usize, dtype: Option<Float>) -> Result<String> {
+        let mut fingerprint = Fingerprint::default();
+        for (name, shape) in tensors(self.config) {
+            let merged = self.merged(&name, self.tensor(&name)?, count)?;
+            let held = dtype.unwrap_or(merged.float);
+            fingerprint.remember(&name, &shape, |index| {
+                let value = held.round(merged.value(index));
+                if shape.len() == 2 { Float::Bf16.round(value) } else { value }
+            });
+        }
+        Ok(fingerprint.finish(self.config))
+    }
+
+    /// Writes the model with all adapters merged into a folder that is there: every tensor under the name it has in the
+    /// model's files. `progress` is told bytes done and in all, and says whether to go on.
+    ///
+    /// # Errors
+    /// `Error::Io` where the system refuses; `Error::Input` where a value does not fit into the type asked for. Returns
+    /// `None` if `progress` said no; what was written then, or before an error, is not a model.
+    pub fn write(
+        &self,
+        out: &Path,
+        options: &MergeOptions,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Option<MergedFiles>> {
+        shards::write(self, out, options, progress)
+    }
+
+    /// A tensor by the first of its names.
+    fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
+        let heads = names(self.config.family).heads;
+        self.source.tensor(if name == heads[0] { self.source.head_name(heads)? } else { name })
+    }
+
+    /// A tensor by its name in the whole model, with what the first `count` adapters add to it.
+    fn merged<'s>(&'s self, name: &str, tensor: Tensor<'s>, count: usize) -> Result<Merged<'s>> {
+        let float = tensor.expect_float()?;
+        let module = name.strip_suffix(".weight");
+        let pair = |adapter: &&'s Adapter| {
+            let target = adapter.layout.targets.iter().find(|target| Some(&target.module[..]) == module)?;
+            Some(Pair { target, a: &adapter.parameters[target.a()], b: &adapter.parameters[target.b()] })
+        };
+        let pairs = self.adapters[..count].iter().map(pair).collect();
+        Ok(Merged { tensor, float, pairs })
+    }
+}
+
+impl Merged<'_> {
+    /// Whether any adapter adds to it.
+    fn changes(&self) -> bool {
+        self.pairs.iter().any(Option::is_some)
+    }
+
+    /// Adds to `row`, row `index` of the matrix, what the adapters add; `delta` has its length. The last result is not
+    /// rounded.
+    fn add(&self, index: usize, row: &mut [f32], delta: &mut [f32]) {
+        for (number, pair) in self.pairs.iter().enumerate() {
+            if number > 0 {
+                row.iter_mut().for_each(|value| *value = self.float.round(*value));
+            }
+            let Some(Pair { target, a, b }) = pair else { continue };
+            delta.fill(0.0);
+            for (k, factor) in b[index * target.rank..][..target.rank].iter().enumerate() {
+                let a = &a[k * target.inputs..][..target.inputs];
+                delta.iter_mut().zip(a).for_each(|(sum, value)| *sum += factor * value);
+            }
+            row.iter_mut().zip(&*delta).for_each(|(value, delta)| *value += target.scale * delta);
+        }
+    }
+
+    /// Element `index` of the tensor, by the same arithmetic as [`Merged::add`].
+    fn value(&self, index: usize) -> f32 {
+        let mut value = self.float.get(self.tensor.bytes(), index);
+        for (number, pair) in self.pairs.iter().enumerate() {
+            if number > 0 {
+                value = self.float.round(value);
+            }
+            let Some(Pair { target, a, b }) = pair else { continue };
+            let (row, col) = (index / target.inputs, index % target.inputs);
+            let product = |k: usize| b[row * target.rank + k] * a[k * target.inputs + col];
+            let delta = (0..target.rank).fold(0.0, |sum, k| sum + product(k));
+            value += target.scale * delta;
+        }
+        value
+    }
+}
+
+/// A value that the type asked for cannot hold.
+fn overflow(tensor: &Tensor<'_>, value: f32, dtype: Float) -> Error {
+    let problem = format!("tensor `{}` holds {value} after merging, which {} cannot", tensor.name, dtype.name());
+    Error::input(tensor.path(), problem, "write the merged model as bf16 or f32")
+}

@@ -1,0 +1,199 @@
+//! What an adapter sits on: a model, or adapters on a model, followed down to the folder with weights.
+
+use std::path::{Path, PathBuf};
+
+use upright_engine::{
+    adapter::Adapter,
+    config::DecoderConfig,
+    merge::Merge,
+    peft::{self, BaseModel, PeftFolder},
+};
+
+use crate::{
+    Error, Result, files,
+    hub::{self, Hub, Id},
+    lineage::{Base, Lineage, Part, Step},
+    observer::Observer,
+    plan::checks::folder,
+    run, run_dir,
+};
+
+/// Longest chain that is followed.
+const MOST: usize = 16;
+
+/// The folder of an adapter: itself, or the one in a run's folder.
+pub(super) fn adapter_folder(given: &Path) -> Result<PathBuf> {
+    if !run_dir::holds_run(given) {
+        if !given.is_dir() {
+            return Err(Error::input(format!("there is no folder `{}`", given.display()))
+                .hint("give the folder of a run, of a checkpoint or of an adapter"));
+        }
+        return Ok(given.to_owned());
+    }
+    let adapter = run::adapter_dir(given);
+    if adapter.join(peft::CONFIG_FILE).is_file() {
+        return Ok(adapter);
+    }
+    let steps = std::fs::read_dir(run_dir::RunDir::checkpoints(given)).into_iter().flatten().flatten();
+    let step = |name: String| name.strip_prefix("step-")?.parse::<usize>().ok();
+    let newest = steps.filter_map(|entry| step(entry.file_name().to_string_lossy().into_owned())).max();
+    let error = Error::input(format!("{}: this run is not finished, so it has no adapter yet", given.display()));
+    Err(match newest {
+        Some(step) => {
+            let folder = run_dir::RunDir::checkpoints(given).join(format!("step-{step}"));
+            error.hint(format!("finish it with --resume, or give its newest checkpoint, {}", folder.display()))
+        }
+        None => error.hint("finish it with --resume"),
+    })
+}
+
+/// An adapter, read for the model at the bottom of its chain.
+pub(super) struct Link {
+    /// Its folder.
+    pub(super) folder: PathBuf,
+    /// What is in it.
+    pub(super) peft: PeftFolder,
+    /// SHA-256 of its tensors.
+    pub(super) sha256: String,
+}
+
+/// A model folder and the adapters that sit on each other above it.
+pub(super) struct Chain {
+    /// The model.
+    pub(super) model: PathBuf,
+    /// Its architecture.
+    pub(super) config: DecoderConfig,
+    /// The adapters, the lowest first; the last one is what was asked for.
+    pub(super) links: Vec<Link>,
+}
+
+impl Chain {
+    /// Follows an adapter down to a model: the base it names, or `model` in its place.
+    pub(super) fn follow(adapter: &Path, model: Option<&Path>, hub: &Hub, observer: &mut dyn Observer) -> Result<Self> {
+        let mut folders = vec![adapter_folder(&hub.adapter(adapter, observer)?)?];
+        let model = loop {
+            let top = folders.last().expect("one at least").clone();
+            let base = match model.filter(|_| folders.len() == 1) {
+                Some(model) => folder("model", &hub.model(model, observer)?, "give the folder of the base model")?,
+                None => base_folder(&top, &peft::read_base(&top)?, hub, observer)?,
+            };
+            if !run_dir::holds_run(&base) && !run::is_adapter(&base) {
+                break base;
+            }
+            folders.push(adapter_folder(&base)?);
+            if folders.len() > MOST {
+                return Err(Error::input(format!("{}: more than {MOST} adapters upon each other", adapter.display()))
+                    .hint("does one of them name itself as its base?"));
+            }
+        };
+        let config = DecoderConfig::read(&model)?;
+        let link = |folder: PathBuf| {
+            let peft = peft::read(&folder, &config)?;
+            let sha256 = files::sha256(&folder.join(peft::TENSOR_FILE))?;
+            Ok(Link { folder, peft, sha256 })
+        };
+        let links = folders.into_iter().rev().map(link).collect::<Result<Vec<_>>>()?;
+        let chain = Self { model, config, links };
+        chain.check(observer)?;
+        Ok(chain)
+    }
+
+    /// The adapters.
+    pub(super) fn adapters(&self) -> Vec<&Adapter> {
+        self.links.iter().map(|link| &link.peft.adapter).collect()
+    }
+
+    /// The last one.
+    pub(super) fn top(&self) -> &Link {
+        self.links.last().expect("a chain ends in what was asked for")
+    }
+
+    /// Refuses an adapter that was trained on something else than what lies below it here.
+    fn check(&self, observer: &mut dyn Observer) -> Result<()> {
+        let adapters = self.adapters();
+        let merge = Merge::open(&self.model, &self.config, &adapters)?;
+        for (below, link) in self.links.iter().enumerate() {
+            let (folder, found) = (link.folder.display(), merge.fingerprint(below, None)?);
+            let name = link.peft.base.name.as_deref().unwrap_or("a model without a name");
+            let under = match below {
+                0 => self.model.display().to_string(),
+                _ => format!("{} on {}", self.links[below - 1].folder.display(), self.model.display()),
+            };
+            match &link.peft.base.fingerprint {
+                Some(theirs) if *theirs != found => {
+                    let short = |hash: &str| hash.get(..12).unwrap_or(hash).to_owned();
+                    let (theirs, ours) = (short(theirs), short(&found));
+                    let problem = format!(
+                        "{folder}: was trained on another base, {name}: its fingerprint is {theirs}, that of {under} is {ours}"
+                    );
+                    return Err(Error::input(problem).hint("give the base it was trained on: --model DIR"));
+                }
+                Some(_) => {}
+                None if below == 0 && !run::is_called(&self.model, name) => observer.note(&format!(
+                    "warning: {folder}: says it was trained on {name}, not on {under}; it has no fingerprint to tell by"
+                )),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The model with the adapters below the last one merged, as an adapter's folder names it.
+    pub(super) fn base(&self) -> Result<BaseModel> {
+        let adapters = self.adapters();
+        let below = self.links.len() - 1;
+        let fingerprint = Merge::open(&self.model, &self.config, &adapters)?.fingerprint(below, None)?;
+        let lineage = self.lineage(below, &[], &fingerprint)?;
+        let BaseModel { name, revision, .. } = self.top().peft.base.clone();
+        Ok(BaseModel {
+            name: name.or_else(|| Some(self.model.display().to_string())),
+            revision,
+            fingerprint: Some(fingerprint),
+            lineage: (!lineage.merged.is_empty()).then(|| lineage.to_json()),
+        })
+    }
+
+    /// What the model with its first `count` adapters, and then the sum of `parts` if there are any, was merged from.
+    pub(super) fn lineage(&self, count: usize, parts: &[Part], fingerprint: &str) -> Result<Lineage> {
+        let known = Lineage::read(&self.model)?;
+        let own = Merge::open(&self.model, &self.config, &[])?.fingerprint(0, None)?;
+        if let Some(known) = &known {
+            known.check(&self.model, &own)?;
+        }
+        let (name, revision) = match hub::named(&self.model) {
+            Some((name, commit)) => (name, Some(commit)),
+            None => (self.model.display().to_string(), None),
+        };
+        let begun = known.unwrap_or_else(|| Lineage {
+            fingerprint: own.clone(),
+            base: Base { name, revision, fingerprint: own },
+            merged: Vec::new(),
+        });
+        let link = |link: &Link| {
+            let name = link.folder.display().to_string();
+            Step { adapters: vec![Part { name, sha256: link.sha256.clone(), weight: 1.0 }] }
+        };
+        let last = (!parts.is_empty()).then(|| Step { adapters: parts.to_vec() });
+        let merged = begun.merged.into_iter().chain(self.links[..count].iter().map(link)).chain(last).collect();
+        Ok(Lineage { fingerprint: fingerprint.to_owned(), merged, ..begun })
+    }
+}
+
+/// Where the base is that an adapter names: a folder as it was given there, or beside the adapter, or on the hub.
+fn base_folder(adapter: &Path, base: &BaseModel, hub: &Hub, observer: &mut dyn Observer) -> Result<PathBuf> {
+    let hint = "give the model that it was trained on: --model DIR";
+    let Some(name) = base.name.as_deref().filter(|name| !name.is_empty()) else {
+        return Err(Error::input(format!("{}: names no base model", adapter.display())).hint(hint));
+    };
+    let candidates = [PathBuf::from(name), adapter.join(name)];
+    if let Some(folder) = candidates.into_iter().find(|folder| folder.is_dir()) {
+        return Ok(folder);
+    }
+    let problem = format!("{}: was trained on {name}, which is no folder here", adapter.display());
+    let Some(id) = Id::parse(name).filter(|id| id.revision.is_none() && id.part.is_none()) else {
+        return Err(Error::input(problem).hint(hint));
+    };
+    let revision = base.revision.as_ref().map_or_else(String::new, |revision| format!("@{revision}"));
+    let given = PathBuf::from(format!("{}{revision}", id.repo));
+    hub.model(&given, observer).map_err(|error| Error { hint: format!("{hint}; {}", error.hint), ..error.at(problem) })
+}

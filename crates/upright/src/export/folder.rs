@@ -1,0 +1,89 @@
+//! A folder that is whole or not there.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use crate::{Error, Result, files, model_files::is_companion};
+
+/// A folder in the making, beside the place where it will be; removed again unless it is finished.
+pub(super) struct Partial {
+    path: PathBuf,
+    out: PathBuf,
+}
+
+impl Partial {
+    /// Begins a folder that will be `out`, which must not be there yet, or be empty.
+    pub(super) fn begin(out: &Path) -> Result<Self> {
+        let refuse = |problem: String| Err(Error::input(problem).hint("give --out a new or an empty folder"));
+        let Some(name) = out.file_name().map(|name| name.to_string_lossy().into_owned()) else {
+            return refuse(format!("{}: is not a folder's name", out.display()));
+        };
+        if out.exists() {
+            if !out.is_dir() {
+                return refuse(format!("{}: is not a folder", out.display()));
+            }
+            if let Some(entry) = fs::read_dir(out).into_iter().flatten().flatten().next() {
+                return refuse(format!("{}: is not empty: it holds {}", out.display(), entry.file_name().display()));
+            }
+        }
+        let above = out.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        files::create_dir(above)?;
+        let path = above.join(format!(".{name}.partial"));
+        // What a kill left behind.
+        let _ = fs::remove_dir_all(&path);
+        files::create_dir(&path)?;
+        Ok(Self { path, out: out.to_owned() })
+    }
+
+    /// Where to write.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the folder its name.
+    pub(super) fn finish(self) -> Result<()> {
+        for entry in fs::read_dir(&self.path).map_err(|error| Error::io(&self.path, "read", error))?.flatten() {
+            let synced = File::open(entry.path()).and_then(|file| file.sync_all());
+            synced.map_err(|error| Error::io(entry.path(), "write", error))?;
+        }
+        if self.out.exists() {
+            fs::remove_dir(&self.out).map_err(|error| Error::io(&self.out, "replace", error))?;
+        }
+        fs::rename(&self.path, &self.out).map_err(|error| Error::io(&self.out, "write", error))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After it was finished there is nothing under this name any more.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Copies what belongs to a model beside its weights and its config; returns the names, sorted.
+pub(super) fn copy_companions(model: &Path, into: &Path) -> Result<Vec<String>> {
+    let mut copied = Vec::new();
+    for entry in fs::read_dir(model).map_err(|error| Error::io(model, "read", error))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // Files of the hub's cache are links; what they lead to is copied.
+        if is_companion(&name) && entry.path().is_file() {
+            copy(&entry.path(), &into.join(&name))?;
+            copied.push(name);
+        } else if name == "additional_chat_templates" && entry.path().is_dir() {
+            files::create_dir(&into.join(&name))?;
+            for template in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                copy(&template.path(), &into.join(&name).join(template.file_name()))?;
+                copied.push(format!("{name}/{}", template.file_name().display()));
+            }
+        }
+    }
+    copied.sort();
+    Ok(copied)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let bytes = fs::read(from).map_err(|error| Error::io(from, "read", error))?;
+    fs::write(to, bytes).map_err(|error| Error::io(to, "write", error))
+}

@@ -1,0 +1,245 @@
+//! From a run or adapters to folders that load elsewhere: a PEFT folder, a weighted sum of adapters, a merged model.
+
+mod chain;
+mod folder;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+use upright_engine::{
+    adapter::{self, Adapter, LoraConfig},
+    merge::{Merge, MergeOptions},
+    peft::{self, BaseModel},
+    weights::Float,
+};
+
+use crate::{
+    Error, Result, files,
+    hub::Hub,
+    lineage::{self, Part},
+    observer::Observer,
+};
+use chain::Chain;
+use folder::{Partial, copy_companions};
+
+/// What is exported.
+#[derive(Clone, Debug)]
+pub struct Export {
+    /// Folders of runs, checkpoints or adapters, each with its weight. Several are added, weight times adapter.
+    pub adapters: Vec<(PathBuf, f64)>,
+    /// The model that the adapters were trained on; none: what they name.
+    pub model: Option<PathBuf>,
+    /// What the exported adapter calls its base; none: what the adapter itself calls it.
+    pub base_name: Option<String>,
+    /// The folder to make.
+    pub out: PathBuf,
+    /// Where models and adapters come from that are no folders.
+    pub hub: Hub,
+}
+
+/// What was made.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Exported {
+    /// The folder.
+    pub out: PathBuf,
+    /// `adapter` or `model`.
+    pub kind: &'static str,
+    /// The model at the bottom.
+    pub model: PathBuf,
+    /// Everything that is in it above the model, the lowest first.
+    pub adapters: Vec<Part>,
+    /// Files that were written, sorted.
+    pub files: Vec<String>,
+    /// Fingerprint of the model: of the merged one, or of the adapter's base.
+    pub fingerprint: String,
+}
+
+/// The sum that is asked for, on the chain that all of its adapters sit on.
+struct Sum {
+    chain: Chain,
+    adapter: Adapter,
+    lora: LoraConfig,
+    base: BaseModel,
+    parts: Vec<Part>,
+}
+
+impl Export {
+    /// Writes the adapter, or the sum of adapters, as a PEFT folder.
+    pub fn adapter(&self, observer: &mut dyn Observer) -> Result<Exported> {
+        let partial = Partial::begin(&self.out)?;
+        let Sum { chain, adapter, lora, base, parts } = self.sum(observer)?;
+        let base = match &self.base_name {
+            Some(name) => BaseModel { name: Some(name.clone()), revision: None, ..base },
+            None => base,
+        };
+        peft::write(partial.path(), &adapter, &lora, &base)?;
+        let fingerprint = base.fingerprint.unwrap_or_default();
+        partial.finish()?;
+        let files = vec![peft::CONFIG_FILE.to_owned(), peft::TENSOR_FILE.to_owned()];
+        Ok(self.exported("adapter", &chain, parts, files, fingerprint))
+    }
+
+    /// Merges the adapter, or the sum of adapters, and all it sits on into the model. Weights keep the types they have in
+    /// the model's files unless `dtype` names one; no file of weights is larger than `max_shard_bytes`.
+    pub fn merged_model(
+        &self,
+        dtype: Option<Float>,
+        max_shard_bytes: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<Exported> {
+        if self.base_name.is_some() {
+            return Err(Error::input("base-name has no effect on a merged model, which needs no base")
+                .hint("leave --base-name out, or --merge"));
+        }
+        let partial = Partial::begin(&self.out)?;
+        let Sum { chain, adapter, parts, .. } = self.sum(observer)?;
+        let below = chain.links.len() - 1;
+        let mut adapters = chain.adapters();
+        adapters[below] = &adapter;
+        let merge = Merge::open(&chain.model, &chain.config, &adapters)?;
+        let fingerprint = merge.fingerprint(adapters.len(), dtype)?;
+
+        let options = MergeOptions { dtype, max_shard_bytes };
+        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000) as usize;
+        let mut begun = false;
+        let written = merge.write(partial.path(), &options, &mut |done, total| {
+            if !begun {
+                observer.begin("merging, MB", megabytes(total));
+                begun = true;
+            }
+            observer.advance(megabytes(done), "");
+            !observer.stop_requested()
+        });
+        if begun {
+            observer.end();
+        }
+        let Some(written) = written? else {
+            return Err(Error::interrupted("before the merged model was whole; nothing of it was kept"));
+        };
+        let mut files = written.names;
+        files.extend(copy_companions(&chain.model, partial.path())?);
+        note_other_tokenizer(&chain, observer)?;
+        write_config(&chain.model, partial.path(), dtype)?;
+        let lineage = chain.lineage(below, &parts, &fingerprint)?;
+        let text = serde_json::to_string_pretty(&lineage).expect("strings and numbers become JSON") + "\n";
+        files::write_atomic(&partial.path().join(lineage::FILE), text.as_bytes())?;
+        files.extend(["config.json".to_owned(), lineage::FILE.to_owned()]);
+        files.sort();
+        partial.finish()?;
+        Ok(self.exported("model", &chain, parts, files, fingerprint))
+    }
+
+    fn exported(
+        &self,
+        kind: &'static str,
+        chain: &Chain,
+        parts: Vec<Part>,
+        files: Vec<String>,
+        fingerprint: String,
+    ) -> Exported {
+        let below = chain.links[..chain.links.len() - 1].iter().map(|link| Part {
+            name: link.folder.display().to_string(),
+            sha256: link.sha256.clone(),
+            weight: 1.0,
+        });
+        let adapters = below.chain(parts).collect();
+        Exported { out: self.out.clone(), kind, model: chain.model.clone(), adapters, files, fingerprint }
+    }
+
+    /// The adapter to export: the only one, or the sum.
+    fn sum(&self, observer: &mut dyn Observer) -> Result<Sum> {
+        let follow = |(path, _): &(PathBuf, f64)| Chain::follow(path, self.model.as_deref(), &self.hub, observer);
+        let mut chains = self.adapters.iter().map(follow).collect::<Result<Vec<_>>>()?;
+        let part = |(chain, (_, weight)): (&Chain, &(PathBuf, f64))| {
+            let top = chain.top();
+            Part { name: top.folder.display().to_string(), sha256: top.sha256.clone(), weight: *weight }
+        };
+        let parts: Vec<Part> = chains.iter().zip(&self.adapters).map(part).collect();
+        let base = chains[0].base()?;
+        let (adapter, lora) = match &chains[..] {
+            [alone] if self.adapters[0].1 == 1.0 => (alone.top().peft.adapter.clone(), alone.top().peft.lora.clone()),
+            all => {
+                for other in &all[1..] {
+                    let theirs = other.base()?.fingerprint;
+                    if theirs != base.fingerprint {
+                        let (first, second) = (all[0].top().folder.display(), other.top().folder.display());
+                        return Err(Error::input(format!("{first} and {second} sit on different models"))
+                            .hint("only adapters of one model can be added; merge one of them into its model first"));
+                    }
+                }
+                let weights = self.adapters.iter().map(|(_, weight)| *weight);
+                let adapters: Vec<(&Adapter, f64)> =
+                    all.iter().map(|chain| &chain.top().peft.adapter).zip(weights).collect();
+                adapter::combine(&all[0].config, &adapters)?
+            }
+        };
+        Ok(Sum { chain: chains.swap_remove(0), adapter, lora, base, parts })
+    }
+}
+
+/// The model's own config; with another type of values, that type.
+fn write_config(model: &Path, into: &Path, dtype: Option<Float>) -> Result<()> {
+    let (from, to) = (model.join("config.json"), into.join("config.json"));
+    let text = files::read_text(&from)?;
+    let Some(dtype) = dtype else { return files::write_atomic(&to, text.as_bytes()) };
+    let broken = |what: String| Error::input(format!("{}: {what}", from.display()));
+    let mut config: Value = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
+    let Some(keys) = config.as_object_mut() else { return Err(broken("is no object".into())) };
+    // transformers 5 calls it dtype, and reads the older name as well.
+    let key = if keys.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+    keys.insert(key.into(), dtype.torch_name().into());
+    let text = serde_json::to_string_pretty(&config).expect("it was JSON") + "\n";
+    files::write_atomic(&to, text.as_bytes())
+}
+
+/// Trainers put a tokenizer beside an adapter, sometimes a changed one; the merged model has the base's.
+fn note_other_tokenizer(chain: &Chain, observer: &mut dyn Observer) -> Result<()> {
+    for name in ["tokenizer.json", "chat_template.jinja"] {
+        let (own, theirs) = (chain.model.join(name), chain.top().folder.join(name));
+        if theirs.is_file() && (!own.is_file() || files::sha256(&own)? != files::sha256(&theirs)?) {
+            observer.note(&format!(
+                "warning: {} differs from that of the base, which the merged model has; copy it over if it is meant",
+                theirs.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a size as people write it: `5GB`, `500MB`, `2GiB`, or bytes.
+pub fn parse_size(text: &str) -> Result<u64> {
+    let wrong = || {
+        Error::input(format!("max-shard-size must be a size of at least 1 MB, found `{text}`"))
+            .hint("such as 5GB, 500MB or 2GiB")
+    };
+    let text = text.trim();
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim().to_ascii_uppercase().as_str() {
+        "" | "B" => 1.0,
+        "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "KIB" => 1024.0,
+        "MIB" => 1024.0 * 1024.0,
+        "GIB" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(wrong()),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| wrong())? * factor;
+    if (1e6..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        let sizes = ["5GB", "1.5 GB", "2GiB", "500mb", "1000000"].map(|text| parse_size(text).unwrap());
+        assert_eq!(sizes, [5_000_000_000, 1_500_000_000, 2 << 30, 500_000_000, 1_000_000]);
+        for text in ["", "GB", "5TB", "-1GB", "0", "999999", "1e9", "nan", "9999999999GB"] {
+            assert!(parse_size(text).unwrap_err().message.contains("max-shard-size"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! Requests to the hub: listings, and files that are resumed where they broke off and are checked before they get a name.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{Read, Seek, SeekFrom, Write},
+    path::Path,
+    time::Duration,
+};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use ureq::{
+    Agent, Body,
+    config::RedirectAuthHeaders,
+    http::Response,
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+};
+
+use super::cache::Kind;
+use crate::{Error, Result, files, observer::Observer};
+
+/// Attempts in a row that bring not one byte.
+const ATTEMPTS: u32 = 5;
+/// Pause after the first of them; it doubles each time.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Longest silence in the middle of an answer.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Relative redirects that lead to a file's description: a repository that was renamed, a cache in front of the hub.
+const MOST_REDIRECTS: usize = 5;
+/// Largest listing that is read.
+const MAX_LISTING: u64 = 64 << 20;
+/// What is read from the network at once.
+const CHUNK: usize = 1 << 18;
+
+/// A connection to a hub.
+pub(super) struct Connection {
+    agent: Agent,
+    endpoint: String,
+    token: Option<String>,
+}
+
+/// What the hub says of a file before it sends it.
+#[derive(Debug)]
+pub(super) struct Description {
+    /// Its tag; of a large file the SHA-256 of its bytes.
+    pub(super) etag: String,
+    /// Its bytes.
+    pub(super) size: u64,
+}
+
+/// An answer of the hub that is no answer to the question.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Nobody answered.
+    Unreachable(String),
+    /// Any other; a message for a person.
+    Answered(Error),
+}
+
+/// What the hub says, or why it does not.
+type Answer<T> = std::result::Result<T, Refusal>;
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unreachable(why) => Self::failure(why)
+                .hint("is there a network? HTTPS_PROXY names a proxy, HF_ENDPOINT another hub; a folder that was downloaded elsewhere can be given by its path"),
+            Refusal::Answered(error) => error,
+        }
+    }
+}
+
+/// One repository at one revision, for requests and messages.
+#[derive(Clone, Copy)]
+pub(super) struct Repo<'a> {
+    pub(super) kind: Kind,
+    pub(super) name: &'a str,
+    pub(super) revision: &'a str,
+}
+
+impl Repo<'_> {
+    /// Where files are below the endpoint.
+    fn path(&self) -> String {
+        match self.kind {
+            Kind::Model => self.name.to_owned(),
+            Kind::Dataset => format!("datasets/{}", self.name),
+        }
+    }
+}
+
+/// A part of a URL's path; slashes stay where a name may have them.
+fn escaped(text: &str, slashes: bool) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b) || (slashes && b == b'/');
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+impl Connection {
+    /// For the hub at `endpoint`, with certificates from a file in place of Mozilla's where one is named.
+    pub(super) fn new(endpoint: &str, token: Option<String>, certificates: Option<&Path>) -> Result<Self> {
+        let mut tls = TlsConfig::builder();
+        if let Some(path) = certificates {
+            let bytes = fs::read(path).map_err(|error| Error::io(path, "read", error))?;
+            let certificate = |item| match item {
+                Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                _ => None,
+            };
+            let roots: Vec<Certificate<'static>> = parse_pem(&bytes).filter_map(certificate).collect();
+            if roots.is_empty() {
+                return Err(Error::input(format!("{}: holds no certificate", path.display()))
+                    .hint("SSL_CERT_FILE names a file of certificates in PEM format"));
+            }
+            tls = tls.root_certs(RootCerts::new_with_certs(&roots));
+        }
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .timeout_connect(Some(Duration::from_secs(10)))
+            .timeout_recv_response(Some(SILENCE))
+            .timeout_per_read(Some(SILENCE))
+            .user_agent(concat!("upright/", env!("CARGO_PKG_VERSION")))
+            .tls_config(tls.build())
+            .build();
+        Ok(Self { agent: config.into(), endpoint: endpoint.trim_end_matches('/').to_owned(), token })
+    }
+
+    /// The commit that a revision is, and the names of its files.
+    pub(super) fn listing(&self, repo: Repo<'_>) -> Answer<(String, Vec<String>)> {
+        let kind = repo.kind.name();
+        let url = format!("{}/api/{kind}s/{}/revision/{}", self.endpoint, repo.name, escaped(repo.revision, false));
+        let mut response = self.get(&url, None).map_err(|error| self.unreachable(&error))?;
+        if response.status() != 200 {
+            return Err(self.refused(repo, None, &response));
+        }
+        let broken = |what: &str| {
+            Refusal::Answered(
+                Error::failure(format!("{url}: {what}")).hint("is HF_ENDPOINT a hub of Hugging Face's kind?"),
+            )
+        };
+        let text = response.body_mut().with_config().limit(MAX_LISTING).read_to_string();
+        let text = text.map_err(|error| self.unreachable(&error))?;
+        let value: Value = serde_json::from_str(&text).map_err(|_| broken("did not answer with JSON"))?;
+        let commit = value.get("sha").and_then(Value::as_str).filter(|commit| super::cache::is_commit(commit));
+        let files = value.get("siblings").and_then(Value::as_array);
+        let (Some(commit), Some(files)) = (commit, files) else {
+            return Err(broken("did not answer with a commit and its files"));
+        };
+        let name = |file: &Value| file.get("rfilename").and_then(Value::as_str).map(str::to_owned);
+        let names = files.iter().filter_map(name).filter(|name| super::cache::is_inside(name));
+        Ok((commit.to_owned(), names.collect()))
+    }
+
+    fn file_url(&self, repo: Repo<'_>, name: &str) -> String {
+        format!("{}/{}/resolve/{}/{}", self.endpoint, repo.path(), escaped(repo.revision, false), escaped(name, true))
+    }
+
+    /// Asks what a file is, without its bytes.
+    pub(super) fn describe(&self, repo: Repo<'_>, name: &str) -> Answer<Description> {
+        let mut url = self.file_url(repo, name);
+        for _ in 0..=MOST_REDIRECTS {
+            // The first answer says what the file is; it leads away from the hub to where the bytes are.
+            let request = self.agent.head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
+            let request = request.header("Accept-Encoding", "identity");
+            let response = self.authorised(request).call().map_err(|error| self.unreachable(&error))?;
+            let status = response.status().as_u16();
+            let location = header(&response, "location").filter(|_| (300..400).contains(&status));
+            if let Some(location) = location.as_deref().filter(|to| to.starts_with('/')) {
+                url = format!("{}{location}", self.origin());
+                continue;
+            }
+            if location.is_none() && status != 200 {
+                return Err(self.refused(repo, Some(name), &response));
+            }
+            let etag = header(&response, "x-linked-etag").or_else(|| header(&response, "etag"));
+            let size = header(&response, "x-linked-size").or_else(|| header(&response, "content-length"));
+            let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
+            let plain = |etag: &String| !etag.is_empty() && etag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+            let (Some(etag), Some(size)) = (etag.filter(plain), size.and_then(|size| size.parse().ok())) else {
+                let error = Error::failure(format!("{url}: the hub does not say what this file's size and tag are"));
+                return Err(Refusal::Answered(error.hint("is HF_ENDPOINT a hub of Hugging Face's kind?")));
+            };
+            return Ok(Description { etag, size });
+        }
+        Err(Refusal::Answered(Error::failure(format!("{url}: leads from one place to the next without end"))))
+    }
+
+    /// Scheme and host of the endpoint.
+    fn origin(&self) -> &str {
+        let start = self.endpoint.find("://").map_or(0, |at| at + 3);
+        self.endpoint[start..].find('/').map_or(&self.endpoint[..], |at| &self.endpoint[..start + at])
+    }
+
+    /// Brings a file's bytes to `path`, going on with what an earlier attempt left in `path` with `.incomplete` behind it.
+    pub(super) fn fetch(
+        &self,
+        repo: Repo<'_>,
+        name: &str,
+        file: &Description,
+        path: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".incomplete");
+        let partial = Path::new(&partial);
+        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000) as usize;
+        observer.begin(&format!("{}, MB", name.rsplit('/').next().unwrap_or(name)), megabytes(file.size));
+        let fetched = self.fetch_into(repo, name, file, partial, &mut |done| {
+            observer.advance(megabytes(done), "");
+            !observer.stop_requested()
+        });
+        observer.end();
+        fetched?;
+        fs::rename(partial, path).map_err(|error| Error::io(path, "write", error))
+    }
+
+    fn fetch_into(
+        &self,
+        repo: Repo<'_>,
+        name: &str,
+        file: &Description,
+        partial: &Path,
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<()> {
+        let writing = |error| Error::io(partial, "write", error);
+        let mut into = OpenOptions::new().create(true).read(true).append(true).open(partial).map_err(writing)?;
+        let (mut held, mut attempts, mut damaged) = (into.metadata().map_err(writing)?.len(), 0, 0);
+        loop {
+            if held > file.size {
+                into.set_len(0).map_err(writing)?;
+                held = 0;
+            }
+            if held == file.size {
+                into.sync_all().map_err(writing)?;
+                if is_whole(&mut into, &file.etag).map_err(writing)? {
+                    return Ok(());
+                }
+                // What a broken line or another program left here is not the start of this file.
+                into.set_len(0).map_err(writing)?;
+                (held, damaged) = (0, damaged + 1);
+                if damaged == 2 {
+                    let _ = fs::remove_file(partial);
+                    let problem = format!(
+                        "{}: {name}: was damaged on the way, twice: its SHA-256 is not {}",
+                        repo.name, file.etag
+                    );
+                    return Err(Error::failure(problem).hint("try again later, or on another network"));
+                }
+            }
+            let before = held;
+            let ended = self.receive(repo, name, &mut into, &mut held, file.size, progress)?;
+            if held == file.size {
+                continue;
+            }
+            attempts = if held > before { 0 } else { attempts + 1 };
+            if attempts == ATTEMPTS {
+                let problem = format!("{}: {name}: broke off at {held} of {} bytes: {ended}", repo.name, file.size);
+                return Err(Error::failure(problem).hint("the same command goes on where it broke off"));
+            }
+            std::thread::sleep(PAUSE * 2_u32.pow(attempts));
+        }
+    }
+
+    /// One request's worth of a file, from byte `held` on; returns why it ended.
+    fn receive(
+        &self,
+        repo: Repo<'_>,
+        name: &str,
+        into: &mut File,
+        held: &mut u64,
+        size: u64,
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<String> {
+        if size == 0 {
+            return Ok(String::new());
+        }
+        let mut response = match self.get(&self.file_url(repo, name), Some(*held)) {
+            Ok(response) => response,
+            Err(error) => return Ok(error.to_string()),
+        };
+        match response.status().as_u16() {
+            206 if header(&response, "content-range").is_some_and(|r| r.starts_with(&format!("bytes {held}-"))) => {}
+            // Whoever answers does not know about parts.
+            200 | 206 => {
+                into.set_len(0).map_err(|error| Error::failure(error.to_string()))?;
+                *held = 0;
+                if response.status() == 206 {
+                    return Ok("the hub sent another part than was asked for".into());
+                }
+            }
+            // Busy, or asked too often.
+            status @ (408 | 416 | 429 | 500..=599) => return Ok(format!("the hub answered {status}")),
+            _ => return Err(self.refused(repo, Some(name), &response).into()),
+        }
+        let mut body = response.body_mut().as_reader();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let read = match body.read(&mut chunk) {
+                Ok(0) => return Ok("the connection was closed".into()),
+                Ok(read) => read,
+                Err(error) => return Ok(error.to_string()),
+            };
+            into.write_all(&chunk[..read]).map_err(|error| Error::failure(format!("{name}: cannot write: {error}")))?;
+            *held += read as u64;
+            if !progress(*held) {
+                return Err(Error::interrupted("while downloading").hint("the same command goes on where it stopped"));
+            }
+            if *held > size {
+                return Ok("the hub sent more than it said".into());
+            }
+        }
+    }
+
+    fn get(&self, url: &str, from: Option<u64>) -> std::result::Result<Response<Body>, ureq::Error> {
+        let mut request = self.agent.get(url).header("Accept-Encoding", "identity");
+        if let Some(from) = from {
+            request = request.header("Range", format!("bytes={from}-"));
+        }
+        self.authorised(request).call()
+    }
+
+    fn authorised<T>(&self, request: ureq::RequestBuilder<T>) -> ureq::RequestBuilder<T> {
+        match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Refusal {
+        Refusal::Unreachable(format!("{} cannot be reached: {error}", self.endpoint))
+    }
+
+    /// What an answer means that is not the file.
+    fn refused(&self, repo: Repo<'_>, name: Option<&str>, response: &Response<Body>) -> Refusal {
+        let Repo { kind, name: id, revision } = repo;
+        let (kind, endpoint, status) = (kind.name(), &self.endpoint, response.status().as_u16());
+        let code = header(response, "x-error-code").unwrap_or_default();
+        let token = match &self.token {
+            Some(_) => "the token in use may not read it; HF_TOKEN gives another",
+            None => "if it is private, set HF_TOKEN to a token that may read it, or log in with `hf auth login`",
+        };
+        let error = match (&code[..], status) {
+            ("GatedRepo", _) | (_, 403) => {
+                let page = format!("{endpoint}/{}", repo.path());
+                let token = match &self.token {
+                    Some(_) => "the token in use has not been granted access: accept the terms",
+                    None => "accept the terms and set HF_TOKEN",
+                };
+                Error::input(format!("{id}: access to this {kind} is restricted by its owner"))
+                    .hint(format!("{token} at {page}"))
+            }
+            ("RevisionNotFound", _) => Error::input(format!("{id}: has no revision {revision}"))
+                .hint("a revision is a branch, a tag or a commit, as in ORG/NAME@main"),
+            ("EntryNotFound", _) => Error::input(format!("{id}@{revision}: has no file {}", name.unwrap_or_default())),
+            (_, 401) | ("RepoNotFound", _) | (_, 404) => Error::input(format!(
+                "there is no folder `{id}` here, and no {kind} of that name at {endpoint} that can be read"
+            ))
+            .hint(format!("look at the spelling; {token}")),
+            (_, 429) => Error::failure(format!("{endpoint} was asked too often (429)"))
+                .hint("wait a while; a token in HF_TOKEN is allowed more"),
+            _ => Error::failure(format!("{id}: {endpoint} answered {status}")).hint("try again later"),
+        };
+        Refusal::Answered(error)
+    }
+}
+
+/// A header of an answer.
+fn header(response: &Response<Body>, name: &str) -> Option<String> {
+    Some(response.headers().get(name)?.to_str().ok()?.to_owned())
+}
+
+/// Whether a file's bytes are those of its tag; tags of small files are no SHA-256, and their size has to do.
+fn is_whole(file: &mut File, etag: &str) -> std::io::Result<bool> {
+    if etag.len() != 64 {
+        return Ok(true);
+    }
+    file.seek(SeekFrom::Start(0))?;
+    let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => break,
+            read => hash.update(&chunk[..read]),
+        }
+    }
+    Ok(files::hex(&hash.finalize()) == etag.to_lowercase())
+}

@@ -1,0 +1,288 @@
+//! Models, adapters and datasets of the Hugging Face hub, by id: kept where the Hugging Face tools keep them, resumed after
+//! a broken download, and checked. A path that exists always wins over an id.
+
+mod cache;
+mod download;
+mod id;
+mod splits;
+
+use std::path::{Path, PathBuf};
+
+pub use cache::named;
+pub use id::Id;
+
+use crate::{
+    Error, Result,
+    files::{self, Lock},
+    model_files::is_companion,
+    observer::Observer,
+};
+use cache::{Kind, RepoCache};
+use download::{Connection, Refusal, Repo};
+use splits::Unclear;
+
+/// The revision of an id without one.
+const MAIN: &str = "main";
+
+/// What is asked of a repository: from the names of its files, those that are wanted.
+type Choice<'c> = &'c dyn Fn(&[String]) -> Result<Vec<String>>;
+
+/// The hub as the environment describes it.
+#[derive(Clone)]
+pub struct Hub {
+    endpoint: String,
+    cache: PathBuf,
+    token: Option<String>,
+    certificates: Option<PathBuf>,
+    offline: bool,
+}
+
+impl std::fmt::Debug for Hub {
+    /// Without the token, which belongs in no log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("endpoint", &self.endpoint).field("cache", &self.cache).finish_non_exhaustive()
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+fn is_set(name: &str) -> bool {
+    variable(name).is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&&value.to_uppercase()[..]))
+}
+
+impl Hub {
+    /// Reads the variables of the Hugging Face tools: `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `HF_TOKEN`,
+    /// `HF_TOKEN_PATH`; and `SSL_CERT_FILE`.
+    pub fn from_environment() -> Self {
+        let home = variable("HF_HOME").map(PathBuf::from).unwrap_or_else(|| {
+            let caches = variable("XDG_CACHE_HOME").map(PathBuf::from);
+            let own = || variable("HOME").map(|home| Path::new(&home).join(".cache"));
+            caches.or_else(own).unwrap_or_else(std::env::temp_dir).join("huggingface")
+        });
+        let cache = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].iter().find_map(|name| variable(name));
+        let token = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].iter().find_map(|name| variable(name));
+        let kept = || {
+            let path = variable("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
+            std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
+        let certificates = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"].iter().find_map(|name| variable(name));
+        Self {
+            endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
+            cache: cache.map_or_else(|| home.join("hub"), PathBuf::from),
+            token: if is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { token.or_else(kept) },
+            certificates: certificates.map(PathBuf::from),
+            offline: is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE"),
+        }
+    }
+
+    /// The folder of a model: `given` itself where it is no id, or is there.
+    pub fn model(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
+        let Some(id) = Id::not_local(given) else { return Ok(given.to_owned()) };
+        no_part(&id)?;
+        self.fetch(Kind::Model, &id, &|names| of_model(&id.repo, names), observer).map(|(folder, _)| folder)
+    }
+
+    /// The folder of a model of which only the config and the tokenizer are needed: `given` itself where it is no id.
+    pub fn tokenizer(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
+        let Some(id) = Id::not_local(given) else { return Ok(given.to_owned()) };
+        no_part(&id)?;
+        let choose = |names: &[String]| {
+            let wanted = of_model(&id.repo, names)?.into_iter();
+            Ok(wanted.filter(|name| ![WEIGHTS, INDEX].contains(&&name[..])).collect())
+        };
+        self.fetch(Kind::Model, &id, &choose, observer).map(|(folder, _)| folder)
+    }
+
+    /// The folder of an adapter: `given` itself where it is no id, or is there.
+    pub fn adapter(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
+        let Some(id) = Id::not_local(given) else { return Ok(given.to_owned()) };
+        no_part(&id)?;
+        self.fetch(Kind::Model, &id, &|names| of_adapter(&id.repo, names), observer).map(|(folder, _)| folder)
+    }
+
+    /// The files of a dataset's split, in order: `given` itself where it is no id, or is there.
+    pub fn data(&self, given: &Path, observer: &mut dyn Observer) -> Result<Vec<PathBuf>> {
+        let Some(id) = Id::not_local(given) else { return Ok(vec![given.to_owned()]) };
+        let (folder, names) = self.fetch(Kind::Dataset, &id, &|names| of_data(&id, names), observer)?;
+        observer.note(&format!("{}: {}", given.display(), names.join(", ")));
+        Ok(names.into_iter().map(|name| folder.join(name)).collect())
+    }
+
+    /// The snapshot's folder and the chosen files, all of which are there.
+    fn fetch(
+        &self,
+        kind: Kind,
+        id: &Id,
+        choose: Choice<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<(PathBuf, Vec<String>)> {
+        let revision = id.revision.as_deref().unwrap_or(MAIN);
+        let cache = RepoCache::new(&self.cache, kind, &id.repo);
+        let cached = || {
+            let commit = cache.commit(revision)?;
+            let names = cache.names(&commit);
+            (!names.is_empty()).then_some((commit, names))
+        };
+        if self.offline {
+            let Some((commit, names)) = cached() else {
+                let problem =
+                    format!("{}@{revision}: is not in {}, and HF_HUB_OFFLINE is set", id.repo, self.cache.display());
+                return Err(Error::input(problem).hint("unset HF_HUB_OFFLINE to download it, or give a local path"));
+            };
+            let chosen = choose(&names)
+                .map_err(|error| error.hint("only what was downloaded before is here: HF_HUB_OFFLINE is set"))?;
+            return Ok((cache.snapshot(&commit), chosen));
+        }
+        let connection = Connection::new(&self.endpoint, self.token.clone(), self.certificates.as_deref())?;
+        let (commit, names) = match connection.listing(Repo { kind, name: &id.repo, revision }) {
+            Ok(found) => found,
+            Err(Refusal::Unreachable(why)) => match cached() {
+                Some((commit, names)) => {
+                    let chosen = choose(&names)?;
+                    observer.note(&format!("warning: {why}; taking {}@{} from the cache", id.repo, &commit[..12]));
+                    return Ok((cache.snapshot(&commit), chosen));
+                }
+                None => return Err(Refusal::Unreachable(why).into()),
+            },
+            Err(refusal) => return Err(refusal.into()),
+        };
+        let mut chosen = choose(&names)?;
+        let repo = Repo { kind, name: &id.repo, revision: &commit };
+        let mut fetched = 0;
+        // An index comes first: it says which files it is of.
+        chosen.sort_by_key(|name| !name.ends_with(INDEX));
+        let mut at = 0;
+        while at < chosen.len() {
+            fetched += u64::from(self.fetch_file(&connection, repo, &cache, &chosen[at], observer)?);
+            if chosen[at] == INDEX {
+                let shards = shards(&id.repo, &cache.snapshot(&commit).join(INDEX), &names)?;
+                chosen.extend(shards);
+            }
+            at += 1;
+        }
+        cache.set_commit(revision, &commit)?;
+        if fetched > 0 {
+            let folder = cache.snapshot(&commit);
+            observer.note(&format!(
+                "{}@{}: {fetched} files downloaded into {}",
+                id.repo,
+                &commit[..12],
+                folder.display()
+            ));
+        }
+        Ok((cache.snapshot(&commit), chosen))
+    }
+
+    /// Makes one file of a commit be there; returns whether it had to be downloaded.
+    fn fetch_file(
+        &self,
+        connection: &Connection,
+        repo: Repo<'_>,
+        cache: &RepoCache,
+        name: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<bool> {
+        // Bytes get a name when they are whole and checked, so what has a name is.
+        if cache.snapshot(repo.revision).join(name).is_file() {
+            return Ok(false);
+        }
+        let file = connection.describe(repo, name)?;
+        let (blob, lock) = (cache.blob(&file.etag), cache.lock(&file.etag));
+        for path in [&blob, &lock] {
+            let folder = path.parent().unwrap_or(path);
+            std::fs::create_dir_all(folder).map_err(|error| {
+                Error::input(format!("{}: the cache of downloads cannot be written: {error}", folder.display()))
+                    .hint("set HF_HOME or HF_HUB_CACHE to a folder that can be")
+            })?;
+        }
+        let _lock = Lock::wait(&lock, observer)?;
+        let is_there = blob.metadata().is_ok_and(|metadata| metadata.len() == file.size);
+        if !is_there {
+            connection.fetch(repo, name, &file, &blob, observer)?;
+        }
+        cache.link(&file.etag, repo.revision, name)?;
+        Ok(!is_there)
+    }
+}
+
+fn no_part(id: &Id) -> Result<()> {
+    match &id.part {
+        Some(part) => Err(Error::input(format!("{}:{part}: a part is named, but this is no dataset", id.repo))
+            .hint(format!("give {}, with @REVISION behind it if need be", id.repo))),
+        None => Ok(()),
+    }
+}
+
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Files of a model: config, weights or their index, and what belongs to them.
+fn of_model(repo: &str, names: &[String]) -> Result<Vec<String>> {
+    let has = |name: &str| names.iter().any(|other| other == name);
+    if !has("config.json") {
+        let (problem, hint) = match has("adapter_config.json") {
+            true => ("holds an adapter, not a model", "give the model it was trained on, and this as the adapter"),
+            false => ("holds no config.json, so it is no model that transformers could load", "look at its page"),
+        };
+        return Err(Error::input(format!("{repo}: {problem}")).hint(hint));
+    }
+    let weights = [WEIGHTS, INDEX].into_iter().find(|name| has(name)).ok_or_else(|| {
+        let weights = |name: &&String| [".bin", ".gguf", ".pth", ".safetensors"].iter().any(|end| name.ends_with(end));
+        let others: Vec<&str> = names.iter().filter(weights).take(5).map(String::as_str).collect();
+        let found = if others.is_empty() { String::new() } else { format!(", only {}", others.join(", ")) };
+        Error::input(format!("{repo}: has no {WEIGHTS}{found}"))
+            .hint("look for a revision or a copy with safetensors, or convert it with transformers' save_pretrained")
+    })?;
+    let companions = names.iter().filter(|name| is_companion(name)).cloned();
+    Ok(companions.chain(["config.json".to_owned(), weights.to_owned()]).collect())
+}
+
+/// Files of an adapter.
+fn of_adapter(repo: &str, names: &[String]) -> Result<Vec<String>> {
+    let has = |name: &str| names.iter().any(|other| other == name);
+    let (config, tensors) = ("adapter_config.json", "adapter_model.safetensors");
+    let (problem, hint) = match (has(config), has(tensors)) {
+        (true, true) => return Ok(vec![config.to_owned(), tensors.to_owned()]),
+        (true, false) if has("adapter_model.bin") => {
+            ("has only adapter_model.bin", "load it with PEFT and save it again: PEFT writes safetensors")
+        }
+        (true, false) if has("adapters.safetensors") => {
+            ("is an adapter of mlx-lm", "merge it with `mlx_lm.fuse` and give the merged folder as the model")
+        }
+        (true, false) => ("has no adapter_model.safetensors", "look at its page"),
+        (false, _) => ("holds no adapter_config.json, so it is no adapter of PEFT", "a model is given with --model"),
+    };
+    Err(Error::input(format!("{repo}: {problem}")).hint(hint))
+}
+
+/// The files that an index of weights names.
+fn shards(repo: &str, index: &Path, names: &[String]) -> Result<Vec<String>> {
+    let broken = |what: &str| Error::failure(format!("{repo}: {INDEX}: {what}")).hint("tell its owner");
+    let value: serde_json::Value =
+        serde_json::from_str(&files::read_text(index)?).map_err(|error| broken(&error.to_string()))?;
+    let map = value.get("weight_map").and_then(|map| map.as_object()).ok_or_else(|| broken("has no weight_map"))?;
+    let files: std::collections::BTreeSet<&str> = map.values().filter_map(|file| file.as_str()).collect();
+    if let Some(missing) = files.iter().find(|file| !names.iter().any(|name| name == *file)) {
+        return Err(broken(&format!("names {missing}, which is not there")));
+    }
+    Ok(files.into_iter().map(str::to_owned).collect())
+}
+
+/// Files of a dataset's part.
+fn of_data(id: &Id, names: &[String]) -> Result<Vec<String>> {
+    let repo = &id.repo;
+    splits::choose(names, id.part.as_deref()).map_err(|unclear| match unclear {
+        Unclear::NoRows => Error::input(format!("{repo}: has no .json, .jsonl or .parquet file"))
+            .hint("datasets that a script makes cannot be read; look for revision refs/convert/parquet"),
+        Unclear::NoSuch(there) => Error::input(format!("{repo}: has no `{}`", id.part.as_deref().unwrap_or_default()))
+            .hint(format!("there are {}; a file can be named in full, too", there.join(", "))),
+        Unclear::Several(all) => {
+            let shown: Vec<String> = all.iter().take(12).map(|part| format!("{repo}:{part}")).collect();
+            let more = if all.len() > 12 { format!(" and {} more", all.len() - 12) } else { String::new() };
+            Error::input(format!("{repo}: it is not clear which rows are meant"))
+                .hint(format!("choose one: {}{more}", shown.join(", ")))
+        }
+    })
+}

@@ -1,0 +1,454 @@
+//! Models, adapters and datasets by id, against a hub on this machine that breaks off, redirects, lies and refuses.
+
+mod fixture;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use fixture::{Done, Place, instruction, preference};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
+const TOKEN: &str = "hf_secret";
+
+/// A file of the hub and how it misbehaves.
+#[derive(Clone, Default)]
+struct Stored {
+    bytes: Vec<u8>,
+    /// Kept apart from the repository, under its SHA-256, as large files are.
+    large: bool,
+    /// How many answers break off after half of what they should bring.
+    breaks: usize,
+    /// How many answers bring other bytes.
+    lies: usize,
+    /// Whether parts are unknown: every answer begins at the start.
+    whole_only: bool,
+}
+
+/// What the hub has, and what it was asked.
+#[derive(Default)]
+struct Shelf {
+    /// Files by `models/ORG/NAME/FILE` or `datasets/ORG/NAME/FILE`.
+    files: BTreeMap<String, Stored>,
+    /// Repositories that only the token opens.
+    gated: Vec<String>,
+    /// Request lines, with the range and whether there was a token.
+    asked: Vec<String>,
+}
+
+/// Sends status, headers, the length that is promised, and a body.
+type Say<'s> = dyn FnMut(&str, &str, usize, &[u8]) + 's;
+
+#[derive(Clone)]
+struct Server {
+    address: String,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Server {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Self { address: listener.local_addr().unwrap().to_string(), shelf: Arc::default() };
+        let serving = server.clone();
+        thread::spawn(move || listener.incoming().flatten().for_each(|stream| serving.answer(stream)));
+        server
+    }
+
+    fn put(&self, name: &str, stored: Stored) {
+        self.shelf.lock().unwrap().files.insert(name.into(), stored);
+    }
+
+    /// Every file of a folder as a repository.
+    fn put_folder(&self, repo: &str, place: &Place, folder: &str) {
+        for entry in fs::read_dir(place.path(folder)).unwrap().map(|entry| entry.unwrap()) {
+            let name = entry.file_name().into_string().unwrap();
+            let large = name.ends_with(".safetensors");
+            let stored = Stored { bytes: fs::read(entry.path()).unwrap(), large, ..Stored::default() };
+            self.put(&format!("{repo}/{name}"), stored);
+        }
+    }
+
+    fn asked(&self, what: &str) -> usize {
+        self.shelf.lock().unwrap().asked.iter().filter(|line| line.contains(what)).count()
+    }
+
+    fn forget(&self) {
+        self.shelf.lock().unwrap().asked.clear();
+    }
+
+    fn answer(&self, mut stream: TcpStream) {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        if reader.read_line(&mut line).is_err() || line.is_empty() {
+            return;
+        }
+        let mut headers = BTreeMap::new();
+        loop {
+            let mut header = String::new();
+            reader.read_line(&mut header).unwrap();
+            let Some((name, value)) = header.trim().split_once(": ") else { break };
+            headers.insert(name.to_lowercase(), value.to_owned());
+        }
+        let (method, rest) = line.split_once(' ').unwrap();
+        let path = rest.split(' ').next().unwrap();
+        let token = headers.get("authorization").is_some_and(|value| value == &format!("Bearer {TOKEN}"));
+        let from: Option<usize> =
+            headers.get("range").map(|range| range["bytes=".len()..].trim_end_matches('-').parse().unwrap());
+        let mut shelf = self.shelf.lock().unwrap();
+        let seen = format!("{method} {path} {} {}", from.unwrap_or(0), if token { "token" } else { "nobody" });
+        shelf.asked.push(seen);
+        let mut say = |status: &str, headers: &str, length: usize, body: &[u8]| {
+            let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes());
+            if method != "HEAD" {
+                let _ = stream.write_all(body);
+            }
+        };
+        let send = |stored: &mut Stored, headers: String, say: &mut Say<'_>| {
+            let first = from.filter(|_| !stored.whole_only).unwrap_or(0);
+            let total = stored.bytes.len();
+            let status = if first > 0 { "206 Partial Content" } else { "200 OK" };
+            let range = if first > 0 {
+                format!("Content-Range: bytes {first}-{}/{total}\r\n", total - 1)
+            } else {
+                String::new()
+            };
+            let mut bytes = stored.bytes[first..].to_vec();
+            let length = bytes.len();
+            if method == "GET" && stored.lies > 0 {
+                stored.lies -= 1;
+                bytes.iter_mut().for_each(|byte| *byte ^= 1);
+            }
+            if method == "GET" && stored.breaks > 0 {
+                stored.breaks -= 1;
+                bytes.truncate(length / 2);
+            }
+            say(status, &format!("{headers}{range}"), length, &bytes);
+        };
+        // The bytes of large files, on what would be another machine.
+        if let Some(hash) = path.strip_prefix("/bytes/") {
+            let stored = shelf.files.values_mut().find(|stored| stored.large && sha256(&stored.bytes) == hash).unwrap();
+            return send(stored, String::new(), &mut say);
+        }
+        // A mirror in front, as the hub itself has one: a relative redirect.
+        let path = match path.strip_prefix("/old/") {
+            Some(new) => return say("307 Temporary Redirect", &format!("Location: /new/{new}\r\n"), 0, b""),
+            None => path.strip_prefix("/new").unwrap_or(path).to_owned(),
+        };
+        let refuse = |code: &str| format!("X-Error-Code: {code}\r\n");
+        let api = path.strip_prefix("/api/").map(|api| api.split_once("/revision/").unwrap());
+        let (repo, revision, file) = match (api, path.split_once("/resolve/")) {
+            (Some((repo, revision)), _) => (repo.to_owned(), revision, None),
+            (None, Some((repo, rest))) => {
+                let (revision, file) = rest.split_once('/').unwrap();
+                let repo = repo.trim_start_matches('/');
+                let repo = if repo.starts_with("datasets/") { repo.to_owned() } else { format!("models/{repo}") };
+                (repo, revision, Some(file.replace("%20", " ")))
+            }
+            (None, None) => return say("404 Not Found", "", 0, b""),
+        };
+        if shelf.gated.contains(&repo) && !token {
+            return say("401 Unauthorized", &refuse("GatedRepo"), 0, b"");
+        }
+        let prefix = format!("{repo}/");
+        let names: Vec<String> =
+            shelf.files.keys().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect();
+        if names.is_empty() {
+            // The hub does not say whether a repository is private or not there.
+            return say("401 Unauthorized", &refuse("RepoNotFound"), 0, b"");
+        }
+        if !["main", "v1%2Fbeta", COMMIT].contains(&revision) {
+            return say("404 Not Found", &refuse("RevisionNotFound"), 0, b"");
+        }
+        let Some(file) = file else {
+            let siblings: Vec<Value> = names.iter().map(|name| json!({ "rfilename": name })).collect();
+            let body = json!({ "sha": COMMIT, "siblings": siblings }).to_string();
+            return say("200 OK", "", body.len(), body.as_bytes());
+        };
+        let Some(stored) = shelf.files.get_mut(&format!("{repo}/{file}")) else {
+            return say("404 Not Found", &refuse("EntryNotFound"), 0, b"");
+        };
+        let hash = sha256(&stored.bytes);
+        if stored.large {
+            let size = stored.bytes.len();
+            let location = format!("Location: http://{}/bytes/{hash}\r\n", self.address);
+            let linked = format!("X-Linked-Etag: \"{hash}\"\r\nX-Linked-Size: {size}\r\nX-Repo-Commit: {COMMIT}\r\n");
+            return say("302 Found", &format!("{location}{linked}"), 0, b"");
+        }
+        send(stored, format!("ETag: W/\"{}\"\r\n", &hash[..40]), &mut say);
+    }
+}
+
+/// A place whose commands see a hub and nothing of the user's.
+struct Client {
+    place: Place,
+    server: Server,
+}
+
+impl Client {
+    fn new() -> Self {
+        let (place, server) = (Place::new(), Server::new());
+        server.put_folder("models/org/tiny", &place, "model");
+        Self { place, server }
+    }
+
+    fn command(&self, words: &str) -> Command {
+        let mut command = self.place.command(words);
+        command.env("HF_ENDPOINT", format!("http://{}", self.server.address)).env("HF_HUB_OFFLINE", "0");
+        for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+        {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    fn good(&self, words: &str) -> Done {
+        Done::good(self.command(words))
+    }
+
+    fn refused(&self, words: &str, parts: &[&str]) {
+        let done = Done::of(self.command(words));
+        assert_eq!((done.code, &done.stdout[..]), (Some(2), ""), "{words}: {done:?}");
+        assert!(parts.iter().all(|part| done.error().contains(part)), "{words}: {parts:?} {done:?}");
+    }
+
+    fn snapshot(&self, repo: &str, file: &str) -> Vec<u8> {
+        self.place.read(&format!("hf/hub/{repo}/snapshots/{COMMIT}/{file}"))
+    }
+}
+
+const EVAL: &str = "eval loss --sft sft.jsonl --limit 2 --json --model";
+
+#[test]
+fn a_model_is_fetched_once_and_kept_where_others_look() {
+    let client = Client::new();
+    let local = client.good(&format!("{EVAL} model")).stdout;
+    assert_eq!(client.server.asked(""), 0, "a path that exists wins");
+    let done = client.good(&format!("{EVAL} org/tiny"));
+    assert_eq!(done.stdout, local);
+    assert!(done.stderr.contains(&format!("org/tiny@{}: 4 files downloaded into", &COMMIT[..12])), "{done:?}");
+    let kept = "hf/hub/models--org--tiny";
+    assert_eq!(client.place.read(&format!("{kept}/refs/main")), COMMIT.as_bytes());
+    let weights = client.place.read("model/model.safetensors");
+    assert_eq!(client.place.read(&format!("{kept}/blobs/{}", sha256(&weights))), weights);
+    let link = fs::read_link(client.place.path(&format!("{kept}/snapshots/{COMMIT}/model.safetensors"))).unwrap();
+    assert_eq!(link.to_str().unwrap(), format!("../../blobs/{}", sha256(&weights)));
+    assert!(fs::read_dir(client.place.path(&format!("{kept}/blobs"))).unwrap().count() == 4, "nothing is left over");
+
+    // Again: a listing and nothing else. Offline: not even that; nor with a hub that is gone.
+    client.server.forget();
+    assert_eq!(client.good(&format!("{EVAL} org/tiny@main")).stdout, local);
+    assert_eq!((client.server.asked("/api/models/org/tiny/revision/main"), client.server.asked("")), (1, 1));
+    for name in ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+        let mut command = client.command(&format!("{EVAL} org/tiny"));
+        command.env(name, "1");
+        assert_eq!(Done::good(command).stdout, local);
+    }
+    assert_eq!(client.server.asked(""), 1);
+    let mut command = client.command(&format!("{EVAL} org/tiny"));
+    command.env("HF_ENDPOINT", "http://127.0.0.1:1");
+    let done = Done::good(command);
+    assert!(done.stderr.contains("warning: http://127.0.0.1:1 cannot be reached"), "{done:?}");
+    // A commit needs no reference; another place, another download.
+    client.good(&format!("{EVAL} org/tiny@{COMMIT}"));
+    let mut command = client.command(&format!("{EVAL} org/tiny@v1/beta"));
+    command.env("HF_HUB_CACHE", client.place.path("elsewhere"));
+    Done::good(command);
+    assert_eq!(client.place.read("elsewhere/models--org--tiny/refs/v1/beta"), COMMIT.as_bytes());
+}
+
+#[test]
+fn what_breaks_off_is_resumed_and_what_is_damaged_is_not_kept() {
+    let client = Client::new();
+    let bytes = client.place.read("model/model.safetensors");
+    let name = "models/org/tiny/model.safetensors";
+    let large = Stored { bytes: bytes.clone(), large: true, ..Stored::default() };
+    let fetch = |stored: Stored| {
+        client.server.put(name, stored);
+        client.server.forget();
+        let _ = fs::remove_dir_all(client.place.path("hf"));
+        Done::of(client.command(&format!("{EVAL} org/tiny")))
+    };
+    // Three breaks: each time the rest is asked for, and half of it comes.
+    assert_eq!(fetch(Stored { breaks: 3, ..large.clone() }).code, Some(0));
+    assert_eq!(client.snapshot("models--org--tiny", "model.safetensors"), bytes);
+    let half = bytes.len() / 2;
+    let second = half + (bytes.len() - half) / 2;
+    assert_eq!(client.server.asked(&format!("GET /bytes/{} {half} ", sha256(&bytes))), 1);
+    assert_eq!(client.server.asked(&format!("GET /bytes/{} {second} ", sha256(&bytes))), 1);
+    assert_eq!(client.server.asked("GET /bytes/"), 4);
+    // A server that knows no parts.
+    assert_eq!(fetch(Stored { breaks: 1, whole_only: true, ..large.clone() }).code, Some(0));
+    // Damaged once: fetched again. Damaged always: refused, and nothing has the name.
+    assert_eq!(fetch(Stored { lies: 1, ..large.clone() }).code, Some(0));
+    assert_eq!(client.snapshot("models--org--tiny", "model.safetensors"), bytes);
+    let done = fetch(Stored { lies: 9, ..large.clone() });
+    assert_eq!(done.code, Some(1));
+    assert!(done.error().contains("model.safetensors: was damaged on the way, twice: its SHA-256 is not"), "{done:?}");
+    assert!(!client.place.path(&format!("hf/hub/models--org--tiny/blobs/{}", sha256(&bytes))).exists());
+    // A process that was killed in the middle: the next one goes on. Here the start is another program's.
+    client.server.put(name, large);
+    client.server.forget();
+    let partial = format!("hf/hub/models--org--tiny/blobs/{}.incomplete", sha256(&bytes));
+    client.place.write(&partial, &bytes[..1000]);
+    client.good(&format!("{EVAL} org/tiny"));
+    assert_eq!(client.server.asked(&format!("GET /bytes/{} 1000 ", sha256(&bytes))), 1);
+    assert_eq!(client.snapshot("models--org--tiny", "model.safetensors"), bytes);
+    assert!(!client.place.path(&partial).exists());
+    // A start that is not this file's is thrown away, as is one that is too long.
+    for (start, bytes_there) in [("wrong", vec![7; 500]), ("long", vec![7; bytes.len() + 1])] {
+        let _ = fs::remove_dir_all(client.place.path("hf"));
+        client.place.write(&partial, bytes_there);
+        client.good(&format!("{EVAL} org/tiny"));
+        assert_eq!(client.snapshot("models--org--tiny", "model.safetensors"), bytes, "{start}");
+    }
+}
+
+#[test]
+fn shards_adapters_and_mirrors_are_followed_and_recorded() {
+    let client = Client::new();
+    client.place.model("sharded", "llama_linear_rope");
+    client.server.put_folder("models/org/sharded", &client.place, "sharded");
+    client.server.put("models/org/sharded/README.md", Stored { bytes: b"not needed".to_vec(), ..Stored::default() });
+    let mut command = client.command(&format!("{EVAL} org/sharded"));
+    command.env("HF_ENDPOINT", format!("http://{}/old/", client.server.address));
+    // The mirror redirects listings as well.
+    let through = Done::good(command).stdout;
+    assert_eq!(through, client.good(&format!("{EVAL} sharded")).stdout);
+    assert_eq!(client.server.asked("README"), 0);
+
+    client.place.adapter("adapter", "llama");
+    client.server.put_folder("models/org/adapter", &client.place, "adapter");
+    client.server.put("models/org/adapter/optimizer.pt", Stored::default());
+    let [local, remote] =
+        ["adapter", "org/adapter"].map(|name| client.good(&format!("{EVAL} org/tiny --adapter {name}")));
+    assert_eq!(local.stdout, remote.stdout);
+    assert_eq!(client.server.asked("optimizer.pt"), 0);
+
+    // A run says which commit it sits on, and its export finds it there.
+    let words = "--model org/tiny --reference org/adapter";
+    Done::good({
+        let mut command = client.place.train(words);
+        command.env("HF_ENDPOINT", format!("http://{}", client.server.address)).env("HF_HUB_OFFLINE", "0");
+        command
+    });
+    let config: Value = serde_json::from_slice(&client.place.read("run/adapter/adapter_config.json")).unwrap();
+    assert_eq!((&config["base_model_name_or_path"], &config["revision"]), (&json!("org/tiny"), &json!(COMMIT)));
+    let written = String::from_utf8(client.place.read("run/config.toml")).unwrap();
+    assert!(written.contains("model = \"org/tiny\""), "what was asked for: {written}");
+    client.good("export run --merge --out merged");
+    let record: Value = serde_json::from_slice(&client.place.read("merged/upright_merge.json")).unwrap();
+    assert_eq!((&record["base"]["name"], &record["base"]["revision"]), (&json!("org/tiny"), &json!(COMMIT)));
+    assert!(fs::symlink_metadata(client.place.path("merged/tokenizer.json")).unwrap().is_file(), "no link");
+    client.good("inspect sft.jsonl --model org/tiny --json");
+    client.good("doctor --model org/tiny --json");
+}
+
+#[test]
+fn datasets_by_split_and_file() {
+    let client = Client::new();
+    let rows =
+        |row: fn(usize) -> Value, n: usize| (0..n).map(|i| format!("{}\n", row(i))).collect::<String>().into_bytes();
+    for (name, bytes) in [
+        ("org/sft/README.md", b"words".to_vec()),
+        ("org/sft/train.jsonl", rows(instruction, 5)),
+        ("org/sft/test.jsonl", rows(instruction, 3)),
+        ("org/pairs/helpful/train.jsonl", rows(preference, 4)),
+        ("org/pairs/harmless/a train.jsonl", rows(preference, 2)),
+        ("org/many/data/train-00000-of-00002.jsonl", rows(instruction, 2)),
+        ("org/many/data/train-00001-of-00002.jsonl", rows(instruction, 2)),
+        ("org/none/script.py", b"import this".to_vec()),
+    ] {
+        client.server.put(&format!("datasets/{name}"), Stored { bytes, ..Stored::default() });
+    }
+    let count = |words: &str| client.good(&format!("eval loss --model model --json {words}")).json()[0]["rows"].clone();
+    assert_eq!(count("--sft org/sft"), json!(5));
+    assert_eq!(count("--sft org/sft:test"), json!(3));
+    assert_eq!(count("--sft org/sft@main:train.jsonl"), json!(5));
+    assert_eq!(count("--dpo org/pairs:helpful"), json!(4));
+    assert_eq!(count("--sft org/many:data/train-00001-of-00002.jsonl"), json!(2));
+    assert_eq!(client.snapshot("datasets--org--sft", "test.jsonl"), rows(instruction, 3));
+    for (words, parts) in [
+        ("--dpo org/pairs", &["org/pairs: it is not clear", "org/pairs:harmless/train, org/pairs:helpful/train"][..]),
+        ("--sft org/sft:dev", &["org/sft: has no `dev`", "there are test, train"]),
+        ("--sft org/many", &["org/many: these rows are in 2 files", "train-00001-of-00002.jsonl"]),
+        ("--sft org/none", &["org/none: has no .json, .jsonl or .parquet file"]),
+        ("--sft org/nothing", &["no folder `org/nothing` here, and no dataset of that name"]),
+        ("--sft org/rows.jsonl", &["org/rows.jsonl: no such file"]),
+    ] {
+        client.refused(&format!("eval loss --model model {words}"), parts);
+    }
+    assert_eq!(client.place.read("sft.jsonl").len(), rows(instruction, 40).len());
+}
+
+#[test]
+fn refusals_say_the_way_out_and_tokens_open_doors() {
+    let client = Client::new();
+    client.server.put("models/org/gated/config.json", Stored { bytes: b"{}".to_vec(), ..Stored::default() });
+    client.server.put_folder("models/org/gated", &client.place, "model");
+    client.server.shelf.lock().unwrap().gated.push("models/org/gated".into());
+    client.server.put("models/org/old/config.json", Stored::default());
+    client.server.put("models/org/old/pytorch_model.bin", Stored::default());
+    client.server.put("models/org/lora/adapter_config.json", Stored::default());
+    client.server.put("models/org/lora/adapter_model.bin", Stored::default());
+    client.server.put("models/org/notes/README.md", Stored::default());
+    for (words, parts) in [
+        (
+            "org/gated",
+            &["org/gated: access to this model is restricted", "accept the terms and set HF_TOKEN", "/org/gated"][..],
+        ),
+        ("org/nothing", &["no folder `org/nothing` here, and no model of that name", "spelling", "HF_TOKEN"]),
+        ("org/tiny@v9", &["org/tiny: has no revision v9", "branch"]),
+        ("org/old", &["org/old: has no model.safetensors, only pytorch_model.bin", "safetensors"]),
+        ("org/lora", &["org/lora: holds an adapter, not a model"]),
+        ("org/notes", &["org/notes: holds no config.json"]),
+        ("org/tiny:train", &["org/tiny:train: a part is named, but this is no dataset"]),
+        ("model --adapter org/lora", &["org/lora: has only adapter_model.bin", "PEFT"]),
+        ("model --adapter org/tiny", &["org/tiny: holds no adapter_config.json"]),
+        ("model/nowhere", &["there is no folder `model/nowhere`"]),
+    ] {
+        client.refused(&format!("{EVAL} {words}"), parts);
+    }
+    assert_eq!(client.server.asked("model/nowhere"), 0, "below a folder that is here nothing else is meant");
+    let with = |name: &str, value: &str| {
+        let mut command = client.command(&format!("{EVAL} org/gated"));
+        command.env(name, value);
+        Done::of(command)
+    };
+    assert!(with("HF_TOKEN", "hf_other").error().contains("has not been granted access: accept the terms"));
+    assert_eq!(with("HF_TOKEN", TOKEN).code, Some(0));
+    assert!(!with("HF_TOKEN", TOKEN).stderr.contains(TOKEN));
+    fs::remove_dir_all(client.place.path("hf")).unwrap();
+    client.place.write("hf/token", format!("{TOKEN}\n"));
+    client.good(&format!("{EVAL} org/gated"));
+    // Only what is not there is a failure of the network.
+    let mut command = client.command(&format!("{EVAL} org/unknown"));
+    command.env("HF_ENDPOINT", "http://127.0.0.1:1");
+    let done = Done::of(command);
+    assert_eq!(done.code, Some(1));
+    assert!(done.error().contains("cannot be reached") && done.error().contains("HF_ENDPOINT"), "{done:?}");
+    let mut command = client.command(&format!("{EVAL} org/unknown"));
+    command.env("HF_HUB_OFFLINE", "1");
+    let done = Done::of(command);
+    assert!(
+        done.error().contains("org/unknown@main: is not in") && done.error().contains("HF_HUB_OFFLINE is set"),
+        "{done:?}"
+    );
+    let mut rest = Vec::new();
+    let mut stream = TcpStream::connect(&client.server.address).unwrap();
+    stream.write_all(b"GET /nothing HTTP/1.1\r\n\r\n").unwrap();
+    stream.read_to_end(&mut rest).unwrap();
+    assert!(rest.starts_with(b"HTTP/1.1 404"));
+}
