@@ -8,6 +8,7 @@ pub mod error;
 pub mod observer;
 pub mod files;
 pub mod random;
+pub mod nearest;
 pub mod objectives;
 pub mod train;
 pub mod methods;
