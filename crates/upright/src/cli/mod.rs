@@ -1,10 +1,12 @@
 //! The command line: the only place that prints or exits. Results go to stdout, everything else to stderr.
 
+mod completions;
 mod demo;
 mod doctor;
 mod eval;
 mod generate;
 mod inspect;
+mod reference;
 mod terminal;
 mod train;
 
@@ -40,6 +42,11 @@ enum Command {
     Chat(generate::Chat),
     /// Say what this machine has, and what would not fit.
     Doctor(doctor::Doctor),
+    /// Print completions for a shell: bash, zsh, fish.
+    Completions(completions::Completions),
+    /// Print every command, flag and config key in Markdown.
+    #[command(hide = true)]
+    Reference,
 }
 
 /// Parses the arguments, runs the command, and says how it ended: 0 good, 1 failed, 2 bad usage or input, 130 stopped.
@@ -61,6 +68,8 @@ pub fn main() -> ExitCode {
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => generate::chat(arguments),
         Command::Doctor(doctor) => doctor::run(doctor),
+        Command::Completions(arguments) => completions::run(arguments),
+        Command::Reference => reference::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
