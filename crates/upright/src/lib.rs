@@ -22,6 +22,7 @@ pub mod learner;
 pub mod evaluation;
 pub mod checkpoint;
 pub mod run_dir;
+pub mod tensorboard;
 pub mod run;
 pub mod generate;
 pub mod demo;

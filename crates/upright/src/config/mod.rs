@@ -182,6 +182,11 @@ pub struct Config {
     #[arg(long, value_name = "N", help_heading = "Records", allow_hyphen_values = true)]
     pub keep: Option<Number>,
 
+    /// Write TensorBoard event files too, into tensorboard/ in the run's folder
+    #[arg(long, help_heading = "Records")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tensorboard: bool,
+
     /// Threads [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Machine", allow_hyphen_values = true)]
     pub threads: Option<Number>,
