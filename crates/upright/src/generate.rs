@@ -2,7 +2,7 @@
 
 use upright_engine::{adapter::Adapter, decoder::Decoder, generation::Generation};
 
-use crate::{Error, Result, data::Tokenizer, observer::Observer, random::uniform};
+use crate::{Error, Result, observer::Observer, random::uniform};
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +49,7 @@ impl Sampling {
 /// What a model says to a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generated {
-    /// Ids of the response, without EOS.
+    /// Ids of the response, without the token that ended it.
     pub tokens: Vec<u32>,
     /// Whether it ended by itself.
     pub ended: bool,
@@ -63,11 +63,11 @@ pub struct Ear<'a> {
     pub answered: &'a mut dyn FnMut(usize, &Generated) -> Result<()>,
 }
 
-/// Continues every prompt (each at least one token), `batch` at a time.
+/// Continues every prompt (each at least one token), `batch` at a time; each of the tokens `ends` ends a response.
 pub fn generate(
     decoder: &Decoder,
     adapter: Option<&Adapter>,
-    tokenizer: &Tokenizer,
+    ends: &[u32],
     prompts: &[Vec<u32>],
     sampling: &Sampling,
     batch: usize,
@@ -89,7 +89,7 @@ pub fn generate(
             for (index, logits) in &live {
                 let response = &mut responses[*index];
                 let token = sampling.choose(logits, first + index, response.tokens.len());
-                if token == tokenizer.eos() {
+                if ends.contains(&token) {
                     response.ended = true;
                     continue;
                 }

@@ -97,7 +97,8 @@ fn diverged(message: String) -> Error {
 impl Task<'_> {
     /// Totals of some rows, which every pack's share of the loss is measured by.
     fn totals(examples: &[&Example]) -> Totals {
-        let tokens = examples.iter().flat_map(|example| &example.responses).map(Vec::len).sum();
+        let scored = |example: &&Example| (0..example.responses.len()).map(|i| example.scored(i)).sum::<usize>();
+        let tokens = examples.iter().map(scored).sum();
         Totals { rows: examples.len(), tokens }
     }
 

@@ -284,7 +284,7 @@ fn data() {
             "",
             &["sft.jsonl: line 1", "nested", "hint"],
         ),
-        (|p| p.write("sft.jsonl", "PAR1"), "", &["sft.jsonl", "parquet", "hint"]),
+        (|p| p.write("sft.jsonl", "PAR1"), "", &["sft.jsonl: not a Parquet file that can be read", "hint"]),
         (
             |p| p.rows("sft.jsonl", &[json!({"question": "a", "reply": "b"})]),
             "",

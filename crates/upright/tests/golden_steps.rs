@@ -64,6 +64,7 @@ fn examples(dir: &Path) -> Vec<Example> {
         row,
         prompt: ids(&value["prompt"]),
         responses: value["responses"].as_array().unwrap().iter().map(ids).collect(),
+        read: Vec::new(),
     };
     rows.iter().enumerate().map(example).collect()
 }

@@ -92,9 +92,32 @@ fn generate_answers_every_prompt_the_same_in_any_batch() {
         assert_eq!((done.code, &done.stdout[..]), (Some(2), ""), "{words}: {done:?}");
         assert!(done.error().contains(part), "{words}: {done:?}");
     }
-    place.write("bad.jsonl", "{\"question\": \"Where?\"}\n");
+    place.write("bad.jsonl", "{\"prompt\": \"Who?\"}\n{\"riddle\": \"Where?\"}\n");
     let done = Done::of(place.command("generate --model model --prompts bad.jsonl"));
-    assert!(done.code == Some(2) && done.error().contains("line 1") && done.error().contains("question"), "{done:?}");
+    assert!(done.code == Some(2) && done.error().contains("line 2") && done.error().contains("riddle"), "{done:?}");
+}
+
+#[test]
+fn generate_takes_rows_of_every_dialect() {
+    let place = Place::new();
+    let talk = "{\"messages\": [{\"role\": \"user\", \"content\": \"Where?\"}, {\"role\": \"assistant\", \"content\": \"Here.\"}]}\n";
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(format!("{talk}{{\"question\": \"Where?\", \"answer\": \"Here.\"}}\n").as_bytes()).unwrap();
+    place.write("prompts.jsonl.gz", packed.finish().unwrap());
+    place.write("list.json", "[\"Where?\", \"Why?\"]");
+    place.write("other.json", "[{\"q\": \"Where?\"}]");
+    let ask = |words: &str| Done::good(place.command(&format!("generate --model model --max-tokens 4 {words}"))).json();
+    let prompts = |lines: &[serde_json::Value]| lines.iter().map(|line| line["prompt"].clone()).collect::<Vec<_>>();
+    assert_eq!(prompts(&ask("--prompts prompts.jsonl.gz")), ["User: Where?\nAssistant:"; 2]);
+    assert_eq!(prompts(&ask("--prompts list.json --template raw")), ["Where?", "Why?"]);
+    assert_eq!(prompts(&ask("--prompts other.json --map prompt=q")), ["User: Where?\nAssistant:"]);
+    // A model's own template, and the token that ends its turns.
+    place.write("model/chat_template.jinja", "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}");
+    place.write("talk.jsonl", talk);
+    assert_eq!(prompts(&ask("--prompts talk.jsonl")), ["user: Where?\nassistant:"]);
+    assert_eq!(prompts(&ask("--prompts list.json --template chat"))[1], "user: Why?\nassistant:");
+    let done = Done::of(place.command("generate --model model --prompts other.json --map prompt=p"));
+    assert!(done.code == Some(2) && done.error().contains("row 0 has no column \"p\""), "{done:?}");
 }
 
 #[test]

@@ -130,11 +130,12 @@ fn settings(arguments: &Arguments, steps: usize) -> Config {
     let number = |given: &Option<Number>, usual: &str| {
         Some(given.clone().unwrap_or_else(|| usual.parse().unwrap_or_else(|never| match never {})))
     };
+    let file = |path: &Option<PathBuf>| path.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let a = arguments;
     Config {
         model: a.model.clone(),
-        sft: a.sft.clone(),
-        dpo: a.dpo.clone(),
+        sft: file(&a.sft),
+        dpo: file(&a.dpo),
         sft_template: a.sft_template.clone(),
         dpo_template: a.dpo_template.clone(),
         sft_batch: if a.sft.is_some() { number(&a.sft_batch, "12") } else { a.sft_batch.clone() },

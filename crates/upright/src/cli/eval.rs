@@ -16,11 +16,14 @@ use super::{
 use crate::{
     Error, Result,
     config::{Number, data_file},
-    data::{DataSpec, Dataset, Example, Held, Kind, Template, TooLong, Truncation, pack::pack},
+    data::{ColumnMap, DataSpec, Dataset, Example, Held, Kind, TooLong, Truncation, Turns, pack::pack},
     hub::Hub,
     objectives::{LossKind, Objective, Response, evaluate},
     observer::Observer,
-    plan::checks::{count, count_from, folder, positive, threads},
+    plan::{
+        self,
+        checks::{choice, count, count_from, folder, positive, threads},
+    },
     run::Engine,
 };
 
@@ -46,9 +49,16 @@ pub(super) struct Loss {
     /// Preference rows.
     #[arg(long, value_name = "FILE")]
     dpo: Option<PathBuf>,
-    /// Template: alpaca, user-assistant or raw; found from the rows if absent.
+    /// Template: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default:
+    /// by the rows]
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
+    /// Columns under other names, as prompt=question,chosen=good
+    #[arg(long, value_name = "NAME=COLUMN,...")]
+    map: Option<String>,
+    /// Turns of a conversation that are scored, with --sft: last, all [default: last]
+    #[arg(long, value_name = "TURNS", conflicts_with = "dpo")]
+    turns: Option<String>,
     /// Reference adapter, or none for the model itself: adds its log-probabilities and the DPO loss.
     #[arg(long, value_name = "DIR|none", conflicts_with = "sft")]
     reference: Option<PathBuf>,
@@ -95,8 +105,9 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         );
     }
     let threads = threads(arguments.threads.as_ref())?;
-    let template = arguments.template.as_deref().map(str::parse::<Template>).transpose();
-    let template = template.map_err(|error| error.at("template"))?;
+    let template = arguments.template.as_deref().map(|name| plan::template("template", name)).transpose()?;
+    let map = arguments.map.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error| error.at("map"))?;
+    let turns = choice("turns", arguments.turns.as_deref(), Turns::Last)?;
     terminal::catch_signals()?;
     let mut terminal = Terminal::new();
     let hub = Hub::from_environment();
@@ -117,9 +128,11 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         (None, None) => return Err(Error::input("no rows").hint("give --sft FILE or --dpo FILE")),
     };
     let spec = DataSpec {
-        path: data_file(&hub, path, &mut terminal)?,
+        files: vec![data_file(&hub, path, &mut terminal)?.into()],
         kind,
+        map,
         template,
+        turns,
         rows: limit,
         max_length,
         min_prompt: Truncation::usual_min_prompt(max_length),
@@ -196,11 +209,8 @@ fn objective(kind: Kind, beta: f64) -> Objective {
 }
 
 fn responses(example: &Example, policy: &[f64], reference: Option<&[f64]>) -> Vec<Response> {
-    let response = |i: usize| Response {
-        policy: policy[i],
-        reference: reference.map(|sums| sums[i]),
-        tokens: example.responses[i].len(),
-    };
+    let response =
+        |i: usize| Response { policy: policy[i], reference: reference.map(|sums| sums[i]), tokens: example.scored(i) };
     (0..policy.len()).map(response).collect()
 }
 
@@ -210,7 +220,7 @@ fn row_line(example: &Example, kind: Kind, policy: &[f64], reference: Option<&[f
         names(kind).iter().zip(values).map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
     };
     let mut tokens = Map::from_iter([("prompt".to_owned(), json!(example.prompt.len()))]);
-    tokens.extend(names(kind).iter().zip(&example.responses).map(|(n, r)| ((*n).to_owned(), json!(r.len()))));
+    tokens.extend(names(kind).iter().enumerate().map(|(i, name)| ((*name).to_owned(), json!(example.scored(i)))));
     let mut line = Map::new();
     line.insert("row".into(), json!(example.row));
     line.insert("tokens".into(), Value::Object(tokens));

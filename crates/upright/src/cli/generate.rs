@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 use upright_engine::{adapter::Adapter, decoder::Recompute};
 
 use super::{
@@ -17,14 +17,18 @@ use crate::{
     Error, Result,
     config::Number,
     data::{
-        Template,
+        ColumnMap, Dropped, Template, TemplateName, prompts,
         rows::{Message, Prompt, Role, Row},
+        source,
     },
     files,
     generate::{Ear, Generated, Sampling, generate},
     hub::Hub,
     observer::{Observer, Silent},
-    plan::checks::{count, count_from, real, threads},
+    plan::{
+        self,
+        checks::{count, count_from, real, threads},
+    },
     run::Engine,
 };
 
@@ -37,7 +41,8 @@ pub(super) struct Speaker {
     /// PEFT adapter on the model.
     #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
-    /// Template: alpaca, user-assistant or raw.
+    /// Template: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default:
+    /// by the prompts]
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
     /// Most tokens of a response [default: 128]
@@ -62,10 +67,13 @@ pub(super) struct Speaker {
 pub(super) struct Generate {
     #[command(flatten)]
     speaker: Speaker,
-    /// Prompts: JSON lines with `prompt` or `instruction` (and `input`), or plain text with a prompt a line; stdin if
-    /// absent.
+    /// Prompts: rows of any dialect (.json, .jsonl, .parquet, with or without answers), a JSON list of texts, or plain text
+    /// with a prompt a line; stdin if absent.
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
+    /// Columns under other names, as prompt=question
+    #[arg(long, value_name = "NAME=COLUMN,...")]
+    map: Option<String>,
     /// Prompts answered together [default: 8]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     batch: Option<Number>,
@@ -92,6 +100,10 @@ impl Speaker {
         })
     }
 
+    fn template(&self) -> Result<Option<TemplateName>> {
+        self.template.as_deref().map(|name| plan::template("template", name)).transpose()
+    }
+
     fn open(&self, observer: &mut dyn Observer) -> Result<(Engine, Option<Adapter>)> {
         let threads = threads(self.threads.as_ref())?;
         let hub = Hub::from_environment();
@@ -100,35 +112,6 @@ impl Speaker {
         let adapter = adapter.map(|folder| engine.read_adapter(&folder, observer)).transpose()?;
         Ok((engine, adapter))
     }
-}
-
-/// The prompt of a line: a JSON object's, or the text itself.
-fn prompt_of(name: &str, line: usize, text: &str) -> Result<Prompt> {
-    if text.trim_start().starts_with('[') && serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_array()) {
-        return Err(
-            Error::input(format!("{name}: line {line}: is a JSON list")).hint("give one object, or one text, a line")
-        );
-    }
-    if !text.trim_start().starts_with('{') {
-        return Ok(Prompt::Text(text.to_owned()));
-    }
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| Error::input(format!("{name}: line {line}: broken JSON: {error}")))?;
-    let string = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
-    if let Some(prompt) = string("prompt") {
-        return Ok(Prompt::Text(prompt));
-    }
-    if let Some(instruction) = string("instruction") {
-        let (system, input) = (string("system").unwrap_or_default(), string("input").unwrap_or_default());
-        return Ok(Prompt::Instruction { system, instruction, input });
-    }
-    if value.get("prompt").is_some() || value.get("messages").is_some() {
-        return Err(Error::input(format!("{name}: line {line}: its prompt is not a string"))
-            .hint("conversations are not read here yet: give the prompt as one text"));
-    }
-    let columns: Vec<&String> = value.as_object().map(|object| object.keys().collect()).unwrap_or_default();
-    Err(Error::input(format!("{name}: line {line}: no prompt: its columns are {columns:?}"))
-        .hint("give each object a string prompt, or instruction and input"))
 }
 
 /// Runs `upright generate`.
@@ -143,38 +126,36 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
             return Err(Error::input(format!("{}: cannot be written", out.display())).hint("give --out a file's name"));
         }
     }
-    let (name, text) = match &arguments.prompts {
-        Some(path) => (path.display().to_string(), files::read_text(path)?),
+    let map = arguments.map.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error| error.at("map"))?;
+    let (name, bytes) = match &arguments.prompts {
+        Some(path) => (path.clone(), source::bytes(path)?),
         None => {
-            let mut text = String::new();
-            let read = std::io::stdin().lock().read_to_string(&mut text);
+            let mut bytes = Vec::new();
+            let read = std::io::stdin().lock().read_to_end(&mut bytes);
             read.map_err(|error| Error::input(format!("stdin: cannot read: {error}")))?;
-            ("stdin".to_owned(), text)
+            (PathBuf::from("stdin"), bytes)
         }
     };
-    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()).enumerate();
-    let rows = lines.map(|(index, (line, number))| {
-        let prompt = prompt_of(&name, number, line)?;
-        Ok(Row { index, line: Some(number), prompt, responses: Vec::new() })
-    });
-    let rows = rows.collect::<Result<Vec<Row>>>()?;
-    if rows.is_empty() {
-        return Err(Error::input(format!("{name}: no prompts")).hint("give one a line"));
-    }
-    let template = arguments.speaker.template.as_deref().map(str::parse).transpose()?;
-    let template = template.unwrap_or_else(|| Template::default_for(&rows));
+    let (rows, dropped) = prompts::read(&name, &bytes, &map)?;
+    let asked = arguments.speaker.template()?;
     let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
+    let template = Template::choose(asked.as_ref(), &rows, &engine.tokenizer)?;
     terminal.note(&format!("{} prompts, template {template}", rows.len()));
-    let texts = rows.iter().map(|row| Ok(template.render(row)?.prompt)).collect::<Result<Vec<String>>>()?;
-    let ids = texts.iter().map(|text| engine.tokenizer.prompt(text)).collect::<Result<Vec<_>>>()?;
+    for Dropped { reason, rows } in &dropped {
+        terminal.note(&format!("{} rows are left out, {reason}: row {}", rows.len(), rows[0]));
+    }
+    let at_file = |error: Error| error.at(name.display());
+    let texts = rows.iter().map(|row| template.prompt(row).map_err(at_file)).collect::<Result<Vec<String>>>()?;
+    let ids = |text: &String| template.prompt_ids(text, &engine.tokenizer);
+    let ids = texts.iter().map(ids).collect::<Result<Vec<_>>>()?;
     if let Some(row) = ids.iter().position(Vec::is_empty) {
-        return Err(Error::input(format!("{name}: prompt {} has no token", row + 1)));
+        return Err(Error::input(format!("{}: {}: its prompt has no token", name.display(), rows[row].place())));
     }
     let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
     let mut lines = String::new();
     let mut answered = |index: usize, answer: &Generated| {
         let line = json!({
-            "row": index, "prompt": texts[index], "response": tokenizer.decode(&answer.tokens)?,
+            "row": rows[index].index, "prompt": texts[index], "response": tokenizer.decode(&answer.tokens)?,
             "tokens": answer.tokens.len(), "finish": if answer.ended { "eos" } else { "length" },
         });
         match &arguments.out {
@@ -184,7 +165,8 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         Ok(())
     };
     let ear = Ear { heard: &mut |_, _| {}, answered: &mut answered };
-    let done = generate(decoder, adapter.as_ref(), tokenizer, &ids, &sampling, batch, &mut terminal, ear);
+    let ends = [template.end(tokenizer), tokenizer.eos()];
+    let done = generate(decoder, adapter.as_ref(), &ends, &ids, &sampling, batch, &mut terminal, ear);
     if let Some(path) = &arguments.out {
         // What was answered before a stop is kept.
         files::write_atomic(path, lines.as_bytes())?;
@@ -198,7 +180,11 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
     let sampling = arguments.speaker.sampling()?;
     let mut terminal = Terminal::new();
     let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
-    let template = arguments.speaker.template.as_deref().map_or(Ok(Template::UserAssistant), str::parse)?;
+    let asked = arguments.speaker.template()?;
+    // What the usual template would be if conversations like this one stood in a file.
+    let like = Row::unanswered(0, None, Prompt::Messages(Vec::new()));
+    let template = Template::choose(asked.as_ref(), &[like], &engine.tokenizer)?;
+    let ends = [template.end(&engine.tokenizer), engine.tokenizer.eos()];
     let mut messages: Vec<Message> = Vec::new();
     let mut lines = std::io::stdin().lock().lines();
     loop {
@@ -211,14 +197,14 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
             return Ok(());
         }
         // A template without turns sees only the newest question.
-        let prompt = if template == Template::UserAssistant {
-            messages.push(Message { role: Role::User, content: line });
+        let prompt = if template.has_turns() {
+            messages.push(Message::new(Role::User, line));
             Prompt::Messages(messages.clone())
         } else {
             Prompt::Text(line)
         };
-        let row = Row { index: 0, line: None, prompt, responses: Vec::new() };
-        let ids = [engine.tokenizer.prompt(&template.render(&row)?.prompt)?];
+        let row = Row::unanswered(0, None, prompt);
+        let ids = [template.prompt_ids(&template.prompt(&row)?, &engine.tokenizer)?];
         let (mut heard, mut said, mut failed) = (Vec::new(), String::new(), None);
         let mut speak = |_: usize, token: u32| {
             heard.push(token);
@@ -234,7 +220,7 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
         };
         let adapter = adapter.as_ref();
         let ear = Ear { heard: &mut speak, answered: &mut |_, _| Ok(()) };
-        generate(&engine.decoder, adapter, &engine.tokenizer, &ids, &sampling, 1, &mut Silent, ear)?;
+        generate(&engine.decoder, adapter, &ends, &ids, &sampling, 1, &mut Silent, ear)?;
         // What was held back for a whole character and never became one.
         let whole = engine.tokenizer.decode(&heard)?;
         print(whole.strip_prefix(&said).unwrap_or_default())?;
@@ -243,8 +229,8 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
             return Err(error);
         }
         print("\n")?;
-        if template == Template::UserAssistant {
-            messages.push(Message { role: Role::Assistant, content: said.trim().to_owned() });
+        if template.has_turns() {
+            messages.push(Message::said(said.trim()));
         }
     }
 }

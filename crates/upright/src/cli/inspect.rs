@@ -14,10 +14,14 @@ use crate::{
     Error, Result,
     config::{Number, data_file},
     data::{
-        DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, TooLong, Truncation, pack, rows, source,
+        ColumnMap, DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, TooLong, Truncation, Turns,
+        pack, rows, source,
     },
     hub::Hub,
-    plan::checks::{count, count_from, real},
+    plan::{
+        self,
+        checks::{choice, count, count_from, real},
+    },
 };
 
 /// Shows what a run would see of a file of rows.
@@ -29,9 +33,16 @@ pub(super) struct Inspect {
     /// Model folder, or an id on the hub: its tokenizer is used.
     #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
-    /// Template: alpaca, user-assistant or raw; found from the rows if absent.
+    /// Template: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default:
+    /// by the rows]
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
+    /// Columns under other names, as prompt=question,chosen=good
+    #[arg(long, value_name = "NAME=COLUMN,...")]
+    map: Option<String>,
+    /// Turns of a conversation that are trained: last, all [default: last]
+    #[arg(long, value_name = "TURNS")]
+    turns: Option<String>,
     /// Most tokens of prompt and response together [default: 2048]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     max_length: Option<Number>,
@@ -58,7 +69,8 @@ pub(super) struct Inspect {
 #[derive(Debug, Serialize)]
 struct Report {
     kind: &'static str,
-    dialect: &'static str,
+    dialect: String,
+    unread: Vec<String>,
     template: String,
     train_rows: usize,
     eval_rows: usize,
@@ -123,7 +135,8 @@ impl Report {
         let count = |dropped: &Dropped| (dropped.reason.clone(), dropped.rows.len());
         Self {
             kind: if kind == Kind::Preference { "preference" } else { "instruction" },
-            dialect: data.dialect,
+            dialect: data.dialect.clone(),
+            unread: data.unread.clone(),
             template: data.template.to_string(),
             train_rows: data.train.len(),
             eval_rows: data.eval.len(),
@@ -146,6 +159,9 @@ impl Report {
             let _ = writeln!(text, "{name:12} {value}");
         };
         line("rows", format!("{} {} rows, dialect {}", self.train_rows + self.eval_rows, self.kind, self.dialect));
+        if !self.unread.is_empty() {
+            line("not read", format!("the columns {}", self.unread.join(", ")));
+        }
         line("template", self.template.clone());
         line("split", format!("{} to train on, {} held out", self.train_rows, self.eval_rows));
         for (reason, rows) in &self.dropped {
@@ -178,15 +194,19 @@ impl Report {
 
 /// Reads the file as what its columns say it is.
 fn load(path: &Path, arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
-    let template = arguments.template.as_deref().map(str::parse::<Template>).transpose()?;
+    let template = arguments.template.as_deref().map(|name| plan::template("template", name)).transpose()?;
+    let map = arguments.map.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error| error.at("map"))?;
+    let turns = choice("turns", arguments.turns.as_deref(), Turns::Last)?;
     let max_length = count("max-length", arguments.max_length.as_ref(), 2048)?;
     let share = |x: f64| (0.0..1.0).contains(&x);
     let held_out = real("held-out", arguments.held_out.as_ref(), 0.05, "be a share from 0 to below 1", share)?;
     let read = |kind: Kind| {
         let spec = DataSpec {
-            path: path.to_owned(),
+            files: vec![path.to_owned().into()],
             kind,
-            template,
+            map: map.clone(),
+            template: template.clone(),
+            turns,
             rows: None,
             max_length,
             min_prompt: Truncation::usual_min_prompt(max_length),
@@ -196,7 +216,8 @@ fn load(path: &Path, arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind
         Dataset::load(&spec, tokenizer, &mut |_, _| {}).map(|data| (kind, data))
     };
     // The first row's columns say which kind it is; only then is a row that does not fit an error worth hearing.
-    let source = source::read(path)?;
+    let mut source = source::read(path)?;
+    map.apply(path, &mut source.rows)?;
     let first = source.rows.first().is_some_and(|row| {
         row.columns.contains_key("chosen") || rows::read(path, std::slice::from_ref(row), Kind::Preference).is_ok()
     });
@@ -241,32 +262,44 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
     };
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     for row in rows {
-        text += &shown(row, kind, &tokenizer, colour)?;
+        text += &shown(row, kind, &data.template, &tokenizer, colour)?;
     }
     print(&text)
 }
 
 /// One row as it is trained on: what is read in plain, what is scored in colour or between marks.
-fn shown(row: &Example, kind: Kind, tokenizer: &Tokenizer, colour: bool) -> Result<String> {
+fn shown(row: &Example, kind: Kind, template: &Template, tokenizer: &Tokenizer, colour: bool) -> Result<String> {
     let mut text = format!("\nrow {}: prompt, {} tokens, read only\n", row.row, row.prompt.len());
     let painted = |part: &str, code: &str| if colour { format!("\x1b[{code}m{part}\x1b[0m") } else { part.to_owned() };
     text += &painted(&tokenizer.decode(&row.prompt)?, "2");
     text.push('\n');
     let names: &[(&str, &str)] =
         if kind == Kind::Preference { &[("chosen", "32"), ("rejected", "31")] } else { &[("response", "32")] };
-    for ((name, code), response) in names.iter().zip(&row.responses) {
-        let whole = response.last() == Some(&tokenizer.eos());
-        let (ids, end) = if whole { (&response[..response.len() - 1], "<EOS>") } else { (&response[..], "<CUT>") };
-        let _ = writeln!(text, "{name}, {} tokens, scored", response.len());
-        let marks = if colour { ["", ""] } else { ["[", "]"] };
-        let _ = writeln!(
-            text,
-            "{}{}{}{}",
-            marks[0],
-            painted(&tokenizer.decode(ids)?, code),
-            painted(end, "1;36"),
-            marks[1]
-        );
+    for (index, (name, code)) in names.iter().enumerate().take(row.responses.len()) {
+        let response = &row.responses[index];
+        let end = template.end(tokenizer);
+        let (said, closing) = match response.split_last() {
+            Some((last, said)) if *last == end && end == tokenizer.eos() => (said, "<EOS>".to_owned()),
+            Some((last, said)) if *last == end => (said, tokenizer.decode(&[end])?),
+            _ => (&response[..], "<CUT>".to_owned()),
+        };
+        let _ = writeln!(text, "{name}, {} tokens, scored", row.scored(index));
+        let mut at = 0;
+        let scored = |ids: &[u32], closing: &str, text: &mut String| -> Result<()> {
+            let marks = if colour { ["", ""] } else { ["[", "]"] };
+            *text +=
+                &format!("{}{}{}{}", marks[0], painted(&tokenizer.decode(ids)?, code), painted(closing, "1"), marks[1]);
+            Ok(())
+        };
+        for read in row.read_of(index) {
+            if at < read.start {
+                scored(&said[at..read.start], "", &mut text)?;
+            }
+            text += &painted(&tokenizer.decode(&said[read.clone()])?, "2");
+            at = read.end;
+        }
+        scored(&said[at..], &closing, &mut text)?;
+        text.push('\n');
     }
     Ok(text)
 }

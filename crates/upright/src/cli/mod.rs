@@ -1,12 +1,14 @@
 //! The command line: the only place that prints or exits. Results go to stdout, everything else to stderr.
 
 mod bench;
+mod completions;
 mod demo;
 mod doctor;
 mod eval;
 mod export;
 mod generate;
 mod inspect;
+mod reference;
 mod similarity;
 mod terminal;
 mod theory;
@@ -50,6 +52,11 @@ enum Command {
     Export(export::Arguments),
     /// Say what this machine has, and what would not fit.
     Doctor(doctor::Doctor),
+    /// Print completions for a shell: bash, zsh, fish.
+    Completions(completions::Completions),
+    /// Print every command, flag and config key in Markdown.
+    #[command(hide = true)]
+    Reference,
 }
 
 /// Parses the arguments, runs the command, and says how it ended: 0 good, 1 failed, 2 bad usage or input, 130 stopped.
@@ -74,6 +81,8 @@ pub fn main() -> ExitCode {
         Command::Theory(arguments) => theory::run(arguments),
         Command::Export(arguments) => export::run(arguments),
         Command::Doctor(doctor) => doctor::run(doctor),
+        Command::Completions(arguments) => completions::run(arguments),
+        Command::Reference => reference::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

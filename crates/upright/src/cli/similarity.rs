@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Flags of the comparison.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct Similarity {
     /// Compare an instruction file with a preference file, row by row (Figure 6 of the paper)
     #[arg(long, requires_all = ["sft", "dpo"], help_heading = "Comparison of two files",
@@ -159,7 +159,7 @@ impl Conflict {
             texts.rows[at].clone()
         };
         let (instruction, preference) = (row(sft, pair.sft_row), row(dpo, pair.dpo_row));
-        let answer = |row: &Row, i: usize| row.responses[i].trim().to_owned();
+        let answer = |row: &Row, i: usize| row.responses[i].content.trim().to_owned();
         Self {
             pair,
             dpo_prompt: text(&preference.prompt),

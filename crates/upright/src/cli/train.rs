@@ -12,6 +12,7 @@ use crate::{
     observer::Observer,
     plan::Plan,
     run::{self, Summary},
+    tensorboard::TensorBoard,
 };
 
 /// Trains an adapter by one of the methods.
@@ -30,7 +31,12 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
     for note in plan.notes(&config) {
         terminal.note(&note);
     }
-    let summary = run::run(&plan, &config.to_toml()?, config.resume, &mut terminal)?;
+    let written = config.to_toml()?;
+    let summary = if config.tensorboard {
+        run::run(&plan, &written, config.resume, &mut TensorBoard::new(&plan.out, &mut terminal))?
+    } else {
+        run::run(&plan, &written, config.resume, &mut terminal)?
+    };
     if config.json { print_json(&summary) } else { print(&table(&summary)) }
 }
 

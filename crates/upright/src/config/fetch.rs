@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Config;
+use crate::data::DataFile;
 use crate::hub::Hub;
 use crate::observer::Observer;
 use crate::{Error, Result};
@@ -23,10 +24,20 @@ impl Config {
                 Error::input(format!("{}: the cache's folder has a name that is no UTF-8", name.display()))
             })?;
         }
-        let own = [&mut config.sft, &mut config.dpo, &mut config.sft_eval, &mut config.dpo_eval];
-        let listed = config.objective.iter_mut().flat_map(|objective| [&mut objective.data, &mut objective.eval]);
-        for path in own.into_iter().chain(listed).flatten() {
+        let listed = config.objective.iter_mut().map(|objective| &mut objective.eval);
+        for path in [&mut config.sft_eval, &mut config.dpo_eval].into_iter().chain(listed).flatten() {
             *path = data_file(hub, path, observer)?;
+        }
+        let listed = config.objective.iter_mut().map(|objective| &mut objective.data);
+        for files in [&mut config.sft, &mut config.dpo].into_iter().chain(listed) {
+            for file in files {
+                let DataFile { path, share } =
+                    file.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
+                // What is on the disk already keeps its spelling.
+                if !Path::new(file.as_str()).exists() && !path.exists() {
+                    *file = DataFile { path: data_file(hub, &path, observer)?, share }.to_string();
+                }
+            }
         }
         Ok(config)
     }

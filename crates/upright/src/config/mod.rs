@@ -3,12 +3,11 @@
 
 mod fetch;
 mod file;
-mod nearest;
 mod value;
 
+pub use crate::nearest::nearest;
 pub(crate) use fetch::data_file;
-pub use nearest::nearest;
-pub use value::{List, Number};
+pub use value::{List, Number, one_or_many};
 
 use std::path::PathBuf;
 
@@ -50,28 +49,41 @@ pub struct Config {
     #[arg(long, value_name = "NAMES", help_heading = "Model")]
     pub lora_targets: Option<List>,
 
-    /// Instruction data, .json or .jsonl, may be gzipped, or ORG/NAME[@REVISION][:SPLIT or :FILE] on the hub: the objective sft
-    #[arg(long, value_name = "FILE|ID", help_heading = "Data")]
-    pub sft: Option<PathBuf>,
-    /// Preference data: the objective dpo
-    #[arg(long, value_name = "FILE|ID", help_heading = "Data")]
-    pub dpo: Option<PathBuf>,
+    /// Instruction data, .json, .jsonl (may be gzipped) or .parquet, or ORG/NAME[@REVISION][:SPLIT or :FILE] on the hub: the
+    /// objective sft. May be given several times; with a number after a colon, an epoch takes that share of its rows from it
+    #[arg(long, value_name = "FILE|ID[:SHARE]", help_heading = "Data")]
+    #[serde(with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
+    pub sft: Vec<String>,
+    /// Preference data, in the same way: the objective dpo
+    #[arg(long, value_name = "FILE|ID[:SHARE]", help_heading = "Data")]
+    #[serde(with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
+    pub dpo: Vec<String>,
+    /// Columns of the instruction data under other names, as prompt=question,completion=answer [default: as they are]
+    #[arg(long, value_name = "NAME=COLUMN,...", help_heading = "Data")]
+    pub sft_map: Option<List>,
+    /// Columns of the preference data, as prompt=question,chosen=good,rejected=bad [default: as they are]
+    #[arg(long, value_name = "NAME=COLUMN,...", help_heading = "Data")]
+    pub dpo_map: Option<List>,
     /// Held-out instruction rows [default: carved off by --held-out]
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub sft_eval: Option<PathBuf>,
     /// Held-out preference rows [default: carved off by --held-out]
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub dpo_eval: Option<PathBuf>,
-    /// Template of the instruction prompts [default: by the rows]
+    /// Template of the instruction prompts: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw,
+    /// or a .jinja file [default: by the rows]
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub sft_template: Option<String>,
-    /// Template of the preference prompts [default: by the rows]
+    /// Template of the preference prompts, likewise [default: by the rows]
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub dpo_template: Option<String>,
-    /// Use the first N instruction rows [default: all]
+    /// Turns of a conversation that instruction data trains: last, or all of the assistant's [default: last]
+    #[arg(long, value_name = "TURNS", help_heading = "Data")]
+    pub sft_turns: Option<String>,
+    /// Use the first N instruction rows of each file [default: all]
     #[arg(long, value_name = "N", help_heading = "Data", allow_hyphen_values = true)]
     pub sft_rows: Option<Number>,
-    /// Use the first N preference rows [default: all]
+    /// Use the first N preference rows of each file [default: all]
     #[arg(long, value_name = "N", help_heading = "Data", allow_hyphen_values = true)]
     pub dpo_rows: Option<Number>,
     /// Instruction rows a step [default: 8]
@@ -172,6 +184,11 @@ pub struct Config {
     #[arg(long, value_name = "N", help_heading = "Records", allow_hyphen_values = true)]
     pub keep: Option<Number>,
 
+    /// Write TensorBoard event files too, into tensorboard/ in the run's folder
+    #[arg(long, help_heading = "Records")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tensorboard: bool,
+
     /// Threads [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Machine", allow_hyphen_values = true)]
     pub threads: Option<Number>,
@@ -198,16 +215,23 @@ pub struct ObjectiveConfig {
     /// Its loss: sft, dpo, ipo
     #[arg(long)]
     pub loss: Option<String>,
-    /// Its rows
+    /// Its rows: a file, or a list of files, as FILE:SHARE where an epoch takes shares from them
     #[arg(long)]
-    pub data: Option<PathBuf>,
+    #[serde(with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<String>,
+    /// Columns of its rows under other names, as { prompt = "question" } [default: as they are]
+    #[arg(long)]
+    pub map: Option<List>,
     /// Its held-out rows [default: carved off by held-out]
     #[arg(long)]
     pub eval: Option<PathBuf>,
     /// Template of its prompts [default: by the rows]
     #[arg(long)]
     pub template: Option<String>,
-    /// Use its first N rows [default: all]
+    /// Turns of a conversation that are trained, where its loss is sft: last, all [default: last]
+    #[arg(long)]
+    pub turns: Option<String>,
+    /// Use its first N rows, of each file [default: all]
     #[arg(long)]
     pub rows: Option<Number>,
     /// Its weight; all sum to 1 [default: all the same]

@@ -1,15 +1,22 @@
 //! A file of rows as a training set, a held-out set, and the fixed samples of both that evaluations score.
 
 use std::collections::{BTreeSet, HashSet};
+use std::convert::Infallible;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use super::encode::{Encoded, encode};
-use super::rows::{self, Dropped, Kind, Row, Rows};
-use super::{Example, Template, Tokenizer, TooLong, Truncation, source};
+use super::encode::{Encoded, Encoder, encode};
+use super::rows::{self, ColumnMap, Dropped, Kind, Row, Rows};
+use super::{Example, Template, TemplateName, Tokenizer, TooLong, Truncation, Turns, sha256_hex, source};
 use crate::{Error, Result};
 
 /// Dropped rows that are named one by one.
 const NAMED: usize = 5;
+
+/// TRL's columns of log-probabilities that a reference gave. They hold for one tokenizer, template, maximum length and
+/// model, of which the file says nothing.
+const REFERENCE_COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
 
 /// Where held-out rows come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,16 +34,55 @@ impl Default for Held {
     }
 }
 
+/// A file of rows, and its share among several.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Its share of the rows of an epoch, measured against the other files'; `None` for as many rows as it has.
+    pub share: Option<f64>,
+}
+
+impl From<PathBuf> for DataFile {
+    fn from(path: PathBuf) -> Self {
+        Self { path, share: None }
+    }
+}
+
+impl FromStr for DataFile {
+    type Err = Infallible;
+
+    /// `FILE` or `FILE:SHARE`; what follows the last colon is a share where it is a number.
+    fn from_str(text: &str) -> std::result::Result<Self, Infallible> {
+        let parts = text.rsplit_once(':').and_then(|(path, share)| Some((path, share.parse::<f64>().ok()?)));
+        Ok(match parts {
+            Some((path, share)) => Self { path: path.into(), share: Some(share) },
+            None => Self { path: text.into(), share: None },
+        })
+    }
+}
+
+impl fmt::Display for DataFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        self.share.iter().try_for_each(|share| write!(f, ":{share}"))
+    }
+}
+
 /// What to load, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataSpec {
-    /// The file of rows.
-    pub path: PathBuf,
-    /// What its rows are wanted for.
+    /// The files of rows, at least one, all in the same dialect or in several.
+    pub files: Vec<DataFile>,
+    /// What their rows are wanted for.
     pub kind: Kind,
+    /// Columns under other names.
+    pub map: ColumnMap,
     /// The template; `None` for [`Template::default_for`] the rows.
-    pub template: Option<Template>,
-    /// Use the first so many usable rows, before any are held out; `None` for all.
+    pub template: Option<TemplateName>,
+    /// Which turns of a conversation are imitated.
+    pub turns: Turns,
+    /// Use the first so many usable rows of each file, before any are held out; `None` for all.
     pub rows: Option<usize>,
     /// Most tokens of prompt, response and EOS together.
     pub max_length: usize,
@@ -57,9 +103,11 @@ pub struct Dataset {
     pub eval: Vec<Example>,
     /// The template used.
     pub template: Template,
-    /// Name of the dialect that the file is in.
-    pub dialect: &'static str,
-    /// Rows of the file that are not used, by reason.
+    /// Name of the dialect that the file is in; of several, each once.
+    pub dialect: String,
+    /// Columns that the dialects do not look at.
+    pub unread: Vec<String>,
+    /// Rows of the files that are not used, by reason.
     pub dropped: Vec<Dropped>,
     /// The same of the file of held-out rows, where there is one.
     pub eval_dropped: Vec<Dropped>,
@@ -67,10 +115,11 @@ pub struct Dataset {
     pub truncated_prompts: usize,
     /// Responses, of both sides, that were cut to fit and have no EOS.
     pub truncated_responses: usize,
-    /// SHA-256 of the file.
+    /// SHA-256 of the file; of several, of their hashes and shares.
     pub sha256: String,
     /// SHA-256 of the file of held-out rows, where there is one.
     pub eval_sha256: Option<String>,
+    /// Hashes of the prompts of the training rows, those that shares repeat left out: they stand behind the others.
     train_hashes: Vec<u64>,
     eval_hashes: Vec<u64>,
 }
@@ -94,50 +143,93 @@ impl Dataset {
     /// The file cannot be read or understood, a setting is impossible, or no row is usable.
     pub fn load(spec: &DataSpec, tokenizer: &Tokenizer, progress: &mut dyn FnMut(usize, usize)) -> Result<Self> {
         check(spec)?;
-        let (main, sha256) = read(&spec.path, spec.kind)?;
-        let template = spec.template.unwrap_or_else(|| Template::default_for(&main.rows));
+        let mut files = Vec::with_capacity(spec.files.len());
+        for file in &spec.files {
+            files.push((file, read(&file.path, spec)?));
+        }
         let other = match &spec.eval {
-            Held::File(path) => Some((path, read(path, spec.kind)?)),
+            Held::File(path) => Some((path, read(path, spec)?)),
             Held::Fraction(_) => None,
         };
+        let template = choose(spec, &files, tokenizer)?;
+        let encoder = Encoder { template: &template, turns: spec.turns, tokenizer, truncation: spec.truncation() };
         let wanted = spec.rows.unwrap_or(usize::MAX);
-        let main_total = main.rows.len().min(wanted);
-        let total = main_total + other.as_ref().map_or(0, |(_, (rows, _))| rows.rows.len());
+        let of_file = |rows: &Rows| rows.rows.len().min(wanted);
+        let total = files.iter().map(|(_, (rows, _))| of_file(rows)).sum::<usize>()
+            + other.as_ref().map_or(0, |(_, (rows, _))| rows.rows.len());
 
-        let dialect = main.dialect;
-        let mut part = Part::encode(&spec.path, main, wanted, spec, template, tokenizer, &mut |done| {
-            progress(done.min(main_total), total);
-        })?;
-        let (mut eval_dropped, mut eval_sha256) = (Vec::new(), None);
-        let (train, eval) = match (&spec.eval, other) {
-            (Held::File(_), Some((path, (rows, sha256)))) => {
-                let held = Part::encode(path, rows, usize::MAX, spec, template, tokenizer, &mut |done| {
-                    progress(main_total + done, total);
-                })?;
-                part.prompts_cut += held.prompts_cut;
-                part.responses_cut += held.responses_cut;
-                (eval_dropped, eval_sha256) = (held.dropped, Some(sha256));
-                (part.without(&held.usable, path, &spec.path)?, held.usable)
+        let (mut dialects, mut unread, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut parts, mut before) = (Vec::new(), 0);
+        for (file, (rows, sha256)) in files {
+            if !dialects.contains(&rows.dialect) {
+                dialects.push(rows.dialect);
             }
-            (Held::Fraction(fraction), _) => carve(std::mem::take(&mut part.usable), *fraction),
-            (Held::File(_), None) => unreachable!("the file was read above"),
+            unread.extend(rows.unread.iter().filter(|column| !unread.contains(*column)).cloned().collect::<Vec<_>>());
+            hashes.push((sha256, file.share));
+            let own = of_file(&rows);
+            parts.push(Part::encode(&file.path, rows, wanted, spec.kind, &encoder, &mut |done| {
+                progress(before + done.min(own), total);
+            })?);
+            before += own;
+        }
+        let mut held = None;
+        if let Some((path, (rows, sha256))) = other {
+            let part = Part::encode(path, rows, usize::MAX, spec.kind, &encoder, &mut |done| {
+                progress(before + done, total);
+            })?;
+            held = Some((path, part, sha256));
+        }
+
+        let mut data = Self {
+            train: Vec::new(),
+            eval: Vec::new(),
+            dialect: dialects.join(" and "),
+            unread,
+            dropped: Vec::new(),
+            eval_dropped: Vec::new(),
+            truncated_prompts: 0,
+            truncated_responses: 0,
+            sha256: identity(&hashes),
+            eval_sha256: None,
+            train_hashes: Vec::new(),
+            eval_hashes: Vec::new(),
+            template: template.clone(),
         };
-        let (train_hashes, train) = train.into_iter().unzip();
-        let (eval_hashes, eval) = eval.into_iter().unzip();
-        Ok(Self {
-            train,
-            eval,
-            template,
-            dialect,
-            dropped: part.dropped,
-            eval_dropped,
-            truncated_prompts: part.prompts_cut,
-            truncated_responses: part.responses_cut,
-            sha256,
-            eval_sha256,
-            train_hashes,
-            eval_hashes,
-        })
+        let mut trains = Vec::with_capacity(parts.len());
+        for (mut part, file) in parts.into_iter().zip(&spec.files) {
+            if let Some((path, held, _)) = &held {
+                part.without(&held.usable, path, &file.path)?;
+            }
+            data.note(&part, spec.files.len() > 1, &file.path);
+            trains.push(part.usable);
+        }
+        let held_rows = match held {
+            Some((_, part, sha256)) => {
+                data.truncated_prompts += part.prompts_cut;
+                data.truncated_responses += part.responses_cut;
+                (data.eval_dropped, data.eval_sha256) = (part.dropped, Some(sha256));
+                part.usable
+            }
+            None => {
+                let Held::Fraction(fraction) = spec.eval else { unreachable!("a file of held-out rows was read") };
+                carve(&mut trains, fraction)
+            }
+        };
+        (data.eval_hashes, data.eval) = held_rows.into_iter().unzip();
+        let repeated = repeated(&spec.files, &trains)?;
+        (data.train_hashes, data.train) = trains.into_iter().flatten().unzip();
+        data.train.extend(repeated);
+        Ok(data)
+    }
+
+    /// Takes down what a file's rows lost; of several files, which file's.
+    fn note(&mut self, part: &Part, several: bool, path: &Path) {
+        for Dropped { reason, rows } in &part.dropped {
+            let reason = if several { format!("{reason} in {}", path.display()) } else { reason.clone() };
+            self.dropped.push(Dropped { reason, rows: rows.clone() });
+        }
+        self.truncated_prompts += part.prompts_cut;
+        self.truncated_responses += part.responses_cut;
     }
 
     /// What became of the file, in one line.
@@ -146,8 +238,17 @@ impl Dataset {
             0 => String::new(),
             held_out => format!(" to train on, {held_out} held out"),
         };
-        let (rows, dialect, template) = (self.train.len(), self.dialect, self.template);
+        let (rows, dialect, template) = (self.train.len(), &self.dialect, &self.template);
         let mut text = format!("{name}: {rows} rows{held_out} (dialect {dialect}, template {template})");
+        if self.train.len() > self.train_hashes.len() {
+            text += &format!("; {} of them repeat, for the files' shares", self.train.len() - self.train_hashes.len());
+        }
+        if !self.unread.is_empty() {
+            text += &format!("; columns not read: {}", rows::listed(self.unread.iter()));
+            if self.unread.iter().any(|column| REFERENCE_COLUMNS.contains(&&column[..])) {
+                text += " (of which tokens and of which model they are nobody can check: the reference is computed)";
+            }
+        }
         for dropped in self.dropped.iter().chain(&self.eval_dropped) {
             let named: Vec<String> = dropped.rows.iter().take(NAMED).map(usize::to_string).collect();
             let more = if dropped.rows.len() > NAMED { ", ..." } else { "" };
@@ -162,7 +263,7 @@ impl Dataset {
 
     /// A fixed sample of at most `n` training rows, in file order: those whose prompts have the smallest hashes.
     pub fn fit(&self, n: usize) -> Vec<&Example> {
-        sample(&self.train, &self.train_hashes, n)
+        sample(&self.train[..self.train_hashes.len()], &self.train_hashes, n)
     }
 
     /// At most `n` of the held-out rows, picked in the same way.
@@ -181,13 +282,20 @@ fn sample<'a>(examples: &'a [Example], hashes: &[u64], n: usize) -> Vec<&'a Exam
 
 fn check(spec: &DataSpec) -> Result<()> {
     spec.truncation().check()?;
+    let names: Vec<String> = spec.files.iter().map(|file| file.path.display().to_string()).collect();
+    let name = names.join(", ");
+    let given = spec.files.iter().filter(|file| file.share.is_some()).count();
+    if spec.files.is_empty() || !(given == 0 || given == spec.files.len()) {
+        return Err(Error::input(format!("{name}: some files have a share and some have none"))
+            .hint("give every file a share, as FILE:0.7, or none of them"));
+    }
     if spec.rows == Some(0) {
-        return Err(Error::input(format!("{}: 0 rows are asked for", spec.path.display()))
+        return Err(Error::input(format!("{name}: 0 rows are asked for"))
             .hint("ask for at least one, or leave the number out to use all"));
     }
     match spec.eval {
         Held::Fraction(fraction) if !(0.0..1.0).contains(&fraction) => {
-            Err(Error::input(format!("{}: a share of {fraction} cannot be held out", spec.path.display()))
+            Err(Error::input(format!("{name}: a share of {fraction} cannot be held out"))
                 .hint("give a number from 0 to below 1; 0.05 is usual"))
         }
         _ => Ok(()),
@@ -200,9 +308,65 @@ impl DataSpec {
     }
 }
 
-fn read(path: &Path, kind: Kind) -> Result<(Rows, String)> {
-    let source = source::read(path)?;
-    Ok((rows::read(path, &source.rows, kind)?, source.sha256))
+fn read(path: &Path, spec: &DataSpec) -> Result<(Rows, String)> {
+    let mut source = source::read(path)?;
+    spec.map.apply(path, &mut source.rows)?;
+    Ok((rows::read(path, &source.rows, spec.kind)?, source.sha256))
+}
+
+/// The one template of all files: that which was asked for, or the usual one of the first file, if it is of all.
+fn choose(spec: &DataSpec, files: &[(&DataFile, (Rows, String))], tokenizer: &Tokenizer) -> Result<Template> {
+    let usual = |rows: &Rows| Template::default_for(&rows.rows, tokenizer.folder());
+    let (first, (first_rows, _)) = files.first().expect("checked");
+    let different = files.iter().find(|(_, (rows, _))| usual(rows) != usual(first_rows));
+    if let (None, Some((file, (rows, _)))) = (&spec.template, different) {
+        return Err(Error::input(format!(
+            "{} would have the template {}, {} the template {}",
+            first.path.display(),
+            usual(first_rows),
+            file.path.display(),
+            usual(rows)
+        ))
+        .hint("name one template for both, or make them two objectives"));
+    }
+    let all: Vec<Row> = files.iter().flat_map(|(_, (rows, _))| rows.rows.iter().take(16)).cloned().collect();
+    Template::choose(Some(spec.template.as_ref().unwrap_or(&usual(first_rows))), &all, tokenizer)
+}
+
+/// What files are by their contents: a file by its own hash, several by theirs and their shares.
+fn identity(files: &[(String, Option<f64>)]) -> String {
+    match files {
+        [(sha256, _)] => sha256.clone(),
+        _ => {
+            let lines: String = files.iter().map(|(sha256, share)| format!("{sha256} {share:?}\n")).collect();
+            sha256_hex(lines.as_bytes())
+        }
+    }
+}
+
+/// Rows that come once more, so that an epoch takes from every file its share and passes over every row at least once:
+/// the file that is longest for its share once, every other as often as that asks for, from its start.
+fn repeated(files: &[DataFile], rows: &[Vec<Hashed>]) -> Result<Vec<Example>> {
+    const MOST: f64 = 1000.0;
+    let share = |index: usize| files[index].share.filter(|_| files.len() > 1);
+    let pace = |index: usize| share(index).map(|share| rows[index].len() as f64 / share);
+    let Some(longest) = (0..files.len()).filter_map(pace).reduce(f64::max) else { return Ok(Vec::new()) };
+    let mut repeated = Vec::new();
+    for (index, (file, rows)) in files.iter().zip(rows).enumerate() {
+        let wanted = (share(index).unwrap_or(0.0) * longest).round();
+        if wanted > MOST * rows.len() as f64 {
+            return Err(Error::input(format!(
+                "{}: for its share, each of its {} rows would come {:.0} times in an epoch",
+                file.path.display(),
+                rows.len(),
+                wanted / rows.len() as f64
+            ))
+            .hint("give it a smaller share, or more rows"));
+        }
+        let more = (wanted as usize).saturating_sub(rows.len());
+        repeated.extend(rows.iter().cycle().take(more).map(|(_, example)| example.clone()));
+    }
+    Ok(repeated)
 }
 
 impl Part {
@@ -210,9 +374,8 @@ impl Part {
         path: &Path,
         rows: Rows,
         wanted: usize,
-        spec: &DataSpec,
-        template: Template,
-        tokenizer: &Tokenizer,
+        kind: Kind,
+        encoder: &Encoder<'_>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
         let mut part = Self { dropped: rows.dropped, ..Self::default() };
@@ -221,13 +384,11 @@ impl Part {
         // A row may turn out unusable only here, so the first `wanted` usable ones can take more than one round.
         while part.usable.len() < wanted && !left.is_empty() {
             let (now, later) = left.split_at(left.len().min(wanted - part.usable.len()));
-            let encoded = encode(now, template, tokenizer, &spec.truncation(), &mut |more| progress(done + more))
-                .map_err(|mut error| {
-                    error.message = format!("{}: {}", path.display(), error.message);
-                    error
-                })?;
+            let encoded =
+                encode(now, encoder, &mut |more| progress(done + more)).map_err(|error| error.at(path.display()))?;
+            let end = encoder.template.end(encoder.tokenizer);
             for (row, encoded) in now.iter().zip(encoded) {
-                part.take(row, if spec.kind == Kind::Chosen { encoded.chosen_alone(tokenizer.eos()) } else { encoded });
+                part.take(row, if kind == Kind::Chosen { encoded.chosen_alone(end) } else { encoded });
             }
             done += now.len();
             left = later;
@@ -265,28 +426,37 @@ impl Part {
             .hint("look at the first rows: are prompt and response where this dialect has them?")
     }
 
-    /// The rows whose prompts are not held out; the others are dropped by name.
-    fn without(&mut self, held: &[Hashed], held_path: &Path, path: &Path) -> Result<Vec<Hashed>> {
+    /// Drops, by name, the rows whose prompts are held out.
+    fn without(&mut self, held: &[Hashed], held_path: &Path, path: &Path) -> Result<()> {
         let held: HashSet<u64> = held.iter().map(|(hash, _)| *hash).collect();
         let (out, train): (Vec<Hashed>, Vec<Hashed>) =
             std::mem::take(&mut self.usable).into_iter().partition(|(hash, _)| held.contains(hash));
         for (_, example) in out {
             Dropped::add(&mut self.dropped, &format!("prompt is held out in {}", held_path.display()), example.row);
         }
-        if train.is_empty() { Err(self.nothing_left(path)) } else { Ok(train) }
+        self.usable = train;
+        if self.usable.is_empty() { Err(self.nothing_left(path)) } else { Ok(()) }
     }
 }
 
-/// Divides rows into those to train on and those held out.
-fn carve(rows: Vec<Hashed>, fraction: f64) -> (Vec<Hashed>, Vec<Hashed>) {
-    let prompts: BTreeSet<u64> = rows.iter().map(|(hash, _)| *hash).collect();
-    let (Some(&first), Some(&last)) = (prompts.first(), prompts.last()) else { return (rows, Vec::new()) };
+/// Divides the rows of all files into those to train on, which stay, and those held out.
+fn carve(files: &mut [Vec<Hashed>], fraction: f64) -> Vec<Hashed> {
+    let prompts: BTreeSet<u64> = files.iter().flatten().map(|(hash, _)| *hash).collect();
+    let (Some(&first), Some(&last)) = (prompts.first(), prompts.last()) else { return Vec::new() };
     if fraction == 0.0 || first == last {
-        return (rows, Vec::new());
+        return Vec::new();
     }
     // The top 53 bits are exact as a float. With few prompts the share could be none or all of them.
     let share = |hash: u64| (hash >> 11) as f64 / (1_u64 << 53) as f64;
-    rows.into_iter().partition(|(hash, _)| *hash != first && (*hash == last || share(*hash) >= fraction))
+    let stays = |hash: u64| hash != first && (hash == last || share(hash) >= fraction);
+    let mut held = Vec::new();
+    for rows in files {
+        let (train, out): (Vec<Hashed>, Vec<Hashed>) =
+            std::mem::take(rows).into_iter().partition(|(hash, _)| stays(*hash));
+        *rows = train;
+        held.extend(out);
+    }
+    held
 }
 
 #[cfg(test)]

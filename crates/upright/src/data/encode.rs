@@ -1,10 +1,12 @@
 //! Rows to examples: rendered, tokenised and fitted, on every core, in the order of the rows.
 
 use std::num::NonZero;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use super::rows::Row;
+use super::template::{Piece, Turns};
 use super::{Example, Template, Tokenizer, Truncation, hash64};
 use crate::Result;
 
@@ -27,51 +29,98 @@ pub enum Encoded {
 }
 
 impl Encoded {
-    /// Without the rejected response, once that has had its say in what is cut and dropped.
+    /// Without the rejected response, once that has had its say in what is cut and dropped. Whole responses end in `end`.
     #[must_use]
-    pub fn chosen_alone(mut self, eos: u32) -> Self {
+    pub fn chosen_alone(mut self, end: u32) -> Self {
         if let Self::Usable { example, responses_cut, .. } = &mut self {
             example.responses.truncate(1);
-            *responses_cut = example.responses.iter().filter(|response| response.last() != Some(&eos)).count();
+            example.read.truncate(1);
+            *responses_cut = example.responses.iter().filter(|response| response.last() != Some(&end)).count();
         }
         self
     }
 }
 
-/// Encodes one row.
-///
-/// # Errors
-/// The template cannot render it or the tokenizer cannot encode it; the message starts with the row's place.
-pub fn encode_row(row: &Row, template: Template, tokenizer: &Tokenizer, truncation: &Truncation) -> Result<Encoded> {
-    let at_row = |mut error: crate::Error| {
-        error.message = format!("{}: {}", row.place(), error.message);
-        error
-    };
-    let rendered = template.render(row)?;
-    let prompt = tokenizer.prompt(&rendered.prompt).map_err(at_row)?;
-    if prompt.is_empty() {
-        return Ok(Encoded::Dropped("empty prompt"));
+/// How rows become examples.
+#[derive(Clone, Copy)]
+pub struct Encoder<'a> {
+    /// The wording.
+    pub template: &'a Template,
+    /// Which turns of a conversation are imitated.
+    pub turns: Turns,
+    /// The model's tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// How long a row may be.
+    pub truncation: Truncation,
+}
+
+/// A response as ids, and the stretches of it that are only read.
+type Said = (Vec<u32>, Vec<Range<usize>>);
+
+impl Encoder<'_> {
+    /// Encodes one row.
+    ///
+    /// # Errors
+    /// The template cannot render it or the tokenizer cannot encode it; the message starts with the row's place.
+    pub fn row(&self, row: &Row) -> Result<Encoded> {
+        let Self { template, tokenizer, .. } = self;
+        let rendered = template.render(row, self.turns)?;
+        let prompt = template.prompt_ids(&rendered.prompt, tokenizer).map_err(|error| error.at(row.place()))?;
+        if prompt.is_empty() {
+            return Ok(Encoded::Dropped("empty prompt"));
+        }
+        let said: Result<Vec<Said>> = rendered.responses.iter().map(|pieces| self.response(pieces)).collect();
+        let (responses, read): (Vec<_>, Vec<_>) = said.map_err(|error| error.at(row.place()))?.into_iter().unzip();
+        if responses.iter().any(Vec::is_empty) {
+            return Ok(Encoded::Dropped("empty response"));
+        }
+        let head = template.head(&prompt, tokenizer);
+        let Some(fitted) = self.truncation.fit(prompt, head, responses, template.end(tokenizer)) else {
+            return Ok(Encoded::Dropped("longer than the maximum length"));
+        };
+        if matches!(fitted.responses.as_slice(), [chosen, rejected] if chosen == rejected) {
+            return Ok(Encoded::Dropped("chosen equals rejected within the maximum length"));
+        }
+        let mut example = Example { row: row.index, prompt: fitted.prompt, responses: fitted.responses, read };
+        example.clip();
+        if (0..example.responses.len()).any(|response| example.scored(response) == 0) {
+            return Ok(Encoded::Dropped("longer than the maximum length"));
+        }
+        Ok(Encoded::Usable {
+            example,
+            prompt_hash: hash64(&rendered.prompt),
+            prompt_cut: fitted.prompt_cut,
+            responses_cut: fitted.responses_cut,
+        })
     }
-    let mut responses = Vec::with_capacity(rendered.responses.len());
-    for response in &rendered.responses {
-        responses.push(tokenizer.response(response).map_err(at_row)?);
+
+    /// Ids of a response without the token that ends it, which is put back where there is room. What a chat template
+    /// writes after that token, a line break mostly, is read where a turn follows and left out where none does: a model
+    /// that has ended its turn is not asked for more.
+    fn response(&self, pieces: &[Piece]) -> Result<Said> {
+        let (template, end) = (self.template, self.template.end(self.tokenizer));
+        let (mut ids, mut read): Said = (Vec::new(), Vec::new());
+        for piece in pieces {
+            let new = self.tokenizer.continued(&piece.text)?;
+            let ended = new.iter().rposition(|&id| id == end).map_or(new.len(), |at| at + 1);
+            let scored = match (piece.scored, template) {
+                (false, _) => 0,
+                (true, Template::Chat(_)) => ended,
+                (true, _) => new.len(),
+            };
+            if scored < new.len() {
+                read.push(ids.len() + scored..ids.len() + new.len());
+            }
+            ids.extend(new);
+        }
+        while let Some(last) = read.pop_if(|last| last.end == ids.len()) {
+            ids.truncate(last.start);
+        }
+        while ids.last() == Some(&end) {
+            ids.pop();
+        }
+        Ok((ids, read))
     }
-    if responses.iter().any(Vec::is_empty) {
-        return Ok(Encoded::Dropped("empty response"));
-    }
-    let bos = if prompt.starts_with(tokenizer.bos()) { tokenizer.bos().len() } else { 0 };
-    let Some(fitted) = truncation.fit(prompt, bos, responses, tokenizer.eos()) else {
-        return Ok(Encoded::Dropped("longer than the maximum length"));
-    };
-    if matches!(fitted.responses.as_slice(), [chosen, rejected] if chosen == rejected) {
-        return Ok(Encoded::Dropped("chosen equals rejected within the maximum length"));
-    }
-    Ok(Encoded::Usable {
-        example: Example { row: row.index, prompt: fitted.prompt, responses: fitted.responses },
-        prompt_hash: hash64(&rendered.prompt),
-        prompt_cut: fitted.prompt_cut,
-        responses_cut: fitted.responses_cut,
-    })
 }
 
 /// Encodes rows on every core. The result does not depend on how many there are; `progress` is called with the number of
@@ -79,13 +128,7 @@ pub fn encode_row(row: &Row, template: Template, tokenizer: &Tokenizer, truncati
 ///
 /// # Errors
 /// That of the first row that has one.
-pub fn encode(
-    rows: &[Row],
-    template: Template,
-    tokenizer: &Tokenizer,
-    truncation: &Truncation,
-    progress: &mut dyn FnMut(usize),
-) -> Result<Vec<Encoded>> {
+pub fn encode(rows: &[Row], encoder: &Encoder<'_>, progress: &mut dyn FnMut(usize)) -> Result<Vec<Encoded>> {
     const BLOCK: usize = 64;
     let blocks: Vec<&[Row]> = rows.chunks(BLOCK).collect();
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(blocks.len());
@@ -99,7 +142,7 @@ pub fn encode(
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(block) = blocks.get(index) else { break };
-                    let result = block.iter().map(|row| encode_row(row, template, tokenizer, truncation)).collect();
+                    let result = block.iter().map(|row| encoder.row(row)).collect();
                     if send.send((index, result)).is_err() {
                         break;
                     }
@@ -123,22 +166,27 @@ pub fn encode(
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::Prompt;
+    use super::super::rows::{Message, Prompt};
     use super::super::tokenize::tests::{EOS, bytewise};
     use super::super::{TooLong, Truncation};
     use super::*;
 
     fn row(index: usize, prompt: &str, responses: &[&str]) -> Row {
-        let responses = responses.iter().map(|&response| response.to_owned()).collect();
-        Row { index, line: None, prompt: Prompt::Text(prompt.to_owned()), responses }
+        let responses = responses.iter().map(|&response| Message::said(response)).collect();
+        Row { responses, ..Row::unanswered(index, None, Prompt::Text(prompt.to_owned())) }
     }
 
     fn truncation(max_length: usize, rule: TooLong) -> Truncation {
         Truncation { max_length, min_prompt: 2, rule }
     }
 
+    fn raw(tokenizer: &Tokenizer) -> Encoder<'_> {
+        Encoder { template: &Template::Raw, turns: Turns::Last, tokenizer, truncation: truncation(99, TooLong::Drop) }
+    }
+
     fn one(row: &Row, template: Template, truncation: Truncation) -> Encoded {
-        encode_row(row, template, &bytewise(), &truncation).unwrap()
+        let encoder = Encoder { template: &template, turns: Turns::Last, tokenizer: &bytewise(), truncation };
+        encoder.row(row).unwrap()
     }
 
     #[test]
@@ -179,9 +227,7 @@ mod tests {
         let rows: Vec<Row> = (0..1000).map(|index| row(index, &format!("p{index}"), &["a", "b"])).collect();
         let tokenizer = bytewise();
         let mut seen = Vec::new();
-        let encoded =
-            encode(&rows, Template::Raw, &tokenizer, &truncation(99, TooLong::Drop), &mut |done| seen.push(done))
-                .unwrap();
+        let encoded = encode(&rows, &raw(&tokenizer), &mut |done| seen.push(done)).unwrap();
         assert_eq!(seen.last(), Some(&1000));
         assert!(seen.is_sorted());
         for (index, encoded) in encoded.iter().enumerate() {
@@ -190,9 +236,9 @@ mod tests {
         let tokenizer = tokenizer.for_vocabulary(257).unwrap();
         let mut rows = rows;
         rows[900].prompt = Prompt::Text("<bos>".into());
-        rows[300].responses[1] = "x<bos>".into();
-        let error = encode(&rows, Template::Raw, &tokenizer, &truncation(99, TooLong::Drop), &mut |_| ()).unwrap_err();
+        rows[300].responses[1] = Message::said("x<bos>");
+        let error = encode(&rows, &raw(&tokenizer), &mut |_| ()).unwrap_err();
         assert!(error.message.starts_with("row 300: the tokenizer gives id 257"), "{}", error.message);
-        assert_eq!(encode(&[], Template::Raw, &tokenizer, &truncation(99, TooLong::Drop), &mut |_| ()).unwrap(), []);
+        assert_eq!(encode(&[], &raw(&tokenizer), &mut |_| ()).unwrap(), []);
     }
 }

@@ -1,28 +1,31 @@
 //! Rows of text become token ids, token ids become packs. Read downwards: [`source`] reads files, [`rows`] finds the
-//! dialect, [`template`] turns a row into text, [`tokenize`] into ids, [`truncate`] fits them, [`encode`] does these three
-//! to many rows, [`dataset`] joins all of that and holds rows out, [`order`] says which rows a step takes, [`pack`] lays
+//! dialect, [`tokenize`] knows the model's tokens, [`template`] turns a row into text, [`truncate`] fits its ids,
+//! [`encode`] does these three to many rows, [`dataset`] joins all of that and holds rows out, [`order`] says which rows a step takes, [`pack`] lays
 //! them end to end.
 
 pub mod source;
 pub mod rows;
-pub mod template;
+pub mod prompts;
 pub mod tokenize;
+pub mod template;
 pub mod truncate;
 pub mod encode;
 pub mod dataset;
 pub mod order;
 pub mod pack;
 
-pub use dataset::{DataSpec, Dataset, Held};
-pub use rows::{Dropped, Kind};
-pub use template::Template;
+pub use dataset::{DataFile, DataSpec, Dataset, Held};
+pub use rows::{ColumnMap, Dropped, Kind};
+pub use template::{Template, TemplateName, Turns};
 pub use tokenize::Tokenizer;
 pub use truncate::{TooLong, Truncation};
+
+use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
 /// A row as the learner sees it: token ids of a prompt and of its one (SFT) or two (chosen, rejected) responses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Example {
     /// Zero-based index of the row in its file, before anything was dropped.
     pub row: usize,
@@ -30,12 +33,41 @@ pub struct Example {
     pub prompt: Vec<u32>,
     /// The responses, each at least one token, EOS included where the response is whole.
     pub responses: Vec<Vec<u32>>,
+    /// For each response the stretches of it that are read and not scored, ascending: what others say between the turns
+    /// of a conversation. Responses beyond the end of this list are scored throughout.
+    pub read: Vec<Vec<Range<usize>>>,
 }
 
 impl Example {
     /// Its tokens, the prompt once.
     pub fn tokens(&self) -> usize {
         self.prompt.len() + self.responses.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// The stretches of a response that are read and not scored.
+    pub fn read_of(&self, response: usize) -> &[Range<usize>] {
+        self.read.get(response).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many tokens of a response are scored.
+    pub fn scored(&self, response: usize) -> usize {
+        self.responses[response].len() - self.read_of(response).iter().map(Range::len).sum::<usize>()
+    }
+
+    /// Takes away what is read at the end of a response that was cut: nothing follows it that is scored.
+    fn clip(&mut self) {
+        for (response, read) in self.responses.iter_mut().zip(&mut self.read) {
+            while let Some(last) = read.last_mut() {
+                last.end = last.end.min(response.len());
+                if last.start < last.end && last.end < response.len() {
+                    break;
+                }
+                if last.start < last.end {
+                    response.truncate(last.start);
+                }
+                read.pop();
+            }
+        }
     }
 }
 

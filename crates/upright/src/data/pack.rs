@@ -14,7 +14,7 @@ pub struct Segment {
     pub example: usize,
     /// Index of the response in the example: 0 is the only or the chosen one, 1 the rejected one.
     pub response: usize,
-    /// Its targets in the pack, one a token of the response.
+    /// Its targets in the pack, one a scored token of the response.
     pub targets: Range<usize>,
 }
 
@@ -59,9 +59,14 @@ fn lay(examples: &[&Example], mut members: Vec<usize>) -> PackedRows {
         let responses: Vec<&[u32]> = example.responses.iter().map(Vec::as_slice).collect();
         let mut start = packed.pack.targets.len();
         packed.pack.tree(&example.prompt, &responses);
-        for (response, tokens) in responses.iter().enumerate() {
-            packed.segments.push(Segment { example: index, response, targets: start..start + tokens.len() });
-            start += tokens.len();
+        for response in 0..responses.len() {
+            // From the back, so that what is taken away moves nothing that still is to be.
+            for read in example.read_of(response).iter().rev() {
+                packed.pack.targets.drain(start + read.start..start + read.end);
+            }
+            let scored = example.scored(response);
+            packed.segments.push(Segment { example: index, response, targets: start..start + scored });
+            start += scored;
         }
     }
     packed
@@ -79,6 +84,7 @@ mod tests {
             row,
             prompt: (0..prompt).map(token).collect(),
             responses: responses.iter().map(|&len| (0..len).map(|i| token(i + 7)).collect()).collect(),
+            read: Vec::new(),
         }
     }
 
@@ -108,6 +114,19 @@ mod tests {
         assert_eq!(packs[2].segments[2], Segment { example: 2, response: 1, targets: 4..6 });
         assert_eq!(packs, pack(&examples, 10));
         assert_eq!(pack(&[], 10), []);
+    }
+
+    #[test]
+    fn what_is_only_read_is_no_target() {
+        let mut both = [example(0, 2, &[6]), example(1, 3, &[2, 4])];
+        let whole = pack(&both.iter().collect::<Vec<_>>(), 99);
+        both[0].read = vec![vec![1..3, 4..5]];
+        both[1].read = vec![vec![], vec![0..2]];
+        let packs = pack(&both.iter().collect::<Vec<_>>(), 99);
+        let segments: Vec<_> = packs[0].segments.iter().map(|segment| segment.targets.clone()).collect();
+        assert_eq!(segments, [0..3, 3..5, 5..7]);
+        let kept: Vec<_> = [0, 3, 5, 6, 7, 10, 11].map(|i| whole[0].pack.targets[i]).to_vec();
+        assert_eq!((&packs[0].pack.targets, &packs[0].pack.tokens), (&kept, &whole[0].pack.tokens));
     }
 
     proptest! {

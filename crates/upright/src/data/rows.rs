@@ -2,8 +2,11 @@
 //! in the table of its kind and the function that the entry names.
 
 mod cells;
+mod columns;
+mod completions;
 mod instruction;
 mod preference;
+mod prompt;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +16,8 @@ use serde_json::{Map, Value};
 
 use super::source::{self, RawRow};
 use crate::{Error, Result};
+pub use columns::ColumnMap;
+
 use cells::Cells;
 
 /// What the rows of a file are wanted for.
@@ -25,6 +30,8 @@ pub enum Kind {
     /// Preference rows of which the chosen response is imitated, which a reference is trained on. Rows are read, cut and
     /// dropped as with [`Kind::Preference`]; the rejected response goes last of all.
     Chosen,
+    /// Prompts to be answered; answers that stand beside them are left out.
+    Prompt,
 }
 
 /// Who speaks.
@@ -57,7 +64,7 @@ impl Role {
             "system" | "developer" => Self::System,
             "user" | "human" => Self::User,
             "assistant" | "gpt" | "function_call" => Self::Assistant,
-            "tool" | "function" | "observation" => Self::Tool,
+            "tool" | "function" | "observation" | "ipython" => Self::Tool,
             _ => return None,
         })
     }
@@ -70,6 +77,29 @@ pub struct Message {
     pub role: Role,
     /// What is said.
     pub content: String,
+    /// What else a chat template may read: `tool_calls`, `tool_call_id`, `name`, reasoning; no nulls.
+    pub more: Map<String, Value>,
+}
+
+impl Message {
+    /// A turn that is its text.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), more: Map::new() }
+    }
+
+    /// What the model says.
+    pub fn said(content: impl Into<String>) -> Self {
+        Self::new(Role::Assistant, content)
+    }
+
+    /// Whether it says nothing: no word, and no tool is called.
+    pub fn is_empty(&self) -> bool {
+        self.content.is_empty() && !self.more.contains_key("tool_calls")
+    }
+
+    fn is_blank(&self) -> bool {
+        self.content.trim().is_empty() && !self.more.contains_key("tool_calls")
+    }
 }
 
 /// What comes before the response, in as much structure as the file had.
@@ -96,7 +126,29 @@ impl Prompt {
         match self {
             Self::Text(text) => text.trim().is_empty(),
             Self::Instruction { instruction, input, .. } => instruction.trim().is_empty() && input.trim().is_empty(),
-            Self::Messages(messages) => messages.iter().all(|message| message.content.trim().is_empty()),
+            Self::Messages(messages) => messages.iter().all(Message::is_blank),
+        }
+    }
+
+    /// What is asked, without a system text: one text, an instruction with its input below it; nothing of a conversation.
+    pub fn asked(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Instruction { instruction, input, .. } if input.trim().is_empty() => instruction.clone(),
+            Self::Instruction { instruction, input, .. } => format!("{instruction}\n{input}"),
+            Self::Messages(_) => String::new(),
+        }
+    }
+
+    /// The prompt as a conversation.
+    pub fn messages(&self) -> Vec<Message> {
+        match self {
+            Self::Messages(messages) => messages.clone(),
+            Self::Text(_) => vec![Message::new(Role::User, self.asked())],
+            Self::Instruction { system, .. } => {
+                let system = (!system.trim().is_empty()).then(|| Message::new(Role::System, system));
+                system.into_iter().chain([Message::new(Role::User, self.asked())]).collect()
+            }
         }
     }
 }
@@ -110,11 +162,18 @@ pub struct Row {
     pub line: Option<usize>,
     /// What comes before the response.
     pub prompt: Prompt,
-    /// One response, or the chosen and the rejected one.
-    pub responses: Vec<String>,
+    /// Descriptions of the tools that the model may call, as chat templates read them; mostly none.
+    pub tools: Vec<Value>,
+    /// One response, or the chosen and the rejected one, or none where only prompts are wanted.
+    pub responses: Vec<Message>,
 }
 
 impl Row {
+    /// A prompt that nobody has answered yet.
+    pub fn unanswered(index: usize, line: Option<usize>, prompt: Prompt) -> Self {
+        Self { index, line, prompt, tools: Vec::new(), responses: Vec::new() }
+    }
+
     /// Where the row is, for messages: `row 3 (line 4)`.
     pub fn place(&self) -> String {
         source::place(self.index, self.line)
@@ -149,11 +208,13 @@ pub struct Rows {
     pub rows: Vec<Row>,
     /// The others.
     pub dropped: Vec<Dropped>,
+    /// Columns of the first row that the dialect does not look at.
+    pub unread: Vec<String>,
 }
 
 /// One row as a dialect's reader understands it.
 enum Reading {
-    Row(Prompt, Vec<String>),
+    Row(Prompt, Vec<Message>),
     /// Not usable, with the reason.
     Dropped(&'static str),
 }
@@ -177,20 +238,20 @@ const INSTRUCTION: [Dialect; 5] = [
     Dialect {
         name: "prompt-completion",
         needs: &["prompt", "completion"],
-        also: &[],
+        also: &["tools"],
         read: instruction::prompt_completion,
     },
-    Dialect { name: "messages", needs: &["messages"], also: &[], read: instruction::messages },
-    Dialect { name: "sharegpt", needs: &["conversations"], also: &["system"], read: instruction::sharegpt },
+    Dialect { name: "messages", needs: &["messages"], also: &["tools"], read: instruction::messages },
+    Dialect { name: "sharegpt", needs: &["conversations"], also: &["system", "tools"], read: instruction::sharegpt },
     Dialect { name: "question-answer", needs: &["question", "answer"], also: &[], read: instruction::question_answer },
 ];
 
 /// Dialects of preference data. The one without a prompt column comes last: it would fit all the others' rows.
-const PREFERENCE: [Dialect; 4] = [
+const PREFERENCE: [Dialect; 5] = [
     Dialect {
         name: "prompt-chosen-rejected",
         needs: &["prompt", "chosen", "rejected"],
-        also: &[],
+        also: &["tools"],
         read: preference::with_prompt,
     },
     Dialect {
@@ -202,10 +263,37 @@ const PREFERENCE: [Dialect; 4] = [
     Dialect {
         name: "sharegpt-preference",
         needs: &["conversations", "chosen", "rejected"],
-        also: &["system"],
+        also: &["system", "tools"],
         read: preference::sharegpt,
     },
-    Dialect { name: "chosen-rejected", needs: &["chosen", "rejected"], also: &[], read: preference::without_prompt },
+    Dialect {
+        name: "context-completions",
+        needs: &["context", "completions"],
+        also: &["tools"],
+        read: completions::ranked,
+    },
+    Dialect {
+        name: "chosen-rejected",
+        needs: &["chosen", "rejected"],
+        also: &["tools"],
+        read: preference::without_prompt,
+    },
+];
+
+/// Dialects of prompts that are to be answered: those above, whether or not the answers are there.
+const PROMPT: [Dialect; 7] = [
+    Dialect { name: "prompt", needs: &["prompt"], also: &["tools"], read: prompt::prompt },
+    Dialect {
+        name: "alpaca",
+        needs: &["instruction"],
+        also: &["input", "system", "history"],
+        read: prompt::instruction,
+    },
+    Dialect { name: "messages", needs: &["messages"], also: &["tools"], read: prompt::messages },
+    Dialect { name: "sharegpt", needs: &["conversations"], also: &["system", "tools"], read: prompt::sharegpt },
+    Dialect { name: "question", needs: &["question"], also: &[], read: prompt::question },
+    Dialect { name: "context", needs: &["context"], also: &["tools"], read: prompt::context },
+    Dialect { name: "chosen-rejected", needs: &["chosen", "rejected"], also: &["tools"], read: prompt::shared },
 ];
 
 impl Kind {
@@ -213,6 +301,16 @@ impl Kind {
         match self {
             Self::Instruction => &INSTRUCTION,
             Self::Preference | Self::Chosen => &PREFERENCE,
+            Self::Prompt => &PROMPT,
+        }
+    }
+
+    /// The kind that a file may be of instead, by mistake.
+    fn other(self) -> Option<Self> {
+        match self {
+            Self::Instruction => Some(Self::Preference),
+            Self::Preference | Self::Chosen => Some(Self::Instruction),
+            Self::Prompt => None,
         }
     }
 
@@ -220,6 +318,7 @@ impl Kind {
         match self {
             Self::Instruction => "an instruction file (--sft)",
             Self::Preference | Self::Chosen => "a preference file (--dpo)",
+            Self::Prompt => "a file of prompts",
         }
     }
 }
@@ -229,10 +328,13 @@ impl Kind {
 /// # Errors
 /// No dialect fits the first row, a later row lacks a column of the first one's dialect, or a column has the wrong type.
 pub fn read(path: &Path, raw: &[RawRow], kind: Kind) -> Result<Rows> {
-    let dialect = detect(path, raw, kind)?;
+    let usual = detect(path, raw, kind)?;
     let (mut rows, mut dropped) = (Vec::with_capacity(raw.len()), Vec::new());
+    let unread = unread(usual, &raw[0].columns);
     for row in raw {
         let cells = Cells { path, row };
+        // Whoever asks need not be consistent; a file that is trained on is of one kind, or something is wrong with it.
+        let dialect = if kind == Kind::Prompt { detect(path, std::slice::from_ref(row), kind)? } else { usual };
         if let Some(missing) = dialect.needs.iter().find(|need| !row.columns.contains_key(**need)) {
             return Err(Error::input(format!(
                 "{}: {} has no column {missing:?}: its columns are {}, and the file's first row is in the dialect {}",
@@ -244,30 +346,37 @@ pub fn read(path: &Path, raw: &[RawRow], kind: Kind) -> Result<Rows> {
             .hint("give every row the same columns, or split the file in two"));
         }
         let reading = match (dialect.read)(&cells)? {
-            Reading::Row(prompt, responses) => usable(prompt, responses),
+            Reading::Row(prompt, responses) => usable(prompt, responses, kind),
             unusable @ Reading::Dropped(_) => unusable,
         };
         match reading {
             Reading::Row(prompt, responses) => {
-                rows.push(Row { index: row.index, line: row.line, prompt, responses });
+                let tools = if dialect.also.contains(&"tools") { cells.tools("tools")? } else { Vec::new() };
+                rows.push(Row { index: row.index, line: row.line, prompt, tools, responses });
             }
             Reading::Dropped(reason) => Dropped::add(&mut dropped, reason, row.index),
         }
     }
-    Ok(Rows { dialect: dialect.name, rows, dropped })
+    Ok(Rows { dialect: usual.name, rows, dropped, unread })
 }
 
 /// What no dialect may let through. A blank answer is nothing to imitate, but one that was rejected is worth avoiding.
-fn usable(prompt: Prompt, responses: Vec<String>) -> Reading {
+fn usable(prompt: Prompt, responses: Vec<Message>, kind: Kind) -> Reading {
     if prompt.is_empty() {
         return Reading::Dropped("empty prompt");
     }
     match responses.as_slice() {
-        [wanted, ..] if wanted.trim().is_empty() => Reading::Dropped("empty response"),
+        _ if kind == Kind::Prompt => Reading::Row(prompt, Vec::new()),
+        [wanted, ..] if wanted.is_blank() => Reading::Dropped("empty response"),
         [_, rejected] if rejected.is_empty() => Reading::Dropped("empty response"),
         [chosen, rejected] if chosen == rejected => Reading::Dropped("chosen equals rejected"),
         _ => Reading::Row(prompt, responses),
     }
+}
+
+fn unread(dialect: &Dialect, columns: &Map<String, Value>) -> Vec<String> {
+    let read = |name: &str| dialect.needs.iter().chain(dialect.also).any(|column| *column == name);
+    columns.iter().filter(|(name, value)| !read(name) && !value.is_null()).map(|(name, _)| name.clone()).collect()
 }
 
 impl Dialect {
@@ -286,8 +395,7 @@ fn detect(path: &Path, raw: &[RawRow], kind: Kind) -> Result<&'static Dialect> {
     let Some(first) = raw.first() else { return Err(Error::input(format!("{name}: there are no rows"))) };
     let found = columns(&first.columns);
     let fitting = |kind: Kind| kind.dialects().iter().find(|dialect| dialect.fits(&first.columns));
-    let other = if kind == Kind::Instruction { Kind::Preference } else { Kind::Instruction };
-    match (fitting(kind), fitting(other)) {
+    match (fitting(kind), kind.other().and_then(fitting)) {
         // The other kind's dialect may explain all of these columns and more: ShareGPT's pairs are conversations too.
         (Some(dialect), None) => return Ok(dialect),
         (Some(dialect), Some(rival)) if !dialect.needs.iter().all(|need| rival.needs.contains(need)) => {
@@ -296,7 +404,7 @@ fn detect(path: &Path, raw: &[RawRow], kind: Kind) -> Result<&'static Dialect> {
         (_, Some(dialect)) => {
             return Err(Error::input(format!(
                 "{name}: this is {}, given where {} is wanted: {} has the columns {found}, which is the dialect {}",
-                other.says(),
+                kind.other().unwrap_or(kind).says(),
                 kind.says(),
                 first.place(),
                 dialect.describe()
@@ -321,25 +429,32 @@ fn detect(path: &Path, raw: &[RawRow], kind: Kind) -> Result<&'static Dialect> {
     let missing: Vec<&str> =
         nearest.needs.iter().filter(|need| first.columns.get(**need).is_none_or(Value::is_null)).copied().collect();
     let all: Vec<String> = kind.dialects().iter().map(Dialect::describe).collect();
+    let example = match kind {
+        Kind::Instruction => "--sft-map prompt=COLUMN,completion=COLUMN",
+        Kind::Preference | Kind::Chosen => "--dpo-map prompt=COLUMN,chosen=COLUMN,rejected=COLUMN",
+        Kind::Prompt => "--map prompt=COLUMN",
+    };
     Err(Error::input(format!(
         "{name}: {} is in no known dialect: its columns are {found}; the nearest dialect is {}, which lacks {}",
         first.place(),
         nearest.describe(),
         missing.join(", ")
     ))
-    .hint(format!("rename the columns to those of one dialect: {}", all.join("; "))))
+    .hint(format!("name the columns as one dialect does, with {example} or in the file: {}", all.join("; "))))
+}
+
+fn columns(columns: &Map<String, Value>) -> String {
+    listed(columns.keys())
 }
 
 /// Column names for a message, cut where there are very many.
-fn columns(columns: &Map<String, Value>) -> String {
+pub(super) fn listed<'a>(columns: impl ExactSizeIterator<Item = &'a String>) -> String {
     const SHOWN: usize = 12;
-    let mut names: Vec<String> = columns
-        .keys()
-        .take(SHOWN)
-        .map(|name| name.chars().take(40).collect::<String>().escape_debug().to_string())
-        .collect();
-    if columns.len() > SHOWN {
-        names.push(format!("and {} more", columns.len() - SHOWN));
+    let count = columns.len();
+    let mut names: Vec<String> =
+        columns.take(SHOWN).map(|name| name.chars().take(40).collect::<String>().escape_debug().to_string()).collect();
+    if count > SHOWN {
+        names.push(format!("and {} more", count - SHOWN));
     }
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

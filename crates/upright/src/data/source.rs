@@ -1,5 +1,9 @@
-//! Files of rows: JSON and JSON Lines, plain or gzipped, told apart by what is in them rather than by their names.
+//! Files of rows: JSON and JSON Lines, plain or gzipped, and Parquet, told apart by what is in them rather than by their
+//! names.
 
+mod parquet;
+
+use std::borrow::Cow;
 use std::io::Read;
 use std::path::Path;
 
@@ -41,16 +45,27 @@ pub struct Source {
     pub sha256: String,
 }
 
-const FORMATS: &str = "rows are read from local files: .json (a list of objects), .jsonl or .ndjson, each also as .gz";
-const REFUSED: [&str; 11] = ["parquet", "csv", "tsv", "arrow", "feather", "xlsx", "pkl", "zip", "zst", "xz", "bz2"];
+const FORMATS: &str =
+    "rows are read from local files: .json (a list of objects), .jsonl or .ndjson, each also as .gz, or .parquet";
+const REFUSED: [&str; 10] = ["csv", "tsv", "arrow", "feather", "xlsx", "pkl", "zip", "zst", "xz", "bz2"];
 
-/// Reads every row of a JSON or JSON Lines file, gzipped or not.
+/// Reads every row of a JSON or JSON Lines file, gzipped or not, or of a Parquet file.
 ///
 /// # Errors
 /// Says what is wrong with the file, and where: not there, a folder, empty, cut, not UTF-8, not JSON, not objects.
 pub fn read(path: &Path) -> Result<Source> {
+    let bytes = bytes(path)?;
+    let rows = parse(path, &bytes)?;
+    Ok(Source { rows, sha256: sha256_hex(&bytes) })
+}
+
+/// The bytes of a file whose name is not that of a format which is not read.
+///
+/// # Errors
+/// It is not there, a folder, or of such a format.
+pub fn bytes(path: &Path) -> Result<Vec<u8>> {
     refuse_by_name(path)?;
-    let bytes = std::fs::read(path).map_err(|error| {
+    std::fs::read(path).map_err(|error| {
         let name = path.display();
         let what = match error.kind() {
             std::io::ErrorKind::NotFound => "no such file".to_owned(),
@@ -58,9 +73,7 @@ pub fn read(path: &Path) -> Result<Source> {
             _ => format!("cannot be read: {error}"),
         };
         Error::input(format!("{name}: {what}")).hint(FORMATS)
-    })?;
-    let rows = parse(path, &bytes)?;
-    Ok(Source { rows, sha256: sha256_hex(&bytes) })
+    })
 }
 
 fn refuse_by_name(path: &Path) -> Result<()> {
@@ -78,30 +91,22 @@ fn unreadable_format(path: &Path, format: &str) -> Error {
 }
 
 /// The rows in a file's bytes; `path` is for messages and for which of two complaints to prefer.
-pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<RawRow>> {
+///
+/// # Errors
+/// As for [`read`].
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<RawRow>> {
     let name = path.display();
-    let unpacked;
-    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
-        unpacked = unpack(path, bytes)?;
-        &unpacked
-    } else {
-        bytes
+    let bytes = unpacked(path, bytes)?;
+    let text = match format(&bytes) {
+        Format::Parquet => return parquet::rows(path, bytes.into_owned()),
+        Format::Text => text(path, &bytes)?,
     };
-    if bytes.starts_with(b"PAR1") {
-        return Err(unreadable_format(path, "parquet"));
-    }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let offset = error.valid_up_to();
-        let line = line_of(bytes, offset);
-        Error::input(format!("{name}: not UTF-8 at byte {offset} (line {line})")).hint("save the file as UTF-8")
-    })?;
     let rows = match text.trim_start().bytes().next() {
         None => return Err(Error::input(format!("{name}: the file is empty")).hint(FORMATS)),
         Some(b'{') => by_lines_or_values(path, text)?,
         Some(b'[') => by_values(path, text)?,
         Some(_) => {
-            let line = line_of(bytes, text.len() - text.trim_start().len());
+            let line = line_of(text.as_bytes(), text.len() - text.trim_start().len());
             return Err(
                 Error::input(format!("{name}: line {line} is not JSON: it starts with neither {{ nor [")).hint(FORMATS)
             );
@@ -111,6 +116,34 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<RawRow>> {
         return Err(Error::input(format!("{name}: the list of rows is empty")).hint(FORMATS));
     }
     Ok(rows)
+}
+
+/// What a file is, by its first bytes.
+pub(super) enum Format {
+    /// Columns of Apache Parquet.
+    Parquet,
+    /// JSON, JSON Lines, or lines of plain text.
+    Text,
+}
+
+/// What unpacked bytes are.
+pub(super) fn format(bytes: &[u8]) -> Format {
+    if bytes.starts_with(b"PAR1") { Format::Parquet } else { Format::Text }
+}
+
+/// Bytes as they were before gzip, if that packed them.
+pub(super) fn unpacked<'b>(path: &Path, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>> {
+    Ok(if bytes.starts_with(&[0x1f, 0x8b]) { Cow::Owned(unpack(path, bytes)?) } else { Cow::Borrowed(bytes) })
+}
+
+/// Bytes as text, without a byte-order mark.
+pub(super) fn text<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    std::str::from_utf8(bytes).map_err(|error| {
+        let offset = error.valid_up_to();
+        let (name, line) = (path.display(), line_of(bytes, offset));
+        Error::input(format!("{name}: not UTF-8 at byte {offset} (line {line})")).hint("save the file as UTF-8")
+    })
 }
 
 fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
@@ -335,9 +368,9 @@ mod tests {
     #[test]
     fn other_formats_are_refused_by_name_or_content() {
         let refused = |path: &str| read(Path::new(path)).unwrap_err();
-        assert_eq!(refused("rows.parquet").message, "rows.parquet: .parquet files are not read");
+        assert_eq!(refused("rows.arrow").message, "rows.arrow: .arrow files are not read");
         assert!(refused("rows.CSV.gz").hint.contains("JSON Lines"));
-        assert_eq!(complaint("x.jsonl", b"PAR1\0\0"), "x.jsonl: .parquet files are not read");
+        assert!(complaint("x.jsonl", b"PAR1\0\0").starts_with("x.jsonl: not a Parquet file that can be read: "));
     }
 
     #[test]

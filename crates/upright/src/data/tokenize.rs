@@ -1,15 +1,21 @@
 //! Texts to token ids: prompt and response apart, so that where one ends and the other begins is never in doubt.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::sha256_hex;
 use crate::{Error, Result};
 
 /// A model's own tokenizer, its `tokenizer.json`.
 pub struct Tokenizer {
+    /// The model's folder.
+    folder: PathBuf,
     inner: tokenizers::Tokenizer,
+    /// Texts of the special tokens under the names that chat templates know them by, such as `bos_token`.
+    special_texts: Map<String, Value>,
+    /// The beginning-of-sequence token, whether or not the tokenizer puts it anywhere.
+    bos_id: Option<u32>,
     /// What the tokenizer puts before a text; mostly nothing or one token.
     bos: Vec<u32>,
     eos: u32,
@@ -54,8 +60,17 @@ impl Tokenizer {
                 .hint("name it as \"eos_token\" in tokenizer_config.json, or give \"eos_token_id\" in config.json")
         })?;
         let bos = named(&settings.bos).or(bos);
-        let mut tokenizer =
-            Self { inner, bos: Vec::new(), eos, joint: None, vocabulary: usize::MAX, sha256: sha256_hex(&bytes) };
+        let mut tokenizer = Self {
+            folder: dir.to_owned(),
+            inner,
+            special_texts: settings.special_texts,
+            bos_id: bos,
+            bos: Vec::new(),
+            eos,
+            joint: None,
+            vocabulary: usize::MAX,
+            sha256: sha256_hex(&bytes),
+        };
         tokenizer.bos = match settings.add_bos {
             Some(false) => Vec::new(),
             added => match tokenizer.leading()? {
@@ -98,14 +113,33 @@ impl Tokenizer {
     /// # Errors
     /// The text cannot be encoded, or gives an id that the model does not have.
     pub fn response(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.continued(text)?;
+        while ids.last() == Some(&self.eos) {
+            ids.pop();
+        }
+        Ok(ids)
+    }
+
+    /// Ids of a text that follows another: nothing is put before or after it.
+    ///
+    /// # Errors
+    /// The text cannot be encoded, or gives an id that the model does not have.
+    pub fn continued(&self, text: &str) -> Result<Vec<u32>> {
         let joined = match &self.joint {
             None => None,
             Some(joint) => self.ids(&format!("{JOINT}{text}"))?.strip_prefix(joint.as_slice()).map(<[u32]>::to_vec),
         };
-        let mut ids = joined.map_or_else(|| self.ids(text), Ok)?;
-        while ids.last() == Some(&self.eos) {
-            ids.pop();
-        }
+        let ids = joined.map_or_else(|| self.ids(text), Ok)?;
+        self.check(&ids)?;
+        Ok(ids)
+    }
+
+    /// Ids of a text that brings its special tokens itself: no BOS is put before it.
+    ///
+    /// # Errors
+    /// The text cannot be encoded, or gives an id that the model does not have.
+    pub fn verbatim(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.ids(text)?;
         self.check(&ids)?;
         Ok(ids)
     }
@@ -126,6 +160,26 @@ impl Tokenizer {
     /// What is put before every prompt; may be empty.
     pub fn bos(&self) -> &[u32] {
         &self.bos
+    }
+
+    /// The beginning-of-sequence token, whether or not the tokenizer puts it anywhere.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos_id
+    }
+
+    /// Whether a token stands for itself and not for a piece of text: `<|im_end|>`.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.inner.get_added_tokens_decoder().contains_key(&id)
+    }
+
+    /// Texts of the special tokens under the names that chat templates know them by.
+    pub fn special_texts(&self) -> &Map<String, Value> {
+        &self.special_texts
+    }
+
+    /// The model's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// SHA-256 of `tokenizer.json`.
@@ -165,27 +219,41 @@ fn encode(inner: &tokenizers::Tokenizer, text: &str, special: bool) -> Result<Ve
     Ok(encoding.get_ids().to_vec())
 }
 
-/// What matters of `tokenizer_config.json`; the file may be missing.
+/// What matters of `tokenizer_config.json` and the older `special_tokens_map.json`; either may be missing.
 #[derive(Default)]
 struct Settings {
     eos: Option<String>,
     bos: Option<String>,
     add_bos: Option<bool>,
+    special_texts: Map<String, Value>,
 }
+
+/// Names of special tokens in either file, and in chat templates.
+const SPECIAL: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 impl Settings {
     fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join("tokenizer_config.json");
-        let Ok(bytes) = std::fs::read(&path) else { return Ok(Self::default()) };
-        let settings: Value = serde_json::from_slice(&bytes).map_err(|error| {
-            Error::input(format!("{}: broken JSON: {error}", path.display())).hint("download the file again")
-        })?;
-        // A token is its text, or an object that describes it.
-        let token = |key: &str| {
-            let value = &settings[key];
-            value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+        let file = |name: &str| -> Result<Value> {
+            let path = dir.join(name);
+            let Ok(bytes) = std::fs::read(&path) else { return Ok(Value::Null) };
+            serde_json::from_slice(&bytes).map_err(|error| {
+                Error::input(format!("{}: broken JSON: {error}", path.display())).hint("download the file again")
+            })
         };
-        Ok(Self { eos: token("eos_token"), bos: token("bos_token"), add_bos: settings["add_bos_token"].as_bool() })
+        let (settings, map) = (file("tokenizer_config.json")?, file("special_tokens_map.json")?);
+        // A token is its text, or an object that describes it.
+        let text = |value: &Value| value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned);
+        let token = |key: &str| text(&settings[key]);
+        let texts = SPECIAL.iter().filter_map(|name| {
+            let text = token(name).or_else(|| text(&map[*name]))?;
+            Some(((*name).to_owned(), Value::from(text)))
+        });
+        Ok(Self {
+            eos: token("eos_token"),
+            bos: token("bos_token"),
+            add_bos: settings["add_bos_token"].as_bool(),
+            special_texts: texts.collect(),
+        })
     }
 }
 
@@ -204,7 +272,7 @@ pub(super) mod tests {
     pub(in crate::data) fn folder(edit: impl FnOnce(&mut Value)) -> tempfile::TempDir {
         let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
         alphabet.sort_unstable();
-        let vocabulary: serde_json::Map<String, Value> =
+        let vocabulary: Map<String, Value> =
             alphabet.iter().enumerate().map(|(id, letter)| (letter.to_string(), json!(id))).collect();
         let special = |id: u32, content: &str| {
             json!({"id": id, "content": content, "special": true, "single_word": false, "lstrip": false,

@@ -242,8 +242,8 @@ impl Demo {
     fn answers(&self, of: &[(&str, Option<&Summary>)]) -> Result<Vec<(String, String)>> {
         let engine = Engine::open(&self.dir.join("model"), self.threads, Default::default())?;
         let prompt = Prompt::Instruction { system: String::new(), instruction: QUESTION.into(), input: String::new() };
-        let row = Row { index: 0, line: None, prompt, responses: Vec::new() };
-        let ids = [engine.tokenizer.prompt(&Template::UserAssistant.render(&row)?.prompt)?];
+        let row = Row::unanswered(0, None, prompt);
+        let ids = [engine.tokenizer.prompt(&Template::UserAssistant.prompt(&row)?)?];
         let sampling = Sampling { max_tokens: 48, temperature: 0.0, top_p: 1.0, seed: 0 };
         let mut answers = Vec::new();
         for (name, summary) in of {
@@ -258,7 +258,7 @@ impl Demo {
                 Ok(())
             };
             let ear = Ear { heard: &mut |_, _| {}, answered: &mut answered };
-            generate(decoder, adapter.as_ref(), tokenizer, &ids, &sampling, 1, &mut silent, ear)?;
+            generate(decoder, adapter.as_ref(), &[tokenizer.eos()], &ids, &sampling, 1, &mut silent, ear)?;
         }
         Ok(answers)
     }

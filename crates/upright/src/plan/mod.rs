@@ -13,12 +13,15 @@ mod tests;
 pub use schedule::{Schedule, Stage};
 
 pub use crate::data::TooLong;
+pub(crate) use objective::template;
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::config::one_or_many;
+use crate::data::{ColumnMap, DataFile, TemplateName, Turns};
 use crate::methods::{self, MethodKind};
 use crate::objectives::{LossKind, Objective};
 use crate::optim::{Curve, LearningRate, adamw};
@@ -86,12 +89,19 @@ pub struct ObjectivePlan {
     pub name: String,
     /// Its loss.
     pub loss: LossKind,
-    /// Its rows.
-    pub data: PathBuf,
+    /// The files of its rows.
+    #[serde(with = "one_or_many")]
+    pub data: Vec<DataFile>,
+    /// Columns of its rows under other names.
+    #[serde(default, skip_serializing_if = "ColumnMap::is_empty")]
+    pub map: ColumnMap,
     /// Its held-out rows; none: carved off.
     pub eval_data: Option<PathBuf>,
     /// Template of its prompts; none: by the rows.
     pub template: Option<String>,
+    /// Which turns of a conversation are trained.
+    #[serde(default, skip_serializing_if = "Turns::is_last")]
+    pub turns: Turns,
     /// Only its first rows; none: all.
     pub rows: Option<usize>,
     /// Its weight; all sum to 1. For two, lambda is that of DPO.
@@ -264,7 +274,11 @@ impl Plan {
             ..self.clone()
         };
         for objective in &mut plan.objectives {
-            objective.data = PathBuf::new();
+            objective.data = vec![PathBuf::new().into()];
+            // What a file's template says is among the facts of a run.
+            if let Some(Ok(TemplateName::File(_))) = objective.template.as_deref().map(str::parse) {
+                objective.template = Some(".jinja".into());
+            }
             objective.eval_data = objective.eval_data.as_ref().map(|_| PathBuf::new());
         }
         plan

@@ -1,11 +1,11 @@
 //! The objectives of a config: `--sft` and `--dpo`, or any number of `[[objective]]`. Both become the same list.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::ObjectivePlan;
 use super::checks::{choice, count, file, no_such, optional_file, positive, real, wrong};
 use crate::config::{Config, List, Number, ObjectiveConfig};
-use crate::data::Template;
+use crate::data::{ColumnMap, DataFile, TemplateName, Turns};
 use crate::objectives::LossKind;
 use crate::{Error, Result};
 
@@ -38,18 +38,21 @@ pub(super) fn objectives(config: &Config) -> Result<Vec<ObjectivePlan>> {
 fn refuse_strays(config: &Config) -> Result<()> {
     let sft = [
         ("sft-eval", config.sft_eval.is_some()),
+        ("sft-map", config.sft_map.is_some()),
+        ("sft-turns", config.sft_turns.is_some()),
         ("sft-template", config.sft_template.is_some()),
         ("sft-rows", config.sft_rows.is_some()),
         ("sft-batch", config.sft_batch.is_some()),
     ];
     let dpo = [
         ("dpo-eval", config.dpo_eval.is_some()),
+        ("dpo-map", config.dpo_map.is_some()),
         ("dpo-template", config.dpo_template.is_some()),
         ("dpo-rows", config.dpo_rows.is_some()),
         ("dpo-batch", config.dpo_batch.is_some()),
         ("dpo-loss", config.dpo_loss.is_some()),
     ];
-    let heads = [("sft", config.sft.is_some()), ("dpo", config.dpo.is_some()), ("lambda", config.lambda.is_some())];
+    let heads = [("sft", !config.sft.is_empty()), ("dpo", !config.dpo.is_empty()), ("lambda", config.lambda.is_some())];
     let given = |list: &[(&'static str, bool)]| list.iter().find(|(_, given)| *given).map(|(key, _)| *key);
     if !config.objective.is_empty() {
         return match given(&heads).or(given(&sft)).or(given(&dpo)) {
@@ -58,8 +61,8 @@ fn refuse_strays(config: &Config) -> Result<()> {
                 .hint("sft and dpo are shorthand for two objectives: write all of them one way")),
         };
     }
-    let stray = given(&sft).filter(|_| config.sft.is_none()).map(|key| (key, "sft"));
-    match stray.or(given(&dpo).filter(|_| config.dpo.is_none()).map(|key| (key, "dpo"))) {
+    let stray = given(&sft).filter(|_| config.sft.is_empty()).map(|key| (key, "sft"));
+    match stray.or(given(&dpo).filter(|_| config.dpo.is_empty()).map(|key| (key, "dpo"))) {
         None => Ok(()),
         Some((key, head)) => Err(Error::input(format!("{key} is given, but no data for {head}"))
             .hint(format!("give --{head} FILE, or leave --{key} out"))),
@@ -82,6 +85,8 @@ fn shorthand(config: &Config) -> Result<Vec<ObjectiveConfig>> {
         name: Some("sft".into()),
         loss: Some("sft".into()),
         data: c.sft,
+        map: c.sft_map,
+        turns: c.sft_turns,
         eval: c.sft_eval,
         template: c.sft_template,
         rows: c.sft_rows,
@@ -92,13 +97,14 @@ fn shorthand(config: &Config) -> Result<Vec<ObjectiveConfig>> {
         name: Some("dpo".into()),
         loss: Some(dpo_loss.into()),
         data: c.dpo,
+        map: c.dpo_map,
         eval: c.dpo_eval,
         template: c.dpo_template,
         rows: c.dpo_rows,
         batch: c.dpo_batch,
         ..ObjectiveConfig::default()
     };
-    let given: Vec<_> = [sft, dpo].into_iter().filter(|objective| objective.data.is_some()).collect();
+    let given: Vec<_> = [sft, dpo].into_iter().filter(|objective| !objective.data.is_empty()).collect();
     if given.is_empty() {
         return Err(Error::input("there is no objective").hint("give --sft FILE, --dpo FILE, or both"));
     }
@@ -126,7 +132,9 @@ fn one(config: &Config, i: usize, written: &ObjectiveConfig, count_of_all: usize
         return Err(missing("loss", "give loss = \"sft\", \"dpo\" or \"ipo\""));
     }
     let loss = choice(&key("loss"), written.loss.as_deref(), LossKind::Sft)?;
-    let data: &PathBuf = written.data.as_ref().ok_or_else(|| missing("data", "give data = \"FILE\""))?;
+    if written.data.is_empty() {
+        return Err(missing("data", "give data = \"FILE\""));
+    }
     let form = loss.form();
     for (of, value) in [("beta", &written.beta), ("label-smoothing", &written.label_smoothing)] {
         if let Some(value) = value.as_ref().filter(|_| !form.reference) {
@@ -145,11 +153,21 @@ fn one(config: &Config, i: usize, written: &ObjectiveConfig, count_of_all: usize
         None => Ok(None),
     };
     Ok(ObjectivePlan {
-        data: file(&key("data"), data)?,
+        data: files(&key("data"), &written.data)?,
+        map: match &written.map {
+            Some(map) => map.to_string().parse::<ColumnMap>().map_err(|error| error.at(key("map")))?,
+            None => ColumnMap::default(),
+        },
         eval_data: optional_file(&key("eval"), written.eval.as_ref())?,
         template: match &written.template {
-            Some(name) => Some(name.parse::<Template>().map_err(|error| error.at(key("template")))?.to_string()),
+            Some(name) => Some(template(&key("template"), name)?.to_string()),
             None => None,
+        },
+        turns: match &written.turns {
+            Some(turns) if form.responses == 2 => {
+                return Err(wrong(&key("turns"), "be left out: a pair is compared by its last turns", turns));
+            }
+            turns => choice(&key("turns"), turns.as_deref(), Turns::Last)?,
         },
         rows: match &written.rows {
             Some(rows) => Some(count(&key("rows"), Some(rows), 0)?),
@@ -165,6 +183,42 @@ fn one(config: &Config, i: usize, written: &ObjectiveConfig, count_of_all: usize
         loss,
         name,
     })
+}
+
+/// The files of an objective, each there, with shares above 0 for all or for none.
+fn files(key: &str, written: &[String]) -> Result<Vec<DataFile>> {
+    let mut files: Vec<DataFile> = Vec::with_capacity(written.len());
+    for text in written {
+        let named: DataFile = text.parse().unwrap_or_else(|never| match never {});
+        // A file may have a name that looks like one with a share.
+        let found = if Path::new(text).is_file() { DataFile::from(PathBuf::from(text)) } else { named };
+        if found.share.is_some_and(|share| !(share > 0.0 && share.is_finite())) {
+            return Err(wrong(key, "have a share above 0 after the colon", text));
+        }
+        file(key, &found.path)?;
+        if files.iter().any(|other| other.path == found.path) {
+            return Err(wrong(key, "name every file once", text).hint("give it a larger share instead"));
+        }
+        files.push(found);
+    }
+    let shares = files.iter().filter(|file| file.share.is_some()).count();
+    match files.as_slice() {
+        [one] if shares == 1 => Err(wrong(key, "be several files to have shares", one)
+            .hint(format!("leave the share out: {}", one.path.display()))),
+        _ if shares != 0 && shares != files.len() => {
+            Err(wrong(key, "have a share for every file or for none", written.join(", ")))
+        }
+        _ => Ok(files),
+    }
+}
+
+/// A template that can be asked for; whether the model has it is seen when the model is opened.
+pub(crate) fn template(key: &str, name: &str) -> Result<TemplateName> {
+    let name: TemplateName = name.parse().map_err(|error: Error| error.at(key))?;
+    if let TemplateName::File(path) = &name {
+        file(key, path)?;
+    }
+    Ok(name)
 }
 
 /// Fills in weights that lambda or nothing gives, and checks their sum.

@@ -10,8 +10,8 @@ use std::{ops::ControlFlow, path::Path, time::Instant};
 use serde_json::{Map, Value};
 use upright_engine::peft;
 
-pub(crate) use open::{is_called, tasks};
 pub use open::{Engine, Facts, is_adapter};
+pub(crate) use open::{is_called, tasks};
 pub(crate) use reference_policy::first_batches;
 pub use summary::{ObjectiveSummary, Summary};
 

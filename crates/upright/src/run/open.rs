@@ -67,6 +67,9 @@ pub struct DataFacts {
     pub dialect: String,
     /// The template used.
     pub template: String,
+    /// SHA-256 of a template that comes from a file, the model's own or another; empty for the others.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub template_sha256: String,
     /// Training rows.
     pub train_rows: usize,
     /// Held-out rows.
@@ -123,8 +126,11 @@ pub(super) fn check_unchanged(run: &Path, now: &Written) -> Result<()> {
         }
     }
     for (index, (a, b)) in then.facts.data.iter().zip(&now.facts.data).enumerate() {
-        if a != b {
-            let name = &now.plan.objectives[index].name;
+        let name = &now.plan.objectives[index].name;
+        if a.template_sha256 != b.template_sha256 {
+            let (then, now) = (short(&a.template_sha256), short(&b.template_sha256));
+            differences.push(format!("the template of {name}: {then} -> {now}"));
+        } else if a != b {
             differences.push(format!(
                 "the data of {name}: {} rows, {} -> {} rows, {}",
                 a.train_rows,
@@ -232,9 +238,11 @@ impl Engine {
     ) -> Result<Dataset> {
         let objective = &plan.objectives[index];
         let spec = DataSpec {
-            path: objective.data.clone(),
+            files: objective.data.clone(),
             kind,
+            map: objective.map.clone(),
             template: objective.template.as_deref().map(str::parse).transpose()?,
+            turns: objective.turns,
             rows: objective.rows,
             max_length: plan.max_length,
             min_prompt: plan.min_prompt,
@@ -331,6 +339,7 @@ impl Engine {
             eval_sha256: data.eval_sha256.clone().unwrap_or_default(),
             dialect: data.dialect.to_string(),
             template: data.template.to_string(),
+            template_sha256: data.template.sha256().unwrap_or_default().to_owned(),
             train_rows: data.train.len(),
             eval_rows: data.eval.len(),
         });

@@ -81,7 +81,7 @@ impl Texts {
         observer.begin(what, self.rows.len());
         let count = |text: &str| tokenizer.response(text).map(|tokens| Counts::of(&tokens));
         let row = |row: &Row| -> Result<Vec<Counts>> {
-            let answers = row.responses.iter().map(|answer| count(answer));
+            let answers = row.responses.iter().map(|answer| count(&answer.content));
             let all = std::iter::once(count(&text(&row.prompt))).chain(answers);
             all.collect::<Result<_>>().map_err(|error| error.at(row.place()))
         };
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(text(&Prompt::Text(turns.into())), "Where is it?\n There.\n Where?");
         let instruction = Prompt::Instruction { system: " ".into(), instruction: "Count.".into(), input: "2".into() };
         assert_eq!(text(&instruction), "Count.\n2");
-        let say = |role, content: &str| Message { role, content: content.into() };
+        let say = |role, content: &str| Message::new(role, content);
         assert_eq!(text(&Prompt::Messages(vec![say(Role::System, "Be kind."), say(Role::User, "Hi")])), "Be kind.\nHi");
     }
 

@@ -10,9 +10,11 @@ fn file(rows: &[Value]) -> (tempfile::TempDir, DataSpec) {
     let path = dir.path().join("rows.jsonl");
     write(&path, rows);
     let spec = DataSpec {
-        path,
+        files: vec![path.into()],
         kind: Kind::Instruction,
-        template: Some(Template::Raw),
+        map: ColumnMap::default(),
+        template: Some(TemplateName::Raw),
+        turns: Turns::Last,
         rows: None,
         max_length: 64,
         min_prompt: 4,
@@ -57,7 +59,7 @@ fn a_dataset_says_what_it_did() {
     let dataset = Dataset::load(&spec, &bytewise(), &mut |done, total| steps.push((done, total))).unwrap();
     assert_eq!(steps.last(), Some(&(4, 4)), "the row without text is not encoded");
     assert_eq!(numbers(&dataset.train), [0, 3, 4]);
-    assert_eq!((dataset.dialect, dataset.template), ("prompt-completion", Template::Raw));
+    assert_eq!((&dataset.dialect[..], &dataset.template), ("prompt-completion", &Template::Raw));
     assert_eq!(dataset.dropped, [Dropped { reason: "empty response".into(), rows: vec![1, 2] }]);
     assert_eq!((dataset.truncated_prompts, dataset.truncated_responses), (1, 0));
     assert_eq!((dataset.sha256.len(), dataset.eval_sha256.clone()), (64, None));
@@ -146,7 +148,7 @@ fn rows_that_are_added_move_nothing_and_no_prompt_is_on_both_sides() {
     spec.eval = Held::default();
     let before = load(&spec);
     assert!((5..30).contains(&before.eval.len()), "{} of 300", before.eval.len());
-    write(&spec.path, &rows);
+    write(&spec.files[0].path, &rows);
     let after = load(&spec);
     assert_eq!(numbers(&after.eval).into_iter().filter(|&row| row < 300).collect::<Vec<_>>(), numbers(&before.eval));
     let held: HashSet<&[u32]> = after.eval.iter().map(|example| example.prompt.as_slice()).collect();
@@ -183,7 +185,7 @@ fn a_file_of_held_out_rows_is_never_trained_on() {
     );
     assert_eq!(dataset.eval_dropped, [Dropped { reason: "empty response".into(), rows: vec![2] }]);
     assert_eq!(dataset.eval_sha256.map(|hash| hash.len()), Some(64));
-    spec.eval = Held::File(spec.path.clone());
+    spec.eval = Held::File(spec.files[0].path.clone());
     let error = complaint(&spec);
     assert!(error.message.contains("none of 6 rows is usable: 6 prompt is held out in "), "{}", error.message);
     spec.eval = Held::File(dir.path().join("nowhere.jsonl"));
@@ -238,9 +240,11 @@ fn impossible_settings_are_refused() {
 proptest! {
     #[test]
     fn carving_depends_on_the_prompt_alone(hashes in prop::collection::vec(any::<u64>(), 1..40), fraction in 0.0..1.0f64) {
-        let example = |row| Example { row, prompt: vec![1], responses: vec![vec![2]] };
+        let example = |row| Example { row, prompt: vec![1], responses: vec![vec![2]], read: Vec::new() };
         let rows: Vec<Hashed> = hashes.iter().enumerate().map(|(row, &hash)| (hash, example(row))).collect();
-        let (train, eval) = carve(rows.clone(), fraction);
+        let mut files = [rows.clone()];
+        let eval = carve(&mut files, fraction);
+        let [train] = files;
         prop_assert_eq!(train.len() + eval.len(), rows.len());
         prop_assert!(!train.is_empty());
         let held: HashSet<u64> = eval.iter().map(|(hash, _)| *hash).collect();
@@ -248,4 +252,79 @@ proptest! {
         let distinct: HashSet<u64> = hashes.into_iter().collect();
         prop_assert!(!held.is_empty() || distinct.len() == 1 || fraction == 0.0);
     }
+}
+
+#[test]
+fn several_files_are_one_set() {
+    let (dir, mut spec) = file(&tasks(6));
+    let other = dir.path().join("other.jsonl");
+    let rows: Vec<Value> =
+        (0..2).map(|index| json!({"instruction": format!("task {index}"), "output": "no", "source": "s"})).collect();
+    write(&other, &rows);
+    let alone = load(&spec);
+    spec.files.push(other.clone().into());
+    let both = load(&spec);
+    assert_eq!(numbers(&both.train), [0, 1, 2, 3, 4, 5, 0, 1]);
+    assert_eq!(
+        (both.dialect.as_str(), both.unread.as_slice()),
+        ("prompt-completion and alpaca", ["source".to_owned()].as_slice())
+    );
+    assert_ne!(both.sha256, alone.sha256);
+    assert!(
+        both.describe("sft").contains("8 rows (dialect prompt-completion and alpaca")
+            && both.describe("sft").contains("columns not read: source")
+    );
+
+    // Half and half: the two rows of the second file come three times each.
+    let share = |files: &mut [DataFile], shares: [f64; 2]| {
+        files.iter_mut().zip(shares).for_each(|(file, share)| file.share = Some(share));
+    };
+    share(&mut spec.files, [0.5, 0.5]);
+    let halves = load(&spec);
+    assert_eq!(numbers(&halves.train), [0, 1, 2, 3, 4, 5, 0, 1, 0, 1, 0, 1]);
+    assert!(halves.describe("sft").contains("4 of them repeat"), "{}", halves.describe("sft"));
+    assert_eq!(halves.fit(99).len(), 8, "a sample has no row twice");
+    assert_ne!(halves.sha256, both.sha256);
+    share(&mut spec.files, [6.0, 2.0]);
+    assert_eq!(load(&spec).train, both.train, "the shares they have");
+    share(&mut spec.files, [1.0, 9.0]);
+    let much = load(&spec);
+    assert_eq!(much.train.len(), 6 + 54);
+    spec.eval = Held::Fraction(0.3);
+    let carved = load(&spec);
+    let of_second = carved.train.iter().filter(|row| row.responses == much.train[6].responses).count();
+    assert_eq!(of_second, 9 * (carved.train.len() - of_second), "shares hold of what is left to train on");
+    spec.files[0].share = None;
+    assert!(complaint(&spec).message.contains("some files have a share and some have none"));
+    share(&mut spec.files, [1.0, 1e6]);
+    assert!(complaint(&spec).message.contains("would come"));
+
+    let marked = dir.path().join("marked.jsonl");
+    write(&marked, &[task("\n\nHuman: a\n\nAssistant:", " b")]);
+    spec.files = vec![other.into(), marked.into()];
+    spec.template = None;
+    assert!(complaint(&spec).message.contains("would have the template user-assistant"));
+}
+
+#[test]
+fn columns_can_have_other_names() {
+    let (_dir, mut spec) = file(&[json!({"q": "p", "a": "yes", "prompt": "other"})]);
+    spec.map = "prompt=q,completion=a".parse().unwrap();
+    let data = load(&spec);
+    assert_eq!(bytewise().decode(&data.train[0].prompt).unwrap(), "p");
+    spec.map = "prompt=q,completion=b".parse().unwrap();
+    let error = complaint(&spec);
+    assert!(error.message.contains(
+        "row 0 (line 1) has no column \"b\", which the map gives for completion: its columns are q, a, prompt"
+    ));
+}
+
+#[test]
+fn log_probabilities_that_a_file_brings_are_said_to_be_left_out() {
+    let row = |rejected: &str| json!({"prompt": "p", "chosen": "a", "rejected": rejected, "ref_chosen_logps": -1, "ref_rejected_logps": -2});
+    let (_dir, mut spec) = file(&[row("b"), row("c")]);
+    spec.kind = Kind::Preference;
+    let said = load(&spec).describe("dpo");
+    assert!(said.contains("columns not read: ref_chosen_logps, ref_rejected_logps (of which tokens"), "{said}");
+    assert!(said.ends_with("the reference is computed)"), "{said}");
 }

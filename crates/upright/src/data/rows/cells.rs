@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::super::source::{RawRow, type_name};
 use super::{Message, Role};
 use crate::{Error, Result};
+
+/// Keys of a message that chat templates read besides role and content.
+const MORE: [&str; 6] = ["tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "reasoning"];
 
 /// One row while it is being understood.
 pub(super) struct Cells<'a> {
@@ -53,8 +56,8 @@ impl Cells<'_> {
             let place = format!("{column}[{index}]");
             match pair.as_array().map(Vec::as_slice) {
                 Some([question, answer]) => {
-                    turns.push(Message { role: Role::User, content: self.as_text(&place, question)? });
-                    turns.push(Message { role: Role::Assistant, content: self.as_text(&place, answer)? });
+                    turns.push(Message::new(Role::User, self.as_text(&place, question)?));
+                    turns.push(Message::said(self.as_text(&place, answer)?));
                 }
                 _ => return Err(self.wrong(&place, "a pair [question, answer]", pair)),
             }
@@ -67,10 +70,16 @@ impl Cells<'_> {
         self.row.columns.get(column).is_some_and(Value::is_array)
     }
 
-    fn as_message(&self, place: &str, value: &Value) -> Result<Message> {
+    pub(super) fn as_message(&self, place: &str, value: &Value) -> Result<Message> {
         let Value::Object(fields) = value else { return Err(self.wrong(place, "a message (role, content)", value)) };
         let (role_key, content_key) = if fields.contains_key("role") { ("role", "content") } else { ("from", "value") };
-        let (Some(role), Some(content)) = (fields.get(role_key), fields.get(content_key)) else {
+        let more: Map<String, Value> = MORE
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), fields.get(*name).filter(|value| !value.is_null())?.clone())))
+            .collect();
+        // A turn that only calls tools may have no content, or null.
+        let nothing = more.contains_key("tool_calls").then_some(&Value::Null);
+        let (Some(role), Some(content)) = (fields.get(role_key), fields.get(content_key).or(nothing)) else {
             let found: Vec<&str> = fields.keys().map(String::as_str).take(6).collect();
             return Err(self.complain(place, &format!("a message has {}, not role and content", found.join(", "))));
         };
@@ -82,14 +91,56 @@ impl Cells<'_> {
                     "known roles: system, user, assistant, tool, and ShareGPT's human, gpt, function_call, observation",
                 ));
         };
-        Ok(Message { role, content: self.as_text(&format!("{place}.{content_key}"), content)? })
+        let content = match content {
+            Value::Null if nothing.is_some() => String::new(),
+            content => self.as_content(&format!("{place}.{content_key}"), content)?,
+        };
+        Ok(Message { role, content, more })
+    }
+
+    /// What a message says: text, or OpenAI's list of parts, all of them text.
+    fn as_content(&self, place: &str, value: &Value) -> Result<String> {
+        let Value::Array(parts) = value else { return self.as_text(place, value) };
+        let part = |(index, part): (usize, &Value)| match (part["type"].as_str(), part["text"].as_str()) {
+            (Some("text"), Some(text)) => Ok(text.to_owned()),
+            (Some(kind), _) if kind != "text" => Err(self.complain(
+                &format!("{place}[{index}]"),
+                &format!("a part of the type {kind:?} cannot be read, only text"),
+            )),
+            _ => Err(self.wrong(place, "text", value)),
+        };
+        parts.iter().enumerate().map(part).collect()
+    }
+
+    /// A column's descriptions of tools: a list of objects, or the same as JSON in a text.
+    pub(super) fn tools(&self, column: &str) -> Result<Vec<Value>> {
+        let list = match self.row.columns.get(column) {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(Value::String(text)) if text.trim().is_empty() => return Ok(Vec::new()),
+            Some(Value::String(text)) => serde_json::from_str(text)
+                .map_err(|error| self.complain(column, &format!("expected a JSON list of tools: {error}")))?,
+            Some(value) => value.clone(),
+        };
+        match list {
+            Value::Array(list) if list.iter().all(Value::is_object) => Ok(list),
+            other => Err(self.wrong(column, "a list of tools, each an object", &other)),
+        }
+    }
+
+    /// A column's list.
+    pub(super) fn list(&self, column: &str) -> Result<&[Value]> {
+        match self.row.columns.get(column) {
+            None | Some(Value::Null) => Ok(&[]),
+            Some(Value::Array(list)) => Ok(list),
+            Some(other) => Err(self.wrong(column, "a list", other)),
+        }
     }
 
     fn as_text(&self, place: &str, value: &Value) -> Result<String> {
         value.as_str().map(str::to_owned).ok_or_else(|| self.wrong(place, "text", value))
     }
 
-    fn wrong(&self, place: &str, wanted: &str, found: &Value) -> Error {
+    pub(super) fn wrong(&self, place: &str, wanted: &str, found: &Value) -> Error {
         self.complain(place, &format!("expected {wanted}, found {}", type_name(found)))
     }
 

@@ -6,7 +6,7 @@ use crate::Result;
 
 /// `instruction`, `output`, and perhaps `input`, `system` and `history`.
 pub(super) fn alpaca(cells: &Cells) -> Result<Reading> {
-    Ok(Reading::Row(alpaca_prompt(cells)?, vec![cells.text("output")?]))
+    Ok(Reading::Row(alpaca_prompt(cells)?, vec![Message::said(cells.text("output")?)]))
 }
 
 /// Alpaca's prompt columns; with a history the row is a conversation.
@@ -18,25 +18,25 @@ pub(super) fn alpaca_prompt(cells: &Cells) -> Result<Prompt> {
     }
     let asked = if input.trim().is_empty() { instruction } else { format!("{instruction}\n{input}") };
     let mut messages = opened(system, history);
-    messages.push(Message { role: Role::User, content: asked });
+    messages.push(Message::new(Role::User, asked));
     Ok(Prompt::Messages(messages))
 }
 
 /// `prompt` and `completion`, each a text or a list of messages.
 pub(super) fn prompt_completion(cells: &Cells) -> Result<Reading> {
     if !cells.is_list("prompt") && !cells.is_list("completion") {
-        return Ok(Reading::Row(Prompt::Text(cells.text("prompt")?), vec![cells.text("completion")?]));
+        return Ok(Reading::Row(Prompt::Text(cells.text("prompt")?), vec![Message::said(cells.text("completion")?)]));
     }
     let mut messages = if cells.is_list("prompt") {
         cells.messages("prompt")?
     } else {
-        vec![Message { role: Role::User, content: cells.text("prompt")? }]
+        vec![Message::new(Role::User, cells.text("prompt")?)]
     };
     if cells.is_list("completion") {
         messages.extend(cells.messages("completion")?);
         return Ok(last_turn(messages));
     }
-    Ok(Reading::Row(Prompt::Messages(messages), vec![cells.text("completion")?]))
+    Ok(Reading::Row(Prompt::Messages(messages), vec![Message::said(cells.text("completion")?)]))
 }
 
 /// OpenAI's `messages`.
@@ -51,14 +51,14 @@ pub(super) fn sharegpt(cells: &Cells) -> Result<Reading> {
 
 /// `question` and `answer`.
 pub(super) fn question_answer(cells: &Cells) -> Result<Reading> {
-    Ok(Reading::Row(Prompt::Text(cells.text("question")?), vec![cells.text("answer")?]))
+    Ok(Reading::Row(Prompt::Text(cells.text("question")?), vec![Message::said(cells.text("answer")?)]))
 }
 
 /// A conversation with the row's system text above it, where there is one and the conversation brings none.
 pub(super) fn opened(system: String, mut messages: Vec<Message>) -> Vec<Message> {
     let has_one = messages.first().is_some_and(|message| message.role == Role::System);
     if !system.trim().is_empty() && !has_one {
-        messages.insert(0, Message { role: Role::System, content: system });
+        messages.insert(0, Message::new(Role::System, system));
     }
     messages
 }
@@ -66,7 +66,7 @@ pub(super) fn opened(system: String, mut messages: Vec<Message>) -> Vec<Message>
 /// The last turn is the response, everything before it the prompt.
 fn last_turn(mut messages: Vec<Message>) -> Reading {
     match messages.pop() {
-        Some(Message { role: Role::Assistant, content }) => Reading::Row(Prompt::Messages(messages), vec![content]),
+        Some(said) if said.role == Role::Assistant => Reading::Row(Prompt::Messages(messages), vec![said]),
         _ => Reading::Dropped("no assistant turn at the end"),
     }
 }

@@ -17,14 +17,14 @@ pub(super) fn with_prompt(cells: &Cells) -> Result<Reading> {
         } else {
             Prompt::Text(cells.text("prompt")?)
         };
-        return Ok(Reading::Row(prompt, vec![cells.text("chosen")?, cells.text("rejected")?]));
+        return Ok(Reading::Row(prompt, answers(cells)?));
     }
     let (chosen, rejected) = (cells.messages("chosen")?, cells.messages("rejected")?);
     if cells.is_list("prompt") {
         let prompt = cells.messages("prompt")?;
         return Ok(split_messages(continued(&prompt, chosen), continued(&prompt, rejected)));
     }
-    let asked = Message { role: Role::User, content: cells.text("prompt")? };
+    let asked = Message::new(Role::User, cells.text("prompt")?);
     Ok(match split_messages(chosen, rejected) {
         // The lists hold the answers alone, or repeat the prompt before them.
         Reading::Row(Prompt::Messages(before), answers) if before.is_empty() || before == [asked.clone()] => {
@@ -41,9 +41,14 @@ pub(super) fn with_prompt(cells: &Cells) -> Result<Reading> {
     })
 }
 
+/// Both answers as texts.
+fn answers(cells: &Cells) -> Result<Vec<Message>> {
+    Ok(vec![Message::said(cells.text("chosen")?), Message::said(cells.text("rejected")?)])
+}
+
 /// Alpaca's prompt columns beside `chosen` and `rejected`.
 pub(super) fn alpaca(cells: &Cells) -> Result<Reading> {
-    Ok(Reading::Row(alpaca_prompt(cells)?, vec![cells.text("chosen")?, cells.text("rejected")?]))
+    Ok(Reading::Row(alpaca_prompt(cells)?, answers(cells)?))
 }
 
 /// ShareGPT's `conversations` beside `chosen` and `rejected`, one message each.
@@ -53,7 +58,7 @@ pub(super) fn sharegpt(cells: &Cells) -> Result<Reading> {
     if chosen.role != Role::Assistant || rejected.role != Role::Assistant {
         return Ok(Reading::Dropped(NO_ANSWER));
     }
-    Ok(Reading::Row(Prompt::Messages(prompt), vec![chosen.content, rejected.content]))
+    Ok(Reading::Row(Prompt::Messages(prompt), vec![chosen, rejected]))
 }
 
 /// `chosen` and `rejected` alone: whole conversations that begin alike.
@@ -65,7 +70,7 @@ pub(super) fn without_prompt(cells: &Cells) -> Result<Reading> {
     Ok(match turn_boundary(&chosen, &rejected) {
         Some(cut) => {
             let prompt = Prompt::Text(chosen[..cut].to_owned());
-            Reading::Row(prompt, vec![chosen[cut..].to_owned(), rejected[cut..].to_owned()])
+            Reading::Row(prompt, vec![Message::said(&chosen[cut..]), Message::said(&rejected[cut..])])
         }
         None if chosen.trim().is_empty() || rejected.trim().is_empty() => Reading::Dropped("empty response"),
         None => Reading::Dropped(NO_BOUNDARY),
@@ -82,7 +87,7 @@ fn turn_boundary(chosen: &str, rejected: &str) -> Option<usize> {
 }
 
 /// A list of answers with its prompt before it, whether or not it repeats the prompt.
-fn continued(prompt: &[Message], answer: Vec<Message>) -> Vec<Message> {
+pub(super) fn continued(prompt: &[Message], answer: Vec<Message>) -> Vec<Message> {
     if answer.len() > prompt.len() && answer.starts_with(prompt) {
         return answer;
     }
@@ -92,13 +97,13 @@ fn continued(prompt: &[Message], answer: Vec<Message>) -> Vec<Message> {
 }
 
 /// The turns before the last are the prompt, and must be the same; the last ones are the answers.
-fn split_messages(mut chosen: Vec<Message>, mut rejected: Vec<Message>) -> Reading {
+pub(super) fn split_messages(mut chosen: Vec<Message>, mut rejected: Vec<Message>) -> Reading {
     match (chosen.pop(), rejected.pop()) {
         (Some(c), Some(r)) if c.role == Role::Assistant && r.role == Role::Assistant => {
             if chosen != rejected {
                 return Reading::Dropped(TURNS_DIFFER);
             }
-            Reading::Row(Prompt::Messages(chosen), vec![c.content, r.content])
+            Reading::Row(Prompt::Messages(chosen), vec![c, r])
         }
         _ => Reading::Dropped(NO_ANSWER),
     }

@@ -26,7 +26,7 @@ fn one(kind: Kind, value: Value) -> (&'static str, Prompt, Vec<String>) {
     let mut read = read_as(kind, &[value]);
     assert_eq!(read.dropped, []);
     let row = read.rows.pop().unwrap();
-    (read.dialect, row.prompt, row.responses)
+    (read.dialect, row.prompt, row.responses.into_iter().map(|said| said.content).collect())
 }
 
 fn why_dropped(kind: Kind, value: Value) -> String {
@@ -37,7 +37,7 @@ fn why_dropped(kind: Kind, value: Value) -> String {
 }
 
 fn says(role: Role, content: &str) -> Message {
-    Message { role, content: content.to_owned() }
+    Message::new(role, content)
 }
 
 fn text(prompt: &str) -> Prompt {
@@ -139,6 +139,52 @@ fn preference_dialects_are_found_by_their_columns() {
 }
 
 #[test]
+fn ranked_completions_are_pairs() {
+    let answers = || vec!["good".to_owned(), "bad".to_owned()];
+    let turn = |content: &str| json!([{"role": "assistant", "content": content}]);
+    let user = json!([{"role": "user", "content": "hi"}]);
+    let ranked = |first: Value, second: Value| json!({"context": user, "completions": [{"rank": first, "completion": turn("bad")}, {"rank": second, "completion": turn("good")}]});
+    let asked = Prompt::Messages(vec![says(Role::User, "hi")]);
+    assert_eq!(one(Kind::Preference, ranked(json!(1), json!(0))), ("context-completions", asked.clone(), answers()));
+    assert_eq!(why_dropped(Kind::Preference, ranked(json!(1), json!(1))), "both completions have one rank");
+    let text =
+        json!({"context": "hi", "completions": [{"rank": 0, "completion": "good"}, {"rank": 2, "completion": "bad"}]});
+    assert_eq!(one(Kind::Preference, text), ("context-completions", asked, answers()));
+    let some = |count: usize| {
+        let completions: Vec<Value> = (0..count).map(|rank| json!({"rank": rank, "completion": turn("x")})).collect();
+        why_dropped(Kind::Preference, json!({"context": user, "completions": completions}))
+    };
+    assert_eq!((some(1).as_str(), some(3).as_str()), ("fewer than two completions", "more than two completions"));
+}
+
+#[test]
+fn tools_and_what_goes_with_them_are_kept() {
+    let call = json!([{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]);
+    let value = json!({"tools": "[{\"type\": \"function\"}]", "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]},
+        {"role": "assistant", "content": null, "tool_calls": call, "name": null},
+        {"role": "tool", "content": "7", "tool_call_id": "a"},
+        {"role": "assistant", "tool_calls": call},
+    ]});
+    let row = read_as(Kind::Instruction, &[value]).rows.pop().unwrap();
+    assert_eq!(row.tools, [json!({"type": "function"})]);
+    let Prompt::Messages(turns) = &row.prompt else { panic!("a conversation") };
+    assert_eq!((turns[0].content.as_str(), turns[1].content.as_str(), turns.len()), ("hi", "", 3));
+    assert_eq!(
+        (json!(turns[1].more), json!(turns[2].more)),
+        (json!({"tool_calls": call}), json!({"tool_call_id": "a"}))
+    );
+    assert_eq!((row.responses[0].content.as_str(), &row.responses[0].more["tool_calls"]), ("", &call));
+}
+
+#[test]
+fn columns_that_are_not_read_are_named() {
+    let row =
+        json!({"prompt": "p", "chosen": "a", "rejected": "b", "ref_chosen_logps": -1.5, "id": null, "source": "s"});
+    assert_eq!(read_as(Kind::Preference, &[row]).unread, ["ref_chosen_logps", "source"]);
+}
+
+#[test]
 fn an_implicit_prompt_ends_at_the_last_shared_turn() {
     let pair = |chosen: &str, rejected: &str| json!({"chosen": chosen, "rejected": rejected});
     let split = |chosen: &str, rejected: &str| one(Kind::Preference, pair(chosen, rejected));
@@ -227,7 +273,9 @@ fn an_unknown_dialect_names_the_nearest() {
         "f.jsonl: row 0 (line 1) is in no known dialect: its columns are instruction, input, response; \
          the nearest dialect is alpaca (instruction, output), which lacks output"
     );
-    assert!(error.hint.contains("rename the columns") && error.hint.contains("prompt-completion (prompt, completion)"));
+    assert!(
+        error.hint.contains("--sft-map prompt=COLUMN") && error.hint.contains("prompt-completion (prompt, completion)")
+    );
     let error = complaint(Kind::Preference, &[json!({"prompt": "a", "chosen": "b", "lost": "c"})]);
     assert!(
         error
@@ -265,6 +313,18 @@ fn wrong_types_name_row_column_and_type() {
     assert!(found.ends_with("column messages[1]: expected a message (role, content), found text"));
     let found = message(Kind::Instruction, json!({"messages": [{"role": "user", "content": ["hi"]}]}));
     assert!(found.ends_with("column messages[0].content: expected text, found a list"));
+    let image = json!({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]});
+    let found = message(Kind::Instruction, image);
+    assert!(found.ends_with("column messages[0].content[0]: a part of the type \"image\" cannot be read, only text"));
+    let row = |tools: Value| json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "tools": tools});
+    assert!(message(Kind::Instruction, row(json!("[{"))).contains("column tools: expected a JSON list of tools"));
+    assert!(
+        message(Kind::Instruction, row(json!([1]))).contains("column tools: expected a list of tools, each an object")
+    );
+    let completion = json!({"context": "q", "completions": [{"rank": "first", "completion": "a"}]});
+    assert!(
+        message(Kind::Preference, completion).ends_with("column completions[0].rank: expected a number, found text")
+    );
     let found = message(Kind::Instruction, json!({"messages": [{"role": "bard", "content": "hi"}]}));
     assert!(found.ends_with("column messages[0].role: the role \"bard\" is unknown"));
     let found = message(Kind::Instruction, json!({"messages": [{"speaker": "user", "content": "hi"}]}));
@@ -289,7 +349,18 @@ fn any_json() -> impl Strategy<Value = Value> {
             .prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 24, 4, |inner| {
-        let names = prop::sample::select(vec!["role", "content", "from", "value", "x"]);
+        let names = prop::sample::select(vec![
+            "role",
+            "content",
+            "from",
+            "value",
+            "tool_calls",
+            "rank",
+            "completion",
+            "type",
+            "text",
+            "x",
+        ]);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
             prop::collection::vec((names, inner), 0..4)
@@ -300,18 +371,19 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn random_cells_never_panic(cells in prop::collection::vec(any_json(), 5), which in 0..INSTRUCTION.len() + PREFERENCE.len()) {
-        let dialect = INSTRUCTION.iter().chain(&PREFERENCE).nth(which).unwrap();
+    fn random_cells_never_panic(cells in prop::collection::vec(any_json(), 5), which in 0..INSTRUCTION.len() + PREFERENCE.len() + PROMPT.len()) {
+        let dialect = INSTRUCTION.iter().chain(&PREFERENCE).chain(&PROMPT).nth(which).unwrap();
         let names = dialect.needs.iter().chain(dialect.also);
         let columns = names.zip(cells).map(|(name, cell)| ((*name).to_owned(), cell)).collect();
         let raw = [RawRow { index: 0, line: None, columns }];
-        for kind in [Kind::Instruction, Kind::Preference, Kind::Chosen] {
+        for kind in [Kind::Instruction, Kind::Preference, Kind::Chosen, Kind::Prompt] {
             if let Ok(read) = read(Path::new("f"), &raw, kind) {
                 for row in read.rows {
                     prop_assert!(!row.prompt.is_empty());
-                    prop_assert!(!row.responses[0].trim().is_empty());
+                    prop_assert!(row.responses.first().is_none_or(|response| !response.is_blank()));
                     prop_assert!(row.responses.iter().all(|response| !response.is_empty()));
-                    prop_assert_eq!(row.responses.len(), if kind == Kind::Instruction { 1 } else { 2 });
+                    let responses = match kind { Kind::Prompt => 0, Kind::Instruction => 1, _ => 2 };
+                    prop_assert_eq!(row.responses.len(), responses);
                 }
             }
         }

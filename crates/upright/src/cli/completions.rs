@@ -1,0 +1,26 @@
+//! `upright completions`: what the Tab key knows.
+
+use clap::{Args, CommandFactory, ValueEnum};
+use clap_complete::Shell;
+
+use super::{Cli, print};
+use crate::{Error, Result};
+
+/// Prints a shell's completions of every command and flag.
+#[derive(Args, Debug)]
+pub(super) struct Completions {
+    /// The shell: bash, zsh, fish, elvish, powershell.
+    #[arg(value_name = "SHELL")]
+    shell: String,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &Completions) -> Result<()> {
+    let shell = Shell::from_str(&arguments.shell, false).map_err(|_| {
+        Error::input(format!("no completions are known for the shell `{}`", arguments.shell))
+            .hint("shells: bash, zsh, fish, elvish, powershell")
+    })?;
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "upright", &mut script);
+    print(&String::from_utf8_lossy(&script))
+}

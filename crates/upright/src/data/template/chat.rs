@@ -1,0 +1,305 @@
+//! Chat templates: the model's own Jinja file, or one that is given, rendered as transformers renders it and divided into
+//! what is read and what the model says.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::date::Date;
+use super::jinja::{Jinja, Marked};
+use super::{Piece, Rendered, TemplateName, Turns, by_turns};
+use crate::data::rows::{Message, Role, Row};
+use crate::data::{Tokenizer, sha256_hex};
+use crate::{Error, Result};
+
+/// A chat template that is ready to render. It writes every special token itself, BOS included.
+pub struct ChatTemplate {
+    pub(super) name: TemplateName,
+    jinja: Jinja,
+    /// What templates see besides the conversation: `bos_token` and its like.
+    tokens: Map<String, Value>,
+    /// SHA-256 of the template's text.
+    pub(super) sha256: String,
+    /// The token that ends what the model says.
+    pub(super) end: u32,
+}
+
+const FILE: &str = "chat_template.jinja";
+const PROCESSOR_FILE: &str = "chat_template.json";
+const NAMED_FOLDER: &str = "additional_chat_templates";
+const TOKENIZER_FILE: &str = "tokenizer_config.json";
+
+/// A template's text with the file it stands in.
+struct Source {
+    path: PathBuf,
+    name: String,
+    text: String,
+}
+
+/// Whether a model's folder holds a chat template.
+pub(super) fn is_in(model: &Path) -> bool {
+    !sources(model).unwrap_or_default().is_empty()
+}
+
+/// A model's templates by name, those of files before that of the tokenizer's configuration, as in transformers.
+fn sources(model: &Path) -> Result<Vec<Source>> {
+    let mut found = Vec::new();
+    let mut add = |path: &Path, name: &str, text: String| {
+        found.push(Source { path: path.to_owned(), name: name.to_owned(), text });
+    };
+    let path = model.join(FILE);
+    if path.is_file() {
+        add(&path, "default", text_of(&path)?);
+    }
+    let mut named: Vec<PathBuf> = std::fs::read_dir(model.join(NAMED_FOLDER))
+        .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+        .unwrap_or_default();
+    named.retain(|path| path.extension().is_some_and(|extension| extension == "jinja"));
+    named.sort();
+    for path in named {
+        add(&path, &path.file_stem().unwrap_or_default().to_string_lossy(), text_of(&path)?);
+    }
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    for file in [PROCESSOR_FILE, TOKENIZER_FILE] {
+        let path = model.join(file);
+        if !path.is_file() {
+            continue;
+        }
+        let settings: Value = serde_json::from_str(&text_of(&path)?).map_err(|error| {
+            Error::input(format!("{}: broken JSON: {error}", path.display())).hint("download the file again")
+        })?;
+        let mut of_config = Vec::new();
+        match &settings["chat_template"] {
+            Value::Null => continue,
+            Value::String(text) => of_config.push(("default", text.as_str())),
+            Value::Array(list) => {
+                of_config.extend(
+                    list.iter().filter_map(|entry| Some((entry["name"].as_str()?, entry["template"].as_str()?))),
+                );
+            }
+            Value::Object(map) => {
+                of_config.extend(map.iter().filter_map(|(name, text)| Some((name.as_str(), text.as_str()?))));
+            }
+            _ => {}
+        }
+        if of_config.is_empty() {
+            return Err(Error::input(format!("{}: chat_template is neither text nor named texts", path.display()))
+                .hint("download the file again, or give --template a .jinja file"));
+        }
+        let named = of_config.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned()));
+        return Ok(named.map(|(name, text)| Source { path: path.clone(), name, text }).collect());
+    }
+    Ok(found)
+}
+
+fn text_of(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Error::input(format!("{}: cannot be read: {error}", path.display())).hint("a template is a text file in UTF-8")
+    })
+}
+
+impl ChatTemplate {
+    /// The model's template of a name; without one the default, or, where rows bring `tools`, the one for tools.
+    ///
+    /// # Errors
+    /// The model has no such template, or it is not Jinja.
+    pub(super) fn of_model(
+        name: Option<&str>,
+        date: Option<Date>,
+        tools: bool,
+        tokenizer: &Tokenizer,
+    ) -> Result<Arc<Self>> {
+        let model = tokenizer.folder();
+        let all = sources(model)?;
+        let by_name = |name: &str| all.iter().find(|source| source.name == name);
+        let found = match name {
+            Some(name) => by_name(name),
+            None => by_name("tool_use").filter(|_| tools).or(by_name("default")),
+        };
+        let Some(source) = found else {
+            let names: Vec<&str> = all.iter().map(|source| &source.name[..]).collect();
+            return Err(match (name, all.is_empty()) {
+                (_, true) => Error::input(format!("{}: the model has no chat template", model.display())).hint(
+                    "it would stand in chat_template.jinja or tokenizer_config.json; give --template user-assistant, or a .jinja file",
+                ),
+                (Some(name), false) => {
+                    Error::input(format!("{}: the model has no chat template called {name:?}", model.display()))
+                        .hint(format!("it has: {}", names.join(", ")))
+                }
+                (None, false) => {
+                    Error::input(format!("{}: the model has several chat templates and no default", model.display()))
+                        .hint(format!("name one, as chat:{}", names.join(" or chat:")))
+                }
+            });
+        };
+        let name = TemplateName::Chat { name: name.map(str::to_owned), date };
+        Self::new(name, &source.text, &source.path, date.unwrap_or(Date::USUAL), tokenizer)
+    }
+
+    /// A Jinja file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not Jinja.
+    pub(super) fn of_file(path: &Path, tokenizer: &Tokenizer) -> Result<Arc<Self>> {
+        Self::new(TemplateName::File(path.to_owned()), &text_of(path)?, path, Date::USUAL, tokenizer)
+    }
+
+    fn new(name: TemplateName, text: &str, path: &Path, date: Date, tokenizer: &Tokenizer) -> Result<Arc<Self>> {
+        let jinja = Jinja::new(text, date).map_err(|what| {
+            Error::input(format!("{}: not a chat template that can be read: {what}", path.display()))
+                .hint("correct the file, or choose another template: user-assistant, alpaca, raw")
+        })?;
+        let tokens = tokenizer.special_texts().clone();
+        let sha256 = sha256_hex(format!("{text}\0{date}").as_bytes());
+        let mut template = Self { name, jinja, tokens, sha256, end: tokenizer.eos() };
+        template.end = template.closing(tokenizer).unwrap_or(tokenizer.eos());
+        Ok(Arc::new(template))
+    }
+
+    /// The first special token after what the model says: `<|im_end|>`, `<end_of_turn>`, `</s>`.
+    fn closing(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        const SAID: &str = "upright";
+        let talk = [Message::new(Role::User, "a"), Message::new(Role::Assistant, SAID)];
+        let text = self.marked(&talk, &[], false).ok()?.text;
+        let after = &text[text.rfind(SAID)? + SAID.len()..];
+        tokenizer.continued(after).ok()?.into_iter().find(|&id| tokenizer.is_added(id))
+    }
+
+    fn marked(
+        &self,
+        messages: &[Message],
+        tools: &[Value],
+        generation_prompt: bool,
+    ) -> std::result::Result<Marked, String> {
+        let mut context = self.tokens.clone();
+        context.insert("messages".into(), messages.iter().map(as_json).collect());
+        context.insert("tools".into(), if tools.is_empty() { Value::Null } else { tools.into() });
+        context.insert("documents".into(), Value::Null);
+        context.insert("add_generation_prompt".into(), generation_prompt.into());
+        self.jinja.render(&context)
+    }
+
+    /// A conversation's text; with `generation_prompt`, opened for the model's next turn.
+    ///
+    /// # Errors
+    /// The template refuses the conversation.
+    pub fn text(&self, messages: &[Message], tools: &[Value], generation_prompt: bool) -> Result<Marked> {
+        self.marked(messages, tools, generation_prompt).map_err(|what| {
+            Error::input(format!("the template {} refuses the conversation: {what}", self.name))
+                .hint("change the rows so that the template takes them, or choose another template: --template user-assistant")
+        })
+    }
+
+    /// A prompt, opened for the model's turn.
+    pub(super) fn prompt(&self, row: &Row) -> Result<String> {
+        Ok(self.text(&row.prompt.messages(), &row.tools, true)?.text)
+    }
+
+    pub(super) fn render(&self, row: &Row, turns: Turns) -> Result<Rendered> {
+        let asked = row.prompt.messages();
+        if let (Turns::All, [said]) = (turns, row.responses.as_slice()) {
+            let whole: Vec<Message> = asked.into_iter().chain([said.clone()]).collect();
+            if self.jinja.marks {
+                let marked = self.text(&whole, &row.tools, false)?;
+                let Some(first) = marked.spans.first() else { return Err(self.marks_nothing()) };
+                let prompt = marked.text[..first.start].to_owned();
+                return Ok(Rendered { responses: vec![pieces(&marked, first.start)], prompt });
+            }
+            let before = |messages: &[Message]| Ok(self.text(messages, &row.tools, true)?.text);
+            let through = |messages: &[Message]| Ok(self.text(messages, &row.tools, false)?.text);
+            return by_turns(&whole, &self.name, before, through);
+        }
+        let prompt = self.text(&asked, &row.tools, true)?.text;
+        let mut responses = Vec::with_capacity(row.responses.len());
+        for said in &row.responses {
+            let whole: Vec<Message> = asked.iter().chain([said]).cloned().collect();
+            let marked = self.text(&whole, &row.tools, false)?;
+            if !marked.text.starts_with(&prompt) {
+                return Err(hidden_boundary(&self.name, &prompt, &marked.text));
+            }
+            let said = if self.jinja.marks {
+                pieces(&marked, prompt.len())
+            } else {
+                vec![Piece::scored(&marked.text[prompt.len()..])]
+            };
+            if said.is_empty() {
+                return Err(self.marks_nothing());
+            }
+            responses.push(said);
+        }
+        Ok(Rendered { prompt, responses })
+    }
+
+    fn marks_nothing(&self) -> Error {
+        Error::input(format!(
+            "the template {} has {{% generation %}} but puts nothing of the last turn into it",
+            self.name
+        ))
+        .hint("correct the template, or choose another: --template user-assistant")
+    }
+}
+
+/// What follows byte `start`, divided by what the template marks; nothing after the last mark.
+fn pieces(marked: &Marked, start: usize) -> Vec<Piece> {
+    let (mut pieces, mut at) = (Vec::new(), start);
+    for span in marked.spans.iter().filter(|span| span.end > start) {
+        let from = span.start.max(start);
+        if at < from {
+            pieces.push(Piece { text: marked.text[at..from].to_owned(), scored: false });
+        }
+        pieces.push(Piece::scored(&marked.text[from..span.end]));
+        at = span.end;
+    }
+    pieces
+}
+
+/// A template whose conversation does not begin with its prompt: nobody could say which tokens are the model's.
+pub(super) fn hidden_boundary(name: &TemplateName, prompt: &str, whole: &str) -> Error {
+    let same = whole.floor_char_boundary(prompt.bytes().zip(whole.bytes()).take_while(|(a, b)| a == b).count());
+    let part = |text: &str| {
+        text[text.floor_char_boundary(same)..].chars().take(24).collect::<String>().escape_debug().to_string()
+    };
+    Error::input(format!(
+        "the template {name} hides where the model's words begin: after {same} bytes its prompt goes on with \"{}\", the \
+         conversation with \"{}\"",
+        part(prompt),
+        part(whole)
+    ))
+    .hint(
+        "choose another template (--template user-assistant), or a .jinja file whose conversations begin with their prompts \
+         or that marks the model's words with {% generation %}",
+    )
+}
+
+/// A message as templates see it: no nulls, and reasoning under each of its names.
+fn as_json(message: &Message) -> Value {
+    let reasoning =
+        ["reasoning_content", "thinking", "reasoning"].iter().find_map(|name| message.more.get(*name)).cloned();
+    let mut fields = Map::new();
+    fields.extend(reasoning.clone().map(|reasoning| ("thinking".to_owned(), reasoning)));
+    fields.insert("role".into(), json!(message.role.as_str()));
+    if !(message.content.is_empty() && message.more.contains_key("tool_calls")) {
+        fields.insert("content".into(), json!(message.content));
+    }
+    fields.extend(message.more.clone());
+    fields.extend(reasoning.map(|reasoning| ("reasoning_content".to_owned(), reasoning)));
+    Value::Object(fields)
+}
+
+impl fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChatTemplate").field("name", &self.name).field("sha256", &self.sha256).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for ChatTemplate {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.sha256 == other.sha256 && self.end == other.end
+    }
+}
+
+impl Eq for ChatTemplate {}

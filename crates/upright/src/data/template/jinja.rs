@@ -1,0 +1,243 @@
+//! Jinja as transformers sets it up for chat templates: blocks trimmed, `tojson`, `raise_exception`, `strftime_now`, loop
+//! controls, Python's methods on strings and maps, and `{% generation %}` around what the model itself says.
+
+use std::ops::Range;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind};
+use minijinja_contrib::pycompat::unknown_method_callback;
+use serde_json::Value as Json;
+
+use super::date::Date;
+use super::python;
+
+/// Steps that one rendering may take, and 64 times as many bytes: enough for books, and an endless template ends.
+const FUEL: u64 = 30_000_000;
+
+/// What stands around a `{% generation %}` block in the rendered text until spans are read off: characters that Unicode
+/// keeps out of texts.
+const MARKS: [char; 2] = ['\u{fdd0}', '\u{fdd1}'];
+
+/// The name under which an environment knows its one template.
+const NAME: &str = "chat";
+
+/// A compiled template.
+pub(super) struct Jinja {
+    environment: Environment<'static>,
+    /// Whether the template marks what the model says.
+    pub(super) marks: bool,
+}
+
+/// A rendered text, with what its template marks as said by the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// The text.
+    pub text: String,
+    /// Byte ranges, ascending; none where the template has no `{% generation %}`.
+    pub spans: Vec<Range<usize>>,
+}
+
+impl Jinja {
+    /// Compiles a template; the message says the line and what is wrong there.
+    pub(super) fn new(source: &str, date: Date) -> Result<Self, String> {
+        let (source, marks) = with_generation_blocks(source);
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| said(&error))?);
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(200);
+        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.set_formatter(|out, _, value| {
+            out.write_str(&python::text(value)).map_err(|_| minijinja::Error::from(ErrorKind::WriteFailure))
+        });
+        environment.add_filter("tojson", tojson);
+        environment.add_filter(BLOCK, |text: &str| format!("{}{text}{}", MARKS[0], MARKS[1]));
+        environment.add_function("raise_exception", |message: &str| -> Result<Value, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message.to_owned()))
+        });
+        environment.add_function("strftime_now", move |format: &str| {
+            date.strftime(format).ok_or_else(|| {
+                minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now: no such format: {format}"))
+            })
+        });
+        environment.add_template_owned(NAME, source).map_err(|error| said(&error))?;
+        Ok(Self { environment, marks })
+    }
+
+    /// Renders; the message is the template's own complaint, with its line.
+    pub(super) fn render(&self, context: &serde_json::Map<String, Json>) -> Result<Marked, String> {
+        let template = self.environment.get_template(NAME).map_err(|error| said(&error))?;
+        let text = template.render(Value::from(Serde(context))).map_err(|error| said(&error))?;
+        unmark(&text)
+    }
+}
+
+/// The filter that stands for the tag: Jinja's own block of the closest kind, so white space is trimmed the same.
+const BLOCK: &str = "said_by_the_model";
+
+/// `{% generation %}` is no tag of Jinja's; a filter block takes its place. Also says whether there is one.
+fn with_generation_blocks(source: &str) -> (String, bool) {
+    let (mut out, mut rest, mut found) = (String::with_capacity(source.len()), source, false);
+    while let Some(start) = rest.find("{%") {
+        let Some(len) = rest[start + 2..].find("%}") else { break };
+        let inside = &rest[start + 2..start + 2 + len];
+        let word = inside.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
+        out += &rest[..start];
+        let tag = match word {
+            "generation" => Some(format!("filter {BLOCK}")),
+            "endgeneration" => Some("endfilter".to_owned()),
+            _ => None,
+        };
+        match tag {
+            Some(tag) => {
+                out += &format!("{{%{}%}}", inside.replace(word, &format!(" {tag} ")));
+                found = true;
+                rest = &rest[start + 2 + len + 2..];
+            }
+            None => {
+                out += "{%";
+                rest = &rest[start + 2..];
+            }
+        }
+    }
+    (out + rest, found)
+}
+
+fn unmark(marked: &str) -> Result<Marked, String> {
+    let (mut text, mut spans, mut open) = (String::with_capacity(marked.len()), Vec::new(), None);
+    let unpaired = || "the conversation holds U+FDD0 or U+FDD1, which are not characters".to_owned();
+    for letter in marked.chars() {
+        match (MARKS.iter().position(|mark| *mark == letter), open) {
+            (None, _) => text.push(letter),
+            (Some(0), None) => open = Some(text.len()),
+            (Some(1), Some(start)) => {
+                spans.push(start..text.len());
+                open = None;
+            }
+            _ => return Err(unpaired()),
+        }
+    }
+    if open.is_some() { Err(unpaired()) } else { Ok(Marked { text, spans }) }
+}
+
+/// transformers' `tojson`, which is `json.dumps` without escapes for HTML.
+fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<String, minijinja::Error> {
+    let wrong = |error: &dyn std::fmt::Display| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string());
+    if value.is_undefined() {
+        return Err(wrong(&"tojson: the value is undefined"));
+    }
+    let json = serde_json::to_value(value).map_err(|error| wrong(&error))?;
+    let indent = match indent {
+        Some(indent) => Some(indent),
+        None => options.get::<Option<Value>>("indent")?,
+    };
+    let indent = indent.filter(|indent| !indent.is_none()).map(|indent| match indent.as_usize() {
+        Some(spaces) => " ".repeat(spaces.min(64)),
+        None => indent.as_str().unwrap_or_default().to_owned(),
+    });
+    let usual = (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned());
+    let separators = match options.get::<Option<Value>>("separators")? {
+        Some(pair) if !pair.is_none() => {
+            let part = |index: usize| pair.get_item_by_index(index).map(|part| python::text(&part));
+            (part(0)?, part(1)?)
+        }
+        _ => usual,
+    };
+    let flag = |name: &str| options.get::<Option<bool>>(name).map(|flag| flag.unwrap_or(false));
+    let dumps =
+        python::Dumps { ensure_ascii: flag("ensure_ascii")?, indent, separators, sort_keys: flag("sort_keys")? };
+    options.assert_all_used()?;
+    Ok(dumps.write(&json))
+}
+
+/// What a template's error says, in one line.
+fn said(error: &minijinja::Error) -> String {
+    let what = match (error.kind(), error.detail()) {
+        (ErrorKind::InvalidOperation, Some(detail)) => detail.to_owned(),
+        (kind, Some(detail)) => format!("{kind}: {detail}"),
+        (kind, None) => kind.to_string(),
+    };
+    let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
+    error.line().map_or(what.clone(), |line| format!("{what} (line {line} of the template)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn render(source: &str, context: Json) -> Result<Marked, String> {
+        Jinja::new(source, Date::USUAL)?.render(context.as_object().unwrap())
+    }
+
+    fn text(source: &str, context: Json) -> String {
+        render(source, context).unwrap_or_else(|error| panic!("{source}: {error}")).text
+    }
+
+    #[test]
+    fn what_python_has_is_there() {
+        let say = |source: &str| text(source, json!({"s": " a,b ", "m": {"k": 1}, "none": null, "yes": true}));
+        assert_eq!(say("{{ s.strip().split(',')[-1] }}{{ s.startswith(' ') }}"), "bTrue");
+        assert_eq!(say("{% for k, v in m.items() %}{{ k }}={{ v }}{% endfor %}{{ none }}{{ missing }}"), "k=1None");
+        assert_eq!(
+            say("{{ strftime_now('%d %b %Y') }} {{ m | tojson }} {{ m | tojson(indent=2) }}"),
+            "26 Jul 2024 {\"k\": 1} {\n  \"k\": 1\n}"
+        );
+        assert_eq!(
+            say(
+                "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% elif i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}"
+            ),
+            "02"
+        );
+        assert_eq!(say("  {% if yes %}\nx\n  {% endif %}\ny\n"), "x\ny");
+        assert_eq!(
+            say("{% set ns = namespace(n=0) %}{% for i in [1, 2] %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}"),
+            "3"
+        );
+    }
+
+    #[test]
+    fn what_the_model_says_is_marked() {
+        let source = "u\n{%- generation -%}\n a{{ x }} {% endgeneration %}\n b{% generation %}c{% endgeneration %}";
+        let marked = render(source, json!({"x": "é"})).unwrap();
+        assert_eq!(marked.text, "uaé  bc");
+        let spans: Vec<&str> = marked.spans.iter().map(|span| &marked.text[span.clone()]).collect();
+        assert_eq!(spans, ["aé ", "c"]);
+        assert!(render("{% generation %}{{ x }}{% endgeneration %}", json!({"x": "\u{fdd0}"})).is_err());
+        assert!(Jinja::new(source, Date::USUAL).unwrap().marks && !Jinja::new("a", Date::USUAL).unwrap().marks);
+    }
+
+    #[test]
+    fn complaints_say_what_and_where() {
+        let complaint = |source: &str| render(source, json!({})).err().unwrap();
+        assert_eq!(complaint("\n{{ raise_exception('No system role') }}"), "No system role (line 2 of the template)");
+        assert!(complaint("{% if %}").contains("line 1"));
+        assert!(complaint("{{ a.b }}").contains("undefined"));
+        assert!(complaint("{{ strftime_now('%Q') }}").contains("%Q"));
+    }
+
+    #[test]
+    fn an_endless_template_ends() {
+        let double = "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
+        assert!(render(double, json!({})).err().unwrap().contains("fuel"));
+        let count = "{% for i in range(9999) %}{% for j in range(9999) %}{{ j }}{% endfor %}{% endfor %}";
+        assert!(render(count, json!({})).err().unwrap().contains("fuel"));
+    }
+
+    proptest! {
+        #[test]
+        fn random_templates_never_panic(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "{%", "%}", "{{", "}}", "-", " generation ", " endgeneration ", "for m in messages", " if ", "endfor", "endif",
+                "messages", "[0]", "['content']", ".strip(", ")", "| tojson", "(indent=", "9", "'", "{#", "#}", "\n", "é", "set x = ",
+                "raise_exception('x')", "strftime_now('%d", "macro a(b)", "endmacro", "|trim", "loop.index0", "range(", "~", "*", "//",
+            ]), 0..24)
+        ) {
+            let _ = render(&parts.concat(), json!({"messages": [{"role": "user", "content": "é"}]}));
+        }
+    }
+}
