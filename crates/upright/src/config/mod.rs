@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a run as flags and a TOML file give them.
+#[allow(rustdoc::broken_intra_doc_links, reason = "brackets in the help mark what may be left out")]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {

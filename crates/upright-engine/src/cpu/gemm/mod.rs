@@ -250,7 +250,7 @@ pub(super) struct Segment<'a, V> {
 pub(super) trait Kernel {
     /// Packed value.
     type Value: Pod + Send + Sync;
-    /// K of a pass, at most; terms of [`driver::TOGETHER`] more may join one.
+    /// K of a pass, at most; a LoRA pair may join one that is full.
     const BLOCK: usize;
     /// Lines of A in a panel.
     const A_PANEL: usize;
