@@ -77,25 +77,9 @@ unsafe fn micro<const V: usize>(
     // `cols` are masked.
     unsafe {
         for segment in segments {
-            let (pairs, panel) = (segment.k.div_ceil(2), segment.b_panel);
             let a = segment.a.as_ptr().add(i / LINES * segment.a_panel + i % LINES * 16);
-            let b = segment.b.as_ptr().add(j / LINES * panel);
-            for start in (0..pairs).step_by(16) {
-                let a = a.add(start * LINES);
-                let b = b.add(start * LINES);
-                for pair in 0..16.min(pairs - start) {
-                    let mut columns = [_mm512_setzero_si512(); V];
-                    for v in 0..V {
-                        columns[v] = _mm512_loadu_si512(b.add(v * panel + pair * LINES).cast());
-                    }
-                    for r in 0..ROWS {
-                        let x = _mm512_set1_epi32(a.add(r * 16 + pair).cast::<i32>().read());
-                        for v in 0..V {
-                            sums[r][v] = _mm512_dpbf16_ps(sums[r][v], bf16x32(x), bf16x32(columns[v]));
-                        }
-                    }
-                }
-            }
+            let b = segment.b.as_ptr().add(j / LINES * segment.b_panel);
+            add_products(&mut sums, a, b, segment.b_panel, segment.k.div_ceil(2));
         }
         for r in 0..ROWS {
             for v in 0..V {
@@ -105,6 +89,43 @@ unsafe fn micro<const V: usize>(
             }
         }
     }
+}
+
+/// Adds the products of half a panel of A and `V` panels of B, `panel` values apart, to sums.
+///
+/// A function of its own with one loop: where the loop stands among the segments', or a loop over the pairs of a tile within
+/// one over tiles, the compiler keeps the sums on the stack and stores all of them for every pair.
+///
+/// # Safety
+/// The panels hold `pairs` pairs of bf16 of ROWS and of `V` * 16 lines.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn add_products<const V: usize>(
+    to: &mut [[__m512; V]; ROWS],
+    mut a: *const u32,
+    mut b: *const u32,
+    panel: usize,
+    pairs: usize,
+) {
+    let mut sums = *to;
+    for pair in 0..pairs {
+        // SAFETY: the caller's; a panel of A is tiles of 16 lines by 16 pairs, one of B a row of 16 lines for each pair.
+        unsafe {
+            let mut columns = [_mm512_setzero_si512(); V];
+            for v in 0..V {
+                columns[v] = _mm512_loadu_si512(b.add(v * panel).cast());
+            }
+            for r in 0..ROWS {
+                let x = _mm512_set1_epi32(a.add(r * 16).cast::<i32>().read());
+                for v in 0..V {
+                    sums[r][v] = _mm512_dpbf16_ps(sums[r][v], bf16x32(x), bf16x32(columns[v]));
+                }
+            }
+            a = a.wrapping_add(if pair % 16 == 15 { 1 + 15 * LINES } else { 1 });
+            b = b.wrapping_add(LINES);
+        }
+    }
+    *to = sums;
 }
 
 /// Finishes the first `count` of 16 sums of a row.
