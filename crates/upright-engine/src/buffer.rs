@@ -4,14 +4,16 @@
 use std::{
     cell::RefCell,
     ops::{Deref, DerefMut},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use bytemuck::Pod;
 use memmap2::{Advice, MmapMut, MmapOptions};
 
-/// Below this size, spares stay with the thread that gave them back, by powers of two.
+/// Up to this size, some spares stay with the thread that gave them back, by powers of two.
 const SMALL: usize = 1 << 20;
+/// Bytes of small spares of one size that a thread keeps; what is beyond them is there for every thread.
+const KEPT: usize = 4 << 20;
 /// From this size on, memory in large pages is asked for.
 const LARGE: usize = 4 << 20;
 /// The smallest: a page.
@@ -20,10 +22,18 @@ const PAGE: usize = 4096;
 /// Sizes of small buffers.
 const CLASSES: usize = (SMALL / PAGE).ilog2() as usize + 1;
 
+/// Small spares: number i has `PAGE << i` bytes.
+type Spares = [Vec<MmapMut>; CLASSES];
+
+const NO_SPARES: Spares = [const { Vec::new() }; CLASSES];
+
 thread_local! {
-    /// Small spares: number i has `PAGE << i` bytes.
-    static SMALL_SPARES: RefCell<[Vec<MmapMut>; CLASSES]> = const { RefCell::new([const { Vec::new() }; CLASSES]) };
+    /// Those of this thread.
+    static OWN: RefCell<Spares> = const { RefCell::new(NO_SPARES) };
 }
+
+/// Those of all threads: activations are made by one and given back by another, who would pile them up.
+static SHARED: Mutex<Spares> = Mutex::new(NO_SPARES);
 
 static POOL: Mutex<Pool> = Mutex::new(Pool { spares: Vec::new(), spare: 0, used: 0, most_used: 0 });
 
@@ -117,10 +127,19 @@ impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
         let Some(memory) = self.memory.take() else { return };
         if memory.len() > SMALL {
-            POOL.lock().unwrap_or_else(PoisonError::into_inner).give(memory);
-        } else {
-            // A thread that is ending keeps nothing.
-            let _ = SMALL_SPARES.try_with(|spares| spares.borrow_mut()[class(memory.len())].push(memory));
+            return locked(&POOL).give(memory);
+        }
+        let class = class(memory.len());
+        let mut memory = Some(memory);
+        // A thread that is ending keeps nothing.
+        let _ = OWN.try_with(|own| {
+            let own = &mut own.borrow_mut()[class];
+            if (own.len() + 1) * (PAGE << class) <= KEPT {
+                own.extend(memory.take());
+            }
+        });
+        if memory.is_some() {
+            locked(&SHARED)[class].extend(memory);
         }
     }
 }
@@ -131,6 +150,10 @@ impl<T> std::fmt::Debug for Buffer<T> {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn class(bytes: usize) -> usize {
     (bytes / PAGE).ilog2() as usize
 }
@@ -139,11 +162,12 @@ fn class(bytes: usize) -> usize {
 fn take(bytes: usize) -> MmapMut {
     if bytes <= SMALL {
         let bytes = bytes.next_power_of_two().max(PAGE);
-        let spare = SMALL_SPARES.try_with(|spares| spares.borrow_mut()[class(bytes)].pop()).ok().flatten();
+        let own = OWN.try_with(|own| own.borrow_mut()[class(bytes)].pop()).ok().flatten();
+        let spare = own.or_else(|| locked(&SHARED)[class(bytes)].pop());
         return spare.unwrap_or_else(|| fresh(bytes));
     }
     let bytes = bytes.next_multiple_of(bytes.next_power_of_two() / 16);
-    let spare = POOL.lock().unwrap_or_else(PoisonError::into_inner).take(bytes);
+    let spare = locked(&POOL).take(bytes);
     spare.unwrap_or_else(|| fresh(bytes))
 }
 
@@ -172,5 +196,24 @@ mod tests {
         assert!(Buffer::<f32>::zeroed(100_000).iter().all(|x| *x == 0.0));
         assert!(Buffer::<f32>::new(0).is_empty());
         assert_eq!(&Buffer::from(&[1u32, 2][..])[..], [1, 2]);
+    }
+
+    /// A hundred buffers at a time, made by one thread and given back by another, a hundred times: the memory is that of two
+    /// hundred, besides what threads keep.
+    #[test]
+    fn memory_goes_back_to_those_who_need_it() {
+        let (hand_over, taken) = std::sync::mpsc::sync_channel::<Vec<Buffer<u8>>>(0);
+        let maker = std::thread::spawn(move || {
+            let mut places = std::collections::HashSet::new();
+            for _ in 0..100 {
+                let made: Vec<_> = (0..100).map(|_| Buffer::<u8>::new(300_000)).collect();
+                places.extend(made.iter().map(|buffer| buffer.as_ptr() as usize));
+                hand_over.send(made).unwrap();
+            }
+            places.len()
+        });
+        taken.iter().for_each(drop);
+        let places = maker.join().unwrap();
+        assert!((100..400).contains(&places), "{places} buffers");
     }
 }
