@@ -11,6 +11,7 @@ mod buffer;
 pub mod merge;
 pub mod cpu;
 pub mod memory;
+pub mod processor;
 mod linear;
 mod block;
 mod head;

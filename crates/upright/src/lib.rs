@@ -35,6 +35,7 @@ pub mod bench;
 pub mod export;
 pub mod generate;
 pub mod demo;
+pub mod experiment;
 pub mod cli;
 
 pub use error::{Error, Result};

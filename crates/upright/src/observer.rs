@@ -23,6 +23,24 @@ pub trait Observer {
     }
 }
 
+/// Passes progress on, and keeps the notes of single runs to itself: of work that is made of many runs.
+pub struct Quiet<'o>(pub &'o mut dyn Observer);
+
+impl Observer for Quiet<'_> {
+    fn begin(&mut self, what: &str, total: usize) {
+        self.0.begin(what, total);
+    }
+    fn advance(&mut self, done: usize, note: &str) {
+        self.0.advance(done, note);
+    }
+    fn end(&mut self) {
+        self.0.end();
+    }
+    fn stop_requested(&self) -> bool {
+        self.0.stop_requested()
+    }
+}
+
 /// Nobody watches.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;

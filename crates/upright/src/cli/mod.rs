@@ -5,6 +5,7 @@ mod completions;
 mod demo;
 mod doctor;
 mod eval;
+mod experiment;
 mod export;
 mod generate;
 mod inspect;
@@ -35,6 +36,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Train an adapter by one of the methods.
     Train(Box<train::Train>),
+    /// Compare methods over weights and seeds as a file says, with a report.
+    Experiment(experiment::Arguments),
     /// Measure a model or an adapter.
     #[command(subcommand)]
     Eval(eval::Eval),
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Train(train) => train::run(train),
+        Command::Experiment(arguments) => experiment::run(arguments),
         Command::Eval(eval::Eval::Loss(loss)) => eval::run(loss),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

@@ -127,6 +127,15 @@ pub struct Config {
     #[arg(long, value_name = "OPTIMA", help_heading = "Method")]
     pub optimum_eval: Option<List>,
 
+    /// End the run where an evaluation finds the losses on training rows at or below all of these, as sft=1.6,dpo=0.2. May be
+    /// given several times: any of the points will do [default: no such end]
+    #[arg(long, value_name = "LOSSES", help_heading = "Method")]
+    #[serde(with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
+    pub stop_at: Vec<String>,
+    /// A loss may be above that of --stop-at by this [default: 1e-4]
+    #[arg(long, value_name = "LOSS", help_heading = "Method", allow_hyphen_values = true)]
+    pub stop_within: Option<Number>,
+
     /// Strength of the tie to the reference [default: 0.1]
     #[arg(long, value_name = "B", help_heading = "Preference loss", allow_hyphen_values = true)]
     pub beta: Option<Number>,
@@ -147,7 +156,7 @@ pub struct Config {
     #[arg(long, value_name = "N", help_heading = "Preference loss", allow_hyphen_values = true)]
     pub reference_batch: Option<Number>,
 
-    /// Updates in all
+    /// Updates in all; 0 measures the adapter of --init-adapter and trains nothing
     #[arg(long, value_name = "N", help_heading = "Optimiser", allow_hyphen_values = true)]
     pub steps: Option<Number>,
     /// The same as epochs of the dataset with the most steps [default: 1]

@@ -21,7 +21,7 @@ use crate::{
     evaluation::SETS,
     files,
     generate::{Ear, Generated, Sampling, generate},
-    observer::Observer,
+    observer::{Observer, Quiet},
     plan::Plan,
     run::{self, Engine, Summary},
     run_dir::read_lines,
@@ -98,24 +98,6 @@ pub struct Story {
     pub question: String,
     /// Who answers, and the answer.
     pub answers: Vec<(String, String)>,
-}
-
-/// Passes progress on, and keeps the notes of single runs to itself.
-struct Quiet<'o>(&'o mut dyn Observer);
-
-impl Observer for Quiet<'_> {
-    fn begin(&mut self, what: &str, total: usize) {
-        self.0.begin(what, total);
-    }
-    fn advance(&mut self, done: usize, note: &str) {
-        self.0.advance(done, note);
-    }
-    fn end(&mut self) {
-        self.0.end();
-    }
-    fn stop_requested(&self) -> bool {
-        self.0.stop_requested()
-    }
 }
 
 /// The demo in a folder of its own; what is finished there is not repeated.

@@ -1,9 +1,9 @@
 //! From a config to a plan, setting by setting.
 
 use super::checks::{choice, count, count_from, folder, no_such, positive, real, threads, wrong};
-use super::objective::objectives;
+use super::objective::{losses, objectives};
 use super::stages::{length, stages};
-use super::{LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, TooLong};
+use super::{LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, StopPlan, TooLong};
 use crate::config::Config;
 use crate::data::Truncation;
 use crate::methods::MethodKind;
@@ -35,6 +35,7 @@ impl Plan {
             method,
             length: length(config)?,
             stages: stages(config, method, &objectives)?,
+            stop: stop(config, &objectives)?,
             probe_every: count("probe-every", config.probe_every.as_ref(), 10)?,
             held_out: real("held-out", config.held_out.as_ref(), 0.05, "be a share from 0 to below 1", |x| {
                 (0.0..1.0).contains(&x)
@@ -59,6 +60,25 @@ impl Plan {
             objectives,
         })
     }
+}
+
+fn stop(config: &Config, objectives: &[ObjectivePlan]) -> Result<Option<StopPlan>> {
+    let within = real("stop-within", config.stop_within.as_ref(), 1e-4, "be a number of at least 0", |x| x >= 0.0)?;
+    if config.stop_at.is_empty() {
+        return match &config.stop_within {
+            None => Ok(None),
+            Some(within) => Err(Error::input(format!("stop-within {within} is given, but no losses to come near to"))
+                .hint("give --stop-at NAME=LOSS,..., or leave --stop-within out")),
+        };
+    }
+    let mut points = vec![];
+    for written in &config.stop_at {
+        let mut point = vec![f64::INFINITY; objectives.len()];
+        let list = written.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
+        losses("stop-at", Some(&list), objectives)?.into_iter().for_each(|(i, loss)| point[i] = loss);
+        points.push(point);
+    }
+    Ok(Some(StopPlan { points, within }))
 }
 
 fn lora(config: &Config) -> Result<LoraPlan> {
@@ -122,7 +142,8 @@ fn only(on: ReferenceRows, objectives: &[ObjectivePlan]) -> Result<&ObjectivePla
     };
     let candidates: Vec<&ObjectivePlan> = objectives.iter().filter(|objective| on.are_of(objective)).collect();
     match candidates[..] {
-        [objective] => Ok(objective),
+        // Several losses on the same rows have one reference.
+        [objective, ref others @ ..] if others.iter().all(|other| other.same_rows(objective)) => Ok(objective),
         [] => Err(wrong("reference", "train on data that is there", word)
             .hint("there is no instruction data: give --sft, or --reference train:chosen")),
         _ => {

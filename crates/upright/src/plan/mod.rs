@@ -13,7 +13,7 @@ mod tests;
 pub use schedule::{Schedule, Stage};
 
 pub use crate::data::TooLong;
-pub(crate) use objective::template;
+pub(crate) use objective::{listed, template};
 
 use std::path::PathBuf;
 
@@ -79,6 +79,19 @@ pub struct Plan {
     /// Stages of Sequential as they were given; none: the preference objectives, then the others, by weight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StagePlan>,
+    /// Where the run ends before its length; none: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<StopPlan>,
+}
+
+/// Losses on training rows (`fit`) that are good enough ([`crate::metrics::stopping::reached`]).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StopPlan {
+    /// Points, any of which will do: a loss for every objective, infinite where none is asked for.
+    pub points: Vec<Vec<f64>>,
+    /// By how much a loss may be above that of a point.
+    pub within: f64,
 }
 
 /// A loss with its data.
@@ -131,6 +144,15 @@ impl ReferenceRows {
 }
 
 impl ObjectivePlan {
+    /// Whether another objective has the same rows, read in the same way.
+    pub fn same_rows(&self, other: &Self) -> bool {
+        let rows = |objective: &Self| {
+            let Self { data, map, eval_data, template, turns, rows, .. } = objective.clone();
+            (data, map, eval_data, template, turns, rows, objective.is_preference())
+        };
+        rows(self) == rows(other)
+    }
+
     /// Whether its rows are pairs of a chosen and a rejected response.
     pub fn is_preference(&self) -> bool {
         self.loss.form().responses == 2

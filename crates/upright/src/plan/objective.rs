@@ -26,7 +26,7 @@ pub(super) fn objectives(config: &Config) -> Result<Vec<ObjectivePlan>> {
     order.sort_by_key(|i| !objectives[*i].is_preference());
     order.iter().enumerate().for_each(|(rank, i)| objectives[*i].tie_rank = rank);
     for (key, list) in [("optimum", &config.optimum), ("optimum-eval", &config.optimum_eval)] {
-        for (i, optimum) in optima(key, list.as_ref(), &objectives)? {
+        for (i, optimum) in losses(key, list.as_ref(), &objectives)? {
             let slot = if key == "optimum" { &mut objectives[i].optimum } else { &mut objectives[i].optimum_eval };
             *slot = Some(optimum);
         }
@@ -109,6 +109,40 @@ fn shorthand(config: &Config) -> Result<Vec<ObjectiveConfig>> {
         return Err(Error::input("there is no objective").hint("give --sft FILE, --dpo FILE, or both"));
     }
     Ok(given)
+}
+
+/// The same settings with `--sft` and `--dpo` written as a list, and what is said for all preference losses said of each.
+pub(crate) fn listed(config: &Config) -> Result<Config> {
+    refuse_strays(config)?;
+    let mut objectives = if config.objective.is_empty() { shorthand(config)? } else { config.objective.clone() };
+    for objective in &mut objectives {
+        let kind = choice("loss", objective.loss.as_deref(), LossKind::Sft)?;
+        if kind.form().reference {
+            objective.beta = objective.beta.take().or_else(|| config.beta.clone());
+            objective.label_smoothing = objective.label_smoothing.take().or_else(|| config.label_smoothing.clone());
+        }
+    }
+    let bare = Config {
+        objective: objectives,
+        beta: None,
+        label_smoothing: None,
+        dpo_loss: None,
+        sft: Vec::new(),
+        dpo: Vec::new(),
+        sft_map: None,
+        dpo_map: None,
+        sft_eval: None,
+        dpo_eval: None,
+        sft_template: None,
+        dpo_template: None,
+        sft_turns: None,
+        sft_rows: None,
+        dpo_rows: None,
+        sft_batch: None,
+        dpo_batch: None,
+        ..config.clone()
+    };
+    Ok(bare)
 }
 
 /// One objective. Its keys are `sft-batch` in shorthand, and `objective "name": batch` in a list.
@@ -256,7 +290,7 @@ fn weigh(config: &Config, objectives: &mut [ObjectivePlan]) -> Result<()> {
 }
 
 /// `name=value` entries as indices and values.
-fn optima(key: &str, list: Option<&List>, objectives: &[ObjectivePlan]) -> Result<Vec<(usize, f64)>> {
+pub(super) fn losses(key: &str, list: Option<&List>, objectives: &[ObjectivePlan]) -> Result<Vec<(usize, f64)>> {
     let mut found: Vec<(usize, f64)> = vec![];
     for entry in list.into_iter().flat_map(|list| &list.0) {
         let Some((name, value)) = entry.split_once('=') else {

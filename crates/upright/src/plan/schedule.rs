@@ -7,7 +7,7 @@ use crate::{Error, Result};
 /// The steps of a run, cut into stages that follow each other without a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// Updates in all.
+    /// Updates in all; 0 for a run that measures the adapter it begins with.
     pub steps: usize,
     /// At least one.
     pub stages: Vec<Stage>,
@@ -62,6 +62,9 @@ impl Schedule {
             }
             _ => vec![(None, total)],
         };
+        if plan.length == Some(Length::Steps(0)) {
+            return Ok(Self { steps: 0, stages: vec![Stage { start: 0, end: 0, objective: None }] });
+        }
         let mut stages = vec![];
         let mut start = 0usize;
         for (objective, steps) in lengths.into_iter().filter(|(_, steps)| *steps > 0) {

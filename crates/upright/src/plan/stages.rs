@@ -1,6 +1,6 @@
 //! How long a run is, as it was written: `--steps`, `--epochs`, or `--stages`.
 
-use super::checks::{count, no_such, positive, wrong};
+use super::checks::{count, count_from, no_such, positive, wrong};
 use super::{Length, ObjectivePlan, StagePlan};
 use crate::config::{Config, Number};
 use crate::methods::MethodKind;
@@ -8,7 +8,9 @@ use crate::{Error, Result};
 
 /// Length of the run; none where stages say it.
 pub(super) fn length(config: &Config) -> Result<Option<Length>> {
-    let steps = config.steps.as_ref().map(|steps| count("steps", Some(steps), 0)).transpose()?;
+    // A run without a step measures an adapter that is there.
+    let least = if config.init_adapter.is_some() { 0 } else { 1 };
+    let steps = config.steps.as_ref().map(|steps| count_from(least, "steps", Some(steps), 0)).transpose()?;
     let epochs = config.epochs.as_ref().map(|epochs| positive("epochs", Some(epochs), 0.0)).transpose()?;
     let both =
         |a: &str, b: &str| Err(Error::input(format!("{a} and {b} both say how long the run is")).hint("give one"));

@@ -1,17 +1,22 @@
 //! A run from its plan to its adapter: opens what the plan names, makes the reference, and takes the steps.
 
+mod meeting;
 mod open;
 mod record;
 mod reference_policy;
 mod summary;
 
-use std::{ops::ControlFlow, path::Path, time::Instant};
+use std::{ops::ControlFlow, path::Path};
 
 use serde_json::{Map, Value};
-use upright_engine::peft;
+use upright_engine::{memory, peft};
 
 pub use open::{Engine, Facts, is_adapter};
 pub(crate) use open::{is_called, tasks};
+use record::Clock;
+pub use meeting::Met;
+pub use record::TIMES;
+pub use reference_policy::train_reference;
 pub(crate) use reference_policy::first_batches;
 pub use summary::{ObjectiveSummary, Summary};
 
@@ -20,9 +25,10 @@ use crate::{
     checkpoint::{Checkpoints, Identity, Snapshot, State},
     data::Dataset,
     error::Kind,
-    evaluation::{evaluate, mixed},
+    evaluation::{SETS, evaluate, mixed},
     files,
     learner::ModelLearner,
+    metrics::stopping::reached,
     observer::Observer,
     optim::{adamw::AdamW, learning_rate::LearningRate},
     plan::{Plan, Schedule},
@@ -32,6 +38,7 @@ use crate::{
 
 /// Runs a plan to its end in `plan.out`, or continues it. `config` is what was written, kept beside the plan.
 pub fn run(plan: &Plan, config: &str, resume: bool, observer: &mut dyn Observer) -> Result<Summary> {
+    memory::forget_peak();
     if !(resume && run_dir::holds_run(&plan.out)) {
         run_dir::check_free(&plan.out)?;
     }
@@ -106,8 +113,9 @@ fn run_with(
         dir,
         checkpoints: &mut checkpoints,
         observer,
-        last: Instant::now(),
+        last: Clock::now(),
         evaluated: None,
+        reached: false,
     };
     match start {
         Some(start) => run.record_evaluation(0, start)?,
@@ -115,18 +123,23 @@ fn run_with(
     }
 
     run.observer.begin("training", schedule.steps);
-    run.last = Instant::now();
+    run.last = Clock::now();
     let (mut stopped, mut begun) = (None, first);
-    let trained = train(&mut learner, &mut *method, first..schedule.steps, |step, learner, method| {
+    // A run that was killed between its last evaluation and its adapter has no step left to take.
+    let last = if run.reached { first } else { schedule.steps };
+    let trained = train(&mut learner, &mut *method, first..last, |step, learner, method| {
         let flow = run.after(step, learner, method)?;
         begun = step.index + 1;
-        if flow.is_break() {
+        if flow.is_break() && !run.reached {
             stopped = Some(step.index + 1);
         }
         Ok(flow)
     });
     run.observer.end();
     trained.map_err(|error| if error.kind == Kind::Failure { error.at(format!("step {begun}")) } else { error })?;
+    if run.reached {
+        run.observer.note(&format!("ended at step {begun}: an evaluation reached what --stop-at asks for"));
+    }
     if let Some(step) = stopped {
         return Err(Error::interrupted(&format!("after step {step} of {}", schedule.steps)));
     }
@@ -147,7 +160,7 @@ fn before_training(error: Error) -> Error {
 
 /// Whether the run in a folder came to its end: its adapter is the last thing written, and the adapter's config the last
 /// of that.
-fn is_finished(run: &Path) -> bool {
+pub fn is_finished(run: &Path) -> bool {
     adapter_dir(run).join(peft::CONFIG_FILE).exists()
 }
 
@@ -191,9 +204,11 @@ struct Run<'r> {
     checkpoints: &'r mut Checkpoints,
     observer: &'r mut dyn Observer,
     /// When the step in progress began.
-    last: Instant,
+    last: Clock,
     /// The newest evaluation's step and weighted held-out loss.
     evaluated: Option<(usize, Option<f64>)>,
+    /// Whether the newest evaluation found what the plan stops at.
+    reached: bool,
 }
 
 impl Run<'_> {
@@ -207,12 +222,12 @@ impl Run<'_> {
     }
 
     fn after(&mut self, step: &Step, learner: &mut ModelLearner<'_>, method: &dyn Method) -> Result<ControlFlow<()>> {
-        let seconds = self.last.elapsed();
+        let took = self.last.took();
         let done = step.index + 1;
-        let line = record::step_line(step, learner, self.plan, seconds);
+        let line = record::step_line(step, learner, self.plan, took);
         self.dir.step(&line)?;
         self.observer.step(&line);
-        self.observer.advance(done, &record::step_note(step, learner, seconds));
+        self.observer.advance(done, &record::step_note(step, learner, took.wall));
         if done < self.schedule.steps && self.schedule.stage(done).start == done {
             learner.optimiser.reset();
             learner.learning_rate = rate_at(self.plan, self.schedule, done);
@@ -226,7 +241,7 @@ impl Run<'_> {
             }
         }
         // What a stop leaves undone here is made up for by `catch_up`.
-        let due = self.checkpoint_is_due(done) && !stop;
+        let due = (self.checkpoint_is_due(done) || self.reached) && !stop;
         if due || stop || self.checkpoints.rolling_is_due() {
             let held_out = self.held_out(done);
             self.dir.sync()?;
@@ -244,15 +259,15 @@ impl Run<'_> {
                 v: learner.optimiser.v.clone(),
             })?;
         }
-        self.last = Instant::now();
-        Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        self.last = Clock::now();
+        Ok(if stop || self.reached { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     /// What was due at the step that a run continues from: a stop or a kill may have come before it was done.
     fn catch_up(&mut self, learner: &ModelLearner<'_>, first: usize, found: Option<State>) -> Result<()> {
         self.checkpoints.prune();
         match run_dir::evaluation(&self.plan.out, first)? {
-            Some(line) => self.evaluated = Some((first, mixed(&line, &self.plan.objectives))),
+            Some(line) => self.note_evaluation(first, &line),
             None if first == 0 || self.evaluation_is_due(first) => {
                 let line = evaluation(learner, first, self.plan, self.observer)?;
                 self.record_evaluation(first, line)?;
@@ -260,7 +275,7 @@ impl Run<'_> {
             None => {}
         }
         match found {
-            Some(state) if state.rolling && self.checkpoint_is_due(first) => {
+            Some(state) if state.rolling && (self.checkpoint_is_due(first) || self.reached) => {
                 self.checkpoints.settle(State { held_out: self.held_out(first), ..state })
             }
             _ => Ok(()),
@@ -270,8 +285,16 @@ impl Run<'_> {
     fn record_evaluation(&mut self, step: usize, line: Map<String, Value>) -> Result<()> {
         self.dir.evaluation(&line)?;
         self.observer.evaluation(&line);
-        self.evaluated = Some((step, mixed(&line, &self.plan.objectives)));
+        self.note_evaluation(step, &line);
         Ok(())
+    }
+
+    fn note_evaluation(&mut self, step: usize, line: &Map<String, Value>) {
+        self.evaluated = Some((step, mixed(line, &self.plan.objectives)));
+        let loss = |name: &str| line.get(&format!("{}/loss/{name}", SETS[1])).and_then(Value::as_f64);
+        let losses = self.plan.objectives.iter().map(|objective| loss(&objective.name).unwrap_or(f64::INFINITY));
+        let losses: Vec<f64> = losses.collect();
+        self.reached = self.plan.stop.as_ref().is_some_and(|stop| reached(&losses, &stop.points, stop.within));
     }
 
     /// Weighted held-out loss after `step` steps, if it was measured.

@@ -88,8 +88,11 @@ pub(super) struct Written {
 impl Written {
     /// Reads a run's `plan.toml`.
     pub(super) fn read(run: &Path) -> Result<Self> {
-        let path = run.join("plan.toml");
-        let text = files::read_text(&path)?;
+        Self::read_file(&run.join("plan.toml"))
+    }
+
+    pub(super) fn read_file(path: &Path) -> Result<Self> {
+        let text = files::read_text(path)?;
         toml::from_str(&text).map_err(|error| {
             Error::input(format!("{}: {}", path.display(), error.message()))
                 .hint("was it written by another version of upright, or edited?")
@@ -111,7 +114,16 @@ impl Written {
 
 /// Refuses to continue a run whose settings or surroundings are not those it began with.
 pub(super) fn check_unchanged(run: &Path, now: &Written) -> Result<()> {
-    let then = Written::read(run)?;
+    let differences = differences(&Written::read(run)?, now);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::input(format!("{}: cannot continue with other settings: {}", run.display(), differences.join("; ")))
+        .hint("give the settings it was started with (they are in its config.toml), or another --out"))
+}
+
+/// What makes another run of a plan, as `what: then -> now`.
+pub(super) fn differences(then: &Written, now: &Written) -> Vec<String> {
     let mut differences = then.plan.differences(&now.plan);
     let facts = [
         ("the base model's weights", &then.facts.base, &now.facts.base),
@@ -140,11 +152,7 @@ pub(super) fn check_unchanged(run: &Path, now: &Written) -> Result<()> {
             ));
         }
     }
-    if differences.is_empty() {
-        return Ok(());
-    }
-    Err(Error::input(format!("{}: cannot continue with other settings: {}", run.display(), differences.join("; ")))
-        .hint("give the settings it was started with (they are in its config.toml), or another --out"))
+    differences
 }
 
 /// Whether a model's folder, or its id on the hub, ends as a name that an adapter has for it.

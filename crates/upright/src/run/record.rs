@@ -1,15 +1,47 @@
 //! Lines of `steps.jsonl`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
-use upright_engine::memory;
+use upright_engine::{memory, processor};
 
 use crate::{evaluation::metric_names, learner::ModelLearner, metrics::gap::gap, plan::Plan, train::Step};
 
-/// The line of one step. Only `seconds`, `tokens_per_second` and `peak_memory_gb` may differ between equal runs.
-pub(super) fn step_line(step: &Step, learner: &ModelLearner<'_>, plan: &Plan, seconds: Duration) -> Map<String, Value> {
-    let (report, seconds) = (&learner.report, seconds.as_secs_f64());
+/// When a stretch of work began, by the wall's clock and by the processor's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    wall: Instant,
+    processor: Option<f64>,
+}
+
+/// What a stretch of work took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Took {
+    /// Wall-clock time.
+    pub(super) wall: Duration,
+    /// Share of the machine's cores that was busy for this process meanwhile, from 0 to 1.
+    utilisation: Option<f64>,
+}
+
+impl Clock {
+    pub(super) fn now() -> Self {
+        Self { wall: Instant::now(), processor: processor::seconds() }
+    }
+
+    pub(super) fn took(self) -> Took {
+        let wall = self.wall.elapsed();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        let busy = self.processor.and_then(|before| Some(processor::seconds()? - before));
+        Took { wall, utilisation: busy.map(|busy| (busy / (wall.as_secs_f64() * cores)).clamp(0.0, 1.0)) }
+    }
+}
+
+/// Columns that may differ between equal runs.
+pub const TIMES: [&str; 4] = ["seconds", "tokens_per_second", "utilisation", "peak_memory_gb"];
+
+/// The line of one step. Only [`TIMES`] may differ between equal runs.
+pub(super) fn step_line(step: &Step, learner: &ModelLearner<'_>, plan: &Plan, took: Took) -> Map<String, Value> {
+    let (report, seconds) = (&learner.report, took.wall.as_secs_f64());
     let mut line = Map::new();
     line.insert("step".into(), json!(step.index));
     line.insert("weights".into(), json!(step.weights));
@@ -34,6 +66,7 @@ pub(super) fn step_line(step: &Step, learner: &ModelLearner<'_>, plan: &Plan, se
     line.insert("tokens".into(), json!(report.tokens));
     line.insert("tokens_per_second".into(), json!(report.tokens as f64 / seconds));
     line.insert("seconds".into(), json!(seconds));
+    line.insert("utilisation".into(), json!(took.utilisation));
     line.insert("peak_memory_gb".into(), json!(memory::peak_bytes().map(|bytes| bytes as f64 / 1e9)));
     line
 }

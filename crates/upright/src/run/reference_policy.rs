@@ -53,6 +53,16 @@ pub(super) fn prepare(
     Ok(Some(reference))
 }
 
+/// Makes the reference of a plan, where it is one that is trained first: a run of its own in the cache, which every run
+/// with that reference finds there.
+pub fn train_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<()> {
+    if let ReferencePlan::Train { on, epochs, batch } = &plan.reference {
+        let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
+        trained(&engine, plan, *on, Length::Epochs(*epochs), *batch, observer)?;
+    }
+    Ok(())
+}
+
 /// Training rows of an objective that the run may draw: exact where the method's choice does not depend on losses.
 fn drawn<'d>(plan: &Plan, schedule: &Schedule, index: usize, data: &'d Dataset) -> Vec<&'d Example> {
     let mut method = plan.method(schedule);
@@ -108,6 +118,7 @@ fn plan_of(plan: &Plan, on: ReferenceRows, length: Length, batch: usize) -> (Pla
         seed: SEED,
         objectives: vec![objective],
         stages: Vec::new(),
+        stop: None,
         ..plan.clone()
     };
     (plan, kind)

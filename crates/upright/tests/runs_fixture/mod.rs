@@ -12,9 +12,6 @@ use std::{
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-/// Columns of `steps.jsonl` in which equal runs may differ.
-const TIMES: [&str; 3] = ["seconds", "tokens_per_second", "peak_memory_gb"];
-
 /// What every run of these tests has in common, unless it says otherwise.
 const COMMON: [&str; 4] = ["--model model", "--max-length 96", "--lora-rank 4", "--learning-rate 2e-3"];
 
@@ -188,7 +185,7 @@ pub(crate) fn contents(folder: &Path, settings: &[&str]) -> BTreeMap<String, Vec
     if let Some(steps) = files.get_mut("steps.jsonl") {
         let line = |line: &str| {
             let mut line: Map<String, Value> = serde_json::from_str(line).unwrap();
-            TIMES.iter().for_each(|name| assert!(line.remove(*name).is_some(), "{name}"));
+            upright::run::TIMES.iter().for_each(|name| assert!(line.remove(*name).is_some(), "{name}"));
             format!("{}\n", json!(line))
         };
         *steps = std::str::from_utf8(steps).unwrap().lines().map(line).collect::<String>().into_bytes();

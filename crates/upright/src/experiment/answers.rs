@@ -1,0 +1,116 @@
+//! What the trained models say to the same prompts (Section D.6 of the paper), side by side.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Experiment, Kind, Questions};
+use crate::data::rows::{Prompt, Row};
+use crate::data::{Template, TemplateName};
+use crate::generate::{Ear, Generated, Sampling, generate};
+use crate::observer::{Observer, Quiet};
+use crate::run::{self, Engine};
+use crate::{Error, Result, files};
+
+/// One prompt of `answers.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Answered {
+    prompt: String,
+    answers: Vec<Answer>,
+}
+
+/// What one run's model says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Answer {
+    /// The run's folder within the study's; none for the base model.
+    run: Option<std::path::PathBuf>,
+    text: String,
+    max_tokens: usize,
+}
+
+impl Experiment {
+    /// Has every finished run of the first seed answer, greedily, what it has not answered yet.
+    pub(super) fn answer(&self, observer: &mut dyn Observer) -> Result<()> {
+        let Some(questions) = &self.study.questions else { return Ok(()) };
+        let path = self.out.join("answers.json");
+        let known: Vec<Answered> = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
+        let mut answered: Vec<Answered> = questions
+            .prompts
+            .iter()
+            .map(|prompt| Answered { prompt: prompt.clone(), answers: Vec::new() })
+            .collect();
+        let first = self.study.seeds[0].to_string();
+        let asked = self.graph.parts.iter().filter(|part| {
+            part.kind != Kind::Reference && part.plan.seed.to_string() == first && self.is_finished(part)
+        });
+        let asked: Vec<_> = std::iter::once(None).chain(asked.map(Some)).collect();
+        let mut engine: Option<Engine> = None;
+        observer.begin("answers", asked.len());
+        for (done, part) in asked.into_iter().enumerate() {
+            observer.advance(done, part.map_or("base", |part| &part.name));
+            let run = part.and_then(|part| part.folder.clone());
+            let found = |prompt: &str| {
+                let of = known.iter().find(|known| known.prompt == prompt)?;
+                of.answers.iter().find(|a| a.run == run && a.max_tokens == questions.max_tokens).cloned()
+            };
+            let found: Option<Vec<Answer>> = questions.prompts.iter().map(|prompt| found(prompt)).collect();
+            let answers = match found {
+                Some(found) => found,
+                None => {
+                    let plan = part.map_or(&self.graph.grounds[0].plan, |part| &part.plan);
+                    if engine.as_ref().is_none_or(|engine| engine.model != plan.model) {
+                        engine = Some(Engine::open(&plan.model, plan.threads, plan.recompute.into())?);
+                    }
+                    let engine = engine.as_ref().expect("opened above");
+                    let texts = self.texts(engine, part, questions, &mut Quiet(observer));
+                    let texts = texts.inspect_err(|_| observer.end())?;
+                    let answer = |text| Answer { run: run.clone(), text, max_tokens: questions.max_tokens };
+                    texts.into_iter().map(answer).collect()
+                }
+            };
+            for (answered, answer) in answered.iter_mut().zip(answers) {
+                answered.answers.push(answer);
+            }
+        }
+        observer.end();
+        let text = serde_json::to_string_pretty(&answered).map_err(|error| Error::failure(error.to_string()))?;
+        files::write_atomic(&path, text.as_bytes())
+    }
+
+    /// Answers of one model, the base where there is no part.
+    fn texts(
+        &self,
+        engine: &Engine,
+        part: Option<&super::Part>,
+        questions: &Questions,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<String>> {
+        let ground = &self.graph.grounds[part.map_or(0, |part| part.ground)];
+        // As the instruction rows are written, where there are any.
+        let rows = ground.plan.objectives.iter().position(|objective| !objective.is_preference()).unwrap_or(0);
+        let name = ground.met.template(rows).parse::<TemplateName>()?;
+        let row = |text: &String| {
+            let prompt = Prompt::Instruction { system: String::new(), instruction: text.clone(), input: String::new() };
+            Row::unanswered(0, None, prompt)
+        };
+        let rows: Vec<Row> = questions.prompts.iter().map(row).collect();
+        let template = Template::choose(Some(&name), &rows, &engine.tokenizer)?;
+        let ids = |row: &Row| template.prompt_ids(&template.prompt(row)?, &engine.tokenizer);
+        let prompts = rows.iter().map(ids).collect::<Result<Vec<_>>>()?;
+        let adapter = match part.and_then(|part| self.folder(part)) {
+            Some(folder) => Some(engine.read_adapter(&run::adapter_dir(&folder), observer)?),
+            None => None,
+        };
+        let sampling = Sampling { max_tokens: questions.max_tokens, temperature: 0.0, top_p: 1.0, seed: 0 };
+        let mut texts = Vec::new();
+        let mut answered = |_: usize, answer: &Generated| {
+            texts.push(engine.tokenizer.decode(&answer.tokens)?.trim().to_owned());
+            Ok(())
+        };
+        let ear = Ear { heard: &mut |_, _| {}, answered: &mut answered };
+        let ends = [engine.tokenizer.eos(), template.end(&engine.tokenizer)];
+        generate(&engine.decoder, adapter.as_ref(), &ends, &prompts, &sampling, prompts.len(), observer, ear)?;
+        Ok(texts)
+    }
+}

@@ -1,0 +1,111 @@
+//! How long a study will take, from a few steps measured here: for a look before a night is spent.
+
+use super::{Experiment, Kind, Part};
+use crate::bench::{Base, Bench, StepCost};
+use crate::methods::MethodKind;
+use crate::observer::{Observer, Quiet};
+use crate::plan::{Plan, ReferencePlan, ReferenceRows, Schedule};
+use crate::Result;
+
+/// Steps of each objective that are measured, besides one that is not counted.
+const STEPS: usize = 2;
+
+/// Share of a step's time that scoring as many tokens takes: forward without backward.
+const SCORING: f64 = 0.4;
+
+/// What a part is expected to take.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Estimate {
+    /// Its name.
+    pub part: String,
+    /// Names of the parts it needs.
+    pub needs: Vec<String>,
+    /// Whether it is finished.
+    pub finished: bool,
+    /// Steps, at most.
+    pub steps: usize,
+    /// Seconds, at most: joint methods may stop at the front.
+    pub seconds: f64,
+}
+
+/// Costs on one ground.
+struct Costs {
+    /// Seconds of a step of each objective.
+    steps: Vec<f64>,
+    /// Seconds of a step a row of each objective.
+    rows: Vec<f64>,
+    /// Seconds of one evaluation.
+    evaluation: f64,
+}
+
+impl Experiment {
+    /// Every part with the time it is expected to take on this machine, from a short measurement.
+    pub fn estimate(&self, only: &[String], observer: &mut dyn Observer) -> Result<Vec<Estimate>> {
+        let wanted = self.graph.only(only)?;
+        let costs = (0..self.graph.grounds.len()).map(|ground| self.measure(ground, observer));
+        let costs = costs.collect::<Result<Vec<Costs>>>()?;
+        let name = |index: &usize| self.graph.parts[*index].name.clone();
+        let estimate = |index: usize| {
+            let part = &self.graph.parts[index];
+            let (steps, seconds) = self.expected(part, &costs[part.ground])?;
+            let needs = part.needs.iter().map(name).collect();
+            Ok(Estimate { part: part.name.clone(), needs, finished: self.is_finished(part), steps, seconds })
+        };
+        wanted.into_iter().map(estimate).collect()
+    }
+
+    fn measure(&self, ground: usize, observer: &mut dyn Observer) -> Result<Costs> {
+        let ground = &self.graph.grounds[ground];
+        let bench = Bench::open(&ground.settings, Base::Files, STEPS + 1, &mut Quiet(observer))?;
+        let timed = bench.steps(STEPS, &mut Quiet(observer))?;
+        let steps: Vec<f64> = timed.iter().map(|steps| StepCost::of(steps).median_seconds_per_step).collect();
+        let rows: Vec<f64> =
+            steps.iter().zip(&ground.plan.objectives).map(|(step, objective)| step / objective.batch as f64).collect();
+        // Held-out rows, and as many training rows.
+        let scored = |(index, cost): (usize, &f64)| {
+            2.0 * ground.plan.eval_rows.min(ground.met.rows[index]) as f64 * cost * SCORING
+        };
+        let evaluation = rows.iter().enumerate().map(scored).sum();
+        Ok(Costs { steps, rows, evaluation })
+    }
+
+    /// Steps and seconds of a part, at most.
+    fn expected(&self, part: &Part, costs: &Costs) -> Result<(usize, f64)> {
+        let ground = &self.graph.grounds[part.ground];
+        if let (Kind::Reference, ReferencePlan::Train { on, epochs, batch }) = (&part.kind, &part.plan.reference) {
+            let index = ground.plan.objectives.iter().position(|objective| on.are_of(objective)).unwrap_or(0);
+            let steps = crate::plan::Length::Epochs(*epochs).steps(ground.met.rows[index].div_ceil(*batch));
+            // A pair shares its prompt, and its chosen response is about half of the rest.
+            let share = if *on == ReferenceRows::Chosen { 0.75 } else { 1.0 };
+            return Ok((steps, steps as f64 * *batch as f64 * costs.rows[index] * share));
+        }
+        if matches!(part.kind, Kind::Sum(_)) {
+            return Ok((0, costs.evaluation));
+        }
+        let plan = &part.plan;
+        let same = |i: usize| ground.plan.objectives.iter().position(|o| o.same_rows(&plan.objectives[i])).unwrap_or(0);
+        let rows: Vec<usize> = (0..plan.objectives.len()).map(|i| ground.met.rows[same(i)]).collect();
+        let schedule = Schedule::new(plan, &rows)?;
+        let cost = |i: usize| costs.steps[same(i)];
+        let seconds = match plan.method {
+            MethodKind::Sequential => {
+                schedule.stages.iter().map(|stage| stage.steps() as f64 * cost(stage.objective.unwrap_or(0))).sum()
+            }
+            method => schedule.steps as f64 * per_step(plan, method, &cost),
+        };
+        let every = if plan.eval_every > 0 { schedule.steps.div_ceil(plan.eval_every) } else { 1 };
+        Ok((schedule.steps, seconds + (1 + every) as f64 * costs.evaluation))
+    }
+}
+
+/// Mean seconds of a step of a joint method. Which objectives MAXRIGHT takes is not known before: as often as their weights.
+fn per_step(plan: &Plan, method: MethodKind, cost: &dyn Fn(usize) -> f64) -> f64 {
+    let taken = (0..plan.objectives.len()).filter(|i| plan.objectives[*i].weight > 0.0);
+    let weighted: f64 = taken.clone().map(|i| plan.objectives[i].weight * cost(i)).sum();
+    let all: f64 = taken.map(cost).sum();
+    match method {
+        MethodKind::Mix => all,
+        MethodKind::Maxright => weighted + SCORING * (all - weighted) / plan.probe_every as f64,
+        MethodKind::Alright | MethodKind::Sequential => weighted,
+    }
+}

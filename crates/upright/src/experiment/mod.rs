@@ -1,0 +1,202 @@
+//! Studies: a file says what is compared ([`Study`]), it becomes a graph of runs ([`Graph`]), and each of them is done once
+//! ([`Experiment::run`]). Every run is one that `upright train` could do from its `config.toml`; what a study adds is what
+//! runs find out for each other: references, optima, the front, sums of adapters.
+
+mod answers;
+mod estimate;
+mod parts;
+mod study;
+#[cfg(test)]
+mod tests;
+mod work;
+
+pub use estimate::Estimate;
+pub use parts::{Graph, Ground, Kind, Part};
+pub use study::{Baseline, Front, Questions, Study, Sweep};
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::Kind as ErrorKind;
+use crate::observer::{Observer, Quiet};
+use crate::report::Report;
+use crate::run::is_finished;
+use crate::{Error, Result, files};
+
+/// A study in its folder.
+#[derive(Debug)]
+pub struct Experiment {
+    study: Study,
+    graph: Graph,
+    out: PathBuf,
+}
+
+/// How a part ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It was finished before.
+    Found,
+    /// It was done now.
+    Done,
+    /// It failed, and why.
+    Failed(String),
+    /// A part that it needs failed.
+    Skipped(String),
+}
+
+/// A part, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Its name.
+    pub part: String,
+    /// Its run's folder; none for a reference, which the cache keeps.
+    pub folder: Option<PathBuf>,
+    /// How it ended.
+    pub state: State,
+}
+
+impl Outcome {
+    /// Whether its result is there.
+    pub fn is_good(&self) -> bool {
+        matches!(self.state, State::Found | State::Done)
+    }
+}
+
+/// What a study came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Outcomes {
+    /// The parts that were asked for, in the order of the work.
+    pub parts: Vec<Outcome>,
+    /// The report's page; none where no run is finished.
+    pub report: Option<PathBuf>,
+}
+
+/// A part as a scheduler sees it: what must be finished before, and the command that does it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Job {
+    /// Name of the part.
+    pub part: String,
+    /// Names of the parts it needs.
+    pub needs: Vec<String>,
+    /// The command, from the folder this one was given in.
+    pub command: Vec<String>,
+}
+
+impl Experiment {
+    /// Opens a study in its folder: reads the file, opens models, reads data, and checks every run. Nothing is trained, and
+    /// nothing written.
+    pub fn open(file: &Path, out: &Path, observer: &mut dyn Observer) -> Result<Self> {
+        let study = Study::read(file)?;
+        let graph = Graph::of(&study, out, observer).map_err(|error| error.at(file.display()))?;
+        Ok(Self { study, graph, out: out.to_owned() })
+    }
+
+    /// The graph of parts.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// A part's run folder; none for a reference.
+    pub fn folder(&self, part: &Part) -> Option<PathBuf> {
+        Some(self.out.join(part.folder.as_ref()?))
+    }
+
+    /// Whether a part needs no more work. A reference is looked up, and where it is missing trained, by whoever needs it.
+    pub fn is_finished(&self, part: &Part) -> bool {
+        self.folder(part).is_some_and(|folder| is_finished(&folder))
+    }
+
+    /// One line a part for any scheduler: `file` and `out` as they were given.
+    pub fn jobs(&self, file: &Path, only: &[String]) -> Result<Vec<Job>> {
+        let name = |index: &usize| self.graph.parts[*index].name.clone();
+        let job = |index: usize| Job {
+            part: name(&index),
+            needs: self.graph.parts[index].needs.iter().map(name).collect(),
+            command: ["upright", "experiment", &file.display().to_string(), "--out", &self.out.display().to_string()]
+                .into_iter()
+                .map(str::to_owned)
+                .chain(["--only".to_owned(), name(&index)])
+                .collect(),
+        };
+        Ok(self.graph.only(only)?.into_iter().map(job).collect())
+    }
+
+    /// Does the parts of these names with all that they need, or every part, and writes the report. What is finished is not
+    /// repeated, what was interrupted goes on, and a part that fails takes with it only those that need it.
+    ///
+    /// # Errors
+    /// The study's folder cannot be written, or the work was asked to stop.
+    pub fn run(&self, only: &[String], observer: &mut dyn Observer) -> Result<Outcomes> {
+        let wanted = self.graph.only(only)?;
+        files::create_dir(&self.out)?;
+        files::write_atomic(&self.out.join("study.toml"), self.study.text.as_bytes())?;
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; self.graph.parts.len()];
+        observer.begin("parts of the study", wanted.len());
+        let worked = wanted.iter().enumerate().try_for_each(|(done, &index)| {
+            let part = &self.graph.parts[index];
+            observer.advance(done, &part.name);
+            let state = self.state(part, &outcomes, observer)?;
+            let outcome = Outcome { part: part.name.clone(), folder: self.folder(part), state };
+            observer.note(&format!("{} of {}: {}", done + 1, wanted.len(), outcome.describe()));
+            outcomes[index] = Some(outcome);
+            Ok(())
+        });
+        observer.end();
+        worked.map_err(|error: Error| match error.kind {
+            ErrorKind::Interrupted => error.hint("the same command goes on"),
+            ErrorKind::Input | ErrorKind::Failure => error,
+        })?;
+        let parts: Vec<Outcome> = outcomes.into_iter().flatten().collect();
+        self.answer(observer)?;
+        Ok(Outcomes { report: self.report(observer)?, parts })
+    }
+
+    fn state(&self, part: &Part, outcomes: &[Option<Outcome>], observer: &mut dyn Observer) -> Result<State> {
+        let failed = part.needs.iter().filter_map(|need| outcomes[*need].as_ref()).find(|need| !need.is_good());
+        if let Some(need) = failed {
+            return Ok(State::Skipped(need.part.clone()));
+        }
+        if self.is_finished(part) {
+            return Ok(State::Found);
+        }
+        match self.work(part, &mut Quiet(observer)) {
+            Ok(()) => Ok(State::Done),
+            Err(error) if error.kind == ErrorKind::Interrupted => Err(error),
+            Err(error) if error.hint.is_empty() => Ok(State::Failed(error.message)),
+            Err(error) => Ok(State::Failed(format!("{} ({})", error.message, error.hint))),
+        }
+    }
+
+    /// Run folders of this study that hold something, in the order of the graph.
+    fn runs(&self) -> Vec<PathBuf> {
+        let folders = self.graph.parts.iter().filter_map(|part| self.folder(part));
+        folders.filter(|folder| crate::run_dir::holds_run(folder)).collect()
+    }
+
+    /// Writes the report of what is there so far.
+    fn report(&self, observer: &mut dyn Observer) -> Result<Option<PathBuf>> {
+        let runs = self.runs();
+        if runs.is_empty() {
+            return Ok(None);
+        }
+        let list: Vec<_> = runs.iter().filter_map(|run| run.strip_prefix(&self.out).ok()).collect();
+        let text = serde_json::to_string_pretty(&list).map_err(|error| Error::failure(error.to_string()))?;
+        files::write_atomic(&self.out.join("runs.json"), text.as_bytes())?;
+        let report = Report::read(std::slice::from_ref(&self.out))?;
+        report.write(&self.out.join("report"), observer).map(Some)
+    }
+}
+
+impl Outcome {
+    /// In a line.
+    pub fn describe(&self) -> String {
+        match &self.state {
+            State::Found => format!("{}: finished before", self.part),
+            State::Done => format!("{}: done", self.part),
+            State::Failed(why) => format!("{}: failed: {why}", self.part),
+            State::Skipped(need) => format!("{}: left out, for {need} failed", self.part),
+        }
+    }
+}

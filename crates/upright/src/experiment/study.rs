@@ -1,0 +1,452 @@
+//! A study as its TOML file says it: what all runs share, and sweeps over methods, weights and seeds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::config::{Config, List, Number, ObjectiveConfig, nearest, one_or_many};
+use crate::methods::MethodKind;
+use crate::objectives::LossKind;
+use crate::plan::checks::{choice, count, no_such, wrong};
+use crate::plan::listed;
+use crate::{Error, Result, files};
+
+/// What is compared, with what, and on what.
+#[derive(Clone, Debug)]
+pub struct Study {
+    /// What it is, in a line.
+    pub title: String,
+    /// What it is about, in a few sentences.
+    pub about: String,
+    /// Seeds of every method. Optima and the front are those of the first.
+    pub seeds: Vec<u64>,
+    /// The sweeps.
+    pub sweeps: Vec<Sweep>,
+    /// Prompts that the trained models answer (Section D.6).
+    pub questions: Option<Questions>,
+    /// The file itself.
+    pub text: String,
+}
+
+/// Methods that are compared at some weights of the objectives, everything else being equal.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    /// Its name in messages and in the names of parts.
+    pub name: String,
+    /// Settings of every run, the objectives listed, without what the sweep decides.
+    pub settings: Config,
+    /// The methods.
+    pub methods: Vec<MethodKind>,
+    /// What peers offer in their place.
+    pub baselines: Vec<Baseline>,
+    /// Weights of the objectives, one list for each point of the sweep.
+    pub weights: Vec<Vec<f64>>,
+    /// Orders of Sequential, indices of objectives; their steps are by weight.
+    pub orders: Vec<Vec<usize>>,
+    /// Stages of Sequential at each point, in place of `orders`.
+    pub stages: Vec<List>,
+    /// How often MAXRIGHT looks.
+    pub probe_every: Vec<Number>,
+    /// Where joint methods stop.
+    pub front: Front,
+}
+
+/// A way to have both that is not a method over objectives.
+#[derive(Clone, Debug)]
+pub enum Baseline {
+    /// One preference loss on the preference rows, with the objectives of the sweep measured beside it.
+    Loss(Box<ObjectiveConfig>),
+    /// Adapters trained on each objective alone, added up by the weights.
+    Sum,
+}
+
+/// The reference front at which joint methods stop (Sections D.2 and D.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// The ends of this study's own ALRIGHT runs of the first seed.
+    Own,
+    /// The front of a study in another folder.
+    Of(PathBuf),
+    /// All run to their length.
+    None,
+}
+
+/// What the trained models are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Questions {
+    /// Instructions.
+    pub prompts: Vec<String>,
+    /// Most tokens of an answer.
+    pub max_tokens: usize,
+}
+
+/// Name of the sum of adapters among baselines.
+const SUM: &str = "sum";
+
+/// Settings that the study decides, and by what.
+const DECIDED: [(&str, &str); 11] = [
+    ("out", "--out DIR is the folder of the whole study"),
+    ("resume", "a study always goes on where it was"),
+    ("json", "give --json on the command line"),
+    ("method", "list methods in a [[sweep]]"),
+    ("lambda", "list lambdas in a [[sweep]]"),
+    ("stages", "list stages in a [[sweep]], one for each of its lambdas"),
+    ("probe-every", "list probe-every in a [[sweep]]"),
+    ("optimum", "the study finds the optima by training each objective alone"),
+    ("optimum-eval", "the study finds the optima by training each objective alone"),
+    ("stop-at", "say front = \"own\", \"none\" or the folder of another study in a [[sweep]]"),
+    ("seed", "list seeds at the top of the study"),
+];
+
+#[derive(Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+#[derive(Default)]
+struct WrittenStudy {
+    title: String,
+    about: String,
+    seeds: Vec<Number>,
+    settings: Table,
+    sweep: Vec<Table>,
+    baseline: BTreeMap<String, Table>,
+    answers: Option<Table>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct WrittenSweep {
+    name: Option<String>,
+    #[serde(with = "one_or_many")]
+    methods: Vec<String>,
+    #[serde(with = "one_or_many")]
+    baselines: Vec<String>,
+    lambdas: Vec<Number>,
+    weights: Vec<Vec<Number>>,
+    #[serde(with = "one_or_many")]
+    orders: Vec<String>,
+    #[serde(with = "one_or_many")]
+    stages: Vec<String>,
+    probe_every: Vec<Number>,
+    front: Option<String>,
+    settings: Table,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct WrittenQuestions {
+    #[serde(with = "one_or_many")]
+    prompts: Vec<String>,
+    max_tokens: Option<Number>,
+}
+
+/// Refuses a key that is none of those known, and reads the rest.
+fn read<T: for<'de> Deserialize<'de>>(table: &Table, known: &[&str], place: &str) -> Result<T> {
+    if let Some(key) = table.keys().find(|key| !known.contains(&&key[..])) {
+        let error = Error::input(format!("{place}: unknown key `{key}`"));
+        return Err(match nearest(key, known.iter().copied()) {
+            Some(close) => error.hint(format!("did you mean `{close}`?")),
+            None => error.hint(format!("known keys: {}", known.join(", "))),
+        });
+    }
+    table.clone().try_into().map_err(|error: toml::de::Error| {
+        Error::input(format!("{place}: {}", error.message().trim().replace('\n', "; ")))
+    })
+}
+
+impl Study {
+    /// Reads a study's file and checks what can be checked without models and data.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::parse(&files::read_text(path)?, &path.display().to_string())
+    }
+
+    /// Reads TOML text; `name` stands for it in messages.
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            Error::input(format!("{name}, line {line}: {}", error.message().trim()))
+        })?;
+        let known = ["title", "about", "seeds", "settings", "sweep", "baseline", "answers"];
+        let written: WrittenStudy = read(&table, &known, name)?;
+        let seeds = written.seeds.iter().map(|seed| {
+            let whole = seed.whole().ok_or_else(|| wrong("seeds", "be whole numbers from 0 to 2^63 - 1", seed));
+            whole.map_err(|error| error.at(name))
+        });
+        let mut seeds: Vec<u64> = seeds.collect::<Result<_>>()?;
+        if seeds.is_empty() {
+            seeds.push(42);
+        }
+        if let Some(twice) = (1..seeds.len()).find(|i| seeds[..*i].contains(&seeds[*i])) {
+            return Err(wrong("seeds", "differ", seeds[twice]).at(name));
+        }
+        if written.sweep.is_empty() {
+            return Err(Error::input(format!("{name}: there is no [[sweep]]"))
+                .hint("a sweep says what is compared, as: [[sweep]] methods = [\"alright\"] lambdas = [0.5]"));
+        }
+        for baseline in written.baseline.keys() {
+            let used = written.sweep.iter().filter_map(|sweep| sweep.get("baselines"));
+            if !used.into_iter().any(|list| names(list).contains(baseline)) {
+                return Err(Error::input(format!("{name}: [baseline.{baseline}] has no sweep that compares with it"))
+                    .hint(format!("add baselines = [\"{baseline}\"] to a [[sweep]], or take the table out")));
+            }
+        }
+        let mut sweeps: Vec<Sweep> = Vec::new();
+        for (i, table) in written.sweep.iter().enumerate() {
+            let place = |called: &str| format!("{name}, {called}");
+            let called = match table.get("name").and_then(Value::as_str) {
+                Some(called) => format!("sweep {called}"),
+                None => format!("[[sweep]] {}", i + 1),
+            };
+            let sweep = sweep(table, i, &written, &place(&called))?;
+            if sweeps.iter().any(|other| other.name == sweep.name) {
+                return Err(wrong("name", "differ between sweeps", &sweep.name).at(name));
+            }
+            sweeps.push(sweep);
+        }
+        Ok(Self {
+            title: written.title,
+            about: written.about,
+            seeds,
+            sweeps,
+            questions: written.answers.map(|table| questions(&table, name)).transpose()?,
+            text: text.to_owned(),
+        })
+    }
+}
+
+/// Texts of a list, or the one text that stands for it.
+fn names(list: &Value) -> Vec<String> {
+    match list {
+        Value::Array(entries) => entries.iter().filter_map(|entry| Some(entry.as_str()?.to_owned())).collect(),
+        other => other.as_str().map(str::to_owned).into_iter().collect(),
+    }
+}
+
+fn questions(table: &Table, name: &str) -> Result<Questions> {
+    let place = format!("{name}, [answers]");
+    let written: WrittenQuestions = read(table, &["prompts", "max-tokens"], &place)?;
+    if written.prompts.is_empty() || written.prompts.iter().any(|prompt| prompt.trim().is_empty()) {
+        return Err(Error::input(format!("{place}: prompts must be texts")).hint("prompts = [\"What is a heron?\"]"));
+    }
+    let max_tokens = count("max-tokens", written.max_tokens.as_ref(), 64).map_err(|error| error.at(&place))?;
+    Ok(Questions { prompts: written.prompts, max_tokens })
+}
+
+/// Settings of a sweep, laid over those of the study.
+fn settings(upper: &Table, lower: &Table, place: &str) -> Result<Config> {
+    let config = |table: &Table| -> Result<Config> {
+        if let Some((key, why)) = DECIDED.iter().find(|(key, _)| table.contains_key(*key)) {
+            return Err(Error::input(format!("settings: {key} is not a setting of a study")).hint(*why));
+        }
+        let text = toml::to_string(table).map_err(|error| Error::input(format!("settings: {error}")))?;
+        Config::parse(&text, "settings")
+    };
+    let merged = config(upper)?.over(config(lower)?).and_then(|merged| listed(&merged));
+    let merged = merged.map_err(|error| error.at(place))?;
+    for objective in &merged.objective {
+        for (key, given) in [
+            ("weight", objective.weight.is_some()),
+            ("optimum", objective.optimum.is_some()),
+            ("optimum-eval", objective.optimum_eval.is_some()),
+        ] {
+            if given {
+                let name = objective.name.as_deref().unwrap_or_default();
+                return Err(Error::input(format!("{place}: objective {name}: {key} is not a setting of a study"))
+                    .hint("a sweep lists weights; optima are found by training each objective alone"));
+            }
+        }
+    }
+    Ok(merged)
+}
+
+fn sweep(table: &Table, index: usize, study: &WrittenStudy, place: &str) -> Result<Sweep> {
+    let known = [
+        "name",
+        "methods",
+        "baselines",
+        "lambdas",
+        "weights",
+        "orders",
+        "stages",
+        "probe-every",
+        "front",
+        "settings",
+    ];
+    let written: WrittenSweep = read(table, &known, place)?;
+    checked(&written, index, study, place).map_err(|error| {
+        if error.message.starts_with(place) { error } else { error.at(place) }
+    })
+}
+
+fn checked(written: &WrittenSweep, index: usize, study: &WrittenStudy, place: &str) -> Result<Sweep> {
+    let settings = settings(&written.settings, &study.settings, place)?;
+    let name = written.name.clone().unwrap_or_else(|| format!("sweep-{}", index + 1));
+    let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if name.is_empty() || !name.chars().all(letters) {
+        return Err(wrong("name", "be of small letters, digits, - and _", &name));
+    }
+    let methods = written.methods.iter().map(|method| choice("methods", Some(method), MethodKind::Mix));
+    let methods: Vec<MethodKind> = methods.collect::<Result<_>>()?;
+    let baselines = written.baselines.iter().map(|name| baseline(name, &settings, study));
+    let baselines: Vec<Baseline> = baselines.collect::<Result<_>>()?;
+    if methods.is_empty() && baselines.is_empty() {
+        return Err(Error::input("there is nothing to compare").hint("list methods, baselines, or both"));
+    }
+    let weights = weights(written, &settings.objective)?;
+    let sequential = methods.contains(&MethodKind::Sequential);
+    for (key, given) in [("orders", !written.orders.is_empty()), ("stages", !written.stages.is_empty())] {
+        if given && !sequential {
+            return Err(Error::input(format!("{key} is given, but sequential is not among the methods"))
+                .hint(format!("add it to methods, or leave {key} out")));
+        }
+    }
+    if !written.orders.is_empty() && !written.stages.is_empty() {
+        return Err(Error::input("orders and stages both say what sequential does").hint("give one"));
+    }
+    if !written.stages.is_empty() && written.stages.len() != weights.len() {
+        return Err(wrong("stages", &format!("be one for each of the {} weightings", weights.len()), written.stages.len())
+            .hint("as: lambdas = [0.25, 0.5], stages = [\"dpo:2e,sft:4e\", \"dpo:3e,sft:3e\"]"));
+    }
+    if !written.probe_every.is_empty() && !methods.contains(&MethodKind::Maxright) {
+        return Err(Error::input("probe-every is given, but maxright is not among the methods")
+            .hint("add it to methods, or leave probe-every out"));
+    }
+    for k in &written.probe_every {
+        count("probe-every", Some(k), 10)?;
+    }
+    let stages: Vec<List> = written.stages.iter().map(|text| text.parse().expect("any text is a list")).collect();
+    Ok(Sweep {
+        orders: if stages.is_empty() && sequential { orders(written, &settings.objective)? } else { Vec::new() },
+        name,
+        methods,
+        baselines,
+        weights,
+        stages,
+        probe_every: if written.probe_every.is_empty() { vec!["10".parse().expect("text")] } else { written.probe_every.clone() },
+        front: match written.front.as_deref() {
+            None | Some("own") => Front::Own,
+            Some("none") => Front::None,
+            Some(folder) if Path::new(folder).is_dir() => Front::Of(folder.into()),
+            Some(other) => {
+                return Err(wrong("front", "be own, none, or the folder of another study", other));
+            }
+        },
+        settings,
+    })
+}
+
+/// Whether the rows of an objective are pairs; a loss nobody knows is refused when the plan is made.
+fn is_preference(objective: &ObjectiveConfig) -> bool {
+    let kind = choice("loss", objective.loss.as_deref(), LossKind::Sft);
+    kind.is_ok_and(|kind| kind.form().responses == 2)
+}
+
+fn name_of(objective: &ObjectiveConfig) -> &str {
+    objective.name.as_deref().unwrap_or_default()
+}
+
+fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Baseline> {
+    let own = study.baseline.get(name);
+    if name == SUM {
+        return match own {
+            None => Ok(Baseline::Sum),
+            Some(_) => Err(Error::input("[baseline.sum] has nothing to say").hint("its weights are those of the sweep")),
+        };
+    }
+    let losses: Vec<&str> = ["rpo", "orpo", "simpo", "ipo"].into_iter().chain([SUM]).collect();
+    if !losses.contains(&name) {
+        return Err(no_such("baselines", name, losses.iter().copied()));
+    }
+    let pairs: Vec<&ObjectiveConfig> = settings.objective.iter().filter(|objective| is_preference(objective)).collect();
+    let [pairs] = pairs[..] else {
+        return Err(Error::input(format!("baseline {name} needs one preference objective, there are {}", pairs.len()))
+            .hint("baselines train on the rows of the one preference objective"));
+    };
+    if settings.objective.iter().any(|objective| name_of(objective) == name) {
+        return Err(Error::input(format!("baseline {name} has the name of an objective")).hint("rename the objective"));
+    }
+    let mut table = own.cloned().unwrap_or_default();
+    let known = ["alpha", "batch", "beta", "gamma", "label-smoothing"];
+    let given: ObjectiveConfig = read(&table, &known, &format!("[baseline.{name}]"))?;
+    let kind = choice("baselines", Some(name), LossKind::Sft)?;
+    // A loss with a reference is tied to it as strongly as the objective it stands in for.
+    let tied = kind.form().reference && !table.contains_key("beta");
+    table.clear();
+    Ok(Baseline::Loss(Box::new(ObjectiveConfig {
+        name: Some(name.to_owned()),
+        loss: Some(name.to_owned()),
+        beta: if tied { pairs.beta.clone() } else { given.beta },
+        label_smoothing: given.label_smoothing,
+        alpha: given.alpha,
+        gamma: given.gamma,
+        batch: given.batch.or_else(|| pairs.batch.clone()),
+        ..pairs.clone()
+    })))
+}
+
+/// The points of the sweep. A lambda is the weight of the one preference objective of two.
+fn weights(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec<Vec<f64>>> {
+    let inside = |key: &str, number: &Number| {
+        let found = number.real().filter(|x| *x > 0.0 && *x < 1.0);
+        found.ok_or_else(|| {
+            wrong(key, "lie between 0 and 1", number).hint("each objective alone is trained anyway, to find its optimum")
+        })
+    };
+    let mut all: Vec<Vec<f64>> = Vec::new();
+    match (&written.lambdas[..], &written.weights[..]) {
+        ([], []) => return Err(Error::input("lambdas are missing").hint("as lambdas = [0.25, 0.5, 0.75]")),
+        ([_, ..], [_, ..]) => return Err(Error::input("lambdas and weights say the same").hint("give one of them")),
+        (lambdas, []) => {
+            let pairs: Vec<bool> = objectives.iter().map(is_preference).collect();
+            if pairs.len() != 2 || pairs[0] == pairs[1] {
+                return Err(Error::input("lambdas need one preference objective and one other")
+                    .hint("give weights, a list for each point, in the order of the objectives"));
+            }
+            for lambda in lambdas {
+                let lambda = inside("lambdas", lambda)?;
+                all.push(pairs.iter().map(|pairs| if *pairs { lambda } else { 1.0 - lambda }).collect());
+            }
+        }
+        ([], lists) => {
+            for list in lists {
+                let point = list.iter().map(|weight| inside("weights", weight)).collect::<Result<Vec<f64>>>()?;
+                let sum: f64 = point.iter().sum();
+                if point.len() != objectives.len() || (sum - 1.0).abs() > 1e-6 {
+                    let listed: Vec<String> = list.iter().map(Number::to_string).collect();
+                    let must = format!("be {} numbers that sum to 1, one an objective", objectives.len());
+                    return Err(wrong("weights", &must, listed.join(", ")));
+                }
+                all.push(point);
+            }
+        }
+    }
+    match (1..all.len()).find(|i| all[..*i].contains(&all[*i])) {
+        Some(twice) => Err(wrong("lambdas or weights", "differ", format!("{:?}", all[twice]))),
+        None => Ok(all),
+    }
+}
+
+/// Orders of Sequential: `dpo,sft`. Without any: the preference objectives first.
+fn orders(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec<Vec<usize>>> {
+    let names: Vec<&str> = objectives.iter().map(name_of).collect();
+    if written.orders.is_empty() {
+        let mut order: Vec<usize> = (0..names.len()).collect();
+        order.sort_by_key(|i| !is_preference(&objectives[*i]));
+        return Ok(vec![order]);
+    }
+    let order = |text: &String| -> Result<Vec<usize>> {
+        let List(listed) = text.parse().expect("any text is a list");
+        let index = |name: &String| {
+            let found = names.iter().position(|known| known == name);
+            found.ok_or_else(|| no_such("orders", name, names.iter().copied()))
+        };
+        let order = listed.iter().map(index).collect::<Result<Vec<usize>>>()?;
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        if sorted != (0..names.len()).collect::<Vec<_>>() {
+            return Err(wrong("orders", "name every objective once", text));
+        }
+        Ok(order)
+    };
+    written.orders.iter().map(order).collect()
+}

@@ -1,0 +1,127 @@
+//! How a part is done, and what is read off those that are finished.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::parts::{FrontFile, Kind, Part, front_files};
+use super::Experiment;
+use crate::config::{Config, List};
+use crate::evaluation::SETS;
+use crate::export::Export;
+use crate::hub::Hub;
+use crate::observer::Observer;
+use crate::plan::Plan;
+use crate::run_dir::read_lines;
+use crate::{Error, Result, files, run};
+
+impl Experiment {
+    /// Does one part whose needs are finished.
+    pub(super) fn work(&self, part: &Part, observer: &mut dyn Observer) -> Result<()> {
+        let Some(folder) = self.folder(part) else { return run::train_reference(&part.plan, observer) };
+        let config = match &part.kind {
+            Kind::Reference => unreachable!("a reference has no folder here"),
+            Kind::Alone(_) => part.config.clone(),
+            Kind::Run { stops } => self.informed(part, *stops)?,
+            Kind::Sum(of) => {
+                let sum = self.out.join("sums").join(part.folder.as_ref().and_then(|f| f.file_name()).unwrap_or_default());
+                if !sum.exists() {
+                    let adapters = of.iter().map(|(index, weight)| (self.adapter(*index), *weight)).collect();
+                    let model = Some(part.plan.model.clone());
+                    let out = sum.clone();
+                    Export { adapters, model, base_name: None, out, hub: Hub::from_environment() }.adapter(observer)?;
+                }
+                // It is there already: a run without a step measures it.
+                Config {
+                    init_adapter: Some(sum),
+                    steps: Some("0".parse().expect("text")),
+                    epochs: None,
+                    lora_rank: None,
+                    lora_alpha: None,
+                    lora_targets: None,
+                    ..self.informed(part, false)?
+                }
+            }
+        };
+        let config = Config { out: Some(folder), ..config };
+        run::run(&Plan::from_config(&config)?, &config.to_toml()?, true, observer)?;
+        self.write_front(part)
+    }
+
+    /// The settings of a part with the optima, and with the points at which it stops.
+    fn informed(&self, part: &Part, stops: bool) -> Result<Config> {
+        let ground = &self.graph.grounds[part.ground];
+        let [held_out, fit] = self.optima(part.ground)?;
+        let list = |losses: &[Option<f64>]| {
+            let named = ground.objectives().zip(losses).filter_map(|(name, loss)| Some(format!("{name}={}", (*loss)?)));
+            List(named.collect())
+        };
+        let mut config = Config { optimum: Some(list(&fit)), ..part.config.clone() };
+        let known = list(&held_out);
+        config.optimum_eval = (!known.0.is_empty()).then_some(known);
+        if stops {
+            let mut points = ground.given_front.clone();
+            for &end in &ground.front {
+                points.push(self.end(end)?);
+            }
+            points.push(fit.iter().map(|loss| loss.unwrap_or(f64::NEG_INFINITY)).collect());
+            let point = |point: &Vec<f64>| {
+                let named = ground.objectives().zip(point).map(|(name, loss)| format!("{name}={loss}"));
+                named.collect::<Vec<_>>().join(",")
+            };
+            config.stop_at = points.iter().map(point).collect();
+        }
+        Ok(config)
+    }
+
+    fn adapter(&self, index: usize) -> PathBuf {
+        run::adapter_dir(&self.out.join(self.graph.parts[index].folder.as_ref().expect("a run has a folder")))
+    }
+
+    /// The smallest losses that evaluations saw while each objective was trained alone, on each of [`SETS`]; none where
+    /// there are no held-out rows.
+    pub(super) fn optima(&self, ground: usize) -> Result<[Vec<Option<f64>>; 2]> {
+        let ground = &self.graph.grounds[ground];
+        let mut optima = SETS.map(|_| Vec::new());
+        for (name, part) in ground.objectives().zip(&ground.alone) {
+            let lines = self.evaluations(*part)?;
+            for (set, optima) in SETS.iter().zip(&mut optima) {
+                let key = format!("{set}/loss/{name}");
+                let losses = lines.iter().filter_map(|line| line.get(&key)?.as_f64());
+                optima.push(losses.reduce(f64::min));
+            }
+        }
+        Ok(optima)
+    }
+
+    /// Losses on training rows at the end of a part.
+    fn end(&self, index: usize) -> Result<Vec<f64>> {
+        let ground = &self.graph.grounds[self.graph.parts[index].ground];
+        let lines = self.evaluations(index)?;
+        let loss = |name: &str| lines.last()?.get(&format!("{}/loss/{name}", SETS[1]))?.as_f64();
+        ground.objectives().map(loss).collect::<Option<_>>().ok_or_else(|| {
+            Error::failure(format!("{}: its last evaluation lacks a loss", self.graph.parts[index].name))
+        })
+    }
+
+    fn evaluations(&self, index: usize) -> Result<Vec<serde_json::Map<String, serde_json::Value>>> {
+        let folder = self.graph.parts[index].folder.as_ref().expect("a run has a folder");
+        read_lines(&self.out.join(folder).join("evals.jsonl"))
+    }
+
+    /// Once the last run of a front is finished, other studies can read it.
+    fn write_front(&self, part: &Part) -> Result<()> {
+        let ground = &self.graph.grounds[part.ground];
+        if !ground.front.iter().all(|end| self.is_finished(&self.graph.parts[*end])) || ground.front.is_empty() {
+            return Ok(());
+        }
+        let [met, points] = front_files(&self.out, &ground.hash()?);
+        let mut front = FrontFile { points: Vec::new() };
+        for &end in &ground.front {
+            let losses = self.end(end)?;
+            front.points.push(ground.objectives().map(str::to_owned).zip(losses).collect::<BTreeMap<_, _>>());
+        }
+        let text = serde_json::to_string_pretty(&front).expect("plain data");
+        files::write_atomic(&points, text.as_bytes())?;
+        files::write_atomic(&met, ground.met.to_toml()?.as_bytes())
+    }
+}
