@@ -9,6 +9,7 @@ mod export;
 mod generate;
 mod inspect;
 mod reference;
+mod report;
 mod similarity;
 mod terminal;
 mod theory;
@@ -35,6 +36,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Train an adapter by one of the methods.
     Train(Box<train::Train>),
+    /// Write a page about runs, with figures and tables: what they came to, and which method is best at what.
+    Report(report::Arguments),
     /// Measure a model or an adapter.
     #[command(subcommand)]
     Eval(eval::Eval),
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Train(train) => train::run(train),
+        Command::Report(arguments) => report::run(arguments),
         Command::Eval(eval::Eval::Loss(loss)) => eval::run(loss),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use upright_engine::peft;
 
 pub use open::{Engine, Facts, is_adapter};
-pub(crate) use open::{is_called, tasks};
+pub(crate) use open::{Written, is_called, tasks};
 pub(crate) use reference_policy::first_batches;
 pub use summary::{ObjectiveSummary, Summary};
 

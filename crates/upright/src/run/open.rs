@@ -78,7 +78,7 @@ pub struct DataFacts {
 
 /// `plan.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Written {
+pub(crate) struct Written {
     /// What was asked.
     pub plan: Plan,
     /// What it met.
@@ -87,7 +87,7 @@ pub(super) struct Written {
 
 impl Written {
     /// Reads a run's `plan.toml`.
-    pub(super) fn read(run: &Path) -> Result<Self> {
+    pub(crate) fn read(run: &Path) -> Result<Self> {
         let path = run.join("plan.toml");
         let text = files::read_text(&path)?;
         toml::from_str(&text).map_err(|error| {
@@ -96,7 +96,7 @@ impl Written {
         })
     }
 
-    pub(super) fn to_toml(&self) -> Result<String> {
+    pub(crate) fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::failure(format!("plan.toml: {error}")))
     }
 
