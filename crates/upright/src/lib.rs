@@ -31,6 +31,7 @@ pub mod checkpoint;
 pub mod run_dir;
 pub mod tensorboard;
 pub mod run;
+pub mod report;
 pub mod bench;
 pub mod export;
 pub mod generate;

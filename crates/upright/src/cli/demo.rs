@@ -11,9 +11,10 @@ use super::{print, print_json, terminal};
 use crate::{
     Result,
     config::Number,
-    demo::{Claim, Demo, Spread, Story},
+    demo::{Claim, Demo, Story},
     error::Kind,
     files,
+    metrics::Spread,
     plan::checks::threads,
 };
 

@@ -10,6 +10,7 @@ mod export;
 mod generate;
 mod inspect;
 mod reference;
+mod report;
 mod similarity;
 mod terminal;
 mod theory;
@@ -38,6 +39,8 @@ enum Command {
     Train(Box<train::Train>),
     /// Compare methods over weights and seeds as a file says, with a report.
     Experiment(experiment::Arguments),
+    /// Write a page about runs, with figures and tables: what they came to, and which method is best at what.
+    Report(report::Arguments),
     /// Measure a model or an adapter.
     #[command(subcommand)]
     Eval(eval::Eval),
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Train(train) => train::run(train),
         Command::Experiment(arguments) => experiment::run(arguments),
+        Command::Report(arguments) => report::run(arguments),
         Command::Eval(eval::Eval::Loss(loss)) => eval::run(loss),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

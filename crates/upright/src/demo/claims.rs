@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Compared, Spread};
+use super::Compared;
+use crate::metrics::Spread;
 
 /// A claim of the paper, asked of the runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]

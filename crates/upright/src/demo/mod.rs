@@ -2,14 +2,12 @@
 //! MAXRIGHT at equal steps over several seeds, all through the runs that train real models.
 
 mod claims;
-mod spread;
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 pub use claims::{Claim, claims};
-pub use spread::Spread;
 
 use crate::{
     Error, Result,
@@ -21,6 +19,7 @@ use crate::{
     evaluation::SETS,
     files,
     generate::{Ear, Generated, Sampling, generate},
+    metrics::Spread,
     observer::{Observer, Quiet},
     plan::Plan,
     run::{self, Engine, Summary},

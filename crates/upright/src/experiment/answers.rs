@@ -35,11 +35,8 @@ impl Experiment {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
             Err(_) => Vec::new(),
         };
-        let mut answered: Vec<Answered> = questions
-            .prompts
-            .iter()
-            .map(|prompt| Answered { prompt: prompt.clone(), answers: Vec::new() })
-            .collect();
+        let mut answered: Vec<Answered> =
+            questions.prompts.iter().map(|prompt| Answered { prompt: prompt.clone(), answers: Vec::new() }).collect();
         let first = self.study.seeds[0].to_string();
         let asked = self.graph.parts.iter().filter(|part| {
             part.kind != Kind::Reference && part.plan.seed.to_string() == first && self.is_finished(part)

@@ -1,11 +1,11 @@
 //! How long a study will take, from a few steps measured here: for a look before a night is spent.
 
 use super::{Experiment, Kind, Part};
+use crate::Result;
 use crate::bench::{Base, Bench, StepCost};
 use crate::methods::MethodKind;
 use crate::observer::{Observer, Quiet};
 use crate::plan::{Plan, ReferencePlan, ReferenceRows, Schedule};
-use crate::Result;
 
 /// Steps of each objective that are measured, besides one that is not counted.
 const STEPS: usize = 2;

@@ -281,14 +281,22 @@ impl Builder<'_> {
     }
 
     /// Adds a part, unless it is there, and returns its place.
-    fn push(&mut self, name: String, kind: Kind, mut needs: Vec<usize>, ground: usize, config: Config) -> Result<usize> {
+    fn push(
+        &mut self,
+        name: String,
+        kind: Kind,
+        mut needs: Vec<usize>,
+        ground: usize,
+        config: Config,
+    ) -> Result<usize> {
         let plan = self.plan(&config)?;
         let met = &self.graph.grounds[ground].met;
         if !matches!(kind, Kind::Sum(_)) {
             // A baseline is a further objective on rows that are there.
             let rows = plan.objectives.iter().map(|objective| {
                 let same = |other: &crate::plan::ObjectivePlan| other.same_rows(objective);
-                met.rows[self.graph.grounds[ground].plan.objectives.iter().position(same).expect("the ground has its rows")]
+                met.rows
+                    [self.graph.grounds[ground].plan.objectives.iter().position(same).expect("the ground has its rows")]
             });
             Schedule::new(&plan, &rows.collect::<Vec<_>>()).map_err(|error| error.at(&name))?;
         }
@@ -304,7 +312,9 @@ impl Builder<'_> {
         };
         hasher.update(&kind_text);
         hasher.update(met.hash(&plan)?);
-        for point in self.graph.grounds[ground].given_front.iter().filter(|_| kind == Kind::Run { stops: true }).flatten() {
+        for point in
+            self.graph.grounds[ground].given_front.iter().filter(|_| kind == Kind::Run { stops: true }).flatten()
+        {
             hasher.update(point.to_le_bytes());
         }
         for need in &needs {

@@ -260,22 +260,11 @@ fn settings(upper: &Table, lower: &Table, place: &str) -> Result<Config> {
 }
 
 fn sweep(table: &Table, index: usize, study: &WrittenStudy, place: &str) -> Result<Sweep> {
-    let known = [
-        "name",
-        "methods",
-        "baselines",
-        "lambdas",
-        "weights",
-        "orders",
-        "stages",
-        "probe-every",
-        "front",
-        "settings",
-    ];
+    let known =
+        ["name", "methods", "baselines", "lambdas", "weights", "orders", "stages", "probe-every", "front", "settings"];
     let written: WrittenSweep = read(table, &known, place)?;
-    checked(&written, index, study, place).map_err(|error| {
-        if error.message.starts_with(place) { error } else { error.at(place) }
-    })
+    checked(&written, index, study, place)
+        .map_err(|error| if error.message.starts_with(place) { error } else { error.at(place) })
 }
 
 fn checked(written: &WrittenSweep, index: usize, study: &WrittenStudy, place: &str) -> Result<Sweep> {
@@ -304,8 +293,12 @@ fn checked(written: &WrittenSweep, index: usize, study: &WrittenStudy, place: &s
         return Err(Error::input("orders and stages both say what sequential does").hint("give one"));
     }
     if !written.stages.is_empty() && written.stages.len() != weights.len() {
-        return Err(wrong("stages", &format!("be one for each of the {} weightings", weights.len()), written.stages.len())
-            .hint("as: lambdas = [0.25, 0.5], stages = [\"dpo:2e,sft:4e\", \"dpo:3e,sft:3e\"]"));
+        return Err(wrong(
+            "stages",
+            &format!("be one for each of the {} weightings", weights.len()),
+            written.stages.len(),
+        )
+        .hint("as: lambdas = [0.25, 0.5], stages = [\"dpo:2e,sft:4e\", \"dpo:3e,sft:3e\"]"));
     }
     if !written.probe_every.is_empty() && !methods.contains(&MethodKind::Maxright) {
         return Err(Error::input("probe-every is given, but maxright is not among the methods")
@@ -322,7 +315,11 @@ fn checked(written: &WrittenSweep, index: usize, study: &WrittenStudy, place: &s
         baselines,
         weights,
         stages,
-        probe_every: if written.probe_every.is_empty() { vec!["10".parse().expect("text")] } else { written.probe_every.clone() },
+        probe_every: if written.probe_every.is_empty() {
+            vec!["10".parse().expect("text")]
+        } else {
+            written.probe_every.clone()
+        },
         front: match written.front.as_deref() {
             None | Some("own") => Front::Own,
             Some("none") => Front::None,
@@ -350,7 +347,9 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
     if name == SUM {
         return match own {
             None => Ok(Baseline::Sum),
-            Some(_) => Err(Error::input("[baseline.sum] has nothing to say").hint("its weights are those of the sweep")),
+            Some(_) => {
+                Err(Error::input("[baseline.sum] has nothing to say").hint("its weights are those of the sweep"))
+            }
         };
     }
     let losses: Vec<&str> = ["rpo", "orpo", "simpo", "ipo"].into_iter().chain([SUM]).collect();
@@ -377,8 +376,6 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
         loss: Some(name.to_owned()),
         beta: if tied { pairs.beta.clone() } else { given.beta },
         label_smoothing: given.label_smoothing,
-        alpha: given.alpha,
-        gamma: given.gamma,
         batch: given.batch.or_else(|| pairs.batch.clone()),
         ..pairs.clone()
     })))
@@ -389,7 +386,8 @@ fn weights(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec
     let inside = |key: &str, number: &Number| {
         let found = number.real().filter(|x| *x > 0.0 && *x < 1.0);
         found.ok_or_else(|| {
-            wrong(key, "lie between 0 and 1", number).hint("each objective alone is trained anyway, to find its optimum")
+            wrong(key, "lie between 0 and 1", number)
+                .hint("each objective alone is trained anyway, to find its optimum")
         })
     };
     let mut all: Vec<Vec<f64>> = Vec::new();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::parts::{FrontFile, Kind, Part, front_files};
 use super::Experiment;
+use super::parts::{FrontFile, Kind, Part, front_files};
 use crate::config::{Config, List};
 use crate::evaluation::SETS;
 use crate::export::Export;
@@ -23,7 +23,8 @@ impl Experiment {
             Kind::Alone(_) => part.config.clone(),
             Kind::Run { stops } => self.informed(part, *stops)?,
             Kind::Sum(of) => {
-                let sum = self.out.join("sums").join(part.folder.as_ref().and_then(|f| f.file_name()).unwrap_or_default());
+                let sum =
+                    self.out.join("sums").join(part.folder.as_ref().and_then(|f| f.file_name()).unwrap_or_default());
                 if !sum.exists() {
                     let adapters = of.iter().map(|(index, weight)| (self.adapter(*index), *weight)).collect();
                     let model = Some(part.plan.model.clone());

@@ -1,4 +1,10 @@
-//! What a run is judged by, as plain functions of losses.
+//! What a run is judged by, as plain functions of losses and costs.
 
+pub mod cost;
+pub mod front;
 pub mod gap;
 pub mod stopping;
+pub mod hypervolume;
+pub mod spread;
+
+pub use spread::Spread;

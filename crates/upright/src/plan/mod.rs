@@ -307,7 +307,7 @@ impl Plan {
     }
 
     /// Every setting as a key and a value, objectives by name.
-    fn settings(&self) -> Vec<(String, String)> {
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
         fn flatten(key: &str, value: &toml::Value, into: &mut Vec<(String, String)>) {
             match value {
                 toml::Value::Table(table) => table.iter().for_each(|(name, value)| {

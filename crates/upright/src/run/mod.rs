@@ -11,13 +11,13 @@ use std::{ops::ControlFlow, path::Path};
 use serde_json::{Map, Value};
 use upright_engine::{memory, peft};
 
-pub use open::{Engine, Facts, is_adapter};
-pub(crate) use open::{is_called, tasks};
-use record::Clock;
 pub use meeting::Met;
+pub use open::{Engine, Facts, is_adapter};
+pub(crate) use open::{Written, is_called, tasks};
+use record::Clock;
 pub use record::TIMES;
-pub use reference_policy::train_reference;
 pub(crate) use reference_policy::first_batches;
+pub use reference_policy::train_reference;
 pub use summary::{ObjectiveSummary, Summary};
 
 use crate::{

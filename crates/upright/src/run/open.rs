@@ -78,7 +78,7 @@ pub struct DataFacts {
 
 /// `plan.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Written {
+pub(crate) struct Written {
     /// What was asked.
     pub plan: Plan,
     /// What it met.
@@ -87,7 +87,7 @@ pub(super) struct Written {
 
 impl Written {
     /// Reads a run's `plan.toml`.
-    pub(super) fn read(run: &Path) -> Result<Self> {
+    pub(crate) fn read(run: &Path) -> Result<Self> {
         Self::read_file(&run.join("plan.toml"))
     }
 
@@ -99,7 +99,7 @@ impl Written {
         })
     }
 
-    pub(super) fn to_toml(&self) -> Result<String> {
+    pub(crate) fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::failure(format!("plan.toml: {error}")))
     }
 

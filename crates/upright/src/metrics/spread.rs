@@ -21,6 +21,13 @@ impl Spread {
         Self { mean, error }
     }
 
+    /// The mean of independent means, at least one.
+    pub fn mean_of(all: &[Self]) -> Self {
+        let n = all.len() as f64;
+        let squares: f64 = all.iter().map(|spread| spread.error * spread.error).sum();
+        Self { mean: all.iter().map(|spread| spread.mean).sum::<f64>() / n, error: squares.sqrt() / n }
+    }
+
     /// Whether this mean lies below another by more than the standard error of their difference.
     pub fn clearly_below(&self, other: &Self) -> bool {
         other.mean - self.mean > self.error.hypot(other.error)
@@ -39,5 +46,8 @@ mod tests {
         assert_eq!(Spread::of(&[4.0]).error, 0.0);
         assert!(Spread::of(&[1.0, 1.1]).clearly_below(&Spread::of(&[2.0, 2.1])));
         assert!(!Spread::of(&[1.0, 3.0]).clearly_below(&Spread::of(&[2.0, 4.0])));
+        // Errors 0.3 and 0.4: half of 0.5.
+        let both = [Spread { mean: 1.0, error: 0.3 }, Spread { mean: 2.0, error: 0.4 }];
+        assert_eq!(Spread::mean_of(&both), Spread { mean: 1.5, error: 0.25 });
     }
 }

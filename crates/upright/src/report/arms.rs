@@ -1,0 +1,292 @@
+//! Runs that differ in their seed alone, as one arm of a comparison, with means and standard errors over its seeds.
+
+use serde::Serialize;
+
+use super::{ideal::Setting, labels, run::Run};
+use crate::{
+    Result,
+    methods::MethodKind,
+    metrics::{Spread, cost::increase_percent, gap},
+    plan::ReferencePlan,
+    run::Written,
+};
+
+/// What an arm does, as far as a comparison cares.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Descends one of the objectives compared, and no other.
+    Alone(String),
+    /// One objective after the other, by name.
+    Sequential(Vec<String>),
+    /// All in every step.
+    Mix,
+    /// One a step, drawn.
+    Alright,
+    /// One a step, the one furthest from its optimum.
+    Maxright,
+    /// Descends an objective that others lack.
+    Other(String),
+    /// Adapters that were trained apart, added.
+    Sum,
+}
+
+/// Runs whose plans are equal but for the seed. Lists have one entry for each objective compared; arrays of two are
+/// held-out rows and training rows, as in [`crate::evaluation::SETS`].
+#[derive(Clone, Debug, Serialize)]
+pub struct Arm {
+    /// Its name on the page; no two are equal.
+    pub label: String,
+    /// What it does.
+    pub role: Role,
+    /// Weights of the objectives compared; for a sequential arm the shares of its steps where those say more.
+    pub weights: Vec<f64>,
+    /// MAXRIGHT looks at all losses every so many steps.
+    pub probe_every: Option<usize>,
+    /// Which of the report's settings its losses are measured in.
+    pub setting: usize,
+    /// Whether no run of it has taken all its steps: its numbers are those so far.
+    pub unfinished: bool,
+    /// Indices of the report's runs behind its means.
+    pub runs: Vec<usize>,
+    /// Loss after the last step.
+    pub ends: [Vec<Option<Spread>>; 2],
+    /// Loss after the last step less its optimum.
+    pub gaps: [Vec<Option<Spread>>; 2],
+    /// Distance to the ideal point.
+    pub ideal_distance: [Option<Spread>; 2],
+    /// Steps that descended each objective.
+    pub updates: Vec<Spread>,
+    /// Seconds of all steps.
+    pub seconds: Spread,
+    /// Tokens descended a second.
+    pub tokens_per_second: Spread,
+    /// Median utilisation of a run, 0 to 1.
+    pub utilisation: Option<Spread>,
+    /// Most memory any run held, in GB.
+    pub peak_memory_gb: Option<f64>,
+    /// Seconds against the matching Sequential, in percent (57).
+    pub runtime_increase: Option<Spread>,
+    /// Utilisation against the matching Sequential, in percent (58).
+    pub utilisation_increase: Option<Spread>,
+    /// Labels of the sequential arms it is measured against.
+    pub against: Vec<String>,
+}
+
+/// Everything of a run that decides its steps, without its seed and without places.
+fn identity(run: &Run) -> Result<String> {
+    let mut written = Written { plan: run.plan().anywhere(), facts: run.written.facts.clone() };
+    let plan = &mut written.plan;
+    (plan.seed, plan.eval_every) = (0, 0);
+    let maxright = plan.method == MethodKind::Maxright;
+    if !maxright {
+        plan.probe_every = 0;
+    }
+    if let ReferencePlan::Folder(folder) = &mut plan.reference {
+        // Its hash is among the facts.
+        folder.clear();
+    }
+    for objective in &mut plan.objectives {
+        objective.optimum_eval = None;
+        objective.optimum = objective.optimum.filter(|_| maxright);
+    }
+    written.facts.base_lineage.clear();
+    written.to_toml()
+}
+
+impl Arm {
+    /// Runs gathered into arms, in the order of the page; labels and costs against each other are filled in.
+    pub(super) fn gather(runs: &[Run], objectives: &[String], settings: &[Setting]) -> Result<Vec<Self>> {
+        let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+        for (index, run) in runs.iter().enumerate() {
+            let own = identity(run)?;
+            match groups.iter_mut().find(|(other, _)| *other == own) {
+                Some((_, group)) => group.push(index),
+                None => groups.push((own, vec![index])),
+            }
+        }
+        let of = |(_, group): (String, Vec<usize>)| Self::of(runs, group, objectives, settings);
+        let mut arms: Vec<Self> = groups.into_iter().map(of).collect();
+        labels::fill_in(&mut arms, runs, objectives);
+        let order = |a: &Self, b: &Self| {
+            let weights = a.weights.iter().zip(&b.weights).map(|(a, b)| a.total_cmp(b));
+            let weights = weights.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then);
+            let key = (a.setting, &a.role).cmp(&(b.setting, &b.role));
+            key.then(weights).then(a.probe_every.cmp(&b.probe_every)).then_with(|| a.label.cmp(&b.label))
+        };
+        arms.sort_by(order);
+        compare_costs(&mut arms);
+        Ok(arms)
+    }
+
+    fn of(runs: &[Run], group: Vec<usize>, objectives: &[String], settings: &[Setting]) -> Self {
+        let unfinished = !group.iter().any(|i| runs[*i].is_finished());
+        let group: Vec<usize> = group.into_iter().filter(|i| unfinished || runs[*i].is_finished()).collect();
+        let first = &runs[group[0]];
+        let all = || group.iter().map(|i| &runs[*i]);
+        let setting = settings.iter().position(|setting| setting.runs.contains(&group[0])).unwrap_or(0);
+        let optima = |set: usize| &settings[setting].ideal[set];
+        // A mean is over all runs of the arm or over none.
+        let spread = |values: Vec<Option<f64>>| {
+            let values: Option<Vec<f64>> = values.into_iter().collect();
+            values.filter(|values| !values.is_empty()).map(|values| Spread::of(&values))
+        };
+        let end = |run: &Run, set: usize, name: &str| run.points.last().and_then(|point| run.loss(point, set, name));
+        let run_gap = |run: &Run, set: usize, k: usize| {
+            Some(gap::gap(end(run, set, &objectives[k])?, optima(set)[k].as_ref()?.value))
+        };
+        let over = |value: &dyn Fn(usize) -> Option<Spread>| (0..objectives.len()).map(value).collect::<Vec<_>>();
+        let ends = [0, 1].map(|set| over(&|k| spread(all().map(|run| end(run, set, &objectives[k])).collect())));
+        let gaps = [0, 1].map(|set| over(&|k| spread(all().map(|run| run_gap(run, set, k)).collect())));
+        let distance = |run: &Run, set: usize| {
+            let gaps: Option<Vec<f64>> = (0..objectives.len()).map(|k| run_gap(run, set, k)).collect();
+            gaps.map(|gaps| gap::ideal_distance(&gaps))
+        };
+        let ideal_distance = [0, 1].map(|set| spread(all().map(|run| distance(run, set)).collect()));
+        let updates = |name: &String| {
+            let count = |run: &Run| match run.objective(name) {
+                Some(id) => run.updates.iter().filter(|step| step[id]).count() as f64,
+                None => 0.0,
+            };
+            Spread::of(&all().map(count).collect::<Vec<_>>())
+        };
+        let rate = |run: &Run| if run.seconds > 0.0 { run.tokens as f64 / run.seconds } else { 0.0 };
+        Self {
+            label: String::new(),
+            role: role(first, objectives),
+            weights: labels::weights(first, objectives),
+            probe_every: (first.plan().method == MethodKind::Maxright && first.alone().is_none())
+                .then_some(first.plan().probe_every),
+            setting,
+            unfinished,
+            ends,
+            gaps,
+            ideal_distance,
+            updates: objectives.iter().map(updates).collect(),
+            seconds: Spread::of(&all().map(|run| run.seconds).collect::<Vec<_>>()),
+            tokens_per_second: Spread::of(&all().map(rate).collect::<Vec<_>>()),
+            utilisation: spread(all().map(|run| run.utilisation).collect()),
+            peak_memory_gb: all().filter_map(|run| run.peak_memory_gb).reduce(f64::max),
+            runtime_increase: None,
+            utilisation_increase: None,
+            against: Vec::new(),
+            runs: group,
+        }
+    }
+
+    /// Whether it weighs all objectives in one run without an order.
+    pub fn is_joint(&self) -> bool {
+        matches!(self.role, Role::Mix | Role::Alright | Role::Maxright)
+    }
+
+    /// Whether it trains one objective after the other.
+    pub fn is_sequential(&self) -> bool {
+        matches!(self.role, Role::Sequential(_))
+    }
+
+    /// Where it ends on a set, if every objective was measured.
+    pub fn end(&self, set: usize) -> Option<Vec<f64>> {
+        self.ends[set].iter().map(|end| end.map(|end| end.mean)).collect()
+    }
+}
+
+fn role(run: &Run, objectives: &[String]) -> Role {
+    let plan = run.plan();
+    let name = |id: usize| plan.objectives[id].name.clone();
+    // An objective that counts here and that other runs lack: what sets this run apart is its name.
+    let used = |i: &usize| match plan.method {
+        MethodKind::Sequential => run.stages.iter().any(|stage| stage.objective == Some(*i)),
+        MethodKind::Mix | MethodKind::Alright | MethodKind::Maxright => plan.objectives[*i].weight > 0.0,
+    };
+    let foreign = |i: &usize| !objectives.contains(&plan.objectives[*i].name);
+    if run.planned == 0 {
+        return Role::Sum;
+    }
+    match (run.alone(), plan.method) {
+        (Some(id), _) if foreign(&id) => Role::Other(name(id)),
+        (Some(id), _) => Role::Alone(name(id)),
+        (None, MethodKind::Sequential) => {
+            Role::Sequential(run.stages.iter().filter_map(|stage| stage.objective.map(name)).collect())
+        }
+        (None, method) => match (0..plan.objectives.len()).filter(used).find(foreign) {
+            Some(id) => Role::Other(name(id)),
+            None if method == MethodKind::Mix => Role::Mix,
+            None if method == MethodKind::Alright => Role::Alright,
+            None => Role::Maxright,
+        },
+    }
+}
+
+/// Every arm's cost against the Sequential of its weights: the mean over the orders that are there.
+fn compare_costs(arms: &mut [Arm]) {
+    for index in 0..arms.len() {
+        let matching = matching(arms, index);
+        if !arms[index].is_joint() || matching.is_empty() {
+            continue;
+        }
+        let mean = |value: &dyn Fn(&Arm) -> Option<Spread>| {
+            let values: Option<Vec<Spread>> = matching.iter().map(|i| value(&arms[*i])).collect();
+            values.map(|values| Spread::mean_of(&values))
+        };
+        let seconds = mean(&|arm| Some(arm.seconds));
+        let utilisation = mean(&|arm| arm.utilisation);
+        let increase = |own: Option<Spread>, other: Option<Spread>| increase_percent(&own?, &other?);
+        let (runtime, used) =
+            (increase(Some(arms[index].seconds), seconds), increase(arms[index].utilisation, utilisation));
+        let against = matching.iter().map(|i| arms[*i].label.clone()).collect();
+        (arms[index].runtime_increase, arms[index].utilisation_increase) = (runtime, used);
+        arms[index].against = against;
+    }
+}
+
+/// How far apart two weights may be and still be the same.
+const SAME: f64 = 1e-6;
+
+/// Whether two lists of weights are the same.
+pub(super) fn same(a: &[f64], b: &[f64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < SAME)
+}
+
+/// The different weights among some arms, in order.
+pub(super) fn distinct<'a>(arms: impl Iterator<Item = &'a Arm>) -> Vec<Vec<f64>> {
+    let mut found: Vec<Vec<f64>> = Vec::new();
+    for arm in arms {
+        if !found.iter().any(|other| same(other, &arm.weights)) {
+            found.push(arm.weights.clone());
+        }
+    }
+    let order = |a: &Vec<f64>, b: &Vec<f64>| {
+        a.iter().zip(b).map(|(a, b)| a.total_cmp(b)).fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
+    };
+    found.sort_by(order);
+    found
+}
+
+/// The finished sequential arms that an arm is compared with: those of its setting and weights. Where none has its weights,
+/// and there are as many splits as weights, they pair in order, as the paper pairs lambda 0.01 with one epoch of six.
+pub(super) fn matching(arms: &[Arm], index: usize) -> Vec<usize> {
+    let of = |arm: &&Arm| arm.setting == arms[index].setting && !arm.unfinished;
+    let sequential = |arm: &&Arm| of(arm) && arm.is_sequential();
+    let with = |weights: &[f64]| {
+        let found = arms.iter().enumerate().filter(|(_, arm)| sequential(arm) && same(&arm.weights, weights));
+        found.map(|(i, _)| i).collect::<Vec<usize>>()
+    };
+    let exact = with(&arms[index].weights);
+    if !exact.is_empty() || !arms[index].is_joint() {
+        return exact;
+    }
+    let splits = distinct(arms.iter().filter(sequential));
+    let weights = distinct(arms.iter().filter(|arm| of(arm) && arm.is_joint()));
+    let rank = weights.iter().position(|other| same(other, &arms[index].weights));
+    // Only weights that no split has may be paired by rank.
+    let strangers = !splits.iter().any(|split| weights.iter().any(|other| same(split, other) && !even(split)));
+    match rank {
+        Some(rank) if splits.len() == weights.len() && strangers => with(&splits[rank]),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether all weights are equal: 1/2 pairs with 1/2 in any study.
+fn even(weights: &[f64]) -> bool {
+    weights.iter().all(|weight| (weight - weights[0]).abs() < SAME)
+}
