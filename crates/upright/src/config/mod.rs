@@ -152,6 +152,9 @@ pub struct Config {
     /// Epochs of training the reference [default: 1]
     #[arg(long, value_name = "E", help_heading = "Preference loss", allow_hyphen_values = true)]
     pub reference_epochs: Option<Number>,
+    /// Train the reference on the first N rows of each file [default: those of the objective]
+    #[arg(long, value_name = "N", help_heading = "Preference loss", allow_hyphen_values = true)]
+    pub reference_rows: Option<Number>,
     /// Rows a step of training the reference [default: 8]
     #[arg(long, value_name = "N", help_heading = "Preference loss", allow_hyphen_values = true)]
     pub reference_batch: Option<Number>,

@@ -434,8 +434,8 @@ impl Builder<'_> {
                                 self.joint(ground, &prefix, &joint, &front, stops)?;
                             }
                         }
-                        MethodKind::Alright if seed == self.study.seeds[0] && sweep.front == Front::Own => {
-                            // It is the front, and runs to its length.
+                        MethodKind::Alright if sweep.front == Front::Own => {
+                            // Its ends are the front, and runs of all seeds are alike.
                             self.joint(ground, &prefix, &joint, &[], false)?;
                         }
                         MethodKind::Alright | MethodKind::Mix => {

@@ -114,7 +114,8 @@ fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferenceP
     let epochs = positive("reference-epochs", config.reference_epochs.as_ref(), 1.0)?;
     let batch = |default| count("reference-batch", config.reference_batch.as_ref(), default);
     batch(1)?;
-    let train = |on, batch| Ok(ReferencePlan::Train { on, epochs, batch });
+    let rows = config.reference_rows.as_ref().map(|rows| count("reference-rows", Some(rows), 0)).transpose()?;
+    let train = |on, batch| Ok(ReferencePlan::Train { on, epochs, batch, rows });
     match config.reference.as_deref() {
         None | Some("none") => Ok(ReferencePlan::Base),
         Some("train:chosen" | "train:sft") if !needed => Ok(ReferencePlan::Base),

@@ -195,6 +195,9 @@ pub enum ReferencePlan {
         epochs: f64,
         /// Rows a step.
         batch: usize,
+        /// Only the first rows of each file; none: those of the objective.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rows: Option<usize>,
     },
 }
 

@@ -43,6 +43,7 @@ impl Plan {
         for (key, given) in [
             ("reference-epochs", config.reference_epochs.is_some()),
             ("reference-batch", config.reference_batch.is_some()),
+            ("reference-rows", config.reference_rows.is_some()),
         ] {
             note(given && !trained, format!("{key} has no effect: no reference is trained"));
         }

@@ -36,9 +36,7 @@ pub(super) fn prepare(
     let adapter = match &plan.reference {
         ReferencePlan::Base => None,
         ReferencePlan::Folder(folder) => Some(engine.read_adapter(folder, observer)?),
-        ReferencePlan::Train { on, epochs, batch } => {
-            Some(trained(engine, plan, *on, Length::Epochs(*epochs), *batch, observer)?)
-        }
+        ReferencePlan::Train { .. } => Some(trained(engine, plan, observer)?),
     };
     let mut reference = Reference::open(&files::cache("reference-logps")?, &engine.decoder, adapter.as_ref())?;
     let mut rows: Vec<&Example> = Vec::new();
@@ -56,9 +54,9 @@ pub(super) fn prepare(
 /// Makes the reference of a plan, where it is one that is trained first: a run of its own in the cache, which every run
 /// with that reference finds there.
 pub fn train_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<()> {
-    if let ReferencePlan::Train { on, epochs, batch } = &plan.reference {
+    if matches!(plan.reference, ReferencePlan::Train { .. }) {
         let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
-        trained(&engine, plan, *on, Length::Epochs(*epochs), *batch, observer)?;
+        trained(&engine, plan, observer)?;
     }
     Ok(())
 }
@@ -87,7 +85,10 @@ pub(crate) fn first_batches<'d>(plan: &Plan, index: usize, data: &'d Dataset, ba
 }
 
 /// The run that trains a reference: SFT alone, with the optimiser and the adapter of the run that needs it.
-fn plan_of(plan: &Plan, on: ReferenceRows, length: Length, batch: usize) -> (Plan, Kind) {
+fn plan_of(plan: &Plan) -> (Plan, Kind) {
+    let ReferencePlan::Train { on, epochs, batch, rows } = plan.reference else {
+        unreachable!("only a reference that is trained has a plan")
+    };
     let source = plan.objectives.iter().find(|objective| on.are_of(objective)).expect("a plan has such an objective");
     let (name, kind) = match on {
         ReferenceRows::Chosen => ("chosen", Kind::Chosen),
@@ -97,6 +98,7 @@ fn plan_of(plan: &Plan, on: ReferenceRows, length: Length, batch: usize) -> (Pla
         name: name.into(),
         loss: LossKind::Sft,
         weight: 1.0,
+        rows: rows.or(source.rows),
         batch,
         beta: 0.0,
         label_smoothing: 0.0,
@@ -108,7 +110,7 @@ fn plan_of(plan: &Plan, on: ReferenceRows, length: Length, batch: usize) -> (Pla
     let plan = Plan {
         init_adapter: None,
         method: MethodKind::Mix,
-        length: Some(length),
+        length: Some(Length::Epochs(epochs)),
         probe_every: 1,
         eval_every: 0,
         eval_rows: EVAL_ROWS,
@@ -125,15 +127,8 @@ fn plan_of(plan: &Plan, on: ReferenceRows, length: Length, batch: usize) -> (Pla
 }
 
 /// The adapter of a reference that the program trains: a run of its own in the cache, found by what it is made from.
-fn trained(
-    engine: &Engine,
-    plan: &Plan,
-    on: ReferenceRows,
-    length: Length,
-    batch: usize,
-    observer: &mut dyn Observer,
-) -> Result<Adapter> {
-    let (mut plan, kind) = plan_of(plan, on, length, batch);
+fn trained(engine: &Engine, plan: &Plan, observer: &mut dyn Observer) -> Result<Adapter> {
+    let (mut plan, kind) = plan_of(plan);
     let data = engine.dataset(&plan, 0, kind, observer)?;
     // Whether it was asked for or found, it is the same reference.
     plan.objectives[0].template = Some(data.template.to_string());

@@ -132,7 +132,7 @@ fn written_values_reach_the_plan() {
     assert_eq!(plan.stages[1], StagePlan { objective: 0, length: Length::Epochs(1.5) });
     assert_eq!(plan.length, None);
     assert_eq!((plan.optima(), plan.optima_eval()), (vec![Some(1.49), Some(0.06)], vec![Some(2.0), None]));
-    assert_eq!(plan.reference, ReferencePlan::Train { on: ReferenceRows::Sft, epochs: 6.0, batch: 24 });
+    assert_eq!(plan.reference, ReferencePlan::Train { on: ReferenceRows::Sft, epochs: 6.0, batch: 24, rows: None });
     assert_eq!(plan.objective(1), Objective { kind: LossKind::Ipo, beta: 0.2, label_smoothing: 0.0 });
     assert_eq!((plan.objectives[0].rows, plan.objectives[1].rows), (Some(100), None));
     assert_eq!((plan.lora.alpha, plan.lora.targets.len(), plan.min_prompt), (32.0, 2, 10));

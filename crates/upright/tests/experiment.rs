@@ -1,0 +1,353 @@
+//! A study from its file to its folder: what is done once, what stops where, what is refused, and what survives.
+
+mod runs_fixture;
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use runs_fixture::{Ended, Fixture, Process};
+use serde_json::Value;
+
+/// Settings of every study here.
+const SETTINGS: &str = "
+[settings]
+model = 'model'
+sft = 'sft.jsonl'
+dpo = 'dpo.jsonl'
+sft-batch = 4
+dpo-batch = 3
+max-length = 96
+lora-rank = 4
+learning-rate = 2e-3
+eval-rows = 6
+eval-every = 4
+steps = 8
+threads = 1
+";
+
+/// Everything at once: both references, every method, baselines, a front, questions.
+const WHOLE: &str = "
+[[sweep]]
+name = 'dpo-first'
+methods = ['sequential', 'mix', 'alright', 'maxright']
+baselines = ['rpo', 'sum']
+lambdas = [0.25, 0.5]
+probe-every = [1, 4]
+settings = { reference = 'train:chosen' }
+
+[[sweep]]
+name = 'sft-first'
+methods = ['sequential']
+lambdas = [0.5]
+orders = 'sft,dpo'
+settings = { reference = 'train:sft' }
+
+[answers]
+prompts = ['abc']
+max-tokens = 4
+";
+
+struct Study {
+    fixture: Fixture,
+}
+
+impl Study {
+    fn new() -> Self {
+        Self { fixture: Fixture::new("llama") }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.fixture.path(name), text).unwrap();
+    }
+
+    fn command(&self, flags: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_upright"));
+        command.arg("experiment").args(flags.split_whitespace());
+        self.fixture.at_home(&mut command);
+        command
+    }
+
+    fn run(&self, flags: &str) -> Ended {
+        Process::start(self.command(flags)).end()
+    }
+
+    fn json(&self, flags: &str) -> Value {
+        serde_json::from_str(&self.run(&format!("{flags} --json")).good().stdout).unwrap()
+    }
+
+    /// The folder of a part, relative to the fixture's.
+    fn folder(&self, outcomes: &Value, part: &str) -> String {
+        let parts = outcomes["parts"].as_array().unwrap();
+        let found = parts.iter().find(|outcome| outcome["part"] == part);
+        found.unwrap_or_else(|| panic!("no {part} in {outcomes}"))["folder"].as_str().unwrap().to_owned()
+    }
+}
+
+fn loss(line: &serde_json::Map<String, Value>, name: &str) -> f64 {
+    line[&format!("fit/loss/{name}")].as_f64().unwrap()
+}
+
+/// When files of a folder were last written.
+fn written(folder: &Path) -> Vec<SystemTime> {
+    ["plan.toml", "steps.jsonl", "evals.jsonl", "adapter/adapter_config.json"]
+        .map(|name| fs::metadata(folder.join(name)).unwrap().modified().unwrap())
+        .to_vec()
+}
+
+#[test]
+fn a_study_is_done_once_and_every_number_comes_from_its_runs() {
+    let study = Study::new();
+    study.write("study.toml", &format!("title = 'T'\nseeds = [1, 2]\n{SETTINGS}\n{WHOLE}"));
+    let first = study.json("study.toml --out out");
+    let parts = first["parts"].as_array().unwrap();
+    let states: Vec<_> = parts.iter().map(|outcome| outcome["state"].as_str().unwrap()).collect();
+    assert!(states.iter().all(|state| *state == "done"), "{first}");
+    // dpo-first: the reference; two alone for each seed; at each of two lambdas and two seeds sequential, mix, alright,
+    // maxright twice, the sum; rpo once a seed. sft-first: the reference, two alone, sequential for two seeds.
+    assert_eq!(parts.len(), 1 + 4 + 2 * 2 * 6 + 2 + 1 + 2 + 2);
+    assert_eq!(first["report"], "out/report/report.html");
+
+    // Optima are the smallest losses that evaluations of the first seed saw, and every run is told them.
+    let alone = |name: &str| {
+        let evals = study.fixture.evals(&study.folder(&first, &format!("dpo-first/alone-{name}-seed-1")));
+        evals.iter().map(|line| loss(line, name)).fold(f64::INFINITY, f64::min)
+    };
+    let optima = [alone("sft"), alone("dpo")];
+    let folder = |part: &str| study.folder(&first, &format!("dpo-first/{part}"));
+    let maxright = folder("maxright-lambda-0.25-k-4-seed-2");
+    for line in study.fixture.evals(&maxright) {
+        let gaps = [loss(&line, "sft") - optima[0], loss(&line, "dpo") - optima[1]];
+        assert_eq!(line["fit/gap/sft"].as_f64().unwrap(), gaps[0]);
+        assert_eq!(line["fit/ideal_distance"].as_f64().unwrap(), (gaps[0] * gaps[0] + gaps[1] * gaps[1]).sqrt());
+    }
+
+    // Joint methods but ALRIGHT end where an evaluation reaches the front: the ends of ALRIGHT's runs of the first seed.
+    let end = |part: &str| study.fixture.evals(&folder(part)).last().unwrap().clone();
+    let fronts = ["alright-lambda-0.25-seed-1", "alright-lambda-0.5-seed-1"].map(end);
+    let reached = |line: &serde_json::Map<String, Value>| {
+        let within = |point: &serde_json::Map<String, Value>| {
+            ["sft", "dpo"].iter().all(|name| loss(line, name) <= loss(point, name) + 1e-4)
+        };
+        fronts.iter().any(within) || ["sft", "dpo"].iter().zip(optima).all(|(name, best)| loss(line, name) <= best + 1e-4)
+    };
+    let mut ended_early = 0;
+    for method in ["mix", "alright", "maxright"] {
+        for (lambda, seed) in [(0.25, 1), (0.25, 2), (0.5, 1), (0.5, 2)] {
+            let k = if method == "maxright" { "-k-1" } else { "" };
+            let run = folder(&format!("{method}-lambda-{lambda}{k}-seed-{seed}"));
+            let evals = study.fixture.evals(&run);
+            let steps = study.fixture.steps(&run).len();
+            let hit = evals.iter().position(|line| method != "alright" && reached(line));
+            let expected = hit.map_or(8, |hit| evals[hit]["step"].as_u64().unwrap());
+            assert_eq!(steps as u64, expected, "{run}");
+            ended_early += usize::from(steps < 8);
+        }
+    }
+    assert!(ended_early > 0, "no run reached the front: the rule was not tried");
+
+    // The sum of adapters is measured as any adapter is.
+    let sum = folder("sum-lambda-0.25-seed-2");
+    let [line] = &study.fixture.evals(&sum)[..] else { panic!("one evaluation") };
+    let adapters = ["alone-sft-seed-2", "alone-dpo-seed-2"].map(|part| format!("{}/adapter", folder(part)));
+    let mut export = Command::new(env!("CARGO_BIN_EXE_upright"));
+    export.args(["export", "--combine", &adapters[0], &adapters[1], "--weights", "0.75,0.25", "--out", "by-hand"]);
+    study.fixture.at_home(&mut export);
+    Process::start(export).end().good();
+    let by_hand = study.fixture.train(
+        "measured",
+        "--init-adapter by-hand --steps 0 --sft sft.jsonl --dpo dpo.jsonl --eval-rows 6 --reference train:chosen \
+         --lora-rank 4 --sft-batch 4 --dpo-batch 3 --threads 1",
+    );
+    by_hand.good();
+    let [measured] = &study.fixture.evals("measured")[..] else { panic!("one evaluation") };
+    for name in ["sft", "dpo"] {
+        assert_eq!(loss(line, name), loss(measured, name), "{name}");
+    }
+
+    // Everybody answers, the base first.
+    let answers: Value = serde_json::from_slice(&fs::read(study.fixture.path("out/answers.json")).unwrap()).unwrap();
+    assert_eq!(answers[0]["prompt"], "abc");
+    let answered = answers[0]["answers"].as_array().unwrap();
+    assert!(answered[0]["run"].is_null());
+    assert_eq!(answered.len(), 1 + parts.iter().filter(|p| p["part"].as_str().unwrap().ends_with("seed-1")).count());
+
+    // A second time nothing is repeated, and a further seed adds its own runs only.
+    let before = written(&study.fixture.path(&maxright));
+    std::thread::sleep(Duration::from_millis(20));
+    let again = study.json("study.toml --out out");
+    assert!(again["parts"].as_array().unwrap().iter().all(|outcome| {
+        outcome["state"] == "found" || outcome["part"].as_str().unwrap().ends_with("reference")
+    }));
+    assert_eq!(written(&study.fixture.path(&maxright)), before);
+    study.write("study.toml", &format!("title = 'T'\nseeds = [1, 2, 3]\n{SETTINGS}\n{WHOLE}"));
+    let third = study.json("study.toml --out out --only dpo-first/mix-lambda-0.5-seed-3");
+    let state = |part: &str| {
+        let parts = third["parts"].as_array().unwrap();
+        parts.iter().find(|outcome| outcome["part"] == part).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state("dpo-first/mix-lambda-0.5-seed-3"), "done");
+    assert_eq!(state("dpo-first/alright-lambda-0.25-seed-1"), "found");
+
+    // Another study stops at this one's front, and refuses it where something differs.
+    let sweep = "[[sweep]]\nmethods = 'mix'\nlambdas = [0.5]\nfront = 'out'\nsettings = { reference = 'train:chosen' }";
+    study.write("other.toml", &format!("seeds = [7]\n{SETTINGS}\n{sweep}"));
+    let other = study.json("other.toml --out other");
+    let run = study.folder(&other, "mix-lambda-0.5-seed-7");
+    let hit = study.fixture.evals(&run).iter().position(reached);
+    let expected = hit.map_or(8, |hit| study.fixture.evals(&run)[hit]["step"].as_u64().unwrap());
+    assert_eq!(study.fixture.steps(&run).len() as u64, expected);
+    study.write("other.toml", &format!("{}\n{sweep}", SETTINGS.replace("2e-3", "1e-3")));
+    let refused = study.run("other.toml --out another");
+    assert_eq!(refused.code, Some(2));
+    for part in ["front: out holds the front of another study", "learning-rate: 0.002 -> 0.001"] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
+    assert!(!study.fixture.path("another").exists());
+}
+
+#[test]
+fn what_is_to_be_done_can_be_seen_and_given_away() {
+    let study = Study::new();
+    study.write("study.toml", &format!("{SETTINGS}\n[[sweep]]\nmethods = ['mix', 'alright']\nlambdas = [0.5]"));
+    let listed = study.run("study.toml --out out --dry-run").good();
+    assert!(listed.stdout.contains("mix-lambda-0.5-seed-42") && listed.stdout.contains("4 of 4 parts to do"));
+    let parts = study.json("study.toml --out out --dry-run");
+    for part in parts.as_array().unwrap() {
+        assert_eq!(part["steps"], 8);
+        assert!(part["seconds"].as_f64().unwrap() > 0.0 && part["finished"] == false);
+    }
+    let emitted = study.run("study.toml --out out --emit jsonl").good();
+    assert!(!study.fixture.path("out").exists(), "nothing is written by a look");
+    let jobs: Vec<Value> = emitted.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(jobs.len(), 4);
+    let mut finished: Vec<&str> = Vec::new();
+    for job in &jobs {
+        let needs = job["needs"].as_array().unwrap();
+        assert!(needs.iter().all(|need| finished.contains(&need.as_str().unwrap())), "{job}");
+        let words: Vec<&str> = job["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        assert_eq!(words[..2], ["upright", "experiment"]);
+        let ended = study.run(&words[2..].join(" ")).good();
+        assert!(ended.stdout.contains("1 done"), "{}", ended.stdout);
+        finished.push(job["part"].as_str().unwrap());
+    }
+    assert!(study.run("study.toml --out out").good().stdout.contains("4 parts: 0 done, 4 finished before"));
+}
+
+#[test]
+fn a_part_that_fails_takes_with_it_only_those_that_need_it() {
+    let study = Study::new();
+    let text = format!("{SETTINGS}\n[[sweep]]\nmethods = ['mix', 'alright', 'maxright']\nlambdas = [0.5]");
+    study.write("study.toml", &text);
+    let jobs = study.json("study.toml --out elsewhere");
+    // A file where the run of ALRIGHT would be: the front is missing for those who stop at it.
+    let alright = study.folder(&jobs, "alright-lambda-0.5-seed-42").replace("elsewhere", "out");
+    fs::create_dir_all(study.fixture.path("out/runs")).unwrap();
+    fs::write(study.fixture.path(&alright), "in the way").unwrap();
+    let ended = study.run("study.toml --out out");
+    assert_eq!(ended.code, Some(1));
+    let expected = [
+        "5 parts: 2 done, 0 finished before",
+        "alright-lambda-0.5-seed-42: failed: ",
+        "mix-lambda-0.5-seed-42: left out, for alright-lambda-0.5-seed-42 failed",
+        "maxright-lambda-0.5-k-10-seed-42: left out",
+        "out/report/report.html",
+    ];
+    for part in expected {
+        assert!(ended.stdout.contains(part), "{part}: {}", ended.stdout);
+    }
+    assert!(ended.stderr.contains("3 of 5 parts are not finished"), "{}", ended.stderr);
+    fs::remove_file(study.fixture.path(&alright)).unwrap();
+    assert!(study.run("study.toml --out out").good().stdout.contains("5 parts: 3 done, 2 finished before"));
+}
+
+#[test]
+fn a_study_that_is_killed_loses_a_step_at_most() {
+    let study = Study::new();
+    let settings = SETTINGS.replace("steps = 8", "steps = 400");
+    study.write("study.toml", &format!("{settings}\n[[sweep]]\nmethods = 'mix'\nlambdas = [0.5]\nfront = 'none'"));
+    let straight = study.json("study.toml --out straight");
+    for signal in ["KILL", "TERM"] {
+        let out = format!("killed-{signal}");
+        let mut process = Process::start(study.command(&format!("study.toml --out {out}")));
+        let folder = study.folder(&straight, "mix-lambda-0.5-seed-42").replace("straight", &out);
+        let steps = study.fixture.path(&folder).join("steps.jsonl");
+        let taken = || fs::read_to_string(&steps).map_or(0, |text| text.lines().count());
+        assert!(process.wait_until(|_| taken() > 20), "it ended before it was killed");
+        process.signal(signal);
+        let ended = process.end();
+        if signal == "TERM" {
+            assert_eq!(ended.code, Some(130));
+            assert!(ended.stderr.contains("the same command goes on"), "{}", ended.stderr);
+        }
+        let goes_on = study.run(&format!("study.toml --out {out}")).good();
+        assert!(goes_on.stdout.contains("3 parts: 1 done, 2 finished before"), "{}", goes_on.stdout);
+        study.fixture.assert_same(&study.folder(&straight, "mix-lambda-0.5-seed-42"), &folder, &[]);
+    }
+}
+
+#[test]
+fn mistakes_are_refused_before_the_first_run() {
+    let study = Study::new();
+    let sweep = "[[sweep]]\nmethods = 'mix'\nlambdas = [0.5]";
+    let with = |extra: &str| format!("{SETTINGS}\n{sweep}\n{extra}");
+    let table: &[(String, &[&str])] = &[
+        (format!("sede = 1\n{}", with("")), &["unknown key `sede`", "did you mean `seeds`?"]),
+        (with("methodes = 'mix'"), &["[[sweep]] 1: unknown key `methodes`", "did you mean `methods`?"]),
+        (with("").replace("sft-batch", "sft-bach"), &["unknown key `sft-bach`", "did you mean `sft-batch`?"]),
+        (with("").replace("'mix'", "'mx'"), &["methods must be one of", "`mx`", "did you mean `mix`?"]),
+        (with("").replace("steps = 8", "steps = 8\nlambda = 0.5"), &["lambda is not a setting of a study", "lambdas"]),
+        (with("").replace("steps = 8", "steps = 8\nseed = 3"), &["seed is not a setting of a study", "list seeds"]),
+        (with("").replace("[0.5]", "[1.0]"), &["lambdas must lie between 0 and 1, found `1.0`", "alone"]),
+        (with("").replace("[0.5]", "[0.5, 0.5]"), &["differ"]),
+        (with("").replace("lambdas = [0.5]", ""), &["lambdas are missing"]),
+        (with("").replace("lambdas = [0.5]", "weights = [[0.5, 0.6]]"), &["2 numbers that sum to 1", "0.5, 0.6"]),
+        (with("probe-every = [10]"), &["probe-every is given, but maxright is not among the methods"]),
+        (with("stages = 'dpo:4,sft:4'"), &["stages is given, but sequential is not among the methods"]),
+        (
+            with("stages = 'dpo:4,sft:4'").replace("'mix'\nlambdas = [0.5]", "'sequential'\nlambdas = [0.2, 0.5]"),
+            &["one for each of the 2 weightings"],
+        ),
+        (
+            with("").replace("'mix'\nlambdas = [0.5]", "'sequential'\nlambdas = [0.01]"),
+            &["sweep sweep-1", "sequential gets no step of dpo", "stages"],
+        ),
+        (with("orders = 'dpo'").replace("'mix'", "'sequential'"), &["orders must name every objective once"]),
+        (with("baselines = 'dpo2'"), &["baselines must be one of rpo, orpo, simpo, ipo, sum"]),
+        (with("[baseline.rpo]\nalpha = 2"), &["[baseline.rpo] has no sweep"]),
+        (with("baselines = 'rpo'\n[baseline.rpo]\nlr = 2"), &["[baseline.rpo]: unknown key `lr`"]),
+        (with("front = 'nowhere'"), &["front must be own, none, or the folder of another study, found `nowhere`"]),
+        (with("front = 'model'"), &["model holds no front"]),
+        (with("").replace("dpo.jsonl", "gone.jsonl"), &["gone.jsonl"]),
+        (with("").replace("'model'", "'no-model'"), &["no-model"]),
+        (with("[answers]\nprompts = []"), &["[answers]: prompts must be texts"]),
+        (format!("seeds = [1, 1]\n{}", with("")), &["seeds must differ"]),
+        (format!("seeds = [-1]\n{}", with("")), &["seeds", "`-1`"]),
+        (SETTINGS.to_owned(), &["there is no [[sweep]]"]),
+        ("title = 3".to_owned(), &["bad.toml"]),
+        ("title = ".to_owned(), &["bad.toml, line 1"]),
+    ];
+    for (text, parts) in table {
+        study.write("bad.toml", text);
+        let ended = study.run("bad.toml --out out");
+        assert_eq!(ended.code, Some(2), "{text}\n{}{}", ended.stdout, ended.stderr);
+        for part in *parts {
+            assert!(ended.stderr.contains(part), "{part}: {}\n{text}", ended.stderr);
+        }
+        assert!(!study.fixture.path("out").exists(), "{text}");
+    }
+    study.write("good.toml", &with(""));
+    for (flags, parts) in [
+        ("good.toml --out out --only mix", &["there is no part `mix`", "--dry-run"][..]),
+        ("good.toml --out sft.jsonl", &["out must be a folder"]),
+        ("missing.toml --out out", &["missing.toml"]),
+        ("good.toml --out out --emit csv", &["csv"]),
+    ] {
+        let ended = study.run(flags);
+        assert_eq!(ended.code, Some(2), "{flags}: {}", ended.stderr);
+        assert!(parts.iter().all(|part| ended.stderr.contains(part)), "{flags}: {}", ended.stderr);
+    }
+}
