@@ -90,6 +90,8 @@ fn plan_of(plan: &Plan, on: ReferenceRows, length: Length, batch: usize) -> (Pla
         batch,
         beta: 0.0,
         label_smoothing: 0.0,
+        alpha: None,
+        gamma: None,
         optimum: None,
         optimum_eval: None,
         tie_rank: 0,
