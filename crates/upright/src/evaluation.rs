@@ -7,6 +7,7 @@ use crate::{
     data::Example,
     learner::{Measured, ModelLearner, Task},
     metrics::gap::{gap, ideal_distance},
+    objectives::LossKind,
     observer::Observer,
     plan::ObjectivePlan,
 };
@@ -62,13 +63,17 @@ pub fn evaluate(learner: &ModelLearner<'_>, step: usize, observer: &mut dyn Obse
     found.map(|()| evaluation)
 }
 
-/// Names under which an objective's metrics appear: TRL's, with the objective's name where several would share them.
+/// Names under which the metrics of an objective appear in records.
 pub fn metric_names(tasks: &[Task<'_>], index: usize) -> Vec<String> {
-    let names = tasks[index].objective.kind.form().metrics;
-    let sharing = tasks.iter().filter(|task| task.objective.kind.form().metrics == names).count();
-    let name =
-        |metric: &&str| if sharing > 1 { format!("{metric}/{}", tasks[index].name) } else { (*metric).to_owned() };
-    names.iter().map(name).collect()
+    let name = |metric: &&str| metric_name(metric, &tasks[index].name, tasks.iter().map(|task| task.objective.kind));
+    tasks[index].objective.kind.form().metrics.iter().map(name).collect()
+}
+
+/// The name under which a metric of an objective appears: TRL's, with the objective's name where the metric is one of
+/// several of the run's `losses`.
+pub fn metric_name(metric: &str, objective: &str, losses: impl Iterator<Item = LossKind>) -> String {
+    let sharing = losses.filter(|loss| loss.form().metrics.contains(&metric)).count();
+    if sharing > 1 { format!("{metric}/{objective}") } else { metric.to_owned() }
 }
 
 impl Evaluation {

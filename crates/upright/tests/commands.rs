@@ -153,6 +153,15 @@ fn eval_loss_refuses_what_cannot_be() {
     place.adapter("foreign", "qwen2");
     for (words, parts) in [
         ("--dpo dpo.jsonl --beta -0.1", ["beta must be a number above 0", "`-0.1`"]),
+        ("--dpo dpo.jsonl --beta 1", ["beta has no effect: there is no reference", "--reference DIR"]),
+        ("--sft sft.jsonl --beta 1", ["beta must be left out: the loss sft does not take it", "`1`"]),
+        ("--dpo dpo.jsonl --dpo-loss rpo", ["dpo-loss has no effect: there is no reference", "--reference DIR"]),
+        ("--dpo dpo.jsonl --dpo-loss simop", ["sigmoid, ipo, rpo, orpo, simpo, found `simop`", "`simpo`?"]),
+        (
+            "--dpo dpo.jsonl --dpo-loss orpo --reference none",
+            ["reference must be left out: the loss orpo compares with none", "`none`"],
+        ),
+        ("--dpo dpo.jsonl --dpo-gamma 1", ["dpo-gamma must be left out: the loss dpo does not take it", "simpo"]),
         ("--dpo dpo.jsonl --limit 0", ["limit must be a whole number of at least 1", "`0`"]),
         ("--dpo dpo.jsonl --limit -3", ["limit", "`-3`"]),
         ("--dpo dpo.jsonl --max-length 1", ["max-length must be a whole number of at least 2", "`1`"]),

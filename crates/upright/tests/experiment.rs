@@ -132,7 +132,8 @@ fn a_study_is_done_once_and_every_number_comes_from_its_runs() {
         let within = |point: &serde_json::Map<String, Value>| {
             ["sft", "dpo"].iter().all(|name| loss(line, name) <= loss(point, name) + 1e-4)
         };
-        fronts.iter().any(within) || ["sft", "dpo"].iter().zip(optima).all(|(name, best)| loss(line, name) <= best + 1e-4)
+        fronts.iter().any(within)
+            || ["sft", "dpo"].iter().zip(optima).all(|(name, best)| loss(line, name) <= best + 1e-4)
     };
     let mut ended_early = 0;
     for method in ["mix", "alright", "maxright"] {
@@ -179,9 +180,13 @@ fn a_study_is_done_once_and_every_number_comes_from_its_runs() {
     let before = written(&study.fixture.path(&maxright));
     std::thread::sleep(Duration::from_millis(20));
     let again = study.json("study.toml --out out");
-    assert!(again["parts"].as_array().unwrap().iter().all(|outcome| {
-        outcome["state"] == "found" || outcome["part"].as_str().unwrap().ends_with("reference")
-    }));
+    assert!(
+        again["parts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|outcome| { outcome["state"] == "found" || outcome["part"].as_str().unwrap().ends_with("reference") })
+    );
     assert_eq!(written(&study.fixture.path(&maxright)), before);
     study.write("study.toml", &format!("title = 'T'\nseeds = [1, 2, 3]\n{SETTINGS}\n{WHOLE}"));
     let third = study.json("study.toml --out out --only dpo-first/mix-lambda-0.5-seed-3");

@@ -72,7 +72,7 @@ fn examples(dir: &Path) -> Vec<Example> {
 fn task<'a>(name: &str, kind: LossKind, train: &[Example], reference: Option<&'a Reference>) -> Task<'a> {
     Task {
         name: name.into(),
-        objective: Objective { kind, beta: 0.1, label_smoothing: 0.0 },
+        objective: Objective::new(kind),
         train: train.to_vec(),
         held_out: vec![],
         fit: vec![],

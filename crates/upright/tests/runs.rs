@@ -222,6 +222,9 @@ fn edge_values_run() {
         ("sft", "sft", "--sft sft.jsonl"),
         ("dpo", "dpo", "--dpo dpo.jsonl"),
         ("ipo", "dpo", "--dpo dpo.jsonl --dpo-loss ipo"),
+        ("rpo", "dpo", "--dpo dpo.jsonl --dpo-loss rpo"),
+        ("orpo", "dpo", "--dpo dpo.jsonl --dpo-loss orpo"),
+        ("simpo", "dpo", "--dpo dpo.jsonl --dpo-loss simpo"),
     ] {
         for method in ["sequential", "mix", "alright", "maxright"] {
             let out = format!("{method}-{loss}-alone");

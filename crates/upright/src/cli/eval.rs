@@ -22,7 +22,8 @@ use crate::{
     observer::Observer,
     plan::{
         self,
-        checks::{choice, count, count_from, folder, positive, threads},
+        checks::{choice, count, count_from, folder, threads, wrong},
+        loss::{Settings, dpo_loss},
     },
     run::Engine,
 };
@@ -59,12 +60,22 @@ pub(super) struct Loss {
     /// Turns of a conversation that are scored, with --sft: last, all [default: last]
     #[arg(long, value_name = "TURNS", conflicts_with = "dpo")]
     turns: Option<String>,
-    /// Reference adapter, or none for the model itself: adds its log-probabilities and the DPO loss.
+    /// Reference adapter, or none for the model itself: adds its log-probabilities and the loss.
     #[arg(long, value_name = "DIR|none", conflicts_with = "sft")]
     reference: Option<PathBuf>,
-    /// Strength of the tie to the reference [default: 0.1]
+    /// Preference loss, as in training: sigmoid, ipo, rpo with --reference; orpo, simpo without [default: sigmoid]
+    #[arg(long, value_name = "LOSS", conflicts_with = "sft")]
+    dpo_loss: Option<String>,
+    /// Strength of the tie to the reference; of orpo the weight of the odds ratio, of simpo the scale of the rewards
+    /// [default: 0.1, of simpo 2]
     #[arg(long, value_name = "B", allow_hyphen_values = true)]
     beta: Option<Number>,
+    /// With --dpo-loss rpo: weight of the chosen response's negative log-likelihood a token [default: 1]
+    #[arg(long, value_name = "A", allow_hyphen_values = true)]
+    dpo_alpha: Option<Number>,
+    /// With --dpo-loss simpo: margin that the rewards should have [default: 1]
+    #[arg(long, value_name = "G", allow_hyphen_values = true)]
+    dpo_gamma: Option<Number>,
     /// Most tokens of prompt and response together [default: 2048]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     max_length: Option<Number>,
@@ -93,17 +104,34 @@ fn names(kind: Kind) -> &'static [&'static str] {
     if kind == Kind::Preference { &["chosen", "rejected"] } else { &["response"] }
 }
 
+impl Loss {
+    /// The loss of the rows; none where it compares with a reference and there is none.
+    fn objective(&self) -> Result<Option<Objective>> {
+        let kind = if self.sft.is_some() { LossKind::Sft } else { dpo_loss(self.dpo_loss.as_deref())? };
+        let (beta, alpha, gamma) = (self.beta.as_ref(), self.dpo_alpha.as_ref(), self.dpo_gamma.as_ref());
+        let key = |name: &str| if name == "beta" { name.to_owned() } else { format!("dpo-{name}") };
+        let objective = Settings { beta, alpha, gamma, ..Settings::default() }.of(kind, key)?;
+        let settings =
+            [("dpo-loss", self.dpo_loss.is_some()), ("beta", beta.is_some()), ("dpo-alpha", alpha.is_some())];
+        match (kind.form().reference, &self.reference, settings.iter().find(|(_, given)| *given)) {
+            (true, None, Some((key, _))) => Err(Error::input(format!("{key} has no effect: there is no reference"))
+                .hint(format!("give --reference DIR, or none for the model itself, or leave --{key} out"))),
+            (true, None, None) => Ok(None),
+            (false, Some(reference), _) => {
+                let must = format!("be left out: the loss {kind} compares with none");
+                Err(wrong("reference", &must, reference.display()))
+            }
+            (true, Some(_), _) | (false, None, _) => Ok(Some(objective)),
+        }
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(arguments: &Loss) -> Result<()> {
     let max_length = count_from(2, "max-length", arguments.max_length.as_ref(), 2048)?;
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
     let limit = arguments.limit.as_ref().map(|limit| count("limit", Some(limit), 0)).transpose()?;
-    let beta = positive("beta", arguments.beta.as_ref(), 0.1)?;
-    if arguments.beta.is_some() && arguments.reference.is_none() {
-        return Err(
-            Error::input("beta has no effect: there is no reference").hint("give --reference DIR, or leave --beta out")
-        );
-    }
+    let objective = arguments.objective()?;
     let threads = threads(arguments.threads.as_ref())?;
     let template = arguments.template.as_deref().map(|name| plan::template("template", name)).transpose()?;
     let map = arguments.map.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error| error.at("map"))?;
@@ -153,7 +181,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     if arguments.per_row {
         for (index, example) in examples.iter().enumerate() {
             let reference = reference.as_ref().map(|sums| &sums[index][..]);
-            let mut line = row_line(example, kind, &policy[index], reference, beta);
+            let mut line = row_line(example, kind, &policy[index], reference, objective.as_ref());
             if arguments.ids {
                 line.insert("ids".into(), ids(example, kind));
             }
@@ -161,7 +189,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         }
         return Ok(());
     }
-    let line = totals(&examples, kind, &policy, reference.as_deref(), beta);
+    let line = totals(&examples, kind, &policy, reference.as_deref(), objective.as_ref());
     if arguments.json {
         return print_json(&line);
     }
@@ -203,11 +231,6 @@ fn sums(
     Ok(sums)
 }
 
-fn objective(kind: Kind, beta: f64) -> Objective {
-    let kind = if kind == Kind::Preference { LossKind::Dpo } else { LossKind::Sft };
-    Objective { kind, beta, label_smoothing: 0.0 }
-}
-
 fn responses(example: &Example, policy: &[f64], reference: Option<&[f64]>) -> Vec<Response> {
     let response =
         |i: usize| Response { policy: policy[i], reference: reference.map(|sums| sums[i]), tokens: example.scored(i) };
@@ -215,7 +238,13 @@ fn responses(example: &Example, policy: &[f64], reference: Option<&[f64]>) -> Ve
 }
 
 /// One line of `--per-row`.
-fn row_line(example: &Example, kind: Kind, policy: &[f64], reference: Option<&[f64]>, beta: f64) -> Map<String, Value> {
+fn row_line(
+    example: &Example,
+    kind: Kind,
+    policy: &[f64],
+    reference: Option<&[f64]>,
+    objective: Option<&Objective>,
+) -> Map<String, Value> {
     let named = |values: &[f64]| -> Map<String, Value> {
         names(kind).iter().zip(values).map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
     };
@@ -228,8 +257,8 @@ fn row_line(example: &Example, kind: Kind, policy: &[f64], reference: Option<&[f
     if let Some(reference) = reference {
         line.insert("reference".into(), Value::Object(named(reference)));
     }
-    if reference.is_some() {
-        let (loss, _, _) = evaluate(&objective(kind, beta), &[responses(example, policy, reference)]);
+    if let Some(objective) = objective.filter(|_| kind == Kind::Preference) {
+        let (loss, _, _) = evaluate(objective, &[responses(example, policy, reference)]);
         line.insert("loss".into(), json!(loss));
     }
     line
@@ -248,7 +277,7 @@ fn totals(
     kind: Kind,
     policy: &[Vec<f64>],
     reference: Option<&[Vec<f64>]>,
-    beta: f64,
+    objective: Option<&Objective>,
 ) -> Map<String, Value> {
     let mut line = Map::new();
     line.insert("rows".into(), json!(examples.len()));
@@ -257,14 +286,13 @@ fn totals(
         let mean = policy.iter().map(|sums| sums[index]).sum::<f64>() / examples.len() as f64;
         line.insert(format!("logps/{name}"), json!(mean));
     }
-    if kind == Kind::Instruction || reference.is_some() {
+    if let Some(objective) = objective {
         let rows: Vec<Vec<Response>> = examples
             .iter()
             .enumerate()
             .map(|(i, example)| responses(example, &policy[i], reference.map(|sums| &sums[i][..])))
             .collect();
-        let objective = objective(kind, beta);
-        let (loss, _, metrics) = evaluate(&objective, &rows);
+        let (loss, _, metrics) = evaluate(objective, &rows);
         line.insert("loss".into(), json!(loss));
         for (name, value) in objective.kind.form().metrics.iter().zip(metrics) {
             line.insert((*name).to_owned(), json!(value));

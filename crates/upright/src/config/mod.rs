@@ -136,12 +136,19 @@ pub struct Config {
     #[arg(long, value_name = "LOSS", help_heading = "Method", allow_hyphen_values = true)]
     pub stop_within: Option<Number>,
 
-    /// Strength of the tie to the reference [default: 0.1]
+    /// Strength of the tie to the reference; of orpo the weight of the odds ratio, of simpo the scale of the rewards
+    /// [default: 0.1, of simpo 2]
     #[arg(long, value_name = "B", help_heading = "Preference loss", allow_hyphen_values = true)]
     pub beta: Option<Number>,
-    /// Preference loss of --dpo: sigmoid, ipo [default: sigmoid]
+    /// Preference loss of --dpo: sigmoid, ipo, rpo; without a reference orpo, simpo [default: sigmoid]
     #[arg(long, value_name = "LOSS", help_heading = "Preference loss")]
     pub dpo_loss: Option<String>,
+    /// With --dpo-loss rpo: weight of the chosen response's negative log-likelihood a token [default: 1]
+    #[arg(long, value_name = "A", help_heading = "Preference loss", allow_hyphen_values = true)]
+    pub dpo_alpha: Option<Number>,
+    /// With --dpo-loss simpo: margin that the rewards should have [default: 1]
+    #[arg(long, value_name = "G", help_heading = "Preference loss", allow_hyphen_values = true)]
+    pub dpo_gamma: Option<Number>,
     /// Share of pairs taken to be labelled the wrong way round [default: 0]
     #[arg(long, value_name = "SHARE", help_heading = "Preference loss", allow_hyphen_values = true)]
     pub label_smoothing: Option<Number>,
@@ -225,7 +232,7 @@ pub struct ObjectiveConfig {
     /// Its name in flags, records and plots: small letters, digits, - and _
     #[arg(long)]
     pub name: Option<String>,
-    /// Its loss: sft, dpo, ipo
+    /// Its loss: sft; of pairs dpo, ipo, rpo; of pairs without a reference orpo, simpo
     #[arg(long)]
     pub loss: Option<String>,
     /// Its rows: a file, or a list of files, as FILE:SHARE where an epoch takes shares from them
@@ -253,12 +260,19 @@ pub struct ObjectiveConfig {
     /// Its rows a step [default: 8, or 4 pairs]
     #[arg(long)]
     pub batch: Option<Number>,
-    /// Strength of the tie to the reference [default: the run's beta]
+    /// Strength of the tie to the reference; of orpo the weight of the odds ratio, of simpo the scale of the rewards
+    /// [default: the run's beta]
     #[arg(long)]
     pub beta: Option<Number>,
     /// Share of pairs taken to be labelled the wrong way round [default: the run's label-smoothing]
     #[arg(long)]
     pub label_smoothing: Option<Number>,
+    /// Where its loss is rpo: weight of the chosen response's negative log-likelihood a token [default: 1]
+    #[arg(long)]
+    pub alpha: Option<Number>,
+    /// Where its loss is simpo: margin that the rewards should have [default: 1]
+    #[arg(long)]
+    pub gamma: Option<Number>,
     /// Its smallest loss on training rows
     #[arg(long)]
     pub optimum: Option<Number>,

@@ -72,9 +72,11 @@ impl Experiment {
     /// Steps and seconds of a part, at most.
     fn expected(&self, part: &Part, costs: &Costs) -> Result<(usize, f64)> {
         let ground = &self.graph.grounds[part.ground];
-        if let (Kind::Reference, ReferencePlan::Train { on, epochs, batch, rows }) = (&part.kind, &part.plan.reference) {
+        if let (Kind::Reference, ReferencePlan::Train { on, epochs, batch, rows }) = (&part.kind, &part.plan.reference)
+        {
             let index = ground.plan.objectives.iter().position(|objective| on.are_of(objective)).unwrap_or(0);
-            let steps = crate::plan::Length::Epochs(*epochs).steps(rows.unwrap_or(ground.met.rows[index]).div_ceil(*batch));
+            let steps =
+                crate::plan::Length::Epochs(*epochs).steps(rows.unwrap_or(ground.met.rows[index]).div_ceil(*batch));
             // A pair shares its prompt, and its chosen response is about half of the rest.
             let share = if *on == ReferenceRows::Chosen { 0.75 } else { 1.0 };
             return Ok((steps, steps as f64 * *batch as f64 * costs.rows[index] * share));

@@ -6,8 +6,6 @@ mod answers;
 mod estimate;
 mod parts;
 mod study;
-#[cfg(test)]
-mod tests;
 mod work;
 
 pub use estimate::Estimate;

@@ -376,6 +376,8 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
         loss: Some(name.to_owned()),
         beta: if tied { pairs.beta.clone() } else { given.beta },
         label_smoothing: given.label_smoothing,
+        alpha: given.alpha,
+        gamma: given.gamma,
         batch: given.batch.or_else(|| pairs.batch.clone()),
         ..pairs.clone()
     })))

@@ -7,65 +7,56 @@
 //! - IPO (Azar et al. 2023, equation 17): (logits - 1 / (2 beta))^2, with sums as in that paper and the DPO authors' code
 //!   (TRL divides log-probabilities by the length of the response first).
 
-use super::{Form, Objective, Response, RowLoss, Totals};
-
-const METRICS: &[&str] =
-    &["rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"];
+use super::{Defaults, Form, Objective, Response, RowLoss, Totals, pair};
 
 /// Direct preference optimisation.
-pub const DPO: Form =
-    Form { responses: 2, reference: true, metrics: METRICS, row: |o, r, t| pair(o, r, t, sigmoid_loss) };
+pub const DPO: Form = Form {
+    responses: 2,
+    reference: true,
+    defaults: Defaults { beta: Some(0.1), label_smoothing: Some(0.0), ..Defaults::NONE },
+    metrics: &pair::METRICS,
+    row: |o, r, t| row(o, r, t, sigmoid_loss),
+};
 
 /// Identity preference optimisation.
-pub const IPO: Form =
-    Form { responses: 2, reference: true, metrics: METRICS, row: |o, r, t| pair(o, r, t, squared_loss) };
+pub const IPO: Form = Form {
+    responses: 2,
+    reference: true,
+    defaults: Defaults { beta: Some(0.1), ..Defaults::NONE },
+    metrics: &pair::METRICS,
+    row: |o, r, t| row(o, r, t, squared_loss),
+};
 
-/// A pair's part of the mean over pairs. `loss` maps logits to a value and its derivative; the derivative is the slope of
-/// the chosen response, and its opposite that of the rejected one.
-fn pair(
+/// `loss` maps logits to a value and its derivative; the derivative is the slope of the chosen response, and its opposite
+/// that of the rejected one.
+fn row(
     objective: &Objective,
     responses: &[Response],
     totals: Totals,
     loss: fn(&Objective, f64) -> (f64, f64),
 ) -> RowLoss {
-    let ratio = |response: &Response| response.policy - response.reference.expect("a reference scored this row");
-    let (chosen, rejected) = (ratio(&responses[0]), ratio(&responses[1]));
+    let [chosen, rejected] = log_ratios(responses);
     let (value, slope) = loss(objective, chosen - rejected);
-    let share = 1.0 / totals.rows as f64;
-    let reward = [objective.beta * chosen, objective.beta * rejected];
-    let accurate = if reward[0] > reward[1] { 1.0 } else { 0.0 };
-    let metrics = [reward[0], reward[1], accurate, reward[0] - reward[1], responses[0].policy, responses[1].policy];
-    RowLoss {
-        loss: share * value,
-        slopes: vec![share * slope, -share * slope],
-        metrics: metrics.iter().map(|metric| share * metric).collect(),
-    }
+    let rewards = [objective.beta * chosen, objective.beta * rejected];
+    pair::part(responses, totals, value, [slope, -slope], rewards, &[])
+}
+
+/// log pi(y|x) - log ref(y|x) of the chosen and the rejected response.
+pub(super) fn log_ratios(responses: &[Response]) -> [f64; 2] {
+    let ratio = |response: &Response| response.policy - response.reference.expect("a reference scored this row");
+    [ratio(&responses[0]), ratio(&responses[1])]
 }
 
 /// d/dlogits = beta * (-(1 - e) sigmoid(-h) + e sigmoid(h)).
-fn sigmoid_loss(objective: &Objective, logits: f64) -> (f64, f64) {
-    let (h, flipped) = (objective.beta * logits, objective.label_smoothing);
-    let mut value = -(1.0 - flipped) * log_sigmoid(h);
-    if flipped > 0.0 {
-        value -= flipped * log_sigmoid(-h);
-    }
-    (value, objective.beta * (flipped * sigmoid(h) - (1.0 - flipped) * sigmoid(-h)))
+pub(super) fn sigmoid_loss(objective: &Objective, logits: f64) -> (f64, f64) {
+    let (value, slope) = pair::logistic(objective.beta * logits, objective.label_smoothing);
+    (value, objective.beta * slope)
 }
 
 /// d/dlogits = 2 * (logits - 1 / (2 beta)).
 fn squared_loss(objective: &Objective, logits: f64) -> (f64, f64) {
     let distance = logits - 0.5 / objective.beta;
     (distance * distance, 2.0 * distance)
-}
-
-/// log(1 / (1 + e^-x)) without overflow, and without losing e^-x beside 1.
-pub fn log_sigmoid(x: f64) -> f64 {
-    x.min(0.0) - (-x.abs()).exp().ln_1p()
-}
-
-/// 1 / (1 + e^-x); e^-x may overflow to infinity, and then this is 0.
-pub fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 #[cfg(test)]
@@ -76,7 +67,7 @@ mod tests {
     use super::*;
 
     fn objective(kind: LossKind, beta: f64, label_smoothing: f64) -> Objective {
-        Objective { kind, beta, label_smoothing }
+        Objective { beta, label_smoothing, ..Objective::new(kind) }
     }
 
     fn row(policy: [f64; 2], reference: [f64; 2]) -> Vec<Response> {
@@ -150,9 +141,6 @@ mod tests {
                 }
             }
         }
-        // log sigmoid(-1000) = -1000 to the last bit, and sigmoid(1000)'s complement is e^-1000, which is 0.
-        assert_eq!((log_sigmoid(-1e3), log_sigmoid(1e3), sigmoid(-1e3)), (-1e3, 0.0, 0.0));
-        assert_eq!(log_sigmoid(40.0), -(-40f64).exp());
     }
 
     /// A log-probability of -infinity is a broken model, not a large margin: the loss says so.

@@ -6,7 +6,13 @@
 //! never a mean of means.
 
 pub mod dpo;
+pub mod orpo;
+pub mod pair;
+pub mod rpo;
 pub mod sft;
+pub mod simpo;
+
+use std::fmt;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -21,6 +27,12 @@ pub enum LossKind {
     Dpo,
     /// Identity preference optimisation (Azar et al. 2023).
     Ipo,
+    /// DPO, and the likelihood of the chosen response (Pang et al. 2024).
+    Rpo,
+    /// Odds ratio preference optimisation (Hong et al. 2024); no reference.
+    Orpo,
+    /// Simple preference optimisation (Meng et al. 2024); no reference.
+    Simpo,
 }
 
 impl LossKind {
@@ -30,7 +42,16 @@ impl LossKind {
             Self::Sft => &sft::SFT,
             Self::Dpo => &dpo::DPO,
             Self::Ipo => &dpo::IPO,
+            Self::Rpo => &rpo::RPO,
+            Self::Orpo => &orpo::ORPO,
+            Self::Simpo => &simpo::SIMPO,
         }
+    }
+}
+
+impl fmt::Display for LossKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.to_possible_value().expect("every loss has a name").get_name())
     }
 }
 
@@ -40,21 +61,45 @@ pub struct Form {
     pub responses: usize,
     /// Whether it needs the reference's log-probabilities.
     pub reference: bool,
+    /// Which settings it takes.
+    pub defaults: Defaults,
     /// Names of the metrics, in the order of [`RowLoss::metrics`]; TRL's.
     pub metrics: &'static [&'static str],
     /// The part of one row.
     row: fn(&Objective, &[Response], Totals) -> RowLoss,
 }
 
-/// A loss with its settings.
+/// The settings of a loss where nothing is said; none: it does not take that one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Defaults {
+    /// Of [`Objective::beta`].
+    pub beta: Option<f64>,
+    /// Of [`Objective::label_smoothing`].
+    pub label_smoothing: Option<f64>,
+    /// Of [`Objective::alpha`].
+    pub alpha: Option<f64>,
+    /// Of [`Objective::gamma`].
+    pub gamma: Option<f64>,
+}
+
+impl Defaults {
+    /// Of a loss without settings.
+    pub const NONE: Self = Self { beta: None, label_smoothing: None, alpha: None, gamma: None };
+}
+
+/// A loss with its settings. Those that it does not take ([`Form::defaults`]) are not looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Objective {
     /// Which loss.
     pub kind: LossKind,
-    /// Strength of the tie to the reference; unused by SFT.
+    /// Strength of the tie to the reference; of ORPO the weight of the odds ratio, of SimPO the scale of the rewards.
     pub beta: f64,
-    /// Share of pairs taken to be labelled the wrong way round; DPO only.
+    /// Share of pairs taken to be labelled the wrong way round.
     pub label_smoothing: f64,
+    /// Weight of the chosen response's negative log-likelihood.
+    pub alpha: f64,
+    /// Margin that the rewards should have.
+    pub gamma: f64,
 }
 
 /// Sizes of a step of one objective, over all its packs.
@@ -73,7 +118,7 @@ pub struct Response {
     pub policy: f64,
     /// The same sum of the reference; not looked at where the loss needs none.
     pub reference: Option<f64>,
-    /// Number of tokens.
+    /// Number of tokens, at least 1.
     pub tokens: usize,
 }
 
@@ -89,6 +134,14 @@ pub struct RowLoss {
 }
 
 impl Objective {
+    /// A loss with its default settings.
+    pub fn new(kind: LossKind) -> Self {
+        let Defaults { beta, label_smoothing, alpha, gamma } = kind.form().defaults;
+        let [beta, label_smoothing, alpha, gamma] =
+            [beta, label_smoothing, alpha, gamma].map(|value| value.unwrap_or(0.0));
+        Self { kind, beta, label_smoothing, alpha, gamma }
+    }
+
     /// Loss, slopes and metrics of one row in a step of the given size.
     ///
     /// # Panics
@@ -130,13 +183,15 @@ mod tests {
     /// the losses are smooth with third derivatives of order 1: the error is about h^2 + 1e-16 / h.
     #[test]
     fn slopes_are_the_derivatives_of_the_loss() {
-        let objectives = [
-            Objective { kind: LossKind::Sft, beta: 0.1, label_smoothing: 0.0 },
-            Objective { kind: LossKind::Dpo, beta: 0.1, label_smoothing: 0.0 },
-            Objective { kind: LossKind::Dpo, beta: 0.7, label_smoothing: 0.2 },
-            Objective { kind: LossKind::Ipo, beta: 0.3, label_smoothing: 0.0 },
+        let all = LossKind::value_variants().iter().map(|kind| Objective::new(*kind));
+        let others = [
+            Objective { beta: 0.7, label_smoothing: 0.2, ..Objective::new(LossKind::Dpo) },
+            Objective { beta: 0.3, ..Objective::new(LossKind::Ipo) },
+            Objective { beta: 0.3, label_smoothing: 0.1, alpha: 0.4, ..Objective::new(LossKind::Rpo) },
+            Objective { beta: 1.5, ..Objective::new(LossKind::Orpo) },
+            Objective { beta: 0.8, gamma: 0.3, label_smoothing: 0.2, ..Objective::new(LossKind::Simpo) },
         ];
-        for objective in objectives {
+        for objective in all.chain(others) {
             let response =
                 |policy: f64, reference: f64, tokens| Response { policy, reference: Some(reference), tokens };
             let pairs = [
@@ -166,10 +221,39 @@ mod tests {
         let rows: Vec<_> = [(-3.0, 2), (-50.0, 40), (-8.0, 5)]
             .map(|(policy, tokens)| vec![Response { policy, reference: None, tokens }])
             .to_vec();
-        let sft = Objective { kind: LossKind::Sft, beta: 0.0, label_smoothing: 0.0 };
+        let sft = Objective::new(LossKind::Sft);
         let totals = Totals::of(&rows);
         let parts: f64 = rows.iter().map(|row| sft.row(row, totals).loss).sum();
         assert_eq!(totals, Totals { rows: 3, tokens: 47 });
         assert!((parts - 61.0 / 47.0).abs() < 1e-15);
+    }
+
+    /// Losses that compare a pair, at every margin that f64 can hold. Of likelihoods a token only the negative ones exist.
+    #[test]
+    fn huge_margins_stay_finite() {
+        let pairs = LossKind::value_variants().iter().filter(|kind| kind.form().responses == 2);
+        for &kind in pairs {
+            for label_smoothing in [0.0, 0.1] {
+                for far in [1e3, 1e6, 1e150] {
+                    for policy in [[-far, -1.0], [-1.0, -far], [-far, -far]] {
+                        let objective = Objective { label_smoothing, ..Objective::new(kind) };
+                        let row = policy.map(|policy| Response { policy, reference: Some(-1.0), tokens: 2 });
+                        let part = objective.row(&row, Totals { rows: 1, tokens: 4 });
+                        let mut numbers = part.slopes.iter().chain(&part.metrics).chain([&part.loss]);
+                        assert!(numbers.all(|x| x.is_finite()), "{kind:?} {policy:?}: {part:?}");
+                        assert_eq!(part.metrics.len(), kind.form().metrics.len());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn losses_have_the_names_by_which_they_are_read() {
+        for kind in LossKind::value_variants() {
+            assert_eq!(LossKind::from_str(&kind.to_string(), false).as_ref(), Ok(kind));
+            let pairs = kind.form().responses == 2;
+            assert_eq!(pairs, kind.form().metrics.starts_with(&pair::METRICS), "{kind}");
+        }
     }
 }

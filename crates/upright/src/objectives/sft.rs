@@ -3,10 +3,10 @@
 //! As in the authors' code it is the mean over the scored tokens of the step, where the formula averages summed
 //! log-probabilities over rows.
 
-use super::{Form, Objective, Response, RowLoss, Totals};
+use super::{Defaults, Form, Objective, Response, RowLoss, Totals};
 
 /// Negative log-likelihood.
-pub const SFT: Form = Form { responses: 1, reference: false, metrics: &[], row };
+pub const SFT: Form = Form { responses: 1, reference: false, defaults: Defaults::NONE, metrics: &[], row };
 
 /// -sum(logp) / tokens of the step; the slope of every token is -1 / tokens of the step.
 fn row(_: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
@@ -22,7 +22,7 @@ mod tests {
     /// rows have the same; with -6 and -4 it is (6 + 4) / 4 = 2.5 against (2 + 4) / 2 = 3.
     #[test]
     fn tokens_weigh_the_same_in_every_row() {
-        let sft = Objective { kind: LossKind::Sft, beta: 0.1, label_smoothing: 0.0 };
+        let sft = Objective::new(LossKind::Sft);
         let totals = Totals { rows: 2, tokens: 4 };
         let part = |policy, tokens| sft.row(&[Response { policy, reference: None, tokens }], totals);
         assert_eq!(part(-6.0, 3).loss + part(-2.0, 1).loss, 2.0);

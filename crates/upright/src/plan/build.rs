@@ -108,7 +108,7 @@ fn optimiser(config: &Config) -> Result<OptimiserPlan> {
     })
 }
 
-/// Without a preference objective a reference is checked and then left out.
+/// Where no loss compares with a reference, what is given is checked and then left out.
 fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferencePlan> {
     let needed = objectives.iter().any(|objective| objective.loss.form().reference);
     let epochs = positive("reference-epochs", config.reference_epochs.as_ref(), 1.0)?;

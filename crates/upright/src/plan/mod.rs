@@ -3,6 +3,7 @@
 
 mod build;
 pub(crate) mod checks;
+pub(crate) mod loss;
 mod notes;
 mod objective;
 mod schedule;
@@ -121,10 +122,16 @@ pub struct ObjectivePlan {
     pub weight: f64,
     /// Its rows a step.
     pub batch: usize,
-    /// Strength of the tie to the reference; 0 for a loss without one.
+    /// [`Objective::beta`]; 0 for a loss that does not take it.
     pub beta: f64,
-    /// Share of pairs taken to be labelled the wrong way round.
+    /// Share of pairs taken to be labelled the wrong way round; 0 for a loss that does not take it.
     pub label_smoothing: f64,
+    /// Weight of the chosen response's negative log-likelihood; none for a loss that does not take it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// Margin that the rewards should have; none for a loss that does not take it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gamma: Option<f64>,
     /// f* on training rows (`fit`), for the decision of MAXRIGHT and the gaps.
     pub optimum: Option<f64>,
     /// f* on held-out rows (`eval`), for the gaps.
@@ -137,7 +144,7 @@ impl ReferenceRows {
     /// Whether the rows of an objective are those.
     pub fn are_of(self, objective: &ObjectivePlan) -> bool {
         match self {
-            Self::Chosen => objective.is_preference(),
+            Self::Chosen => objective.is_preference() && objective.loss.form().reference,
             Self::Sft => !objective.is_preference(),
         }
     }
@@ -205,7 +212,7 @@ pub enum ReferencePlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReferenceRows {
-    /// The chosen responses of the preference objective, of which there is one.
+    /// The chosen responses of the preference objective that compares with a reference, of which there is one.
     Chosen,
     /// The rows of the instruction objective, of which there is one.
     Sft,
@@ -332,8 +339,9 @@ impl Plan {
 
     /// The loss of an objective.
     pub fn objective(&self, index: usize) -> Objective {
-        let ObjectivePlan { loss, beta, label_smoothing, .. } = self.objectives[index];
-        Objective { kind: loss, beta, label_smoothing }
+        let ObjectivePlan { loss: kind, beta, label_smoothing, alpha, gamma, .. } = self.objectives[index];
+        let [alpha, gamma] = [alpha, gamma].map(|value| value.unwrap_or(0.0));
+        Objective { kind, beta, label_smoothing, alpha, gamma }
     }
 
     /// Weights of the objectives.

@@ -3,6 +3,7 @@
 use super::{Plan, ReferencePlan};
 use crate::config::Config;
 use crate::methods::MethodKind;
+use crate::objectives::Defaults;
 
 impl Plan {
     /// One line each; none of them stops a run. `config` is what the plan was made from.
@@ -23,20 +24,26 @@ impl Plan {
         }
         note(config.probe_every.is_some() && !maxright, "probe-every has no effect: the method is not maxright".into());
         note(config.lambda.is_some() && !self.stages.is_empty(), "lambda has no effect: the stages say it all".into());
-        let preference = self.needs_reference();
-        for (key, given) in [
-            ("beta", config.beta.is_some()),
-            ("label-smoothing", config.label_smoothing.is_some()),
-            ("reference", config.reference.is_some()),
+        let compares = self.needs_reference();
+        let takes = |setting: fn(&Defaults) -> Option<f64>| {
+            self.objectives.iter().any(|objective| setting(&objective.loss.form().defaults).is_some())
+        };
+        for (key, given, taken) in [
+            ("beta", config.beta.is_some(), takes(|of| of.beta)),
+            ("label-smoothing", config.label_smoothing.is_some(), takes(|of| of.label_smoothing)),
         ] {
-            note(given && !preference, format!("{key} has no effect: there is no preference objective"));
+            note(given && !taken, format!("{key} has no effect: no objective's loss takes it"));
         }
         note(
-            preference && config.reference.is_none(),
+            config.reference.is_some() && !compares,
+            "reference has no effect: no objective's loss compares with one".into(),
+        );
+        note(
+            compares && config.reference.is_none(),
             "the reference is the base model itself (--reference train:chosen trains one, as the paper does)".into(),
         );
         note(
-            preference && self.init_adapter.is_some() && self.reference == ReferencePlan::Base,
+            compares && self.init_adapter.is_some() && self.reference == ReferencePlan::Base,
             "the reference is the base model without the adapter that the policy starts from".into(),
         );
         let trained = matches!(self.reference, ReferencePlan::Train { .. });

@@ -2,16 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+
 use super::ObjectivePlan;
-use super::checks::{choice, count, file, no_such, optional_file, positive, real, wrong};
+use super::checks::{choice, count, file, no_such, optional_file, real, wrong};
+use super::loss::{Settings, dpo_loss};
 use crate::config::{Config, List, Number, ObjectiveConfig};
 use crate::data::{ColumnMap, DataFile, TemplateName, Turns};
-use crate::objectives::LossKind;
+use crate::objectives::{Defaults, LossKind};
 use crate::{Error, Result};
 
 /// All objectives, checked, with weights and optima.
 pub(super) fn objectives(config: &Config) -> Result<Vec<ObjectivePlan>> {
     refuse_strays(config)?;
+    // What the run says is checked whether or not a loss takes it.
+    let of_run = Settings {
+        beta: config.beta.as_ref(),
+        label_smoothing: config.label_smoothing.as_ref(),
+        ..Settings::default()
+    };
+    of_run.of(LossKind::Dpo, str::to_owned)?;
     let named = if config.objective.is_empty() { shorthand(config)? } else { config.objective.clone() };
     let mut objectives = vec![];
     for (i, objective) in named.iter().enumerate() {
@@ -51,6 +61,8 @@ fn refuse_strays(config: &Config) -> Result<()> {
         ("dpo-rows", config.dpo_rows.is_some()),
         ("dpo-batch", config.dpo_batch.is_some()),
         ("dpo-loss", config.dpo_loss.is_some()),
+        ("dpo-alpha", config.dpo_alpha.is_some()),
+        ("dpo-gamma", config.dpo_gamma.is_some()),
     ];
     let heads = [("sft", !config.sft.is_empty()), ("dpo", !config.dpo.is_empty()), ("lambda", config.lambda.is_some())];
     let given = |list: &[(&'static str, bool)]| list.iter().find(|(_, given)| *given).map(|(key, _)| *key);
@@ -71,15 +83,7 @@ fn refuse_strays(config: &Config) -> Result<()> {
 
 /// `--sft` and `--dpo` as objectives of those names, without weights.
 fn shorthand(config: &Config) -> Result<Vec<ObjectiveConfig>> {
-    #[derive(Clone, Copy, clap::ValueEnum)]
-    enum DpoLoss {
-        Sigmoid,
-        Ipo,
-    }
-    let dpo_loss = match choice("dpo-loss", config.dpo_loss.as_deref(), DpoLoss::Sigmoid)? {
-        DpoLoss::Sigmoid => "dpo",
-        DpoLoss::Ipo => "ipo",
-    };
+    let dpo_loss = dpo_loss(config.dpo_loss.as_deref())?;
     let c = config.clone();
     let sft = ObjectiveConfig {
         name: Some("sft".into()),
@@ -95,13 +99,15 @@ fn shorthand(config: &Config) -> Result<Vec<ObjectiveConfig>> {
     };
     let dpo = ObjectiveConfig {
         name: Some("dpo".into()),
-        loss: Some(dpo_loss.into()),
+        loss: Some(dpo_loss.to_string()),
         data: c.dpo,
         map: c.dpo_map,
         eval: c.dpo_eval,
         template: c.dpo_template,
         rows: c.dpo_rows,
         batch: c.dpo_batch,
+        alpha: c.dpo_alpha,
+        gamma: c.dpo_gamma,
         ..ObjectiveConfig::default()
     };
     let given: Vec<_> = [sft, dpo].into_iter().filter(|objective| !objective.data.is_empty()).collect();
@@ -117,8 +123,11 @@ pub(crate) fn listed(config: &Config) -> Result<Config> {
     let mut objectives = if config.objective.is_empty() { shorthand(config)? } else { config.objective.clone() };
     for objective in &mut objectives {
         let kind = choice("loss", objective.loss.as_deref(), LossKind::Sft)?;
-        if kind.form().reference {
+        let takes = &kind.form().defaults;
+        if takes.beta.is_some() {
             objective.beta = objective.beta.take().or_else(|| config.beta.clone());
+        }
+        if takes.label_smoothing.is_some() {
             objective.label_smoothing = objective.label_smoothing.take().or_else(|| config.label_smoothing.clone());
         }
     }
@@ -127,6 +136,8 @@ pub(crate) fn listed(config: &Config) -> Result<Config> {
         beta: None,
         label_smoothing: None,
         dpo_loss: None,
+        dpo_alpha: None,
+        dpo_gamma: None,
         sft: Vec::new(),
         dpo: Vec::new(),
         sft_map: None,
@@ -163,25 +174,24 @@ fn one(config: &Config, i: usize, written: &ObjectiveConfig, count_of_all: usize
     };
     let missing = |of: &str, hint: &str| Error::input(format!("{} is missing", key(of))).hint(hint.to_owned());
     if written.loss.is_none() {
-        return Err(missing("loss", "give loss = \"sft\", \"dpo\" or \"ipo\""));
+        let names: Vec<_> = LossKind::value_variants().iter().map(|kind| format!("\"{kind}\"")).collect();
+        return Err(missing("loss", &format!("give loss, one of {}", names.join(", "))));
     }
     let loss = choice(&key("loss"), written.loss.as_deref(), LossKind::Sft)?;
     if written.data.is_empty() {
         return Err(missing("data", "give data = \"FILE\""));
     }
     let form = loss.form();
-    for (of, value) in [("beta", &written.beta), ("label-smoothing", &written.label_smoothing)] {
-        if let Some(value) = value.as_ref().filter(|_| !form.reference) {
-            return Err(wrong(&key(of), "be left out, for this loss has no reference", value));
-        }
-    }
-    let beta = positive(&key("beta"), written.beta.as_ref().or(config.beta.as_ref()), 0.1)?;
-    let flipped = written.label_smoothing.as_ref().or(config.label_smoothing.as_ref());
-    let smooth = |x| (0.0..0.5).contains(&x);
-    let label_smoothing = real(&key("label-smoothing"), flipped, 0.0, "be a share from 0 to below 0.5", smooth)?;
-    if loss == LossKind::Ipo && label_smoothing > 0.0 {
-        return Err(wrong(&key("label-smoothing"), "be 0 for the loss ipo", label_smoothing));
-    }
+    let Defaults { beta, label_smoothing, .. } = form.defaults;
+    // Smoothing that the run asks for and a preference loss cannot do is a mistake; of SFT nobody expects it.
+    let smooths = |value: &&Number| label_smoothing.is_some() || form.responses == 2 && value.real() != Some(0.0);
+    let settings = Settings {
+        beta: written.beta.as_ref().or(config.beta.as_ref().filter(|_| beta.is_some())),
+        label_smoothing: written.label_smoothing.as_ref().or(config.label_smoothing.as_ref().filter(smooths)),
+        alpha: written.alpha.as_ref(),
+        gamma: written.gamma.as_ref(),
+    };
+    let objective = settings.of(loss, key)?;
     let any = |value: &Option<Number>, of: &str| match value {
         Some(value) => real(&key(of), Some(value), 0.0, "be a number", |_| true).map(Some),
         None => Ok(None),
@@ -209,8 +219,10 @@ fn one(config: &Config, i: usize, written: &ObjectiveConfig, count_of_all: usize
         },
         weight: real(&key("weight"), written.weight.as_ref(), f64::NAN, "lie in [0, 1]", |x| (0.0..=1.0).contains(&x))?,
         batch: count(&key("batch"), written.batch.as_ref(), if form.responses == 2 { 4 } else { 8 })?,
-        beta: if form.reference { beta } else { 0.0 },
-        label_smoothing: if form.reference { label_smoothing } else { 0.0 },
+        beta: objective.beta,
+        label_smoothing: objective.label_smoothing,
+        alpha: form.defaults.alpha.map(|_| objective.alpha),
+        gamma: form.defaults.gamma.map(|_| objective.gamma),
         optimum: any(&written.optimum, "optimum")?,
         optimum_eval: any(&written.optimum_eval, "optimum-eval")?,
         tie_rank: 0,

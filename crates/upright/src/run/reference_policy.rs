@@ -102,6 +102,8 @@ fn plan_of(plan: &Plan) -> (Plan, Kind) {
         batch,
         beta: 0.0,
         label_smoothing: 0.0,
+        alpha: None,
+        gamma: None,
         optimum: None,
         optimum_eval: None,
         tie_rank: 0,

@@ -6,7 +6,15 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::open::Written;
-use crate::{Result, evaluation::SETS, methods::MethodKind, run_dir::read_lines};
+use crate::{
+    Result,
+    evaluation::{SETS, metric_name},
+    methods::MethodKind,
+    run_dir::read_lines,
+};
+
+/// The metric of pairs whose chosen response has the larger reward.
+const ACCURACY: &str = "rewards/accuracies";
 
 /// A finished run, or one on its way.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -61,14 +69,13 @@ impl Summary {
         let number = |line: Option<&Map<String, Value>>, key: &str| line.and_then(|line| line.get(key)?.as_f64());
         let (first, last) = (evals.first(), evals.last());
         let both = |line, key: &str| SETS.map(|set| number(line, &format!("{set}/{key}")));
-        let preferences = written.plan.objectives.iter().filter(|o| o.loss.form().responses == 2).count();
+        let losses = || written.plan.objectives.iter().map(|objective| objective.loss);
         let objectives = written.plan.objectives.iter().map(|objective| {
             let name = &objective.name;
             let descended = |line: &&Map<String, Value>| line.contains_key(&format!("loss/{name}"));
-            let accuracy = match (objective.loss.form().responses, preferences) {
-                (2, 1) => both(last, "rewards/accuracies"),
-                (2, _) => both(last, &format!("rewards/accuracies/{name}")),
-                _ => [None, None],
+            let accuracy = match objective.loss.form().metrics.contains(&ACCURACY) {
+                true => both(last, &metric_name(ACCURACY, name, losses())),
+                false => [None, None],
             };
             ObjectiveSummary {
                 name: name.clone(),

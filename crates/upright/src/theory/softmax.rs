@@ -59,13 +59,13 @@ pub struct Task<const D: usize> {
 impl<const D: usize> Task<D> {
     /// SFT (4): the first scored answer of every question is imitated.
     pub fn sft(questions: Vec<Question<D>>) -> Self {
-        let objective = Objective { kind: LossKind::Sft, beta: 1.0, label_smoothing: 0.0 };
+        let objective = Objective { beta: 1.0, ..Objective::new(LossKind::Sft) };
         Self { objective, questions: questions.into_iter().map(|question| (question, Vec::new())).collect() }
     }
 
     /// DPO (1)-(3) against the softmax policy with the parameters `reference`.
     pub fn dpo(questions: Vec<Question<D>>, reference: [f64; D], beta: f64) -> Self {
-        let objective = Objective { kind: LossKind::Dpo, beta, label_smoothing: 0.0 };
+        let objective = Objective { beta, ..Objective::new(LossKind::Dpo) };
         let scored = |question: Question<D>| {
             let logps = question.scored.iter().map(|&answer| question.log_probability(&reference, answer).0).collect();
             (question, logps)

@@ -61,7 +61,20 @@ fn other_mistakes_name_what_was_found_and_what_would_work() {
         ("schedule = 'cosin'", &["constant, linear, cosine", "did you mean `cosine`?"]),
         ("held-out = 1", &["held-out", "`1`", "below 1"]),
         ("label-smoothing = 0.5", &["label-smoothing", "`0.5`"]),
-        ("label-smoothing = 0.1\ndpo-loss = 'ipo'", &["label-smoothing", "`0.1`", "ipo"]),
+        (
+            "label-smoothing = 0.1\ndpo-loss = 'ipo'",
+            &["label-smoothing must be left out: the loss ipo does not take it, found `0.1`", "dpo, rpo, simpo"],
+        ),
+        ("label-smoothing = 0.1\ndpo-loss = 'orpo'", &["label-smoothing must be left out", "orpo", "`0.1`"]),
+        (
+            "dpo-alpha = 2",
+            &["dpo-alpha must be left out: the loss dpo does not take it, found `2`", "losses that take it: rpo"],
+        ),
+        ("dpo-alpha = 2\ndpo-loss = 'orpo'", &["dpo-alpha must be left out: the loss orpo", "`2`"]),
+        ("dpo-gamma = 0\ndpo-loss = 'rpo'", &["dpo-gamma must be left out", "`0`", "losses that take it: simpo"]),
+        ("dpo-alpha = -1\ndpo-loss = 'rpo'", &["dpo-alpha must be a number of at least 0, found `-1`"]),
+        ("dpo-gamma = nan\ndpo-loss = 'simpo'", &["dpo-gamma must be a number of at least 0, found `NaN`"]),
+        ("dpo-loss = 'simop'", &["dpo-loss must be one of sigmoid, ipo, rpo, orpo, simpo", "did you mean `simpo`?"]),
         ("max-length = 100\nmin-prompt = 100", &["min-prompt", "below max-length, 100", "`100`"]),
         ("max-length = 1", &["max-length", "at least 2"]),
         ("seed = '99999999999999999999'", &["seed", "`99999999999999999999`"]),
@@ -110,6 +123,8 @@ fn other_mistakes_name_what_was_found_and_what_would_work() {
         ("model = '@/model'\nout = 'x'\ndpo = '@/dpo.jsonl'\nlambda = 0", &["lambda must be 1", "`0`", "--sft FILE"]),
         ("model = '@/model'\nout = 'x'\ndpo = '@/dpo.jsonl'\nsft-batch = 3", &["sft-batch is given", "--sft FILE"]),
         ("model = '@/model'\nout = 'x'\nsft = '@/sft.json'\ndpo-loss = 'ipo'", &["dpo-loss is given", "--dpo FILE"]),
+        ("model = '@/model'\nout = 'x'\nsft = '@/sft.json'\ndpo-gamma = 1", &["dpo-gamma is given", "--dpo FILE"]),
+        ("model = '@/model'\nout = 'x'\nsft = '@/sft.json'\nbeta = 0", &["beta must be a number above 0", "`0`"]),
         (
             "model = '@/model'\nout = 'x'\ndpo = '@/dpo.jsonl'\nreference = 'train:sft'",
             &["reference", "`train:sft`", "--sft"],
@@ -142,6 +157,9 @@ fn mistakes_in_a_list_of_objectives_name_the_objective() {
         ("", ["beta = 0.1", "", ""], &["objective a: beta", "left out", "`0.1`"]),
         ("", ["", "beta = 0", ""], &["objective b: beta", "`0`"]),
         ("", ["", "", "label-smoothing = 0.1"], &["objective c: label-smoothing", "ipo"]),
+        ("label-smoothing = 0.1", [""; 3], &["objective c: label-smoothing", "ipo", "`0.1`"]),
+        ("", ["alpha = 1", "", ""], &["objective a: alpha must be left out: the loss sft", "`1`", "rpo"]),
+        ("", ["", "gamma = 0.5", ""], &["objective b: gamma must be left out: the loss dpo", "`0.5`", "simpo"]),
         ("", ["batch = 0", "", ""], &["objective a: batch", "`0`"]),
         ("", ["", "optimum = 'x'", ""], &["objective b: optimum", "`x`"]),
         ("", ["eval = '@/none.json'", "", ""], &["objective a: eval", "none.json"]),
@@ -153,6 +171,7 @@ fn mistakes_in_a_list_of_objectives_name_the_objective() {
         ),
         ("lambda = 0.5", ["", "", ""], &["lambda cannot stand beside [[objective]]"]),
         ("dpo-loss = 'ipo'", ["", "", ""], &["dpo-loss cannot stand beside [[objective]]"]),
+        ("dpo-alpha = 1", ["", "", ""], &["dpo-alpha cannot stand beside [[objective]]"]),
     ];
     for (top, text, parts) in table {
         assert_wrong(&place.three(top, *text), parts);
@@ -161,11 +180,11 @@ fn mistakes_in_a_list_of_objectives_name_the_objective() {
         ("name = 'A b'\nloss = 'sft'\ndata = '@/sft.json'", &["name", "`A b`", "small letters"]),
         ("name = ''\nloss = 'sft'\ndata = '@/sft.json'", &["name", "``"]),
         ("loss = 'sft'\ndata = '@/sft.json'", &["[[objective]] 1 of 1 has no name"]),
-        ("name = 'a'\ndata = '@/sft.json'", &["objective a: loss is missing", "\"ipo\""]),
+        ("name = 'a'\ndata = '@/sft.json'", &["objective a: loss is missing", "\"ipo\", \"rpo\", \"orpo\", \"simpo\""]),
         ("name = 'a'\nloss = 'sft'", &["objective a: data is missing"]),
         (
             "name = 'a'\nloss = 'dop'\ndata = '@/sft.json'",
-            &["objective a: loss", "sft, dpo, ipo", "did you mean `dpo`?"],
+            &["objective a: loss", "sft, dpo, ipo, rpo, orpo, simpo", "did you mean `dpo`?"],
         ),
         ("name = 'a'\nloss = 'sft'\ndata = '@/none.json'", &["objective a: data", "none.json"]),
         (

@@ -48,6 +48,15 @@ impl Place {
              data='@/dpo.jsonl'\n{b}\n[[objective]]\nname='c'\nloss='ipo'\ndata='@/dpo.jsonl'\n{c}"
         ))
     }
+
+    /// Objectives `a`, `b`, ... of these losses, with what else is written of them.
+    fn losses(&self, top: &str, losses: &[(&str, &str)]) -> Config {
+        let objectives = losses.iter().zip("abc".chars()).map(|((loss, more), name)| {
+            let data = if *loss == "sft" { "sft.json" } else { "dpo.jsonl" };
+            format!("[[objective]]\nname='{name}'\nloss='{loss}'\ndata='@/{data}'\n{more}\n")
+        });
+        self.config(&format!("{BASE}{top}\n{}", objectives.collect::<String>()))
+    }
 }
 
 const BASE: &str = "model = '@/model'\nout = '@/run'\n";
@@ -72,7 +81,8 @@ fn defaults_are_those_of_the_help() {
         ("max-length", plan.max_length as f64),
         ("lambda", objective(1).weight),
         ("probe-every", plan.probe_every as f64),
-        ("beta", objective(1).beta),
+        ("dpo-alpha", Objective::new(LossKind::Rpo).alpha),
+        ("dpo-gamma", Objective::new(LossKind::Simpo).gamma),
         ("label-smoothing", objective(1).label_smoothing),
         ("learning-rate", learning_rate),
         ("warmup", warmup as f64),
@@ -88,6 +98,9 @@ fn defaults_are_those_of_the_help() {
     for (flag, value) in numbers {
         assert_eq!(help(flag).parse(), Ok(value), "{flag}");
     }
+    let simpo = Objective::new(LossKind::Simpo).beta;
+    assert_eq!(help("beta"), format!("{}, of simpo {simpo}", objective(1).beta));
+    assert!([LossKind::Ipo, LossKind::Rpo, LossKind::Orpo].iter().all(|kind| Objective::new(*kind).beta == 0.1));
     assert_eq!(help("method"), name(plan.method));
     assert_eq!(help("too-long"), name(plan.too_long));
     assert_eq!(help("schedule"), name(plan.optimiser.schedule));
@@ -133,7 +146,7 @@ fn written_values_reach_the_plan() {
     assert_eq!(plan.length, None);
     assert_eq!((plan.optima(), plan.optima_eval()), (vec![Some(1.49), Some(0.06)], vec![Some(2.0), None]));
     assert_eq!(plan.reference, ReferencePlan::Train { on: ReferenceRows::Sft, epochs: 6.0, batch: 24, rows: None });
-    assert_eq!(plan.objective(1), Objective { kind: LossKind::Ipo, beta: 0.2, label_smoothing: 0.0 });
+    assert_eq!(plan.objective(1), Objective { beta: 0.2, ..Objective::new(LossKind::Ipo) });
     assert_eq!((plan.objectives[0].rows, plan.objectives[1].rows), (Some(100), None));
     assert_eq!((plan.lora.alpha, plan.lora.targets.len(), plan.min_prompt), (32.0, 2, 10));
     assert!(plan.objectives[1].eval_data.as_ref().unwrap().ends_with("held.json") && plan.init_adapter.is_some());
@@ -155,6 +168,72 @@ fn any_number_of_objectives() {
     );
     let equal = Plan::from_config(&place.three("", [""; 3])).unwrap();
     assert_eq!(equal.weights(), [1.0 / 3.0; 3]);
+}
+
+/// Of a run's settings, every loss gets those that it takes; its own win, and what nobody gives is the loss's default.
+#[test]
+fn every_loss_has_its_own_settings() {
+    let place = Place::new();
+    let short = |text: &str| place.both(text).objective(1);
+    let of = Objective::new;
+    assert_eq!(short("dpo-loss = 'dpo'"), of(LossKind::Dpo));
+    assert_eq!(short("dpo-loss = 'rpo'"), of(LossKind::Rpo));
+    assert_eq!(short("dpo-loss = 'orpo'"), of(LossKind::Orpo));
+    assert_eq!(short("dpo-loss = 'simpo'"), of(LossKind::Simpo));
+    let written = Objective { beta: 0.2, label_smoothing: 0.1, alpha: 0.0, ..of(LossKind::Rpo) };
+    assert_eq!(short("dpo-loss = 'rpo'\nbeta = 0.2\ndpo-alpha = 0\nlabel-smoothing = 0.1"), written);
+    let written = Objective { beta: 10.0, gamma: 3.0, ..of(LossKind::Simpo) };
+    assert_eq!(short("dpo-loss = 'simpo'\nbeta = 10\ndpo-gamma = 3"), written);
+    assert_eq!(short("dpo-loss = 'ipo'\nlabel-smoothing = 0"), of(LossKind::Ipo));
+
+    let plan = place.losses(
+        "beta = 0.3\nlabel-smoothing = 0.2",
+        &[("rpo", "alpha = 0.5\nlabel-smoothing = 0"), ("simpo", "beta = 4"), ("sft", "")],
+    );
+    let plan = Plan::from_config(&plan).unwrap();
+    assert_eq!(plan.objective(0), Objective { beta: 0.3, alpha: 0.5, ..of(LossKind::Rpo) });
+    assert_eq!(plan.objective(1), Objective { beta: 4.0, label_smoothing: 0.2, ..of(LossKind::Simpo) });
+    assert_eq!(plan.objective(2), of(LossKind::Sft));
+    assert_eq!(plan.objectives.iter().map(|o| (o.tie_rank, o.batch)).collect::<Vec<_>>(), [(0, 4), (1, 4), (2, 8)]);
+}
+
+/// Plans of before these settings read as they did and are written as they were: a run's hash is one of its text.
+#[test]
+fn a_plan_says_nothing_of_settings_that_its_losses_do_not_take() {
+    let place = Place::new();
+    for (loss, keys) in
+        [("sigmoid", ["", ""]), ("ipo", ["", ""]), ("rpo", ["alpha = 1.0", ""]), ("simpo", ["", "gamma = 1.0"])]
+    {
+        let plan = place.both(&format!("dpo-loss = '{loss}'"));
+        let text = plan.to_toml().unwrap();
+        let lines = |name: &str| text.lines().filter(|line| line.starts_with(name)).collect::<Vec<_>>().join("");
+        assert_eq!([lines("alpha ="), lines("gamma =")].map(|line| line.replace("alpha = 16.0", "")), keys, "{text}");
+        assert_eq!(toml::from_str::<Plan>(&text).unwrap(), plan);
+    }
+    let [none, some] =
+        ["dpo-gamma = 0", "dpo-gamma = 1"].map(|text| place.both(&format!("dpo-loss = 'simpo'\n{text}")));
+    assert_eq!(none.differences(&some), ["dpo.gamma: 0.0 -> 1.0"]);
+}
+
+/// Pairs do not mean a reference: only losses that compare with one ask for it, and train it.
+#[test]
+fn a_reference_is_for_the_losses_that_compare_with_one() {
+    let place = Place::new();
+    for loss in ["orpo", "simpo"] {
+        for reference in ["none", "train:chosen", "train:sft", "@/adapter"] {
+            let text = format!("dpo-loss = '{loss}'\nsteps = 5\nreference = '{reference}'");
+            let plan = place.both(&text);
+            assert!(!plan.needs_reference() && plan.reference == ReferencePlan::Base, "{text}");
+            let notes = plan.notes(&place.config(&format!("{BOTH}{text}"))).join("\n");
+            assert_eq!(notes, "reference has no effect: no objective's loss compares with one", "{text}");
+        }
+        let text = format!("dpo-loss = '{loss}'\nsteps = 5");
+        assert_eq!(place.both(&text).notes(&place.config(&format!("{BOTH}{text}"))), [""; 0]);
+    }
+    // The chosen responses of the one that compares.
+    let plan = Plan::from_config(&place.losses("reference = 'train:chosen'", &[("orpo", ""), ("rpo", "")])).unwrap();
+    assert_eq!(plan.reference, ReferencePlan::Train { on: ReferenceRows::Chosen, epochs: 1.0, batch: 8, rows: None });
+    assert_eq!(plan.objectives.iter().map(|o| ReferenceRows::Chosen.are_of(o)).collect::<Vec<_>>(), [false, true]);
 }
 
 #[test]
