@@ -1,42 +1,28 @@
 //! What the trained models say to the same prompts (Section D.6 of the paper), side by side.
 
-use serde::{Deserialize, Serialize};
-
 use super::{Experiment, Kind, Questions};
 use crate::data::rows::{Prompt, Row};
 use crate::data::{Template, TemplateName};
 use crate::generate::{Ear, Generated, Sampling, generate};
 use crate::observer::{Observer, Quiet};
+use crate::report::{ANSWERS, Answer, Answers};
 use crate::run::{self, Engine};
 use crate::{Error, Result, files};
 
-/// One prompt of `answers.json`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Answered {
-    prompt: String,
-    answers: Vec<Answer>,
-}
-
-/// What one run's model says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Answer {
-    /// The run's folder within the study's; none for the base model.
-    run: Option<std::path::PathBuf>,
-    text: String,
-    max_tokens: usize,
-}
+/// What answers are called that no adapter gave.
+const BASE: &str = "base";
 
 impl Experiment {
     /// Has every finished run of the first seed answer, greedily, what it has not answered yet.
     pub(super) fn answer(&self, observer: &mut dyn Observer) -> Result<()> {
         let Some(questions) = &self.study.questions else { return Ok(()) };
-        let path = self.out.join("answers.json");
-        let known: Vec<Answered> = match std::fs::read(&path) {
+        let path = self.out.join(ANSWERS);
+        let known: Vec<Answers> = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
             Err(_) => Vec::new(),
         };
-        let mut answered: Vec<Answered> =
-            questions.prompts.iter().map(|prompt| Answered { prompt: prompt.clone(), answers: Vec::new() }).collect();
+        let empty = |prompt: &String| Answers { prompt: prompt.clone(), answers: Vec::new() };
+        let mut answered: Vec<Answers> = questions.prompts.iter().map(empty).collect();
         let first = self.study.seeds[0].to_string();
         let asked = self.graph.parts.iter().filter(|part| {
             part.kind != Kind::Reference && part.plan.seed.to_string() == first && self.is_finished(part)
@@ -45,11 +31,12 @@ impl Experiment {
         let mut engine: Option<Engine> = None;
         observer.begin("answers", asked.len());
         for (done, part) in asked.into_iter().enumerate() {
-            observer.advance(done, part.map_or("base", |part| &part.name));
-            let run = part.and_then(|part| part.folder.clone());
+            observer.advance(done, part.map_or(BASE, |part| &part.name));
+            let folder = part.and_then(|part| part.folder.as_ref());
+            let run = folder.map_or_else(|| BASE.to_owned(), |folder| folder.display().to_string());
             let found = |prompt: &str| {
                 let of = known.iter().find(|known| known.prompt == prompt)?;
-                of.answers.iter().find(|a| a.run == run && a.max_tokens == questions.max_tokens).cloned()
+                of.answers.iter().find(|answer| answer.run == run).cloned()
             };
             let found: Option<Vec<Answer>> = questions.prompts.iter().map(|prompt| found(prompt)).collect();
             let answers = match found {
@@ -62,7 +49,7 @@ impl Experiment {
                     let engine = engine.as_ref().expect("opened above");
                     let texts = self.texts(engine, part, questions, &mut Quiet(observer));
                     let texts = texts.inspect_err(|_| observer.end())?;
-                    let answer = |text| Answer { run: run.clone(), text, max_tokens: questions.max_tokens };
+                    let answer = |text| Answer { run: run.clone(), text };
                     texts.into_iter().map(answer).collect()
                 }
             };

@@ -18,9 +18,12 @@ use serde::Serialize;
 
 use crate::error::Kind as ErrorKind;
 use crate::observer::{Observer, Quiet};
-use crate::report::Report;
+use crate::report::{self, ANSWERS, Report, STUDY};
 use crate::run::is_finished;
 use crate::{Error, Result, files};
+
+/// Name of the study's file in its folder.
+const FILE: &str = "experiment.toml";
 
 /// A study in its folder.
 #[derive(Debug)]
@@ -129,7 +132,7 @@ impl Experiment {
     pub fn run(&self, only: &[String], observer: &mut dyn Observer) -> Result<Outcomes> {
         let wanted = self.graph.only(only)?;
         files::create_dir(&self.out)?;
-        files::write_atomic(&self.out.join("study.toml"), self.study.text.as_bytes())?;
+        self.write_file()?;
         let mut outcomes: Vec<Option<Outcome>> = vec![None; self.graph.parts.len()];
         observer.begin("parts of the study", wanted.len());
         let worked = wanted.iter().enumerate().try_for_each(|(done, &index)| {
@@ -147,7 +150,10 @@ impl Experiment {
             ErrorKind::Input | ErrorKind::Failure => error,
         })?;
         let parts: Vec<Outcome> = outcomes.into_iter().flatten().collect();
-        self.answer(observer)?;
+        // Single parts may be at work in several processes at once; answers are for the whole.
+        if only.is_empty() {
+            self.answer(observer)?;
+        }
         Ok(Outcomes { report: self.report(observer)?, parts })
     }
 
@@ -173,15 +179,33 @@ impl Experiment {
         folders.filter(|folder| crate::run_dir::holds_run(folder)).collect()
     }
 
+    /// Keeps the study's file beside its runs. Answers to other questions, or of another length, are forgotten.
+    fn write_file(&self) -> Result<()> {
+        let path = self.out.join(FILE);
+        let asked = |text: &str| text.parse::<toml::Table>().ok().and_then(|table| table.get("answers").cloned());
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        if asked(&before) != asked(&self.study.text) {
+            let _ = std::fs::remove_file(self.out.join(ANSWERS));
+        }
+        files::write_atomic(&path, self.study.text.as_bytes())
+    }
+
     /// Writes the report of what is there so far.
     fn report(&self, observer: &mut dyn Observer) -> Result<Option<PathBuf>> {
         let runs = self.runs();
         if runs.is_empty() {
             return Ok(None);
         }
-        let list: Vec<_> = runs.iter().filter_map(|run| run.strip_prefix(&self.out).ok()).collect();
-        let text = serde_json::to_string_pretty(&list).map_err(|error| Error::failure(error.to_string()))?;
-        files::write_atomic(&self.out.join("runs.json"), text.as_bytes())?;
+        // Runs of the file as it once was stay, and are not part of this study.
+        let inside = |run: &PathBuf| run.strip_prefix(&self.out).map(Path::to_owned).ok();
+        let said = |text: &str| (!text.is_empty()).then(|| text.trim().to_owned());
+        let study = report::Study {
+            title: said(&self.study.title),
+            about: said(&self.study.about),
+            runs: Some(runs.iter().filter_map(inside).collect()),
+        };
+        let text = toml::to_string(&study).map_err(|error| Error::failure(error.to_string()))?;
+        files::write_atomic(&self.out.join(STUDY), text.as_bytes())?;
         let report = Report::read(std::slice::from_ref(&self.out))?;
         report.write(&self.out.join("report"), observer).map(Some)
     }

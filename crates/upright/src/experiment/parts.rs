@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::study::{Baseline, Front, Study, Sweep};
 use crate::config::{Config, Number, ObjectiveConfig};
+use crate::hub::Hub;
 use crate::methods::MethodKind;
 use crate::observer::Observer;
 use crate::plan::{Plan, ReferencePlan, Schedule};
@@ -63,7 +64,9 @@ pub struct Ground {
     pub front: Vec<usize>,
     /// A front that another study found: a loss on training rows for every objective.
     pub given_front: Vec<Vec<f64>>,
-    /// Settings, objectives listed.
+    /// Settings, objectives listed, with ids of the hub as they were written.
+    pub(super) written: Config,
+    /// The same with local paths.
     pub(super) settings: Config,
     /// What they mean for a run of all objectives at once.
     pub(super) plan: Plan,
@@ -241,7 +244,8 @@ impl Builder<'_> {
     fn ground(&mut self, sweep: &Sweep, observer: &mut dyn Observer) -> Result<usize> {
         let count = sweep.settings.objective.len();
         let even = vec![1.0 / count as f64; count];
-        let config = Config { seed: Some(number(0)), ..weighted(&sweep.settings, &even, MethodKind::Mix) };
+        let settings = sweep.settings.fetched(&Hub::from_environment(), observer)?;
+        let config = Config { seed: Some(number(0)), ..weighted(&settings, &even, MethodKind::Mix) };
         let plan = self.plan(&config)?;
         if plan.init_adapter.is_some() && sweep.baselines.iter().any(|baseline| matches!(baseline, Baseline::Sum)) {
             return Err(Error::input("baseline sum: adapters that begin at init-adapter cannot be added up")
@@ -258,7 +262,8 @@ impl Builder<'_> {
             alone: Vec::new(),
             front: Vec::new(),
             given_front: Vec::new(),
-            settings: sweep.settings.clone(),
+            written: sweep.settings.clone(),
+            settings,
             plan,
         });
         Ok(self.graph.grounds.len() - 1)
@@ -513,7 +518,11 @@ impl Builder<'_> {
             }
             Baseline::Loss(objective) => {
                 let mut config = weighted(&settings, &vec![0.0; weights.len()], MethodKind::Mix);
-                config.objective.push(ObjectiveConfig { weight: Some(number(1)), ..(**objective).clone() });
+                let pairs = plan.objectives.iter().position(|objective| objective.is_preference());
+                let ObjectiveConfig { data, eval, .. } =
+                    settings.objective[pairs.expect("checked by the sweep")].clone();
+                let weight = Some(number(1));
+                config.objective.push(ObjectiveConfig { weight, data, eval, ..(**objective).clone() });
                 let config = Config { seed: Some(number(seed)), ..config };
                 let name = format!("{prefix}{}-seed-{seed}", objective.name.as_deref().unwrap_or_default());
                 self.push(name, Kind::Run { stops: false }, self.optima(ground), ground, config)

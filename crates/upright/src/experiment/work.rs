@@ -44,8 +44,32 @@ impl Experiment {
             }
         };
         let config = Config { out: Some(folder), ..config };
-        run::run(&Plan::from_config(&config)?, &config.to_toml()?, true, observer)?;
+        run::run(&Plan::from_config(&config)?, &self.as_written(part, &config).to_toml()?, true, observer)?;
         self.write_front(part)
+    }
+
+    /// The settings with ids of the hub in place of what was fetched, as anybody could give them to `upright train`.
+    fn as_written(&self, part: &Part, config: &Config) -> Config {
+        let ground = &self.graph.grounds[part.ground];
+        let (written, fetched) = (&ground.written, &ground.settings);
+        let mut config = config.clone();
+        config.model.clone_from(&written.model);
+        config.reference.clone_from(&written.reference);
+        if config.init_adapter == fetched.init_adapter {
+            config.init_adapter.clone_from(&written.init_adapter);
+        }
+        let places: Vec<_> = fetched.objective.iter().zip(&written.objective).collect();
+        for objective in &mut config.objective {
+            for (fetched, written) in &places {
+                if objective.data == fetched.data {
+                    objective.data.clone_from(&written.data);
+                }
+                if objective.eval == fetched.eval {
+                    objective.eval.clone_from(&written.eval);
+                }
+            }
+        }
+        config
     }
 
     /// The settings of a part with the optima, and with the points at which it stops.

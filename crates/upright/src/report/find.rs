@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::study;
 use crate::{Error, Result, run_dir};
 
 /// How far below a given folder runs are looked for.
@@ -27,9 +28,15 @@ pub(super) fn runs(folders: &[PathBuf]) -> Result<Vec<Found>> {
                 .hint("give the folder of a run, or one that holds runs"));
         }
         let before = seen.len();
-        let mut below = Vec::new();
-        search(folder, DEEPEST, &mut below)?;
-        below.sort();
+        let below = match study::listed(folder)? {
+            Some(runs) => runs.into_iter().filter(|run| run_dir::holds_run(run)).collect(),
+            None => {
+                let mut below = Vec::new();
+                search(folder, DEEPEST, &mut below)?;
+                below.sort();
+                below
+            }
+        };
         for path in &below {
             if seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
                 found.push(Found { place: place(folder, path), path: path.clone() });

@@ -9,6 +9,7 @@ mod ideal;
 mod labels;
 mod page;
 mod run;
+mod study;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use serde::Serialize;
 pub use arms::{Arm, Role};
 pub use ideal::{Optimum, Setting, Source};
 pub use run::{Point, Run};
+pub use study::{ANSWERS, Answer, Answers, STUDY, Study};
 
 use crate::{Error, Result, files, observer::Observer};
 
