@@ -68,8 +68,8 @@ fn the_story_is_told_by_the_runs() {
             joint.iter().all(|a| ["dpo-sft", "sft-dpo"].iter().all(|b| below(distance(a), distance(b)))),
             names[..4].iter().all(|name| spread(distance("maxright")).0 < spread(distance(name)).0),
         ];
-        let told: Vec<bool> = story.claims[..4].iter().map(|claim| claim.holds[index]).collect();
-        assert_eq!(told, asked, "{set}");
+        let told: Vec<Option<bool>> = story.claims[..4].iter().map(|claim| claim.verdicts[0].holds[index]).collect();
+        assert_eq!(told, asked.map(Some), "{set}");
     }
     let seconds = |name: &str| {
         let of = |seed: u64| {
@@ -82,8 +82,15 @@ fn the_story_is_told_by_the_runs() {
     };
     let cost = |name: &str| seconds(name) / (seconds("dpo-sft") + seconds("sft-dpo")) * 2.0;
     let cheap = joint.iter().all(|name| cost(name) < 1.25) && cost("mix") > 1.25;
-    assert_eq!(story.claims[4].holds, [cheap; 2]);
+    assert_eq!(story.claims[4].verdicts[0].holds, [Some(cheap); 2]);
+    assert!(story.claims.len() == 5 && story.claims.iter().all(|claim| claim.verdicts.len() == 1));
     assert_eq!(story.answers.len(), 3);
+    // The page has all arms, and two answers of the base and of every method.
+    let page = std::fs::read_to_string(demo.report(&mut Silent).unwrap()).unwrap();
+    assert_eq!((page.matches("<svg ").count(), page.matches("<h4>").count()), (5, 2 * 6));
+    assert!(
+        page.contains("<h4>sft, then dpo, seed 1</h4>") && page.contains(&story.answers[1].1.replace('"', "&quot;"))
+    );
 
     // Told again, nothing is repeated: the runs' files are as they were.
     let before = std::fs::metadata(runs.join("mix-1/steps.jsonl")).unwrap().modified().unwrap();

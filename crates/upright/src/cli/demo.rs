@@ -9,9 +9,9 @@ use clap::Args;
 
 use super::{print, print_json, terminal};
 use crate::{
-    Result,
+    Error, Result,
     config::Number,
-    demo::{Claim, Demo, Story},
+    demo::{Demo, Story},
     error::Kind,
     files,
     metrics::Spread,
@@ -40,36 +40,34 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let go_on =
         if arguments.out.is_some() { "the same command goes on" } else { "with --out DIR a stopped demo can go on" };
     let tell = |dir: &Path, terminal: &mut terminal::Terminal| {
-        Demo::new(dir, threads)?.tell(terminal).map_err(|error| match error.kind {
+        let demo = Demo::new(dir, threads)?;
+        let story = demo.tell(terminal).map_err(|error| match error.kind {
             Kind::Interrupted => error.hint(go_on),
             Kind::Input | Kind::Failure => error,
-        })
+        })?;
+        Ok::<_, Error>((demo, story))
     };
-    let story = match &arguments.out {
-        Some(out) => tell(out, &mut terminal)?,
-        None => tell(files::Scratch::new("upright-demo")?.path(), &mut terminal)?,
+    let (story, page) = match &arguments.out {
+        Some(out) => {
+            let (demo, story) = tell(out, &mut terminal)?;
+            (story, Some(demo.report(&mut terminal)?))
+        }
+        None => (tell(files::Scratch::new("upright-demo")?.path(), &mut terminal)?.1, None),
     };
     if arguments.json {
         return print_json(&story);
     }
     print(&table(&story))?;
-    match &arguments.out {
-        Some(out) => print(&format!("\nruns: {}\n", out.join("runs").display())),
-        None => print("\n`upright demo --out DIR` keeps the runs.\n"),
+    match (&arguments.out, page) {
+        (Some(out), Some(page)) => {
+            print(&format!("\nruns: {}\nreport: {}\n", out.join("runs").display(), page.display()))
+        }
+        _ => print("\n`upright demo --out DIR` keeps the runs.\n"),
     }
 }
 
 fn cell(spread: &Spread) -> String {
     format!("{:.3} ±{:.3}", spread.mean, spread.error)
-}
-
-fn verdict(claim: &Claim) -> &'static str {
-    match claim.holds {
-        [true, true] => "holds here",
-        [false, false] => "does not hold here",
-        [true, false] => "holds here on held-out rows only",
-        [false, true] => "holds here on training rows only",
-    }
 }
 
 /// The story as text.
@@ -102,7 +100,9 @@ fn table(story: &Story) -> String {
     line(String::new());
     line("What the paper claims:".into());
     for claim in &story.claims {
-        line(format!("- {}: {}. ({})", claim.text, verdict(claim), claim.because));
+        // There is one weight, so there is one place; its numbers on training rows.
+        let because = claim.verdicts.first().map_or("", |verdict| &verdict.because[1]);
+        line(format!("- {}: {}. ({because})", claim.text, claim.summary()));
     }
     line(String::new());
     line(format!("\"{}\"", story.question));

@@ -11,6 +11,7 @@ use crate::{
     hub::Hub,
     observer::Observer,
     plan::Plan,
+    report::Report,
     run::{self, Summary},
     tensorboard::TensorBoard,
 };
@@ -37,7 +38,20 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
     } else {
         run::run(&plan, &written, config.resume, &mut terminal)?
     };
-    if config.json { print_json(&summary) } else { print(&table(&summary)) }
+    let page = report(&plan, &mut terminal);
+    if config.json { print_json(&summary) } else { print(&(table(&summary) + &page)) }
+}
+
+/// The page about the run, in its folder; a line that says where. A run is worth more than its page.
+fn report(plan: &Plan, terminal: &mut terminal::Terminal) -> String {
+    let page = Report::read(std::slice::from_ref(&plan.out));
+    match page.and_then(|report| report.write(&plan.out.join("report"), terminal)) {
+        Ok(page) => format!("report: {}\n", page.display()),
+        Err(error) => {
+            terminal.note(&format!("warning: no report was written: {error}"));
+            String::new()
+        }
+    }
 }
 
 fn cell(value: Option<f64>) -> String {

@@ -1,13 +1,9 @@
 //! The whole story on an embedded model and embedded rows: both optima, Sequential in both orders, Mix, ALRIGHT and
 //! MAXRIGHT at equal steps over several seeds, all through the runs that train real models.
 
-mod claims;
-
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-
-pub use claims::{Claim, claims};
 
 use crate::{
     Error, Result,
@@ -22,6 +18,7 @@ use crate::{
     metrics::Spread,
     observer::{Observer, Quiet},
     plan::Plan,
+    report::{ANSWERS, Answer, Answers, Claim, Report, STUDY, Study},
     run::{self, Engine, Summary},
     run_dir::read_lines,
 };
@@ -42,8 +39,15 @@ const SETTINGS: &str = include_str!("../../demo/settings.toml");
 /// Seeds of the methods compared.
 const SEEDS: [u64; 3] = [1, 2, 3];
 
-/// The question that base, Sequential and MAXRIGHT answer at the end.
-const QUESTION: &str = "What does Ada do?";
+/// What all models are asked at the end: a question as the instruction rows have them, which a plain answer suits, and one
+/// as the preference rows have them, which a kind answer suits. Base, Sequential and MAXRIGHT show the first.
+const QUESTIONS: [&str; 2] = ["What does Ada do?", "Hello! Who looks after Acorn the cat?"];
+
+/// What the page about the runs is called, and what it is about.
+const TITLE: &str = "Seven ways to train one small model on two things";
+const ABOUT: &str = "A language model of 689,280 parameters, trained on an invented village, learns to answer plainly (instructions) \
+                     and to answer kindly and truthfully (preferences). Trained on one after the other it forgets the first; \
+                     this page shows how much, and what training on both at once does about it.";
 
 /// The methods compared: a name, and the settings that make it.
 const METHODS: [(&str, &str); 5] = [
@@ -175,7 +179,7 @@ impl Demo {
             done += 1;
             observer.advance(done, name);
         };
-        let alone = |lambda: u8| format!("method = \"mix\"\nlambda = {lambda}\nsteps = STEPS\neval-every = 30");
+        let alone = |lambda: u8| format!("method = \"mix\"\nlambda = {lambda}\nsteps = STEPS");
         let sft = self.run("sft-alone", &alone(0), self.seeds[0], observer)?;
         finished(observer, "sft alone");
         let dpo = self.run("dpo-alone", &alone(1), self.seeds[0], observer)?;
@@ -193,55 +197,78 @@ impl Demo {
                 // The stages say what lambda would.
                 let known =
                     if settings.contains("stages") { known.replace("lambda = 0.5\n", "") } else { known.clone() };
-                summaries.push(self.run(
-                    &folder,
-                    &format!("{settings}\neval-every = STEPS\n{known}"),
-                    seed,
-                    observer,
-                )?);
+                summaries.push(self.run(&folder, &format!("{settings}\n{known}"), seed, observer)?);
                 finished(observer, name);
             }
             methods.push(Compared::of(name, &summaries)?);
             runs.push(summaries);
         }
         let start = [0, 1].map(|i| sft.objectives[i].start.map(|loss| loss.unwrap_or(f64::NAN)));
-        let answering = [("base", None), ("sft, then dpo", Some(&runs[1][0])), ("maxright", Some(&runs[4][0]))];
-        let answers = self.answers(&answering)?;
+        let answers = self.answers(&runs.iter().map(|summaries| &summaries[0]).collect::<Vec<_>>())?;
+        let shown = [("base", 0), ("sft, then dpo", 2), ("maxright", 5)];
+        let shown = shown.map(|(name, index)| (name.to_owned(), answers[0].answers[index].text.clone()));
+        self.describe(&answers)?;
         Ok(Story {
             steps: self.steps,
             seeds: self.seeds.clone(),
             start,
             optima,
-            claims: claims(&methods),
+            claims: Report::read(std::slice::from_ref(&self.dir))?.claims,
             methods,
-            question: QUESTION.into(),
-            answers,
+            question: QUESTIONS[0].into(),
+            answers: shown.to_vec(),
         })
     }
 
-    /// The same question to the base and to the adapters of some runs.
-    fn answers(&self, of: &[(&str, Option<&Summary>)]) -> Result<Vec<(String, String)>> {
+    /// Says beside the runs what they are for and what their models answer, for whoever reports them.
+    fn describe(&self, answers: &[Answers]) -> Result<()> {
+        let study = Study { title: Some(TITLE.into()), about: Some(ABOUT.into()) };
+        let study = toml::to_string(&study).map_err(|error| Error::failure(format!("{STUDY}: {error}")))?;
+        files::write_atomic(&self.dir.join(STUDY), study.as_bytes())?;
+        let answers =
+            serde_json::to_vec_pretty(answers).map_err(|error| Error::failure(format!("{ANSWERS}: {error}")))?;
+        files::write_atomic(&self.dir.join(ANSWERS), &answers)
+    }
+
+    /// The page about all runs, in `report/` beside them; returns its path.
+    ///
+    /// # Errors
+    /// The demo was not told yet, or a file cannot be written.
+    pub fn report(&self, observer: &mut dyn Observer) -> Result<PathBuf> {
+        Report::read(std::slice::from_ref(&self.dir))?.write(&self.dir.join("report"), observer)
+    }
+
+    /// The same questions to the base and to the adapters of some runs.
+    fn answers(&self, runs: &[&Summary]) -> Result<Vec<Answers>> {
         let engine = Engine::open(&self.dir.join("model"), self.threads, Default::default())?;
-        let prompt = Prompt::Instruction { system: String::new(), instruction: QUESTION.into(), input: String::new() };
-        let row = Row::unanswered(0, None, prompt);
-        let ids = [engine.tokenizer.prompt(&Template::UserAssistant.prompt(&row)?)?];
+        let mut asked = Vec::new();
+        let mut ids = Vec::new();
+        for question in QUESTIONS {
+            let prompt =
+                Prompt::Instruction { system: String::new(), instruction: question.into(), input: String::new() };
+            let row = Row::unanswered(0, None, prompt);
+            ids.push(engine.tokenizer.prompt(&Template::UserAssistant.prompt(&row)?)?);
+            asked.push(Answers { prompt: question.into(), answers: Vec::new() });
+        }
         let sampling = Sampling { max_tokens: 48, temperature: 0.0, top_p: 1.0, seed: 0 };
-        let mut answers = Vec::new();
-        for (name, summary) in of {
+        for run in [None].into_iter().chain(runs.iter().map(Some)) {
             let mut silent = crate::observer::Silent;
-            let adapter = match summary {
-                Some(summary) => Some(engine.read_adapter(&run::adapter_dir(&summary.run), &mut silent)?),
+            let adapter = match run {
+                Some(run) => Some(engine.read_adapter(&run::adapter_dir(&run.run), &mut silent)?),
                 None => None,
             };
+            let place = |run: &&Summary| run.run.strip_prefix(&self.dir).unwrap_or(&run.run).display().to_string();
+            let name = run.map_or_else(|| "base".to_owned(), place);
             let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
-            let mut answered = |_: usize, answer: &Generated| {
-                answers.push(((*name).to_owned(), tokenizer.decode(&answer.tokens)?.trim().to_owned()));
+            let mut answered = |index: usize, answer: &Generated| {
+                let text = tokenizer.decode(&answer.tokens)?.trim().to_owned();
+                asked[index].answers.push(Answer { run: name.clone(), text });
                 Ok(())
             };
             let ear = Ear { heard: &mut |_, _| {}, answered: &mut answered };
             generate(decoder, adapter.as_ref(), &[tokenizer.eos()], &ids, &sampling, 1, &mut silent, ear)?;
         }
-        Ok(answers)
+        Ok(asked)
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Axis {
     pub limits: Option<[f64; 2]>,
     /// Names at 0, 1, 2, ... instead of numbers; empty for numbers.
     pub categories: Vec<String>,
+    /// Whether its ticks have text; a panel beside one with the same axis needs none.
+    pub labelled: bool,
 }
 
 /// A place on an axis with its text; minor ticks have none.
@@ -34,7 +36,7 @@ pub struct Tick {
 impl Axis {
     /// Equal differences are equally long.
     pub fn linear(name: impl Into<String>) -> Self {
-        Self { name: name.into(), scale: Scale::Linear, limits: None, categories: Vec::new() }
+        Self { name: name.into(), scale: Scale::Linear, limits: None, categories: Vec::new(), labelled: true }
     }
 
     /// Equal ratios are equally long; what is not above 0 is left out.
@@ -48,10 +50,26 @@ impl Axis {
         Self { limits, categories: categories.iter().map(|name| (*name).to_owned()).collect(), ..Self::linear(name) }
     }
 
+    /// The same without text at its ticks.
+    #[must_use]
+    pub fn unlabelled(self) -> Self {
+        Self { labelled: false, ..self }
+    }
+
     /// The same from `low` to `high`.
     #[must_use]
     pub fn from(self, low: f64, high: f64) -> Self {
         Self { limits: Some([low, high]), ..self }
+    }
+
+    /// The same between two places, as [`Axis::ends`] gives them.
+    #[must_use]
+    pub fn within(self, ends: [f64; 2]) -> Self {
+        let limits = match self.scale {
+            Scale::Linear => ends,
+            Scale::Log => ends.map(|place| 10f64.powf(place)),
+        };
+        Self { limits: Some(limits), ..self }
     }
 
     /// Where a value lies on a scale on which distances are equal; not finite where the axis cannot show it.
@@ -77,22 +95,26 @@ impl Axis {
         [low - margin, high + margin]
     }
 
-    /// Ticks between two places.
-    pub fn ticks(&self, [low, high]: [f64; 2]) -> Vec<Tick> {
-        if !self.categories.is_empty() {
-            let names = self.categories.iter().enumerate();
-            return names.map(|(i, name)| Tick { at: i as f64, label: name.clone() }).collect();
+    /// Ticks between two places, of numbers about `most` or fewer.
+    pub fn ticks(&self, [low, high]: [f64; 2], most: usize) -> Vec<Tick> {
+        let names = self.categories.iter().enumerate();
+        let mut ticks: Vec<Tick> = match self.scale {
+            _ if !self.categories.is_empty() => {
+                names.map(|(i, name)| Tick { at: i as f64, label: name.clone() }).collect()
+            }
+            Scale::Linear => linear_ticks(low, high, most),
+            Scale::Log => log_ticks(low, high, most),
+        };
+        if !self.labelled {
+            ticks.iter_mut().for_each(|tick| tick.label.clear());
         }
-        match self.scale {
-            Scale::Linear => linear_ticks(low, high),
-            Scale::Log => log_ticks(low, high),
-        }
+        ticks
     }
 }
 
-/// Multiples of 1, 2 or 5 times a power of ten, at most eight of them.
-fn linear_ticks(low: f64, high: f64) -> Vec<Tick> {
-    let rough = (high - low) / 7.0;
+/// Multiples of 1, 2 or 5 times a power of ten, at most one more than `most` of them.
+fn linear_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
+    let rough = (high - low) / most.max(1) as f64;
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|step| *step >= rough * 0.999);
     let step = step.unwrap_or(10.0 * power);
@@ -106,24 +128,37 @@ fn linear_ticks(low: f64, high: f64) -> Vec<Tick> {
     (first..=last).map(tick).collect()
 }
 
-/// Powers of ten, or 1, 2 and 5 times them where there are fewer than three; the others in between without text.
-fn log_ticks(low: f64, high: f64) -> Vec<Tick> {
+/// Powers of ten; where there are fewer than three of them, more of their multiples; the others in between without text.
+/// A range in which no multiples have room is as good as linear.
+fn log_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
+    const LABELLED: [&[u32]; 3] = [&[1, 2, 5], &[1, 2, 3, 5, 7], &[1, 2, 3, 4, 5, 6, 7, 8, 9]];
     let (first, last) = (low.floor() as i32, high.ceil() as i32);
+    let value = |digit: u32, power: i32| {
+        // A division is exact where a product with a power below 1 is not.
+        if power < 0 { f64::from(digit) / 10f64.powi(-power) } else { f64::from(digit) * 10f64.powi(power) }
+    };
     let inside = |value: f64| (low - 1e-9..=high + 1e-9).contains(&value.log10());
-    let decades = (first..=last).filter(|power| inside(10f64.powi(*power))).count();
+    let count = |digits: &[u32]| -> usize {
+        (first..=last).map(|power| digits.iter().filter(|digit| inside(value(**digit, power))).count()).sum()
+    };
+    let decades = count(&[1]);
+    let labelled = if decades >= 3 { Some(&[1][..]) } else { LABELLED.into_iter().find(|digits| count(digits) >= 3) };
+    let Some(labelled) = labelled else {
+        let ticks = linear_ticks(10f64.powf(low), 10f64.powf(high), most.min(4));
+        return ticks.into_iter().filter(|tick| inside(tick.at)).collect();
+    };
     // Where there are very many decades, not all have room for text.
-    let every = (decades as i32).div_euclid(10) + 1;
+    let every = (decades / (most + 3)) as i32 + 1;
     let plain = first >= -3 && last <= 4;
     let mut ticks = Vec::new();
     for power in first..=last {
         for digit in 1..10 {
-            let at = f64::from(digit) * 10f64.powi(power);
+            let at = value(digit, power);
             if !inside(at) {
                 continue;
             }
-            let labelled =
-                if decades < 3 { [1, 2, 5].contains(&digit) } else { digit == 1 && power.rem_euclid(every) == 0 };
-            let label = match (labelled, plain) {
+            let shown = labelled.contains(&digit) && (decades < 3 || power.rem_euclid(every) == 0);
+            let label = match (shown, plain) {
                 (false, _) => String::new(),
                 (true, true) => format!("{at:.*}", (-power).max(0) as usize),
                 (true, false) if digit == 1 => format!("10{}", superscript(power)),
@@ -166,17 +201,21 @@ mod tests {
     #[test]
     fn ticks_are_round_numbers() {
         let linear = Axis::linear("x");
-        assert_eq!(labels(&linear.ticks([-0.31, 0.52])), ["−0.2", "0.0", "0.2", "0.4"]);
-        assert_eq!(labels(&linear.ticks([0.0, 20_000.0])), ["0", "5000", "10000", "15000", "20000"]);
-        assert_eq!(labels(&linear.ticks([1.0, 2.0])), ["1.0", "1.2", "1.4", "1.6", "1.8", "2.0"]);
+        assert_eq!(labels(&linear.ticks([-0.31, 0.52], 7)), ["−0.2", "0.0", "0.2", "0.4"]);
+        assert_eq!(labels(&linear.ticks([0.0, 20_000.0], 7)), ["0", "5000", "10000", "15000", "20000"]);
+        assert_eq!(labels(&linear.ticks([1.0, 2.0], 7)), ["1.0", "1.2", "1.4", "1.6", "1.8", "2.0"]);
         let log = Axis::log("x");
-        assert_eq!(labels(&log.ticks([-1.0, 2.0])), ["0.1", "1", "10", "100"]);
-        assert_eq!(labels(&log.ticks([2.0, 6.0])), ["10²", "10³", "10⁴", "10⁵", "10⁶"]);
-        assert_eq!(labels(&log.ticks([-1.0, 0.4])), ["0.1", "0.2", "0.5", "1", "2"]);
-        assert_eq!(labels(&log.ticks([-11.0, -9.5])), ["10⁻¹¹", "2·10⁻¹¹", "5·10⁻¹¹", "10⁻¹⁰", "2·10⁻¹⁰"]);
+        assert_eq!(labels(&log.ticks([-1.0, 2.0], 10)), ["0.1", "1", "10", "100"]);
+        assert_eq!(labels(&log.ticks([2.0, 6.0], 10)), ["10²", "10³", "10⁴", "10⁵", "10⁶"]);
+        assert_eq!(labels(&log.ticks([-1.0, 0.4], 10)), ["0.1", "0.2", "0.5", "1", "2"]);
+        assert_eq!(labels(&log.ticks([-11.0, -9.5], 10)), ["10⁻¹¹", "2·10⁻¹¹", "5·10⁻¹¹", "10⁻¹⁰", "2·10⁻¹⁰"]);
+        assert_eq!(labels(&linear.ticks([0.0, 20_000.0], 3)), ["0", "10000", "20000"]);
+        // Less than a decade has more digits, and next to nothing round numbers.
+        assert_eq!(labels(&log.ticks([-0.6, -0.05], 10)), ["0.3", "0.5", "0.7"]);
+        assert_eq!(labels(&log.ticks([0.18, 0.27], 10)), ["1.6", "1.7", "1.8"]);
         let bars = Axis::categories("method", &["mix", "alright"]);
         assert_eq!(
-            (bars.ends(std::iter::empty()), labels(&bars.ticks([-0.5, 1.5]))),
+            (bars.ends(std::iter::empty()), labels(&bars.ticks([-0.5, 1.5], 7))),
             ([-0.5, 1.5], vec!["mix", "alright"])
         );
     }

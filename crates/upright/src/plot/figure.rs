@@ -50,6 +50,8 @@ pub enum Mark {
     Dots(Vec<[f64; 2]>),
     /// x, y and the error of y on either side of it.
     ErrorBars(Vec<[f64; 3]>),
+    /// x, y and the error of x on either side of it.
+    ErrorBarsAcross(Vec<[f64; 3]>),
     /// x, and the lower and upper end of y: a filled area between two lines.
     Band(Vec<[f64; 3]>),
     /// Left, right, lower and upper end: bars, strips, cells.
@@ -112,6 +114,12 @@ impl Mark {
         Self::Rectangles(points.iter().map(bar).collect())
     }
 
+    /// Bars of `width` around each y, from 0 to the right (or left) to x.
+    pub fn bars_across(points: &[[f64; 2]], width: f64) -> Self {
+        let bar = |[x, y]: &[f64; 2]| [x.min(0.0), x.max(0.0), y - width / 2.0, y + width / 2.0];
+        Self::Rectangles(points.iter().map(bar).collect())
+    }
+
     /// All x and y that the axes should show.
     pub(super) fn extent(&self) -> (Vec<f64>, Vec<f64>) {
         match self {
@@ -121,6 +129,10 @@ impl Mark {
             Self::ErrorBars(points) => (
                 points.iter().map(|p| p[0]).collect(),
                 points.iter().flat_map(|p| [p[1] - p[2], p[1] + p[2]]).collect(),
+            ),
+            Self::ErrorBarsAcross(points) => (
+                points.iter().flat_map(|p| [p[0] - p[2], p[0] + p[2]]).collect(),
+                points.iter().map(|p| p[1]).collect(),
             ),
             Self::Band(points) => {
                 (points.iter().map(|p| p[0]).collect(), points.iter().flat_map(|p| [p[1], p[2]]).collect())

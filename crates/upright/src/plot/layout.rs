@@ -33,13 +33,11 @@ const SAMPLE: f64 = 34.0;
 /// The picture's shapes.
 pub(super) fn lay_out(figure: &Figure) -> Drawing {
     let [panel_width, panel_height] = figure.panel_size;
-    let panels: Vec<Placed> = figure.panels.iter().map(Placed::of).collect();
-    let tick_width =
-        |placed: &Placed| placed.y_ticks.iter().map(|tick| font::width(&tick.label, TICK)).fold(0.0, f64::max);
-    let left = NAME + 8.0 + panels.iter().map(tick_width).fold(0.0, f64::max) + 8.0;
+    let panels: Vec<Placed> = figure.panels.iter().map(|panel| Placed::of(panel, figure.panel_size)).collect();
     let columns = figure.columns.clamp(1, figure.panels.len().max(1));
-    let cell_width = left + panel_width + BETWEEN;
-    let width = 2.0 * EDGE + columns as f64 * cell_width - BETWEEN + 6.0;
+    let lefts = lefts(&panels, columns);
+    let cells = lefts.iter().map(|left| left + panel_width + BETWEEN).sum::<f64>();
+    let width = 2.0 * EDGE + cells - BETWEEN + 6.0;
 
     let mut shapes = Vec::new();
     let mut y = EDGE;
@@ -52,14 +50,34 @@ pub(super) fn lay_out(figure: &Figure) -> Drawing {
         let titles = panels.iter().map(|placed| font::lines(&placed.panel.title, PANEL_TITLE, panel_width).len()).max();
         let above = titles.unwrap_or(0) as f64 * LINE + 10.0;
         let top = y + above + if row > 0 { 10.0 } else { 0.0 };
-        for (column, placed) in panels.iter().enumerate() {
-            let x = EDGE + column as f64 * cell_width + left;
+        let mut x = EDGE - BETWEEN - panel_width;
+        for (placed, &left) in panels.iter().zip(&lefts) {
+            x += BETWEEN + panel_width + left;
             let frame = Frame { x: [x, x + panel_width], y: [top, top + panel_height] };
             placed.draw(frame, left, &mut shapes);
         }
         y = top + panel_height + BELOW;
     }
     Drawing { size: [width, y + EDGE / 2.0], title: figure.title.clone(), shapes }
+}
+
+/// Left of the panels of each column: the axis's name, and the widest of its ticks.
+fn lefts(panels: &[Placed], columns: usize) -> Vec<f64> {
+    let left = |column: usize| {
+        let placed = || panels.iter().skip(column).step_by(columns);
+        let ticks = placed().flat_map(|placed| &placed.y_ticks).map(|tick| font::width(&tick.label, TICK));
+        let named = placed().any(|placed| !placed.panel.y.name.is_empty());
+        ticks.fold(0.0, f64::max) + 8.0 + if named { NAME + 8.0 } else { 0.0 }
+    };
+    (0..columns).map(left).collect()
+}
+
+/// Width of the panels of a picture that is `width` wide.
+pub(super) fn panel_width(figure: &Figure, width: f64) -> f64 {
+    let panels: Vec<Placed> = figure.panels.iter().map(|panel| Placed::of(panel, figure.panel_size)).collect();
+    let columns = figure.columns.clamp(1, figure.panels.len().max(1));
+    let beside = lefts(&panels, columns).iter().map(|left| left + BETWEEN).sum::<f64>() - BETWEEN;
+    (width - 2.0 * EDGE - 6.0 - beside) / columns as f64
 }
 
 fn text(at: Point, text: &str, size: f64, anchor: Anchor, ink: Ink, bold: bool) -> Shape {
@@ -100,6 +118,7 @@ fn sample(layer: &Layer, [x, y]: Point, shapes: &mut Vec<Shape>) {
         Mark::Points(_) => place_marker(style.marker.unwrap_or(Marker::Circle), middle, style, shapes),
         Mark::Dots(_) => shapes.push(Shape::Dots(vec![middle], 2.0 * DOT, style.ink, 1.0)),
         Mark::ErrorBars(_) => error_bar(middle[0], [y - 7.0, y + 7.0], style, shapes),
+        Mark::ErrorBarsAcross(_) => error_bar_across(y, [middle[0] - 10.0, middle[0] + 10.0], style, shapes),
         Mark::Band(_) | Mark::Rectangles(_) => {
             let [left, right, top, bottom] = [x + 6.0, x + SAMPLE - 6.0, y - 6.0, y + 6.0];
             let corners = vec![[left, top], [right, top], [right, bottom], [left, bottom]];
@@ -129,6 +148,14 @@ fn error_bar(x: f64, [top, bottom]: [f64; 2], style: &Style, shapes: &mut Vec<Sh
     }
 }
 
+fn error_bar_across(y: f64, [left, right]: [f64; 2], style: &Style, shapes: &mut Vec<Shape>) {
+    let line = Stroke { width: style.width.min(1.5), dash: Dash::Solid, ..stroke(style) };
+    shapes.push(Shape::Line(vec![[left, y], [right, y]], line));
+    for x in [left, right] {
+        shapes.push(Shape::Line(vec![[x, y - CAP / 2.0], [x, y + CAP / 2.0]], line));
+    }
+}
+
 /// A panel that knows what its axes show.
 struct Placed<'p> {
     panel: &'p Panel,
@@ -139,11 +166,14 @@ struct Placed<'p> {
 }
 
 impl<'p> Placed<'p> {
-    fn of(panel: &'p Panel) -> Self {
+    fn of(panel: &'p Panel, [width, height]: [f64; 2]) -> Self {
         let (x, y): (Vec<_>, Vec<_>) = panel.layers.iter().map(|layer| layer.mark.extent()).unzip();
         let x_ends = panel.x.ends(x.into_iter().flatten());
         let y_ends = panel.y.ends(y.into_iter().flatten());
-        Self { panel, x_ends, y_ends, x_ticks: panel.x.ticks(x_ends), y_ticks: panel.y.ticks(y_ends) }
+        // As many as have room for their text.
+        let room = |length: f64, each: f64| ((length / each) as usize).clamp(2, 7);
+        let x_ticks = panel.x.ticks(x_ends, room(width, 36.0));
+        Self { panel, x_ends, y_ends, x_ticks, y_ticks: panel.y.ticks(y_ends, room(height, 28.0)) }
     }
 
     fn draw(&self, frame: Frame, left: f64, shapes: &mut Vec<Shape>) {
@@ -194,6 +224,9 @@ impl<'p> Placed<'p> {
         }
         let middle = [f64::midpoint(x0, x1), y1 + 36.0];
         shapes.push(text(middle, &self.panel.x.name, NAME, Anchor::Middle, Ink::Muted, false));
+        if self.panel.y.name.is_empty() {
+            return;
+        }
         shapes.push(Shape::Text(Text {
             at: [x0 - left + NAME, f64::midpoint(y0, y1)],
             text: self.panel.y.name.clone(),
@@ -244,6 +277,14 @@ impl<'p> Placed<'p> {
                     let ([x, low], [_, high]) = (at(&[*x, y - error]), at(&[*x, y + error]));
                     if let [piece] = &frame.line(&[[x, low], [x, high]])[..] {
                         error_bar(x, [piece[1][1], piece[0][1]], style, shapes);
+                    }
+                }
+            }
+            Mark::ErrorBarsAcross(points) => {
+                for [x, y, error] in points {
+                    let ([low, y], [high, _]) = (at(&[x - error, *y]), at(&[x + error, *y]));
+                    if let [piece] = &frame.line(&[[low, y], [high, y]])[..] {
+                        error_bar_across(y, [piece[0][0], piece[1][0]], style, shapes);
                     }
                 }
             }

@@ -25,10 +25,27 @@ use std::path::{Path, PathBuf};
 
 use crate::{Result, files};
 
+/// Rules for the classes of every picture, light and dark.
+pub fn css() -> String {
+    svg::style()
+}
+
 impl Figure {
+    /// The same figure, its panels as wide as makes the picture `width` wide.
+    #[must_use]
+    pub fn fit(mut self, width: f64) -> Self {
+        self.panel_size[0] = layout::panel_width(&self, width).max(60.0);
+        self
+    }
+
     /// The picture as an SVG document that can also stand inside an HTML page. Colours are classes that begin with `up-`.
     pub fn svg(&self) -> String {
         svg::write(&layout::lay_out(self))
+    }
+
+    /// The picture as an element of an HTML page, without the rules for its classes: the page has those of [`css`] once.
+    pub fn inline_svg(&self) -> String {
+        svg::write_inline(&layout::lay_out(self))
     }
 
     /// The picture as a PNG of two pixels a unit.

@@ -7,14 +7,37 @@ use super::{
     style::{Ink, Theme},
 };
 
+/// Fonts that are on most machines and as wide as the one that the layout measures with, or narrower.
+const FONTS: &str = "system-ui, 'DejaVu Sans', sans-serif";
+
 /// The document.
 pub(super) fn write(drawing: &Drawing) -> String {
     let [width, height] = drawing.size;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
-         height=\"{height:.0}\" role=\"img\" font-family=\"system-ui, 'DejaVu Sans', sans-serif\">\n"
+         height=\"{height:.0}\" role=\"img\" font-family=\"{FONTS}\">\n"
     );
     let _ = writeln!(svg, "<title>{}</title>\n<style>{}</style>", escaped(&drawing.title), style());
+    shapes(drawing, &mut svg);
+    svg
+}
+
+/// The picture as an element of an HTML page that has [`style`] once for all its pictures. It is as wide as there is room,
+/// and no wider than it was laid out.
+pub(super) fn write_inline(drawing: &Drawing) -> String {
+    let [width, height] = drawing.size;
+    let mut svg = format!(
+        "<svg viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" font-family=\"{FONTS}\" \
+         style=\"max-width:{width:.0}px\">\n<title>{}</title>\n",
+        escaped(&drawing.title)
+    );
+    shapes(drawing, &mut svg);
+    svg
+}
+
+/// Everything after the head, and the end of the element.
+fn shapes(drawing: &Drawing, svg: &mut String) {
+    let [width, height] = drawing.size;
     let _ = writeln!(svg, "<rect class=\"up-paper-fill\" width=\"{width:.0}\" height=\"{height:.0}\"/>");
     for shape in &drawing.shapes {
         match shape {
@@ -30,12 +53,12 @@ pub(super) fn write(drawing: &Drawing) -> String {
                 if !dashes.is_empty() {
                     let _ = write!(svg, " stroke-dasharray=\"{dashes}\"");
                 }
-                see_through(&mut svg, stroke.opacity);
+                see_through(svg, stroke.opacity);
                 let _ = writeln!(svg, " d=\"{}\"/>", path(points));
             }
             Shape::Area(points, ink, opacity) => {
                 let _ = write!(svg, "<path class=\"up-{}-fill\"", name(*ink));
-                see_through(&mut svg, *opacity);
+                see_through(svg, *opacity);
                 let _ = writeln!(svg, " d=\"{}Z\"/>", path(points));
             }
             Shape::Dots(points, radius, ink, opacity) => {
@@ -45,16 +68,15 @@ pub(super) fn write(drawing: &Drawing) -> String {
                     name(*ink),
                     number(2.0 * radius)
                 );
-                see_through(&mut svg, *opacity);
+                see_through(svg, *opacity);
                 // A line without length under a round cap is a disc.
                 let dots: String = points.iter().map(|[x, y]| format!("M{} {}h0", number(*x), number(*y))).collect();
                 let _ = writeln!(svg, " d=\"{dots}\"/>");
             }
-            Shape::Text(text) => label(&mut svg, text),
+            Shape::Text(text) => label(svg, text),
         }
     }
     svg.push_str("</svg>\n");
-    svg
 }
 
 fn label(svg: &mut String, text: &Text) {
@@ -79,7 +101,7 @@ fn label(svg: &mut String, text: &Text) {
 }
 
 /// Every ink as a stroke and as a fill, in light and in dark.
-fn style() -> String {
+pub(super) fn style() -> String {
     let inks: Vec<Ink> =
         [Ink::Paper, Ink::Text, Ink::Muted, Ink::Grid].into_iter().chain((0..Ink::SERIES).map(Ink::Series)).collect();
     let rules = |theme: Theme| {

@@ -11,6 +11,7 @@ fn every_mark() -> Figure {
     left.add(Mark::Vertical(3.0), Style::thin(Ink::Muted), "");
     left.add(Mark::Horizontal(0.1), Style::thin(Ink::Muted), "");
     left.add(Mark::Note([9.9, 0.5], "a note".into()), Style::thin(Ink::Text), "");
+    left.add(Mark::ErrorBarsAcross(vec![[6.0, 0.5, 2.0]]), Style::series(1), "error across");
     let mut right =
         Panel::new("right", Axis::categories("method", &["mix", "alright"]), Axis::linear("loss").from(0.0, 2.0));
     right.add(Mark::bars(&[[0.0, 1.0], [1.0, 5.0]], 0.6), Style::series(2), "bars");
@@ -42,6 +43,33 @@ fn an_svg_is_well_formed_and_says_what_it_shows() {
         }
     }
     assert!(open.is_empty());
+}
+
+#[test]
+fn a_page_has_the_rules_of_its_pictures_once() {
+    let figure = every_mark();
+    let (whole, inline) = (figure.svg(), figure.inline_svg());
+    assert!(!inline.contains("<style>") && !inline.contains("xmlns") && whole.contains(&css()));
+    // What is drawn is the same.
+    let shapes = |svg: &str| svg[svg.find("<rect").unwrap()..].to_owned();
+    assert_eq!(shapes(&whole), shapes(&inline));
+}
+
+#[test]
+fn a_figure_fits_into_a_width_and_panels_may_share_their_names() {
+    let mut figure = every_mark();
+    for width in [500.0, 900.0] {
+        assert!((layout::lay_out(&figure.clone().fit(width)).size[0] - width).abs() < 1e-9);
+    }
+    // A second panel with the same rows does not name them again, and needs no room for it.
+    let rows = || Axis::categories("", &["a rather long name", "short"]);
+    let panel = |y: Axis| Panel::new("", Axis::linear("x"), y);
+    figure.panels = vec![panel(rows()), panel(rows())];
+    let twice = layout::lay_out(&figure);
+    figure.panels[1].y = rows().unlabelled();
+    let once = layout::lay_out(&figure);
+    assert!(once.size[0] < twice.size[0] - 50.0);
+    assert_eq!(figure.svg().matches(">short<").count(), 1);
 }
 
 #[test]

@@ -31,12 +31,14 @@ pub enum Role {
     Sum,
 }
 
-/// Runs whose plans are equal but for the seed. Lists have one entry for each objective compared; arrays of two are
+/// Runs whose plans are equal but for the seed, and for settings that no step depends on. Lists have one entry for each objective compared; arrays of two are
 /// held-out rows and training rows, as in [`crate::evaluation::SETS`].
 #[derive(Clone, Debug, Serialize)]
 pub struct Arm {
     /// Its name on the page; no two are equal.
     pub label: String,
+    /// Its name among arms of the same setting and weights.
+    pub family: String,
     /// What it does.
     pub role: Role,
     /// Weights of the objectives compared; for a sequential arm the shares of its steps where those say more.
@@ -49,6 +51,8 @@ pub struct Arm {
     pub unfinished: bool,
     /// Indices of the report's runs behind its means.
     pub runs: Vec<usize>,
+    /// Indices of all its runs, unfinished ones too.
+    pub all: Vec<usize>,
     /// Loss after the last step.
     pub ends: [Vec<Option<Spread>>; 2],
     /// Loss after the last step less its optimum.
@@ -109,10 +113,21 @@ impl Arm {
         let mut arms: Vec<Self> = groups.into_iter().map(of).collect();
         labels::fill_in(&mut arms, runs, objectives);
         let order = |a: &Self, b: &Self| {
-            let weights = a.weights.iter().zip(&b.weights).map(|(a, b)| a.total_cmp(b));
-            let weights = weights.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then);
-            let key = (a.setting, &a.role).cmp(&(b.setting, &b.role));
-            key.then(weights).then(a.probe_every.cmp(&b.probe_every)).then_with(|| a.label.cmp(&b.label))
+            // One that trains an objective alone stands where the objective does, and a sequential arm where its first does.
+            let place = |arm: &Self| match &arm.role {
+                Role::Alone(name) => (0, objectives.iter().position(|other| other == name)),
+                Role::Sequential(names) => (1, objectives.iter().rev().position(|other| *other == names[0])),
+                Role::Mix => (2, None),
+                Role::Alright => (3, None),
+                Role::Maxright => (4, None),
+                Role::Other(_) => (5, None),
+                Role::Sum => (6, None),
+            };
+            let key = (a.setting, place(a)).cmp(&(b.setting, place(b)));
+            key.then_with(|| a.role.cmp(&b.role))
+                .then_with(|| by_weight(&a.weights, &b.weights))
+                .then(a.probe_every.cmp(&b.probe_every))
+                .then_with(|| a.label.cmp(&b.label))
         };
         arms.sort_by(order);
         compare_costs(&mut arms);
@@ -121,6 +136,7 @@ impl Arm {
 
     fn of(runs: &[Run], group: Vec<usize>, objectives: &[String], settings: &[Setting]) -> Self {
         let unfinished = !group.iter().any(|i| runs[*i].is_finished());
+        let everyone = group.clone();
         let group: Vec<usize> = group.into_iter().filter(|i| unfinished || runs[*i].is_finished()).collect();
         let first = &runs[group[0]];
         let all = || group.iter().map(|i| &runs[*i]);
@@ -153,6 +169,7 @@ impl Arm {
         let rate = |run: &Run| if run.seconds > 0.0 { run.tokens as f64 / run.seconds } else { 0.0 };
         Self {
             label: String::new(),
+            family: String::new(),
             role: role(first, objectives),
             weights: labels::weights(first, objectives),
             probe_every: (first.plan().method == MethodKind::Maxright && first.alone().is_none())
@@ -171,6 +188,7 @@ impl Arm {
             utilisation_increase: None,
             against: Vec::new(),
             runs: group,
+            all: everyone,
         }
     }
 
@@ -221,7 +239,8 @@ fn role(run: &Run, objectives: &[String]) -> Role {
 fn compare_costs(arms: &mut [Arm]) {
     for index in 0..arms.len() {
         let matching = matching(arms, index);
-        if !arms[index].is_joint() || matching.is_empty() {
+        let matching: Vec<usize> = matching.into_iter().filter(|i| !arms[*i].unfinished).collect();
+        if !arms[index].is_joint() || arms[index].unfinished || matching.is_empty() {
             continue;
         }
         let mean = |value: &dyn Fn(&Arm) -> Option<Spread>| {
@@ -247,6 +266,12 @@ pub(super) fn same(a: &[f64], b: &[f64]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < SAME)
 }
 
+/// By the weight of the last objective first: of SFT and DPO by lambda.
+fn by_weight(a: &[f64], b: &[f64]) -> std::cmp::Ordering {
+    let each = a.iter().zip(b).rev().map(|(a, b)| a.total_cmp(b));
+    each.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
+}
+
 /// The different weights among some arms, in order.
 pub(super) fn distinct<'a>(arms: impl Iterator<Item = &'a Arm>) -> Vec<Vec<f64>> {
     let mut found: Vec<Vec<f64>> = Vec::new();
@@ -255,17 +280,14 @@ pub(super) fn distinct<'a>(arms: impl Iterator<Item = &'a Arm>) -> Vec<Vec<f64>>
             found.push(arm.weights.clone());
         }
     }
-    let order = |a: &Vec<f64>, b: &Vec<f64>| {
-        a.iter().zip(b).map(|(a, b)| a.total_cmp(b)).fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
-    };
-    found.sort_by(order);
+    found.sort_by(|a, b| by_weight(a, b));
     found
 }
 
-/// The finished sequential arms that an arm is compared with: those of its setting and weights. Where none has its weights,
+/// The sequential arms that an arm is compared with: those of its setting and weights. Where none has its weights,
 /// and there are as many splits as weights, they pair in order, as the paper pairs lambda 0.01 with one epoch of six.
 pub(super) fn matching(arms: &[Arm], index: usize) -> Vec<usize> {
-    let of = |arm: &&Arm| arm.setting == arms[index].setting && !arm.unfinished;
+    let of = |arm: &&Arm| arm.setting == arms[index].setting;
     let sequential = |arm: &&Arm| of(arm) && arm.is_sequential();
     let with = |weights: &[f64]| {
         let found = arms.iter().enumerate().filter(|(_, arm)| sequential(arm) && same(&arm.weights, weights));

@@ -28,40 +28,41 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
         found.dedup();
         found.len() > 1
     };
-    let splits = several(&|arm| arm.is_sequential().then(|| split(first(arm))));
+    // Orders of the same lengths are one split.
+    let shares = |arm: &Arm| {
+        let run = first(arm);
+        let steps = |name: &String| {
+            let of = run.stages.iter().filter(|stage| stage.objective == run.objective(name));
+            of.map(|stage| stage.steps()).sum::<usize>()
+        };
+        format!("{:?}", objectives.iter().map(steps).collect::<Vec<_>>())
+    };
+    let splits = several(&|arm| arm.is_sequential().then(|| shares(arm)));
     let weights = distinct(arms.iter().filter(|arm| arm.is_joint())).len() > 1;
     let probes = several(&|arm| arm.probe_every.map(|k| k.to_string()));
     let references = several(&|arm| Some(first(arm).reference()));
     let models = several(&|arm| Some(first(arm).written.facts.base.clone()));
-    let labels: Vec<String> = arms
-        .iter()
-        .map(|arm| {
-            let run = first(arm);
-            let mut label = base(arm, run, splits);
-            if weights && arm.is_joint() {
-                label += &format!(", {}", weighed(run.plan(), &arm.weights, objectives));
-            }
-            if let Some(k) = arm.probe_every.filter(|_| probes) {
-                label += &format!(", k {k}");
-            }
-            if models {
-                label += &format!(", on {}", run.model());
-            }
-            if references {
-                label += &format!(", reference {}", run.reference());
-            }
-            label
-        })
-        .collect();
-    arms.iter_mut().zip(labels).for_each(|(arm, label)| arm.label = label);
+    for arm in &mut *arms {
+        let run = &runs[arm.runs[0]];
+        let k = arm.probe_every.filter(|_| probes).map_or_else(String::new, |k| format!(" k {k}"));
+        arm.family = base(&arm.role) + &k;
+        let split = if splits && arm.is_sequential() { split(run) } else { base(&arm.role) };
+        let weights = if weights && arm.is_joint() {
+            format!(" {}", weighed(run.plan(), &arm.weights, objectives))
+        } else {
+            String::new()
+        };
+        let model = if models { format!(", on {}", run.model()) } else { String::new() };
+        let reference = if references { format!(", reference {}", run.reference()) } else { String::new() };
+        arm.label = split + &weights + &k + &model + &reference;
+    }
     tell_apart(arms, runs);
 }
 
 /// What the arm does.
-fn base(arm: &Arm, run: &Run, splits: bool) -> String {
-    match &arm.role {
+fn base(role: &Role) -> String {
+    match role {
         Role::Alone(name) => format!("{name} alone"),
-        Role::Sequential(_) if splits => split(run),
         Role::Sequential(names) => names.join(", then "),
         Role::Mix => "mix".into(),
         Role::Alright => "alright".into(),
@@ -79,7 +80,7 @@ fn split(run: &Run) -> String {
 }
 
 /// `lambda 0.25` where two objectives are weighed, one of them a preference; all weights otherwise.
-fn weighed(plan: &Plan, weights: &[f64], objectives: &[String]) -> String {
+pub(super) fn weighed(plan: &Plan, weights: &[f64], objectives: &[String]) -> String {
     if let Some(lambda) = lambda(plan, weights, objectives) {
         return format!("lambda {}", short(lambda));
     }
@@ -110,19 +111,20 @@ fn tell_apart(arms: &mut [Arm], runs: &[Run]) {
         }
         let settings: Vec<_> = twins.iter().map(|i| comparable_settings(&runs[arms[*i].runs[0]])).collect();
         let differing = differing_keys(&settings);
-        let base = arms[index].label.clone();
+        let mut taken: Vec<String> = Vec::new();
         for (position, twin) in twins.iter().enumerate() {
             let value = |key: &String| settings[position].iter().find(|(other, _)| other == key);
             let more = differing.iter().map(|key| match value(key) {
                 Some((_, value)) => format!(", {key} {value}"),
                 None => format!(", no {key}"),
             });
-            arms[*twin].label = format!("{base}{}", more.collect::<String>());
-        }
-        for (position, twin) in twins.iter().enumerate().skip(1) {
-            if twins[..position].iter().any(|other| arms[*other].label == arms[*twin].label) {
-                arms[*twin].label += &format!(" ({})", position + 1);
+            let mut more: String = more.collect();
+            if taken.contains(&more) {
+                more += &format!(" ({})", position + 1);
             }
+            taken.push(more.clone());
+            arms[*twin].label += &more;
+            arms[*twin].family += &more;
         }
     }
 }

@@ -165,7 +165,7 @@ fn lines(path: &Path) -> Vec<Map<String, Value>> {
 }
 
 /// Every file of a folder by its path in it, as far as equal runs have to agree. The lock is an empty file that only says
-/// that somebody was at work; `out` is the folder itself.
+/// that somebody was at work; `out` is the folder itself; the report is made of the other files.
 pub(crate) fn contents(folder: &Path, settings: &[&str]) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -173,6 +173,9 @@ pub(crate) fn contents(folder: &Path, settings: &[&str]) -> BTreeMap<String, Vec
         for entry in fs::read_dir(next).unwrap().map(Result::unwrap) {
             let path = entry.path();
             let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            if name == "report" {
+                continue;
+            }
             if path.is_dir() {
                 // An empty folder counts too.
                 files.insert(format!("{name}/"), vec![]);

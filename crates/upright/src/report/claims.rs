@@ -1,0 +1,315 @@
+//! The paper's claims as questions to the arms in front of us: each holds here or does not, by the numbers.
+
+use serde::Serialize;
+
+use super::{
+    Report,
+    arms::{Arm, Role, distinct, matching, same},
+    fronts::Front,
+    labels,
+};
+use crate::metrics::Spread;
+
+/// A claim of the paper, asked wherever all that it needs was run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Claim {
+    /// What is claimed.
+    pub text: String,
+    /// The answers; at least one.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// The answer at one place. Arrays are held-out rows and training rows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    /// At which weights, in which setting; empty where there is one place only.
+    pub at: String,
+    /// Whether it holds; the same twice where rows play no part, none where the rows were not measured.
+    pub holds: [Option<bool>; 2],
+    /// The numbers that decide.
+    pub because: [String; 2],
+}
+
+impl Claim {
+    /// The verdict in words.
+    pub fn summary(&self) -> String {
+        let all = |set: usize| self.verdicts.iter().filter_map(move |verdict| verdict.holds[set]);
+        let everywhere = |set: usize| all(set).next().is_some() && all(set).all(|holds| holds);
+        let nowhere = |set: usize| !all(set).any(|holds| holds);
+        match ((everywhere(0), nowhere(0)), (everywhere(1), nowhere(1))) {
+            _ if (0..2).all(|set| everywhere(set) || all(set).next().is_none()) => "holds here",
+            _ if (0..2).all(nowhere) => "does not hold here",
+            ((true, _), (_, true)) => "holds here on held-out rows only",
+            ((_, true), (true, _)) => "holds here on training rows only",
+            _ => "holds here in part",
+        }
+        .to_owned()
+    }
+}
+
+/// How much more time than Sequential still counts as about the same.
+pub(super) const ABOUT_THE_SAME: f64 = 1.25;
+
+/// The arms at one place: weights in a setting.
+struct Place<'r> {
+    at: String,
+    sequential: Vec<&'r Arm>,
+    mix: Option<&'r Arm>,
+    /// ALRIGHT and MAXRIGHT, as far as they are there.
+    alternating: Vec<&'r Arm>,
+    maxright: Option<&'r Arm>,
+}
+
+/// Asks every claim that the report's arms can answer.
+pub(super) fn claims(report: &Report) -> Vec<Claim> {
+    let places = places(report);
+    let mut claims = Vec::new();
+    let mut firsts: Vec<&String> = Vec::new();
+    for arm in &report.arms {
+        if let Role::Sequential(names) = &arm.role
+            && !firsts.contains(&&names[0])
+        {
+            firsts.push(&names[0]);
+        }
+    }
+    let index = |name: &String| report.objectives.iter().position(|other| other == name);
+    claims.extend(firsts.into_iter().filter_map(index).filter_map(|first| forgets(report, &places, first)));
+    claims.extend(
+        [nearer(&places), nearest(&places), cheap(&places), even(report), probes(report)].into_iter().flatten(),
+    );
+    claims
+}
+
+/// The probe interval that the paper takes; where it was not run, the smallest.
+const USUAL_PROBES: usize = 10;
+
+fn places(report: &Report) -> Vec<Place<'_>> {
+    let mut places = Vec::new();
+    let finished = |arm: &&Arm| !arm.unfinished;
+    for setting in 0..report.settings.len() {
+        let joint = || report.arms.iter().filter(finished).filter(|arm| arm.setting == setting && arm.is_joint());
+        for weights in distinct(joint()) {
+            let with = |role: Role| {
+                let mut found: Vec<&Arm> =
+                    joint().filter(|arm| arm.role == role && same(&arm.weights, &weights)).collect();
+                found.sort_by_key(|arm| (arm.probe_every != Some(USUAL_PROBES), arm.probe_every));
+                found.first().copied()
+            };
+            let any = report.arms.iter().position(|arm| {
+                arm.setting == setting && !arm.unfinished && arm.is_joint() && same(&arm.weights, &weights)
+            });
+            let sequential = any.map(|index| matching(&report.arms, index)).unwrap_or_default();
+            let maxright = with(Role::Maxright);
+            places.push(Place {
+                at: place(report, setting, &weights),
+                sequential: sequential.into_iter().map(|i| &report.arms[i]).filter(finished).collect(),
+                mix: with(Role::Mix),
+                alternating: [with(Role::Alright), maxright].into_iter().flatten().collect(),
+                maxright,
+            });
+        }
+    }
+    places
+}
+
+/// Weights and setting in words, as far as there are several.
+fn place(report: &Report, setting: usize, weights: &[f64]) -> String {
+    let of = |arm: &&Arm| arm.is_joint() && !arm.unfinished;
+    let mut words = Vec::new();
+    if distinct(report.arms.iter().filter(of)).len() > 1 {
+        let run = &report.runs[report.settings[setting].runs[0]];
+        words.push(labels::weighed(run.plan(), weights, &report.objectives));
+    }
+    if report.settings.len() > 1 {
+        words.push(report.setting_name(setting));
+    }
+    words.join(", ")
+}
+
+fn figure(spread: &Spread) -> String {
+    format!("{:.3} ± {:.3}", spread.mean, spread.error)
+}
+
+/// ALRIGHT, MAXRIGHT, or both, as the paper writes them.
+fn names(arms: &[&Arm]) -> String {
+    let name = |arm: &&Arm| if arm.role == Role::Alright { "ALRIGHT" } else { "MAXRIGHT" };
+    let mut names: Vec<&str> = arms.iter().map(name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(" and ")
+}
+
+/// Who the alternating arms are over all places.
+fn everyone(places: &[Place<'_>], asked: impl Fn(&Place<'_>) -> bool) -> String {
+    names(&places.iter().filter(|place| asked(place)).flat_map(|place| place.alternating.clone()).collect::<Vec<_>>())
+}
+
+fn labelled(arms: &[&Arm], value: impl Fn(&Arm) -> Option<Spread>) -> String {
+    let one = |arm: &&Arm| Some(format!("{} {}", arm.label, figure(&value(arm)?)));
+    arms.iter().filter_map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn list(arms: &[&Arm], value: impl Fn(&Arm) -> Option<Spread>) -> String {
+    let one = |arm: &&Arm| value(arm).map(|value| figure(&value));
+    arms.iter().filter_map(one).collect::<Vec<_>>().join(" and ")
+}
+
+/// Whether every pair is clearly apart; none where a number is missing.
+fn all_below(below: &[&Arm], above: &[&Arm], value: impl Fn(&Arm) -> Option<Spread> + Copy) -> Option<bool> {
+    let pairs = below.iter().flat_map(|a| above.iter().map(move |b| (value(a), value(b))));
+    let asked: Option<Vec<bool>> = pairs.map(|(a, b)| Some(a?.clearly_below(&b?))).collect();
+    asked.filter(|asked| !asked.is_empty()).map(|asked| asked.into_iter().all(|below| below))
+}
+
+/// Answers without any number are none.
+fn claim(text: String, verdicts: Vec<Verdict>) -> Option<Claim> {
+    let verdicts: Vec<Verdict> =
+        verdicts.into_iter().filter(|verdict| verdict.holds.iter().any(Option::is_some)).collect();
+    (!verdicts.is_empty()).then_some(Claim { text, verdicts })
+}
+
+/// Section 6.2 and Theorem 3.3: Sequential forgets what came first.
+fn forgets(report: &Report, places: &[Place<'_>], first: usize) -> Option<Claim> {
+    let name = &report.objectives[first];
+    // What the stages after the first one are, of any arm that begins so.
+    let begins = |arm: &Arm| matches!(&arm.role, Role::Sequential(names) if names[0] == *name);
+    let asked = |place: &Place<'_>| !place.alternating.is_empty() && place.sequential.iter().any(|arm| begins(arm));
+    // Differences of gaps are those of losses, so that no optimum is needed.
+    let value = |set: usize| move |arm: &Arm| arm.gaps[set][first].or(arm.ends[set][first]);
+    let verdict = |place: &Place<'_>| {
+        let sequential: Vec<&Arm> = place.sequential.iter().copied().filter(|arm| begins(arm)).collect();
+        let because =
+            |set: usize| format!("{} against {}", list(&sequential, value(set)), list(&place.alternating, value(set)));
+        Verdict {
+            at: place.at.clone(),
+            holds: [0, 1].map(|set| all_below(&place.alternating, &sequential, value(set))),
+            because: [because(0), because(1)],
+        }
+    };
+    let order = report.arms.iter().find_map(|arm| match &arm.role {
+        Role::Sequential(names) if names[0] == *name => Some(names.join(", then ")),
+        _ => None,
+    })?;
+    let them = everyone(places, asked);
+    let text = format!("{order} forgets {name}: its {name} loss ends higher than with {them}");
+    claim(text, places.iter().filter(|place| asked(place)).map(verdict).collect())
+}
+
+fn distance(set: usize) -> impl Fn(&Arm) -> Option<Spread> + Copy {
+    move |arm: &Arm| arm.ideal_distance[set]
+}
+
+/// Section 6.2: the joint methods end nearer to the ideal point.
+fn nearer(places: &[Place<'_>]) -> Option<Claim> {
+    let asked = |place: &Place<'_>| !place.alternating.is_empty() && !place.sequential.is_empty();
+    let verdict = |place: &Place<'_>| {
+        let because = |set: usize| {
+            format!("{} against {}", list(&place.alternating, distance(set)), list(&place.sequential, distance(set)))
+        };
+        Verdict {
+            at: place.at.clone(),
+            holds: [0, 1].map(|set| all_below(&place.alternating, &place.sequential, distance(set))),
+            because: [because(0), because(1)],
+        }
+    };
+    let text = format!("{} end nearer to the ideal point than Sequential in any order", everyone(places, asked));
+    claim(text, places.iter().filter(|place| asked(place)).map(verdict).collect())
+}
+
+/// Section 6.2: MAXRIGHT ends nearest of all.
+fn nearest(places: &[Place<'_>]) -> Option<Claim> {
+    let verdict = |place: &Place<'_>| {
+        let maxright = place.maxright?;
+        let mut others: Vec<&Arm> = place.sequential.iter().copied().chain(place.mix).collect();
+        others.extend(place.alternating.iter().filter(|arm| arm.role == Role::Alright));
+        let all: Vec<&Arm> = others.iter().copied().chain([maxright]).collect();
+        let holds = |set: usize| {
+            let own = distance(set)(maxright)?.mean;
+            let other: Option<Vec<Spread>> = others.iter().map(|arm| distance(set)(arm)).collect();
+            other.filter(|other| !other.is_empty()).map(|other| other.iter().all(|other| own < other.mean))
+        };
+        let because = |set: usize| labelled(&all, distance(set));
+        Some(Verdict { at: place.at.clone(), holds: [holds(0), holds(1)], because: [because(0), because(1)] })
+    };
+    claim("MAXRIGHT ends nearest to the ideal point of all".into(), places.iter().filter_map(verdict).collect())
+}
+
+/// Section 6.2: the alternating methods cost what Sequential costs.
+fn cheap(places: &[Place<'_>]) -> Option<Claim> {
+    let asked = |place: &Place<'_>| !place.alternating.is_empty() && !place.sequential.is_empty();
+    let verdict = |place: &Place<'_>| {
+        let seconds: Vec<Spread> = place.sequential.iter().map(|arm| arm.seconds).collect();
+        let cost = |arm: &Arm| arm.seconds.mean / Spread::mean_of(&seconds).mean;
+        let cheap = place.alternating.iter().all(|arm| cost(arm) < ABOUT_THE_SAME);
+        let dear = place.mix.is_none_or(|mix| cost(mix) > ABOUT_THE_SAME);
+        let times =
+            place.alternating.iter().copied().chain(place.mix).map(|arm| format!("{} {:.2}", arm.label, cost(arm)));
+        let because = format!("time against Sequential: {}", times.collect::<Vec<_>>().join(", "));
+        Verdict { at: place.at.clone(), holds: [Some(cheap && dear); 2], because: [because.clone(), because] }
+    };
+    let mix = places.iter().any(|place| asked(place) && place.mix.is_some());
+    let text = format!(
+        "{} cost about what Sequential costs (less than {ABOUT_THE_SAME} times){}",
+        everyone(places, asked),
+        if mix { ", Mix more" } else { "" }
+    );
+    claim(text, places.iter().filter(|place| asked(place)).map(verdict).collect())
+}
+
+/// Section 6.2: over the weights, ALRIGHT's end points lie evenly along the front, Sequential's do not.
+fn even(report: &Report) -> Option<Claim> {
+    let verdict = |setting: usize| {
+        let fronts = || report.fronts.iter().filter(|front| front.setting == setting && front.weights.len() > 2);
+        let alright = fronts().find(|front| front.role == Role::Alright)?;
+        let sequential: Vec<&Front> = fronts().filter(|front| matches!(front.role, Role::Sequential(_))).collect();
+        let holds = |set: usize| {
+            let other: Option<Vec<f64>> = sequential.iter().map(|front| front.delta[set]).collect();
+            let own = alright.delta[set]?;
+            other.filter(|other| !other.is_empty()).map(|other| other.iter().all(|other| own < *other))
+        };
+        let because = |set: usize| {
+            let one = |front: &&Front| Some(format!("{} {:.3}", front.method, front.delta[set]?));
+            let all = [alright].into_iter().chain(sequential.iter().copied()).collect::<Vec<_>>();
+            all.iter().filter_map(one).collect::<Vec<_>>().join(", ")
+        };
+        let at = if report.settings.len() > 1 { report.setting_name(setting) } else { String::new() };
+        Some(Verdict { at, holds: [holds(0), holds(1)], because: [because(0), because(1)] })
+    };
+    let text = "Over lambda, ALRIGHT's end points lie more evenly along the front than Sequential's (smaller Delta)";
+    claim(text.into(), (0..report.settings.len()).filter_map(verdict).collect())
+}
+
+/// Section 6.2, Figure 4: MAXRIGHT that looks often is nearer and slower.
+fn probes(report: &Report) -> Option<Claim> {
+    let mut verdicts = Vec::new();
+    for setting in 0..report.settings.len() {
+        let maxright =
+            || report.arms.iter().filter(|arm| arm.setting == setting && arm.role == Role::Maxright && !arm.unfinished);
+        for weights in distinct(maxright()) {
+            let mut arms: Vec<&Arm> = maxright().filter(|arm| same(&arm.weights, &weights)).collect();
+            arms.sort_by_key(|arm| arm.probe_every);
+            let (Some(often), Some(seldom)) = (arms.first(), arms.last()) else { continue };
+            if often.probe_every == seldom.probe_every {
+                continue;
+            }
+            let slower = often.seconds.mean > seldom.seconds.mean;
+            let holds = |set: usize| all_below(&[often], &[seldom], distance(set)).map(|nearer| nearer && slower);
+            let because = |set: usize| {
+                let one = |arm: &Arm| {
+                    let far = arm.ideal_distance[set].map_or("-".to_owned(), |distance| figure(&distance));
+                    format!("k {}: distance {far}, {:.1} s", arm.probe_every.unwrap_or(0), arm.seconds.mean)
+                };
+                format!("{}; {}", one(often), one(seldom))
+            };
+            verdicts.push(Verdict {
+                at: place(report, setting, &weights),
+                holds: [holds(0), holds(1)],
+                because: [because(0), because(1)],
+            });
+        }
+    }
+    claim(
+        "MAXRIGHT that looks at the losses often (small k) ends nearer to the ideal point and takes longer".into(),
+        verdicts,
+    )
+}

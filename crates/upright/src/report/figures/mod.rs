@@ -1,0 +1,90 @@
+//! The figures of the page, each with a caption that says what there is to see.
+
+mod bars;
+mod curves;
+mod decisions;
+mod facets;
+mod look;
+mod plane;
+mod probes;
+
+use super::{Report, arms::Arm};
+use crate::{
+    objectives::LossKind,
+    plot::{Axis, Figure},
+};
+
+/// A figure with what belongs to it.
+pub(super) struct Shown {
+    /// Name of its files.
+    pub(super) name: &'static str,
+    /// Heading of its section.
+    pub(super) heading: &'static str,
+    pub(super) figure: Figure,
+    /// What there is to see, in plain words.
+    pub(super) caption: String,
+    /// The table that holds its numbers.
+    pub(super) table: &'static str,
+}
+
+/// Names of all figures there can be.
+pub(super) const NAMES: [&str; 7] = ["trajectories", "curves", "gaps", "cost", "decisions", "fronts", "probes"];
+
+/// Every figure that the report has numbers for, in the order of the page.
+pub(super) fn figures(report: &Report) -> Vec<Shown> {
+    let looks = look::looks(report);
+    let all = [
+        plane::trajectories(report, &looks),
+        curves::curves(report, &looks),
+        bars::gaps(report, &looks),
+        bars::cost(report, &looks),
+        decisions::decisions(report),
+        plane::fronts(report, &looks),
+        probes::probes(report),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// How wide every figure is.
+const WIDTH: f64 = 1040.0;
+
+/// `dpo loss (nats)`.
+fn loss_name(report: &Report, objective: usize) -> String {
+    let name = &report.objectives[objective];
+    let kind = report.runs.iter().find_map(|run| Some(run.plan().objectives[run.objective(name)?].loss));
+    match kind {
+        Some(LossKind::Sft) => format!("{name} loss (nats a token)"),
+        Some(LossKind::Dpo) => format!("{name} loss (nats)"),
+        _ => format!("{name} loss"),
+    }
+}
+
+/// Values whose largest is so many times the smallest are shown on a scale of equal ratios.
+const MANY_TIMES: f64 = 10.0;
+
+/// An axis for losses: of equal ratios, and saying so, where they differ by much.
+fn loss_axis(name: String, values: impl Iterator<Item = f64>) -> Axis {
+    let [low, high] = values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| [low.min(x), high.max(x)]);
+    if low > 0.0 && high > MANY_TIMES * low {
+        let name = match name.strip_suffix(')') {
+            Some(start) => format!("{start}, log scale)"),
+            None => format!("{name} (log scale)"),
+        };
+        return Axis::log(name);
+    }
+    Axis::linear(name)
+}
+
+/// Arms that are compared with each other: all but those that train one objective alone, unless there are no others.
+fn contenders(report: &Report) -> Vec<usize> {
+    let all = || 0..report.arms.len();
+    let contends = |i: &usize| !matches!(report.arms[*i].role, super::Role::Alone(_));
+    let found: Vec<usize> = all().filter(contends).collect();
+    if found.is_empty() { all().collect() } else { found }
+}
+
+/// Names of arms for an axis on which the first stands at the top.
+fn names(arms: &[&Arm]) -> Axis {
+    let names: Vec<&str> = arms.iter().rev().map(|arm| &arm.label[..]).collect();
+    Axis::categories("", &names)
+}

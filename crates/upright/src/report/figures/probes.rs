@@ -1,0 +1,57 @@
+//! MAXRIGHT by how often it looks at all losses (the paper's Figure 4).
+
+use super::{Shown, WIDTH};
+use crate::{
+    plot::{Axis, Dash, Figure, Mark, Panel, Style},
+    report::{Arm, Report, labels, tables::SET_NAMES},
+};
+
+/// The figure; none where k does not vary.
+pub(super) fn probes(report: &Report) -> Option<Shown> {
+    let groups = report.probed();
+    if groups.is_empty() {
+        return None;
+    }
+    let axis = || Axis::log("k, steps between two looks (log scale)");
+    let mut far = Panel::new("Distance to the ideal point", axis(), Axis::linear("distance"));
+    let mut long = Panel::new("Runtime", axis(), Axis::linear("seconds"));
+    for (index, group) in groups.iter().enumerate() {
+        let arms: Vec<&Arm> = group.iter().map(|i| &report.arms[*i]).collect();
+        let run = &report.runs[arms[0].runs[0]];
+        let name = labels::weighed(run.plan(), &arms[0].weights, &report.objectives);
+        let k = |arm: &Arm| arm.probe_every.unwrap_or(1) as f64;
+        let look = Style::series(index).dash(Dash::Solid);
+        for set in 0..2 {
+            let points: Vec<_> = arms.iter().filter_map(|arm| Some((k(arm), arm.ideal_distance[set]?))).collect();
+            if points.is_empty() {
+                continue;
+            }
+            let style = if set == 0 { look } else { look.dash(Dash::Dashed) };
+            let bars = points.iter().map(|(k, far)| [*k, far.mean, far.error]).collect();
+            far.add(Mark::ErrorBars(bars), style.unmarked(), "");
+            let line = points.iter().map(|(k, far)| [*k, far.mean]).collect();
+            far.add(Mark::Line(line), style, &format!("{name}, {}", SET_NAMES[set]));
+        }
+        long.add(
+            Mark::ErrorBars(arms.iter().map(|arm| [k(arm), arm.seconds.mean, arm.seconds.error]).collect()),
+            look.unmarked(),
+            "",
+        );
+        long.add(Mark::Line(arms.iter().map(|arm| [k(arm), arm.seconds.mean]).collect()), look, &name);
+    }
+    let mut figure = Figure::new("MAXRIGHT by how often it looks at all losses", 2, [408.0, 240.0]);
+    let measured = !far.layers.is_empty();
+    figure.panels = if measured { vec![far, long] } else { vec![long] };
+    let caption =
+        "Every k steps MAXRIGHT looks at the losses of all objectives; in between it decides by what it saw last. A \
+                   small k decides by fresh losses and pays for looking; a large k is cheap and may swing between the \
+                   objectives. Low is good in both panels."
+            .to_owned();
+    Some(Shown {
+        name: "probes",
+        heading: "How often MAXRIGHT looks",
+        figure: figure.fit(WIDTH),
+        caption,
+        table: "probes",
+    })
+}

@@ -1,0 +1,385 @@
+//! What the page says in sentences.
+
+use super::{Arm, Report, Role, Run, Source, arms, labels, tables::SET_NAMES};
+use crate::{
+    objectives::LossKind,
+    plan::{ObjectivePlan, ReferencePlan, ReferenceRows},
+};
+
+/// Title of the page.
+pub(super) fn title(report: &Report) -> String {
+    if let Some(title) = &report.study.title {
+        return title.clone();
+    }
+    let mut models: Vec<&str> = report.settings.iter().map(|setting| &setting.model[..]).collect();
+    models.dedup();
+    let on = if models.len() == 1 { format!(" on \u{201c}{}\u{201d}", models[0]) } else { String::new() };
+    match &report.arms[..] {
+        [arm] if report.runs.len() == 1 => format!("One run{on}: {}", arm.label),
+        [arm] => format!("{} runs{on}: {}", report.runs.len(), arm.label),
+        arms => format!("{} runs of {} arms compared{on}", report.runs.len(), arms.len()),
+    }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+fn listed(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+/// The same value of all runs, or how many there are.
+fn common<T: PartialEq>(values: Vec<T>, said: impl Fn(&T) -> String, otherwise: impl Fn(usize) -> String) -> String {
+    let mut distinct: Vec<T> = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    if let [one] = &distinct[..] { said(one) } else { otherwise(distinct.len()) }
+}
+
+/// Model, data, steps, seeds, reference, machine.
+pub(super) fn what_was_run(report: &Report) -> Vec<String> {
+    let runs = &report.runs;
+    let mut seeds: Vec<u64> = runs.iter().map(|run| run.seed).collect();
+    seeds.sort_unstable();
+    seeds.dedup();
+    let seeds: Vec<String> = seeds.iter().map(ToString::to_string).collect();
+    let planned = |run: &Run| run.planned;
+    let (few, many) = (runs.iter().map(planned).min().unwrap_or(0), runs.iter().map(planned).max().unwrap_or(0));
+    let steps = if few == many { format!("{few}") } else { format!("{few} to {many}") };
+    let model = common(runs.iter().map(Run::model).collect(), Clone::clone, |n| format!("{n} models"));
+    let model = if model.ends_with("models") { model } else { format!("\u{201c}{model}\u{201d}") };
+    let tier = common(
+        runs.iter().map(|run| run.written.facts.tier.clone()).collect(),
+        |tier| format!("the instruction tier {tier}"),
+        |n| format!("{n} instruction tiers"),
+    );
+    let first = format!(
+        "{} of the model {model} in {}, {steps} steps each, with seed{} {}, on {tier}. {}",
+        counted(runs.len(), "run", "runs"),
+        counted(report.arms.len(), "arm", "arms"),
+        if seeds.len() == 1 { "" } else { "s" },
+        if seeds.len() > 8 { format!("{} different ones", seeds.len()) } else { listed(&seeds) },
+        if report.arms.len() > 1 { "Runs that differ in nothing but the seed are one arm." } else { "" }
+    );
+    let objectives: Vec<String> = report.objectives.iter().filter_map(|name| objective(report, name)).collect();
+    let reference = common(
+        runs.iter().filter(|run| run.plan().needs_reference()).map(reference).collect(),
+        |reference| format!("Preferences are measured against {reference}."),
+        |n| if n == 0 { String::new() } else { format!("Preferences are measured against {n} different references.") },
+    );
+    vec![first.trim().to_owned(), format!("{} {reference}", objectives.join(" ")).trim().to_owned()]
+}
+
+/// One objective, its loss and its rows.
+fn objective(report: &Report, name: &str) -> Option<String> {
+    let (run, id) = report.runs.iter().find_map(|run| Some((run, run.objective(name)?)))?;
+    let (plan, data) = (&run.plan().objectives[id], &run.written.facts.data[id]);
+    let file = |file: &crate::data::DataFile| {
+        file.path.file_name().map_or_else(|| file.path.display().to_string(), |name| name.display().to_string())
+    };
+    let files: Vec<String> = plan.data.iter().map(file).collect();
+    let rows = if plan.is_preference() { "pairs" } else { "rows" };
+    Some(format!(
+        "The objective {name} is {} on {}: {} training {rows}, {} held out, {} a step.",
+        loss_words(plan),
+        listed(&files),
+        data.train_rows,
+        data.eval_rows,
+        plan.batch
+    ))
+}
+
+fn loss_words(plan: &ObjectivePlan) -> String {
+    match plan.loss {
+        LossKind::Sft => "the likelihood of answers (SFT)".into(),
+        LossKind::Dpo => format!("direct preference optimisation (DPO, beta {})", plan.beta),
+        other => format!("the loss {}", serde_json::to_string(&other).unwrap_or_default().trim_matches('"')),
+    }
+}
+
+fn reference(run: &Run) -> String {
+    match &run.plan().reference {
+        ReferencePlan::Base => "the base model itself".into(),
+        ReferencePlan::Folder(_) => format!("the base model with the adapter {}", run.reference()),
+        ReferencePlan::Train { on, epochs, .. } => format!(
+            "the base model after {epochs} {} of {}",
+            if *epochs == 1.0 { "epoch" } else { "epochs" },
+            match on {
+                ReferenceRows::Chosen => "the chosen responses",
+                ReferenceRows::Sft => "the instruction rows",
+            }
+        ),
+    }
+}
+
+/// The page in two or three sentences: who is nearest, at what price, and what Sequential forgets.
+pub(super) fn in_short(report: &Report) -> Vec<String> {
+    let mut said = Vec::new();
+    for (setting, _) in report.settings.iter().enumerate() {
+        let here =
+            if report.settings.len() > 1 { format!(" ({})", report.setting_name(setting)) } else { String::new() };
+        let set = if report.settings[setting].ideal_point(0).is_some() { 0 } else { 1 };
+        let contends = |arm: &&Arm| arm.setting == setting && !arm.unfinished && !matches!(arm.role, Role::Alone(_));
+        let far = |arm: &Arm| Some(arm.ideal_distance[set]?.mean);
+        let mut all: Vec<(&Arm, f64)> =
+            report.arms.iter().filter(contends).filter_map(|arm| Some((arm, far(arm)?))).collect();
+        all.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let [(best, distance), .., (worst, most)] = &all[..] else { continue };
+        let price = |arm: &Arm| match arm.runtime_increase.map(|increase| increase.mean.round()) {
+            Some(more) if more >= 1.0 => format!(", at {more:.0}% more time than Sequential"),
+            Some(less) if less <= -1.0 => format!(", in {:.0}% less time than Sequential", -less),
+            Some(_) => ", in the time of Sequential".to_owned(),
+            None => String::new(),
+        };
+        let mut text = format!(
+            "On {}{here} \u{201c}{}\u{201d} ends nearest to the ideal point ({distance:.3} away{}), \u{201c}{}\u{201d} farthest \
+             ({most:.3}).",
+            SET_NAMES[set],
+            best.label,
+            price(best),
+            worst.label
+        );
+        // Whoever costs about what Sequential costs.
+        let cheap = |arm: &Arm| arm.runtime_increase.is_some_and(|more| more.mean < CHEAP) || arm.is_sequential();
+        if let Some((arm, far)) = all.iter().find(|(arm, _)| cheap(arm)).filter(|(arm, _)| arm.label != best.label) {
+            text += &format!(
+                " Of those that cost about what Sequential costs it is \u{201c}{}\u{201d} ({far:.3}{}).",
+                arm.label,
+                price(arm)
+            );
+        }
+        said.push(text);
+    }
+    if !report.claims.is_empty() {
+        let holding = report.claims.iter().filter(|claim| claim.summary() == "holds here").count();
+        let failing = report.claims.iter().filter(|claim| claim.summary() == "does not hold here").count();
+        let all = report.claims.len();
+        let part = all - holding - failing;
+        let rest = if part > 0 { format!(", {part} in part") } else { String::new() };
+        said.push(format!(
+            "Of the paper's {all} claims that these runs can answer, {holding} hold{rest}, {failing} do not."
+        ));
+    }
+    said
+}
+
+/// Percent more time than Sequential that is still about the same.
+const CHEAP: f64 = 100.0 * (super::claims::ABOUT_THE_SAME - 1.0);
+
+/// What a reader must know before comparing.
+pub(super) fn warnings(report: &Report) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if report.settings.len() > 1 {
+        warnings.push(format!(
+            "These runs measure their losses in {} different settings (another base model, reference, data or length limit). \
+             Losses of different settings cannot be compared with each other; gaps, costs and claims are computed within each.",
+            report.settings.len()
+        ));
+    }
+    let differing = report.settings.iter().flat_map(|setting| setting.ideal.iter().flatten().flatten());
+    if differing.into_iter().any(|optimum| optimum.source == Source::Differing) {
+        warnings.push(
+            "The runs were given different optima for the same objective; the smallest of them is taken here.".into(),
+        );
+    }
+    let left_out = left_out(report);
+    if !left_out.is_empty() {
+        warnings.push(format!(
+            "Not every run has the objective{} {}: losses and gaps of it are left out.",
+            if left_out.len() == 1 { "" } else { "s" },
+            listed(&left_out)
+        ));
+    }
+    if !report.damaged.is_empty() {
+        let places: Vec<String> = report.damaged.iter().map(|damaged| damaged.place.clone()).collect();
+        warnings
+            .push(format!("Damaged and left out: {}. What is wrong is said below, under The runs.", listed(&places)));
+    }
+    warnings
+}
+
+fn left_out(report: &Report) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for objective in report.runs.iter().flat_map(|run| &run.plan().objectives) {
+        if !report.objectives.contains(&objective.name) && !names.contains(&objective.name) {
+            names.push(objective.name.clone());
+        }
+    }
+    names
+}
+
+/// The words a reader needs, each with what it means here.
+pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
+    let plans =
+        || report.runs.iter().flat_map(|run| &run.plan().objectives).filter(|o| report.objectives.contains(&o.name));
+    let first = |wanted: bool| plans().find(|o| o.is_preference() == wanted).map(|o| o.name.clone());
+    let mut words: Vec<(String, String)> = Vec::new();
+    let mut say = |name: &str, text: String| words.push((format!("{name}."), text));
+    let (instruction, preference) = (first(false), first(true));
+    if let Some(name) = &instruction {
+        say(
+            &format!("Instructions ({name})"),
+            "The model learns to give the answers it is shown (supervised fine-tuning, SFT). The loss is how much the tokens \
+             of a good answer surprise it: 0 would be certainty."
+                .into(),
+        );
+    }
+    if let Some(name) = &preference {
+        say(
+            &format!("Preferences ({name})"),
+            "The model learns from pairs which of two answers is preferred (for instance by direct preference optimisation, \
+             DPO). The loss falls as it makes the better answer more likely than the worse one, compared with a frozen \
+             reference; 0.693 is no preference."
+                .into(),
+        );
+    }
+    if report.objectives.len() > 1 {
+        say(
+            "Forgetting",
+            "Training on one of them alone makes the model worse at the other. Trained one after the other, it forgets what \
+             came first. The question of this page is which way of training keeps both, and what it costs."
+                .into(),
+        );
+        say(
+            "Down and left is good",
+            "Every loss is better when it is smaller. In a plane of two losses the best corner is the lower left. An arm that \
+             no other arm beats in all losses at once is on the front."
+                .into(),
+        );
+    }
+    say(
+        "Ideal point, gap, distance",
+        "The ideal point has every loss as small as training that objective alone made it: no single model need reach it. The \
+         gap is how far a loss ends above its optimum, the distance takes all gaps together (root of the sum of squares)."
+            .into(),
+    );
+    say(
+        "Held-out and training rows",
+        "Held-out rows (eval) were never trained on: believe these about a model you want to use. Training rows (fit) are a \
+         fixed sample of what was trained on: they show what the optimisation reached, and the paper's own curves are of this \
+         kind."
+            .into(),
+    );
+    say(
+        "Mean ± error",
+        "Numbers are means over the runs of an arm, which differ in their seed, with the standard error of the mean; a single run has no error.".into(),
+    );
+    for (name, text) in methods(report) {
+        say(name, text);
+    }
+    words
+}
+
+/// The methods that are there.
+fn methods(report: &Report) -> Vec<(&'static str, String)> {
+    let any = |of: fn(&Role) -> bool| report.arms.iter().any(|arm| of(&arm.role));
+    let mut words = Vec::new();
+    if any(|role| matches!(role, Role::Sequential(_))) {
+        words.push(("Sequential", "Trains one objective, then the other: what most people do. ".to_owned()));
+    }
+    if any(|role| *role == Role::Mix) {
+        words.push(("Mix", "Trains all objectives in every step, weighted: keeps all, and pays for all.".into()));
+    }
+    if any(|role| *role == Role::Alright) {
+        words.push(("ALRIGHT", "Trains one objective a step and draws which, by its weight.".into()));
+    }
+    if any(|role| *role == Role::Maxright) {
+        let k =
+            "Trains one objective a step: the one whose weighted gap is larger. It looks at all losses every k steps.";
+        words.push(("MAXRIGHT", k.into()));
+    }
+    if any(|role| *role == Role::Sum) {
+        words
+            .push(("Sum of adapters", "Adapters that were trained apart and then added, without another step.".into()));
+    }
+    let joint = report.arms.iter().find(|arm| arm.is_joint());
+    let lambda =
+        joint.and_then(|arm| labels::lambda(report.runs[arm.runs[0]].plan(), &arm.weights, &report.objectives));
+    if let Some(lambda) = lambda {
+        let several = arms::distinct(report.arms.iter().filter(|arm| arm.is_joint())).len() > 1;
+        let here = if several { String::new() } else { format!(" Here it is {}.", labels::short(lambda)) };
+        words.push((
+            "lambda",
+            format!("The weight of preferences: 0 is instructions alone, 1 is preferences alone.{here}"),
+        ));
+    }
+    words
+}
+
+/// What stands above the table of results.
+pub(super) fn results(report: &Report) -> Vec<String> {
+    let mut said = vec![if report.has_ideal() {
+        "Smaller is better in every column; the smallest distance is marked. On the front means that no other arm of this \
+         table is at least as good in every loss and better in one."
+            .to_owned()
+    } else {
+        "Smaller is better in every column. On the front means that no other arm of this table is at least as good in every \
+         loss and better in one."
+            .to_owned()
+    }];
+    said.push(ideal(report));
+    said
+}
+
+/// Which ideal point, or how to get one.
+fn ideal(report: &Report) -> String {
+    let mut parts = Vec::new();
+    let mut lacking = Vec::new();
+    for (index, setting) in report.settings.iter().enumerate() {
+        for set in 0..2 {
+            let name = |k: usize| &report.objectives[k];
+            let measured = |k: usize| report.arms.iter().any(|arm| arm.setting == index && arm.ends[set][k].is_some());
+            let missing: Vec<String> = (0..report.objectives.len())
+                .filter(|k| setting.ideal[set][*k].is_none() && measured(*k))
+                .map(|k| name(k).clone())
+                .collect();
+            if !missing.is_empty() {
+                lacking.push(format!("{} on {}", listed(&missing), SET_NAMES[set]));
+                continue;
+            }
+            let Some(point) = setting.ideal_point(set) else { continue };
+            let values: Vec<String> = point.iter().enumerate().map(|(k, x)| format!("{} {x:.3}", name(k))).collect();
+            let place = match report.settings.len() {
+                1 => SET_NAMES[set].to_owned(),
+                _ => format!("{}, {}", SET_NAMES[set], report.setting_name(index)),
+            };
+            parts.push((format!("{} on {place}", listed(&values)), sources(setting, set)));
+        }
+    }
+    let mut text = String::new();
+    if !parts.is_empty() {
+        let points: Vec<&str> = parts.iter().map(|(point, _)| &point[..]).collect();
+        let mut from: Vec<&str> = parts.iter().map(|(_, from)| *from).collect();
+        from.dedup();
+        text = format!("The ideal point is {}: {}.", points.join("; "), from.join("; "));
+    }
+    if !lacking.is_empty() {
+        text += &format!(
+            " No optimum is known for {}, so gaps and distances that need it are left out. To get them, train that objective \
+             alone for as many steps (lambda 0 is SFT alone, lambda 1 DPO alone) and report that run beside these, or give \
+             --optimum (training rows) and --optimum-eval (held-out rows).",
+            lacking.join("; ")
+        );
+    }
+    text.trim().to_owned()
+}
+
+fn sources(setting: &super::Setting, set: usize) -> &'static str {
+    let all = |source: Source| setting.ideal[set].iter().flatten().all(|optimum| optimum.source == source);
+    if all(Source::Given) {
+        "the optima that the runs were given"
+    } else if all(Source::Alone) {
+        "the smallest loss that any evaluation saw while the objective was trained alone"
+    } else {
+        "optima that the runs were given, else the smallest loss while the objective was trained alone"
+    }
+}
