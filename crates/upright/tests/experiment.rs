@@ -1,5 +1,6 @@
 //! A study from its file to its folder: what is done once, what stops where, what is refused, and what survives.
 
+#[expect(dead_code, reason = "tests/runs.rs uses the rest")]
 mod runs_fixture;
 
 use std::{

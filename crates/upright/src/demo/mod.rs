@@ -222,7 +222,7 @@ impl Demo {
 
     /// Says beside the runs what they are for and what their models answer, for whoever reports them.
     fn describe(&self, answers: &[Answers]) -> Result<()> {
-        let study = Study { title: Some(TITLE.into()), about: Some(ABOUT.into()) };
+        let study = Study { title: Some(TITLE.into()), about: Some(ABOUT.into()), runs: None };
         let study = toml::to_string(&study).map_err(|error| Error::failure(format!("{STUDY}: {error}")))?;
         files::write_atomic(&self.dir.join(STUDY), study.as_bytes())?;
         let answers =

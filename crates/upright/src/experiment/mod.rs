@@ -3,7 +3,9 @@
 //! runs find out for each other: references, optima, the front, sums of adapters.
 
 mod answers;
+mod builder;
 mod estimate;
+mod front;
 mod parts;
 mod study;
 mod work;

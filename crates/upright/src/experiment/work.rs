@@ -1,10 +1,9 @@
 //! How a part is done, and what is read off those that are finished.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Experiment;
-use super::parts::{FrontFile, Kind, Part, front_files};
+use super::parts::{Kind, Part};
 use crate::config::{Config, List};
 use crate::evaluation::SETS;
 use crate::export::Export;
@@ -12,7 +11,7 @@ use crate::hub::Hub;
 use crate::observer::Observer;
 use crate::plan::Plan;
 use crate::run_dir::read_lines;
-use crate::{Error, Result, files, run};
+use crate::{Error, Result, run};
 
 impl Experiment {
     /// Does one part whose needs are finished.
@@ -31,14 +30,11 @@ impl Experiment {
                     let out = sum.clone();
                     Export { adapters, model, base_name: None, out, hub: Hub::from_environment() }.adapter(observer)?;
                 }
-                // It is there already: a run without a step measures it.
+                // It is there already: a run without a step measures it. The reference still has the shape of the settings.
                 Config {
                     init_adapter: Some(sum),
                     steps: Some("0".parse().expect("text")),
                     epochs: None,
-                    lora_rank: None,
-                    lora_alpha: None,
-                    lora_targets: None,
                     ..self.informed(part, false)?
                 }
             }
@@ -119,7 +115,7 @@ impl Experiment {
     }
 
     /// Losses on training rows at the end of a part.
-    fn end(&self, index: usize) -> Result<Vec<f64>> {
+    pub(super) fn end(&self, index: usize) -> Result<Vec<f64>> {
         let ground = &self.graph.grounds[self.graph.parts[index].ground];
         let lines = self.evaluations(index)?;
         let loss = |name: &str| lines.last()?.get(&format!("{}/loss/{name}", SETS[1]))?.as_f64();
@@ -131,22 +127,5 @@ impl Experiment {
     fn evaluations(&self, index: usize) -> Result<Vec<serde_json::Map<String, serde_json::Value>>> {
         let folder = self.graph.parts[index].folder.as_ref().expect("a run has a folder");
         read_lines(&self.out.join(folder).join("evals.jsonl"))
-    }
-
-    /// Once the last run of a front is finished, other studies can read it.
-    fn write_front(&self, part: &Part) -> Result<()> {
-        let ground = &self.graph.grounds[part.ground];
-        if !ground.front.iter().all(|end| self.is_finished(&self.graph.parts[*end])) || ground.front.is_empty() {
-            return Ok(());
-        }
-        let [met, points] = front_files(&self.out, &ground.hash()?);
-        let mut front = FrontFile { points: Vec::new() };
-        for &end in &ground.front {
-            let losses = self.end(end)?;
-            front.points.push(ground.objectives().map(str::to_owned).zip(losses).collect::<BTreeMap<_, _>>());
-        }
-        let text = serde_json::to_string_pretty(&front).expect("plain data");
-        files::write_atomic(&points, text.as_bytes())?;
-        files::write_atomic(&met, ground.met.to_toml()?.as_bytes())
     }
 }

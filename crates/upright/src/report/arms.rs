@@ -7,7 +7,7 @@ use crate::{
     Result,
     methods::MethodKind,
     metrics::{Spread, cost::increase_percent, gap},
-    plan::ReferencePlan,
+    plan::{Length, ReferencePlan},
     run::Written,
 };
 
@@ -93,6 +93,10 @@ fn identity(run: &Run) -> Result<String> {
     for objective in &mut plan.objectives {
         objective.optimum_eval = None;
         objective.optimum = objective.optimum.filter(|_| maxright);
+    }
+    if plan.length == Some(Length::Steps(0)) {
+        // What is measured was made by runs of its seed.
+        written.facts.init_adapter.clear();
     }
     written.facts.base_lineage.clear();
     written.to_toml()

@@ -1,0 +1,381 @@
+//! From a study to its graph: which runs there are, what each is called, and what it needs.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::parts::{Graph, Ground, Kind, Part};
+use super::study::{Baseline, Front, Study, Sweep};
+use crate::config::{Config, Number, ObjectiveConfig};
+use crate::hub::Hub;
+use crate::methods::MethodKind;
+use crate::observer::Observer;
+use crate::plan::{ObjectivePlan, Plan, ReferencePlan, Schedule};
+use crate::run::Met;
+use crate::{Error, Result, files};
+
+impl Graph {
+    /// The graph of a study whose folder is `out`: opens models, reads data, and checks every run, so that what can be
+    /// refused is refused before the first of them.
+    pub fn of(study: &Study, out: &Path, observer: &mut dyn Observer) -> Result<Self> {
+        let mut builder = Builder { study, out, graph: Self { parts: Vec::new(), grounds: Vec::new() } };
+        let mut on = Vec::new();
+        for sweep in &study.sweeps {
+            let place = |error: Error| error.at(format!("sweep {}", sweep.name));
+            on.push(builder.ground(sweep, observer).map_err(place)?);
+        }
+        for (sweep, &ground) in study.sweeps.iter().zip(&on) {
+            let place = |error: Error| error.at(format!("sweep {}", sweep.name));
+            if let Front::Of(folder) = &sweep.front {
+                let points = builder.graph.grounds[ground].read_front(folder).map_err(place)?;
+                builder.graph.grounds[ground].given_front = points;
+            }
+        }
+        for ground in 0..builder.graph.grounds.len() {
+            let sweeps: Vec<&Sweep> =
+                study.sweeps.iter().zip(&on).filter(|(_, other)| **other == ground).map(|(sweep, _)| sweep).collect();
+            builder.common(ground, &sweeps)?;
+            for sweep in sweeps {
+                builder.sweep(ground, sweep).map_err(|error| error.at(format!("sweep {}", sweep.name)))?;
+            }
+        }
+        Ok(builder.graph)
+    }
+}
+
+/// A run of a method that takes all objectives at once.
+#[derive(Clone, Copy)]
+struct Joint<'a> {
+    method: MethodKind,
+    weights: &'a [f64],
+    seed: u64,
+    probe_every: Option<&'a Number>,
+}
+
+/// Builds a [`Graph`].
+struct Builder<'a> {
+    study: &'a Study,
+    out: &'a Path,
+    graph: Graph,
+}
+
+/// A number as a setting.
+fn number(value: impl std::fmt::Display) -> Number {
+    value.to_string().parse().expect("any text is a number until it is read")
+}
+
+/// The point of a sweep in names: the lambda of two objectives, or all weights.
+fn point_name(plan: &Plan, weights: &[f64]) -> String {
+    let pairs: Vec<usize> = (0..weights.len()).filter(|i| plan.objectives[*i].is_preference()).collect();
+    match (&pairs[..], weights.len()) {
+        ([pairs], 2) => format!("lambda-{}", weights[*pairs]),
+        _ => format!("weights-{}", weights.iter().map(f64::to_string).collect::<Vec<_>>().join("-")),
+    }
+}
+
+/// The settings at weights, by some method.
+fn weighted(settings: &Config, weights: &[f64], method: MethodKind) -> Config {
+    let mut config = settings.clone();
+    for (objective, weight) in config.objective.iter_mut().zip(weights) {
+        objective.weight = Some(number(weight));
+    }
+    let name = format!("{method:?}").to_lowercase();
+    Config { method: Some(name), ..config }
+}
+
+/// Weight 1 for one objective.
+fn alone(count: usize, index: usize) -> Vec<f64> {
+    (0..count).map(|i| if i == index { 1.0 } else { 0.0 }).collect()
+}
+
+impl Builder<'_> {
+    /// The ground of a sweep: an old one where nothing differs.
+    fn ground(&mut self, sweep: &Sweep, observer: &mut dyn Observer) -> Result<usize> {
+        let count = sweep.settings.objective.len();
+        let even = vec![1.0 / count as f64; count];
+        let settings = sweep.settings.fetched(&Hub::from_environment(), observer)?;
+        let config = Config { seed: Some(number(0)), ..weighted(&settings, &even, MethodKind::Mix) };
+        let plan = self.plan(&config)?;
+        if plan.init_adapter.is_some() && sweep.baselines.iter().any(|baseline| matches!(baseline, Baseline::Sum)) {
+            return Err(Error::input("baseline sum: adapters that begin at init-adapter cannot be added up")
+                .hint("each of them holds it; merge it into the model first: upright export --merge"));
+        }
+        let known = self.graph.grounds.iter().position(|ground| ground.plan == plan);
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let met = Met::of(&plan, observer)?;
+        Schedule::new(&plan, &met.rows)?;
+        self.graph.grounds.push(Ground {
+            met,
+            alone: Vec::new(),
+            front: Vec::new(),
+            given_front: Vec::new(),
+            written: sweep.settings.clone(),
+            settings,
+            plan,
+        });
+        Ok(self.graph.grounds.len() - 1)
+    }
+
+    /// What a config means; its folder is set later.
+    fn plan(&self, config: &Config) -> Result<Plan> {
+        Plan::from_config(&Config { out: Some(self.out.to_owned()), ..config.clone() })
+    }
+
+    /// In front of names where there are several grounds.
+    fn prefix(&self, sweeps: &[&Sweep]) -> String {
+        if self.graph.grounds.len() > 1 { format!("{}/", sweeps[0].name) } else { String::new() }
+    }
+
+    /// Steps of a run of all objectives at once.
+    fn steps(&self, ground: usize) -> Result<usize> {
+        let ground = &self.graph.grounds[ground];
+        Ok(Schedule::new(&ground.plan, &ground.met.rows)?.steps)
+    }
+
+    /// Adds a part, unless it is there, and returns its place.
+    fn push(
+        &mut self,
+        name: String,
+        kind: Kind,
+        mut needs: Vec<usize>,
+        ground: usize,
+        config: Config,
+    ) -> Result<usize> {
+        let plan = self.plan(&config)?;
+        let met = &self.graph.grounds[ground].met;
+        if !matches!(kind, Kind::Sum(_)) {
+            // A baseline is a further objective on rows that are there.
+            let rows = plan.objectives.iter().map(|objective| {
+                let same = |other: &ObjectivePlan| other.same_rows(objective);
+                met.rows
+                    [self.graph.grounds[ground].plan.objectives.iter().position(same).expect("the ground has its rows")]
+            });
+            Schedule::new(&plan, &rows.collect::<Vec<_>>()).map_err(|error| error.at(&name))?;
+        }
+        needs.sort_unstable();
+        needs.dedup();
+        let mut hasher = Sha256::new();
+        let kind_text = match &kind {
+            Kind::Run { stops } => format!("run {stops}"),
+            Kind::Sum(of) => format!("sum {:?}", of.iter().map(|(_, weight)| weight).collect::<Vec<_>>()),
+            Kind::Reference => "reference".to_owned(),
+            // A run like any other: what it is needed for does not change what it is.
+            Kind::Alone(_) => "run false".to_owned(),
+        };
+        hasher.update(&kind_text);
+        hasher.update(met.hash(&plan)?);
+        for point in
+            self.graph.grounds[ground].given_front.iter().filter(|_| kind == Kind::Run { stops: true }).flatten()
+        {
+            hasher.update(point.to_le_bytes());
+        }
+        for need in &needs {
+            hasher.update(&self.graph.parts[*need].hash);
+        }
+        let hash = files::hex(&hasher.finalize()[..8]);
+        if let Some(known) = self.graph.parts.iter().position(|part| part.hash == hash) {
+            return Ok(known);
+        }
+        let folder = PathBuf::from(format!("runs/{}-{}", name.replace('/', "."), &hash[..8]));
+        let folder = (kind != Kind::Reference).then_some(folder);
+        self.graph.parts.push(Part { name, kind, needs, folder, hash, ground, config, plan });
+        Ok(self.graph.parts.len() - 1)
+    }
+
+    /// What all sweeps on a ground share: the reference, each objective alone, the front.
+    fn common(&mut self, ground: usize, sweeps: &[&Sweep]) -> Result<()> {
+        let (prefix, steps) = (self.prefix(sweeps), self.steps(ground)?);
+        let Ground { settings, plan, .. } = self.graph.grounds[ground].clone();
+        let mut first = Vec::new();
+        if matches!(plan.reference, ReferencePlan::Train { .. }) {
+            let config = weighted(&settings, &plan.weights(), MethodKind::Mix);
+            first.push(self.push(format!("{prefix}reference"), Kind::Reference, Vec::new(), ground, config)?);
+        }
+        let count = plan.objectives.len();
+        for index in 0..count {
+            let part = self.alone(ground, &prefix, index, self.study.seeds[0], steps, &first)?;
+            self.graph.grounds[ground].alone.push(part);
+        }
+        let joint = |sweep: &&&Sweep| sweep.methods.iter().any(|method| *method != MethodKind::Sequential);
+        for sweep in sweeps.iter().filter(|sweep| sweep.front == Front::Own).filter(joint) {
+            for weights in &sweep.weights {
+                let joint =
+                    Joint { method: MethodKind::Alright, weights, seed: self.study.seeds[0], probe_every: None };
+                let part = self.joint(ground, &prefix, &joint, &[], false)?;
+                if !self.graph.grounds[ground].front.contains(&part) {
+                    self.graph.grounds[ground].front.push(part);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An objective alone, for as many steps as the methods get.
+    fn alone(
+        &mut self,
+        ground: usize,
+        prefix: &str,
+        index: usize,
+        seed: u64,
+        steps: usize,
+        first: &[usize],
+    ) -> Result<usize> {
+        let Ground { settings, plan, .. } = self.graph.grounds[ground].clone();
+        let config = Config {
+            seed: Some(number(seed)),
+            steps: Some(number(steps)),
+            epochs: None,
+            ..weighted(&settings, &alone(plan.objectives.len(), index), MethodKind::Mix)
+        };
+        let name = format!("{prefix}alone-{}-seed-{seed}", plan.objectives[index].name);
+        self.push(name, Kind::Alone(index), first.to_vec(), ground, config)
+    }
+
+    /// What every run of a method or a baseline needs: the reference and the optima.
+    fn optima(&self, ground: usize) -> Vec<usize> {
+        let alone = &self.graph.grounds[ground].alone;
+        alone.iter().flat_map(|part| self.graph.parts[*part].needs.iter().chain([part])).copied().collect()
+    }
+
+    /// One run of a joint method. It stops at the ends of the parts of `front`, and at a front that is given.
+    fn joint(&mut self, ground: usize, prefix: &str, joint: &Joint<'_>, front: &[usize], stops: bool) -> Result<usize> {
+        let Joint { method, weights, seed, probe_every } = *joint;
+        let Ground { settings, plan, .. } = self.graph.grounds[ground].clone();
+        let config = Config {
+            seed: Some(number(seed)),
+            probe_every: probe_every.cloned(),
+            ..weighted(&settings, weights, method)
+        };
+        let needs = self.optima(ground).into_iter().chain(front.iter().copied()).collect();
+        let k = probe_every.map_or_else(String::new, |k| format!("-k-{k}"));
+        let name = format!("{method:?}").to_lowercase();
+        let name = format!("{prefix}{name}-{}{k}-seed-{seed}", point_name(&plan, weights));
+        self.push(name, Kind::Run { stops }, needs, ground, config)
+    }
+
+    /// The runs of one sweep.
+    fn sweep(&mut self, ground: usize, sweep: &Sweep) -> Result<()> {
+        let prefix = self.prefix(&[sweep]);
+        let Ground { settings, plan, front, given_front, .. } = self.graph.grounds[ground].clone();
+        let steps = self.steps(ground)?;
+        let stops = sweep.front != Front::None && !(front.is_empty() && given_front.is_empty());
+        let front = if sweep.front == Front::Own { front } else { Vec::new() };
+        for (index, weights) in sweep.weights.iter().enumerate() {
+            for &seed in &self.study.seeds {
+                for &method in &sweep.methods {
+                    let joint = Joint { method, weights, seed, probe_every: None };
+                    match method {
+                        MethodKind::Sequential => {
+                            for stages in self.stages(sweep, index, weights, &plan, steps)? {
+                                let (order, stages) = stages;
+                                let config = Config {
+                                    seed: Some(number(seed)),
+                                    stages: Some(stages.parse().expect("any text is a list")),
+                                    steps: None,
+                                    epochs: None,
+                                    ..weighted(&settings, weights, method)
+                                };
+                                let point = point_name(&plan, weights);
+                                let name = format!("{prefix}sequential-{order}-{point}-seed-{seed}");
+                                self.push(name, Kind::Run { stops: false }, self.optima(ground), ground, config)?;
+                            }
+                        }
+                        MethodKind::Maxright => {
+                            for k in &sweep.probe_every {
+                                let joint = Joint { probe_every: Some(k), ..joint };
+                                self.joint(ground, &prefix, &joint, &front, stops)?;
+                            }
+                        }
+                        MethodKind::Alright if sweep.front == Front::Own => {
+                            // Its ends are the front, and runs of all seeds are alike.
+                            self.joint(ground, &prefix, &joint, &[], false)?;
+                        }
+                        MethodKind::Alright | MethodKind::Mix => {
+                            self.joint(ground, &prefix, &joint, &front, stops)?;
+                        }
+                    }
+                }
+                for baseline in &sweep.baselines {
+                    self.baseline(ground, &prefix, baseline, weights, seed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stages of Sequential at a point, each with the name of its order.
+    fn stages(
+        &self,
+        sweep: &Sweep,
+        index: usize,
+        weights: &[f64],
+        plan: &Plan,
+        steps: usize,
+    ) -> Result<Vec<(String, String)>> {
+        let name = |i: usize| &plan.objectives[i].name[..];
+        if let Some(stages) = sweep.stages.get(index) {
+            let order = stages.0.iter().map(|stage| stage.split(':').next().unwrap_or_default());
+            return Ok(vec![(order.collect::<Vec<_>>().join("-"), stages.to_string())]);
+        }
+        let stages = |order: &Vec<usize>| {
+            // Boundaries are rounded, not lengths, so that the lengths sum to the total.
+            let (mut weight, mut begun, mut stages) = (0.0, 0, Vec::new());
+            for &i in order {
+                weight += weights[i];
+                let boundary = (steps as f64 * weight).round() as usize;
+                if boundary == begun {
+                    return Err(Error::input(format!(
+                        "sequential gets no step of {} at its weight {} of {steps} steps",
+                        name(i),
+                        weights[i]
+                    ))
+                    .hint("give more steps, or say how long each stage is: stages = [\"dpo:1e,sft:5e\"]"));
+                }
+                stages.push(format!("{}:{}", name(i), boundary - begun));
+                begun = boundary;
+            }
+            Ok((order.iter().map(|i| name(*i)).collect::<Vec<_>>().join("-"), stages.join(",")))
+        };
+        sweep.orders.iter().map(stages).collect()
+    }
+
+    fn baseline(
+        &mut self,
+        ground: usize,
+        prefix: &str,
+        baseline: &Baseline,
+        weights: &[f64],
+        seed: u64,
+    ) -> Result<usize> {
+        let Ground { settings, plan, .. } = self.graph.grounds[ground].clone();
+        match baseline {
+            Baseline::Sum => {
+                let steps = self.steps(ground)?;
+                let first: Vec<usize> = self.optima(ground);
+                let first: Vec<usize> =
+                    first.into_iter().filter(|part| self.graph.parts[*part].kind == Kind::Reference).collect();
+                let mut of = Vec::new();
+                for (index, weight) in weights.iter().enumerate() {
+                    of.push((self.alone(ground, prefix, index, seed, steps, &first)?, *weight));
+                }
+                let needs = self.optima(ground).into_iter().chain(of.iter().map(|(part, _)| *part)).collect();
+                let config = Config { seed: Some(number(seed)), ..weighted(&settings, weights, MethodKind::Mix) };
+                let name = format!("{prefix}sum-{}-seed-{seed}", point_name(&plan, weights));
+                self.push(name, Kind::Sum(of), needs, ground, config)
+            }
+            Baseline::Loss(objective) => {
+                let mut config = weighted(&settings, &vec![0.0; weights.len()], MethodKind::Mix);
+                let pairs = plan.objectives.iter().position(|objective| objective.is_preference());
+                let ObjectiveConfig { data, eval, .. } =
+                    settings.objective[pairs.expect("checked by the sweep")].clone();
+                let weight = Some(number(1));
+                config.objective.push(ObjectiveConfig { weight, data, eval, ..(**objective).clone() });
+                let config = Config { seed: Some(number(seed)), ..config };
+                let name = format!("{prefix}{}-seed-{seed}", objective.name.as_deref().unwrap_or_default());
+                self.push(name, Kind::Run { stops: false }, self.optima(ground), ground, config)
+            }
+        }
+    }
+}
