@@ -329,35 +329,53 @@ impl Kind {
 /// No dialect fits the first row, a later row lacks a column of the first one's dialect, or a column has the wrong type.
 pub fn read(path: &Path, raw: &[RawRow], kind: Kind) -> Result<Rows> {
     let usual = detect(path, raw, kind)?;
-    let (mut rows, mut dropped) = (Vec::with_capacity(raw.len()), Vec::new());
     let unread = unread(usual, &raw[0].columns);
-    for row in raw {
-        let cells = Cells { path, row };
-        // Whoever asks need not be consistent; a file that is trained on is of one kind, or something is wrong with it.
-        let dialect = if kind == Kind::Prompt { detect(path, std::slice::from_ref(row), kind)? } else { usual };
-        if let Some(missing) = dialect.needs.iter().find(|need| !row.columns.contains_key(**need)) {
-            return Err(Error::input(format!(
-                "{}: {} has no column {missing:?}: its columns are {}, and the file's first row is in the dialect {}",
-                path.display(),
-                row.place(),
-                columns(&row.columns),
-                dialect.describe()
-            ))
-            .hint("give every row the same columns, or split the file in two"));
-        }
-        let reading = match (dialect.read)(&cells)? {
-            Reading::Row(prompt, responses) => usable(prompt, responses, kind),
-            unusable @ Reading::Dropped(_) => unusable,
-        };
-        match reading {
-            Reading::Row(prompt, responses) => {
-                let tools = if dialect.also.contains(&"tools") { cells.tools("tools")? } else { Vec::new() };
-                rows.push(Row { index: row.index, line: row.line, prompt, tools, responses });
-            }
-            Reading::Dropped(reason) => Dropped::add(&mut dropped, reason, row.index),
+    let mut rows = Rows { dialect: usual.name, rows: Vec::with_capacity(raw.len()), dropped: Vec::new(), unread };
+    rows.take(path, raw, kind, usual)?;
+    Ok(rows)
+}
+
+impl Rows {
+    /// Goes on with another file of the same dialect and kind.
+    ///
+    /// # Errors
+    /// A row lacks a column of the dialect, or a column has the wrong type.
+    pub fn add(&mut self, path: &Path, raw: &[RawRow], kind: Kind) -> Result<()> {
+        match kind.dialects().iter().find(|dialect| dialect.name == self.dialect) {
+            Some(usual) => self.take(path, raw, kind, usual),
+            None => Err(Error::input(format!("{}: is of another kind than the file before it", path.display()))),
         }
     }
-    Ok(Rows { dialect: usual.name, rows, dropped, unread })
+
+    fn take(&mut self, path: &Path, raw: &[RawRow], kind: Kind, usual: &'static Dialect) -> Result<()> {
+        for row in raw {
+            let cells = Cells { path, row };
+            // Whoever asks need not be consistent; a file that is trained on is of one kind, or something is wrong with it.
+            let dialect = if kind == Kind::Prompt { detect(path, std::slice::from_ref(row), kind)? } else { usual };
+            if let Some(missing) = dialect.needs.iter().find(|need| !row.columns.contains_key(**need)) {
+                return Err(Error::input(format!(
+                    "{}: {} has no column {missing:?}: its columns are {}, and the file's first row is in the dialect {}",
+                    path.display(),
+                    row.place(),
+                    columns(&row.columns),
+                    dialect.describe()
+                ))
+                .hint("give every row the same columns, or split the file in two"));
+            }
+            let reading = match (dialect.read)(&cells)? {
+                Reading::Row(prompt, responses) => usable(prompt, responses, kind),
+                unusable @ Reading::Dropped(_) => unusable,
+            };
+            match reading {
+                Reading::Row(prompt, responses) => {
+                    let tools = if dialect.also.contains(&"tools") { cells.tools("tools")? } else { Vec::new() };
+                    self.rows.push(Row { index: row.index, line: row.line, prompt, tools, responses });
+                }
+                Reading::Dropped(reason) => Dropped::add(&mut self.dropped, reason, row.index),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What no dialect may let through. A blank answer is nothing to imitate, but one that was rejected is worth avoiding.

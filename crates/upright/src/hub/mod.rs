@@ -140,7 +140,8 @@ impl Hub {
             Ok(found) => found,
             Err(Refusal::Unreachable(why)) => match cached() {
                 Some((commit, names)) => {
-                    let chosen = choose(&names)?;
+                    // What the cache lacks is no news of the repository: that it cannot be reached is.
+                    let Ok(chosen) = choose(&names) else { return Err(Refusal::Unreachable(why).into()) };
                     observer.note(&format!("warning: {why}; taking {}@{} from the cache", id.repo, &commit[..12]));
                     return Ok((cache.snapshot(&commit), chosen));
                 }
@@ -283,6 +284,11 @@ fn of_data(id: &Id, names: &[String]) -> Result<Vec<String>> {
             let more = if all.len() > 12 { format!(" and {} more", all.len() - 12) } else { String::new() };
             Error::input(format!("{repo}: it is not clear which rows are meant"))
                 .hint(format!("choose one: {}{more}", shown.join(", ")))
+        }
+        Unclear::Incomplete { there, of } => {
+            let shown: Vec<&str> = there.iter().take(3).map(String::as_str).collect();
+            Error::input(format!("{repo}: only {} of the {of} files of this split are there", there.len()))
+                .hint(format!("a file can be named by itself, as {repo}:{}", shown.join(&format!(" or {repo}:"))))
         }
     })
 }

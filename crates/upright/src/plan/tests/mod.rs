@@ -136,7 +136,9 @@ fn written_values_reach_the_plan() {
     assert_eq!(plan.objective(1), Objective { kind: LossKind::Ipo, beta: 0.2, label_smoothing: 0.0 });
     assert_eq!((plan.objectives[0].rows, plan.objectives[1].rows), (Some(100), None));
     assert_eq!((plan.lora.alpha, plan.lora.targets.len(), plan.min_prompt), (32.0, 2, 10));
-    assert!(plan.objectives[1].eval_data.as_ref().unwrap().ends_with("held.json") && plan.init_adapter.is_some());
+    assert!(
+        plan.objectives[1].eval_data.as_ref().unwrap().shards[0].ends_with("held.json") && plan.init_adapter.is_some()
+    );
 }
 
 #[test]
