@@ -14,6 +14,7 @@ use std::{
 
 use fixture::{Done, Place, instruction, preference};
 use serde_json::{Value, json};
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
@@ -53,8 +54,17 @@ struct Server {
     shelf: Arc<Mutex<Shelf>>,
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+/// The hub's tag of a small file: git's hash of it.
+fn git_hash(bytes: &[u8]) -> String {
+    hex(&Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
 }
 
 impl Server {
@@ -187,7 +197,7 @@ impl Server {
             let linked = format!("X-Linked-Etag: \"{hash}\"\r\nX-Linked-Size: {size}\r\nX-Repo-Commit: {COMMIT}\r\n");
             return say("302 Found", &format!("{location}{linked}"), 0, b"");
         }
-        send(stored, format!("ETag: W/\"{}\"\r\n", &hash[..40]), &mut say);
+        send(stored, format!("ETag: W/\"{}\"\r\n", git_hash(&stored.bytes)), &mut say);
     }
 }
 
@@ -296,8 +306,21 @@ fn what_breaks_off_is_resumed_and_what_is_damaged_is_not_kept() {
     assert_eq!(client.snapshot("models--org--tiny", "model.safetensors"), bytes);
     let done = fetch(Stored { lies: 9, ..large.clone() });
     assert_eq!(done.code, Some(1));
-    assert!(done.error().contains("model.safetensors: was damaged on the way, twice: its SHA-256 is not"), "{done:?}");
+    assert!(done.error().contains("model.safetensors: was damaged on the way, twice: its hash is not"), "{done:?}");
     assert!(!client.place.path(&format!("hf/hub/models--org--tiny/blobs/{}", sha256(&bytes))).exists());
+    // Small files, which git keeps, have a hash as well.
+    let config = client.place.read("model/config.json");
+    let small = "models/org/tiny/config.json";
+    client.server.put(name, large.clone());
+    for (lies, code) in [(1, 0), (2, 1)] {
+        client.server.put(small, Stored { bytes: config.clone(), lies, ..Stored::default() });
+        let _ = fs::remove_dir_all(client.place.path("hf"));
+        let done = Done::of(client.command(&format!("{EVAL} org/tiny")));
+        assert_eq!(done.code, Some(code), "{done:?}");
+        let blob = client.place.path(&format!("hf/hub/models--org--tiny/blobs/{}", git_hash(&config)));
+        assert_eq!(blob.exists(), code == 0, "{lies}");
+        assert_eq!(done.error().contains("config.json: was damaged on the way, twice"), code == 1, "{done:?}");
+    }
     // A process that was killed in the middle: the next one goes on. Here the start is another program's.
     client.server.put(name, large);
     client.server.forget();
@@ -369,6 +392,7 @@ fn datasets_by_split_and_file() {
         ("org/pairs/harmless/a train.jsonl", rows(preference, 2)),
         ("org/many/data/train-00000-of-00002.jsonl", rows(instruction, 2)),
         ("org/many/data/train-00001-of-00002.jsonl", rows(instruction, 2)),
+        ("org/torn/train-00001-of-00003.jsonl", rows(instruction, 2)),
         ("org/none/script.py", b"import this".to_vec()),
     ] {
         client.server.put(&format!("datasets/{name}"), Stored { bytes, ..Stored::default() });
@@ -383,7 +407,10 @@ fn datasets_by_split_and_file() {
     for (words, parts) in [
         ("--dpo org/pairs", &["org/pairs: it is not clear", "org/pairs:harmless/train, org/pairs:helpful/train"][..]),
         ("--sft org/sft:dev", &["org/sft: has no `dev`", "there are test, train"]),
-        ("--sft org/many", &["org/many: these rows are in 2 files", "train-00001-of-00002.jsonl"]),
+        (
+            "--sft org/torn",
+            &["org/torn: only 1 of the 3 files of this split are there", "org/torn:train-00001-of-00003.jsonl"],
+        ),
         ("--sft org/none", &["org/none: has no .json, .jsonl or .parquet file"]),
         ("--sft org/nothing", &["no folder `org/nothing` here, and no dataset of that name"]),
         ("--sft org/rows.jsonl", &["org/rows.jsonl: no such file"]),
@@ -391,6 +418,83 @@ fn datasets_by_split_and_file() {
         client.refused(&format!("eval loss --model model {words}"), parts);
     }
     assert_eq!(client.place.read("sft.jsonl").len(), rows(instruction, 40).len());
+}
+
+#[test]
+fn a_split_in_several_files_is_one_set_of_rows() {
+    let client = Client::new();
+    let rows = |rows: std::ops::Range<usize>| rows.map(|i| format!("{}\n", instruction(i))).collect::<String>();
+    let shards = [0..6, 6..7, 7..20];
+    for (index, shard) in shards.iter().enumerate() {
+        for (repo, split) in [("many", "train"), ("many", "test")] {
+            let name = format!("datasets/org/{repo}/data/{split}-0000{index}-of-00003.jsonl");
+            let range = if split == "test" { shard.start + 100..shard.end + 100 } else { shard.clone() };
+            client.server.put(&name, Stored { bytes: rows(range).into_bytes(), ..Stored::default() });
+        }
+    }
+    client.place.write("whole.jsonl", rows(0..20));
+    client.place.write("held.jsonl", rows(100..120));
+    client.place.write("two.jsonl", rows(50..52));
+    // The same rows as in one file, also where only the first are wanted.
+    for words in ["", " --limit 8", " --limit 3"] {
+        let eval = |data: &str| client.good(&format!("eval loss --model model --per-row --sft {data}{words}")).stdout;
+        assert_eq!(eval("org/many"), eval("whole.jsonl"), "{words}");
+    }
+    let shown = client.good("inspect org/many:train --model model --row 19 --held-out 0").stdout;
+    assert!(shown.contains("rows         20 instruction rows") && shown.contains("Count 19 of the"), "{shown}");
+    client.refused(
+        "inspect org/many --model model --row 20",
+        &["train-00000-of-00003.jsonl and 2 more: there is no row 20"],
+    );
+
+    let train = |words: &str| {
+        let mut command = client.place.train(&format!("{words} !--dpo --lambda 0"));
+        command.env("HF_ENDPOINT", format!("http://{}", client.server.address)).env("HF_HUB_OFFLINE", "0");
+        command
+    };
+    let steps = |run: &str| -> Vec<Value> {
+        let text = String::from_utf8(client.place.read(&format!("{run}/steps.jsonl"))).unwrap();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["loss/sft"].clone()).collect()
+    };
+    for (run, words) in [("a", ""), ("b", "--sft-rows 7 --held-out 0"), ("c", "--sft-eval EVAL")] {
+        for (data, held) in [("whole.jsonl", "held.jsonl"), ("org/many@main", "org/many:test")] {
+            let run = format!("{run}{}", data.len());
+            Done::good(train(&format!("--sft {data} {} --out {run}", words.replace("EVAL", held))));
+        }
+        assert_eq!(steps(&format!("{run}11")), steps(&format!("{run}13")), "{words}");
+    }
+    // The plan names the files; the config what was asked. The run is continued wherever they are.
+    let plan = String::from_utf8(client.place.read("c13/plan.toml")).unwrap();
+    assert!(plan.contains("train-00002-of-00003.jsonl") && plan.contains("test-00000-of-00003.jsonl"), "{plan}");
+    let config = String::from_utf8(client.place.read("c13/config.toml")).unwrap();
+    assert!(config.contains("sft = \"org/many@main\"") && config.contains("sft-eval = \"org/many:test\""), "{config}");
+    let elsewhere = client.place.path("elsewhere");
+    let mut command = train("--sft org/many --sft-eval org/many:test --out c13 --resume");
+    command.env("HF_HUB_CACHE", &elsewhere);
+    Done::good(command);
+    // A share is one of all its rows: twice as many as of the other file, whose two rows repeat.
+    let done = Done::good(train("--sft org/many:2 --sft two.jsonl:1 --held-out 0 --out shares"));
+    assert!(done.stderr.contains("sft: 30 rows") && done.stderr.contains("8 of them repeat"), "{done:?}");
+    for (words, part) in [
+        ("--sft org/many:0.5", "sft must be several files to have shares, found `org/many:0.5`"),
+        ("--sft org/many --sft org/many:train", "sft must name every file once, found `org/many:train`"),
+        ("--sft org/many --sft org/many:data/train-00001-of-00003.jsonl", "sft must name every file once"),
+    ] {
+        let done = Done::of(train(&format!("{words} --out other")));
+        assert!(done.code == Some(2) && done.error().contains(part), "{words}: {done:?}");
+    }
+    client.good("bench --model model --sft org/many --steps 1 --threads 2 --max-length 128 --lora-rank 2 --json");
+    client.place.rows("dpo.jsonl", &(0..4).map(preference).collect::<Vec<_>>());
+    let both = client.good("inspect --similarity --sft org/many --dpo dpo.jsonl --model model --json").json();
+    assert_eq!((&both[0]["sft_rows"], &both[0]["dpo_rows"]), (&json!(20), &json!(4)));
+    // Offline, a split of which another program fetched a part is not taken for the whole.
+    let kept = format!("hf/hub/datasets--org--many/snapshots/{COMMIT}/data/train-00001-of-00003.jsonl");
+    fs::remove_file(client.place.path(&kept)).unwrap();
+    let mut command = client.command("eval loss --model model --sft org/many");
+    command.env("HF_HUB_OFFLINE", "1");
+    let done = Done::of(command);
+    assert!(done.error().contains("org/many: only 2 of the 3 files of this split are there"), "{done:?}");
+    assert!(done.error().contains("HF_HUB_OFFLINE is set"), "{done:?}");
 }
 
 #[test]

@@ -239,6 +239,61 @@ fn a_template_that_hides_where_the_response_begins_is_refused() {
 }
 
 #[test]
+fn what_a_template_has_no_words_for_is_not_left_out_in_silence() {
+    let prompt = |name: &str, row: &Row| {
+        let model = model(&CHATML, &json!({"eos_token": "<|im_end|>", "chat_template": source(name)}));
+        let tokenizer = open(&model);
+        let found = template("chat", &tokenizer);
+        found
+            .render(row, Turns::Last)
+            .map(|rendered| rendered.prompt)
+            .map_err(|error| format!("{error} | {}", error.hint))
+    };
+    let mut row = talk();
+    row.tools = vec![json!({"type": "function", "function": {"name": "f"}})];
+    let error = prompt("chatml", &row).unwrap_err();
+    assert!(
+        error.starts_with("row 7: the row describes tools, and the template chat has no words for them"),
+        "{error}"
+    );
+    assert!(error.contains("tools= in --map"), "{error}");
+    assert!(prompt("qwen2.5", &row).unwrap().contains("\"name\": \"f\""));
+    let function = json!({"name": "f", "arguments": {"x": 1}});
+    let call = json!([{"type": "function", "function": function}]);
+    let mut called = Message::said("");
+    called.more.insert("tool_calls".into(), call.clone());
+    let mut written = Message::said(function.to_string());
+    written.more.insert("written_calls".into(), call);
+    let with = |said: &Message| {
+        let turns = vec![Message::new(Role::User, "q"), said.clone(), Message::new(Role::Tool, "7")];
+        Row { responses: vec![Message::said("a")], ..Row::unanswered(7, None, Prompt::Messages(turns)) }
+    };
+    let error = prompt("chatml", &with(&called)).unwrap_err();
+    assert!(error.starts_with("row 7: its conversation calls tools, and the template chat has no words"), "{error}");
+    // Calls that ShareGPT's rows write as text are calls to whoever knows such, and text to the others.
+    assert_eq!(prompt("qwen2.5", &with(&written)), prompt("qwen2.5", &with(&called)));
+    assert!(
+        prompt("qwen2.5", &with(&written))
+            .unwrap()
+            .contains("<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}")
+    );
+    let text = prompt("chatml", &with(&written)).unwrap();
+    assert!(text.contains("<|im_start|>assistant\n{\"name\":\"f\",\"arguments\":{\"x\":1}}<|im_end|>"), "{text}");
+}
+
+#[test]
+fn line_breaks_of_other_systems_are_line_breaks() {
+    let text = |breaks: &str| {
+        let model = model(&[], &json!({"eos_token": "</s>"}));
+        fs::write(model.path().join("chat_template.jinja"), source("zephyr").replace('\n', breaks)).unwrap();
+        let tokenizer = open(&model);
+        template("chat", &tokenizer).prompt(&talk()).unwrap()
+    };
+    assert_eq!(text("\r\n"), text("\n"));
+    assert_eq!(text("\r"), text("\n"));
+}
+
+#[test]
 fn a_models_template_is_found_wherever_it_stands() {
     let text = |model: &TempDir, name: &str, tools: bool| {
         let mut row = talk();
@@ -247,7 +302,7 @@ fn a_models_template_is_found_wherever_it_stands() {
         Template::choose(Some(&name.parse().unwrap()), std::slice::from_ref(&row), &tokenizer)
             .and_then(|template| template.prompt(&row))
     };
-    let named = json!([{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}, {"name": "rag", "template": "R"}]);
+    let named = json!([{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T{# tools #}"}, {"name": "rag", "template": "R{# tools #}"}]);
     let model = model(&[], &json!({"chat_template": named}));
     assert_eq!(text(&model, "chat", false).unwrap(), "D");
     assert_eq!(text(&model, "chat", true).unwrap(), "T");

@@ -18,6 +18,7 @@ use crate::{
     Error, Result,
     bench::{Base, Bench, MethodCost, StepCost},
     config::{Config, List, Number},
+    hub::Hub,
     plan::checks::{count, threads},
 };
 
@@ -27,18 +28,24 @@ const REFERENCE: &str = "the base; its log-probabilities are computed beforehand
 /// Measures real training steps, methods, or kernels.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Model folder
-    #[arg(long, value_name = "DIR", required_unless_present = "kernels", conflicts_with = "kernels")]
+    /// Model folder, or an id on the hub
+    #[arg(long, value_name = "DIR|ID", required_unless_present = "kernels", conflicts_with = "kernels")]
     model: Option<PathBuf>,
     /// Make the weights in memory: the folder needs config.json and the tokenizer only
     #[arg(long, conflicts_with = "kernels")]
     random_weights: bool,
-    /// Instruction rows
-    #[arg(long, value_name = "FILE", conflicts_with = "kernels")]
+    /// Instruction rows, a file or an id on the hub
+    #[arg(long, value_name = "FILE|ID", conflicts_with = "kernels")]
     sft: Option<PathBuf>,
-    /// Preference rows
-    #[arg(long, value_name = "FILE", conflicts_with = "kernels")]
+    /// Preference rows, likewise
+    #[arg(long, value_name = "FILE|ID", conflicts_with = "kernels")]
     dpo: Option<PathBuf>,
+    /// Columns of the instruction rows under other names, as prompt=question,completion=answer
+    #[arg(long, value_name = "NAME=COLUMN,...", conflicts_with = "kernels")]
+    sft_map: Option<List>,
+    /// Columns of the preference rows, as prompt=question,chosen=good,rejected=bad
+    #[arg(long, value_name = "NAME=COLUMN,...", conflicts_with = "kernels")]
+    dpo_map: Option<List>,
     /// Template of the instruction prompts [default: by the rows]
     #[arg(long, value_name = "NAME", conflicts_with = "kernels")]
     sft_template: Option<String>,
@@ -98,7 +105,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     }
     let steps = count("steps", arguments.steps.as_ref(), 5)?;
     let base = if arguments.random_weights { Base::Random } else { Base::Files };
-    let bench = Bench::open(&settings(arguments, steps), base, steps + 1, &mut terminal)?;
+    let hub = Hub::from_environment();
+    let mut config = settings(arguments, steps);
+    if let (Base::Random, Some(model)) = (base, &config.model) {
+        config.model = Some(hub.tokenizer(model, &mut terminal)?);
+    }
+    let config = config.fetched(&hub, &mut terminal)?;
+    let bench = Bench::open(&config, base, steps + 1, &mut terminal)?;
     if arguments.methods {
         let costs = bench.methods(steps, &mut terminal)?;
         let peak = peak_gb();
@@ -136,6 +149,8 @@ fn settings(arguments: &Arguments, steps: usize) -> Config {
         model: a.model.clone(),
         sft: file(&a.sft),
         dpo: file(&a.dpo),
+        sft_map: a.sft_map.clone(),
+        dpo_map: a.dpo_map.clone(),
         sft_template: a.sft_template.clone(),
         dpo_template: a.dpo_template.clone(),
         sft_batch: if a.sft.is_some() { number(&a.sft_batch, "12") } else { a.sft_batch.clone() },

@@ -44,11 +44,11 @@ pub(super) struct Loss {
     /// PEFT adapter on the model; without it the model itself is measured.
     #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
-    /// Instruction rows.
-    #[arg(long, value_name = "FILE", conflicts_with = "dpo", required_unless_present = "dpo")]
+    /// Instruction rows, a file or an id on the hub.
+    #[arg(long, value_name = "FILE|ID", conflicts_with = "dpo", required_unless_present = "dpo")]
     sft: Option<PathBuf>,
-    /// Preference rows.
-    #[arg(long, value_name = "FILE")]
+    /// Preference rows, likewise.
+    #[arg(long, value_name = "FILE|ID")]
     dpo: Option<PathBuf>,
     /// Template: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default:
     /// by the rows]
@@ -156,7 +156,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         (None, None) => return Err(Error::input("no rows").hint("give --sft FILE or --dpo FILE")),
     };
     let spec = DataSpec {
-        files: vec![data_file(&hub, path, &mut terminal)?.into()],
+        files: vec![data_file(&hub, path, &mut terminal)?],
         kind,
         map,
         template,

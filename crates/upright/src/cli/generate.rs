@@ -15,11 +15,10 @@ use super::{
 };
 use crate::{
     Error, Result,
-    config::Number,
+    config::{Number, data_file},
     data::{
         ColumnMap, Dropped, Template, TemplateName, prompts,
         rows::{Message, Prompt, Role, Row},
-        source,
     },
     files,
     generate::{Ear, Generated, Sampling, generate},
@@ -27,7 +26,7 @@ use crate::{
     observer::{Observer, Silent},
     plan::{
         self,
-        checks::{count, count_from, real, threads},
+        checks::{count, count_from, folder, real, threads},
     },
     run::Engine,
 };
@@ -68,8 +67,8 @@ pub(super) struct Generate {
     #[command(flatten)]
     speaker: Speaker,
     /// Prompts: rows of any dialect (.json, .jsonl, .parquet, with or without answers), a JSON list of texts, or plain text
-    /// with a prompt a line; stdin if absent.
-    #[arg(long, value_name = "FILE")]
+    /// with a prompt a line, or an id on the hub; stdin if absent.
+    #[arg(long, value_name = "FILE|ID")]
     prompts: Option<PathBuf>,
     /// Columns under other names, as prompt=question
     #[arg(long, value_name = "NAME=COLUMN,...")]
@@ -108,7 +107,8 @@ impl Speaker {
         let threads = threads(self.threads.as_ref())?;
         let hub = Hub::from_environment();
         let adapter = self.adapter.as_ref().map(|adapter| hub.adapter(adapter, observer)).transpose()?;
-        let engine = Engine::open(&hub.model(&self.model, observer)?, threads, Recompute::Auto)?;
+        let model = folder("model", &hub.model(&self.model, observer)?, "give the folder of a model")?;
+        let engine = Engine::open(&model, threads, Recompute::Auto)?;
         let adapter = adapter.map(|folder| engine.read_adapter(&folder, observer)).transpose()?;
         Ok((engine, adapter))
     }
@@ -127,16 +127,18 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         }
     }
     let map = arguments.map.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error| error.at("map"))?;
-    let (name, bytes) = match &arguments.prompts {
-        Some(path) => (path.clone(), source::bytes(path)?),
+    let (name, (rows, dropped)) = match &arguments.prompts {
+        Some(given) => {
+            let file = data_file(&Hub::from_environment(), given, &mut terminal)?;
+            (file.name(), prompts::read_files(&file.shards, &map)?)
+        }
         None => {
             let mut bytes = Vec::new();
             let read = std::io::stdin().lock().read_to_end(&mut bytes);
             read.map_err(|error| Error::input(format!("stdin: cannot read: {error}")))?;
-            (PathBuf::from("stdin"), bytes)
+            ("stdin".to_owned(), prompts::read(Path::new("stdin"), &bytes, &map)?)
         }
     };
-    let (rows, dropped) = prompts::read(&name, &bytes, &map)?;
     let asked = arguments.speaker.template()?;
     let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
     let template = Template::choose(asked.as_ref(), &rows, &engine.tokenizer)?;
@@ -144,12 +146,12 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
     for Dropped { reason, rows } in &dropped {
         terminal.note(&format!("{} rows are left out, {reason}: row {}", rows.len(), rows[0]));
     }
-    let at_file = |error: Error| error.at(name.display());
+    let at_file = |error: Error| error.at(&name);
     let texts = rows.iter().map(|row| template.prompt(row).map_err(at_file)).collect::<Result<Vec<String>>>()?;
     let ids = |text: &String| template.prompt_ids(text, &engine.tokenizer);
     let ids = texts.iter().map(ids).collect::<Result<Vec<_>>>()?;
     if let Some(row) = ids.iter().position(Vec::is_empty) {
-        return Err(Error::input(format!("{}: {}: its prompt has no token", name.display(), rows[row].place())));
+        return Err(Error::input(format!("{name}: {}: its prompt has no token", rows[row].place())));
     }
     let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
     let mut lines = String::new();

@@ -1,10 +1,6 @@
 //! `upright inspect`: what a run would train on, before an hour is spent on it.
 
-use std::{
-    fmt::Write,
-    io::IsTerminal,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write, io::IsTerminal, path::PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -14,13 +10,13 @@ use crate::{
     Error, Result,
     config::{Number, data_file},
     data::{
-        ColumnMap, DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, TooLong, Truncation, Turns,
-        pack, rows, source,
+        ColumnMap, DataFile, DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, TooLong, Truncation,
+        Turns, pack, rows, source,
     },
     hub::Hub,
     plan::{
         self,
-        checks::{choice, count, count_from, real},
+        checks::{choice, count, count_from, folder, real},
     },
 };
 
@@ -193,7 +189,7 @@ impl Report {
 }
 
 /// Reads the file as what its columns say it is.
-fn load(path: &Path, arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
+fn load(file: &DataFile, arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
     let template = arguments.template.as_deref().map(|name| plan::template("template", name)).transpose()?;
     let map = arguments.map.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error| error.at("map"))?;
     let turns = choice("turns", arguments.turns.as_deref(), Turns::Last)?;
@@ -202,7 +198,7 @@ fn load(path: &Path, arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind
     let held_out = real("held-out", arguments.held_out.as_ref(), 0.05, "be a share from 0 to below 1", share)?;
     let read = |kind: Kind| {
         let spec = DataSpec {
-            files: vec![path.to_owned().into()],
+            files: vec![file.clone()],
             kind,
             map: map.clone(),
             template: template.clone(),
@@ -216,6 +212,7 @@ fn load(path: &Path, arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind
         Dataset::load(&spec, tokenizer, &mut |_, _| {}).map(|data| (kind, data))
     };
     // The first row's columns say which kind it is; only then is a row that does not fit an error worth hearing.
+    let path = &file.shards[0];
     let mut source = source::read(path)?;
     map.apply(path, &mut source.rows)?;
     let first = source.rows.first().is_some_and(|row| {
@@ -230,17 +227,15 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
     let show = count_from(0, "show", arguments.show.as_ref(), 2)?;
     let wanted = arguments.row.as_ref().map(|row| count_from(0, "row", Some(row), 0)).transpose()?;
     let (hub, mut terminal) = (Hub::from_environment(), Terminal::new());
-    let arguments = &Inspect {
-        model: hub.tokenizer(&arguments.model, &mut terminal)?,
-        data: arguments.data.as_deref().map(|data| data_file(&hub, data, &mut terminal)).transpose()?,
-        ..arguments.clone()
+    let model = hub.tokenizer(&arguments.model, &mut terminal)?;
+    let model = folder("model", &model, "give the folder of a model, of which config.json and the tokenizer are read")?;
+    let config = upright_engine::config::DecoderConfig::read(&model)?;
+    let tokenizer = Tokenizer::open(&model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
+    let Some(given) = arguments.data.as_deref() else {
+        return similarity::run(&arguments.comparison, &hub, &tokenizer, arguments.show.as_ref(), arguments.json);
     };
-    let config = upright_engine::config::DecoderConfig::read(&arguments.model)?;
-    let tokenizer = Tokenizer::open(&arguments.model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
-    let Some(path) = arguments.data.as_deref() else {
-        return similarity::run(&arguments.comparison, &tokenizer, arguments.show.as_ref(), arguments.json);
-    };
-    let (kind, data) = load(path, arguments, &tokenizer)?;
+    let file = data_file(&hub, given, &mut terminal)?;
+    let (kind, data) = load(&file, arguments, &tokenizer)?;
     let report = Report::of(kind, &data, token_budget);
     if arguments.json {
         return print_json(&report);
@@ -251,7 +246,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
             let row = data.train.iter().chain(&data.eval).find(|example| example.row == wanted);
             let dropped = data.dropped.iter().find(|dropped| dropped.rows.contains(&wanted));
             vec![row.ok_or_else(|| {
-                let name = path.display();
+                let name = file.name();
                 match dropped {
                     Some(dropped) => Error::input(format!("{name}: row {wanted} is dropped: {}", dropped.reason)),
                     None => Error::input(format!("{name}: there is no row {wanted}")).hint("rows count from 0"),

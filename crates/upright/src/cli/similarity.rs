@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::{make_out, print, print_json, terminal::Terminal};
 use crate::{
     Error, Result,
-    config::Number,
-    data::{Kind, Tokenizer, rows::Row},
+    config::{Number, data_file},
+    data::{ColumnMap, Kind, Tokenizer, rows::Row},
     files,
+    hub::Hub,
     plan::checks::{count, count_from, threads},
     similarity::{Pair, Texts, conflicts, figure::figure, similarity, text},
 };
@@ -21,14 +22,20 @@ use crate::{
 pub(super) struct Similarity {
     /// Compare an instruction file with a preference file, row by row (Figure 6 of the paper)
     #[arg(long, requires_all = ["sft", "dpo"], help_heading = "Comparison of two files",
-          conflicts_with_all = ["data", "template", "max_length", "held_out", "token_budget", "row"])]
+          conflicts_with_all = ["data", "map", "template", "turns", "max_length", "held_out", "token_budget", "row"])]
     pub(super) similarity: bool,
-    /// Instruction rows
+    /// Instruction rows, a file or an id on the hub
     #[arg(long, value_name = "DATA", requires = "similarity", help_heading = "Comparison of two files")]
     sft: Option<PathBuf>,
-    /// Preference rows
+    /// Preference rows, likewise
     #[arg(long, value_name = "DATA", requires = "similarity", help_heading = "Comparison of two files")]
     dpo: Option<PathBuf>,
+    /// Columns of the instruction rows under other names, as prompt=question,completion=answer
+    #[arg(long, value_name = "NAME=COLUMN,...", requires = "similarity", help_heading = "Comparison of two files")]
+    sft_map: Option<String>,
+    /// Columns of the preference rows, as prompt=question,chosen=good,rejected=bad
+    #[arg(long, value_name = "NAME=COLUMN,...", requires = "similarity", help_heading = "Comparison of two files")]
+    dpo_map: Option<String>,
     /// Use the first so many usable instruction rows [default: all]
     #[arg(
         long,
@@ -182,8 +189,18 @@ fn excerpt(text: &str) -> String {
     }
 }
 
+fn map(key: &str, written: &Option<String>) -> Result<ColumnMap> {
+    written.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error: Error| error.at(key))
+}
+
 /// Runs the comparison; `show` pairs are listed.
-pub(super) fn run(arguments: &Similarity, tokenizer: &Tokenizer, show: Option<&Number>, json: bool) -> Result<()> {
+pub(super) fn run(
+    arguments: &Similarity,
+    hub: &Hub,
+    tokenizer: &Tokenizer,
+    show: Option<&Number>,
+    json: bool,
+) -> Result<()> {
     let (Some(sft), Some(dpo)) = (&arguments.sft, &arguments.dpo) else {
         return Err(Error::input("--similarity needs --sft and --dpo").hint("one file of each kind"));
     };
@@ -194,9 +211,12 @@ pub(super) fn run(arguments: &Similarity, tokenizer: &Tokenizer, show: Option<&N
     if let Some(out) = &arguments.out {
         make_out(out)?;
     }
-    let sft = Texts::read(sft, Kind::Instruction, sft_rows)?;
-    let dpo = Texts::read(dpo, Kind::Preference, dpo_rows)?;
-    let pairs = similarity(&sft, &dpo, tokenizer, threads, &mut Terminal::new())?;
+    let mut terminal = Terminal::new();
+    let sft = data_file(hub, sft, &mut terminal)?;
+    let dpo = data_file(hub, dpo, &mut terminal)?;
+    let sft = Texts::read(&sft, &map("sft-map", &arguments.sft_map)?, Kind::Instruction, sft_rows)?;
+    let dpo = Texts::read(&dpo, &map("dpo-map", &arguments.dpo_map)?, Kind::Preference, dpo_rows)?;
+    let pairs = similarity(&sft, &dpo, tokenizer, threads, &mut terminal)?;
     let mut picture = None;
     if let Some(out) = &arguments.out {
         let line = |pair: &Pair| serde_json::to_string(pair).map(|line| line + "\n");

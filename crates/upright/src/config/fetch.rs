@@ -1,4 +1,4 @@
-//! Ids of the hub in a config: what they name is brought here, and local paths take their place.
+//! Ids of the hub in a config: what they name is brought here, and where it lies is written beside or in place of them.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::observer::Observer;
 use crate::{Error, Result};
 
 impl Config {
-    /// The same settings, with local paths for everything that is an id of the hub.
+    /// The same settings, with local folders for ids of models and adapters, and [`Config::files`] for those of rows.
     pub fn fetched(&self, hub: &Hub, observer: &mut dyn Observer) -> Result<Self> {
         let mut config = self.clone();
         if let Some(model) = &mut config.model {
@@ -24,32 +24,32 @@ impl Config {
                 Error::input(format!("{}: the cache's folder has a name that is no UTF-8", name.display()))
             })?;
         }
-        let listed = config.objective.iter_mut().map(|objective| &mut objective.eval);
-        for path in [&mut config.sft_eval, &mut config.dpo_eval].into_iter().chain(listed).flatten() {
-            *path = data_file(hub, path, observer)?;
-        }
-        let listed = config.objective.iter_mut().map(|objective| &mut objective.data);
-        for files in [&mut config.sft, &mut config.dpo].into_iter().chain(listed) {
-            for file in files {
-                let DataFile { path, share } =
-                    file.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
-                // What is on the disk already keeps its spelling.
-                if !Path::new(file.as_str()).exists() && !path.exists() {
-                    *file = DataFile { path: data_file(hub, &path, observer)?, share }.to_string();
-                }
+        for given in self.rows_named() {
+            let files = hub.data(&given, observer)?;
+            if files != [given.clone()] {
+                config.files.insert(given, files);
             }
         }
         Ok(config)
     }
+
+    /// Everything that names rows, as it was written, without shares.
+    fn rows_named(&self) -> Vec<PathBuf> {
+        let evals = self.objective.iter().map(|objective| &objective.eval);
+        let evals = [&self.sft_eval, &self.dpo_eval].into_iter().chain(evals).flatten().cloned();
+        let data = self.objective.iter().map(|objective| &objective.data);
+        let data = [&self.sft, &self.dpo].into_iter().chain(data).flatten().map(|text| without_share(text));
+        evals.chain(data).collect()
+    }
 }
 
-/// The one file of rows that a path or an id means.
-pub(crate) fn data_file(hub: &Hub, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
-    let mut files = hub.data(given, observer)?;
-    if files.len() > 1 {
-        let names: Vec<_> = files.iter().filter_map(|file| file.file_name()?.to_str()).collect();
-        return Err(Error::input(format!("{}: these rows are in {} files", given.display(), files.len()))
-            .hint(format!("one file is read for each objective; name it after a colon: {}", names.join(", "))));
-    }
-    Ok(files.remove(0))
+/// What stands before a share. A file may have a name that looks like one with a share.
+fn without_share(text: &str) -> PathBuf {
+    let DataFile { mut shards, .. } = text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
+    if Path::new(text).exists() { text.into() } else { shards.remove(0) }
+}
+
+/// The rows that a path or an id means.
+pub(crate) fn data_file(hub: &Hub, given: &Path, observer: &mut dyn Observer) -> Result<DataFile> {
+    Ok(hub.data(given, observer)?.into())
 }

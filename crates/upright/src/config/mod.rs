@@ -9,6 +9,7 @@ pub use crate::nearest::nearest;
 pub(crate) use fetch::data_file;
 pub use value::{List, Number, one_or_many};
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -66,10 +67,10 @@ pub struct Config {
     #[arg(long, value_name = "NAME=COLUMN,...", help_heading = "Data")]
     pub dpo_map: Option<List>,
     /// Held-out instruction rows [default: carved off by --held-out]
-    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    #[arg(long, value_name = "FILE|ID", help_heading = "Data")]
     pub sft_eval: Option<PathBuf>,
     /// Held-out preference rows [default: carved off by --held-out]
-    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    #[arg(long, value_name = "FILE|ID", help_heading = "Data")]
     pub dpo_eval: Option<PathBuf>,
     /// Template of the instruction prompts: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw,
     /// or a .jinja file [default: by the rows]
@@ -81,10 +82,10 @@ pub struct Config {
     /// Turns of a conversation that instruction data trains: last, or all of the assistant's [default: last]
     #[arg(long, value_name = "TURNS", help_heading = "Data")]
     pub sft_turns: Option<String>,
-    /// Use the first N instruction rows of each file [default: all]
+    /// Use the first N instruction rows of each file, or of each split on the hub [default: all]
     #[arg(long, value_name = "N", help_heading = "Data", allow_hyphen_values = true)]
     pub sft_rows: Option<Number>,
-    /// Use the first N preference rows of each file [default: all]
+    /// Use the first N preference rows of each file, or of each split on the hub [default: all]
     #[arg(long, value_name = "N", help_heading = "Data", allow_hyphen_values = true)]
     pub dpo_rows: Option<Number>,
     /// Instruction rows a step [default: 8]
@@ -223,6 +224,11 @@ pub struct Config {
     #[arg(skip)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub objective: Vec<ObjectiveConfig>,
+
+    /// The files of those ids of the hub that stand for rows, once they were looked up by [`Config::fetched`].
+    #[arg(skip)]
+    #[serde(skip)]
+    pub files: BTreeMap<PathBuf, Vec<PathBuf>>,
 }
 
 /// An `[[objective]]` of the TOML file.
@@ -251,7 +257,7 @@ pub struct ObjectiveConfig {
     /// Turns of a conversation that are trained, where its loss is sft: last, all [default: last]
     #[arg(long)]
     pub turns: Option<String>,
-    /// Use its first N rows, of each file [default: all]
+    /// Use its first N rows, of each file or split [default: all]
     #[arg(long)]
     pub rows: Option<Number>,
     /// Its weight; all sum to 1 [default: all the same]

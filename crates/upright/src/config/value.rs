@@ -129,20 +129,16 @@ impl<'de> Deserialize<'de> for List {
     }
 }
 
-/// Values of a flag that may be given several times: in TOML one text, or a list of texts.
+/// Values of a flag that may be given several times: in TOML one value, or a list of values.
 pub mod one_or_many {
-    use std::fmt::Display;
-    use std::str::FromStr;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-    /// One value as a text, several as a list.
+    /// One value as itself, several as a list.
     ///
     /// # Errors
     /// Those of the serializer.
-    pub fn serialize<T: Display, S: Serializer>(values: &[T], serializer: S) -> Result<S::Ok, S::Error> {
-        let texts: Vec<String> = values.iter().map(ToString::to_string).collect();
-        match texts.as_slice() {
+    pub fn serialize<T: Serialize, S: Serializer>(values: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+        match values {
             [one] => one.serialize(serializer),
             many => many.serialize(serializer),
         }
@@ -151,23 +147,18 @@ pub mod one_or_many {
     /// The same back.
     ///
     /// # Errors
-    /// It is neither, or a text has the wrong form.
-    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
-    where
-        T: FromStr<Err: Display>,
-        D: Deserializer<'de>,
-    {
+    /// It is neither, or a value has the wrong form.
+    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "expected a text, or a list of texts")]
-        enum Written {
-            One(String),
-            Many(Vec<String>),
+        enum Written<T> {
+            One(T),
+            Many(Vec<T>),
         }
-        let texts = match Written::deserialize(deserializer)? {
-            Written::One(text) => vec![text],
-            Written::Many(texts) => texts,
-        };
-        texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
+        Ok(match Written::deserialize(deserializer)? {
+            Written::One(value) => vec![value],
+            Written::Many(values) => values,
+        })
     }
 }
 

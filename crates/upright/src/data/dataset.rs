@@ -1,14 +1,10 @@
 //! A file of rows as a training set, a held-out set, and the fixed samples of both that evaluations score.
 
 use std::collections::{BTreeSet, HashSet};
-use std::convert::Infallible;
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use super::encode::{Encoded, Encoder, encode};
 use super::rows::{self, ColumnMap, Dropped, Kind, Row, Rows};
-use super::{Example, Template, TemplateName, Tokenizer, TooLong, Truncation, Turns, sha256_hex, source};
+use super::{DataFile, Example, Template, TemplateName, Tokenizer, TooLong, Truncation, Turns, sha256_hex};
 use crate::{Error, Result};
 
 /// Dropped rows that are named one by one.
@@ -25,47 +21,12 @@ pub enum Held {
     /// prompt is on both sides. If there are two prompts or more, each side gets at least one. 0 holds nothing out.
     Fraction(f64),
     /// All rows of another file of the same kind; rows with one of its prompts are not trained on.
-    File(PathBuf),
+    File(DataFile),
 }
 
 impl Default for Held {
     fn default() -> Self {
         Self::Fraction(0.05)
-    }
-}
-
-/// A file of rows, and its share among several.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DataFile {
-    /// The file.
-    pub path: PathBuf,
-    /// Its share of the rows of an epoch, measured against the other files'; `None` for as many rows as it has.
-    pub share: Option<f64>,
-}
-
-impl From<PathBuf> for DataFile {
-    fn from(path: PathBuf) -> Self {
-        Self { path, share: None }
-    }
-}
-
-impl FromStr for DataFile {
-    type Err = Infallible;
-
-    /// `FILE` or `FILE:SHARE`; what follows the last colon is a share where it is a number.
-    fn from_str(text: &str) -> std::result::Result<Self, Infallible> {
-        let parts = text.rsplit_once(':').and_then(|(path, share)| Some((path, share.parse::<f64>().ok()?)));
-        Ok(match parts {
-            Some((path, share)) => Self { path: path.into(), share: Some(share) },
-            None => Self { path: text.into(), share: None },
-        })
-    }
-}
-
-impl fmt::Display for DataFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        self.share.iter().try_for_each(|share| write!(f, ":{share}"))
     }
 }
 
@@ -82,7 +43,7 @@ pub struct DataSpec {
     pub template: Option<TemplateName>,
     /// Which turns of a conversation are imitated.
     pub turns: Turns,
-    /// Use the first so many usable rows of each file, before any are held out; `None` for all.
+    /// Use the first so many usable rows of each of `files`, before any are held out; `None` for all.
     pub rows: Option<usize>,
     /// Most tokens of prompt, response and EOS together.
     pub max_length: usize,
@@ -145,10 +106,10 @@ impl Dataset {
         check(spec)?;
         let mut files = Vec::with_capacity(spec.files.len());
         for file in &spec.files {
-            files.push((file, read(&file.path, spec)?));
+            files.push((file, file.read(&spec.map, spec.kind)?));
         }
         let other = match &spec.eval {
-            Held::File(path) => Some((path, read(path, spec)?)),
+            Held::File(file) => Some((file, file.read(&spec.map, spec.kind)?)),
             Held::Fraction(_) => None,
         };
         let template = choose(spec, &files, tokenizer)?;
@@ -167,17 +128,17 @@ impl Dataset {
             unread.extend(rows.unread.iter().filter(|column| !unread.contains(*column)).cloned().collect::<Vec<_>>());
             hashes.push((sha256, file.share));
             let own = of_file(&rows);
-            parts.push(Part::encode(&file.path, rows, wanted, spec.kind, &encoder, &mut |done| {
+            parts.push(Part::encode(&file.name(), rows, wanted, spec.kind, &encoder, &mut |done| {
                 progress(before + done.min(own), total);
             })?);
             before += own;
         }
         let mut held = None;
-        if let Some((path, (rows, sha256))) = other {
-            let part = Part::encode(path, rows, usize::MAX, spec.kind, &encoder, &mut |done| {
+        if let Some((file, (rows, sha256))) = other {
+            let part = Part::encode(&file.name(), rows, usize::MAX, spec.kind, &encoder, &mut |done| {
                 progress(before + done, total);
             })?;
-            held = Some((path, part, sha256));
+            held = Some((file, part, sha256));
         }
 
         let mut data = Self {
@@ -197,10 +158,10 @@ impl Dataset {
         };
         let mut trains = Vec::with_capacity(parts.len());
         for (mut part, file) in parts.into_iter().zip(&spec.files) {
-            if let Some((path, held, _)) = &held {
-                part.without(&held.usable, path, &file.path)?;
+            if let Some((held_file, held, _)) = &held {
+                part.without(&held.usable, &held_file.name(), &file.name())?;
             }
-            data.note(&part, spec.files.len() > 1, &file.path);
+            data.note(&part, (spec.files.len() > 1).then(|| file.name()));
             trains.push(part.usable);
         }
         let held_rows = match held {
@@ -223,9 +184,9 @@ impl Dataset {
     }
 
     /// Takes down what a file's rows lost; of several files, which file's.
-    fn note(&mut self, part: &Part, several: bool, path: &Path) {
+    fn note(&mut self, part: &Part, name: Option<String>) {
         for Dropped { reason, rows } in &part.dropped {
-            let reason = if several { format!("{reason} in {}", path.display()) } else { reason.clone() };
+            let reason = name.as_ref().map_or_else(|| reason.clone(), |name| format!("{reason} in {name}"));
             self.dropped.push(Dropped { reason, rows: rows.clone() });
         }
         self.truncated_prompts += part.prompts_cut;
@@ -282,7 +243,7 @@ fn sample<'a>(examples: &'a [Example], hashes: &[u64], n: usize) -> Vec<&'a Exam
 
 fn check(spec: &DataSpec) -> Result<()> {
     spec.truncation().check()?;
-    let names: Vec<String> = spec.files.iter().map(|file| file.path.display().to_string()).collect();
+    let names: Vec<String> = spec.files.iter().map(DataFile::name).collect();
     let name = names.join(", ");
     let given = spec.files.iter().filter(|file| file.share.is_some()).count();
     if spec.files.is_empty() || !(given == 0 || given == spec.files.len()) {
@@ -308,12 +269,6 @@ impl DataSpec {
     }
 }
 
-fn read(path: &Path, spec: &DataSpec) -> Result<(Rows, String)> {
-    let mut source = source::read(path)?;
-    spec.map.apply(path, &mut source.rows)?;
-    Ok((rows::read(path, &source.rows, spec.kind)?, source.sha256))
-}
-
 /// The one template of all files: that which was asked for, or the usual one of the first file, if it is of all.
 fn choose(spec: &DataSpec, files: &[(&DataFile, (Rows, String))], tokenizer: &Tokenizer) -> Result<Template> {
     let usual = |rows: &Rows| Template::default_for(&rows.rows, tokenizer.folder());
@@ -322,9 +277,9 @@ fn choose(spec: &DataSpec, files: &[(&DataFile, (Rows, String))], tokenizer: &To
     if let (None, Some((file, (rows, _)))) = (&spec.template, different) {
         return Err(Error::input(format!(
             "{} would have the template {}, {} the template {}",
-            first.path.display(),
+            first.name(),
             usual(first_rows),
-            file.path.display(),
+            file.name(),
             usual(rows)
         ))
         .hint("name one template for both, or make them two objectives"));
@@ -357,7 +312,7 @@ fn repeated(files: &[DataFile], rows: &[Vec<Hashed>]) -> Result<Vec<Example>> {
         if wanted > MOST * rows.len() as f64 {
             return Err(Error::input(format!(
                 "{}: for its share, each of its {} rows would come {:.0} times in an epoch",
-                file.path.display(),
+                file.name(),
                 rows.len(),
                 wanted / rows.len() as f64
             ))
@@ -371,7 +326,7 @@ fn repeated(files: &[DataFile], rows: &[Vec<Hashed>]) -> Result<Vec<Example>> {
 
 impl Part {
     fn encode(
-        path: &Path,
+        name: &str,
         rows: Rows,
         wanted: usize,
         kind: Kind,
@@ -384,8 +339,7 @@ impl Part {
         // A row may turn out unusable only here, so the first `wanted` usable ones can take more than one round.
         while part.usable.len() < wanted && !left.is_empty() {
             let (now, later) = left.split_at(left.len().min(wanted - part.usable.len()));
-            let encoded =
-                encode(now, encoder, &mut |more| progress(done + more)).map_err(|error| error.at(path.display()))?;
+            let encoded = encode(now, encoder, &mut |more| progress(done + more)).map_err(|error| error.at(name))?;
             let end = encoder.template.end(encoder.tokenizer);
             for (row, encoded) in now.iter().zip(encoded) {
                 part.take(row, if kind == Kind::Chosen { encoded.chosen_alone(end) } else { encoded });
@@ -394,7 +348,7 @@ impl Part {
             left = later;
         }
         if part.usable.is_empty() {
-            return Err(part.nothing_left(path));
+            return Err(part.nothing_left(name));
         }
         // Rows beyond the last one used are not looked at, so they are not dropped either.
         if let Some(first_unused) = left.first() {
@@ -418,24 +372,24 @@ impl Part {
         }
     }
 
-    fn nothing_left(&self, path: &Path) -> Error {
+    fn nothing_left(&self, name: &str) -> Error {
         let total: usize = self.dropped.iter().map(|entry| entry.rows.len()).sum();
         let reasons: Vec<String> =
             self.dropped.iter().map(|entry| format!("{} {}", entry.rows.len(), entry.reason)).collect();
-        Error::input(format!("{}: none of {total} rows is usable: {}", path.display(), reasons.join("; ")))
+        Error::input(format!("{name}: none of {total} rows is usable: {}", reasons.join("; ")))
             .hint("look at the first rows: are prompt and response where this dialect has them?")
     }
 
     /// Drops, by name, the rows whose prompts are held out.
-    fn without(&mut self, held: &[Hashed], held_path: &Path, path: &Path) -> Result<()> {
+    fn without(&mut self, held: &[Hashed], held_name: &str, name: &str) -> Result<()> {
         let held: HashSet<u64> = held.iter().map(|(hash, _)| *hash).collect();
         let (out, train): (Vec<Hashed>, Vec<Hashed>) =
             std::mem::take(&mut self.usable).into_iter().partition(|(hash, _)| held.contains(hash));
         for (_, example) in out {
-            Dropped::add(&mut self.dropped, &format!("prompt is held out in {}", held_path.display()), example.row);
+            Dropped::add(&mut self.dropped, &format!("prompt is held out in {held_name}"), example.row);
         }
         self.usable = train;
-        if self.usable.is_empty() { Err(self.nothing_left(path)) } else { Ok(()) }
+        if self.usable.is_empty() { Err(self.nothing_left(name)) } else { Ok(()) }
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::num::NonZero;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 
 use super::rows::Row;
 use super::template::{Piece, Turns};
 use super::{Example, Template, Tokenizer, Truncation, hash64};
-use crate::Result;
+use crate::{Result, parallel};
 
 /// A row after encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,37 +129,10 @@ impl Encoder<'_> {
 pub fn encode(rows: &[Row], encoder: &Encoder<'_>, progress: &mut dyn FnMut(usize)) -> Result<Vec<Encoded>> {
     const BLOCK: usize = 64;
     let blocks: Vec<&[Row]> = rows.chunks(BLOCK).collect();
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(blocks.len());
-    let next = AtomicUsize::new(0);
-    let mut encoded: Vec<Option<Result<Vec<Encoded>>>> = vec![None; blocks.len()];
-    std::thread::scope(|scope| {
-        let (send, receive) = mpsc::channel();
-        for _ in 0..threads {
-            let (send, blocks, next) = (send.clone(), &blocks, &next);
-            scope.spawn(move || {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(block) = blocks.get(index) else { break };
-                    let result = block.iter().map(|row| encoder.row(row)).collect();
-                    if send.send((index, result)).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(send);
-        let mut done = 0;
-        for (index, result) in receive {
-            encoded[index] = Some(result);
-            done += blocks[index].len();
-            progress(done);
-        }
-    });
-    let mut all = Vec::with_capacity(rows.len());
-    for block in encoded {
-        all.extend(block.expect("every block was encoded")?);
-    }
-    Ok(all)
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let work = |index: usize| blocks[index].iter().map(|row| encoder.row(row)).collect::<Result<Vec<_>>>();
+    let encoded = parallel::map(blocks.len(), threads, work, &mut |done| progress((done * BLOCK).min(rows.len())))?;
+    Ok(encoded.into_iter().flatten().collect())
 }
 
 #[cfg(test)]

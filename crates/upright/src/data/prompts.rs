@@ -1,6 +1,6 @@
 //! What is to be answered: rows of any dialect, with or without answers, or plain text with a prompt a line.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -37,6 +37,25 @@ pub fn read(name: &Path, bytes: &[u8], map: &ColumnMap) -> Result<(Vec<Row>, Vec
             .hint("are the prompts where this dialect has them?"));
     }
     Ok((read.rows, read.dropped))
+}
+
+/// The prompts of several files that are one set, counted through all of them.
+///
+/// # Errors
+/// Those of [`read`], of the first file that has one.
+pub fn read_files(files: &[PathBuf], map: &ColumnMap) -> Result<(Vec<Row>, Vec<Dropped>)> {
+    let (mut rows, mut dropped, mut before) = (Vec::new(), Vec::new(), 0);
+    for path in files {
+        let (mut more, out) = read(path, &source::bytes(path)?, map)?;
+        let count = more.len() + out.iter().map(|entry| entry.rows.len()).sum::<usize>();
+        more.iter_mut().for_each(|row| row.index += before);
+        rows.extend(more);
+        for Dropped { reason, rows } in &out {
+            rows.iter().for_each(|row| Dropped::add(&mut dropped, reason, before + row));
+        }
+        before += count;
+    }
+    Ok((rows, dropped))
 }
 
 type Numbered = (Option<usize>, String);
@@ -87,6 +106,25 @@ mod tests {
         let pair =
             "[{\"chosen\": \"\\n\\nHuman: a\\n\\nAssistant: x\", \"rejected\": \"\\n\\nHuman: a\\n\\nAssistant: y\"}]";
         assert_eq!(prompts("p", pair), [(None, text("\n\nHuman: a\n\nAssistant:"))]);
+    }
+
+    #[test]
+    fn several_files_are_counted_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let files: Vec<PathBuf> =
+            ["{\"prompt\": \"a\"}\n{\"prompt\": \"\"}", "b\nc", "{\"prompt\": \" \"}\n{\"prompt\": \"d\"}"]
+                .iter()
+                .enumerate()
+                .map(|(index, text)| {
+                    let path = dir.path().join(index.to_string());
+                    std::fs::write(&path, text).unwrap();
+                    path
+                })
+                .collect();
+        let (rows, dropped) = read_files(&files, &ColumnMap::default()).unwrap();
+        let found: Vec<_> = rows.iter().map(|row| (row.index, row.prompt.asked())).collect();
+        assert_eq!(found, [(0, "a".into()), (2, "b".into()), (3, "c".into()), (5, "d".into())]);
+        assert_eq!(dropped, [Dropped { reason: "empty prompt".into(), rows: vec![1, 4] }]);
     }
 
     #[test]

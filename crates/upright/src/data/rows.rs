@@ -70,6 +70,10 @@ impl Role {
     }
 }
 
+/// Where [`Message::more`] has the calls of tools that a turn's text writes as JSON: for templates that have words for calls.
+/// The others get the text.
+pub const WRITTEN_CALLS: &str = "written_calls";
+
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -77,7 +81,7 @@ pub struct Message {
     pub role: Role,
     /// What is said.
     pub content: String,
-    /// What else a chat template may read: `tool_calls`, `tool_call_id`, `name`, reasoning; no nulls.
+    /// What else a chat template may read: `tool_calls`, `tool_call_id`, `name`, reasoning, [`WRITTEN_CALLS`]; no nulls.
     pub more: Map<String, Value>,
 }
 
@@ -238,21 +242,32 @@ const INSTRUCTION: [Dialect; 5] = [
     Dialect {
         name: "prompt-completion",
         needs: &["prompt", "completion"],
-        also: &["tools"],
+        also: &["system", "tools"],
         read: instruction::prompt_completion,
     },
     Dialect { name: "messages", needs: &["messages"], also: &["tools"], read: instruction::messages },
     Dialect { name: "sharegpt", needs: &["conversations"], also: &["system", "tools"], read: instruction::sharegpt },
-    Dialect { name: "question-answer", needs: &["question", "answer"], also: &[], read: instruction::question_answer },
+    Dialect {
+        name: "question-answer",
+        needs: &["question", "answer"],
+        also: &["system"],
+        read: instruction::question_answer,
+    },
 ];
 
 /// Dialects of preference data. The one without a prompt column comes last: it would fit all the others' rows.
-const PREFERENCE: [Dialect; 5] = [
+const PREFERENCE: [Dialect; 6] = [
     Dialect {
         name: "prompt-chosen-rejected",
         needs: &["prompt", "chosen", "rejected"],
-        also: &["tools"],
+        also: &["system", "tools"],
         read: preference::with_prompt,
+    },
+    Dialect {
+        name: "question-chosen-rejected",
+        needs: &["question", "chosen", "rejected"],
+        also: &["system"],
+        read: preference::with_question,
     },
     Dialect {
         name: "alpaca-preference",
@@ -282,7 +297,7 @@ const PREFERENCE: [Dialect; 5] = [
 
 /// Dialects of prompts that are to be answered: those above, whether or not the answers are there.
 const PROMPT: [Dialect; 7] = [
-    Dialect { name: "prompt", needs: &["prompt"], also: &["tools"], read: prompt::prompt },
+    Dialect { name: "prompt", needs: &["prompt"], also: &["system", "tools"], read: prompt::prompt },
     Dialect {
         name: "alpaca",
         needs: &["instruction"],
@@ -291,7 +306,7 @@ const PROMPT: [Dialect; 7] = [
     },
     Dialect { name: "messages", needs: &["messages"], also: &["tools"], read: prompt::messages },
     Dialect { name: "sharegpt", needs: &["conversations"], also: &["system", "tools"], read: prompt::sharegpt },
-    Dialect { name: "question", needs: &["question"], also: &[], read: prompt::question },
+    Dialect { name: "question", needs: &["question"], also: &["system"], read: prompt::question },
     Dialect { name: "context", needs: &["context"], also: &["tools"], read: prompt::context },
     Dialect { name: "chosen-rejected", needs: &["chosen", "rejected"], also: &["tools"], read: prompt::shared },
 ];
@@ -329,35 +344,60 @@ impl Kind {
 /// No dialect fits the first row, a later row lacks a column of the first one's dialect, or a column has the wrong type.
 pub fn read(path: &Path, raw: &[RawRow], kind: Kind) -> Result<Rows> {
     let usual = detect(path, raw, kind)?;
-    let (mut rows, mut dropped) = (Vec::with_capacity(raw.len()), Vec::new());
-    let unread = unread(usual, &raw[0].columns);
-    for row in raw {
-        let cells = Cells { path, row };
-        // Whoever asks need not be consistent; a file that is trained on is of one kind, or something is wrong with it.
-        let dialect = if kind == Kind::Prompt { detect(path, std::slice::from_ref(row), kind)? } else { usual };
-        if let Some(missing) = dialect.needs.iter().find(|need| !row.columns.contains_key(**need)) {
-            return Err(Error::input(format!(
-                "{}: {} has no column {missing:?}: its columns are {}, and the file's first row is in the dialect {}",
-                path.display(),
-                row.place(),
-                columns(&row.columns),
-                dialect.describe()
-            ))
-            .hint("give every row the same columns, or split the file in two"));
-        }
-        let reading = match (dialect.read)(&cells)? {
-            Reading::Row(prompt, responses) => usable(prompt, responses, kind),
-            unusable @ Reading::Dropped(_) => unusable,
-        };
-        match reading {
-            Reading::Row(prompt, responses) => {
-                let tools = if dialect.also.contains(&"tools") { cells.tools("tools")? } else { Vec::new() };
-                rows.push(Row { index: row.index, line: row.line, prompt, tools, responses });
-            }
-            Reading::Dropped(reason) => Dropped::add(&mut dropped, reason, row.index),
+    let unread = unread(usual, kind, &raw[0].columns);
+    let mut rows = Rows { dialect: usual.name, rows: Vec::with_capacity(raw.len()), dropped: Vec::new(), unread };
+    rows.take(path, raw, kind, usual)?;
+    Ok(rows)
+}
+
+impl Rows {
+    /// Goes on with another file of the same dialect and kind.
+    ///
+    /// # Errors
+    /// A row lacks a column of the dialect, or a column has the wrong type.
+    pub fn add(&mut self, path: &Path, raw: &[RawRow], kind: Kind) -> Result<()> {
+        match kind.dialects().iter().find(|dialect| dialect.name == self.dialect) {
+            Some(usual) => self.take(path, raw, kind, usual),
+            None => Err(Error::input(format!("{}: is of another kind than the file before it", path.display()))),
         }
     }
-    Ok(Rows { dialect: usual.name, rows, dropped, unread })
+
+    fn take(&mut self, path: &Path, raw: &[RawRow], kind: Kind, usual: &'static Dialect) -> Result<()> {
+        for row in raw {
+            let cells = Cells { path, row };
+            // Whoever asks need not be consistent; a file that is trained on is of one kind, or something is wrong with it.
+            let dialect = if kind == Kind::Prompt { detect(path, std::slice::from_ref(row), kind)? } else { usual };
+            if let Some(missing) = dialect.needs.iter().find(|need| !row.columns.contains_key(**need)) {
+                return Err(Error::input(format!(
+                    "{}: {} has no column {missing:?}: its columns are {}, and the file's first row is in the dialect {}",
+                    path.display(),
+                    row.place(),
+                    columns(&row.columns),
+                    dialect.describe()
+                ))
+                .hint("give every row the same columns, or split the file in two"));
+            }
+            let reading = match (dialect.read)(&cells)? {
+                Reading::Row(prompt, responses) => usable(prompt, responses, kind),
+                unusable @ Reading::Dropped(_) => unusable,
+            };
+            match reading {
+                Reading::Row(..) if label(&row.columns, kind) == Some(false) => {
+                    Dropped::add(&mut self.dropped, "labelled as a bad answer", row.index);
+                }
+                Reading::Row(prompt, responses) => {
+                    let tools = match dialect.also.contains(&"tools") {
+                        true if dialect.name.starts_with("sharegpt") => cells.bare_tools("tools")?,
+                        true => cells.tools("tools")?,
+                        false => Vec::new(),
+                    };
+                    self.rows.push(Row { index: row.index, line: row.line, prompt, tools, responses });
+                }
+                Reading::Dropped(reason) => Dropped::add(&mut self.dropped, reason, row.index),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What no dialect may let through. A blank answer is nothing to imitate, but one that was rejected is worth avoiding.
@@ -374,8 +414,18 @@ fn usable(prompt: Prompt, responses: Vec<Message>, kind: Kind) -> Reading {
     }
 }
 
-fn unread(dialect: &Dialect, columns: &Map<String, Value>) -> Vec<String> {
-    let read = |name: &str| dialect.needs.iter().chain(dialect.also).any(|column| *column == name);
+/// Columns of unpaired preference rows that say, by true or false, whether the answer is a good one (TRL's and
+/// LLaMA-Factory's names).
+const LABELS: [&str; 2] = ["label", "kto_tag"];
+
+/// What a row's label says, where it has one.
+fn label(columns: &Map<String, Value>, kind: Kind) -> Option<bool> {
+    LABELS.iter().filter(|_| kind == Kind::Instruction).find_map(|name| columns.get(*name)?.as_bool())
+}
+
+fn unread(dialect: &Dialect, kind: Kind, columns: &Map<String, Value>) -> Vec<String> {
+    let labels: &[&str] = if label(columns, kind).is_some() { &LABELS } else { &[] };
+    let read = |name: &str| dialect.needs.iter().chain(dialect.also).chain(labels).any(|column| *column == name);
     columns.iter().filter(|(name, value)| !read(name) && !value.is_null()).map(|(name, _)| name.clone()).collect()
 }
 
@@ -428,19 +478,27 @@ fn detect(path: &Path, raw: &[RawRow], kind: Kind) -> Result<&'static Dialect> {
         .expect("there are dialects");
     let missing: Vec<&str> =
         nearest.needs.iter().filter(|need| first.columns.get(**need).is_none_or(Value::is_null)).copied().collect();
+    let nearest = match shares(nearest) {
+        0 => String::new(),
+        _ => format!("; the nearest dialect is {}, which lacks {}", nearest.describe(), missing.join(", ")),
+    };
+    let problem = format!("{name}: {} is in no known dialect: its columns are {found}{nearest}", first.place());
+    if first.columns.contains_key("text") && kind == Kind::Instruction {
+        return Err(Error::input(problem).hint(
+            "text alone has no prompt and so no response to train: divide it into two columns, prompt and completion",
+        ));
+    }
     let all: Vec<String> = kind.dialects().iter().map(Dialect::describe).collect();
     let example = match kind {
         Kind::Instruction => "--sft-map prompt=COLUMN,completion=COLUMN",
         Kind::Preference | Kind::Chosen => "--dpo-map prompt=COLUMN,chosen=COLUMN,rejected=COLUMN",
         Kind::Prompt => "--map prompt=COLUMN",
     };
-    Err(Error::input(format!(
-        "{name}: {} is in no known dialect: its columns are {found}; the nearest dialect is {}, which lacks {}",
-        first.place(),
-        nearest.describe(),
-        missing.join(", ")
-    ))
-    .hint(format!("name the columns as one dialect does, with {example} or in the file: {}", all.join("; "))))
+    let elsewhere = if kind == Kind::Prompt { "" } else { " (--map where there is one file)" };
+    Err(Error::input(problem).hint(format!(
+        "name the columns as one dialect does, with {example}{elsewhere} or in the file: {}",
+        all.join("; ")
+    )))
 }
 
 fn columns(columns: &Map<String, Value>) -> String {

@@ -1,5 +1,6 @@
 //! Texts to token ids: prompt and response apart, so that where one ends and the other begins is never in doubt.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -45,10 +46,11 @@ impl Tokenizer {
             }
             _ => Error::input(format!("{name}: cannot be read: {error}")).hint("check the file and its permissions"),
         })?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| {
-            Error::input(format!("{name}: not a tokenizer that can be read: {error}"))
+        let broken = |what: String| {
+            Error::input(format!("{name}: not a tokenizer that can be read: {what}"))
                 .hint("download the file again; it must be the one that the tokenizers library writes")
-        })?;
+        };
+        let mut inner = caught(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(broken)?;
         // Lengths are ours to decide.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| Error::input(format!("{name}: {error}")))?;
@@ -149,7 +151,8 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, false).map_err(|error| Error::failure(format!("the tokenizer cannot decode: {error}")))
+        caught(|| self.inner.decode(ids, false))
+            .map_err(|error| Error::failure(format!("the tokenizer cannot decode: {error}")))
     }
 
     /// The end-of-sequence id.
@@ -212,11 +215,19 @@ impl Tokenizer {
 }
 
 fn encode(inner: &tokenizers::Tokenizer, text: &str, special: bool) -> Result<Vec<u32>> {
-    let encoding = inner.encode_fast(text, special);
-    let encoding = encoding.map_err(|error| {
-        Error::input(format!("the tokenizer cannot encode a text: {error}")).hint("take the row out of the file")
+    let encoding = caught(|| inner.encode_fast(text, special)).map_err(|error| {
+        Error::input(format!("the tokenizer cannot encode a text: {error}"))
+            .hint("take the row out of the file; if it is every row, tokenizer.json is damaged")
     })?;
     Ok(encoding.get_ids().to_vec())
+}
+
+/// What the tokenizers library says; its parts trust each other, so that a file of which one was changed can end it.
+fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(_) => Err("its parts do not fit each other".to_owned()),
+    }
 }
 
 /// What matters of `tokenizer_config.json` and the older `special_tokens_map.json`; either may be missing.
@@ -259,6 +270,7 @@ impl Settings {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
     use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
@@ -426,5 +438,71 @@ pub(super) mod tests {
         let dir = folder(|_| ());
         std::fs::write(dir.path().join("tokenizer_config.json"), "{").unwrap();
         assert!(complaint(Tokenizer::open(dir.path(), None, None)).contains("tokenizer_config.json: broken JSON"));
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let text = prop::sample::select(vec![
+            "",
+            "a",
+            "<eos>",
+            "ByteLevel",
+            "BPE",
+            "Sequence",
+            "\\p{",
+            "(((",
+            "Metaspace",
+            "Unigram",
+        ]);
+        prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            text.prop_map(Value::from),
+            Just(json!([])),
+            Just(json!({})),
+            Just(json!([{"type": "ByteLevel"}])),
+            Just(json!({"type": "Sequence", "pretokenizers": []})),
+            Just(json!({"a": 1, "b": 4_000_000_000_u32})),
+        ]
+    }
+
+    /// Every place in a value.
+    fn places(value: &Value, here: &str, all: &mut Vec<String>) {
+        all.push(here.to_owned());
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+                places(value, &format!("{here}/{}", name.replace('~', "~0").replace('/', "~1")), all);
+            }),
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(index, value)| places(value, &format!("{here}/{index}"), all));
+            }
+            _ => {}
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn hostile_tokenizers_end_in_a_message(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any_json()), 1..3), text in "[a-zé <>]{0,12}",
+        ) {
+            let dir = folder(|file| {
+                with_bos(file);
+                // The alphabet's places are all alike.
+                file["model"]["vocab"] = json!({"a": 0, "b": 1, "Ġ": 2});
+                for (at, value) in changes {
+                    let mut all = Vec::new();
+                    places(file, "", &mut all);
+                    let place: &String = at.get(&all);
+                    if let Some(place) = file.pointer_mut(place) {
+                        *place = value;
+                    }
+                }
+            });
+            if let Ok(tokenizer) = Tokenizer::open(dir.path(), Some(1), None) {
+                let _ = (tokenizer.prompt(&text), tokenizer.response(&text), tokenizer.decode(&[0, 1, 99_999]));
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use ureq::{
     Agent, Body,
@@ -42,7 +43,7 @@ pub(super) struct Connection {
 /// What the hub says of a file before it sends it.
 #[derive(Debug)]
 pub(super) struct Description {
-    /// Its tag; of a large file the SHA-256 of its bytes.
+    /// Its tag: of a large file the SHA-256 of its bytes, of a small one what git calls them.
     pub(super) etag: String,
     /// Its bytes.
     pub(super) size: u64,
@@ -230,7 +231,7 @@ impl Connection {
             }
             if held == file.size {
                 into.sync_all().map_err(writing)?;
-                if is_whole(&mut into, &file.etag).map_err(writing)? {
+                if is_whole(&mut into, file.size, &file.etag).map_err(writing)? {
                     return Ok(());
                 }
                 // What a broken line or another program left here is not the start of this file.
@@ -238,10 +239,8 @@ impl Connection {
                 (held, damaged) = (0, damaged + 1);
                 if damaged == 2 {
                     let _ = fs::remove_file(partial);
-                    let problem = format!(
-                        "{}: {name}: was damaged on the way, twice: its SHA-256 is not {}",
-                        repo.name, file.etag
-                    );
+                    let problem =
+                        format!("{}: {name}: was damaged on the way, twice: its hash is not {}", repo.name, file.etag);
                     return Err(Error::failure(problem).hint("try again later, or on another network"));
                 }
             }
@@ -367,18 +366,50 @@ fn header(response: &Response<Body>, name: &str) -> Option<String> {
     Some(response.headers().get(name)?.to_str().ok()?.to_owned())
 }
 
-/// Whether a file's bytes are those of its tag; tags of small files are no SHA-256, and their size has to do.
-fn is_whole(file: &mut File, etag: &str) -> std::io::Result<bool> {
-    if etag.len() != 64 {
+/// Whether a file's bytes are those of its tag: of a large file their SHA-256, of one that git itself keeps the SHA-1 of
+/// git's object, and of caches that put a tag of their own the SHA-1 of the bytes. Of any other tag the size has to do.
+fn is_whole(file: &mut File, size: u64, etag: &str) -> std::io::Result<bool> {
+    if !etag.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(true);
     }
+    let etag = etag.to_lowercase();
+    Ok(match etag.len() {
+        64 => digest(file, Sha256::new())? == etag,
+        40 => {
+            let object = Sha1::new_with_prefix(format!("blob {size}\0"));
+            digest(file, object)? == etag || digest(file, Sha1::new())? == etag
+        }
+        _ => true,
+    })
+}
+
+/// The hash of what was put into it already, and of a file.
+fn digest(file: &mut File, mut hash: impl Digest) -> std::io::Result<String> {
     file.seek(SeekFrom::Start(0))?;
-    let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
+    let mut chunk = vec![0; CHUNK];
     loop {
         match file.read(&mut chunk)? {
-            0 => break,
+            0 => return Ok(files::hex(&hash.finalize())),
             read => hash.update(&chunk[..read]),
         }
     }
-    Ok(files::hex(&hash.finalize()) == etag.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_compared_with_whichever_hash_the_tag_is() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"Hello, World!").unwrap();
+        let mut whole = |etag: &str| is_whole(&mut file, 13, etag).unwrap();
+        // printf 'Hello, World!' | git hash-object --stdin; | sha1sum; | sha256sum
+        assert!(whole("b45ef6fec89518d314f546fd6c3025367b721684"));
+        assert!(whole("B45EF6FEC89518D314F546FD6C3025367B721684"));
+        assert!(whole("0a0a9f2a6772942557ab5355d76af442f8f65e01"));
+        assert!(whole("dffd6021bb2bd5b0af676290809ec3a53191dd81c7f70a4b28688a362182986f"));
+        assert!(!whole("b45ef6fec89518d314f546fd6c3025367b721685") && !whole(&"0".repeat(64)));
+        assert!(whole("5f3a-1c") && whole("0123"), "no hash that is known");
+    }
 }

@@ -48,6 +48,15 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
+/// A folder that a variable names; `~` is the user's own, also where no shell has put it in.
+fn folder(name: &str) -> Option<PathBuf> {
+    let text = variable(name)?;
+    Some(match (text.strip_prefix("~/"), variable("HOME")) {
+        (Some(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => text.into(),
+    })
+}
+
 fn is_set(name: &str) -> bool {
     variable(name).is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&&value.to_uppercase()[..]))
 }
@@ -56,21 +65,21 @@ impl Hub {
     /// Reads the variables of the Hugging Face tools: `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `HF_TOKEN`,
     /// `HF_TOKEN_PATH`; and `SSL_CERT_FILE`.
     pub fn from_environment() -> Self {
-        let home = variable("HF_HOME").map(PathBuf::from).unwrap_or_else(|| {
-            let caches = variable("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = folder("HF_HOME").unwrap_or_else(|| {
+            let caches = folder("XDG_CACHE_HOME");
             let own = || variable("HOME").map(|home| Path::new(&home).join(".cache"));
             caches.or_else(own).unwrap_or_else(std::env::temp_dir).join("huggingface")
         });
-        let cache = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].iter().find_map(|name| variable(name));
+        let cache = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].iter().find_map(|name| folder(name));
         let token = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].iter().find_map(|name| variable(name));
         let kept = || {
-            let path = variable("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
+            let path = folder("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
             std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
         };
         let certificates = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"].iter().find_map(|name| variable(name));
         Self {
             endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
-            cache: cache.map_or_else(|| home.join("hub"), PathBuf::from),
+            cache: cache.unwrap_or_else(|| home.join("hub")),
             token: if is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { token.or_else(kept) },
             certificates: certificates.map(PathBuf::from),
             offline: is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE"),
@@ -140,7 +149,8 @@ impl Hub {
             Ok(found) => found,
             Err(Refusal::Unreachable(why)) => match cached() {
                 Some((commit, names)) => {
-                    let chosen = choose(&names)?;
+                    // What the cache lacks is no news of the repository: that it cannot be reached is.
+                    let Ok(chosen) = choose(&names) else { return Err(Refusal::Unreachable(why).into()) };
                     observer.note(&format!("warning: {why}; taking {}@{} from the cache", id.repo, &commit[..12]));
                     return Ok((cache.snapshot(&commit), chosen));
                 }
@@ -235,7 +245,8 @@ fn of_model(repo: &str, names: &[String]) -> Result<Vec<String>> {
         Error::input(format!("{repo}: has no {WEIGHTS}{found}"))
             .hint("look for a revision or a copy with safetensors, or convert it with transformers' save_pretrained")
     })?;
-    let companions = names.iter().filter(|name| is_companion(name)).cloned();
+    let template = |name: &str| name.starts_with("additional_chat_templates/") && name.ends_with(".jinja");
+    let companions = names.iter().filter(|name| is_companion(name) || template(name)).cloned();
     Ok(companions.chain(["config.json".to_owned(), weights.to_owned()]).collect())
 }
 
@@ -283,6 +294,11 @@ fn of_data(id: &Id, names: &[String]) -> Result<Vec<String>> {
             let more = if all.len() > 12 { format!(" and {} more", all.len() - 12) } else { String::new() };
             Error::input(format!("{repo}: it is not clear which rows are meant"))
                 .hint(format!("choose one: {}{more}", shown.join(", ")))
+        }
+        Unclear::Incomplete { there, of } => {
+            let shown: Vec<&str> = there.iter().take(3).map(String::as_str).collect();
+            Error::input(format!("{repo}: only {} of the {of} files of this split are there", there.len()))
+                .hint(format!("a file can be named by itself, as {repo}:{}", shown.join(&format!(" or {repo}:"))))
         }
     })
 }

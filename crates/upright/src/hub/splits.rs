@@ -30,11 +30,20 @@ fn stem(name: &str) -> Option<&str> {
     name.strip_suffix(*ending)
 }
 
-/// `train` of `train-00000-of-00002`, with or without a hash behind it.
-fn of_shard(stem: &str) -> Option<&str> {
-    let (split, rest) = stem.split_once("-of-").and_then(|(left, right)| Some((left.rsplit_once('-')?, right)))?;
-    let digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
-    (digits(split.1) && digits(rest.get(..5)?) && !split.0.is_empty()).then_some(split.0)
+/// A file of a split that is numbered: `train-00000-of-00002`, with or without a hash behind it.
+#[derive(Debug, PartialEq, Eq)]
+struct Shard<'s> {
+    split: &'s str,
+    number: usize,
+    of: usize,
+}
+
+fn of_shard(stem: &str) -> Option<Shard<'_>> {
+    let ((split, number), rest) =
+        stem.split_once("-of-").and_then(|(left, right)| Some((left.rsplit_once('-')?, right)))?;
+    let digits = |text: &str| text.parse().ok().filter(|_| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit()));
+    let (number, of) = (digits(number)?, digits(rest.get(..5)?)?);
+    (!split.is_empty()).then_some(Shard { split, number, of })
 }
 
 /// The folder that a file's split is in, and the split: `""` and `train` of `data/train-00000-of-00001.parquet`.
@@ -43,8 +52,8 @@ fn place(name: &str) -> Option<(String, String)> {
     let (folder, file) = stem.rsplit_once('/').unwrap_or(("", stem));
     // A folder of that name alone says nothing.
     let plain = |folder: &str| if folder == "data" { String::new() } else { folder.to_owned() };
-    if let Some(split) = of_shard(file) {
-        return Some((plain(folder), split.to_owned()));
+    if let Some(shard) = of_shard(file) {
+        return Some((plain(folder), shard.split.to_owned()));
     }
     let known = |text: &str| WORDS.iter().find(|(word, _)| text == *word).map(|(_, split)| (*split).to_owned());
     // `train/0000.parquet`: the folder is the split.
@@ -66,6 +75,13 @@ pub(super) enum Unclear {
     NoSuch(Vec<String>),
     /// Several could be meant.
     Several(Vec<String>),
+    /// Of a split in several files only these are there.
+    Incomplete {
+        /// The files.
+        there: Vec<String>,
+        /// How many they say they are.
+        of: usize,
+    },
 }
 
 /// The files of `part` of a dataset: a file, a split, a folder with a split; none: the only split, else `train`. Sorted.
@@ -103,12 +119,28 @@ pub(super) fn choose(names: &[String], part: Option<&str>) -> Result<Vec<String>
     }
     let files = &groups[found.remove(0)];
     // Shards belong together; files that only share words with each other do not.
-    let shard = |name: &String| stem(name).and_then(|stem| of_shard(stem.rsplit('/').next().unwrap_or(stem))).is_some();
+    let shard = |name: &String| {
+        stem(name).and_then(|stem| of_shard(stem.rsplit('/').next().unwrap_or(stem)).map(|s| (s.number, s.of)))
+    };
+    let shards: Option<Vec<_>> = files.iter().map(shard).collect();
+    if let Some(mut shards) = shards {
+        shards.sort_unstable();
+        let of = shards[0].1;
+        if shards.iter().enumerate().all(|(index, shard)| *shard == (index, of)) && shards.len() == of {
+            return Ok(files.clone());
+        }
+        let one_of_each =
+            shards.windows(2).all(|pair| pair[0].0 < pair[1].0) && shards.iter().all(|shard| shard.1 == of);
+        return Err(match one_of_each {
+            true => Unclear::Incomplete { there: files.clone(), of },
+            false => Unclear::Several(files.clone()),
+        });
+    }
     let folder_is_split = |name: &String| {
         let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
         WORDS.iter().any(|(word, _)| folder.rsplit('/').next() == Some(*word))
     };
-    if files.len() == 1 || files.iter().all(shard) || files.iter().all(folder_is_split) {
+    if files.len() == 1 || files.iter().all(folder_is_split) {
         return Ok(files.clone());
     }
     Err(Unclear::Several(files.clone()))
@@ -168,6 +200,13 @@ mod tests {
         assert_eq!(chosen(&converted, None), files(&converted[..2]));
         assert_eq!(chosen(&converted, Some("validation")), files(&converted[2..]));
         assert_eq!(chosen(&["my-dev.jsonl", "my-train.jsonl"], Some("validation")), files(&["my-dev.jsonl"]));
+        // A part of a split is not the split; nor are two of one.
+        assert_eq!(chosen(&numbered[..2], None), Err(Unclear::Incomplete { there: vec![numbered[1].into()], of: 2 }));
+        assert_eq!(chosen(&numbered[..2], Some(numbered[1])), files(&numbered[1..2]), "unless it is asked for");
+        let twice = ["train-00000-of-00001-a.parquet", "train-00000-of-00001-b.parquet"];
+        assert_eq!(chosen(&twice, None), several(&twice));
+        let both = ["train-00000-of-00001.parquet", "train-00000-of-00002.parquet", "train-00001-of-00002.parquet"];
+        assert_eq!(chosen(&both, None), several(&both));
         // Files that are all called the same are not one split.
         assert_eq!(chosen(&["a.json", "b.json"], None), several(&["a.json", "b.json"]));
         assert_eq!(chosen(&["README.md", "dataset_infos.json", ".cache/x.json"], None), Err(Unclear::NoRows));

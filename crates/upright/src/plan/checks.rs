@@ -83,11 +83,6 @@ pub(crate) fn file(key: &str, path: &Path) -> Result<PathBuf> {
     path.is_file().then(|| path.to_owned()).ok_or_else(|| missing(key, "file", path))
 }
 
-/// A file that may be given.
-pub(super) fn optional_file(key: &str, path: Option<&PathBuf>) -> Result<Option<PathBuf>> {
-    path.map(|path| file(key, path)).transpose()
-}
-
 /// A folder that is there.
 pub(crate) fn folder(key: &str, path: &Path, hint: &str) -> Result<PathBuf> {
     if path.is_file() {

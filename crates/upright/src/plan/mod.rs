@@ -103,14 +103,14 @@ pub struct ObjectivePlan {
     pub name: String,
     /// Its loss.
     pub loss: LossKind,
-    /// The files of its rows.
+    /// Its rows.
     #[serde(with = "one_or_many")]
     pub data: Vec<DataFile>,
     /// Columns of its rows under other names.
     #[serde(default, skip_serializing_if = "ColumnMap::is_empty")]
     pub map: ColumnMap,
     /// Its held-out rows; none: carved off.
-    pub eval_data: Option<PathBuf>,
+    pub eval_data: Option<DataFile>,
     /// Template of its prompts; none: by the rows.
     pub template: Option<String>,
     /// Which turns of a conversation are trained.
@@ -270,8 +270,20 @@ impl From<Recompute> for upright_engine::decoder::Recompute {
 
 /// Settings that change no result, and places whose contents are compared instead ([`crate::run::Facts`]): a resumed run
 /// may have others. Everything else of the plan is compared.
-const FREE: [&str; 10] =
-    ["out", "threads", "checkpoint-every", "keep", "recompute", "model", "init-adapter", "data", "eval-data", "folder"];
+const FREE: [&str; 12] = [
+    "out",
+    "threads",
+    "checkpoint-every",
+    "keep",
+    "recompute",
+    "model",
+    "init-adapter",
+    "data",
+    "eval-data",
+    "folder",
+    "files",
+    "share",
+];
 
 impl Plan {
     /// The plan as a TOML file.
@@ -311,7 +323,7 @@ impl Plan {
             if let Some(Ok(TemplateName::File(_))) = objective.template.as_deref().map(str::parse) {
                 objective.template = Some(".jinja".into());
             }
-            objective.eval_data = objective.eval_data.as_ref().map(|_| PathBuf::new());
+            objective.eval_data = objective.eval_data.as_ref().map(|_| PathBuf::new().into());
         }
         plan
     }

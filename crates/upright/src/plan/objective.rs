@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::ObjectivePlan;
-use super::checks::{choice, count, file, no_such, optional_file, real, wrong};
+use super::checks::{choice, count, file, no_such, real, wrong};
 use super::loss::{Settings, dpo_loss};
 use crate::config::{Config, List, Number, ObjectiveConfig};
 use crate::data::{ColumnMap, DataFile, TemplateName, Turns};
@@ -197,12 +197,15 @@ fn one(config: &Config, i: usize, written: &ObjectiveConfig, count_of_all: usize
         None => Ok(None),
     };
     Ok(ObjectivePlan {
-        data: files(&key("data"), &written.data)?,
+        data: files(&key("data"), &written.data, config)?,
         map: match &written.map {
             Some(map) => map.to_string().parse::<ColumnMap>().map_err(|error| error.at(key("map")))?,
             None => ColumnMap::default(),
         },
-        eval_data: optional_file(&key("eval"), written.eval.as_ref())?,
+        eval_data: match &written.eval {
+            Some(path) => Some(rows(&key("eval"), path.clone().into(), config)?),
+            None => None,
+        },
         template: match &written.template {
             Some(name) => Some(template(&key("template"), name)?.to_string()),
             None => None,
@@ -231,8 +234,17 @@ fn one(config: &Config, i: usize, written: &ObjectiveConfig, count_of_all: usize
     })
 }
 
+/// The files that a path or a looked-up id means, each there.
+fn rows(key: &str, mut named: DataFile, config: &Config) -> Result<DataFile> {
+    if let Some(shards) = config.files.get(&named.shards[0]) {
+        named.shards.clone_from(shards);
+    }
+    named.shards.iter().try_for_each(|shard| file(key, shard).map(|_| ()))?;
+    Ok(named)
+}
+
 /// The files of an objective, each there, with shares above 0 for all or for none.
-fn files(key: &str, written: &[String]) -> Result<Vec<DataFile>> {
+fn files(key: &str, written: &[String], config: &Config) -> Result<Vec<DataFile>> {
     let mut files: Vec<DataFile> = Vec::with_capacity(written.len());
     for text in written {
         let named: DataFile = text.parse().unwrap_or_else(|never| match never {});
@@ -241,16 +253,16 @@ fn files(key: &str, written: &[String]) -> Result<Vec<DataFile>> {
         if found.share.is_some_and(|share| !(share > 0.0 && share.is_finite())) {
             return Err(wrong(key, "have a share above 0 after the colon", text));
         }
-        file(key, &found.path)?;
-        if files.iter().any(|other| other.path == found.path) {
+        let found = rows(key, found, config)?;
+        if files.iter().flat_map(|other| &other.shards).any(|other| found.shards.contains(other)) {
             return Err(wrong(key, "name every file once", text).hint("give it a larger share instead"));
         }
         files.push(found);
     }
     let shares = files.iter().filter(|file| file.share.is_some()).count();
     match files.as_slice() {
-        [one] if shares == 1 => Err(wrong(key, "be several files to have shares", one)
-            .hint(format!("leave the share out: {}", one.path.display()))),
+        [_] if shares == 1 => Err(wrong(key, "be several files to have shares", &written[0])
+            .hint(format!("leave the share out: {}", written[0].rsplit_once(':').map_or("", |(name, _)| name)))),
         _ if shares != 0 && shares != files.len() => {
             Err(wrong(key, "have a share for every file or for none", written.join(", ")))
         }

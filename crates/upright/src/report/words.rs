@@ -84,7 +84,8 @@ fn objective(report: &Report, name: &str) -> Option<String> {
     let (run, id) = report.runs.iter().find_map(|run| Some((run, run.objective(name)?)))?;
     let (plan, data) = (&run.plan().objectives[id], &run.written.facts.data[id]);
     let file = |file: &crate::data::DataFile| {
-        file.path.file_name().map_or_else(|| file.path.display().to_string(), |name| name.display().to_string())
+        let name = file.name();
+        std::path::Path::new(&name).file_name().map_or_else(|| name.clone(), |name| name.display().to_string())
     };
     let files: Vec<String> = plan.data.iter().map(file).collect();
     let rows = if plan.is_preference() { "pairs" } else { "rows" };

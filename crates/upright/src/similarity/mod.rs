@@ -7,16 +7,13 @@
 pub mod counts;
 pub mod figure;
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use crate::{
     Error, Result,
     data::{
-        Kind, Tokenizer,
-        rows::{self, Prompt, Row},
-        source,
+        ColumnMap, DataFile, Kind, Tokenizer,
+        rows::{Prompt, Row},
     },
     observer::Observer,
     parallel,
@@ -63,12 +60,12 @@ impl Texts {
     ///
     /// # Errors
     /// The file cannot be read, is of another kind, or has no usable row.
-    pub fn read(path: &Path, kind: Kind, most: usize) -> Result<Self> {
-        let mut found = rows::read(path, &source::read(path)?.rows, kind)?;
+    pub fn read(file: &DataFile, map: &ColumnMap, kind: Kind, most: usize) -> Result<Self> {
+        let (mut found, _) = file.read(map, kind)?;
         found.rows.truncate(most);
         if found.rows.is_empty() {
             let reasons: Vec<_> = found.dropped.iter().map(|d| format!("{} {}", d.rows.len(), d.reason)).collect();
-            return Err(Error::input(format!("{}: no row can be used ({})", path.display(), reasons.join(", ")))
+            return Err(Error::input(format!("{}: no row can be used ({})", file.name(), reasons.join(", ")))
                 .hint("rows need a prompt and answers that differ"));
         }
         Ok(Self { rows: found.rows, kind })

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -148,7 +150,7 @@ fn rows_that_are_added_move_nothing_and_no_prompt_is_on_both_sides() {
     spec.eval = Held::default();
     let before = load(&spec);
     assert!((5..30).contains(&before.eval.len()), "{} of 300", before.eval.len());
-    write(&spec.files[0].path, &rows);
+    write(&spec.files[0].shards[0], &rows);
     let after = load(&spec);
     assert_eq!(numbers(&after.eval).into_iter().filter(|&row| row < 300).collect::<Vec<_>>(), numbers(&before.eval));
     let held: HashSet<&[u32]> = after.eval.iter().map(|example| example.prompt.as_slice()).collect();
@@ -175,7 +177,7 @@ fn a_file_of_held_out_rows_is_never_trained_on() {
     let (dir, mut spec) = file(&tasks(6));
     let held = dir.path().join("held.jsonl");
     write(&held, &[task("prompt 2", "other answer"), task("new", "x"), task("empty", "")]);
-    spec.eval = Held::File(held.clone());
+    spec.eval = Held::File(held.clone().into());
     let dataset = load(&spec);
     assert_eq!(numbers(&dataset.train), [0, 1, 3, 4, 5]);
     assert_eq!(numbers(&dataset.eval), [0, 1]);
@@ -185,10 +187,10 @@ fn a_file_of_held_out_rows_is_never_trained_on() {
     );
     assert_eq!(dataset.eval_dropped, [Dropped { reason: "empty response".into(), rows: vec![2] }]);
     assert_eq!(dataset.eval_sha256.map(|hash| hash.len()), Some(64));
-    spec.eval = Held::File(spec.files[0].path.clone());
+    spec.eval = Held::File(spec.files[0].clone());
     let error = complaint(&spec);
     assert!(error.message.contains("none of 6 rows is usable: 6 prompt is held out in "), "{}", error.message);
-    spec.eval = Held::File(dir.path().join("nowhere.jsonl"));
+    spec.eval = Held::File(dir.path().join("nowhere.jsonl").into());
     assert!(complaint(&spec).message.ends_with("nowhere.jsonl: no such file"));
 }
 
@@ -304,6 +306,36 @@ fn several_files_are_one_set() {
     spec.files = vec![other.into(), marked.into()];
     spec.template = None;
     assert!(complaint(&spec).message.contains("would have the template user-assistant"));
+}
+
+#[test]
+fn shards_are_one_file_with_one_share() {
+    let (dir, mut spec) = file(&tasks(9));
+    let whole = load(&spec);
+    let shard = |name: &str, rows: &[Value]| {
+        let path = dir.path().join(name);
+        write(&path, rows);
+        path
+    };
+    let shards = vec![shard("0", &tasks(9)[..2]), shard("1", &tasks(9)[2..3]), shard("2", &tasks(9)[3..])];
+    spec.files = vec![shards.clone().into()];
+    let split = load(&spec);
+    assert_eq!((&split.train, &split.dialect), (&whole.train, &whole.dialect));
+    assert_ne!(split.sha256, whole.sha256);
+    spec.rows = Some(4);
+    assert_eq!(numbers(&load(&spec).train), [0, 1, 2, 3], "the first rows of all, not of each");
+    spec.rows = None;
+    // Half of an epoch from three files and half from one: the two rows of the other come as often as the nine.
+    spec.files.push(shard("other", &[task("x", "y"), task("z", "y")]).into());
+    spec.files.iter_mut().for_each(|file| file.share = Some(0.5));
+    let halves = load(&spec);
+    assert_eq!(numbers(&halves.train), [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
+    // Held-out rows may lie in several files, too.
+    spec.files.truncate(1);
+    spec.eval = Held::File(shards[1..].to_vec().into());
+    let held = load(&spec);
+    assert_eq!((numbers(&held.train), numbers(&held.eval)), (vec![0, 1], vec![0, 1, 2, 3, 4, 5, 6]));
+    assert!(held.dropped[0].reason.ends_with("1 and 1 more"), "{:?}", held.dropped);
 }
 
 #[test]

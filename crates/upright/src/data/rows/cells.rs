@@ -2,14 +2,28 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::super::source::{RawRow, type_name};
-use super::{Message, Role};
+use super::{Message, Role, WRITTEN_CALLS};
 use crate::{Error, Result};
 
 /// Keys of a message that chat templates read besides role and content.
 const MORE: [&str; 6] = ["tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "reasoning"];
+
+/// Calls that ShareGPT's `function_call` turns write as JSON, `{"name": …, "arguments": …}` or a list of these, as chat
+/// templates read them; `None` where it is other text.
+fn calls_in(text: &str) -> Option<Value> {
+    let calls = match serde_json::from_str(text).ok()? {
+        Value::Array(calls) => calls,
+        call => vec![call],
+    };
+    let call = |function: Value| {
+        let whole = function["name"].is_string() && function.get("arguments").is_some();
+        whole.then(|| json!({"type": "function", "function": function}))
+    };
+    calls.into_iter().map(call).collect::<Option<Vec<_>>>().filter(|calls| !calls.is_empty()).map(Value::from)
+}
 
 /// One row while it is being understood.
 pub(super) struct Cells<'a> {
@@ -95,7 +109,11 @@ impl Cells<'_> {
             Value::Null if nothing.is_some() => String::new(),
             content => self.as_content(&format!("{place}.{content_key}"), content)?,
         };
-        Ok(Message { role, content, more })
+        let mut message = Message { role, content, more };
+        if role_name == "function_call" {
+            message.more.extend(calls_in(&message.content).map(|calls| (WRITTEN_CALLS.to_owned(), calls)));
+        }
+        Ok(message)
     }
 
     /// What a message says: text, or OpenAI's list of parts, all of them text.
@@ -125,6 +143,16 @@ impl Cells<'_> {
             Value::Array(list) if list.iter().all(Value::is_object) => Ok(list),
             other => Err(self.wrong(column, "a list of tools, each an object", &other)),
         }
+    }
+
+    /// The same of ShareGPT's rows, whose tools are mostly descriptions of functions without the object around them that
+    /// chat templates expect.
+    pub(super) fn bare_tools(&self, column: &str) -> Result<Vec<Value>> {
+        let whole = |tool: Value| match tool.get("name").is_some() && tool.get("function").is_none() {
+            true => json!({"type": "function", "function": tool}),
+            false => tool,
+        };
+        Ok(self.tools(column)?.into_iter().map(whole).collect())
     }
 
     /// A column's list.

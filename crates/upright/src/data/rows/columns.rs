@@ -11,7 +11,7 @@ use super::{INSTRUCTION, PREFERENCE, PROMPT, columns};
 use crate::nearest::nearest;
 use crate::{Error, Result};
 
-/// Which column of a file stands for which of a dialect; empty: every column for itself.
+/// Which column of a file stands for which of a dialect, or that none does; empty: every column for itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ColumnMap(Vec<(String, String)>);
 
@@ -30,7 +30,8 @@ impl ColumnMap {
             return Ok(());
         }
         for row in rows {
-            if let Some((name, column)) = self.0.iter().find(|(_, column)| !row.columns.contains_key(column)) {
+            let named = || self.0.iter().filter(|(_, column)| !column.is_empty());
+            if let Some((name, column)) = named().find(|(_, column)| !row.columns.contains_key(column)) {
                 let error = Error::input(format!(
                     "{}: {} has no column {column:?}, which the map gives for {name}: its columns are {}",
                     path.display(),
@@ -42,11 +43,14 @@ impl ColumnMap {
                     None => error.hint("give the name of a column that every row has"),
                 });
             }
-            let values: Vec<_> = self.0.iter().map(|(_, column)| row.columns[column].clone()).collect();
-            for (_, column) in &self.0 {
+            let values: Vec<_> = named().map(|(_, column)| row.columns[column].clone()).collect();
+            for (_, column) in named() {
                 row.columns.shift_remove(column);
             }
-            for ((name, _), value) in self.0.iter().zip(values) {
+            for (name, _) in self.0.iter().filter(|(_, column)| column.is_empty()) {
+                row.columns.shift_remove(name);
+            }
+            for ((name, _), value) in named().zip(values) {
                 row.columns.insert(name.clone(), value);
             }
         }
@@ -60,6 +64,7 @@ impl FromStr for ColumnMap {
     fn from_str(text: &str) -> Result<Self> {
         let mut map: Vec<(String, String)> = Vec::new();
         let all = || INSTRUCTION.iter().chain(&PREFERENCE).chain(&PROMPT);
+        let needed = |name: &str| all().any(|dialect| dialect.needs.contains(&name));
         let mut known: Vec<&str> =
             all().flat_map(|dialect| dialect.needs.iter().chain(dialect.also)).copied().collect();
         known.sort_unstable();
@@ -76,7 +81,7 @@ impl FromStr for ColumnMap {
                     None => error.hint(format!("the dialects' columns are {}", known.join(", "))),
                 });
             }
-            if column.is_empty() || map.iter().any(|(other, _)| other == name) {
+            if (column.is_empty() && needed(name)) || map.iter().any(|(other, _)| other == name) {
                 return Err(Error::input(format!("`{entry}`: {name} needs one column")).hint("name each column once"));
             }
             map.push((name.to_owned(), column.to_owned()));
@@ -126,6 +131,10 @@ mod tests {
         assert_eq!(map.to_string(), "prompt=question,chosen=good,rejected=bad");
         map.apply(Path::new("f"), &mut found).unwrap();
         assert_eq!(json!(found[0].columns), json!({"rejected": "b", "prompt": "q", "chosen": "a"}));
+        let mut tools = rows(&[json!({"messages": [], "tools": "[]"}), json!({"messages": []})]);
+        let map: ColumnMap = "tools=".parse().unwrap();
+        map.apply(Path::new("f"), &mut tools).unwrap();
+        assert_eq!((json!(tools[0].columns), map.to_string().as_str()), (json!({"messages": []}), "tools="));
         let mut swapped = rows(&[json!({"chosen": 1, "rejected": 2})]);
         "chosen=rejected,rejected=chosen".parse::<ColumnMap>().unwrap().apply(Path::new("f"), &mut swapped).unwrap();
         assert_eq!(json!(swapped[0].columns), json!({"chosen": 2, "rejected": 1}));

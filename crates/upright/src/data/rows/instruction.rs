@@ -22,21 +22,28 @@ pub(super) fn alpaca_prompt(cells: &Cells) -> Result<Prompt> {
     Ok(Prompt::Messages(messages))
 }
 
-/// `prompt` and `completion`, each a text or a list of messages.
-pub(super) fn prompt_completion(cells: &Cells) -> Result<Reading> {
-    if !cells.is_list("prompt") && !cells.is_list("completion") {
-        return Ok(Reading::Row(Prompt::Text(cells.text("prompt")?), vec![Message::said(cells.text("completion")?)]));
+/// A column that asks, a text or a list of messages, under the row's `system` text where there is one.
+pub(super) fn asked(cells: &Cells, column: &str) -> Result<Prompt> {
+    let system = cells.text("system")?;
+    if cells.is_list(column) {
+        return Ok(Prompt::Messages(opened(system, cells.messages(column)?)));
     }
-    let mut messages = if cells.is_list("prompt") {
-        cells.messages("prompt")?
-    } else {
-        vec![Message::new(Role::User, cells.text("prompt")?)]
-    };
+    let text = cells.text(column)?;
+    Ok(match system.trim().is_empty() {
+        true => Prompt::Text(text),
+        false => Prompt::Instruction { system, instruction: text, input: String::new() },
+    })
+}
+
+/// `prompt` and `completion`, each a text or a list of messages, with `system` beside them.
+pub(super) fn prompt_completion(cells: &Cells) -> Result<Reading> {
+    let prompt = asked(cells, "prompt")?;
     if cells.is_list("completion") {
+        let mut messages = prompt.messages();
         messages.extend(cells.messages("completion")?);
         return Ok(last_turn(messages));
     }
-    Ok(Reading::Row(Prompt::Messages(messages), vec![Message::said(cells.text("completion")?)]))
+    Ok(Reading::Row(prompt, vec![Message::said(cells.text("completion")?)]))
 }
 
 /// OpenAI's `messages`.
@@ -51,7 +58,7 @@ pub(super) fn sharegpt(cells: &Cells) -> Result<Reading> {
 
 /// `question` and `answer`.
 pub(super) fn question_answer(cells: &Cells) -> Result<Reading> {
-    Ok(Reading::Row(Prompt::Text(cells.text("question")?), vec![Message::said(cells.text("answer")?)]))
+    Ok(Reading::Row(asked(cells, "question")?, vec![Message::said(cells.text("answer")?)]))
 }
 
 /// A conversation with the row's system text above it, where there is one and the conversation brings none.

@@ -1,7 +1,7 @@
 //! Dialects with a chosen and a rejected response.
 
 use super::cells::Cells;
-use super::instruction::{alpaca_prompt, opened};
+use super::instruction::{alpaca_prompt, asked, opened};
 use super::{Message, Prompt, Reading, Role};
 use crate::Result;
 
@@ -9,33 +9,37 @@ const NO_BOUNDARY: &str = "chosen and rejected share no prompt that ends in a tu
 const TURNS_DIFFER: &str = "chosen and rejected differ before their last turn";
 const NO_ANSWER: &str = "no assistant turn at the end";
 
-/// `prompt`, `chosen`, `rejected`: texts, lists of messages, or a text with lists of messages.
+/// `prompt`, `chosen`, `rejected`: texts, lists of messages, or a text with lists of messages; perhaps `system`.
 pub(super) fn with_prompt(cells: &Cells) -> Result<Reading> {
+    prompted(cells, "prompt")
+}
+
+/// `question`, `chosen`, `rejected`.
+pub(super) fn with_question(cells: &Cells) -> Result<Reading> {
+    prompted(cells, "question")
+}
+
+fn prompted(cells: &Cells, column: &str) -> Result<Reading> {
+    let prompt = asked(cells, column)?;
     if !cells.is_list("chosen") && !cells.is_list("rejected") {
-        let prompt = if cells.is_list("prompt") {
-            Prompt::Messages(cells.messages("prompt")?)
-        } else {
-            Prompt::Text(cells.text("prompt")?)
-        };
         return Ok(Reading::Row(prompt, answers(cells)?));
     }
     let (chosen, rejected) = (cells.messages("chosen")?, cells.messages("rejected")?);
-    if cells.is_list("prompt") {
-        let prompt = cells.messages("prompt")?;
-        return Ok(split_messages(continued(&prompt, chosen), continued(&prompt, rejected)));
+    if let Prompt::Messages(prompt) = &prompt {
+        return Ok(split_messages(continued(prompt, chosen), continued(prompt, rejected)));
     }
-    let asked = Message::new(Role::User, cells.text("prompt")?);
+    let text = Message::new(Role::User, cells.text(column)?);
     Ok(match split_messages(chosen, rejected) {
         // The lists hold the answers alone, or repeat the prompt before them.
-        Reading::Row(Prompt::Messages(before), answers) if before.is_empty() || before == [asked.clone()] => {
-            Reading::Row(Prompt::Text(asked.content), answers)
+        Reading::Row(Prompt::Messages(before), answers) if before.is_empty() || before == [text.clone()] => {
+            Reading::Row(prompt, answers)
         }
         Reading::Row(Prompt::Messages(mut before), answers) => {
-            if !before.contains(&asked) {
+            if !before.contains(&text) {
                 let first = before.iter().take_while(|message| message.role == Role::System).count();
-                before.insert(first, asked);
+                before.insert(first, text);
             }
-            Reading::Row(Prompt::Messages(before), answers)
+            Reading::Row(Prompt::Messages(opened(cells.text("system")?, before)), answers)
         }
         other => other,
     })

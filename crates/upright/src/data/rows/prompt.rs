@@ -2,18 +2,14 @@
 
 use super::cells::Cells;
 use super::completions;
-use super::instruction::{alpaca_prompt, opened};
+use super::instruction::{alpaca_prompt, asked, opened};
 use super::preference::without_prompt;
 use super::{Message, Prompt, Reading, Role};
 use crate::Result;
 
 /// `prompt`, a text or a list of messages.
 pub(super) fn prompt(cells: &Cells) -> Result<Reading> {
-    Ok(if cells.is_list("prompt") {
-        unanswered(cells.messages("prompt")?)
-    } else {
-        Reading::Row(Prompt::Text(cells.text("prompt")?), Vec::new())
-    })
+    question_in(cells, "prompt")
 }
 
 /// Alpaca's prompt columns.
@@ -33,7 +29,14 @@ pub(super) fn sharegpt(cells: &Cells) -> Result<Reading> {
 
 /// `question`.
 pub(super) fn question(cells: &Cells) -> Result<Reading> {
-    Ok(Reading::Row(Prompt::Text(cells.text("question")?), Vec::new()))
+    question_in(cells, "question")
+}
+
+fn question_in(cells: &Cells, column: &str) -> Result<Reading> {
+    Ok(match asked(cells, column)? {
+        Prompt::Messages(messages) => unanswered(messages),
+        prompt => Reading::Row(prompt, Vec::new()),
+    })
 }
 
 /// NeMo's `context`.

@@ -139,6 +139,73 @@ fn preference_dialects_are_found_by_their_columns() {
 }
 
 #[test]
+fn a_system_text_stands_above_every_prompt() {
+    let asked = |text: &str| Prompt::Instruction { system: "S".into(), instruction: text.into(), input: String::new() };
+    let turns = || Prompt::Messages(vec![says(Role::System, "S"), says(Role::User, "hi")]);
+    let answers = || vec!["good".to_owned(), "bad".to_owned()];
+    let user = json!({"role": "user", "content": "hi"});
+    let turn = |content: &str| json!([{"role": "assistant", "content": content}]);
+    let row = json!({"system": "S", "question": "hi", "chosen": "good", "rejected": "bad"});
+    assert_eq!(one(Kind::Preference, row.clone()), ("question-chosen-rejected", asked("hi"), answers()));
+    assert_eq!(one(Kind::Prompt, row), ("question", asked("hi"), vec![]));
+    let row = json!({"system": "S", "prompt": "hi", "chosen": turn("good"), "rejected": turn("bad")});
+    assert_eq!(one(Kind::Preference, row).1, asked("hi"));
+    let row = json!({"system": "S", "prompt": [user], "chosen": "good", "rejected": "bad"});
+    assert_eq!(one(Kind::Preference, row).1, turns());
+    let whole = |said: &str| json!([user, {"role": "assistant", "content": "x"}, user, turn(said)[0]]);
+    let row = json!({"system": "S", "prompt": "hi", "chosen": whole("good"), "rejected": whole("bad")});
+    let Prompt::Messages(found) = one(Kind::Preference, row).1 else { panic!("a conversation") };
+    assert_eq!((found.len(), &found[0]), (4, &says(Role::System, "S")));
+    let row = json!({"system": "S", "question": "hi", "answer": "good"});
+    assert_eq!(one(Kind::Instruction, row).1, asked("hi"));
+    let row = json!({"system": "S", "prompt": "hi", "completion": turn("good")});
+    assert_eq!(one(Kind::Instruction, row).1, turns());
+    let row = json!({"system": " ", "prompt": "hi", "completion": "good"});
+    assert_eq!(one(Kind::Instruction, row).1, text("hi"));
+}
+
+#[test]
+fn answers_that_are_labelled_bad_are_not_imitated() {
+    let row = |label: Value| json!({"prompt": "p", "completion": "c", "label": label});
+    let read = read_as(Kind::Instruction, &[row(json!(true)), row(json!(false)), row(Value::Null)]);
+    assert_eq!(read.rows.iter().map(|row| row.index).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(read.dropped, [Dropped { reason: "labelled as a bad answer".into(), rows: vec![1] }]);
+    assert!(read.unread.is_empty());
+    let talk = json!([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]);
+    assert_eq!(
+        why_dropped(Kind::Instruction, json!({"conversations": talk, "kto_tag": false})),
+        "labelled as a bad answer"
+    );
+    // Classes of a classifier say nothing of that kind.
+    assert_eq!(read_as(Kind::Instruction, &[row(json!(0))]).unread, ["label"]);
+    assert_eq!(read_as(Kind::Prompt, &[row(json!(false))]).rows.len(), 1);
+}
+
+#[test]
+fn sharegpt_writes_tools_and_calls_in_its_own_way() {
+    let call = "{\"name\": \"f\", \"arguments\": {\"x\": 1}}";
+    let row = |said: &str| {
+        let value = json!({"tools": "[{\"name\": \"f\", \"parameters\": {}}]", "conversations": [
+            {"from": "human", "value": "q"}, {"from": "function_call", "value": said},
+            {"from": "observation", "value": "7"}, {"from": "gpt", "value": "a"}]});
+        read_as(Kind::Instruction, &[value]).rows.pop().unwrap()
+    };
+    let found = row(call);
+    assert_eq!(found.tools, [json!({"type": "function", "function": {"name": "f", "parameters": {}}})]);
+    let Prompt::Messages(turns) = &found.prompt else { panic!("a conversation") };
+    assert_eq!((turns[1].role, &turns[1].content[..], turns[2].role), (Role::Assistant, call, Role::Tool));
+    let function = json!({"name": "f", "arguments": {"x": 1}});
+    assert_eq!(turns[1].more[WRITTEN_CALLS], json!([{"type": "function", "function": function}]));
+    for (said, calls) in
+        [(format!("[{call}, {call}]"), 2), ("f(1)".into(), 0), ("{\"name\": 3}".into(), 0), ("[]".into(), 0)]
+    {
+        let Prompt::Messages(turns) = row(&said).prompt else { panic!("a conversation") };
+        let found = turns[1].more.get(WRITTEN_CALLS).and_then(Value::as_array).map_or(0, Vec::len);
+        assert_eq!((found, &turns[1].content), (calls, &said));
+    }
+}
+
+#[test]
 fn ranked_completions_are_pairs() {
     let answers = || vec!["good".to_owned(), "bad".to_owned()];
     let turn = |content: &str| json!([{"role": "assistant", "content": content}]);
@@ -284,7 +351,9 @@ fn an_unknown_dialect_names_the_nearest() {
     );
     let many: Map<String, Value> = (0..50).map(|i| (format!("column\n{i}"), json!(1))).collect();
     let error = complaint(Kind::Instruction, &[Value::Object(many)]);
-    assert!(error.message.contains("column\\n11, and 38 more;"), "{}", error.message);
+    assert!(error.message.ends_with("column\\n11, and 38 more"), "{}", error.message);
+    let error = complaint(Kind::Instruction, &[json!({"text": "The sky is blue."})]);
+    assert!(error.message.ends_with("its columns are text") && error.hint.contains("no prompt"), "{error:?}");
     assert!(complaint(Kind::Instruction, &[json!({})]).message.contains("its columns are none"));
     assert_eq!(read(Path::new("f"), &[], Kind::Chosen).unwrap_err().message, "f: there are no rows");
 }

@@ -39,9 +39,37 @@ fn all(bytes: Vec<u8>) -> parquet::errors::Result<Vec<Map<String, Value>>> {
     if usize::try_from(promised).ok().is_none_or(|rows| rows > most) {
         return Err(ParquetError::General(format!("it promises {promised} rows in {size} bytes")));
     }
-    let rows = reader.get_row_iter(None)?;
-    let columns = |row: &Row| row.get_column_iter().map(|(name, field)| (name.clone(), value(field))).collect();
-    rows.map(|row| Ok(columns(&row?))).collect()
+    let columns = |row: &Row| -> Map<String, Value> {
+        row.get_column_iter().map(|(name, field)| (name.clone(), value(field))).collect()
+    };
+    let (mut rows, mut held) = (Vec::new(), 0);
+    for row in reader.get_row_iter(None)? {
+        let row = columns(&row?);
+        held += row.values().map(weight).sum::<usize>();
+        if held > FLOOR + MOST_TIMES * size {
+            return Err(ParquetError::General(format!(
+                "its {size} bytes unpack to more than {MOST_TIMES} times as many"
+            )));
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// How many times larger than the file its texts may be: about what gzip can do. One text that every row repeats is stored
+/// once, so that a small file could fill any memory.
+const MOST_TIMES: usize = 1000;
+/// What a file of any size may unpack to.
+const FLOOR: usize = 16 << 20;
+
+/// Bytes that a value takes, roughly.
+fn weight(value: &Value) -> usize {
+    16 + match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(weight).sum(),
+        Value::Object(fields) => fields.values().map(weight).sum(),
+        _ => 0,
+    }
 }
 
 fn value(field: &Field) -> Value {
@@ -75,5 +103,43 @@ fn value(field: &Field) -> Value {
         }
         // Dates and their like are no part of a dialect; a message can still show them.
         other => other.to_string().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parquet::data_type::{ByteArray, ByteArrayType};
+    use parquet::file::{properties::WriterProperties, writer::SerializedFileWriter};
+    use parquet::schema::parser::parse_message_type;
+
+    use super::*;
+
+    /// One text so many times.
+    fn repeated(text: usize, times: usize) -> Vec<u8> {
+        let schema = parse_message_type("message rows { required binary prompt (UTF8); }").unwrap();
+        let mut bytes = Vec::new();
+        let mut file =
+            SerializedFileWriter::new(&mut bytes, Arc::new(schema), Arc::new(WriterProperties::default())).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let values = vec![ByteArray::from("x".repeat(text).into_bytes()); times];
+        column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        file.close().unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_small_file_does_not_fill_the_memory() {
+        let path = Path::new("x.parquet");
+        let fine = repeated(1000, 2000);
+        assert!(fine.len() < 10_000);
+        assert_eq!(rows(path, fine).unwrap().len(), 2000);
+        let bomb = repeated(20_000, 4000);
+        let error = rows(path, bomb).unwrap_err();
+        assert!(error.message.contains("unpack to more than 1000 times as many"), "{error}");
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::date::Date;
 use super::jinja::{Jinja, Marked};
 use super::{Piece, Rendered, TemplateName, Turns, by_turns};
-use crate::data::rows::{Message, Role, Row};
+use crate::data::rows::{Message, Role, Row, WRITTEN_CALLS};
 use crate::data::{Tokenizer, sha256_hex};
 use crate::{Error, Result};
 
@@ -24,6 +24,17 @@ pub struct ChatTemplate {
     pub(super) sha256: String,
     /// The token that ends what the model says.
     pub(super) end: u32,
+    /// Whether it has words for the descriptions of tools, and for calls of them.
+    pub(super) words: Words,
+}
+
+/// What a template knows how to say besides turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Words {
+    /// Descriptions of tools.
+    pub(super) tools: bool,
+    /// Calls of tools.
+    pub(super) calls: bool,
 }
 
 const FILE: &str = "chat_template.jinja";
@@ -155,7 +166,9 @@ impl ChatTemplate {
         })?;
         let tokens = tokenizer.special_texts().clone();
         let sha256 = sha256_hex(format!("{text}\0{date}").as_bytes());
-        let mut template = Self { name, jinja, tokens, sha256, end: tokenizer.eos() };
+        // What a template does not name it cannot write.
+        let words = Words { tools: text.contains("tools"), calls: text.contains("tool_calls") };
+        let mut template = Self { name, jinja, tokens, sha256, end: tokenizer.eos(), words };
         template.end = template.closing(tokenizer).unwrap_or(tokenizer.eos());
         Ok(Arc::new(template))
     }
@@ -176,7 +189,7 @@ impl ChatTemplate {
         generation_prompt: bool,
     ) -> std::result::Result<Marked, String> {
         let mut context = self.tokens.clone();
-        context.insert("messages".into(), messages.iter().map(as_json).collect());
+        context.insert("messages".into(), messages.iter().map(|message| as_json(message, self.words.calls)).collect());
         context.insert("tools".into(), if tools.is_empty() { Value::Null } else { tools.into() });
         context.insert("documents".into(), Value::Null);
         context.insert("add_generation_prompt".into(), generation_prompt.into());
@@ -275,8 +288,16 @@ pub(super) fn hidden_boundary(name: &TemplateName, prompt: &str, whole: &str) ->
     )
 }
 
-/// A message as templates see it: no nulls, and reasoning under each of its names.
-fn as_json(message: &Message) -> Value {
+/// A message as templates see it: no nulls, and reasoning under each of its names. Calls that the text writes are calls to
+/// a template that has words for them.
+fn as_json(message: &Message, calls: bool) -> Value {
+    if let (true, Some(written)) = (calls, message.more.get(WRITTEN_CALLS)) {
+        let mut spoken = Message::said("");
+        spoken.more.extend(message.more.clone());
+        spoken.more.shift_remove(WRITTEN_CALLS);
+        spoken.more.insert("tool_calls".into(), written.clone());
+        return as_json(&spoken, calls);
+    }
     let reasoning =
         ["reasoning_content", "thinking", "reasoning"].iter().find_map(|name| message.more.get(*name)).cloned();
     let mut fields = Map::new();
@@ -285,7 +306,7 @@ fn as_json(message: &Message) -> Value {
     if !(message.content.is_empty() && message.more.contains_key("tool_calls")) {
         fields.insert("content".into(), json!(message.content));
     }
-    fields.extend(message.more.clone());
+    fields.extend(message.more.clone().into_iter().filter(|(name, _)| name != WRITTEN_CALLS));
     fields.extend(reasoning.map(|reasoning| ("reasoning_content".to_owned(), reasoning)));
     Value::Object(fields)
 }

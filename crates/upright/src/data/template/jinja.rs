@@ -6,11 +6,10 @@ use std::ops::Range;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind};
-use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::Value as Json;
 
 use super::date::Date;
-use super::python;
+use super::{builtins, python};
 
 /// Steps that one rendering may take, and 64 times as many bytes: enough for books, and an endless template ends.
 const FUEL: u64 = 30_000_000;
@@ -41,14 +40,16 @@ pub struct Marked {
 impl Jinja {
     /// Compiles a template; the message says the line and what is wrong there.
     pub(super) fn new(source: &str, date: Date) -> Result<Self, String> {
-        let (source, marks) = with_generation_blocks(source);
+        // Jinja reads every line break as one, whichever system wrote the file.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let (source, marks) = with_generation_blocks(&source);
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| said(&error))?);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(200);
-        environment.set_unknown_method_callback(unknown_method_callback);
+        builtins::add(&mut environment);
         environment.set_formatter(|out, _, value| {
             out.write_str(&python::text(value)).map_err(|_| minijinja::Error::from(ErrorKind::WriteFailure))
         });
@@ -122,8 +123,13 @@ fn unmark(marked: &str) -> Result<Marked, String> {
     if open.is_some() { Err(unpaired()) } else { Ok(Marked { text, spans }) }
 }
 
-/// transformers' `tojson`, which is `json.dumps` without escapes for HTML.
-fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<String, minijinja::Error> {
+/// transformers' `tojson`, which is `json.dumps` without escapes for HTML. Its first argument is not Jinja's `indent`.
+fn tojson(
+    value: &Value,
+    ensure_ascii: Option<Value>,
+    indent: Option<Value>,
+    options: Kwargs,
+) -> Result<String, minijinja::Error> {
     let wrong = |error: &dyn std::fmt::Display| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string());
     if value.is_undefined() {
         return Err(wrong(&"tojson: the value is undefined"));
@@ -146,8 +152,8 @@ fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<Strin
         _ => usual,
     };
     let flag = |name: &str| options.get::<Option<bool>>(name).map(|flag| flag.unwrap_or(false));
-    let dumps =
-        python::Dumps { ensure_ascii: flag("ensure_ascii")?, indent, separators, sort_keys: flag("sort_keys")? };
+    let ensure_ascii = ensure_ascii.map_or_else(|| flag("ensure_ascii"), |given| Ok(given.is_true()))?;
+    let dumps = python::Dumps { ensure_ascii, indent, separators, sort_keys: flag("sort_keys")? };
     options.assert_all_used()?;
     Ok(dumps.write(&json))
 }

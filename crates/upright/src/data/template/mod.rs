@@ -2,6 +2,7 @@
 
 mod date;
 mod python;
+mod builtins;
 mod jinja;
 mod name;
 mod plain;
@@ -196,11 +197,11 @@ impl Template {
     /// The row is a conversation and the template has no turns, or no words for tools; a chat template refuses it or hides
     /// where the response begins. The message starts with the row's place in its file.
     pub fn render(&self, row: &Row, turns: Turns) -> Result<Rendered> {
+        self.check_words(row)?;
         if let Self::Chat(chat) = self {
             return chat.render(row, turns).map_err(|error| error.at(row.place()));
         }
         if let (Turns::All, Self::UserAssistant, [said]) = (turns, self, row.responses.as_slice()) {
-            self.check_words(row)?;
             let whole: Vec<Message> = row.prompt.messages().into_iter().chain([said.clone()]).collect();
             let before = |messages: &[Message]| Ok(plain::user_assistant(messages));
             let through = |messages: &[Message]| match messages.split_last() {
@@ -229,16 +230,18 @@ impl Template {
             Prompt::Messages(messages) => messages.as_slice(),
             Prompt::Text(_) | Prompt::Instruction { .. } => &[],
         };
+        let words = if let Self::Chat(chat) = self { chat.words } else { chat::Words::default() };
         let calls = |message: &Message| message.more.contains_key("tool_calls");
-        let speaks_of_tools = !row.tools.is_empty() || turns.iter().chain(&row.responses).any(calls);
-        if speaks_of_tools && !matches!(self, Self::Chat(_)) {
-            return Err(Error::input(format!(
-                "{}: its conversation calls tools, and the template {self} has no words for them",
-                row.place()
-            ))
-            .hint("use --template chat with a model whose template has, or a .jinja file"));
-        }
-        Ok(())
+        let (what, out) = if !row.tools.is_empty() && !words.tools {
+            ("the row describes tools", "; or leave the tools out: tools= in --map, --sft-map or --dpo-map")
+        } else if !words.calls && turns.iter().chain(&row.responses).any(calls) {
+            ("its conversation calls tools", "")
+        } else {
+            return Ok(());
+        };
+        let problem = format!("{}: {what}, and the template {self} has no words for them", row.place());
+        Err(Error::input(problem)
+            .hint(format!("use --template chat with a model whose template has, or a .jinja file{out}")))
     }
 }
 

@@ -37,8 +37,69 @@ fn repr(value: &Value) -> String {
             };
             format!("{{{}}}", keys.iter().map(entry).collect::<Vec<_>>().join(", "))
         }
+        ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
+            Ok(number) => float(number),
+            Err(_) => value.to_string(),
+        },
         _ => value.to_string(),
     }
+}
+
+/// `repr(number)` of a float: an exponent below 1e-4 and from 1e16 on, of two digits or more.
+fn float(number: f64) -> String {
+    if !number.is_finite() {
+        return if number.is_nan() { "nan".to_owned() } else { format!("{number}") };
+    }
+    let scientific = format!("{number:e}");
+    let parts = scientific.split_once('e').and_then(|(digits, exponent)| Some((digits, exponent.parse::<i32>().ok()?)));
+    match parts {
+        Some((digits, exponent)) if !(-4..16).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
+        }
+        _ => format!("{number:?}"),
+    }
+}
+
+/// `text.title()`: every letter after one that is none.
+pub(super) fn title(text: &str) -> String {
+    let (mut out, mut inside) = (String::with_capacity(text.len()), false);
+    for letter in text.chars() {
+        if inside {
+            out.extend(letter.to_lowercase())
+        } else {
+            out.extend(letter.to_uppercase())
+        }
+        inside = letter.is_alphabetic();
+    }
+    out
+}
+
+/// What ends a line for `splitlines`.
+fn ends_line(letter: char) -> bool {
+    matches!(letter, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
+/// `text.splitlines(True)`: lines with what ends them.
+pub(super) fn lines_with_ends(text: &str) -> Vec<&str> {
+    let (mut lines, mut start) = (Vec::new(), 0);
+    let mut letters = text.char_indices().peekable();
+    while let Some((at, letter)) = letters.next() {
+        let pair = letter == '\r' && letters.peek().is_some_and(|(_, next)| *next == '\n');
+        if ends_line(letter) && !pair {
+            let end = at + letter.len_utf8();
+            lines.push(&text[start..end]);
+            start = end;
+        }
+    }
+    lines.extend(Some(&text[start..]).filter(|rest| !rest.is_empty()));
+    lines
+}
+
+/// `text.splitlines()`.
+pub(super) fn lines(text: &str) -> Vec<&str> {
+    let bare = |line| str::strip_suffix(line, "\r\n").or(str::strip_suffix(line, ends_line)).unwrap_or(line);
+    lines_with_ends(text).into_iter().map(bare).collect()
 }
 
 /// A string with the quotes that Python picks.
@@ -107,6 +168,7 @@ impl Dumps {
                 out.push('}');
             }
             Json::String(text) => self.string(text, out),
+            Json::Number(number) if number.is_f64() => *out += &float(number.as_f64().unwrap_or_default()),
             other => *out += &other.to_string(),
         }
     }
@@ -155,6 +217,19 @@ mod tests {
         );
         assert_eq!(text(&Value::UNDEFINED), "");
         assert_eq!(print(json!("it's")), "it's");
+    }
+
+    #[test]
+    fn floats_lines_and_titles_are_pythons() {
+        let floats = [0.0, -0.0, 1.0, 1e15, 1e16, 1.5e20, 1e-4, 1e-5, -2.5e-7, 1e100, 123456789.123, f64::INFINITY];
+        assert_eq!(
+            floats.map(float).join(" "),
+            "0.0 -0.0 1.0 1000000000000000.0 1e+16 1.5e+20 0.0001 1e-05 -2.5e-07 1e+100 123456789.123 inf"
+        );
+        assert_eq!(lines("a\nb\r\nc\r\rd\u{2028}"), ["a", "b", "c", "", "d"]);
+        assert_eq!(lines_with_ends("a\nb\r\nc"), ["a\n", "b\r\n", "c"]);
+        assert_eq!((lines("").len(), lines("\n").len(), lines("x").len()), (0, 1, 1));
+        assert_eq!(title("it's ab,CD 3x"), "It'S Ab,Cd 3X");
     }
 
     #[test]
