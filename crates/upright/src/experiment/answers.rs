@@ -1,6 +1,6 @@
 //! What the trained models say to the same prompts (Section D.6 of the paper), side by side.
 
-use super::{Experiment, Kind, Questions};
+use super::{Experiment, Kind, Part, Questions};
 use crate::data::rows::{Prompt, Row};
 use crate::data::{Template, TemplateName};
 use crate::generate::{Ear, Generated, Sampling, generate};
@@ -27,37 +27,34 @@ impl Experiment {
         let asked = self.graph.parts.iter().filter(|part| {
             part.kind != Kind::Reference && part.plan.seed.to_string() == first && self.is_finished(part)
         });
-        let asked: Vec<_> = std::iter::once(None).chain(asked.map(Some)).collect();
+        let asked: Vec<Option<&Part>> = std::iter::once(None).chain(asked.map(Some)).collect();
         let mut engine: Option<Engine> = None;
         observer.begin("answers", asked.len());
-        for (done, part) in asked.into_iter().enumerate() {
+        let all = asked.iter().enumerate().try_for_each(|(done, &part)| {
             observer.advance(done, part.map_or(BASE, |part| &part.name));
             let folder = part.and_then(|part| part.folder.as_ref());
             let run = folder.map_or_else(|| BASE.to_owned(), |folder| folder.display().to_string());
-            let found = |prompt: &str| {
-                let of = known.iter().find(|known| known.prompt == prompt)?;
-                of.answers.iter().find(|answer| answer.run == run).cloned()
+            let found = |prompt: &String| {
+                let of = known.iter().find(|known| known.prompt == *prompt)?;
+                Some(of.answers.iter().find(|answer| answer.run == run)?.text.clone())
             };
-            let found: Option<Vec<Answer>> = questions.prompts.iter().map(|prompt| found(prompt)).collect();
-            let answers = match found {
+            let texts = match questions.prompts.iter().map(found).collect::<Option<Vec<String>>>() {
                 Some(found) => found,
                 None => {
                     let plan = part.map_or(&self.graph.grounds[0].plan, |part| &part.plan);
                     if engine.as_ref().is_none_or(|engine| engine.model != plan.model) {
                         engine = Some(Engine::open(&plan.model, plan.threads, plan.recompute.into())?);
                     }
-                    let engine = engine.as_ref().expect("opened above");
-                    let texts = self.texts(engine, part, questions, &mut Quiet(observer));
-                    let texts = texts.inspect_err(|_| observer.end())?;
-                    let answer = |text| Answer { run: run.clone(), text };
-                    texts.into_iter().map(answer).collect()
+                    self.texts(engine.as_ref().expect("opened above"), part, questions, &mut Quiet(observer))?
                 }
             };
-            for (answered, answer) in answered.iter_mut().zip(answers) {
-                answered.answers.push(answer);
+            for (answered, text) in answered.iter_mut().zip(texts) {
+                answered.answers.push(Answer { run: run.clone(), text });
             }
-        }
+            Ok::<(), Error>(())
+        });
         observer.end();
+        all?;
         let text = serde_json::to_string_pretty(&answered).map_err(|error| Error::failure(error.to_string()))?;
         files::write_atomic(&path, text.as_bytes())
     }
@@ -66,7 +63,7 @@ impl Experiment {
     fn texts(
         &self,
         engine: &Engine,
-        part: Option<&super::Part>,
+        part: Option<&Part>,
         questions: &Questions,
         observer: &mut dyn Observer,
     ) -> Result<Vec<String>> {

@@ -153,10 +153,9 @@ impl Experiment {
         })?;
         let parts: Vec<Outcome> = outcomes.into_iter().flatten().collect();
         // Single parts may be at work in several processes at once; answers are for the whole.
-        if only.is_empty() {
-            self.answer(observer)?;
-        }
-        Ok(Outcomes { report: self.report(observer)?, parts })
+        let answered = if only.is_empty() { self.answer(observer) } else { Ok(()) };
+        let report = self.report(observer)?;
+        answered.map(|()| Outcomes { report, parts })
     }
 
     fn state(&self, part: &Part, outcomes: &[Option<Outcome>], observer: &mut dyn Observer) -> Result<State> {

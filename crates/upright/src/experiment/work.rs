@@ -11,6 +11,7 @@ use crate::hub::Hub;
 use crate::observer::Observer;
 use crate::plan::Plan;
 use crate::run_dir::read_lines;
+use crate::tensorboard::TensorBoard;
 use crate::{Error, Result, run};
 
 impl Experiment {
@@ -39,8 +40,13 @@ impl Experiment {
                 }
             }
         };
-        let config = Config { out: Some(folder), ..config };
-        run::run(&Plan::from_config(&config)?, &self.as_written(part, &config).to_toml()?, true, observer)?;
+        let config = Config { out: Some(folder.clone()), ..config };
+        let (plan, written) = (Plan::from_config(&config)?, self.as_written(part, &config).to_toml()?);
+        if config.tensorboard {
+            run::run(&plan, &written, true, &mut TensorBoard::new(&folder, observer))?;
+        } else {
+            run::run(&plan, &written, true, observer)?;
+        }
         self.write_front(part)
     }
 
