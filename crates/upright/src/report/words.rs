@@ -165,8 +165,11 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
         let all = report.claims.len();
         let part = all - holding - failing;
         let rest = if part > 0 { format!(", {part} in part") } else { String::new() };
+        let hold = if holding == 1 { "holds" } else { "hold" };
+        let fail = if failing == 1 { "does not" } else { "do not" };
         said.push(format!(
-            "Of the paper's {all} claims that these runs can answer, {holding} hold{rest}, {failing} do not."
+            "Of {} of the paper that these runs can answer, {holding} {hold}{rest}, {failing} {fail}.",
+            counted(all, "claim", "claims")
         ));
     }
     said
