@@ -1,8 +1,9 @@
 //! Names of arms: what each does, and of its settings those in which the arms differ.
 
 use super::{
-    arms::{Arm, Role, distinct},
+    arms::{Arm, Role},
     run::Run,
+    weights::distinct,
 };
 use crate::plan::{Length, Plan};
 

@@ -9,10 +9,9 @@ use crate::{
     metrics::{Spread, front::pareto_front},
     plot::{Axis, Dash, Figure, Ink, Mark, Marker, Panel, Style},
     report::{
-        Arm, Report, Role, Setting,
-        arms::{distinct, same},
-        labels,
+        Arm, Report, Role, Setting, labels,
         tables::SET_NAMES,
+        weights::{distinct, same},
     },
 };
 
@@ -179,6 +178,8 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
 
 /// Who ends nearest to the ideal point, in a sentence.
 fn nearest(report: &Report) -> String {
+    // Distances of different settings are not compared.
+    let sets = if report.settings.len() == 1 { 0..2 } else { 0..0 };
     let of = |set: usize| {
         let far = |i: &usize| Some((*i, report.arms[*i].ideal_distance[set].filter(|_| !report.arms[*i].unfinished)?));
         let all: Vec<(usize, Spread)> = super::contenders(report).iter().filter_map(far).collect();
@@ -186,7 +187,7 @@ fn nearest(report: &Report) -> String {
         let label = &report.arms[best].label;
         (all.len() > 1).then(|| format!("\u{201c}{label}\u{201d} on {} ({:.3} away)", SET_NAMES[set], distance.mean))
     };
-    let found: Vec<String> = [0, 1].into_iter().filter_map(of).collect();
+    let found: Vec<String> = sets.filter_map(of).collect();
     if found.is_empty() { String::new() } else { format!(" Nearest to the ideal point: {}.", found.join(", ")) }
 }
 
