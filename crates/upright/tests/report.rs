@@ -439,7 +439,7 @@ fn one_run_alone_is_a_page_too() {
     let study = Study::new();
     study.add("only", &run("alright").seconds(0.25));
     let folder = study.path().join("runs/only");
-    let report = Report::read(&[folder.clone()]).unwrap();
+    let report = Report::read(std::slice::from_ref(&folder)).unwrap();
     assert_eq!((report.arms[0].label.as_str(), report.runs[0].place.as_str()), ("alright", "only"));
     let page = fs::read_to_string(report.write(&folder.join("report"), &mut Silent).unwrap()).unwrap();
     assert!(page.contains("One run on \u{201c}small\u{201d}: alright") && page.contains("lambda 1 DPO alone"));
@@ -593,7 +593,7 @@ fn folders_without_a_run_are_refused_by_name() {
 #[test]
 fn the_command_reports_a_run_that_was_trained_and_training_reports_itself() {
     let place = Place::new();
-    let trained = Done::good(place.train("--method alright --steps 3 --eval-every 1"));
+    let trained = Done::good(place.train("--method alright --steps 3 --eval-every 1 !--no-report"));
     assert!(trained.stdout.contains("report: run/report/report.html"), "{}", trained.stdout);
     let own = String::from_utf8(place.read("run/report/report.html")).unwrap();
     assert!(own.contains("One run on \u{201c}model\u{201d}: alright"));

@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
     } else {
         run::run(&plan, &written, config.resume, &mut terminal)?
     };
-    let page = report(&plan, &mut terminal);
+    let page = if config.no_report { String::new() } else { report(&plan, &mut terminal) };
     if config.json { print_json(&summary) } else { print(&(table(&summary) + &page)) }
 }
 

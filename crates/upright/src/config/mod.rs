@@ -210,6 +210,11 @@ pub struct Config {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tensorboard: bool,
 
+    /// Write no page with figures and tables into report/ in the run's folder; upright report makes it later
+    #[arg(long, help_heading = "Records")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_report: bool,
+
     /// Threads [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Machine", allow_hyphen_values = true)]
     pub threads: Option<Number>,

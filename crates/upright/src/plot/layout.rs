@@ -67,7 +67,9 @@ fn lefts(panels: &[Placed], columns: usize) -> Vec<f64> {
         let placed = || panels.iter().skip(column).step_by(columns);
         let ticks = placed().flat_map(|placed| &placed.y_ticks).map(|tick| font::width(&tick.label, TICK));
         let named = placed().any(|placed| !placed.panel.y.name.is_empty());
-        ticks.fold(0.0, f64::max) + 8.0 + if named { NAME + 8.0 } else { 0.0 }
+        let widest = ticks.fold(0.0, f64::max);
+        // Without text of its own a panel keeps away from the ticks of its neighbour.
+        if widest == 0.0 && !named { 16.0 } else { widest + 8.0 + if named { NAME + 8.0 } else { 0.0 } }
     };
     (0..columns).map(left).collect()
 }

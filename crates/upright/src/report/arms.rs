@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::{ideal::Setting, labels, run::Run};
+use super::{ideal::Setting, labels, run::Run, weights};
 use crate::{
     Result,
     methods::MethodKind,
-    metrics::{Spread, cost::increase_percent, gap},
+    metrics::{Spread, gap},
     plan::{Length, ReferencePlan},
     run::Written,
 };
@@ -113,6 +113,7 @@ impl Arm {
                 None => groups.push((own, vec![index])),
             }
         }
+        groups.iter_mut().for_each(|(_, group)| group.sort_by_key(|i| runs[*i].seed));
         let of = |(_, group): (String, Vec<usize>)| Self::of(runs, group, objectives, settings);
         let mut arms: Vec<Self> = groups.into_iter().map(of).collect();
         labels::fill_in(&mut arms, runs, objectives);
@@ -129,12 +130,12 @@ impl Arm {
             };
             let key = (a.setting, place(a)).cmp(&(b.setting, place(b)));
             key.then_with(|| a.role.cmp(&b.role))
-                .then_with(|| by_weight(&a.weights, &b.weights))
+                .then_with(|| weights::in_order(&a.weights, &b.weights))
                 .then(a.probe_every.cmp(&b.probe_every))
                 .then_with(|| a.label.cmp(&b.label))
         };
         arms.sort_by(order);
-        compare_costs(&mut arms);
+        weights::compare_costs(&mut arms);
         Ok(arms)
     }
 
@@ -237,82 +238,4 @@ fn role(run: &Run, objectives: &[String]) -> Role {
             None => Role::Maxright,
         },
     }
-}
-
-/// Every arm's cost against the Sequential of its weights: the mean over the orders that are there.
-fn compare_costs(arms: &mut [Arm]) {
-    for index in 0..arms.len() {
-        let matching = matching(arms, index);
-        let matching: Vec<usize> = matching.into_iter().filter(|i| !arms[*i].unfinished).collect();
-        if !arms[index].is_joint() || arms[index].unfinished || matching.is_empty() {
-            continue;
-        }
-        let mean = |value: &dyn Fn(&Arm) -> Option<Spread>| {
-            let values: Option<Vec<Spread>> = matching.iter().map(|i| value(&arms[*i])).collect();
-            values.map(|values| Spread::mean_of(&values))
-        };
-        let seconds = mean(&|arm| Some(arm.seconds));
-        let utilisation = mean(&|arm| arm.utilisation);
-        let increase = |own: Option<Spread>, other: Option<Spread>| increase_percent(&own?, &other?);
-        let (runtime, used) =
-            (increase(Some(arms[index].seconds), seconds), increase(arms[index].utilisation, utilisation));
-        let against = matching.iter().map(|i| arms[*i].label.clone()).collect();
-        (arms[index].runtime_increase, arms[index].utilisation_increase) = (runtime, used);
-        arms[index].against = against;
-    }
-}
-
-/// How far apart two weights may be and still be the same.
-const SAME: f64 = 1e-6;
-
-/// Whether two lists of weights are the same.
-pub(super) fn same(a: &[f64], b: &[f64]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < SAME)
-}
-
-/// By the weight of the last objective first: of SFT and DPO by lambda.
-fn by_weight(a: &[f64], b: &[f64]) -> std::cmp::Ordering {
-    let each = a.iter().zip(b).rev().map(|(a, b)| a.total_cmp(b));
-    each.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
-}
-
-/// The different weights among some arms, in order.
-pub(super) fn distinct<'a>(arms: impl Iterator<Item = &'a Arm>) -> Vec<Vec<f64>> {
-    let mut found: Vec<Vec<f64>> = Vec::new();
-    for arm in arms {
-        if !found.iter().any(|other| same(other, &arm.weights)) {
-            found.push(arm.weights.clone());
-        }
-    }
-    found.sort_by(|a, b| by_weight(a, b));
-    found
-}
-
-/// The sequential arms that an arm is compared with: those of its setting and weights. Where none has its weights,
-/// and there are as many splits as weights, they pair in order, as the paper pairs lambda 0.01 with one epoch of six.
-pub(super) fn matching(arms: &[Arm], index: usize) -> Vec<usize> {
-    let of = |arm: &&Arm| arm.setting == arms[index].setting;
-    let sequential = |arm: &&Arm| of(arm) && arm.is_sequential();
-    let with = |weights: &[f64]| {
-        let found = arms.iter().enumerate().filter(|(_, arm)| sequential(arm) && same(&arm.weights, weights));
-        found.map(|(i, _)| i).collect::<Vec<usize>>()
-    };
-    let exact = with(&arms[index].weights);
-    if !exact.is_empty() || !arms[index].is_joint() {
-        return exact;
-    }
-    let splits = distinct(arms.iter().filter(sequential));
-    let weights = distinct(arms.iter().filter(|arm| of(arm) && arm.is_joint()));
-    let rank = weights.iter().position(|other| same(other, &arms[index].weights));
-    // Only weights that no split has may be paired by rank.
-    let strangers = !splits.iter().any(|split| weights.iter().any(|other| same(split, other) && !even(split)));
-    match rank {
-        Some(rank) if splits.len() == weights.len() && strangers => with(&splits[rank]),
-        _ => Vec::new(),
-    }
-}
-
-/// Whether all weights are equal: 1/2 pairs with 1/2 in any study.
-fn even(weights: &[f64]) -> bool {
-    weights.iter().all(|weight| (weight - weights[0]).abs() < SAME)
 }

@@ -4,9 +4,10 @@ use serde::Serialize;
 
 use super::{
     Report,
-    arms::{Arm, Role, distinct, matching, same},
+    arms::{Arm, Role},
     fronts::Front,
     labels,
+    weights::{distinct, matching, same},
 };
 use crate::metrics::Spread;
 

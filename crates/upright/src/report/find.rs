@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::study;
-use crate::{Error, Result, run_dir};
+use crate::{Error, Result, files, run_dir};
 
 /// How far below a given folder runs are looked for.
 const DEEPEST: usize = 8;
@@ -57,10 +57,14 @@ pub(super) fn runs(folders: &[PathBuf]) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Runs in a folder. What lies in a run is its own: checkpoints, and a reference it may hold.
+/// Runs in a folder. What lies in a run is its own: checkpoints, and a reference it may hold. Those in the cache, references
+/// that later runs use again, are nobody's results.
 fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     if run_dir::holds_run(folder) {
         found.push(folder.to_owned());
+        return Ok(());
+    }
+    if files::cache_dir().canonicalize().is_ok_and(|cache| folder.canonicalize().is_ok_and(|folder| folder == cache)) {
         return Ok(());
     }
     let entries =

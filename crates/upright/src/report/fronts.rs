@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::{
-    arms::{Arm, Role, distinct},
+    arms::{Arm, Role},
     ideal::Setting,
+    weights::distinct,
 };
 use crate::metrics::{
     front::{pareto_front, spread_along},

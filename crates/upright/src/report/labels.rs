@@ -1,8 +1,9 @@
 //! Names of arms: what each does, and of its settings those in which the arms differ.
 
 use super::{
-    arms::{Arm, Role, distinct},
+    arms::{Arm, Role},
     run::Run,
+    weights::distinct,
 };
 use crate::plan::{Length, Plan};
 
@@ -40,7 +41,8 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
     let splits = several(&|arm| arm.is_sequential().then(|| shares(arm)));
     let weights = distinct(arms.iter().filter(|arm| arm.is_joint())).len() > 1;
     let probes = several(&|arm| arm.probe_every.map(|k| k.to_string()));
-    let references = several(&|arm| Some(first(arm).reference()));
+    let reference = |run: &Run| run.plan().needs_reference().then(|| run.reference());
+    let references = several(&|arm| reference(first(arm)));
     let models = several(&|arm| Some(first(arm).written.facts.base.clone()));
     for arm in &mut *arms {
         let run = &runs[arm.runs[0]];
@@ -53,7 +55,8 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
             String::new()
         };
         let model = if models { format!(", on {}", run.model()) } else { String::new() };
-        let reference = if references { format!(", reference {}", run.reference()) } else { String::new() };
+        let reference = reference(run).filter(|_| references);
+        let reference = reference.map_or_else(String::new, |reference| format!(", reference {reference}"));
         arm.label = split + &weights + &k + &model + &reference;
     }
     tell_apart(arms, runs);

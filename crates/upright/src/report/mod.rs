@@ -8,6 +8,7 @@ mod claims;
 mod figures;
 mod find;
 mod fronts;
+mod guide;
 mod ideal;
 mod labels;
 mod page;
@@ -15,6 +16,7 @@ mod run;
 mod study;
 mod table;
 mod tables;
+mod weights;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -124,7 +126,7 @@ impl Report {
     /// Writes the page, its figures and its tables into a folder; returns the page's path.
     ///
     /// # Errors
-    /// A file cannot be written, or the work was asked to stop.
+    /// A file cannot be written.
     pub fn write(&self, out: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
         let (figures, tables) = (out.join("figures"), out.join("tables"));
         files::create_dir(&figures)?;
@@ -239,7 +241,7 @@ impl Report {
     fn probed(&self) -> Vec<Vec<usize>> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for (index, arm) in self.arms.iter().enumerate().filter(|(_, arm)| arm.role == Role::Maxright) {
-            let like = |other: &Arm| other.setting == arm.setting && arms::same(&other.weights, &arm.weights);
+            let like = |other: &Arm| other.setting == arm.setting && weights::same(&other.weights, &arm.weights);
             match groups.iter_mut().find(|group| like(&self.arms[group[0]])) {
                 Some(group) => group.push(index),
                 None => groups.push(vec![index]),

@@ -7,7 +7,7 @@ use super::{
     Report, Verdict,
     arms::Role,
     figures::Shown,
-    labels, table,
+    guide, labels, table,
     table::{Cell, Table},
     tables::{self, SET_NAMES},
     words,
@@ -93,7 +93,7 @@ fn in_short(report: &Report) -> String {
 
 fn how_to_read(report: &Report) -> String {
     let mut html = "<div class=\"columns\">\n".to_owned();
-    for (name, text) in words::how_to_read(report) {
+    for (name, text) in guide::how_to_read(report) {
         let _ = writeln!(html, "<p><strong>{}</strong> {}</p>", escaped(&name), escaped(&text));
     }
     html + "</div>\n"
@@ -113,9 +113,9 @@ fn claims(report: &Report) -> String {
             "does not hold here" => "bad",
             _ => "part",
         };
-        let _ = write!(
+        let _ = writeln!(
             html,
-            "<li class=\"{class}\"><p>{}: <span class=\"verdict\">{summary}</span>.</p>\n",
+            "<li class=\"{class}\"><p>{}: <span class=\"verdict\">{summary}</span>.</p>",
             escaped(&claim.text)
         );
         let numbers: String = claim.verdicts.iter().map(verdict).collect();

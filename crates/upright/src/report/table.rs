@@ -16,6 +16,8 @@ pub(super) struct Table {
     pub(super) rows: Vec<Vec<Cell>>,
     /// Indices of rows that are no contenders, such as a start: they are never the best.
     pub(super) references: Vec<usize>,
+    /// Rows that are compared with each other have the same number here; empty where all are.
+    pub(super) groups: Vec<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -90,14 +92,15 @@ fn minus(text: String) -> String {
 
 impl Table {
     pub(super) fn new(name: &'static str, title: impl Into<String>, columns: Vec<Column>) -> Self {
-        Self { name, title: title.into(), columns, rows: Vec::new(), references: Vec::new() }
+        Self { name, title: title.into(), columns, rows: Vec::new(), references: Vec::new(), groups: Vec::new() }
     }
 
     /// Rows whose value in a column is the best one of it, of at least two that differ.
     pub(super) fn is_best(&self, row: usize, column: usize) -> bool {
         let Some(better) = self.columns[column].better else { return false };
         let sign = if better == Better::Small { 1.0 } else { -1.0 };
-        let contends = |row: &usize| !self.references.contains(row);
+        let group = self.groups.get(row);
+        let contends = |row: &usize| !self.references.contains(row) && self.groups.get(*row) == group;
         if !contends(&row) {
             return false;
         }
@@ -217,5 +220,11 @@ mod tests {
         let mut table = table();
         table.rows[0][1] = Cell::Number(1.0 / 3.0, 3);
         assert!((0..2).all(|row| !table.is_best(row, 1)));
+        // Nor has one among rows of other groups, or that are no contenders.
+        let mut table = self::table();
+        table.groups = vec![0, 1];
+        assert!(!table.is_best(1, 1));
+        (table.groups, table.references) = (vec![], vec![0]);
+        assert!(!table.is_best(1, 1));
     }
 }

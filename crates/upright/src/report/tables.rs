@@ -54,6 +54,7 @@ pub(super) fn results(report: &Report) -> Table {
             ideal.extend([Cell::Missing, Cell::Text(String::new())]);
         }
         table.references.extend([table.rows.len(), table.rows.len() + 1]);
+        table.groups.extend([setting; 2]);
         table.rows.extend([start, ideal]);
     }
     for (index, arm) in report.arms.iter().enumerate() {
@@ -65,6 +66,7 @@ pub(super) fn results(report: &Report) -> Table {
             let on_front = report.best.on_front[index][set];
             row.push(Cell::Text(if on_front { "yes" } else { "" }.into()));
         }
+        table.groups.push(arm.setting);
         table.rows.push(row);
     }
     table
@@ -79,8 +81,7 @@ fn named(arm: &Arm) -> String {
 pub(super) fn gaps(report: &Report) -> Table {
     let mut columns = vec![Column::new("arm")];
     for set in SET_NAMES {
-        columns
-            .extend(report.objectives.iter().map(|name| Column::of(set, format!("{name} gap"), Some(Better::Small))));
+        columns.extend(report.objectives.iter().map(|name| Column::of(set, format!("{name} gap"), None)));
         columns.push(Column::of(set, "distance", Some(Better::Small)));
     }
     let mut table =
@@ -91,6 +92,7 @@ pub(super) fn gaps(report: &Report) -> Table {
             row.extend(arm.gaps[set].iter().map(|gap| Cell::spread(*gap, 4)));
             row.push(Cell::spread(arm.ideal_distance[set], 4));
         }
+        table.groups.push(arm.setting);
         table.rows.push(row);
     }
     table
@@ -148,6 +150,7 @@ pub(super) fn fronts(report: &Report) -> Option<Table> {
         for set in 0..2 {
             row.extend([Cell::number(front.hypervolume[set], 4), Cell::number(front.delta[set], 3)]);
         }
+        table.groups.push(front.setting);
         table.rows.push(row);
     }
     (!table.rows.is_empty()).then_some(table)
@@ -192,8 +195,11 @@ pub(super) fn probes(report: &Report) -> Option<Table> {
     columns.extend(SET_NAMES.map(|set| Column::of(set, "distance", Some(Better::Small))));
     columns.push(Column::of("", "seconds", Some(Better::Small)));
     let mut table = Table::new("probes", "MAXRIGHT by how often it looks at all losses", columns);
-    for index in report.probed().into_iter().flatten() {
+    for (group, index) in
+        report.probed().into_iter().enumerate().flat_map(|(i, group)| group.into_iter().map(move |arm| (i, arm)))
+    {
         let arm = &report.arms[index];
+        table.groups.push(group);
         table.rows.push(vec![
             Cell::Text(arm.label.clone()),
             Cell::number(arm.probe_every.map(|k| k as f64), 0),

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 /// What every run of these tests has in common, unless it says otherwise.
-const COMMON: [&str; 4] = ["--model model", "--max-length 96", "--lora-rank 4", "--learning-rate 2e-3"];
+const COMMON: [&str; 5] = ["--model model", "--max-length 96", "--lora-rank 4", "--learning-rate 2e-3", "--no-report"];
 
 /// Both objectives.
 pub(crate) const TWO: &str = "--sft sft.jsonl --dpo dpo.jsonl --sft-batch 4 --dpo-batch 3";
@@ -165,7 +165,7 @@ fn lines(path: &Path) -> Vec<Map<String, Value>> {
 }
 
 /// Every file of a folder by its path in it, as far as equal runs have to agree. The lock is an empty file that only says
-/// that somebody was at work; `out` is the folder itself; the report is made of the other files.
+/// that somebody was at work; `out` is the folder itself.
 pub(crate) fn contents(folder: &Path, settings: &[&str]) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -173,9 +173,6 @@ pub(crate) fn contents(folder: &Path, settings: &[&str]) -> BTreeMap<String, Vec
         for entry in fs::read_dir(next).unwrap().map(Result::unwrap) {
             let path = entry.path();
             let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
-            if name == "report" {
-                continue;
-            }
             if path.is_dir() {
                 // An empty folder counts too.
                 files.insert(format!("{name}/"), vec![]);

@@ -25,16 +25,11 @@ pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
         panels,
         [200.0, arms.len() as f64 * ROW + 8.0],
     );
-    let values: Vec<(String, Box<dyn Fn(&Arm, usize) -> Option<Spread>>)> = (0..panels)
-        .map(|k| -> (String, Box<dyn Fn(&Arm, usize) -> Option<Spread>>) {
-            match report.objectives.get(k) {
-                Some(name) => (format!("{name} gap"), Box::new(move |arm, set| arm.gaps[set][k])),
-                None => ("distance to the ideal point".into(), Box::new(|arm, set| arm.ideal_distance[set])),
-            }
-        })
-        .collect();
-    for (k, (name, value)) in values.iter().enumerate() {
-        figure.panels.push(bars(report, &arms, looks, name, k == 0, &[0, 1].map(|set| (set, &**value))));
+    for k in 0..panels {
+        let value = |arm: &Arm, set: usize| if k < count { arm.gaps[set][k] } else { arm.ideal_distance[set] };
+        let name = report.objectives.get(k).map(|name| format!("{name} gap"));
+        let name = name.unwrap_or_else(|| "distance to the ideal point".into());
+        figure.panels.push(bars(report, &arms, looks, &name, k == 0, &[(0, &value), (1, &value)]));
     }
     let caption = format!(
         "How far each arm ends from the best each objective could be: shorter is better, 0 is as good as training that \
@@ -49,8 +44,8 @@ pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
 pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
     let arms: Vec<usize> = contenders(report).into_iter().filter(|i| report.arms[*i].seconds.mean > 0.0).collect();
     let joint: Vec<usize> = arms.iter().copied().filter(|i| report.arms[*i].is_joint()).collect();
-    let some = |value: fn(&Arm) -> Option<Spread>| joint.iter().any(|i| value(&report.arms[*i]).is_some());
-    let mut values: Vec<(&str, fn(&Arm) -> Option<Spread>)> = vec![("seconds of all steps", |arm| Some(arm.seconds))];
+    let some = |value: OfArm| joint.iter().any(|i| value(&report.arms[*i]).is_some());
+    let mut values: Vec<(&str, OfArm)> = vec![("seconds of all steps", |arm| Some(arm.seconds))];
     let (runtime, used) = (some(|arm| arm.runtime_increase), some(|arm| arm.utilisation_increase));
     if runtime {
         values.push(("increase in runtime (%)", |arm| arm.runtime_increase));
@@ -108,6 +103,9 @@ fn missing(report: &Report, runtime: bool, used: bool) -> String {
         _ => String::new(),
     }
 }
+
+/// A value of an arm.
+type OfArm = fn(&Arm) -> Option<Spread>;
 
 /// A value of an arm on a set.
 type Value<'v> = &'v dyn Fn(&Arm, usize) -> Option<Spread>;

@@ -3,7 +3,7 @@
 use super::{
     Shown, WIDTH,
     facets::{Facet, facets},
-    loss_axis, loss_name,
+    loss_axis, loss_name, spans_decades,
 };
 use crate::{
     metrics::Spread,
@@ -61,13 +61,16 @@ fn panel(report: &Report, looks: &[Style], paths: &[Vec<Stop>], facet: &Facet, o
     let whole = (0..report.arms.len()).filter(|i| report.arms[*i].setting == facet.setting);
     let losses: Vec<Spread> = whole.flat_map(|i| line(&paths[i], objective, set)).map(|(_, loss)| loss).collect();
     let values: Vec<f64> = losses.iter().map(|loss| loss.mean).chain(optimum).collect();
+    // Both sets have the same scale.
+    let sets = paths.iter().flat_map(|path| [0, 1].map(|set| line(path, objective, set)));
+    let ratios = spans_decades(sets.flatten().map(|(_, loss)| loss.mean).chain(optimum));
     let name = &report.objectives[objective];
     let title = if facet.name.is_empty() {
         format!("{name} on {}", SET_NAMES[set])
     } else {
         format!("{}: {name}, {}", facet.name, SET_NAMES[set].trim_end_matches(" rows"))
     };
-    let axis = loss_axis(loss_name(report, objective), values.iter().copied());
+    let axis = loss_axis(loss_name(report, objective), ratios);
     let axis = match axis.scale {
         Scale::Linear => axis,
         // Where a panel is one of many, its title says the rest.

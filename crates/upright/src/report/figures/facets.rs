@@ -1,9 +1,8 @@
 //! Panels beside each other: one for all arms of the same weights and setting, so that no picture has too many lines.
 
 use crate::report::{
-    Arm, Report, Role,
-    arms::{distinct, matching, same},
-    labels,
+    Arm, Report, Role, labels,
+    weights::{distinct, matching, same},
 };
 
 /// Arms that are shown in one panel.

@@ -62,17 +62,21 @@ fn loss_name(report: &Report, objective: usize) -> String {
 /// Values whose largest is so many times the smallest are shown on a scale of equal ratios.
 const MANY_TIMES: f64 = 10.0;
 
-/// An axis for losses: of equal ratios, and saying so, where they differ by much.
-fn loss_axis(name: String, values: impl Iterator<Item = f64>) -> Axis {
+/// Whether values ask for a scale of equal ratios, and can have one.
+fn spans_decades(values: impl Iterator<Item = f64>) -> bool {
     let [low, high] = values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| [low.min(x), high.max(x)]);
-    if low > 0.0 && high > MANY_TIMES * low {
-        let name = match name.strip_suffix(')') {
-            Some(start) => format!("{start}, log scale)"),
-            None => format!("{name} (log scale)"),
-        };
-        return Axis::log(name);
+    low > 0.0 && high > MANY_TIMES * low
+}
+
+/// An axis for losses, of equal ratios where it says so.
+fn loss_axis(name: String, ratios: bool) -> Axis {
+    if !ratios {
+        return Axis::linear(name);
     }
-    Axis::linear(name)
+    Axis::log(match name.strip_suffix(')') {
+        Some(start) => format!("{start}, log scale)"),
+        None => format!("{name} (log scale)"),
+    })
 }
 
 /// Arms that are compared with each other: all but those that train one objective alone, unless there are no others.

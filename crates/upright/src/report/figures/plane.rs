@@ -3,16 +3,15 @@
 use super::{
     Shown, WIDTH,
     facets::{Facet, facets},
-    look, loss_axis, loss_name,
+    look, loss_axis, loss_name, spans_decades,
 };
 use crate::{
     metrics::{Spread, front::pareto_front},
-    plot::{Dash, Figure, Ink, Mark, Marker, Panel, Style},
+    plot::{Axis, Dash, Figure, Ink, Mark, Marker, Panel, Style},
     report::{
-        Arm, Report, Role, Setting,
-        arms::{distinct, same},
-        labels,
+        Arm, Report, Role, Setting, labels,
         tables::SET_NAMES,
+        weights::{distinct, same},
     },
 };
 
@@ -32,6 +31,23 @@ fn axes(report: &Report) -> Option<[usize; 2]> {
     }
 }
 
+/// The plane with its axes, which are the same on both sets.
+struct Plane {
+    axes: [Axis; 2],
+}
+
+impl Plane {
+    /// Scales that suit these places and the start and the ideal point of every setting.
+    fn of(report: &Report, objectives: [usize; 2], places: impl Iterator<Item = [Spread; 2]>) -> Self {
+        let mut all: Vec<[f64; 2]> = places.map(mean).collect();
+        let fixed = |setting| [0, 1].map(|set| fixed_points(setting, objectives, set));
+        all.extend(report.settings.iter().flat_map(fixed).flatten().flatten());
+        let axis =
+            |i: usize| loss_axis(loss_name(report, objectives[i]), spans_decades(all.iter().map(|place| place[i])));
+        Self { axes: [axis(0), axis(1)] }
+    }
+}
+
 /// A place in the plane, where both losses were measured.
 fn place(losses: &[Option<Spread>], [x, y]: [usize; 2]) -> Option<[Spread; 2]> {
     Some([losses[x]?, losses[y]?])
@@ -42,11 +58,11 @@ fn mean([x, y]: [Spread; 2]) -> [f64; 2] {
 }
 
 /// An empty panel over all these places with their errors, and over points that have none.
-fn panel(report: &Report, axes: [usize; 2], title: String, places: &[[Spread; 2]], fixed: &[[f64; 2]]) -> Panel {
+fn panel(plane: &Plane, title: String, places: &[[Spread; 2]], fixed: &[[f64; 2]]) -> Panel {
     let axis = |i: usize| {
         let ends = |place: &[Spread; 2]| [place[i].mean - place[i].error, place[i].mean + place[i].error];
         let means = || places.iter().map(|place| place[i].mean).chain(fixed.iter().map(|place| place[i]));
-        let axis = loss_axis(loss_name(report, axes[i]), means());
+        let axis = plane.axes[i].clone();
         let whole = axis.ends(means().chain(places.iter().flat_map(ends)));
         axis.within(whole)
     };
@@ -107,6 +123,8 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
     let path = |arm: &Arm, set: usize| -> Vec<[Spread; 2]> {
         report.path(arm).iter().filter_map(|stop| place(&stop.losses[set], axes)).collect()
     };
+    let everywhere = report.arms.iter().flat_map(|arm| [0, 1].map(|set| path(arm, set))).flatten();
+    let plane = Plane::of(report, axes, everywhere);
     let all = || facets.iter().flat_map(|facet| [0, 1].map(|set| (facet, set)));
     let mut shown: Vec<(&Facet, usize)> = all().collect();
     if beside {
@@ -124,7 +142,7 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
             false => format!("{}: {}", facet.name, SET_NAMES[set]),
         };
         let fixed: Vec<_> = fixed_points(&report.settings[facet.setting], axes, set).into_iter().flatten().collect();
-        let mut panel = panel(report, axes, title, &places, &fixed);
+        let mut panel = panel(&plane, title, &places, &fixed);
         let paths: Vec<_> = facet.arms.iter().map(|i| (*i, path(&report.arms[*i], set))).collect();
         for (index, path) in &paths {
             let line = path.iter().map(|place| mean(*place)).collect();
@@ -160,6 +178,8 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
 
 /// Who ends nearest to the ideal point, in a sentence.
 fn nearest(report: &Report) -> String {
+    // Distances of different settings are not compared.
+    let sets = if report.settings.len() == 1 { 0..2 } else { 0..0 };
     let of = |set: usize| {
         let far = |i: &usize| Some((*i, report.arms[*i].ideal_distance[set].filter(|_| !report.arms[*i].unfinished)?));
         let all: Vec<(usize, Spread)> = super::contenders(report).iter().filter_map(far).collect();
@@ -167,7 +187,7 @@ fn nearest(report: &Report) -> String {
         let label = &report.arms[best].label;
         (all.len() > 1).then(|| format!("\u{201c}{label}\u{201d} on {} ({:.3} away)", SET_NAMES[set], distance.mean))
     };
-    let found: Vec<String> = [0, 1].into_iter().filter_map(of).collect();
+    let found: Vec<String> = sets.filter_map(of).collect();
     if found.is_empty() { String::new() } else { format!(" Nearest to the ideal point: {}.", found.join(", ")) }
 }
 
@@ -189,6 +209,8 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
     let weights = distinct(all);
     let marker = |of: &[f64]| look::marker(weights.iter().position(|other| same(other, of)).unwrap_or(0));
     let mut figure = Figure::new("Where each method ends, over its weights", 2, [400.0, 340.0]);
+    let all = report.fronts.iter().flat_map(|front| &front.arms).flat_map(|i| &report.arms[*i].ends);
+    let plane = Plane::of(report, axes, all.filter_map(|ends| place(ends, axes)));
     for (setting, set) in (0..report.settings.len()).flat_map(|setting| [(setting, 0), (setting, 1)]) {
         let fronts: Vec<_> = report.fronts.iter().filter(|front| front.setting == setting).collect();
         let end = |i: &usize| Some((*i, place(&report.arms[*i].ends[set], axes)?));
@@ -203,7 +225,7 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
             _ => format!("{}: {}", report.setting_name(setting), SET_NAMES[set]),
         };
         let [_, ideal] = fixed_points(&report.settings[setting], axes, set);
-        let mut panel = panel(report, axes, title, &places, ideal.as_slice());
+        let mut panel = panel(&plane, title, &places, ideal.as_slice());
         for (front, ends) in fronts.iter().zip(&ends) {
             let line = ends.iter().map(|(_, place)| mean(*place)).collect();
             panel.add(Mark::Line(line), looks[front.arms[0]].unmarked(), &front.method);
