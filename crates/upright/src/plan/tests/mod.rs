@@ -417,7 +417,7 @@ proptest::proptest! {
             text.extend(objective.iter().map(|setting| line(&keys, setting)));
         }
         let at = |text: &str| text.replace('@', place.path().to_str().unwrap());
-        for text in [format!("{BOTH}{text}"), format!("{BASE}{text}"), text.clone(), format!("{text}{noise}"), noise.clone()] {
+        for text in [format!("{BOTH}{text}"), format!("{BASE}{text}"), text.clone(), format!("{text}{noise}"), noise] {
             if let Ok(config) = Config::parse(&at(&text), "run.toml") && let Ok(plan) = Plan::from_config(&config) {
                 let _ = (plan.notes(&config), Schedule::new(&plan, &vec![7; plan.objectives.len()]));
                 let written = plan.to_toml().unwrap();
