@@ -66,9 +66,9 @@ pub(super) fn title(text: &str) -> String {
     let (mut out, mut inside) = (String::with_capacity(text.len()), false);
     for letter in text.chars() {
         if inside {
-            out.extend(letter.to_lowercase())
+            out.extend(letter.to_lowercase());
         } else {
-            out.extend(letter.to_uppercase())
+            out.extend(letter.to_uppercase());
         }
         inside = letter.is_alphabetic();
     }
