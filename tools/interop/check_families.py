@@ -6,6 +6,7 @@
 UPRIGHT is the program. For each family a tiny random model is made, with a tokenizer that is trained here on the rows (or copied from
 FOLDER), and asked for per-response log-probabilities on the same token ids by both sides:
 
+    chat        a conversation's token ids by the model's chat template, prompt and response, against transformers' own
     trained     20 steps of upright; its adapter in peft, in f32                            (portable tier: 1e-4 relative)
     merged f32  `upright export --merge --dtype f32` in transformers, against base + adapter there
     merged      `upright export --merge` in bf16: by both sides, and its weights against peft's merge_and_unload
@@ -27,7 +28,7 @@ import torch, transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 warnings.filterwarnings("ignore")
 transformers.logging.set_verbosity_error()
@@ -51,6 +52,7 @@ FAMILIES = {
     "qwen3": dict(config=dict(GQA, head_dim=32, tie_word_embeddings=False), peft=dict(target_modules=["2.self_attn.k_proj", "up_proj"], use_rslora=True, alpha_pattern={"1.mlp.up_proj": 40, "up_proj": 5})),
     "gpt_neox": dict(config=dict(SMALL, hidden_act="gelu", use_parallel_residual=True), peft=dict(target_modules=["query_key_value", "dense_4h_to_h"], rank_pattern={"dense_4h_to_h": 9})),
 }
+TEMPLATE = "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 NAMES = ["wren", "otter", "heron", "badger", "newt", "marten", "plover", "vole"]
 failures = []
 
@@ -103,20 +105,22 @@ def rows(work):
     sentence = lambda: f"The {rng.choice(NAMES)} and {rng.randint(2, 99)} {rng.choice(NAMES)}s went {rng.choice(['up', 'down', 'along'])} the river."
     sft = [dict(instruction=f"Count {i} of the {rng.choice(NAMES)}s.", input="", output=" ".join(sentence() for _ in range(rng.randint(1, 3)))) for i in range(60)]
     dpo = [dict(prompt=f"Where does {rng.choice(NAMES)} {i} live?", chosen=sentence(), rejected=f"Ask someone else, {rng.choice(NAMES)}.") for i in range(40)]
-    for name, data in (("sft", sft), ("dpo", dpo)): (work / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data))
+    say = lambda role, content: dict(role=role, content=content)
+    talk = [dict(messages=[say("system", "Be brief."), say("user", f" {sentence()}\n"), say("assistant", sentence()), say("user", f"And {i}?"), say("assistant", f"\n{sentence()} ")]) for i in range(12)]
+    for name, data in (("sft", sft), ("dpo", dpo), ("talk", talk)): (work / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data))
     return [value for row in sft + dpo for value in row.values()]
 
 
 def tokenizer(folder, texts):
     if args.tokenizer:
-        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
             with contextlib.suppress(FileNotFoundError): shutil.copy(Path(args.tokenizer) / name, folder)
         return Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size(with_added_tokens=True)
     made = Tokenizer(models.BPE())
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    made.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, special_tokens=["<|end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    made.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, special_tokens=["<|end|>", "<|start|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     made.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps(dict(tokenizer_class="PreTrainedTokenizerFast", eos_token="<|end|>")))
+    (folder / "tokenizer_config.json").write_text(json.dumps(dict(tokenizer_class="PreTrainedTokenizerFast", eos_token="<|end|>", chat_template=TEMPLATE)))
     return made.get_vocab_size()
 
 
@@ -143,9 +147,25 @@ def peft_adapter(base, settings, folder, seed, steps=3):
     model.save_pretrained(folder)
 
 
+def chat(family, work):
+    """Whether both sides make the same tokens of a conversation; what a template writes after the last end of a turn nobody is trained on."""
+    theirs = AutoTokenizer.from_pretrained(work / "base")
+    if not theirs.chat_template: return report(family, "chat", "-", True, "the tokenizer has no template")
+    ids = lambda messages, opened: theirs.apply_chat_template(messages, add_generation_prompt=opened, return_dict=False)
+    talks = [json.loads(line)["messages"] for line in (work / "talk.jsonl").read_text().splitlines()]
+    lines = upright("eval", "loss", "--model", "base", "--sft", "talk.jsonl", "--template", "chat", "--per-row", "--ids", cwd=work).splitlines()
+    mine = [json.loads(line)["ids"] for line in lines]
+    whole = [ids(talk, False) for talk in talks]
+    for tokens in whole:
+        while tokens[-1] != mine[0]["response"][-1]: tokens.pop()
+    same = [a["prompt"] == ids(talk[:-1], True) and a["prompt"] + a["response"] == b for a, talk, b in zip(mine, talks, whole, strict=True)]
+    report(family, "chat", f"{sum(same)}/{len(same)}", all(same), f"conversations of {sum(map(len, whole))} tokens")
+
+
 def check(family, spec, work):
     base = work / "base"
     build(family, spec, base, rows(work))
+    chat(family, work)
     data = ["--sft", "sft.jsonl", "--dpo", "dpo.jsonl", "--lora-rank", 4, "--lora-targets", "all-linear", "--learning-rate", 0.01, "--eval-rows", 4]
     upright("train", "--model", "base", *data, "--steps", 20, "--out", "run", cwd=work)
     scored = score("base", "run/adapter", work)

@@ -167,8 +167,8 @@ fn eval_loss_refuses_what_cannot_be() {
         ("--dpo dpo.jsonl --max-length 1", ["max-length must be a whole number of at least 2", "`1`"]),
         ("--dpo dpo.jsonl --threads 100000", ["threads must be at most 1024", "hint"]),
         ("--dpo dpo.jsonl --threads 0", ["threads must be a whole number of at least 1", "`0`"]),
-        ("--dpo dpo.jsonl --sft sft.jsonl", ["cannot be used with", "'--sft <FILE>'"]),
-        ("", ["--sft <FILE>", "hint"]),
+        ("--dpo dpo.jsonl --sft sft.jsonl", ["cannot be used with", "'--sft <FILE|ID>'"]),
+        ("", ["--sft <FILE|ID>", "hint"]),
         ("--sft sft.jsonl --reference none", ["--reference <DIR|none>", "cannot be used with"]),
         ("--sft sft.jsonl --template alpacca", ["template: no template is called \"alpacca\"", "user-assistant"]),
         ("--sft sft.jsonl --adapter nowhere", ["adapter: there is no folder `nowhere`", "hint"]),
@@ -277,6 +277,7 @@ fn bench_tells_what_steps_take() {
     assert!(of(4, "multiply_adds_of_losers") > of(5, "multiply_adds_of_losers"));
 
     for (words, part) in [
+        ("bench --model model --sft sft.jsonl --sft-map prompt=x", "has no column \"x\""),
         ("bench --model model", "no rows"),
         ("bench --sft sft.jsonl", "--model"),
         ("bench --kernels --model model", "--kernels"),

@@ -56,6 +56,13 @@ fn a_run_becomes_a_peft_folder() {
     exported(&place, "run/checkpoints/step-1 --out first");
     assert_eq!(list(&place, "first").len(), 2);
     assert_ne!(place.read("first/adapter_model.safetensors"), place.read("plain/adapter_model.safetensors"));
+    // Where an adapter is asked for, a run's folder stands for its own.
+    let [a, b] = ["run", "run/adapter"].map(|adapter| logps(&place, &format!("--model model --adapter {adapter}")));
+    assert_eq!(a, b);
+    for (out, adapter) in [("a", "run"), ("b", "run/adapter")] {
+        Done::good(place.train(&format!("--init-adapter {adapter} --reference {adapter} --out {out}")));
+    }
+    assert_eq!(place.read("a/adapter/adapter_model.safetensors"), place.read("b/adapter/adapter_model.safetensors"));
 }
 
 #[test]

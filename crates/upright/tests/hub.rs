@@ -152,6 +152,11 @@ impl Server {
             let stored = shelf.files.values_mut().find(|stored| stored.large && sha256(&stored.bytes) == hash).unwrap();
             return send(stored, String::new(), &mut say);
         }
+        // A mirror on another machine leads to the hub.
+        if let Some(new) = path.strip_prefix("/far/") {
+            let place = self.address.replace("127.0.0.1", "localhost");
+            return say("308 Permanent Redirect", &format!("Location: http://{place}/new/{new}\r\n"), 0, b"");
+        }
         // A mirror in front, as the hub itself has one: a relative redirect.
         let path = match path.strip_prefix("/old/") {
             Some(new) => return say("307 Temporary Redirect", &format!("Location: /new/{new}\r\n"), 0, b""),
@@ -351,6 +356,18 @@ fn shards_adapters_and_mirrors_are_followed_and_recorded() {
     let through = Done::good(command).stdout;
     assert_eq!(through, client.good(&format!("{EVAL} sharded")).stdout);
     assert_eq!(client.server.asked("README"), 0);
+    let _ = fs::remove_dir_all(client.place.path("hf"));
+    client.server.forget();
+    let mut command = client.command(&format!("{EVAL} org/sharded"));
+    command.env("HF_ENDPOINT", format!("http://{}/far", client.server.address)).env("HF_TOKEN", TOKEN);
+    assert_eq!(Done::good(command).stdout, through);
+    let asked = client.server.shelf.lock().unwrap().asked.clone();
+    let token = |line: &&String| line.ends_with(" token");
+    assert!(asked.iter().filter(|line| line.contains(" /far/")).all(|line| token(&line)), "{asked:?}");
+    assert!(
+        !asked.iter().filter(|line| !line.contains(" /far/")).any(|line| token(&line)),
+        "the token went elsewhere: {asked:?}"
+    );
 
     client.place.adapter("adapter", "llama");
     client.server.put_folder("models/org/adapter", &client.place, "adapter");

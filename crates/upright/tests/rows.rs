@@ -25,7 +25,8 @@ fn parquet_rows_are_read_in_every_compression() {
         assert_eq!((read.dialect, read.rows.len()), ("prompt-chosen-rejected", 5), "{compression}");
         assert_eq!(read.unread, ["score", "note"]);
         let row = &read.rows[3];
-        assert_eq!(row.prompt, rows::Prompt::Text("Question 3, é?".into()));
+        let asked = rows::Message::new(rows::Role::User, "Question 3, é?");
+        assert_eq!(row.prompt, rows::Prompt::Messages(vec![asked]));
         assert_eq!([&row.responses[0].content, &row.responses[1].content], ["Good 3.", "Bad 3."]);
         assert_eq!((source.rows[3].place().as_str(), &source.rows[3].columns["score"]), ("row 3", &json!(1.5)));
         hashes.push(source.sha256);

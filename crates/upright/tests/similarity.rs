@@ -57,6 +57,10 @@ fn the_text_shows_both_rows_and_rows_can_be_capped() {
     }
     let capped = &Done::good(place.command(&format!("{COMPARE} --json --sft-rows 1 --dpo-rows 2"))).json()[0];
     assert_eq!((&capped["sft_rows"], &capped["dpo_rows"]), (&json!(1), &json!(2)));
+    place.rows("q.jsonl", &[json!({"q": "xyz", "a": "nothing"}), json!({"q": "ccd", "a": "lm"})]);
+    let words = COMPARE.replace("few.jsonl", "q.jsonl --sft-map prompt=q,completion=a --dpo-map system= --show 1");
+    let mapped = &Done::good(place.command(&format!("{words} --json"))).json()[0];
+    assert_eq!((&mapped["sft_rows"], &mapped["conflicts"][0]["sft_answer"]), (&json!(2), &json!("lm")));
 }
 
 #[test]
@@ -69,6 +73,8 @@ fn mistakes_are_told() {
         ("inspect pairs.jsonl --model model --dpo pairs.jsonl", "--similarity"),
         ("inspect pairs.jsonl --similarity --model model --sft few.jsonl --dpo pairs.jsonl", "--similarity"),
         ("inspect --similarity --model model --sft few.jsonl --dpo pairs.jsonl --template raw", "--template"),
+        ("inspect --similarity --model model --sft few.jsonl --dpo pairs.jsonl --map prompt=a", "--map"),
+        ("inspect --similarity --model model --sft few.jsonl --dpo pairs.jsonl --dpo-map prompt=a", "no column \"a\""),
         ("inspect --similarity --model model --sft pairs.jsonl --dpo few.jsonl", "pairs.jsonl"),
         ("inspect --similarity --model model --sft few.jsonl --dpo same.jsonl", "chosen equals rejected"),
         ("inspect --similarity --model model --sft few.jsonl --dpo pairs.jsonl --sft-rows 0", "sft-rows"),

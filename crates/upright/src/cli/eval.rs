@@ -41,7 +41,7 @@ pub(super) struct Loss {
     /// Model folder, or an id on the hub.
     #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
-    /// PEFT adapter on the model; without it the model itself is measured.
+    /// Adapter on the model, a PEFT folder, a run's, or an id on the hub; without it the model itself is measured.
     #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
     /// Instruction rows, a file or an id on the hub.
@@ -54,7 +54,7 @@ pub(super) struct Loss {
     /// by the rows]
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
-    /// Columns under other names, as prompt=question,chosen=good
+    /// Columns under other names, as prompt=question,chosen=good; tools= leaves one out
     #[arg(long, value_name = "NAME=COLUMN,...")]
     map: Option<String>,
     /// Turns of a conversation that are scored, with --sft: last, all [default: last]

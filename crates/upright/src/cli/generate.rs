@@ -37,7 +37,7 @@ pub(super) struct Speaker {
     /// Model folder, or an id on the hub.
     #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
-    /// PEFT adapter on the model.
+    /// Adapter on the model, a PEFT folder, a run's, or an id on the hub.
     #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
     /// Template: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default:
@@ -70,7 +70,7 @@ pub(super) struct Generate {
     /// with a prompt a line, or an id on the hub; stdin if absent.
     #[arg(long, value_name = "FILE|ID")]
     prompts: Option<PathBuf>,
-    /// Columns under other names, as prompt=question
+    /// Columns under other names, as prompt=question; tools= leaves one out
     #[arg(long, value_name = "NAME=COLUMN,...")]
     map: Option<String>,
     /// Prompts answered together [default: 8]

@@ -33,7 +33,7 @@ pub(super) struct Inspect {
     /// by the rows]
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
-    /// Columns under other names, as prompt=question,chosen=good
+    /// Columns under other names, as prompt=question,chosen=good; tools= leaves one out
     #[arg(long, value_name = "NAME=COLUMN,...")]
     map: Option<String>,
     /// Turns of a conversation that are trained: last, all [default: last]

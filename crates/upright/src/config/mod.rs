@@ -38,7 +38,7 @@ pub struct Config {
     /// Folder of the base model, as Hugging Face lays it out, or its id on the hub, ORG/NAME[@REVISION]
     #[arg(long, value_name = "DIR|ID", help_heading = "Model")]
     pub model: Option<PathBuf>,
-    /// Adapter that the policy starts from, a PEFT folder or an id on the hub [default: a fresh one]
+    /// Adapter that the policy starts from, a PEFT folder, a run's, or an id on the hub [default: a fresh one]
     #[arg(long, value_name = "DIR|ID", help_heading = "Model")]
     pub init_adapter: Option<PathBuf>,
     /// Rank of the LoRA adapter [default: 16]
@@ -60,10 +60,11 @@ pub struct Config {
     #[arg(long, value_name = "FILE|ID[:SHARE]", help_heading = "Data")]
     #[serde(with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
     pub dpo: Vec<String>,
-    /// Columns of the instruction data under other names, as prompt=question,completion=answer [default: as they are]
+    /// Columns of the instruction data under other names, as prompt=question,completion=answer; tools= leaves one out
+    /// [default: as they are]
     #[arg(long, value_name = "NAME=COLUMN,...", help_heading = "Data")]
     pub sft_map: Option<List>,
-    /// Columns of the preference data, as prompt=question,chosen=good,rejected=bad [default: as they are]
+    /// Columns of the preference data, likewise, as prompt=question,chosen=good,rejected=bad [default: as they are]
     #[arg(long, value_name = "NAME=COLUMN,...", help_heading = "Data")]
     pub dpo_map: Option<List>,
     /// Held-out instruction rows [default: carved off by --held-out]
@@ -153,7 +154,7 @@ pub struct Config {
     /// Share of pairs taken to be labelled the wrong way round [default: 0]
     #[arg(long, value_name = "SHARE", help_heading = "Preference loss", allow_hyphen_values = true)]
     pub label_smoothing: Option<Number>,
-    /// Reference: an adapter folder; none, the base model itself; train:chosen or train:sft, an adapter trained first on
+    /// Reference: an adapter's folder, or a run's; none, the base model itself; train:chosen or train:sft, an adapter trained first on
     /// the chosen responses or on the instruction data [default: none]
     #[arg(long, value_name = "DIR|none|train:chosen|train:sft", help_heading = "Preference loss")]
     pub reference: Option<String>,

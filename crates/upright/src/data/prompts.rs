@@ -106,6 +106,8 @@ mod tests {
         let pair =
             "[{\"chosen\": \"\\n\\nHuman: a\\n\\nAssistant: x\", \"rejected\": \"\\n\\nHuman: a\\n\\nAssistant: y\"}]";
         assert_eq!(prompts("p", pair), [(None, text("\n\nHuman: a\n\nAssistant:"))]);
+        let turns = "[{\"prompt\": \"a\", \"completion\": [{\"role\": \"assistant\", \"content\": \"x\"}]}]";
+        assert!(matches!(&prompts("p", turns)[0].1, Prompt::Messages(turns) if turns.len() == 1), "as in training");
     }
 
     #[test]

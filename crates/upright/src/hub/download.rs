@@ -26,7 +26,7 @@ const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Longest silence in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Relative redirects that lead to a file's description: a repository that was renamed, a cache in front of the hub.
+/// Redirects that lead to a file's description: a repository that was renamed, a mirror, a cache in front of the hub.
 const MOST_REDIRECTS: usize = 5;
 /// Largest listing that is read.
 const MAX_LISTING: u64 = 64 << 20;
@@ -158,21 +158,27 @@ impl Connection {
     pub(super) fn describe(&self, repo: Repo<'_>, name: &str) -> Answer<Description> {
         let mut url = self.file_url(repo, name);
         for _ in 0..=MOST_REDIRECTS {
-            // The first answer says what the file is; it leads away from the hub to where the bytes are.
             let request = self.agent.head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
             let request = request.header("Accept-Encoding", "identity");
-            let response = self.authorised(request).call().map_err(|error| self.unreachable(&error))?;
+            // The token is the hub's alone.
+            let request = if origin(&url) == origin(&self.endpoint) { self.authorised(request) } else { request };
+            let response = request.call().map_err(|error| self.unreachable(&error))?;
             let status = response.status().as_u16();
             let location = header(&response, "location").filter(|_| (300..400).contains(&status));
-            if let Some(location) = location.as_deref().filter(|to| to.starts_with('/')) {
-                url = format!("{}{location}", self.origin());
-                continue;
+            let linked = header(&response, "x-linked-etag");
+            match location {
+                // Of a large file the hub says what it is while it leads away to where the bytes are.
+                Some(_) if linked.is_some() => {}
+                Some(location) => {
+                    url = if location.starts_with('/') { format!("{}{location}", origin(&url)) } else { location };
+                    continue;
+                }
+                None if status == 200 => {}
+                None => return Err(self.refused(repo, Some(name), &response)),
             }
-            if location.is_none() && status != 200 {
-                return Err(self.refused(repo, Some(name), &response));
-            }
-            let etag = header(&response, "x-linked-etag").or_else(|| header(&response, "etag"));
-            let size = header(&response, "x-linked-size").or_else(|| header(&response, "content-length"));
+            let size = if status == 200 { header(&response, "content-length") } else { None };
+            let size = header(&response, "x-linked-size").or(size);
+            let etag = linked.or_else(|| header(&response, "etag"));
             let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
             let plain = |etag: &String| !etag.is_empty() && etag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
             let (Some(etag), Some(size)) = (etag.filter(plain), size.and_then(|size| size.parse().ok())) else {
@@ -182,12 +188,6 @@ impl Connection {
             return Ok(Description { etag, size });
         }
         Err(Refusal::Answered(Error::failure(format!("{url}: leads from one place to the next without end"))))
-    }
-
-    /// Scheme and host of the endpoint.
-    fn origin(&self) -> &str {
-        let start = self.endpoint.find("://").map_or(0, |at| at + 3);
-        self.endpoint[start..].find('/').map_or(&self.endpoint[..], |at| &self.endpoint[..start + at])
     }
 
     /// Brings a file's bytes to `path`, going on with what an earlier attempt left in `path` with `.incomplete` behind it.
@@ -359,6 +359,12 @@ impl Connection {
         };
         Refusal::Answered(error)
     }
+}
+
+/// Scheme and host of a URL.
+fn origin(url: &str) -> &str {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    url[start..].find('/').map_or(url, |at| &url[..start + at])
 }
 
 /// A header of an answer.

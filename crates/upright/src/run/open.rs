@@ -20,6 +20,7 @@ use crate::{
     observer::Observer,
     plan::{Plan, ReferencePlan},
     reference::Reference,
+    run_dir,
 };
 
 /// A model folder, opened.
@@ -162,6 +163,13 @@ pub(crate) fn is_called(model: &Path, name: &str) -> bool {
     [Some(folder), called].iter().flatten().any(|own| own.file_name() == Path::new(name).file_name())
 }
 
+/// The folder of an adapter: itself, or the one in the folder of a finished run.
+fn adapter_in(folder: &Path) -> PathBuf {
+    let inner = super::adapter_dir(folder);
+    let is_run = run_dir::holds_run(folder) && inner.join(peft::CONFIG_FILE).is_file();
+    if is_run && !folder.join(peft::CONFIG_FILE).is_file() { inner } else { folder.to_owned() }
+}
+
 /// Whether a folder holds an adapter and no model.
 pub fn is_adapter(folder: &Path) -> bool {
     folder.join(peft::CONFIG_FILE).is_file() && !folder.join("config.json").is_file()
@@ -289,6 +297,7 @@ impl Engine {
 
     /// Reads a PEFT folder. One of another base is refused by its fingerprint; where it has none, another name is noted.
     fn read_peft(&self, folder: &Path, observer: &mut dyn Observer) -> Result<PeftFolder> {
+        let folder = &adapter_in(folder);
         let found = peft::read(folder, self.decoder.config())?;
         let (ours, theirs) = (&self.decoder.weights().fingerprint, found.base.fingerprint.as_ref());
         let (folder, name) = (folder.display(), found.base.name.as_deref().unwrap_or("a model without a name"));
@@ -332,6 +341,7 @@ impl Engine {
     pub(super) fn describe(&self, plan: &Plan, datasets: &[Dataset]) -> Result<Written> {
         let adapter = |folder: Option<&PathBuf>| match folder {
             Some(folder) => {
+                let folder = &adapter_in(folder);
                 // What is wrong with a folder is said best by its reader.
                 peft::read(folder, self.decoder.config())?;
                 files::sha256(&folder.join(peft::TENSOR_FILE))

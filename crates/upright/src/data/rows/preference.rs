@@ -30,12 +30,9 @@ fn prompted(cells: &Cells, column: &str) -> Result<Reading> {
     }
     let text = Message::new(Role::User, cells.text(column)?);
     Ok(match split_messages(chosen, rejected) {
-        // The lists hold the answers alone, or repeat the prompt before them.
-        Reading::Row(Prompt::Messages(before), answers) if before.is_empty() || before == [text.clone()] => {
-            Reading::Row(prompt, answers)
-        }
+        // The lists hold the answers alone, or repeat the prompt before them. Either way they are a conversation.
         Reading::Row(Prompt::Messages(mut before), answers) => {
-            if !before.contains(&text) {
+            if !before.contains(&text) && !text.content.trim().is_empty() {
                 let first = before.iter().take_while(|message| message.role == Role::System).count();
                 before.insert(first, text);
             }

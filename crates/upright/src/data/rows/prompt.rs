@@ -33,8 +33,11 @@ pub(super) fn question(cells: &Cells) -> Result<Reading> {
 }
 
 fn question_in(cells: &Cells, column: &str) -> Result<Reading> {
+    // Beside answers that are messages a text is a turn of a conversation, as it is where these rows are trained on.
+    let is_turn = ["chosen", "rejected", "completion"].iter().any(|answer| cells.is_list(answer));
     Ok(match asked(cells, column)? {
         Prompt::Messages(messages) => unanswered(messages),
+        prompt if is_turn && !prompt.is_empty() => Reading::Row(Prompt::Messages(prompt.messages()), Vec::new()),
         prompt => Reading::Row(prompt, Vec::new()),
     })
 }

@@ -111,9 +111,15 @@ fn preference_dialects_are_found_by_their_columns() {
     let row = json!({"prompt": [user], "chosen": [user, turn("good")], "rejected": [turn("bad")]});
     assert_eq!(one(Kind::Preference, row), (named, asked(), answers()), "one side repeats the prompt");
     let row = json!({"prompt": "hi", "chosen": [turn("good")], "rejected": [turn("bad")]});
-    assert_eq!(one(Kind::Preference, row), (named, text("hi"), answers()));
+    assert_eq!(
+        one(Kind::Preference, row),
+        (named, asked(), answers()),
+        "answers that are messages are of a conversation"
+    );
     let row = json!({"prompt": "hi", "chosen": [user, turn("good")], "rejected": [user, turn("bad")]});
-    assert_eq!(one(Kind::Preference, row), (named, text("hi"), answers()));
+    assert_eq!(one(Kind::Preference, row), (named, asked(), answers()));
+    let row = json!({"prompt": " ", "chosen": [user, turn("good")], "rejected": [user, turn("bad")]});
+    assert_eq!(one(Kind::Preference, row), (named, asked(), answers()), "a blank prompt is none");
     let system = json!({"role": "system", "content": "S"});
     let row = json!({"prompt": "hi", "chosen": [system, user, turn("good")], "rejected": [system, user, turn("bad")]});
     let opened = Prompt::Messages(vec![says(Role::System, "S"), says(Role::User, "hi")]);
@@ -149,7 +155,7 @@ fn a_system_text_stands_above_every_prompt() {
     assert_eq!(one(Kind::Preference, row.clone()), ("question-chosen-rejected", asked("hi"), answers()));
     assert_eq!(one(Kind::Prompt, row), ("question", asked("hi"), vec![]));
     let row = json!({"system": "S", "prompt": "hi", "chosen": turn("good"), "rejected": turn("bad")});
-    assert_eq!(one(Kind::Preference, row).1, asked("hi"));
+    assert_eq!(one(Kind::Preference, row).1, turns());
     let row = json!({"system": "S", "prompt": [user], "chosen": "good", "rejected": "bad"});
     assert_eq!(one(Kind::Preference, row).1, turns());
     let whole = |said: &str| json!([user, {"role": "assistant", "content": "x"}, user, turn(said)[0]]);

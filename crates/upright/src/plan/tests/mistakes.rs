@@ -166,7 +166,7 @@ fn mistakes_in_a_list_of_objectives_name_the_objective() {
         ("sft = '@/sft.json'", ["", "", ""], &["sft cannot stand beside [[objective]]"]),
         (
             "reference = 'train:chosen'",
-            ["", "", ""],
+            ["", "", "rows = 5"],
             &["reference train:chosen needs one preference objective, there are: b, c", "--reference DIR"],
         ),
         ("lambda = 0.5", ["", "", ""], &["lambda cannot stand beside [[objective]]"]),

@@ -1,5 +1,6 @@
 //! Configs written as TOML, and what they mean.
 
+mod hostile;
 mod mistakes;
 
 use std::path::Path;
@@ -376,53 +377,4 @@ fn notes_say_what_has_no_effect_and_which_defaults_matter() {
     assert!(!notes(&format!("{both}{quiet}method = 'maxright'\nlambda = 1")).contains("optimum is given for sft"));
     let config = place.three("steps = 1\nreference = 'none'", [""; 3]);
     assert!(Plan::from_config(&config).unwrap().notes(&config).join("").contains("no weights are given"));
-}
-
-/// Values that a person could write by mistake, and some that are right.
-const VALUES: [&str; 16] = [
-    "1",
-    "-1",
-    "0",
-    "1e400",
-    "nan",
-    "9223372036854775807",
-    "0.5",
-    "true",
-    "''",
-    "'sft'",
-    "'mix'",
-    "[]",
-    "['a', 'b']",
-    "{ sft = 1 }",
-    "'@/sft.json:0.5'",
-    "'dpo:3e,sft:1'",
-];
-
-proptest::proptest! {
-    #[test]
-    fn hostile_configs_end_in_a_message(
-        settings in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::sample::select(VALUES.to_vec())), 0..6),
-        objectives in proptest::collection::vec(
-            proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::sample::select(VALUES.to_vec())), 0..4), 0..3),
-        noise in "[\\[\\]={}'\"a-z0-9\n.# -]{0,12}",
-    ) {
-        use crate::config::ObjectiveConfig;
-        let place = Place::new();
-        let line = |keys: &[String], (at, value): &(proptest::sample::Index, &str)| format!("{} = {value}\n", at.get(keys));
-        let keys = Config::keys();
-        let mut text: String = settings.iter().map(|setting| line(&keys, setting)).collect();
-        let keys = ObjectiveConfig::keys();
-        for objective in &objectives {
-            text += "[[objective]]\n";
-            text.extend(objective.iter().map(|setting| line(&keys, setting)));
-        }
-        let at = |text: &str| text.replace('@', place.path().to_str().unwrap());
-        for text in [format!("{BOTH}{text}"), format!("{BASE}{text}"), text.clone(), format!("{text}{noise}"), noise] {
-            if let Ok(config) = Config::parse(&at(&text), "run.toml") && let Ok(plan) = Plan::from_config(&config) {
-                let _ = (plan.notes(&config), Schedule::new(&plan, &vec![7; plan.objectives.len()]));
-                let written = plan.to_toml().unwrap();
-                proptest::prop_assert_eq!(toml::from_str::<Plan>(&written).unwrap(), plan);
-            }
-        }
-    }
 }
