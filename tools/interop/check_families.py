@@ -28,7 +28,7 @@ import torch, transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 warnings.filterwarnings("ignore")
 transformers.logging.set_verbosity_error()
@@ -149,7 +149,8 @@ def peft_adapter(base, settings, folder, seed, steps=3):
 
 def chat(family, work):
     """Whether both sides make the same tokens of a conversation; what a template writes after the last end of a turn nobody is trained on."""
-    theirs = AutoTokenizer.from_pretrained(work / "base")
+    # AutoTokenizer would take Qwen2's own class, which splits words by a rule of its own and not by that of tokenizer.json.
+    theirs = PreTrainedTokenizerFast.from_pretrained(work / "base")
     if not theirs.chat_template: return report(family, "chat", "-", True, "the tokenizer has no template")
     ids = lambda messages, opened: theirs.apply_chat_template(messages, add_generation_prompt=opened, return_dict=False)
     talks = [json.loads(line)["messages"] for line in (work / "talk.jsonl").read_text().splitlines()]

@@ -166,6 +166,17 @@ fn every_turn_can_be_trained() {
         assert_eq!(last.tokens(), example.tokens());
         assert_eq!(shown(&last, &tokenizer).1, "d<|im_end|>");
     }
+    // A turn that is only read, where the template does not say itself what the model says.
+    let Prompt::Messages(mut turns) = row.prompt.clone() else { panic!("a conversation") };
+    turns[1].more.insert("train".into(), false.into());
+    let read = Row { prompt: Prompt::Messages(turns), ..row.clone() };
+    let example = usable(encode(&read, "chat", Turns::All, &tokenizer, 999));
+    assert_eq!(
+        (example.scored(0), example.tokens()),
+        (2, usable(encode(&row, "chat", Turns::All, &tokenizer, 999)).tokens())
+    );
+    let error = template(marked.to_str().unwrap(), &tokenizer).render(&read, Turns::All).unwrap_err();
+    assert!(error.message.contains("a turn is marked as only read"), "{error}");
     let (prompt, response) = shown(&usable(encode(&row, "user-assistant", Turns::All, &tokenizer, 999)), &tokenizer);
     assert_eq!((prompt.as_str(), response.as_str()), ("User: a\nAssistant:", " b{\nUser: c\nAssistant:} d<|im_end|>"));
     // What remains of a row that is cut ends with something to say, or is nothing.

@@ -62,6 +62,11 @@ impl Encoder<'_> {
     /// The template cannot render it or the tokenizer cannot encode it; the message starts with the row's place.
     pub fn row(&self, row: &Row) -> Result<Encoded> {
         let Self { template, tokenizer, .. } = self;
+        if let (Turns::Last, [said]) = (self.turns, row.responses.as_slice())
+            && !said.is_trained()
+        {
+            return Ok(Encoded::Dropped("last turn marked as only read"));
+        }
         let rendered = template.render(row, self.turns)?;
         let prompt = template.prompt_ids(&rendered.prompt, tokenizer).map_err(|error| error.at(row.place()))?;
         if prompt.is_empty() {
@@ -70,7 +75,8 @@ impl Encoder<'_> {
         let said: Result<Vec<Said>> = rendered.responses.iter().map(|pieces| self.response(pieces)).collect();
         let (responses, read): (Vec<_>, Vec<_>) = said.map_err(|error| error.at(row.place()))?.into_iter().unzip();
         if responses.iter().any(Vec::is_empty) {
-            return Ok(Encoded::Dropped("empty response"));
+            let read = rendered.responses.iter().flatten().all(|piece| !piece.scored);
+            return Ok(Encoded::Dropped(if read { "every turn marked as only read" } else { "empty response" }));
         }
         let head = template.head(&prompt, tokenizer);
         let Some(fitted) = self.truncation.fit(prompt, head, responses, template.end(tokenizer)) else {
@@ -137,7 +143,7 @@ pub fn encode(rows: &[Row], encoder: &Encoder<'_>, progress: &mut dyn FnMut(usiz
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::{Message, Prompt};
+    use super::super::rows::{Message, Prompt, Role};
     use super::super::tokenize::tests::{EOS, bytewise};
     use super::super::{TooLong, Truncation};
     use super::*;
@@ -171,6 +177,46 @@ mod tests {
         assert_eq!(tokenizer.decode(&example.prompt).unwrap(), "User: Hi\nAssistant:");
         assert_eq!(tokenizer.decode(&example.responses[0]).unwrap(), " Yes<eos>");
         assert_eq!(example.responses[1].last(), Some(&EOS));
+    }
+
+    #[test]
+    fn turns_that_are_only_read_are_not_scored() {
+        let say = |role, content: &str, weight: f64| {
+            let mut message = Message::new(role, content);
+            message.more.insert("weight".into(), weight.into());
+            message
+        };
+        let talk = |first: f64, last: f64| {
+            let asked = [say(Role::User, "a", 1.0), say(Role::Assistant, "b", first), say(Role::User, "c", 1.0)];
+            Row {
+                responses: vec![say(Role::Assistant, "d", last)],
+                ..Row::unanswered(0, None, Prompt::Messages(asked.to_vec()))
+            }
+        };
+        let tokenizer = bytewise();
+        let encode = |row: &Row, turns| {
+            let encoder = Encoder {
+                template: &Template::UserAssistant,
+                turns,
+                tokenizer: &tokenizer,
+                truncation: truncation(99, TooLong::Drop),
+            };
+            encoder.row(row).unwrap()
+        };
+        let scored = |row: &Row| match encode(row, Turns::All) {
+            Encoded::Usable { example, .. } => {
+                let response = &example.responses[0];
+                let read = |at: &usize| !example.read_of(0).iter().any(|read| read.contains(at));
+                tokenizer.decode(&(0..response.len()).filter(read).map(|at| response[at]).collect::<Vec<_>>()).unwrap()
+            }
+            Encoded::Dropped(reason) => reason.to_owned(),
+        };
+        assert_eq!(scored(&talk(1.0, 1.0)), " b d<eos>");
+        assert_eq!(scored(&talk(0.0, 1.0)), " d<eos>");
+        assert_eq!(scored(&talk(1.0, 0.0)), " b<eos>");
+        assert_eq!(scored(&talk(0.0, 0.0)), "every turn marked as only read");
+        assert!(matches!(encode(&talk(0.0, 1.0), Turns::Last), Encoded::Usable { .. }));
+        assert_eq!(encode(&talk(1.0, 0.0), Turns::Last), Encoded::Dropped("last turn marked as only read"));
     }
 
     #[test]

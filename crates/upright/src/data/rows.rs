@@ -101,6 +101,12 @@ impl Message {
         self.content.is_empty() && !self.more.contains_key("tool_calls")
     }
 
+    /// Whether it may be trained on: OpenAI's `weight` of 0 and Axolotl's `train` of false say that it is only read.
+    pub fn is_trained(&self) -> bool {
+        let off = |name: &str| self.more.get(name) == Some(&Value::Bool(false));
+        self.more.get("weight").and_then(Value::as_f64) != Some(0.0) && !off("train") && !off("training")
+    }
+
     fn is_blank(&self) -> bool {
         self.content.trim().is_empty() && !self.more.contains_key("tool_calls")
     }

@@ -8,8 +8,9 @@ use super::super::source::{RawRow, type_name};
 use super::{Message, Role, WRITTEN_CALLS};
 use crate::{Error, Result};
 
-/// Keys of a message that chat templates read besides role and content.
-const MORE: [&str; 6] = ["tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "reasoning"];
+/// Keys of a message that chat templates read besides role and content, and those that say whether it is trained.
+const MORE: [&str; 9] =
+    ["tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "reasoning", "weight", "train", "training"];
 
 /// Calls that ShareGPT's `function_call` turns write as JSON, `{"name": …, "arguments": …}` or a list of these, as chat
 /// templates read them; `None` where it is other text.

@@ -217,6 +217,13 @@ impl ChatTemplate {
         if let (Turns::All, [said]) = (turns, row.responses.as_slice()) {
             let whole: Vec<Message> = asked.into_iter().chain([said.clone()]).collect();
             if self.jinja.marks {
+                if whole.iter().any(|message| !message.is_trained()) {
+                    return Err(Error::input(format!(
+                        "a turn is marked as only read, and the template {} says itself what the model says",
+                        self.name
+                    ))
+                    .hint("take the weights out of the rows, or use a template without {% generation %}"));
+                }
                 let marked = self.text(&whole, &row.tools, false)?;
                 let Some(first) = marked.spans.first() else { return Err(self.marks_nothing()) };
                 let prompt = marked.text[..first.start].to_owned();

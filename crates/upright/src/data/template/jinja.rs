@@ -78,30 +78,25 @@ impl Jinja {
 /// The filter that stands for the tag: Jinja's own block of the closest kind, so white space is trimmed the same.
 const BLOCK: &str = "said_by_the_model";
 
-/// `{% generation %}` is no tag of Jinja's; a filter block takes its place. Also says whether there is one.
+/// `{% generation %}` is no tag of Jinja's; a filter block takes its place. Also says whether there is one outside of
+/// comments.
 fn with_generation_blocks(source: &str) -> (String, bool) {
     let (mut out, mut rest, mut found) = (String::with_capacity(source.len()), source, false);
-    while let Some(start) = rest.find("{%") {
-        let Some(len) = rest[start + 2..].find("%}") else { break };
-        let inside = &rest[start + 2..start + 2 + len];
+    while let Some(start) = rest.match_indices(['%', '#']).map(|(at, _)| at).find(|at| rest[..*at].ends_with('{')) {
+        let end = if rest[start..].starts_with('#') { "#}" } else { "%}" };
+        let Some(len) = rest[start + 1..].find(end) else { break };
+        let inside = &rest[start + 1..start + 1 + len];
         let word = inside.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
-        out += &rest[..start];
         let tag = match word {
+            _ if end == "#}" => None,
             "generation" => Some(format!("filter {BLOCK}")),
             "endgeneration" => Some("endfilter".to_owned()),
             _ => None,
         };
-        match tag {
-            Some(tag) => {
-                out += &format!("{{%{}%}}", inside.replace(word, &format!(" {tag} ")));
-                found = true;
-                rest = &rest[start + 2 + len + 2..];
-            }
-            None => {
-                out += "{%";
-                rest = &rest[start + 2..];
-            }
-        }
+        found |= tag.is_some();
+        out += &rest[..=start];
+        out += &tag.map_or_else(|| inside.to_owned(), |tag| inside.replace(word, &format!(" {tag} ")));
+        rest = &rest[start + 1 + len..];
     }
     (out + rest, found)
 }
@@ -214,7 +209,9 @@ mod tests {
         let spans: Vec<&str> = marked.spans.iter().map(|span| &marked.text[span.clone()]).collect();
         assert_eq!(spans, ["aé ", "c"]);
         assert!(render("{% generation %}{{ x }}{% endgeneration %}", json!({"x": "\u{fdd0}"})).is_err());
-        assert!(Jinja::new(source, Date::USUAL).unwrap().marks && !Jinja::new("a", Date::USUAL).unwrap().marks);
+        let marks = |source: &str| Jinja::new(source, Date::USUAL).unwrap().marks;
+        assert!(marks(source) && marks("{# a #}{% set x = '{#' %}{% generation %}{% endgeneration %}") && !marks("a"));
+        assert!(!marks("{#- here stood {% generation %} once -#}{{ x }}"));
     }
 
     #[test]

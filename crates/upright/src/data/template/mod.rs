@@ -256,7 +256,7 @@ fn by_turns(
     let text = through(whole)?;
     let (mut prompt, mut pieces, mut at) = (None, Vec::new(), 0);
     let said = whole.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant);
-    for index in said.map(|(index, _)| index) {
+    for (index, said) in said {
         let (opened, closed) = (before(&whole[..index])?, through(&whole[..=index])?);
         for part in [&opened, &closed] {
             if !text.starts_with(part.as_str()) {
@@ -271,7 +271,7 @@ fn by_turns(
             None => prompt = Some(opened.clone()),
             Some(_) => pieces.push(Piece { text: text[at..opened.len()].to_owned(), scored: false }),
         }
-        pieces.push(Piece::scored(&text[opened.len()..closed.len()]));
+        pieces.push(Piece { text: text[opened.len()..closed.len()].to_owned(), scored: said.is_trained() });
         at = closed.len();
     }
     Ok(Rendered { prompt: prompt.unwrap_or_default(), responses: vec![pieces] })
