@@ -243,6 +243,24 @@ fn what_is_to_be_done_can_be_seen_and_given_away() {
         finished.push(job["part"].as_str().unwrap());
     }
     assert!(study.run("study.toml --out out").good().stdout.contains("4 parts: 0 done, 4 finished before"));
+
+    // A sweep that joins the study gives the parts longer names, and repeats none of them.
+    let more = "[[sweep]]\nmethods = 'mix'\nlambdas = [0.5]\nsettings = { beta = 0.5 }";
+    let text = fs::read_to_string(study.fixture.path("study.toml")).unwrap();
+    study.write("study.toml", &format!("{text}\n{more}"));
+    let joined = study.run("study.toml --out out").good().stdout;
+    assert!(joined.contains("8 parts: 4 done, 4 finished before"), "{joined}");
+
+    // Runs of the same method and point that differ in where they stop have names of their own.
+    let sweep = "[[sweep]]\nmethods = ['mix', 'alright']\nlambdas = [0.5]";
+    study.write("twice.toml", &format!("{SETTINGS}\n{sweep}\n{sweep}\nfront = 'none'"));
+    let emitted = study.run("twice.toml --out out --emit jsonl").good().stdout;
+    let mut names: Vec<Value> =
+        emitted.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["part"].clone()).collect();
+    let parts = names.len();
+    names.sort_by_key(Value::to_string);
+    names.dedup();
+    assert_eq!((parts, names.len()), (5, 5), "{emitted}");
 }
 
 #[test]
@@ -329,6 +347,10 @@ fn mistakes_are_refused_before_the_first_run() {
         (with("baselines = 'rpo'\n[baseline.rpo]\nlr = 2"), &["[baseline.rpo]: unknown key `lr`"]),
         (with("front = 'nowhere'"), &["front must be own, none, or the folder of another study, found `nowhere`"]),
         (with("front = 'model'"), &["model holds no front"]),
+        (
+            with("name = 'a'\n[[sweep]]\nmethods = 'mix'\nlambdas = [0.25]\nfront = 'model'"),
+            &["sweep a: it stops at another front than sweep sweep-2", "two studies"],
+        ),
         (with("").replace("dpo.jsonl", "gone.jsonl"), &["gone.jsonl"]),
         (with("").replace("'model'", "'no-model'"), &["no-model"]),
         (with("[answers]\nprompts = []"), &["[answers]: prompts must be texts"]),

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// Compares methods as a TOML file says: references, optima, fronts, runs, and a report. What is finished is not repeated.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// The study: title, seeds, [settings] as of `upright train`, and [[sweep]] tables of methods, baselines and lambdas
+    /// The study: a TOML file with title, seeds, settings as of `upright train`, and sweeps of methods, baselines and lambdas
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Folder of the study: runs, front, answers, report; given again, the study goes on

@@ -1,6 +1,6 @@
 //! From a study to its graph: which runs there are, what each is called, and what it needs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
@@ -14,11 +14,16 @@ use crate::plan::{ObjectivePlan, Plan, ReferencePlan, Schedule};
 use crate::run::Met;
 use crate::{Error, Result, files};
 
+/// Where the folders of runs are in a study's folder.
+const RUNS: &str = "runs";
+
 impl Graph {
     /// The graph of a study whose folder is `out`: opens models, reads data, and checks every run, so that what can be
     /// refused is refused before the first of them.
     pub fn of(study: &Study, out: &Path, observer: &mut dyn Observer) -> Result<Self> {
-        let mut builder = Builder { study, out, graph: Self { parts: Vec::new(), grounds: Vec::new() } };
+        let there = std::fs::read_dir(out.join(RUNS)).into_iter().flatten().flatten();
+        let there = there.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut builder = Builder { study, out, there, graph: Self { parts: Vec::new(), grounds: Vec::new() } };
         let mut on = Vec::new();
         for sweep in &study.sweeps {
             let place = |error: Error| error.at(format!("sweep {}", sweep.name));
@@ -26,6 +31,14 @@ impl Graph {
         }
         for (sweep, &ground) in study.sweeps.iter().zip(&on) {
             let place = |error: Error| error.at(format!("sweep {}", sweep.name));
+            let beside = study.sweeps.iter().zip(&on).filter(|(_, other)| **other == ground).map(|(other, _)| other);
+            let mut others = beside.filter(|other| other.front != Front::None && other.front != sweep.front);
+            if let (true, Some(other)) = (sweep.front != Front::None, others.next()) {
+                return Err(place(
+                    Error::input(format!("it stops at another front than sweep {}", other.name))
+                        .hint("sweeps on the same model, data and reference have one front; put them into two studies"),
+                ));
+            }
             if let Front::Of(folder) = &sweep.front {
                 let points = builder.graph.grounds[ground].read_front(folder).map_err(place)?;
                 builder.graph.grounds[ground].given_front = points;
@@ -56,6 +69,8 @@ struct Joint<'a> {
 struct Builder<'a> {
     study: &'a Study,
     out: &'a Path,
+    /// Folders of runs that are there already.
+    there: Vec<String>,
     graph: Graph,
 }
 
@@ -178,8 +193,14 @@ impl Builder<'_> {
         if let Some(known) = self.graph.parts.iter().position(|part| part.hash == hash) {
             return Ok(known);
         }
-        let folder = PathBuf::from(format!("runs/{}-{}", name.replace('/', "."), &hash[..8]));
-        let folder = (kind != Kind::Reference).then_some(folder);
+        // Sweeps may have runs that differ in their stages or in where they stop alone.
+        let taken = self.graph.parts.iter().any(|part| part.name == name);
+        let name = if taken { format!("{name}-{}", &hash[..4]) } else { name };
+        // The hash says whose a folder is: names change where sweeps join the study.
+        let end = format!("-{}", &hash[..8]);
+        let there = self.there.iter().find(|folder| folder.ends_with(&end));
+        let folder = there.cloned().unwrap_or_else(|| name.replace('/', ".") + &end);
+        let folder = (kind != Kind::Reference).then(|| Path::new(RUNS).join(folder));
         self.graph.parts.push(Part { name, kind, needs, folder, hash, ground, config, plan });
         Ok(self.graph.parts.len() - 1)
     }
