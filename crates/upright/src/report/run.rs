@@ -94,7 +94,8 @@ impl Run {
             seed: plan.seed,
             steps: lines.len(),
             planned,
-            seconds: all("seconds").iter().sum(),
+            // Of no step the sum would be -0.
+            seconds: all("seconds").iter().fold(0.0, |sum, seconds| sum + seconds),
             tokens: all("tokens").iter().sum::<f64>() as u64,
             utilisation: median(&all("utilisation")),
             peak_memory_gb: all("peak_memory_gb").into_iter().reduce(f64::max),

@@ -87,7 +87,8 @@ impl Summary {
                 rewards_accuracy: accuracy,
             }
         });
-        let total = |key: &str| steps.iter().filter_map(|line| number(Some(line), key)).sum::<f64>();
+        // Of no step the sum would be -0.
+        let total = |key: &str| steps.iter().filter_map(|line| number(Some(line), key)).fold(0.0, |sum, x| sum + x);
         let (seconds, tokens) = (total("seconds"), total("tokens"));
         let peaks = steps.iter().filter_map(|line| number(Some(line), "peak_memory_gb"));
         Ok(Self {

@@ -9,10 +9,12 @@ use crate::{
 /// Inks of objectives; those of methods mean methods.
 const INKS: [Ink; 5] = [Ink::Series(4), Ink::Muted, Ink::Series(5), Ink::Series(3), Ink::Series(1)];
 
-/// The figure; none where no arm takes a step.
+/// The figure; none where no arm takes a step on an objective compared.
 pub(super) fn decisions(report: &Report) -> Option<Shown> {
     let arms: Vec<&Arm> = contenders(report).iter().map(|i| &report.arms[*i]).collect();
-    let arms: Vec<&Arm> = arms.into_iter().filter(|arm| report.runs[arm.runs[0]].steps > 0).collect();
+    // Arms that descend an objective of their own have nothing to decide.
+    let decides = |arm: &&Arm| arm.updates.iter().any(|updates| updates.mean > 0.0);
+    let arms: Vec<&Arm> = arms.into_iter().filter(decides).collect();
     let most = arms.iter().map(|arm| report.runs[arm.runs[0]].steps).max()?;
     let axis = Axis::linear("step").from(0.0, most as f64);
     let mut panel = Panel::new("", axis, names(&arms));
