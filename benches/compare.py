@@ -225,7 +225,7 @@ with tempfile.TemporaryDirectory() as folder:
     results = {shape: compare(shape, tokenizer, folder) for shape in shapes}
 
 lines = [line(shape, mode, objective, results[shape][mode]) for shape in shapes for mode in modes for objective in ("sft", "dpo")]
-versions = {name: version(name) for name in ("torch", "transformers", "peft", "trl")}
+versions = {name: version(name) for name in ("torch", "transformers", "peft", *(["trl"] if "trl" in modes else []))}
 tier = results[shapes[0]][modes[0]][0]["upright"]["tier"]
 heading = (
     f"{machine()}; {tier} products against {arguments.dtype} in PyTorch ({', '.join(f'{n} {v}' for n, v in versions.items())}); "
