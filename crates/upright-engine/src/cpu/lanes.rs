@@ -45,17 +45,30 @@ pub(crate) trait Lanes: Copy {
         lanes
     }
 
-    /// Sum of the lanes.
+    /// Sum of the lanes: the upper half onto the lower until one is left.
     #[inline(always)]
     fn sum(self) -> f32 {
-        self.to_array()[..Self::LEN].iter().sum()
+        halved::<Self>(self, |a, b| a + b)
     }
 
     /// Largest lane.
     #[inline(always)]
     fn largest(self) -> f32 {
-        self.to_array()[..Self::LEN].iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b))
+        halved::<Self>(self, |a, b| if b > a { b } else { a })
     }
+}
+
+/// One number of all lanes.
+#[inline(always)]
+fn halved<L: Lanes>(vector: L, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let (mut lanes, mut len) = (vector.to_array(), L::LEN);
+    while len > 1 {
+        len /= 2;
+        for i in 0..len {
+            lanes[i] = join(lanes[i], lanes[i + len]);
+        }
+    }
+    lanes[0]
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -272,10 +285,10 @@ pub(crate) fn exp<L: Lanes>(x: L) -> L {
     e.mul(shifted.power_of_low_bits()).zero_where_below(x, limit)
 }
 
-/// A function of N numbers that gives M, applied lane by lane. `apply` must be `#[inline(always)]`.
+/// A function of N numbers that turns M others into M new ones, applied lane by lane. `apply` must be `#[inline(always)]`.
 pub(crate) trait Map<const N: usize, const M: usize> {
-    /// The function.
-    fn apply<L: Lanes>(&self, x: [L; N]) -> [L; M];
+    /// The function; `was` is what the outputs hold.
+    fn apply<L: Lanes>(&self, x: [L; N], was: [L; M]) -> [L; M];
 }
 
 /// Applies a function along slices of one length. The tail goes through a padded vector, so that an element's bits do not
@@ -291,24 +304,59 @@ pub(crate) fn map<L: Lanes, const N: usize, const M: usize>(
     let whole = len - len % L::LEN;
     for at in (0..whole).step_by(L::LEN) {
         // SAFETY: LEN values from `at` on lie inside every slice.
-        let y = function.apply(inputs.map(|x| unsafe { L::load(x.as_ptr().add(at)) }));
-        for m in 0..M {
-            // SAFETY: as above.
-            unsafe { y[m].store(outputs[m].as_mut_ptr().add(at)) };
+        unsafe {
+            let was = std::array::from_fn(|m| L::load(outputs[m].as_ptr().add(at)));
+            let y = function.apply(inputs.map(|x| L::load(x.as_ptr().add(at))), was);
+            for m in 0..M {
+                y[m].store(outputs[m].as_mut_ptr().add(at));
+            }
         }
     }
     if whole < len {
-        let padded = inputs.map(|x| {
-            let mut lanes = [0.0; 16];
-            lanes[..len - whole].copy_from_slice(&x[whole..]);
-            // SAFETY: no vector has more than 16 lanes.
-            unsafe { L::load(lanes.as_ptr()) }
-        });
-        let y = function.apply(padded);
+        let was = std::array::from_fn(|m| padded::<L>(&outputs[m][whole..]));
+        let y = function.apply(inputs.map(|x| padded::<L>(&x[whole..])), was);
         for m in 0..M {
             outputs[m][whole..].copy_from_slice(&y[m].to_array()[..len - whole]);
         }
     }
+}
+
+/// A function of N numbers, applied lane by lane. `apply` must be `#[inline(always)]`.
+pub(crate) trait Summand<const N: usize> {
+    /// The function.
+    fn apply<L: Lanes>(&self, x: [L; N]) -> L;
+}
+
+/// Sum of a function along slices of one length, in an order that the length alone decides.
+#[inline(always)]
+pub(crate) fn total<L: Lanes, const N: usize>(function: &impl Summand<N>, inputs: [&[f32]; N]) -> f32 {
+    /// Sums that do not wait for each other.
+    const CHAINS: usize = 4;
+    let len = inputs[0].len();
+    assert!(inputs.iter().all(|x| x.len() == len), "slices of one length");
+    let mut sums = [L::splat(0.0); CHAINS];
+    let whole = len - len % L::LEN;
+    for first in (0..whole).step_by(CHAINS * L::LEN) {
+        for (chain, sum) in sums.iter_mut().enumerate() {
+            let at = first + chain * L::LEN;
+            if at < whole {
+                // SAFETY: LEN values from `at` on lie inside every slice.
+                *sum = sum.add(function.apply(inputs.map(|x| unsafe { L::load(x.as_ptr().add(at)) })));
+            }
+        }
+    }
+    let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum();
+    let tail = function.apply(inputs.map(|x| padded::<L>(&x[whole..]))).to_array();
+    sum + tail[..len - whole].iter().sum::<f32>()
+}
+
+/// A vector of fewer values than it has lanes.
+#[inline(always)]
+fn padded<L: Lanes>(x: &[f32]) -> L {
+    let mut lanes = [0.0; 16];
+    lanes[..x.len()].copy_from_slice(x);
+    // SAFETY: no vector has more than 16 lanes.
+    unsafe { L::load(lanes.as_ptr()) }
 }
 
 /// Where the left operand of a [`tile`] lies: element `(row, k)` at `start + row * row_stride + k * depth_stride`.

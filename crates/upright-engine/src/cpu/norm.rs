@@ -3,11 +3,8 @@
 
 use rayon::prelude::*;
 
-use super::{Lanes, Work, dispatch};
+use super::lanes::{Lanes, Map, Summand, Work, dispatch, map, total};
 use crate::{config::NormKind, weights::NormWeights};
-
-/// Lanes of a row's sums: enough independent additions to fill a vector register, and a fixed order of summation.
-const LANES: usize = 16;
 
 /// Rows handed to a thread at a time.
 const ROWS: usize = 16;
@@ -23,20 +20,6 @@ pub struct Norm<'a> {
     pub weights: &'a NormWeights,
 }
 
-/// Sum of `f(i)` over a row in a fixed order.
-#[inline(always)]
-fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let whole = len - len % LANES;
-    for base in (0..whole).step_by(LANES) {
-        for (lane, total) in lanes.iter_mut().enumerate() {
-            *total += f(base + lane);
-        }
-    }
-    let tail: f32 = (whole..len).map(&f).sum();
-    lanes.iter().sum::<f32>() + tail
-}
-
 impl Norm<'_> {
     fn width(&self) -> usize {
         self.weights.scale.len()
@@ -44,13 +27,13 @@ impl Norm<'_> {
 
     /// Mean (0 for root mean square) and reciprocal root of a row.
     #[inline(always)]
-    fn statistics(&self, x: &[f32]) -> (f32, f32) {
+    fn statistics<L: Lanes>(&self, x: &[f32]) -> (f32, f32) {
         let width = x.len() as f32;
         let mean = match self.kind {
-            NormKind::Layer => sum(x.len(), |i| x[i]) / width,
+            NormKind::Layer => total::<L, 1>(&Value, [x]) / width,
             NormKind::Rms => 0.0,
         };
-        let variance = sum(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / width;
+        let variance = total::<L, 1>(&SquaredFrom(mean), [x]) / width;
         // A row too large to square must not come out as zeros, which would look like a healthy one.
         let rstd = if variance == f32::INFINITY { f32::NAN } else { 1.0 / (variance + self.eps).sqrt() };
         (mean, rstd)
@@ -61,37 +44,9 @@ impl Norm<'_> {
         dispatch(Row { norm: *self, x, y });
     }
 
-    #[inline(always)]
-    fn row_here(&self, x: &[f32], y: &mut [f32]) {
-        let (mean, rstd) = self.statistics(x);
-        let scale = &self.weights.scale[..x.len()];
-        for ((y, x), s) in y.iter_mut().zip(x).zip(scale) {
-            *y = (x - mean) * rstd * s;
-        }
-        if let Some(bias) = &self.weights.bias {
-            for (y, b) in y.iter_mut().zip(bias) {
-                *y += b;
-            }
-        }
-    }
-
     /// Adds to `dx` the gradient of one row with respect to its input `x`, given `dy`.
     pub fn row_backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         dispatch(RowBackward { norm: *self, x, dy, dx });
-    }
-
-    #[inline(always)]
-    fn row_backward_here(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        let (mean, rstd) = self.statistics(x);
-        let (width, scale) = (x.len() as f32, &self.weights.scale[..x.len()]);
-        let along = sum(x.len(), |i| dy[i] * scale[i] * (x[i] - mean)) / width * rstd * rstd;
-        let shift = match self.kind {
-            NormKind::Layer => sum(x.len(), |i| dy[i] * scale[i]) / width,
-            NormKind::Rms => 0.0,
-        };
-        for i in 0..x.len() {
-            dx[i] += rstd * (dy[i] * scale[i] - shift - (x[i] - mean) * along);
-        }
     }
 
     /// Normalises every row of `x` `[T, width]` into `y`.
@@ -116,8 +71,7 @@ impl Norm<'_> {
     }
 }
 
-/// [`Norm::row`], compiled for the widest vectors: the compiler makes them of the plain loops, whose sums have 16 lanes
-/// whatever the vectors.
+/// [`Norm::row`] on vectors.
 struct Row<'a> {
     norm: Norm<'a>,
     x: &'a [f32],
@@ -128,11 +82,17 @@ impl Work for Row<'_> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        self.norm.row_here(self.x, self.y);
+        let Self { norm: Norm { weights, .. }, x, y } = self;
+        let (mean, rstd) = self.norm.statistics::<L>(x);
+        let normal = Normal { mean, rstd };
+        match &weights.bias {
+            Some(bias) => map::<L, 3, 1>(&normal, [x, &weights.scale, bias], [y]),
+            None => map::<L, 2, 1>(&normal, [x, &weights.scale], [y]),
+        }
     }
 }
 
-/// [`Norm::row_backward`], likewise.
+/// [`Norm::row_backward`] on vectors.
 struct RowBackward<'a> {
     norm: Norm<'a>,
     x: &'a [f32],
@@ -144,7 +104,86 @@ impl Work for RowBackward<'_> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        self.norm.row_backward_here(self.x, self.dy, self.dx);
+        let Self { norm, x, dy, dx } = self;
+        let (width, scale) = (x.len() as f32, &norm.weights.scale[..]);
+        let (mean, rstd) = norm.statistics::<L>(x);
+        let along = total::<L, 3>(&Along(mean), [dy, scale, x]) / width * rstd * rstd;
+        let shift = match norm.kind {
+            NormKind::Layer => total::<L, 2>(&Product, [dy, scale]) / width,
+            NormKind::Rms => 0.0,
+        };
+        map::<L, 3, 1>(&Slope { mean, rstd, along, shift }, [dy, scale, x], [dx]);
+    }
+}
+
+/// `x`.
+struct Value;
+impl Summand<1> for Value {
+    #[inline(always)]
+    fn apply<L: Lanes>(&self, [x]: [L; 1]) -> L {
+        x
+    }
+}
+
+/// `(x - mean)^2`.
+struct SquaredFrom(f32);
+impl Summand<1> for SquaredFrom {
+    #[inline(always)]
+    fn apply<L: Lanes>(&self, [x]: [L; 1]) -> L {
+        let off = x.sub(L::splat(self.0));
+        off.mul(off)
+    }
+}
+
+/// `dy scale`.
+struct Product;
+impl Summand<2> for Product {
+    #[inline(always)]
+    fn apply<L: Lanes>(&self, [dy, scale]: [L; 2]) -> L {
+        dy.mul(scale)
+    }
+}
+
+/// `dy scale (x - mean)`.
+struct Along(f32);
+impl Summand<3> for Along {
+    #[inline(always)]
+    fn apply<L: Lanes>(&self, [dy, scale, x]: [L; 3]) -> L {
+        dy.mul(scale).mul(x.sub(L::splat(self.0)))
+    }
+}
+
+/// `(x - mean) rstd scale`, and a bias where there is one.
+struct Normal {
+    mean: f32,
+    rstd: f32,
+}
+impl Map<2, 1> for Normal {
+    #[inline(always)]
+    fn apply<L: Lanes>(&self, [x, scale]: [L; 2], _: [L; 1]) -> [L; 1] {
+        [x.sub(L::splat(self.mean)).mul(L::splat(self.rstd)).mul(scale)]
+    }
+}
+impl Map<3, 1> for Normal {
+    #[inline(always)]
+    fn apply<L: Lanes>(&self, [x, scale, bias]: [L; 3], was: [L; 1]) -> [L; 1] {
+        let [y] = self.apply([x, scale], was);
+        [y.add(bias)]
+    }
+}
+
+/// Adds `rstd (dy scale - shift - (x - mean) along)`.
+struct Slope {
+    mean: f32,
+    rstd: f32,
+    along: f32,
+    shift: f32,
+}
+impl Map<3, 1> for Slope {
+    #[inline(always)]
+    fn apply<L: Lanes>(&self, [dy, scale, x]: [L; 3], [dx]: [L; 1]) -> [L; 1] {
+        let off = x.sub(L::splat(self.mean)).mul(L::splat(self.along));
+        [dx.add(dy.mul(scale).sub(L::splat(self.shift)).sub(off).mul(L::splat(self.rstd)))]
     }
 }
 

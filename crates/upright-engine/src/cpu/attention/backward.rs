@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    HeadLayout, KEYS, Shape, Shared,
+    HeadLayout, KEYS, Shape, Shared, around,
     forward::ROWS,
     panels::{gather, left, multiply, right},
     path, rows_of,
@@ -94,16 +94,7 @@ impl Visit for Backward<'_> {
     type Output = ();
 
     fn visit<K: Kernel>(self) {
-        let Operands { pack, shape, k, v, d_qkv, .. } = self.operands;
-        // The gradients of keys and values gather here while the tree's spans are gone through.
-        for &span in self.spans {
-            for row in pack.spans[span].start..pack.spans[span].start + pack.spans[span].len {
-                for layout in [k, v] {
-                    // SAFETY: this task alone touches this head of its tree's rows.
-                    unsafe { d_qkv.part(layout.at(row, self.kv_head), shape.head_size) }.fill(0.0);
-                }
-            }
-        }
+        // A span comes before its children: it writes the gradients of its own keys and values, they add to them.
         for &span in self.spans {
             self.span::<K>(span);
         }
@@ -155,8 +146,8 @@ impl Backward<'_> {
                 let seen = shape.seen(first + row / group);
                 let seen = seen.start.saturating_sub(base + from)..seen.end - base - from;
                 let place = place(row);
-                let drop = dot(&d_out[place * size..][..size], &out[place * size..][..size]);
-                dispatch(Probabilities { p, d_p, seen, scale: shape.scale, lse: lse[place], drop });
+                let (out, d_out) = (&out[place * size..][..size], &d_out[place * size..][..size]);
+                dispatch(Probabilities { p, d_p, seen, scale: shape.scale, lse: lse[place], out, d_out });
             }
             let (p, d_p) = (View::rows(p, rows, width), View::rows(d_p, rows, width));
             let there = from * size..(from + width) * size;
@@ -173,24 +164,29 @@ impl Backward<'_> {
             }
         }
         for (layout, gradients) in [(k, &d_keys), (v, &d_values)] {
-            for (row, gradient) in seen().zip(gradients.chunks_exact(size)) {
+            for ((row, gradient), position) in seen().zip(gradients.chunks_exact(size)).zip(base..) {
                 // SAFETY: this task alone touches this head of its tree's rows.
                 let sum = unsafe { d_qkv.part(layout.at(row, kv_head), size) };
-                sum.iter_mut().zip(gradient).for_each(|(sum, x)| *sum += x);
+                if position < offset {
+                    sum.iter_mut().zip(gradient).for_each(|(sum, x)| *sum += x);
+                } else {
+                    sum.copy_from_slice(gradient);
+                }
             }
         }
     }
 }
 
 /// Turns a query's raw scores into probabilities, zero outside `seen`, and the gradient of the probabilities into that of
-/// the raw scores; `drop` is the sum of output times gradient.
+/// the raw scores. `out` and `d_out` are the query's.
 struct Probabilities<'a> {
     p: &'a mut [f32],
     d_p: &'a mut [f32],
     seen: Range<usize>,
     scale: f32,
     lse: f32,
-    drop: f32,
+    out: &'a [f32],
+    d_out: &'a [f32],
 }
 
 impl Work for Probabilities<'_> {
@@ -198,11 +194,12 @@ impl Work for Probabilities<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { p, d_p, seen, scale, lse, drop } = self;
-        assert!(p.len() == d_p.len() && p.len().is_multiple_of(KEYS));
+        let Self { p, d_p, seen, scale, lse, out, d_out } = self;
+        assert!(p.len() == d_p.len() && p.len().is_multiple_of(KEYS) && seen.end <= p.len());
+        let drop = dot(out, d_out);
         // SAFETY: whole vectors of the rows: the number of lanes divides KEYS.
         unsafe {
-            for at in (0..p.len()).step_by(L::LEN) {
+            for at in around::<L>(&seen).step_by(L::LEN) {
                 let (p, d_p) = (p.as_mut_ptr().add(at), d_p.as_mut_ptr().add(at));
                 let e = exp(L::load(p).mul(L::splat(scale)).sub(L::splat(lse)));
                 e.store(p);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    HeadLayout, KEYS, Shape, Shared,
+    HeadLayout, KEYS, Shape, Shared, around,
     panels::{gather, left, multiply, right},
     path, rows_of,
 };
@@ -125,8 +125,7 @@ impl Visit for Forward<'_> {
                 let (token, head) = at(row);
                 // SAFETY: this task alone writes its queries' heads.
                 let out = unsafe { self.out.part((token * shape.heads + head) * size, size) };
-                let scale = 1.0 / sums[row];
-                out.iter_mut().zip(result).for_each(|(out, x)| *out = x * scale);
+                dispatch(Scaled { x: result, by: 1.0 / sums[row], out });
             }
         }
     }
@@ -146,8 +145,12 @@ impl Work for Softmax<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) -> (f32, f32) {
         let Self { scores, seen, scale } = self;
-        scores[..seen.start].fill(f32::NEG_INFINITY);
-        scores[seen.end..].fill(f32::NEG_INFINITY);
+        let around = around::<L>(&seen);
+        scores[..around.start].fill(0.0);
+        scores[around.end..].fill(0.0);
+        let scores = &mut scores[around.clone()];
+        scores[..seen.start - around.start].fill(f32::NEG_INFINITY);
+        scores[seen.end - around.start..].fill(f32::NEG_INFINITY);
         let mut largest = L::splat(f32::NEG_INFINITY);
         let start = scores.as_mut_ptr();
         // SAFETY: whole vectors of the scores: the number of lanes divides KEYS, of which there is a multiple.
@@ -165,5 +168,22 @@ impl Work for Softmax<'_> {
             let sum = sum.sum();
             (sum, largest * scale + sum.ln())
         }
+    }
+}
+
+/// `out = by * x`, all of one length.
+struct Scaled<'a> {
+    x: &'a [f32],
+    by: f32,
+    out: &'a mut [f32],
+}
+
+impl Work for Scaled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { x, by, out } = self;
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = by * x);
     }
 }

@@ -18,6 +18,7 @@ pub use forward::forward;
 
 use std::ops::Range;
 
+use super::lanes::Lanes;
 use crate::pack::Pack;
 
 /// Keys are taken in multiples of this, so that a sum has the same terms whichever query begins its block.
@@ -120,8 +121,13 @@ fn path(pack: &Pack, span: usize) -> Vec<Range<usize>> {
     runs
 }
 
+/// Keys of a block of whole vectors that holds all that a query sees.
+fn around<L: Lanes>(seen: &Range<usize>) -> Range<usize> {
+    seen.start / L::LEN * L::LEN..seen.end.next_multiple_of(L::LEN)
+}
+
 /// Rows of the positions `wanted` of a path, in order.
-fn rows_of(path: &[Range<usize>], wanted: Range<usize>) -> impl Iterator<Item = usize> + '_ {
+fn rows_of(path: &[Range<usize>], wanted: Range<usize>) -> impl Iterator<Item = usize> + Clone + '_ {
     path.iter().cloned().flatten().skip(wanted.start).take(wanted.len())
 }
 
