@@ -327,6 +327,8 @@ fn mistakes_are_refused_before_the_first_run() {
         (with("").replace("'mix'", "'mx'"), &["methods must be one of", "`mx`", "did you mean `mix`?"]),
         (with("").replace("steps = 8", "steps = 8\nlambda = 0.5"), &["lambda is not a setting of a study", "lambdas"]),
         (with("").replace("steps = 8", "steps = 8\nseed = 3"), &["seed is not a setting of a study", "list seeds"]),
+        (with("").replace("steps = 8", "steps = 8\nstop-within = 1"), &["stop-within is not a setting of a study"]),
+        (with("").replace("steps = 8", "steps = 8\nno-report = true"), &["no-report is not a setting", "one report"]),
         (with("").replace("[0.5]", "[1.0]"), &["lambdas must lie between 0 and 1, found `1.0`", "alone"]),
         (with("").replace("[0.5]", "[0.5, 0.5]"), &["differ"]),
         (with("").replace("lambdas = [0.5]", ""), &["lambdas are missing"]),

@@ -177,7 +177,7 @@ impl Builder<'_> {
             Kind::Sum(of) => format!("sum {:?}", of.iter().map(|(_, weight)| weight).collect::<Vec<_>>()),
             Kind::Reference => "reference".to_owned(),
             // A run like any other: what it is needed for does not change what it is.
-            Kind::Alone(_) => "run false".to_owned(),
+            Kind::Alone => "run false".to_owned(),
         };
         hasher.update(&kind_text);
         hasher.update(met.hash(&plan)?);
@@ -251,7 +251,7 @@ impl Builder<'_> {
             ..weighted(&settings, &alone(plan.objectives.len(), index), MethodKind::Mix)
         };
         let name = format!("{prefix}alone-{}-seed-{seed}", plan.objectives[index].name);
-        self.push(name, Kind::Alone(index), first.to_vec(), ground, config)
+        self.push(name, Kind::Alone, first.to_vec(), ground, config)
     }
 
     /// What every run of a method or a baseline needs: the reference and the optima.

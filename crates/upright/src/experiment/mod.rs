@@ -96,11 +96,6 @@ impl Experiment {
         Ok(Self { study, graph, out: out.to_owned() })
     }
 
-    /// The graph of parts.
-    pub fn graph(&self) -> &Graph {
-        &self.graph
-    }
-
     /// A part's run folder; none for a reference.
     pub fn folder(&self, part: &Part) -> Option<PathBuf> {
         Some(self.out.join(part.folder.as_ref()?))

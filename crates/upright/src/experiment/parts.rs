@@ -35,7 +35,7 @@ pub enum Kind {
     /// A reference policy that is trained first.
     Reference,
     /// An objective optimised alone: its optimum.
-    Alone(usize),
+    Alone,
     /// A method or a baseline; whether it stops at the front.
     Run {
         /// Ends where an evaluation reaches the front or the ideal point.

@@ -86,7 +86,7 @@ pub struct Questions {
 const SUM: &str = "sum";
 
 /// Settings that the study decides, and by what.
-const DECIDED: [(&str, &str); 11] = [
+const DECIDED: [(&str, &str); 13] = [
     ("out", "--out DIR is the folder of the whole study"),
     ("resume", "a study always goes on where it was"),
     ("json", "give --json on the command line"),
@@ -97,7 +97,9 @@ const DECIDED: [(&str, &str); 11] = [
     ("optimum", "the study finds the optima by training each objective alone"),
     ("optimum-eval", "the study finds the optima by training each objective alone"),
     ("stop-at", "say front = \"own\", \"none\" or the folder of another study in a [[sweep]]"),
+    ("stop-within", "runs of a study stop within 1e-4 of the front, as in the paper"),
     ("seed", "list seeds at the top of the study"),
+    ("no-report", "a study writes one report, of all its runs"),
 ];
 
 #[derive(Deserialize)]
@@ -449,4 +451,33 @@ fn orders(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec<
         Ok(order)
     };
     written.orders.iter().map(order).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The files are read as they are shipped; models and data of most are not here.
+    #[test]
+    fn shipped_studies_are_understood() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+        let mut read: Vec<(String, usize)> = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let study = Study::read(&path).unwrap_or_else(|error| panic!("{error}: {}", error.hint));
+            assert!(!study.title.is_empty() && !study.about.is_empty(), "{}", path.display());
+            let points = study.sweeps.iter().map(|sweep| sweep.weights.len()).sum();
+            read.push((path.file_stem().unwrap().to_str().unwrap().to_owned(), points));
+        }
+        read.sort();
+        let expected = [
+            ("embedded", 3),
+            ("figure-3", 5),
+            ("figure-4", 1),
+            ("figure-7", 5),
+            ("figure-8-table-1", 3),
+            ("smollm2", 4),
+        ];
+        assert_eq!(read, expected.map(|(name, points)| (name.to_owned(), points)));
+    }
 }

@@ -20,7 +20,7 @@ impl Experiment {
         let Some(folder) = self.folder(part) else { return run::train_reference(&part.plan, observer) };
         let config = match &part.kind {
             Kind::Reference => unreachable!("a reference has no folder here"),
-            Kind::Alone(_) => part.config.clone(),
+            Kind::Alone => part.config.clone(),
             Kind::Run { stops } => self.informed(part, *stops)?,
             Kind::Sum(of) => {
                 let sum =

@@ -197,11 +197,10 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
     }
     let left_out = left_out(report);
     if !left_out.is_empty() {
-        warnings.push(format!(
-            "Not every run has the objective{} {}: losses and gaps of it are left out.",
-            if left_out.len() == 1 { "" } else { "s" },
-            listed(&left_out)
-        ));
+        let (plural, them) = if left_out.len() == 1 { ("", "it") } else { ("s", "them") };
+        let names = listed(&left_out);
+        warnings
+            .push(format!("Not every run has the objective{plural} {names}: losses and gaps of {them} are left out."));
     }
     if !report.damaged.is_empty() {
         let places: Vec<String> = report.damaged.iter().map(|damaged| damaged.place.clone()).collect();
