@@ -163,7 +163,8 @@ fn products(tier: Tier, each: &mut impl FnMut(KernelRate)) {
         tell("linear forward", shape, linear(tier, m, n, k, true));
         tell("linear backward", (m, k, n), linear(tier, m, k, n, false));
     }
-    for (m, n, k) in [(256, 50304, 768), (256, 49152, 576)] {
+    // The head takes the vocabulary in chunks.
+    for (m, n, k) in [(1024, 2048, 768), (256, 2048, 576)] {
         tell("head forward", (m, n, k), linear(tier, m, n, k, true));
         tell("head gradient", (m, k, n), linear(tier, m, k, n, false));
     }

@@ -47,7 +47,7 @@ pub struct Arm {
     pub probe_every: Option<usize>,
     /// Which of the report's settings its losses are measured in.
     pub setting: usize,
-    /// Whether no run of it has taken all its steps: its numbers are those so far.
+    /// Whether no run of it is finished: its numbers are those so far.
     pub unfinished: bool,
     /// Indices of the report's runs behind its means.
     pub runs: Vec<usize>,
@@ -63,6 +63,8 @@ pub struct Arm {
     pub updates: Vec<Spread>,
     /// Seconds of all steps.
     pub seconds: Spread,
+    /// The same times the share of the processors that was used, if every run recorded it.
+    pub busy_seconds: Option<Spread>,
     /// Tokens descended a second.
     pub tokens_per_second: Spread,
     /// Median utilisation of a run, 0 to 1.
@@ -186,6 +188,7 @@ impl Arm {
             ideal_distance,
             updates: objectives.iter().map(updates).collect(),
             seconds: Spread::of(&all().map(|run| run.seconds).collect::<Vec<_>>()),
+            busy_seconds: spread(all().map(|run| run.busy_seconds).collect()),
             tokens_per_second: Spread::of(&all().map(rate).collect::<Vec<_>>()),
             utilisation: spread(all().map(|run| run.utilisation).collect()),
             peak_memory_gb: all().filter_map(|run| run.peak_memory_gb).reduce(f64::max),

@@ -235,17 +235,28 @@ fn nearest(places: &[Place<'_>]) -> Option<Claim> {
     claim("MAXRIGHT ends nearest to the ideal point of all".into(), places.iter().filter_map(verdict).collect())
 }
 
+/// By which time arms are compared: what they cost themselves, or what the clock says where one did not record that.
+fn time(arms: &[&Arm]) -> (&'static str, fn(&Arm) -> Spread) {
+    if arms.iter().all(|arm| arm.busy_seconds.is_some()) {
+        ("busy seconds", |arm| arm.busy_seconds.unwrap_or(arm.seconds))
+    } else {
+        ("seconds", |arm| arm.seconds)
+    }
+}
+
 /// Section 6.2: the alternating methods cost what Sequential costs.
 fn cheap(places: &[Place<'_>]) -> Option<Claim> {
     let asked = |place: &Place<'_>| !place.alternating.is_empty() && !place.sequential.is_empty();
     let verdict = |place: &Place<'_>| {
-        let seconds: Vec<Spread> = place.sequential.iter().map(|arm| arm.seconds).collect();
-        let cost = |arm: &Arm| arm.seconds.mean / Spread::mean_of(&seconds).mean;
+        let all = || place.sequential.iter().chain(&place.alternating).chain(&place.mix).copied();
+        let (unit, seconds) = time(&all().collect::<Vec<_>>());
+        let sequential = Spread::mean_of(&place.sequential.iter().map(|arm| seconds(arm)).collect::<Vec<_>>());
+        let cost = |arm: &Arm| seconds(arm).mean / sequential.mean;
         let cheap = place.alternating.iter().all(|arm| cost(arm) < ABOUT_THE_SAME);
         let dear = place.mix.is_none_or(|mix| cost(mix) > ABOUT_THE_SAME);
         let times =
             place.alternating.iter().copied().chain(place.mix).map(|arm| format!("{} {:.2}", arm.label, cost(arm)));
-        let because = format!("time against Sequential: {}", times.collect::<Vec<_>>().join(", "));
+        let because = format!("{unit} against Sequential: {}", times.collect::<Vec<_>>().join(", "));
         Verdict { at: place.at.clone(), holds: [Some(cheap && dear); 2], because: [because.clone(), because] }
     };
     let mix = places.iter().any(|place| asked(place) && place.mix.is_some());
@@ -293,12 +304,13 @@ fn probes(report: &Report) -> Option<Claim> {
             if often.probe_every == seldom.probe_every {
                 continue;
             }
-            let slower = often.seconds.mean > seldom.seconds.mean;
+            let (unit, seconds) = time(&[often, seldom]);
+            let slower = seconds(often).mean > seconds(seldom).mean;
             let holds = |set: usize| all_below(&[often], &[seldom], distance(set)).map(|nearer| nearer && slower);
             let because = |set: usize| {
                 let one = |arm: &Arm| {
                     let far = arm.ideal_distance[set].map_or("-".to_owned(), |distance| figure(&distance));
-                    format!("k {}: distance {far}, {:.1} s", arm.probe_every.unwrap_or(0), arm.seconds.mean)
+                    format!("k {}: distance {far}, {:.1} {unit}", arm.probe_every.unwrap_or(0), seconds(arm).mean)
                 };
                 format!("{}; {}", one(often), one(seldom))
             };

@@ -7,7 +7,9 @@ use super::{
     Report, Verdict,
     arms::Role,
     figures::Shown,
-    guide, labels, table,
+    guide, labels,
+    run::Run,
+    table,
     table::{Cell, Table},
     tables::{self, SET_NAMES},
     words,
@@ -292,6 +294,7 @@ fn runs(report: &Report) -> String {
             (_, 0) if matches!(report.arms.iter().find(|a| a.all.contains(&index)), Some(a) if a.role == Role::Sum) => {
                 "none".into()
             }
+            (true, planned) if run.ended_early() => format!("{} of {planned}: it reached its goal", run.steps),
             (true, steps) => steps.to_string(),
             (false, planned) => format!("unfinished: {} of {planned}", run.steps),
         };
@@ -304,7 +307,13 @@ fn runs(report: &Report) -> String {
     let unfinished = report.runs.iter().filter(|run| !run.is_finished()).count();
     if unfinished > 0 {
         html += &paragraph(
-            "Runs that have not taken all their steps are marked; they count in no mean, unless their arm has no other run.",
+            "Runs that are not finished are marked; they count in no mean, unless their arm has no other run.",
+        );
+    }
+    if report.runs.iter().any(Run::ended_early) {
+        html += &paragraph(
+            "Some runs reached their goal before their last step, and ended there: losses on training rows that their plan names, \
+             in a study those at which ALRIGHT's runs ended (the reference front) and the ideal point.",
         );
     }
     if !report.damaged.is_empty() {

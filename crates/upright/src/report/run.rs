@@ -11,8 +11,8 @@ use crate::{
     evaluation::SETS,
     files, hub,
     methods::MethodKind,
-    metrics::cost::median,
-    plan::{Length, Plan, ReferencePlan, Schedule, Stage},
+    metrics::{cost::median, stopping::reached},
+    plan::{Length, Plan, ReferencePlan, Schedule, Stage, StopPlan},
     run::Written,
     run_dir::read_lines,
 };
@@ -30,6 +30,9 @@ pub struct Run {
     pub planned: usize,
     /// Seconds of all steps, without evaluations and checkpoints.
     pub seconds: f64,
+    /// Seconds times the share of the processors' time that was used, summed over the steps: what the run cost itself,
+    /// whatever else the machine did. Where every step recorded it.
+    pub busy_seconds: Option<f64>,
     /// Tokens descended.
     pub tokens: u64,
     /// Median over the steps of the share of the processors' time that was used, 0 to 1; where it was recorded.
@@ -96,6 +99,9 @@ impl Run {
             planned,
             // Of no step the sum would be -0.
             seconds: all("seconds").iter().fold(0.0, |sum, seconds| sum + seconds),
+            busy_seconds: lines
+                .iter()
+                .try_fold(0.0, |sum, line| Some(sum + number(line, "seconds")? * number(line, "utilisation")?)),
             tokens: all("tokens").iter().sum::<f64>() as u64,
             utilisation: median(&all("utilisation")),
             peak_memory_gb: all("peak_memory_gb").into_iter().reduce(f64::max),
@@ -112,9 +118,17 @@ impl Run {
         Ok(run)
     }
 
-    /// Whether it took all its steps.
+    /// Whether it took all its steps, or ended where its plan stops.
     pub fn is_finished(&self) -> bool {
-        self.steps == self.planned && self.points.last().is_some_and(|point| point.step == self.planned)
+        let Some(end) = self.points.last().filter(|point| point.step == self.steps) else { return false };
+        let losses: Vec<f64> = end.losses[1].iter().map(|loss| loss.unwrap_or(f64::INFINITY)).collect();
+        let stops = |stop: &StopPlan| reached(&losses, &stop.points, stop.within);
+        self.steps == self.planned || self.plan().stop.as_ref().is_some_and(stops)
+    }
+
+    /// Whether its plan let it end before it took all its steps.
+    pub fn ended_early(&self) -> bool {
+        self.is_finished() && self.steps < self.planned
     }
 
     /// The end of a finished run is measured, on one set at least, and finite.

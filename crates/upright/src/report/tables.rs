@@ -105,6 +105,7 @@ pub(super) fn cost(report: &Report) -> Table {
     columns.extend([
         Column::new("seconds"),
         Column::new("runtime increase (%)"),
+        Column::new("busy seconds"),
         Column::new("utilisation (%)"),
         Column::new("utilisation increase (%)"),
         Column::new("tokens a second"),
@@ -120,6 +121,7 @@ pub(super) fn cost(report: &Report) -> Table {
         row.extend([
             Cell::Spread(arm.seconds, 2),
             Cell::spread(arm.runtime_increase, 1),
+            Cell::spread(arm.busy_seconds, 2),
             Cell::spread(percent, 1),
             Cell::spread(arm.utilisation_increase, 1),
             Cell::Spread(arm.tokens_per_second, 0),

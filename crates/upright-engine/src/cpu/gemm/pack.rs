@@ -42,7 +42,20 @@ pub(super) fn pack(order: Order, view: &View<'_>, lines: Range<usize>, k: Range<
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn pack_panels(order: Order, view: &View<'_>, lines: Range<usize>, k: Range<usize>, out: &mut [u32]) {
     let panel_len = k.len().div_ceil(DEPTH) * TILE;
-    for (line, panel) in lines.clone().step_by(LINES).zip(out.chunks_exact_mut(panel_len)) {
+    let mut line = lines.start;
+    let mut panels = out.chunks_exact_mut(panel_len);
+    if let Values::Bf16(values) = view.values
+        && order == Order::Lines
+        && view.row_stride == 1
+    {
+        while line + 2 * LINES <= lines.end {
+            let (Some(first), Some(second)) = (panels.next(), panels.next()) else { return };
+            // SAFETY: elements `(line + i, k)`, `i < 32`, lie within the values.
+            unsafe { two_panels(values.as_ptr().add(line), view.column_stride, k.clone(), first, second) };
+            line += 2 * LINES;
+        }
+    }
+    for (line, panel) in (line..lines.end).step_by(LINES).zip(panels) {
         let count = LINES.min(lines.end - line);
         for (k0, tile) in k.clone().step_by(DEPTH).zip(panel.as_chunks_mut::<TILE>().0) {
             let depth = DEPTH.min(k.end - k0);
@@ -59,6 +72,40 @@ unsafe fn pack_panels(order: Order, view: &View<'_>, lines: Range<usize>, k: Ran
                 // SAFETY: 16 pairs are 64 bytes.
                 unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), row) };
             }
+        }
+    }
+}
+
+/// Two panels of B from weights whose lines lie side by side: 32 lines of one k are a line of the cache.
+///
+/// # Safety
+/// 32 elements can be read at `from + k * stride` for every k.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn two_panels(from: *const bf16, stride: usize, k: Range<usize>, first: &mut [u32], second: &mut [u32]) {
+    // Word 2i is line i of the even k, word 2i + 1 line i of the odd k, which the permutation finds behind the even one's 32.
+    let mut low = [0u16; 32];
+    for (i, word) in low.iter_mut().enumerate() {
+        *word = (i / 2 + 32 * (i % 2)) as u16;
+    }
+    let high = low.map(|word| word + LINES as u16);
+    let outs = first.as_chunks_mut::<16>().0.iter_mut().zip(second.as_chunks_mut::<16>().0);
+    // SAFETY: the caller's; 32 words and 16 pairs are 64 bytes; what is fetched ahead is only wished for.
+    unsafe {
+        let (low, high) = (_mm512_loadu_si512(low.as_ptr().cast()), _mm512_loadu_si512(high.as_ptr().cast()));
+        for (pair, (first, second)) in outs.enumerate() {
+            let at = k.start + 2 * pair;
+            let line = from.wrapping_add(at * stride);
+            _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(DEPTH * stride).cast());
+            _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add((DEPTH + 1) * stride).cast());
+            let load = |line: *const bf16, there: bool| match there {
+                true => _mm512_loadu_si512(line.cast()),
+                false => _mm512_setzero_si512(),
+            };
+            let even = load(line, at < k.end);
+            let odd = load(line.wrapping_add(stride), at + 1 < k.end);
+            _mm512_storeu_si512(first.as_mut_ptr().cast(), _mm512_permutex2var_epi16(even, low, odd));
+            _mm512_storeu_si512(second.as_mut_ptr().cast(), _mm512_permutex2var_epi16(even, high, odd));
         }
     }
 }

@@ -67,9 +67,18 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
 
 /// The increases in words.
 fn increases(report: &Report, joint: &[usize], runtime: bool) -> String {
-    let seconds = "Seconds are those of all training steps, without evaluations. ";
+    let busy = report.arms.iter().any(|arm| arm.busy_seconds.is_some());
+    let seconds = format!(
+        "Seconds are those of all training steps, without evaluations. {}",
+        if busy {
+            "Busy seconds are seconds times the share of the processors that was used: what a run cost itself, whatever else \
+             the machine did meanwhile. Verdicts on cost go by them. "
+        } else {
+            ""
+        }
+    );
     if !runtime {
-        return seconds.to_owned();
+        return seconds;
     }
     let words = |percent: f64| match percent.round() {
         more if more >= 1.0 => format!("{more:.0}% more"),

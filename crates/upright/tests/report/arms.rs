@@ -1,0 +1,210 @@
+//! Which runs are one arm, what it is called, and what it is compared with.
+
+use upright::report::{Report, Role, Source};
+
+use super::{
+    folders::{Run, Study, run},
+    near, sweep, write,
+};
+
+#[test]
+fn arms_are_named_by_what_differs() {
+    let report = Report::read(&[sweep().path()]).unwrap();
+    let labels: Vec<&str> = report.arms.iter().map(|arm| &arm.label[..]).collect();
+    let expected = [
+        "sft alone",
+        "dpo alone",
+        "dpo 2, then sft 6",
+        "dpo 4, then sft 4",
+        "dpo 6, then sft 2",
+        "alright lambda 0.25",
+        "alright lambda 0.5",
+        "alright lambda 0.75",
+        "maxright lambda 0.25 k 10",
+        "maxright lambda 0.5 k 10",
+        "maxright lambda 0.5 k 100",
+        "maxright lambda 0.75 k 10",
+    ];
+    assert_eq!(labels, expected);
+    // Sequential's share of steps is its weight.
+    let against = |label: &str| &report.arms.iter().find(|arm| arm.label == label).unwrap().against;
+    assert_eq!(*against("alright lambda 0.25"), ["dpo 2, then sft 6"]);
+    assert_eq!(*against("maxright lambda 0.5 k 100"), ["dpo 4, then sft 4"]);
+    // Methods over their weights, and what their end points beat.
+    let front = report.fronts.iter().find(|front| front.method == "alright").unwrap();
+    assert_eq!(front.weights, [[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]].map(Vec::from));
+    let ends = [0.25, 0.5, 0.75].map(|lambda| [0.4 + lambda, 1.0 - lambda]);
+    let [worst_sft, worst_dpo] = [1.2, 4.0];
+    // A staircase, by columns from the left.
+    let columns = [(ends[0], ends[1][0]), (ends[1], ends[2][0]), (ends[2], worst_sft)];
+    let area: f64 = columns.iter().map(|([sft, dpo], next)| (next - sft) * (worst_dpo - dpo)).sum();
+    near(front.hypervolume[1].unwrap(), area);
+    // Delta: even steps of (0.25, -0.25) between the ends of the runs alone, (0.3, 4.0) and (1.2, 0.1).
+    let step = 0.25 * 2f64.sqrt();
+    let reach = (0.65f64 - 0.3).hypot(0.75 - 4.0) + (1.15f64 - 1.2).hypot(0.25 - 0.1);
+    near(front.delta[1].unwrap(), reach / (reach + 2.0 * step));
+    let claims: Vec<(&str, usize)> =
+        report.claims.iter().map(|claim| (&claim.text[..], claim.verdicts.len())).collect();
+    assert_eq!(claims.iter().map(|(_, places)| *places).collect::<Vec<_>>(), [3, 3, 3, 3, 1, 1], "{claims:?}");
+}
+
+#[test]
+fn splits_pair_with_weights_in_order_where_none_is_the_same() {
+    let study = Study::new();
+    for (lambda, dpo) in [(0.01, 1), (0.5, 4), (0.99, 7)] {
+        study.add(&format!("mix-{lambda}"), &run("mix").weights(1.0 - lambda, lambda));
+        study.add(&format!("sequential-{lambda}"), &run("sequential").stages(&[(1, dpo), (0, 8 - dpo)]));
+    }
+    let against = |study: &Study| -> Vec<Vec<String>> {
+        let report = Report::read(&[study.path()]).unwrap();
+        report.arms.iter().filter(|arm| arm.role == Role::Mix).map(|arm| arm.against.clone()).collect()
+    };
+    assert_eq!(against(&study), [["dpo 1, then sft 7"], ["dpo 4, then sft 4"], ["dpo 7, then sft 1"]]);
+    // Where they do not pair, only what is the same is compared.
+    study.add("mix-0.3", &run("mix").weights(0.7, 0.3));
+    assert_eq!(against(&study), [vec![], vec![], vec!["dpo 4, then sft 4"], vec![]]);
+    // A lambda that was asked for counts more than the split.
+    let asked = run("sequential").stages(&[(1, 2), (0, 6)]).weights(0.7, 0.3).asking("lambda = 0.3");
+    study.add("sequential-0.3", &asked);
+    assert_eq!(against(&study)[1], ["dpo 2, then sft 6"]);
+}
+
+#[test]
+fn settings_that_differ_are_named_and_losses_of_other_references_are_kept_apart() {
+    let study = Study::new();
+    study.add("a", &run("mix"));
+    study.add("b", &run("mix").with("learning-rate = 0.001", "learning-rate = 0.002"));
+    study.add("c", &run("mix").with("reference = \"base\"", "reference = { folder = \"/elsewhere/kind\" }"));
+    study.add("alone", &run("mix").weights(0.0, 1.0).ending(1.0, 0.25));
+    let report = Report::read(&[study.path()]).unwrap();
+    let mut labels: Vec<&str> = report.arms.iter().map(|arm| &arm.label[..]).collect();
+    labels.sort_unstable();
+    let expected = [
+        "dpo alone, reference base",
+        "mix, reference base, optimiser.learning-rate 0.001",
+        "mix, reference base, optimiser.learning-rate 0.002",
+        "mix, reference kind",
+    ];
+    assert_eq!(labels, expected);
+    assert_eq!(report.settings.len(), 2);
+    let gap = |label: &str| report.arms.iter().find(|arm| arm.label == label).unwrap().gaps[1][1];
+    assert!(gap("mix, reference kind").is_none() && gap(expected[1]).is_some());
+    let page = write(&study);
+    assert!(page.contains("2 different settings"));
+    // What changes no step is no difference: an evaluation more often, an optimum that only MAXRIGHT heeds, another place.
+    let same = Study::new();
+    same.add("a", &run("mix"));
+    same.add(
+        "b",
+        &run("mix").seed(2).with("eval-every = 4", "eval-every = 8").with("/data/sft.jsonl", "/moved/sft.jsonl"),
+    );
+    same.add("c", &run("mix").seed(3).with("tie-rank = 1", "tie-rank = 1\noptimum = 0.1\noptimum-eval = 0.2"));
+    let report = Report::read(&[same.path()]).unwrap();
+    assert_eq!((report.arms.len(), report.arms[0].runs.len()), (1, 3));
+}
+
+#[test]
+fn given_optima_win_and_an_objective_that_others_lack_is_left_out() {
+    let study = Study::new();
+    study.add("alone", &run("mix").weights(1.0, 0.0).ending(0.3, 4.0));
+    let given = "tie-rank = 1\noptimum = 0.125\noptimum-eval = 0.25";
+    study.add("mix", &run("mix").ending(0.5, 0.5).with("tie-rank = 1", given));
+    study.add("rpo", &run("mix").third("rpo", [0.0, 0.5, 0.5]).ending(0.5, 0.5));
+    study.add("sum", &run("mix").sum().ending(0.6, 0.6));
+    let report = Report::read(&[study.path()]).unwrap();
+    assert_eq!(report.objectives, ["sft", "dpo"]);
+    let arm = |label: &str| report.arms.iter().find(|arm| arm.label == label).unwrap_or_else(|| panic!("{label}"));
+    assert_eq!((&arm("rpo").role, &arm("sum of adapters").role), (&Role::Other("rpo".into()), &Role::Sum));
+    let optima = &report.settings[0].ideal;
+    assert_eq!(optima[1][0].as_ref().map(|o| (o.value, o.source)), Some((0.125, Source::Given)));
+    assert_eq!(optima[0][0].as_ref().map(|o| o.value), Some(0.25));
+    assert_eq!(optima[1][1], None);
+    near(arm("mix").gaps[1][0].unwrap().mean, 0.5 - 0.125);
+    assert!(arm("mix").ideal_distance[1].is_none() && report.claims.is_empty());
+    let page = write(&study);
+    for words in
+        ["No optimum is known for dpo on held-out rows; dpo on training rows", "--optimum-eval", "objective rpo"]
+    {
+        assert!(page.contains(words), "{words}");
+    }
+}
+
+#[test]
+fn three_objectives_are_compared_and_the_plane_says_that_it_shows_two() {
+    let study = Study::new();
+    study.add("a", &run("alright").third("kind", [0.2, 0.3, 0.5]).ending(0.5, 0.5));
+    study.add("b", &run("alright").third("kind", [0.2, 0.5, 0.3]).ending(0.4, 0.6));
+    for (name, weights) in [("sft", [1.0, 0.0, 0.0]), ("dpo", [0.0, 1.0, 0.0]), ("kind", [0.0, 0.0, 1.0])] {
+        study.add(name, &run("mix").third("kind", weights).ending(0.3, 0.2));
+    }
+    let report = Report::read(&[study.path()]).unwrap();
+    assert_eq!(report.objectives, ["sft", "dpo", "kind"]);
+    let labels: Vec<&str> = report.arms.iter().map(|arm| &arm.label[..]).collect();
+    let joint = ["alright sft 0.2 dpo 0.5 kind 0.3", "alright sft 0.2 dpo 0.3 kind 0.5"];
+    assert_eq!(labels, [&["sft alone", "dpo alone", "kind alone"][..], &joint].concat());
+    let arm = &report.arms[3];
+    let squares: f64 = arm.gaps[1].iter().map(|gap| gap.unwrap().mean.powi(2)).sum();
+    near(arm.ideal_distance[1].unwrap().mean, squares.sqrt());
+    assert!(write(&study).contains("There are 3 objectives; this plane shows dpo and sft."));
+}
+
+#[test]
+fn unfinished_runs_are_marked_and_damaged_ones_named_and_neither_is_in_a_mean() {
+    let study = Study::new();
+    study.add("good", &run("mix").ending(0.5, 0.5));
+    study.add("short", &run("mix").seed(2).ending(9.0, 9.0).stopped_after(5));
+    study.add("begun", &run("alright").ending(0.7, 0.7).stopped_after(4));
+    for name in ["no-plan", "bad-step", "bad-loss", "too-long", "no-end"] {
+        study.add(name, &run("mix").seed(3).ending(7.0, 7.0));
+    }
+    study.edit("no-plan/plan.toml", |text| text.replace("[plan]", "[plan"));
+    study.edit("bad-step/steps.jsonl", |text| text.replace("{\"step\":3,", "{\"step\":2,"));
+    study.edit("bad-loss/evals.jsonl", |text| text.replace("\"fit/loss/dpo\":7.0", "\"fit/loss/dpo\":null"));
+    study
+        .edit("too-long/steps.jsonl", |text| text.clone() + &text.lines().last().unwrap().replace(":7,", ":8,") + "\n");
+    study.edit("no-end/evals.jsonl", |text| {
+        let lines: Vec<&str> = text.lines().collect();
+        lines[..2].join("\n") + "\n{\"step\":8}\n"
+    });
+    let report = Report::read(&[study.path()]).unwrap();
+    let mix = report.arms.iter().find(|arm| arm.label == "mix").unwrap();
+    assert_eq!((mix.runs.len(), mix.all.len(), mix.unfinished), (1, 2, false));
+    assert_eq!(mix.ends[1][0].map(|end| end.mean), Some(0.5));
+    let begun = report.arms.iter().find(|arm| arm.label == "alright").unwrap();
+    assert!(begun.unfinished && report.claims.is_empty());
+    let damaged: Vec<&str> = report.damaged.iter().map(|damaged| &damaged.place[..]).collect();
+    assert_eq!(damaged, ["runs/bad-loss", "runs/bad-step", "runs/no-end", "runs/no-plan", "runs/too-long"]);
+    let page = write(&study);
+    for words in [
+        "unfinished: 5 of 8",
+        "alright (unfinished)",
+        "runs/bad-step/steps.jsonl: line 4: is not step 3",
+        "runs/bad-loss/evals.jsonl: line 3: fit/loss/dpo is not a number",
+        "runs/too-long/steps.jsonl: holds 9 steps, and the plan has 8",
+        "runs/no-end/evals.jsonl: has no loss after the last step",
+        "runs/no-plan/plan.toml",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    assert!(!page.contains(study.path().to_str().unwrap()));
+    // A torn last line is what a kill leaves, not damage.
+    study.edit("short/steps.jsonl", |text| text.trim_end().trim_end_matches('}').to_owned());
+    assert_eq!(Report::read(&[study.path()]).unwrap().damaged.len(), 5);
+}
+
+#[test]
+fn runs_that_reached_what_they_stop_at_are_finished() {
+    let study = Study::new();
+    let stops = |run: Run| {
+        run.stopped_after(4).with("\n[facts]", "\n[plan.stop]\npoints = [[0.9, 3.0]]\nwithin = 0.0001\n\n[facts]")
+    };
+    // Half the way from losses of 1 and 5.
+    study.add("reached", &stops(run("maxright").ending(0.7, 0.7)));
+    study.add("killed", &stops(run("alright").ending(0.9, 0.7)));
+    let report = Report::read(&[study.path()]).unwrap();
+    let unfinished = |label: &str| report.arms.iter().find(|arm| arm.label == label).unwrap().unfinished;
+    assert!(!unfinished("maxright") && unfinished("alright"));
+    let page = write(&study);
+    assert!(page.contains("4 of 8: it reached its goal") && page.contains("unfinished: 4 of 8"));
+    assert!(page.contains("ended there"));
+}
