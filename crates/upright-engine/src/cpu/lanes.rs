@@ -327,7 +327,7 @@ pub(crate) trait Summand<const N: usize> {
     fn apply<L: Lanes>(&self, x: [L; N]) -> L;
 }
 
-/// Sum of a function along slices of one length, in an order that the length alone decides.
+/// Sum of a function along slices of one length, in an order that the length and the vectors alone decide.
 #[inline(always)]
 pub(crate) fn total<L: Lanes, const N: usize>(function: &impl Summand<N>, inputs: [&[f32]; N]) -> f32 {
     /// Sums that do not wait for each other.
