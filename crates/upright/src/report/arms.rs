@@ -73,6 +73,8 @@ pub struct Arm {
     pub peak_memory_gb: Option<f64>,
     /// Seconds against the matching Sequential, in percent (57).
     pub runtime_increase: Option<Spread>,
+    /// Busy seconds, or those of the clock where they were not recorded, against the matching Sequential, in percent.
+    pub cost_increase: Option<Spread>,
     /// Utilisation against the matching Sequential, in percent (58).
     pub utilisation_increase: Option<Spread>,
     /// Labels of the sequential arms it is measured against.
@@ -193,6 +195,7 @@ impl Arm {
             utilisation: spread(all().map(|run| run.utilisation).collect()),
             peak_memory_gb: all().filter_map(|run| run.peak_memory_gb).reduce(f64::max),
             runtime_increase: None,
+            cost_increase: None,
             utilisation_increase: None,
             against: Vec::new(),
             runs: group,

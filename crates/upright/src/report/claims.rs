@@ -7,7 +7,7 @@ use super::{
     arms::{Arm, Role},
     fronts::Front,
     labels,
-    weights::{distinct, matching, same},
+    weights::{distinct, matching, same, time},
 };
 use crate::metrics::Spread;
 
@@ -233,15 +233,6 @@ fn nearest(places: &[Place<'_>]) -> Option<Claim> {
         Some(Verdict { at: place.at.clone(), holds: [holds(0), holds(1)], because: [because(0), because(1)] })
     };
     claim("MAXRIGHT ends nearest to the ideal point of all".into(), places.iter().filter_map(verdict).collect())
-}
-
-/// By which time arms are compared: what they cost themselves, or what the clock says where one did not record that.
-fn time(arms: &[&Arm]) -> (&'static str, fn(&Arm) -> Spread) {
-    if arms.iter().all(|arm| arm.busy_seconds.is_some()) {
-        ("busy seconds", |arm| arm.busy_seconds.unwrap_or(arm.seconds))
-    } else {
-        ("seconds", |arm| arm.seconds)
-    }
 }
 
 /// Section 6.2: the alternating methods cost what Sequential costs.

@@ -20,9 +20,22 @@ pub(super) fn compare_costs(arms: &mut [Arm]) {
         let increase = |own: Option<Spread>, other: Option<Spread>| increase_percent(&own?, &other?);
         let (runtime, used) =
             (increase(Some(arms[index].seconds), seconds), increase(arms[index].utilisation, utilisation));
+        let compared: Vec<&Arm> = matching.iter().chain([&index]).map(|i| &arms[*i]).collect();
+        let (_, time) = time(&compared);
+        let cost = increase(Some(time(&arms[index])), mean(&|arm| Some(time(arm))));
         let against = matching.iter().map(|i| arms[*i].label.clone()).collect();
         (arms[index].runtime_increase, arms[index].utilisation_increase) = (runtime, used);
+        arms[index].cost_increase = cost;
         arms[index].against = against;
+    }
+}
+
+/// By which time arms are compared: what they cost themselves, or what the clock says where one did not record that.
+pub(super) fn time(arms: &[&Arm]) -> (&'static str, fn(&Arm) -> Spread) {
+    if arms.iter().all(|arm| arm.busy_seconds.is_some()) {
+        ("busy seconds", |arm| arm.busy_seconds.unwrap_or(arm.seconds))
+    } else {
+        ("seconds", |arm| arm.seconds)
     }
 }
 

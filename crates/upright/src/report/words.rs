@@ -135,7 +135,7 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
             report.arms.iter().filter(contends).filter_map(|arm| Some((arm, far(arm)?))).collect();
         all.sort_by(|a, b| a.1.total_cmp(&b.1));
         let [(best, distance), .., (worst, most)] = &all[..] else { continue };
-        let price = |arm: &Arm| match arm.runtime_increase.map(|increase| increase.mean.round()) {
+        let price = |arm: &Arm| match arm.cost_increase.map(|increase| increase.mean.round()) {
             Some(more) if more >= 1.0 => format!(", at {more:.0}% more time than Sequential"),
             Some(less) if less <= -1.0 => format!(", in {:.0}% less time than Sequential", -less),
             Some(_) => ", in the time of Sequential".to_owned(),
@@ -150,7 +150,7 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
             worst.label
         );
         // Whoever costs about what Sequential costs.
-        let cheap = |arm: &Arm| arm.runtime_increase.is_some_and(|more| more.mean < CHEAP) || arm.is_sequential();
+        let cheap = |arm: &Arm| arm.cost_increase.is_some_and(|more| more.mean < CHEAP) || arm.is_sequential();
         if let Some((arm, far)) = all.iter().find(|(arm, _)| cheap(arm)).filter(|(arm, _)| arm.label != best.label) {
             text += &format!(
                 " Of those that cost about what Sequential costs it is \u{201c}{}\u{201d} ({far:.3}{}).",

@@ -4,7 +4,7 @@ use upright::report::{Report, Role, Source};
 
 use super::{
     folders::{Run, Study, run},
-    near, sweep, write,
+    near, story, sweep, write,
 };
 
 #[test]
@@ -207,4 +207,31 @@ fn runs_that_reached_what_they_stop_at_are_finished() {
     let page = write(&study);
     assert!(page.contains("4 of 8: it reached its goal") && page.contains("unfinished: 4 of 8"));
     assert!(page.contains("ended there"));
+}
+
+/// A run that others kept waiting takes longer and costs no more.
+#[test]
+fn what_else_the_machine_did_changes_no_verdict_on_cost() {
+    let study = story();
+    let asked = || {
+        let report = Report::read(&[study.path()]).unwrap();
+        let arm = report.arms.iter().find(|arm| arm.label == "alright").unwrap();
+        let claim = report.claims.iter().find(|claim| claim.text.contains("cost about")).unwrap();
+        (claim.clone(), arm.cost_increase.unwrap(), arm.runtime_increase.unwrap().mean)
+    };
+    let (claim, cost, runtime) = asked();
+    assert_eq!(claim.summary(), "holds here");
+    study.edit("alright-1/steps.jsonl", |text| {
+        let slower = |line: &str| {
+            let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+            for (key, times) in [("seconds", 8.0), ("utilisation", 0.125)] {
+                line[key] = (times * line[key].as_f64().unwrap()).into();
+            }
+            format!("{line}\n")
+        };
+        text.lines().map(slower).collect()
+    });
+    let after = asked();
+    assert_eq!((after.0, after.1), (claim, cost));
+    assert!(after.2 > runtime + 300.0, "{} after {runtime}", after.2);
 }
