@@ -35,15 +35,18 @@ thread_local! {
 /// Those of all threads: activations are made by one and given back by another, who would pile them up.
 static SHARED: Mutex<Spares> = Mutex::new(NO_SPARES);
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { spares: Vec::new(), spare: 0, used: 0, most_used: 0 });
+/// A spare serves up to so many times less than it has: packs differ in size from step to step.
+const ROOMY: usize = 4;
+
+static POOL: Mutex<Pool> = Mutex::new(Pool { spares: Vec::new(), held: 0, used: 0, most_used: 0 });
 
 /// What is not small.
 struct Pool {
     /// Longest unused first.
     spares: Vec<MmapMut>,
-    /// Bytes of the spares.
-    spare: usize,
-    /// Bytes in use.
+    /// Bytes of all memory, the spares' and that in use.
+    held: usize,
+    /// Bytes asked for of what is in use.
     used: usize,
     /// The most that ever were.
     most_used: usize,
@@ -51,24 +54,24 @@ struct Pool {
 
 impl Pool {
     fn take(&mut self, bytes: usize) -> Option<MmapMut> {
-        let fits = |memory: &MmapMut| memory.len() >= bytes && memory.len() <= 2 * bytes;
-        let fitting = self.spares.iter().enumerate().filter(|(_, memory)| fits(memory));
-        let found = fitting.min_by_key(|(_, memory)| memory.len()).map(|(index, _)| index);
-        let found = found.map(|index| self.spares.remove(index));
-        let len = found.as_ref().map_or(bytes, |memory| memory.len());
-        self.spare -= if found.is_some() { len } else { 0 };
-        self.used += len;
+        self.used += bytes;
         self.most_used = self.most_used.max(self.used);
-        // Sizes change from step to step: what no longer fits goes back to the system before the whole grows by a quarter.
-        while found.is_none() && !self.spares.is_empty() && self.used + self.spare > self.most_used / 4 * 5 {
-            self.spare -= self.spares.remove(0).len();
+        let fits = |memory: &MmapMut| memory.len() >= bytes && memory.len() <= ROOMY * bytes;
+        let fitting = self.spares.iter().enumerate().filter(|(_, memory)| fits(memory));
+        if let Some((index, _)) = fitting.min_by_key(|(_, memory)| memory.len()) {
+            return Some(self.spares.remove(index));
         }
-        found
+        self.held += bytes;
+        // What nobody asked for in a long time goes back to the system before the whole grows by a quarter.
+        while !self.spares.is_empty() && self.held > self.most_used / 4 * 5 {
+            self.held -= self.spares.remove(0).len();
+        }
+        None
     }
 
-    fn give(&mut self, memory: MmapMut) {
-        self.used -= memory.len();
-        self.spare += memory.len();
+    /// Takes back memory of which `bytes` were asked for.
+    fn give(&mut self, memory: MmapMut, bytes: usize) {
+        self.used -= bytes;
         self.spares.push(memory);
     }
 }
@@ -127,7 +130,7 @@ impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
         let Some(memory) = self.memory.take() else { return };
         if memory.len() > SMALL {
-            return locked(&POOL).give(memory);
+            return locked(&POOL).give(memory, rounded(self.len * size_of::<T>()));
         }
         let class = class(memory.len());
         let mut memory = Some(memory);
@@ -158,6 +161,11 @@ fn class(bytes: usize) -> usize {
     (bytes / PAGE).ilog2() as usize
 }
 
+/// Bytes that are asked for where so many are needed that they are not small.
+fn rounded(bytes: usize) -> usize {
+    bytes.next_multiple_of(bytes.next_power_of_two() / 16)
+}
+
 /// A spare of that size or somewhat above, or fresh memory.
 fn take(bytes: usize) -> MmapMut {
     if bytes <= SMALL {
@@ -166,7 +174,7 @@ fn take(bytes: usize) -> MmapMut {
         let spare = own.or_else(|| locked(&SHARED)[class(bytes)].pop());
         return spare.unwrap_or_else(|| fresh(bytes));
     }
-    let bytes = bytes.next_multiple_of(bytes.next_power_of_two() / 16);
+    let bytes = rounded(bytes);
     let spare = locked(&POOL).take(bytes);
     spare.unwrap_or_else(|| fresh(bytes))
 }

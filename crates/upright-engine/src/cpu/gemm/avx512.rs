@@ -1,6 +1,7 @@
 //! bf16 products with `vdpbf16ps`.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::pack::{DEPTH, LINES, Order, assert_panels, pack};
@@ -36,6 +37,7 @@ impl Kernel for Avx512 {
     }
 
     unsafe fn block(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destination, _: bool) {
+        assert!(!segments.is_empty(), "a sum of one product at least");
         segments.iter().for_each(|segment| assert_panels(segment, m, n));
         // SAFETY: the caller's; the panels are as long as they must be.
         unsafe { block(segments, m, n, to) }
@@ -72,15 +74,16 @@ unsafe fn micro<const V: usize>(
     cols: usize,
     to: Destination,
 ) {
-    let mut sums = [[_mm512_setzero_ps(); V]; ROWS];
-    // SAFETY: the panels hold the segments' pairs of ROWS and of V * 16 lines; rows and columns of C beyond `rows` and
-    // `cols` are masked.
+    let mut sums = MaybeUninit::<[[__m512; V]; ROWS]>::uninit();
+    // SAFETY: the panels hold the segments' pairs of ROWS and of V * 16 lines, and the first of one segment at least writes
+    // all sums; rows and columns of C beyond `rows` and `cols` are masked.
     unsafe {
-        for segment in segments {
+        for (index, segment) in segments.iter().enumerate() {
             let a = segment.a.as_ptr().add(i / LINES * segment.a_panel + i % LINES * 16);
             let b = segment.b.as_ptr().add(j / LINES * segment.b_panel);
-            add_products(&mut sums, a, b, segment.b_panel, segment.k.div_ceil(2));
+            add_products(sums.as_mut_ptr(), index > 0, a, b, segment.b_panel, segment.k.div_ceil(2));
         }
+        let sums = sums.assume_init_ref();
         for r in 0..ROWS {
             for v in 0..V {
                 if r < rows {
@@ -91,23 +94,27 @@ unsafe fn micro<const V: usize>(
     }
 }
 
-/// Adds the products of half a panel of A and `V` panels of B, `panel` values apart, to sums.
+/// Adds the products of half a panel of A and `V` panels of B, `panel` values apart, to sums, or to zero where `further` is
+/// false.
 ///
 /// A function of its own with one loop: where the loop stands among the segments', or a loop over the pairs of a tile within
 /// one over tiles, the compiler keeps the sums on the stack and stores all of them for every pair.
 ///
 /// # Safety
-/// The panels hold `pairs` pairs of bf16 of ROWS and of `V` * 16 lines.
+/// The panels hold `pairs` pairs of bf16 of ROWS and of `V` * 16 lines; the sums can be written, and where `further` is true
+/// they were.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn add_products<const V: usize>(
-    to: &mut [[__m512; V]; ROWS],
+    to: *mut [[__m512; V]; ROWS],
+    further: bool,
     mut a: *const u32,
     mut b: *const u32,
     panel: usize,
     pairs: usize,
 ) {
-    let mut sums = *to;
+    // SAFETY: the caller's.
+    let mut sums = if further { unsafe { *to } } else { [[_mm512_setzero_ps(); V]; ROWS] };
     for pair in 0..pairs {
         // SAFETY: the caller's; a panel of A is tiles of 16 lines by 16 pairs, one of B a row of 16 lines for each pair.
         unsafe {
@@ -125,7 +132,8 @@ unsafe fn add_products<const V: usize>(
             b = b.wrapping_add(LINES);
         }
     }
-    *to = sums;
+    // SAFETY: the caller's.
+    unsafe { *to = sums };
 }
 
 /// Finishes the first `count` of 16 sums of a row.
