@@ -1,5 +1,7 @@
 //! One decoder block, forward beside backward: `norm, q k v, rotary, attention, output, norm, MLP` around a residual
-//! stream of f32. Shapes: T tokens, H hidden, `d` head size, W = (heads + 2 kv_heads) d, I intermediate.
+//! stream of f32. Shapes: T tokens, H hidden, `d` head size, W = (heads + 2 kv_heads) d, I intermediate, R rows whose output
+//! is wanted: all T, but in the last block those that are scored. Keys and values are of all tokens, what follows attention
+//! is of these rows alone.
 
 use rayon::prelude::*;
 
@@ -16,6 +18,7 @@ use crate::{
     },
     linear::{Output, Scope},
     pack::Pack,
+    rows::{gather, scatter},
     weights::{BlockWeights, NormWeights, Qkv},
 };
 
@@ -26,13 +29,15 @@ pub(crate) struct Block<'a> {
     pub(crate) pack: &'a Pack,
     pub(crate) angles: &'a Angles,
     pub(crate) scope: Scope<'a>,
+    /// Rows whose output is wanted, ascending, where that is not all.
+    pub(crate) wanted: Option<&'a [usize]>,
 }
 
 /// What a block's backward needs. What is cheap to make again from these (norms, the MLP's product of gate and up) is.
 pub(crate) struct Trace {
     /// The block's input, `[T, H]`.
     x: Buffer<f32>,
-    /// Input of the MLP's norm where that is not `x` (sequential residual), `[T, H]`.
+    /// Input of the MLP's norm where that is not `x` (sequential residual, or not all rows), `[R, H]`.
     middle: Option<Buffer<f32>>,
     /// Queries, keys and values as attention sees them, `[T, W]`.
     qkv: Buffer<f32>,
@@ -42,9 +47,9 @@ pub(crate) struct Trace {
     attended: Buffer<f32>,
     /// Log-sum-exp of the scores, `[T, heads]`.
     lse: Buffer<f32>,
-    /// SwiGLU's gate before activation, `[T, I]`.
+    /// SwiGLU's gate before activation, `[R, I]`.
     gate: Option<Buffer<f32>>,
-    /// The MLP's up projection before activation, `[T, I]`.
+    /// The MLP's up projection before activation, `[R, I]`.
     up: Buffer<f32>,
 }
 
@@ -78,13 +83,13 @@ impl Block<'_> {
         Norm { kind: self.config.norm, eps: self.config.norm_eps, weights }
     }
 
-    /// The norm of `x` `[T, H]`, ready for products.
+    /// The norm of the rows of `x`, `[any, H]`, ready for products.
     fn normed(&self, weights: &NormWeights, x: &[f32]) -> Packed {
         let (norm, hidden) = (self.norm(weights), self.config.hidden);
-        Packed::from_rows(self.scope.tier, self.tokens(), hidden, |t, y| norm.row(&x[t * hidden..][..hidden], y))
+        Packed::from_rows(self.scope.tier, x.len() / hidden, hidden, |t, y| norm.row(&x[t * hidden..][..hidden], y))
     }
 
-    /// The same, `[T, H]`.
+    /// The same as f32.
     fn normed_rows(&self, weights: &NormWeights, x: &[f32]) -> Buffer<f32> {
         let mut y = Buffer::new(x.len());
         self.norm(weights).forward(x, &mut y);
@@ -92,7 +97,20 @@ impl Block<'_> {
     }
 
     fn packed(&self, rows: &[f32], width: usize) -> Packed {
-        Packed::new(self.scope.tier, View::rows(rows, self.tokens(), width))
+        Packed::new(self.scope.tier, View::rows(rows, rows.len() / width, width))
+    }
+
+    /// The wanted rows of `x` `[T, width]`, where they are not all.
+    fn narrowed(&self, x: &[f32], width: usize) -> Option<Buffer<f32>> {
+        self.wanted.map(|rows| gather(x, rows, width))
+    }
+
+    /// `y` `[R, width]` with zeros for the rows that are not wanted, `[T, width]`.
+    fn widened(&self, y: Buffer<f32>, width: usize) -> Buffer<f32> {
+        match self.wanted {
+            Some(rows) => scatter(&y, rows, self.tokens(), width),
+            None => y,
+        }
     }
 
     fn shape(&self) -> Shape {
@@ -125,7 +143,8 @@ impl Block<'_> {
         norms.into_iter().filter_map(|(norm, layout, heads)| Some((norm.as_ref()?, layout, heads)))
     }
 
-    /// One step up: the residual stream `x` `[T, H]` becomes the next block's, and a trace for [`Block::backward`].
+    /// One step up: the residual stream `x` `[T, H]` becomes the next block's, `[R, H]`, and a trace for
+    /// [`Block::backward`].
     pub(crate) fn forward(&self, x: Buffer<f32>) -> (Buffer<f32>, Trace) {
         let [q, k, v] = self.layouts();
         self.forward_with(x, |qkv, attended, lse| {
@@ -188,31 +207,33 @@ impl Block<'_> {
 
         let (mut attended, mut lse) = (Buffer::new(tokens * c.heads * d), Buffer::new(tokens * c.heads));
         attend(&qkv, &mut attended, &mut lse);
-        let attended_packed = self.packed(&attended, c.heads * d);
+        let (narrow_x, narrow_attended) = (self.narrowed(&x, c.hidden), self.narrowed(&attended, c.heads * d));
+        let stream = narrow_x.as_deref().unwrap_or(&x);
+        let attended_packed = self.packed(narrow_attended.as_deref().unwrap_or(&attended), c.heads * d);
         let output = self.scope.part(&w.output, Slot::Output, &attended_packed);
         // The residual between attention and MLP, where they follow each other.
-        let middle = (c.residual == Residual::Sequential).then(|| {
-            let mut middle = Buffer::new(x.len());
-            self.scope.forward(std::slice::from_ref(&output), &mut middle, c.hidden, Onto::Rows(&x));
-            middle
+        let between = (c.residual == Residual::Sequential).then(|| {
+            let mut between = Buffer::new(stream.len());
+            self.scope.forward(std::slice::from_ref(&output), &mut between, c.hidden, Onto::Rows(stream));
+            between
         });
 
-        let normed = self.normed(&w.mlp_norm, middle.as_ref().unwrap_or(&x));
+        let normed = self.normed(&w.mlp_norm, between.as_deref().unwrap_or(stream));
         let project = |linear, slot| {
-            let mut out = Buffer::new(tokens * c.intermediate);
+            let mut out = Buffer::new(normed.rows() * c.intermediate);
             self.scope.forward(&[self.scope.part(linear, slot, &normed)], &mut out, c.intermediate, Onto::Nothing);
             out
         };
         let gate = w.mlp.gate.as_ref().map(|gate| project(gate, Slot::Gate));
         let up = project(&w.mlp.up, Slot::Up);
-        drop(normed);
         let h = self.activated(gate.as_deref(), &up);
         let down = self.scope.part(&w.mlp.down, Slot::Down, &h);
-        let mut y = Buffer::new(x.len());
-        match &middle {
-            Some(middle) => self.scope.forward(&[down], &mut y, c.hidden, Onto::Rows(middle)),
-            None => self.scope.forward(&[output, down], &mut y, c.hidden, Onto::Rows(&x)),
+        let mut y = Buffer::new(stream.len());
+        match &between {
+            Some(between) => self.scope.forward(&[down], &mut y, c.hidden, Onto::Rows(between)),
+            None => self.scope.forward(&[output, down], &mut y, c.hidden, Onto::Rows(stream)),
         }
+        let middle = between.or(narrow_x);
         (y, Trace { x, middle, qkv, before_head_norm, attended, lse, gate, up })
     }
 
@@ -220,12 +241,12 @@ impl Block<'_> {
     fn activated(&self, gate: Option<&[f32]>, up: &[f32]) -> Packed {
         let (c, width) = (self.config, self.config.intermediate);
         let row = |t: usize| t * width..(t + 1) * width;
-        Packed::from_rows(self.scope.tier, self.tokens(), width, |t, h| {
+        Packed::from_rows(self.scope.tier, up.len() / width, width, |t, h| {
             activation::forward(c.activation, gate.map(|gate| &gate[row(t)]), &up[row(t)], h);
         })
     }
 
-    /// The same, `[T, I]`.
+    /// The same, `[R, I]`.
     fn activated_rows(&self, gate: Option<&[f32]>, up: &[f32]) -> Buffer<f32> {
         let width = self.config.intermediate;
         let mut h = Buffer::new(up.len());
@@ -236,8 +257,8 @@ impl Block<'_> {
         h
     }
 
-    /// One step down: adds the adapter's gradient to `gradient` and turns `dy`, the gradient of the block's output, into
-    /// that of its input. With `below` false nothing beneath needs a gradient: the result is then meaningless, and what
+    /// One step down: adds the adapter's gradient to `gradient` and turns `dy`, the gradient of the block's output `[R, H]`,
+    /// into that of its input, `[T, H]`. With `below` false nothing beneath needs a gradient: the result is then meaningless, and what
     /// only it would need is left out.
     pub(crate) fn backward(
         &self,
@@ -263,13 +284,14 @@ impl Block<'_> {
                 packed = self.packed(&dy, self.config.hidden);
             }
         }
-        if (below || attention_adapted)
-            && let Some(d_normed) = self.attention_backward(trace, &packed, &dy, gradient, below)
-        {
-            let dx = sum.as_mut().unwrap_or(&mut dy);
-            self.norm(&self.weights.attention_norm).backward(&trace.x, &d_normed, dx);
+        let d_normed = (below || attention_adapted)
+            .then(|| self.attention_backward(trace, &packed, &dy, gradient, below))
+            .flatten();
+        let mut dx = self.widened(sum.unwrap_or(dy), self.config.hidden);
+        if let Some(d_normed) = d_normed {
+            self.norm(&self.weights.attention_norm).backward(&trace.x, &d_normed, &mut dx);
         }
-        sum.unwrap_or(dy)
+        dx
     }
 
     /// Through down, activation, gate and up; returns the gradient of the normed input where it is wanted.
@@ -282,13 +304,14 @@ impl Block<'_> {
         wanted: bool,
     ) -> Option<Buffer<f32>> {
         let (c, mlp) = (self.config, &self.weights.mlp);
-        let (tokens, width, gate) = (self.tokens(), c.intermediate, trace.gate.as_deref());
+        let (width, gate) = (c.intermediate, trace.gate.as_deref());
+        let rows = dy.len() / c.hidden;
         let h = self.scope.adapts(Slot::Down).then(|| self.activated_rows(gate, &trace.up));
         let into_adapted = self.scope.adapts(Slot::Gate) || self.scope.adapts(Slot::Up);
-        let mut d_h = Buffer::new(tokens * width);
+        let mut d_h = Buffer::new(rows * width);
         let into_h = (wanted || into_adapted).then_some((&mut d_h[..], Onto::Nothing));
-        let rows = Some(View::rows(dy, tokens, c.hidden));
-        let down = Output { linear: &mlp.down, slot: Slot::Down, dy: packed.into(), rows };
+        let view = Some(View::rows(dy, rows, c.hidden));
+        let down = Output { linear: &mlp.down, slot: Slot::Down, dy: packed.into(), rows: view };
         self.scope.backward(&[down], h.as_deref(), gradient, into_h);
         if !(wanted || into_adapted) {
             return None;
@@ -299,10 +322,10 @@ impl Block<'_> {
 
         let from = trace.middle.as_ref().unwrap_or(&trace.x);
         let normed = into_adapted.then(|| self.normed_rows(&self.weights.mlp_norm, from));
-        let mut d_normed = wanted.then(|| Buffer::new(tokens * c.hidden));
+        let mut d_normed = wanted.then(|| Buffer::new(dy.len()));
         let d_up = self.packed(&d_h, width);
         let d_gate_packed = d_gate.as_deref().map(|d_gate| self.packed(d_gate, width));
-        let view = |rows| Some(View::rows(rows, tokens, width));
+        let view = |values| Some(View::rows(values, rows, width));
         let mut outputs = vec![Output { linear: &mlp.up, slot: Slot::Up, dy: (&d_up).into(), rows: view(&d_h) }];
         if let (Some(linear), Some(dy), Some(rows)) = (&mlp.gate, &d_gate_packed, &d_gate) {
             outputs.push(Output { linear, slot: Slot::Gate, dy: dy.into(), rows: view(rows) });
@@ -332,14 +355,18 @@ impl Block<'_> {
         let into_adapted = [Slot::Qkv, Slot::Q, Slot::K, Slot::V].into_iter().any(|slot| self.scope.adapts(slot));
         let through = below || into_adapted;
 
-        let mut d_attended = Buffer::new(tokens * c.heads * d);
+        let rows = dy.len() / c.hidden;
+        let narrow = self.scope.adapts(Slot::Output).then(|| self.narrowed(&trace.attended, c.heads * d)).flatten();
+        let attended = narrow.as_deref().unwrap_or(&trace.attended);
+        let mut d_attended = Buffer::new(rows * c.heads * d);
         let wanted = through.then_some((&mut d_attended[..], Onto::Nothing));
-        let rows = Some(View::rows(dy, tokens, c.hidden));
-        let output = Output { linear: &w.output, slot: Slot::Output, dy: packed.into(), rows };
-        self.scope.backward(&[output], Some(&trace.attended), gradient, wanted);
+        let view = Some(View::rows(dy, rows, c.hidden));
+        let output = Output { linear: &w.output, slot: Slot::Output, dy: packed.into(), rows: view };
+        self.scope.backward(&[output], Some(attended), gradient, wanted);
         if !through {
             return None;
         }
+        let d_attended = self.widened(d_attended, c.heads * d);
         let mut d_qkv = Buffer::new(tokens * width);
         let (shape, out, lse) = (self.shape(), &trace.attended, &trace.lse);
         attention::backward(self.scope.tier, self.pack, &shape, &trace.qkv, q, k, v, out, lse, &d_attended, &mut d_qkv);

@@ -16,7 +16,7 @@ use crate::{
     buffer::Buffer,
     config::DecoderConfig,
     cpu::{Tier, counters, norm::Norm, rope::Angles},
-    head::{Head, HeadTrace},
+    head::{Head, HeadTrace, Keep},
     linear::Scope,
     pack::Pack,
     weights::Weights,
@@ -72,6 +72,8 @@ pub struct Forward<'a> {
 /// What a backward needs of its forward pass besides pack and adapter.
 pub struct Activations {
     angles: Angles,
+    /// Rows of the pack with a target, ascending.
+    scored: Vec<usize>,
     blocks: Vec<Kept>,
     head: HeadTrace,
 }
@@ -177,27 +179,41 @@ impl Decoder {
         self.check(pack)?;
         counters::forward(pack.tokens.len());
         Ok(self.pool.install(|| {
-            let angles = Angles::new(&self.config.rotary, &pack.positions());
+            let (angles, scored) = (Angles::new(&self.config.rotary, &pack.positions()), pack.scored_rows());
             let mut x = self.embed(pack);
             for layer in 0..self.config.layers {
-                x = self.block(pack, &angles, adapter, layer).forward(x).0;
+                x = self.block(pack, &angles, adapter, layer, &scored).forward(x).0;
             }
-            Scores { logp: self.head().forward(&x, &pack.targets, false).0 }
+            Scores { logp: self.head().forward(x, &scored, &pack.targets, Keep::Nothing).0 }
         }))
     }
 
     /// The same log-probabilities, to the bit, and what [`Decoder::backward`] needs.
     pub fn forward<'a>(&self, pack: &'a Pack, adapter: &'a Adapter) -> Result<Forward<'a>> {
+        self.keeping(pack, adapter, Keep::Gradient)
+    }
+
+    /// The same as [`Decoder::forward`], to the bit, for a pass that may have no backward: the gradient of the head, half of
+    /// its products, is left to [`Decoder::backward`] where memory allows.
+    pub fn look<'a>(&self, pack: &'a Pack, adapter: &'a Adapter) -> Result<Forward<'a>> {
+        let kept = pack.tokens.len() * self.bytes_per_token(adapter.layout.lowest_layer()).0;
+        // At most 4 bytes a probability.
+        let softmax = 4 * pack.scored_rows().len() * self.config.vocab;
+        let keep = self.recompute != Recompute::On && self.fits(kept + softmax);
+        self.keeping(pack, adapter, if keep { Keep::Softmax } else { Keep::Gradient })
+    }
+
+    fn keeping<'a>(&self, pack: &'a Pack, adapter: &'a Adapter, keep: Keep) -> Result<Forward<'a>> {
         self.check(pack)?;
         counters::forward(pack.tokens.len());
         let lowest = adapter.layout.lowest_layer();
         let keep_traces = self.keeps_traces(pack, lowest);
         Ok(self.pool.install(|| {
-            let angles = Angles::new(&self.config.rotary, &pack.positions());
+            let (angles, scored) = (Angles::new(&self.config.rotary, &pack.positions()), pack.scored_rows());
             let mut blocks = Vec::with_capacity(self.config.layers);
             let mut x = self.embed(pack);
             for layer in 0..self.config.layers {
-                let block = self.block(pack, &angles, Some(adapter), layer);
+                let block = self.block(pack, &angles, Some(adapter), layer, &scored);
                 let input = (layer >= lowest && !keep_traces).then(|| Buffer::from(&x[..]));
                 let (y, trace) = block.forward(x);
                 x = y;
@@ -207,8 +223,9 @@ impl Decoder {
                     None => Kept::Nothing,
                 });
             }
-            let (logp, head) = self.head().forward(&x, &pack.targets, true);
-            Forward { scores: Scores { logp }, pack, adapter, activations: Activations { angles, blocks, head } }
+            let (logp, head) = self.head().forward(x, &scored, &pack.targets, keep);
+            let activations = Activations { angles, scored, blocks, head };
+            Forward { scores: Scores { logp }, pack, adapter, activations }
         }))
     }
 
@@ -218,7 +235,8 @@ impl Decoder {
     /// # Panics
     /// If the slopes or the gradient have another length than the pack's targets or the adapter.
     pub fn backward(&self, forward: Forward<'_>, slopes: &Slopes, gradient: &mut [f32]) -> Result<()> {
-        let Forward { pack, adapter, activations: Activations { angles, mut blocks, head }, .. } = forward;
+        let Forward { pack, adapter, activations, .. } = forward;
+        let Activations { angles, scored, mut blocks, head } = activations;
         assert_eq!(slopes.logp.len(), pack.targets.len(), "one slope a target");
         assert_eq!(gradient.len(), adapter.parameters.len(), "the gradient has the adapter's layout");
         if let Some(index) = slopes.logp.iter().position(|slope| !(*slope as f32).is_finite()) {
@@ -227,9 +245,9 @@ impl Decoder {
         counters::backward(pack.tokens.len());
         let lowest = adapter.layout.lowest_layer();
         self.pool.install(|| {
-            let mut dx = self.head().backward(pack, &head, &slopes.logp);
+            let mut dx = self.head().backward(head, &pack.targets, &slopes.logp);
             for layer in (0..self.config.layers).rev() {
-                let block = self.block(pack, &angles, Some(adapter), layer);
+                let block = self.block(pack, &angles, Some(adapter), layer, &scored);
                 let trace = match blocks.pop().expect("one entry a block") {
                     Kept::Nothing => break,
                     Kept::Input(x) => block.forward(x).1,
@@ -257,15 +275,15 @@ impl Decoder {
             }
         }
         self.pool.install(|| {
-            let angles = Angles::new(&self.config.rotary, &pack.positions());
+            let (angles, scored) = (Angles::new(&self.config.rotary, &pack.positions()), pack.scored_rows());
             let mut x = self.embed(pack);
             for layer in 0..self.config.layers {
-                x = self.block(pack, &angles, adapter, layer).forward(x).0;
+                x = self.block(pack, &angles, adapter, layer, &scored).forward(x).0;
                 if x.iter().any(|v| !v.is_finite()) {
                     return Some(format!("the output of block {layer} (overflow; every weight is finite)"));
                 }
             }
-            let logp = self.head().forward(&x, &pack.targets, false).0;
+            let logp = self.head().forward(x, &scored, &pack.targets, Keep::Nothing).0;
             logp.iter().any(|v| !v.is_finite()).then(|| "the head's log-probabilities".to_owned())
         })
     }
@@ -285,14 +303,15 @@ impl Decoder {
         match self.recompute {
             Recompute::On => false,
             Recompute::Off => true,
-            Recompute::Auto => {
-                let needed = pack.tokens.len() * self.bytes_per_token(lowest).0;
-                crate::memory::available_bytes().is_none_or(|available| {
-                    // The mapped base counts as available, and must stay in memory all the same.
-                    needed < available.saturating_sub(self.weights.bytes_mapped()) / 2
-                })
-            }
+            Recompute::Auto => self.fits(pack.tokens.len() * self.bytes_per_token(lowest).0),
         }
+    }
+
+    /// Whether so many bytes fit into half of the memory that is available.
+    fn fits(&self, bytes: usize) -> bool {
+        // The mapped base counts as available, and must stay in memory all the same.
+        let left = |available: usize| available.saturating_sub(self.weights.bytes_mapped());
+        crate::memory::available_bytes().is_none_or(|available| bytes < left(available) / 2)
     }
 
     pub(crate) fn check(&self, pack: &Pack) -> Result<()> {
@@ -322,15 +341,19 @@ impl Decoder {
         x
     }
 
+    /// A block at work on a pack; the output of the last one is that of the rows `wanted`, ascending.
     pub(crate) fn block<'a>(
         &'a self,
         pack: &'a Pack,
         angles: &'a Angles,
         adapter: Option<&'a Adapter>,
         layer: usize,
+        wanted: &'a [usize],
     ) -> Block<'a> {
         let scope = Scope { tier: self.tier, layer, adapter };
-        Block { config: &self.config, weights: &self.weights.blocks[layer], pack, angles, scope }
+        let narrow = layer + 1 == self.config.layers && wanted.len() < pack.tokens.len();
+        let wanted = narrow.then_some(wanted);
+        Block { config: &self.config, weights: &self.weights.blocks[layer], pack, angles, scope, wanted }
     }
 
     pub(crate) fn head(&self) -> Head<'_> {

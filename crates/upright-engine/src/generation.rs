@@ -33,26 +33,24 @@ impl<'a> Generation<'a> {
         }
         decoder.check(&pack)?;
         let config = decoder.config();
-        let (hidden, width) = (config.hidden, qkv_width(config));
-        let (caches, last) = decoder.install(|| {
+        let width = qkv_width(config);
+        let (caches, x) = decoder.install(|| {
             let angles = Angles::new(&config.rotary, &pack.positions());
+            let last: Vec<usize> = pack.spans.iter().map(|span| span.start + span.len - 1).collect();
             let mut x = decoder.embed(&pack);
             let mut caches = Vec::with_capacity(config.layers);
             for layer in 0..config.layers {
-                let (y, trace) = decoder.block(&pack, &angles, adapter, layer).forward(x);
+                let (y, trace) = decoder.block(&pack, &angles, adapter, layer, &last).forward(x);
                 x = y;
                 let qkv = trace.into_qkv();
                 let rows = |span: &crate::pack::Span| span.start * width..(span.start + span.len) * width;
                 caches.push(pack.spans.iter().map(|span| qkv[rows(span)].to_vec()).collect());
             }
-            let last = |span: &crate::pack::Span| (span.start + span.len - 1) * hidden;
-            let last: Vec<f32> =
-                pack.spans.iter().flat_map(|span| &x[last(span)..last(span) + hidden]).copied().collect();
-            (caches, last)
+            (caches, x)
         });
         let generation =
             Self { decoder, adapter, caches, lengths: prompts.iter().map(|prompt| prompt.len()).collect() };
-        let logits = generation.logits(&last);
+        let logits = generation.logits(&x);
         Ok((generation, logits))
     }
 
@@ -75,12 +73,13 @@ impl<'a> Generation<'a> {
         let (decoder, adapter, caches) = (self.decoder, self.adapter, &mut self.caches);
         let x = decoder.install(|| {
             let angles = Angles::new(&decoder.config().rotary, &positions);
+            let all: Vec<usize> = (0..pack.tokens.len()).collect();
             let mut x = decoder.embed(&pack);
             for (layer, caches) in caches.iter_mut().enumerate() {
                 let chosen = caches.iter_mut().enumerate();
                 let chosen = chosen.filter(|(sequence, _)| tokens.iter().any(|(wanted, _)| wanted == sequence));
                 let mut chosen: Vec<&mut Vec<f32>> = chosen.map(|(_, cache)| cache).collect();
-                x = decoder.block(&pack, &angles, adapter, layer).continue_from(x, &mut chosen);
+                x = decoder.block(&pack, &angles, adapter, layer, &all).continue_from(x, &mut chosen);
             }
             x
         });

@@ -17,7 +17,7 @@ use crate::{
         gemm::{Finish, Onto, Packed, Term, View, product, sum},
         norm::Norm,
     },
-    pack::{Pack, Target},
+    pack::Target,
     weights::Matrix,
 };
 
@@ -33,16 +33,50 @@ pub(crate) struct Head<'a> {
     pub(crate) weight: &'a Matrix,
 }
 
+/// What a forward pass keeps for [`Head::backward`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Nothing: only the log-probabilities are wanted.
+    Nothing,
+    /// The softmax, `[rows, V]` in the tier's precision, from which backward makes the gradient: for a pass that may have
+    /// no backward.
+    Softmax,
+    /// The gradient.
+    Gradient,
+}
+
 /// What backward needs of the scored rows.
 pub(crate) struct HeadTrace {
-    /// Rows of the pack with a target, ascending.
-    rows: Vec<usize>,
-    /// Targets of every row: `(index in rows, target)`, ascending.
+    /// Targets of every row: `(row, target)`, ascending.
     wanted: Vec<(usize, usize)>,
-    /// Their hidden states before the final norm, `[rows, H]`.
+    /// Hidden states before the final norm, `[rows, H]`.
     x: Buffer<f32>,
-    /// `Wᵀ softmax(W h)` of each, `[rows, H]`.
-    expected: Buffer<f32>,
+    expected: Expected,
+}
+
+/// `Wᵀ softmax(W h)` of the scored rows.
+enum Expected {
+    /// `[rows, H]`.
+    Made(Buffer<f32>),
+    /// What it is made of, by [`ROWS`] rows.
+    Softmax(Vec<Softmax>),
+}
+
+/// The softmax of some rows, chunk after chunk of the vocabulary.
+struct Softmax {
+    chunks: Vec<Shares>,
+    /// What all shares of a row add up to.
+    sums: Vec<f64>,
+}
+
+/// A chunk's part of the softmax, not yet divided by its sum.
+struct Shares {
+    /// First vocabulary row.
+    first: usize,
+    /// `exp(logit - maximum)` `[rows, width]`, the maximum being that of this chunk and those before.
+    shares: Packed,
+    /// By what this chunk's maximum shrinks everything before it, a row.
+    corrections: Vec<f32>,
 }
 
 /// One scored row of the online softmax. Atomic because rows are gone through in any order on any thread, each by one.
@@ -73,10 +107,10 @@ impl Running {
         f32::from_bits(self.correction.load(Relaxed))
     }
 
-    /// Turns a chunk's logits into `exp(logit - maximum)` and takes them in.
-    fn absorb(&self, z: &mut [f32]) {
+    /// Takes a chunk's logits in, and writes `exp(logit - maximum)` where that is wanted.
+    fn absorb(&self, z: &[f32], shares: Option<&mut [f32]>) {
         let before = self.maximum();
-        let (maximum, sum) = dispatch(Absorb { before, z });
+        let (maximum, sum) = dispatch(Absorb { before, z, shares });
         let correction = (before - maximum).exp();
         self.sum.store((self.sum() * f64::from(correction) + sum).to_bits(), Relaxed);
         self.maximum.store(maximum.to_bits(), Relaxed);
@@ -85,37 +119,51 @@ impl Running {
 }
 
 impl Head<'_> {
-    /// Log-probability of every target, and a trace for [`Head::backward`] if `keep`.
-    pub(crate) fn forward(&self, x: &[f32], targets: &[Target], keep: bool) -> (Vec<f64>, HeadTrace) {
+    /// Log-probability of every target, and a trace for [`Head::backward`]. `x` `[rows, H]` are the hidden states of the
+    /// rows of the pack that `scored` lists.
+    pub(crate) fn forward(
+        &self,
+        x: Buffer<f32>,
+        scored: &[usize],
+        targets: &[Target],
+        keep: Keep,
+    ) -> (Vec<f64>, HeadTrace) {
         let hidden = self.weight.cols;
-        let mut rows: Vec<usize> = targets.iter().map(|t| t.row).collect();
-        rows.sort_unstable();
-        rows.dedup();
-        let mut gathered = Buffer::new(rows.len() * hidden);
-        gathered.par_chunks_mut(hidden).zip(&rows).for_each(|(to, &row)| {
-            to.copy_from_slice(&x[row * hidden..(row + 1) * hidden]);
-        });
         // Targets by the scored row they belong to, so that a chunk of rows finds its own.
         let mut wanted: Vec<(usize, usize)> = targets
             .iter()
             .enumerate()
-            .map(|(i, t)| (rows.binary_search(&t.row).expect("collected from the targets"), i))
+            .map(|(i, t)| (scored.binary_search(&t.row).expect("a target's row is scored"), i))
             .collect();
         wanted.sort_unstable();
 
         let mut logp = vec![0.0; targets.len()];
-        let mut expected = Buffer::new(if keep { rows.len() * hidden } else { 0 });
-        for start in (0..rows.len()).step_by(ROWS) {
-            let count = ROWS.min(rows.len() - start);
+        let mut made = Buffer::new(if keep == Keep::Gradient { x.len() } else { 0 });
+        let mut softmax = Vec::new();
+        for start in (0..scored.len()).step_by(ROWS) {
+            let count = ROWS.min(scored.len() - start);
             let own = wanted.partition_point(|w| w.0 < start)..wanted.partition_point(|w| w.0 < start + count);
             let own: Vec<_> = wanted[own].iter().map(|&(row, i)| (row - start, i, targets[i].token as usize)).collect();
             let normed = Packed::from_rows(self.tier, count, hidden, |row, y| {
-                self.norm.row(&gathered[(start + row) * hidden..][..hidden], y);
+                self.norm.row(&x[(start + row) * hidden..][..hidden], y);
             });
-            let expected = keep.then(|| &mut expected[start * hidden..(start + count) * hidden]);
-            self.chunk_of_rows(&normed, &own, &mut logp, expected);
+            match keep {
+                Keep::Nothing => _ = self.softmax(&normed, &own, &mut logp, None),
+                Keep::Softmax => {
+                    let mut chunks = Vec::new();
+                    let sums = self.softmax(&normed, &own, &mut logp, Some(&mut |shares| chunks.push(shares)));
+                    softmax.push(Softmax { chunks, sums });
+                }
+                Keep::Gradient => {
+                    let expected = &mut made[start * hidden..(start + count) * hidden];
+                    let mut add = |shares| self.add(&shares, expected);
+                    let sums = self.softmax(&normed, &own, &mut logp, Some(&mut add));
+                    divide(expected, &sums);
+                }
+            }
         }
-        (logp, HeadTrace { rows, wanted, x: gathered, expected })
+        let expected = if keep == Keep::Softmax { Expected::Softmax(softmax) } else { Expected::Made(made) };
+        (logp, HeadTrace { wanted, x, expected })
     }
 
     /// Logits of every row of `x` `[rows, H]`: `[rows, V]`, for choosing a next token.
@@ -130,87 +178,111 @@ impl Head<'_> {
         z
     }
 
-    /// One pass over the vocabulary for some rows; `own` lists `(row, target, token)`.
-    fn chunk_of_rows(
+    /// One pass over the vocabulary for some rows: log-probabilities of `own`, which lists `(row, target, token)`, and what
+    /// a row's shares add up to. `each` is handed the shares of one chunk after the other.
+    fn softmax(
         &self,
         normed: &Packed,
         own: &[(usize, usize, usize)],
         logp: &mut [f64],
-        mut expected: Option<&mut [f32]>,
-    ) {
-        let (vocabulary, hidden, count) = (self.weight.rows, self.weight.cols, normed.rows());
+        mut each: Option<&mut dyn FnMut(Shares)>,
+    ) -> Vec<f64> {
+        let (vocabulary, count) = (self.weight.rows, normed.rows());
         let running: Vec<Running> = (0..count).map(|_| Running::new()).collect();
         let mut z = Buffer::new(count * VOCABULARY.min(vocabulary));
         for first in (0..vocabulary).step_by(VOCABULARY) {
             let width = VOCABULARY.min(vocabulary - first);
-            let w = View::bf16(&self.weight.data()[first * hidden..(first + width) * hidden], width, hidden);
             let z = &mut z[..count * width];
-            sum(self.tier, &[Term::new(normed, w.t())], z, width, Finish::default());
+            sum(self.tier, &[Term::new(normed, self.rows(first, width).t())], z, width, Finish::default());
             for &(row, target, token) in own {
                 if (first..first + width).contains(&token) {
                     logp[target] = f64::from(z[row * width + token - first]);
                 }
             }
-            let Some(expected) = expected.as_deref_mut() else {
-                z.par_chunks_mut(width).zip(&running).for_each(|(z, running)| running.absorb(z));
+            let Some(each) = &mut each else {
+                z.par_chunks(width).zip(&running).for_each(|(z, running)| running.absorb(z, None));
                 continue;
             };
             let shares = Packed::from_rows(self.tier, count, width, |row, shares| {
-                shares.copy_from_slice(&z[row * width..][..width]);
-                running[row].absorb(shares);
+                running[row].absorb(&z[row * width..][..width], Some(shares));
             });
-            if first > 0 {
-                expected.par_chunks_mut(hidden).zip(&running).for_each(|(row, running)| {
-                    // Most often nothing has grown.
-                    let correction = running.correction();
-                    if correction != 1.0 {
-                        row.iter_mut().for_each(|v| *v *= correction);
-                    }
-                });
-            }
-            let onto = if first > 0 { Onto::Itself } else { Onto::Nothing };
-            sum(self.tier, &[Term::new(&shares, w)], expected, hidden, Finish { onto, bias: None });
-        }
-        if let Some(expected) = expected {
-            expected.par_chunks_mut(hidden).zip(&running).for_each(|(row, running)| {
-                let scale = (1.0 / running.sum()) as f32;
-                row.iter_mut().for_each(|v| *v *= scale);
-            });
+            each(Shares { first, shares, corrections: running.iter().map(Running::correction).collect() });
         }
         for &(row, target, _) in own {
             logp[target] -= f64::from(running[row].maximum()) + running[row].sum().ln();
         }
+        running.iter().map(Running::sum).collect()
     }
 
-    /// The gradient of the residual stream under the final norm, `[T, H]`, that the slopes (d loss / d logp of each target)
-    /// ask for.
-    pub(crate) fn backward(&self, pack: &Pack, trace: &HeadTrace, slopes: &[f64]) -> Buffer<f32> {
+    /// Adds a chunk's shares of the vocabulary's rows to `expected` `[rows, H]`; the first chunk begins it.
+    fn add(&self, Shares { first, shares, corrections }: &Shares, expected: &mut [f32]) {
         let hidden = self.weight.cols;
-        let mut dx = Buffer::new(pack.tokens.len() * hidden);
+        if *first > 0 {
+            expected.par_chunks_mut(hidden).zip(corrections).for_each(|(row, &correction)| {
+                // Most often nothing has grown.
+                if correction != 1.0 {
+                    row.iter_mut().for_each(|v| *v *= correction);
+                }
+            });
+        }
+        let onto = if *first > 0 { Onto::Itself } else { Onto::Nothing };
+        let w = self.rows(*first, shares.cols());
+        sum(self.tier, &[Term::new(shares, w)], expected, hidden, Finish { onto, bias: None });
+    }
+
+    /// Rows of the weight, `[count, H]`.
+    fn rows(&self, first: usize, count: usize) -> View<'_> {
+        let hidden = self.weight.cols;
+        View::bf16(&self.weight.data()[first * hidden..(first + count) * hidden], count, hidden)
+    }
+
+    /// The gradient of the hidden states under the final norm, `[rows, H]`, that the slopes (d loss / d logp of each of the
+    /// targets) ask for.
+    pub(crate) fn backward(&self, trace: HeadTrace, targets: &[Target], slopes: &[f64]) -> Buffer<f32> {
+        let hidden = self.weight.cols;
+        let HeadTrace { wanted, x, expected } = trace;
+        let expected = match expected {
+            Expected::Made(expected) => expected,
+            Expected::Softmax(softmax) => {
+                let mut expected = Buffer::new(x.len());
+                for (Softmax { chunks, sums }, expected) in softmax.iter().zip(expected.chunks_mut(ROWS * hidden)) {
+                    chunks.iter().for_each(|shares| self.add(shares, expected));
+                    divide(expected, sums);
+                }
+                expected
+            }
+        };
+        let mut dx = Buffer::new(x.len());
         dx.par_chunks_mut(hidden).enumerate().for_each(|(row, dx)| {
             dx.fill(0.0);
-            let Ok(index) = trace.rows.binary_search(&row) else { return };
-            let at = index * hidden..(index + 1) * hidden;
-            let own = trace.wanted.partition_point(|w| w.0 < index)..trace.wanted.partition_point(|w| w.0 <= index);
-            let own =
-                trace.wanted[own].iter().map(|(_, target)| (pack.targets[*target].token as usize, slopes[*target]));
+            let at = row * hidden..(row + 1) * hidden;
+            let own = wanted.partition_point(|w| w.0 < row)..wanted.partition_point(|w| w.0 <= row);
+            let own = wanted[own].iter().map(|(_, target)| (targets[*target].token as usize, slopes[*target]));
             let total = own.clone().map(|(_, slope)| slope).sum::<f64>() as f32;
-            let mut d: Vec<f32> = trace.expected[at.clone()].iter().map(|e| -total * e).collect();
+            let mut d: Vec<f32> = expected[at.clone()].iter().map(|e| -total * e).collect();
             for (token, slope) in own {
                 let w = &self.weight.data()[token * hidden..(token + 1) * hidden];
                 d.iter_mut().zip(w).for_each(|(d, w)| *d += slope as f32 * w.to_f32());
             }
-            self.norm.row_backward(&trace.x[at], &d, dx);
+            self.norm.row_backward(&x[at], &d, dx);
         });
         dx
     }
 }
 
-/// Turns logits into `exp(z - maximum)` in place, the maximum being the largest of them and of `before`; gives it and
-/// their sum.
+/// Divides every row by its sum.
+fn divide(rows: &mut [f32], sums: &[f64]) {
+    rows.par_chunks_mut(rows.len() / sums.len()).zip(sums).for_each(|(row, sum)| {
+        let scale = (1.0 / sum) as f32;
+        row.iter_mut().for_each(|v| *v *= scale);
+    });
+}
+
+/// The largest of logits and `before`, and the sum of `exp(z - maximum)`, which is also written where it is wanted.
 struct Absorb<'a> {
     before: f32,
-    z: &'a mut [f32],
+    z: &'a [f32],
+    shares: Option<&'a mut [f32]>,
 }
 
 impl Work for Absorb<'_> {
@@ -218,8 +290,11 @@ impl Work for Absorb<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) -> (f32, f64) {
-        let Self { before, z } = self;
-        let (whole, tail) = z.split_at_mut(z.len() - z.len() % L::LEN);
+        /// Vectors added up in f32 before going on in f64.
+        const FEW: usize = 16;
+        let Self { before, z, mut shares } = self;
+        assert!(shares.as_ref().is_none_or(|shares| shares.len() == z.len()), "a share a logit");
+        let (whole, tail) = z.split_at(z.len() - z.len() % L::LEN);
         let mut largest = L::splat(before);
         for chunk in whole.chunks_exact(L::LEN) {
             // SAFETY: the chunk has LEN values.
@@ -227,22 +302,26 @@ impl Work for Absorb<'_> {
         }
         let maximum = tail.iter().fold(largest.largest(), |a, &b| if b > a { b } else { a });
         let mut sum = 0f64;
-        // A few additions in f32, then on in f64.
-        for block in whole.chunks_mut(16 * L::LEN) {
+        for start in (0..whole.len()).step_by(FEW * L::LEN) {
             let mut partial = L::splat(0.0);
-            for chunk in block.chunks_exact_mut(L::LEN) {
-                // SAFETY: the chunk has LEN values.
+            for at in (start..whole.len().min(start + FEW * L::LEN)).step_by(L::LEN) {
+                // SAFETY: LEN values from `at` on lie in both.
                 unsafe {
-                    let e = exp(L::load(chunk.as_ptr()).sub(L::splat(maximum)));
-                    e.store(chunk.as_mut_ptr());
+                    let e = exp(L::load(whole.as_ptr().add(at)).sub(L::splat(maximum)));
+                    if let Some(shares) = &mut shares {
+                        e.store(shares.as_mut_ptr().add(at));
+                    }
                     partial = partial.add(e);
                 }
             }
             sum += f64::from(partial.sum());
         }
-        for value in tail {
-            *value = exp(L::splat(*value - maximum)).to_array()[0];
-            sum += f64::from(*value);
+        for (i, value) in tail.iter().enumerate() {
+            let e = exp(L::splat(*value - maximum)).to_array()[0];
+            if let Some(shares) = &mut shares {
+                shares[whole.len() + i] = e;
+            }
+            sum += f64::from(e);
         }
         (maximum, sum)
     }
@@ -269,8 +348,11 @@ mod tests {
         let targets: Vec<Target> =
             (0..rows).flat_map(|row| [0, 1].map(|k| Target { row, token: token(row, k) })).collect();
         let head = Head { tier: Tier::Portable, norm, weight: &weight };
-        let (logp, trace) = head.forward(&x, &targets, true);
-        assert_eq!(head.forward(&x, &targets, false).0, logp);
+        let scored: Vec<usize> = (0..rows).collect();
+        let forward = |keep| head.forward(Buffer::from(&x[..]), &scored, &targets, keep);
+        let (logp, trace) = forward(Keep::Gradient);
+        assert_eq!(forward(Keep::Nothing).0, logp);
+        let Expected::Made(made) = &trace.expected else { panic!("the gradient is made") };
         for row in (0..rows).step_by(37) {
             let mut h = vec![0.0; hidden];
             norm.row(&x[row * hidden..(row + 1) * hidden], &mut h);
@@ -286,9 +368,14 @@ mod tests {
             for v in 0..vocabulary {
                 column(v).zip(&mut expected).for_each(|(w, e)| *e += z[v].exp() / total * w);
             }
-            for (found, truth) in trace.expected[row * hidden..(row + 1) * hidden].iter().zip(expected) {
+            for (found, truth) in made[row * hidden..(row + 1) * hidden].iter().zip(expected) {
                 assert!((f64::from(*found) - truth).abs() < 1e-5, "row {row}: {found} {truth}");
             }
         }
+        let (later, kept) = forward(Keep::Softmax);
+        assert_eq!(later, logp);
+        let slopes: Vec<f64> = (0..targets.len()).map(|i| f64::from(value(i, 3))).collect();
+        let backward = |trace| head.backward(trace, &targets, &slopes).to_vec();
+        assert_eq!(backward(kept), backward(trace), "made in backward, the gradient has the same bits");
     }
 }

@@ -8,6 +8,7 @@ pub mod weights;
 pub mod adapter;
 pub mod peft;
 mod buffer;
+mod rows;
 pub mod merge;
 pub mod cpu;
 pub mod memory;

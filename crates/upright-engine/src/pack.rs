@@ -85,6 +85,14 @@ impl Pack {
         offsets
     }
 
+    /// Rows that a target is scored at, ascending.
+    pub fn scored_rows(&self) -> Vec<usize> {
+        let mut rows: Vec<usize> = self.targets.iter().map(|target| target.row).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        rows
+    }
+
     /// Position of every token along its path, length T.
     pub fn positions(&self) -> Vec<usize> {
         let offsets = self.offsets();

@@ -7,8 +7,8 @@ use safetensors::SafeTensors;
 use upright_engine::{
     adapter::Adapter,
     cpu::Tier,
-    decoder::{Decoder, Options, Recompute, Slopes},
-    pack::Pack,
+    decoder::{Decoder, Forward, Options, Recompute, Slopes},
+    pack::{Pack, Target},
     peft,
 };
 
@@ -84,8 +84,11 @@ fn rms<T: Copy + Into<f64>>(found: &[T], wanted: &[f32]) -> f64 {
 }
 
 fn gradient(decoder: &Decoder, adapter: &Adapter, pack: &Pack, slopes: &[f64]) -> (Vec<f64>, Vec<f32>) {
+    descended(decoder, decoder.forward(pack, adapter).unwrap(), adapter, slopes)
+}
+
+fn descended(decoder: &Decoder, forward: Forward<'_>, adapter: &Adapter, slopes: &[f64]) -> (Vec<f64>, Vec<f32>) {
     let mut gradient = vec![0.0; adapter.parameters.len()];
-    let forward = decoder.forward(pack, adapter).unwrap();
     let logp = forward.scores.logp.clone();
     decoder.backward(forward, &Slopes { logp: slopes.to_vec() }, &mut gradient).unwrap();
     (logp, gradient)
@@ -148,7 +151,7 @@ fn every_bf16_tier_is_no_worse_than_transformers_in_bf16() {
     }
 }
 
-/// Same bits alone or among others, scored or forwarded, kept or recomputed, for any number of threads.
+/// Same bits alone or among others, scored or forwarded or looked at, kept or recomputed, for any number of threads.
 #[test]
 fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
     for tier in [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|tier| tier.available()) {
@@ -164,6 +167,9 @@ fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
                 let (other_logp, other_gradient) = gradient(&other, &adapter, &pack_of_all, &slopes);
                 assert_eq!(other_logp, logp, "{name}, {tier:?}: {recompute:?}, {threads} threads");
                 assert_eq!(other_gradient, straight, "{name}, {tier:?}: {recompute:?}, {threads} threads");
+                let looked_at = other.look(&pack_of_all, &adapter).unwrap();
+                let looked_at = descended(&other, looked_at, &adapter, &slopes);
+                assert!(looked_at == (other_logp, other_gradient), "{name}, {tier:?}: looked at, {recompute:?}");
             }
             let mut alone = Vec::new();
             for row in &golden.rows {
@@ -179,6 +185,31 @@ fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
                 logp[responses[0].len()..][..responses[1].len()],
                 "{name}, {tier:?}: without its sibling"
             );
+        }
+    }
+}
+
+/// The last block makes scored rows alone: with a target on every row, those of no slope, everything is as before.
+#[test]
+fn rows_that_are_not_scored_change_nothing() {
+    for tier in [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|tier| tier.available()) {
+        for name in NAMES {
+            let golden = Golden::open(name);
+            let decoder = golden.decoder(tier, Recompute::Off, 2);
+            let (adapter, narrow) = (golden.adapter(&decoder, "adapter"), golden.pack());
+            let mut slopes: Vec<f64> = golden.tensor("slopes").into_iter().map(f64::from).collect();
+            let (logp, straight) = gradient(&decoder, &adapter, &narrow, &slopes);
+            assert!(narrow.scored_rows().len() < narrow.tokens.len(), "{name}: some rows are not scored");
+            let mut wide = narrow.clone();
+            wide.targets.extend((0..narrow.tokens.len()).map(|row| Target { row, token: 1 }));
+            slopes.resize(wide.targets.len(), 0.0);
+            let (wide_logp, wide_gradient) = gradient(&decoder, &adapter, &wide, &slopes);
+            assert_eq!(wide_logp[..logp.len()], logp, "{name}, {tier:?}");
+            let wide_gradient: Vec<f64> = wide_gradient.into_iter().map(f64::from).collect();
+            let error = relative(&wide_gradient, &straight);
+            println!("{name}, {tier:?}: {error:.1e}");
+            // Sums over rows, in another order where zeros are left out.
+            assert!(error < 1e-6, "{name}, {tier:?}: {error:e}");
         }
     }
 }

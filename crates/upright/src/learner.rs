@@ -247,7 +247,7 @@ impl Learner for ModelLearner<'_> {
         let mut measured = task.empty(&examples);
         let mut looked_at = Vec::new();
         for packed in &pack(&examples, self.token_budget) {
-            let forward = self.decoder.forward(&packed.pack, &self.adapter)?;
+            let forward = self.decoder.look(&packed.pack, &self.adapter)?;
             for (_, row) in task.rows(packed, &examples, &forward.scores, totals) {
                 measured.add(&row);
             }
