@@ -35,6 +35,10 @@ pub(crate) trait Lanes: Copy {
     fn zero_where_below(self, x: Self, limit: Self) -> Self;
     /// 2 to the integer in the low bits of a float.
     fn power_of_low_bits(self) -> Self;
+    /// A vector whose lane i, below `count`, is lane `i + count`; `count` is a power of two below `LEN`.
+    fn moved_down(self, count: usize) -> Self;
+    /// The first lane.
+    fn first(self) -> f32;
 
     /// The lanes.
     #[inline(always)]
@@ -48,33 +52,32 @@ pub(crate) trait Lanes: Copy {
     /// Sum of the lanes: the upper half onto the lower until one is left.
     #[inline(always)]
     fn sum(self) -> f32 {
-        halved::<Self>(self, |a, b| a + b)
+        halved(self, |low, high| low.add(high))
     }
 
     /// Largest lane.
     #[inline(always)]
     fn largest(self) -> f32 {
-        halved::<Self>(self, |a, b| if b > a { b } else { a })
+        halved(self, |low, high| low.max(high))
     }
 }
 
 /// One number of all lanes.
 #[inline(always)]
-fn halved<L: Lanes>(vector: L, join: impl Fn(f32, f32) -> f32) -> f32 {
-    let (mut lanes, mut len) = (vector.to_array(), L::LEN);
-    while len > 1 {
-        len /= 2;
-        for i in 0..len {
-            lanes[i] = join(lanes[i], lanes[i + len]);
+fn halved<L: Lanes>(mut vector: L, join: impl Fn(L, L) -> L) -> f32 {
+    for count in [8, 4, 2, 1] {
+        if count < L::LEN {
+            vector = join(vector, vector.moved_down(count));
         }
     }
-    lanes[0]
+    vector.first()
 }
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86_lanes {
     ($vector:ty, $features:literal, $len:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
-     $fused:ident, $max:ident, |$value:ident, $x:ident, $limit:ident| $below:expr, |$bits:ident| $power:expr) => {
+     $fused:ident, $max:ident, $first:ident, |$value:ident, $x:ident, $limit:ident| $below:expr, |$bits:ident| $power:expr,
+     |$wide:ident, $count:ident| $moved:expr) => {
         impl Lanes for $vector {
             const LEN: usize = $len;
             #[inline(always)]
@@ -144,6 +147,17 @@ macro_rules! x86_lanes {
                 // SAFETY: the features are there, as the module says.
                 unsafe { $power }
             }
+            #[inline(always)]
+            fn moved_down(self, $count: usize) -> Self {
+                let $wide = self;
+                // SAFETY: the features are there, as the module says.
+                unsafe { $moved }
+            }
+            #[inline(always)]
+            fn first(self) -> f32 {
+                // SAFETY: the features are there, as the module says.
+                unsafe { $first(self) }
+            }
         }
     };
 }
@@ -162,11 +176,18 @@ x86_lanes!(
     _mm512_div_ps,
     _mm512_fmadd_ps,
     _mm512_max_ps,
+    _mm512_cvtss_f32,
     |value, x, limit| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), value),
     |bits| _mm512_castsi512_ps(_mm512_add_epi32(
         _mm512_slli_epi32::<23>(_mm512_castps_si512(bits)),
         _mm512_set1_epi32(ONE)
-    ))
+    )),
+    |wide, count| match count {
+        8 => _mm512_shuffle_f32x4::<0b11_10_11_10>(wide, wide),
+        4 => _mm512_shuffle_f32x4::<0b01_01_01_01>(wide, wide),
+        2 => _mm512_permute_ps::<0b11_10_11_10>(wide),
+        _ => _mm512_permute_ps::<0b01_01_01_01>(wide),
+    }
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -183,11 +204,17 @@ x86_lanes!(
     _mm256_div_ps,
     _mm256_fmadd_ps,
     _mm256_max_ps,
+    _mm256_cvtss_f32,
     |value, x, limit| _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(x, limit), value),
     |bits| _mm256_castsi256_ps(_mm256_add_epi32(
         _mm256_slli_epi32::<23>(_mm256_castps_si256(bits)),
         _mm256_set1_epi32(ONE)
-    ))
+    )),
+    |wide, count| match count {
+        4 => _mm256_permute2f128_ps::<0b01>(wide, wide),
+        2 => _mm256_permute_ps::<0b11_10_11_10>(wide),
+        _ => _mm256_permute_ps::<0b01_01_01_01>(wide),
+    }
 );
 
 /// Bits of 1.0.
@@ -258,6 +285,14 @@ impl Lanes for Four {
     #[inline(always)]
     fn power_of_low_bits(self) -> Self {
         Self(self.0.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(ONE as u32))))
+    }
+    #[inline(always)]
+    fn moved_down(self, count: usize) -> Self {
+        Self(std::array::from_fn(|i| self.0[(i + count) % 4]))
+    }
+    #[inline(always)]
+    fn first(self) -> f32 {
+        self.0[0]
     }
 }
 
@@ -485,5 +520,44 @@ mod tests {
         };
         check(dispatch::<Exp>);
         check(Exp::run::<Four>);
+    }
+
+    struct Horizontal([f32; 16]);
+
+    impl Work for Horizontal {
+        /// Lanes, sum, largest.
+        type Output = (usize, f32, f32);
+        #[inline(always)]
+        fn run<L: Lanes>(self) -> (usize, f32, f32) {
+            // SAFETY: no vector has more than 16 lanes.
+            let vector = unsafe { L::load(self.0.as_ptr()) };
+            (L::LEN, vector.sum(), vector.largest())
+        }
+    }
+
+    #[test]
+    fn lanes_are_added_by_halves_and_the_largest_is_found_anywhere() {
+        let check = |run: fn(Horizontal) -> (usize, f32, f32)| {
+            for turn in 0..16 {
+                let mut lanes: [f32; 16] = std::array::from_fn(|i| 1.0 + (i * 37 % 16) as f32 * 1e-7 + i as f32 * 0.3);
+                lanes.rotate_left(turn);
+                let (len, sum, largest) = run(Horizontal(lanes));
+                let mut halves = lanes[..len].to_vec();
+                while halves.len() > 1 {
+                    let (low, high) = halves.split_at(halves.len() / 2);
+                    halves = low.iter().zip(high).map(|(a, b)| a + b).collect();
+                }
+                assert_eq!(sum, halves[0]);
+                assert_eq!(largest, lanes[..len].iter().copied().fold(f32::MIN, f32::max));
+                lanes[turn % len] = f32::NAN;
+                assert!(run(Horizontal(lanes)).1.is_nan());
+            }
+        };
+        check(dispatch::<Horizontal>);
+        check(Horizontal::run::<Four>);
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            check(__m256::compiled::<Horizontal>);
+        }
     }
 }

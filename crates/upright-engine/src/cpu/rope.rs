@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::attention::HeadLayout;
+use super::{Lanes, Work, attention::HeadLayout, dispatch};
 use crate::config::Rotary;
 
 /// Cosines and sines of every token of a pack, `[T, dims / 2]`.
@@ -32,16 +32,46 @@ impl Angles {
         let sign = if backward { -1.0 } else { 1.0 };
         values.par_chunks_mut(layout.row).enumerate().for_each(|(token, row)| {
             let angles = token * half..(token + 1) * half;
-            let (cos, sin) = (&self.cos[angles.clone()], &self.sin[angles]);
-            for head in 0..heads {
-                let start = head * layout.head + layout.offset;
-                let (first, second) = row[start..start + 2 * half].split_at_mut(half);
-                for i in 0..half {
-                    let (a, b, c, s) = (first[i], second[i], cos[i], sin[i] * sign);
-                    first[i] = a * c - b * s;
-                    second[i] = b * c + a * s;
+            dispatch(Turn { row, layout, heads, cos: &self.cos[angles.clone()], sin: &self.sin[angles], sign });
+        });
+    }
+}
+
+/// The heads of one token.
+struct Turn<'a> {
+    row: &'a mut [f32],
+    layout: HeadLayout,
+    heads: usize,
+    cos: &'a [f32],
+    sin: &'a [f32],
+    sign: f32,
+}
+
+impl Work for Turn<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { row, layout, heads, cos, sin, sign } = self;
+        let half = cos.len();
+        let whole = half - half % L::LEN;
+        for start in (0..heads).map(|head| head * layout.head + layout.offset) {
+            let (first, second) = row[start..start + 2 * half].split_at_mut(half);
+            for at in (0..whole).step_by(L::LEN) {
+                // SAFETY: all four have `half` values.
+                unsafe {
+                    let (to_first, to_second) = (first.as_mut_ptr().add(at), second.as_mut_ptr().add(at));
+                    let (a, b) = (L::load(to_first), L::load(to_second));
+                    let (c, s) = (L::load(cos.as_ptr().add(at)), L::load(sin.as_ptr().add(at)).mul(L::splat(sign)));
+                    a.mul(c).sub(b.mul(s)).store(to_first);
+                    b.mul(c).add(a.mul(s)).store(to_second);
                 }
             }
-        });
+            for i in whole..half {
+                let (a, b, c, s) = (first[i], second[i], cos[i], sin[i] * sign);
+                first[i] = a * c - b * s;
+                second[i] = b * c + a * s;
+            }
+        }
     }
 }
