@@ -226,6 +226,7 @@ impl Block<'_> {
         };
         let gate = w.mlp.gate.as_ref().map(|gate| project(gate, Slot::Gate));
         let up = project(&w.mlp.up, Slot::Up);
+        drop(normed);
         let h = self.activated(gate.as_deref(), &up);
         let down = self.scope.part(&w.mlp.down, Slot::Down, &h);
         let mut y = Buffer::new(stream.len());
@@ -257,9 +258,9 @@ impl Block<'_> {
         h
     }
 
-    /// One step down: adds the adapter's gradient to `gradient` and turns `dy`, the gradient of the block's output `[R, H]`,
-    /// into that of its input, `[T, H]`. With `below` false nothing beneath needs a gradient: the result is then meaningless, and what
-    /// only it would need is left out.
+    /// One step down: adds the adapter's gradient to `gradient` and turns `dy` `[R, H]`, the gradient of the block's output,
+    /// into that of its input, `[T, H]`. With `below` false nothing beneath needs a gradient: the result is then
+    /// meaningless, and what only it would need is left out.
     pub(crate) fn backward(
         &self,
         trace: &Trace,

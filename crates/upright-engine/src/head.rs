@@ -4,7 +4,8 @@
 //! For a row with hidden state h (normed) and a target y, `logp = (W h)_y - lse(W h)` and
 //! `d logp / dh = W_y - Wᵀ softmax(W h)`. The second term does not depend on the target or on the loss's slope, so it is
 //! made together with the log-sum-exp, while slopes are still unknown, with the running maximum taken out as in online
-//! softmax. A loss's slope only scales it later.
+//! softmax. A loss's slope only scales it later. Where nobody knows yet whether the loss will be descended, the softmax is
+//! kept instead, and backward makes the term by the same sums in the same order.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -245,9 +246,10 @@ impl Head<'_> {
             Expected::Made(expected) => expected,
             Expected::Softmax(softmax) => {
                 let mut expected = Buffer::new(x.len());
-                for (Softmax { chunks, sums }, expected) in softmax.iter().zip(expected.chunks_mut(ROWS * hidden)) {
-                    chunks.iter().for_each(|shares| self.add(shares, expected));
-                    divide(expected, sums);
+                for (Softmax { chunks, sums }, expected) in softmax.into_iter().zip(expected.chunks_mut(ROWS * hidden))
+                {
+                    chunks.into_iter().for_each(|shares| self.add(&shares, expected));
+                    divide(expected, &sums);
                 }
                 expected
             }

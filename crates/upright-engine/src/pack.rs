@@ -4,6 +4,8 @@
 //! span's ancestors; its position (for rotary embedding and sliding windows) counts along that path. A preference pair is
 //! a tree of three spans: the prompt, and two answers whose parent is the prompt.
 
+mod shared;
+
 /// A run of consecutive tokens of a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -74,6 +76,14 @@ impl Pack {
                 row = next;
             }
         }
+    }
+
+    /// The same with the beginnings that roots have in common laid once: a system prompt of many rows, a prompt of several
+    /// pairs. Every target keeps its place and its log-probability, to the bit. Beginnings of fewer than `least` tokens
+    /// stay where they are; without longer ones the pack is as it was.
+    #[must_use]
+    pub fn with_shared_beginnings(self, least: usize) -> Self {
+        shared::share(self, least)
     }
 
     /// Position of the first token of every span along its path from the root.

@@ -213,3 +213,37 @@ fn rows_that_are_not_scored_change_nothing() {
         }
     }
 }
+
+/// Rows whose prompts begin alike may share the beginning: the same bits, and the same gradient but for the order of sums.
+#[test]
+fn a_beginning_that_rows_share_changes_nothing() {
+    for tier in [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|tier| tier.available()) {
+        for name in NAMES {
+            let golden = Golden::open(name);
+            let decoder = golden.decoder(tier, Recompute::Off, 2);
+            let adapter = golden.adapter(&decoder, "adapter");
+            let (prompt, responses) = &golden.rows[0];
+            let longer: Vec<Vec<u32>> =
+                responses.iter().map(|response| prompt.iter().chain(response).copied().collect()).collect();
+            let mut rows = golden.rows.clone();
+            rows.extend(
+                longer
+                    .into_iter()
+                    .flat_map(|prompt| [(prompt.clone(), responses.clone()), (prompt, vec![vec![1, 2, 3]])]),
+            );
+            let apart = pack(&rows);
+            let together = apart.clone().with_shared_beginnings(2);
+            assert!(together.tokens.len() + 3 * prompt.len() <= apart.tokens.len(), "{name}");
+            let slopes: Vec<f64> = (0..apart.targets.len()).map(|i| (i * 37 % 19) as f64 / 9.0 - 1.0).collect();
+            let (logp, straight) = gradient(&decoder, &adapter, &apart, &slopes);
+            let (shared_logp, shared) = gradient(&decoder, &adapter, &together, &slopes);
+            assert_eq!(shared_logp, logp, "{name}, {tier:?}");
+            let shared: Vec<f64> = shared.into_iter().map(f64::from).collect();
+            let error = relative(&shared, &straight);
+            println!("{name}, {tier:?}: {error:.1e}");
+            // The bf16 tiers round what comes back to a shared token once, and not a part for each row: 2^-9 either way.
+            let tolerance = if tier == Tier::Portable { 1e-6 } else { 1e-2 };
+            assert!(error < tolerance, "{name}, {tier:?}: {error:e}");
+        }
+    }
+}

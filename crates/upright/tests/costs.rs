@@ -6,11 +6,7 @@ use std::{ops::ControlFlow, path::Path};
 use upright::{
     bench::{Base, Bench, Compared, Meter, StepCounts},
     config::Config,
-    data::{
-        Example,
-        order::OrderState,
-        pack::{pack, rows_of},
-    },
+    data::{Example, order::OrderState, pack::pack},
     demo::Demo,
     learner::ModelLearner,
     observer::Silent,
@@ -96,7 +92,7 @@ fn replay(bench: &Bench, seen: &[Seen]) -> Counts {
     counts
 }
 
-/// Forward passes of the batch that an objective had next.
+/// Forward passes, and nothing for a gradient, of the batch that an objective had next.
 fn forward_passes(bench: &Bench, objective: ObjectiveId, orders: &[OrderState]) -> Counts {
     let mut learner = bench.learner().unwrap();
     restore(&mut learner, orders);
@@ -104,9 +100,9 @@ fn forward_passes(bench: &Bench, objective: ObjectiveId, orders: &[OrderState]) 
     let examples: Vec<&Example> = task.order.peek().iter().map(|&row| &task.train[row]).collect();
     let packs = pack(&examples, learner.token_budget);
     let before = Counts::now();
-    packs.iter().for_each(|packed| drop(bench.decoder().forward(&packed.pack, &learner.adapter).unwrap()));
+    packs.iter().for_each(|packed| _ = bench.decoder().score(&packed.pack, Some(&learner.adapter)).unwrap());
     let counts = Counts::now() - before;
-    assert_eq!(counts.tokens_forward as usize, examples.into_iter().map(rows_of).sum::<usize>());
+    assert_eq!(counts.tokens_forward as usize, packs.iter().map(|packed| packed.pack.tokens.len()).sum::<usize>());
     assert_eq!(counts.tokens_backward, 0);
     counts
 }

@@ -27,13 +27,17 @@ pub struct PackedRows {
     pub segments: Vec<Segment>,
 }
 
-/// Rows that an example takes: every token but the last of each response, from which nothing is predicted.
+/// Tokens that prompts must have in common to share them: below this, one more span costs what it spares.
+const SHARED: usize = 16;
+
+/// Rows that an example takes by itself: every token but the last of each response, from which nothing is predicted.
 pub fn rows_of(example: &Example) -> usize {
     example.prompt.len() + example.responses.iter().map(|response| response.len() - 1).sum::<usize>()
 }
 
 /// Packs examples, each whole and once, into packs of at most `budget` rows; an example larger than that has a pack of
-/// its own. First fit, longest first: deterministic, and within a fifth or so of the fewest packs.
+/// its own. First fit, longest first: deterministic, and within a fifth or so of the fewest packs. Prompts of a pack that
+/// begin alike share that beginning.
 pub fn pack(examples: &[&Example], budget: usize) -> Vec<PackedRows> {
     let mut order: Vec<usize> = (0..examples.len()).collect();
     order.sort_by_key(|&index| (Reverse(rows_of(examples[index])), index));
@@ -69,6 +73,7 @@ fn lay(examples: &[&Example], mut members: Vec<usize>) -> PackedRows {
             start += scored;
         }
     }
+    packed.pack = packed.pack.with_shared_beginnings(SHARED);
     packed
 }
 
@@ -127,6 +132,29 @@ mod tests {
         assert_eq!(segments, [0..3, 3..5, 5..7]);
         let kept: Vec<_> = [0, 3, 5, 6, 7, 10, 11].map(|i| whole[0].pack.targets[i]).to_vec();
         assert_eq!((&packs[0].pack.targets, &packs[0].pack.tokens), (&kept, &whole[0].pack.tokens));
+    }
+
+    #[test]
+    fn a_system_prompt_is_there_once() {
+        let with_system = |row: usize| Example {
+            prompt: (1000..1000 + SHARED as u32).chain(example(row, 4, &[]).prompt).collect(),
+            ..example(row, 4, &[3, 5])
+        };
+        let both = [with_system(0), with_system(1), with_system(2)];
+        let packs = pack(&both.iter().collect::<Vec<_>>(), 999);
+        assert_eq!(packs[0].pack.tokens.len(), both.iter().map(rows_of).sum::<usize>() - 2 * SHARED);
+        assert_eq!(packs[0].pack.spans.iter().filter(|span| span.parent.is_none()).count(), 1);
+        let alone = pack(&[&both[2]], 999);
+        let of_third = |packed: &PackedRows| {
+            let segments =
+                packed.segments.iter().filter(|segment| segment.targets.start >= packed.pack.targets.len() - 8);
+            let targets = segments.flat_map(|segment| packed.pack.targets[segment.targets.clone()].to_vec());
+            let positions = packed.pack.positions();
+            targets
+                .map(|target| (positions[target.row], packed.pack.tokens[target.row], target.token))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of_third(&packs[0]), of_third(&alone[0]));
     }
 
     proptest! {

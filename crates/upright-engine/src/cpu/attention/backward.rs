@@ -46,26 +46,17 @@ pub fn backward(
     let offsets = pack.offsets();
     let d_qkv = Shared::new(d_qkv);
     let operands = Operands { pack, offsets: &offsets, shape, qkv, q, k, v, out, lse, d_out, d_qkv };
-    let trees = trees(pack);
-    let tasks: Vec<_> = trees.iter().flat_map(|tree| (0..shape.kv_heads).map(move |kv_head| (tree, kv_head))).collect();
-    tasks.into_par_iter().with_max_len(1).for_each(|(spans, kv_head)| {
-        on_kernel(tier, Backward { operands, spans, kv_head });
-    });
-}
-
-/// Spans of every tree, in the order of the pack.
-fn trees(pack: &Pack) -> Vec<Vec<usize>> {
-    let mut trees: Vec<Vec<usize>> = Vec::new();
-    let mut tree_of = Vec::with_capacity(pack.spans.len());
-    for (index, span) in pack.spans.iter().enumerate() {
-        let tree = span.parent.map_or(trees.len(), |parent| tree_of[parent]);
-        if tree == trees.len() {
-            trees.push(Vec::new());
+    let spans = 0..pack.spans.len();
+    let tasks: Vec<_> = spans.flat_map(|span| (0..shape.kv_heads).map(move |kv_head| (span, kv_head))).collect();
+    let tasks = tasks.into_par_iter().with_max_len(1);
+    let above: Vec<Above> =
+        tasks.map(|(span, kv_head)| on_kernel(tier, Backward { operands, span, kv_head })).collect();
+    // Every span has written the gradients of its own keys and values: those below add theirs, in order.
+    (0..shape.kv_heads).into_par_iter().for_each(|kv_head| {
+        for (span, above) in above.chunks_exact(shape.kv_heads).enumerate() {
+            operands.add(span, kv_head, &above[kv_head]);
         }
-        trees[tree].push(index);
-        tree_of.push(tree);
-    }
-    trees
+    });
 }
 
 #[derive(Clone, Copy)]
@@ -83,29 +74,43 @@ struct Operands<'a> {
     d_qkv: Shared,
 }
 
-/// One tree, for the heads of one key and value head: nothing else adds to these gradients.
-struct Backward<'a> {
-    operands: Operands<'a>,
-    spans: &'a [usize],
-    kv_head: usize,
+/// What a span's queries add to the gradients of the keys and of the values of its ancestors' tokens, `[any, head_size]`
+/// each, of the positions from `base` on.
+struct Above {
+    base: usize,
+    keys: Buffer<f32>,
+    values: Buffer<f32>,
 }
 
-impl Visit for Backward<'_> {
-    type Output = ();
-
-    fn visit<K: Kernel>(self) {
-        // A span comes before its children: it writes the gradients of its own keys and values, they add to them.
-        for &span in self.spans {
-            self.span::<K>(span);
+impl Operands<'_> {
+    /// Adds what comes from a span to the gradients of its ancestors.
+    fn add(&self, span: usize, kv_head: usize, above: &Above) {
+        let (path, size) = (path(self.pack, span), self.shape.head_size);
+        for (layout, gradients) in [(self.k, &above.keys), (self.v, &above.values)] {
+            let rows = rows_of(&path, above.base..above.base + gradients.len() / size);
+            for (row, gradient) in rows.zip(gradients.chunks_exact(size)) {
+                // SAFETY: this task alone touches this key and value head.
+                let sum = unsafe { self.d_qkv.part(layout.at(row, kv_head), size) };
+                sum.iter_mut().zip(gradient).for_each(|(sum, x)| *sum += x);
+            }
         }
     }
 }
 
-impl Backward<'_> {
-    /// Queries of one span: their own gradients, and what they add to those of the keys and values of the path.
-    fn span<K: Kernel>(&self, span: usize) {
+/// Queries of one span, for the heads of one key and value head: their own gradients, those of the span's keys and values,
+/// and what they add above.
+struct Backward<'a> {
+    operands: Operands<'a>,
+    span: usize,
+    kv_head: usize,
+}
+
+impl Visit for Backward<'_> {
+    type Output = Above;
+
+    fn visit<K: Kernel>(self) -> Above {
+        let Self { span, kv_head, .. } = self;
         let Operands { pack, offsets, shape, qkv, q, k, v, out, lse, d_out, d_qkv } = self.operands;
-        let kv_head = self.kv_head;
         let (size, group) = (shape.head_size, shape.group());
         let vector = |at: usize| &qkv[at..at + size];
         let path = path(pack, span);
@@ -163,17 +168,14 @@ impl Backward<'_> {
                 unsafe { d_qkv.part(q.at(token, head), size) }.copy_from_slice(d_query);
             }
         }
+        let above = (offset - base) * size;
         for (layout, gradients) in [(k, &d_keys), (v, &d_values)] {
-            for ((row, gradient), position) in seen().zip(gradients.chunks_exact(size)).zip(base..) {
-                // SAFETY: this task alone touches this head of its tree's rows.
-                let sum = unsafe { d_qkv.part(layout.at(row, kv_head), size) };
-                if position < offset {
-                    sum.iter_mut().zip(gradient).for_each(|(sum, x)| *sum += x);
-                } else {
-                    sum.copy_from_slice(gradient);
-                }
+            for (row, gradient) in (start..start + len).zip(gradients[above..].chunks_exact(size)) {
+                // SAFETY: this task alone writes this head of its span's rows.
+                unsafe { d_qkv.part(layout.at(row, kv_head), size) }.copy_from_slice(gradient);
             }
         }
+        Above { base, keys: Buffer::from(&d_keys[..above]), values: Buffer::from(&d_values[..above]) }
     }
 }
 
