@@ -27,10 +27,12 @@ fn inspect_counts_what_a_run_would_train_on() {
     let rows = report["train_rows"].as_u64().unwrap() + report["eval_rows"].as_u64().unwrap();
     assert_eq!(rows, 24);
     let (packed, unshared) = (report["packed_rows"].as_u64().unwrap(), report["unshared_rows"].as_u64().unwrap());
-    // Every character is a token: "User: Where does wren 0 live?\nAssistant:" is read once instead of twice.
-    let prompts = report["prompt_tokens"]["mean"].as_f64().unwrap() * report["train_rows"].as_f64().unwrap();
-    assert_eq!((unshared - packed) as f64, prompts.round());
-    assert!(packed as f64 <= report["packs"].as_f64().unwrap() * 512.0);
+    // Every character is a token: "User: Where does wren 0 live?\nAssistant:" is read once instead of twice, and the 17
+    // characters that all prompts begin with once a pack.
+    let (trained, packs) = (report["train_rows"].as_f64().unwrap(), report["packs"].as_f64().unwrap());
+    let prompts = report["prompt_tokens"]["mean"].as_f64().unwrap() * trained;
+    assert_eq!((unshared - packed) as f64, prompts.round() + 17.0 * (trained - packs));
+    assert!(packed as f64 <= packs * 512.0);
     let histogram = report["prompt_tokens"]["histogram"].as_array().unwrap();
     let counted: u64 = histogram.iter().map(|bar| bar[1].as_u64().unwrap()).sum();
     assert_eq!(counted, report["train_rows"].as_u64().unwrap());

@@ -20,6 +20,11 @@ use crate::{
     pack::Pack,
 };
 
+/// Queries of a task, at least: every task copies the keys and values of its path.
+const RUN: usize = 512;
+/// Tasks that a span's queries make, at most: each keeps what it adds to all that is before it.
+const RUNS: usize = 4;
+
 /// Attention backward. `out` and `lse` are those of [`forward`](super::forward()), `d_out` is `[T, heads * head_size]`;
 /// `d_qkv` has the layout of `qkv` and is written, not added to, for every query, key and value.
 ///
@@ -46,15 +51,24 @@ pub fn backward(
     let offsets = pack.offsets();
     let d_qkv = Shared::new(d_qkv);
     let operands = Operands { pack, offsets: &offsets, shape, qkv, q, k, v, out, lse, d_out, d_qkv };
-    let spans = 0..pack.spans.len();
-    let tasks: Vec<_> = spans.flat_map(|span| (0..shape.kv_heads).map(move |kv_head| (span, kv_head))).collect();
+    let runs: Vec<(usize, Range<usize>)> = (0..pack.spans.len())
+        .flat_map(|span| {
+            let (first, len) = (offsets[span], pack.spans[span].len);
+            let step = len.div_ceil(RUNS).next_multiple_of(ROWS).max(RUN);
+            (0..len).step_by(step).map(move |from| (span, first + from..first + len.min(from + step)))
+        })
+        .collect();
+    let tasks: Vec<_> = runs.iter().flat_map(|run| (0..shape.kv_heads).map(move |kv_head| (run, kv_head))).collect();
     let tasks = tasks.into_par_iter().with_max_len(1);
-    let above: Vec<Above> =
-        tasks.map(|(span, kv_head)| on_kernel(tier, Backward { operands, span, kv_head })).collect();
-    // Every span has written the gradients of its own keys and values: those below add theirs, in order.
+    let above: Vec<Above> = tasks
+        .map(|((span, queries), kv_head)| {
+            on_kernel(tier, Backward { operands, span: *span, queries: queries.clone(), kv_head })
+        })
+        .collect();
+    // Every run has written the gradients of its own keys and values: those after it on a path add theirs, in order.
     (0..shape.kv_heads).into_par_iter().for_each(|kv_head| {
-        for (span, above) in above.chunks_exact(shape.kv_heads).enumerate() {
-            operands.add(span, kv_head, &above[kv_head]);
+        for ((span, _), above) in runs.iter().zip(above.chunks_exact(shape.kv_heads)) {
+            operands.add(*span, kv_head, &above[kv_head]);
         }
     });
 }
@@ -74,8 +88,8 @@ struct Operands<'a> {
     d_qkv: Shared,
 }
 
-/// What a span's queries add to the gradients of the keys and of the values of its ancestors' tokens, `[any, head_size]`
-/// each, of the positions from `base` on.
+/// What a run's queries add to the gradients of the keys and of the values before it on its path, `[any, head_size]` each,
+/// of the positions from `base` on.
 struct Above {
     base: usize,
     keys: Buffer<f32>,
@@ -83,7 +97,7 @@ struct Above {
 }
 
 impl Operands<'_> {
-    /// Adds what comes from a span to the gradients of its ancestors.
+    /// Adds what comes from a run of a span to the gradients before it.
     fn add(&self, span: usize, kv_head: usize, above: &Above) {
         let (path, size) = (path(self.pack, span), self.shape.head_size);
         for (layout, gradients) in [(self.k, &above.keys), (self.v, &above.values)] {
@@ -97,11 +111,12 @@ impl Operands<'_> {
     }
 }
 
-/// Queries of one span, for the heads of one key and value head: their own gradients, those of the span's keys and values,
-/// and what they add above.
+/// Queries of a run of positions of a span, for the heads of one key and value head: their own gradients, those of the
+/// same tokens' keys and values, and what they add above.
 struct Backward<'a> {
     operands: Operands<'a>,
     span: usize,
+    queries: Range<usize>,
     kv_head: usize,
 }
 
@@ -109,12 +124,13 @@ impl Visit for Backward<'_> {
     type Output = Above;
 
     fn visit<K: Kernel>(self) -> Above {
-        let Self { span, kv_head, .. } = self;
+        let Self { span, kv_head, queries, .. } = self;
         let Operands { pack, offsets, shape, qkv, q, k, v, out, lse, d_out, d_qkv } = self.operands;
         let (size, group) = (shape.head_size, shape.group());
         let vector = |at: usize| &qkv[at..at + size];
         let path = path(pack, span);
-        let (offset, start, len) = (offsets[span], pack.spans[span].start, pack.spans[span].len);
+        let (offset, len) = (queries.start, queries.len());
+        let start = pack.spans[span].start + offset - offsets[span];
         let base = shape.seen(offset).start / KEYS * KEYS;
         let seen = || rows_of(&path, base..offset + len);
         let padded = (offset + len - base).next_multiple_of(KEYS);
@@ -171,7 +187,7 @@ impl Visit for Backward<'_> {
         let above = (offset - base) * size;
         for (layout, gradients) in [(k, &d_keys), (v, &d_values)] {
             for (row, gradient) in (start..start + len).zip(gradients[above..].chunks_exact(size)) {
-                // SAFETY: this task alone writes this head of its span's rows.
+                // SAFETY: this task alone writes this head of its run's rows.
                 unsafe { d_qkv.part(layout.at(row, kv_head), size) }.copy_from_slice(gradient);
             }
         }

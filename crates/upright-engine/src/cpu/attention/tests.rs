@@ -154,15 +154,22 @@ proptest! {
 
 #[test]
 fn a_long_span_and_many_heads_of_a_group() {
-    let pack = forest(&[(0, 500), (1, 300), (2, 1)]);
-    for (group, window) in [(1, None), (70, None), (2, Some(100))] {
+    let (long, longer) = (forest(&[(0, 500), (1, 300), (2, 1)]), forest(&[(0, 1100), (1, 600), (2, 1)]));
+    for (pack, group, window) in [
+        (&long, 70, None),
+        (&long, 2, Some(100)),
+        // Spans whose backward takes several tasks.
+        (&longer, 1, None),
+        (&longer, 1, Some(100)),
+        (&longer, 1, Some(700)),
+    ] {
         let shape = shape_of(1, group, 16, window);
         let layouts = layouts(&shape, false);
         let qkv = numbers(1, pack.tokens.len() * layouts[0].row);
         let d_out = numbers(2, pack.tokens.len() * shape.heads * 16);
-        let want = oracle(&pack, &shape, &double(&qkv), layouts, &double(&d_out));
+        let want = oracle(pack, &shape, &double(&qkv), layouts, &double(&d_out));
         for (tier, more) in tiers() {
-            let found = run(tier, &pack, &shape, &qkv, layouts, &d_out);
+            let found = run(tier, pack, &shape, &qkv, layouts, &d_out);
             for (found, want) in found.iter().zip(&want) {
                 let error = error(found, want);
                 assert!(error < 5e-6 + more, "{tier}: {error}");
