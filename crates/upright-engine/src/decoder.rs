@@ -182,7 +182,7 @@ impl Decoder {
             let (angles, scored) = (Angles::new(&self.config.rotary, &pack.positions()), pack.scored_rows());
             let mut x = self.embed(pack);
             for layer in 0..self.config.layers {
-                x = self.block(pack, &angles, adapter, layer, &scored).forward(x).0;
+                x = self.block(pack, &angles, adapter, layer, Some(&scored)).forward(x).0;
             }
             Scores { logp: self.head().forward(x, &scored, &pack.targets, Keep::Nothing).0 }
         }))
@@ -213,7 +213,7 @@ impl Decoder {
             let mut blocks = Vec::with_capacity(self.config.layers);
             let mut x = self.embed(pack);
             for layer in 0..self.config.layers {
-                let block = self.block(pack, &angles, Some(adapter), layer, &scored);
+                let block = self.block(pack, &angles, Some(adapter), layer, Some(&scored));
                 let input = (layer >= lowest && !keep_traces).then(|| Buffer::from(&x[..]));
                 let (y, trace) = block.forward(x);
                 x = y;
@@ -247,7 +247,7 @@ impl Decoder {
         self.pool.install(|| {
             let mut dx = self.head().backward(head, &pack.targets, &slopes.logp);
             for layer in (0..self.config.layers).rev() {
-                let block = self.block(pack, &angles, Some(adapter), layer, &scored);
+                let block = self.block(pack, &angles, Some(adapter), layer, Some(&scored));
                 let trace = match blocks.pop().expect("one entry a block") {
                     Kept::Nothing => break,
                     Kept::Input(x) => block.forward(x).1,
@@ -278,7 +278,7 @@ impl Decoder {
             let (angles, scored) = (Angles::new(&self.config.rotary, &pack.positions()), pack.scored_rows());
             let mut x = self.embed(pack);
             for layer in 0..self.config.layers {
-                x = self.block(pack, &angles, adapter, layer, &scored).forward(x).0;
+                x = self.block(pack, &angles, adapter, layer, Some(&scored)).forward(x).0;
                 if x.iter().any(|v| !v.is_finite()) {
                     return Some(format!("the output of block {layer} (overflow; every weight is finite)"));
                 }
@@ -341,18 +341,18 @@ impl Decoder {
         x
     }
 
-    /// A block at work on a pack; the output of the last one is that of the rows `wanted`, ascending.
+    /// A block at work on a pack; the output of the last one is that of the rows `wanted`, ascending, or of all.
     pub(crate) fn block<'a>(
         &'a self,
         pack: &'a Pack,
         angles: &'a Angles,
         adapter: Option<&'a Adapter>,
         layer: usize,
-        wanted: &'a [usize],
+        wanted: Option<&'a [usize]>,
     ) -> Block<'a> {
         let scope = Scope { tier: self.tier, layer, adapter };
-        let narrow = layer + 1 == self.config.layers && wanted.len() < pack.tokens.len();
-        let wanted = narrow.then_some(wanted);
+        let last = layer + 1 == self.config.layers;
+        let wanted = wanted.filter(|rows| last && rows.len() < pack.tokens.len());
         Block { config: &self.config, weights: &self.weights.blocks[layer], pack, angles, scope, wanted }
     }
 

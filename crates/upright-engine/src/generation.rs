@@ -40,7 +40,7 @@ impl<'a> Generation<'a> {
             let mut x = decoder.embed(&pack);
             let mut caches = Vec::with_capacity(config.layers);
             for layer in 0..config.layers {
-                let (y, trace) = decoder.block(&pack, &angles, adapter, layer, &last).forward(x);
+                let (y, trace) = decoder.block(&pack, &angles, adapter, layer, Some(&last)).forward(x);
                 x = y;
                 let qkv = trace.into_qkv();
                 let rows = |span: &crate::pack::Span| span.start * width..(span.start + span.len) * width;
@@ -73,13 +73,12 @@ impl<'a> Generation<'a> {
         let (decoder, adapter, caches) = (self.decoder, self.adapter, &mut self.caches);
         let x = decoder.install(|| {
             let angles = Angles::new(&decoder.config().rotary, &positions);
-            let all: Vec<usize> = (0..pack.tokens.len()).collect();
             let mut x = decoder.embed(&pack);
             for (layer, caches) in caches.iter_mut().enumerate() {
                 let chosen = caches.iter_mut().enumerate();
                 let chosen = chosen.filter(|(sequence, _)| tokens.iter().any(|(wanted, _)| wanted == sequence));
                 let mut chosen: Vec<&mut Vec<f32>> = chosen.map(|(_, cache)| cache).collect();
-                x = decoder.block(&pack, &angles, adapter, layer, &all).continue_from(x, &mut chosen);
+                x = decoder.block(&pack, &angles, adapter, layer, None).continue_from(x, &mut chosen);
             }
             x
         });

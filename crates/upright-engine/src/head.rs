@@ -1,5 +1,5 @@
 //! From hidden states to log-probabilities, and to unit gradients, in one pass over chunks of the vocabulary: no logits
-//! tensor is ever whole.
+//! tensor is whole, but for the softmax of a pass that may have no backward.
 //!
 //! For a row with hidden state h (normed) and a target y, `logp = (W h)_y - lse(W h)` and
 //! `d logp / dh = W_y - Wᵀ softmax(W h)`. The second term does not depend on the target or on the loss's slope, so it is

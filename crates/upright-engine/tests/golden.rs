@@ -49,6 +49,10 @@ impl Golden {
         data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
     }
 
+    fn slopes(&self) -> Vec<f64> {
+        self.tensor("slopes").into_iter().map(f64::from).collect()
+    }
+
     fn decoder(&self, tier: Tier, recompute: Recompute, threads: usize) -> Decoder {
         Decoder::open(&self.dir, &Options { threads, tier: Some(tier), recompute }).unwrap()
     }
@@ -61,6 +65,11 @@ impl Golden {
     fn pack(&self) -> Pack {
         pack(&self.rows)
     }
+}
+
+/// Those of this machine.
+fn tiers() -> impl Iterator<Item = Tier> {
+    Tier::ALL.into_iter().filter(|tier| tier.available())
 }
 
 fn pack(rows: &[(Vec<u32>, Vec<Vec<u32>>)]) -> Pack {
@@ -107,7 +116,7 @@ fn the_portable_tier_is_transformers() {
             relative(&decoder.score(&pack, Some(&reference)).unwrap().logp, &golden.tensor("reference_logp"));
         assert!(reference < TOLERANCE, "{name}: reference log-probabilities are off by {reference:e}");
 
-        let slopes: Vec<f64> = golden.tensor("slopes").into_iter().map(f64::from).collect();
+        let slopes = golden.slopes();
         let (logp, found) = gradient(&decoder, &adapter, &pack, &slopes);
         let logp = relative(&logp, &golden.tensor("logp"));
         assert!(logp < TOLERANCE, "{name}: log-probabilities are off by {logp:e}");
@@ -126,7 +135,7 @@ fn the_portable_tier_is_transformers() {
 
 #[test]
 fn every_bf16_tier_is_no_worse_than_transformers_in_bf16() {
-    for tier in [Tier::Avx512, Tier::Amx].into_iter().filter(|tier| tier.available()) {
+    for tier in tiers().filter(|tier| *tier != Tier::Portable) {
         for name in NAMES {
             let golden = Golden::open(name);
             let decoder = golden.decoder(tier, Recompute::Off, 2);
@@ -137,7 +146,7 @@ fn every_bf16_tier_is_no_worse_than_transformers_in_bf16() {
             println!("{name}, {tier:?}: root mean square error {ours:.5}, transformers in bf16 {theirs:.5}");
             assert!(ours <= theirs, "{name}, {tier:?}: {ours} against {theirs}");
 
-            let slopes: Vec<f64> = golden.tensor("slopes").into_iter().map(f64::from).collect();
+            let slopes = golden.slopes();
             let (_, found) = gradient(&decoder, &adapter, &pack, &slopes);
             for target in &adapter.layout.targets {
                 for (part, range) in [("lora_A", target.a()), ("lora_B", target.b())] {
@@ -154,12 +163,12 @@ fn every_bf16_tier_is_no_worse_than_transformers_in_bf16() {
 /// Same bits alone or among others, scored or forwarded or looked at, kept or recomputed, for any number of threads.
 #[test]
 fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
-    for tier in [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|tier| tier.available()) {
+    for tier in tiers() {
         for name in NAMES {
             let golden = Golden::open(name);
             let decoder = golden.decoder(tier, Recompute::Off, 1);
             let (adapter, pack_of_all) = (golden.adapter(&decoder, "adapter"), golden.pack());
-            let slopes: Vec<f64> = golden.tensor("slopes").into_iter().map(f64::from).collect();
+            let slopes = golden.slopes();
             let (logp, straight) = gradient(&decoder, &adapter, &pack_of_all, &slopes);
             assert_eq!(decoder.score(&pack_of_all, Some(&adapter)).unwrap().logp, logp, "{name}: scored");
             for (recompute, threads) in [(Recompute::On, 1), (Recompute::Off, 3), (Recompute::On, 2)] {
@@ -192,12 +201,12 @@ fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
 /// The last block makes scored rows alone: with a target on every row, those of no slope, everything is as before.
 #[test]
 fn rows_that_are_not_scored_change_nothing() {
-    for tier in [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|tier| tier.available()) {
+    for tier in tiers() {
         for name in NAMES {
             let golden = Golden::open(name);
             let decoder = golden.decoder(tier, Recompute::Off, 2);
             let (adapter, narrow) = (golden.adapter(&decoder, "adapter"), golden.pack());
-            let mut slopes: Vec<f64> = golden.tensor("slopes").into_iter().map(f64::from).collect();
+            let mut slopes = golden.slopes();
             let (logp, straight) = gradient(&decoder, &adapter, &narrow, &slopes);
             assert!(narrow.scored_rows().len() < narrow.tokens.len(), "{name}: some rows are not scored");
             let mut wide = narrow.clone();
@@ -217,7 +226,7 @@ fn rows_that_are_not_scored_change_nothing() {
 /// Rows whose prompts begin alike may share the beginning: the same bits, and the same gradient but for the order of sums.
 #[test]
 fn a_beginning_that_rows_share_changes_nothing() {
-    for tier in [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|tier| tier.available()) {
+    for tier in tiers() {
         for name in NAMES {
             let golden = Golden::open(name);
             let decoder = golden.decoder(tier, Recompute::Off, 2);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Pack, Span};
+use super::{Pack, Span, Target};
 
 /// A stretch of tokens that roots have in common, and what follows it.
 struct Node {
@@ -37,7 +37,7 @@ pub(super) fn share(pack: Pack, least: usize) -> Pack {
     let (span, row) = (vec![0; pack.spans.len()], vec![0; pack.tokens.len()]);
     let mut laid = Laid { pack: Pack::default(), continued, span, row };
     tops.iter().for_each(|node| laid.lay(&pack, node, None));
-    let targets = pack.targets.iter().map(|target| super::Target { row: laid.row[target.row], ..*target }).collect();
+    let targets = pack.targets.iter().map(|target| Target { row: laid.row[target.row], ..*target }).collect();
     Pack { targets, ..laid.pack }
 }
 

@@ -27,7 +27,7 @@ pub struct PackedRows {
     pub segments: Vec<Segment>,
 }
 
-/// Tokens that prompts must have in common to share them: below this, one more span costs what it spares.
+/// Tokens that prompts must have in common to share them: a span of its own is work too.
 const SHARED: usize = 16;
 
 /// Rows that an example takes by itself: every token but the last of each response, from which nothing is predicted.
