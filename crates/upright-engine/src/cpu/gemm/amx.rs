@@ -4,10 +4,9 @@
 //! program uses them: a block configures them, and releases them before it returns.
 
 use std::arch::asm;
-use std::arch::x86_64::_mm512_load_ps;
+use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::avx512::store;
 use super::pack::{DEPTH, LINES, Order, TILE, assert_panels, pack};
 use super::{Destination, Kernel, Segment, View};
 
@@ -58,12 +57,20 @@ trait Tiles {
     /// Zeroes the sums.
     fn zero(&mut self);
 
-    /// Adds the products of two panels of A and two of B, `tiles` tiles long. Meanwhile it may fetch 256 bytes a tile
-    /// from `ahead` on, which need not be readable, and the first rows of C.
+    /// Sets the sums to a square of values whose rows are `stride` apart; 0 repeats one row.
+    ///
+    /// # Safety
+    /// 32 rows of 32 values can be read there.
+    unsafe fn load(&mut self, from: *const f32, stride: usize);
+
+    /// Sets the sums.
+    fn set(&mut self, sums: &Sums);
+
+    /// Adds the products of two panels of A and two of B, `tiles` tiles long. `stream_a` as for [`Kernel::block`].
     ///
     /// # Safety
     /// The panels hold `tiles` tiles each; `tiles` is at least 1.
-    unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, ahead: *const u32);
+    unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, stream_a: bool);
 
     /// Writes the sums of a whole square to rows `stride` apart.
     ///
@@ -91,21 +98,37 @@ unsafe fn block<T: Tiles>(segments: &[Segment<'_, u32>], m: usize, n: usize, to:
     // What streams goes by once: the inner loop turns around what stays.
     let (outer, inner) = if stream_a { (m, n) } else { (n, m) };
     for far in (0..outer).step_by(SIDE) {
-        for (turn, near) in (0..inner).step_by(SIDE).enumerate() {
+        for near in (0..inner).step_by(SIDE) {
             let (i, j) = if stream_a { (far, near) } else { (near, far) };
-            tiles.zero();
-            for segment in segments {
-                let (a, b) = (pair(segment.a, segment.a_panel, i, m), pair(segment.b, segment.b_panel, j, n));
-                // The next pair of the streaming side, an eighth of it a turn.
-                let count = segment.k.div_ceil(DEPTH);
-                let (stream, panel) = if stream_a { (a[0], segment.a_panel) } else { (b[0], segment.b_panel) };
-                let ahead = stream.wrapping_add(2 * panel + turn * count * TILE / 4);
-                // SAFETY: the assertion above: every panel holds the segment's tiles, of which there is one at least.
-                unsafe { tiles.multiply(a, b, count, ahead) };
-            }
+            let whole = i + SIDE <= m && j + SIDE <= n;
             // SAFETY: rows from `i` and columns from `j` on lie within C and are the caller's.
             let to = unsafe { to.at(i, j) };
-            if i + SIDE <= m && j + SIDE <= n && to.onto.is_none() && to.bias.is_none() {
+            // Sums begin with what they are added to: tiles load it faster than vectors add it to what tiles have stored.
+            match (to.onto, to.bias) {
+                (None, None) => tiles.zero(),
+                // SAFETY: the square lies within C, the bias has a value for each of its columns.
+                (None, Some(bias)) if whole => unsafe { tiles.load(bias, 0) },
+                // SAFETY: likewise.
+                (Some((onto, stride)), None) if whole => unsafe { tiles.load(onto, stride) },
+                _ => {
+                    for r in 0..SIDE.min(m - i) {
+                        for (column, tile) in (0..SIDE.min(n - j)).step_by(LINES).zip(&mut sums.0[r / LINES]) {
+                            // SAFETY: row `i + r` and these columns lie within C; a row of sums is a vector.
+                            unsafe {
+                                let begun = begun(to, r, column, LINES.min(n - j - column));
+                                _mm512_store_ps(tile[r % LINES].as_mut_ptr(), begun);
+                            }
+                        }
+                    }
+                    tiles.set(&sums);
+                }
+            }
+            for segment in segments {
+                let (a, b) = (pair(segment.a, segment.a_panel, i, m), pair(segment.b, segment.b_panel, j, n));
+                // SAFETY: the assertion above: every panel holds the segment's tiles, of which there is one at least.
+                unsafe { tiles.multiply(a, b, segment.k.div_ceil(DEPTH), stream_a) };
+            }
+            if whole {
                 // SAFETY: the square lies within C.
                 unsafe { tiles.store(to.to, to.stride) };
                 continue;
@@ -113,13 +136,34 @@ unsafe fn block<T: Tiles>(segments: &[Segment<'_, u32>], m: usize, n: usize, to:
             tiles.sums(&mut sums);
             for r in 0..SIDE.min(m - i) {
                 for (column, tile) in (0..SIDE.min(n - j)).step_by(LINES).zip(&sums.0[r / LINES]) {
+                    let mask = u16::MAX >> (LINES - LINES.min(n - j - column));
                     // SAFETY: a row of sums is a vector; row `i + r` and these columns lie within C.
                     unsafe {
                         let sums = _mm512_load_ps(tile[r % LINES].as_ptr());
-                        store(to.at(r, column), LINES.min(n - j - column), sums);
+                        _mm512_mask_storeu_ps(to.to.add(r * to.stride + column), mask, sums);
                     }
                 }
             }
+        }
+    }
+}
+
+/// What `count` sums of row `r` from `column` on are added to.
+///
+/// # Safety
+/// `count`, 1 to 16, elements lie within C.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn begun(to: Destination, r: usize, column: usize, count: usize) -> __m512 {
+    let mask = u16::MAX >> (LINES - count);
+    // SAFETY: the mask keeps to `count` values.
+    unsafe {
+        let to = to.at(r, column);
+        let onto = to.onto.map(|(onto, _)| _mm512_maskz_loadu_ps(mask, onto));
+        let bias = to.bias.map(|bias| _mm512_maskz_loadu_ps(mask, bias));
+        match (onto, bias) {
+            (Some(onto), Some(bias)) => _mm512_add_ps(onto, bias),
+            (one, other) => one.or(other).unwrap_or(_mm512_setzero_ps()),
         }
     }
 }
@@ -169,44 +213,82 @@ impl Tiles for Hardware {
         }
     }
 
-    unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, ahead: *const u32) {
-        // SAFETY: the tiles are configured. Each turn reads 1 KB at every pointer, `tiles` times; a prefetch may be
-        // anywhere.
+    unsafe fn load(&mut self, from: *const f32, stride: usize) {
+        // SAFETY: the tiles are configured; 32 rows of 32 values are read, which the caller vouches for.
         unsafe {
             asm!(
-                "2:",
-                "tileloadd tmm4, [{a0} + {row}]",
-                "tileloadd tmm6, [{b0} + {row}]",
-                "tileloadd tmm7, [{b1} + {row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "prefetcht1 [{ahead}]",
-                "prefetcht1 [{ahead} + {row}]",
-                "tileloadd tmm5, [{a1} + {row}]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "prefetcht1 [{ahead} + 2 * {row}]",
-                "prefetcht1 [{ahead} + 2 * {row} + {row_bytes}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a0}, {bytes}",
-                "add {a1}, {bytes}",
-                "add {b0}, {bytes}",
-                "add {b1}, {bytes}",
-                "add {ahead}, 4 * {row_bytes}",
-                "dec {tiles}",
-                "jnz 2b",
-                a0 = inout(reg) a[0] => _,
-                a1 = inout(reg) a[1] => _,
-                b0 = inout(reg) b[0] => _,
-                b1 = inout(reg) b[1] => _,
-                tiles = inout(reg) tiles => _,
-                ahead = inout(reg) ahead => _,
+                "tileloadd tmm0, [{from} + {stride}]",
+                "tileloadd tmm1, [{from} + {stride} + {row}]",
+                "tileloadd tmm2, [{below} + {stride}]",
+                "tileloadd tmm3, [{below} + {stride} + {row}]",
+                from = in(reg) from,
+                below = in(reg) from.add(LINES * stride),
+                stride = in(reg) stride * size_of::<f32>(),
+                row = const ROW,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                options(nostack, readonly, preserves_flags)
+            );
+        }
+    }
+
+    fn set(&mut self, sums: &Sums) {
+        // SAFETY: the tiles are configured; the sums are 4 KB.
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{sums} + {row}]",
+                "tileloadd tmm1, [{sums} + {row} + {bytes}]",
+                "tileloadd tmm2, [{sums} + {row} + 2 * {bytes}]",
+                "tileloadd tmm3, [{sums} + {row} + 3 * {bytes}]",
+                sums = in(reg) sums,
                 row = in(reg) ROW,
-                row_bytes = const ROW,
                 bytes = const BYTES,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack, readonly)
+                options(nostack, readonly, preserves_flags)
             );
+        }
+    }
+
+    unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, stream_a: bool) {
+        /// The loop, with the instructions that load tiles of A and of B.
+        macro_rules! products {
+            ($a:literal, $b:literal) => {
+                asm!(
+                    "2:",
+                    concat!($a, " tmm4, [{a0} + {row}]"),
+                    concat!($b, " tmm6, [{b0} + {row}]"),
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    concat!($b, " tmm7, [{b1} + {row}]"),
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    concat!($a, " tmm5, [{a1} + {row}]"),
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "add {a0}, {bytes}",
+                    "add {a1}, {bytes}",
+                    "add {b0}, {bytes}",
+                    "add {b1}, {bytes}",
+                    "dec {tiles}",
+                    "jnz 2b",
+                    a0 = inout(reg) a[0] => _,
+                    a1 = inout(reg) a[1] => _,
+                    b0 = inout(reg) b[0] => _,
+                    b1 = inout(reg) b[1] => _,
+                    tiles = inout(reg) tiles => _,
+                    row = in(reg) ROW,
+                    bytes = const BYTES,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack, readonly)
+                )
+            };
+        }
+        // What stays in the second cache bypasses the first, which keeps the streaming pair.
+        // SAFETY: the tiles are configured. Each turn reads 1 KB at every pointer, `tiles` times.
+        unsafe {
+            if stream_a {
+                products!("tileloadd", "tileloaddt1");
+            } else {
+                products!("tileloaddt1", "tileloadd");
+            }
         }
     }
 
@@ -299,7 +381,21 @@ pub(super) mod model {
             self.0.0 = [[[[0.0; LINES]; LINES]; 2]; 2];
         }
 
-        unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, _: *const u32) {
+        unsafe fn load(&mut self, from: *const f32, stride: usize) {
+            for row in 0..SIDE {
+                for column in 0..SIDE {
+                    let sum = &mut self.0.0[row / LINES][column / LINES][row % LINES][column % LINES];
+                    // SAFETY: the caller's.
+                    *sum = unsafe { from.add(row * stride + column).read() };
+                }
+            }
+        }
+
+        fn set(&mut self, sums: &Sums) {
+            self.0.0 = sums.0;
+        }
+
+        unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, _: bool) {
             for tile in 0..tiles {
                 // SAFETY: the caller's.
                 let load = |panel: *const u32| unsafe { &*panel.add(tile * TILE).cast::<[[u32; 16]; 16]>() };

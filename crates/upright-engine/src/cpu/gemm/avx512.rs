@@ -142,7 +142,7 @@ unsafe fn add_products<const V: usize>(
 /// `count`, 1 to 16, elements lie within C and are the caller's.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn store(to: Destination, count: usize, mut sums: __m512) {
+unsafe fn store(to: Destination, count: usize, mut sums: __m512) {
     let mask = u16::MAX >> (16 - count);
     // SAFETY: the mask keeps to `count` values.
     unsafe {

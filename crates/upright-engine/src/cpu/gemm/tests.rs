@@ -160,20 +160,24 @@ fn several_blocks_of_k_and_several_tasks() {
     }
 }
 
-/// An element has the same bits alone, within a larger product, and on any number of threads.
+/// An element has the same bits alone, within a larger product, and on any number of threads, whatever it is added to.
 #[test]
 fn bits_depend_on_row_column_and_depth_alone() {
     let (m, n, k) = (130, 210, 1100);
     let a = Matrix::new(5, m, k, 0, false);
-    for layout in [0, 1] {
+    let (before, bias) = (numbers(8, m * n), numbers(9, n));
+    for (layout, onto, biased) in [(0, true, false), (1, false, true), (0, true, true), (1, false, false)] {
         let b = Matrix::new(6, k, n, layout, true);
         for (name, _, product) in kernels() {
-            let whole = |threads: usize| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let mut c = vec![0.5; m * n];
-                let to = destination(&mut c, n, true);
-                pool.install(|| product(&[Term::new(a.view(), b.view())], to));
+            let part = |rows: Range<usize>, cols: Range<usize>| {
+                let mut c: Vec<f32> = rows.clone().flat_map(|i| before[i * n..][cols.clone()].to_vec()).collect();
+                let bias = biased.then(|| bias[cols.start..].as_ptr());
+                let to = Destination { bias, ..destination(&mut c, cols.len(), onto) };
+                product(&[Term::new(a.view().row_range(rows), b.view().col_range(cols))], to);
                 c
+            };
+            let whole = |threads: usize| {
+                rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| part(0..m, 0..n))
             };
             let one = whole(1);
             for threads in [2, 3, 8] {
@@ -181,16 +185,37 @@ fn bits_depend_on_row_column_and_depth_alone() {
             }
             for rows in [0..1, 17..18, 129..130, 3..60, 40..130] {
                 for cols in [0..1, 209..210, 5..100, 0..210] {
-                    let mut c = vec![0.5; rows.len() * cols.len()];
-                    let to = destination(&mut c, cols.len(), true);
-                    let (a, b) = (a.view().row_range(rows.clone()), b.view().col_range(cols.clone()));
-                    product(&[Term::new(a, b)], to);
+                    let c = part(rows.clone(), cols.clone());
                     for (i, row) in rows.clone().enumerate() {
                         let want = &one[row * n..][cols.clone()];
                         assert!(same(want, &c[i * cols.len()..][..cols.len()]), "{name}: {rows:?} {cols:?}");
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_bias_and_a_residual_are_added() {
+    let (m, n, k) = (50, 70, 40);
+    let (a, b) = (Matrix::new(1, m, k, 0, false), Matrix::new(2, k, n, 1, true));
+    let (residual, bias) = (numbers(3, m * n), numbers(4, n));
+    for (name, rounded, product) in kernels() {
+        for (onto, biased) in [(true, true), (true, false), (false, true)] {
+            let before: Vec<f32> = (0..m * n)
+                .map(|at| if onto { residual[at] } else { 0.0 } + if biased { bias[at % n] } else { 0.0 })
+                .collect();
+            let mut c = vec![f32::NAN; m * n];
+            let to = Destination {
+                to: c.as_mut_ptr(),
+                stride: n,
+                onto: onto.then_some((residual.as_ptr(), n)),
+                bias: biased.then_some(bias.as_ptr()),
+            };
+            product(&[Term::new(a.view(), b.view())], to);
+            let error = error(&a, &b, rounded, Some(&before), &c, n);
+            assert!(error < 1e-5, "{name}: {error}, residual {onto}, bias {biased}");
         }
     }
 }
