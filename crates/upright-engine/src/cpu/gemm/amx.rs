@@ -45,9 +45,9 @@ impl Kernel for Amx {
     }
 }
 
-/// Four tiles of sums, `[row panel][column panel][row][column]`.
+/// A square of C, where not all of it is C's, or where more than one thing is added to.
 #[repr(C, align(64))]
-struct Sums([[[[f32; LINES]; LINES]; 2]; 2]);
+struct Square([[f32; SIDE]; SIDE]);
 
 /// What tiles do: by the processor, or by the tests' model of it. There are four tiles of sums.
 trait Tiles {
@@ -63,23 +63,17 @@ trait Tiles {
     /// 32 rows of 32 values can be read there.
     unsafe fn load(&mut self, from: *const f32, stride: usize);
 
-    /// Sets the sums.
-    fn set(&mut self, sums: &Sums);
-
     /// Adds the products of two panels of A and two of B, `tiles` tiles long. `stream_a` as for [`Kernel::block`].
     ///
     /// # Safety
     /// The panels hold `tiles` tiles each; `tiles` is at least 1.
     unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, stream_a: bool);
 
-    /// Writes the sums of a whole square to rows `stride` apart.
+    /// Writes the sums to a square whose rows are `stride` apart.
     ///
     /// # Safety
     /// 32 rows of 32 values can be written there.
     unsafe fn store(&self, to: *mut f32, stride: usize);
-
-    /// The sums.
-    fn sums(&self, sums: &mut Sums);
 }
 
 /// # Safety
@@ -88,7 +82,7 @@ trait Tiles {
 unsafe fn block<T: Tiles>(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destination, stream_a: bool) {
     segments.iter().for_each(|segment| assert_panels(segment, m, n));
     let mut tiles = T::configure();
-    let mut sums = Sums([[[[0.0; LINES]; LINES]; 2]; 2]);
+    let mut square = Square([[0.0; SIDE]; SIDE]);
     // Where a second panel is missing, the first stands in and what comes of it is not written.
     let pair = |values: &[u32], panel: usize, line: usize, lines: usize| {
         let first = &values[line / LINES * panel..];
@@ -111,16 +105,17 @@ unsafe fn block<T: Tiles>(segments: &[Segment<'_, u32>], m: usize, n: usize, to:
                 // SAFETY: likewise.
                 (Some((onto, stride)), None) if whole => unsafe { tiles.load(onto, stride) },
                 _ => {
-                    for r in 0..SIDE.min(m - i) {
-                        for (column, tile) in (0..SIDE.min(n - j)).step_by(LINES).zip(&mut sums.0[r / LINES]) {
-                            // SAFETY: row `i + r` and these columns lie within C; a row of sums is a vector.
+                    for (r, row) in square.0.iter_mut().enumerate().take(m - i) {
+                        for column in (0..SIDE.min(n - j)).step_by(LINES) {
+                            // SAFETY: row `i + r` and these columns lie within C; half a row of the square is a vector.
                             unsafe {
                                 let begun = begun(to, r, column, LINES.min(n - j - column));
-                                _mm512_store_ps(tile[r % LINES].as_mut_ptr(), begun);
+                                _mm512_store_ps(row.as_mut_ptr().add(column), begun);
                             }
                         }
                     }
-                    tiles.set(&sums);
+                    // SAFETY: it is a square.
+                    unsafe { tiles.load(square.0.as_ptr().cast(), SIDE) };
                 }
             }
             for segment in segments {
@@ -133,13 +128,14 @@ unsafe fn block<T: Tiles>(segments: &[Segment<'_, u32>], m: usize, n: usize, to:
                 unsafe { tiles.store(to.to, to.stride) };
                 continue;
             }
-            tiles.sums(&mut sums);
-            for r in 0..SIDE.min(m - i) {
-                for (column, tile) in (0..SIDE.min(n - j)).step_by(LINES).zip(&sums.0[r / LINES]) {
+            // SAFETY: it is a square.
+            unsafe { tiles.store(square.0.as_mut_ptr().cast(), SIDE) };
+            for (r, row) in square.0.iter().enumerate().take(m - i) {
+                for column in (0..SIDE.min(n - j)).step_by(LINES) {
                     let mask = u16::MAX >> (LINES - LINES.min(n - j - column));
-                    // SAFETY: a row of sums is a vector; row `i + r` and these columns lie within C.
+                    // SAFETY: half a row of the square is a vector; row `i + r` and these columns lie within C.
                     unsafe {
-                        let sums = _mm512_load_ps(tile[r % LINES].as_ptr());
+                        let sums = _mm512_load_ps(row.as_ptr().add(column));
                         _mm512_mask_storeu_ps(to.to.add(r * to.stride + column), mask, sums);
                     }
                 }
@@ -231,23 +227,6 @@ impl Tiles for Hardware {
         }
     }
 
-    fn set(&mut self, sums: &Sums) {
-        // SAFETY: the tiles are configured; the sums are 4 KB.
-        unsafe {
-            asm!(
-                "tileloadd tmm0, [{sums} + {row}]",
-                "tileloadd tmm1, [{sums} + {row} + {bytes}]",
-                "tileloadd tmm2, [{sums} + {row} + 2 * {bytes}]",
-                "tileloadd tmm3, [{sums} + {row} + 3 * {bytes}]",
-                sums = in(reg) sums,
-                row = in(reg) ROW,
-                bytes = const BYTES,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                options(nostack, readonly, preserves_flags)
-            );
-        }
-    }
-
     unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, stream_a: bool) {
         /// The loop, with the instructions that load tiles of A and of B.
         macro_rules! products {
@@ -308,22 +287,6 @@ impl Tiles for Hardware {
             );
         }
     }
-
-    fn sums(&self, sums: &mut Sums) {
-        // SAFETY: the tiles are configured; the sums are 4 KB.
-        unsafe {
-            asm!(
-                "tilestored [{sums} + {row}], tmm0",
-                "tilestored [{sums} + {row} + {bytes}], tmm1",
-                "tilestored [{sums} + {row} + 2 * {bytes}], tmm2",
-                "tilestored [{sums} + {row} + 3 * {bytes}], tmm3",
-                sums = in(reg) sums,
-                row = in(reg) ROW,
-                bytes = const BYTES,
-                options(nostack, preserves_flags)
-            );
-        }
-    }
 }
 
 impl Drop for Hardware {
@@ -370,29 +333,25 @@ pub(super) mod model {
 
     /// `tdpbf16ps` as the manual states it, over the same tiles in the same order as [`Hardware`]. On the Sapphire Rapids
     /// of the emulator Bochs 3.0 both gave the same bits.
-    struct Software(Sums);
+    struct Software([[[[f32; LINES]; LINES]; 2]; 2]);
 
     impl Tiles for Software {
         fn configure() -> Self {
-            Self(Sums([[[[f32::NAN; LINES]; LINES]; 2]; 2]))
+            Self([[[[f32::NAN; LINES]; LINES]; 2]; 2])
         }
 
         fn zero(&mut self) {
-            self.0.0 = [[[[0.0; LINES]; LINES]; 2]; 2];
+            self.0 = [[[[0.0; LINES]; LINES]; 2]; 2];
         }
 
         unsafe fn load(&mut self, from: *const f32, stride: usize) {
             for row in 0..SIDE {
                 for column in 0..SIDE {
-                    let sum = &mut self.0.0[row / LINES][column / LINES][row % LINES][column % LINES];
+                    let sum = &mut self.0[row / LINES][column / LINES][row % LINES][column % LINES];
                     // SAFETY: the caller's.
                     *sum = unsafe { from.add(row * stride + column).read() };
                 }
             }
-        }
-
-        fn set(&mut self, sums: &Sums) {
-            self.0.0 = sums.0;
         }
 
         unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, _: bool) {
@@ -401,7 +360,7 @@ pub(super) mod model {
                 let load = |panel: *const u32| unsafe { &*panel.add(tile * TILE).cast::<[[u32; 16]; 16]>() };
                 for (i, a) in a.into_iter().enumerate() {
                     for (j, b) in b.into_iter().enumerate() {
-                        dot_products(&mut self.0.0[i][j], load(a), load(b));
+                        dot_products(&mut self.0[i][j], load(a), load(b));
                     }
                 }
             }
@@ -410,15 +369,11 @@ pub(super) mod model {
         unsafe fn store(&self, to: *mut f32, stride: usize) {
             for row in 0..SIDE {
                 for column in 0..SIDE {
-                    let sum = self.0.0[row / LINES][column / LINES][row % LINES][column % LINES];
+                    let sum = self.0[row / LINES][column / LINES][row % LINES][column % LINES];
                     // SAFETY: the caller's.
                     unsafe { to.add(row * stride + column).write(sum) };
                 }
             }
-        }
-
-        fn sums(&self, sums: &mut Sums) {
-            sums.0 = self.0.0;
         }
     }
 

@@ -5,9 +5,9 @@
 //! one input, are the terms of one sum: C is written once.
 //!
 //! Element `C[m, n]` depends on row m of every A, column n of every B and the terms' K alone, to the last bit: it is
-//! summed over a pass in ascending k and in the order of the terms, passes are cut at constants, and what it is added to
-//! comes first or last, as the tier has it. M, N, strides of C, threads and the place in the matrix decide only who computes
-//! an element.
+//! summed over a pass in ascending k and in the order of the terms; passes are cut at constants and added up in ascending
+//! order; what a pass is added to comes before its products or after them, as the tier has it. M, N, strides of C, threads
+//! and the place in the matrix decide only who computes an element.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
