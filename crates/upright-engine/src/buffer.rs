@@ -190,6 +190,12 @@ fn fresh(bytes: usize) -> MmapMut {
     memory
 }
 
+/// Bytes that the process holds and that the next buffers will take, so that they are no use of memory.
+pub(crate) fn spare_bytes() -> usize {
+    let large: usize = locked(&POOL).spares.iter().map(|memory| memory.len()).sum();
+    large + locked(&SHARED).iter().flatten().map(|memory| memory.len()).sum::<usize>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -309,8 +309,10 @@ impl Decoder {
 
     /// Whether so many bytes fit into half of the memory that is available.
     fn fits(&self, bytes: usize) -> bool {
-        // The mapped base counts as available, and must stay in memory all the same.
-        let left = |available: usize| available.saturating_sub(self.weights.bytes_mapped());
+        // The mapped base counts as available, and must stay in memory all the same. What earlier steps left counts as used,
+        // and is there for this one.
+        let (mapped, spare) = (self.weights.bytes_mapped(), crate::buffer::spare_bytes());
+        let left = |available: usize| (available + spare).saturating_sub(mapped);
         crate::memory::available_bytes().is_none_or(|available| bytes < left(available) / 2)
     }
 

@@ -73,6 +73,7 @@ impl<'a> Merge<'a> {
             tensor.expect(&shape)?;
             tensor.expect_float()?;
         }
+        merge.source.refuse_second_head(config)?;
         Ok(merge)
     }
 

@@ -223,6 +223,25 @@ fn rows_that_are_not_scored_change_nothing() {
     }
 }
 
+/// A pack of prompts alone has no log-probabilities and adds nothing to a gradient.
+#[test]
+fn a_pack_without_targets_is_nothing() {
+    for tier in tiers() {
+        for name in NAMES {
+            let golden = Golden::open(name);
+            for recompute in [Recompute::Off, Recompute::On] {
+                let decoder = golden.decoder(tier, recompute, 2);
+                let adapter = golden.adapter(&decoder, "adapter");
+                let mut prompts = golden.pack();
+                prompts.targets.clear();
+                assert!(decoder.score(&prompts, Some(&adapter)).unwrap().logp.is_empty(), "{name}, {tier:?}");
+                let (logp, gradient) = gradient(&decoder, &adapter, &prompts, &[]);
+                assert!(logp.is_empty() && gradient.iter().all(|v| *v == 0.0), "{name}, {tier:?}");
+            }
+        }
+    }
+}
+
 /// Rows whose prompts begin alike may share the beginning: the same bits, and the same gradient but for the order of sums.
 #[test]
 fn a_beginning_that_rows_share_changes_nothing() {

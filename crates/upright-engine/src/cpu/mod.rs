@@ -30,6 +30,10 @@ pub enum Tier {
     Amx,
 }
 
+/// Goes up by one with every change to the bits of any result: what an older build began or kept is then not mixed with
+/// what this one computes.
+const REVISION: u32 = 2;
+
 impl Tier {
     /// Every tier, slowest first.
     pub const ALL: [Self; 3] = [Self::Portable, Self::Avx512, Self::Amx];
@@ -75,10 +79,10 @@ impl Tier {
         Ok(tier)
     }
 
-    /// Names everything that decides the bits of a result on this machine: the tier, and the width of the f32 vectors
-    /// that everything besides the products runs on.
+    /// Names everything that decides the bits of a result on this machine: the tier, the width of the f32 vectors that
+    /// everything besides the products runs on, and [`REVISION`].
     pub fn arithmetic(self) -> String {
-        format!("{}/f32x{}", self.name(), lanes::width())
+        format!("{}/f32x{}/{REVISION}", self.name(), lanes::width())
     }
 
     /// The word that `UPRIGHT_CPU` takes.

@@ -12,6 +12,7 @@ use super::{Merge, MergeOptions, Merged, MergedFiles, overflow};
 use crate::weights::Float;
 use crate::weights::file::Tensor;
 use crate::weights::header::{Entry, header};
+use crate::weights::names::is_buffer;
 use crate::{Error, Result};
 
 /// Values that are computed at once.
@@ -90,8 +91,9 @@ fn plan<'s>(merge: &'s Merge<'_>, options: &MergeOptions) -> Vec<Vec<Part<'s>>> 
     for (number, file) in source.files.iter().enumerate() {
         for name in file.names().iter().filter(|name| source.places.get(*name) == Some(&number)) {
             let Some(tensor) = file.tensor(name) else { continue };
+            let whole = format!("{}{name}", source.lacking);
             let (dtype, bytes) = match (tensor.float(), options.dtype) {
-                (Some(_), Some(dtype)) => {
+                (Some(_), Some(dtype)) if !is_buffer(&whole) => {
                     (dtype.name().to_owned(), tensor.shape.iter().product::<usize>() * dtype.size())
                 }
                 _ => (tensor.dtype.to_string(), tensor.bytes().len()),
@@ -101,7 +103,6 @@ fn plan<'s>(merge: &'s Merge<'_>, options: &MergeOptions) -> Vec<Vec<Part<'s>>> 
                 held = 0;
             }
             held += bytes as u64;
-            let whole = format!("{}{name}", source.lacking);
             shards.last_mut().expect("one at least").push(Part { tensor, whole, dtype, bytes });
         }
     }
@@ -128,7 +129,7 @@ fn stretches(
         }
         Ok(true)
     };
-    let Some(float) = part.tensor.float() else { return as_it_is(write) };
+    let Some(float) = part.tensor.float().filter(|_| !is_buffer(&part.whole)) else { return as_it_is(write) };
     let dtype = dtype.unwrap_or(float);
     let merged = merge.merged(&part.whole, part.tensor.clone(), merge.adapters.len())?;
     if !merged.changes() && dtype == float {

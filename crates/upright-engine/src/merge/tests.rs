@@ -178,6 +178,8 @@ fn what_is_no_float_and_names_of_other_exports_are_kept() {
             (name.replacen("gpt_neox.", "", 1), dtype, shape.clone(), bytes)
         })
         .chain([("layers.0.attention.bias".into(), Dtype::BOOL, vec![3], vec![1, 0, 1])])
+        // What an f16 cannot hold, and nobody computes with.
+        .chain([("layers.0.attention.masked_bias".into(), Dtype::F32, vec![1], (-1e9f32).to_le_bytes().to_vec())])
         .collect();
     let views = encoded.iter().map(|(name, dtype, shape, bytes)| {
         (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes).unwrap())
@@ -188,6 +190,8 @@ fn what_is_no_float_and_names_of_other_exports_are_kept() {
     let file = TensorFile::open(&place.dir.path().join("out/model.safetensors")).unwrap();
     let mask = file.tensor("layers.0.attention.bias").unwrap();
     assert_eq!((mask.dtype, mask.bytes()), (Dtype::BOOL, &[1, 0, 1][..]));
+    let buffer = file.tensor("layers.0.attention.masked_bias").unwrap();
+    assert_eq!((buffer.dtype, buffer.to_f32().unwrap()), (Dtype::F32, vec![-1e9]));
     assert_eq!(file.tensor("final_layer_norm.weight").unwrap().dtype, Dtype::F16);
     assert_eq!(file.names().len(), encoded.len());
     assert_eq!(file.names().last().unwrap(), "layers.0.attention.bias");

@@ -31,6 +31,7 @@ pub(crate) struct Source {
 pub(super) fn open(dir: &Path, config: &DecoderConfig) -> Result<Weights> {
     let source = Source::open(dir, config)?;
     let (weights, seen) = assemble(&source, config)?;
+    source.refuse_second_head(config)?;
     source.refuse_what_is_left(config, &seen)?;
     Ok(weights)
 }
@@ -77,14 +78,32 @@ impl Source {
         })
     }
 
-    /// A tensor inside the blocks that nothing has read would be silently left out of the arithmetic.
+    /// A head beside a config that says the embedding is the head: many files have both, equal. Where they differ,
+    /// transformers takes the head, and versions before 5 the embedding.
+    pub(crate) fn refuse_second_head(&self, config: &DecoderConfig) -> Result<()> {
+        let names = names(config.family);
+        let Ok(head) = self.head_name(names.heads) else { return Ok(()) };
+        let (head, embedding) = (self.tensor(head)?, self.tensor(names.embedding)?);
+        let same = || match head.dtype == embedding.dtype {
+            true => Ok(head.bytes() == embedding.bytes()),
+            false => Ok(head.to_f32()? == embedding.to_f32()?),
+        };
+        if !config.tied_head || (head.shape == embedding.shape && same()?) {
+            return Ok(());
+        }
+        let problem = format!("tensor `{}` differs from the embedding, which config.json says is the head", head.name);
+        let hint = "set `tie_word_embeddings` to false in config.json if the model has a head of its own; \
+                    otherwise remove the tensor";
+        Err(Error::input(&self.path, problem, hint))
+    }
+
+    /// A tensor of the decoder that nothing has read would be silently left out of the arithmetic.
     fn refuse_what_is_left(&self, config: &DecoderConfig, seen: &Fingerprint) -> Result<()> {
         let names = names(config.family);
-        let blocks = format!("{}layers.", names.prefix);
         for name in self.places.keys() {
             let whole = format!("{}{name}", self.lacking);
             let head_bias = names.heads.iter().any(|head| head.replace(".weight", ".bias") == *name);
-            if head_bias || (whole.starts_with(&blocks) && !seen.holds(&whole) && !is_buffer(&whole)) {
+            if head_bias || (whole.starts_with(names.prefix) && !seen.holds(&whole) && !is_buffer(&whole)) {
                 let problem = format!("tensor `{name}` has no place in the model that config.json describes");
                 let hint = "look at `num_hidden_layers`, `attention_bias` and `mlp_bias` in config.json; \
                             quantised weights and models with extra parts are not supported";

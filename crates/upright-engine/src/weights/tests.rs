@@ -231,7 +231,20 @@ fn tensors_that_do_not_fit_are_named() {
     refused(changed(&bias), &["model.layers.0.self_attn.q_proj.bias", "no place"]);
     let deeper = |t: &mut Tensors| drop(t.insert("model.layers.2.mlp.up_proj.weight".into(), (vec![1], vec![0.0])));
     refused(changed(&deeper), &["model.layers.2.mlp.up_proj.weight", "num_hidden_layers"]);
+    let outside = |t: &mut Tensors| drop(t.insert("model.norm.bias".into(), (vec![32], vec![0.0; 32])));
+    refused(changed(&outside), &["model.norm.bias", "no place"]);
     refused(open(&good, &config, Dtype::F8_E4M3), &["model.embed_tokens.weight", "F8_E4M3", "bf16"]);
+}
+
+#[test]
+fn a_second_head_must_be_the_embedding() {
+    let config = config("llama", json!({ "tie_word_embeddings": true }));
+    let mut tensors = model(&config);
+    let head = tensors["model.embed_tokens.weight"].clone();
+    tensors.insert("lm_head.weight".into(), head);
+    open(&tensors, &config, Dtype::BF16).unwrap();
+    *tensors.get_mut("lm_head.weight").unwrap().1.last_mut().unwrap() += 1.0;
+    refused(open(&tensors, &config, Dtype::BF16), &["lm_head.weight", "differs", "tie_word_embeddings"]);
 }
 
 #[test]

@@ -35,6 +35,9 @@ impl Packed {
             }
         }
         view.assert_within();
+        if view.rows == 0 {
+            return Self::empty(tier, view.cols);
+        }
         Self { tier, rows: view.rows, cols: view.cols, bytes: on_kernel(tier, Whole(view)) }
     }
 
@@ -84,7 +87,15 @@ impl Packed {
                 bytes
             }
         }
+        if rows == 0 {
+            return Self::empty(tier, cols);
+        }
         Self { tier, rows, cols, bytes: on_kernel(tier, Rows(rows, cols, &fill)) }
+    }
+
+    /// No rows.
+    fn empty(tier: Tier, cols: usize) -> Self {
+        Self { tier, rows: 0, cols, bytes: Buffer::new(0) }
     }
 
     /// The tier whose products take it.
