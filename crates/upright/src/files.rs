@@ -21,13 +21,22 @@ pub fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|error| Error::io(path, "create", error))
 }
 
+/// How names of files end that [`write_atomic`] has not finished; they begin with a dot.
+const PARTIAL: &str = ".partial";
+
+/// Whether a name is that of a file which a write that was killed left behind.
+pub fn is_partial(name: &std::ffi::OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(PARTIAL))
+}
+
 /// Writes a file under another name, brings it to the disk, then gives it its name: a reader sees the old file or the new
 /// one, never half of one.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let Some(name) = path.file_name().map(|name| name.to_string_lossy()) else {
         return Err(Error::input(format!("{}: is not a file's name", path.display())));
     };
-    let partial = path.with_file_name(format!(".{name}.partial"));
+    // Named after the process: several may be about to write the same file.
+    let partial = path.with_file_name(format!(".{name}.{}{PARTIAL}", std::process::id()));
     let written = File::create(&partial).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
@@ -219,6 +228,17 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(write_atomic(&dir.path().join("missing/plan.toml"), b"x").is_err());
+    }
+
+    /// What another process has of the same file is neither taken nor removed.
+    #[test]
+    fn writers_of_one_file_do_not_meet() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, others) = (dir.path().join("plan.toml"), dir.path().join(".plan.toml.0.partial"));
+        fs::write(&others, "half of it").unwrap();
+        write_atomic(&path, b"whole").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), fs::read(&others).unwrap()), (b"whole".to_vec(), b"half of it".to_vec()));
+        assert!(is_partial(others.file_name().unwrap()) && !is_partial(path.file_name().unwrap()));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Log-probabilities of the reference policy: computed once for the rows a run will draw, and kept for every later run.
 //!
 //! A cached value is found by what it is a function of: the frozen base, the reference's adapter and the instruction tier
-//! (one file each), and the tokens of prompt and response (one record each). Templates, truncation and row numbers act
-//! only through the tokens, so no setting can be forgotten in the key.
+//! (one file each), and the tokens of prompt and response with those of them that are scored (one record each). Templates,
+//! truncation and row numbers act only through these, so no setting can be forgotten in the key.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -33,13 +33,28 @@ pub struct Reference {
     values: HashMap<Key, f64>,
 }
 
-fn key(prompt: &[u32], response: &[u32]) -> Key {
+fn key(example: &Example, response: usize) -> Key {
+    let (prompt, tokens) = (&example.prompt, &example.responses[response]);
     let mut hash = Sha256::new();
-    hash.update((prompt.len() as u64).to_le_bytes());
-    for token in prompt.iter().chain(response) {
-        hash.update(token.to_le_bytes());
+    let mut number = |number: usize| hash.update((number as u64).to_le_bytes());
+    number(prompt.len());
+    number(tokens.len());
+    for read in example.read_of(response) {
+        number(read.start);
+        number(read.end);
     }
+    prompt.iter().chain(tokens).for_each(|token| hash.update(token.to_le_bytes()));
     hash.finalize()[..16].try_into().expect("a SHA-256 is longer")
+}
+
+/// What an adapter computes, whatever file it is from: its values, and what they are multiplied by.
+pub fn digest(adapter: &Adapter) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for target in &adapter.layout.targets {
+        hash.update(format!("{} {} {:?};", target.module, target.rank, target.scale));
+    }
+    adapter.parameters.iter().for_each(|value| hash.update(value.to_le_bytes()));
+    hash.finalize().into()
 }
 
 fn record(key: &Key, value: f64) -> [u8; RECORD] {
@@ -58,10 +73,7 @@ impl Reference {
         hash.update(decoder.weights().fingerprint.as_bytes());
         hash.update(decoder.tier().arithmetic());
         if let Some(adapter) = adapter {
-            for target in &adapter.layout.targets {
-                hash.update(format!("{} {} {:?};", target.module, target.rank, target.scale));
-            }
-            adapter.parameters.iter().for_each(|value| hash.update(value.to_le_bytes()));
+            hash.update(digest(adapter));
         }
         let name: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         let path = folder.join(name);
@@ -92,7 +104,7 @@ impl Reference {
         observer: &mut dyn Observer,
     ) -> Result<usize> {
         let keys = |example: &Example| -> Vec<Key> {
-            example.responses.iter().map(|response| key(&example.prompt, response)).collect()
+            (0..example.responses.len()).map(|response| key(example, response)).collect()
         };
         let known = |keys: &[Key]| keys.iter().all(|key| self.values.contains_key(key));
         let mut seen = HashSet::new();
@@ -121,7 +133,7 @@ impl Reference {
             let mut records = Vec::new();
             for segment in &packed.segments {
                 let example = missing[segment.example];
-                let key = key(&example.prompt, &example.responses[segment.response]);
+                let key = key(example, segment.response);
                 let value: f64 = scores.logp[segment.targets.clone()].iter().sum();
                 if !value.is_finite() {
                     let value = format!("the reference's log-probability of row {}", example.row);
@@ -144,7 +156,30 @@ impl Reference {
     /// # Panics
     /// If the example was never given to [`Reference::prepare`].
     pub fn sums(&self, example: &Example) -> Vec<f64> {
-        let value = |response: &Vec<u32>| self.values[&key(&example.prompt, response)];
-        example.responses.iter().map(value).collect()
+        (0..example.responses.len()).map(|response| self.values[&key(example, response)]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_found_by_all_that_it_depends_on() {
+        let example = |prompt: &[u32], response: &[u32], read: &[std::ops::Range<usize>]| {
+            let (prompt, responses, read) = (prompt.to_vec(), vec![response.to_vec()], vec![read.to_vec()]);
+            Example { row: 0, prompt, responses, read }
+        };
+        let all = [
+            example(&[1, 2], &[3, 4, 5, 6], &[]),
+            example(&[1, 2, 3], &[4, 5, 6], &[]),
+            example(&[1, 2], &[3, 4, 5, 7], &[]),
+            example(&[1, 2], &[3, 4, 5, 6], &[0..2]),
+            example(&[1, 2], &[3, 4, 5, 6], &[0..1]),
+            example(&[1, 2], &[3, 4, 5, 6], &[0..1, 2..3]),
+        ];
+        let keys: HashSet<Key> = all.iter().map(|example| key(example, 0)).collect();
+        assert_eq!(keys.len(), all.len());
+        assert_eq!(key(&Example { row: 7, ..all[3].clone() }, 0), key(&all[3], 0));
     }
 }

@@ -39,7 +39,7 @@ pub fn check_free(path: &Path) -> Result<()> {
         return Err(Error::input(format!("{}: is not a folder", file.display())).hint("give --out a folder's name"));
     }
     // What a start that was killed before the folder became a run leaves behind.
-    let foreign = |entry: &fs::DirEntry| ![LOCK, ".plan.toml.partial"].iter().any(|own| entry.file_name() == *own);
+    let foreign = |entry: &fs::DirEntry| entry.file_name() != LOCK && !files::is_partial(&entry.file_name());
     let occupied = fs::read_dir(path).into_iter().flatten().flatten().find(foreign);
     if let Some(entry) = occupied {
         return Err(Error::input(format!(
@@ -76,6 +76,11 @@ impl RunDir {
     /// Opens a folder that was taken, and makes it a run if it is none; `steps` says how many steps are done, and lines
     /// past them are cut.
     pub fn open(path: &Path, lock: Lock, config: &str, plan: &str, steps: usize) -> Result<Self> {
+        // Nobody else is at work here, so what is unfinished stays so.
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        for left in entries.filter(|entry| files::is_partial(&entry.file_name())) {
+            let _ = fs::remove_file(left.path());
+        }
         // The plan goes first, because it is what makes the folder a run: what a kill leaves out is made up for.
         for (name, text) in [("plan.toml", plan), ("config.toml", config)] {
             if !path.join(name).exists() {

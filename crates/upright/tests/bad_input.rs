@@ -388,6 +388,15 @@ fn output_folders() {
     let done = Done::of(place.train("--resume"));
     assert_one_message(&done, 2, &["run: cannot continue", "the data of sft"], "changed data");
     assert_eq!(place.read("run/steps.jsonl"), before);
+
+    // The same tensors, multiplied by something else.
+    Done::good(place.train("--reference run/adapter --out second"));
+    let config = String::from_utf8(place.read("run/adapter/adapter_config.json")).unwrap();
+    let louder = config.replace("\"lora_alpha\": ", "\"lora_alpha\": 1");
+    assert_ne!(louder, config);
+    place.write("run/adapter/adapter_config.json", &louder);
+    let done = Done::of(place.train("--reference run/adapter --out second --resume"));
+    assert_one_message(&done, 2, &["second: cannot continue", "the reference adapter: "], "changed scale");
 }
 
 #[test]

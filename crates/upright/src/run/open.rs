@@ -19,7 +19,7 @@ use crate::{
     lineage::Lineage,
     observer::Observer,
     plan::{Plan, ReferencePlan},
-    reference::Reference,
+    reference::{self, Reference},
     run_dir,
 };
 
@@ -48,9 +48,9 @@ pub struct Facts {
     pub tier: String,
     /// SHA-256 of the tokenizer's file.
     pub tokenizer: String,
-    /// SHA-256 of the adapter the run starts from; empty where it starts afresh.
+    /// SHA-256 of what the adapter computes that the run starts from; empty where it starts afresh.
     pub init_adapter: String,
-    /// SHA-256 of the reference adapter; empty where it is the base, or trained by the run itself.
+    /// The same of the reference adapter; empty where it is the base, or trained by the run itself.
     pub reference: String,
     /// One entry an objective.
     pub data: Vec<DataFacts>,
@@ -339,14 +339,10 @@ impl Engine {
 
     /// The plan with what it met.
     pub(super) fn describe(&self, plan: &Plan, datasets: &[Dataset]) -> Result<Written> {
-        let adapter = |folder: Option<&PathBuf>| match folder {
-            Some(folder) => {
-                let folder = &adapter_in(folder);
-                // What is wrong with a folder is said best by its reader.
-                peft::read(folder, self.decoder.config())?;
-                files::sha256(&folder.join(peft::TENSOR_FILE))
-            }
-            None => Ok(String::new()),
+        let adapter = |folder: Option<&PathBuf>| -> Result<String> {
+            let Some(folder) = folder else { return Ok(String::new()) };
+            let found = peft::read(&adapter_in(folder), self.decoder.config())?;
+            Ok(files::hex(&reference::digest(&found.adapter)))
         };
         let reference = match &plan.reference {
             ReferencePlan::Folder(folder) => Some(folder),
