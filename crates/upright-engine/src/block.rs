@@ -16,7 +16,7 @@ use crate::{
         norm::Norm,
         rope::Angles,
     },
-    linear::{Output, Scope},
+    linear::{Output, Reduced, Scope},
     pack::Pack,
     rows::{gather, scatter},
     weights::{BlockWeights, NormWeights, Qkv},
@@ -51,6 +51,8 @@ pub(crate) struct Trace {
     gate: Option<Buffer<f32>>,
     /// The MLP's up projection before activation, `[R, I]`.
     up: Buffer<f32>,
+    /// What the adapter's A made of the inputs.
+    reduced: Reduced,
 }
 
 impl Trace {
@@ -59,7 +61,7 @@ impl Trace {
         self.qkv
     }
 
-    /// f32 values that a trace keeps for each token.
+    /// f32 values that a trace keeps for each token, besides the rank of every linear that is adapted.
     pub(crate) fn floats_per_token(config: &DecoderConfig) -> usize {
         let (width, streams) = (qkv_width(config), if config.residual == Residual::Sequential { 2 } else { 1 });
         let gate = usize::from(config.activation == crate::config::Activation::SwiGlu);
@@ -179,8 +181,11 @@ impl Block<'_> {
 
         let normed = self.normed(&w.attention_norm, &x);
         let mut qkv = Buffer::new(tokens * width);
+        let mut reduced = Reduced::default();
         let mut project = |linear, slot, offset: usize| {
-            self.scope.forward(&[self.scope.part(linear, slot, &normed)], &mut qkv[offset..], width, Onto::Nothing);
+            let part = self.scope.part(linear, slot, &normed);
+            self.scope.forward(std::slice::from_ref(&part), &mut qkv[offset..], width, Onto::Nothing);
+            reduced.keep(part);
         };
         match &w.qkv {
             Qkv::Fused(linear) => project(linear, Slot::Qkv, 0),
@@ -219,9 +224,10 @@ impl Block<'_> {
         });
 
         let normed = self.normed(&w.mlp_norm, between.as_deref().unwrap_or(stream));
-        let project = |linear, slot| {
-            let mut out = Buffer::new(normed.rows() * c.intermediate);
-            self.scope.forward(&[self.scope.part(linear, slot, &normed)], &mut out, c.intermediate, Onto::Nothing);
+        let mut project = |linear, slot| {
+            let (part, mut out) = (self.scope.part(linear, slot, &normed), Buffer::new(normed.rows() * c.intermediate));
+            self.scope.forward(std::slice::from_ref(&part), &mut out, c.intermediate, Onto::Nothing);
+            reduced.keep(part);
             out
         };
         let gate = w.mlp.gate.as_ref().map(|gate| project(gate, Slot::Gate));
@@ -230,12 +236,14 @@ impl Block<'_> {
         let h = self.activated(gate.as_deref(), &up);
         let down = self.scope.part(&w.mlp.down, Slot::Down, &h);
         let mut y = Buffer::new(stream.len());
+        let parts = [output, down];
         match &between {
-            Some(between) => self.scope.forward(&[down], &mut y, c.hidden, Onto::Rows(between)),
-            None => self.scope.forward(&[output, down], &mut y, c.hidden, Onto::Rows(stream)),
+            Some(between) => self.scope.forward(&parts[1..], &mut y, c.hidden, Onto::Rows(between)),
+            None => self.scope.forward(&parts, &mut y, c.hidden, Onto::Rows(stream)),
         }
+        parts.into_iter().for_each(|part| reduced.keep(part));
         let middle = between.or(narrow_x);
-        (y, Trace { x, middle, qkv, before_head_norm, attended, lse, gate, up })
+        (y, Trace { x, middle, qkv, before_head_norm, attended, lse, gate, up, reduced })
     }
 
     /// The MLP's hidden activations, ready for products.
@@ -313,7 +321,7 @@ impl Block<'_> {
         let into_h = (wanted || into_adapted).then_some((&mut d_h[..], Onto::Nothing));
         let view = Some(View::rows(dy, rows, c.hidden));
         let down = Output { linear: &mlp.down, slot: Slot::Down, dy: packed.into(), rows: view };
-        self.scope.backward(&[down], h.as_deref(), gradient, into_h);
+        self.scope.backward(&[down], h.as_deref(), &trace.reduced, gradient, into_h);
         if !(wanted || into_adapted) {
             return None;
         }
@@ -334,6 +342,7 @@ impl Block<'_> {
         self.scope.backward(
             &outputs,
             normed.as_deref(),
+            &trace.reduced,
             gradient,
             d_normed.as_deref_mut().map(|dx| (dx, Onto::Nothing)),
         );
@@ -363,7 +372,7 @@ impl Block<'_> {
         let wanted = through.then_some((&mut d_attended[..], Onto::Nothing));
         let view = Some(View::rows(dy, rows, c.hidden));
         let output = Output { linear: &w.output, slot: Slot::Output, dy: packed.into(), rows: view };
-        self.scope.backward(&[output], Some(attended), gradient, wanted);
+        self.scope.backward(&[output], Some(attended), &trace.reduced, gradient, wanted);
         if !through {
             return None;
         }
@@ -408,6 +417,7 @@ impl Block<'_> {
         self.scope.backward(
             &outputs,
             normed.as_deref(),
+            &trace.reduced,
             gradient,
             d_normed.as_deref_mut().map(|dx| (dx, Onto::Nothing)),
         );

@@ -196,7 +196,7 @@ impl Decoder {
     /// The same as [`Decoder::forward`], to the bit, for a pass that may have no backward: the gradient of the head, half of
     /// its products, is left to [`Decoder::backward`] where memory allows.
     pub fn look<'a>(&self, pack: &'a Pack, adapter: &'a Adapter) -> Result<Forward<'a>> {
-        let kept = pack.tokens.len() * self.bytes_per_token(adapter.layout.lowest_layer()).0;
+        let kept = self.bytes_of_traces(pack, adapter);
         // At most 4 bytes a probability.
         let softmax = 4 * pack.scored_rows().len() * self.config.vocab;
         let keep = self.recompute != Recompute::On && self.fits(kept + softmax);
@@ -207,7 +207,7 @@ impl Decoder {
         self.check(pack)?;
         counters::forward(pack.tokens.len());
         let lowest = adapter.layout.lowest_layer();
-        let keep_traces = self.keeps_traces(pack, lowest);
+        let keep_traces = self.keeps_traces(pack, adapter);
         Ok(self.pool.install(|| {
             let (angles, scored) = (Angles::new(&self.config.rotary, &pack.positions()), pack.scored_rows());
             let mut blocks = Vec::with_capacity(self.config.layers);
@@ -288,7 +288,8 @@ impl Decoder {
         })
     }
 
-    /// Bytes that a forward pass keeps for its backward, for each token, without and with recompute.
+    /// Bytes that a forward pass keeps for its backward, for each token, without and with recompute; without it, those that
+    /// depend on the adapter's rank come on top.
     pub fn bytes_per_token(&self, lowest_layer: usize) -> (usize, usize) {
         let layers = self.config.layers.saturating_sub(lowest_layer);
         (4 * layers * Trace::floats_per_token(&self.config), 4 * layers * self.config.hidden)
@@ -299,11 +300,16 @@ impl Decoder {
         self.pool.install(work)
     }
 
-    fn keeps_traces(&self, pack: &Pack, lowest: usize) -> bool {
+    fn bytes_of_traces(&self, pack: &Pack, adapter: &Adapter) -> usize {
+        let ranks: usize = adapter.layout.targets.iter().map(|target| target.rank).sum();
+        pack.tokens.len() * (self.bytes_per_token(adapter.layout.lowest_layer()).0 + size_of::<f32>() * ranks)
+    }
+
+    fn keeps_traces(&self, pack: &Pack, adapter: &Adapter) -> bool {
         match self.recompute {
             Recompute::On => false,
             Recompute::Off => true,
-            Recompute::Auto => self.fits(pack.tokens.len() * self.bytes_per_token(lowest).0),
+            Recompute::Auto => self.fits(self.bytes_of_traces(pack, adapter)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! A frozen linear with its LoRA pair, forward and backward.
 
+use rayon::prelude::*;
+
 use crate::{
     adapter::{Adapter, AdapterLayout, LoraTarget, Slot},
     buffer::Buffer,
@@ -9,6 +11,9 @@ use crate::{
     },
     weights::Linear,
 };
+
+/// Outputs that a thread transposes at a time: a few lines of the cache of every row.
+const LINES: usize = 64;
 
 /// What every linear of a block shares.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +27,24 @@ pub(crate) struct Scope<'a> {
 pub(crate) struct Part<'a> {
     linear: &'a Linear,
     x: &'a Packed,
+    slot: Slot,
     /// The LoRA pair, and `scale x Aᵀ`, `[T, R]`.
     lora: Option<(Lora<'a>, Buffer<f32>)>,
+}
+
+/// `scale x Aᵀ`, `[T, R]`, of the adapted linears of a block, from its forward pass for its backward.
+#[derive(Default)]
+pub(crate) struct Reduced(Vec<(Slot, Buffer<f32>)>);
+
+impl Reduced {
+    /// Keeps that of a linear that has done its work.
+    pub(crate) fn keep(&mut self, part: Part<'_>) {
+        self.0.extend(part.lora.map(|(_, reduced)| (part.slot, reduced)));
+    }
+
+    fn of(&self, slot: Slot) -> &[f32] {
+        &self.0.iter().find(|(other, _)| *other == slot).expect("an adapted linear of the forward pass").1
+    }
 }
 
 /// The gradient of a linear's output, on its way back.
@@ -61,14 +82,14 @@ impl<'a> Scope<'a> {
             let u = lora.reduce(self.tier, x);
             (lora, u)
         });
-        Part { linear, x, lora }
+        Part { linear, x, slot, lora }
     }
 
     /// `y = the parts + their biases + onto`; row `t` of `y` starts at `y[t * stride]`.
     pub(crate) fn forward(&self, parts: &[Part<'_>], y: &mut [f32], stride: usize, onto: Onto<'_>) {
         let terms: Vec<Term<'_>> = parts
             .iter()
-            .flat_map(|Part { linear, x, lora }| {
+            .flat_map(|Part { linear, x, lora, .. }| {
                 let w = View::bf16(linear.weight.data(), linear.weight.rows, linear.weight.cols);
                 let up =
                     lora.as_ref().map(|(lora, u)| Term::new(View::rows(u, x.rows(), lora.target.rank), lora.b().t()));
@@ -90,12 +111,13 @@ impl<'a> Scope<'a> {
     }
 
     /// The way back through linears of one input: adds the adapter's gradient to `gradient`, which needs the input `x`
-    /// `[T, K]` where one of them is adapted, and writes `dx = sum dy W`, `[T, K]`, added to what it holds if `add`,
+    /// `[T, K]` where one of them is adapted, and what their forward reduced it to; and writes `dx = sum dy W`, `[T, K]`,
     /// where it is wanted.
     pub(crate) fn backward(
         &self,
         outputs: &[Output<'_>],
         x: Option<&[f32]>,
+        reduced: &Reduced,
         gradient: &mut [f32],
         dx: Option<(&mut [f32], Onto<'_>)>,
     ) {
@@ -107,12 +129,13 @@ impl<'a> Scope<'a> {
             let x = x.expect("an adapted linear keeps its input");
             let tokens = x.len() / inputs;
             let x = View::rows(x, tokens, inputs);
-            let packed = Packed::new(self.tier, x);
             for (output, lora) in loras {
                 let (target, dy) = (lora.target, output.rows.expect("an adapted linear's gradient comes in rows"));
-                let u = lora.reduce(self.tier, &packed);
-                let u = View::rows(&u, tokens, target.rank);
-                product(self.tier, dy.t(), u, &mut gradient[target.b()], target.rank, true);
+                let u = View::rows(reduced.of(output.slot), tokens, target.rank);
+                // B's gradient is made transposed: so the wide side is packed as it lies.
+                let mut db = Buffer::new(target.rank * target.outputs);
+                product(self.tier, u.t(), dy, &mut db, target.outputs, false);
+                add_transposed(&db, target.rank, &mut gradient[target.b()]);
                 let mut du = Buffer::new(tokens * target.rank);
                 sum(self.tier, &[Term::new(output.dy, lora.b())], &mut du, target.rank, Finish::default());
                 du.iter_mut().for_each(|v| *v *= target.scale);
@@ -133,6 +156,16 @@ impl<'a> Scope<'a> {
             sum(self.tier, &terms, dx, inputs, Finish { onto, bias: None });
         }
     }
+}
+
+/// Adds `y` `[R, N]` to `x` `[N, R]`.
+fn add_transposed(y: &[f32], rank: usize, x: &mut [f32]) {
+    let outputs = y.len() / rank;
+    x.par_chunks_mut(rank * LINES).enumerate().for_each(|(chunk, x)| {
+        for (r, y) in y.chunks_exact(outputs).enumerate() {
+            x.iter_mut().skip(r).step_by(rank).zip(&y[chunk * LINES..]).for_each(|(x, y)| *x += y);
+        }
+    });
 }
 
 /// A and B of one adapted linear.
