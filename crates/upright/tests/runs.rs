@@ -405,6 +405,12 @@ fn a_finished_run_prints_its_table_again_and_changes_nothing() {
         let refused = f.train("run", &format!("{flags} --resume {more}"));
         assert!(refused.code == Some(2) && refused.stderr.contains(named), "{}", refused.stderr);
     }
+    // Another EOS makes other rows, though the tokenizer's file is the same.
+    let settings = f.path("model/tokenizer_config.json");
+    fs::write(&settings, r#"{"eos_token": "!"}"#).unwrap();
+    let refused = f.train("run", &format!("{flags} --resume"));
+    assert!(refused.code == Some(2) && refused.stderr.contains("the tokenizer: "), "{}", refused.stderr);
+    fs::write(&settings, r#"{"eos_token": "<eos>"}"#).unwrap();
     let refused = f.train("run", &flags);
     assert!(refused.code == Some(2) && refused.stderr.contains("holds a run already"), "{}", refused.stderr);
     assert_eq!(changes(&f.path("run")), before);

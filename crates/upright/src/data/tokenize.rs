@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::sha256_hex;
 use crate::{Error, Result};
@@ -71,7 +71,7 @@ impl Tokenizer {
             eos,
             joint: None,
             vocabulary: usize::MAX,
-            sha256: sha256_hex(&bytes),
+            sha256: String::new(),
         };
         tokenizer.bos = match settings.add_bos {
             Some(false) => Vec::new(),
@@ -84,6 +84,8 @@ impl Tokenizer {
         if joined.strip_prefix(joint.as_slice()).is_some_and(|rest| rest != alone) {
             tokenizer.joint = Some(joint);
         }
+        let decided = json!([sha256_hex(&bytes), eos, bos, tokenizer.bos, tokenizer.special_texts]);
+        tokenizer.sha256 = sha256_hex(decided.to_string().as_bytes());
         Ok(tokenizer)
     }
 
@@ -185,7 +187,8 @@ impl Tokenizer {
         &self.folder
     }
 
-    /// SHA-256 of `tokenizer.json`.
+    /// SHA-256 of everything that decides ids: `tokenizer.json`, and what its configuration or the model's says of BOS, EOS
+    /// and the texts that templates write.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
@@ -230,7 +233,7 @@ fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Resul
     }
 }
 
-/// What matters of `tokenizer_config.json` and the older `special_tokens_map.json`; either may be missing.
+/// What matters of `tokenizer_config.json` and the older `special_tokens_map.json`; both may be missing.
 #[derive(Default)]
 struct Settings {
     eos: Option<String>,
@@ -251,14 +254,18 @@ impl Settings {
                 Error::input(format!("{}: broken JSON: {error}", path.display())).hint("download the file again")
             })
         };
-        let (settings, map) = (file("tokenizer_config.json")?, file("special_tokens_map.json")?);
-        // A token is its text, or an object that describes it.
-        let text = |value: &Value| value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned);
-        let token = |key: &str| text(&settings[key]);
-        let texts = SPECIAL.iter().filter_map(|name| {
-            let text = token(name).or_else(|| text(&map[*name]))?;
-            Some(((*name).to_owned(), Value::from(text)))
-        });
+        let settings = file("tokenizer_config.json")?;
+        // As transformers has it: the older file goes before one that does not list the added tokens, and only before that.
+        let map = match settings.get("added_tokens_decoder") {
+            Some(_) => Value::Null,
+            None => file("special_tokens_map.json")?,
+        };
+        let token = |key: &str| {
+            let value = map.get(key).unwrap_or(&settings[key]);
+            // A token is its text, or an object that describes it.
+            value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+        };
+        let texts = SPECIAL.iter().filter_map(|name| Some(((*name).to_owned(), Value::from(token(name)?))));
         Ok(Self {
             eos: token("eos_token"),
             bos: token("bos_token"),
@@ -271,7 +278,6 @@ impl Settings {
 #[cfg(test)]
 pub(super) mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
     use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
     use super::*;
@@ -376,6 +382,55 @@ pub(super) mod tests {
         std::fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
         assert_eq!(Tokenizer::open(dir.path(), Some(3), None).unwrap().eos(), 3);
         assert!(complaint(Tokenizer::open(dir.path(), None, None)).ends_with(": no end-of-sequence token"));
+    }
+
+    #[test]
+    fn the_older_map_goes_before_a_configuration_without_added_tokens() {
+        let dir = folder(|_| ());
+        let map = |map: &Value| std::fs::write(dir.path().join("special_tokens_map.json"), map.to_string()).unwrap();
+        let settings = json!({"eos_token": "<bos>", "bos_token": "<bos>", "pad_token": "<eos>"});
+        configure(&dir, &settings);
+        map(&json!({"eos_token": {"content": "<eos>", "lstrip": false}, "bos_token": null}));
+        let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
+        assert_eq!((tokenizer.eos(), tokenizer.bos_id()), (EOS, None));
+        assert_eq!(Value::from(tokenizer.special_texts().clone()), json!({"eos_token": "<eos>", "pad_token": "<eos>"}));
+        // A configuration that lists its added tokens stands alone, and so does the map.
+        let mut listing = settings.clone();
+        listing["added_tokens_decoder"] = json!({});
+        configure(&dir, &listing);
+        map(&json!({"eos_token": "<eos>", "unk_token": "<eos>"}));
+        let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
+        assert_eq!((tokenizer.eos(), tokenizer.bos_id()), (BOS, Some(BOS)));
+        assert_eq!(Value::from(tokenizer.special_texts().clone()), settings);
+        std::fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
+        assert_eq!(Tokenizer::open(dir.path(), None, None).unwrap().eos(), EOS);
+    }
+
+    #[test]
+    fn the_hash_covers_whatever_decides_ids() {
+        let dir = folder(with_bos);
+        let mut seen = Vec::new();
+        let mut of = |bos| {
+            let hash = Tokenizer::open(dir.path(), None, bos).unwrap().sha256().to_owned();
+            let new = !seen.contains(&hash);
+            seen.push(hash);
+            new
+        };
+        assert!(of(None) && !of(None));
+        assert!(of(Some(7)), "the beginning that a template writes itself");
+        for settings in [
+            json!({"eos_token": "<bos>"}),
+            json!({"eos_token": "<eos>", "add_bos_token": false}),
+            json!({"eos_token": "<eos>", "bos_token": "<bos>"}),
+            json!({"eos_token": "<eos>", "sep_token": "<bos>"}),
+        ] {
+            configure(&dir, &settings);
+            assert!(of(None), "{settings}");
+        }
+        configure(&dir, &json!({"eos_token": {"content": "<eos>"}, "padding_side": "left", "chat_template": "x"}));
+        assert!(!of(None), "what decides no id, and another way to say the same");
+        let other = folder(|file| file["added_tokens"][1]["content"] = json!("<s>"));
+        assert_ne!(Tokenizer::open(other.path(), None, None).unwrap().sha256(), bytewise().sha256());
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub struct Facts {
     pub base_lineage: Vec<String>,
     /// Instruction tier of the products, and width of the other vectors.
     pub tier: String,
-    /// SHA-256 of the tokenizer's file.
+    /// SHA-256 of the tokenizer: its file, and the special tokens that it is configured with.
     pub tokenizer: String,
     /// SHA-256 of what the adapter computes that the run starts from; empty where it starts afresh.
     pub init_adapter: String,
