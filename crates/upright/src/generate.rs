@@ -1,8 +1,17 @@
 //! Continuations of prompts: greedy or sampled, several at a time.
 
+use std::path::Path;
+
+use serde_json::Value;
 use upright_engine::{adapter::Adapter, decoder::Decoder, generation::Generation};
 
-use crate::{Error, Result, observer::Observer, random::uniform};
+use crate::{
+    Error, Result,
+    data::{Template, Tokenizer},
+    files,
+    observer::Observer,
+    random::uniform,
+};
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,6 +70,40 @@ pub struct Ear<'a> {
     pub heard: &'a mut dyn FnMut(usize, u32),
     /// Every whole answer, in the order of the prompts.
     pub answered: &'a mut dyn FnMut(usize, &Generated) -> Result<()>,
+}
+
+/// The tokens that end a response: the template's, the tokenizer's, and every `eos_token_id` of the model's
+/// `generation_config.json`, or where that names none of its `config.json`.
+///
+/// # Errors
+/// One of these files is no JSON, or holds something there that is no id.
+pub fn ends(model: &Path, template: &Template, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let mut ends = vec![template.end(tokenizer), tokenizer.eos()];
+    for path in ["generation_config.json", "config.json"].map(|name| model.join(name)) {
+        if !path.is_file() {
+            continue;
+        }
+        let wrong = |what: String| Error::input(format!("{}: {what}", path.display()));
+        let config: Value = serde_json::from_str(&files::read_text(&path)?)
+            .map_err(|error| wrong(format!("broken JSON: {error}")).hint("download the file again"))?;
+        let named = match &config["eos_token_id"] {
+            Value::Null => continue,
+            Value::Array(ids) => &ids[..],
+            id => std::slice::from_ref(id),
+        };
+        for id in named {
+            let id = id.as_i64().ok_or_else(|| {
+                wrong(format!("eos_token_id must be a token id or a list of them, found `{id}`"))
+                    .hint("correct it, or take it out: the tokenizer names an end, too")
+            })?;
+            // A negative one means none.
+            ends.extend(u32::try_from(id));
+        }
+        break;
+    }
+    ends.sort_unstable();
+    ends.dedup();
+    Ok(ends)
 }
 
 /// Continues every prompt (each at least one token), `batch` at a time; each of the tokens `ends` ends a response.

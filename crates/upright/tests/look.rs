@@ -100,6 +100,46 @@ fn generate_answers_every_prompt_the_same_in_any_batch() {
 }
 
 #[test]
+fn generate_stops_at_every_end_that_the_model_names() {
+    let place = Place::new();
+    place.write("prompts.txt", "Where?\nWhy?\n");
+    let words = "generate --model model --prompts prompts.txt --max-tokens 12";
+    let say = || Done::good(place.command(words)).json();
+    let whole: Vec<String> = say().iter().map(|line| line["response"].as_str().unwrap().to_owned()).collect();
+    // Every character is a token: each answer's third ends it now, or whichever of the two comes first.
+    let ends: Vec<char> = whole.iter().map(|text| text.chars().nth(2).unwrap()).collect();
+    let vocabulary = &fixture::tokenizer()["model"]["vocab"];
+    let ids: Vec<_> = ends.iter().map(|end| vocabulary[end.to_string()].clone()).collect();
+    let cut: Vec<_> = whole.iter().map(|text| text.split(&ends[..]).next().unwrap()).collect();
+    assert!(cut.iter().zip(&whole).all(|(cut, whole)| cut.len() < whole.len()), "{whole:?}");
+    let stops = |why: &str| {
+        let lines = say();
+        assert!(lines.iter().all(|line| line["finish"] == "eos"), "{why}: {lines:?}");
+        assert_eq!(lines.iter().map(|line| &line["response"]).collect::<Vec<_>>(), cut, "{why}");
+    };
+    place.edit("model/config.json", |config| drop(config.insert("eos_token_id".into(), json!(ids))));
+    stops("the model's config, for want of another");
+    place.write("model/generation_config.json", json!({"temperature": 1.0, "eos_token_id": null}).to_string());
+    stops("another that names none");
+    place.write("model/generation_config.json", json!({"eos_token_id": 2}).to_string());
+    assert_eq!(say().iter().map(|line| &line["response"]).collect::<Vec<_>>(), whole.iter().collect::<Vec<_>>());
+    place.edit("model/config.json", |config| drop(config.insert("eos_token_id".into(), json!(2))));
+    place.write("model/generation_config.json", json!({"eos_token_id": ids}).to_string());
+    stops("another that names all");
+    for (text, parts) in [
+        (r#"{"eos_token_id": [2, "</s>"]}"#, ["eos_token_id must be a token id or a list of them", "`\"</s>\"`"]),
+        (r#"{"eos_token_id": 2.5}"#, ["eos_token_id", "`2.5`"]),
+        ("{", ["broken JSON", "download"]),
+    ] {
+        place.write("model/generation_config.json", text);
+        let done = Done::of(place.command(words));
+        assert_eq!((done.code, &done.stdout[..]), (Some(2), ""), "{done:?}");
+        assert!(done.error().contains("model/generation_config.json: "), "{done:?}");
+        assert!(parts.iter().all(|part| done.error().contains(part)), "{parts:?}: {done:?}");
+    }
+}
+
+#[test]
 fn generate_takes_rows_of_every_dialect() {
     let place = Place::new();
     let talk = "{\"messages\": [{\"role\": \"user\", \"content\": \"Where?\"}, {\"role\": \"assistant\", \"content\": \"Here.\"}]}\n";

@@ -21,7 +21,7 @@ use crate::{
         rows::{Message, Prompt, Role, Row},
     },
     files,
-    generate::{Ear, Generated, Sampling, generate},
+    generate::{Ear, Generated, Sampling, ends, generate},
     hub::Hub,
     observer::{Observer, Silent},
     plan::{
@@ -167,7 +167,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         Ok(())
     };
     let ear = Ear { heard: &mut |_, _| {}, answered: &mut answered };
-    let ends = [template.end(tokenizer), tokenizer.eos()];
+    let ends = ends(&engine.model, &template, tokenizer)?;
     let done = generate(decoder, adapter.as_ref(), &ends, &ids, &sampling, batch, &mut terminal, ear);
     if let Some(path) = &arguments.out {
         // What was answered before a stop is kept.
@@ -186,7 +186,7 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
     // What the usual template would be if conversations like this one stood in a file.
     let like = Row::unanswered(0, None, Prompt::Messages(Vec::new()));
     let template = Template::choose(asked.as_ref(), &[like], &engine.tokenizer)?;
-    let ends = [template.end(&engine.tokenizer), engine.tokenizer.eos()];
+    let ends = ends(&engine.model, &template, &engine.tokenizer)?;
     let mut messages: Vec<Message> = Vec::new();
     let mut lines = std::io::stdin().lock().lines();
     loop {

@@ -3,7 +3,7 @@
 use super::{Experiment, Kind, Part, Questions};
 use crate::data::rows::{Prompt, Row};
 use crate::data::{Template, TemplateName};
-use crate::generate::{Ear, Generated, Sampling, generate};
+use crate::generate::{Ear, Generated, Sampling, ends, generate};
 use crate::observer::{Observer, Quiet};
 use crate::report::{ANSWERS, Answer, Answers};
 use crate::run::{self, Engine};
@@ -90,7 +90,7 @@ impl Experiment {
             Ok(())
         };
         let ear = Ear { heard: &mut |_, _| {}, answered: &mut answered };
-        let ends = [engine.tokenizer.eos(), template.end(&engine.tokenizer)];
+        let ends = ends(&engine.model, &template, &engine.tokenizer)?;
         generate(&engine.decoder, adapter.as_ref(), &ends, &prompts, &sampling, prompts.len(), observer, ear)?;
         Ok(texts)
     }
