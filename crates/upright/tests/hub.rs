@@ -7,6 +7,8 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::fs::MetadataExt,
+    path::Path,
     process::Command,
     sync::{Arc, Mutex},
     thread,
@@ -30,6 +32,8 @@ struct Stored {
     breaks: usize,
     /// How many answers bring other bytes.
     lies: usize,
+    /// How many answers bring more than was said before.
+    longer: usize,
     /// Whether parts are unknown: every answer begins at the start.
     whole_only: bool,
 }
@@ -41,6 +45,8 @@ struct Shelf {
     files: BTreeMap<String, Stored>,
     /// Repositories that only the token opens.
     gated: Vec<String>,
+    /// What everything is answered with instead: a status, and the hub's word for it.
+    refusal: Option<(&'static str, &'static str)>,
     /// Request lines, with the range and whether there was a token.
     asked: Vec<String>,
 }
@@ -136,6 +142,10 @@ impl Server {
                 String::new()
             };
             let mut bytes = stored.bytes[first..].to_vec();
+            if method == "GET" && stored.longer > 0 {
+                stored.longer -= 1;
+                bytes.extend(b"more");
+            }
             let length = bytes.len();
             if method == "GET" && stored.lies > 0 {
                 stored.lies -= 1;
@@ -163,6 +173,9 @@ impl Server {
             None => path.strip_prefix("/new").unwrap_or(path).to_owned(),
         };
         let refuse = |code: &str| format!("X-Error-Code: {code}\r\n");
+        if let Some((status, code)) = shelf.refusal {
+            return say(status, &refuse(code), 0, b"");
+        }
         let api = path.strip_prefix("/api/").map(|api| api.split_once("/revision/").unwrap());
         let (repo, revision, file) = match (api, path.split_once("/resolve/")) {
             (Some((repo, revision)), _) => (repo.to_owned(), revision, None),
@@ -313,6 +326,13 @@ fn what_breaks_off_is_resumed_and_what_is_damaged_is_not_kept() {
     assert_eq!(done.code, Some(1));
     assert!(done.error().contains("model.safetensors: was damaged on the way, twice: its hash is not"), "{done:?}");
     assert!(!client.place.path(&format!("hf/hub/models--org--tiny/blobs/{}", sha256(&bytes))).exists());
+    // As is what is longer than was said, however often.
+    assert_eq!(fetch(Stored { longer: 1, ..large.clone() }).code, Some(0));
+    assert_eq!(client.snapshot("models--org--tiny", "model.safetensors"), bytes);
+    let done = fetch(Stored { longer: 2, ..large.clone() });
+    assert_eq!(done.code, Some(1));
+    let said = format!("model.safetensors: was damaged on the way, twice: it is longer than {} bytes", bytes.len());
+    assert!(done.error().contains(&said), "{done:?}");
     // Small files, which git keeps, have a hash as well.
     let config = client.place.read("model/config.json");
     let small = "models/org/tiny/config.json";
@@ -341,6 +361,59 @@ fn what_breaks_off_is_resumed_and_what_is_damaged_is_not_kept() {
         client.place.write(&partial, bytes_there);
         client.good(&format!("{EVAL} org/tiny"));
         assert_eq!(client.snapshot("models--org--tiny", "model.safetensors"), bytes, "{start}");
+    }
+}
+
+#[test]
+fn a_cache_that_is_whole_need_not_be_written() {
+    let client = Client::new();
+    let local = client.good(&format!("{EVAL} org/tiny")).stdout;
+    let branch = client.place.path("hf/hub/models--org--tiny/refs/main");
+    let file = |path: &Path| fs::metadata(path).unwrap().ino();
+    let before = file(&branch);
+    assert_eq!(client.good(&format!("{EVAL} org/tiny")).stdout, local);
+    assert_eq!(file(&branch), before, "what holds the commit already is left alone");
+    // Nor does it matter then that it cannot be.
+    fs::remove_file(&branch).unwrap();
+    fs::create_dir(&branch).unwrap();
+    assert_eq!(client.good(&format!("{EVAL} org/tiny")).stdout, local);
+    fs::remove_file(client.place.path(&format!("hf/hub/models--org--tiny/snapshots/{COMMIT}/config.json"))).unwrap();
+    fs::remove_file(
+        client.place.path("hf/hub/models--org--tiny/blobs").join(git_hash(&client.place.read("model/config.json"))),
+    )
+    .unwrap();
+    let done = Done::of(client.command(&format!("{EVAL} org/tiny")));
+    assert!(done.code == Some(1) && done.error().contains("refs/main: cannot write"), "{done:?}");
+}
+
+#[test]
+fn what_was_fetched_before_does_where_the_hub_does_not_answer_for_now() {
+    let client = Client::new();
+    let local = client.good(&format!("{EVAL} org/tiny")).stdout;
+    let asked = |refusal, model: &str| {
+        client.server.shelf.lock().unwrap().refusal = Some(refusal);
+        Done::of(client.command(&format!("{EVAL} {model}")))
+    };
+    for (status, code) in [
+        ("401 Unauthorized", "RepoNotFound"),
+        ("403 Forbidden", "GatedRepo"),
+        ("429 Too Many Requests", ""),
+        ("500 Internal Server Error", ""),
+        ("503 Service Unavailable", ""),
+    ] {
+        let done = asked((status, code), "org/tiny");
+        assert_eq!((done.code, &done.stdout), (Some(0), &local), "{status}: {done:?}");
+        let said = format!("answered {}; taking org/tiny@{} from the cache", &status[..3], &COMMIT[..12]);
+        assert!(done.stderr.contains("warning: http://") && done.stderr.contains(&said), "{status}: {done:?}");
+        // What is not there is refused as ever.
+        let done = asked((status, code), "org/other");
+        assert!(done.code != Some(0) && !done.stderr.contains("from the cache"), "{status}: {done:?}");
+    }
+    for (code, said) in
+        [("RevisionNotFound", "org/tiny: has no revision main"), ("RepoNotFound", "no folder `org/tiny`")]
+    {
+        let done = asked(("404 Not Found", code), "org/tiny");
+        assert!(done.code == Some(2) && done.error().contains(said), "{done:?}");
     }
 }
 

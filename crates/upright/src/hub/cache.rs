@@ -44,12 +44,12 @@ impl RepoCache {
         is_commit(&commit).then_some(commit)
     }
 
-    /// Remembers what a revision means.
+    /// Remembers what a revision means, if that is news.
     pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
-        if revision == commit {
+        let path = self.folder.join("refs").join(revision);
+        if revision == commit || fs::read_to_string(&path).is_ok_and(|known| known.trim() == commit) {
             return Ok(());
         }
-        let path = self.folder.join("refs").join(revision);
         files::create_dir(path.parent().unwrap_or(&path))?;
         files::write_atomic(&path, commit.as_bytes())
     }

@@ -54,8 +54,20 @@ pub(super) struct Description {
 pub(super) enum Refusal {
     /// Nobody answered.
     Unreachable(String),
+    /// The hub does not answer this now, or not to this token: what it answered, and a message for a person.
+    Withheld(String, Error),
     /// Any other; a message for a person.
     Answered(Error),
+}
+
+impl Refusal {
+    /// Why what was fetched before is the best there is; `None` where the hub has answered.
+    pub(super) fn for_now(&self) -> Option<&str> {
+        match self {
+            Self::Unreachable(why) | Self::Withheld(why, _) => Some(why),
+            Self::Answered(_) => None,
+        }
+    }
 }
 
 /// What the hub says, or why it does not.
@@ -66,7 +78,7 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::Unreachable(why) => Self::failure(why)
                 .hint("is there a network? HTTPS_PROXY names a proxy, HF_ENDPOINT another hub; a folder that was downloaded elsewhere can be given by its path"),
-            Refusal::Answered(error) => error,
+            Refusal::Withheld(_, error) | Refusal::Answered(error) => error,
         }
     }
 }
@@ -225,13 +237,10 @@ impl Connection {
         let mut into = OpenOptions::new().create(true).read(true).append(true).open(partial).map_err(writing)?;
         let (mut held, mut attempts, mut damaged) = (into.metadata().map_err(writing)?.len(), 0, 0);
         loop {
-            if held > file.size {
-                into.set_len(0).map_err(writing)?;
-                held = 0;
-            }
-            if held == file.size {
+            if held >= file.size {
                 into.sync_all().map_err(writing)?;
-                if is_whole(&mut into, file.size, &file.etag).map_err(writing)? {
+                let longer = held > file.size;
+                if !longer && is_whole(&mut into, file.size, &file.etag).map_err(writing)? {
                     return Ok(());
                 }
                 // What a broken line or another program left here is not the start of this file.
@@ -239,14 +248,17 @@ impl Connection {
                 (held, damaged) = (0, damaged + 1);
                 if damaged == 2 {
                     let _ = fs::remove_file(partial);
-                    let problem =
-                        format!("{}: {name}: was damaged on the way, twice: its hash is not {}", repo.name, file.etag);
+                    let what = match longer {
+                        true => format!("it is longer than {} bytes", file.size),
+                        false => format!("its hash is not {}", file.etag),
+                    };
+                    let problem = format!("{}: {name}: was damaged on the way, twice: {what}", repo.name);
                     return Err(Error::failure(problem).hint("try again later, or on another network"));
                 }
             }
             let before = held;
             let ended = self.receive(repo, name, &mut into, &mut held, file.size, progress)?;
-            if held == file.size {
+            if held >= file.size {
                 continue;
             }
             attempts = if held > before { 0 } else { attempts + 1 };
@@ -357,7 +369,10 @@ impl Connection {
                 .hint("wait a while; a token in HF_TOKEN is allowed more"),
             _ => Error::failure(format!("{id}: {endpoint} answered {status}")).hint("try again later"),
         };
-        Refusal::Answered(error)
+        match status {
+            401 | 403 | 429 | 500..=599 => Refusal::Withheld(format!("{endpoint} answered {status}"), error),
+            _ => Refusal::Answered(error),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     observer::Observer,
 };
 use cache::{Kind, RepoCache};
-use download::{Connection, Refusal, Repo};
+use download::{Connection, Repo};
 use splits::Unclear;
 
 /// The revision of an id without one.
@@ -119,7 +119,8 @@ impl Hub {
         Ok(names.into_iter().map(|name| folder.join(name)).collect())
     }
 
-    /// The snapshot's folder and the chosen files, all of which are there.
+    /// The snapshot's folder and the chosen files, all of which are there. What was fetched before does where the hub cannot
+    /// be asked, or does not answer for now.
     fn fetch(
         &self,
         kind: Kind,
@@ -147,16 +148,15 @@ impl Hub {
         let connection = Connection::new(&self.endpoint, self.token.clone(), self.certificates.as_deref())?;
         let (commit, names) = match connection.listing(Repo { kind, name: &id.repo, revision }) {
             Ok(found) => found,
-            Err(Refusal::Unreachable(why)) => match cached() {
-                Some((commit, names)) => {
-                    // What the cache lacks is no news of the repository: that it cannot be reached is.
-                    let Ok(chosen) = choose(&names) else { return Err(Refusal::Unreachable(why).into()) };
-                    observer.note(&format!("warning: {why}; taking {}@{} from the cache", id.repo, &commit[..12]));
-                    return Ok((cache.snapshot(&commit), chosen));
-                }
-                None => return Err(Refusal::Unreachable(why).into()),
-            },
-            Err(refusal) => return Err(refusal.into()),
+            Err(refusal) => {
+                let Some(why) = refusal.for_now() else { return Err(refusal.into()) };
+                // What the cache lacks is no news of the repository: why it was not asked is.
+                let Some((commit, Ok(chosen))) = cached().map(|(commit, names)| (commit, choose(&names))) else {
+                    return Err(refusal.into());
+                };
+                observer.note(&format!("warning: {why}; taking {}@{} from the cache", id.repo, &commit[..12]));
+                return Ok((cache.snapshot(&commit), chosen));
+            }
         };
         let mut chosen = choose(&names)?;
         let repo = Repo { kind, name: &id.repo, revision: &commit };
@@ -172,7 +172,11 @@ impl Hub {
             }
             at += 1;
         }
-        cache.set_commit(revision, &commit)?;
+        match cache.set_commit(revision, &commit) {
+            // A cache that others fill, and that need not be written: all that was wanted is there.
+            Err(_) if fetched == 0 => {}
+            remembered => remembered?,
+        }
         if fetched > 0 {
             let folder = cache.snapshot(&commit);
             observer.note(&format!(
