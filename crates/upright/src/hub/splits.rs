@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 const ROWS: [&str; 7] = [".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz", ".parquet"];
 
 /// Words that name a split, and the split.
-const WORDS: [(&str, &str); 8] = [
+const WORDS: [(&str, &str); 10] = [
     ("train", "train"),
     ("training", "train"),
     ("test", "test"),
     ("testing", "test"),
+    ("eval", "test"),
+    ("evaluation", "test"),
     ("validation", "validation"),
     ("valid", "validation"),
     ("val", "validation"),
@@ -18,7 +20,8 @@ const WORDS: [(&str, &str); 8] = [
 ];
 
 /// Names that no data file has.
-const NOT_ROWS: [&str; 3] = ["dataset_infos.json", "dataset_dict.json", "state.json"];
+const NOT_ROWS: [&str; 5] =
+    ["config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"];
 
 /// The stem without what says that it holds rows; `None` for other files.
 fn stem(name: &str) -> Option<&str> {
@@ -61,7 +64,8 @@ fn place(name: &str) -> Option<(String, String)> {
     if let Some(split) = known(last) {
         return Some((plain(above), split));
     }
-    let words = file.split(|c: char| !c.is_ascii_alphanumeric());
+    // `test1.jsonl`: a number is no part of a word.
+    let words = file.split(|c: char| !c.is_ascii_alphabetic());
     let split = words.into_iter().find_map(|word| known(&word.to_lowercase()));
     Some((plain(folder), split.unwrap_or_else(|| "train".to_owned())))
 }
@@ -200,6 +204,23 @@ mod tests {
         assert_eq!(chosen(&converted, None), files(&converted[..2]));
         assert_eq!(chosen(&converted, Some("validation")), files(&converted[2..]));
         assert_eq!(chosen(&["my-dev.jsonl", "my-train.jsonl"], Some("validation")), files(&["my-dev.jsonl"]));
+        // Words with numbers beside them, and within others.
+        for (name, split) in [
+            ("eval.jsonl", "test"),
+            ("my_evaluation.json", "test"),
+            ("test1.jsonl", "test"),
+            ("v2test.jsonl", "test"),
+            ("eval/rows.jsonl", "test"),
+            ("val2017.json", "validation"),
+            ("train00.jsonl", "train"),
+            ("contest.jsonl", "train"),
+            ("evaluations.jsonl", "train"),
+        ] {
+            assert_eq!(place(name).unwrap().1, split, "{name}");
+        }
+        assert_eq!(chosen(&["alpaca_data.json", "alpaca_eval.json"], None), files(&["alpaca_data.json"]));
+        let described = ["config.json", "data/dataset_info.json", "dataset_infos.json", "rows.json", "state.json"];
+        assert_eq!(chosen(&described, None), files(&["rows.json"]));
         // A part of a split is not the split; nor are two of one.
         assert_eq!(chosen(&numbered[..2], None), Err(Unclear::Incomplete { there: vec![numbered[1].into()], of: 2 }));
         assert_eq!(chosen(&numbered[..2], Some(numbered[1])), files(&numbered[1..2]), "unless it is asked for");
