@@ -191,6 +191,34 @@ fn a_combination_is_the_sum() {
     assert!(distance(&one, &two) < 1e-3, "{one:?} {two:?}");
 }
 
+#[cfg(unix)]
+#[test]
+fn an_empty_folder_is_filled_also_behind_a_link() {
+    let place = Place::new();
+    place.adapter("adapter", "llama");
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, place.path(name)).unwrap();
+    fs::create_dir_all(place.path("disk/models")).unwrap();
+    link("disk/models", "link");
+    assert_eq!(exported(&place, "adapter --model model --merge --out link")["out"], json!("link"));
+    assert!(place.path("link").is_symlink() && place.path("disk/models/model.safetensors").is_file());
+    assert_eq!(list(&place, "disk"), ["models"], "nothing is left beside it");
+    link("nowhere", "lost");
+    let nowhere = ["is a link that leads nowhere", "give --out a new or an empty folder"];
+    let mut refusals = vec![("lost", nowhere), ("lost/", nowhere), ("link", ["link: is not empty", "--out"])];
+    // Mounted on every Linux.
+    if cfg!(target_os = "linux") {
+        link("/proc", "mount");
+        refusals
+            .push(("mount", ["mount: is where a disk is mounted", "give --out a folder inside it, such as mount/"]));
+    }
+    for (out, said) in refusals {
+        let before = list(&place, ".");
+        let done = export(&place, &format!("adapter --model model --merge --out {out}"));
+        assert!(done.code == Some(2) && said.iter().all(|part| done.error().contains(part)), "{done:?}");
+        assert_eq!(list(&place, "."), before, "{out}");
+    }
+}
+
 #[test]
 fn what_cannot_be_exported_leaves_nothing_behind() {
     let place = Place::new();

@@ -1,5 +1,7 @@
 //! A folder that is whole or not there.
 
+#[cfg(unix)]
+use std::os::unix::fs::MetadataExt;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -20,21 +22,36 @@ impl Partial {
         let Some(name) = out.file_name().map(|name| name.to_string_lossy().into_owned()) else {
             return refuse(format!("{}: is not a folder's name", out.display()));
         };
-        if out.exists() {
-            if !out.is_dir() {
+        // What is replaced in the end is the folder itself, and not a link to it.
+        let place = match out.canonicalize() {
+            Ok(place) => place,
+            // With a slash behind it, a link would be what it leads to.
+            Err(_) if out.components().collect::<PathBuf>().is_symlink() => {
+                return refuse(format!("{}: is a link that leads nowhere", out.display()));
+            }
+            Err(_) => out.to_owned(),
+        };
+        if place.exists() {
+            if !place.is_dir() {
                 return refuse(format!("{}: is not a folder", out.display()));
+            }
+            if is_mounted(&place) {
+                let problem = format!("{}: is where a disk is mounted, so it cannot be replaced", out.display());
+                let inside = out.join("export");
+                let hint = format!("give --out a folder inside it, such as {}", inside.display());
+                return Err(Error::input(problem).hint(hint));
             }
             if let Some(entry) = fs::read_dir(out).into_iter().flatten().flatten().next() {
                 return refuse(format!("{}: is not empty: it holds {}", out.display(), entry.file_name().display()));
             }
         }
-        let above = out.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let above = place.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
         files::create_dir(above)?;
         let path = above.join(format!(".{name}.partial"));
         // What a kill left behind.
         let _ = fs::remove_dir_all(&path);
         files::create_dir(&path)?;
-        Ok(Self { path, out: out.to_owned() })
+        Ok(Self { path, out: place })
     }
 
     /// Where to write.
@@ -60,6 +77,19 @@ impl Drop for Partial {
         // After it was finished there is nothing under this name any more.
         let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// Whether a folder is on another device than the one that holds it.
+#[cfg(unix)]
+fn is_mounted(folder: &Path) -> bool {
+    let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
+    let devices = folder.parent().and_then(device).zip(device(folder));
+    devices.is_some_and(|(above, own)| above != own)
+}
+
+#[cfg(not(unix))]
+fn is_mounted(_folder: &Path) -> bool {
+    false
 }
 
 /// Copies what belongs to a model beside its weights and its config; returns the names, sorted.
