@@ -73,6 +73,12 @@ fn a_merged_model_says_what_base_and_adapter_say() {
     place.write("model/chat_template.jinja", "{{ messages }}");
     place.write("model/LICENSE", "free");
     place.write("model/training_args.bin", "not part of a model");
+    place.write("model/modeling_own.py", "class Own: pass");
+    place.write("model/other.py", "not named");
+    place.edit("model/config.json", |config| {
+        let map = json!({"AutoModelForCausalLM": "modeling_own.Own", "AutoConfig": "missing.C", "AutoModel": "org/x--other.X"});
+        config.insert("auto_map".into(), map);
+    });
     place.write("adapter/tokenizer.json", "{}");
     let done = export(&place, "adapter --model model --merge --out merged");
     assert_eq!(done.code, Some(0), "{done:?}");
@@ -81,9 +87,11 @@ fn a_merged_model_says_what_base_and_adapter_say() {
         done.stdout.contains("+ adapter    adapter\n") && done.stdout.contains("model        merged\n"),
         "{done:?}"
     );
-    let copied = ["LICENSE", "chat_template.jinja", "config.json", "generation_config.json"];
-    let names = [&copied[..], &["model.safetensors", "tokenizer.json", "tokenizer_config.json", "upright_merge.json"]];
-    assert_eq!(list(&place, "merged"), names.concat());
+    let copied = ["LICENSE", "chat_template.jinja", "config.json", "generation_config.json", "modeling_own.py"];
+    let made = ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "upright_merge.json"];
+    let mut names = [&copied[..], &made].concat();
+    names.sort_unstable();
+    assert_eq!(list(&place, "merged"), names);
     for name in copied {
         assert_eq!(place.read(&format!("merged/{name}")), place.read(&format!("model/{name}")));
     }

@@ -445,10 +445,18 @@ fn shards_adapters_and_mirrors_are_followed_and_recorded() {
     client.place.adapter("adapter", "llama");
     client.server.put_folder("models/org/adapter", &client.place, "adapter");
     client.server.put("models/org/adapter/optimizer.pt", Stored::default());
+    client.server.put("models/org/adapter/tokenizer.json", Stored { bytes: b"{}".to_vec(), ..Stored::default() });
+    let template = Stored { bytes: b"{{ messages }}".to_vec(), ..Stored::default() };
+    client.server.put("models/org/adapter/chat_template.jinja", template);
     let [local, remote] =
         ["adapter", "org/adapter"].map(|name| client.good(&format!("{EVAL} org/tiny --adapter {name}")));
     assert_eq!(local.stdout, remote.stdout);
     assert_eq!(client.server.asked("optimizer.pt"), 0);
+    // That it has a tokenizer and a template of its own is said where it is merged.
+    let done = client.good("export org/adapter --model org/tiny --merge --out own");
+    for name in ["tokenizer.json", "chat_template.jinja"] {
+        assert!(done.stderr.contains(&format!("{COMMIT}/{name} differs from that of the base")), "{done:?}");
+    }
 
     // A run says which commit it sits on, and its export finds it there.
     let words = "--model org/tiny --reference org/adapter";

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result, files, model_files::is_companion};
+use crate::{
+    Error, Result, files,
+    model_files::{is_companion, own_code},
+};
 
 /// A folder in the making, beside the place where it will be; removed again unless it is finished.
 pub(super) struct Partial {
@@ -92,13 +95,15 @@ fn is_mounted(_folder: &Path) -> bool {
     false
 }
 
-/// Copies what belongs to a model beside its weights and its config; returns the names, sorted.
+/// Copies what belongs to a model beside its weights and its config, the code that the config names included; returns the
+/// names, sorted.
 pub(super) fn copy_companions(model: &Path, into: &Path) -> Result<Vec<String>> {
     let mut copied = Vec::new();
+    let code = own_code(model)?;
     for entry in fs::read_dir(model).map_err(|error| Error::io(model, "read", error))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         // Files of the hub's cache are links; what they lead to is copied.
-        if is_companion(&name) && entry.path().is_file() {
+        if (is_companion(&name) || code.contains(&name)) && entry.path().is_file() {
             copy(&entry.path(), &into.join(&name))?;
             copied.push(name);
         } else if name == "additional_chat_templates" && entry.path().is_dir() {

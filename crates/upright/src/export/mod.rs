@@ -18,6 +18,7 @@ use crate::{
     Error, Result, files,
     hub::Hub,
     lineage::{self, Part},
+    model_files::OF_AN_ADAPTER,
     observer::Observer,
 };
 use chain::Chain;
@@ -195,7 +196,7 @@ fn write_config(model: &Path, into: &Path, dtype: Option<Float>) -> Result<()> {
 
 /// Trainers put a tokenizer beside an adapter, sometimes a changed one; the merged model has the base's.
 fn note_other_tokenizer(chain: &Chain, observer: &mut dyn Observer) -> Result<()> {
-    for name in ["tokenizer.json", "chat_template.jinja"] {
+    for name in OF_AN_ADAPTER {
         let (own, theirs) = (chain.model.join(name), chain.top().folder.join(name));
         if theirs.is_file() && (!own.is_file() || files::sha256(&own)? != files::sha256(&theirs)?) {
             observer.note(&format!(

@@ -14,7 +14,7 @@ pub use id::Id;
 use crate::{
     Error, Result,
     files::{self, Lock},
-    model_files::is_companion,
+    model_files::{OF_AN_ADAPTER, is_companion},
     observer::Observer,
 };
 use cache::{Kind, RepoCache};
@@ -254,12 +254,15 @@ fn of_model(repo: &str, names: &[String]) -> Result<Vec<String>> {
     Ok(companions.chain(["config.json".to_owned(), weights.to_owned()]).collect())
 }
 
-/// Files of an adapter.
+/// Files of an adapter, and what shows whether it was trained with another tokenizer than its base.
 fn of_adapter(repo: &str, names: &[String]) -> Result<Vec<String>> {
     let has = |name: &str| names.iter().any(|other| other == name);
     let (config, tensors) = ("adapter_config.json", "adapter_model.safetensors");
     let (problem, hint) = match (has(config), has(tensors)) {
-        (true, true) => return Ok(vec![config.to_owned(), tensors.to_owned()]),
+        (true, true) => {
+            let beside = OF_AN_ADAPTER.into_iter().filter(|name| has(name));
+            return Ok([config, tensors].into_iter().chain(beside).map(str::to_owned).collect());
+        }
         (true, false) if has("adapter_model.bin") => {
             ("has only adapter_model.bin", "load it with PEFT and save it again: PEFT writes safetensors")
         }
