@@ -7,7 +7,7 @@ use crate::{
     Result,
     methods::MethodKind,
     metrics::{Spread, gap},
-    plan::{Length, ReferencePlan},
+    plan::ReferencePlan,
     run::Written,
 };
 
@@ -27,8 +27,10 @@ pub enum Role {
     Maxright,
     /// Descends an objective that others lack.
     Other(String),
-    /// Adapters that were trained apart, added.
+    /// Adapters that a study trained apart and added, a sum for every seed.
     Sum,
+    /// An adapter that was there already, by name.
+    Measured(String),
 }
 
 /// Runs whose plans are equal but for the seed, and for settings that no step depends on. Lists have one entry for each objective compared; arrays of two are
@@ -98,12 +100,32 @@ fn identity(run: &Run) -> Result<String> {
         objective.optimum_eval = None;
         objective.optimum = objective.optimum.filter(|_| maxright);
     }
-    if plan.length == Some(Length::Steps(0)) {
-        // What is measured was made by runs of its seed.
-        written.facts.init_adapter.clear();
-    }
     written.facts.base_lineage.clear();
-    written.to_toml()
+    match run.sum() {
+        // Its adapters were made by runs of its seed. Any other adapter that is measured is itself alone.
+        Some(name) => {
+            written.facts.init_adapter.clear();
+            Ok(format!("{name}\n{}", written.to_toml()?))
+        }
+        None => written.to_toml(),
+    }
+}
+
+/// Sums of the same name and seed that are different adapters are those of different studies: each adapter for itself.
+fn apart(runs: &[Run], group: Vec<usize>) -> Vec<Vec<usize>> {
+    let adapter = |i: usize| &runs[i].written.facts.init_adapter;
+    let clash = |a: usize, b: usize| runs[a].seed == runs[b].seed && adapter(a) != adapter(b);
+    if !group.iter().any(|a| group.iter().any(|b| clash(*a, *b))) {
+        return vec![group];
+    }
+    let mut found: Vec<Vec<usize>> = Vec::new();
+    for index in group {
+        match found.iter_mut().find(|other| adapter(other[0]) == adapter(index)) {
+            Some(other) => other.push(index),
+            None => found.push(vec![index]),
+        }
+    }
+    found
 }
 
 impl Arm {
@@ -118,8 +140,8 @@ impl Arm {
             }
         }
         groups.iter_mut().for_each(|(_, group)| group.sort_by_key(|i| runs[*i].seed));
-        let of = |(_, group): (String, Vec<usize>)| Self::of(runs, group, objectives, settings);
-        let mut arms: Vec<Self> = groups.into_iter().map(of).collect();
+        let groups = groups.into_iter().flat_map(|(_, group)| apart(runs, group));
+        let mut arms: Vec<Self> = groups.map(|group| Self::of(runs, group, objectives, settings)).collect();
         labels::fill_in(&mut arms, runs, objectives);
         let order = |a: &Self, b: &Self| {
             // One that trains an objective alone stands where the objective does, and a sequential arm where its first does.
@@ -131,6 +153,7 @@ impl Arm {
                 Role::Maxright => (4, None),
                 Role::Other(_) => (5, None),
                 Role::Sum => (6, None),
+                Role::Measured(_) => (7, None),
             };
             let key = (a.setting, place(a)).cmp(&(b.setting, place(b)));
             key.then_with(|| a.role.cmp(&b.role))
@@ -229,7 +252,7 @@ fn role(run: &Run, objectives: &[String]) -> Role {
     };
     let foreign = |i: &usize| !objectives.contains(&plan.objectives[*i].name);
     if run.planned == 0 {
-        return Role::Sum;
+        return if run.sum().is_some() { Role::Sum } else { Role::Measured(run.adapter()) };
     }
     match (run.alone(), plan.method) {
         (Some(id), _) if foreign(&id) => Role::Other(name(id)),

@@ -86,6 +86,9 @@ fn methods(report: &Report) -> Vec<(&'static str, String)> {
         words
             .push(("Sum of adapters", "Adapters that were trained apart and then added, without another step.".into()));
     }
+    if any(|role| matches!(role, Role::Measured(_))) {
+        words.push(("Adapter", "An adapter that was there already, measured as it is, without a step.".into()));
+    }
     let joint = report.arms.iter().find(|arm| arm.is_joint());
     let lambda =
         joint.and_then(|arm| labels::lambda(report.runs[arm.runs[0]].plan(), &arm.weights, &report.objectives));

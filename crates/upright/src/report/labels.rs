@@ -72,6 +72,7 @@ fn base(role: &Role) -> String {
         Role::Maxright => "maxright".into(),
         Role::Other(name) => name.clone(),
         Role::Sum => "sum of adapters".into(),
+        Role::Measured(name) => format!("adapter {name}"),
     }
 }
 
@@ -113,7 +114,8 @@ fn tell_apart(arms: &mut [Arm], runs: &[Run]) {
             continue;
         }
         let settings: Vec<_> = twins.iter().map(|i| comparable_settings(&runs[arms[*i].runs[0]])).collect();
-        let differing = differing_keys(&settings);
+        // No arm is told from another by its seeds.
+        let differing: Vec<String> = differing_keys(&settings).into_iter().filter(|key| key != "seed").collect();
         let mut taken: Vec<String> = Vec::new();
         for (position, twin) in twins.iter().enumerate() {
             let value = |key: &String| settings[position].iter().find(|(other, _)| other == key);

@@ -5,7 +5,6 @@ use std::fmt::Write;
 
 use super::{
     Report, Verdict,
-    arms::Role,
     figures::Shown,
     guide, labels,
     run::Run,
@@ -291,9 +290,7 @@ fn runs(report: &Report) -> String {
     for (index, (run, settings)) in report.runs.iter().zip(&settings).enumerate() {
         let arm = report.arms.iter().find(|arm| arm.all.contains(&index)).map_or("", |arm| &arm.label);
         let steps = match (run.is_finished(), run.planned) {
-            (_, 0) if matches!(report.arms.iter().find(|a| a.all.contains(&index)), Some(a) if a.role == Role::Sum) => {
-                "none".into()
-            }
+            (_, 0) => "none".into(),
             (true, planned) if run.ended_early() => format!("{} of {planned}: it reached its goal", run.steps),
             (true, steps) => steps.to_string(),
             (false, planned) => format!("unfinished: {} of {planned}", run.steps),

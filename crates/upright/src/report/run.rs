@@ -79,7 +79,7 @@ impl Run {
             return Err(damaged(&found.path, "plan.toml", "does not say what the data of every objective is"));
         }
         let stages = match plan.length {
-            // A sum of adapters is measured and not trained.
+            // An adapter is measured and not trained.
             Some(Length::Steps(0)) => Vec::new(),
             _ => Schedule::new(plan, &rows).map_err(|error| error.at(found.path.display()))?.stages,
         };
@@ -174,6 +174,23 @@ impl Run {
         let model = &self.plan().model;
         let name = || model.file_name().map(|name| name.display().to_string());
         hub::named(model).map(|(id, _)| id).or_else(name).unwrap_or_else(|| model.display().to_string())
+    }
+
+    /// Of a run that measures what a study added up: its name without seed and hash. A study keeps the sum in `sums/`, under
+    /// the name of the run's own folder.
+    pub(super) fn sum(&self) -> Option<&str> {
+        let (adapter, own) = (self.plan().init_adapter.as_ref()?, self.plan().out.file_name()?);
+        let added = self.planned == 0 && adapter.file_name() == Some(own) && adapter.parent()?.ends_with("sums");
+        let name = own.to_str().filter(|_| added)?;
+        Some(name.rsplit_once("-seed-").map_or(name, |(name, _)| name))
+    }
+
+    /// Name of the adapter it begins with: its id on the hub, or its folder's name; of the adapter in a run the run's.
+    pub(super) fn adapter(&self) -> String {
+        let Some(folder) = &self.plan().init_adapter else { return self.place.clone() };
+        let above = folder.parent().filter(|above| folder.ends_with("adapter") && above.file_name().is_some());
+        let name = || above.unwrap_or(folder).file_name().map(|name| name.display().to_string());
+        hub::named(folder).map(|(id, _)| id).or_else(name).unwrap_or_else(|| self.place.clone())
     }
 
     /// The reference in a word or two.

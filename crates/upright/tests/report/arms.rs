@@ -110,7 +110,7 @@ fn given_optima_win_and_an_objective_that_others_lack_is_left_out() {
     let given = "tie-rank = 1\noptimum = 0.125\noptimum-eval = 0.25";
     study.add("mix", &run("mix").ending(0.5, 0.5).with("tie-rank = 1", given));
     study.add("rpo", &run("mix").third("rpo", [0.0, 0.5, 0.5]).ending(0.5, 0.5));
-    study.add("sum", &run("mix").sum().ending(0.6, 0.6));
+    study.add("sum", &run("mix").sum("sum-lambda-0.5-seed-1-0a1b2c3d").ending(0.6, 0.6));
     let report = Report::read(&[study.path()]).unwrap();
     assert_eq!(report.objectives, ["sft", "dpo"]);
     let arm = |label: &str| report.arms.iter().find(|arm| arm.label == label).unwrap_or_else(|| panic!("{label}"));
@@ -127,6 +127,40 @@ fn given_optima_win_and_an_objective_that_others_lack_is_left_out() {
     {
         assert!(page.contains(words), "{words}");
     }
+}
+
+#[test]
+fn a_studys_sums_are_one_arm_over_seeds_and_any_other_adapter_is_its_own() {
+    let study = Study::new();
+    let name = |seed: u64| format!("half.sum-lambda-0.5-seed-{seed}-0a1b2c3{seed}");
+    for seed in [1, 2] {
+        study.add(&name(seed), &run("mix").sum(&name(seed)).seed(seed).ending(0.4 + 0.1 * seed as f64, 0.5));
+    }
+    for (seed, adapter) in [(1, "/mine/kind"), (2, "/mine/plain"), (1, "/runs/first/adapter"), (3, "/elsewhere/kind")] {
+        let folder = format!("measured{}", adapter.replace('/', "-"));
+        study.add(&folder, &run("mix").measuring(adapter).seed(seed).ending(0.7, 0.7));
+    }
+    let report = Report::read(&[study.path()]).unwrap();
+    let arms: Vec<(&str, usize)> = report.arms.iter().map(|arm| (&arm.label[..], arm.runs.len())).collect();
+    let twins = ["-elsewhe", "-mine-ki"].map(|hash| format!("adapter kind, init-adapter {hash}"));
+    let expected =
+        [("sum of adapters", 2), ("adapter first", 1), (&twins[0], 1), (&twins[1], 1), ("adapter plain", 1)];
+    assert_eq!(arms, expected);
+    near(report.arms[0].ends[1][0].unwrap().mean, 0.55);
+    assert!(report.arms[1..].iter().all(|arm| matches!(arm.role, Role::Measured(_))));
+    // The same names in another study are other sums: nothing says which of them belong together.
+    let other = name(1).replace("0a1b", "0f0f");
+    study.add("another", &run("mix").sum(&other).ending(0.9, 0.9));
+    let sums = Report::read(&[study.path()]).unwrap();
+    assert_eq!(sums.arms.iter().filter(|arm| arm.role == Role::Sum && arm.runs.len() == 1).count(), 3);
+
+    // Nobody says of an adapter that it was added up.
+    let alone = Study::new();
+    alone.add("measured", &run("mix").measuring("/mine/kind"));
+    alone.add("mix", &run("mix"));
+    let page = write(&alone);
+    assert!(page.contains("measured as it is, without a step") && page.contains("<td>none</td>"));
+    assert!(!page.contains("trained apart and then added"));
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub(crate) struct Run {
     taken: usize,
     planned: usize,
     third: Option<String>,
+    measures: String,
     asked: String,
     edits: Vec<(String, String)>,
 }
@@ -46,6 +47,7 @@ pub(crate) fn run(method: &str) -> Run {
         taken: STEPS,
         planned: STEPS,
         third: None,
+        measures: String::new(),
         asked: String::new(),
         edits: Vec::new(),
     }
@@ -97,10 +99,15 @@ impl Run {
         self
     }
 
-    /// Adapters added: measured, not trained.
-    pub(crate) fn sum(mut self) -> Self {
-        (self.planned, self.taken) = (0, 0);
+    /// An adapter in a folder: measured, not trained.
+    pub(crate) fn measuring(mut self, adapter: &str) -> Self {
+        (self.planned, self.taken, self.measures) = (0, 0, adapter.into());
         self
+    }
+
+    /// Adapters that a study added up.
+    pub(crate) fn sum(self, name: &str) -> Self {
+        self.measuring(&format!("/study/sums/{name}")).with("\"/out\"", &format!("\"/study/runs/{name}\""))
     }
 
     /// What `config.toml` says.
@@ -120,7 +127,10 @@ impl Run {
     }
 
     fn plan(&self) -> String {
-        let init = if self.planned == 0 { "init-adapter = \"/sums/a\"\n" } else { "" };
+        let init = match &self.measures[..] {
+            "" => String::new(),
+            adapter => format!("init-adapter = \"{adapter}\"\n"),
+        };
         let length = match self.stages.len() {
             0 => format!("[plan.length]\nsteps = {}\n", self.planned),
             _ => String::new(),
@@ -144,8 +154,9 @@ impl Run {
         for (objective, steps) in &self.stages {
             text += &format!("\n[[plan.stages]]\nobjective = {objective}\nlength = {{ steps = {steps} }}\n");
         }
-        text += "\n[facts]\nbase = \"0123456789abcdef\"\ntier = \"portable\"\ntokenizer = \"fedcba\"\ninit-adapter = \"\"\n\
-                 reference = \"\"\n";
+        text += "\n[facts]\nbase = \"0123456789abcdef\"\ntier = \"portable\"\ntokenizer = \"fedcba\"\n";
+        // As good as its hash.
+        text += &format!("init-adapter = \"{}\"\nreference = \"\"\n", self.measures.replace('/', "-"));
         for name in self.names() {
             text += &format!(
                 "\n[[facts.data]]\nsha256 = \"aa-{name}\"\neval-sha256 = \"\"\ndialect = \"alpaca\"\n\

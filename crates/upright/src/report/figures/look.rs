@@ -24,7 +24,7 @@ pub(super) fn looks(report: &Report) -> Vec<Style> {
             Role::Maxright => (2, 4),
             Role::Mix => (3, 2),
             Role::Alone(name) => (4, objective(name)),
-            Role::Other(_) | Role::Sum => (5, 3),
+            Role::Other(_) | Role::Sum | Role::Measured(_) => (5, 3),
         };
         // A family that shares its ink has the next dash and marker; those that train one objective are dotted.
         let alike = families.iter().filter(|(_, (other, ..))| *other == ink).count();
