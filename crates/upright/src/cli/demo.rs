@@ -67,7 +67,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn cell(spread: &Spread) -> String {
-    format!("{:.3} ±{:.3}", spread.mean, spread.error)
+    let error = spread.error.map_or_else(String::new, |error| format!(" ±{error:.3}"));
+    format!("{:.3}{error}", spread.mean)
 }
 
 /// The story as text.
@@ -102,7 +103,7 @@ fn table(story: &Story) -> String {
     for claim in &story.claims {
         // There is one weight, so there is one place; its numbers on training rows.
         let because = claim.verdicts.first().map_or("", |verdict| &verdict.because[1]);
-        line(format!("- {}: {}. ({because})", claim.text, claim.summary()));
+        line(format!("- {}: {}{}. ({because})", claim.text, claim.summary(), claim.mark()));
     }
     line(String::new());
     line(format!("\"{}\"", story.question));

@@ -7,8 +7,8 @@ use serde::Serialize;
 pub struct Spread {
     /// Mean.
     pub mean: f64,
-    /// Standard deviation (n - 1) over the root of n; 0 for a single value.
-    pub error: f64,
+    /// Standard deviation (n - 1) over the root of n; a single value has none.
+    pub error: Option<f64>,
 }
 
 impl Spread {
@@ -17,20 +17,32 @@ impl Spread {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let error = if values.len() > 1 { (squares / (n - 1.0) / n).sqrt() } else { 0.0 };
-        Self { mean, error }
+        Self { mean, error: (values.len() > 1).then(|| (squares / (n - 1.0) / n).sqrt()) }
     }
 
-    /// The mean of independent means, at least one.
+    /// The mean of independent means, at least one. Where one of them has no error it has none either.
     pub fn mean_of(all: &[Self]) -> Self {
         let n = all.len() as f64;
-        let squares: f64 = all.iter().map(|spread| spread.error * spread.error).sum();
-        Self { mean: all.iter().map(|spread| spread.mean).sum::<f64>() / n, error: squares.sqrt() / n }
+        let squares: Option<f64> = all.iter().map(|spread| Some(spread.error? * spread.error?)).sum();
+        let mean = all.iter().map(|spread| spread.mean).sum::<f64>() / n;
+        Self { mean, error: squares.map(|squares| squares.sqrt() / n) }
     }
 
-    /// Whether this mean lies below another by more than the standard error of their difference.
+    /// The same in another unit.
+    #[must_use]
+    pub fn times(&self, factor: f64) -> Self {
+        Self { mean: factor * self.mean, error: self.error.map(|error| factor.abs() * error) }
+    }
+
+    /// How far the error reaches to either side: nowhere where there is none.
+    pub fn reach(&self) -> f64 {
+        self.error.unwrap_or(0.0)
+    }
+
+    /// Whether this mean lies below another by more than the standard error of their difference, as far as that is known:
+    /// of two single values the smaller one does, which whoever asks has to say.
     pub fn clearly_below(&self, other: &Self) -> bool {
-        other.mean - self.mean > self.error.hypot(other.error)
+        other.mean - self.mean > self.reach().hypot(other.reach())
     }
 }
 
@@ -42,12 +54,15 @@ mod tests {
     fn the_error_is_that_of_the_mean() {
         // Deviations -1, 0, 1: variance 1, over 3 values.
         let spread = Spread::of(&[1.0, 2.0, 3.0]);
-        assert!((spread.mean - 2.0).abs() < 1e-15 && (spread.error - (1f64 / 3.0).sqrt()).abs() < 1e-15);
-        assert_eq!(Spread::of(&[4.0]).error, 0.0);
+        assert!((spread.mean - 2.0).abs() < 1e-15 && (spread.reach() - (1f64 / 3.0).sqrt()).abs() < 1e-15);
+        // Equal values have an error, of 0; a single one has none.
+        assert_eq!((Spread::of(&[4.0, 4.0]).error, Spread::of(&[4.0]).error), (Some(0.0), None));
         assert!(Spread::of(&[1.0, 1.1]).clearly_below(&Spread::of(&[2.0, 2.1])));
         assert!(!Spread::of(&[1.0, 3.0]).clearly_below(&Spread::of(&[2.0, 4.0])));
         // Errors 0.3 and 0.4: half of 0.5.
-        let both = [Spread { mean: 1.0, error: 0.3 }, Spread { mean: 2.0, error: 0.4 }];
-        assert_eq!(Spread::mean_of(&both), Spread { mean: 1.5, error: 0.25 });
+        let spread = |mean, error| Spread { mean, error };
+        assert_eq!(Spread::mean_of(&[spread(1.0, Some(0.3)), spread(2.0, Some(0.4))]), spread(1.5, Some(0.25)));
+        assert_eq!(Spread::mean_of(&[spread(1.0, Some(0.3)), spread(2.0, None)]), spread(1.5, None));
+        assert_eq!(spread(0.5, Some(0.25)).times(-100.0), spread(-50.0, Some(25.0)));
     }
 }

@@ -29,6 +29,8 @@ pub struct Verdict {
     pub holds: [Option<bool>; 2],
     /// The numbers that decide.
     pub because: [String; 2],
+    /// Whether an arm behind them has one run only: it has no error, and another seed may decide otherwise.
+    pub single: bool,
 }
 
 impl Claim {
@@ -46,6 +48,16 @@ impl Claim {
         }
         .to_owned()
     }
+
+    /// What stands behind the verdict where it rests on single runs.
+    pub fn mark(&self) -> &'static str {
+        if self.verdicts.iter().any(|verdict| verdict.single) { ", on single runs" } else { "" }
+    }
+}
+
+/// Whether one of some arms has one run only.
+fn single<'a>(mut arms: impl Iterator<Item = &'a &'a Arm>) -> bool {
+    arms.any(|arm| arm.runs.len() == 1)
 }
 
 /// How much more time than Sequential still counts as about the same.
@@ -128,7 +140,8 @@ fn place(report: &Report, setting: usize, weights: &[f64]) -> String {
 }
 
 fn figure(spread: &Spread) -> String {
-    format!("{:.3} ± {:.3}", spread.mean, spread.error)
+    let error = spread.error.map_or_else(String::new, |error| format!(" ± {error:.3}"));
+    format!("{:.3}{error}", spread.mean)
 }
 
 /// ALRIGHT, MAXRIGHT, or both, as the paper writes them.
@@ -185,6 +198,7 @@ fn forgets(report: &Report, places: &[Place<'_>], first: usize) -> Option<Claim>
             at: place.at.clone(),
             holds: [0, 1].map(|set| all_below(&place.alternating, &sequential, value(set))),
             because: [because(0), because(1)],
+            single: single(place.alternating.iter().chain(&sequential)),
         }
     };
     let order = report.arms.iter().find_map(|arm| match &arm.role {
@@ -211,6 +225,7 @@ fn nearer(places: &[Place<'_>]) -> Option<Claim> {
             at: place.at.clone(),
             holds: [0, 1].map(|set| all_below(&place.alternating, &place.sequential, distance(set))),
             because: [because(0), because(1)],
+            single: single(place.alternating.iter().chain(&place.sequential)),
         }
     };
     let text = format!("{} end nearer to the ideal point than Sequential in any order", everyone(places, asked));
@@ -230,7 +245,12 @@ fn nearest(places: &[Place<'_>]) -> Option<Claim> {
             other.filter(|other| !other.is_empty()).map(|other| other.iter().all(|other| own < other.mean))
         };
         let because = |set: usize| labelled(&all, distance(set));
-        Some(Verdict { at: place.at.clone(), holds: [holds(0), holds(1)], because: [because(0), because(1)] })
+        Some(Verdict {
+            at: place.at.clone(),
+            holds: [holds(0), holds(1)],
+            because: [because(0), because(1)],
+            single: single(all.iter()),
+        })
     };
     claim("MAXRIGHT ends nearest to the ideal point of all".into(), places.iter().filter_map(verdict).collect())
 }
@@ -248,7 +268,12 @@ fn cheap(places: &[Place<'_>]) -> Option<Claim> {
         let times =
             place.alternating.iter().copied().chain(place.mix).map(|arm| format!("{} {:.2}", arm.label, cost(arm)));
         let because = format!("{unit} against Sequential: {}", times.collect::<Vec<_>>().join(", "));
-        Verdict { at: place.at.clone(), holds: [Some(cheap && dear); 2], because: [because.clone(), because] }
+        Verdict {
+            at: place.at.clone(),
+            holds: [Some(cheap && dear); 2],
+            because: [because.clone(), because],
+            single: single(place.sequential.iter().chain(&place.alternating).chain(&place.mix)),
+        }
     };
     let mix = places.iter().any(|place| asked(place) && place.mix.is_some());
     let text = format!(
@@ -276,7 +301,9 @@ fn even(report: &Report) -> Option<Claim> {
             all.iter().filter_map(one).collect::<Vec<_>>().join(", ")
         };
         let at = if report.settings.len() > 1 { report.setting_name(setting) } else { String::new() };
-        Some(Verdict { at, holds: [holds(0), holds(1)], because: [because(0), because(1)] })
+        let arms = [alright].into_iter().chain(sequential.iter().copied()).flat_map(|front| &front.arms);
+        let single = arms.into_iter().any(|arm| report.arms[*arm].runs.len() == 1);
+        Some(Verdict { at, holds: [holds(0), holds(1)], because: [because(0), because(1)], single })
     };
     let text = "Over lambda, ALRIGHT's end points lie more evenly along the front than Sequential's (smaller Delta)";
     claim(text.into(), (0..report.settings.len()).filter_map(verdict).collect())
@@ -309,6 +336,7 @@ fn probes(report: &Report) -> Option<Claim> {
                 at: place(report, setting, &weights),
                 holds: [holds(0), holds(1)],
                 because: [because(0), because(1)],
+                single: single([often, seldom].into_iter()),
             });
         }
     }

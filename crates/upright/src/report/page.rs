@@ -102,10 +102,7 @@ fn how_to_read(report: &Report) -> String {
 
 /// Every claim with its verdict and the numbers behind it.
 fn claims(report: &Report) -> String {
-    let mut html = paragraph(
-        "Each claim is asked of the numbers of this page. A loss or a distance counts as lower than another where it is lower by \
-         more than the standard error of their difference; for which is the nearest of all, the means decide.",
-    );
+    let mut html = paragraph(&words::how_claims_are_decided(report));
     html.push_str("<ul class=\"claims\">\n");
     for claim in &report.claims {
         let summary = claim.summary();
@@ -116,8 +113,9 @@ fn claims(report: &Report) -> String {
         };
         let _ = writeln!(
             html,
-            "<li class=\"{class}\"><p>{}: <span class=\"verdict\">{summary}</span>.</p>",
-            escaped(&claim.text)
+            "<li class=\"{class}\"><p>{}: <span class=\"verdict\">{summary}</span>{}.</p>",
+            escaped(&claim.text),
+            claim.mark()
         );
         let numbers: String = claim.verdicts.iter().map(verdict).collect();
         if claim.verdicts.len() > 1 {

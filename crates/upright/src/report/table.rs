@@ -78,9 +78,11 @@ impl Cell {
         match self {
             Self::Text(text) => text.clone(),
             Self::Number(value, decimals) => minus(format!("{value:.decimals$}")),
+            Self::Spread(Spread { mean, error: Some(error) }, decimals) => {
+                format!("{} ± {error:.decimals$}", minus(format!("{mean:.decimals$}")))
+            }
             // A single run has no error.
-            Self::Spread(Spread { mean, error }, decimals) if *error == 0.0 => minus(format!("{mean:.decimals$}")),
-            Self::Spread(Spread { mean, error }, decimals) => minus(format!("{mean:.decimals$} ± {error:.decimals$}")),
+            Self::Spread(Spread { mean, error: None }, decimals) => minus(format!("{mean:.decimals$}")),
             Self::Missing => "–".into(),
         }
     }
@@ -137,11 +139,8 @@ impl Table {
                     Cell::Missing => String::new(),
                 });
                 if spreads(i) {
-                    cells.push(if let Cell::Spread(spread, _) = cell {
-                        spread.error.to_string()
-                    } else {
-                        String::new()
-                    });
+                    let error = if let Cell::Spread(spread, _) = cell { spread.error } else { None };
+                    cells.push(error.map_or_else(String::new, |error| error.to_string()));
                 }
             }
             line(cells);
@@ -197,14 +196,14 @@ mod tests {
         let columns = vec![Column::new("arm"), Column::of("fit", "loss", Some(Better::Small)), Column::new("steps")];
         let mut table = Table::new("t", "A | title", columns);
         let spread = |mean, error| Cell::Spread(Spread { mean, error }, 3);
-        table.rows.push(vec![Cell::Text("a, \"b\"".into()), spread(0.5, 0.25), Cell::Number(-7.0, 0)]);
-        table.rows.push(vec![Cell::Text("c|d".into()), spread(1.0 / 3.0, 0.0), Cell::Missing]);
+        table.rows.push(vec![Cell::Text("a, \"b\"".into()), spread(0.5, Some(0.25)), Cell::Number(-7.0, 0)]);
+        table.rows.push(vec![Cell::Text("c|d".into()), spread(1.0 / 3.0, None), Cell::Missing]);
         table
     }
 
     #[test]
     fn csv_keeps_every_digit_and_quotes() {
-        let csv = "arm,fit loss,fit loss error,steps\n\"a, \"\"b\"\"\",0.5,0.25,-7\nc|d,0.3333333333333333,0,\n";
+        let csv = "arm,fit loss,fit loss error,steps\n\"a, \"\"b\"\"\",0.5,0.25,-7\nc|d,0.3333333333333333,,\n";
         assert_eq!(table().csv(), csv);
     }
 

@@ -115,9 +115,8 @@ pub(super) fn cost(report: &Report) -> Table {
         Table::new("cost", "What every arm costs; increases are against Sequential of the same weights", columns);
     for arm in &report.arms {
         let mut row = vec![Cell::Text(named(arm))];
-        row.extend(arm.updates.iter().map(|steps| Cell::Spread(*steps, if steps.error > 0.0 { 1 } else { 0 })));
-        let percent =
-            arm.utilisation.map(|used| crate::metrics::Spread { mean: 100.0 * used.mean, error: 100.0 * used.error });
+        row.extend(arm.updates.iter().map(|steps| Cell::Spread(*steps, if steps.reach() > 0.0 { 1 } else { 0 })));
+        let percent = arm.utilisation.map(|used| used.times(100.0));
         row.extend([
             Cell::Spread(arm.seconds, 2),
             Cell::spread(arm.runtime_increase, 1),

@@ -168,12 +168,30 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
         let rest = if part > 0 { format!(", {part} in part") } else { String::new() };
         let hold = if holding == 1 { "holds" } else { "hold" };
         let fail = if failing == 1 { "does not" } else { "do not" };
+        let single = match report.claims.iter().filter(|claim| !claim.mark().is_empty()).count() {
+            0 => String::new(),
+            some if some == all => " All of this rests on single runs: another seed may say otherwise.".to_owned(),
+            some => format!(" {some} of them rest on single runs: another seed may say otherwise."),
+        };
         said.push(format!(
-            "Of {} of the paper that these runs can answer, {holding} {hold}{rest}, {failing} {fail}.",
+            "Of {} of the paper that these runs can answer, {holding} {hold}{rest}, {failing} {fail}.{single}",
             counted(all, "claim", "claims")
         ));
     }
     said
+}
+
+/// What stands above the claims.
+pub(super) fn how_claims_are_decided(report: &Report) -> String {
+    let mut text = "Each claim is asked of the numbers of this page. A loss or a distance counts as lower than another where \
+                    it is lower by more than the standard error of their difference. Which arm is the nearest of all, whose \
+                    end points lie more evenly, and what takes longer or costs more, the means decide alone."
+        .to_owned();
+    if report.claims.iter().any(|claim| !claim.mark().is_empty()) {
+        text += " An arm of one run has no error: there the bare numbers decide, the answer is marked as one on single runs, \
+                 and another seed may turn it.";
+    }
+    text
 }
 
 /// Percent more time than Sequential that is still about the same.

@@ -6,7 +6,7 @@ use upright::report::{Report, Source};
 
 use super::{
     folders::{Csv, Study, mean_and_error},
-    near, story, write,
+    near, story, sweep, write,
 };
 
 /// What one run's files say, read without the program.
@@ -132,6 +132,31 @@ fn tables_are_what_the_records_say() {
     assert!(methods.iter().all(|(name, _)| distances[&("fit", "maxright")] <= distances[&("fit", *name)]));
     assert_eq!(report.best.on_front.iter().filter(|front| front[1]).count(), 3, "{:?}", report.best.on_front);
     assert!(report.settings[0].ideal[0].iter().flatten().all(|optimum| optimum.source == Source::Alone));
+}
+
+/// One seed of each: no error is made up, and what rests on single runs says so.
+#[test]
+fn a_single_run_has_no_error() {
+    let study = sweep();
+    let page = write(&study);
+    let report = Report::read(&[study.path()]).unwrap();
+    let arm = report.arms.iter().find(|arm| arm.label == "alright lambda 0.5").unwrap();
+    assert_eq!((arm.ends[1][0].unwrap().error, arm.cost_increase.unwrap().error), (None, None));
+    assert!(report.claims.iter().all(|claim| claim.verdicts.iter().all(|verdict| verdict.single)));
+    let numbers = report.claims.iter().flat_map(|claim| &claim.verdicts).flat_map(|verdict| &verdict.because);
+    assert!(numbers.into_iter().all(|because| !because.contains('±')));
+    for words in ["</span>, on single runs.", "An arm of one run has no error", "All of this rests on single runs"] {
+        assert!(page.contains(words), "{words}");
+    }
+    assert!(!page.contains("<span class=\"error\">"));
+    let tables = study.path().join("report/tables");
+    let results = Csv::read(&tables, "results");
+    assert_eq!(results.cell("alright lambda 0.5", "training rows sft loss"), "0.9");
+    assert_eq!(results.cell("alright lambda 0.5", "training rows sft loss error"), "");
+    assert_eq!(Csv::read(&tables, "cost").cell("alright lambda 0.5", "runtime increase (%) error"), "");
+    // With several seeds none of this is said.
+    let page = write(&story());
+    assert!(!page.contains("single runs") && page.contains("<span class=\"error\">"));
 }
 
 #[test]

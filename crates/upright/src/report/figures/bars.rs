@@ -131,8 +131,8 @@ fn bars(
     let shown: Vec<&Arm> = arms.iter().map(|i| &report.arms[*i]).collect();
     let categories = names(&shown);
     let all = || values.iter().flat_map(|(set, value)| shown.iter().filter_map(|arm| value(arm, *set)));
-    let low = all().map(|value| value.mean - value.error).fold(0.0, f64::min);
-    let high = all().map(|value| value.mean + value.error).fold(0.0, f64::max);
+    let low = all().map(|value| value.mean - value.reach()).fold(0.0, f64::min);
+    let high = all().map(|value| value.mean + value.reach()).fold(0.0, f64::max);
     let room = 0.05 * (high - low).max(1e-9);
     let axis = Axis::linear(name).from(if low < 0.0 { low - room } else { 0.0 }, high + room);
     let mut panel = Panel::new("", axis, if labelled { categories } else { categories.unlabelled() });
@@ -144,9 +144,9 @@ fn bars(
             let y = (shown.len() - 1 - row) as f64 + 0.38 - (position as f64 + 0.5) * width;
             let style = Style::thin(looks[*index].ink).opacity(if values.len() > 1 { OPACITIES[*set] } else { 0.85 });
             panel.add(Mark::bars_across(&[[value.mean, y]], width * 0.9), style, "");
-            if value.error > 0.0 {
+            if value.reach() > 0.0 {
                 let whisker = Style::thin(Ink::Text).width(1.2);
-                panel.add(Mark::ErrorBarsAcross(vec![[value.mean, y, value.error]]), whisker, "");
+                panel.add(Mark::ErrorBarsAcross(vec![[value.mean, y, value.reach()]]), whisker, "");
             }
         }
         if values.len() > 1 {

@@ -77,13 +77,14 @@ fn panel(report: &Report, looks: &[Style], paths: &[Vec<Stop>], facet: &Facet, o
         Scale::Log if facet.name.is_empty() => axis,
         Scale::Log => Axis { name: "nats, log scale".into(), ..axis },
     };
-    let bands = losses.iter().flat_map(|loss| [loss.mean - loss.error, loss.mean + loss.error]);
+    let bands = losses.iter().flat_map(|loss| [loss.mean - loss.reach(), loss.mean + loss.reach()]);
     let ends = axis.ends(values.into_iter().chain(bands));
     let mut panel = Panel::new(title, Axis::linear("step"), axis.within(ends));
     let lines: Vec<_> = facet.arms.iter().map(|i| (*i, line(&paths[*i], objective, set))).collect();
     for (index, line) in &lines {
-        let band = line.iter().map(|(step, loss)| [*step, loss.mean - loss.error, loss.mean + loss.error]).collect();
-        if line.iter().any(|(_, loss)| loss.error > 0.0) {
+        let ends = |loss: &Spread| [loss.mean - loss.reach(), loss.mean + loss.reach()];
+        let band = line.iter().map(|(step, loss)| [*step, ends(loss)[0], ends(loss)[1]]).collect();
+        if line.iter().any(|(_, loss)| loss.reach() > 0.0) {
             panel.add(Mark::Band(band), Style::thin(looks[*index].ink).opacity(0.16), "");
         }
     }

@@ -60,7 +60,7 @@ fn mean([x, y]: [Spread; 2]) -> [f64; 2] {
 /// An empty panel over all these places with their errors, and over points that have none.
 fn panel(plane: &Plane, title: String, places: &[[Spread; 2]], fixed: &[[f64; 2]]) -> Panel {
     let axis = |i: usize| {
-        let ends = |place: &[Spread; 2]| [place[i].mean - place[i].error, place[i].mean + place[i].error];
+        let ends = |place: &[Spread; 2]| [place[i].mean - place[i].reach(), place[i].mean + place[i].reach()];
         let means = || places.iter().map(|place| place[i].mean).chain(fixed.iter().map(|place| place[i]));
         let axis = plane.axes[i].clone();
         let whole = axis.ends(means().chain(places.iter().flat_map(ends)));
@@ -93,11 +93,11 @@ fn add_ideal(panel: &mut Panel, ideal: Option<[f64; 2]>) {
 /// Error bars both ways, and the marker above them.
 fn add_end(panel: &mut Panel, [x, y]: [Spread; 2], style: Style, name: &str) {
     let thin = style.unmarked().width(1.3);
-    if y.error > 0.0 {
-        panel.add(Mark::ErrorBars(vec![[x.mean, y.mean, y.error]]), thin, "");
+    if y.reach() > 0.0 {
+        panel.add(Mark::ErrorBars(vec![[x.mean, y.mean, y.reach()]]), thin, "");
     }
-    if x.error > 0.0 {
-        panel.add(Mark::ErrorBarsAcross(vec![[x.mean, y.mean, x.error]]), thin, "");
+    if x.reach() > 0.0 {
+        panel.add(Mark::ErrorBarsAcross(vec![[x.mean, y.mean, x.reach()]]), thin, "");
     }
     // A line of one point is its marker, and its sample in the legend has the dash too.
     panel.add(Mark::Line(vec![[x.mean, y.mean]]), style, name);

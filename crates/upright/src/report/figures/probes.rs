@@ -2,9 +2,15 @@
 
 use super::{Shown, WIDTH};
 use crate::{
+    metrics::Spread,
     plot::{Axis, Dash, Figure, Mark, Panel, Style},
     report::{Arm, Report, labels, tables::SET_NAMES},
 };
+
+/// Errors at their k, of those that have one.
+fn bars(points: &[(f64, Spread)]) -> Mark {
+    Mark::ErrorBars(points.iter().filter_map(|(k, value)| Some([*k, value.mean, value.error?])).collect())
+}
 
 /// The figure; none where k does not vary.
 pub(super) fn probes(report: &Report) -> Option<Shown> {
@@ -27,16 +33,11 @@ pub(super) fn probes(report: &Report) -> Option<Shown> {
                 continue;
             }
             let style = if set == 0 { look } else { look.dash(Dash::Dashed) };
-            let bars = points.iter().map(|(k, far)| [*k, far.mean, far.error]).collect();
-            far.add(Mark::ErrorBars(bars), style.unmarked(), "");
+            far.add(bars(&points), style.unmarked(), "");
             let line = points.iter().map(|(k, far)| [*k, far.mean]).collect();
             far.add(Mark::Line(line), style, &format!("{name}, {}", SET_NAMES[set]));
         }
-        long.add(
-            Mark::ErrorBars(arms.iter().map(|arm| [k(arm), arm.seconds.mean, arm.seconds.error]).collect()),
-            look.unmarked(),
-            "",
-        );
+        long.add(bars(&arms.iter().map(|arm| (k(arm), arm.seconds)).collect::<Vec<_>>()), look.unmarked(), "");
         long.add(Mark::Line(arms.iter().map(|arm| [k(arm), arm.seconds.mean]).collect()), look, &name);
     }
     let mut figure = Figure::new("MAXRIGHT by how often it looks at all losses", 2, [408.0, 240.0]);
