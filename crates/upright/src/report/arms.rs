@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{ideal::Setting, labels, run::Run, weights};
+use super::{ideal::Setting, labels, run::Run, terms, weights};
 use crate::{
     Result,
     methods::MethodKind,
@@ -49,6 +49,8 @@ pub struct Arm {
     pub probe_every: Option<usize>,
     /// Which of the report's settings its losses are measured in.
     pub setting: usize,
+    /// Which of the report's terms it was trained on; none for one that trains an objective alone, or takes no step.
+    pub terms: Option<usize>,
     /// Whether no run of it is finished: its numbers are those so far.
     pub unfinished: bool,
     /// Indices of the report's runs behind its means.
@@ -129,8 +131,13 @@ fn apart(runs: &[Run], group: Vec<usize>) -> Vec<Vec<usize>> {
 }
 
 impl Arm {
-    /// Runs gathered into arms, in the order of the page; labels and costs against each other are filled in.
-    pub(super) fn gather(runs: &[Run], objectives: &[String], settings: &[Setting]) -> Result<Vec<Self>> {
+    /// Runs gathered into arms, in the order of the page, and the terms they were trained on; labels and costs against each
+    /// other are filled in.
+    pub(super) fn gather(
+        runs: &[Run],
+        objectives: &[String],
+        settings: &[Setting],
+    ) -> Result<(Vec<Self>, Vec<String>)> {
         let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
         for (index, run) in runs.iter().enumerate() {
             let own = identity(run)?;
@@ -162,8 +169,9 @@ impl Arm {
                 .then_with(|| a.label.cmp(&b.label))
         };
         arms.sort_by(order);
+        let terms = terms::find(&mut arms, runs, objectives);
         weights::compare_costs(&mut arms);
-        Ok(arms)
+        Ok((arms, terms))
     }
 
     fn of(runs: &[Run], group: Vec<usize>, objectives: &[String], settings: &[Setting]) -> Self {
@@ -207,6 +215,7 @@ impl Arm {
             probe_every: (first.plan().method == MethodKind::Maxright && first.alone().is_none())
                 .then_some(first.plan().probe_every),
             setting,
+            terms: None,
             unfinished,
             ends,
             gaps,
@@ -224,6 +233,11 @@ impl Arm {
             runs: group,
             all: everyone,
         }
+    }
+
+    /// Whether it was measured in the same setting as another, and given the same.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.setting, self.terms) == (other.setting, other.terms)
     }
 
     /// Whether it weighs all objectives in one run without an order.

@@ -63,7 +63,7 @@ fn single<'a>(mut arms: impl Iterator<Item = &'a &'a Arm>) -> bool {
 /// How much more time than Sequential still counts as about the same.
 pub(super) const ABOUT_THE_SAME: f64 = 1.25;
 
-/// The arms at one place: weights in a setting.
+/// The arms at one place: weights, among arms of a setting that were given the same.
 struct Place<'r> {
     at: String,
     sequential: Vec<&'r Arm>,
@@ -99,8 +99,9 @@ const USUAL_PROBES: usize = 10;
 fn places(report: &Report) -> Vec<Place<'_>> {
     let mut places = Vec::new();
     let finished = |arm: &&Arm| !arm.unfinished;
-    for setting in 0..report.settings.len() {
-        let joint = || report.arms.iter().filter(finished).filter(|arm| arm.setting == setting && arm.is_joint());
+    for (setting, terms) in report.comparisons() {
+        let own = move |arm: &&Arm| (arm.setting, arm.terms) == (setting, terms);
+        let joint = || report.arms.iter().filter(finished).filter(own).filter(|arm| arm.is_joint());
         for weights in distinct(joint()) {
             let with = |role: Role| {
                 let mut found: Vec<&Arm> =
@@ -109,12 +110,12 @@ fn places(report: &Report) -> Vec<Place<'_>> {
                 found.first().copied()
             };
             let any = report.arms.iter().position(|arm| {
-                arm.setting == setting && !arm.unfinished && arm.is_joint() && same(&arm.weights, &weights)
+                own(&arm) && !arm.unfinished && arm.is_joint() && same(&arm.weights, &weights)
             });
             let sequential = any.map(|index| matching(&report.arms, index)).unwrap_or_default();
             let maxright = with(Role::Maxright);
             places.push(Place {
-                at: place(report, setting, &weights),
+                at: place(report, (setting, terms), &weights),
                 sequential: sequential.into_iter().map(|i| &report.arms[i]).filter(finished).collect(),
                 mix: with(Role::Mix),
                 alternating: [with(Role::Alright), maxright].into_iter().flatten().collect(),
@@ -125,17 +126,16 @@ fn places(report: &Report) -> Vec<Place<'_>> {
     places
 }
 
-/// Weights and setting in words, as far as there are several.
-fn place(report: &Report, setting: usize, weights: &[f64]) -> String {
+/// Weights, terms and setting in words, as far as there are several.
+fn place(report: &Report, (setting, terms): (usize, Option<usize>), weights: &[f64]) -> String {
     let of = |arm: &&Arm| arm.is_joint() && !arm.unfinished;
     let mut words = Vec::new();
     if distinct(report.arms.iter().filter(of)).len() > 1 {
         let run = &report.runs[report.settings[setting].runs[0]];
         words.push(labels::weighed(run.plan(), weights, &report.objectives));
     }
-    if report.settings.len() > 1 {
-        words.push(report.setting_name(setting));
-    }
+    words.push(report.comparison_name(setting, terms));
+    words.retain(|words| !words.is_empty());
     words.join(", ")
 }
 
@@ -286,8 +286,9 @@ fn cheap(places: &[Place<'_>]) -> Option<Claim> {
 
 /// Section 6.2: over the weights, ALRIGHT's end points lie evenly along the front, Sequential's do not.
 fn even(report: &Report) -> Option<Claim> {
-    let verdict = |setting: usize| {
-        let fronts = || report.fronts.iter().filter(|front| front.setting == setting && front.weights.len() > 2);
+    let verdict = |(setting, terms): (usize, Option<usize>)| {
+        let own = move |front: &&Front| (front.setting, front.terms) == (setting, terms) && front.weights.len() > 2;
+        let fronts = || report.fronts.iter().filter(own);
         let alright = fronts().find(|front| front.role == Role::Alright)?;
         let sequential: Vec<&Front> = fronts().filter(|front| matches!(front.role, Role::Sequential(_))).collect();
         let holds = |set: usize| {
@@ -300,21 +301,21 @@ fn even(report: &Report) -> Option<Claim> {
             let all = [alright].into_iter().chain(sequential.iter().copied()).collect::<Vec<_>>();
             all.iter().filter_map(one).collect::<Vec<_>>().join(", ")
         };
-        let at = if report.settings.len() > 1 { report.setting_name(setting) } else { String::new() };
+        let at = report.comparison_name(setting, terms);
         let arms = [alright].into_iter().chain(sequential.iter().copied()).flat_map(|front| &front.arms);
         let single = arms.into_iter().any(|arm| report.arms[*arm].runs.len() == 1);
         Some(Verdict { at, holds: [holds(0), holds(1)], because: [because(0), because(1)], single })
     };
     let text = "Over lambda, ALRIGHT's end points lie more evenly along the front than Sequential's (smaller Delta)";
-    claim(text.into(), (0..report.settings.len()).filter_map(verdict).collect())
+    claim(text.into(), report.comparisons().into_iter().filter_map(verdict).collect())
 }
 
 /// Section 6.2, Figure 4: MAXRIGHT that looks often is nearer and slower.
 fn probes(report: &Report) -> Option<Claim> {
     let mut verdicts = Vec::new();
-    for setting in 0..report.settings.len() {
-        let maxright =
-            || report.arms.iter().filter(|arm| arm.setting == setting && arm.role == Role::Maxright && !arm.unfinished);
+    for (setting, terms) in report.comparisons() {
+        let own = move |arm: &&Arm| (arm.setting, arm.terms) == (setting, terms) && !arm.unfinished;
+        let maxright = || report.arms.iter().filter(own).filter(|arm| arm.role == Role::Maxright);
         for weights in distinct(maxright()) {
             let mut arms: Vec<&Arm> = maxright().filter(|arm| same(&arm.weights, &weights)).collect();
             arms.sort_by_key(|arm| arm.probe_every);
@@ -333,7 +334,7 @@ fn probes(report: &Report) -> Option<Claim> {
                 format!("{}; {}", one(often), one(seldom))
             };
             verdicts.push(Verdict {
-                at: place(report, setting, &weights),
+                at: place(report, (setting, terms), &weights),
                 holds: [holds(0), holds(1)],
                 because: [because(0), because(1)],
                 single: single([often, seldom].into_iter()),

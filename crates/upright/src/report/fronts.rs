@@ -22,6 +22,8 @@ pub struct Front {
     pub role: Role,
     /// Which of the report's settings.
     pub setting: usize,
+    /// Which of the report's terms.
+    pub terms: Option<usize>,
     /// Indices of the report's arms, by weight.
     pub arms: Vec<usize>,
     /// The weights they differ in.
@@ -65,12 +67,14 @@ pub(super) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Fr
     let mut fronts: Vec<Front> = Vec::new();
     let weighed = |arm: &Arm| (arm.is_joint() || arm.is_sequential()) && !arm.unfinished;
     for (index, arm) in arms.iter().enumerate().filter(|(_, arm)| weighed(arm)) {
-        match fronts.iter_mut().find(|front| front.method == arm.family && front.setting == arm.setting) {
+        let own = |front: &&mut Front| front.method == arm.family && arms[front.arms[0]].is_like(arm);
+        match fronts.iter_mut().find(own) {
             Some(front) => front.arms.push(index),
             None => fronts.push(Front {
                 method: arm.family.clone(),
                 role: arm.role.clone(),
                 setting: arm.setting,
+                terms: arm.terms,
                 arms: vec![index],
                 weights: Vec::new(),
                 hypervolume: [None; 2],

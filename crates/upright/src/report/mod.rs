@@ -16,6 +16,7 @@ mod run;
 mod study;
 mod table;
 mod tables;
+mod terms;
 mod weights;
 mod words;
 
@@ -44,6 +45,8 @@ pub struct Report {
     pub objectives: Vec<String>,
     /// What losses are measured in.
     pub settings: Vec<Setting>,
+    /// What arms are given besides their method, as far as they differ in it; those that were given the same are compared.
+    pub terms: Vec<String>,
     /// The arms, in the order of the page.
     pub arms: Vec<Arm>,
     /// Which arms no other arm beats.
@@ -99,7 +102,7 @@ impl Report {
         }
         let objectives = compared(&runs);
         let settings = Setting::find(&runs, &objectives);
-        let arms = Arm::gather(&runs, &objectives, &settings)?;
+        let (arms, terms) = Arm::gather(&runs, &objectives, &settings)?;
         let best = fronts::best(&arms, &settings);
         let mut report = Self {
             study: study::study(folders)?,
@@ -108,6 +111,7 @@ impl Report {
             answers: Vec::new(),
             objectives,
             settings,
+            terms,
             arms,
             best,
             runs,
@@ -237,11 +241,11 @@ impl Report {
         found
     }
 
-    /// Indices of MAXRIGHT's arms that differ in k alone, by k: one list for each setting and weights with several.
+    /// Indices of MAXRIGHT's arms that differ in k alone, by k: one list for each setting, terms and weights with several.
     fn probed(&self) -> Vec<Vec<usize>> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for (index, arm) in self.arms.iter().enumerate().filter(|(_, arm)| arm.role == Role::Maxright) {
-            let like = |other: &Arm| other.setting == arm.setting && weights::same(&other.weights, &arm.weights);
+            let like = |other: &Arm| other.is_like(arm) && weights::same(&other.weights, &arm.weights);
             match groups.iter_mut().find(|group| like(&self.arms[group[0]])) {
                 Some(group) => group.push(index),
                 None => groups.push(vec![index]),

@@ -66,7 +66,7 @@ pub(super) fn results(report: &Report) -> Table {
             let on_front = report.best.on_front[index][set];
             row.push(Cell::Text(if on_front { "yes" } else { "" }.into()));
         }
-        table.groups.push(arm.setting);
+        table.groups.push(report.group(arm));
         table.rows.push(row);
     }
     table
@@ -92,7 +92,7 @@ pub(super) fn gaps(report: &Report) -> Table {
             row.extend(arm.gaps[set].iter().map(|gap| Cell::spread(*gap, 4)));
             row.push(Cell::spread(arm.ideal_distance[set], 4));
         }
-        table.groups.push(arm.setting);
+        table.groups.push(report.group(arm));
         table.rows.push(row);
     }
     table
@@ -112,7 +112,7 @@ pub(super) fn cost(report: &Report) -> Table {
         Column::new("peak memory (GB)"),
     ]);
     let mut table =
-        Table::new("cost", "What every arm costs; increases are against Sequential of the same weights", columns);
+        Table::new("cost", "What every arm costs; increases are against Sequential of the same weights and steps", columns);
     for arm in &report.arms {
         let mut row = vec![Cell::Text(named(arm))];
         row.extend(arm.updates.iter().map(|steps| Cell::Spread(*steps, if steps.reach() > 0.0 { 1 } else { 0 })));
@@ -140,10 +140,8 @@ pub(super) fn fronts(report: &Report) -> Option<Table> {
     }
     let mut table = Table::new("fronts", "What each method reaches over its weights", columns);
     for front in &report.fronts {
-        let method = match report.settings.len() {
-            1 => front.method.clone(),
-            _ => format!("{}, {}", front.method, report.setting_name(front.setting)),
-        };
+        let method = [front.method.clone(), report.comparison_name(front.setting, front.terms)];
+        let method = method.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ");
         let run = &report.runs[report.arms[front.arms[0]].runs[0]];
         let weights = front.weights.iter().map(|weights| labels::weighed(run.plan(), weights, &report.objectives));
         let weights = weights.collect::<Vec<_>>().join("; ");
@@ -151,7 +149,7 @@ pub(super) fn fronts(report: &Report) -> Option<Table> {
         for set in 0..2 {
             row.extend([Cell::number(front.hypervolume[set], 4), Cell::number(front.delta[set], 3)]);
         }
-        table.groups.push(front.setting);
+        table.groups.push(report.group(&report.arms[front.arms[0]]));
         table.rows.push(row);
     }
     (!table.rows.is_empty()).then_some(table)

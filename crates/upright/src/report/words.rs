@@ -125,11 +125,14 @@ fn reference(run: &Run) -> String {
 /// The page in two or three sentences: who is nearest, at what price, and what Sequential forgets.
 pub(super) fn in_short(report: &Report) -> Vec<String> {
     let mut said = Vec::new();
-    for (setting, _) in report.settings.iter().enumerate() {
-        let here =
-            if report.settings.len() > 1 { format!(" ({})", report.setting_name(setting)) } else { String::new() };
+    for (setting, terms) in report.comparisons() {
+        let here = report.comparison_name(setting, terms);
+        let here = if here.is_empty() { here } else { format!(" ({here})") };
         let set = if report.settings[setting].ideal_point(0).is_some() { 0 } else { 1 };
-        let contends = |arm: &&Arm| arm.setting == setting && !arm.unfinished && !matches!(arm.role, Role::Alone(_));
+        let contends = |arm: &&Arm| {
+            let asked = arm.setting == setting && (arm.terms.is_none() || arm.terms == terms);
+            asked && !arm.unfinished && !matches!(arm.role, Role::Alone(_))
+        };
         let far = |arm: &Arm| Some(arm.ideal_distance[set]?.mean);
         let mut all: Vec<(&Arm, f64)> =
             report.arms.iter().filter(contends).filter_map(|arm| Some((arm, far(arm)?))).collect();
@@ -205,6 +208,14 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
             "These runs measure their losses in {} different settings (another base model, reference, data or length limit). \
              Losses of different settings cannot be compared with each other; gaps, costs and claims are computed within each.",
             report.settings.len()
+        ));
+    }
+    if (0..report.settings.len()).any(|setting| report.terms_in(setting).len() > 1) {
+        let terms: Vec<String> = report.terms.iter().map(|terms| format!("\u{201c}{terms}\u{201d}")).collect();
+        warnings.push(format!(
+            "Not all arms were given the same: there are {}. Claims, costs and who is nearest are asked among those that were \
+             given the same steps, rows a step, adapter shape and optimiser; tables and figures show all of them.",
+            listed(&terms)
         ));
     }
     let differing = report.settings.iter().flat_map(|setting| setting.ideal.iter().flatten().flatten());

@@ -70,6 +70,45 @@ fn splits_pair_with_weights_in_order_where_none_is_the_same() {
 }
 
 #[test]
+fn arms_are_held_against_those_that_were_given_the_same() {
+    let study = story();
+    for seed in [1u64, 2] {
+        let add = |name: &str, settings: Run, sft: f64, dpo: f64| {
+            let settings = settings.seed(seed).lasting(16).ending(sft + 0.01 * seed as f64, dpo);
+            study.add(&format!("long-{name}-{seed}"), &settings);
+        };
+        add("sequential", run("sequential").stages(&[(1, 8), (0, 8)]), 0.4, 0.2);
+        add("alright", run("alright"), 0.6, 0.6);
+    }
+    let hot = run("maxright").probe_every(100).with("learning-rate = 0.001", "learning-rate = 0.01");
+    study.add("hot", &hot.ending(0.3, 0.1));
+    let report = Report::read(&[study.path()]).unwrap();
+    let given =
+        ["steps 8, learning-rate 0.001", "steps 16, learning-rate 0.001", "steps 8, learning-rate 0.01"];
+    assert_eq!(report.terms, given);
+    let arm = |label: &str| report.arms.iter().find(|arm| arm.label == label).unwrap_or_else(|| panic!("{label}"));
+    assert_eq!(arm("alright, steps 8").against, ["dpo 4, then sft 4", "sft 4, then dpo 4"]);
+    assert_eq!(arm("alright, steps 16").against, ["dpo 8, then sft 8"]);
+    let hot = report.arms.iter().find(|arm| arm.terms == Some(2)).unwrap();
+    assert!(hot.against.is_empty() && hot.cost_increase.is_none());
+    // The long runs of ALRIGHT are farther than Sequential as long, and nearer than the short ones.
+    let claim = |words: &str| report.claims.iter().find(|claim| claim.text.contains(words)).unwrap();
+    let asked: Vec<(&str, Option<bool>)> =
+        claim("end nearer").verdicts.iter().map(|verdict| (&verdict.at[..], verdict.holds[1])).collect();
+    assert_eq!(asked, [(given[0], Some(true)), (given[1], Some(false))]);
+    // Neither is a k among them that differs in more than k, nor is the short MAXRIGHT judged by what a hot one reached.
+    assert!(report.claims.iter().all(|claim| !claim.text.contains("small k")));
+    assert_eq!(claim("MAXRIGHT ends nearer").verdicts.len(), 1);
+    assert_eq!(claim("MAXRIGHT ends nearer").verdicts[0].holds, [Some(true); 2]);
+    let page = write(&study);
+    assert!(page.contains("Not all arms were given the same: there are \u{201c}steps 8, learning-rate 0.001\u{201d}"));
+    assert!(page.contains("(steps 16, learning-rate 0.001) \u{201c}dpo 8, then sft 8\u{201d} ends nearest"));
+    assert!(!study.path().join("report/tables/probes.csv").exists());
+    // Who all was given the same is told nothing of it.
+    assert!(!write(&story()).contains("given the same"));
+}
+
+#[test]
 fn settings_that_differ_are_named_and_losses_of_other_references_are_kept_apart() {
     let study = Study::new();
     study.add("a", &run("mix"));

@@ -92,6 +92,12 @@ impl Run {
         self
     }
 
+    /// Another length than that of all runs; of a sequential one its stages must have it.
+    pub(crate) fn lasting(mut self, steps: usize) -> Self {
+        (self.planned, self.taken) = (steps, steps);
+        self
+    }
+
     /// A third objective, a preference loss, with the weights of all three.
     pub(crate) fn third(mut self, name: &str, weights: [f64; 3]) -> Self {
         self.third = Some(name.into());

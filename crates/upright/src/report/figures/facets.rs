@@ -31,7 +31,9 @@ pub(super) fn facets(report: &Report) -> Vec<Facet> {
         for weights in &weights {
             let joint: Vec<usize> =
                 own.iter().copied().filter(|i| arm(i).is_joint() && same(&arm(i).weights, weights)).collect();
-            let sequential = matching(&report.arms, joint[0]);
+            let mut sequential: Vec<usize> = joint.iter().flat_map(|i| matching(&report.arms, *i)).collect();
+            sequential.sort_unstable();
+            sequential.dedup();
             placed.extend(&sequential);
             of_setting.push((weights.clone(), [joint, sequential].concat()));
         }

@@ -178,8 +178,8 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
 
 /// Who ends nearest to the ideal point, in a sentence.
 fn nearest(report: &Report) -> String {
-    // Distances of different settings are not compared.
-    let sets = if report.settings.len() == 1 { 0..2 } else { 0..0 };
+    // Distances of different settings, and of arms that were given different things, are not compared.
+    let sets = if report.comparisons().len() == 1 { 0..2 } else { 0..0 };
     let of = |set: usize| {
         let far = |i: &usize| Some((*i, report.arms[*i].ideal_distance[set].filter(|_| !report.arms[*i].unfinished)?));
         let all: Vec<(usize, Spread)> = super::contenders(report).iter().filter_map(far).collect();
