@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use super::run::Run;
-use crate::{metrics::Spread, plan::ReferencePlan};
+use crate::{
+    metrics::Spread,
+    plan::{ObjectivePlan, ReferencePlan},
+};
 
 /// Runs whose losses measure the same thing: one base model, one reference, the same rows and losses.
 #[derive(Clone, Debug, Serialize)]
@@ -57,7 +60,8 @@ fn comparable(a: &Run, b: &Run) -> bool {
     let mut needs = (false, false);
     for (i, k) in shared {
         let (mine, theirs) = (&plan.objectives[i], &other.objectives[k]);
-        let measures = |o: &crate::plan::ObjectivePlan| (o.loss, o.beta, o.label_smoothing, o.turns);
+        let measures =
+            |o: &ObjectivePlan| (o.loss, o.beta, o.label_smoothing, o.alpha, o.gamma, o.turns, o.map.clone());
         if measures(mine) != measures(theirs) || facts.data[i] != others.data[k] {
             return false;
         }

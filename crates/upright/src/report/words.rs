@@ -205,7 +205,7 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
     let mut warnings = Vec::new();
     if report.settings.len() > 1 {
         warnings.push(format!(
-            "These runs measure their losses in {} different settings (another base model, reference, data or length limit). \
+            "These runs measure their losses in {} different settings (another base model, reference, loss, data or length limit). \
              Losses of different settings cannot be compared with each other; gaps, costs and claims are computed within each.",
             report.settings.len()
         ));

@@ -142,6 +142,25 @@ fn settings_that_differ_are_named_and_losses_of_other_references_are_kept_apart(
     assert_eq!((report.arms.len(), report.arms[0].runs.len()), (1, 3));
 }
 
+/// Losses that differ in a setting of theirs, or that read other columns, measure different things.
+#[test]
+fn losses_of_other_settings_are_kept_apart() {
+    let end = "label-smoothing = 0.0\ntie-rank = 0";
+    let with = |more: &str| run("mix").with("loss = \"dpo\"", "loss = \"rpo\"").with(end, &format!("{more}\n{end}"));
+    for (one, other) in [
+        ("alpha = 0.5", "alpha = 2.0"),
+        ("gamma = 0.5", "gamma = 1.0"),
+        ("map = \"chosen=good\"", "map = \"chosen=best\""),
+    ] {
+        let study = Study::new();
+        study.add("a", &with(one));
+        study.add("b", &with(other));
+        study.add("c", &with(one).seed(2));
+        let report = Report::read(&[study.path()]).unwrap();
+        assert_eq!((report.settings.len(), report.arms.len()), (2, 2), "{one}");
+    }
+}
+
 #[test]
 fn given_optima_win_and_an_objective_that_others_lack_is_left_out() {
     let study = Study::new();
