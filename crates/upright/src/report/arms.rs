@@ -53,6 +53,10 @@ pub struct Arm {
     pub terms: Option<usize>,
     /// Whether no run of it is finished: its numbers are those so far.
     pub unfinished: bool,
+    /// Steps planned.
+    pub planned: usize,
+    /// Steps of those of its runs that ended before, at losses that their plan names.
+    pub ended_early: Vec<usize>,
     /// Indices of the report's runs behind its means.
     pub runs: Vec<usize>,
     /// Indices of all its runs, unfinished ones too.
@@ -217,6 +221,8 @@ impl Arm {
             setting,
             terms: None,
             unfinished,
+            planned: first.planned,
+            ended_early: all().filter(|run| run.ended_early()).map(|run| run.steps).collect(),
             ends,
             gaps,
             ideal_distance,

@@ -8,6 +8,7 @@ use super::{
     fronts::Front,
     labels,
     weights::{distinct, matching, same, time},
+    words,
 };
 use crate::metrics::Spread;
 
@@ -71,6 +72,8 @@ struct Place<'r> {
     /// ALRIGHT and MAXRIGHT, as far as they are there.
     alternating: Vec<&'r Arm>,
     maxright: Option<&'r Arm>,
+    /// All others that are measured and weighed as these: other k, baselines, sums, adapters.
+    beside: Vec<&'r Arm>,
 }
 
 /// Asks every claim that the report's arms can answer.
@@ -88,7 +91,9 @@ pub(super) fn claims(report: &Report) -> Vec<Claim> {
     let index = |name: &String| report.objectives.iter().position(|other| other == name);
     claims.extend(firsts.into_iter().filter_map(index).filter_map(|first| forgets(report, &places, first)));
     claims.extend(
-        [nearer(&places), nearest(&places), cheap(&places), even(report), probes(report)].into_iter().flatten(),
+        [nearer(report, &places), nearest(report, &places), cheap(&places), even(report), probes(report)]
+            .into_iter()
+            .flatten(),
     );
     claims
 }
@@ -113,13 +118,23 @@ fn places(report: &Report) -> Vec<Place<'_>> {
                 own(&arm) && !arm.unfinished && arm.is_joint() && same(&arm.weights, &weights)
             });
             let sequential = any.map(|index| matching(&report.arms, index)).unwrap_or_default();
-            let maxright = with(Role::Maxright);
+            let (mix, alright, maxright) = (with(Role::Mix), with(Role::Alright), with(Role::Maxright));
+            let taken: Vec<&Arm> = [mix, alright, maxright].into_iter().flatten().collect();
+            let here = |arm: &&Arm| match arm.role {
+                Role::Mix | Role::Alright | Role::Maxright => own(arm) && same(&arm.weights, &weights),
+                Role::Other(_) => own(arm),
+                Role::Sum => arm.setting == setting && same(&arm.weights, &weights),
+                Role::Measured(_) => arm.setting == setting,
+                Role::Alone(_) | Role::Sequential(_) => false,
+            };
+            let beside = report.arms.iter().filter(finished).filter(here);
             places.push(Place {
                 at: place(report, (setting, terms), &weights),
                 sequential: sequential.into_iter().map(|i| &report.arms[i]).filter(finished).collect(),
-                mix: with(Role::Mix),
-                alternating: [with(Role::Alright), maxright].into_iter().flatten().collect(),
+                mix,
+                alternating: [alright, maxright].into_iter().flatten().collect(),
                 maxright,
+                beside: beside.filter(|arm| taken.iter().all(|other| other.label != arm.label)).collect(),
             });
         }
     }
@@ -158,14 +173,53 @@ fn everyone(places: &[Place<'_>], asked: impl Fn(&Place<'_>) -> bool) -> String 
     names(&places.iter().filter(|place| asked(place)).flat_map(|place| place.alternating.clone()).collect::<Vec<_>>())
 }
 
+/// Every arm's number under its name. Names have commas in them.
 fn labelled(arms: &[&Arm], value: impl Fn(&Arm) -> Option<Spread>) -> String {
-    let one = |arm: &&Arm| Some(format!("{} {}", arm.label, figure(&value(arm)?)));
+    let one = |arm: &&Arm| Some(format!("\u{201c}{}\u{201d} {}{}", arm.label, figure(&value(arm)?), stopped(arm)));
     arms.iter().filter_map(one).collect::<Vec<_>>().join(", ")
 }
 
-fn list(arms: &[&Arm], value: impl Fn(&Arm) -> Option<Spread>) -> String {
-    let one = |arm: &&Arm| value(arm).map(|value| figure(&value));
-    arms.iter().filter_map(one).collect::<Vec<_>>().join(" and ")
+/// Where an arm's runs did not take all their steps.
+fn stopped(arm: &Arm) -> String {
+    let (Some(few), Some(many)) = (arm.ended_early.iter().min(), arm.ended_early.iter().max()) else {
+        return String::new();
+    };
+    let steps = if few == many { few.to_string() } else { format!("{few} to {many}") };
+    let who = match (arm.ended_early.len(), arm.runs.len()) {
+        (some, all) if some < all => format!("{some} of {all} runs "),
+        _ => String::new(),
+    };
+    format!(" ({who}stopped at the goal after {steps} of {} steps)", arm.planned)
+}
+
+/// Those that no claim asks about and that end nearer than all it asks about.
+fn nearer_still(place: &Place<'_>, asked: &[&Arm], set: usize) -> String {
+    let far = |arm: &Arm| Some(arm.ideal_distance[set]?.mean);
+    let Some(best) = asked.iter().filter_map(|arm| far(arm)).reduce(f64::min) else { return String::new() };
+    let found: Vec<&Arm> =
+        place.beside.iter().copied().filter(|arm| far(arm).is_some_and(|distance| distance < best)).collect();
+    let words = labelled(&found, distance(set));
+    if words.is_empty() { words } else { format!("; not asked about, but nearer: {words}") }
+}
+
+/// Sequential with the orders in which it was run.
+fn sequential(report: &Report, places: &[Place<'_>], asked: impl Fn(&Place<'_>) -> bool) -> String {
+    let mut orders: Vec<String> = Vec::new();
+    for arm in places.iter().filter(|place| asked(place)).flat_map(|place| &place.sequential) {
+        let Role::Sequential(names) = &arm.role else { continue };
+        let order = names.join(", then ");
+        if !orders.contains(&order) {
+            orders.push(order);
+        }
+    }
+    let both = |names: &[String]| match names {
+        [a, b] => [[a, b], [b, a]].iter().all(|[a, b]| orders.contains(&format!("{a}, then {b}"))),
+        _ => false,
+    };
+    match orders.len() {
+        2 if both(&report.objectives) => "Sequential in either order".into(),
+        _ => format!("Sequential ({})", orders.join("; ")),
+    }
 }
 
 /// Whether every pair is clearly apart; none where a number is missing.
@@ -192,8 +246,9 @@ fn forgets(report: &Report, places: &[Place<'_>], first: usize) -> Option<Claim>
     let value = |set: usize| move |arm: &Arm| arm.gaps[set][first].or(arm.ends[set][first]);
     let verdict = |place: &Place<'_>| {
         let sequential: Vec<&Arm> = place.sequential.iter().copied().filter(|arm| begins(arm)).collect();
-        let because =
-            |set: usize| format!("{} against {}", list(&sequential, value(set)), list(&place.alternating, value(set)));
+        let because = |set: usize| {
+            format!("{} against {}", labelled(&sequential, value(set)), labelled(&place.alternating, value(set)))
+        };
         Verdict {
             at: place.at.clone(),
             holds: [0, 1].map(|set| all_below(&place.alternating, &sequential, value(set))),
@@ -215,11 +270,12 @@ fn distance(set: usize) -> impl Fn(&Arm) -> Option<Spread> + Copy {
 }
 
 /// Section 6.2: the joint methods end nearer to the ideal point.
-fn nearer(places: &[Place<'_>]) -> Option<Claim> {
+fn nearer(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
     let asked = |place: &Place<'_>| !place.alternating.is_empty() && !place.sequential.is_empty();
     let verdict = |place: &Place<'_>| {
         let because = |set: usize| {
-            format!("{} against {}", list(&place.alternating, distance(set)), list(&place.sequential, distance(set)))
+            let [joint, sequential] = [&place.alternating, &place.sequential].map(|arms| labelled(arms, distance(set)));
+            format!("{joint} against {sequential}{}", nearer_still(place, &place.alternating, set))
         };
         Verdict {
             at: place.at.clone(),
@@ -228,12 +284,13 @@ fn nearer(places: &[Place<'_>]) -> Option<Claim> {
             single: single(place.alternating.iter().chain(&place.sequential)),
         }
     };
-    let text = format!("{} end nearer to the ideal point than Sequential in any order", everyone(places, asked));
+    let (joint, sequential) = (everyone(places, asked), sequential(report, places, asked));
+    let text = format!("{joint} end nearer to the ideal point than {sequential}");
     claim(text, places.iter().filter(|place| asked(place)).map(verdict).collect())
 }
 
-/// Section 6.2: MAXRIGHT ends nearest of all.
-fn nearest(places: &[Place<'_>]) -> Option<Claim> {
+/// Section 6.2: MAXRIGHT ends nearest of all, which are those that are there.
+fn nearest(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
     let verdict = |place: &Place<'_>| {
         let maxright = place.maxright?;
         let mut others: Vec<&Arm> = place.sequential.iter().copied().chain(place.mix).collect();
@@ -244,7 +301,7 @@ fn nearest(places: &[Place<'_>]) -> Option<Claim> {
             let other: Option<Vec<Spread>> = others.iter().map(|arm| distance(set)(arm)).collect();
             other.filter(|other| !other.is_empty()).map(|other| other.iter().all(|other| own < other.mean))
         };
-        let because = |set: usize| labelled(&all, distance(set));
+        let because = |set: usize| labelled(&all, distance(set)) + &nearer_still(place, &all, set);
         Some(Verdict {
             at: place.at.clone(),
             holds: [holds(0), holds(1)],
@@ -252,7 +309,17 @@ fn nearest(places: &[Place<'_>]) -> Option<Claim> {
             single: single(all.iter()),
         })
     };
-    claim("MAXRIGHT ends nearest to the ideal point of all".into(), places.iter().filter_map(verdict).collect())
+    let asked = |place: &Place<'_>| place.maxright.is_some();
+    let at = || places.iter().filter(|place| asked(place));
+    let alright = |arm: &&Arm| arm.role == Role::Alright;
+    let mut others = Vec::new();
+    if at().any(|place| !place.sequential.is_empty()) {
+        others.push(sequential(report, places, asked));
+    }
+    others.extend(at().any(|place| place.mix.is_some()).then(|| "Mix".to_owned()));
+    others.extend(at().any(|place| place.alternating.iter().any(alright)).then(|| "ALRIGHT".to_owned()));
+    let text = format!("MAXRIGHT ends nearer to the ideal point than {}", words::listed(&others));
+    claim(text, places.iter().filter_map(verdict).collect())
 }
 
 /// Section 6.2: the alternating methods cost what Sequential costs.
@@ -265,8 +332,8 @@ fn cheap(places: &[Place<'_>]) -> Option<Claim> {
         let cost = |arm: &Arm| seconds(arm).mean / sequential.mean;
         let cheap = place.alternating.iter().all(|arm| cost(arm) < ABOUT_THE_SAME);
         let dear = place.mix.is_none_or(|mix| cost(mix) > ABOUT_THE_SAME);
-        let times =
-            place.alternating.iter().copied().chain(place.mix).map(|arm| format!("{} {:.2}", arm.label, cost(arm)));
+        let one = |arm: &Arm| format!("\u{201c}{}\u{201d} {:.2}{}", arm.label, cost(arm), stopped(arm));
+        let times = place.alternating.iter().copied().chain(place.mix).map(one);
         let because = format!("{unit} against Sequential: {}", times.collect::<Vec<_>>().join(", "));
         Verdict {
             at: place.at.clone(),
@@ -329,7 +396,8 @@ fn probes(report: &Report) -> Option<Claim> {
             let because = |set: usize| {
                 let one = |arm: &Arm| {
                     let far = arm.ideal_distance[set].map_or("-".to_owned(), |distance| figure(&distance));
-                    format!("k {}: distance {far}, {:.1} {unit}", arm.probe_every.unwrap_or(0), seconds(arm).mean)
+                    let k = arm.probe_every.unwrap_or(0);
+                    format!("k {k}: distance {far}, {:.1} {unit}{}", seconds(arm).mean, stopped(arm))
                 };
                 format!("{}; {}", one(often), one(seldom))
             };

@@ -22,7 +22,7 @@ pub(super) fn title(report: &Report) -> String {
 }
 
 /// `a`, `a and b`, `a, b and c`.
-fn listed(items: &[String]) -> String {
+pub(super) fn listed(items: &[String]) -> String {
     match items {
         [] => String::new(),
         [one] => one.clone(),
@@ -190,6 +190,11 @@ pub(super) fn how_claims_are_decided(report: &Report) -> String {
                     it is lower by more than the standard error of their difference. Which arm is the nearest of all, whose \
                     end points lie more evenly, and what takes longer or costs more, the means decide alone."
         .to_owned();
+    if report.arms.iter().any(|arm| !arm.unfinished && !arm.ended_early.is_empty()) {
+        text += " Some runs stopped at their goal, losses on training rows that their plan names, before they had taken all \
+                 their steps. Their ends are held against those of runs that took all of theirs: they might have come \
+                 nearer, and would have cost more. The numbers say who stopped when.";
+    }
     if report.claims.iter().any(|claim| !claim.mark().is_empty()) {
         text += " An arm of one run has no error: there the bare numbers decide, the answer is marked as one on single runs, \
                  and another seed may turn it.";

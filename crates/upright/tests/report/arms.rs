@@ -1,5 +1,7 @@
 //! Which runs are one arm, what it is called, and what it is compared with.
 
+use std::fs;
+
 use upright::report::{Report, Role, Source};
 
 use super::{
@@ -299,6 +301,48 @@ fn runs_that_reached_what_they_stop_at_are_finished() {
     let page = write(&study);
     assert!(page.contains("4 of 8: it reached its goal") && page.contains("unfinished: 4 of 8"));
     assert!(page.contains("ended there"));
+}
+
+#[test]
+fn a_claim_says_whom_it_asks_about_who_stopped_early_and_who_else_is_nearer() {
+    let study = story();
+    // Two of three runs of MAXRIGHT stop half the way from losses of 1 and 5, one takes all its steps.
+    fs::remove_dir_all(study.path().join("runs/maxright-1")).unwrap();
+    fs::remove_dir_all(study.path().join("runs/maxright-2")).unwrap();
+    fs::remove_dir_all(study.path().join("runs/sft-dpo-1")).unwrap();
+    fs::remove_dir_all(study.path().join("runs/sft-dpo-2")).unwrap();
+    let stop = "\n[plan.stop]\npoints = [[0.8, 2.9]]\nwithin = 0.0001\n\n[facts]";
+    let maxright = |seed: u64| run("maxright").seed(seed).with("\n[facts]", stop);
+    study.add("early-1", &maxright(1).ending(0.5, 0.5).stopped_after(4));
+    study.add("early-2", &maxright(2).ending(0.6, 0.6).stopped_after(4));
+    study.add("late-3", &maxright(3).ending(0.9, 0.9));
+    study.add("often", &run("maxright").probe_every(1).ending(0.35, 0.2));
+    study.add("rpo", &run("mix").third("rpo", [0.0, 0.0, 1.0]).ending(2.0, 3.0));
+    study.add("sum", &run("mix").sum("sum-lambda-0.5-seed-1-0a1b2c3d").ending(0.31, 0.11));
+    let page = write(&study);
+    let report = Report::read(&[study.path()]).unwrap();
+    let claim = |words: &str| report.claims.iter().find(|claim| claim.text.contains(words)).unwrap();
+    let nearest = claim("MAXRIGHT ends nearer");
+    assert_eq!(
+        nearest.text,
+        "MAXRIGHT ends nearer to the ideal point than Sequential (dpo, then sft), Mix and ALRIGHT"
+    );
+    let because = &nearest.verdicts[0].because[1];
+    for words in [
+        "(2 of 3 runs stopped at the goal after 4 of 8 steps)",
+        "\u{201c}dpo, then sft\u{201d} 1.9",
+        "; not asked about, but nearer: \u{201c}maxright k 1\u{201d} 0.112, \u{201c}sum of adapters\u{201d} 0.014",
+    ] {
+        assert!(because.contains(words), "{words}: {because}");
+    }
+    assert!(!because.contains("rpo"), "{because}");
+    assert!(claim("end nearer to").text.ends_with("than Sequential (dpo, then sft)"));
+    assert!(claim("cost about").verdicts[0].because[0].contains("after 4 of 8 steps"));
+    assert!(page.contains("Some runs stopped at their goal") && page.contains("the means decide alone"));
+    // Where both orders are there, they need no names; where nobody stopped, nothing is said of it.
+    let page = write(&story());
+    assert!(page.contains("nearer to the ideal point than Sequential in either order, Mix and ALRIGHT"));
+    assert!(!page.contains("stopped at") && !page.contains("not asked about"));
 }
 
 /// A run that others kept waiting takes longer and costs no more.
