@@ -215,6 +215,12 @@ impl Report {
         runs[0].points.iter().filter_map(|point| at(point.step)).collect()
     }
 
+    /// Whether runs of an arm end at different steps.
+    fn ends_apart(&self, arm: &Arm) -> bool {
+        let end = |i: usize| self.runs[i].points.last().map(|point| point.step);
+        arm.runs.iter().any(|i| end(*i) != end(arm.runs[0]))
+    }
+
     /// What the first run of an arm descended: first step, step after the last, and the share of each objective compared
     /// in these steps. Equal neighbours are one entry; very long runs are cut into bins.
     fn decisions(&self, arm: &Arm) -> Vec<(usize, usize, Vec<f64>)> {

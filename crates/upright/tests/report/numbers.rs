@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use upright::report::{Report, Source};
 
 use super::{
-    folders::{Csv, Study, mean_and_error},
+    folders::{Csv, Study, mean_and_error, run},
     near, story, sweep, write,
 };
 
@@ -210,11 +210,42 @@ fn figures_show_the_numbers_of_their_tables() {
     assert_eq!(strip, descended);
 }
 
+/// A run that stops early and one that does not: the path goes on to the mean of their ends, and the marker is there.
+#[test]
+fn a_path_ends_at_the_mean_of_ends() {
+    let study = Study::new();
+    let stop = "\n[plan.stop]\npoints = [[0.8, 2.9]]\nwithin = 0.0001\n\n[facts]";
+    let mix = |seed: u64| run("mix").seed(seed).with("\n[facts]", stop);
+    study.add("early", &mix(1).ending(0.5, 0.5).stopped_after(4));
+    study.add("late", &mix(2).ending(0.9, 0.9));
+    let page = write(&study);
+    let svg = fs::read_to_string(study.path().join("report/figures/trajectories.svg")).unwrap();
+    // Held-out rows, then training rows: DPO's losses are 5 at the start, 2.75 and 2.95 half the way, 2.75 and 0.9 at the end.
+    let paths: Vec<Vec<f64>> = svg.lines().filter(|line| line.contains("opacity="0.75"")).map(places_across).collect();
+    let [_, path] = &paths[..] else { panic!("{} paths", paths.len()) };
+    let [start, half, end] = path[..] else { panic!("{path:?}") };
+    let share = (half - end) / (start - half);
+    assert!((share - (2.85 - 1.825) / (5.0 - 2.85)).abs() < 1e-3, "{share}");
+    // The last marker of an arm: filled where its path ends.
+    let marks = svg.lines().filter(|line| line.contains("-fill"") && line.contains(" d="M")).map(places_across);
+    let middle = |xs: Vec<f64>| xs.iter().sum::<f64>() / xs.len() as f64;
+    assert!(marks.map(middle).any(|x| (x - end).abs() < 1.0), "no marker at {end}");
+    for words in ["a straight line to the mean of their ends", "A line ends where the first of its arm&#39;s runs does."] {
+        assert!(page.contains(words), "{words}");
+    }
+    let page = write(&story());
+    assert!(!page.contains("straight line") && !page.contains("A line ends"));
+}
+
 /// Left and right end of a filled path.
 fn ends_across(line: &str) -> [f64; 2] {
-    let path = line.split(" d=\"M").nth(1).unwrap().split('Z').next().unwrap();
-    let xs = path.split('L').map(|point| point.split(' ').next().unwrap().parse::<f64>().unwrap());
-    xs.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| [low.min(x), high.max(x)])
+    places_across(line).into_iter().fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| [low.min(x), high.max(x)])
+}
+
+/// Where the points of a path are.
+fn places_across(line: &str) -> Vec<f64> {
+    let path = line.split(" d=\"M").nth(1).unwrap().split(['Z', '"']).next().unwrap();
+    path.split('L').map(|point| point.split(' ').next().unwrap().parse().unwrap()).collect()
 }
 
 #[track_caller]

@@ -120,8 +120,11 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
     let height = if facets.len() == 1 { 360.0 } else { 270.0 };
     let mut figure =
         Figure::new("Paths through the plane of both losses, from the start to the end", columns, [400.0, height]);
+    // Runs that stop at different steps have their ends beyond what all of them went.
     let path = |arm: &Arm, set: usize| -> Vec<[Spread; 2]> {
-        report.path(arm).iter().filter_map(|stop| place(&stop.losses[set], axes)).collect()
+        let mut path: Vec<_> = report.path(arm).iter().filter_map(|stop| place(&stop.losses[set], axes)).collect();
+        path.extend(place(&arm.ends[set], axes).filter(|end| path.last() != Some(end)));
+        path
     };
     let everywhere = report.arms.iter().flat_map(|arm| [0, 1].map(|set| path(arm, set))).flatten();
     let plane = Plane::of(report, axes, everywhere);
@@ -152,9 +155,9 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
             let style = Style::thin(Ink::Muted).dash(Dash::Dotted).width(1.6);
             panel.add(Mark::Line(front), style, "alright's ends over all weights");
         }
-        for (index, path) in &paths {
-            if let Some(end) = path.last() {
-                add_end(&mut panel, *end, looks[*index], &report.arms[*index].family);
+        for index in &facet.arms {
+            if let Some(end) = place(&report.arms[*index].ends[set], axes) {
+                add_end(&mut panel, end, looks[*index], &report.arms[*index].family);
             }
         }
         add_fixed(&mut panel, &report.settings[facet.setting], axes, set);
@@ -167,13 +170,23 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
         "Every arm begins at the grey dot and ends at its marker (mean over its runs, bars are standard errors). To the left \
          is a better {} loss, down a better {} loss, so the best place is the lower left corner; the star is the ideal \
          point, where both losses are as small as when each is trained alone. A path that first goes one way and then bends \
-         back gives up in its second half what it had won in the first: that is forgetting.{}{}",
+         back gives up in its second half what it had won in the first: that is forgetting.{}{}{}",
         report.objectives[axes[0]],
         report.objectives[axes[1]],
+        straight(report),
         nearest(report),
         beyond(report, axes)
     );
     Some(Shown { name: "trajectories", heading: "Paths", figure: figure.fit(WIDTH), caption, table: "curves" })
+}
+
+/// Said where runs of an arm stop at different steps.
+fn straight(report: &Report) -> &'static str {
+    if !report.arms.iter().any(|arm| report.ends_apart(arm)) {
+        return "";
+    }
+    " Where runs of an arm stop at different steps, its path is their mean as far as all of them went, and from there a straight \
+     line to the mean of their ends."
 }
 
 /// Who ends nearest to the ideal point, in a sentence.
