@@ -61,6 +61,8 @@ pub struct Arm {
     pub runs: Vec<usize>,
     /// Indices of all its runs, unfinished ones too.
     pub all: Vec<usize>,
+    /// Indices of runs that repeat a seed of `runs`, and count in no mean.
+    pub repeated: Vec<usize>,
     /// Loss after the last step.
     pub ends: [Vec<Option<Spread>>; 2],
     /// Loss after the last step less its optimum.
@@ -150,7 +152,9 @@ impl Arm {
                 None => groups.push((own, vec![index])),
             }
         }
-        groups.iter_mut().for_each(|(_, group)| group.sort_by_key(|i| runs[*i].seed));
+        // Of runs of one seed that are not finished the longest stands first.
+        let order = |i: &usize| (runs[*i].seed, std::cmp::Reverse(runs[*i].steps));
+        groups.iter_mut().for_each(|(_, group)| group.sort_by_key(order));
         let groups = groups.into_iter().flat_map(|(_, group)| apart(runs, group));
         let mut arms: Vec<Self> = groups.map(|group| Self::of(runs, group, objectives, settings)).collect();
         labels::fill_in(&mut arms, runs, objectives);
@@ -181,7 +185,13 @@ impl Arm {
     fn of(runs: &[Run], group: Vec<usize>, objectives: &[String], settings: &[Setting]) -> Self {
         let unfinished = !group.iter().any(|i| runs[*i].is_finished());
         let everyone = group.clone();
-        let group: Vec<usize> = group.into_iter().filter(|i| unfinished || runs[*i].is_finished()).collect();
+        let (mut counted, mut repeated): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
+        for index in group.into_iter().filter(|i| unfinished || runs[*i].is_finished()) {
+            // A copy, or the same draw again: a second one would only make the error smaller.
+            let known = counted.iter().any(|i| runs[*i].seed == runs[index].seed);
+            if known { repeated.push(index) } else { counted.push(index) }
+        }
+        let group = counted;
         let first = &runs[group[0]];
         let all = || group.iter().map(|i| &runs[*i]);
         let setting = settings.iter().position(|setting| setting.runs.contains(&group[0])).unwrap_or(0);
@@ -238,6 +248,7 @@ impl Arm {
             against: Vec::new(),
             runs: group,
             all: everyone,
+            repeated,
         }
     }
 

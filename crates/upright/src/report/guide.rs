@@ -1,12 +1,20 @@
 //! What a person who has not read the paper needs to know to read the page.
 
 use super::{Report, Role, labels, weights};
+use crate::{objectives::LossKind, plan::ObjectivePlan};
 
 /// The words a reader needs, each with what it means here.
 pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
     let plans =
         || report.runs.iter().flat_map(|run| &run.plan().objectives).filter(|o| report.objectives.contains(&o.name));
     let first = |wanted: bool| plans().find(|o| o.is_preference() == wanted).map(|o| o.name.clone());
+    let mut losses: Vec<(LossKind, String)> = Vec::new();
+    for objective in plans().filter(|o| o.is_preference()) {
+        let said = (objective.loss, preference(objective));
+        if !losses.contains(&said) {
+            losses.push(said);
+        }
+    }
     let mut words: Vec<(String, String)> = Vec::new();
     let mut say = |name: &str, text: String| words.push((format!("{name}."), text));
     let (instruction, preference) = (first(false), first(true));
@@ -21,10 +29,10 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
     if let Some(name) = &preference {
         say(
             &format!("Preferences ({name})"),
-            "The model learns from pairs which of two answers is preferred (for instance by direct preference optimisation, \
-             DPO). The loss falls as it makes the better answer more likely than the worse one, compared with a frozen \
-             reference; 0.693 is no preference."
-                .into(),
+            format!(
+                "The model learns from pairs which of two answers is preferred. {}",
+                losses.iter().map(|(_, said)| &said[..]).collect::<Vec<_>>().join(" ")
+            ),
         );
     }
     if report.objectives.len() > 1 {
@@ -62,6 +70,36 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
         say(name, text);
     }
     words
+}
+
+/// What a preference loss asks for, and what it is where nothing has been learnt, as far as that is a number.
+fn preference(objective: &ObjectivePlan) -> String {
+    let beta = objective.beta;
+    match objective.loss {
+        LossKind::Dpo | LossKind::Sft => "The loss of direct preference optimisation (DPO) falls as the model makes the better \
+                                          answer more likely than the worse one, compared with a frozen reference; 0.693 is \
+                                          no preference."
+            .into(),
+        LossKind::Ipo => format!(
+            "The loss of IPO is the squared distance to a margin, {}, by which the better answer should have become more likely \
+             than the worse one, compared with a frozen reference; {} is no preference, and too much of it costs as well as \
+             too little.",
+            labels::short(0.5 / beta),
+            labels::short((0.5 / beta).powi(2))
+        ),
+        LossKind::Rpo => "The loss of RPO is that of DPO, which falls as the model makes the better answer more likely than the \
+                          worse one, compared with a frozen reference, and beside it how much the better answer surprises the \
+                          model; no number stands for no preference."
+            .into(),
+        LossKind::Orpo => "The loss of ORPO is how much the better answer surprises the model, and beside it a part that falls \
+                           as its odds rise above those of the worse one; there is no reference, and no number stands for no \
+                           preference."
+            .into(),
+        LossKind::Simpo => "The loss of SimPO falls as a token of the better answer becomes likelier than one of the worse \
+                            answer by a margin; there is no reference, and at equal likelihoods the loss is above 0.693 by what \
+                            the margin asks for."
+            .into(),
+    }
 }
 
 /// The methods that are there.

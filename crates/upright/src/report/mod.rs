@@ -215,6 +215,12 @@ impl Report {
         runs[0].points.iter().filter_map(|point| at(point.step)).collect()
     }
 
+    /// Whether an arm is compared with others: all are but those that train one objective alone, unless there are no others.
+    fn contends(&self, arm: &Arm) -> bool {
+        let alone = |arm: &Arm| matches!(arm.role, Role::Alone(_));
+        !alone(arm) || self.arms.iter().all(alone)
+    }
+
     /// Whether runs of an arm end at different steps.
     fn ends_apart(&self, arm: &Arm) -> bool {
         let end = |i: usize| self.runs[i].points.last().map(|point| point.step);

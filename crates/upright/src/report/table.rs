@@ -14,8 +14,10 @@ pub(super) struct Table {
     pub(super) columns: Vec<Column>,
     /// As many cells a row as there are columns.
     pub(super) rows: Vec<Vec<Cell>>,
-    /// Indices of rows that are no contenders, such as a start: they are never the best.
+    /// Indices of rows that are no arms, such as a start: they are never the best.
     pub(super) references: Vec<usize>,
+    /// Indices of rows that are no contenders: they are never the best either.
+    pub(super) aside: Vec<usize>,
     /// Rows that are compared with each other have the same number here; empty where all are.
     pub(super) groups: Vec<usize>,
 }
@@ -94,7 +96,15 @@ fn minus(text: String) -> String {
 
 impl Table {
     pub(super) fn new(name: &'static str, title: impl Into<String>, columns: Vec<Column>) -> Self {
-        Self { name, title: title.into(), columns, rows: Vec::new(), references: Vec::new(), groups: Vec::new() }
+        Self {
+            name,
+            title: title.into(),
+            columns,
+            rows: Vec::new(),
+            references: Vec::new(),
+            aside: Vec::new(),
+            groups: Vec::new(),
+        }
     }
 
     /// Rows whose value in a column is the best one of it, of at least two that differ.
@@ -102,7 +112,8 @@ impl Table {
         let Some(better) = self.columns[column].better else { return false };
         let sign = if better == Better::Small { 1.0 } else { -1.0 };
         let group = self.groups.get(row);
-        let contends = |row: &usize| !self.references.contains(row) && self.groups.get(*row) == group;
+        let aside = |row: &usize| self.references.contains(row) || self.aside.contains(row);
+        let contends = |row: &usize| !aside(row) && self.groups.get(*row) == group;
         if !contends(&row) {
             return false;
         }
@@ -225,5 +236,7 @@ mod tests {
         assert!(!table.is_best(1, 1));
         (table.groups, table.references) = (vec![], vec![0]);
         assert!(!table.is_best(1, 1));
+        (table.references, table.aside) = (vec![], vec![1]);
+        assert!((0..2).all(|row| !table.is_best(row, 1)));
     }
 }

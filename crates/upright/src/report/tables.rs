@@ -61,15 +61,22 @@ pub(super) fn results(report: &Report) -> Table {
         let mut row = vec![Cell::Text(named(arm)), Cell::Number(arm.runs.len() as f64, 0)];
         for set in 0..2 {
             row.extend(arm.ends[set].iter().map(|end| Cell::spread(*end, 3)));
-            // An arm that trains one objective is not a contender for the least distance.
             row.push(Cell::spread(arm.ideal_distance[set], 3));
             let on_front = report.best.on_front[index][set];
             row.push(Cell::Text(if on_front { "yes" } else { "" }.into()));
         }
-        table.groups.push(report.group(arm));
+        aside(&mut table, report, arm);
         table.rows.push(row);
     }
     table
+}
+
+/// Says whom the next row, an arm's, is compared with. One that trains one objective is no contender for the least distance.
+fn aside(table: &mut Table, report: &Report, arm: &Arm) {
+    table.groups.push(report.group(arm));
+    if !report.contends(arm) {
+        table.aside.push(table.rows.len());
+    }
 }
 
 /// An arm's label, with a mark where it is not at its end.
@@ -92,7 +99,7 @@ pub(super) fn gaps(report: &Report) -> Table {
             row.extend(arm.gaps[set].iter().map(|gap| Cell::spread(*gap, 4)));
             row.push(Cell::spread(arm.ideal_distance[set], 4));
         }
-        table.groups.push(report.group(arm));
+        aside(&mut table, report, arm);
         table.rows.push(row);
     }
     table

@@ -229,6 +229,20 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
             "The runs were given different optima for the same objective; the smallest of them is taken here.".into(),
         );
     }
+    let repeated = report.arms.iter().flat_map(|arm| arm.repeated.iter().map(move |index| (arm, index)));
+    let repeated: Vec<String> = repeated
+        .map(|(arm, index)| {
+            let (run, first) = (&report.runs[*index], arm.runs.iter().map(|i| &report.runs[*i]));
+            let first = first.into_iter().find(|first| first.seed == run.seed).map_or("", |first| &first.place);
+            format!("{} (as {first}, seed {})", run.place, run.seed)
+        })
+        .collect();
+    if !repeated.is_empty() {
+        warnings.push(format!(
+            "Copies or repetitions, which have plan and seed of another run and count in no mean: {}.",
+            listed(&repeated)
+        ));
+    }
     let left_out = left_out(report);
     if !left_out.is_empty() {
         let (plural, them) = if left_out.len() == 1 { ("", "it") } else { ("s", "them") };

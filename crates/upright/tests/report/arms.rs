@@ -286,6 +286,29 @@ fn unfinished_runs_are_marked_and_damaged_ones_named_and_neither_is_in_a_mean() 
     assert_eq!(Report::read(&[study.path()]).unwrap().damaged.len(), 5);
 }
 
+/// A copied folder or a rerun is no further seed.
+#[test]
+fn a_seed_counts_once() {
+    let study = story();
+    let before = Report::read(&[study.path()]).unwrap();
+    study.add("zz-copy", &run("mix").seed(1).ending(0.46, 0.42).seconds(0.2));
+    study.add("zz-cut-short", &run("mix").seed(2).ending(9.0, 9.0).stopped_after(4));
+    let report = Report::read(&[study.path()]).unwrap();
+    let mix = |report: &Report| report.arms.iter().find(|arm| arm.label == "mix").unwrap().clone();
+    let (mix, before) = (mix(&report), mix(&before));
+    assert_eq!((mix.runs.len(), mix.all.len(), mix.repeated.len()), (2, 4, 1));
+    assert_eq!((&mix.ends, mix.seconds), (&before.ends, before.seconds));
+    let page = write(&study);
+    assert!(page.contains("count in no mean: runs/zz-copy (as runs/mix-1, seed 1)."));
+    assert!(!write(&story()).contains("Copies or repetitions"));
+    // Where no run is finished, the one that came farthest counts.
+    let study = Study::new();
+    study.add("a", &run("mix").stopped_after(1));
+    study.add("b", &run("mix").stopped_after(5));
+    let report = Report::read(&[study.path()]).unwrap();
+    assert_eq!(report.runs[report.arms[0].runs[0]].place, "runs/b");
+}
+
 #[test]
 fn runs_that_reached_what_they_stop_at_are_finished() {
     let study = Study::new();

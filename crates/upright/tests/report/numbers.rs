@@ -237,6 +237,27 @@ fn a_path_ends_at_the_mean_of_ends() {
     assert!(!page.contains("straight line") && !page.contains("A line ends"));
 }
 
+/// Training one objective alone is no way to have both, however near to the ideal point it ends.
+#[test]
+fn arms_of_one_objective_are_no_contenders() {
+    let study = Study::new();
+    study.add("sft", &run("mix").weights(1.0, 0.0).ending(0.3, 0.2));
+    study.add("dpo", &run("mix").weights(0.0, 1.0).ending(0.35, 0.1));
+    study.add("mix", &run("mix").ending(0.9, 0.9));
+    study.add("alright", &run("alright").ending(0.8, 0.8));
+    write(&study);
+    let best = |name: &str| -> Vec<String> {
+        let text = fs::read_to_string(study.path().join(format!("report/tables/{name}.md"))).unwrap();
+        let marked = text.lines().filter(|line| line.contains("**"));
+        marked.map(|line| line.split('|').nth(1).unwrap().trim().to_owned()).collect()
+    };
+    assert_eq!((best("results"), best("gaps")), (vec!["alright".to_owned()], vec!["alright".to_owned()]));
+    // Where there is nobody else, they are compared with each other.
+    ["mix", "alright"].map(|name| fs::remove_dir_all(study.path().join("runs").join(name)).unwrap());
+    write(&study);
+    assert_eq!(best("results"), ["dpo alone"]);
+}
+
 /// Left and right end of a filled path.
 fn ends_across(line: &str) -> [f64; 2] {
     places_across(line).into_iter().fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| [low.min(x), high.max(x)])

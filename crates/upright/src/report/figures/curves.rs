@@ -3,7 +3,7 @@
 use super::{
     Shown, WIDTH,
     facets::{Facet, facets},
-    loss_axis, loss_name, spans_decades,
+    loss_axis, loss_name, loss_unit, spans_decades,
 };
 use crate::{
     metrics::Spread,
@@ -77,7 +77,10 @@ fn panel(report: &Report, looks: &[Style], paths: &[Vec<Stop>], facet: &Facet, o
         Scale::Linear => axis,
         // Where a panel is one of many, its title says the rest.
         Scale::Log if facet.name.is_empty() => axis,
-        Scale::Log => Axis { name: "nats, log scale".into(), ..axis },
+        Scale::Log => {
+            let unit = loss_unit(report, objective).map_or_else(String::new, |unit| format!("{unit}, "));
+            Axis { name: format!("{unit}log scale"), ..axis }
+        }
     };
     let bands = losses.iter().flat_map(|loss| [loss.mean - loss.reach(), loss.mean + loss.reach()]);
     let ends = axis.ends(values.into_iter().chain(bands));

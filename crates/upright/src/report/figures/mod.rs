@@ -8,7 +8,7 @@ mod look;
 mod plane;
 mod probes;
 
-use super::{Report, arms::Arm};
+use super::{Report, Run, arms::Arm};
 use crate::{
     objectives::LossKind,
     plot::{Axis, Figure},
@@ -51,12 +51,20 @@ const WIDTH: f64 = 1040.0;
 /// `dpo loss (nats)`.
 fn loss_name(report: &Report, objective: usize) -> String {
     let name = &report.objectives[objective];
-    let kind = report.runs.iter().find_map(|run| Some(run.plan().objectives[run.objective(name)?].loss));
-    match kind {
-        Some(LossKind::Sft) => format!("{name} loss (nats a token)"),
-        Some(LossKind::Dpo) => format!("{name} loss (nats)"),
-        _ => format!("{name} loss"),
-    }
+    loss_unit(report, objective).map_or_else(|| format!("{name} loss"), |unit| format!("{name} loss ({unit})"))
+}
+
+/// What a loss is measured in, if all runs say the same: some losses are sums of different things, or squares.
+fn loss_unit(report: &Report, objective: usize) -> Option<&'static str> {
+    let kind = |run: &Run| Some(run.plan().objectives[run.objective(&report.objectives[objective])?].loss);
+    let unit = |kind: LossKind| match kind {
+        LossKind::Sft => Some("nats a token"),
+        LossKind::Dpo => Some("nats"),
+        LossKind::Ipo | LossKind::Rpo | LossKind::Orpo | LossKind::Simpo => None,
+    };
+    let mut units = report.runs.iter().filter_map(kind).map(unit);
+    let first = units.next()?;
+    first.filter(|_| units.all(|other| other == first))
 }
 
 /// Values whose largest is so many times the smallest are shown on a scale of equal ratios.
@@ -81,10 +89,7 @@ fn loss_axis(name: String, ratios: bool) -> Axis {
 
 /// Arms that are compared with each other: all but those that train one objective alone, unless there are no others.
 fn contenders(report: &Report) -> Vec<usize> {
-    let all = || 0..report.arms.len();
-    let contends = |i: &usize| !matches!(report.arms[*i].role, super::Role::Alone(_));
-    let found: Vec<usize> = all().filter(contends).collect();
-    if found.is_empty() { all().collect() } else { found }
+    (0..report.arms.len()).filter(|i| report.contends(&report.arms[*i])).collect()
 }
 
 /// Names of arms for an axis on which the first stands at the top.

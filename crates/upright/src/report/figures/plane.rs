@@ -215,6 +215,30 @@ fn alright_front(report: &Report, axes: [usize; 2], setting: usize, set: usize) 
     (line.len() > 1).then_some(line)
 }
 
+/// The place up to which the hypervolumes of a setting are counted, in words.
+fn worst(report: &Report, setting: usize) -> Option<String> {
+    let fronts = report.fronts.iter().any(|front| front.setting == setting);
+    let worst = report.best.worst.get(setting).filter(|_| fronts)?;
+    let on = |set: usize| {
+        let point = worst[set].as_ref()?.iter().map(|x| format!("{x:.3}")).collect::<Vec<_>>();
+        Some(format!("({}) on {}", point.join(", "), SET_NAMES[set]))
+    };
+    let words = [0, 1].into_iter().filter_map(on).collect::<Vec<_>>().join(" and ");
+    let name = report.comparison_name(setting, None);
+    Some(if name.is_empty() { words } else { format!("{words}, {name}") })
+}
+
+/// Said of Sequential's weights where they are no weights that anybody asked for.
+fn shares(report: &Report) -> &'static str {
+    let sequential = report.fronts.iter().filter(|front| matches!(front.role, Role::Sequential(_)));
+    let mut runs = sequential.flat_map(|front| &front.arms).map(|i| &report.runs[report.arms[*i].runs[0]]);
+    match (runs.clone().all(|run| run.weighed), runs.any(|run| run.weighed)) {
+        (true, _) => "",
+        (_, false) => " For Sequential the weight is the share of its steps.",
+        _ => " For Sequential the weight is the share of its steps, unless weights were asked for.",
+    }
+}
+
 /// End points of every method over its weights.
 pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
     let axes = axes(report).filter(|_| !report.fronts.is_empty())?;
@@ -257,14 +281,7 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
     if figure.panels.is_empty() {
         return None;
     }
-    let worst = |set: usize| {
-        let worst = report.best.worst.first()?[set].as_ref()?;
-        Some(format!("({})", worst.iter().map(|x| format!("{x:.3}")).collect::<Vec<_>>().join(", ")))
-    };
-    let reference = match (worst(0), worst(1)) {
-        (Some(eval), Some(fit)) => format!("{eval} on held-out and {fit} on training rows"),
-        (one, other) => one.or(other).unwrap_or_default(),
-    };
+    let reference = (0..report.settings.len()).filter_map(|setting| worst(report, setting)).collect::<Vec<_>>().join("; ");
     let caption = format!(
         "One line a method, one marker a weight (mean over runs, bars are standard errors). Lines further to the lower left \
          are better. Points that are spread along a line mean that the weight decides how much of each objective one gets; \
@@ -273,8 +290,6 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
          between the ends of the runs that train one objective alone (Deb's Delta: 0 is even, about 1 is all in one place).{}",
         beyond(report, axes)
     );
-    let sequential = report.fronts.iter().any(|front| matches!(front.role, Role::Sequential(_)));
-    let split = if sequential { " For Sequential the weight is the share of its steps." } else { "" };
-    let (figure, caption) = (figure.fit(WIDTH), caption + split);
+    let (figure, caption) = (figure.fit(WIDTH), caption + shares(report));
     Some(Shown { name: "fronts", heading: "Trade-off", figure, caption, table: "fronts" })
 }
