@@ -8,13 +8,9 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
     let plans =
         || report.runs.iter().flat_map(|run| &run.plan().objectives).filter(|o| report.objectives.contains(&o.name));
     let first = |wanted: bool| plans().find(|o| o.is_preference() == wanted).map(|o| o.name.clone());
-    let mut losses: Vec<(LossKind, String)> = Vec::new();
-    for objective in plans().filter(|o| o.is_preference()) {
-        let said = (objective.loss, preference(objective));
-        if !losses.contains(&said) {
-            losses.push(said);
-        }
-    }
+    let mut losses: Vec<String> = plans().filter(|o| o.is_preference()).map(preference).collect();
+    losses.sort();
+    losses.dedup();
     let mut words: Vec<(String, String)> = Vec::new();
     let mut say = |name: &str, text: String| words.push((format!("{name}."), text));
     let (instruction, preference) = (first(false), first(true));
@@ -29,10 +25,7 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
     if let Some(name) = &preference {
         say(
             &format!("Preferences ({name})"),
-            format!(
-                "The model learns from pairs which of two answers is preferred. {}",
-                losses.iter().map(|(_, said)| &said[..]).collect::<Vec<_>>().join(" ")
-            ),
+            format!("The model learns from pairs which of two answers is preferred. {}", losses.join(" ")),
         );
     }
     if report.objectives.len() > 1 {
@@ -74,7 +67,7 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
 
 /// What a preference loss asks for, and what it is where nothing has been learnt, as far as that is a number.
 fn preference(objective: &ObjectivePlan) -> String {
-    let beta = objective.beta;
+    let margin = 0.5 / objective.beta;
     match objective.loss {
         LossKind::Dpo | LossKind::Sft => "The loss of direct preference optimisation (DPO) falls as the model makes the better \
                                           answer more likely than the worse one, compared with a frozen reference; 0.693 is \
@@ -84,8 +77,8 @@ fn preference(objective: &ObjectivePlan) -> String {
             "The loss of IPO is the squared distance to a margin, {}, by which the better answer should have become more likely \
              than the worse one, compared with a frozen reference; {} is no preference, and too much of it costs as well as \
              too little.",
-            labels::short(0.5 / beta),
-            labels::short((0.5 / beta).powi(2))
+            labels::short(margin),
+            labels::short(margin * margin)
         ),
         LossKind::Rpo => "The loss of RPO is that of DPO, which falls as the model makes the better answer more likely than the \
                           worse one, compared with a frozen reference, and beside it how much the better answer surprises the \
@@ -95,10 +88,15 @@ fn preference(objective: &ObjectivePlan) -> String {
                            as its odds rise above those of the worse one; there is no reference, and no number stands for no \
                            preference."
             .into(),
-        LossKind::Simpo => "The loss of SimPO falls as a token of the better answer becomes likelier than one of the worse \
-                            answer by a margin; there is no reference, and at equal likelihoods the loss is above 0.693 by what \
-                            the margin asks for."
-            .into(),
+        LossKind::Simpo => {
+            // log(1 + e^gamma), the other way round for the share that label smoothing takes to be mislabelled.
+            let (gamma, wrong) = (objective.gamma.unwrap_or(0.0), objective.label_smoothing);
+            let even = (1.0 - wrong) * gamma.exp().ln_1p() + wrong * (-gamma).exp().ln_1p();
+            format!(
+                "The loss of SimPO falls as a token of the better answer becomes likelier than one of the worse answer; there \
+                 is no reference, and {even:.3} is no preference."
+            )
+        }
     }
 }
 

@@ -134,6 +134,87 @@ fn hostile_names_and_texts_are_text() {
     assert_eq!(Csv::read(&tables, "results").rows.len(), 3);
 }
 
+/// What a preference loss is where nothing was learnt depends on the loss.
+#[test]
+fn the_guide_says_what_no_preference_is() {
+    let page = |loss: &str, more: &str| {
+        let study = Study::new();
+        let end = "label-smoothing = 0.0\ntie-rank = 0";
+        let dpo = run("mix").with("loss = \"dpo\"", &format!("loss = \"{loss}\""));
+        study.add("one", &dpo.with(end, &format!("{more}{end}")));
+        write(&study)
+    };
+    let none = "no number stands for no preference";
+    for (loss, more, words) in [
+        ("dpo", "", "0.693 is no preference"),
+        ("ipo", "", "a margin, 5, by which"),
+        ("ipo", "", "; 25 is no preference"),
+        ("rpo", "alpha = 1.0\n", none),
+        ("orpo", "", none),
+        // ln(1 + e).
+        ("simpo", "gamma = 1.0\n", "1.313 is no preference"),
+    ] {
+        let page = page(loss, more);
+        assert!(page.contains(words), "{loss}: {words}");
+        assert_eq!(page.contains("0.693"), loss == "dpo", "{loss}");
+        assert_eq!(page.contains("compared with a frozen reference"), ["dpo", "ipo", "rpo"].contains(&loss), "{loss}");
+    }
+}
+
+#[test]
+fn captions_and_axes_say_what_is_in_front_of_one() {
+    let both = |study: &Study| {
+        let other = |run: super::folders::Run| run.with("reference = \"base\"", "reference = { folder = \"/else/kind\" }");
+        for k in [10, 100] {
+            study.add(&format!("base-{k}"), &run("maxright").probe_every(k));
+            study.add(&format!("kind-{k}"), &other(run("maxright").probe_every(k)));
+        }
+        for (lambda, end) in [(0.25, 0.75), (0.75, 0.875)] {
+            let alright = run("alright").weights(1.0 - lambda, lambda);
+            study.add(&format!("base-alright-{lambda}"), &alright.clone().ending(0.5, end));
+            study.add(&format!("kind-alright-{lambda}"), &other(alright).ending(0.625, 2.0 * end));
+        }
+    };
+    let study = Study::new();
+    both(&study);
+    let page = write(&study);
+    // Two settings have two legends, and two places up to which hypervolumes are counted.
+    let probes = fs::read_to_string(study.path().join("report/figures/probes.svg")).unwrap();
+    for name in ["lambda 0.5, reference base", "lambda 0.5, reference kind"] {
+        assert!(probes.contains(&format!(">{name}</text>")), "{name}");
+    }
+    for words in ["(0.500, 0.875) on training rows, reference base", "(0.625, 1.750) on training rows, reference kind"] {
+        assert!(page.contains(words), "{words}");
+    }
+    // The weight of a split is its share of the steps, unless weights were asked for.
+    let share = "For Sequential the weight is the share of its steps";
+    let split = |study: &Study, lambda: f64, asked: &str| {
+        let dpo = (8.0 * lambda) as usize;
+        let sequential = run("sequential").weights(1.0 - lambda, lambda).stages(&[(1, dpo), (0, 8 - dpo)]);
+        study.add(&format!("sequential-{lambda}"), &sequential.asking(asked));
+    };
+    let captions = [["", ""], ["", "lambda = 0.75"], ["lambda = 0.25", "lambda = 0.75"]].map(|asked| {
+        let study = Study::new();
+        split(&study, 0.25, asked[0]);
+        split(&study, 0.75, asked[1]);
+        let page = write(&study);
+        (page.contains(&format!("{share}.")), page.contains(&format!("{share}, unless weights were asked for.")))
+    });
+    assert_eq!(captions, [(true, false), (false, true), (false, false)]);
+    // Only what is measured in nats is said to be.
+    for loss in ["dpo", "rpo"] {
+        let study = Study::new();
+        for lambda in [0.25, 0.75] {
+            let mix = run("mix").weights(1.0 - lambda, lambda).ending(0.5, 0.1);
+            study.add(&format!("mix-{lambda}"), &mix.with("loss = \"dpo\"", &format!("loss = \"{loss}\"")));
+        }
+        write(&study);
+        let curves = fs::read_to_string(study.path().join("report/figures/curves.svg")).unwrap();
+        let found = [">nats, log scale<", ">log scale<"].map(|axis| curves.contains(axis));
+        assert_eq!(found, [loss == "dpo", loss == "rpo"], "{loss}");
+    }
+}
+
 #[test]
 fn answers_stand_side_by_side_under_their_arms() {
     let study = story();

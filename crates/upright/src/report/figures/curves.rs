@@ -78,7 +78,7 @@ fn panel(report: &Report, looks: &[Style], paths: &[Vec<Stop>], facet: &Facet, o
         // Where a panel is one of many, its title says the rest.
         Scale::Log if facet.name.is_empty() => axis,
         Scale::Log => {
-            let unit = loss_unit(report, objective).map_or_else(String::new, |unit| format!("{unit}, "));
+            let unit = if loss_unit(report, objective).is_some() { "nats, " } else { "" };
             Axis { name: format!("{unit}log scale"), ..axis }
         }
     };
