@@ -16,6 +16,7 @@ use crate::{
     files,
     metrics::Spread,
     plan::checks::threads,
+    report::Verdict,
 };
 
 /// Compares the methods on the embedded model, in minutes.
@@ -101,9 +102,8 @@ fn table(story: &Story) -> String {
     line(String::new());
     line("What the paper claims:".into());
     for claim in &story.claims {
-        // There is one weight, so there is one place; its numbers on training rows.
-        let because = claim.verdicts.first().map_or("", |verdict| &verdict.because[1]);
-        line(format!("- {}: {}{}. ({because})", claim.text, claim.summary(), claim.mark()));
+        line(format!("- {}: {}{}.", claim.text, claim.summary(), claim.mark()));
+        claim.verdicts.iter().flat_map(Verdict::lines).for_each(|numbers| line(format!("    {numbers}")));
     }
     line(String::new());
     line(format!("\"{}\"", story.question));
@@ -111,4 +111,37 @@ fn table(story: &Story) -> String {
         line(format!("  {name:14} {answer}"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Claim;
+
+    /// A verdict over both sets stands above the numbers of both, each with its name.
+    #[test]
+    fn numbers_say_which_rows_they_are_of() {
+        let claim = |holds: [bool; 2], because: [&str; 2]| Claim {
+            text: "It is so".into(),
+            verdicts: vec![Verdict {
+                at: String::new(),
+                holds: holds.map(Some),
+                because: because.map(Into::into),
+                single: false,
+            }],
+        };
+        let story = Story {
+            steps: 1,
+            seeds: vec![1],
+            start: [[1.0; 2]; 2],
+            optima: [[1.0; 2]; 2],
+            methods: Vec::new(),
+            claims: vec![claim([true, false], ["1 against 2", "2 against 1"]), claim([true; 2], ["3 seconds"; 2])],
+            question: String::new(),
+            answers: Vec::new(),
+        };
+        let expected = "- It is so: holds here on held-out rows only.\n    held-out rows: yes (1 against 2)\n    \
+                        training rows: no (2 against 1)\n- It is so: holds here.\n    yes (3 seconds)\n";
+        assert!(table(&story).contains(expected), "{}", table(&story));
+    }
 }

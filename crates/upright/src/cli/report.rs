@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{make_out, print, print_json, terminal::Terminal};
-use crate::{Result, report::Report};
+use crate::{Result, observer::Observer, report::Report};
 
 /// Writes a page about runs.
 #[derive(Args, Debug)]
@@ -26,7 +26,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let report = Report::read(&arguments.folders)?;
     let out = arguments.out.clone().unwrap_or_else(|| arguments.folders[0].join("report"));
     make_out(&out)?;
-    let page = report.write(&out, &mut Terminal::new())?;
+    let mut terminal = Terminal::new();
+    for damaged in &report.damaged {
+        terminal.note(&format!("{} is left out: {}", damaged.place, damaged.why));
+    }
+    let page = report.write(&out, &mut terminal)?;
     if arguments.json {
         return print_json(&report);
     }

@@ -7,6 +7,7 @@ use super::{
     arms::{Arm, Role},
     fronts::Front,
     labels,
+    tables::SET_NAMES,
     weights::{distinct, matching, same, time},
     words,
 };
@@ -53,6 +54,20 @@ impl Claim {
     /// What stands behind the verdict where it rests on single runs.
     pub fn mark(&self) -> &'static str {
         if self.verdicts.iter().any(|verdict| verdict.single) { ", on single runs" } else { "" }
+    }
+}
+
+impl Verdict {
+    /// The answer with its numbers, a line for each set of rows; a single one where both say the same.
+    pub fn lines(&self) -> Vec<String> {
+        let at = if self.at.is_empty() { String::new() } else { format!("{}: ", self.at) };
+        let same = self.because[0] == self.because[1] && self.holds[0] == self.holds[1];
+        let line = |set: usize| {
+            let holds = if self.holds[set]? { "yes" } else { "no" };
+            let rows = if same { String::new() } else { format!("{}: ", SET_NAMES[set]) };
+            Some(format!("{at}{rows}{holds} ({})", self.because[set]))
+        };
+        (0..if same { 1 } else { 2 }).filter_map(line).collect()
     }
 }
 

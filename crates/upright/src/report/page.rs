@@ -10,7 +10,7 @@ use super::{
     run::Run,
     table,
     table::{Cell, Table},
-    tables::{self, SET_NAMES},
+    tables,
     words,
 };
 use crate::plot;
@@ -145,22 +145,7 @@ fn holding(verdict: &Verdict) -> &'static str {
 }
 
 fn verdict(verdict: &Verdict) -> String {
-    let at = if verdict.at.is_empty() { String::new() } else { format!("{}: ", verdict.at) };
-    let same = verdict.because[0] == verdict.because[1] && verdict.holds[0] == verdict.holds[1];
-    let mut html = String::new();
-    for set in 0..2 {
-        let Some(holds) = verdict.holds[set] else { continue };
-        let holds = if holds { "yes" } else { "no" };
-        let words = match same {
-            true => format!("{at}{holds} ({})", verdict.because[set]),
-            false => format!("{at}{}: {holds} ({})", SET_NAMES[set], verdict.because[set]),
-        };
-        let _ = writeln!(html, "<p class=\"numbers\">{}</p>", escaped(&words));
-        if same {
-            break;
-        }
-    }
-    html
+    verdict.lines().iter().map(|line| format!("<p class=\"numbers\">{}</p>\n", escaped(line))).collect()
 }
 
 fn results(report: &Report) -> String {

@@ -274,6 +274,16 @@ fn the_command_reports_a_run_that_was_trained_and_training_reports_itself() {
         assert_eq!((done.code, &done.stdout[..]), (Some(2), ""), "{words}: {done:?}");
         assert!(done.error().contains(part), "{words}: {done:?}");
     }
-    let done = Done::of(place.command("report run --out sft.jsonl"));
+    // A run that cannot be read is named on stderr, and the page is made without it.
+    place.write("runs/broken/plan.toml", "[plan");
+    place.write("runs/worse/plan.toml", "");
+    fs::rename(place.path("run"), place.path("runs/good")).unwrap();
+    let done = Done::good(place.command("report runs"));
+    for name in ["broken", "worse"] {
+        let notes = done.stderr.lines().filter(|line| line.starts_with(&format!("{name} is left out: ")));
+        assert_eq!(notes.count(), 1, "{}", done.stderr);
+    }
+    assert_eq!(done.stdout, "report: runs/report/report.html\n");
+    let done = Done::of(place.command("report runs --out sft.jsonl"));
     assert!(done.code == Some(2) && done.error().contains("must be a folder"), "{done:?}");
 }
