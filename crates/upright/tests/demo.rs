@@ -87,10 +87,10 @@ fn the_story_is_told_by_the_runs() {
     assert_eq!(story.answers.len(), 3);
     // The page has all arms, and two answers of the base and of every method.
     let page = std::fs::read_to_string(demo.report(&mut Silent).unwrap()).unwrap();
-    assert_eq!((page.matches("<svg ").count(), page.matches("<h4>").count()), (5, 2 * 6));
+    assert_eq!((page.matches("<svg ").count(), page.matches("<h3>").count()), (5, 2 * 6));
     let letters = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;"), ("'", "&#39;")];
     let answer = letters.iter().fold(story.answers[1].1.clone(), |text, (raw, safe)| text.replace(raw, safe));
-    let names: Vec<&str> = page.split("<h4>").skip(1).map(|rest| rest.split("</h4>").next().unwrap()).collect();
+    let names: Vec<&str> = page.split("<h3>").skip(1).map(|rest| rest.split("</h3>").next().unwrap()).collect();
     assert!(names.contains(&"sft, then dpo, seed 1") && page.contains(&answer), "{names:?} {answer}");
 
     // Told again, nothing is repeated: the runs' files are as they were.

@@ -7,6 +7,7 @@ use super::{
     arms::{Arm, Role},
     fronts::Front,
     labels,
+    table::fixed,
     tables::SET_NAMES,
     weights::{distinct, matching, same, time},
     words,
@@ -171,7 +172,7 @@ fn place(report: &Report, (setting, terms): (usize, Option<usize>), weights: &[f
 
 fn figure(spread: &Spread) -> String {
     let error = spread.error.map_or_else(String::new, |error| format!(" ± {error:.3}"));
-    format!("{:.3}{error}", spread.mean)
+    fixed(spread.mean, 3) + &error
 }
 
 /// ALRIGHT, MAXRIGHT, or both, as the paper writes them.

@@ -253,7 +253,7 @@ fn answers(report: &Report) -> String {
         let _ = writeln!(html, "<p class=\"prompt\">{}</p>\n<div class=\"answers\">", escaped(&asked.prompt));
         for answer in &asked.answers {
             let (who, text) = (escaped(&answer.run), escaped(&answer.text));
-            let _ = writeln!(html, "<div><h4>{who}</h4><p>{text}</p></div>");
+            let _ = writeln!(html, "<div><h3>{who}</h3><p>{text}</p></div>");
         }
         html.push_str("</div>\n");
     }

@@ -79,19 +79,25 @@ impl Cell {
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
-            Self::Number(value, decimals) => minus(format!("{value:.decimals$}")),
+            Self::Number(value, decimals) => fixed(*value, *decimals),
             Self::Spread(Spread { mean, error: Some(error) }, decimals) => {
-                format!("{} ± {error:.decimals$}", minus(format!("{mean:.decimals$}")))
+                format!("{} ± {error:.decimals$}", fixed(*mean, *decimals))
             }
             // A single run has no error.
-            Self::Spread(Spread { mean, error: None }, decimals) => minus(format!("{mean:.decimals$}")),
+            Self::Spread(Spread { mean, error: None }, decimals) => fixed(*mean, *decimals),
             Self::Missing => "–".into(),
         }
     }
 }
 
-fn minus(text: String) -> String {
-    text.replace('-', "\u{2212}")
+/// A number with so many decimals and a true minus sign; without one where no digit is left to be below 0.
+pub(super) fn fixed(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    match text.strip_prefix('-') {
+        Some(digits) if digits.trim_matches(['0', '.']).is_empty() => digits.to_owned(),
+        Some(digits) => format!("\u{2212}{digits}"),
+        None => text,
+    }
 }
 
 impl Table {
@@ -223,6 +229,15 @@ mod tests {
         let markdown = "A \\| title\n\n| arm | fit, loss | steps |\n|---|---:|---:|\n\
                         | a, \"b\" | 0.500 ± 0.250 | −7 |\n| c\\|d | **0.333** | – |\n";
         assert_eq!(table().markdown(), markdown);
+    }
+
+    #[test]
+    fn nothing_is_below_0_by_no_digit() {
+        let shown = [-0.000_4, -0.000_6, -0.0, 0.0, -1.25].map(|value| fixed(value, 3));
+        assert_eq!(shown, ["0.000", "\u{2212}0.001", "0.000", "0.000", "\u{2212}1.250"]);
+        assert_eq!((fixed(-0.4, 0), fixed(-10.0, 0)), ("0".into(), "\u{2212}10".into()));
+        let spread = Spread { mean: -0.000_1, error: Some(0.000_2) };
+        assert_eq!(Cell::Spread(spread, 3).shown(), "0.000 ± 0.000");
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn hostile_names_and_texts_are_text() {
         assert!(!page.contains(raw), "{raw}");
     }
     assert!(page.contains("&lt;script&gt;alert(1)") && page.contains("runs/&lt;b&gt;&amp;&quot;run"));
-    assert_eq!(page.matches("<h4>").count(), 3);
+    assert_eq!(page.matches("<h3>").count(), 3);
     closed(&page);
     let tables = study.path().join("report/tables");
     assert_eq!(Csv::read(&tables, "results").rows.len(), 3);
@@ -222,9 +222,12 @@ fn answers_stand_side_by_side_under_their_arms() {
         r#"[{"prompt": "Why?", "answers": [{"run": "base", "text": "No."}, {"run": "runs/mix-2", "text": "So."}]}]"#;
     study.write("answers.json", answers);
     let page = write(&study);
-    for part in ["<p class=\"prompt\">Why?</p>", "<h4>base</h4><p>No.</p>", "<h4>mix, seed 2</h4><p>So.</p>"] {
+    for part in ["<p class=\"prompt\">Why?</p>", "<h3>base</h3><p>No.</p>", "<h3>mix, seed 2</h3><p>So.</p>"] {
         assert!(page.contains(part), "{part}");
     }
+    // No level of headings is skipped.
+    let levels: Vec<u32> = page.match_indices("<h").filter_map(|(at, _)| page[at + 2..at + 3].parse().ok()).collect();
+    assert!(levels[0] == 1 && levels.windows(2).all(|pair| pair[1] <= pair[0] + 1), "{levels:?}");
     for (name, text, part) in
         [("answers.json", "[{\"prompt\": 1}]", "answers.json"), ("study.toml", "titel = \"x\"", "titel")]
     {
