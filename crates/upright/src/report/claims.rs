@@ -6,10 +6,10 @@ use super::{
     Report,
     arms::{Arm, Role},
     fronts::Front,
-    labels,
+    places::{Place, place, places},
     table::fixed,
     tables::SET_NAMES,
-    weights::{distinct, matching, same, time},
+    weights::{distinct, same, time},
     words,
 };
 use crate::metrics::Spread;
@@ -80,18 +80,6 @@ fn single<'a>(mut arms: impl Iterator<Item = &'a &'a Arm>) -> bool {
 /// How much more time than Sequential still counts as about the same.
 pub(super) const ABOUT_THE_SAME: f64 = 1.25;
 
-/// The arms at one place: weights, among arms of a setting that were given the same.
-struct Place<'r> {
-    at: String,
-    sequential: Vec<&'r Arm>,
-    mix: Option<&'r Arm>,
-    /// ALRIGHT and MAXRIGHT, as far as they are there.
-    alternating: Vec<&'r Arm>,
-    maxright: Option<&'r Arm>,
-    /// All others that are measured and weighed as these: other k, baselines, sums, adapters.
-    beside: Vec<&'r Arm>,
-}
-
 /// Asks every claim that the report's arms can answer.
 pub(super) fn claims(report: &Report) -> Vec<Claim> {
     let places = places(report);
@@ -112,62 +100,6 @@ pub(super) fn claims(report: &Report) -> Vec<Claim> {
             .flatten(),
     );
     claims
-}
-
-/// The probe interval that the paper takes; where it was not run, the smallest.
-const USUAL_PROBES: usize = 10;
-
-fn places(report: &Report) -> Vec<Place<'_>> {
-    let mut places = Vec::new();
-    let finished = |arm: &&Arm| !arm.unfinished;
-    for (setting, terms) in report.comparisons() {
-        let own = move |arm: &&Arm| (arm.setting, arm.terms) == (setting, terms);
-        let joint = || report.arms.iter().filter(finished).filter(own).filter(|arm| arm.is_joint());
-        for weights in distinct(joint()) {
-            let with = |role: Role| {
-                let mut found: Vec<&Arm> =
-                    joint().filter(|arm| arm.role == role && same(&arm.weights, &weights)).collect();
-                found.sort_by_key(|arm| (arm.probe_every != Some(USUAL_PROBES), arm.probe_every));
-                found.first().copied()
-            };
-            let any = report.arms.iter().position(|arm| {
-                own(&arm) && !arm.unfinished && arm.is_joint() && same(&arm.weights, &weights)
-            });
-            let sequential = any.map(|index| matching(&report.arms, index)).unwrap_or_default();
-            let (mix, alright, maxright) = (with(Role::Mix), with(Role::Alright), with(Role::Maxright));
-            let taken: Vec<&Arm> = [mix, alright, maxright].into_iter().flatten().collect();
-            let here = |arm: &&Arm| match arm.role {
-                Role::Mix | Role::Alright | Role::Maxright => own(arm) && same(&arm.weights, &weights),
-                Role::Other(_) => own(arm),
-                Role::Sum => arm.setting == setting && same(&arm.weights, &weights),
-                Role::Measured(_) => arm.setting == setting,
-                Role::Alone(_) | Role::Sequential(_) => false,
-            };
-            let beside = report.arms.iter().filter(finished).filter(here);
-            places.push(Place {
-                at: place(report, (setting, terms), &weights),
-                sequential: sequential.into_iter().map(|i| &report.arms[i]).filter(finished).collect(),
-                mix,
-                alternating: [alright, maxright].into_iter().flatten().collect(),
-                maxright,
-                beside: beside.filter(|arm| taken.iter().all(|other| other.label != arm.label)).collect(),
-            });
-        }
-    }
-    places
-}
-
-/// Weights, terms and setting in words, as far as there are several.
-fn place(report: &Report, (setting, terms): (usize, Option<usize>), weights: &[f64]) -> String {
-    let of = |arm: &&Arm| arm.is_joint() && !arm.unfinished;
-    let mut words = Vec::new();
-    if distinct(report.arms.iter().filter(of)).len() > 1 {
-        let run = &report.runs[report.settings[setting].runs[0]];
-        words.push(labels::weighed(run.plan(), weights, &report.objectives));
-    }
-    words.push(report.comparison_name(setting, terms));
-    words.retain(|words| !words.is_empty());
-    words.join(", ")
 }
 
 fn figure(spread: &Spread) -> String {

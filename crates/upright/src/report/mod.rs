@@ -12,6 +12,7 @@ mod guide;
 mod ideal;
 mod labels;
 mod page;
+mod places;
 mod run;
 mod study;
 mod table;

@@ -10,8 +10,7 @@ use super::{
     run::Run,
     table,
     table::{Cell, Table},
-    tables,
-    words,
+    tables, words,
 };
 use crate::plot;
 

@@ -118,8 +118,11 @@ pub(super) fn cost(report: &Report) -> Table {
         Column::new("tokens a second"),
         Column::new("peak memory (GB)"),
     ]);
-    let mut table =
-        Table::new("cost", "What every arm costs; increases are against Sequential of the same weights and steps", columns);
+    let mut table = Table::new(
+        "cost",
+        "What every arm costs; increases are against Sequential of the same weights and steps",
+        columns,
+    );
     for arm in &report.arms {
         let mut row = vec![Cell::Text(named(arm))];
         row.extend(arm.updates.iter().map(|steps| Cell::Spread(*steps, if steps.reach() > 0.0 { 1 } else { 0 })));

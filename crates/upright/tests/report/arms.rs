@@ -85,8 +85,7 @@ fn arms_are_held_against_those_that_were_given_the_same() {
     let hot = run("maxright").probe_every(100).with("learning-rate = 0.001", "learning-rate = 0.01");
     study.add("hot", &hot.ending(0.3, 0.1));
     let report = Report::read(&[study.path()]).unwrap();
-    let given =
-        ["steps 8, learning-rate 0.001", "steps 16, learning-rate 0.001", "steps 8, learning-rate 0.01"];
+    let given = ["steps 8, learning-rate 0.001", "steps 16, learning-rate 0.001", "steps 8, learning-rate 0.01"];
     assert_eq!(report.terms, given);
     let arm = |label: &str| report.arms.iter().find(|arm| arm.label == label).unwrap_or_else(|| panic!("{label}"));
     assert_eq!(arm("alright, steps 8").against, ["dpo 4, then sft 4", "sft 4, then dpo 4"]);
@@ -203,8 +202,7 @@ fn a_studys_sums_are_one_arm_over_seeds_and_any_other_adapter_is_its_own() {
     let report = Report::read(&[study.path()]).unwrap();
     let arms: Vec<(&str, usize)> = report.arms.iter().map(|arm| (&arm.label[..], arm.runs.len())).collect();
     let twins = ["-elsewhe", "-mine-ki"].map(|hash| format!("adapter kind, init-adapter {hash}"));
-    let expected =
-        [("sum of adapters", 2), ("adapter first", 1), (&twins[0], 1), (&twins[1], 1), ("adapter plain", 1)];
+    let expected = [("sum of adapters", 2), ("adapter first", 1), (&twins[0], 1), (&twins[1], 1), ("adapter plain", 1)];
     assert_eq!(arms, expected);
     near(report.arms[0].ends[1][0].unwrap().mean, 0.55);
     assert!(report.arms[1..].iter().all(|arm| matches!(arm.role, Role::Measured(_))));

@@ -221,16 +221,19 @@ fn a_path_ends_at_the_mean_of_ends() {
     let page = write(&study);
     let svg = fs::read_to_string(study.path().join("report/figures/trajectories.svg")).unwrap();
     // Held-out rows, then training rows: DPO's losses are 5 at the start, 2.75 and 2.95 half the way, 2.75 and 0.9 at the end.
-    let paths: Vec<Vec<f64>> = svg.lines().filter(|line| line.contains("opacity="0.75"")).map(places_across).collect();
+    let paths: Vec<Vec<f64>> =
+        svg.lines().filter(|line| line.contains("opacity=\"0.75\"")).map(places_across).collect();
     let [_, path] = &paths[..] else { panic!("{} paths", paths.len()) };
     let [start, half, end] = path[..] else { panic!("{path:?}") };
     let share = (half - end) / (start - half);
     assert!((share - (2.85 - 1.825) / (5.0 - 2.85)).abs() < 1e-3, "{share}");
     // The last marker of an arm: filled where its path ends.
-    let marks = svg.lines().filter(|line| line.contains("-fill"") && line.contains(" d="M")).map(places_across);
+    let marks = svg.lines().filter(|line| line.contains("-fill\"") && line.contains(" d=\"M")).map(places_across);
     let middle = |xs: Vec<f64>| xs.iter().sum::<f64>() / xs.len() as f64;
     assert!(marks.map(middle).any(|x| (x - end).abs() < 1.0), "no marker at {end}");
-    for words in ["a straight line to the mean of their ends", "A line ends where the first of its arm&#39;s runs does."] {
+    for words in
+        ["a straight line to the mean of their ends", "A line ends where the first of its arm&#39;s runs does."]
+    {
         assert!(page.contains(words), "{words}");
     }
     let page = write(&story());

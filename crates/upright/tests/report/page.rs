@@ -164,7 +164,8 @@ fn the_guide_says_what_no_preference_is() {
 #[test]
 fn captions_and_axes_say_what_is_in_front_of_one() {
     let both = |study: &Study| {
-        let other = |run: super::folders::Run| run.with("reference = \"base\"", "reference = { folder = \"/else/kind\" }");
+        let other =
+            |run: super::folders::Run| run.with("reference = \"base\"", "reference = { folder = \"/else/kind\" }");
         for k in [10, 100] {
             study.add(&format!("base-{k}"), &run("maxright").probe_every(k));
             study.add(&format!("kind-{k}"), &other(run("maxright").probe_every(k)));
@@ -183,7 +184,8 @@ fn captions_and_axes_say_what_is_in_front_of_one() {
     for name in ["lambda 0.5, reference base", "lambda 0.5, reference kind"] {
         assert!(probes.contains(&format!(">{name}</text>")), "{name}");
     }
-    for words in ["(0.500, 0.875) on training rows, reference base", "(0.625, 1.750) on training rows, reference kind"] {
+    for words in ["(0.500, 0.875) on training rows, reference base", "(0.625, 1.750) on training rows, reference kind"]
+    {
         assert!(page.contains(words), "{words}");
     }
     // The weight of a split is its share of the steps, unless weights were asked for.

@@ -41,8 +41,7 @@ pub(super) fn curves(report: &Report, looks: &[Style]) -> Option<Shown> {
                    and rises again while another objective is trained is being forgotten. Where training rows go on falling \
                    and held-out rows do not, the model learns its rows by heart.";
     let apart = report.arms.iter().any(|arm| report.ends_apart(arm));
-    let caption =
-        caption.to_owned() + if apart { " A line ends where the first of its arm's runs does." } else { "" };
+    let caption = caption.to_owned() + if apart { " A line ends where the first of its arm's runs does." } else { "" };
     Some(Shown {
         name: "curves",
         heading: "Losses over the steps",

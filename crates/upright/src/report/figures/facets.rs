@@ -20,7 +20,8 @@ pub(super) fn facets(report: &Report) -> Vec<Facet> {
     for setting in 0..report.settings.len() {
         let own: Vec<usize> = (0..report.arms.len()).filter(|i| report.arms[*i].setting == setting).collect();
         let arm = |i: &usize| &report.arms[*i];
-        let everywhere = |arm: &Arm| matches!(arm.role, Role::Alone(_) | Role::Other(_) | Role::Sum | Role::Measured(_));
+        let everywhere =
+            |arm: &Arm| matches!(arm.role, Role::Alone(_) | Role::Other(_) | Role::Sum | Role::Measured(_));
         let weights = distinct(own.iter().map(arm).filter(|arm| arm.is_joint()));
         if weights.is_empty() {
             facets.push(Facet { name: String::new(), setting, arms: own });

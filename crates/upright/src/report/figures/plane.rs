@@ -281,7 +281,8 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
     if figure.panels.is_empty() {
         return None;
     }
-    let reference = (0..report.settings.len()).filter_map(|setting| worst(report, setting)).collect::<Vec<_>>().join("; ");
+    let reference =
+        (0..report.settings.len()).filter_map(|setting| worst(report, setting)).collect::<Vec<_>>().join("; ");
     let caption = format!(
         "One line a method, one marker a weight (mean over runs, bars are standard errors). Lines further to the lower left \
          are better. Points that are spread along a line mean that the weight decides how much of each objective one gets; \
