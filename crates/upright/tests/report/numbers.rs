@@ -256,7 +256,9 @@ fn arms_of_one_objective_are_no_contenders() {
     };
     assert_eq!((best("results"), best("gaps")), (vec!["alright".to_owned()], vec!["alright".to_owned()]));
     // Where there is nobody else, they are compared with each other.
-    ["mix", "alright"].map(|name| fs::remove_dir_all(study.path().join("runs").join(name)).unwrap());
+    for name in ["mix", "alright"] {
+        fs::remove_dir_all(study.path().join("runs").join(name)).unwrap();
+    }
     write(&study);
     assert_eq!(best("results"), ["dpo alone"]);
 }
