@@ -80,11 +80,11 @@ impl Cell {
         match self {
             Self::Text(text) => text.clone(),
             Self::Number(value, decimals) => fixed(*value, *decimals),
-            Self::Spread(Spread { mean, error: Some(error) }, decimals) => {
+            // A single run has no error, and that of a count that is the same in all runs says nothing.
+            Self::Spread(Spread { mean, error: Some(error) }, decimals) if *error > 0.0 || *decimals > 0 => {
                 format!("{} ± {error:.decimals$}", fixed(*mean, *decimals))
             }
-            // A single run has no error.
-            Self::Spread(Spread { mean, error: None }, decimals) => fixed(*mean, *decimals),
+            Self::Spread(Spread { mean, .. }, decimals) => fixed(*mean, *decimals),
             Self::Missing => "–".into(),
         }
     }
@@ -238,6 +238,9 @@ mod tests {
         assert_eq!((fixed(-0.4, 0), fixed(-10.0, 0)), ("0".into(), "\u{2212}10".into()));
         let spread = Spread { mean: -0.000_1, error: Some(0.000_2) };
         assert_eq!(Cell::Spread(spread, 3).shown(), "0.000 ± 0.000");
+        // Equal runs have an error of 0, and equal counts none that is worth a word.
+        let equal = Spread::of(&[4.0, 4.0]);
+        assert_eq!([0, 1].map(|decimals| Cell::Spread(equal, decimals).shown()), ["4", "4.0 ± 0.0"]);
     }
 
     #[test]
