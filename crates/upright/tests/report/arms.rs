@@ -195,7 +195,7 @@ fn a_studys_sums_are_one_arm_over_seeds_and_any_other_adapter_is_its_own() {
     for seed in [1, 2] {
         study.add(&name(seed), &run("mix").sum(&name(seed)).seed(seed).ending(0.4 + 0.1 * seed as f64, 0.5));
     }
-    for (seed, adapter) in [(1, "/mine/kind"), (2, "/mine/plain"), (1, "/runs/first/adapter"), (3, "/elsewhere/kind")] {
+    for (seed, adapter) in [(1, "/mine/kind"), (2, "/mine/plain"), (4, "/runs/first/adapter"), (3, "/elsewhere/kind")] {
         let folder = format!("measured{}", adapter.replace('/', "-"));
         study.add(&folder, &run("mix").measuring(adapter).seed(seed).ending(0.7, 0.7));
     }
