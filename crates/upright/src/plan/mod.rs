@@ -317,6 +317,10 @@ impl Plan {
             recompute: Recompute::Auto,
             ..self.clone()
         };
+        // The facts of a run say which adapters they are.
+        if let ReferencePlan::Folder(folder) = &mut plan.reference {
+            folder.clear();
+        }
         for objective in &mut plan.objectives {
             objective.data = vec![PathBuf::new().into()];
             // What a file's template says is among the facts of a run.

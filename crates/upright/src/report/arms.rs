@@ -7,7 +7,6 @@ use crate::{
     Result,
     methods::MethodKind,
     metrics::{Spread, gap},
-    plan::ReferencePlan,
     run::Written,
 };
 
@@ -99,10 +98,6 @@ fn identity(run: &Run) -> Result<String> {
     let maxright = plan.method == MethodKind::Maxright;
     if !maxright {
         plan.probe_every = 0;
-    }
-    if let ReferencePlan::Folder(folder) = &mut plan.reference {
-        // Its hash is among the facts.
-        folder.clear();
     }
     for objective in &mut plan.objectives {
         objective.optimum_eval = None;

@@ -279,6 +279,20 @@ fn differences_name_what_changed_and_nothing_that_is_free() {
     assert!(found.iter().all(|line| !line.starts_with("lora.alpha")));
 }
 
+/// What is named by its contents elsewhere is the same wherever it lies.
+#[test]
+fn a_plan_anywhere_names_no_place() {
+    let place = Place::new();
+    let adapters = "init-adapter = '@/adapter'\nreference = '@/adapter'\nsft-eval = '@/held.json'";
+    let plan = place.both(adapters);
+    let moved = Place::new();
+    std::fs::create_dir(moved.path().join("other")).unwrap();
+    assert_eq!(plan.anywhere(), moved.both(&adapters.replace("/adapter", "/other")).anywhere());
+    let text = plan.anywhere().to_toml().unwrap();
+    assert!(!text.contains(place.path().to_str().unwrap()), "{text}");
+    assert_ne!(plan.anywhere(), place.both(&adapters.replace("reference = '@/adapter'", "")).anywhere());
+}
+
 /// (start, end, objective) of every stage.
 fn stages(plan: &Plan, rows: &[usize]) -> Vec<(usize, usize, Option<usize>)> {
     let schedule = Schedule::new(plan, rows).unwrap();
