@@ -182,15 +182,32 @@ fn a_study_is_done_once_and_every_number_comes_from_its_runs() {
     // A second time nothing is repeated, and a further seed adds its own runs only.
     let before = written(&study.fixture.path(&maxright));
     std::thread::sleep(Duration::from_millis(20));
-    let again = study.json("study.toml --out out");
-    assert!(
-        again["parts"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|outcome| { outcome["state"] == "found" || outcome["part"].as_str().unwrap().ends_with("reference") })
-    );
+    let found = |again: &Value| again["parts"].as_array().unwrap().iter().all(|outcome| outcome["state"] == "found");
+    assert!(found(&study.json("study.toml --out out")));
     assert_eq!(written(&study.fixture.path(&maxright)), before);
+
+    // A look says so, and measures nothing, for which it would need a folder of its own. Another study finds the references.
+    let looked = |out: &str, temporary: &str| {
+        let mut command = study.command(&format!("study.toml --out {out} --dry-run --json"));
+        command.env("TMPDIR", study.fixture.path(temporary));
+        Process::start(command).end()
+    };
+    let finished = |ended: Ended| -> Vec<String> {
+        let listed: Value = serde_json::from_str(&ended.good().stdout).unwrap();
+        let listed = listed.as_array().unwrap().iter().filter(|part| part["finished"] == true).cloned();
+        listed.map(|part| part["part"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(finished(looked("out", "sft.jsonl")).len(), parts.len());
+    assert_ne!(looked("fresh", "sft.jsonl").code, Some(0));
+    assert_eq!(finished(looked("fresh", "")), ["dpo-first/reference", "sft-first/reference"]);
+    let text = study.run("study.toml --out out --dry-run").good().stdout;
+    assert!(text.contains(&format!("nothing is left to do: {} parts are finished", parts.len())), "{text}");
+    // Nobody needs them any more.
+    fs::remove_dir_all(study.fixture.path("cache/references")).unwrap();
+    assert_eq!(finished(looked("out", "sft.jsonl")).len(), parts.len());
+    assert!(found(&study.json("study.toml --out out")));
+    assert!(!study.fixture.path("cache/references").exists());
+    assert_eq!(finished(looked("fresh", "")), [""; 0]);
     study.write("study.toml", &format!("title = 'T'\nseeds = [1, 2, 3]\n{settings}\n{WHOLE}"));
     let third = study.json("study.toml --out out --only dpo-first/mix-lambda-0.5-seed-3");
     let state = |part: &str| {
@@ -261,6 +278,36 @@ fn what_is_to_be_done_can_be_seen_and_given_away() {
     names.sort_by_key(Value::to_string);
     names.dedup();
     assert_eq!((parts, names.len()), (5, 5), "{emitted}");
+}
+
+/// Other studies read the front of the study as it stands, whatever happened to the file.
+#[test]
+fn the_front_is_that_of_the_parts_that_are_there() {
+    let study = Study::new();
+    let sweep = |lambdas: &str| format!("{SETTINGS}\n[[sweep]]\nmethods = 'alright'\nlambdas = {lambdas}");
+    let front = || {
+        let files = fs::read_dir(study.fixture.path("out")).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("front-")).collect::<Vec<_>>()
+    };
+    let points = || {
+        let files = front();
+        assert_eq!(files.len(), 2, "{files:?}");
+        let points = files.iter().find(|path| path.extension().unwrap() == "json").unwrap();
+        let points: Value = serde_json::from_slice(&fs::read(points).unwrap()).unwrap();
+        points["points"].as_array().unwrap().clone()
+    };
+    study.write("study.toml", &sweep("[0.25, 0.5]"));
+    study.run("study.toml --out out").good();
+    let both = points();
+    assert_eq!(both.len(), 2);
+    for file in front() {
+        fs::remove_file(file).unwrap();
+    }
+    assert!(study.run("study.toml --out out").good().stdout.contains("4 parts: 0 done, 4 finished before"));
+    assert_eq!(points(), both);
+    study.write("study.toml", &sweep("[0.5]"));
+    assert!(study.run("study.toml --out out").good().stdout.contains("3 parts: 0 done, 3 finished before"));
+    assert_eq!(points(), both[1..]);
 }
 
 #[test]

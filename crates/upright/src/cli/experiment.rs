@@ -81,7 +81,7 @@ fn time(seconds: f64) -> String {
 fn expected(parts: &[Estimate]) -> String {
     let mut text = String::new();
     let width = parts.iter().map(|part| part.part.len()).max().unwrap_or(0).max(4);
-    let _ = writeln!(text, "{:width$}  {:>6}  {:>11}  needs", "part", "steps", "at most");
+    let _ = writeln!(text, "{:width$}  {:>6}  {:>11}  needs", "part", "steps", "about");
     for part in parts {
         let state = if part.finished { "finished".to_owned() } else { time(part.seconds) };
         // What a need needs, too, is not said twice.
@@ -92,7 +92,10 @@ fn expected(parts: &[Estimate]) -> String {
     }
     let left: f64 = parts.iter().filter(|part| !part.finished).map(|part| part.seconds).sum();
     let open = parts.iter().filter(|part| !part.finished).count();
-    let _ = writeln!(text, "\n{open} of {} parts to do, {} at most on this machine", parts.len(), time(left));
+    let _ = match open {
+        0 => writeln!(text, "\nnothing is left to do: {} parts are finished", parts.len()),
+        _ => writeln!(text, "\n{open} of {} parts to do, about {} on this machine", parts.len(), time(left)),
+    };
     text
 }
 

@@ -22,13 +22,13 @@ pub struct Estimate {
     pub needs: Vec<String>,
     /// Whether it is finished.
     pub finished: bool,
-    /// Steps, at most.
+    /// Steps of its whole length: joint methods may stop at the front before.
     pub steps: usize,
-    /// Seconds, at most: joint methods may stop at the front.
+    /// About how many seconds they will take; 0 where it is finished.
     pub seconds: f64,
 }
 
-/// Costs on one ground.
+/// Costs on one ground; all 0 where nothing is left to do.
 struct Costs {
     /// Seconds of a step of each objective.
     steps: Vec<f64>,
@@ -39,23 +39,34 @@ struct Costs {
 }
 
 impl Experiment {
-    /// Every part with the time it is expected to take on this machine, from a short measurement.
+    /// Every part with the time it is expected to take on this machine, from a short measurement; of nothing where nothing
+    /// is left to do.
     pub fn estimate(&self, only: &[String], observer: &mut dyn Observer) -> Result<Vec<Estimate>> {
         let wanted = self.graph.only(only)?;
-        let costs = (0..self.graph.grounds.len()).map(|ground| self.measure(ground, observer));
+        let mut finished = vec![true; self.graph.parts.len()];
+        for &index in &wanted {
+            finished[index] = self.is_there(&self.graph.parts[index], observer)?;
+        }
+        let is_left = |ground: usize| wanted.iter().any(|&i| !finished[i] && self.graph.parts[i].ground == ground);
+        let costs = (0..self.graph.grounds.len()).map(|ground| self.measure(ground, is_left(ground), observer));
         let costs = costs.collect::<Result<Vec<Costs>>>()?;
         let name = |index: &usize| self.graph.parts[*index].name.clone();
-        let estimate = |index: usize| {
+        let estimate = |&index: &usize| {
             let part = &self.graph.parts[index];
             let (steps, seconds) = self.expected(part, &costs[part.ground])?;
             let needs = part.needs.iter().map(name).collect();
-            Ok(Estimate { part: part.name.clone(), needs, finished: self.is_finished(part), steps, seconds })
+            let seconds = if finished[index] { 0.0 } else { seconds };
+            Ok(Estimate { part: part.name.clone(), needs, finished: finished[index], steps, seconds })
         };
-        wanted.into_iter().map(estimate).collect()
+        wanted.iter().map(estimate).collect()
     }
 
-    fn measure(&self, ground: usize, observer: &mut dyn Observer) -> Result<Costs> {
+    fn measure(&self, ground: usize, is_left: bool, observer: &mut dyn Observer) -> Result<Costs> {
         let ground = &self.graph.grounds[ground];
+        if !is_left {
+            let none = vec![0.0; ground.plan.objectives.len()];
+            return Ok(Costs { steps: none.clone(), rows: none, evaluation: 0.0 });
+        }
         let bench = Bench::open(&ground.settings, Base::Files, STEPS + 1, &mut Quiet(observer))?;
         let timed = bench.steps(STEPS, &mut Quiet(observer))?;
         let steps: Vec<f64> = timed.iter().map(|steps| StepCost::of(steps).median_seconds_per_step).collect();
@@ -69,7 +80,7 @@ impl Experiment {
         Ok(Costs { steps, rows, evaluation })
     }
 
-    /// Steps and seconds of a part, at most.
+    /// Steps and seconds of a part that runs to its length.
     fn expected(&self, part: &Part, costs: &Costs) -> Result<(usize, f64)> {
         let ground = &self.graph.grounds[part.ground];
         if let (Kind::Reference, ReferencePlan::Train { on, epochs, batch, rows }) = (&part.kind, &part.plan.reference)

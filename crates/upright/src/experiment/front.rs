@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Experiment;
-use super::parts::{Ground, Part};
+use super::parts::Ground;
 use crate::run::Met;
 use crate::{Error, Result, files};
 
@@ -61,10 +61,12 @@ impl Ground {
 }
 
 impl Experiment {
-    /// Once the last run of a front is finished, other studies can read it.
-    pub(super) fn write_front(&self, part: &Part) -> Result<()> {
-        let ground = &self.graph.grounds[part.ground];
-        if !ground.front.iter().all(|end| self.is_finished(&self.graph.parts[*end])) || ground.front.is_empty() {
+    /// Where a part is the last of a front that was missing, other studies can read the front from now on: whether it was
+    /// done now or found, for a study that was killed or edited in between.
+    pub(super) fn write_front(&self, part: usize) -> Result<()> {
+        let ground = &self.graph.grounds[self.graph.parts[part].ground];
+        let is_there = || ground.front.iter().all(|end| self.is_finished(&self.graph.parts[*end]));
+        if !ground.front.contains(&part) || !is_there() {
             return Ok(());
         }
         let [met, points] = front_files(&self.out, &ground.hash()?);
@@ -74,7 +76,11 @@ impl Experiment {
             front.points.push(ground.objectives().map(str::to_owned).zip(losses).collect::<BTreeMap<_, _>>());
         }
         let text = serde_json::to_string_pretty(&front).expect("plain data");
-        files::write_atomic(&points, text.as_bytes())?;
-        files::write_atomic(&met, ground.met.to_toml()?.as_bytes())
+        for (path, text) in [(points, text), (met, ground.met.to_toml()?)] {
+            if std::fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
+                files::write_atomic(&path, text.as_bytes())?;
+            }
+        }
+        Ok(())
     }
 }

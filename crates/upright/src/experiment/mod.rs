@@ -21,8 +21,7 @@ use serde::Serialize;
 use crate::error::Kind as ErrorKind;
 use crate::observer::{Observer, Quiet};
 use crate::report::{self, ANSWERS, Report, STUDY};
-use crate::run::is_finished;
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, run};
 
 /// Name of the study's file in its folder.
 const FILE: &str = "experiment.toml";
@@ -101,9 +100,22 @@ impl Experiment {
         Some(self.out.join(part.folder.as_ref()?))
     }
 
-    /// Whether a part needs no more work. A reference is looked up, and where it is missing trained, by whoever needs it.
+    /// Whether a part needs no more work, as far as the study's folder says: a reference needs none once every run on it is
+    /// finished.
     pub fn is_finished(&self, part: &Part) -> bool {
-        self.folder(part).is_some_and(|folder| is_finished(&folder))
+        let needs = |other: &&Part| other.needs.iter().any(|need| self.graph.parts[*need].hash == part.hash);
+        match self.folder(part) {
+            Some(folder) => run::is_finished(&folder),
+            None => self.graph.parts.iter().filter(needs).all(|other| self.is_finished(other)),
+        }
+    }
+
+    /// Whether a part needs no more work. A reference is also looked up in the cache, which takes a while.
+    fn is_there(&self, part: &Part, observer: &mut dyn Observer) -> Result<bool> {
+        match self.is_finished(part) {
+            false if part.kind == Kind::Reference => run::has_reference(&part.plan, &mut Quiet(observer)),
+            finished => Ok(finished),
+        }
     }
 
     /// One line a part for any scheduler: `file` and `out` as they were given.
@@ -135,7 +147,7 @@ impl Experiment {
         let worked = wanted.iter().enumerate().try_for_each(|(done, &index)| {
             let part = &self.graph.parts[index];
             observer.advance(done, &part.name);
-            let state = self.state(part, &outcomes, observer)?;
+            let state = self.state(index, &outcomes, observer)?;
             let outcome = Outcome { part: part.name.clone(), folder: self.folder(part), state };
             observer.note(&format!("{} of {}: {}", done + 1, wanted.len(), outcome.describe()));
             outcomes[index] = Some(outcome);
@@ -153,16 +165,18 @@ impl Experiment {
         answered.map(|()| Outcomes { report, parts })
     }
 
-    fn state(&self, part: &Part, outcomes: &[Option<Outcome>], observer: &mut dyn Observer) -> Result<State> {
+    fn state(&self, index: usize, outcomes: &[Option<Outcome>], observer: &mut dyn Observer) -> Result<State> {
+        let part = &self.graph.parts[index];
         let failed = part.needs.iter().filter_map(|need| outcomes[*need].as_ref()).find(|need| !need.is_good());
         if let Some(need) = failed {
             return Ok(State::Skipped(need.part.clone()));
         }
-        if self.is_finished(part) {
-            return Ok(State::Found);
-        }
-        match self.work(part, &mut Quiet(observer)) {
-            Ok(()) => Ok(State::Done),
+        let ended = match self.is_finished(part) {
+            true => Ok(State::Found),
+            false => self.work(part, &mut Quiet(observer)),
+        };
+        match ended.and_then(|state| self.write_front(index).map(|()| state)) {
+            Ok(state) => Ok(state),
             Err(error) if error.kind == ErrorKind::Interrupted => Err(error),
             Err(error) if error.hint.is_empty() => Ok(State::Failed(error.message)),
             Err(error) => Ok(State::Failed(format!("{} ({})", error.message, error.hint))),

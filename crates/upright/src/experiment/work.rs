@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Experiment;
 use super::parts::{Kind, Part};
+use super::{Experiment, State};
 use crate::config::{Config, List};
 use crate::evaluation::SETS;
 use crate::export::Export;
@@ -15,9 +15,12 @@ use crate::tensorboard::TensorBoard;
 use crate::{Error, Result, run};
 
 impl Experiment {
-    /// Does one part whose needs are finished.
-    pub(super) fn work(&self, part: &Part, observer: &mut dyn Observer) -> Result<()> {
-        let Some(folder) = self.folder(part) else { return run::train_reference(&part.plan, observer) };
+    /// Does one part whose needs are finished. A reference may turn out to be in the cache.
+    pub(super) fn work(&self, part: &Part, observer: &mut dyn Observer) -> Result<State> {
+        let Some(folder) = self.folder(part) else {
+            let trained = run::train_reference(&part.plan, observer)?;
+            return Ok(if trained { State::Done } else { State::Found });
+        };
         let config = match &part.kind {
             Kind::Reference => unreachable!("a reference has no folder here"),
             Kind::Alone => part.config.clone(),
@@ -47,7 +50,7 @@ impl Experiment {
         } else {
             run::run(&plan, &written, true, observer)?;
         }
-        self.write_front(part)
+        Ok(State::Done)
     }
 
     /// The settings with ids of the hub in place of what was fetched, as anybody could give them to `upright train`.

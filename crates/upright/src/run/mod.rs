@@ -17,7 +17,7 @@ pub(crate) use open::{Written, is_called, tasks};
 use record::Clock;
 pub use record::TIMES;
 pub(crate) use reference_policy::first_batches;
-pub use reference_policy::train_reference;
+pub use reference_policy::{has_reference, train_reference};
 pub use summary::{ObjectiveSummary, Summary};
 
 use crate::{

@@ -3,7 +3,7 @@
 
 use upright_engine::{adapter::Adapter, peft};
 
-use super::{Engine, open};
+use super::{Engine, is_finished, open};
 use crate::{
     Result,
     data::{Dataset, Example, Kind},
@@ -17,6 +17,9 @@ use crate::{
 
 /// Seed of every reference that is trained, so that runs which differ in their seed share one, as a study should.
 const SEED: u64 = 0;
+
+/// Where they are in the cache, each by its hash.
+const REFERENCES: &str = "references";
 
 /// Rows of each kind that are scored before and after a reference is trained.
 const EVAL_ROWS: usize = 16;
@@ -36,7 +39,7 @@ pub(super) fn prepare(
     let adapter = match &plan.reference {
         ReferencePlan::Base => None,
         ReferencePlan::Folder(folder) => Some(engine.read_adapter(folder, observer)?),
-        ReferencePlan::Train { .. } => Some(trained(engine, plan, observer)?),
+        ReferencePlan::Train { .. } => Some(trained(engine, plan, observer)?.0),
     };
     let mut reference = Reference::open(&files::cache("reference-logps")?, &engine.decoder, adapter.as_ref())?;
     let mut rows: Vec<&Example> = Vec::new();
@@ -52,13 +55,23 @@ pub(super) fn prepare(
 }
 
 /// Makes the reference of a plan, where it is one that is trained first: a run of its own in the cache, which every run
-/// with that reference finds there.
-pub fn train_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<()> {
-    if matches!(plan.reference, ReferencePlan::Train { .. }) {
-        let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
-        trained(&engine, plan, observer)?;
+/// with that reference finds there. Returns whether it had to be trained.
+pub fn train_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
+    if !matches!(plan.reference, ReferencePlan::Train { .. }) {
+        return Ok(false);
     }
-    Ok(())
+    let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
+    Ok(trained(&engine, plan, observer)?.1)
+}
+
+/// Whether nothing of a plan's reference is left to train. Nothing is written.
+pub fn has_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
+    if !matches!(plan.reference, ReferencePlan::Train { .. }) {
+        return Ok(true);
+    }
+    let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
+    let (_, hash, _) = named(&engine, plan, observer)?;
+    Ok(is_finished(&files::cache_dir().join(REFERENCES).join(hash)))
 }
 
 /// Training rows of an objective that the run may draw: exact where the method's choice does not depend on losses.
@@ -128,22 +141,29 @@ fn plan_of(plan: &Plan) -> (Plan, Kind) {
     (plan, kind)
 }
 
-/// The adapter of a reference that the program trains: a run of its own in the cache, found by what it is made from.
-fn trained(engine: &Engine, plan: &Plan, observer: &mut dyn Observer) -> Result<Adapter> {
+/// The run that trains a plan's reference, the hash that it is found by, and its rows.
+fn named(engine: &Engine, plan: &Plan, observer: &mut dyn Observer) -> Result<(Plan, String, Dataset)> {
     let (mut plan, kind) = plan_of(plan);
     let data = engine.dataset(&plan, 0, kind, observer)?;
     // Whether it was asked for or found, it is the same reference.
     plan.objectives[0].template = Some(data.template.to_string());
-    let written = engine.describe(&plan, std::slice::from_ref(&data))?;
-    plan.out = files::cache("references")?.join(written.hash()?);
+    let hash = engine.describe(&plan, std::slice::from_ref(&data))?.hash()?;
+    Ok((plan, hash, data))
+}
+
+/// The adapter of a reference that the program trains: a run of its own in the cache, found by what it is made from; and
+/// whether it was trained now.
+fn trained(engine: &Engine, plan: &Plan, observer: &mut dyn Observer) -> Result<(Adapter, bool)> {
+    let (mut plan, hash, data) = named(engine, plan, observer)?;
+    plan.out = files::cache(REFERENCES)?.join(hash);
     let _lock = Lock::wait(&plan.out.with_extension("lock"), observer)?;
     let adapter = super::adapter_dir(&plan.out);
-    // The tensors are written first, the config last: where it is, the folder is whole.
-    if adapter.join(peft::CONFIG_FILE).exists() {
-        observer.note(&format!("reference: trained before, {}", adapter.display()));
-    } else {
+    let missing = !is_finished(&plan.out);
+    if missing {
         observer.note(&format!("reference: training it in {}", plan.out.display()));
         super::run_with(engine, &plan, &plan.to_toml()?, true, vec![data], observer)?;
+    } else {
+        observer.note(&format!("reference: trained before, {}", adapter.display()));
     }
-    Ok(peft::read(&adapter, engine.decoder.config())?.adapter)
+    Ok((peft::read(&adapter, engine.decoder.config())?.adapter, missing))
 }
