@@ -310,6 +310,70 @@ fn the_front_is_that_of_the_parts_that_are_there() {
     assert_eq!(points(), both[1..]);
 }
 
+/// Answers of a base are kept as long as it is that base, asked in those words; several are told apart.
+#[test]
+fn every_base_answers_for_itself() {
+    let study = Study::new();
+    let sweep = "[[sweep]]\nmethods = 'mix'\nlambdas = [0.5]\nfront = 'none'";
+    let asked = "[answers]\nprompts = ['abc', 'tea']\nmax-tokens = 4";
+    let settings = SETTINGS.replace("steps = 8", "steps = 1");
+    // Runs and what they answered to the first prompt.
+    let answers = || -> Vec<(String, String)> {
+        let answers = fs::read(study.fixture.path("out/answers.json")).unwrap();
+        let answers: Value = serde_json::from_slice(&answers).unwrap();
+        let said = |answer: &Value, key: &str| answer[key].as_str().unwrap().to_owned();
+        answers[0]["answers"].as_array().unwrap().iter().map(|a| (said(a, "run"), said(a, "text"))).collect()
+    };
+    let mark = || {
+        let path = study.fixture.path("out/answers.json");
+        let mut marked: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        for asked in marked.as_array_mut().unwrap() {
+            asked["answers"].as_array_mut().unwrap().iter_mut().for_each(|answer| answer["text"] = "kept".into());
+        }
+        fs::write(path, marked.to_string()).unwrap();
+    };
+    let kept = || answers().iter().filter(|(_, text)| text == "kept").map(|(run, _)| run.clone()).collect::<Vec<_>>();
+    study.write("study.toml", &format!("{settings}\n{sweep}\n{asked}"));
+    study.run("study.toml --out out").good();
+    assert_eq!(answers().iter().filter(|(run, _)| run == "base").count(), 1);
+    mark();
+    study.run("study.toml --out out").good();
+    assert_eq!(kept().len(), 4, "the base, two alone, mix");
+
+    // Another template: nothing that was answered holds any more. Nor does it where nobody wrote down what it stood on.
+    let raw = format!("{settings}sft-template = 'raw'\n{sweep}\n{asked}");
+    study.write("study.toml", &raw);
+    study.run("study.toml --out out").good();
+    assert_eq!((answers().len(), kept()), (4, vec![]));
+    mark();
+    fs::remove_file(study.fixture.path("out/answers.toml")).unwrap();
+    study.run("study.toml --out out").good();
+    assert!(kept().len() == 3 && !kept().contains(&"base".to_owned()), "{:?}", kept());
+
+    // Two models, one of them in two wordings.
+    let other = study.fixture.path("other");
+    fs::create_dir(&other).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../upright-engine/tests/golden/mistral");
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(golden.join(name), other.join(name)).unwrap();
+    }
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(study.fixture.path("model").join(name), other.join(name)).unwrap();
+    }
+    let with = |settings: &str| format!("{sweep}\nsettings = {{ {settings} }}\n");
+    let bases =
+        || answers().into_iter().map(|(run, _)| run).filter(|run| !run.starts_with("runs/")).collect::<Vec<_>>();
+    study.write("study.toml", &format!("{settings}\n{}{}{asked}", with("beta = 0.2"), with("model = 'other'")));
+    study.run("study.toml --out out").good();
+    assert_eq!(bases(), ["base model", "base other"]);
+    assert_eq!(answers().len(), 2 + 2 * 3);
+    let three = [with("beta = 0.2"), with("sft-template = 'raw'"), with("model = 'other'")].concat();
+    study.write("study.toml", &format!("{settings}\n{three}{asked}"));
+    study.run("study.toml --out out").good();
+    let named = ["model, user-assistant", "model, raw", "other, user-assistant"].map(|name| format!("base {name}"));
+    assert_eq!(bases(), named);
+}
+
 #[test]
 fn a_part_that_fails_takes_with_it_only_those_that_need_it() {
     let study = Study::new();

@@ -1,19 +1,48 @@
 //! What the trained models say to the same prompts (Section D.6 of the paper), side by side.
 
-use super::{Experiment, Kind, Part, Questions};
+use std::collections::BTreeMap;
+
+use super::{Experiment, Ground, Kind, Part, Questions};
 use crate::data::rows::{Prompt, Row};
 use crate::data::{Template, TemplateName};
 use crate::generate::{Ear, Generated, Sampling, ends, generate};
 use crate::observer::{Observer, Quiet};
 use crate::report::{ANSWERS, Answer, Answers};
 use crate::run::{self, Engine};
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, hub};
 
 /// What answers are called that no adapter gave.
 const BASE: &str = "base";
 
+/// The file beside the answers that says which base it was that gave those of each name. A run's folder says so itself.
+const BASES: &str = "answers.toml";
+
+/// Whoever is asked: a model, or a run on it.
+struct Asked<'a> {
+    /// As the file of answers has it.
+    run: String,
+    ground: &'a Ground,
+    part: Option<&'a Part>,
+}
+
+impl Ground {
+    /// The objective in whose wording is asked: as the instruction rows are written, where there are any.
+    fn asks_as(&self) -> usize {
+        self.plan.objectives.iter().position(|objective| !objective.is_preference()).unwrap_or(0)
+    }
+
+    /// What its model is called where `level` words are needed to tell it from others.
+    fn base_name(&self, hash: &str, level: usize) -> String {
+        let model = &self.plan.model;
+        let folder = || model.file_name().map(|name| name.display().to_string());
+        let model = hub::named(model).map(|(id, _)| id).or_else(folder).unwrap_or_else(|| model.display().to_string());
+        let words = [&model[..], self.met.template(self.asks_as()), hash];
+        format!("{BASE} {}", words[..level].join(", ")).trim_end().to_owned()
+    }
+}
+
 impl Experiment {
-    /// Has every finished run of the first seed answer, greedily, what it has not answered yet.
+    /// Has every base and every finished run of the first seed answer, greedily, what it has not answered yet.
     pub(super) fn answer(&self, observer: &mut dyn Observer) -> Result<()> {
         let Some(questions) = &self.study.questions else { return Ok(()) };
         let path = self.out.join(ANSWERS);
@@ -23,29 +52,31 @@ impl Experiment {
         };
         let empty = |prompt: &String| Answers { prompt: prompt.clone(), answers: Vec::new() };
         let mut answered: Vec<Answers> = questions.prompts.iter().map(empty).collect();
-        let first = self.study.seeds[0].to_string();
-        let asked = self.graph.parts.iter().filter(|part| {
-            part.kind != Kind::Reference && part.plan.seed.to_string() == first && self.is_finished(part)
-        });
-        let asked: Vec<Option<&Part>> = std::iter::once(None).chain(asked.map(Some)).collect();
+        let bases = self.bases();
+        let asked = self.asked(&bases);
+        // Another model, tokenizer or template answers to the same name.
+        let stood_path = self.out.join(BASES);
+        let stood = std::fs::read_to_string(&stood_path).unwrap_or_default();
+        let stood: BTreeMap<String, String> = toml::from_str(&stood).unwrap_or_default();
+        let stands: BTreeMap<String, String> = bases.into_iter().map(|(_, hash, name)| (name, hash)).collect();
         let mut engine: Option<Engine> = None;
         observer.begin("answers", asked.len());
-        let all = asked.iter().enumerate().try_for_each(|(done, &part)| {
-            observer.advance(done, part.map_or(BASE, |part| &part.name));
-            let folder = part.and_then(|part| part.folder.as_ref());
-            let run = folder.map_or_else(|| BASE.to_owned(), |folder| folder.display().to_string());
+        let all = asked.iter().enumerate().try_for_each(|(done, asked)| {
+            let Asked { run, ground, part } = asked;
+            observer.advance(done, part.map_or(run, |part| &part.name));
+            let is_same = part.is_some() || stood.get(run) == stands.get(run);
             let found = |prompt: &String| {
-                let of = known.iter().find(|known| known.prompt == *prompt)?;
-                Some(of.answers.iter().find(|answer| answer.run == run)?.text.clone())
+                let of = known.iter().find(|known| is_same && known.prompt == *prompt)?;
+                Some(of.answers.iter().find(|answer| answer.run == *run)?.text.clone())
             };
             let texts = match questions.prompts.iter().map(found).collect::<Option<Vec<String>>>() {
                 Some(found) => found,
                 None => {
-                    let plan = part.map_or(&self.graph.grounds[0].plan, |part| &part.plan);
+                    let plan = &ground.plan;
                     if engine.as_ref().is_none_or(|engine| engine.model != plan.model) {
                         engine = Some(Engine::open(&plan.model, plan.threads, plan.recompute.into())?);
                     }
-                    self.texts(engine.as_ref().expect("opened above"), part, questions, &mut Quiet(observer))?
+                    self.texts(engine.as_ref().expect("opened above"), asked, questions, &mut Quiet(observer))?
                 }
             };
             for (answered, text) in answered.iter_mut().zip(texts) {
@@ -55,22 +86,65 @@ impl Experiment {
         });
         observer.end();
         all?;
-        let text = serde_json::to_string_pretty(&answered).map_err(|error| Error::failure(error.to_string()))?;
-        files::write_atomic(&path, text.as_bytes())
+        let failed = |error: &dyn std::fmt::Display| Error::failure(error.to_string());
+        let text = serde_json::to_string_pretty(&answered).map_err(|error| failed(&error))?;
+        let bases = toml::to_string(&stands).map_err(|error| failed(&error))?;
+        if stood != stands {
+            // Whoever is killed in between asks again.
+            let _ = std::fs::remove_file(&stood_path);
+        }
+        files::write_atomic(&path, text.as_bytes())?;
+        files::write_atomic(&stood_path, bases.as_bytes())
     }
 
-    /// Answers of one model, the base where there is no part.
+    /// Every base once, with the first ground that it is of, what it is known by, and its name.
+    fn bases(&self) -> Vec<(usize, String, String)> {
+        let grounds = &self.graph.grounds;
+        let mut bases: Vec<(usize, String)> = Vec::new();
+        for (index, ground) in grounds.iter().enumerate() {
+            let hash = ground.met.base(ground.asks_as());
+            if bases.iter().all(|(_, other)| *other != hash) {
+                bases.push((index, hash));
+            }
+        }
+        let names = |level: usize| -> Vec<String> {
+            bases.iter().map(|(ground, hash)| grounds[*ground].base_name(hash, level)).collect()
+        };
+        let differ = |names: &[String]| (1..names.len()).all(|i| !names[..i].contains(&names[i]));
+        let names = (0..3).map(names).find(|names| differ(names)).unwrap_or_else(|| names(3));
+        bases.into_iter().zip(names).map(|((ground, hash), name)| (ground, hash, name)).collect()
+    }
+
+    /// Each base, and behind it the finished runs of the first seed.
+    fn asked(&self, bases: &[(usize, String, String)]) -> Vec<Asked<'_>> {
+        let first = self.study.seeds[0];
+        let mut asked = Vec::new();
+        for (index, ground) in self.graph.grounds.iter().enumerate() {
+            let base = bases.iter().find(|(of, ..)| *of == index);
+            asked.extend(base.map(|(_, _, name)| Asked { run: name.clone(), ground, part: None }));
+            let parts = self.graph.parts.iter().filter(|part| {
+                part.ground == index
+                    && part.kind != Kind::Reference
+                    && part.plan.seed == first
+                    && self.is_finished(part)
+            });
+            asked.extend(parts.filter_map(|part| {
+                Some(Asked { run: part.folder.as_ref()?.display().to_string(), ground, part: Some(part) })
+            }));
+        }
+        asked
+    }
+
+    /// Answers of one model.
     fn texts(
         &self,
         engine: &Engine,
-        part: Option<&Part>,
+        asked: &Asked<'_>,
         questions: &Questions,
         observer: &mut dyn Observer,
     ) -> Result<Vec<String>> {
-        let ground = &self.graph.grounds[part.map_or(0, |part| part.ground)];
-        // As the instruction rows are written, where there are any.
-        let rows = ground.plan.objectives.iter().position(|objective| !objective.is_preference()).unwrap_or(0);
-        let name = ground.met.template(rows).parse::<TemplateName>()?;
+        let Asked { ground, part, .. } = asked;
+        let name = ground.met.template(ground.asks_as()).parse::<TemplateName>()?;
         let row = |text: &String| {
             let prompt = Prompt::Instruction { system: String::new(), instruction: text.clone(), input: String::new() };
             Row::unanswered(0, None, prompt)

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use super::{
     Engine,
-    open::{self, Written},
+    open::{self, DataFacts, Facts, Written},
 };
-use crate::{Result, observer::Observer, plan::Plan};
+use crate::{Result, files, observer::Observer, plan::Plan};
 
 /// What a plan met.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +47,14 @@ impl Met {
     /// Name of the template of an objective's prompts.
     pub fn template(&self, objective: usize) -> &str {
         &self.written.facts.data[objective].template
+    }
+
+    /// Names the model that nothing was trained into, asked in the wording of an objective's prompts.
+    pub fn base(&self, objective: usize) -> String {
+        let Facts { base, tier, tokenizer, data, .. } = &self.written.facts;
+        let DataFacts { template, template_sha256, .. } = &data[objective];
+        let known = [base, tier, tokenizer, template, template_sha256].map(String::as_str).join("\n");
+        files::hex(&Sha256::digest(known.as_bytes())[..8])
     }
 
     /// As a TOML file.
