@@ -374,6 +374,51 @@ fn every_base_answers_for_itself() {
     assert_eq!(bases(), named);
 }
 
+/// What has no effect is said once, whatever the number of runs; and runs of one arm have one name but for the seed.
+#[test]
+fn a_study_says_once_what_has_no_effect() {
+    let study = Study::new();
+    let sweeps = "
+[[sweep]]
+name = 'equal'
+methods = ['mix', 'alright']
+lambdas = [0.25]
+front = 'none'
+
+[[sweep]]
+name = 'stopped'
+methods = ['mix', 'alright']
+baselines = 'sum'
+lambdas = [0.25, 0.5]
+
+[[sweep]]
+name = 'other'
+methods = 'mix'
+lambdas = [0.5]
+front = 'none'
+settings = { dpo-loss = 'orpo', label-smoothing = 0.1, reference = 'none' }
+";
+    study.write("study.toml", &format!("seeds = [1, 2]\n{SETTINGS}reference-epochs = 2\n{sweeps}"));
+    let emitted = study.run("study.toml --out out --emit jsonl").good();
+    for note in [
+        "sweep equal: reference-epochs has no effect: no reference is trained",
+        "sweep equal: the reference is the base model itself",
+        "sweep other: reference has no effect",
+        "sweep other: label-smoothing has no effect",
+    ] {
+        assert_eq!(emitted.stderr.matches(note).count(), 1, "{note}: {}", emitted.stderr);
+    }
+    assert!(!emitted.stderr.contains("sweep stopped: "), "it stands on the ground of another: {}", emitted.stderr);
+    let names = emitted.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["part"].clone());
+    let names: Vec<String> = names.map(|name| name.as_str().unwrap().to_owned()).collect();
+    for first in names.iter().filter(|name| name.contains("-seed-1")) {
+        let second = first.replace("-seed-1", "-seed-2");
+        assert!(names.contains(&second) || first.starts_with("other/alone"), "{second} is not among {names:?}");
+    }
+    // What another sweep has under the same name is told apart by the name of its own.
+    assert!(names.contains(&"equal/mix-lambda-0.25-seed-2-stopped".to_owned()), "{names:?}");
+}
+
 #[test]
 fn a_part_that_fails_takes_with_it_only_those_that_need_it() {
     let study = Study::new();

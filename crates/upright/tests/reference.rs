@@ -18,9 +18,22 @@ fn the_reference_is_what_the_program_prints() {
         printed == written,
         "docs/reference.md, line {place}, is not what the program says: cargo run -- reference > docs/reference.md"
     );
-    for part in
-        ["## `upright train`", "`--sft-turns TURNS`", "## `upright eval loss`", "| `label-smoothing` |", "| `DATA` |"]
-    {
+    for part in [
+        "## `upright train`",
+        "`--sft-turns TURNS`",
+        "## `upright eval loss`",
+        "| `label-smoothing` |",
+        "| `DATA` |",
+        "What to compute [default: all] [possible values: toy, theorem-3.3, theorem-4.1, all].",
+        "[possible values: jsonl].",
+        "for the memory estimate [default: 2048].",
+        "an id on the hub; none, the base model itself",
+        "| key in `[[sweep]]` | |",
+        "| `probe-every` | How often",
+        "| key in `[baseline.NAME]` | |",
+        "| `max-tokens` |",
+        "## Exit codes",
+    ] {
         assert!(printed.contains(part), "{part}");
     }
 }

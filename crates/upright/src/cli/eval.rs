@@ -60,8 +60,8 @@ pub(super) struct Loss {
     /// Turns of a conversation that are scored, with --sft: last, all [default: last]
     #[arg(long, value_name = "TURNS", conflicts_with = "dpo")]
     turns: Option<String>,
-    /// Reference adapter, or none for the model itself: adds its log-probabilities and the loss.
-    #[arg(long, value_name = "DIR|none", conflicts_with = "sft")]
+    /// Reference adapter, a PEFT folder, a run's, or an id on the hub, or none for the model itself: adds its log-probabilities and the loss.
+    #[arg(long, value_name = "DIR|ID|none", conflicts_with = "sft")]
     reference: Option<PathBuf>,
     /// Preference loss, as in training: sigmoid, ipo, rpo with --reference; orpo, simpo without [default: sigmoid]
     #[arg(long, value_name = "LOSS", conflicts_with = "sft")]

@@ -23,9 +23,12 @@ use serde::Serialize;
 
 use crate::{Error, Result, error::Kind, files};
 
+/// What [`main`] returns, for people.
+const EXIT_CODES: &str = "Exit codes: 0 good, 1 failed, 2 bad usage or input, 130 stopped by a signal";
+
 /// Post-trains a language model on instruction data and preference data at once.
 #[derive(Debug, Parser)]
-#[command(name = "upright", version, about, max_term_width = 110)]
+#[command(name = "upright", version, about, after_help = EXIT_CODES, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -65,7 +68,7 @@ enum Command {
     Reference,
 }
 
-/// Parses the arguments, runs the command, and says how it ended: 0 good, 1 failed, 2 bad usage or input, 130 stopped.
+/// Parses the arguments, runs the command, and says how it ended, by one of [`EXIT_CODES`].
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use clap::{Arg, Command, CommandFactory};
 
-use super::{Cli, print};
-use crate::{Result, config::ObjectiveConfig};
+use super::{Cli, EXIT_CODES, print};
+use crate::{Result, config::ObjectiveConfig, experiment::keys};
 
 /// Runs the command. `docs/reference.md` is its output, which a test keeps true.
 pub(super) fn run() -> Result<()> {
@@ -24,10 +24,28 @@ fn text() -> String {
              may be texts with commas or TOML lists, `NAME=VALUE` lists also tables. In place of `sft` and `dpo` any number of \
              objectives:\n\n| key in `[[objective]]` | |\n|---|---|\n";
     let objective = <ObjectiveConfig as clap::Args>::augment_args(Command::new("objective"));
-    for argument in objective.get_arguments() {
-        let _ = writeln!(text, "| `{}` | {} |", argument.get_long().unwrap_or_default(), help(argument));
-    }
+    rows(objective.get_arguments().filter_map(|argument| Some((argument.get_long()?, help(argument)))), &mut text);
+    text += "\n## The TOML file of `upright experiment`\n\nPaths in it start where the command runs. A list of one text may be that \
+             text.\n\n| key | |\n|---|---|\n";
+    let said = |(key, what): keys::Key| (key, escaped(what));
+    rows(keys::STUDY.into_iter().map(said), &mut text);
+    text += "\n| key in `[[sweep]]` | |\n|---|---|\n";
+    rows(keys::SWEEP.into_iter().map(said), &mut text);
+    text += "\n| key in `[baseline.NAME]` | |\n|---|---|\n";
+    rows(keys::BASELINE.into_iter().map(said), &mut text);
+    text += "\n| key in `[answers]` | |\n|---|---|\n";
+    rows(keys::ANSWERS.into_iter().map(said), &mut text);
+    text += "\n| not in `[settings]` | instead |\n|---|---|\n";
+    rows(keys::DECIDED.into_iter().map(said), &mut text);
+    let _ = write!(text, "\n## Exit codes\n\n{}.\n", EXIT_CODES.trim_start_matches("Exit codes: "));
     text
+}
+
+/// Lines of a table of keys.
+fn rows<'a>(keys: impl Iterator<Item = (&'a str, String)>, text: &mut String) {
+    for (key, what) in keys {
+        let _ = writeln!(text, "| `{key}` | {what} |");
+    }
 }
 
 fn commands(command: &Command, path: &str, text: &mut String) {
@@ -63,8 +81,19 @@ fn flag(argument: &Arg) -> String {
     }
 }
 
+/// What an argument is for, with the default and the values that clap adds where it prints help.
 fn help(argument: &Arg) -> String {
     let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
+    let mut help = help.trim_end_matches('.').to_owned();
+    let defaults = argument.get_default_values().iter().map(|value| value.display().to_string());
+    let values = argument.get_possible_values().into_iter().map(|value| value.get_name().to_owned());
+    if argument.get_action().takes_values() {
+        for (what, listed) in [("default", defaults.collect::<Vec<_>>()), ("possible values", values.collect())] {
+            if !listed.is_empty() {
+                let _ = write!(help, " [{what}: {}]", listed.join(", "));
+            }
+        }
+    }
     escaped(&help)
 }
 

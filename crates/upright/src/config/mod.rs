@@ -154,9 +154,9 @@ pub struct Config {
     /// Share of pairs taken to be labelled the wrong way round [default: 0]
     #[arg(long, value_name = "SHARE", help_heading = "Preference loss", allow_hyphen_values = true)]
     pub label_smoothing: Option<Number>,
-    /// Reference: an adapter's folder, or a run's; none, the base model itself; train:chosen or train:sft, an adapter trained first on
-    /// the chosen responses or on the instruction data [default: none]
-    #[arg(long, value_name = "DIR|none|train:chosen|train:sft", help_heading = "Preference loss")]
+    /// Reference: an adapter, a PEFT folder, a run's, or an id on the hub; none, the base model itself; train:chosen or train:sft, an
+    /// adapter trained first on the chosen responses or on the instruction data [default: none]
+    #[arg(long, value_name = "DIR|ID|none|train:chosen|train:sft", help_heading = "Preference loss")]
     pub reference: Option<String>,
     /// Epochs of training the reference [default: 1]
     #[arg(long, value_name = "E", help_heading = "Preference loss", allow_hyphen_values = true)]
@@ -164,7 +164,7 @@ pub struct Config {
     /// Train the reference on the first N rows of each file [default: those of the objective]
     #[arg(long, value_name = "N", help_heading = "Preference loss", allow_hyphen_values = true)]
     pub reference_rows: Option<Number>,
-    /// Rows a step of training the reference [default: 8]
+    /// Rows a step of training the reference [default: 8; of train:sft those of the instruction data]
     #[arg(long, value_name = "N", help_heading = "Preference loss", allow_hyphen_values = true)]
     pub reference_batch: Option<Number>,
 

@@ -23,7 +23,8 @@ impl Graph {
     pub fn of(study: &Study, out: &Path, observer: &mut dyn Observer) -> Result<Self> {
         let there = std::fs::read_dir(out.join(RUNS)).into_iter().flatten().flatten();
         let there = there.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        let mut builder = Builder { study, out, there, graph: Self { parts: Vec::new(), grounds: Vec::new() } };
+        let graph = Self { parts: Vec::new(), grounds: Vec::new() };
+        let mut builder = Builder { study, out, there, sweep: String::new(), graph };
         let mut on = Vec::new();
         for sweep in &study.sweeps {
             let place = |error: Error| error.at(format!("sweep {}", sweep.name));
@@ -47,9 +48,11 @@ impl Graph {
         for ground in 0..builder.graph.grounds.len() {
             let sweeps: Vec<&Sweep> =
                 study.sweeps.iter().zip(&on).filter(|(_, other)| **other == ground).map(|(sweep, _)| sweep).collect();
+            builder.sweep.clone_from(&sweeps[0].name);
             builder.common(ground, &sweeps)?;
+            let prefix = builder.prefix(&sweeps);
             for sweep in sweeps {
-                builder.sweep(ground, sweep).map_err(|error| error.at(format!("sweep {}", sweep.name)))?;
+                builder.sweep(ground, &prefix, sweep).map_err(|error| error.at(format!("sweep {}", sweep.name)))?;
             }
         }
         Ok(builder.graph)
@@ -71,6 +74,8 @@ struct Builder<'a> {
     out: &'a Path,
     /// Folders of runs that are there already.
     there: Vec<String>,
+    /// Name of the sweep whose runs are added.
+    sweep: String,
     graph: Graph,
 }
 
@@ -121,6 +126,12 @@ impl Builder<'_> {
         }
         let met = Met::of(&plan, observer)?;
         Schedule::new(&plan, &met.rows)?;
+        // Runs keep theirs to themselves: they would all say the same.
+        let written = Config { objective: config.objective, ..sweep.written.clone() };
+        for note in plan.notes(&written) {
+            let place = if self.study.sweeps.len() > 1 { format!("sweep {}: ", sweep.name) } else { String::new() };
+            observer.note(&format!("{place}{note}"));
+        }
         self.graph.grounds.push(Ground {
             met,
             alone: Vec::new(),
@@ -138,7 +149,7 @@ impl Builder<'_> {
         Plan::from_config(&Config { out: Some(self.out.to_owned()), ..config.clone() })
     }
 
-    /// In front of names where there are several grounds.
+    /// In front of names where there are several grounds: sweeps have runs in common, so all on a ground have one.
     fn prefix(&self, sweeps: &[&Sweep]) -> String {
         if self.graph.grounds.len() > 1 { format!("{}/", sweeps[0].name) } else { String::new() }
     }
@@ -194,8 +205,9 @@ impl Builder<'_> {
             return Ok(known);
         }
         // Sweeps may have runs that differ in their stages or in where they stop alone.
-        let taken = self.graph.parts.iter().any(|part| part.name == name);
-        let name = if taken { format!("{name}-{}", &hash[..4]) } else { name };
+        let is_free = |name: &String| self.graph.parts.iter().all(|part| part.name != *name);
+        let names = [name.clone(), format!("{name}-{}", self.sweep), format!("{name}-{}", &hash[..4])];
+        let name = names.into_iter().find(is_free).unwrap_or_else(|| format!("{name}-{hash}"));
         // The hash says whose a folder is: names change where sweeps join the study.
         let end = format!("-{}", &hash[..8]);
         let there = self.there.iter().find(|folder| folder.ends_with(&end));
@@ -277,8 +289,8 @@ impl Builder<'_> {
     }
 
     /// The runs of one sweep.
-    fn sweep(&mut self, ground: usize, sweep: &Sweep) -> Result<()> {
-        let prefix = self.prefix(&[sweep]);
+    fn sweep(&mut self, ground: usize, prefix: &str, sweep: &Sweep) -> Result<()> {
+        self.sweep.clone_from(&sweep.name);
         let Ground { settings, plan, front, given_front, .. } = self.graph.grounds[ground].clone();
         let steps = self.steps(ground)?;
         let stops = sweep.front != Front::None && !(front.is_empty() && given_front.is_empty());
@@ -306,20 +318,20 @@ impl Builder<'_> {
                         MethodKind::Maxright => {
                             for k in &sweep.probe_every {
                                 let joint = Joint { probe_every: Some(k), ..joint };
-                                self.joint(ground, &prefix, &joint, &front, stops)?;
+                                self.joint(ground, prefix, &joint, &front, stops)?;
                             }
                         }
                         MethodKind::Alright if sweep.front == Front::Own => {
                             // Its ends are the front, and runs of all seeds are alike.
-                            self.joint(ground, &prefix, &joint, &[], false)?;
+                            self.joint(ground, prefix, &joint, &[], false)?;
                         }
                         MethodKind::Alright | MethodKind::Mix => {
-                            self.joint(ground, &prefix, &joint, &front, stops)?;
+                            self.joint(ground, prefix, &joint, &front, stops)?;
                         }
                     }
                 }
                 for baseline in &sweep.baselines {
-                    self.baseline(ground, &prefix, baseline, weights, seed)?;
+                    self.baseline(ground, prefix, baseline, weights, seed)?;
                 }
             }
         }

@@ -6,6 +6,7 @@ mod answers;
 mod builder;
 mod estimate;
 mod front;
+pub mod keys;
 mod parts;
 mod study;
 mod work;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use super::keys;
 use crate::config::{Config, List, Number, ObjectiveConfig, nearest, one_or_many};
 use crate::methods::MethodKind;
 use crate::objectives::LossKind;
@@ -33,10 +34,13 @@ pub struct Study {
 /// Methods that are compared at some weights of the objectives, everything else being equal.
 #[derive(Clone, Debug)]
 pub struct Sweep {
-    /// Its name in messages and in the names of parts.
+    /// Its name in messages, and before names of parts where sweeps differ in model, data or reference: of sweeps that share
+    /// these, the first one's.
     pub name: String,
     /// Settings of every run, the objectives listed, without what the sweep decides.
     pub settings: Config,
+    /// The same as they were written.
+    pub written: Config,
     /// The methods.
     pub methods: Vec<MethodKind>,
     /// What peers offer in their place.
@@ -85,26 +89,8 @@ pub struct Questions {
 /// Name of the sum of adapters among baselines.
 const SUM: &str = "sum";
 
-/// Settings that the study decides, and by what.
-const DECIDED: [(&str, &str); 13] = [
-    ("out", "--out DIR is the folder of the whole study"),
-    ("resume", "a study always goes on where it was"),
-    ("json", "give --json on the command line"),
-    ("method", "list methods in a [[sweep]]"),
-    ("lambda", "list lambdas in a [[sweep]]"),
-    ("stages", "list stages in a [[sweep]], one for each of its lambdas"),
-    ("probe-every", "list probe-every in a [[sweep]]"),
-    ("optimum", "the study finds the optima by training each objective alone"),
-    ("optimum-eval", "the study finds the optima by training each objective alone"),
-    ("stop-at", "say front = \"own\", \"none\" or the folder of another study in a [[sweep]]"),
-    ("stop-within", "runs of a study stop within 1e-4 of the front, as in the paper"),
-    ("seed", "list seeds at the top of the study"),
-    ("no-report", "a study writes one report, of all its runs"),
-];
-
-#[derive(Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-#[derive(Default)]
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 struct WrittenStudy {
     title: String,
     about: String,
@@ -116,7 +102,7 @@ struct WrittenStudy {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 struct WrittenSweep {
     name: Option<String>,
     #[serde(with = "one_or_many")]
@@ -135,7 +121,7 @@ struct WrittenSweep {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 struct WrittenQuestions {
     #[serde(with = "one_or_many")]
     prompts: Vec<String>,
@@ -168,8 +154,7 @@ impl Study {
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             Error::input(format!("{name}, line {line}: {}", error.message().trim()))
         })?;
-        let known = ["title", "about", "seeds", "settings", "sweep", "baseline", "answers"];
-        let written: WrittenStudy = read(&table, &known, name)?;
+        let written: WrittenStudy = read(&table, &keys::STUDY.map(|(key, _)| key), name)?;
         let seeds = written.seeds.iter().map(|seed| {
             let whole = seed.whole().ok_or_else(|| wrong("seeds", "be whole numbers from 0 to 2^63 - 1", seed));
             whole.map_err(|error| error.at(name))
@@ -226,7 +211,7 @@ fn names(list: &Value) -> Vec<String> {
 
 fn questions(table: &Table, name: &str) -> Result<Questions> {
     let place = format!("{name}, [answers]");
-    let written: WrittenQuestions = read(table, &["prompts", "max-tokens"], &place)?;
+    let written: WrittenQuestions = read(table, &keys::ANSWERS.map(|(key, _)| key), &place)?;
     if written.prompts.is_empty() || written.prompts.iter().any(|prompt| prompt.trim().is_empty()) {
         return Err(Error::input(format!("{place}: prompts must be texts")).hint("prompts = [\"What is a heron?\"]"));
     }
@@ -234,18 +219,18 @@ fn questions(table: &Table, name: &str) -> Result<Questions> {
     Ok(Questions { prompts: written.prompts, max_tokens })
 }
 
-/// Settings of a sweep, laid over those of the study.
-fn settings(upper: &Table, lower: &Table, place: &str) -> Result<Config> {
+/// Settings of a sweep, laid over those of the study: as they were written, and with the objectives listed.
+fn settings(upper: &Table, lower: &Table, place: &str) -> Result<[Config; 2]> {
     let config = |table: &Table| -> Result<Config> {
-        if let Some((key, why)) = DECIDED.iter().find(|(key, _)| table.contains_key(*key)) {
+        if let Some((key, why)) = keys::DECIDED.iter().find(|(key, _)| table.contains_key(*key)) {
             return Err(Error::input(format!("settings: {key} is not a setting of a study")).hint(*why));
         }
         let text = toml::to_string(table).map_err(|error| Error::input(format!("settings: {error}")))?;
         Config::parse(&text, "settings")
     };
-    let merged = config(upper)?.over(config(lower)?).and_then(|merged| listed(&merged));
-    let merged = merged.map_err(|error| error.at(place))?;
-    for objective in &merged.objective {
+    let merged = config(upper)?.over(config(lower)?).and_then(|merged| Ok([listed(&merged)?, merged]));
+    let [listed, merged] = merged.map_err(|error| error.at(place))?;
+    for objective in &listed.objective {
         for (key, given) in [
             ("weight", objective.weight.is_some()),
             ("optimum", objective.optimum.is_some()),
@@ -258,19 +243,17 @@ fn settings(upper: &Table, lower: &Table, place: &str) -> Result<Config> {
             }
         }
     }
-    Ok(merged)
+    Ok([merged, listed])
 }
 
 fn sweep(table: &Table, index: usize, study: &WrittenStudy, place: &str) -> Result<Sweep> {
-    let known =
-        ["name", "methods", "baselines", "lambdas", "weights", "orders", "stages", "probe-every", "front", "settings"];
-    let written: WrittenSweep = read(table, &known, place)?;
+    let written: WrittenSweep = read(table, &keys::SWEEP.map(|(key, _)| key), place)?;
     checked(&written, index, study, place)
         .map_err(|error| if error.message.starts_with(place) { error } else { error.at(place) })
 }
 
 fn checked(written: &WrittenSweep, index: usize, study: &WrittenStudy, place: &str) -> Result<Sweep> {
-    let settings = settings(&written.settings, &study.settings, place)?;
+    let [as_written, settings] = settings(&written.settings, &study.settings, place)?;
     let name = written.name.clone().unwrap_or_else(|| format!("sweep-{}", index + 1));
     let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
     if name.is_empty() || !name.chars().all(letters) {
@@ -331,6 +314,7 @@ fn checked(written: &WrittenSweep, index: usize, study: &WrittenStudy, place: &s
             }
         },
         settings,
+        written: as_written,
     })
 }
 
@@ -367,8 +351,7 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
         return Err(Error::input(format!("baseline {name} has the name of an objective")).hint("rename the objective"));
     }
     let mut table = own.cloned().unwrap_or_default();
-    let known = ["alpha", "batch", "beta", "gamma", "label-smoothing"];
-    let given: ObjectiveConfig = read(&table, &known, &format!("[baseline.{name}]"))?;
+    let given: ObjectiveConfig = read(&table, &keys::BASELINE.map(|(key, _)| key), &format!("[baseline.{name}]"))?;
     let kind = choice("baselines", Some(name), LossKind::Sft)?;
     // A loss with a reference is tied to it as strongly as the objective it stands in for.
     let tied = kind.form().reference && !table.contains_key("beta");
@@ -479,5 +462,20 @@ mod tests {
             ("smollm2", 4),
         ];
         assert_eq!(read, expected.map(|(name, points)| (name.to_owned(), points)));
+    }
+
+    /// Serde names its fields where it meets another.
+    #[test]
+    fn every_key_that_is_read_is_listed() {
+        fn fields<T: for<'de> Deserialize<'de>>() -> Vec<String> {
+            let error = toml::from_str::<T>("zebra = 1").err().expect("a zebra is no field");
+            error.message().split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect()
+        }
+        assert_eq!(fields::<WrittenStudy>(), keys::STUDY.map(|(key, _)| key));
+        assert_eq!(fields::<WrittenSweep>(), keys::SWEEP.map(|(key, _)| key));
+        assert_eq!(fields::<WrittenQuestions>(), keys::ANSWERS.map(|(key, _)| key));
+        let (settings, objective) = (Config::keys(), ObjectiveConfig::keys());
+        assert!(keys::DECIDED.iter().all(|(key, _)| settings.iter().any(|known| known == key)));
+        assert!(keys::BASELINE.iter().all(|(key, _)| objective.iter().any(|known| known == key)));
     }
 }
