@@ -106,6 +106,18 @@ fn eval_loss_of_instructions() {
     assert!((number(totals, "loss") - loss).abs() < 1e-12, "{totals}: {loss}");
     assert!((number(totals, "logps/response") - sum("logp", "response") / 5.0).abs() < 1e-9);
 
+    // Rows that are too long are cut as in training: 38 and 20 tokens in 40.
+    for (flags, lengths) in [
+        ("", [20, 20]),
+        ("--min-prompt 30", [30, 10]),
+        ("--too-long cut-response", [30, 10]),
+        ("--too-long cut-response --min-prompt 15", [25, 15]),
+    ] {
+        let words = format!("eval loss --model model --sft sft.jsonl --limit 1 --per-row --max-length 40 {flags}");
+        let tokens = &Done::good(place.command(&words)).json()[0]["tokens"];
+        assert_eq!(*tokens, json!({"prompt": lengths[0], "response": lengths[1]}), "{flags}");
+    }
+
     let done = Done::good(place.command("eval loss --model model --sft sft.jsonl --template alpaca"));
     assert!(done.stdout.contains("rows                 40\n") && done.stderr.contains("template alpaca"), "{done:?}");
     assert!(done.stdout.lines().all(|line| line.split_whitespace().count() == 2), "{done:?}");
@@ -165,6 +177,9 @@ fn eval_loss_refuses_what_cannot_be() {
         ("--dpo dpo.jsonl --limit 0", ["limit must be a whole number of at least 1", "`0`"]),
         ("--dpo dpo.jsonl --limit -3", ["limit", "`-3`"]),
         ("--dpo dpo.jsonl --max-length 1", ["max-length must be a whole number of at least 2", "`1`"]),
+        ("--dpo dpo.jsonl --max-length 40 --min-prompt 40", ["min-prompt must be below max-length, 40", "`40`"]),
+        ("--dpo dpo.jsonl --too-long cut", ["too-long must be one of cut-prompt, cut-response, drop", "`cut`"]),
+        ("--sft sft.jsonl --max-length 40 --too-long drop", ["sft.jsonl", "longer than the maximum length"]),
         ("--dpo dpo.jsonl --threads 100000", ["threads must be at most 1024", "hint"]),
         ("--dpo dpo.jsonl --threads 0", ["threads must be a whole number of at least 1", "`0`"]),
         ("--dpo dpo.jsonl --sft sft.jsonl", ["cannot be used with", "'--sft <FILE|ID>'"]),

@@ -33,6 +33,8 @@ fn inspect_counts_what_a_run_would_train_on() {
     let prompts = report["prompt_tokens"]["mean"].as_f64().unwrap() * trained;
     assert_eq!((unshared - packed) as f64, prompts.round() + 17.0 * (trained - packs));
     assert!(packed as f64 <= packs * 512.0);
+    let words = "inspect dpo.jsonl --model model --json --rows 10 --held-out 0 --threads 1";
+    assert_eq!(Done::good(place.command(words)).json()[0]["train_rows"], 10);
     let histogram = report["prompt_tokens"]["histogram"].as_array().unwrap();
     let counted: u64 = histogram.iter().map(|bar| bar[1].as_u64().unwrap()).sum();
     assert_eq!(counted, report["train_rows"].as_u64().unwrap());
@@ -47,12 +49,19 @@ fn inspect_shows_a_row_with_its_end_and_without_colour_in_a_pipe() {
     assert!(!done.stdout.contains('\x1b'));
     let cut = Done::good(place.command("inspect sft.jsonl --model model --row 7 --max-length 20"));
     assert!(cut.stdout.contains("<CUT>]"), "{}", cut.stdout);
+    let cut = Done::good(place.command("inspect sft.jsonl --model model --row 7 --max-length 40 --min-prompt 30"));
+    assert!(cut.stdout.contains("row 7: prompt, 30 tokens") && cut.stdout.contains("<CUT>]"), "{}", cut.stdout);
     for (words, part) in [
         ("inspect sft.jsonl --model model --row 99", "no row 99"),
         ("inspect nothing.jsonl --model model", "nothing.jsonl"),
         ("inspect sft.jsonl --model nowhere", "nowhere"),
         ("inspect sft.jsonl --model model --held-out 2", "2"),
         ("inspect sft.jsonl --model model --max-length 0", "max-length"),
+        ("inspect sft.jsonl --model model --row 17 --max-length 58 --too-long drop", "row 17 is dropped: longer than"),
+        ("inspect sft.jsonl --model model --max-length 9 --min-prompt 9", "min-prompt must be below max-length, 9"),
+        ("inspect sft.jsonl --model model --too-long keep", "too-long must be one of"),
+        ("inspect sft.jsonl --model model --rows 0", "rows must be a whole number of at least 1"),
+        ("inspect sft.jsonl --model model --threads 0", "threads must be"),
         ("inspect sft.jsonl --model model --template stanza", "stanza"),
     ] {
         let done = Done::of(place.command(words));

@@ -16,13 +16,13 @@ use super::{
 use crate::{
     Error, Result,
     config::{Number, data_file},
-    data::{ColumnMap, DataSpec, Dataset, Example, Held, Kind, TooLong, Truncation, Turns, pack::pack},
+    data::{ColumnMap, DataSpec, Dataset, Example, Held, Kind, Truncation, Turns, pack::pack},
     hub::Hub,
     objectives::{LossKind, Objective, Response, evaluate},
     observer::Observer,
     plan::{
         self,
-        checks::{choice, count, count_from, folder, threads, wrong},
+        checks::{choice, count, folder, threads, truncation, wrong},
         loss::{Settings, dpo_loss},
     },
     run::Engine,
@@ -79,6 +79,12 @@ pub(super) struct Loss {
     /// Most tokens of prompt and response together [default: 2048]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     max_length: Option<Number>,
+    /// Tokens of a prompt that cutting leaves [default: 64, at most a quarter of --max-length]
+    #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
+    min_prompt: Option<Number>,
+    /// What happens to a row that is too long, as in training: cut-prompt, cut-response, drop [default: cut-prompt]
+    #[arg(long, value_name = "RULE")]
+    too_long: Option<String>,
     /// Only the first N usable rows.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     limit: Option<Number>,
@@ -128,7 +134,8 @@ impl Loss {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Loss) -> Result<()> {
-    let max_length = count_from(2, "max-length", arguments.max_length.as_ref(), 2048)?;
+    let Truncation { max_length, min_prompt, rule: too_long } =
+        truncation(arguments.max_length.as_ref(), arguments.min_prompt.as_ref(), arguments.too_long.as_deref())?;
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
     let limit = arguments.limit.as_ref().map(|limit| count("limit", Some(limit), 0)).transpose()?;
     let objective = arguments.objective()?;
@@ -163,8 +170,9 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         turns,
         rows: limit,
         max_length,
-        min_prompt: Truncation::usual_min_prompt(max_length),
-        too_long: TooLong::CutPrompt,
+        min_prompt,
+        too_long,
+        threads,
         eval: Held::Fraction(0.0),
     };
     let data = Dataset::load(&spec, &engine.tokenizer, &mut |_, _| {})?;

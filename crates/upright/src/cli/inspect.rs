@@ -10,13 +10,13 @@ use crate::{
     Error, Result,
     config::{Number, data_file},
     data::{
-        ColumnMap, DataFile, DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, TooLong, Truncation,
-        Turns, pack, rows, source,
+        ColumnMap, DataFile, DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, Truncation, Turns,
+        pack, rows, source,
     },
     hub::Hub,
     plan::{
         self,
-        checks::{choice, count, count_from, folder, real},
+        checks::{choice, count, count_from, folder, real, threads, truncation},
     },
 };
 
@@ -42,6 +42,15 @@ pub(super) struct Inspect {
     /// Most tokens of prompt and response together [default: 2048]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     max_length: Option<Number>,
+    /// Tokens of a prompt that cutting leaves [default: 64, at most a quarter of --max-length]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    min_prompt: Option<Number>,
+    /// What happens to a row that is too long, as in training: cut-prompt, cut-response, drop [default: cut-prompt]
+    #[arg(long, value_name = "RULE")]
+    too_long: Option<String>,
+    /// Use the first N rows of the file, or of the split on the hub [default: all]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    rows: Option<Number>,
     /// Share of prompts that is held out [default: 0.05]
     #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
     held_out: Option<Number>,
@@ -54,6 +63,9 @@ pub(super) struct Inspect {
     /// Show this row of the file, counted from 0
     #[arg(long, value_name = "ROW", allow_hyphen_values = true)]
     row: Option<Number>,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    threads: Option<Number>,
     /// Print one JSON object, without the rows.
     #[arg(long)]
     json: bool,
@@ -189,11 +201,13 @@ impl Report {
 }
 
 /// Reads the file as what its columns say it is.
-fn load(file: &DataFile, arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
+fn load(file: &DataFile, arguments: &Inspect, threads: usize, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
     let template = arguments.template.as_deref().map(|name| plan::template("template", name)).transpose()?;
     let map = arguments.map.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error| error.at("map"))?;
     let turns = choice("turns", arguments.turns.as_deref(), Turns::Last)?;
-    let max_length = count("max-length", arguments.max_length.as_ref(), 2048)?;
+    let Truncation { max_length, min_prompt, rule: too_long } =
+        truncation(arguments.max_length.as_ref(), arguments.min_prompt.as_ref(), arguments.too_long.as_deref())?;
+    let wanted = arguments.rows.as_ref().map(|rows| count("rows", Some(rows), 0)).transpose()?;
     let share = |x: f64| (0.0..1.0).contains(&x);
     let held_out = real("held-out", arguments.held_out.as_ref(), 0.05, "be a share from 0 to below 1", share)?;
     let read = |kind: Kind| {
@@ -203,10 +217,11 @@ fn load(file: &DataFile, arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(
             map: map.clone(),
             template: template.clone(),
             turns,
-            rows: None,
+            rows: wanted,
             max_length,
-            min_prompt: Truncation::usual_min_prompt(max_length),
-            too_long: TooLong::CutPrompt,
+            min_prompt,
+            too_long,
+            threads,
             eval: Held::Fraction(held_out),
         };
         Dataset::load(&spec, tokenizer, &mut |_, _| {}).map(|data| (kind, data))
@@ -224,6 +239,7 @@ fn load(file: &DataFile, arguments: &Inspect, tokenizer: &Tokenizer) -> Result<(
 /// Runs the command.
 pub(super) fn run(arguments: &Inspect) -> Result<()> {
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
+    let threads = threads(arguments.threads.as_ref())?;
     let show = count_from(0, "show", arguments.show.as_ref(), 2)?;
     let wanted = arguments.row.as_ref().map(|row| count_from(0, "row", Some(row), 0)).transpose()?;
     let (hub, mut terminal) = (Hub::from_environment(), Terminal::new());
@@ -232,10 +248,11 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
     let config = upright_engine::config::DecoderConfig::read(&model)?;
     let tokenizer = Tokenizer::open(&model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
     let Some(given) = arguments.data.as_deref() else {
-        return similarity::run(&arguments.comparison, &hub, &tokenizer, arguments.show.as_ref(), arguments.json);
+        let (files, show) = (&arguments.comparison, arguments.show.as_ref());
+        return similarity::run(files, &hub, &tokenizer, threads, show, arguments.json);
     };
     let file = data_file(&hub, given, &mut terminal)?;
-    let (kind, data) = load(&file, arguments, &tokenizer)?;
+    let (kind, data) = load(&file, arguments, threads, &tokenizer)?;
     let report = Report::of(kind, &data, token_budget);
     if arguments.json {
         return print_json(&report);

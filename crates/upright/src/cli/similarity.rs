@@ -13,7 +13,7 @@ use crate::{
     data::{ColumnMap, Kind, Tokenizer, rows::Row},
     files,
     hub::Hub,
-    plan::checks::{count, count_from, threads},
+    plan::checks::{count, count_from},
     similarity::{Pair, Texts, conflicts, figure::figure, similarity, text},
 };
 
@@ -22,7 +22,8 @@ use crate::{
 pub(super) struct Similarity {
     /// Compare an instruction file with a preference file, row by row (Figure 6 of the paper)
     #[arg(long, requires_all = ["sft", "dpo"], help_heading = "Comparison of two files",
-          conflicts_with_all = ["data", "map", "template", "turns", "max_length", "held_out", "token_budget", "row"])]
+          conflicts_with_all = ["data", "map", "template", "turns", "max_length", "min_prompt", "too_long", "rows",
+          "held_out", "token_budget", "row"])]
     pub(super) similarity: bool,
     /// Instruction rows, a file or an id on the hub
     #[arg(long, value_name = "DATA", requires = "similarity", help_heading = "Comparison of two files")]
@@ -57,15 +58,6 @@ pub(super) struct Similarity {
     /// Write the picture and a line for every pair into this folder
     #[arg(long, value_name = "DIR", requires = "similarity", help_heading = "Comparison of two files")]
     out: Option<PathBuf>,
-    /// Threads [default: one a core]
-    #[arg(
-        long,
-        value_name = "N",
-        allow_hyphen_values = true,
-        requires = "similarity",
-        help_heading = "Comparison of two files"
-    )]
-    threads: Option<Number>,
 }
 
 /// How a similarity is spread over the pairs.
@@ -198,6 +190,7 @@ pub(super) fn run(
     arguments: &Similarity,
     hub: &Hub,
     tokenizer: &Tokenizer,
+    threads: usize,
     show: Option<&Number>,
     json: bool,
 ) -> Result<()> {
@@ -205,7 +198,6 @@ pub(super) fn run(
         return Err(Error::input("--similarity needs --sft and --dpo").hint("one file of each kind"));
     };
     let show = count_from(0, "show", show, 5)?;
-    let threads = threads(arguments.threads.as_ref())?;
     let sft_rows = count("sft-rows", arguments.sft_rows.as_ref(), usize::MAX)?;
     let dpo_rows = count("dpo-rows", arguments.dpo_rows.as_ref(), usize::MAX)?;
     if let Some(out) = &arguments.out {

@@ -53,6 +53,8 @@ pub struct DataSpec {
     pub too_long: TooLong,
     /// Where held-out rows come from.
     pub eval: Held,
+    /// Threads that encode rows; they decide nothing.
+    pub threads: usize,
 }
 
 /// Rows ready to be packed.
@@ -128,14 +130,14 @@ impl Dataset {
             unread.extend(rows.unread.iter().filter(|column| !unread.contains(*column)).cloned().collect::<Vec<_>>());
             hashes.push((sha256, file.share));
             let own = of_file(&rows);
-            parts.push(Part::encode(&file.name(), rows, wanted, spec.kind, &encoder, &mut |done| {
+            parts.push(Part::encode(&file.name(), rows, wanted, spec, &encoder, &mut |done| {
                 progress(before + done.min(own), total);
             })?);
             before += own;
         }
         let mut held = None;
         if let Some((file, (rows, sha256))) = other {
-            let part = Part::encode(&file.name(), rows, usize::MAX, spec.kind, &encoder, &mut |done| {
+            let part = Part::encode(&file.name(), rows, usize::MAX, spec, &encoder, &mut |done| {
                 progress(before + done, total);
             })?;
             held = Some((file, part, sha256));
@@ -329,7 +331,7 @@ impl Part {
         name: &str,
         rows: Rows,
         wanted: usize,
-        kind: Kind,
+        spec: &DataSpec,
         encoder: &Encoder<'_>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
@@ -339,10 +341,11 @@ impl Part {
         // A row may turn out unusable only here, so the first `wanted` usable ones can take more than one round.
         while part.usable.len() < wanted && !left.is_empty() {
             let (now, later) = left.split_at(left.len().min(wanted - part.usable.len()));
-            let encoded = encode(now, encoder, &mut |more| progress(done + more)).map_err(|error| error.at(name))?;
+            let encoded = encode(now, encoder, spec.threads, &mut |more| progress(done + more));
+            let encoded = encoded.map_err(|error| error.at(name))?;
             let end = encoder.template.end(encoder.tokenizer);
             for (row, encoded) in now.iter().zip(encoded) {
-                part.take(row, if kind == Kind::Chosen { encoded.chosen_alone(end) } else { encoded });
+                part.take(row, if spec.kind == Kind::Chosen { encoded.chosen_alone(end) } else { encoded });
             }
             done += now.len();
             left = later;

@@ -1,6 +1,5 @@
-//! Rows to examples: rendered, tokenised and fitted, on every core, in the order of the rows.
+//! Rows to examples: rendered, tokenised and fitted, on several threads, in the order of the rows.
 
-use std::num::NonZero;
 use std::ops::Range;
 
 use super::rows::Row;
@@ -127,15 +126,18 @@ impl Encoder<'_> {
     }
 }
 
-/// Encodes rows on every core. The result does not depend on how many there are; `progress` is called with the number of
-/// rows done.
+/// Encodes rows on so many threads, on which the result does not depend; `progress` is called with the number of rows done.
 ///
 /// # Errors
 /// That of the first row that has one.
-pub fn encode(rows: &[Row], encoder: &Encoder<'_>, progress: &mut dyn FnMut(usize)) -> Result<Vec<Encoded>> {
+pub fn encode(
+    rows: &[Row],
+    encoder: &Encoder<'_>,
+    threads: usize,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<Encoded>> {
     const BLOCK: usize = 64;
     let blocks: Vec<&[Row]> = rows.chunks(BLOCK).collect();
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let work = |index: usize| blocks[index].iter().map(|row| encoder.row(row)).collect::<Result<Vec<_>>>();
     let encoded = parallel::map(blocks.len(), threads, work, &mut |done| progress((done * BLOCK).min(rows.len())))?;
     Ok(encoded.into_iter().flatten().collect())
@@ -244,8 +246,9 @@ mod tests {
         let rows: Vec<Row> = (0..1000).map(|index| row(index, &format!("p{index}"), &["a", "b"])).collect();
         let tokenizer = bytewise();
         let mut seen = Vec::new();
-        let encoded = encode(&rows, &raw(&tokenizer), &mut |done| seen.push(done)).unwrap();
+        let encoded = encode(&rows, &raw(&tokenizer), 3, &mut |done| seen.push(done)).unwrap();
         assert_eq!(seen.last(), Some(&1000));
+        assert_eq!(encode(&rows, &raw(&tokenizer), 1, &mut |_| ()).unwrap(), encoded);
         assert!(seen.is_sorted());
         for (index, encoded) in encoded.iter().enumerate() {
             assert!(matches!(encoded, Encoded::Usable { example, .. } if example.row == index));
@@ -254,8 +257,8 @@ mod tests {
         let mut rows = rows;
         rows[900].prompt = Prompt::Text("<bos>".into());
         rows[300].responses[1] = Message::said("x<bos>");
-        let error = encode(&rows, &raw(&tokenizer), &mut |_| ()).unwrap_err();
+        let error = encode(&rows, &raw(&tokenizer), 3, &mut |_| ()).unwrap_err();
         assert!(error.message.starts_with("row 300: the tokenizer gives id 257"), "{}", error.message);
-        assert_eq!(encode(&[], &raw(&tokenizer), &mut |_| ()).unwrap(), []);
+        assert_eq!(encode(&[], &raw(&tokenizer), 3, &mut |_| ()).unwrap(), []);
     }
 }

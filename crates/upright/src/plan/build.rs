@@ -1,9 +1,9 @@
 //! From a config to a plan, setting by setting.
 
-use super::checks::{choice, count, count_from, folder, no_such, positive, real, threads, wrong};
+use super::checks::{choice, count, count_from, folder, no_such, positive, real, threads, truncation, wrong};
 use super::objective::{losses, objectives};
 use super::stages::{length, stages};
-use super::{LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, StopPlan, TooLong};
+use super::{LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, StopPlan};
 use crate::config::Config;
 use crate::data::Truncation;
 use crate::methods::MethodKind;
@@ -19,11 +19,8 @@ impl Plan {
         let model_hint = "give the folder that holds config.json, tokenizer.json and the .safetensors files";
         let objectives = objectives(config)?;
         let method = choice("method", config.method.as_deref(), MethodKind::Alright)?;
-        let max_length = count_from(2, "max-length", config.max_length.as_ref(), 2048)?;
-        let min_prompt = count("min-prompt", config.min_prompt.as_ref(), Truncation::usual_min_prompt(max_length))?;
-        if min_prompt >= max_length {
-            return Err(wrong("min-prompt", &format!("be below max-length, {max_length}"), min_prompt));
-        }
+        let Truncation { max_length, min_prompt, rule: too_long } =
+            truncation(config.max_length.as_ref(), config.min_prompt.as_ref(), config.too_long.as_deref())?;
         let seed = config.seed.as_ref().map_or(Some(42), |seed| seed.whole());
         let out = config.out.clone().filter(|path| !path.as_os_str().is_empty());
         Ok(Self {
@@ -42,7 +39,7 @@ impl Plan {
             })?,
             max_length,
             min_prompt,
-            too_long: choice("too-long", config.too_long.as_deref(), TooLong::CutPrompt)?,
+            too_long,
             seed: seed.ok_or_else(|| {
                 wrong("seed", "be a whole number from 0 to 2^63 - 1", config.seed.as_ref().expect("given"))
             })?,

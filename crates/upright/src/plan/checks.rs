@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use crate::config::{Number, nearest};
+use crate::data::{TooLong, Truncation};
 use crate::{Error, Result};
 
 /// `key must be ..., found ...`.
@@ -23,6 +24,20 @@ pub(crate) fn count_from(least: u64, key: &str, value: Option<&Number>, default:
     let Some(value) = value else { return Ok(default) };
     let whole = value.whole().filter(|n| *n >= least).and_then(|n| usize::try_from(n).ok());
     whole.ok_or_else(|| wrong(key, &format!("be a whole number of at least {least}"), value))
+}
+
+/// How long a row may be, and what gives way: max-length, min-prompt, too-long.
+pub(crate) fn truncation(
+    max_length: Option<&Number>,
+    min_prompt: Option<&Number>,
+    too_long: Option<&str>,
+) -> Result<Truncation> {
+    let max_length = count_from(2, "max-length", max_length, 2048)?;
+    let min_prompt = count("min-prompt", min_prompt, Truncation::usual_min_prompt(max_length))?;
+    if min_prompt >= max_length {
+        return Err(wrong("min-prompt", &format!("be below max-length, {max_length}"), min_prompt));
+    }
+    Ok(Truncation { max_length, min_prompt, rule: choice("too-long", too_long, TooLong::CutPrompt)? })
 }
 
 /// Threads: as many as there are cores if nothing is said.

@@ -264,6 +264,7 @@ impl Engine {
             min_prompt: plan.min_prompt,
             too_long: plan.too_long,
             eval: objective.eval_data.clone().map_or(Held::Fraction(plan.held_out), Held::File),
+            threads: plan.threads,
         };
         observer.begin(&format!("reading {}", objective.name), 0);
         let data = Dataset::load(&spec, &self.tokenizer, &mut |done, _| observer.advance(done, ""));

@@ -22,6 +22,7 @@ fn file(rows: &[Value]) -> (tempfile::TempDir, DataSpec) {
         min_prompt: 4,
         too_long: TooLong::CutPrompt,
         eval: Held::Fraction(0.0),
+        threads: 2,
     };
     (dir, spec)
 }
