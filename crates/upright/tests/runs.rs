@@ -268,6 +268,12 @@ fn edge_values_run() {
     assert!(
         evals.iter().all(|line| line.keys().all(|key| !key.starts_with("eval/")) && line.contains_key("fit/loss/dpo"))
     );
+    // Only a warm-up that there is can be too long.
+    let warns = |out: &str, flags: &str| f.train(out, flags).good().stderr.contains("warning: the warm-up");
+    assert!(!warns("measured", "--sft sft.jsonl --init-adapter fit/adapter --steps 0"));
+    assert!(
+        warns("cold", "--sft sft.jsonl --steps 2 --warmup 2") && !warns("warm", "--sft sft.jsonl --steps 3 --warmup 2")
+    );
     let refused = f.train("zero", &format!("{TWO} --eval-every 0"));
     assert!(refused.code == Some(2) && refused.stderr.contains("eval-every"), "{}", refused.stderr);
     assert!(!f.path("zero").exists());

@@ -1,6 +1,6 @@
 //! What a person should know before a run: settings without effect, and defaults that matter.
 
-use super::{Plan, ReferencePlan};
+use super::{Plan, ReferencePlan, TooLong};
 use crate::config::Config;
 use crate::methods::MethodKind;
 use crate::objectives::Defaults;
@@ -54,6 +54,14 @@ impl Plan {
         ] {
             note(given && !trained, format!("{key} has no effect: no reference is trained"));
         }
+        note(
+            config.held_out.is_some() && self.objectives.iter().all(|objective| objective.eval_data.is_some()),
+            "held-out has no effect: every objective has held-out rows of its own".into(),
+        );
+        note(
+            config.min_prompt.is_some() && self.too_long == TooLong::Drop,
+            "min-prompt has no effect: rows that are too long are dropped".into(),
+        );
         for objective in &self.objectives {
             note(
                 self.held_out == 0.0 && objective.eval_data.is_none(),

@@ -71,7 +71,7 @@ fn run_with(
     }
     let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
     let schedule = Schedule::new(plan, &rows)?;
-    for stage in schedule.stages.iter().filter(|stage| plan.optimiser.warmup >= stage.steps()) {
+    for stage in schedule.stages.iter().filter(|stage| (1..=plan.optimiser.warmup).contains(&stage.steps())) {
         let (warmup, steps) = (plan.optimiser.warmup, stage.steps());
         observer
             .note(&format!("warning: the warm-up of {warmup} steps is not over after the {steps} steps of a stage"));

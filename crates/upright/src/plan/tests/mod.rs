@@ -381,6 +381,11 @@ fn notes_say_what_has_no_effect_and_which_defaults_matter() {
         ),
         (format!("{both}{quiet}init-adapter = '@/adapter'\nlora-alpha = 8"), "lora-alpha has no effect on the policy"),
         (format!("{both}{quiet}held-out = 0"), "sft has no held-out rows"),
+        (
+            format!("{both}{quiet}held-out = 0.1\nsft-eval = '@/held.json'\ndpo-eval = '@/held.json'"),
+            "held-out has no effect: every objective has held-out rows of its own",
+        ),
+        (format!("{both}{quiet}min-prompt = 8\ntoo-long = 'drop'"), "min-prompt has no effect"),
         (format!("{both}reference = 'none'"), "no length is given"),
         ("sft = '@/sft.json'\nsteps = 5\nreference = 'none'".into(), "reference has no effect"),
         ("sft = '@/sft.json'\nsteps = 5\nbeta = 1".into(), "beta has no effect"),
@@ -389,6 +394,9 @@ fn notes_say_what_has_no_effect_and_which_defaults_matter() {
         assert!(notes(&text).contains(expected), "{text}: {}", notes(&text));
     }
     assert!(!notes(&format!("{both}{quiet}method = 'maxright'\nlambda = 1")).contains("optimum is given for sft"));
+    for used in ["held-out = 0.1\nsft-eval = '@/held.json'", "min-prompt = 8\ntoo-long = 'cut-response'"] {
+        assert_eq!(notes(&format!("{both}{quiet}{used}")), "", "{used}");
+    }
     let config = place.three("steps = 1\nreference = 'none'", [""; 3]);
     assert!(Plan::from_config(&config).unwrap().notes(&config).join("").contains("no weights are given"));
 }
