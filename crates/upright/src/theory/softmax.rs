@@ -4,7 +4,7 @@
 use crate::{
     Error, Result,
     objectives::{LossKind, Objective, Response, Totals},
-    random::uniform,
+    random::{splitmix, uniform},
     train::{Learner, ObjectiveId},
 };
 
@@ -12,6 +12,9 @@ use crate::{
 pub const DPO: ObjectiveId = ObjectiveId(0);
 /// The instruction objective; its weight is 1 - lambda.
 pub const SFT: ObjectiveId = ObjectiveId(1);
+
+/// Starts the draws of questions apart from those of a method that has the same seed.
+const QUESTIONS: u64 = u64::from_be_bytes(*b"question");
 
 /// A question with its possible answers; D features.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,7 +146,7 @@ impl<const D: usize> Softmax<D> {
         match self.tasks[id.0].questions.len() {
             1 => 0,
             count => {
-                let stream = self.seed.wrapping_mul(self.tasks.len() as u64).wrapping_add(id.0 as u64);
+                let stream = splitmix(splitmix(self.seed) ^ QUESTIONS) ^ id.0 as u64;
                 (uniform(stream, self.updates) * count as f64) as usize
             }
         }
