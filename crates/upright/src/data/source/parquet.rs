@@ -90,8 +90,10 @@ fn value(field: &Field) -> Value {
         Field::Str(text) => text.as_str().into(),
         // Text of writers that do not say that it is text.
         Field::Bytes(bytes) => String::from_utf8_lossy(bytes.data()).into(),
+        // Every row has the fields of all rows: null says that this one does not have it.
         Field::Group(row) => {
-            Value::Object(row.get_column_iter().map(|(name, field)| (name.clone(), value(field))).collect())
+            let own = row.get_column_iter().filter(|(_, field)| !matches!(field, Field::Null));
+            Value::Object(own.map(|(name, field)| (name.clone(), value(field))).collect())
         }
         Field::ListInternal(list) => list.elements().iter().map(value).collect(),
         Field::MapInternal(map) => {
@@ -110,9 +112,10 @@ fn value(field: &Field) -> Value {
 mod tests {
     use std::sync::Arc;
 
-    use parquet::data_type::{ByteArray, ByteArrayType};
+    use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
     use parquet::file::{properties::WriterProperties, writer::SerializedFileWriter};
     use parquet::schema::parser::parse_message_type;
+    use serde_json::json;
 
     use super::*;
 
@@ -130,6 +133,32 @@ mod tests {
         group.close().unwrap();
         file.close().unwrap();
         bytes
+    }
+
+    #[test]
+    fn fields_that_only_other_rows_have_are_not_there() {
+        let schema = "message rows { optional binary note (UTF8); optional group call { optional binary name (UTF8); \
+                      optional group arguments { optional binary city (UTF8); optional int64 days; } } }";
+        let mut bytes = Vec::new();
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let mut file =
+            SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::default())).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        // How deep each of two rows is there: its text, or what is above it.
+        for (texts, depths) in [(&[][..], [0, 0]), (&["f"], [2, 1]), (&["X"], [3, 2])] {
+            let mut column = group.next_column().unwrap().unwrap();
+            let texts: Vec<ByteArray> = texts.iter().map(|text| ByteArray::from(*text)).collect();
+            column.typed::<ByteArrayType>().write_batch(&texts, Some(&depths), None).unwrap();
+            column.close().unwrap();
+        }
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int64Type>().write_batch(&[2], Some(&[2, 3]), None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        file.close().unwrap();
+        let found = rows(Path::new("x.parquet"), bytes).unwrap();
+        assert_eq!(json!(found[0].columns), json!({"note": null, "call": {"name": "f", "arguments": {"city": "X"}}}));
+        assert_eq!(json!(found[1].columns), json!({"note": null, "call": {"arguments": {"days": 2}}}));
     }
 
     #[test]
