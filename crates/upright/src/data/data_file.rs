@@ -178,6 +178,7 @@ mod tests {
         // A shard whose first row looks like another dialect is read as the others are.
         let (rows, _) = read(&vec![path("0"), path("2")].into()).unwrap();
         assert_eq!((rows.dialect, rows.rows.len(), rows.dropped.len()), ("question-answer", 1, 2));
+        assert_eq!(rows.unread, ["prompt", "completion"], "which only the later shard has");
         write("2", "\n{\"prompt\": \"p\", \"completion\": \"x\"}");
         let error = read(&vec![path("0"), path("2")].into()).unwrap_err();
         assert!(error.message.contains("2: row 2 (line 2) has no column \"question\""), "{error}");

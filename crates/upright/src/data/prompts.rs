@@ -82,6 +82,8 @@ fn lines(name: &Path, text: &str) -> Option<Vec<Numbered>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn prompts(name: &str, text: &str) -> Vec<(Option<usize>, Prompt)> {
@@ -108,6 +110,40 @@ mod tests {
         assert_eq!(prompts("p", pair), [(None, text("\n\nHuman: a\n\nAssistant:"))]);
         let turns = "[{\"prompt\": \"a\", \"completion\": [{\"role\": \"assistant\", \"content\": \"x\"}]}]";
         assert!(matches!(&prompts("p", turns)[0].1, Prompt::Messages(turns) if turns.len() == 1), "as in training");
+    }
+
+    #[test]
+    fn a_row_asks_what_it_trains_on() {
+        let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+        let talk = |said: &str| json!([turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", said)]);
+        let answer = |said: &str| json!([turn("assistant", said)]);
+        let rows = [
+            // UltraChat's.
+            (Kind::Instruction, json!({"prompt": "a", "prompt_id": "7", "messages": talk("d")})),
+            (Kind::Instruction, json!({"prompt": "a", "completion": "b", "messages": talk("d")})),
+            (Kind::Instruction, json!({"instruction": "a", "output": "b", "conversations": talk("d")})),
+            (Kind::Instruction, json!({"instruction": "a", "conversations": talk("d")})),
+            (Kind::Instruction, json!({"question": "a", "answer": "b", "prompt": "c"})),
+            (Kind::Instruction, json!({"prompt": "a", "completion": talk("d")})),
+            (Kind::Preference, json!({"prompt": "a", "system": "S", "chosen": talk("d"), "rejected": talk("e")})),
+            (Kind::Preference, json!({"question": "a", "chosen": answer("d"), "rejected": answer("e")})),
+            (Kind::Preference, json!({"prompt": [turn("user", "a")], "chosen": talk("d"), "rejected": talk("e")})),
+            (Kind::Preference, json!({"chosen": talk("d"), "rejected": talk("e"), "system": "S"})),
+            (Kind::Preference, json!({"prompt": "a", "chosen": "d", "rejected": "e"})),
+        ];
+        for (kind, row) in rows {
+            let file = format!("{row}\n");
+            let trained = rows::read(Path::new("p"), &source::parse(Path::new("p"), file.as_bytes()).unwrap(), kind);
+            assert_eq!(prompts("p", &file)[0].1, trained.unwrap().rows[0].prompt, "{row}");
+        }
+        // Rows that cannot be trained on can be asked.
+        let alone = |row: Value| prompts("p", &format!("{row}\n")).remove(0).1;
+        let asked = Prompt::Messages(vec![rows::Message::new(rows::Role::User, "a")]);
+        assert_eq!(alone(json!({"prompt": "a", "chosen": answer("d")})), asked);
+        assert_eq!(alone(json!({"prompt": "a", "chosen": null, "rejected": answer("d")})), asked);
+        assert_eq!(alone(json!({"prompt": "a", "completion": []})), text("a"));
+        assert_eq!(alone(json!({"prompt": "a", "chosen": [], "rejected": []})), text("a"));
+        assert_eq!(alone(json!({"prompt": "x", "messages": [turn("user", "a")]})), asked);
     }
 
     #[test]

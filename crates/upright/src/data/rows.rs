@@ -10,6 +10,7 @@ mod prompt;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -81,7 +82,8 @@ pub struct Message {
     pub role: Role,
     /// What is said.
     pub content: String,
-    /// What else a chat template may read: `tool_calls`, `tool_call_id`, `name`, reasoning, [`WRITTEN_CALLS`]; no nulls.
+    /// What else a chat template may read: `tool_calls`, `tool_call_id`, `name`, reasoning, [`WRITTEN_CALLS`]; no nulls and
+    /// no empty lists.
     pub more: Map<String, Value>,
 }
 
@@ -218,7 +220,7 @@ pub struct Rows {
     pub rows: Vec<Row>,
     /// The others.
     pub dropped: Vec<Dropped>,
-    /// Columns of the first row that the dialect does not look at.
+    /// Columns that have a value in some row, and that the dialect does not look at.
     pub unread: Vec<String>,
 }
 
@@ -251,7 +253,7 @@ const INSTRUCTION: [Dialect; 5] = [
         also: &["system", "tools"],
         read: instruction::prompt_completion,
     },
-    Dialect { name: "messages", needs: &["messages"], also: &["tools"], read: instruction::messages },
+    Dialect { name: "messages", needs: &["messages"], also: &["system", "tools"], read: instruction::messages },
     Dialect { name: "sharegpt", needs: &["conversations"], also: &["system", "tools"], read: instruction::sharegpt },
     Dialect {
         name: "question-answer",
@@ -290,31 +292,50 @@ const PREFERENCE: [Dialect; 6] = [
     Dialect {
         name: "context-completions",
         needs: &["context", "completions"],
-        also: &["tools"],
+        also: &["system", "tools"],
         read: completions::ranked,
     },
     Dialect {
         name: "chosen-rejected",
         needs: &["chosen", "rejected"],
-        also: &["tools"],
+        also: &["system", "tools"],
         read: preference::without_prompt,
     },
 ];
 
-/// Dialects of prompts that are to be answered: those above, whether or not the answers are there.
-const PROMPT: [Dialect; 7] = [
+/// Dialects of prompts that are to be answered: those above, whether or not the answers are there. Where a row is in several,
+/// its prompt is the one that is trained on.
+const PROMPT: [Dialect; 10] = [
+    Dialect {
+        name: "alpaca",
+        needs: &["instruction", "output"],
+        also: &["input", "system", "history"],
+        read: prompt::instruction,
+    },
+    Dialect {
+        name: "prompt-completion",
+        needs: &["prompt", "completion"],
+        also: &["system", "tools"],
+        read: prompt::completed,
+    },
+    Dialect { name: "messages", needs: &["messages"], also: &["system", "tools"], read: prompt::messages },
+    Dialect { name: "sharegpt", needs: &["conversations"], also: &["system", "tools"], read: prompt::sharegpt },
+    Dialect { name: "question-answer", needs: &["question", "answer"], also: &["system"], read: prompt::question },
     Dialect { name: "prompt", needs: &["prompt"], also: &["system", "tools"], read: prompt::prompt },
+    Dialect { name: "question", needs: &["question"], also: &["system"], read: prompt::question },
     Dialect {
         name: "alpaca",
         needs: &["instruction"],
         also: &["input", "system", "history"],
         read: prompt::instruction,
     },
-    Dialect { name: "messages", needs: &["messages"], also: &["tools"], read: prompt::messages },
-    Dialect { name: "sharegpt", needs: &["conversations"], also: &["system", "tools"], read: prompt::sharegpt },
-    Dialect { name: "question", needs: &["question"], also: &["system"], read: prompt::question },
-    Dialect { name: "context", needs: &["context"], also: &["tools"], read: prompt::context },
-    Dialect { name: "chosen-rejected", needs: &["chosen", "rejected"], also: &["tools"], read: prompt::shared },
+    Dialect { name: "context", needs: &["context"], also: &["system", "tools"], read: prompt::context },
+    Dialect {
+        name: "chosen-rejected",
+        needs: &["chosen", "rejected"],
+        also: &["system", "tools"],
+        read: prompt::shared,
+    },
 ];
 
 impl Kind {
@@ -350,8 +371,8 @@ impl Kind {
 /// No dialect fits the first row, a later row lacks a column of the first one's dialect, or a column has the wrong type.
 pub fn read(path: &Path, raw: &[RawRow], kind: Kind) -> Result<Rows> {
     let usual = detect(path, raw, kind)?;
-    let unread = unread(usual, kind, &raw[0].columns);
-    let mut rows = Rows { dialect: usual.name, rows: Vec::with_capacity(raw.len()), dropped: Vec::new(), unread };
+    let rows = Vec::with_capacity(raw.len());
+    let mut rows = Rows { dialect: usual.name, rows, dropped: Vec::new(), unread: Vec::new() };
     rows.take(path, raw, kind, usual)?;
     Ok(rows)
 }
@@ -369,6 +390,7 @@ impl Rows {
     }
 
     fn take(&mut self, path: &Path, raw: &[RawRow], kind: Kind, usual: &'static Dialect) -> Result<()> {
+        let mut known: HashSet<String> = self.unread.iter().cloned().collect();
         for row in raw {
             let cells = Cells { path, row };
             // Whoever asks need not be consistent; a file that is trained on is of one kind, or something is wrong with it.
@@ -382,6 +404,12 @@ impl Rows {
                     dialect.describe()
                 ))
                 .hint("give every row the same columns, or split the file in two"));
+            }
+            for column in unread(dialect, kind, &row.columns) {
+                if !known.contains(column) {
+                    known.insert(column.clone());
+                    self.unread.push(column.clone());
+                }
             }
             let reading = match (dialect.read)(&cells)? {
                 Reading::Row(prompt, responses) => usable(prompt, responses, kind),
@@ -429,10 +457,11 @@ fn label(columns: &Map<String, Value>, kind: Kind) -> Option<bool> {
     LABELS.iter().filter(|_| kind == Kind::Instruction).find_map(|name| columns.get(*name)?.as_bool())
 }
 
-fn unread(dialect: &Dialect, kind: Kind, columns: &Map<String, Value>) -> Vec<String> {
+/// Columns of a row that have a value nobody looks at.
+fn unread<'a>(dialect: &Dialect, kind: Kind, columns: &'a Map<String, Value>) -> impl Iterator<Item = &'a String> {
     let labels: &[&str] = if label(columns, kind).is_some() { &LABELS } else { &[] };
-    let read = |name: &str| dialect.needs.iter().chain(dialect.also).chain(labels).any(|column| *column == name);
-    columns.iter().filter(|(name, value)| !read(name) && !value.is_null()).map(|(name, _)| name.clone()).collect()
+    let read = move |name: &str| dialect.needs.iter().chain(dialect.also).chain(labels).any(|column| *column == name);
+    columns.iter().filter(move |(name, value)| !read(name) && !value.is_null()).map(|(name, _)| name)
 }
 
 impl Dialect {

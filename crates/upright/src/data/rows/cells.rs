@@ -88,12 +88,14 @@ impl Cells<'_> {
     pub(super) fn as_message(&self, place: &str, value: &Value) -> Result<Message> {
         let Value::Object(fields) = value else { return Err(self.wrong(place, "a message (role, content)", value)) };
         let (role_key, content_key) = if fields.contains_key("role") { ("role", "content") } else { ("from", "value") };
+        // An empty list of calls calls nothing, as null does.
+        let is_there = |value: &&Value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
         let more: Map<String, Value> = MORE
             .iter()
-            .filter_map(|name| Some(((*name).to_owned(), fields.get(*name).filter(|value| !value.is_null())?.clone())))
+            .filter_map(|name| Some(((*name).to_owned(), fields.get(*name).filter(is_there)?.clone())))
             .collect();
         // A turn that only calls tools may have no content, or null.
-        let nothing = more.contains_key("tool_calls").then_some(&Value::Null);
+        let nothing = fields.get("tool_calls").filter(|calls| !calls.is_null()).and(Some(&Value::Null));
         let (Some(role), Some(content)) = (fields.get(role_key), fields.get(content_key).or(nothing)) else {
             let found: Vec<&str> = fields.keys().map(String::as_str).take(6).collect();
             return Err(self.complain(place, &format!("a message has {}, not role and content", found.join(", "))));

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::cells::Cells;
+use super::instruction::opened;
 use super::preference::{continued, split_messages};
 use super::{Message, Reading, Role};
 use crate::Result;
@@ -31,17 +32,18 @@ pub(super) fn ranked(cells: &Cells) -> Result<Reading> {
             Reading::Dropped("both completions have one rank")
         }
         (Some((_, chosen)), Some((_, rejected)), None) => {
-            split_messages(continued(&context, chosen), continued(&context, rejected))
+            split_messages(continued(&context, &chosen), continued(&context, &rejected))
         }
         (_, _, Some(_)) => Reading::Dropped("more than two completions"),
         _ => Reading::Dropped("fewer than two completions"),
     })
 }
 
-/// The turns before the completions.
+/// The turns before the completions, under the row's `system` text where there is one.
 pub(super) fn context(cells: &Cells) -> Result<Vec<Message>> {
-    if cells.is_list("context") {
-        return cells.messages("context");
-    }
-    Ok(vec![Message::new(Role::User, cells.text("context")?)])
+    let turns = match cells.is_list("context") {
+        true => cells.messages("context")?,
+        false => vec![Message::new(Role::User, cells.text("context")?)],
+    };
+    Ok(opened(cells.text("system")?, turns))
 }

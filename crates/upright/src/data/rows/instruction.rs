@@ -46,9 +46,9 @@ pub(super) fn prompt_completion(cells: &Cells) -> Result<Reading> {
     Ok(Reading::Row(prompt, vec![Message::said(cells.text("completion")?)]))
 }
 
-/// OpenAI's `messages`.
+/// OpenAI's `messages`, with `system` beside them.
 pub(super) fn messages(cells: &Cells) -> Result<Reading> {
-    Ok(last_turn(cells.messages("messages")?))
+    Ok(last_turn(opened(cells.text("system")?, cells.messages("messages")?)))
 }
 
 /// ShareGPT's `conversations`, with `system` beside them.

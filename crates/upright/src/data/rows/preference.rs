@@ -24,17 +24,30 @@ fn prompted(cells: &Cells, column: &str) -> Result<Reading> {
     if !cells.is_list("chosen") && !cells.is_list("rejected") {
         return Ok(Reading::Row(prompt, answers(cells)?));
     }
-    let (chosen, rejected) = (cells.messages("chosen")?, cells.messages("rejected")?);
-    if let Prompt::Messages(prompt) = &prompt {
-        return Ok(split_messages(continued(prompt, chosen), continued(prompt, rejected)));
+    between(cells, column, &prompt, cells.messages("chosen")?, cells.messages("rejected")?)
+}
+
+/// A prompt that was [`asked`] in a column, and answers that are lists of messages: the answers alone, or with the prompt
+/// before them. Either way they are a conversation.
+pub(super) fn between(
+    cells: &Cells,
+    column: &str,
+    prompt: &Prompt,
+    chosen: Vec<Message>,
+    rejected: Vec<Message>,
+) -> Result<Reading> {
+    if let Prompt::Messages(prompt) = prompt {
+        return Ok(split_messages(continued(prompt, &chosen), continued(prompt, &rejected)));
     }
-    let text = Message::new(Role::User, cells.text(column)?);
+    let text = cells.text(column)?;
     Ok(match split_messages(chosen, rejected) {
-        // The lists hold the answers alone, or repeat the prompt before them. Either way they are a conversation.
         Reading::Row(Prompt::Messages(mut before), answers) => {
-            if !before.contains(&text) && !text.content.trim().is_empty() {
-                let first = before.iter().take_while(|message| message.role == Role::System).count();
-                before.insert(first, text);
+            // Where the lists begin with the person, the text can only be what they say already.
+            let first = opening(&before);
+            let begins = before.get(first).is_some_and(|turn| turn.role == Role::User);
+            let repeats = before.iter().any(|turn| turn.role == Role::User && turn.content.trim() == text.trim());
+            if !begins && !repeats && !text.trim().is_empty() {
+                before.insert(first, Message::new(Role::User, text));
             }
             Reading::Row(Prompt::Messages(opened(cells.text("system")?, before)), answers)
         }
@@ -62,16 +75,29 @@ pub(super) fn sharegpt(cells: &Cells) -> Result<Reading> {
     Ok(Reading::Row(Prompt::Messages(prompt), vec![chosen, rejected]))
 }
 
-/// `chosen` and `rejected` alone: whole conversations that begin alike.
+/// `chosen` and `rejected` alone: whole conversations that begin alike; perhaps `system`.
 pub(super) fn without_prompt(cells: &Cells) -> Result<Reading> {
+    let system = cells.text("system")?;
     if cells.is_list("chosen") || cells.is_list("rejected") {
-        return Ok(split_messages(cells.messages("chosen")?, cells.messages("rejected")?));
+        return Ok(match split_messages(cells.messages("chosen")?, cells.messages("rejected")?) {
+            Reading::Row(Prompt::Messages(turns), answers) => {
+                Reading::Row(Prompt::Messages(opened(system, turns)), answers)
+            }
+            other => other,
+        });
     }
     let (chosen, rejected) = (cells.text("chosen")?, cells.text("rejected")?);
     Ok(match turn_boundary(&chosen, &rejected) {
+        // The rest of a conversation, in which the person speaks, is no answer.
+        Some(cut) if [&chosen, &rejected].iter().any(|text| text[cut..].contains("\n\nHuman:")) => {
+            Reading::Dropped(TURNS_DIFFER)
+        }
         Some(cut) => {
-            let prompt = Prompt::Text(chosen[..cut].to_owned());
-            Reading::Row(prompt, vec![Message::said(&chosen[cut..]), Message::said(&rejected[cut..])])
+            let prompt = match system.trim() {
+                "" => chosen[..cut].to_owned(),
+                system => format!("{system}\n\n{}", chosen[..cut].trim_start()),
+            };
+            Reading::Row(Prompt::Text(prompt), vec![Message::said(&chosen[cut..]), Message::said(&rejected[cut..])])
         }
         None if chosen.trim().is_empty() || rejected.trim().is_empty() => Reading::Dropped("empty response"),
         None => Reading::Dropped(NO_BOUNDARY),
@@ -87,14 +113,24 @@ fn turn_boundary(chosen: &str, rejected: &str) -> Option<usize> {
     chosen[..shared].rfind(TURN).map(|start| start + TURN.len())
 }
 
-/// A list of answers with its prompt before it, whether or not it repeats the prompt.
-pub(super) fn continued(prompt: &[Message], answer: Vec<Message>) -> Vec<Message> {
-    if answer.len() > prompt.len() && answer.starts_with(prompt) {
-        return answer;
+/// A list of answers with its prompt before it, whether or not it repeats the prompt: the same turns, whatever keys they
+/// have besides, and whoever of the two brings the system turn.
+pub(super) fn continued(prompt: &[Message], answer: &[Message]) -> Vec<Message> {
+    let (above, asked) = prompt.split_at(opening(prompt));
+    let (own, turns) = answer.split_at(opening(answer));
+    let same = |(a, b): (&Message, &Message)| {
+        let calls = |message: &Message| message.more.get("tool_calls").cloned();
+        a.role == b.role && a.content.trim() == b.content.trim() && calls(a) == calls(b)
+    };
+    if turns.len() <= asked.len() || !turns.iter().zip(asked).all(same) {
+        return [prompt, answer].concat();
     }
-    let mut whole = prompt.to_vec();
-    whole.extend(answer);
-    whole
+    [if own.is_empty() { above } else { own }, asked, &turns[asked.len()..]].concat()
+}
+
+/// How many turns stand above the conversation itself.
+fn opening(messages: &[Message]) -> usize {
+    messages.iter().take_while(|message| message.role == Role::System).count()
 }
 
 /// The turns before the last are the prompt, and must be the same; the last ones are the answers.

@@ -2,8 +2,8 @@
 
 use super::cells::Cells;
 use super::completions;
-use super::instruction::{alpaca_prompt, asked, opened};
-use super::preference::without_prompt;
+use super::instruction::{alpaca_prompt, asked, opened, prompt_completion};
+use super::preference::{between, without_prompt};
 use super::{Message, Prompt, Reading, Role};
 use crate::Result;
 
@@ -12,14 +12,22 @@ pub(super) fn prompt(cells: &Cells) -> Result<Reading> {
     question_in(cells, "prompt")
 }
 
+/// `prompt` and `completion`: the turns before the last, where they are a conversation.
+pub(super) fn completed(cells: &Cells) -> Result<Reading> {
+    match cells.is_list("completion") && !cells.list("completion")?.is_empty() {
+        true => Ok(alone(prompt_completion(cells)?)),
+        false => question_in(cells, "prompt"),
+    }
+}
+
 /// Alpaca's prompt columns.
 pub(super) fn instruction(cells: &Cells) -> Result<Reading> {
     Ok(Reading::Row(alpaca_prompt(cells)?, Vec::new()))
 }
 
-/// OpenAI's `messages`.
+/// OpenAI's `messages`, with `system` beside them.
 pub(super) fn messages(cells: &Cells) -> Result<Reading> {
-    Ok(unanswered(cells.messages("messages")?))
+    Ok(unanswered(opened(cells.text("system")?, cells.messages("messages")?)))
 }
 
 /// ShareGPT's `conversations`, with `system` beside them.
@@ -33,13 +41,30 @@ pub(super) fn question(cells: &Cells) -> Result<Reading> {
 }
 
 fn question_in(cells: &Cells, column: &str) -> Result<Reading> {
-    // Beside answers that are messages a text is a turn of a conversation, as it is where these rows are trained on.
-    let is_turn = ["chosen", "rejected", "completion"].iter().any(|answer| cells.is_list(answer));
-    Ok(match asked(cells, column)? {
-        Prompt::Messages(messages) => unanswered(messages),
-        prompt if is_turn && !prompt.is_empty() => Reading::Row(Prompt::Messages(prompt.messages()), Vec::new()),
-        prompt => Reading::Row(prompt, Vec::new()),
-    })
+    let prompt = asked(cells, column)?;
+    let answer = |name: &str| if cells.is_list(name) { cells.messages(name) } else { Ok(Vec::new()) };
+    let (chosen, rejected) = (answer("chosen")?, answer("rejected")?);
+    // One of the two is enough to know what they answer.
+    let pair = match (chosen.is_empty(), rejected.is_empty()) {
+        (false, false) => (chosen, rejected),
+        (false, true) => (chosen.clone(), chosen),
+        (true, false) => (rejected.clone(), rejected),
+        (true, true) => {
+            return Ok(match prompt {
+                Prompt::Messages(messages) => unanswered(messages),
+                prompt => Reading::Row(prompt, Vec::new()),
+            });
+        }
+    };
+    Ok(alone(between(cells, column, &prompt, pair.0, pair.1)?))
+}
+
+/// A row without its answers.
+fn alone(reading: Reading) -> Reading {
+    match reading {
+        Reading::Row(prompt, _) => Reading::Row(prompt, Vec::new()),
+        dropped @ Reading::Dropped(_) => dropped,
+    }
 }
 
 /// NeMo's `context`.

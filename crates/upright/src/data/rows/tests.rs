@@ -145,6 +145,49 @@ fn preference_dialects_are_found_by_their_columns() {
 }
 
 #[test]
+fn a_prompt_that_the_answers_repeat_is_asked_once() {
+    let turn = |content: &str| json!({"role": "assistant", "content": content});
+    let turns = |row: Value| match one(Kind::Preference, row).1 {
+        Prompt::Messages(turns) => {
+            turns.into_iter().map(|turn| format!("{}: {}", turn.role.as_str(), turn.content)).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    let whole = |above: &[Value], asked: &Value, said: &str| {
+        Value::Array(above.iter().chain([asked, &turn(said)]).cloned().collect())
+    };
+    let system = json!({"role": "system", "content": "S"});
+    for asked in [
+        json!({"role": "user", "content": "hi", "weight": 1.0}),
+        json!({"role": "user", "content": "hi\n", "name": "ann"}),
+        json!({"role": "user", "content": "hi", "tool_calls": []}),
+    ] {
+        let row = |prompt: Value| json!({"prompt": prompt, "chosen": whole(&[], &asked, "good"), "rejected": whole(&[], &asked, "bad")});
+        assert_eq!(turns(row(json!("hi "))), [format!("user: {}", asked["content"].as_str().unwrap())]);
+        let plain = json!({"role": "user", "content": "hi"});
+        assert_eq!(turns(row(json!([plain]))), ["user: hi"]);
+        let mut opened = row(json!([plain]));
+        opened["system"] = json!("S");
+        assert_eq!(turns(opened), ["system: S", "user: hi"], "the answers do not repeat the system text");
+        let above = std::slice::from_ref(&system);
+        let row = json!({"prompt": [plain], "chosen": whole(above, &asked, "good"), "rejected": whole(above, &asked, "bad")});
+        assert_eq!(turns(row), ["system: S", "user: hi"], "the answers alone have a system turn");
+        let completion = |rank: u32, said: &str| json!({"rank": rank, "completion": whole(&[], &asked, said)});
+        let row = json!({"context": [plain], "completions": [completion(0, "good"), completion(1, "bad")]});
+        assert_eq!(turns(row), ["user: hi"]);
+    }
+    // What the person says first in the lists is what was asked, in whichever words the column has it.
+    let asked = json!({"role": "user", "content": "hi, all"});
+    let row = json!({"prompt": "hi", "chosen": whole(&[], &asked, "good"), "rejected": whole(&[], &asked, "bad")});
+    assert_eq!(turns(row), ["user: hi, all"]);
+    // A model that speaks first does not hide the question.
+    let asked = json!({"role": "user", "content": "hi"});
+    let greeted = |said: &str| whole(&[turn("Welcome.")], &asked, said);
+    let row = json!({"prompt": "hi", "chosen": greeted("good"), "rejected": greeted("bad")});
+    assert_eq!(turns(row), ["assistant: Welcome.", "user: hi"]);
+}
+
+#[test]
 fn a_system_text_stands_above_every_prompt() {
     let asked = |text: &str| Prompt::Instruction { system: "S".into(), instruction: text.into(), input: String::new() };
     let turns = || Prompt::Messages(vec![says(Role::System, "S"), says(Role::User, "hi")]);
@@ -168,6 +211,21 @@ fn a_system_text_stands_above_every_prompt() {
     assert_eq!(one(Kind::Instruction, row).1, turns());
     let row = json!({"system": " ", "prompt": "hi", "completion": "good"});
     assert_eq!(one(Kind::Instruction, row).1, text("hi"));
+    let row = json!({"system": "S", "messages": [user, turn("good")[0]]});
+    assert_eq!((one(Kind::Instruction, row.clone()).1, one(Kind::Prompt, row).1), (turns(), turns()));
+    let with = |said: &str| json!([user, turn(said)[0]]);
+    let row = json!({"system": "S", "chosen": with("good"), "rejected": with("bad")});
+    assert_eq!((one(Kind::Preference, row.clone()).1, one(Kind::Prompt, row).1), (turns(), turns()));
+    let ranked = |rank: u32, said: &str| json!({"rank": rank, "completion": said});
+    let row = json!({"system": "S", "context": "hi", "completions": [ranked(0, "good"), ranked(1, "bad")]});
+    assert_eq!((one(Kind::Preference, row.clone()).1, one(Kind::Prompt, row).1), (turns(), turns()));
+    let own = json!({"role": "system", "content": "own"});
+    let row = json!({"system": "S", "messages": [own, user, turn("good")[0]]});
+    let Prompt::Messages(found) = one(Kind::Instruction, row).1 else { panic!("a conversation") };
+    assert_eq!((found.len(), &found[0]), (2, &says(Role::System, "own")));
+    let marked = |said: &str| format!("\n\nHuman: hi\n\nAssistant: {said}");
+    let row = json!({"system": "S", "chosen": marked("good"), "rejected": marked("bad")});
+    assert_eq!(one(Kind::Preference, row).1, text("S\n\nHuman: hi\n\nAssistant:"));
 }
 
 #[test]
@@ -251,10 +309,30 @@ fn tools_and_what_goes_with_them_are_kept() {
 }
 
 #[test]
+fn an_empty_list_of_calls_calls_nothing() {
+    let said = |content: Value| json!({"role": "assistant", "content": content, "tool_calls": []});
+    let row = |content: Value| json!({"tools": [], "messages": [{"role": "user", "content": "hi", "tool_calls": []}, said(content)]});
+    let read = read_as(Kind::Instruction, &[row(json!("ho"))]);
+    let Prompt::Messages(turns) = &read.rows[0].prompt else { panic!("a conversation") };
+    assert_eq!((&turns[0], &read.rows[0].responses[0]), (&says(Role::User, "hi"), &Message::said("ho")));
+    assert!(read.rows[0].tools.is_empty());
+    for content in [json!(null), json!("")] {
+        assert_eq!(why_dropped(Kind::Instruction, row(content)), "empty response");
+    }
+}
+
+#[test]
 fn columns_that_are_not_read_are_named() {
     let row =
         json!({"prompt": "p", "chosen": "a", "rejected": "b", "ref_chosen_logps": -1.5, "id": null, "source": "s"});
     assert_eq!(read_as(Kind::Preference, &[row]).unread, ["ref_chosen_logps", "source"]);
+    let row = |more: Value| {
+        let mut row = json!({"prompt": "p", "completion": "c"});
+        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        row
+    };
+    let rows = [row(json!({"id": null})), row(json!({"id": 7, "system": "S"})), row(json!({"id": 8, "language": "en"}))];
+    assert_eq!(read_as(Kind::Instruction, &rows).unread, ["id", "language"], "whichever row has them");
 }
 
 #[test]
@@ -270,13 +348,13 @@ fn an_implicit_prompt_ends_at_the_last_shared_turn() {
     // Answers that begin alike, to the middle of a character; one that is the beginning of the other.
     assert_eq!(split(&format!("{prompt} é"), &format!("{prompt} è")).2, [" é", " è"]);
     assert_eq!(split(&format!("{prompt} Oak"), &format!("{prompt} Oaks")).2, [" Oak", " Oaks"]);
-    // Two turns; then a difference before the last turn, where the last shared boundary still counts.
+    // Two turns; then a difference before the last turn: what the person says there is nobody's answer.
     let two = format!("{prompt} Oak.\n\nHuman: Another.\n\nAssistant:");
     assert_eq!(split(&format!("{two} Elm."), &format!("{two} Fir.")).1, text(&two));
-    let (_, found, answers) =
-        split(&format!("{two} Elm."), &format!("{prompt} Ash.\n\nHuman: More.\n\nAssistant: Yew."));
-    assert_eq!(found, text(prompt));
-    assert_eq!(answers, [" Oak.\n\nHuman: Another.\n\nAssistant: Elm.", " Ash.\n\nHuman: More.\n\nAssistant: Yew."]);
+    let early = pair(&format!("{two} Elm."), &format!("{prompt} Ash.\n\nHuman: More.\n\nAssistant: Yew."));
+    assert_eq!(why_dropped(Kind::Preference, early), "chosen and rejected differ before their last turn");
+    let longer = pair(&format!("{two} Elm."), &format!("{prompt} Ash."));
+    assert_eq!(why_dropped(Kind::Preference, longer), "chosen and rejected differ before their last turn");
     let reason = "chosen and rejected share no prompt that ends in a turn boundary";
     assert_eq!(why_dropped(Kind::Preference, pair("A tree: oak", "A tree: ash")), reason);
     assert_eq!(why_dropped(Kind::Preference, pair(" ", "A tree: ash")), "empty response");
