@@ -115,7 +115,8 @@ mod tests {
     #[test]
     fn a_row_asks_what_it_trains_on() {
         let turn = |role: &str, content: &str| json!({"role": role, "content": content});
-        let talk = |said: &str| json!([turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", said)]);
+        let talk =
+            |said: &str| json!([turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", said)]);
         let answer = |said: &str| json!([turn("assistant", said)]);
         let rows = [
             // UltraChat's.

@@ -170,7 +170,8 @@ fn a_prompt_that_the_answers_repeat_is_asked_once() {
         opened["system"] = json!("S");
         assert_eq!(turns(opened), ["system: S", "user: hi"], "the answers do not repeat the system text");
         let above = std::slice::from_ref(&system);
-        let row = json!({"prompt": [plain], "chosen": whole(above, &asked, "good"), "rejected": whole(above, &asked, "bad")});
+        let row =
+            json!({"prompt": [plain], "chosen": whole(above, &asked, "good"), "rejected": whole(above, &asked, "bad")});
         assert_eq!(turns(row), ["system: S", "user: hi"], "the answers alone have a system turn");
         let completion = |rank: u32, said: &str| json!({"rank": rank, "completion": whole(&[], &asked, said)});
         let row = json!({"context": [plain], "completions": [completion(0, "good"), completion(1, "bad")]});
@@ -331,7 +332,8 @@ fn columns_that_are_not_read_are_named() {
         row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         row
     };
-    let rows = [row(json!({"id": null})), row(json!({"id": 7, "system": "S"})), row(json!({"id": 8, "language": "en"}))];
+    let rows =
+        [row(json!({"id": null})), row(json!({"id": 7, "system": "S"})), row(json!({"id": 8, "language": "en"}))];
     assert_eq!(read_as(Kind::Instruction, &rows).unread, ["id", "language"], "whichever row has them");
 }
 

@@ -141,8 +141,7 @@ mod tests {
                       optional group arguments { optional binary city (UTF8); optional int64 days; } } }";
         let mut bytes = Vec::new();
         let schema = Arc::new(parse_message_type(schema).unwrap());
-        let mut file =
-            SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::default())).unwrap();
+        let mut file = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::default())).unwrap();
         let mut group = file.next_row_group().unwrap();
         // How deep each of two rows is there: its text, or what is above it.
         for (texts, depths) in [(&[][..], [0, 0]), (&["f"], [2, 1]), (&["X"], [3, 2])] {
