@@ -293,6 +293,73 @@ fn what_a_template_has_no_words_for_is_not_left_out_in_silence() {
 }
 
 #[test]
+fn results_and_reasoning_are_not_left_out_in_silence() {
+    let of = |name: &str, row: &Row| {
+        let config = json!({"bos_token": "<s>", "eos_token": "<|im_end|>", "chat_template": source(name)});
+        let model = model(&CHATML, &config);
+        let tokenizer = open(&model);
+        let found = template("chat", &tokenizer);
+        (found.render(row, Turns::Last), found.leaves_reasoning_out(row))
+    };
+    let turns = vec![Message::new(Role::User, "q"), Message::said("[f]"), Message::new(Role::Tool, "7")];
+    let used = Row { responses: vec![Message::said("a")], ..Row::unanswered(7, None, Prompt::Messages(turns)) };
+    for name in ["zephyr", "phi-3", "deepseek-v3"] {
+        let error = of(name, &used).0.unwrap_err();
+        let expected = "row 7: its conversation has results of tools, and the template chat has no words for them";
+        assert!(error.message.starts_with(expected) && error.hint.contains(".jinja"), "{name}: {error}");
+        assert!(of(name, &talk()).0.is_ok(), "{name}");
+    }
+    for name in ["chatml", "qwen2.5", "qwen3", "llama-3", "smollm2"] {
+        assert!(of(name, &used).0.unwrap().prompt.contains('7'), "{name}");
+    }
+    // What a template refuses it does not leave out in silence.
+    assert!(of("llama-2", &used).0.unwrap_err().message.contains("refuses the conversation"));
+
+    let mut thinking = talk();
+    thinking.responses[0].more.insert("reasoning_content".into(), "hm".into());
+    assert_eq!(["qwen3", "chatml", "qwen2.5"].map(|name| of(name, &thinking).1), [false, true, true]);
+    let rendered = of("qwen3", &thinking).0.unwrap();
+    assert!(rendered.responses[0][0].text.starts_with("<think>\nhm\n</think>"), "{rendered:?}");
+    assert!(of("chatml", &thinking).0.is_ok(), "the answers alone may be wanted");
+    // That of earlier turns is left out on purpose.
+    let Prompt::Messages(turns) = &mut thinking.prompt else { panic!("a conversation") };
+    turns[1].more = std::mem::take(&mut thinking.responses[0].more);
+    assert!(!of("chatml", &thinking).1);
+}
+
+#[test]
+fn arguments_that_are_json_in_a_text_are_quoted_once() {
+    let row = |arguments: Value| {
+        let mut called = Message::said("");
+        let function = json!({"name": "f", "arguments": arguments});
+        called.more.insert("tool_calls".into(), json!([{"type": "function", "function": function}]));
+        let turns = vec![Message::new(Role::User, "q")];
+        Row { responses: vec![called], ..Row::unanswered(7, None, Prompt::Messages(turns)) }
+    };
+    let said = |jinja: &str, row: &Row| {
+        let model = model(&CHATML, &json!({"eos_token": "<|im_end|>", "chat_template": jinja}));
+        let tokenizer = open(&model);
+        template("chat", &tokenizer).render(row, Turns::Last).map(|rendered| rendered.responses[0][0].text.clone())
+    };
+    let (text, object) = (row(json!("{\"x\":1}")), row(json!({"x": 1})));
+    let qwen = source("qwen2.5");
+    assert!(said(&qwen, &text).unwrap().contains("\"arguments\": {\"x\": 1}}"));
+    assert_eq!(said(&qwen, &text).unwrap(), said(&qwen, &object).unwrap());
+    assert!(said(&qwen, &row(json!("no JSON"))).unwrap().contains("\"arguments\": \"no JSON\"}"));
+    // Templates that write the text as it is get it as it is; DeepSeek's take nothing else.
+    let calls = |arguments: &str| {
+        format!(
+            "{{% for m in messages %}}{{{{ m.content }}}}{{% for call in m.tool_calls %}}{{% set a = call.function.arguments %}}\
+             {{{{ 'f' + {arguments} }}}}{{% endfor %}}{{% endfor %}}"
+        )
+    };
+    let (either, only) = (calls("(a if a is string else a | tojson)"), calls("a"));
+    assert_eq!([&either, &only].map(|jinja| said(jinja, &text).unwrap()), ["f{\"x\":1}", "f{\"x\":1}"]);
+    assert_eq!(said(&either, &object).unwrap(), "f{\"x\": 1}");
+    assert!(said(&only, &object).unwrap_err().message.contains("refuses the conversation"));
+}
+
+#[test]
 fn line_breaks_of_other_systems_are_line_breaks() {
     let text = |breaks: &str| {
         let model = model(&[], &json!({"eos_token": "</s>"}));
@@ -318,6 +385,13 @@ fn a_models_template_is_found_wherever_it_stands() {
     assert_eq!(text(&model, "chat", false).unwrap(), "D");
     assert_eq!(text(&model, "chat", true).unwrap(), "T");
     assert_eq!(text(&model, "chat:rag", true).unwrap(), "R");
+    // Rows with and without tools in one file have a template each.
+    let (plain, mut tooled) = (talk(), talk());
+    tooled.tools = vec![json!({})];
+    let chosen = |rows: &[Row]| Template::choose(Some(&"chat".parse().unwrap()), rows, &open(&model)).unwrap();
+    let both = chosen(&[plain.clone(), tooled.clone()]);
+    assert_eq!([&plain, &tooled].map(|row| both.prompt(row).unwrap()), ["D", "T"]);
+    assert_ne!(both.sha256(), chosen(std::slice::from_ref(&plain)).sha256(), "a run knows both");
     let error = text(&model, "chat:rags", false).unwrap_err();
     assert!(
         error.message.ends_with("the model has no chat template called \"rags\"")

@@ -49,7 +49,7 @@ pub struct DataSpec {
     pub max_length: usize,
     /// See [`Truncation::min_prompt`].
     pub min_prompt: usize,
-    /// What gives way in rows that are too long.
+    /// What gives way in rows that are too long; where several turns are imitated, [`TooLong::CutPrompt`] cuts the end.
     pub too_long: TooLong,
     /// Where held-out rows come from.
     pub eval: Held,
@@ -78,6 +78,8 @@ pub struct Dataset {
     pub truncated_prompts: usize,
     /// Responses, of both sides, that were cut to fit and have no EOS.
     pub truncated_responses: usize,
+    /// Rows, of both sides, whose responses think before they answer, which the template has no words for.
+    pub reasoning_left_out: usize,
     /// SHA-256 of the file; of several, of their hashes and shares.
     pub sha256: String,
     /// SHA-256 of the file of held-out rows, where there is one.
@@ -97,6 +99,7 @@ struct Part {
     dropped: Vec<Dropped>,
     prompts_cut: usize,
     responses_cut: usize,
+    reasoning_left_out: usize,
 }
 
 impl Dataset {
@@ -152,6 +155,7 @@ impl Dataset {
             eval_dropped: Vec::new(),
             truncated_prompts: 0,
             truncated_responses: 0,
+            reasoning_left_out: 0,
             sha256: identity(&hashes),
             eval_sha256: None,
             train_hashes: Vec::new(),
@@ -170,6 +174,7 @@ impl Dataset {
             Some((_, part, sha256)) => {
                 data.truncated_prompts += part.prompts_cut;
                 data.truncated_responses += part.responses_cut;
+                data.reasoning_left_out += part.reasoning_left_out;
                 (data.eval_dropped, data.eval_sha256) = (part.dropped, Some(sha256));
                 part.usable
             }
@@ -193,6 +198,7 @@ impl Dataset {
         }
         self.truncated_prompts += part.prompts_cut;
         self.truncated_responses += part.responses_cut;
+        self.reasoning_left_out += part.reasoning_left_out;
     }
 
     /// What became of the file, in one line.
@@ -221,6 +227,12 @@ impl Dataset {
             text +=
                 &format!("; cut to fit: {} prompts, {} responses", self.truncated_prompts, self.truncated_responses);
         }
+        if self.reasoning_left_out > 0 {
+            text += &format!(
+                "; the reasoning of {} rows is left out: the template {template} has no words for it",
+                self.reasoning_left_out
+            );
+        }
         text
     }
 
@@ -236,11 +248,16 @@ impl Dataset {
 }
 
 fn sample<'a>(examples: &'a [Example], hashes: &[u64], n: usize) -> Vec<&'a Example> {
-    let mut picked: Vec<usize> = (0..examples.len()).collect();
+    picked(hashes, n).into_iter().map(|index| &examples[index]).collect()
+}
+
+/// The places of the `n` smallest hashes, ascending.
+fn picked(hashes: &[u64], n: usize) -> Vec<usize> {
+    let mut picked: Vec<usize> = (0..hashes.len()).collect();
     picked.sort_by_key(|&index| (hashes[index], index));
     picked.truncate(n);
     picked.sort_unstable();
-    picked.into_iter().map(|index| &examples[index]).collect()
+    picked
 }
 
 fn check(spec: &DataSpec) -> Result<()> {
@@ -286,7 +303,12 @@ fn choose(spec: &DataSpec, files: &[(&DataFile, (Rows, String))], tokenizer: &To
         ))
         .hint("name one template for both, or make them two objectives"));
     }
-    let all: Vec<Row> = files.iter().flat_map(|(_, (rows, _))| rows.rows.iter().take(16)).cloned().collect();
+    // The first rows of every file say how they are written; any row may bring tools, which have templates of their own.
+    let some = |rows: &Rows| {
+        let with_tools = rows.rows.iter().find(|row| !row.tools.is_empty());
+        rows.rows.iter().take(16).chain(with_tools).cloned().collect::<Vec<Row>>()
+    };
+    let all: Vec<Row> = files.iter().flat_map(|(_, (rows, _))| some(rows)).collect();
     Template::choose(Some(spec.template.as_ref().unwrap_or(&usual(first_rows))), &all, tokenizer)
 }
 
@@ -302,7 +324,9 @@ fn identity(files: &[(String, Option<f64>)]) -> String {
 }
 
 /// Rows that come once more, so that an epoch takes from every file its share and passes over every row at least once:
-/// the file that is longest for its share once, every other as often as that asks for, from its start.
+/// the file that is longest for its share once, every other as often as that asks for. What is less than the whole file
+/// is picked by hashes of prompts, so that a sorted file is not bent to its start, and from the other end than the
+/// samples that evaluations score.
 fn repeated(files: &[DataFile], rows: &[Vec<Hashed>]) -> Result<Vec<Example>> {
     const MOST: f64 = 1000.0;
     let share = |index: usize| files[index].share.filter(|_| files.len() > 1);
@@ -321,7 +345,11 @@ fn repeated(files: &[DataFile], rows: &[Vec<Hashed>]) -> Result<Vec<Example>> {
             .hint("give it a smaller share, or more rows"));
         }
         let more = (wanted as usize).saturating_sub(rows.len());
-        repeated.extend(rows.iter().cycle().take(more).map(|(_, example)| example.clone()));
+        let (examples, hashes): (Vec<&Example>, Vec<u64>) = rows.iter().map(|(hash, row)| (row, !hash)).unzip();
+        for _ in 0..more / rows.len().max(1) {
+            repeated.extend(examples.iter().copied().cloned());
+        }
+        repeated.extend(picked(&hashes, more % rows.len().max(1)).into_iter().map(|index| examples[index].clone()));
     }
     Ok(repeated)
 }
@@ -342,10 +370,12 @@ impl Part {
         while part.usable.len() < wanted && !left.is_empty() {
             let (now, later) = left.split_at(left.len().min(wanted - part.usable.len()));
             let encoded = encode(now, encoder, spec.threads, &mut |more| progress(done + more));
-            let encoded = encoded.map_err(|error| error.at(name))?;
-            let end = encoder.template.end(encoder.tokenizer);
-            for (row, encoded) in now.iter().zip(encoded) {
-                part.take(row, if spec.kind == Kind::Chosen { encoded.chosen_alone(end) } else { encoded });
+            for (row, encoded) in now.iter().zip(encoded.map_err(|error| error.at(name))?) {
+                let end = encoder.template.end_of(row, encoder.tokenizer);
+                let encoded = if spec.kind == Kind::Chosen { encoded.chosen_alone(end) } else { encoded };
+                let is_usable = matches!(encoded, Encoded::Usable { .. });
+                part.reasoning_left_out += usize::from(is_usable && encoder.template.leaves_reasoning_out(row));
+                part.take(row, encoded);
             }
             done += now.len();
             left = later;

@@ -330,13 +330,73 @@ fn shards_are_one_file_with_one_share() {
     spec.files.push(shard("other", &[task("x", "y"), task("z", "y")]).into());
     spec.files.iter_mut().for_each(|file| file.share = Some(0.5));
     let halves = load(&spec);
-    assert_eq!(numbers(&halves.train), [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
+    assert_eq!(numbers(&halves.train)[..17], [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 0, 1, 0, 1, 0, 1]);
+    assert_eq!(halves.train.len(), 18);
     // Held-out rows may lie in several files, too.
     spec.files.truncate(1);
     spec.eval = Held::File(shards[1..].to_vec().into());
     let held = load(&spec);
     assert_eq!((numbers(&held.train), numbers(&held.eval)), (vec![0, 1], vec![0, 1, 2, 3, 4, 5, 6]));
     assert!(held.dropped[0].reason.ends_with("1 and 1 more"), "{:?}", held.dropped);
+}
+
+#[test]
+fn rows_that_come_once_more_are_of_the_whole_file() {
+    let (dir, mut spec) = file(&tasks(150));
+    let other = dir.path().join("other.jsonl");
+    write(&other, &(0..100).map(|index| task(format!("sorted {index}"), "no")).collect::<Vec<_>>());
+    spec.files.push(other.into());
+    spec.files.iter_mut().for_each(|file| file.share = Some(0.5));
+    let halves = load(&spec);
+    assert_eq!(halves.train.len(), 300);
+    let again = numbers(&halves.train[250..]);
+    assert!(again.is_sorted() && again.windows(2).all(|pair| pair[0] < pair[1]), "{again:?}");
+    let late = again.iter().filter(|row| **row >= 50).count();
+    assert!((15..=35).contains(&late), "{late} of 50 rows are of the second half");
+    assert_eq!(load(&spec).train, halves.train);
+    // Not those that the fixed sample scores.
+    let scored: Vec<&Example> = halves.fit(50).into_iter().filter(|row| halves.train[150..250].contains(row)).collect();
+    let both = scored.iter().filter(|row| halves.train[250..].contains(row)).count();
+    assert!(both * 4 < scored.len(), "{both} of {}", scored.len());
+}
+
+#[test]
+fn reasoning_that_a_template_has_no_words_for_is_said_to_be_left_out() {
+    let row = |asked: &str, more: Value| {
+        let mut said = json!({"role": "assistant", "content": "a"});
+        said.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"messages": [{"role": "user", "content": asked}, said]})
+    };
+    let rows = [
+        row("p", json!({"reasoning_content": "so"})),
+        row("q", json!({"thinking": "so"})),
+        row("r", json!({"reasoning": " "})),
+        row("s", json!({})),
+    ];
+    let (_dir, mut spec) = file(&rows);
+    spec.template = Some(TemplateName::UserAssistant);
+    let data = load(&spec);
+    assert_eq!(data.reasoning_left_out, 2);
+    let said = "; the reasoning of 2 rows is left out: the template user-assistant has no words for it";
+    assert!(data.describe("sft").ends_with(said), "{}", data.describe("sft"));
+}
+
+#[test]
+fn tools_anywhere_in_a_file_have_their_template() {
+    let row = |index: usize| json!({"messages": [{"role": "user", "content": format!("q{index}")}, {"role": "assistant", "content": "a"}]});
+    let mut rows: Vec<Value> = (0..20).map(row).collect();
+    rows[18]["tools"] = json!([{"type": "function", "function": {"name": "f"}}]);
+    let (_dir, mut spec) = file(&rows);
+    let model = super::super::tokenize::tests::folder(|_| ());
+    let text = |word: &str| format!("{word}{{% for m in messages %}}<{{{{ m.content }}}}>{{% endfor %}}{{# tools #}}");
+    let templates = json!([{"name": "default", "template": text("D")}, {"name": "tool_use", "template": text("T")}]);
+    let settings = json!({"eos_token": "<eos>", "chat_template": templates});
+    std::fs::write(model.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
+    let tokenizer = Tokenizer::open(model.path(), None, None).unwrap();
+    spec.template = Some(TemplateName::CHAT);
+    let data = Dataset::load(&spec, &tokenizer, &mut |_, _| ()).unwrap();
+    let prompts: Vec<String> = data.train.iter().map(|row| tokenizer.decode(&row.prompt).unwrap()).collect();
+    assert_eq!((&prompts[17][..], &prompts[18][..], &prompts[19][..]), ("D<q17>", "T<q18>", "D<q19>"));
 }
 
 #[test]

@@ -24,8 +24,10 @@ pub struct ChatTemplate {
     pub(super) sha256: String,
     /// The token that ends what the model says.
     pub(super) end: u32,
-    /// Whether it has words for the descriptions of tools, and for calls of them.
+    /// What it has words for.
     pub(super) words: Words,
+    /// The model's template for conversations with tools, where it has one of its own and rows bring tools.
+    for_tools: Option<Box<Self>>,
 }
 
 /// What a template knows how to say besides turns.
@@ -35,7 +37,22 @@ pub(super) struct Words {
     pub(super) tools: bool,
     /// Calls of tools.
     pub(super) calls: bool,
+    /// Whether it takes the arguments of a call as the text that they are written in.
+    text_arguments: bool,
+    /// What tools answer.
+    pub(super) results: bool,
+    /// What the model thinks before it answers.
+    pub(super) reasoning: bool,
 }
+
+impl Words {
+    /// Those of templates that know nothing but turns.
+    pub(super) const OF_TURNS: Self =
+        Self { tools: false, calls: false, text_arguments: false, results: true, reasoning: false };
+}
+
+/// Names that reasoning has in messages.
+pub(super) const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 const FILE: &str = "chat_template.jinja";
 const PROCESSOR_FILE: &str = "chat_template.json";
@@ -114,7 +131,7 @@ fn text_of(path: &Path) -> Result<String> {
 }
 
 impl ChatTemplate {
-    /// The model's template of a name; without one the default, or, where rows bring `tools`, the one for tools.
+    /// The model's template of a name; without one the default, and, where rows bring `tools`, for these the one for tools.
     ///
     /// # Errors
     /// The model has no such template, or it is not Jinja.
@@ -127,9 +144,10 @@ impl ChatTemplate {
         let model = tokenizer.folder();
         let all = sources(model)?;
         let by_name = |name: &str| all.iter().find(|source| source.name == name);
+        let for_tools = by_name("tool_use").filter(|_| tools && name.is_none());
         let found = match name {
             Some(name) => by_name(name),
-            None => by_name("tool_use").filter(|_| tools).or(by_name("default")),
+            None => by_name("default").or(for_tools),
         };
         let Some(source) = found else {
             let names: Vec<&str> = all.iter().map(|source| &source.name[..]).collect();
@@ -148,7 +166,21 @@ impl ChatTemplate {
             });
         };
         let name = TemplateName::Chat { name: name.map(str::to_owned), date };
-        Self::new(name, &source.text, &source.path, date.unwrap_or(Date::USUAL), tokenizer)
+        let new = |source: &Source| {
+            Self::new(name.clone(), &source.text, &source.path, date.unwrap_or(Date::USUAL), tokenizer)
+        };
+        let mut template = new(source)?;
+        if let Some(for_tools) = for_tools.filter(|for_tools| for_tools.name != source.name) {
+            let for_tools = new(for_tools)?;
+            template.sha256 = sha256_hex(format!("{}\n{}\n", template.sha256, for_tools.sha256).as_bytes());
+            template.for_tools = Some(Box::new(for_tools));
+        }
+        Ok(Arc::new(template))
+    }
+
+    /// The template that a row's conversation is written with, as transformers chooses it.
+    pub(super) fn of(&self, row: &Row) -> &Self {
+        self.for_tools.as_deref().filter(|_| !row.tools.is_empty()).unwrap_or(self)
     }
 
     /// A Jinja file.
@@ -156,21 +188,58 @@ impl ChatTemplate {
     /// # Errors
     /// It cannot be read, or is not Jinja.
     pub(super) fn of_file(path: &Path, tokenizer: &Tokenizer) -> Result<Arc<Self>> {
-        Self::new(TemplateName::File(path.to_owned()), &text_of(path)?, path, Date::USUAL, tokenizer)
+        let name = TemplateName::File(path.to_owned());
+        Ok(Arc::new(Self::new(name, &text_of(path)?, path, Date::USUAL, tokenizer)?))
     }
 
-    fn new(name: TemplateName, text: &str, path: &Path, date: Date, tokenizer: &Tokenizer) -> Result<Arc<Self>> {
+    fn new(name: TemplateName, text: &str, path: &Path, date: Date, tokenizer: &Tokenizer) -> Result<Self> {
         let jinja = Jinja::new(text, date).map_err(|what| {
             Error::input(format!("{}: not a chat template that can be read: {what}", path.display()))
                 .hint("correct the file, or choose another template: user-assistant, alpaca, raw")
         })?;
         let tokens = tokenizer.special_texts().clone();
         let sha256 = sha256_hex(format!("{text}\0{date}").as_bytes());
-        // What a template does not name it cannot write.
-        let words = Words { tools: text.contains("tools"), calls: text.contains("tool_calls") };
-        let mut template = Self { name, jinja, tokens, sha256, end: tokenizer.eos(), words };
+        // What a template does not name it cannot write. What it names it may still leave out: it is asked.
+        let words = Words { tools: text.contains("tools"), calls: text.contains("tool_calls"), ..Words::default() };
+        let mut template = Self { name, jinja, tokens, sha256, end: tokenizer.eos(), words, for_tools: None };
         template.end = template.closing(tokenizer).unwrap_or(tokenizer.eos());
-        Ok(Arc::new(template))
+        template.learn_words();
+        Ok(template)
+    }
+
+    /// Has the template write calls, results and reasoning, and looks whether they are there. One that refuses every such
+    /// conversation leaves nothing out in silence.
+    fn learn_words(&mut self) {
+        const MARK: &str = "upright";
+        const ARGUMENTS: &str = "{\"x\": 1}";
+        let with = |role: Role, content: &str, more: Value| {
+            let mut message = Message::new(role, content);
+            message.more.extend(more.as_object().cloned().unwrap_or_default());
+            message
+        };
+        // Mistral's templates want ids of nine characters.
+        let calls = json!([{"id": "123456789", "type": "function", "function": {"name": "f", "arguments": ARGUMENTS}}]);
+        let asked = || Message::new(Role::User, "a");
+        let called = || with(Role::Assistant, "", json!({"tool_calls": calls}));
+        self.words.text_arguments = true;
+        self.words.text_arguments = self.writes(&[vec![asked(), called()]], ARGUMENTS) == Some(true);
+        let result = || with(Role::Tool, MARK, json!({"tool_call_id": "123456789", "name": "f"}));
+        let results = [called(), Message::said("b")].map(|turn| vec![asked(), turn, result(), Message::said("c")]);
+        self.words.results = self.writes(&results, MARK).unwrap_or(true);
+        let thoughts = json!({"reasoning_content": MARK});
+        let thinking = [Message::said("b"), called()].map(|mut turn| {
+            turn.more.extend(thoughts.as_object().cloned().unwrap_or_default());
+            vec![asked(), turn]
+        });
+        self.words.reasoning = self.writes(&thinking, MARK).unwrap_or(true);
+    }
+
+    /// Whether a text stands in any of these conversations, with a tool or without; `None` where all of them are refused.
+    fn writes(&self, talks: &[Vec<Message>], text: &str) -> Option<bool> {
+        let tools = [json!({"type": "function", "function": {
+            "name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}})];
+        let written = talks.iter().flat_map(|talk| [&tools[..0], &tools].map(|tools| self.marked(talk, tools, false)));
+        written.filter_map(|written| Some(written.ok()?.text.contains(text))).reduce(|a, b| a || b)
     }
 
     /// The first special token after what the model says: `<|im_end|>`, `<end_of_turn>`, `</s>`.
@@ -189,7 +258,7 @@ impl ChatTemplate {
         generation_prompt: bool,
     ) -> std::result::Result<Marked, String> {
         let mut context = self.tokens.clone();
-        context.insert("messages".into(), messages.iter().map(|message| as_json(message, self.words.calls)).collect());
+        context.insert("messages".into(), messages.iter().map(|message| as_json(message, self.words)).collect());
         context.insert("tools".into(), if tools.is_empty() { Value::Null } else { tools.into() });
         context.insert("documents".into(), Value::Null);
         context.insert("add_generation_prompt".into(), generation_prompt.into());
@@ -296,17 +365,17 @@ pub(super) fn hidden_boundary(name: &TemplateName, prompt: &str, whole: &str) ->
 }
 
 /// A message as templates see it: no nulls, and reasoning under each of its names. Calls that the text writes are calls to
-/// a template that has words for them.
-fn as_json(message: &Message, calls: bool) -> Value {
-    if let (true, Some(written)) = (calls, message.more.get(WRITTEN_CALLS)) {
+/// a template that has words for them, and arguments that are JSON in a text are what it says, unless the template wants
+/// the text.
+fn as_json(message: &Message, words: Words) -> Value {
+    if let (true, Some(written)) = (words.calls, message.more.get(WRITTEN_CALLS)) {
         let mut spoken = Message::said("");
         spoken.more.extend(message.more.clone());
         spoken.more.shift_remove(WRITTEN_CALLS);
         spoken.more.insert("tool_calls".into(), written.clone());
-        return as_json(&spoken, calls);
+        return as_json(&spoken, words);
     }
-    let reasoning =
-        ["reasoning_content", "thinking", "reasoning"].iter().find_map(|name| message.more.get(*name)).cloned();
+    let reasoning = REASONING.iter().find_map(|name| message.more.get(*name)).cloned();
     let mut fields = Map::new();
     fields.extend(reasoning.clone().map(|reasoning| ("thinking".to_owned(), reasoning)));
     fields.insert("role".into(), json!(message.role.as_str()));
@@ -315,7 +384,20 @@ fn as_json(message: &Message, calls: bool) -> Value {
     }
     fields.extend(message.more.clone().into_iter().filter(|(name, _)| name != WRITTEN_CALLS));
     fields.extend(reasoning.map(|reasoning| ("reasoning_content".to_owned(), reasoning)));
+    if let Some(Value::Array(calls)) = fields.get_mut("tool_calls").filter(|_| !words.text_arguments) {
+        calls.iter_mut().for_each(decode_arguments);
+    }
     Value::Object(fields)
+}
+
+/// OpenAI writes the arguments of a call as JSON in a text, which `tojson` would quote once more.
+fn decode_arguments(call: &mut Value) {
+    let function = if call.get("function").is_some() { &mut call["function"] } else { call };
+    if let Some(arguments) = function.get_mut("arguments")
+        && let Some(decoded @ Value::Object(_)) = arguments.as_str().and_then(|text| serde_json::from_str(text).ok())
+    {
+        *arguments = decoded;
+    }
 }
 
 impl fmt::Debug for ChatTemplate {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Tokenizer;
 use super::rows::{Message, Prompt, Role, Row};
@@ -144,6 +145,14 @@ impl Template {
         matches!(self, Self::UserAssistant | Self::Chat(_))
     }
 
+    /// The token that ends the response of a row; [`end`](Self::end), unless its tools have a template of their own.
+    pub fn end_of(&self, row: &Row, tokenizer: &Tokenizer) -> u32 {
+        match self {
+            Self::Chat(chat) => chat.of(row).end,
+            Self::Alpaca | Self::UserAssistant | Self::Raw => tokenizer.eos(),
+        }
+    }
+
     /// The token that ends a response: what the template closes the model's turn with, else EOS.
     pub fn end(&self, tokenizer: &Tokenizer) -> u32 {
         match self {
@@ -183,7 +192,7 @@ impl Template {
             Self::Alpaca => plain::alpaca(&row.prompt),
             Self::UserAssistant => Some(plain::user_assistant(&row.prompt.messages())),
             Self::Raw => plain::raw(&row.prompt),
-            Self::Chat(chat) => return chat.prompt(row).map_err(|error| error.at(row.place())),
+            Self::Chat(chat) => return chat.of(row).prompt(row).map_err(|error| error.at(row.place())),
         };
         prompt.ok_or_else(|| {
             Error::input(format!("{}: its prompt is a conversation, and the template {self} has no turns", row.place()))
@@ -199,7 +208,7 @@ impl Template {
     pub fn render(&self, row: &Row, turns: Turns) -> Result<Rendered> {
         self.check_words(row)?;
         if let Self::Chat(chat) = self {
-            return chat.render(row, turns).map_err(|error| error.at(row.place()));
+            return chat.of(row).render(row, turns).map_err(|error| error.at(row.place()));
         }
         if let (Turns::All, Self::UserAssistant, [said]) = (turns, self, row.responses.as_slice()) {
             let whole: Vec<Message> = row.prompt.messages().into_iter().chain([said.clone()]).collect();
@@ -230,18 +239,33 @@ impl Template {
             Prompt::Messages(messages) => messages.as_slice(),
             Prompt::Text(_) | Prompt::Instruction { .. } => &[],
         };
-        let words = if let Self::Chat(chat) = self { chat.words } else { chat::Words::default() };
+        let words = self.words(row);
         let calls = |message: &Message| message.more.contains_key("tool_calls");
         let (what, out) = if !row.tools.is_empty() && !words.tools {
             ("the row describes tools", "; or leave the tools out: tools= in --map, --sft-map or --dpo-map")
         } else if !words.calls && turns.iter().chain(&row.responses).any(calls) {
             ("its conversation calls tools", "")
+        } else if !words.results && turns.iter().any(|turn| turn.role == Role::Tool && !turn.content.trim().is_empty())
+        {
+            ("its conversation has results of tools", "")
         } else {
             return Ok(());
         };
         let problem = format!("{}: {what}, and the template {self} has no words for them", row.place());
         Err(Error::input(problem)
             .hint(format!("use --template chat with a model whose template has, or a .jinja file{out}")))
+    }
+
+    fn words(&self, row: &Row) -> chat::Words {
+        if let Self::Chat(chat) = self { chat.of(row).words } else { chat::Words::OF_TURNS }
+    }
+
+    /// Whether a response thinks before it answers, and the template has no words for that. Templates leave out the
+    /// reasoning of earlier turns on purpose, and a row of which only the answers are wanted is none to refuse.
+    pub fn leaves_reasoning_out(&self, row: &Row) -> bool {
+        let is_said = |thought: &Value| thought.as_str().is_some_and(|text| !text.trim().is_empty());
+        let thinks = |said: &Message| chat::REASONING.iter().any(|name| said.more.get(*name).is_some_and(is_said));
+        row.responses.iter().any(thinks) && !self.words(row).reasoning
     }
 }
 
