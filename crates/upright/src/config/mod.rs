@@ -104,8 +104,8 @@ pub struct Config {
     /// Tokens of a prompt that cutting leaves [default: 64, at most a quarter of --max-length]
     #[arg(long, value_name = "TOKENS", help_heading = "Data", allow_hyphen_values = true)]
     pub min_prompt: Option<Number>,
-    /// What happens to a row that is too long: cut-prompt (from the left, then the response from the right), cut-response
-    /// (from the right), drop [default: cut-prompt]
+    /// What happens to a row that is too long: cut-prompt (from the left, then the response from the right; where
+    /// --sft-turns all trains several turns, the last of them), cut-response (from the right), drop [default: cut-prompt]
     #[arg(long, value_name = "RULE", help_heading = "Data")]
     pub too_long: Option<String>,
 

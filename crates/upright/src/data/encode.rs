@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::rows::Row;
+use super::rows::{Message, Prompt, Role, Row};
 use super::template::{Piece, Turns};
-use super::{Example, Template, Tokenizer, Truncation, hash64};
+use super::{Example, Template, Tokenizer, TooLong, Truncation, hash64};
 use crate::{Result, parallel};
 
 /// A row after encoding.
@@ -71,14 +71,16 @@ impl Encoder<'_> {
         if prompt.is_empty() {
             return Ok(Encoded::Dropped("empty prompt"));
         }
-        let said: Result<Vec<Said>> = rendered.responses.iter().map(|pieces| self.response(pieces)).collect();
+        let (before, end) = (prompt.last().copied(), template.end_of(row, tokenizer));
+        let said: Result<Vec<Said>> =
+            rendered.responses.iter().map(|pieces| self.response(pieces, before, end)).collect();
         let (responses, read): (Vec<_>, Vec<_>) = said.map_err(|error| error.at(row.place()))?.into_iter().unzip();
         if responses.iter().any(Vec::is_empty) {
             let read = rendered.responses.iter().flatten().all(|piece| !piece.scored);
             return Ok(Encoded::Dropped(if read { "every turn marked as only read" } else { "empty response" }));
         }
         let head = template.head(&prompt, tokenizer);
-        let Some(fitted) = self.truncation.fit(prompt, head, responses, template.end(tokenizer)) else {
+        let Some(fitted) = self.truncation(row).fit(prompt, head, responses, end) else {
             return Ok(Encoded::Dropped("longer than the maximum length"));
         };
         if matches!(fitted.responses.as_slice(), [chosen, rejected] if chosen == rejected) {
@@ -97,16 +99,40 @@ impl Encoder<'_> {
         })
     }
 
-    /// Ids of a response without the token that ends it, which is put back where there is room. What a chat template
-    /// writes after that token, a line break mostly, is read where a turn follows and left out where none does: a model
-    /// that has ended its turn is not asked for more.
-    fn response(&self, pieces: &[Piece]) -> Result<Said> {
-        let (template, end) = (self.template, self.template.end(self.tokenizer));
+    /// How a row is cut. Where several turns are imitated, what stands before the first of them opens the conversation:
+    /// its end gives way first.
+    fn truncation(&self, row: &Row) -> Truncation {
+        let said = |turn: &Message| turn.role == Role::Assistant;
+        let several = matches!(&row.prompt, Prompt::Messages(turns) if turns.iter().any(said));
+        match self.truncation.rule {
+            TooLong::CutPrompt if self.turns == Turns::All && several => {
+                Truncation { rule: TooLong::CutResponse, ..self.truncation }
+            }
+            _ => self.truncation,
+        }
+    }
+
+    /// Ids of a text as they follow an id, those of the whole text. Tokenizers begin anew after a token that stands for
+    /// itself, some with a space.
+    fn following(&self, before: Option<u32>, text: &str) -> Result<Vec<u32>> {
+        if let Some(before) = before.filter(|&id| self.tokenizer.is_added(id)) {
+            let whole = self.tokenizer.verbatim(&(self.tokenizer.decode(&[before])? + text))?;
+            if let Some(ids) = whole.strip_prefix(&[before]) {
+                return Ok(ids.to_vec());
+            }
+        }
+        self.tokenizer.continued(text)
+    }
+
+    /// Ids of a response, which follows the id `before`, without the token that ends it, `end`, which is put back where
+    /// there is room. What a chat template writes after that token, a line break mostly, is read where a turn follows and
+    /// left out where none does: a model that has ended its turn is not asked for more.
+    fn response(&self, pieces: &[Piece], before: Option<u32>, end: u32) -> Result<Said> {
         let (mut ids, mut read): Said = (Vec::new(), Vec::new());
         for piece in pieces {
-            let new = self.tokenizer.continued(&piece.text)?;
+            let new = self.following(ids.last().copied().or(before), &piece.text)?;
             let ended = new.iter().rposition(|&id| id == end).map_or(new.len(), |at| at + 1);
-            let scored = match (piece.scored, template) {
+            let scored = match (piece.scored, self.template) {
                 (false, _) => 0,
                 (true, Template::Chat(_)) => ended,
                 (true, _) => new.len(),
@@ -145,9 +171,10 @@ pub fn encode(
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::{Message, Prompt, Role};
-    use super::super::tokenize::tests::{EOS, bytewise};
-    use super::super::{TooLong, Truncation};
+    use serde_json::{Value, json};
+
+    use super::super::TemplateName;
+    use super::super::tokenize::tests::{EOS, bytewise, folder};
     use super::*;
 
     fn row(index: usize, prompt: &str, responses: &[&str]) -> Row {
@@ -219,6 +246,76 @@ mod tests {
         assert_eq!(scored(&talk(0.0, 0.0)), "every turn marked as only read");
         assert!(matches!(encode(&talk(0.0, 1.0), Turns::Last), Encoded::Usable { .. }));
         assert_eq!(encode(&talk(1.0, 0.0), Turns::Last), Encoded::Dropped("last turn marked as only read"));
+    }
+
+    fn talk(turns: &[&str]) -> Row {
+        let (said, before) = turns.split_last().unwrap();
+        let role = |index: usize| if index.is_multiple_of(2) { Role::User } else { Role::Assistant };
+        let before = before.iter().enumerate().map(|(index, text)| Message::new(role(index), *text)).collect();
+        Row { responses: vec![Message::said(*said)], ..Row::unanswered(0, None, Prompt::Messages(before)) }
+    }
+
+    #[test]
+    fn a_conversation_of_which_every_turn_is_imitated_loses_its_end() {
+        let tokenizer = bytewise();
+        let cut = |row: &Row, turns, rule| {
+            let truncation = truncation(40, rule);
+            let found =
+                Encoder { template: &Template::UserAssistant, turns, tokenizer: &tokenizer, truncation }.row(row);
+            let Encoded::Usable { example, .. } = found.unwrap() else { panic!("usable") };
+            [&example.prompt, &example.responses[0]].map(|ids| tokenizer.decode(ids).unwrap())
+        };
+        let long = talk(&["first question", "first answer", "second", "second answer"]);
+        let start = ["User: first question\nAssistant:".to_owned(), " first an".to_owned()];
+        assert_eq!(cut(&long, Turns::All, TooLong::CutPrompt), start);
+        assert_eq!(cut(&long, Turns::All, TooLong::CutResponse), start);
+        let end = |[prompt, response]: [String; 2]| (prompt.ends_with("ond\nAssistant:"), response);
+        assert_eq!(end(cut(&long, Turns::Last, TooLong::CutPrompt)), (true, " second answer<eos>".to_owned()));
+        // One turn is the last one, too.
+        let one = talk(&["a question that is rather long", "answer"]);
+        assert_eq!(cut(&one, Turns::All, TooLong::CutPrompt), cut(&one, Turns::Last, TooLong::CutPrompt));
+    }
+
+    #[test]
+    fn turns_have_the_ids_of_the_whole_text() {
+        let legacy = json!({"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
+        let first = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false});
+        for (normalizer, pre_tokenizer) in [(legacy, Value::Null), (Value::Null, first)] {
+            let dir = folder(|file| {
+                file["normalizer"] = normalizer;
+                file["pre_tokenizer"] = pre_tokenizer;
+                file["decoder"] = json!({"type": "Sequence", "decoders": [
+                    {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "Fuse"},
+                    {"type": "Strip", "content": " ", "start": 1, "stop": 0}]});
+                let letters = "▁\n[]/INSTabcd".chars().enumerate();
+                file["model"]["vocab"] = letters.map(|(id, letter)| (letter.to_string(), json!(id))).collect();
+            });
+            let settings = json!({"eos_token": "<eos>", "bos_token": "<bos>"});
+            std::fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
+            let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
+            // Llama 2's turns; turns that open with a token.
+            for (asks, says) in
+                [("[INST] ' + m.content + ' [/INST]'", "' ' + m.content"), ("' + m.content + bos_token", "m.content")]
+            {
+                let path = dir.path().join("turns.jinja");
+                let text = format!(
+                    "{{% for m in messages %}}{{{{ ('{asks}) if m.role == 'user' else ({says} + eos_token) }}}}{{% endfor %}}"
+                );
+                std::fs::write(&path, text).unwrap();
+                let template = Template::choose(Some(&TemplateName::File(path)), &[], &tokenizer).unwrap();
+                let row = talk(&["a", "b", "c", "d"]);
+                let Template::Chat(chat) = &template else { panic!("a chat template") };
+                let whole = [row.prompt.messages(), row.responses.clone()].concat();
+                let whole = tokenizer.verbatim(&chat.text(&whole, &[], false).unwrap().text).unwrap();
+                for turns in [Turns::Last, Turns::All] {
+                    let truncation = truncation(99, TooLong::Drop);
+                    let encoder = Encoder { template: &template, turns, tokenizer: &tokenizer, truncation };
+                    let Encoded::Usable { example, .. } = encoder.row(&row).unwrap() else { panic!("usable") };
+                    assert_eq!([&example.prompt[..], &example.responses[0]].concat(), whole, "{turns:?} {says}");
+                }
+            }
+        }
     }
 
     #[test]

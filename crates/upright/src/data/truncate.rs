@@ -9,7 +9,8 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum TooLong {
-    /// The prompt, from the left, down to the minimum; then the responses, from the right.
+    /// The prompt, from the left, down to the minimum; then the responses, from the right. Of a conversation of which
+    /// several turns are imitated the end, as with [`CutResponse`](Self::CutResponse): all but its first question is response.
     CutPrompt,
     /// The responses, from the right, down to the minimum; then the prompt, from the left.
     CutResponse,
