@@ -172,6 +172,25 @@ fn generate_takes_rows_of_every_dialect() {
 }
 
 #[test]
+fn an_adapter_is_asked_as_its_run_was_trained() {
+    let place = Place::new();
+    Done::good(place.train("--sft-template alpaca --steps 1 --checkpoint-every 1"));
+    let ask = |words: &str| Done::good(place.command(&format!("generate --model model --max-tokens 2 {words}")));
+    let prompt = |done: &Done| done.json()[0]["prompt"].as_str().unwrap().to_owned();
+    place.write("prompts.txt", "Count.\n");
+    for adapter in ["run", "run/adapter", "run/checkpoints/step-1"] {
+        let done = ask(&format!("--prompts prompts.txt --adapter {adapter}"));
+        assert!(prompt(&done).ends_with("### Instruction:\nCount.\n\n### Response:\n"), "{done:?}");
+        assert!(done.stderr.contains("template alpaca, as in the run "), "{done:?}");
+    }
+    let done = ask("--prompts prompts.txt --adapter run --template raw");
+    assert_eq!((prompt(&done).as_str(), done.stderr.contains("as in the run")), ("Count.", false));
+    // An adapter that lies elsewhere has no run.
+    std::fs::rename(place.path("run/adapter"), place.path("alone")).unwrap();
+    assert_eq!(prompt(&ask("--prompts prompts.txt --adapter alone")), "User: Count.\nAssistant:");
+}
+
+#[test]
 fn chat_answers_until_an_empty_line() {
     let place = Place::new();
     let say = |text: &str| fed(place.command("chat --model model --max-tokens 5"), text);

@@ -28,7 +28,7 @@ use crate::{
         self,
         checks::{count, count_from, folder, real, threads},
     },
-    run::Engine,
+    run::{self, Engine},
 };
 
 /// The model, and how it speaks.
@@ -41,7 +41,7 @@ pub(super) struct Speaker {
     #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
     /// Template: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default:
-    /// by the prompts]
+    /// that of the adapter's run, else by the prompts]
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
     /// Most tokens of a response [default: 128]
@@ -99,8 +99,16 @@ impl Speaker {
         })
     }
 
-    fn template(&self) -> Result<Option<TemplateName>> {
-        self.template.as_deref().map(|name| plan::template("template", name)).transpose()
+    /// The template that was asked for; else, of an adapter in a run's folder, that of the run's instruction rows.
+    fn template(&self, observer: &mut dyn Observer) -> Result<Option<TemplateName>> {
+        if let Some(name) = &self.template {
+            return plan::template("template", name).map(Some);
+        }
+        let Some((run, name)) = self.adapter.as_deref().map(run::template_of).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        observer.note(&format!("template {name}, as in the run {}; --template takes another", run.display()));
+        Ok(Some(name))
     }
 
     fn open(&self, observer: &mut dyn Observer) -> Result<(Engine, Option<Adapter>)> {
@@ -139,7 +147,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
             ("stdin".to_owned(), prompts::read(Path::new("stdin"), &bytes, &map)?)
         }
     };
-    let asked = arguments.speaker.template()?;
+    let asked = arguments.speaker.template(&mut terminal)?;
     let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
     let template = Template::choose(asked.as_ref(), &rows, &engine.tokenizer)?;
     terminal.note(&format!("{} prompts, template {template}", rows.len()));
@@ -182,7 +190,7 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
     let sampling = arguments.speaker.sampling()?;
     let mut terminal = Terminal::new();
     let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
-    let asked = arguments.speaker.template()?;
+    let asked = arguments.speaker.template(&mut terminal)?;
     // What the usual template would be if conversations like this one stood in a file.
     let like = Row::unanswered(0, None, Prompt::Messages(Vec::new()));
     let template = Template::choose(asked.as_ref(), &[like], &engine.tokenizer)?;

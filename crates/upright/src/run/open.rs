@@ -13,7 +13,7 @@ use upright_engine::{
 
 use crate::{
     Error, Result,
-    data::{DataSpec, Dataset, Example, Held, Kind, Tokenizer, order::Order},
+    data::{DataSpec, Dataset, Example, Held, Kind, TemplateName, Tokenizer, order::Order},
     files, hub,
     learner::Task,
     lineage::Lineage,
@@ -168,6 +168,21 @@ fn adapter_in(folder: &Path) -> PathBuf {
     let inner = super::adapter_dir(folder);
     let is_run = run_dir::holds_run(folder) && inner.join(peft::CONFIG_FILE).is_file();
     if is_run && !folder.join(peft::CONFIG_FILE).is_file() { inner } else { folder.to_owned() }
+}
+
+/// The template that a run's instruction rows were written with, or its first objective's where it has none, and the run:
+/// `folder` is the run's or lies in it, as an adapter or a checkpoint does. `None` where it is no run's.
+///
+/// # Errors
+/// The run's plan cannot be read.
+pub(crate) fn template_of(folder: &Path) -> Result<Option<(PathBuf, TemplateName)>> {
+    // RUN/adapter and RUN/checkpoints/step-N.
+    let Ok(folder) = folder.canonicalize() else { return Ok(None) };
+    let Some(run) = folder.ancestors().take(3).find(|above| run_dir::holds_run(above)) else { return Ok(None) };
+    let Written { plan, facts } = Written::read(run)?;
+    let rows = plan.objectives.iter().position(|objective| !objective.is_preference()).unwrap_or(0);
+    let template = facts.data.get(rows).map(|data| data.template.parse()).transpose()?;
+    Ok(template.map(|template| (run.to_owned(), template)))
 }
 
 /// Whether a folder holds an adapter and no model.
