@@ -80,7 +80,7 @@ impl Tier {
     }
 
     /// Names everything that decides the bits of a result on this machine: the tier, the width of the f32 vectors that
-    /// everything besides the products runs on, and [`REVISION`].
+    /// everything besides the products runs on, and the revision of both.
     pub fn arithmetic(self) -> String {
         format!("{}/f32x{}/{REVISION}", self.name(), lanes::width())
     }
