@@ -68,7 +68,7 @@ enum Command {
     Reference,
 }
 
-/// Parses the arguments, runs the command, and says how it ended, by one of [`EXIT_CODES`].
+/// Parses the arguments, runs the command, and says how it ended, by one of `EXIT_CODES`.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
