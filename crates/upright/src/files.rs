@@ -35,8 +35,9 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let Some(name) = path.file_name().map(|name| name.to_string_lossy()) else {
         return Err(Error::input(format!("{}: is not a file's name", path.display())));
     };
-    // Named after the process: several may be about to write the same file.
-    let partial = path.with_file_name(format!(".{name}.{}{PARTIAL}", std::process::id()));
+    // Several may be about to write the same file, on machines that share a folder and number their processes alike.
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
+    let partial = path.with_file_name(format!(".{name}.{}-{now:x}{PARTIAL}", std::process::id()));
     let written = File::create(&partial).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()

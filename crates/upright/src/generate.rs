@@ -78,7 +78,8 @@ pub struct Ear<'a> {
 /// # Errors
 /// One of these files is no JSON, or holds something there that is no id.
 pub fn ends(model: &Path, template: &Template, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    let mut ends = vec![template.end(tokenizer), tokenizer.eos()];
+    let mut ends = template.ends(tokenizer);
+    ends.push(tokenizer.eos());
     for path in ["generation_config.json", "config.json"].map(|name| model.join(name)) {
         if !path.is_file() {
             continue;

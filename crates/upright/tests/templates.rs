@@ -262,6 +262,11 @@ fn what_a_template_has_no_words_for_is_not_left_out_in_silence() {
     };
     let mut row = talk();
     row.tools = vec![json!({"type": "function", "function": {"name": "f"}})];
+    // One that names tools and writes none knows none.
+    let named =
+        json!({"eos_token": "<|im_end|>", "chat_template": "{% if tools %}{% endif %}{{ messages[0].content }}"});
+    let model = model(&CHATML, &named);
+    assert!(template("chat", &open(&model)).render(&row, Turns::Last).unwrap_err().message.contains("describes tools"));
     let error = prompt("chatml", &row).unwrap_err();
     assert!(
         error.starts_with("row 7: the row describes tools, and the template chat has no words for them"),
@@ -357,6 +362,11 @@ fn arguments_that_are_json_in_a_text_are_quoted_once() {
     assert_eq!([&either, &only].map(|jinja| said(jinja, &text).unwrap()), ["f{\"x\":1}", "f{\"x\":1}"]);
     assert_eq!(said(&either, &object).unwrap(), "f{\"x\": 1}");
     assert!(said(&only, &object).unwrap_err().message.contains("refuses the conversation"));
+    // One that wants words beside the call, and writes arguments behind them.
+    let behind = "{% for m in messages %}{{ m.content + m.tool_calls[0].function.arguments if m.tool_calls else m.content }}{% endfor %}";
+    let mut spoken = text.clone();
+    spoken.responses[0].content = "so ".into();
+    assert_eq!(said(behind, &spoken).unwrap(), "so {\"x\":1}");
 }
 
 #[test]
@@ -380,17 +390,17 @@ fn a_models_template_is_found_wherever_it_stands() {
         Template::choose(Some(&name.parse().unwrap()), std::slice::from_ref(&row), &tokenizer)
             .and_then(|template| template.prompt(&row))
     };
-    let named = json!([{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T{# tools #}"}, {"name": "rag", "template": "R{# tools #}"}]);
+    let named = json!([{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T{{ tools | tojson }}"}, {"name": "rag", "template": "R{{ tools | tojson }}"}]);
     let model = model(&[], &json!({"chat_template": named}));
     assert_eq!(text(&model, "chat", false).unwrap(), "D");
-    assert_eq!(text(&model, "chat", true).unwrap(), "T");
-    assert_eq!(text(&model, "chat:rag", true).unwrap(), "R");
+    assert_eq!(text(&model, "chat", true).unwrap(), "T[{}]");
+    assert_eq!(text(&model, "chat:rag", true).unwrap(), "R[{}]");
     // Rows with and without tools in one file have a template each.
     let (plain, mut tooled) = (talk(), talk());
     tooled.tools = vec![json!({})];
     let chosen = |rows: &[Row]| Template::choose(Some(&"chat".parse().unwrap()), rows, &open(&model)).unwrap();
     let both = chosen(&[plain.clone(), tooled.clone()]);
-    assert_eq!([&plain, &tooled].map(|row| both.prompt(row).unwrap()), ["D", "T"]);
+    assert_eq!([&plain, &tooled].map(|row| both.prompt(row).unwrap()), ["D", "T[{}]"]);
     assert_ne!(both.sha256(), chosen(std::slice::from_ref(&plain)).sha256(), "a run knows both");
     let error = text(&model, "chat:rags", false).unwrap_err();
     assert!(

@@ -103,7 +103,8 @@ impl Source {
         for name in self.places.keys() {
             let whole = format!("{}{name}", self.lacking);
             let head_bias = names.heads.iter().any(|head| head.replace(".weight", ".bias") == *name);
-            if head_bias || (whole.starts_with(names.prefix) && !seen.holds(&whole) && !is_buffer(&whole)) {
+            let known = seen.holds(&whole) || is_buffer(&whole) || names.heads.contains(&&name[..]);
+            if head_bias || (whole.starts_with(names.prefix) && !known) {
                 let problem = format!("tensor `{name}` has no place in the model that config.json describes");
                 let hint = "look at `num_hidden_layers`, `attention_bias` and `mlp_bias` in config.json; \
                             quantised weights and models with extra parts are not supported";

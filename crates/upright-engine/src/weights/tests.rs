@@ -202,6 +202,10 @@ fn other_conventions_are_understood() {
         bare.insert("layers.0.attention.masked_bias".into(), (vec![1], vec![0.0]));
         bare.insert("layers.1.attention.rotary_emb.inv_freq".into(), (vec![1], vec![0.0]));
         assert_eq!(open(&bare, &config, Dtype::BF16).unwrap().fingerprint, whole.fingerprint);
+        // With a head beside it, the embedding once more.
+        let head = bare[names(config.family).embedding.strip_prefix(prefix).unwrap()].clone();
+        bare.insert(names(config.family).heads[0].into(), head);
+        assert_eq!(open(&bare, &config, Dtype::BF16).unwrap().fingerprint, whole.fingerprint);
     }
     let config = config("gpt_neox", json!({}));
     let mut tensors = model(&config);

@@ -17,7 +17,7 @@ use crate::{
     Error, Result,
     config::{Number, data_file},
     data::{
-        ColumnMap, Dropped, Template, TemplateName, prompts,
+        ColumnMap, Dropped, Template, Tokenizer, prompts,
         rows::{Message, Prompt, Role, Row},
     },
     files,
@@ -28,7 +28,7 @@ use crate::{
         self,
         checks::{count, count_from, folder, real, threads},
     },
-    run::{self, Engine},
+    run::{self, Engine, Wording},
 };
 
 /// The model, and how it speaks.
@@ -99,16 +99,29 @@ impl Speaker {
         })
     }
 
-    /// The template that was asked for; else, of an adapter in a run's folder, that of the run's instruction rows.
-    fn template(&self, observer: &mut dyn Observer) -> Result<Option<TemplateName>> {
+    /// The template that was asked for; else, of an adapter in a run's folder, that of the run's instruction rows; else the
+    /// usual one.
+    fn template(&self, rows: &[Row], tokenizer: &Tokenizer, observer: &mut dyn Observer) -> Result<Template> {
         if let Some(name) = &self.template {
-            return plan::template("template", name).map(Some);
+            let name = plan::template("template", name)?;
+            return Template::choose(Some(&name), rows, tokenizer);
         }
-        let Some((run, name)) = self.adapter.as_deref().map(run::template_of).transpose()?.flatten() else {
-            return Ok(None);
-        };
-        observer.note(&format!("template {name}, as in the run {}; --template takes another", run.display()));
-        Ok(Some(name))
+        if let Some(Wording { run, name, sha256 }) = self.adapter.as_deref().and_then(run::template_of) {
+            let run = run.display();
+            match Template::choose(Some(&name), rows, tokenizer) {
+                Ok(template) => {
+                    observer.note(&format!("template {name}, as in the run {run}; --template takes another"));
+                    // Rows with tools may have a template more.
+                    let same = template.sha256().unwrap_or_default() == sha256;
+                    if !same && rows.iter().all(|row| row.tools.is_empty()) {
+                        observer.note(&format!("warning: the template {name} has changed since the run {run}"));
+                    }
+                    return Ok(template);
+                }
+                Err(error) => observer.note(&format!("warning: not the template of the run {run}: {error}")),
+            }
+        }
+        Template::choose(None, rows, tokenizer)
     }
 
     fn open(&self, observer: &mut dyn Observer) -> Result<(Engine, Option<Adapter>)> {
@@ -147,9 +160,8 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
             ("stdin".to_owned(), prompts::read(Path::new("stdin"), &bytes, &map)?)
         }
     };
-    let asked = arguments.speaker.template(&mut terminal)?;
     let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
-    let template = Template::choose(asked.as_ref(), &rows, &engine.tokenizer)?;
+    let template = arguments.speaker.template(&rows, &engine.tokenizer, &mut terminal)?;
     terminal.note(&format!("{} prompts, template {template}", rows.len()));
     for Dropped { reason, rows } in &dropped {
         terminal.note(&format!("{} rows are left out, {reason}: row {}", rows.len(), rows[0]));
@@ -190,10 +202,9 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
     let sampling = arguments.speaker.sampling()?;
     let mut terminal = Terminal::new();
     let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
-    let asked = arguments.speaker.template(&mut terminal)?;
     // What the usual template would be if conversations like this one stood in a file.
     let like = Row::unanswered(0, None, Prompt::Messages(Vec::new()));
-    let template = Template::choose(asked.as_ref(), &[like], &engine.tokenizer)?;
+    let template = arguments.speaker.template(&[like], &engine.tokenizer, &mut terminal)?;
     let ends = ends(&engine.model, &template, &engine.tokenizer)?;
     let mut messages: Vec<Message> = Vec::new();
     let mut lines = std::io::stdin().lock().lines();

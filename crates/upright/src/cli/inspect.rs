@@ -289,10 +289,11 @@ fn shown(row: &Example, kind: Kind, template: &Template, tokenizer: &Tokenizer, 
         if kind == Kind::Preference { &[("chosen", "32"), ("rejected", "31")] } else { &[("response", "32")] };
     for (index, (name, code)) in names.iter().enumerate().take(row.responses.len()) {
         let response = &row.responses[index];
-        let end = template.end(tokenizer);
         let (said, closing) = match response.split_last() {
-            Some((last, said)) if *last == end && end == tokenizer.eos() => (said, "<EOS>".to_owned()),
-            Some((last, said)) if *last == end => (said, tokenizer.decode(&[end])?),
+            Some((last, said)) if template.ends(tokenizer).contains(last) => {
+                let closing = if *last == tokenizer.eos() { "<EOS>".to_owned() } else { tokenizer.decode(&[*last])? };
+                (said, closing)
+            }
             _ => (&response[..], "<CUT>".to_owned()),
         };
         let _ = writeln!(text, "{name}, {} tokens, scored", row.scored(index));

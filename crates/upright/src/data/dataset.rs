@@ -117,7 +117,7 @@ impl Dataset {
             Held::File(file) => Some((file, file.read(&spec.map, spec.kind)?)),
             Held::Fraction(_) => None,
         };
-        let template = choose(spec, &files, tokenizer)?;
+        let template = choose(spec, &files, other.as_ref().map(|(_, (rows, _))| rows), tokenizer)?;
         let encoder = Encoder { template: &template, turns: spec.turns, tokenizer, truncation: spec.truncation() };
         let wanted = spec.rows.unwrap_or(usize::MAX);
         let of_file = |rows: &Rows| rows.rows.len().min(wanted);
@@ -288,8 +288,14 @@ impl DataSpec {
     }
 }
 
-/// The one template of all files: that which was asked for, or the usual one of the first file, if it is of all.
-fn choose(spec: &DataSpec, files: &[(&DataFile, (Rows, String))], tokenizer: &Tokenizer) -> Result<Template> {
+/// The one template of all files: that which was asked for, or the usual one of the first file, if it is of all. Held-out
+/// rows of their own have it too.
+fn choose(
+    spec: &DataSpec,
+    files: &[(&DataFile, (Rows, String))],
+    held_out: Option<&Rows>,
+    tokenizer: &Tokenizer,
+) -> Result<Template> {
     let usual = |rows: &Rows| Template::default_for(&rows.rows, tokenizer.folder());
     let (first, (first_rows, _)) = files.first().expect("checked");
     let different = files.iter().find(|(_, (rows, _))| usual(rows) != usual(first_rows));
@@ -308,7 +314,7 @@ fn choose(spec: &DataSpec, files: &[(&DataFile, (Rows, String))], tokenizer: &To
         let with_tools = rows.rows.iter().find(|row| !row.tools.is_empty());
         rows.rows.iter().take(16).chain(with_tools).cloned().collect::<Vec<Row>>()
     };
-    let all: Vec<Row> = files.iter().flat_map(|(_, (rows, _))| some(rows)).collect();
+    let all: Vec<Row> = files.iter().map(|(_, (rows, _))| rows).chain(held_out).flat_map(some).collect();
     Template::choose(Some(spec.template.as_ref().unwrap_or(&usual(first_rows))), &all, tokenizer)
 }
 

@@ -105,7 +105,7 @@ impl Encoder<'_> {
         let said = |turn: &Message| turn.role == Role::Assistant;
         let several = matches!(&row.prompt, Prompt::Messages(turns) if turns.iter().any(said));
         match self.truncation.rule {
-            TooLong::CutPrompt if self.turns == Turns::All && several => {
+            TooLong::CutPrompt if self.turns == Turns::All && several && row.responses.len() == 1 => {
                 Truncation { rule: TooLong::CutResponse, ..self.truncation }
             }
             _ => self.truncation,

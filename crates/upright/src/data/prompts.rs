@@ -124,6 +124,7 @@ mod tests {
             (Kind::Instruction, json!({"prompt": "a", "completion": "b", "messages": talk("d")})),
             (Kind::Instruction, json!({"instruction": "a", "output": "b", "conversations": talk("d")})),
             (Kind::Instruction, json!({"instruction": "a", "conversations": talk("d")})),
+            (Kind::Preference, json!({"instruction": "a", "conversations": talk("d"), "chosen": "d", "rejected": "e"})),
             (Kind::Instruction, json!({"question": "a", "answer": "b", "prompt": "c"})),
             (Kind::Instruction, json!({"prompt": "a", "completion": talk("d")})),
             (Kind::Preference, json!({"prompt": "a", "system": "S", "chosen": talk("d"), "rejected": talk("e")})),
@@ -143,6 +144,8 @@ mod tests {
         assert_eq!(alone(json!({"prompt": "a", "chosen": answer("d")})), asked);
         assert_eq!(alone(json!({"prompt": "a", "chosen": null, "rejected": answer("d")})), asked);
         assert_eq!(alone(json!({"prompt": "a", "completion": []})), text("a"));
+        assert_eq!(alone(json!({"prompt": "a", "completion": ["b", "c"]})), text("a"));
+        assert_eq!(alone(json!({"prompt": "a", "chosen": "x", "rejected": ["y", "z"]})), text("a"));
         assert_eq!(alone(json!({"prompt": "a", "chosen": [], "rejected": []})), text("a"));
         assert_eq!(alone(json!({"prompt": "x", "messages": [turn("user", "a")]})), asked);
     }

@@ -305,7 +305,7 @@ const PREFERENCE: [Dialect; 6] = [
 
 /// Dialects of prompts that are to be answered: those above, whether or not the answers are there. Where a row is in several,
 /// its prompt is the one that is trained on.
-const PROMPT: [Dialect; 10] = [
+const PROMPT: [Dialect; 13] = [
     Dialect {
         name: "alpaca",
         needs: &["instruction", "output"],
@@ -319,6 +319,19 @@ const PROMPT: [Dialect; 10] = [
         read: prompt::completed,
     },
     Dialect { name: "messages", needs: &["messages"], also: &["system", "tools"], read: prompt::messages },
+    Dialect {
+        name: "prompt",
+        needs: &["prompt", "chosen", "rejected"],
+        also: &["system", "tools"],
+        read: prompt::prompt,
+    },
+    Dialect { name: "question", needs: &["question", "chosen", "rejected"], also: &["system"], read: prompt::question },
+    Dialect {
+        name: "alpaca",
+        needs: &["instruction", "chosen", "rejected"],
+        also: &["input", "system", "history"],
+        read: prompt::instruction,
+    },
     Dialect { name: "sharegpt", needs: &["conversations"], also: &["system", "tools"], read: prompt::sharegpt },
     Dialect { name: "question-answer", needs: &["question", "answer"], also: &["system"], read: prompt::question },
     Dialect { name: "prompt", needs: &["prompt"], also: &["system", "tools"], read: prompt::prompt },

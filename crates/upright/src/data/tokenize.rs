@@ -174,7 +174,7 @@ impl Tokenizer {
 
     /// Whether a token stands for itself and not for a piece of text: `<|im_end|>`.
     pub fn is_added(&self, id: u32) -> bool {
-        self.inner.get_added_tokens_decoder().contains_key(&id)
+        self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id)
     }
 
     /// Texts of the special tokens under the names that chat templates know them by.

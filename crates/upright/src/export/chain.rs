@@ -70,7 +70,7 @@ pub(super) struct Chain {
 impl Chain {
     /// Follows an adapter down to a model: the base it names, or `model` in its place.
     pub(super) fn follow(adapter: &Path, model: Option<&Path>, hub: &Hub, observer: &mut dyn Observer) -> Result<Self> {
-        let mut folders = vec![adapter_folder(&hub.adapter(adapter, observer)?)?];
+        let mut folders = vec![adapter_folder(&hub.adapter_and_tokenizer(adapter, observer)?)?];
         let model = loop {
             let top = folders.last().expect("one at least").clone();
             let base = match model.filter(|_| folders.len() == 1) {

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     Error, Result, files,
     model_files::{is_companion, own_code},
+    observer::Observer,
 };
 
 /// A folder in the making, beside the place where it will be; removed again unless it is finished.
@@ -97,9 +98,15 @@ fn is_mounted(_folder: &Path) -> bool {
 
 /// Copies what belongs to a model beside its weights and its config, the code that the config names included; returns the
 /// names, sorted.
-pub(super) fn copy_companions(model: &Path, into: &Path) -> Result<Vec<String>> {
+pub(super) fn copy_companions(model: &Path, into: &Path, observer: &mut dyn Observer) -> Result<Vec<String>> {
     let mut copied = Vec::new();
     let code = own_code(model)?;
+    for name in code.iter().filter(|name| !model.join(name).is_file()) {
+        let model = model.display();
+        observer.note(&format!(
+            "warning: {model}: config.json names {name}, which is not there: with trust_remote_code the merged model will not load"
+        ));
+    }
     for entry in fs::read_dir(model).map_err(|error| Error::io(model, "read", error))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         // Files of the hub's cache are links; what they lead to is copied.

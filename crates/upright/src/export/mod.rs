@@ -119,7 +119,7 @@ impl Export {
             return Err(Error::interrupted("before the merged model was whole; nothing of it was kept"));
         };
         let mut files = written.names;
-        files.extend(copy_companions(&chain.model, partial.path())?);
+        files.extend(copy_companions(&chain.model, partial.path(), observer)?);
         note_other_tokenizer(&chain, observer)?;
         write_config(&chain.model, partial.path(), dtype)?;
         let lineage = chain.lineage(below, &parts, &fingerprint)?;

@@ -71,7 +71,13 @@ impl Refusal {
 }
 
 /// What the hub says, or why it does not.
-type Answer<T> = std::result::Result<T, Refusal>;
+pub(super) type Answer<T> = std::result::Result<T, Refusal>;
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Answered(error)
+    }
+}
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {

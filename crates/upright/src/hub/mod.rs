@@ -18,7 +18,7 @@ use crate::{
     observer::Observer,
 };
 use cache::{Kind, RepoCache};
-use download::{Connection, Repo};
+use download::{Answer, Connection, Repo};
 use splits::Unclear;
 
 /// The revision of an id without one.
@@ -111,6 +111,18 @@ impl Hub {
         self.fetch(Kind::Model, &id, &|names| of_adapter(&id.repo, names), observer).map(|(folder, _)| folder)
     }
 
+    /// The same with what trainers put beside an adapter, which shows whether it was trained with another tokenizer than its
+    /// base.
+    pub fn adapter_and_tokenizer(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
+        let Some(id) = Id::not_local(given) else { return Ok(given.to_owned()) };
+        no_part(&id)?;
+        let files = |names: &[String]| {
+            let beside = OF_AN_ADAPTER.into_iter().map(str::to_owned).filter(|name| names.contains(name));
+            Ok(of_adapter(&id.repo, names)?.into_iter().chain(beside).collect())
+        };
+        self.fetch(Kind::Model, &id, &files, observer).map(|(folder, _)| folder)
+    }
+
     /// The files of a dataset's split, in order: `given` itself where it is no id, or is there.
     pub fn data(&self, given: &Path, observer: &mut dyn Observer) -> Result<Vec<PathBuf>> {
         let Some(id) = Id::not_local(given) else { return Ok(vec![given.to_owned()]) };
@@ -146,45 +158,51 @@ impl Hub {
             return Ok((cache.snapshot(&commit), chosen));
         }
         let connection = Connection::new(&self.endpoint, self.token.clone(), self.certificates.as_deref())?;
-        let (commit, names) = match connection.listing(Repo { kind, name: &id.repo, revision }) {
-            Ok(found) => found,
-            Err(refusal) => {
-                let Some(why) = refusal.for_now() else { return Err(refusal.into()) };
-                // What the cache lacks is no news of the repository: why it was not asked is.
-                let Some((commit, Ok(chosen))) = cached().map(|(commit, names)| (commit, choose(&names))) else {
-                    return Err(refusal.into());
-                };
-                observer.note(&format!("warning: {why}; taking {}@{} from the cache", id.repo, &commit[..12]));
-                return Ok((cache.snapshot(&commit), chosen));
-            }
+        let refusal = match self.ask(&connection, Repo { kind, name: &id.repo, revision }, &cache, choose, observer) {
+            Ok(found) => return Ok(found),
+            Err(refusal) => refusal,
         };
+        let Some(why) = refusal.for_now() else { return Err(refusal.into()) };
+        // What the cache lacks is no news of the repository: why it was not asked is.
+        let Some((commit, Ok(chosen))) = cached().map(|(commit, names)| (commit, choose(&names))) else {
+            return Err(refusal.into());
+        };
+        observer.note(&format!("warning: {why}; taking {}@{} from the cache", id.repo, &commit[..12]));
+        Ok((cache.snapshot(&commit), chosen))
+    }
+
+    /// The snapshot's folder and the chosen files, as the hub has them now.
+    fn ask(
+        &self,
+        connection: &Connection,
+        asked: Repo<'_>,
+        cache: &RepoCache,
+        choose: Choice<'_>,
+        observer: &mut dyn Observer,
+    ) -> Answer<(PathBuf, Vec<String>)> {
+        let (commit, names) = connection.listing(asked)?;
         let mut chosen = choose(&names)?;
-        let repo = Repo { kind, name: &id.repo, revision: &commit };
+        let repo = Repo { revision: &commit, ..asked };
         let mut fetched = 0;
         // An index comes first: it says which files it is of.
         chosen.sort_by_key(|name| !name.ends_with(INDEX));
         let mut at = 0;
         while at < chosen.len() {
-            fetched += u64::from(self.fetch_file(&connection, repo, &cache, &chosen[at], observer)?);
+            fetched += u64::from(self.fetch_file(connection, repo, cache, &chosen[at], observer)?);
             if chosen[at] == INDEX {
-                let shards = shards(&id.repo, &cache.snapshot(&commit).join(INDEX), &names)?;
+                let shards = shards(repo.name, &cache.snapshot(&commit).join(INDEX), &names)?;
                 chosen.extend(shards);
             }
             at += 1;
         }
-        match cache.set_commit(revision, &commit) {
+        match cache.set_commit(asked.revision, &commit) {
             // A cache that others fill, and that need not be written: all that was wanted is there.
             Err(_) if fetched == 0 => {}
             remembered => remembered?,
         }
         if fetched > 0 {
-            let folder = cache.snapshot(&commit);
-            observer.note(&format!(
-                "{}@{}: {fetched} files downloaded into {}",
-                id.repo,
-                &commit[..12],
-                folder.display()
-            ));
+            let (folder, short) = (cache.snapshot(&commit), &commit[..12]);
+            observer.note(&format!("{}@{short}: {fetched} files downloaded into {}", repo.name, folder.display()));
         }
         Ok((cache.snapshot(&commit), chosen))
     }
@@ -197,7 +215,7 @@ impl Hub {
         cache: &RepoCache,
         name: &str,
         observer: &mut dyn Observer,
-    ) -> Result<bool> {
+    ) -> Answer<bool> {
         // Bytes get a name when they are whole and checked, so what has a name is.
         if cache.snapshot(repo.revision).join(name).is_file() {
             return Ok(false);
@@ -254,15 +272,12 @@ fn of_model(repo: &str, names: &[String]) -> Result<Vec<String>> {
     Ok(companions.chain(["config.json".to_owned(), weights.to_owned()]).collect())
 }
 
-/// Files of an adapter, and what shows whether it was trained with another tokenizer than its base.
+/// Files of an adapter.
 fn of_adapter(repo: &str, names: &[String]) -> Result<Vec<String>> {
     let has = |name: &str| names.iter().any(|other| other == name);
     let (config, tensors) = ("adapter_config.json", "adapter_model.safetensors");
     let (problem, hint) = match (has(config), has(tensors)) {
-        (true, true) => {
-            let beside = OF_AN_ADAPTER.into_iter().filter(|name| has(name));
-            return Ok([config, tensors].into_iter().chain(beside).map(str::to_owned).collect());
-        }
+        (true, true) => return Ok(vec![config.to_owned(), tensors.to_owned()]),
         (true, false) if has("adapter_model.bin") => {
             ("has only adapter_model.bin", "load it with PEFT and save it again: PEFT writes safetensors")
         }

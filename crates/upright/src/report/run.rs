@@ -176,6 +176,11 @@ impl Run {
         hub::named(model).map(|(id, _)| id).or_else(name).unwrap_or_else(|| model.display().to_string())
     }
 
+    /// Whether it is a sequential run whose stages were given in epochs.
+    pub(super) fn stages_in_epochs(&self) -> bool {
+        self.plan().stages.iter().any(|stage| matches!(stage.length, Length::Epochs(_)))
+    }
+
     /// Of a run that measures what a study added up: its name without seed and hash. A study keeps the sum in `sums/`, under
     /// the name of the run's own folder.
     pub(super) fn sum(&self) -> Option<&str> {

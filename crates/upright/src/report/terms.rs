@@ -9,17 +9,38 @@ use super::{
 };
 use crate::plan::Plan;
 
+const STEPS: &str = "steps";
+
 /// Gives every arm its terms; returns what tells each of them from the others.
 pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec<String> {
     let mut found: Vec<Vec<(String, String)>> = Vec::new();
-    for arm in arms {
-        let run = &runs[arm.runs[0]];
-        let trains = run.planned > 0 && !matches!(arm.role, Role::Alone(_));
-        if !trains || objectives.iter().any(|name| run.objective(name).is_none()) {
-            continue;
-        }
-        let own = given(run, objectives);
+    let run = |arm: &Arm| &runs[arm.runs[0]];
+    let trains = |arm: &&mut Arm| {
+        let all = objectives.iter().all(|name| run(arm).objective(name).is_some());
+        all && run(arm).planned > 0 && !matches!(arm.role, Role::Alone(_))
+    };
+    let (by_epochs, by_steps): (Vec<_>, Vec<_>) =
+        arms.iter_mut().filter(trains).partition(|arm| run(arm).stages_in_epochs());
+    for arm in by_steps {
+        let own = given(run(arm), objectives);
         let known = found.iter().position(|other| *other == own);
+        arm.terms = Some(known.unwrap_or(found.len()));
+        if known.is_none() {
+            found.push(own);
+        }
+    }
+    // Epochs of different datasets add up to other steps at every split, as in the paper: where there is one length only,
+    // they are held against that.
+    let but_steps =
+        |given: &[(String, String)]| given.iter().filter(|(key, _)| key != STEPS).cloned().collect::<Vec<_>>();
+    let fixed = found.len();
+    for arm in by_epochs {
+        let own = given(run(arm), objectives);
+        let alike: Vec<usize> = (0..fixed).filter(|i| but_steps(&found[*i]) == but_steps(&own)).collect();
+        let known = match alike[..] {
+            [only] => Some(only),
+            _ => found.iter().position(|other| *other == own),
+        };
         arm.terms = Some(known.unwrap_or(found.len()));
         if known.is_none() {
             found.push(own);
@@ -35,7 +56,7 @@ pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec
 
 /// What a run was given, as settings.
 fn given(run: &Run, objectives: &[String]) -> Vec<(String, String)> {
-    let mut given = vec![("steps".to_owned(), run.planned.to_string())];
+    let mut given = vec![(STEPS.to_owned(), run.planned.to_string())];
     for name in objectives {
         let batch = run.objective(name).map(|id| run.plan().objectives[id].batch.to_string());
         given.push((format!("{name}.batch"), batch.unwrap_or_default()));
@@ -44,6 +65,8 @@ fn given(run: &Run, objectives: &[String]) -> Vec<(String, String)> {
     let rest = Plan { objectives: Vec::new(), ..run.plan().clone() }.settings();
     let rest = rest.into_iter().filter(|(key, _)| key.starts_with("optimiser.") || key.starts_with("lora."));
     given.extend(rest.map(|(key, value)| (key.replace("optimiser.", ""), value)));
+    let begins = &run.written.facts.init_adapter;
+    given.extend((!begins.is_empty()).then(|| ("init-adapter".to_owned(), begins[..begins.len().min(8)].to_owned())));
     given
 }
 

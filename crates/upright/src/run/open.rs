@@ -170,19 +170,26 @@ fn adapter_in(folder: &Path) -> PathBuf {
     if is_run && !folder.join(peft::CONFIG_FILE).is_file() { inner } else { folder.to_owned() }
 }
 
-/// The template that a run's instruction rows were written with, or its first objective's where it has none, and the run:
-/// `folder` is the run's or lies in it, as an adapter or a checkpoint does. `None` where it is no run's.
-///
-/// # Errors
-/// The run's plan cannot be read.
-pub(crate) fn template_of(folder: &Path) -> Result<Option<(PathBuf, TemplateName)>> {
+/// A template that a run's rows were written with.
+pub(crate) struct Wording {
+    /// The run's folder.
+    pub(crate) run: PathBuf,
+    /// What the run calls it.
+    pub(crate) name: TemplateName,
+    /// [`DataFacts::template_sha256`].
+    pub(crate) sha256: String,
+}
+
+/// The template of a run's instruction rows, or of its first objective's where it has none: `folder` is the run's or lies in
+/// it, as an adapter or a checkpoint does. `None` where it is no run's that can be read.
+pub(crate) fn template_of(folder: &Path) -> Option<Wording> {
     // RUN/adapter and RUN/checkpoints/step-N.
-    let Ok(folder) = folder.canonicalize() else { return Ok(None) };
-    let Some(run) = folder.ancestors().take(3).find(|above| run_dir::holds_run(above)) else { return Ok(None) };
-    let Written { plan, facts } = Written::read(run)?;
+    let folder = folder.canonicalize().ok()?;
+    let run = folder.ancestors().take(3).find(|above| run_dir::holds_run(above))?;
+    let Written { plan, facts } = Written::read(run).ok()?;
     let rows = plan.objectives.iter().position(|objective| !objective.is_preference()).unwrap_or(0);
-    let template = facts.data.get(rows).map(|data| data.template.parse()).transpose()?;
-    Ok(template.map(|template| (run.to_owned(), template)))
+    let data = facts.data.get(rows)?;
+    Some(Wording { run: run.to_owned(), name: data.template.parse().ok()?, sha256: data.template_sha256.clone() })
 }
 
 /// Whether a folder holds an adapter and no model.

@@ -110,6 +110,31 @@ fn arms_are_held_against_those_that_were_given_the_same() {
 }
 
 #[test]
+fn stages_in_epochs_are_held_against_the_one_length_that_is_there() {
+    let study = story();
+    let epochs = run("sequential").stages(&[(1, 3), (0, 6)]);
+    let epochs = epochs.with("{ steps = 3 }", "{ epochs = 0.2 }").with("{ steps = 6 }", "{ epochs = 0.4 }");
+    study.add("epochs", &epochs.ending(0.6, 1.5));
+    let report = Report::read(&[study.path()]).unwrap();
+    let arm = |label: &str| report.arms.iter().find(|arm| arm.label == label).unwrap_or_else(|| panic!("{label}"));
+    assert_eq!(report.terms.len(), 1);
+    assert_eq!(arm("dpo 3, then sft 6").terms, arm("alright").terms);
+    // Another length: which of the two is meant nobody knows.
+    study.add("long", &run("alright").lasting(16).ending(0.5, 0.5));
+    let report = Report::read(&[study.path()]).unwrap();
+    assert_eq!(report.terms, ["steps 8", "steps 16", "steps 9"]);
+}
+
+/// An adapter that a run begins with is something it was given.
+#[test]
+fn runs_that_begin_elsewhere_are_not_compared() {
+    let study = story();
+    study.add("on", &run("mix").seed(9).with("init-adapter = \"\"", "init-adapter = \"abc\"").ending(0.2, 0.2));
+    let report = Report::read(&[study.path()]).unwrap();
+    assert_eq!(report.terms.len(), 2);
+}
+
+#[test]
 fn settings_that_differ_are_named_and_losses_of_other_references_are_kept_apart() {
     let study = Study::new();
     study.add("a", &run("mix"));

@@ -388,7 +388,11 @@ fn tools_anywhere_in_a_file_have_their_template() {
     rows[18]["tools"] = json!([{"type": "function", "function": {"name": "f"}}]);
     let (_dir, mut spec) = file(&rows);
     let model = super::super::tokenize::tests::folder(|_| ());
-    let text = |word: &str| format!("{word}{{% for m in messages %}}<{{{{ m.content }}}}>{{% endfor %}}{{# tools #}}");
+    let text = |word: &str| {
+        format!(
+            "{word}{{{{ tools[0].function.name if tools }}}}{{% for m in messages %}}<{{{{ m.content }}}}>{{% endfor %}}"
+        )
+    };
     let templates = json!([{"name": "default", "template": text("D")}, {"name": "tool_use", "template": text("T")}]);
     let settings = json!({"eos_token": "<eos>", "chat_template": templates});
     std::fs::write(model.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
@@ -396,7 +400,7 @@ fn tools_anywhere_in_a_file_have_their_template() {
     spec.template = Some(TemplateName::CHAT);
     let data = Dataset::load(&spec, &tokenizer, &mut |_, _| ()).unwrap();
     let prompts: Vec<String> = data.train.iter().map(|row| tokenizer.decode(&row.prompt).unwrap()).collect();
-    assert_eq!((&prompts[17][..], &prompts[18][..], &prompts[19][..]), ("D<q17>", "T<q18>", "D<q19>"));
+    assert_eq!((&prompts[17][..], &prompts[18][..], &prompts[19][..]), ("D<q17>", "Tf<q18>", "D<q19>"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::Result;
 
 const NO_BOUNDARY: &str = "chosen and rejected share no prompt that ends in a turn boundary";
 const TURNS_DIFFER: &str = "chosen and rejected differ before their last turn";
+const PROMPT_ELSEWHERE: &str = "its prompt is not what its conversation asks (prompt= in --map leaves the column out)";
 const NO_ANSWER: &str = "no assistant turn at the end";
 
 /// `prompt`, `chosen`, `rejected`: texts, lists of messages, or a text with lists of messages; perhaps `system`.
@@ -42,12 +43,20 @@ pub(super) fn between(
     let text = cells.text(column)?;
     Ok(match split_messages(chosen, rejected) {
         Reading::Row(Prompt::Messages(mut before), answers) => {
-            // Where the lists begin with the person, the text can only be what they say already.
+            // Where the lists begin with the person, the text can only be what they say already, in its own words or in a
+            // template's.
             let first = opening(&before);
             let begins = before.get(first).is_some_and(|turn| turn.role == Role::User);
-            let repeats = before.iter().any(|turn| turn.role == Role::User && turn.content.trim() == text.trim());
-            if !begins && !repeats && !text.trim().is_empty() {
-                before.insert(first, Message::new(Role::User, text));
+            let text = text.trim();
+            let says = |turn: &Message| {
+                let content = turn.content.trim();
+                turn.role == Role::User && (content.contains(text) || text.contains(content))
+            };
+            match (begins, before.iter().any(says)) {
+                _ if text.is_empty() => {}
+                (_, true) => {}
+                (false, false) => before.insert(first, Message::new(Role::User, text)),
+                (true, false) => return Ok(Reading::Dropped(PROMPT_ELSEWHERE)),
             }
             Reading::Row(Prompt::Messages(opened(cells.text("system")?, before)), answers)
         }

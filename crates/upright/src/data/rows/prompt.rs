@@ -14,7 +14,7 @@ pub(super) fn prompt(cells: &Cells) -> Result<Reading> {
 
 /// `prompt` and `completion`: the turns before the last, where they are a conversation.
 pub(super) fn completed(cells: &Cells) -> Result<Reading> {
-    match cells.is_list("completion") && !cells.list("completion")?.is_empty() {
+    match says(cells, "completion")? {
         true => Ok(alone(prompt_completion(cells)?)),
         false => question_in(cells, "prompt"),
     }
@@ -42,7 +42,7 @@ pub(super) fn question(cells: &Cells) -> Result<Reading> {
 
 fn question_in(cells: &Cells, column: &str) -> Result<Reading> {
     let prompt = asked(cells, column)?;
-    let answer = |name: &str| if cells.is_list(name) { cells.messages(name) } else { Ok(Vec::new()) };
+    let answer = |name: &str| if says(cells, name)? { cells.messages(name) } else { Ok(Vec::new()) };
     let (chosen, rejected) = (answer("chosen")?, answer("rejected")?);
     // One of the two is enough to know what they answer.
     let pair = match (chosen.is_empty(), rejected.is_empty()) {
@@ -57,6 +57,12 @@ fn question_in(cells: &Cells, column: &str) -> Result<Reading> {
         }
     };
     Ok(alone(between(cells, column, &prompt, pair.0, pair.1)?))
+}
+
+/// Whether a column is a list of messages. One of anything else is no answer that could be trained on, and the question is
+/// there all the same.
+fn says(cells: &Cells, column: &str) -> Result<bool> {
+    Ok(cells.is_list(column) && cells.list(column)?.first().is_some_and(serde_json::Value::is_object))
 }
 
 /// A row without its answers.

@@ -181,6 +181,12 @@ fn a_prompt_that_the_answers_repeat_is_asked_once() {
     let asked = json!({"role": "user", "content": "hi, all"});
     let row = json!({"prompt": "hi", "chosen": whole(&[], &asked, "good"), "rejected": whole(&[], &asked, "bad")});
     assert_eq!(turns(row), ["user: hi, all"]);
+    let row = |prompt: &str| json!({"prompt": prompt, "chosen": whole(&[], &asked, "good"), "rejected": whole(&[], &asked, "bad")});
+    assert_eq!(turns(row("User: hi, all\nAssistant:")), ["user: hi, all"], "or in a template's");
+    // A text that is something else is not left out in silence.
+    assert!(
+        why_dropped(Kind::Preference, row("A passage.")).starts_with("its prompt is not what its conversation asks")
+    );
     // A model that speaks first does not hide the question.
     let asked = json!({"role": "user", "content": "hi"});
     let greeted = |said: &str| whole(&[turn("Welcome.")], &asked, said);

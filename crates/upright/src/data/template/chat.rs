@@ -183,6 +183,11 @@ impl ChatTemplate {
         self.for_tools.as_deref().filter(|_| !row.tools.is_empty()).unwrap_or(self)
     }
 
+    /// The tokens that end what the model says, in rows without tools and with them.
+    pub(super) fn ends(&self) -> impl Iterator<Item = u32> {
+        std::iter::once(self.end).chain(self.for_tools.as_ref().map(|for_tools| for_tools.end))
+    }
+
     /// A Jinja file.
     ///
     /// # Errors
@@ -199,46 +204,59 @@ impl ChatTemplate {
         })?;
         let tokens = tokenizer.special_texts().clone();
         let sha256 = sha256_hex(format!("{text}\0{date}").as_bytes());
-        // What a template does not name it cannot write. What it names it may still leave out: it is asked.
-        let words = Words { tools: text.contains("tools"), calls: text.contains("tool_calls"), ..Words::default() };
+        let words = Words::default();
         let mut template = Self { name, jinja, tokens, sha256, end: tokenizer.eos(), words, for_tools: None };
         template.end = template.closing(tokenizer).unwrap_or(tokenizer.eos());
         template.learn_words();
         Ok(template)
     }
 
-    /// Has the template write calls, results and reasoning, and looks whether they are there. One that refuses every such
-    /// conversation leaves nothing out in silence.
+    /// Has the template write tools, calls, results and reasoning, and looks whether they are there. One that refuses every
+    /// such conversation leaves nothing out in silence.
     fn learn_words(&mut self) {
-        const MARK: &str = "upright";
-        const ARGUMENTS: &str = "{\"x\": 1}";
+        const TOOL: &str = "upright-tool";
+        const CALL: &str = "upright-call";
+        const RESULT: &str = "upright-result";
+        const THOUGHT: &str = "upright-thought";
         let with = |role: Role, content: &str, more: Value| {
             let mut message = Message::new(role, content);
             message.more.extend(more.as_object().cloned().unwrap_or_default());
             message
         };
-        // Mistral's templates want ids of nine characters.
-        let calls = json!([{"id": "123456789", "type": "function", "function": {"name": "f", "arguments": ARGUMENTS}}]);
         let asked = || Message::new(Role::User, "a");
-        let called = || with(Role::Assistant, "", json!({"tool_calls": calls}));
+        // Mistral's templates want ids of nine characters.
+        let arguments = format!("{{\"x\": \"{CALL}\"}}");
+        let calls = json!([{"id": "123456789", "type": "function", "function": {"name": "f", "arguments": arguments}}]);
+        // Some templates know calls with words beside them only, or without.
+        let called = ["", "b"].map(|content| with(Role::Assistant, content, json!({"tool_calls": calls})));
+        let calling = called.clone().map(|called| vec![asked(), called]);
+        self.words.tools = self.writes(&[asked()], TOOL, true).unwrap_or(true);
         self.words.text_arguments = true;
-        self.words.text_arguments = self.writes(&[vec![asked(), called()]], ARGUMENTS) == Some(true);
-        let result = || with(Role::Tool, MARK, json!({"tool_call_id": "123456789", "name": "f"}));
-        let results = [called(), Message::said("b")].map(|turn| vec![asked(), turn, result(), Message::said("c")]);
-        self.words.results = self.writes(&results, MARK).unwrap_or(true);
-        let thoughts = json!({"reasoning_content": MARK});
-        let thinking = [Message::said("b"), called()].map(|mut turn| {
-            turn.more.extend(thoughts.as_object().cloned().unwrap_or_default());
+        self.words.text_arguments = calling.iter().any(|talk| self.writes(talk, &arguments, false) == Some(true));
+        self.words.calls = calling.iter().all(|talk| self.writes(talk, CALL, false) != Some(false));
+        let any = |talks: &[Vec<Message>], text: &str| {
+            talks.iter().filter_map(|talk| self.writes(talk, text, false)).reduce(|a, b| a || b).unwrap_or(true)
+        };
+        let result = with(Role::Tool, RESULT, json!({"tool_call_id": "123456789", "name": "f"}));
+        let before = [called[0].clone(), called[1].clone(), Message::said("b")];
+        let results = any(&before.map(|turn| vec![asked(), turn, result.clone(), Message::said("c")]), RESULT);
+        let thinking = [called[0].clone(), Message::said("b")].map(|mut turn| {
+            turn.more.insert(REASONING[0].into(), THOUGHT.into());
             vec![asked(), turn]
         });
-        self.words.reasoning = self.writes(&thinking, MARK).unwrap_or(true);
+        let reasoning = any(&thinking, THOUGHT);
+        (self.words.results, self.words.reasoning) = (results, reasoning);
     }
 
-    /// Whether a text stands in any of these conversations, with a tool or without; `None` where all of them are refused.
-    fn writes(&self, talks: &[Vec<Message>], text: &str) -> Option<bool> {
+    /// Whether a text is in what is written of a conversation with a tool, or, unless there must be one, without; `None`
+    /// where that is refused.
+    fn writes(&self, talk: &[Message], text: &str, tool: bool) -> Option<bool> {
+        let about = if tool { text } else { "f" };
         let tools = [json!({"type": "function", "function": {
-            "name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}})];
-        let written = talks.iter().flat_map(|talk| [&tools[..0], &tools].map(|tools| self.marked(talk, tools, false)));
+            "name": about, "description": about, "parameters": {"type": "object", "properties": {}}}})];
+        let with = self.marked(talk, &tools, tool);
+        let without = (!tool).then(|| self.marked(talk, &[], false));
+        let written = std::iter::once(with).chain(without);
         written.filter_map(|written| Some(written.ok()?.text.contains(text))).reduce(|a, b| a || b)
     }
 

@@ -153,6 +153,14 @@ impl Template {
         }
     }
 
+    /// The tokens that end a response, of whichever row.
+    pub fn ends(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+        match self {
+            Self::Chat(chat) => chat.ends().collect(),
+            Self::Alpaca | Self::UserAssistant | Self::Raw => vec![tokenizer.eos()],
+        }
+    }
+
     /// The token that ends a response: what the template closes the model's turn with, else EOS.
     pub fn end(&self, tokenizer: &Tokenizer) -> u32 {
         match self {
