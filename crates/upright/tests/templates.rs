@@ -364,7 +364,7 @@ fn arguments_that_are_json_in_a_text_are_quoted_once() {
     assert!(said(&only, &object).unwrap_err().message.contains("refuses the conversation"));
     // One that wants words beside the call, and writes arguments behind them.
     let behind = "{% for m in messages %}{{ m.content + m.tool_calls[0].function.arguments if m.tool_calls else m.content }}{% endfor %}";
-    let mut spoken = text.clone();
+    let mut spoken = text;
     spoken.responses[0].content = "so ".into();
     assert_eq!(said(behind, &spoken).unwrap(), "so {\"x\":1}");
 }
