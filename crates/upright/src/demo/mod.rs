@@ -262,7 +262,7 @@ impl Demo {
             let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
             let mut answered = |index: usize, answer: &Generated| {
                 let text = tokenizer.decode(&answer.tokens)?.trim().to_owned();
-                asked[index].answers.push(Answer { run: name.clone(), text });
+                asked[index].answers.push(Answer { run: name.clone(), text, of: String::new() });
                 Ok(())
             };
             let ear = Ear { heard: &mut |_, _| {}, answered: &mut answered };

@@ -1,7 +1,5 @@
 //! What the trained models say to the same prompts (Section D.6 of the paper), side by side.
 
-use std::collections::BTreeMap;
-
 use super::{Experiment, Ground, Kind, Part, Questions};
 use crate::data::rows::{Prompt, Row};
 use crate::data::{Template, TemplateName};
@@ -14,13 +12,12 @@ use crate::{Error, Result, files, hub};
 /// What answers are called that no adapter gave.
 const BASE: &str = "base";
 
-/// The file beside the answers that says which base it was that gave those of each name. A run's folder says so itself.
-const BASES: &str = "answers.toml";
-
 /// Whoever is asked: a model, or a run on it.
 struct Asked<'a> {
     /// As the file of answers has it.
     run: String,
+    /// What a base is known by: another model, tokenizer or template may have its name. A run's folder says it.
+    of: String,
     ground: &'a Ground,
     part: Option<&'a Part>,
 }
@@ -52,22 +49,15 @@ impl Experiment {
         };
         let empty = |prompt: &String| Answers { prompt: prompt.clone(), answers: Vec::new() };
         let mut answered: Vec<Answers> = questions.prompts.iter().map(empty).collect();
-        let bases = self.bases();
-        let asked = self.asked(&bases);
-        // Another model, tokenizer or template answers to the same name.
-        let stood_path = self.out.join(BASES);
-        let stood = std::fs::read_to_string(&stood_path).unwrap_or_default();
-        let stood: BTreeMap<String, String> = toml::from_str(&stood).unwrap_or_default();
-        let stands: BTreeMap<String, String> = bases.into_iter().map(|(_, hash, name)| (name, hash)).collect();
+        let asked = self.asked();
         let mut engine: Option<Engine> = None;
         observer.begin("answers", asked.len());
         let all = asked.iter().enumerate().try_for_each(|(done, asked)| {
-            let Asked { run, ground, part } = asked;
+            let Asked { run, of, ground, part } = asked;
             observer.advance(done, part.map_or(run, |part| &part.name));
-            let is_same = part.is_some() || stood.get(run) == stands.get(run);
             let found = |prompt: &String| {
-                let of = known.iter().find(|known| is_same && known.prompt == *prompt)?;
-                Some(of.answers.iter().find(|answer| answer.run == *run)?.text.clone())
+                let answers = &known.iter().find(|known| known.prompt == *prompt)?.answers;
+                Some(answers.iter().find(|answer| (&answer.run, &answer.of) == (run, of))?.text.clone())
             };
             let texts = match questions.prompts.iter().map(found).collect::<Option<Vec<String>>>() {
                 Some(found) => found,
@@ -80,21 +70,14 @@ impl Experiment {
                 }
             };
             for (answered, text) in answered.iter_mut().zip(texts) {
-                answered.answers.push(Answer { run: run.clone(), text });
+                answered.answers.push(Answer { run: run.clone(), text, of: of.clone() });
             }
             Ok::<(), Error>(())
         });
         observer.end();
         all?;
-        let failed = |error: &dyn std::fmt::Display| Error::failure(error.to_string());
-        let text = serde_json::to_string_pretty(&answered).map_err(|error| failed(&error))?;
-        let bases = toml::to_string(&stands).map_err(|error| failed(&error))?;
-        if stood != stands {
-            // Whoever is killed in between asks again.
-            let _ = std::fs::remove_file(&stood_path);
-        }
-        files::write_atomic(&path, text.as_bytes())?;
-        files::write_atomic(&stood_path, bases.as_bytes())
+        let text = serde_json::to_string_pretty(&answered).map_err(|error| Error::failure(error.to_string()))?;
+        files::write_atomic(&path, text.as_bytes())
     }
 
     /// Every base once, with the first ground that it is of, what it is known by, and its name.
@@ -116,12 +99,13 @@ impl Experiment {
     }
 
     /// Each base, and behind it the finished runs of the first seed.
-    fn asked(&self, bases: &[(usize, String, String)]) -> Vec<Asked<'_>> {
+    fn asked(&self) -> Vec<Asked<'_>> {
         let first = self.study.seeds[0];
+        let bases = self.bases();
         let mut asked = Vec::new();
         for (index, ground) in self.graph.grounds.iter().enumerate() {
             let base = bases.iter().find(|(of, ..)| *of == index);
-            asked.extend(base.map(|(_, _, name)| Asked { run: name.clone(), ground, part: None }));
+            asked.extend(base.map(|(_, hash, name)| Asked { run: name.clone(), of: hash.clone(), ground, part: None }));
             let parts = self.graph.parts.iter().filter(|part| {
                 part.ground == index
                     && part.kind != Kind::Reference
@@ -129,7 +113,8 @@ impl Experiment {
                     && self.is_finished(part)
             });
             asked.extend(parts.filter_map(|part| {
-                Some(Asked { run: part.folder.as_ref()?.display().to_string(), ground, part: Some(part) })
+                let run = part.folder.as_ref()?.display().to_string();
+                Some(Asked { run, of: String::new(), ground, part: Some(part) })
             }));
         }
         asked

@@ -39,6 +39,9 @@ pub struct Answer {
     pub run: String,
     /// The answer.
     pub text: String,
+    /// What the model is known by where its name does not say which it is: a study's base.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub of: String,
 }
 
 /// Name of the file that says what runs are for.
