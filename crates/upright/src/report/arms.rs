@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{ideal::Setting, labels, run::Run, terms, weights};
+use super::{ideal::Setting, labels, run::Run, terms, terms::Comparison, weights};
 use crate::{
     Result,
     methods::MethodKind,
@@ -247,9 +247,9 @@ impl Arm {
         }
     }
 
-    /// Whether it was measured in the same setting as another, and given the same.
-    pub fn is_like(&self, other: &Self) -> bool {
-        (self.setting, self.terms) == (other.setting, other.terms)
+    /// Whom it is held against.
+    pub(super) fn comparison(&self) -> Comparison {
+        (self.setting, self.terms)
     }
 
     /// Whether it weighs all objectives in one run without an order.

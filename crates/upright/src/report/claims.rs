@@ -9,6 +9,7 @@ use super::{
     places::{Place, place, places},
     table::fixed,
     tables::SET_NAMES,
+    terms::Comparison,
     weights::{distinct, same, time},
     words,
 };
@@ -301,8 +302,8 @@ fn cheap(places: &[Place<'_>]) -> Option<Claim> {
 
 /// Section 6.2: over the weights, ALRIGHT's end points lie evenly along the front, Sequential's do not.
 fn even(report: &Report) -> Option<Claim> {
-    let verdict = |(setting, terms): (usize, Option<usize>)| {
-        let own = move |front: &&Front| (front.setting, front.terms) == (setting, terms) && front.weights.len() > 2;
+    let verdict = |comparison: Comparison| {
+        let own = move |front: &&Front| front.comparison() == comparison && front.weights.len() > 2;
         let fronts = || report.fronts.iter().filter(own);
         let alright = fronts().find(|front| front.role == Role::Alright)?;
         let sequential: Vec<&Front> = fronts().filter(|front| matches!(front.role, Role::Sequential(_))).collect();
@@ -316,7 +317,7 @@ fn even(report: &Report) -> Option<Claim> {
             let all = [alright].into_iter().chain(sequential.iter().copied()).collect::<Vec<_>>();
             all.iter().filter_map(one).collect::<Vec<_>>().join(", ")
         };
-        let at = report.comparison_name(setting, terms);
+        let at = report.comparison_name(comparison);
         let arms = [alright].into_iter().chain(sequential.iter().copied()).flat_map(|front| &front.arms);
         let single = arms.into_iter().any(|arm| report.arms[*arm].runs.len() == 1);
         Some(Verdict { at, holds: [holds(0), holds(1)], because: [because(0), because(1)], single })
@@ -328,8 +329,8 @@ fn even(report: &Report) -> Option<Claim> {
 /// Section 6.2, Figure 4: MAXRIGHT that looks often is nearer and slower.
 fn probes(report: &Report) -> Option<Claim> {
     let mut verdicts = Vec::new();
-    for (setting, terms) in report.comparisons() {
-        let own = move |arm: &&Arm| (arm.setting, arm.terms) == (setting, terms) && !arm.unfinished;
+    for comparison in report.comparisons() {
+        let own = move |arm: &&Arm| arm.comparison() == comparison && !arm.unfinished;
         let maxright = || report.arms.iter().filter(own).filter(|arm| arm.role == Role::Maxright);
         for weights in distinct(maxright()) {
             let mut arms: Vec<&Arm> = maxright().filter(|arm| same(&arm.weights, &weights)).collect();
@@ -350,7 +351,7 @@ fn probes(report: &Report) -> Option<Claim> {
                 format!("{}; {}", one(often), one(seldom))
             };
             verdicts.push(Verdict {
-                at: place(report, (setting, terms), &weights),
+                at: place(report, comparison, &weights),
                 holds: [holds(0), holds(1)],
                 because: [because(0), because(1)],
                 single: single([often, seldom].into_iter()),

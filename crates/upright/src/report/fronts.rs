@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{
     arms::{Arm, Role},
     ideal::Setting,
+    terms::Comparison,
     weights::distinct,
 };
 use crate::metrics::{
@@ -32,6 +33,13 @@ pub struct Front {
     pub hypervolume: [Option<f64>; 2],
     /// How unevenly the end points lie, Deb's Delta; two objectives only, both of them trained alone.
     pub delta: [Option<f64>; 2],
+}
+
+impl Front {
+    /// Whom it is held against.
+    pub(super) fn comparison(&self) -> Comparison {
+        (self.setting, self.terms)
+    }
 }
 
 /// Marks of arms that no other arm of their setting beats, and the worst of each objective.
@@ -67,7 +75,7 @@ pub(super) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Fr
     let mut fronts: Vec<Front> = Vec::new();
     let weighed = |arm: &Arm| (arm.is_joint() || arm.is_sequential()) && !arm.unfinished;
     for (index, arm) in arms.iter().enumerate().filter(|(_, arm)| weighed(arm)) {
-        let own = |front: &&mut Front| front.method == arm.family && arms[front.arms[0]].is_like(arm);
+        let own = |front: &&mut Front| front.method == arm.family && front.comparison() == arm.comparison();
         match fronts.iter_mut().find(own) {
             Some(front) => front.arms.push(index),
             None => fronts.push(Front {

@@ -258,7 +258,8 @@ impl Report {
     fn probed(&self) -> Vec<Vec<usize>> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for (index, arm) in self.arms.iter().enumerate().filter(|(_, arm)| arm.role == Role::Maxright) {
-            let like = |other: &Arm| other.is_like(arm) && weights::same(&other.weights, &arm.weights);
+            let like =
+                |other: &Arm| other.comparison() == arm.comparison() && weights::same(&other.weights, &arm.weights);
             match groups.iter_mut().find(|group| like(&self.arms[group[0]])) {
                 Some(group) => group.push(index),
                 None => groups.push(vec![index]),

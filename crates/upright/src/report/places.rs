@@ -4,6 +4,7 @@ use super::{
     Report,
     arms::{Arm, Role},
     labels,
+    terms::Comparison,
     weights::{distinct, matching, same},
 };
 
@@ -27,8 +28,8 @@ const USUAL_PROBES: usize = 10;
 pub(super) fn places(report: &Report) -> Vec<Place<'_>> {
     let mut places = Vec::new();
     let finished = |arm: &&Arm| !arm.unfinished;
-    for (setting, terms) in report.comparisons() {
-        let own = move |arm: &&Arm| (arm.setting, arm.terms) == (setting, terms);
+    for comparison in report.comparisons() {
+        let own = move |arm: &&Arm| arm.comparison() == comparison;
         let joint = || report.arms.iter().filter(finished).filter(own).filter(|arm| arm.is_joint());
         for weights in distinct(joint()) {
             let with = |role: Role| {
@@ -47,13 +48,13 @@ pub(super) fn places(report: &Report) -> Vec<Place<'_>> {
             let here = |arm: &&Arm| match arm.role {
                 Role::Mix | Role::Alright | Role::Maxright => own(arm) && same(&arm.weights, &weights),
                 Role::Other(_) => own(arm),
-                Role::Sum => arm.setting == setting && same(&arm.weights, &weights),
-                Role::Measured(_) => arm.setting == setting,
+                Role::Sum => arm.setting == comparison.0 && same(&arm.weights, &weights),
+                Role::Measured(_) => arm.setting == comparison.0,
                 Role::Alone(_) | Role::Sequential(_) => false,
             };
             let beside = report.arms.iter().filter(finished).filter(here);
             places.push(Place {
-                at: place(report, (setting, terms), &weights),
+                at: place(report, comparison, &weights),
                 sequential: sequential.into_iter().map(|i| &report.arms[i]).filter(finished).collect(),
                 mix,
                 alternating: [alright, maxright].into_iter().flatten().collect(),
@@ -66,14 +67,14 @@ pub(super) fn places(report: &Report) -> Vec<Place<'_>> {
 }
 
 /// Weights, terms and setting in words, as far as there are several.
-pub(super) fn place(report: &Report, (setting, terms): (usize, Option<usize>), weights: &[f64]) -> String {
+pub(super) fn place(report: &Report, comparison: Comparison, weights: &[f64]) -> String {
     let of = |arm: &&Arm| arm.is_joint() && !arm.unfinished;
     let mut words = Vec::new();
     if distinct(report.arms.iter().filter(of)).len() > 1 {
-        let run = &report.runs[report.settings[setting].runs[0]];
+        let run = &report.runs[report.settings[comparison.0].runs[0]];
         words.push(labels::weighed(run.plan(), weights, &report.objectives));
     }
-    words.push(report.comparison_name(setting, terms));
+    words.push(report.comparison_name(comparison));
     words.retain(|words| !words.is_empty());
     words.join(", ")
 }

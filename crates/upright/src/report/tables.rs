@@ -150,7 +150,7 @@ pub(super) fn fronts(report: &Report) -> Option<Table> {
     }
     let mut table = Table::new("fronts", "What each method reaches over its weights", columns);
     for front in &report.fronts {
-        let method = [front.method.clone(), report.comparison_name(front.setting, front.terms)];
+        let method = [front.method.clone(), report.comparison_name(front.comparison())];
         let method = method.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ");
         let run = &report.runs[report.arms[front.arms[0]].runs[0]];
         let weights = front.weights.iter().map(|weights| labels::weighed(run.plan(), weights, &report.objectives));

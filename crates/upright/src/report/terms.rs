@@ -9,6 +9,9 @@ use super::{
 };
 use crate::plan::Plan;
 
+/// Arms that are held against each other: a setting, and the terms they have in common.
+pub(super) type Comparison = (usize, Option<usize>);
+
 const STEPS: &str = "steps";
 
 /// Gives every arm its terms; returns what tells each of them from the others.
@@ -81,13 +84,13 @@ impl Report {
     }
 
     /// Every setting with each of its terms.
-    pub(super) fn comparisons(&self) -> Vec<(usize, Option<usize>)> {
+    pub(super) fn comparisons(&self) -> Vec<Comparison> {
         let of = |setting: usize| self.terms_in(setting).into_iter().map(move |terms| (setting, terms));
         (0..self.settings.len()).flat_map(of).collect()
     }
 
     /// Terms and setting in words, as far as there are several.
-    pub(super) fn comparison_name(&self, setting: usize, terms: Option<usize>) -> String {
+    pub(super) fn comparison_name(&self, (setting, terms): Comparison) -> String {
         let mut words: Vec<String> = Vec::new();
         if let (Some(terms), true) = (terms, self.terms_in(setting).len() > 1) {
             words.push(self.terms[terms].clone());

@@ -68,7 +68,7 @@ pub(super) fn distinct<'a>(arms: impl Iterator<Item = &'a Arm>) -> Vec<Vec<f64>>
 /// The sequential arms that an arm is compared with: those of its setting, terms and weights. Where none has its weights,
 /// and there are as many splits as weights, they pair in order, as the paper pairs lambda 0.01 with one epoch of six.
 pub(super) fn matching(arms: &[Arm], index: usize) -> Vec<usize> {
-    let of = |arm: &&Arm| arm.is_like(&arms[index]);
+    let of = |arm: &&Arm| arm.comparison() == arms[index].comparison();
     let sequential = |arm: &&Arm| of(arm) && arm.is_sequential();
     let with = |weights: &[f64]| {
         let found = arms.iter().enumerate().filter(|(_, arm)| sequential(arm) && same(&arm.weights, weights));

@@ -126,7 +126,7 @@ fn reference(run: &Run) -> String {
 pub(super) fn in_short(report: &Report) -> Vec<String> {
     let mut said = Vec::new();
     for (setting, terms) in report.comparisons() {
-        let here = report.comparison_name(setting, terms);
+        let here = report.comparison_name((setting, terms));
         let here = if here.is_empty() { here } else { format!(" ({here})") };
         let set = if report.settings[setting].ideal_point(0).is_some() { 0 } else { 1 };
         let contends = |arm: &&Arm| {

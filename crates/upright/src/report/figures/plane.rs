@@ -224,7 +224,7 @@ fn worst(report: &Report, setting: usize) -> Option<String> {
         Some(format!("({}) on {}", point.join(", "), SET_NAMES[set]))
     };
     let words = [0, 1].into_iter().filter_map(on).collect::<Vec<_>>().join(" and ");
-    let name = report.comparison_name(setting, None);
+    let name = report.comparison_name((setting, None));
     Some(if name.is_empty() { words } else { format!("{words}, {name}") })
 }
 

@@ -25,7 +25,7 @@ pub(super) fn probes(report: &Report) -> Option<Shown> {
         let arms: Vec<&Arm> = group.iter().map(|i| &report.arms[*i]).collect();
         let run = &report.runs[arms[0].runs[0]];
         let weights = labels::weighed(run.plan(), &arms[0].weights, &report.objectives);
-        let named = [weights, report.comparison_name(arms[0].setting, arms[0].terms)];
+        let named = [weights, report.comparison_name(arms[0].comparison())];
         let name = named.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ");
         let k = |arm: &Arm| arm.probe_every.unwrap_or(1) as f64;
         let look = Style::series(index).dash(Dash::Solid);
