@@ -310,6 +310,18 @@ fn the_front_is_that_of_the_parts_that_are_there() {
     assert_eq!(points(), both[1..]);
 }
 
+/// A report of the folder would show the study's runs alone.
+#[test]
+fn a_study_does_not_move_in_where_something_else_is() {
+    let study = Study::new();
+    study.write("study.toml", &format!("{SETTINGS}\n[[sweep]]\nmethods = 'mix'\nlambdas = [0.5]\nfront = 'none'"));
+    fs::create_dir(study.fixture.path("elsewhere")).unwrap();
+    study.write("elsewhere/notes.txt", "mine");
+    let refused = study.run("study.toml --out elsewhere");
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("elsewhere: holds notes.txt, and no study"), "{}", refused.stderr);
+}
+
 /// Answers of a base are kept as long as it is that base, asked in those words; several are told apart.
 #[test]
 fn every_base_answers_for_itself() {
@@ -433,6 +445,7 @@ fn a_part_that_fails_takes_with_it_only_those_that_need_it() {
     let alright = study.folder(&jobs, "alright-lambda-0.5-seed-42").replace("elsewhere", "out");
     fs::create_dir_all(study.fixture.path("out/runs")).unwrap();
     fs::write(study.fixture.path(&alright), "in the way").unwrap();
+    study.write("out/experiment.toml", &text);
     let ended = study.run("study.toml --out out");
     assert_eq!(ended.code, Some(1));
     let expected = [

@@ -17,6 +17,7 @@ use crate::weights::names::names;
 use crate::{Error, Result};
 
 const DAMAGED: &str = "download the adapter again, or save it again with PEFT";
+const LACKING: &str = "if it was trained on a model with fewer layers, give that model; otherwise download it again";
 
 /// Initialisations that leave the base weights as they are. The others (PiSSA, OLoRA, LoftQ, ...) move part of them into
 /// the adapter, so that it fits no model but a changed one.
@@ -331,7 +332,7 @@ fn targets(
         match (selection.selects(known_as)?, adapted) {
             (true, false) => {
                 let problem = format!("has no tensors for `{module}`, which {CONFIG_FILE} selects as a target");
-                return Err(Error::input(&tensors.path, problem, DAMAGED));
+                return Err(Error::input(&tensors.path, problem, LACKING));
             }
             (false, true) => {
                 let problem = format!("does not select `{module}`, for which there are tensors");

@@ -139,7 +139,6 @@ impl Speaker {
 pub(super) fn run(arguments: &Generate) -> Result<()> {
     let sampling = arguments.speaker.sampling()?;
     let batch = count("batch", arguments.batch.as_ref(), 8)?;
-    terminal::catch_signals()?;
     let mut terminal = Terminal::new();
     if let Some(out) = &arguments.out {
         let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -154,12 +153,17 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
             (file.name(), prompts::read_files(&file.shards, &map)?)
         }
         None => {
+            if std::io::stdin().is_terminal() {
+                terminal.note("a prompt a line; Ctrl-D ends them");
+            }
             let mut bytes = Vec::new();
             let read = std::io::stdin().lock().read_to_end(&mut bytes);
             read.map_err(|error| Error::input(format!("stdin: cannot read: {error}")))?;
             ("stdin".to_owned(), prompts::read(Path::new("stdin"), &bytes, &map)?)
         }
     };
+    // From here on there is something to finish.
+    terminal::catch_signals()?;
     let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
     let template = arguments.speaker.template(&rows, &engine.tokenizer, &mut terminal)?;
     terminal.note(&format!("{} prompts, template {template}", rows.len()));

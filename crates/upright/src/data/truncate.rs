@@ -102,10 +102,12 @@ impl Truncation {
     }
 }
 
-/// The last `room` tokens, of which the first ones give way to the prompt's first `bos`.
+/// The last `room` tokens, of which the first ones give way to the prompt's first `bos`, unless they are the same: BOS of some
+/// models opens every turn.
 fn cut_left(prompt: &[u32], bos: usize, room: usize) -> Vec<u32> {
     let bos = if bos < room { bos } else { 0 };
-    [&prompt[..bos], &prompt[prompt.len() - (room - bos)..]].concat()
+    let (head, tail) = (&prompt[..bos], &prompt[prompt.len() - (room - bos)..]);
+    if tail.starts_with(head) { tail.to_vec() } else { [head, tail].concat() }
 }
 
 #[cfg(test)]
@@ -147,6 +149,8 @@ mod tests {
         assert_eq!(found, fitted(&[3, 4], &[&[5, 6, 7, EOS], &[8, EOS]], true, 0));
         let found = fit(TooLong::CutPrompt, 6, 2, &[1, 2, 3, 4], 1, &[&[5, 6, 7]]);
         assert_eq!(found, fitted(&[1, 4], &[&[5, 6, 7, EOS]], true, 0), "BOS stays");
+        let found = fit(TooLong::CutPrompt, 7, 2, &[1, 2, 1, 3], 1, &[&[5, 6, 7]]);
+        assert_eq!(found, fitted(&[1, 3], &[&[5, 6, 7, EOS]], true, 0), "and is not doubled");
         let found = fit(TooLong::CutPrompt, 4, 1, &[1, 2, 3, 4], 1, &[&[5, 6, 7]]);
         assert_eq!(found, fitted(&[4], &[&[5, 6, 7]], true, 1), "a prompt of BOS alone would be none");
     }

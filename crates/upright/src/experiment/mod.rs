@@ -92,6 +92,7 @@ impl Experiment {
     /// nothing written.
     pub fn open(file: &Path, out: &Path, observer: &mut dyn Observer) -> Result<Self> {
         let study = Study::read(file)?;
+        check_free(out)?;
         let graph = Graph::of(&study, out, observer).map_err(|error| error.at(file.display()))?;
         Ok(Self { study, graph, out: out.to_owned() })
     }
@@ -219,6 +220,18 @@ impl Experiment {
         files::write_atomic(&self.out.join(STUDY), text.as_bytes())?;
         let report = Report::read(std::slice::from_ref(&self.out))?;
         report.write(&self.out.join("report"), observer).map(Some)
+    }
+}
+
+/// Refuses a folder that holds something and no study: a report of it would be of the study's runs alone.
+fn check_free(out: &Path) -> Result<()> {
+    let held = std::fs::read_dir(out).into_iter().flatten().flatten();
+    match held.map(|entry| entry.file_name()).find(|name| !files::is_partial(name)) {
+        Some(name) if !out.join(FILE).is_file() => {
+            let problem = format!("{}: holds {}, and no study", out.display(), name.display());
+            Err(Error::input(problem).hint("give --out a new or an empty folder, or that of a study"))
+        }
+        _ => Ok(()),
     }
 }
 

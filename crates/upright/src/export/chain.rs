@@ -23,28 +23,11 @@ const MOST: usize = 16;
 
 /// The folder of an adapter: itself, or the one in a run's folder.
 pub(super) fn adapter_folder(given: &Path) -> Result<PathBuf> {
-    if !run_dir::holds_run(given) {
-        if !given.is_dir() {
-            return Err(Error::input(format!("there is no folder `{}`", given.display()))
-                .hint("give the folder of a run, of a checkpoint or of an adapter"));
-        }
-        return Ok(given.to_owned());
+    if !given.is_dir() {
+        return Err(Error::input(format!("there is no folder `{}`", given.display()))
+            .hint("give the folder of a run, of a checkpoint or of an adapter"));
     }
-    let adapter = run::adapter_dir(given);
-    if adapter.join(peft::CONFIG_FILE).is_file() {
-        return Ok(adapter);
-    }
-    let steps = std::fs::read_dir(run_dir::RunDir::checkpoints(given)).into_iter().flatten().flatten();
-    let step = |name: String| name.strip_prefix("step-")?.parse::<usize>().ok();
-    let newest = steps.filter_map(|entry| step(entry.file_name().to_string_lossy().into_owned())).max();
-    let error = Error::input(format!("{}: this run is not finished, so it has no adapter yet", given.display()));
-    Err(match newest {
-        Some(step) => {
-            let folder = run_dir::RunDir::checkpoints(given).join(format!("step-{step}"));
-            error.hint(format!("finish it with --resume, or give its newest checkpoint, {}", folder.display()))
-        }
-        None => error.hint("finish it with --resume"),
-    })
+    run::adapter_in(given)
 }
 
 /// An adapter, read for the model at the bottom of its chain.

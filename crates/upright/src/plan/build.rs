@@ -14,7 +14,12 @@ impl Plan {
     /// What the config means. Looks at the file system only to see that what is named is there.
     pub fn from_config(config: &Config) -> Result<Self> {
         let Some(model) = &config.model else {
-            return Err(Error::input("model is missing").hint("give the folder of the base model: --model DIR"));
+            let begun = config.out.as_ref().map(|out| out.join("config.toml")).filter(|file| file.is_file());
+            let hint = match begun {
+                Some(file) => format!("--config {} --resume goes on as the run was begun", file.display()),
+                None => "give the folder of the base model: --model DIR".to_owned(),
+            };
+            return Err(Error::input("model is missing").hint(hint));
         };
         let model_hint = "give the folder that holds config.json, tokenizer.json and the .safetensors files";
         let objectives = objectives(config)?;

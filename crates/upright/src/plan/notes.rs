@@ -24,6 +24,10 @@ impl Plan {
         }
         note(config.probe_every.is_some() && !maxright, "probe-every has no effect: the method is not maxright".into());
         note(config.lambda.is_some() && !self.stages.is_empty(), "lambda has no effect: the stages say it all".into());
+        for (index, objective) in self.objectives.iter().enumerate() {
+            let trained = self.stages.is_empty() || self.stages.iter().any(|stage| stage.objective == index);
+            note(!trained, format!("{} is evaluated and not trained: no stage names it", objective.name));
+        }
         let compares = self.needs_reference();
         let takes = |setting: fn(&Defaults) -> Option<f64>| {
             self.objectives.iter().any(|objective| setting(&objective.loss.form().defaults).is_some())

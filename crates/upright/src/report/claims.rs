@@ -191,8 +191,7 @@ fn forgets(report: &Report, places: &[Place<'_>], first: usize) -> Option<Claim>
     // What the stages after the first one are, of any arm that begins so.
     let begins = |arm: &Arm| matches!(&arm.role, Role::Sequential(names) if names[0] == *name);
     let asked = |place: &Place<'_>| !place.alternating.is_empty() && place.sequential.iter().any(|arm| begins(arm));
-    // Differences of gaps are those of losses, so that no optimum is needed.
-    let value = |set: usize| move |arm: &Arm| arm.gaps[set][first].or(arm.ends[set][first]);
+    let value = |set: usize| move |arm: &Arm| arm.ends[set][first];
     let verdict = |place: &Place<'_>| {
         let sequential: Vec<&Arm> = place.sequential.iter().copied().filter(|arm| begins(arm)).collect();
         let because = |set: usize| {

@@ -13,7 +13,7 @@ use upright_engine::{memory, peft};
 
 pub use meeting::Met;
 pub use open::{Engine, Facts, is_adapter};
-pub(crate) use open::{Wording, Written, is_called, tasks, template_of};
+pub(crate) use open::{Wording, Written, adapter_in, is_called, tasks, template_of};
 use record::Clock;
 pub use record::TIMES;
 pub(crate) use reference_policy::first_batches;

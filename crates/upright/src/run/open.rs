@@ -163,11 +163,30 @@ pub(crate) fn is_called(model: &Path, name: &str) -> bool {
     [Some(folder), called].iter().flatten().any(|own| own.file_name() == Path::new(name).file_name())
 }
 
-/// The folder of an adapter: itself, or the one in the folder of a finished run.
-fn adapter_in(folder: &Path) -> PathBuf {
-    let inner = super::adapter_dir(folder);
-    let is_run = run_dir::holds_run(folder) && inner.join(peft::CONFIG_FILE).is_file();
-    if is_run && !folder.join(peft::CONFIG_FILE).is_file() { inner } else { folder.to_owned() }
+/// The folder of an adapter: itself, or the one in the folder of a run.
+///
+/// # Errors
+/// The run is not finished.
+pub(crate) fn adapter_in(folder: &Path) -> Result<PathBuf> {
+    if !run_dir::holds_run(folder) || folder.join(peft::CONFIG_FILE).is_file() {
+        return Ok(folder.to_owned());
+    }
+    let adapter = super::adapter_dir(folder);
+    if adapter.join(peft::CONFIG_FILE).is_file() {
+        return Ok(adapter);
+    }
+    let checkpoints = run_dir::RunDir::checkpoints(folder);
+    let steps = std::fs::read_dir(&checkpoints).into_iter().flatten().flatten();
+    let step = |name: String| name.strip_prefix("step-")?.parse::<usize>().ok();
+    let newest = steps.filter_map(|entry| step(entry.file_name().to_string_lossy().into_owned())).max();
+    let error = Error::input(format!("{}: this run is not finished, so it has no adapter yet", folder.display()));
+    Err(match newest {
+        Some(step) => {
+            let folder = checkpoints.join(format!("step-{step}"));
+            error.hint(format!("finish it with --resume, or give its newest checkpoint, {}", folder.display()))
+        }
+        None => error.hint("finish it with --resume"),
+    })
 }
 
 /// A template that a run's rows were written with.
@@ -320,7 +339,7 @@ impl Engine {
 
     /// Reads a PEFT folder. One of another base is refused by its fingerprint; where it has none, another name is noted.
     fn read_peft(&self, folder: &Path, observer: &mut dyn Observer) -> Result<PeftFolder> {
-        let folder = &adapter_in(folder);
+        let folder = &adapter_in(folder)?;
         let found = peft::read(folder, self.decoder.config())?;
         let (ours, theirs) = (&self.decoder.weights().fingerprint, found.base.fingerprint.as_ref());
         let (folder, name) = (folder.display(), found.base.name.as_deref().unwrap_or("a model without a name"));
@@ -364,7 +383,7 @@ impl Engine {
     pub(super) fn describe(&self, plan: &Plan, datasets: &[Dataset]) -> Result<Written> {
         let adapter = |folder: Option<&PathBuf>| -> Result<String> {
             let Some(folder) = folder else { return Ok(String::new()) };
-            let found = peft::read(&adapter_in(folder), self.decoder.config())?;
+            let found = peft::read(&adapter_in(folder)?, self.decoder.config())?;
             Ok(files::hex(&reference::digest(&found.adapter)))
         };
         let reference = match &plan.reference {

@@ -48,6 +48,9 @@ pub(super) fn prepare(
         rows.extend(data.eval(plan.eval_rows));
         rows.extend(data.fit(plan.eval_rows));
     }
+    // Training rows are evaluated, too.
+    let mut seen = std::collections::HashSet::new();
+    rows.retain(|row| seen.insert(std::ptr::from_ref(*row)));
     let computed = reference.prepare(&engine.decoder, adapter.as_ref(), &rows, plan.token_budget, observer)?;
     observer
         .note(&format!("reference: {} rows needed, {computed} responses scored, the rest from the cache", rows.len()));

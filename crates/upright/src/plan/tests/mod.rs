@@ -387,6 +387,10 @@ fn notes_say_what_has_no_effect_and_which_defaults_matter() {
         ),
         (format!("{both}{quiet}min-prompt = 8\ntoo-long = 'drop'"), "min-prompt has no effect"),
         (format!("{both}reference = 'none'"), "no length is given"),
+        (
+            format!("{both}reference = 'none'\nmethod = 'sequential'\nstages = 'sft:5'"),
+            "dpo is evaluated and not trained: no stage names it",
+        ),
         ("sft = '@/sft.json'\nsteps = 5\nreference = 'none'".into(), "reference has no effect"),
         ("sft = '@/sft.json'\nsteps = 5\nbeta = 1".into(), "beta has no effect"),
     ];
