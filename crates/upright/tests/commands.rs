@@ -63,9 +63,15 @@ fn doctor_tells_what_a_model_takes() {
     let text = Done::good(place.command("doctor --model model")).stdout;
     assert!(text.contains("llama: 2 layers, hidden 56, vocabulary 200"), "{text}");
 
+    let untold = place.path("untold");
+    std::fs::create_dir(&untold).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(place.path("model").join(name), untold.join(name)).unwrap();
+    }
     for (words, part) in [
         ("doctor --model nowhere", "model: there is no folder `nowhere`"),
         ("doctor --model cache", "cache: no config.json in this folder"),
+        ("doctor --model untold", "untold: there is no tokenizer.json in it"),
         ("doctor --token-budget -1", "token-budget must be a whole number of at least 1, found `-1`"),
     ] {
         let done = Done::of(place.command(words));
@@ -81,7 +87,9 @@ fn eval_loss_of_instructions() {
     let rows = done.json();
     assert_eq!(rows.len(), 5);
     for (i, row) in rows.iter().enumerate() {
-        assert_eq!(keys(row), ["row", "tokens", "logp"]);
+        assert_eq!(keys(row), ["row", "tokens", "logp", "loss"]);
+        let loss = -number(&row["logp"], "response") / number(&row["tokens"], "response");
+        assert!((number(row, "loss") - loss).abs() < 1e-12, "{row}");
         assert_eq!(row["row"], json!(i));
         assert_eq!((keys(&row["tokens"]), keys(&row["logp"])), (vec!["prompt", "response"], vec!["response"]));
         assert!(number(&row["logp"], "response") < 0.0);
@@ -92,7 +100,7 @@ fn eval_loss_of_instructions() {
     // The ids are what the counts count.
     let words = "eval loss --model model --sft sft.jsonl --limit 5 --per-row --ids";
     for (row, plain) in Done::good(place.command(words)).json().iter().zip(&rows) {
-        assert_eq!((keys(row), &row["logp"]), (vec!["row", "tokens", "logp", "ids"], &plain["logp"]));
+        assert_eq!((keys(row), &row["logp"]), (vec!["row", "tokens", "logp", "loss", "ids"], &plain["logp"]));
         for name in ["prompt", "response"] {
             assert_eq!(json!(row["ids"][name].as_array().unwrap().len()), plain["tokens"][name]);
         }
@@ -136,7 +144,7 @@ fn eval_loss_of_preferences() {
         assert_eq!(keys(&row["logp"]), ["chosen", "rejected"]);
     }
     let totals = &Done::good(place.command("eval loss --model model --dpo dpo.jsonl --json")).json()[0];
-    assert_eq!(keys(totals), ["rows", "tokens", "logps/chosen", "logps/rejected"]);
+    assert_eq!(keys(totals), ["rows", "tokens", "scored", "logps/chosen", "logps/rejected"]);
 
     // The policy as its own reference: ln 2, whatever the adapter.
     for both in ["--reference none", "--adapter adapter --reference adapter"] {

@@ -5,12 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use upright_engine::{
-    config::DecoderConfig,
-    cpu::Tier,
-    decoder::{Decoder, Options},
-    memory,
-};
+use upright_engine::{config::DecoderConfig, cpu::Tier, decoder::Recompute, memory};
 
 use super::{gigabytes, print, print_json, terminal::Terminal};
 use crate::{
@@ -19,6 +14,7 @@ use crate::{
     files,
     hub::Hub,
     plan::checks::{count, folder},
+    run::Engine,
 };
 
 /// Reports cores, memory, instruction sets and cache folders; with a model, whether it fits.
@@ -45,7 +41,8 @@ struct Needs {
 }
 
 fn needs(model: &Path, token_budget: usize) -> Result<Needs> {
-    let decoder = Decoder::open(model, &Options::default())?;
+    // With its tokenizer, without which nothing else here would open it.
+    let Engine { decoder, .. } = Engine::open(model, 0, Recompute::Auto)?;
     let (kept, recomputed) = decoder.bytes_per_token(0);
     let weights = decoder.weights();
     Ok(Needs {

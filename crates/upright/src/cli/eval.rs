@@ -265,7 +265,7 @@ fn row_line(
     if let Some(reference) = reference {
         line.insert("reference".into(), Value::Object(named(reference)));
     }
-    if let Some(objective) = objective.filter(|_| kind == Kind::Preference) {
+    if let Some(objective) = objective {
         let (loss, _, _) = evaluate(objective, &[responses(example, policy, reference)]);
         line.insert("loss".into(), json!(loss));
     }
@@ -290,6 +290,8 @@ fn totals(
     let mut line = Map::new();
     line.insert("rows".into(), json!(examples.len()));
     line.insert("tokens".into(), json!(examples.iter().map(|example| example.tokens()).sum::<usize>()));
+    let scored = |example: &&Example| (0..example.responses.len()).map(|i| example.scored(i)).sum::<usize>();
+    line.insert("scored".into(), json!(examples.iter().map(scored).sum::<usize>()));
     for (index, name) in names(kind).iter().enumerate() {
         let mean = policy.iter().map(|sums| sums[index]).sum::<f64>() / examples.len() as f64;
         line.insert(format!("logps/{name}"), json!(mean));
