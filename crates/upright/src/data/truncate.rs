@@ -202,8 +202,10 @@ mod tests {
             prop_assert!(prompt.ends_with(&found.prompt[found.prompt.len().min(bos)..]));
             prop_assert!(found.prompt.len() <= bos || prompt[..bos] == found.prompt[..bos]);
             prop_assert_eq!(found.prompt_cut, found.prompt != prompt);
+            // Where what is left of the prompt begins with BOS anyway, its place stays empty.
+            let spared = if found.prompt_cut && prompt.ends_with(&found.prompt) { bos } else { 0 };
             if cut_prompt {
-                prop_assert!(found.prompt.len() >= min_prompt.min(prompt.len()));
+                prop_assert!(found.prompt.len() + spared >= min_prompt.min(prompt.len()));
             }
             let mut cut = 0;
             let mut fullest = 0;
@@ -219,7 +221,7 @@ mod tests {
             }
             prop_assert_eq!(found.responses_cut, cut);
             // Nothing is cut without need: a row that lost anything fills the room.
-            prop_assert!(!(found.prompt_cut || cut > 0) || fullest == max_length);
+            prop_assert!(!(found.prompt_cut || cut > 0) || fullest == max_length || fullest + spared == max_length);
         }
     }
 }
