@@ -360,6 +360,16 @@ fn two_runs_that_want_the_same_reference_train_it_once() {
 }
 
 #[test]
+fn a_rank_that_is_of_no_use_is_noted() {
+    let f = Fixture::new("llama");
+    let noted = |out: &str, rank: usize| {
+        let flags = format!("--sft sft.jsonl --steps 1 --lora-rank {rank} --lora-targets k_proj");
+        f.train(out, &flags).good().stderr.contains("k_proj is above 32, its smaller side")
+    };
+    assert_eq!((noted("wide", 33), noted("whole", 32)), (true, false));
+}
+
+#[test]
 fn a_run_without_a_checkpoint_simply_starts() {
     let f = Fixture::new("llama");
     let flags = format!("{TWO} --steps 20 --checkpoint-every 5");

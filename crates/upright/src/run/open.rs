@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use upright_engine::{
-    adapter::{Adapter, AdapterLayout, LoraConfig},
+    adapter::{Adapter, AdapterLayout, LoraConfig, LoraTarget},
     decoder::{Decoder, Options, Recompute},
     pack::Pack,
     peft::{self, BaseModel, PeftFolder},
@@ -329,6 +329,15 @@ impl Engine {
         };
         let lora = LoraConfig::new(plan.lora.rank, plan.lora.alpha, targets);
         let layout = AdapterLayout::new(config, &lora)?;
+        let side = |target: &LoraTarget| target.inputs.min(target.outputs);
+        if let Some(target) = layout.targets.iter().find(|target| target.rank > side(target)) {
+            observer.note(&format!(
+                "warning: rank {} of {} is above {}, its smaller side, with which an adapter can say all there is to say",
+                target.rank,
+                target.module,
+                side(target)
+            ));
+        }
         Ok((Adapter::init(layout.into(), plan.seed), lora))
     }
 
