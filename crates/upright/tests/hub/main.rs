@@ -1,223 +1,21 @@
 //! Models, adapters and datasets by id, against a hub on this machine that breaks off, redirects, lies and refuses.
 
+#[path = "../fixture/mod.rs"]
 mod fixture;
+mod server;
 
 use std::{
-    collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    io::{Read, Write},
+    net::TcpStream,
     os::unix::fs::MetadataExt,
     path::Path,
     process::Command,
-    sync::{Arc, Mutex},
-    thread,
 };
 
 use fixture::{Done, Place, instruction, preference};
 use serde_json::{Value, json};
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
-
-const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
-const TOKEN: &str = "hf_secret";
-
-/// A file of the hub and how it misbehaves.
-#[derive(Clone, Default)]
-struct Stored {
-    bytes: Vec<u8>,
-    /// Kept apart from the repository, under its SHA-256, as large files are.
-    large: bool,
-    /// How many answers break off after half of what they should bring.
-    breaks: usize,
-    /// How many answers bring other bytes.
-    lies: usize,
-    /// How many answers bring more than was said before.
-    longer: usize,
-    /// Whether parts are unknown: every answer begins at the start.
-    whole_only: bool,
-}
-
-/// What the hub has, and what it was asked.
-#[derive(Default)]
-struct Shelf {
-    /// Files by `models/ORG/NAME/FILE` or `datasets/ORG/NAME/FILE`.
-    files: BTreeMap<String, Stored>,
-    /// Repositories that only the token opens.
-    gated: Vec<String>,
-    /// What everything is answered with instead: a status, and the hub's word for it.
-    refusal: Option<(&'static str, &'static str)>,
-    /// Request lines, with the range and whether there was a token.
-    asked: Vec<String>,
-}
-
-/// Sends status, headers, the length that is promised, and a body.
-type Say<'s> = dyn FnMut(&str, &str, usize, &[u8]) + 's;
-
-#[derive(Clone)]
-struct Server {
-    address: String,
-    shelf: Arc<Mutex<Shelf>>,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// The hub's tag of a small file: git's hash of it.
-fn git_hash(bytes: &[u8]) -> String {
-    hex(&Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
-}
-
-impl Server {
-    fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Self { address: listener.local_addr().unwrap().to_string(), shelf: Arc::default() };
-        let serving = server.clone();
-        thread::spawn(move || listener.incoming().flatten().for_each(|stream| serving.answer(stream)));
-        server
-    }
-
-    fn put(&self, name: &str, stored: Stored) {
-        self.shelf.lock().unwrap().files.insert(name.into(), stored);
-    }
-
-    /// Every file of a folder as a repository.
-    fn put_folder(&self, repo: &str, place: &Place, folder: &str) {
-        for entry in fs::read_dir(place.path(folder)).unwrap().map(|entry| entry.unwrap()) {
-            let name = entry.file_name().into_string().unwrap();
-            let large = name.ends_with(".safetensors");
-            let stored = Stored { bytes: fs::read(entry.path()).unwrap(), large, ..Stored::default() };
-            self.put(&format!("{repo}/{name}"), stored);
-        }
-    }
-
-    fn asked(&self, what: &str) -> usize {
-        self.shelf.lock().unwrap().asked.iter().filter(|line| line.contains(what)).count()
-    }
-
-    fn forget(&self) {
-        self.shelf.lock().unwrap().asked.clear();
-    }
-
-    fn answer(&self, mut stream: TcpStream) {
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let mut line = String::new();
-        if reader.read_line(&mut line).is_err() || line.is_empty() {
-            return;
-        }
-        let mut headers = BTreeMap::new();
-        loop {
-            let mut header = String::new();
-            reader.read_line(&mut header).unwrap();
-            let Some((name, value)) = header.trim().split_once(": ") else { break };
-            headers.insert(name.to_lowercase(), value.to_owned());
-        }
-        let (method, rest) = line.split_once(' ').unwrap();
-        let path = rest.split(' ').next().unwrap();
-        let token = headers.get("authorization").is_some_and(|value| value == &format!("Bearer {TOKEN}"));
-        let from: Option<usize> =
-            headers.get("range").map(|range| range["bytes=".len()..].trim_end_matches('-').parse().unwrap());
-        let mut shelf = self.shelf.lock().unwrap();
-        let seen = format!("{method} {path} {} {}", from.unwrap_or(0), if token { "token" } else { "nobody" });
-        shelf.asked.push(seen);
-        let mut say = |status: &str, headers: &str, length: usize, body: &[u8]| {
-            let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n");
-            let _ = stream.write_all(head.as_bytes());
-            if method != "HEAD" {
-                let _ = stream.write_all(body);
-            }
-        };
-        let send = |stored: &mut Stored, headers: String, say: &mut Say<'_>| {
-            let first = from.filter(|_| !stored.whole_only).unwrap_or(0);
-            let total = stored.bytes.len();
-            let status = if first > 0 { "206 Partial Content" } else { "200 OK" };
-            let range = if first > 0 {
-                format!("Content-Range: bytes {first}-{}/{total}\r\n", total - 1)
-            } else {
-                String::new()
-            };
-            let mut bytes = stored.bytes[first..].to_vec();
-            if method == "GET" && stored.longer > 0 {
-                stored.longer -= 1;
-                bytes.extend(b"more");
-            }
-            let length = bytes.len();
-            if method == "GET" && stored.lies > 0 {
-                stored.lies -= 1;
-                bytes.iter_mut().for_each(|byte| *byte ^= 1);
-            }
-            if method == "GET" && stored.breaks > 0 {
-                stored.breaks -= 1;
-                bytes.truncate(length / 2);
-            }
-            say(status, &format!("{headers}{range}"), length, &bytes);
-        };
-        // The bytes of large files, on what would be another machine.
-        if let Some(hash) = path.strip_prefix("/bytes/") {
-            let stored = shelf.files.values_mut().find(|stored| stored.large && sha256(&stored.bytes) == hash).unwrap();
-            return send(stored, String::new(), &mut say);
-        }
-        // A mirror on another machine leads to the hub.
-        if let Some(new) = path.strip_prefix("/far/") {
-            let place = self.address.replace("127.0.0.1", "localhost");
-            return say("308 Permanent Redirect", &format!("Location: http://{place}/new/{new}\r\n"), 0, b"");
-        }
-        // A mirror in front, as the hub itself has one: a relative redirect.
-        let path = match path.strip_prefix("/old/") {
-            Some(new) => return say("307 Temporary Redirect", &format!("Location: /new/{new}\r\n"), 0, b""),
-            None => path.strip_prefix("/new").unwrap_or(path).to_owned(),
-        };
-        let refuse = |code: &str| format!("X-Error-Code: {code}\r\n");
-        if let Some((status, code)) = shelf.refusal {
-            return say(status, &refuse(code), 0, b"");
-        }
-        let api = path.strip_prefix("/api/").map(|api| api.split_once("/revision/").unwrap());
-        let (repo, revision, file) = match (api, path.split_once("/resolve/")) {
-            (Some((repo, revision)), _) => (repo.to_owned(), revision, None),
-            (None, Some((repo, rest))) => {
-                let (revision, file) = rest.split_once('/').unwrap();
-                let repo = repo.trim_start_matches('/');
-                let repo = if repo.starts_with("datasets/") { repo.to_owned() } else { format!("models/{repo}") };
-                (repo, revision, Some(file.replace("%20", " ")))
-            }
-            (None, None) => return say("404 Not Found", "", 0, b""),
-        };
-        if shelf.gated.contains(&repo) && !token {
-            return say("401 Unauthorized", &refuse("GatedRepo"), 0, b"");
-        }
-        let prefix = format!("{repo}/");
-        let names: Vec<String> =
-            shelf.files.keys().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect();
-        if names.is_empty() {
-            // The hub does not say whether a repository is private or not there.
-            return say("401 Unauthorized", &refuse("RepoNotFound"), 0, b"");
-        }
-        if !["main", "v1%2Fbeta", COMMIT].contains(&revision) {
-            return say("404 Not Found", &refuse("RevisionNotFound"), 0, b"");
-        }
-        let Some(file) = file else {
-            let siblings: Vec<Value> = names.iter().map(|name| json!({ "rfilename": name })).collect();
-            let body = json!({ "sha": COMMIT, "siblings": siblings }).to_string();
-            return say("200 OK", "", body.len(), body.as_bytes());
-        };
-        let Some(stored) = shelf.files.get_mut(&format!("{repo}/{file}")) else {
-            return say("404 Not Found", &refuse("EntryNotFound"), 0, b"");
-        };
-        let hash = sha256(&stored.bytes);
-        if stored.large {
-            let size = stored.bytes.len();
-            let location = format!("Location: http://{}/bytes/{hash}\r\n", self.address);
-            let linked = format!("X-Linked-Etag: \"{hash}\"\r\nX-Linked-Size: {size}\r\nX-Repo-Commit: {COMMIT}\r\n");
-            return say("302 Found", &format!("{location}{linked}"), 0, b"");
-        }
-        send(stored, format!("ETag: W/\"{}\"\r\n", git_hash(&stored.bytes)), &mut say);
-    }
-}
+use server::{COMMIT, Server, Stored, TOKEN, git_hash, sha256};
 
 /// A place whose commands see a hub and nothing of the user's.
 struct Client {
@@ -409,6 +207,13 @@ fn what_was_fetched_before_does_where_the_hub_does_not_answer_for_now() {
         let done = asked((status, code), "org/other");
         assert!(done.code != Some(0) && !done.stderr.contains("from the cache"), "{status}: {done:?}");
     }
+    // Nor need a newer commit be had whose files it lists and does not send.
+    client.server.shelf.lock().unwrap().refusal = None;
+    client.server.shelf.lock().unwrap().newer = Some("403 Forbidden");
+    let done = Done::of(client.command(&format!("{EVAL} org/tiny")));
+    assert_eq!((done.code, &done.stdout), (Some(0), &local), "{done:?}");
+    assert!(done.stderr.contains(&format!("taking org/tiny@{} from the cache", &COMMIT[..12])), "{done:?}");
+    client.server.shelf.lock().unwrap().newer = None;
     for (code, said) in
         [("RevisionNotFound", "org/tiny: has no revision main"), ("RepoNotFound", "no folder `org/tiny`")]
     {
