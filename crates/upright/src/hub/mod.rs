@@ -106,18 +106,21 @@ impl Hub {
 
     /// The folder of an adapter: `given` itself where it is no id, or is there.
     pub fn adapter(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
-        let Some(id) = Id::not_local(given) else { return Ok(given.to_owned()) };
-        no_part(&id)?;
-        self.fetch(Kind::Model, &id, &|names| of_adapter(&id.repo, names), observer).map(|(folder, _)| folder)
+        self.adapter_with(&[], given, observer)
     }
 
     /// The same with what trainers put beside an adapter, which shows whether it was trained with another tokenizer than its
     /// base.
     pub fn adapter_and_tokenizer(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
+        self.adapter_with(&OF_AN_ADAPTER, given, observer)
+    }
+
+    /// The same with files of these names, as far as they are there.
+    fn adapter_with(&self, beside: &[&str], given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
         let Some(id) = Id::not_local(given) else { return Ok(given.to_owned()) };
         no_part(&id)?;
         let files = |names: &[String]| {
-            let beside = OF_AN_ADAPTER.into_iter().map(str::to_owned).filter(|name| names.contains(name));
+            let beside = beside.iter().map(|name| (*name).to_owned()).filter(|name| names.contains(name));
             Ok(of_adapter(&id.repo, names)?.into_iter().chain(beside).collect())
         };
         self.fetch(Kind::Model, &id, &files, observer).map(|(folder, _)| folder)
