@@ -181,10 +181,13 @@ fn an_adapter_is_asked_as_its_run_was_trained() {
     for adapter in ["run", "run/adapter", "run/checkpoints/step-1"] {
         let done = ask(&format!("--prompts prompts.txt --adapter {adapter}"));
         assert!(prompt(&done).ends_with("### Instruction:\nCount.\n\n### Response:\n"), "{done:?}");
-        assert!(done.stderr.contains("template alpaca, as in the run "), "{done:?}");
+        assert!(
+            done.stderr.contains("the template is that of the run ") && done.stderr.contains(", template alpaca"),
+            "{done:?}"
+        );
     }
     let done = ask("--prompts prompts.txt --adapter run --template raw");
-    assert_eq!((prompt(&done).as_str(), done.stderr.contains("as in the run")), ("Count.", false));
+    assert_eq!((prompt(&done).as_str(), done.stderr.contains("that of the run")), ("Count.", false));
     // An adapter that lies elsewhere has no run.
     std::fs::rename(place.path("run/adapter"), place.path("alone")).unwrap();
     assert_eq!(prompt(&ask("--prompts prompts.txt --adapter alone")), "User: Count.\nAssistant:");

@@ -17,7 +17,7 @@ use crate::{
     Error, Result,
     config::{Number, data_file},
     data::{
-        ColumnMap, Dropped, Template, Tokenizer, prompts,
+        ColumnMap, Dropped, Template, TemplateName, Tokenizer, prompts,
         rows::{Message, Prompt, Role, Row},
     },
     files,
@@ -99,18 +99,21 @@ impl Speaker {
         })
     }
 
+    fn asked(&self) -> Result<Option<TemplateName>> {
+        self.template.as_deref().map(|name| plan::template("template", name)).transpose()
+    }
+
     /// The template that was asked for; else, of an adapter in a run's folder, that of the run's instruction rows; else the
     /// usual one.
     fn template(&self, rows: &[Row], tokenizer: &Tokenizer, observer: &mut dyn Observer) -> Result<Template> {
-        if let Some(name) = &self.template {
-            let name = plan::template("template", name)?;
+        if let Some(name) = self.asked()? {
             return Template::choose(Some(&name), rows, tokenizer);
         }
         if let Some(Wording { run, name, sha256 }) = self.adapter.as_deref().and_then(run::template_of) {
             let run = run.display();
             match Template::choose(Some(&name), rows, tokenizer) {
                 Ok(template) => {
-                    observer.note(&format!("template {name}, as in the run {run}; --template takes another"));
+                    observer.note(&format!("the template is that of the run {run}; --template takes another"));
                     // Rows with tools may have a template more.
                     let same = template.sha256().unwrap_or_default() == sha256;
                     if !same && rows.iter().all(|row| row.tools.is_empty()) {
@@ -125,6 +128,8 @@ impl Speaker {
     }
 
     fn open(&self, observer: &mut dyn Observer) -> Result<(Engine, Option<Adapter>)> {
+        // A name that is none is told before a model is fetched.
+        self.asked()?;
         let threads = threads(self.threads.as_ref())?;
         let hub = Hub::from_environment();
         let adapter = self.adapter.as_ref().map(|adapter| hub.adapter(adapter, observer)).transpose()?;
