@@ -27,7 +27,6 @@ impl Method for Alright {
     }
 }
 
-/// A number in [0, 1) that depends on seed and step alone, so that every machine and a resumed run draw the same:
 #[cfg(test)]
 mod tests {
     use super::*;
