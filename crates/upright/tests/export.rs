@@ -104,11 +104,24 @@ fn a_merged_model_says_what_base_and_adapter_say() {
 
     // Other types and sizes are the same model.
     let line = exported(&place, "adapter --model model --merge --dtype f32 --max-shard-size 1MB --out wide");
+    assert_eq!(line["rounding"], json!(0.0));
     assert_eq!(parse(&place.read("wide/config.json"))["dtype"], json!("float32"));
     assert_eq!(distance(&logps(&place, "--model wide"), &merged), 0.0);
     assert_eq!(line["fingerprint"], parse(&place.read("merged/upright_merge.json"))["fingerprint"]);
     let weights = place.read("wide/model.safetensors");
     assert_eq!(SafeTensors::deserialize(&weights).unwrap().tensors()[0].1.dtype(), safetensors::Dtype::F32);
+}
+
+#[test]
+fn an_adapter_that_rounding_drowns_is_merged_with_a_warning() {
+    let place = Place::new();
+    Done::good(place.train("--learning-rate 1e-5"));
+    let done = export(&place, "run --merge --out merged");
+    assert!(done.code == Some(0) && done.stderr.contains("warning: rounding changes the merged weights "), "{done:?}");
+    assert!(done.stdout.contains("\nrounding     changes "), "{done:?}");
+    let done = export(&place, "run --merge --dtype f32 --out wide");
+    assert!(done.code == Some(0) && !done.stderr.contains("rounding"), "{done:?}");
+    assert_eq!(exported(&place, "run --out adapter")["rounding"], Value::Null);
 }
 
 #[test]

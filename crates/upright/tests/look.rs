@@ -41,6 +41,19 @@ fn inspect_counts_what_a_run_would_train_on() {
 }
 
 #[test]
+fn inspect_names_the_rows_that_a_run_leaves_out() {
+    let place = Place::new();
+    let output = |i: usize| if [1, 2, 3, 5, 8, 13].contains(&i) { "" } else { "Yes." };
+    let rows: Vec<_> = (0..20).map(|i| json!({"instruction": format!("Is {i} so?"), "output": output(i)})).collect();
+    place.rows("holes.jsonl", &rows);
+    let text = Done::good(place.command("inspect holes.jsonl --model model --show 0")).stdout;
+    assert!(text.contains("\ndropped      6, empty response: row 1, 2, 3, 5, 8, ...\n"), "{text}");
+    let report = &Done::good(place.command("inspect holes.jsonl --model model --json")).json()[0];
+    assert_eq!(report["dropped"], json!([{"reason": "empty response", "rows": [1, 2, 3, 5, 8, 13]}]));
+    assert_eq!(report["reasoning_left_out"], json!(0));
+}
+
+#[test]
 fn inspect_shows_a_row_with_its_end_and_without_colour_in_a_pipe() {
     let place = Place::new();
     let done = Done::good(place.command("inspect sft.jsonl --model model --row 7"));

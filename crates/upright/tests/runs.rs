@@ -176,7 +176,7 @@ fn a_stop_is_answered_wherever_it_comes() {
     // Everything but the evaluations takes no time here, so that is where the signals meet the run.
     let flags = format!("{TWO} --held-out 0.5 --token-budget 1 --steps 6 --eval-every 2 --checkpoint-every 2");
     f.train("straight", &flags).good();
-    let mut stopped = 0;
+    let (mut stopped, mut told) = (0, 0);
     for round in 0..60 {
         let mut process = Process::start(f.command("stopped", &format!("{flags} --resume")));
         let wait = Duration::from_millis(10 + 7 * round);
@@ -187,11 +187,21 @@ fn a_stop_is_answered_wherever_it_comes() {
             break;
         }
         assert_eq!(end.code, Some(130), "{}", end.stderr);
-        assert!(end.stderr.contains("--resume goes on"), "{}", end.stderr);
+        assert!(end.stderr.contains("upright train --resume --out stopped goes on"), "{}", end.stderr);
         stopped += 1;
+        told += usize::from(end.stderr.contains("a second signal ends it at once"));
     }
-    f.train("stopped", &format!("{flags} --resume")).good();
-    assert!(stopped > 3, "{stopped}");
+    assert!(stopped > 3 && told > 0, "{stopped}, {told}");
+    // Continued by its folder alone, a run has the settings that it was begun with, and no others.
+    let resume = |flags: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_upright"));
+        command.args(["train", "--resume", "--out", "stopped"]).args(flags.split_whitespace());
+        f.at_home(&mut command);
+        Process::start(command).end()
+    };
+    let other = resume("--seed 3");
+    assert!(other.code == Some(2) && other.stderr.contains("seed: 42 -> 3"), "{}", other.stderr);
+    resume("").good();
     f.assert_same("straight", "stopped", &["resume"]);
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::{Merge, MergeOptions, Merged, MergedFiles, overflow};
+use super::{Changes, Merge, MergeOptions, Merged, MergedFiles, overflow};
 use crate::weights::Float;
 use crate::weights::file::Tensor;
 use crate::weights::header::{Entry, header};
@@ -41,7 +41,7 @@ pub(super) fn write(
         1 => "model.safetensors".to_owned(),
         count => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
     };
-    let mut done = 0;
+    let (mut done, mut changes) = (0, Changes::default());
     for (number, parts) in shards.iter().enumerate() {
         let path = out.join(name(number));
         let file = File::create(&path).map_err(|error| Error::io(&path, "create", error))?;
@@ -55,7 +55,7 @@ pub(super) fn write(
         let unwritten = |error| Error::io(&path, "write", error);
         file.write_all(&header(&[("format", "pt")], entries)).map_err(unwritten)?;
         for part in parts {
-            let go_on = stretches(merge, part, options.dtype, &mut |bytes| {
+            let go_on = stretches(merge, part, options.dtype, &mut changes, &mut |bytes| {
                 file.write_all(bytes).map_err(unwritten)?;
                 done += bytes.len() as u64;
                 Ok(progress(done, total))
@@ -80,7 +80,7 @@ pub(super) fn write(
         std::fs::write(&path, text + "\n").map_err(|error| Error::io(&path, "write", error))?;
         names.push("model.safetensors.index.json".into());
     }
-    Ok(Some(MergedFiles { names, bytes: total }))
+    Ok(Some(MergedFiles { names, bytes: total, rounding: changes.rounding() }))
 }
 
 /// Every tensor in its file.
@@ -114,11 +114,13 @@ fn plan<'s>(merge: &'s Merge<'_>, options: &MergeOptions) -> Vec<Vec<Part<'s>>> 
     shards
 }
 
-/// Gives the bytes of a tensor to `write`, some at a time; returns whether it always wanted more.
+/// Gives the bytes of a tensor to `write`, some at a time, and adds up what merging changes in it; returns whether `write`
+/// always wanted more.
 fn stretches(
     merge: &Merge<'_>,
     part: &Part<'_>,
     dtype: Option<Float>,
+    changes: &mut Changes,
     write: &mut dyn FnMut(&[u8]) -> Result<bool>,
 ) -> Result<bool> {
     let as_it_is = |write: &mut dyn FnMut(&[u8]) -> Result<bool>| {
@@ -143,34 +145,46 @@ fn stretches(
     for start in (0..len).step_by(stretch) {
         let count = stretch.min(len - start);
         bytes.resize(count * dtype.size(), 0);
-        let bad = bytes
+        let rows: Vec<std::result::Result<Changes, f32>> = bytes
             .par_chunks_mut(cols * dtype.size())
             .enumerate()
             .map_init(
-                || (vec![0.0; cols], vec![0.0; cols]),
-                |(row, delta), (i, into)| {
+                || [(); 3].map(|()| vec![0.0; cols]),
+                |[row, delta, was], (i, into)| {
                     let n = into.len() / dtype.size();
                     let first = start + i * cols;
                     values(&merged, first, &mut row[..n]);
                     if merged.changes() {
+                        was.copy_from_slice(row);
                         merged.add(first / cols, &mut row[..n], &mut delta[..n]);
                     }
                     for (value, into) in row.iter().zip(into.chunks_exact_mut(dtype.size())) {
                         dtype.put(*value, into);
                     }
-                    row[..n].iter().copied().find(|value| !dtype.round(*value).is_finite())
+                    if let Some(value) = row[..n].iter().find(|value| !dtype.round(**value).is_finite()) {
+                        return Err(*value);
+                    }
+                    Ok(if merged.changes() { changed(row, was, dtype) } else { Changes::default() })
                 },
             )
-            .find_first(Option::is_some)
-            .flatten();
-        if let Some(value) = bad {
-            return Err(overflow(&part.tensor, value, dtype));
+            .collect();
+        for row in rows {
+            changes.add(row.map_err(|value| overflow(&part.tensor, value, dtype))?);
         }
         if !write(&bytes)? {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// What adapters made of a row that `was` something else, before and after it is rounded.
+fn changed(row: &[f32], was: &[f32], dtype: Float) -> Changes {
+    let square = |a: f32, b: f32| (f64::from(a) - f64::from(b)).powi(2);
+    Changes {
+        wanted: row.iter().zip(was).map(|(row, was)| square(*row, *was)).sum(),
+        rounded: row.iter().map(|value| square(dtype.round(*value), *value)).sum(),
+    }
 }
 
 /// The file's values from element `first` on.

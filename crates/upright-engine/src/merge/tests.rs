@@ -92,18 +92,27 @@ fn every_family_is_merged_as_the_sum_says() {
             let adapter = adapter(&place.config, targets, 5);
             let (files, fingerprint) = place.merge(&[&adapter], None, ALL).unwrap();
             assert_eq!(files.names, ["model.safetensors"]);
+            let [mut changed, mut rounded] = [0.0; 2];
             for (name, (_, values)) in &place.tensors {
                 let (held, found) = place.merged(name);
                 assert_eq!(held, dtype);
                 let module = name.strip_suffix(".weight").unwrap_or(name);
                 for (index, (found, value)) in found.iter().zip(values).enumerate() {
-                    let wanted = f64::from(*value) + delta(&adapter, module, index);
+                    let added = delta(&adapter, module, index);
+                    let wanted = f64::from(*value) + added;
+                    if added != 0.0 {
+                        changed += added.powi(2);
+                        rounded += (f64::from(*found) - wanted).powi(2);
+                    }
                     // The f32 sum may lie on the other side of a tie.
                     let near = [-1e-6, 0.0, 1e-6].map(|e| float.round((wanted + e) as f32));
                     let close = (f64::from(*found) - wanted).abs() < 1e-6 || near.contains(found);
                     assert!(close, "{kind} {name}[{index}]: {found}, {wanted}");
                 }
             }
+            let rounding: f64 = (rounded / changed).sqrt();
+            assert!((files.rounding - rounding).abs() < 1e-6, "{kind} {dtype:?}: {}, {rounding}", files.rounding);
+            assert_eq!(files.rounding == 0.0, float == Float::F32, "{kind} {dtype:?}: {rounding}");
             let opened = Weights::open(&place.dir.path().join("out"), &place.config).unwrap();
             assert_eq!(opened.fingerprint, fingerprint, "{kind} {dtype:?}");
             let base = Merge::open(place.dir.path(), &place.config, &[&adapter]).unwrap().fingerprint(0, None).unwrap();

@@ -113,6 +113,9 @@ fn text(exported: &Exported) -> String {
     }
     let _ = writeln!(text, "{:12} {}", exported.kind, exported.out.display());
     let _ = writeln!(text, "files        {}", exported.files.join(", "));
+    if let Some(rounding) = exported.rounding {
+        let _ = writeln!(text, "rounding     changes {rounding:.2e} times what the adapters change");
+    }
     let _ = writeln!(text, "fingerprint  {}", exported.fingerprint.get(..12).unwrap_or_default());
     text
 }

@@ -17,7 +17,7 @@ use crate::{
     Error, Result,
     config::{Number, data_file},
     data::{
-        ColumnMap, Dropped, Template, TemplateName, Tokenizer, prompts,
+        ColumnMap, Template, TemplateName, Tokenizer, prompts,
         rows::{Message, Prompt, Role, Row},
     },
     files,
@@ -172,8 +172,8 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
     let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
     let template = arguments.speaker.template(&rows, &engine.tokenizer, &mut terminal)?;
     terminal.note(&format!("{} prompts, template {template}", rows.len()));
-    for Dropped { reason, rows } in &dropped {
-        terminal.note(&format!("{} rows are left out, {reason}: row {}", rows.len(), rows[0]));
+    for left_out in &dropped {
+        terminal.note(&format!("{} rows are left out, {}: {}", left_out.rows.len(), left_out.reason, left_out.named()));
     }
     let at_file = |error: Error| error.at(&name);
     let texts = rows.iter().map(|row| template.prompt(row).map_err(at_file)).collect::<Result<Vec<String>>>()?;

@@ -82,9 +82,11 @@ struct Report {
     template: String,
     train_rows: usize,
     eval_rows: usize,
-    dropped: Vec<(String, usize)>,
+    dropped: Vec<Dropped>,
     truncated_prompts: usize,
     truncated_responses: usize,
+    /// Rows that think before they answer, which the template has no words for.
+    reasoning_left_out: usize,
     prompt_tokens: Lengths,
     response_tokens: Lengths,
     /// Rows of the model a pass over the training rows takes: packed, with prompts shared.
@@ -140,7 +142,6 @@ impl Report {
             let lengths: Vec<usize> = chunk.iter().flat_map(|row| whole(row)).collect();
             lengths.len() * lengths.iter().max().unwrap_or(&0)
         };
-        let count = |dropped: &Dropped| (dropped.reason.clone(), dropped.rows.len());
         Self {
             kind: if kind == Kind::Preference { "preference" } else { "instruction" },
             dialect: data.dialect.clone(),
@@ -148,9 +149,10 @@ impl Report {
             template: data.template.to_string(),
             train_rows: data.train.len(),
             eval_rows: data.eval.len(),
-            dropped: data.dropped.iter().map(count).collect(),
+            dropped: data.dropped.clone(),
             truncated_prompts: data.truncated_prompts,
             truncated_responses: data.truncated_responses,
+            reasoning_left_out: data.reasoning_left_out,
             prompt_tokens: Lengths::of(rows.iter().map(|row| row.prompt.len()).collect()),
             response_tokens: Lengths::of(rows.iter().flat_map(|row| row.responses.iter().map(Vec::len)).collect()),
             packed_rows,
@@ -172,11 +174,17 @@ impl Report {
         }
         line("template", self.template.clone());
         line("split", format!("{} to train on, {} held out", self.train_rows, self.eval_rows));
-        for (reason, rows) in &self.dropped {
-            line("dropped", format!("{rows}: {reason}"));
+        for dropped in &self.dropped {
+            line("dropped", format!("{}, {}: {}", dropped.rows.len(), dropped.reason, dropped.named()));
         }
         if self.truncated_prompts + self.truncated_responses > 0 {
             line("cut to fit", format!("{} prompts, {} responses", self.truncated_prompts, self.truncated_responses));
+        }
+        if self.reasoning_left_out > 0 {
+            line(
+                "left out",
+                format!("the reasoning of {} rows, for which the template has no words", self.reasoning_left_out),
+            );
         }
         for (name, lengths) in [("prompts", &self.prompt_tokens), ("responses", &self.response_tokens)] {
             let Lengths { mean, median, p95, longest, histogram } = lengths;

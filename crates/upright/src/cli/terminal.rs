@@ -10,17 +10,22 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
 
 use crate::{Error, Result, observer::Observer};
 
 /// How often work is reported where there is no terminal to draw on.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How often a bar's time moves on between two reports of progress: a step can take minutes.
+const TICK: Duration = Duration::from_millis(500);
+
 /// Progress bars where stderr is a terminal, a line now and then where it is not.
 #[derive(Debug)]
 pub(super) struct Terminal {
-    bars: MultiProgress,
     /// Stretches of work, the innermost last.
     stack: Vec<Stretch>,
     interactive: bool,
@@ -41,29 +46,42 @@ fn stop_flag() -> &'static Arc<AtomicBool> {
     FLAG.get_or_init(Arc::default)
 }
 
+/// All bars of the process.
+fn bars() -> &'static MultiProgress {
+    static BARS: OnceLock<MultiProgress> = OnceLock::new();
+    BARS.get_or_init(MultiProgress::new)
+}
+
+/// A line on stderr; where bars are drawn, above them.
+fn line(text: &str) {
+    if std::io::stderr().is_terminal() {
+        let _ = bars().println(text);
+    } else {
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
+}
+
 /// From now on a first SIGINT or SIGTERM asks the run to save itself and leave, and a second one ends it.
 pub(super) fn catch_signals() -> Result<()> {
+    let unwatched = |error| Error::failure(format!("cannot watch for signals: {error}"));
     for signal in [SIGINT, SIGTERM] {
-        let registered = signal_hook::flag::register_conditional_default(signal, Arc::clone(stop_flag()))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(stop_flag())));
-        registered.map_err(|error| Error::failure(format!("cannot watch for signals: {error}")))?;
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(stop_flag()))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(stop_flag())))
+            .map_err(unwatched)?;
     }
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(unwatched)?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            line("stopping after what is in progress; a second signal ends it at once");
+        }
+    });
     Ok(())
 }
 
 impl Terminal {
     /// An observer on stderr.
     pub(super) fn new() -> Self {
-        Self { bars: MultiProgress::new(), stack: Vec::new(), interactive: std::io::stderr().is_terminal() }
-    }
-
-    fn line(&self, text: &str) {
-        if self.interactive {
-            // Above the bars, without tearing them.
-            let _ = self.bars.println(text);
-        } else {
-            let _ = writeln!(std::io::stderr(), "{text}");
-        }
+        Self { stack: Vec::new(), interactive: std::io::stderr().is_terminal() }
     }
 }
 
@@ -75,15 +93,18 @@ impl Default for Terminal {
 
 impl Observer for Terminal {
     fn note(&mut self, text: &str) {
-        self.line(text);
+        line(text);
     }
 
     fn begin(&mut self, what: &str, total: usize) {
         let style = ProgressStyle::with_template("{prefix:>28} {bar:24} {pos}/{len} {elapsed}<{eta} {msg}");
         let bar =
             ProgressBar::new(total as u64).with_style(style.expect("a valid template")).with_prefix(what.to_owned());
-        let bar = if self.interactive { self.bars.add(bar) } else { bar };
+        let bar = if self.interactive { bars().add(bar) } else { bar };
         bar.tick();
+        if self.interactive {
+            bar.enable_steady_tick(TICK);
+        }
         let now = Instant::now();
         self.stack.push(Stretch { what: what.to_owned(), total, bar, began: now, said: now });
     }
@@ -103,13 +124,13 @@ impl Observer for Terminal {
         let elapsed = stretch.began.elapsed().as_secs_f64();
         let left = elapsed / done.max(1) as f64 * stretch.total.saturating_sub(done) as f64;
         let text = format!("{} {done}/{}, {left:.0} s left {note}", stretch.what, stretch.total);
-        self.line(text.trim_end());
+        line(text.trim_end());
     }
 
     fn end(&mut self) {
         if let Some(stretch) = self.stack.pop() {
             stretch.bar.finish_and_clear();
-            self.bars.remove(&stretch.bar);
+            bars().remove(&stretch.bar);
         }
     }
 

@@ -1,22 +1,29 @@
 //! The TOML file of a config, and flags laid over it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Table;
 
 use super::{Config, ObjectiveConfig, nearest};
-use crate::{Error, Result};
+use crate::{Error, Result, run_dir};
 
 /// Settings that say how long a run is: a flag for one takes the place of whichever the file has.
 const LENGTHS: [&str; 3] = ["steps", "epochs", "stages"];
 
 impl Config {
-    /// The flags, with everything they leave open taken from the file that `--config` names.
+    /// The flags, with everything they leave open taken from the file that `--config` names; where they continue a run and
+    /// name neither a file nor a model, from the settings that the run was begun with.
     pub fn resolve(self) -> Result<Self> {
-        match self.config.clone() {
+        match self.config.clone().or_else(|| self.begun()) {
             None => Ok(self),
             Some(path) => self.over(Self::read(&path)?),
         }
+    }
+
+    /// The settings of the run that is to be continued, if the flags leave open which.
+    fn begun(&self) -> Option<PathBuf> {
+        let out = self.out.as_ref().filter(|_| self.resume && self.model.is_none())?;
+        Some(out.join(run_dir::CONFIG_FILE)).filter(|file| file.is_file())
     }
 
     /// Reads a TOML file.

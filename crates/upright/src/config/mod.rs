@@ -26,7 +26,8 @@ pub struct Config {
     /// Folder of the run: adapter, records, checkpoints
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Continue the run in the output folder from its newest checkpoint; without one it simply starts
+    /// Continue the run in the output folder from its newest checkpoint; without one it simply starts. Without --model, the
+    /// settings are those that the run was begun with
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub resume: bool,

@@ -7,9 +7,6 @@ use super::rows::{self, ColumnMap, Dropped, Kind, Row, Rows};
 use super::{DataFile, Example, Template, TemplateName, Tokenizer, TooLong, Truncation, Turns, sha256_hex};
 use crate::{Error, Result};
 
-/// Dropped rows that are named one by one.
-const NAMED: usize = 5;
-
 /// TRL's columns of log-probabilities that a reference gave. They hold for one tokenizer, template, maximum length and
 /// model, of which the file says nothing.
 const REFERENCE_COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
@@ -219,9 +216,7 @@ impl Dataset {
             }
         }
         for dropped in self.dropped.iter().chain(&self.eval_dropped) {
-            let named: Vec<String> = dropped.rows.iter().take(NAMED).map(usize::to_string).collect();
-            let more = if dropped.rows.len() > NAMED { ", ..." } else { "" };
-            text += &format!("; {} dropped, {}: row {}{more}", dropped.rows.len(), dropped.reason, named.join(", "));
+            text += &format!("; {} dropped, {}: {}", dropped.rows.len(), dropped.reason, dropped.named());
         }
         if self.truncated_prompts + self.truncated_responses > 0 {
             text +=

@@ -13,6 +13,7 @@ mod tests;
 use std::collections::HashSet;
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::source::{self, RawRow};
@@ -193,7 +194,7 @@ impl Row {
 }
 
 /// Rows that cannot be trained on, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Dropped {
     /// Why, as a phrase: `empty response`.
     pub reason: String,
@@ -201,7 +202,16 @@ pub struct Dropped {
     pub rows: Vec<usize>,
 }
 
+/// Dropped rows that are named one by one.
+const NAMED: usize = 5;
+
 impl Dropped {
+    /// The first of the rows, as people read them: `row 3, 7`, of more than five `row 3, 7, 8, 12, 40, ...`.
+    pub fn named(&self) -> String {
+        let named: Vec<String> = self.rows.iter().take(NAMED).map(usize::to_string).collect();
+        format!("row {}{}", named.join(", "), if self.rows.len() > NAMED { ", ..." } else { "" })
+    }
+
     /// Adds a row to the entry of its reason, in the order in which reasons were first met.
     pub(super) fn add(dropped: &mut Vec<Self>, reason: &str, row: usize) {
         match dropped.iter_mut().find(|entry| entry.reason == reason) {

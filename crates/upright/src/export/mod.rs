@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use upright_engine::{
     adapter::{self, Adapter, LoraConfig},
-    merge::{Merge, MergeOptions},
+    merge::{Merge, MergeOptions, MergedFiles},
     peft::{self, BaseModel},
     weights::Float,
 };
@@ -23,6 +23,9 @@ use crate::{
 };
 use chain::Chain;
 use folder::{Partial, copy_companions};
+
+/// [`MergedFiles::rounding`] that deserves a warning.
+const MUCH_ROUNDING: f64 = 0.1;
 
 /// What is exported.
 #[derive(Clone, Debug)]
@@ -54,6 +57,8 @@ pub struct Exported {
     pub files: Vec<String>,
     /// Fingerprint of the model: of the merged one, or of the adapter's base.
     pub fingerprint: String,
+    /// Of a merged model, what rounding its weights changes over what the adapters change ([`MergedFiles::rounding`]).
+    pub rounding: Option<f64>,
 }
 
 /// The sum that is asked for, on the chain that all of its adapters sit on.
@@ -118,7 +123,13 @@ impl Export {
         let Some(written) = written? else {
             return Err(Error::interrupted("before the merged model was whole; nothing of it was kept"));
         };
-        let mut files = written.names;
+        let MergedFiles { names: mut files, rounding, .. } = written;
+        if rounding > MUCH_ROUNDING {
+            observer.note(&format!(
+                "warning: rounding changes the merged weights {rounding:.2} times as much as the adapters do; --dtype f32 rounds \
+                 nothing, and neither does the adapter beside its base"
+            ));
+        }
         files.extend(copy_companions(&chain.model, partial.path(), observer)?);
         note_other_tokenizer(&chain, observer)?;
         write_config(&chain.model, partial.path(), dtype)?;
@@ -128,7 +139,8 @@ impl Export {
         files.extend(["config.json".to_owned(), lineage::FILE.to_owned()]);
         files.sort();
         partial.finish()?;
-        Ok(self.exported("model", &chain, parts, files, fingerprint))
+        let exported = self.exported("model", &chain, parts, files, fingerprint);
+        Ok(Exported { rounding: Some(rounding), ..exported })
     }
 
     fn exported(
@@ -145,7 +157,15 @@ impl Export {
             weight: 1.0,
         });
         let adapters = below.chain(parts).collect();
-        Exported { out: self.out.clone(), kind, model: chain.model.clone(), adapters, files, fingerprint }
+        Exported {
+            out: self.out.clone(),
+            kind,
+            model: chain.model.clone(),
+            adapters,
+            files,
+            fingerprint,
+            rounding: None,
+        }
     }
 
     /// The adapter to export: the only one, or the sum.

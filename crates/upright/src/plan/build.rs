@@ -8,16 +8,17 @@ use crate::config::Config;
 use crate::data::Truncation;
 use crate::methods::MethodKind;
 use crate::optim::{Curve, adamw};
-use crate::{Error, Result};
+use crate::{Error, Result, run_dir};
 
 impl Plan {
     /// What the config means. Looks at the file system only to see that what is named is there.
     pub fn from_config(config: &Config) -> Result<Self> {
         let Some(model) = &config.model else {
-            let begun = config.out.as_ref().map(|out| out.join("config.toml")).filter(|file| file.is_file());
-            let hint = match begun {
-                Some(file) => format!("--config {} --resume goes on as the run was begun", file.display()),
-                None => "give the folder of the base model: --model DIR".to_owned(),
+            let hint = match &config.out {
+                Some(out) if out.join(run_dir::CONFIG_FILE).is_file() => {
+                    format!("--resume --out {} goes on as the run was begun", out.display())
+                }
+                _ => "give the folder of the base model: --model DIR".to_owned(),
             };
             return Err(Error::input("model is missing").hint(hint));
         };

@@ -45,7 +45,7 @@ pub fn run(plan: &Plan, config: &str, resume: bool, observer: &mut dyn Observer)
     let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
     let datasets = engine.datasets(plan, observer)?;
     run_with(&engine, plan, config, resume, datasets, observer).map_err(|error| match error.kind {
-        Kind::Interrupted => error.hint("the same command with --resume goes on"),
+        Kind::Interrupted => error.hint(format!("upright train --resume --out {} goes on", plan.out.display())),
         Kind::Input | Kind::Failure => error,
     })?;
     Summary::read(&plan.out)
