@@ -1,16 +1,16 @@
 //! One decoder block, forward beside backward: `norm, q k v, rotary, attention, output, norm, MLP` around a residual
-//! stream of f32. Shapes: T tokens, H hidden, `d` head size, W = (heads + 2 kv_heads) d, I intermediate, R rows whose output
-//! is wanted: all T, but in the last block those that are scored. Keys and values are of all tokens, what follows attention
-//! is of these rows alone.
+//! stream of f32. Shapes: T tokens, H hidden, `d` head size, W = (heads + 2 kv_heads) d, I intermediate, M = I, or 2 I where
+//! the MLP has a gate, R rows whose output is wanted: all T, but in the last block those that are scored. Keys and values are
+//! of all tokens, what follows attention is of these rows alone.
 
 use rayon::prelude::*;
 
 use crate::{
     adapter::Slot,
     buffer::Buffer,
-    config::{DecoderConfig, Residual},
+    config::{Activation, DecoderConfig, Residual},
     cpu::{
-        activation,
+        Stored, Tier, activation,
         attention::{self, HeadLayout, Shape},
         gemm::{Onto, Packed, Values, View},
         norm::Norm,
@@ -19,7 +19,7 @@ use crate::{
     linear::{Output, Reduced, Scope},
     pack::Pack,
     rows::{gather, scatter},
-    weights::{BlockWeights, NormWeights, Qkv},
+    weights::{BlockWeights, Linear, NormWeights, Qkv},
 };
 
 /// A block at work on one pack.
@@ -33,47 +33,48 @@ pub(crate) struct Block<'a> {
     pub(crate) wanted: Option<&'a [usize]>,
 }
 
-/// What a block's backward needs. What is cheap to make again from these (norms, the MLP's product of gate and up) is.
+/// What a block's backward needs, as its products read it where only they do. What is cheap to make again from these (norms,
+/// the MLP's product of gate and up) is.
 pub(crate) struct Trace {
     /// The block's input, `[T, H]`.
     x: Buffer<f32>,
     /// Input of the MLP's norm where that is not `x` (sequential residual, or not all rows), `[R, H]`.
     middle: Option<Buffer<f32>>,
     /// Queries, keys and values as attention sees them, `[T, W]`.
-    qkv: Buffer<f32>,
+    qkv: Stored,
     /// The same before the per-head norms, where there are any.
-    before_head_norm: Option<Buffer<f32>>,
+    before_head_norm: Option<Stored>,
     /// Attention's output, `[T, heads d]`.
-    attended: Buffer<f32>,
+    attended: Stored,
     /// Log-sum-exp of the scores, `[T, heads]`.
     lse: Buffer<f32>,
-    /// SwiGLU's gate before activation, `[R, I]`.
-    gate: Option<Buffer<f32>>,
-    /// The MLP's up projection before activation, `[R, I]`.
-    up: Buffer<f32>,
+    /// What the MLP's activation is made of, `[R, M]`.
+    mlp: Stored,
     /// What the adapter's A made of the inputs.
     reduced: Reduced,
 }
 
 impl Trace {
     /// Queries, keys and values, `[T, W]`.
-    pub(crate) fn into_qkv(self) -> Buffer<f32> {
-        self.qkv
+    pub(crate) fn qkv(&self) -> Values<'_> {
+        self.qkv.values()
     }
 
-    /// f32 values that a trace keeps for each token, besides the rank of every linear that is adapted.
-    pub(crate) fn floats_per_token(config: &DecoderConfig) -> usize {
+    /// Bytes that a trace keeps for each token, besides the rank of every linear that is adapted.
+    pub(crate) fn bytes_per_token(config: &DecoderConfig, tier: Tier) -> usize {
         let (width, streams) = (qkv_width(config), if config.residual == Residual::Sequential { 2 } else { 1 });
-        let gate = usize::from(config.activation == crate::config::Activation::SwiGlu);
-        streams * config.hidden
-            + width * (1 + usize::from(config.qk_norm))
-            + config.heads * (config.head_size + 1)
-            + (1 + gate) * config.intermediate
+        let stored = width * (1 + usize::from(config.qk_norm)) + config.heads * config.head_size + mlp_width(config);
+        size_of::<f32>() * (streams * config.hidden + config.heads) + Stored::size(tier) * stored
     }
 }
 
 pub(crate) fn qkv_width(config: &DecoderConfig) -> usize {
     (config.heads + 2 * config.kv_heads) * config.head_size
+}
+
+/// Values of a token that the MLP's activation is made of: SwiGLU's gate and up projection side by side, else the latter.
+fn mlp_width(config: &DecoderConfig) -> usize {
+    config.intermediate * if config.activation == Activation::SwiGlu { 2 } else { 1 }
 }
 
 impl Block<'_> {
@@ -100,11 +101,6 @@ impl Block<'_> {
 
     fn packed(&self, rows: &[f32], width: usize) -> Packed {
         Packed::new(self.scope.tier, View::rows(rows, rows.len() / width, width))
-    }
-
-    /// The wanted rows of `x` `[T, width]`, where they are not all.
-    fn narrowed(&self, x: &[f32], width: usize) -> Option<Buffer<f32>> {
-        self.wanted.map(|rows| gather(x, rows, width))
     }
 
     /// `y` `[R, width]` with zeros for the rows that are not wanted, `[T, width]`.
@@ -158,13 +154,12 @@ impl Block<'_> {
     pub(crate) fn continue_from(&self, x: Buffer<f32>, caches: &mut [&mut Vec<f32>]) -> Buffer<f32> {
         let (shape, layouts, width) = (self.shape(), self.layouts(), qkv_width(self.config));
         let out = shape.heads * shape.head_size;
-        let attend = |qkv: &[f32], attended: &mut [f32], _: &mut [f32]| {
-            caches.par_iter_mut().zip(qkv.par_chunks(width)).zip(attended.par_chunks_mut(out)).for_each(
-                |((cache, row), attended)| {
-                    cache.extend_from_slice(row);
-                    attention::last_token(&shape, cache, layouts, attended);
-                },
-            );
+        let attend = |qkv: Values<'_>, attended: &mut [f32], _: &mut [f32]| {
+            caches.par_iter_mut().zip(attended.par_chunks_mut(out)).enumerate().for_each(|(row, (cache, attended))| {
+                let qkv = qkv.part(row * width..(row + 1) * width);
+                cache.extend_from_slice(qkv.floats(&mut vec![0.0; width]));
+                attention::last_token(&shape, cache, layouts, attended);
+            });
         };
         self.forward_with(x, attend).0
     }
@@ -173,10 +168,10 @@ impl Block<'_> {
     fn forward_with(
         &self,
         x: Buffer<f32>,
-        attend: impl FnOnce(&[f32], &mut [f32], &mut [f32]),
+        attend: impl FnOnce(Values<'_>, &mut [f32], &mut [f32]),
     ) -> (Buffer<f32>, Trace) {
         let (c, w) = (self.config, self.weights);
-        let (tokens, d, width) = (self.tokens(), c.head_size, qkv_width(c));
+        let (tier, tokens, d, width) = (self.scope.tier, self.tokens(), c.head_size, qkv_width(c));
         let [q, k, v] = self.layouts();
 
         let normed = self.normed(&w.attention_norm, &x);
@@ -196,25 +191,26 @@ impl Block<'_> {
             }
         }
         drop(normed);
-        let before_head_norm = c.qk_norm.then(|| Buffer::from(&qkv[..]));
-        if let Some(before) = &before_head_norm {
+        let before_head_norm = c.qk_norm.then(|| Stored::new(tier, Buffer::from(&qkv[..])));
+        let qkv = Stored::finished(tier, qkv, width, |token, row| {
+            let mut before = vec![0.0; if c.qk_norm { d } else { 0 }];
             for (weights, layout, heads) in self.head_norms() {
-                let norm = self.norm(weights);
-                qkv.par_chunks_mut(width).zip(before.par_chunks(width)).for_each(|(to, from)| {
-                    for start in (0..heads).map(|head| layout.offset + head * layout.head) {
-                        norm.row(&from[start..start + d], &mut to[start..start + d]);
-                    }
-                });
+                for start in (0..heads).map(|head| layout.offset + head * layout.head) {
+                    before.copy_from_slice(&row[start..start + d]);
+                    self.norm(weights).row(&before, &mut row[start..start + d]);
+                }
             }
-        }
-        self.angles.turn(&mut qkv, q, c.heads, false);
-        self.angles.turn(&mut qkv, k, c.kv_heads, false);
+            self.angles.turn(token, row, q, c.heads, false);
+            self.angles.turn(token, row, k, c.kv_heads, false);
+        });
 
         let (mut attended, mut lse) = (Buffer::new(tokens * c.heads * d), Buffer::new(tokens * c.heads));
-        attend(&qkv, &mut attended, &mut lse);
-        let (narrow_x, narrow_attended) = (self.narrowed(&x, c.hidden), self.narrowed(&attended, c.heads * d));
+        attend(qkv.values(), &mut attended, &mut lse);
+        let narrow_x = self.wanted.map(|rows| gather(&x, rows, c.hidden));
         let stream = narrow_x.as_deref().unwrap_or(&x);
-        let attended_packed = self.packed(narrow_attended.as_deref().unwrap_or(&attended), c.heads * d);
+        let attended = Stored::new(tier, attended);
+        let narrow_attended = self.wanted.map(|rows| attended.gathered(rows, c.heads * d));
+        let attended_packed = Packed::new(tier, narrow_attended.as_ref().unwrap_or(&attended).view(c.heads * d));
         let output = self.scope.part(&w.output, Slot::Output, &attended_packed);
         // The residual between attention and MLP, where they follow each other.
         let between = (c.residual == Residual::Sequential).then(|| {
@@ -224,16 +220,22 @@ impl Block<'_> {
         });
 
         let normed = self.normed(&w.mlp_norm, between.as_deref().unwrap_or(stream));
-        let mut project = |linear, slot| {
-            let (part, mut out) = (self.scope.part(linear, slot, &normed), Buffer::new(normed.rows() * c.intermediate));
-            self.scope.forward(std::slice::from_ref(&part), &mut out, c.intermediate, Onto::Nothing);
+        let mut mlp = Buffer::new(normed.rows() * mlp_width(c));
+        let mut project = |linear, slot, offset: usize| {
+            let part = self.scope.part(linear, slot, &normed);
+            // Of no rows there is no second part.
+            let out = mlp.get_mut(offset..).unwrap_or_default();
+            self.scope.forward(std::slice::from_ref(&part), out, mlp_width(c), Onto::Nothing);
             reduced.keep(part);
-            out
         };
-        let gate = w.mlp.gate.as_ref().map(|gate| project(gate, Slot::Gate));
-        let up = project(&w.mlp.up, Slot::Up);
+        if let Some(gate) = &w.mlp.gate {
+            project(gate, Slot::Gate, 0);
+        }
+        project(&w.mlp.up, Slot::Up, mlp_width(c) - c.intermediate);
         drop(normed);
-        let h = self.activated(gate.as_deref(), &up);
+        let (h, mlp) = Stored::packed(tier, mlp, mlp_width(c), c.intermediate, |row, h| {
+            activation::forward(c.activation, Values::F32(row), h);
+        });
         let down = self.scope.part(&w.mlp.down, Slot::Down, &h);
         let mut y = Buffer::new(stream.len());
         let parts = [output, down];
@@ -243,26 +245,14 @@ impl Block<'_> {
         }
         parts.into_iter().for_each(|part| reduced.keep(part));
         let middle = between.or(narrow_x);
-        (y, Trace { x, middle, qkv, before_head_norm, attended, lse, gate, up, reduced })
+        (y, Trace { x, middle, qkv, before_head_norm, attended, lse, mlp, reduced })
     }
 
-    /// The MLP's hidden activations, ready for products.
-    fn activated(&self, gate: Option<&[f32]>, up: &[f32]) -> Packed {
-        let (c, width) = (self.config, self.config.intermediate);
-        let row = |t: usize| t * width..(t + 1) * width;
-        Packed::from_rows(self.scope.tier, up.len() / width, width, |t, h| {
-            activation::forward(c.activation, gate.map(|gate| &gate[row(t)]), &up[row(t)], h);
-        })
-    }
-
-    /// The same, `[R, I]`.
-    fn activated_rows(&self, gate: Option<&[f32]>, up: &[f32]) -> Buffer<f32> {
-        let width = self.config.intermediate;
-        let mut h = Buffer::new(up.len());
-        h.par_chunks_mut(width).enumerate().for_each(|(t, h)| {
-            let row = t * width..(t + 1) * width;
-            activation::forward(self.config.activation, gate.map(|gate| &gate[row.clone()]), &up[row], h);
-        });
+    /// The MLP's hidden activations, made again, `[R, I]`.
+    fn activated(&self, mlp: &Stored) -> Buffer<f32> {
+        let (c, width) = (self.config, mlp_width(self.config));
+        let mut h = Buffer::new(mlp.values().len() / width * c.intermediate);
+        mlp.by_rows(width, &mut h, |row, h| activation::forward(c.activation, row, h));
         h
     }
 
@@ -313,40 +303,57 @@ impl Block<'_> {
         wanted: bool,
     ) -> Option<Buffer<f32>> {
         let (c, mlp) = (self.config, &self.weights.mlp);
-        let (width, gate) = (c.intermediate, trace.gate.as_deref());
-        let rows = dy.len() / c.hidden;
-        let h = self.scope.adapts(Slot::Down).then(|| self.activated_rows(gate, &trace.up));
+        let (rows, inner, width) = (dy.len() / c.hidden, c.intermediate, mlp_width(c));
+        let h = self.scope.adapts(Slot::Down).then(|| self.activated(&trace.mlp));
         let into_adapted = self.scope.adapts(Slot::Gate) || self.scope.adapts(Slot::Up);
-        let mut d_h = Buffer::new(rows * width);
-        let into_h = (wanted || into_adapted).then_some((&mut d_h[..], Onto::Nothing));
+        // The gradient of the activation, at the place of `up`, becomes that of what it is made of.
+        let (mut d_mlp, up) = (Buffer::new(rows * width), width - inner);
+        let into_h = (wanted || into_adapted).then_some((d_mlp.get_mut(up..).unwrap_or_default(), width));
         let view = Some(View::rows(dy, rows, c.hidden));
         let down = Output { linear: &mlp.down, slot: Slot::Down, dy: packed.into(), rows: view };
-        self.scope.backward(&[down], h.as_deref(), &trace.reduced, gradient, into_h);
+        let h = h.as_deref().map(|h| View::rows(h, rows, inner));
+        self.scope.backward(&[down], h, &trace.reduced, gradient, into_h);
         if !(wanted || into_adapted) {
             return None;
         }
-        // The gradient of `up` takes the place of that of the hidden activations.
-        let mut d_gate = gate.map(|gate| Buffer::new(gate.len()));
-        activation::backward(c.activation, gate, &trace.up, &mut d_h, d_gate.as_deref_mut());
+        trace.mlp.by_rows(width, &mut d_mlp, |mlp, d| activation::backward(c.activation, mlp, d));
 
         let from = trace.middle.as_ref().unwrap_or(&trace.x);
         let normed = into_adapted.then(|| self.normed_rows(&self.weights.mlp_norm, from));
         let mut d_normed = wanted.then(|| Buffer::new(dy.len()));
-        let d_up = self.packed(&d_h, width);
-        let d_gate_packed = d_gate.as_deref().map(|d_gate| self.packed(d_gate, width));
-        let view = |values| Some(View::rows(values, rows, width));
-        let mut outputs = vec![Output { linear: &mlp.up, slot: Slot::Up, dy: (&d_up).into(), rows: view(&d_h) }];
-        if let (Some(linear), Some(dy), Some(rows)) = (&mlp.gate, &d_gate_packed, &d_gate) {
-            outputs.push(Output { linear, slot: Slot::Gate, dy: dy.into(), rows: view(rows) });
-        }
-        self.scope.backward(
-            &outputs,
-            normed.as_deref(),
-            &trace.reduced,
+        let linears = [Some((&mlp.up, Slot::Up, up)), mlp.gate.as_ref().map(|gate| (gate, Slot::Gate, 0))];
+        let views = linears.into_iter().flatten().map(|(linear, slot, offset)| {
+            (linear, slot, View::strided(Values::F32(d_mlp.get(offset..).unwrap_or_default()), rows, inner, width))
+        });
+        let views: Vec<_> = views.collect();
+        self.project_back(
+            &views,
+            normed.as_deref().map(|x| View::rows(x, rows, c.hidden)),
+            trace,
             gradient,
-            d_normed.as_deref_mut().map(|dx| (dx, Onto::Nothing)),
+            d_normed.as_deref_mut(),
         );
         d_normed
+    }
+
+    /// Through linears of one input `x` `[any, H]`, given the gradients of their outputs, into that of `x`.
+    fn project_back(
+        &self,
+        outputs: &[(&Linear, Slot, View<'_>)],
+        x: Option<View<'_>>,
+        trace: &Trace,
+        gradient: &mut [f32],
+        dx: Option<&mut [f32]>,
+    ) {
+        let packed: Vec<Packed> = outputs.iter().map(|(.., dy)| Packed::new(self.scope.tier, *dy)).collect();
+        let outputs = outputs.iter().zip(&packed).map(|(&(linear, slot, rows), packed)| Output {
+            linear,
+            slot,
+            dy: packed.into(),
+            rows: Some(rows),
+        });
+        let outputs: Vec<Output<'_>> = outputs.collect();
+        self.scope.backward(&outputs, x, &trace.reduced, gradient, dx.map(|dx| (dx, self.config.hidden)));
     }
 
     /// Through output projection, attention, rotary, head norms and q, k, v; returns the gradient of the normed input
@@ -366,10 +373,11 @@ impl Block<'_> {
         let through = below || into_adapted;
 
         let rows = dy.len() / c.hidden;
-        let narrow = self.scope.adapts(Slot::Output).then(|| self.narrowed(&trace.attended, c.heads * d)).flatten();
-        let attended = narrow.as_deref().unwrap_or(&trace.attended);
+        let narrow = self.wanted.filter(|_| self.scope.adapts(Slot::Output));
+        let narrow = narrow.map(|rows| trace.attended.gathered(rows, c.heads * d));
+        let attended = narrow.as_ref().unwrap_or(&trace.attended).view(c.heads * d);
         let mut d_attended = Buffer::new(rows * c.heads * d);
-        let wanted = through.then_some((&mut d_attended[..], Onto::Nothing));
+        let wanted = through.then_some((&mut d_attended[..], c.heads * d));
         let view = Some(View::rows(dy, rows, c.hidden));
         let output = Output { linear: &w.output, slot: Slot::Output, dy: packed.into(), rows: view };
         self.scope.backward(&[output], Some(attended), &trace.reduced, gradient, wanted);
@@ -378,23 +386,24 @@ impl Block<'_> {
         }
         let d_attended = self.widened(d_attended, c.heads * d);
         let mut d_qkv = Buffer::new(tokens * width);
-        let (shape, out, lse) = (self.shape(), &trace.attended, &trace.lse);
-        attention::backward(self.scope.tier, self.pack, &shape, &trace.qkv, q, k, v, out, lse, &d_attended, &mut d_qkv);
-        self.angles.turn(&mut d_qkv, q, c.heads, true);
-        self.angles.turn(&mut d_qkv, k, c.kv_heads, true);
-        if let Some(before) = &trace.before_head_norm {
+        let (shape, qkv, out) = (self.shape(), trace.qkv.values(), trace.attended.values());
+        let lse = &trace.lse;
+        attention::backward(self.scope.tier, self.pack, &shape, qkv, q, k, v, out, lse, &d_attended, &mut d_qkv);
+        let room = || [(); 2].map(|()| vec![0.0; d]);
+        d_qkv.par_chunks_mut(width).enumerate().for_each_init(room, |[room, dx], (token, row)| {
+            self.angles.turn(token, row, q, c.heads, true);
+            self.angles.turn(token, row, k, c.kv_heads, true);
+            let Some(before) = &trace.before_head_norm else { return };
+            let before = before.values().part(token * width..(token + 1) * width);
             for (weights, layout, heads) in self.head_norms() {
-                let norm = self.norm(weights);
-                d_qkv.par_chunks_mut(width).zip(before.par_chunks(width)).for_each(|(d_row, from)| {
-                    let mut dx = vec![0.0; d];
-                    for start in (0..heads).map(|head| layout.offset + head * layout.head) {
-                        dx.fill(0.0);
-                        norm.row_backward(&from[start..start + d], &d_row[start..start + d], &mut dx);
-                        d_row[start..start + d].copy_from_slice(&dx);
-                    }
-                });
+                for start in (0..heads).map(|head| layout.offset + head * layout.head) {
+                    let (dy, before) = (&mut row[start..start + d], before.part(start..start + d));
+                    dx.fill(0.0);
+                    self.norm(weights).row_backward(before.floats(room), dy, dx);
+                    dy.copy_from_slice(dx);
+                }
             }
-        }
+        });
 
         let normed = into_adapted.then(|| self.normed_rows(&w.attention_norm, &trace.x));
         let mut d_normed = below.then(|| Buffer::new(tokens * c.hidden));
@@ -404,22 +413,16 @@ impl Block<'_> {
                 vec![(query, Slot::Q, q.offset), (key, Slot::K, k.offset), (value, Slot::V, v.offset)]
             }
         };
-        let views = projections.iter().map(|(linear, _, offset)| {
-            View::strided(Values::F32(&d_qkv[*offset..]), tokens, linear.weight.rows, width)
+        let views = projections.into_iter().map(|(linear, slot, offset)| {
+            (linear, slot, View::strided(Values::F32(&d_qkv[offset..]), tokens, linear.weight.rows, width))
         });
-        let views: Vec<View<'_>> = views.collect();
-        let gradients: Vec<Packed> = views.iter().map(|view| Packed::new(self.scope.tier, *view)).collect();
-        let outputs: Vec<Output<'_>> = projections
-            .into_iter()
-            .zip(views.iter().zip(&gradients))
-            .map(|((linear, slot, _), (rows, dy))| Output { linear, slot, dy: dy.into(), rows: Some(*rows) })
-            .collect();
-        self.scope.backward(
-            &outputs,
-            normed.as_deref(),
-            &trace.reduced,
+        let views: Vec<_> = views.collect();
+        self.project_back(
+            &views,
+            normed.as_deref().map(|x| View::rows(x, tokens, c.hidden)),
+            trace,
             gradient,
-            d_normed.as_deref_mut().map(|dx| (dx, Onto::Nothing)),
+            d_normed.as_deref_mut(),
         );
         d_normed
     }

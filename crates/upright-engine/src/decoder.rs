@@ -292,7 +292,7 @@ impl Decoder {
     /// depend on the adapter's rank come on top.
     pub fn bytes_per_token(&self, lowest_layer: usize) -> (usize, usize) {
         let layers = self.config.layers.saturating_sub(lowest_layer);
-        (4 * layers * Trace::floats_per_token(&self.config), 4 * layers * self.config.hidden)
+        (layers * Trace::bytes_per_token(&self.config, self.tier), size_of::<f32>() * layers * self.config.hidden)
     }
 
     /// Runs work on the decoder's threads.

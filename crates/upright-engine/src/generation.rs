@@ -42,9 +42,11 @@ impl<'a> Generation<'a> {
             for layer in 0..config.layers {
                 let (y, trace) = decoder.block(&pack, &angles, adapter, layer, Some(&last)).forward(x);
                 x = y;
-                let qkv = trace.into_qkv();
-                let rows = |span: &crate::pack::Span| span.start * width..(span.start + span.len) * width;
-                caches.push(pack.spans.iter().map(|span| qkv[rows(span)].to_vec()).collect());
+                let cache = |span: &crate::pack::Span| {
+                    let qkv = trace.qkv().part(span.start * width..(span.start + span.len) * width);
+                    qkv.floats(&mut vec![0.0; qkv.len()]).to_vec()
+                };
+                caches.push(pack.spans.iter().map(cache).collect());
             }
             (caches, x)
         });

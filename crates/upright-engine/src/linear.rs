@@ -112,14 +112,14 @@ impl<'a> Scope<'a> {
 
     /// The way back through linears of one input: adds the adapter's gradient to `gradient`, which needs the input `x`
     /// `[T, K]` where one of them is adapted, and what their forward reduced it to; and writes `dx = sum dy W`, `[T, K]`,
-    /// where it is wanted.
+    /// where it is wanted, rows so far apart.
     pub(crate) fn backward(
         &self,
         outputs: &[Output<'_>],
-        x: Option<&[f32]>,
+        x: Option<View<'_>>,
         reduced: &Reduced,
         gradient: &mut [f32],
-        dx: Option<(&mut [f32], Onto<'_>)>,
+        dx: Option<(&mut [f32], usize)>,
     ) {
         let inputs = outputs[0].linear.weight.cols;
         let loras: Vec<_> = outputs.iter().filter_map(|output| Some((output, self.lora(output.slot)?))).collect();
@@ -127,8 +127,7 @@ impl<'a> Scope<'a> {
         let mut slopes: Vec<(Buffer<f32>, Lora<'_>)> = Vec::with_capacity(loras.len());
         if !loras.is_empty() {
             let x = x.expect("an adapted linear keeps its input");
-            let tokens = x.len() / inputs;
-            let x = View::rows(x, tokens, inputs);
+            let tokens = x.rows;
             for (output, lora) in loras {
                 let (target, dy) = (lora.target, output.rows.expect("an adapted linear's gradient comes in rows"));
                 let u = View::rows(reduced.of(output.slot), tokens, target.rank);
@@ -144,7 +143,7 @@ impl<'a> Scope<'a> {
                 slopes.push((du, lora));
             }
         }
-        if let Some((dx, onto)) = dx {
+        if let Some((dx, stride)) = dx {
             let frozen = outputs.iter().map(|Output { linear, dy, .. }| Term {
                 a: *dy,
                 b: View::bf16(linear.weight.data(), linear.weight.rows, inputs),
@@ -153,7 +152,7 @@ impl<'a> Scope<'a> {
                 .iter()
                 .map(|(du, lora)| Term::new(View::rows(du, du.len() / lora.target.rank, lora.target.rank), lora.a()));
             let terms: Vec<Term<'_>> = frozen.chain(adapted).collect();
-            sum(self.tier, &terms, dx, inputs, Finish { onto, bias: None });
+            sum(self.tier, &terms, dx, stride, Finish::default());
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Some rows of a matrix, by themselves and back at their places.
 
+use bytemuck::Pod;
 use rayon::prelude::*;
 
 use crate::buffer::Buffer;
 
 /// The rows of `x` `[T, width]` that `rows` lists, `[rows, width]`.
-pub(crate) fn gather(x: &[f32], rows: &[usize], width: usize) -> Buffer<f32> {
+pub(crate) fn gather<T: Pod + Send + Sync>(x: &[T], rows: &[usize], width: usize) -> Buffer<T> {
     let mut y = Buffer::new(rows.len() * width);
     y.par_chunks_mut(width).zip(rows).for_each(|(y, &row)| y.copy_from_slice(&x[row * width..][..width]));
     y

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Error, Result,
+    config::FILE,
     files::{self, Lines, Lock, write_atomic},
 };
 
@@ -20,9 +21,6 @@ pub struct RunDir {
     evals: Lines,
     _lock: Lock,
 }
-
-/// What was written, in a run's folder.
-pub const CONFIG_FILE: &str = "config.toml";
 
 /// Locked by the process that works in the folder; the empty file stays.
 const LOCK: &str = ".lock";
@@ -85,7 +83,7 @@ impl RunDir {
             let _ = fs::remove_file(left.path());
         }
         // The plan goes first, because it is what makes the folder a run: what a kill leaves out is made up for.
-        for (name, text) in [("plan.toml", plan), (CONFIG_FILE, config)] {
+        for (name, text) in [("plan.toml", plan), (FILE, config)] {
             if !path.join(name).exists() {
                 write_atomic(&path.join(name), text.as_bytes())?;
             }

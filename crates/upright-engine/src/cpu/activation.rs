@@ -1,49 +1,59 @@
 //! The MLP's nonlinearity, forward and backward.
 
-use rayon::prelude::*;
-
-use super::lanes::{Lanes, Map, Work, dispatch, exp, map};
+use super::{
+    gemm::{Element, Values},
+    lanes::{Lanes, Map, Work, dispatch, exp, map},
+};
 use crate::config::Activation;
 
-/// Values handed to a thread at a time.
-const CHUNK: usize = 4 * 1024;
-
-/// `h = activation(up)`, or `silu(gate) * up` for SwiGLU (where `gate` is given); all of one length.
-pub fn forward(kind: Activation, gate: Option<&[f32]>, up: &[f32], h: &mut [f32]) {
-    match (kind, gate) {
-        (Activation::SwiGlu, Some(gate)) => along(&SwiGlu, [gate, up], [h]),
-        (Activation::GeluTanh, _) => along(&GeluTanh, [up], [h]),
-        _ => along(&Gelu, [up], [h]),
+/// `h = activation(inner)` of one token, or `silu(gate) * up` where `inner` is twice as long as `h`: SwiGLU's gate, then up.
+pub fn forward(kind: Activation, inner: Values<'_>, h: &mut [f32]) {
+    match inner {
+        Values::F32(inner) => forward_of(kind, inner, h),
+        Values::Bf16(inner) => forward_of(kind, inner, h),
     }
 }
 
-/// Turns `d`, the gradient of `h`, into that of `up` in place and, for SwiGLU, writes `d_gate`; all of one length. Runs on
-/// the current rayon pool.
-pub fn backward(kind: Activation, gate: Option<&[f32]>, up: &[f32], d: &mut [f32], d_gate: Option<&mut [f32]>) {
-    if let (Activation::SwiGlu, Some(gate), Some(d_gate)) = (kind, gate, d_gate) {
-        d.par_chunks_mut(CHUNK).zip(d_gate.par_chunks_mut(CHUNK)).enumerate().for_each(|(chunk, (d, d_gate))| {
-            let at = chunk * CHUNK..chunk * CHUNK + d.len();
-            along(&SwiGluSlope, [&gate[at.clone()], &up[at]], [d, d_gate]);
-        });
-        return;
+fn forward_of<E: Element>(kind: Activation, inner: &[E], h: &mut [f32]) {
+    let (gate, up) = inner.split_at(inner.len() - h.len());
+    match kind {
+        Activation::SwiGlu => along(&SwiGlu, [gate, up], [h]),
+        Activation::GeluTanh => along(&GeluTanh, [up], [h]),
+        Activation::Gelu => along(&Gelu, [up], [h]),
     }
-    d.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, d)| {
-        let up = &up[chunk * CHUNK..chunk * CHUNK + d.len()];
-        match kind {
-            Activation::GeluTanh => along(&GeluTanhSlope, [up], [d]),
-            _ => along(&GeluSlope, [up], [d]),
+}
+
+/// Turns the gradient of `h`, which stands where `up` does, into that of `inner`; both are of one length.
+pub fn backward(kind: Activation, inner: Values<'_>, d: &mut [f32]) {
+    match inner {
+        Values::F32(inner) => backward_of(kind, inner, d),
+        Values::Bf16(inner) => backward_of(kind, inner, d),
+    }
+}
+
+fn backward_of<E: Element>(kind: Activation, inner: &[E], d: &mut [f32]) {
+    match kind {
+        Activation::SwiGlu => {
+            let ((gate, up), (d_gate, d_up)) = (inner.split_at(inner.len() / 2), d.split_at_mut(d.len() / 2));
+            along(&SwiGluSlope, [gate, up], [d_up, d_gate]);
         }
-    });
+        Activation::GeluTanh => along(&GeluTanhSlope, [inner], [d]),
+        Activation::Gelu => along(&GeluSlope, [inner], [d]),
+    }
 }
 
 /// A function along slices, on the widest vectors of this machine.
-fn along<const N: usize, const M: usize>(function: &impl Map<N, M>, inputs: [&[f32]; N], outputs: [&mut [f32]; M]) {
-    struct Along<'a, F, const N: usize, const M: usize>(&'a F, [&'a [f32]; N], [&'a mut [f32]; M]);
-    impl<F: Map<N, M>, const N: usize, const M: usize> Work for Along<'_, F, N, M> {
+fn along<E: Element, const N: usize, const M: usize>(
+    function: &impl Map<N, M>,
+    inputs: [&[E]; N],
+    outputs: [&mut [f32]; M],
+) {
+    struct Along<'a, F, E, const N: usize, const M: usize>(&'a F, [&'a [E]; N], [&'a mut [f32]; M]);
+    impl<F: Map<N, M>, E: Element, const N: usize, const M: usize> Work for Along<'_, F, E, N, M> {
         type Output = ();
         #[inline(always)]
         fn run<L: Lanes>(self) {
-            map::<L, N, M>(self.0, self.1, self.2);
+            map::<L, E, N, M>(self.0, self.1, self.2);
         }
     }
     dispatch(Along(function, inputs, outputs));
@@ -206,17 +216,19 @@ mod tests {
         let gate: Vec<f32> = (0..133).map(|i| ((i * 37) % 133) as f32 * 0.2 - 13.0).collect();
         let d_h: Vec<f32> = (0..133).map(|i| ((i * 11) % 17) as f32 * 0.1 - 0.8).collect();
         for kind in [Activation::Gelu, Activation::GeluTanh, Activation::SwiGlu] {
-            let gated = (kind == Activation::SwiGlu).then_some(&gate[..]);
-            let (mut h, mut d_up, mut d_gate) = (vec![0.0; 133], vec![0.0; 133], vec![0.0; 133]);
-            forward(kind, gated, &up, &mut h);
-            d_up.copy_from_slice(&d_h);
-            backward(kind, gated, &up, &mut d_up, gated.map(|_| &mut d_gate[..]));
+            let gated = kind == Activation::SwiGlu;
+            let inner = if gated { [&gate[..], &up].concat() } else { up.clone() };
+            let (mut h, mut d) = (vec![0.0; 133], vec![0.0; inner.len()]);
+            forward(kind, Values::F32(&inner), &mut h);
+            d[inner.len() - 133..].copy_from_slice(&d_h);
+            backward(kind, Values::F32(&inner), &mut d);
+            let (d_gate, d_up) = d.split_at(inner.len() - 133);
             for i in 0..133 {
                 let (g, u, d, e) = (f64::from(gate[i]), f64::from(up[i]), f64::from(d_h[i]), 1e-5);
                 assert!(close(h[i], value(kind, g, u)), "{kind:?} at {u}: {}", h[i]);
                 let by_up = (value(kind, g, u + e) - value(kind, g, u - e)) / (2.0 * e) * d;
                 assert!(close(d_up[i], by_up), "{kind:?} at {u}: {} {by_up}", d_up[i]);
-                if gated.is_some() {
+                if gated {
                     let by_gate = (value(kind, g + e, u) - value(kind, g - e, u)) / (2.0 * e) * d;
                     assert!(close(d_gate[i], by_gate), "{kind:?} at {g}: {} {by_gate}", d_gate[i]);
                 }
@@ -228,12 +240,11 @@ mod tests {
     fn extremes_stay_finite() {
         let (up, gate) = ([1e4f32, -1e4, 0.0, 88.0], [-1e4f32, 1e4, -200.0, 200.0]);
         for kind in [Activation::Gelu, Activation::GeluTanh, Activation::SwiGlu] {
-            let gated = (kind == Activation::SwiGlu).then_some(&gate[..]);
-            let (mut h, mut d_up, mut d_gate) = ([0.0; 4], [0.0; 4], [0.0; 4]);
-            forward(kind, gated, &up, &mut h);
-            d_up.fill(1.0);
-            backward(kind, gated, &up, &mut d_up, gated.map(|_| &mut d_gate[..]));
-            assert!(h.iter().chain(&d_up).chain(&d_gate).all(|v| v.is_finite()), "{kind:?}: {h:?} {d_up:?} {d_gate:?}");
+            let inner = if kind == Activation::SwiGlu { [gate, up].concat() } else { up.to_vec() };
+            let (mut h, mut d) = ([0.0; 4], vec![1.0; inner.len()]);
+            forward(kind, Values::F32(&inner), &mut h);
+            backward(kind, Values::F32(&inner), &mut d);
+            assert!(h.iter().chain(&d).all(|v| v.is_finite()), "{kind:?}: {h:?} {d:?}");
         }
     }
 }

@@ -8,6 +8,10 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+use half::bf16;
+
+use super::gemm::Element;
+
 /// A vector of f32. Elementwise, so lanes never mix but in `sum` and `largest`, which have fixed orders.
 pub(crate) trait Lanes: Copy {
     /// Number of lanes; divides 16.
@@ -19,6 +23,20 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// `LEN` values can be read.
     unsafe fn load(from: *const f32) -> Self;
+    /// Of bf16, exactly.
+    ///
+    /// # Safety
+    /// `LEN` values can be read.
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        let mut lanes = [0.0; 16];
+        for (i, lane) in lanes.iter_mut().enumerate().take(Self::LEN) {
+            // SAFETY: the caller's.
+            *lane = f32::from_bits(u32::from(unsafe { *from.add(i) }.to_bits()) << 16);
+        }
+        // SAFETY: no vector has more than 16 lanes.
+        unsafe { Self::load(lanes.as_ptr()) }
+    }
     /// # Safety
     /// `LEN` values can be written.
     unsafe fn store(self, to: *mut f32);
@@ -329,9 +347,9 @@ pub(crate) trait Map<const N: usize, const M: usize> {
 /// Applies a function along slices of one length. The tail goes through a padded vector, so that an element's bits do not
 /// depend on where it lies.
 #[inline(always)]
-pub(crate) fn map<L: Lanes, const N: usize, const M: usize>(
+pub(crate) fn map<L: Lanes, E: Element, const N: usize, const M: usize>(
     function: &impl Map<N, M>,
-    inputs: [&[f32]; N],
+    inputs: [&[E]; N],
     outputs: [&mut [f32]; M],
 ) {
     let len = outputs[0].len();
@@ -341,15 +359,15 @@ pub(crate) fn map<L: Lanes, const N: usize, const M: usize>(
         // SAFETY: LEN values from `at` on lie inside every slice.
         unsafe {
             let was = std::array::from_fn(|m| L::load(outputs[m].as_ptr().add(at)));
-            let y = function.apply(inputs.map(|x| L::load(x.as_ptr().add(at))), was);
+            let y = function.apply(inputs.map(|x| E::load(x.as_ptr().add(at))), was);
             for m in 0..M {
                 y[m].store(outputs[m].as_mut_ptr().add(at));
             }
         }
     }
     if whole < len {
-        let was = std::array::from_fn(|m| padded::<L>(&outputs[m][whole..]));
-        let y = function.apply(inputs.map(|x| padded::<L>(&x[whole..])), was);
+        let was = std::array::from_fn(|m| padded::<L, f32>(&outputs[m][whole..]));
+        let y = function.apply(inputs.map(|x| padded::<L, E>(&x[whole..])), was);
         for m in 0..M {
             outputs[m][whole..].copy_from_slice(&y[m].to_array()[..len - whole]);
         }
@@ -381,15 +399,15 @@ pub(crate) fn total<L: Lanes, const N: usize>(function: &impl Summand<N>, inputs
         }
     }
     let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum();
-    let tail = function.apply(inputs.map(|x| padded::<L>(&x[whole..]))).to_array();
+    let tail = function.apply(inputs.map(|x| padded::<L, f32>(&x[whole..]))).to_array();
     sum + tail[..len - whole].iter().sum::<f32>()
 }
 
 /// A vector of fewer values than it has lanes.
 #[inline(always)]
-fn padded<L: Lanes>(x: &[f32]) -> L {
+fn padded<L: Lanes, E: Element>(x: &[E]) -> L {
     let mut lanes = [0.0; 16];
-    lanes[..x.len()].copy_from_slice(x);
+    lanes.iter_mut().zip(x).for_each(|(lane, x)| *lane = x.float());
     // SAFETY: no vector has more than 16 lanes.
     unsafe { L::load(lanes.as_ptr()) }
 }

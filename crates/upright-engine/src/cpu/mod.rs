@@ -2,14 +2,17 @@
 
 pub mod activation;
 pub mod attention;
+mod convert;
 pub mod counters;
 pub mod gemm;
 mod lanes;
 pub mod norm;
 pub mod rates;
 pub mod rope;
+mod stored;
 
 pub(crate) use lanes::{Lanes, Work, dispatch, exp};
+pub(crate) use stored::Stored;
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,7 +35,7 @@ pub enum Tier {
 
 /// Goes up by one with every change to the bits of any result: what an older build began or kept is then not mixed with
 /// what this one computes.
-const REVISION: u32 = 2;
+const REVISION: u32 = 3;
 
 impl Tier {
     /// Every tier, slowest first.
@@ -83,6 +86,11 @@ impl Tier {
     /// everything besides the products runs on, and the revision of both.
     pub fn arithmetic(self) -> String {
         format!("{}/f32x{}/{REVISION}", self.name(), lanes::width())
+    }
+
+    /// Whether products round their operands to bf16.
+    pub fn rounds(self) -> bool {
+        self != Self::Portable
     }
 
     /// The word that `UPRIGHT_CPU` takes.

@@ -86,8 +86,8 @@ impl Work for Row<'_> {
         let (mean, rstd) = self.norm.statistics::<L>(x);
         let normal = Normal { mean, rstd };
         match &weights.bias {
-            Some(bias) => map::<L, 3, 1>(&normal, [x, &weights.scale, bias], [y]),
-            None => map::<L, 2, 1>(&normal, [x, &weights.scale], [y]),
+            Some(bias) => map::<L, f32, 3, 1>(&normal, [x, &weights.scale, bias], [y]),
+            None => map::<L, f32, 2, 1>(&normal, [x, &weights.scale], [y]),
         }
     }
 }
@@ -112,7 +112,7 @@ impl Work for RowBackward<'_> {
             NormKind::Layer => total::<L, 2>(&Product, [dy, scale]) / width,
             NormKind::Rms => 0.0,
         };
-        map::<L, 3, 1>(&Slope { mean, rstd, along, shift }, [dy, scale, x], [dx]);
+        map::<L, f32, 3, 1>(&Slope { mean, rstd, along, shift }, [dy, scale, x], [dx]);
     }
 }
 

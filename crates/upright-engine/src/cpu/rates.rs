@@ -11,7 +11,8 @@ use super::attention::{self, HeadLayout, Shape};
 use super::gemm::{View, product};
 use super::norm::Norm;
 use super::rope::Angles;
-use super::{Lanes, Tier, Work, activation, dispatch};
+use super::{Lanes, Stored, Tier, Work, activation, dispatch};
+use crate::buffer::Buffer;
 use crate::config::{Activation, NormKind, Rotary};
 use crate::pack::Pack;
 use crate::weights::NormWeights;
@@ -85,7 +86,7 @@ pub fn kernels(tier: Tier, threads: usize, mut each: impl FnMut(KernelRate) + Se
     pool.install(|| {
         products(tier, &mut each);
         attentions(tier, &mut each);
-        along_memory(&mut each);
+        along_memory(tier, &mut each);
     });
     Ok(())
 }
@@ -199,9 +200,13 @@ fn attentions(tier: Tier, each: &mut impl FnMut(KernelRate)) {
         let (qkv, d_out) = (floats(rows * len * row), floats(rows * len * heads * size));
         let (mut out, mut lse) = (vec![0.0; d_out.len()], vec![0.0; rows * len * heads]);
         let mut d_qkv = vec![0.0; qkv.len()];
-        let forward = seconds(|| attention::forward(tier, &pack, &shape, &qkv, q, k, v, &mut out, &mut lse));
+        let qkv = stored(tier, &qkv);
+        let qkv = qkv.values();
+        let forward = seconds(|| attention::forward(tier, &pack, &shape, qkv, q, k, v, &mut out, &mut lse));
+        let out = stored(tier, &out);
+        let out = out.values();
         let backward =
-            seconds(|| attention::backward(tier, &pack, &shape, &qkv, q, k, v, &out, &lse, &d_out, &mut d_qkv));
+            seconds(|| attention::backward(tier, &pack, &shape, qkv, q, k, v, out, &lse, &d_out, &mut d_qkv));
         let pairs: usize = (1..=len).map(|seen| seen.min(window.unwrap_or(len))).sum();
         let multiply_adds = (rows * pairs * heads * size) as f64;
         let seen = window.map_or_else(String::new, |window| format!(", window {window}"));
@@ -216,11 +221,17 @@ fn attentions(tier: Tier, each: &mut impl FnMut(KernelRate)) {
     }
 }
 
+/// Activations as the tier keeps them.
+fn stored(tier: Tier, values: &[f32]) -> Stored {
+    Stored::new(tier, Buffer::from(values))
+}
+
 /// Kernels that do little with each value.
-fn along_memory(each: &mut impl FnMut(KernelRate)) {
+fn along_memory(tier: Tier, each: &mut impl FnMut(KernelRate)) {
     let (tokens, hidden, wide) = (2048, 768, 3072);
-    let mut tell = |kernel, width: usize, streams: usize, seconds: f64| {
-        let bytes = 4 * streams * tokens * width;
+    // Streams of f32, and of what the tier keeps.
+    let mut tell = |kernel, width: usize, [streams, kept]: [usize; 2], seconds: f64| {
+        let bytes = (4 * streams + Stored::size(tier) * kept) * tokens * width;
         let (rate, bound) = (bytes as f64 / seconds, copy(bytes));
         each(KernelRate { kernel, shape: format!("{tokens} x {width}"), seconds, rate, bound, limit: Limit::Memory });
     };
@@ -231,43 +242,30 @@ fn along_memory(each: &mut impl FnMut(KernelRate)) {
         (NormKind::Rms, "RMS norm forward", "RMS norm backward"),
     ] {
         let norm = Norm { kind, eps: 1e-5, weights: &weights };
-        tell(forward, hidden, 2, seconds(|| norm.forward(&x, black_box(&mut y))));
+        tell(forward, hidden, [2, 0], seconds(|| norm.forward(&x, black_box(&mut y))));
         // It reads what it adds to.
-        tell(backward, hidden, 4, seconds(|| norm.backward(&x, &d_y, black_box(&mut y))));
+        tell(backward, hidden, [4, 0], seconds(|| norm.backward(&x, &d_y, black_box(&mut y))));
     }
     let size = 64;
     let frequencies = (0..size / 2).map(|pair| 1e4_f64.powf(-2.0 * pair as f64 / size as f64)).collect();
     let angles = Angles::new(&Rotary { dims: size, frequencies }, &(0..tokens).collect::<Vec<_>>());
     let layout = HeadLayout { row: hidden, head: size, offset: 0 };
-    tell("rotary embedding", hidden, 2, seconds(|| angles.turn(black_box(&mut y), layout, hidden / size, false)));
-    let (gate, up) = (floats(tokens * wide), floats(tokens * wide));
-    let (mut h, mut d_gate) = (vec![0.0; tokens * wide], vec![0.0; tokens * wide]);
-    let gelu = Activation::Gelu;
-    tell(
-        "GELU forward",
-        wide,
-        2,
-        seconds(|| by_rows(black_box(&mut h), wide, |at, h| activation::forward(gelu, None, &up[at], h))),
-    );
-    tell("GELU backward", wide, 3, seconds(|| activation::backward(gelu, None, &up, black_box(&mut h), None)));
-    let swiglu = Activation::SwiGlu;
-    tell(
-        "SwiGLU forward",
-        wide,
-        3,
-        seconds(|| {
-            by_rows(black_box(&mut h), wide, |at, h| activation::forward(swiglu, Some(&gate[at.clone()]), &up[at], h));
-        }),
-    );
-    let backward = seconds(|| {
-        activation::backward(swiglu, Some(&gate), &up, black_box(&mut h), Some(black_box(&mut d_gate)));
-    });
-    tell("SwiGLU backward", wide, 5, backward);
-}
-
-/// Rows of some width on all threads, as a product packs them.
-fn by_rows(y: &mut [f32], width: usize, row: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync) {
-    y.par_chunks_mut(width).enumerate().for_each(|(t, y)| row(t * width..(t + 1) * width, y));
+    let turn = |(token, row): (usize, &mut [f32])| angles.turn(token, row, layout, hidden / size, false);
+    let along = || black_box(&mut y).par_chunks_mut(hidden).enumerate().for_each(turn);
+    tell("rotary embedding", hidden, [2, 0], seconds(along));
+    for (kind, parts, forward, backward) in [
+        (Activation::Gelu, 1, "GELU forward", "GELU backward"),
+        (Activation::SwiGlu, 2, "SwiGLU forward", "SwiGLU backward"),
+    ] {
+        let inner = stored(Tier::Portable, &floats(tokens * parts * wide));
+        let mut h = vec![0.0; tokens * wide];
+        let along = || inner.by_rows(parts * wide, black_box(&mut h), |row, h| activation::forward(kind, row, h));
+        tell(forward, wide, [parts + 1, 0], seconds(along));
+        // Of the gradient it reads one part and writes all.
+        let (inner, mut d) = (stored(tier, &floats(tokens * parts * wide)), vec![0.0; tokens * parts * wide]);
+        let along = || inner.by_rows(parts * wide, black_box(&mut d), |row, d| activation::backward(kind, row, d));
+        tell(backward, wide, [parts + 1, parts], seconds(along));
+    }
 }
 
 /// Bytes read and written a second by a plain copy in which so many bytes are touched.

@@ -1,8 +1,6 @@
 //! Rotary position embedding in Hugging Face's two-halves layout: dimension `i` of a head turns with dimension
 //! `i + dims / 2`.
 
-use rayon::prelude::*;
-
 use super::{Lanes, Work, attention::HeadLayout, dispatch};
 use crate::config::Rotary;
 
@@ -23,17 +21,11 @@ impl Angles {
         Self { half, cos, sin }
     }
 
-    /// Turns `heads` heads of every token in place; `backward` turns them back, which is the transpose.
-    pub fn turn(&self, values: &mut [f32], layout: HeadLayout, heads: usize, backward: bool) {
-        let half = self.half;
-        if half == 0 {
-            return;
-        }
+    /// Turns `heads` heads of a token in place, in the token's `row`; `backward` turns them back, which is the transpose.
+    pub fn turn(&self, token: usize, row: &mut [f32], layout: HeadLayout, heads: usize, backward: bool) {
         let sign = if backward { -1.0 } else { 1.0 };
-        values.par_chunks_mut(layout.row).enumerate().for_each(|(token, row)| {
-            let angles = token * half..(token + 1) * half;
-            dispatch(Turn { row, layout, heads, cos: &self.cos[angles.clone()], sin: &self.sin[angles], sign });
-        });
+        let angles = token * self.half..(token + 1) * self.half;
+        dispatch(Turn { row, layout, heads, cos: &self.cos[angles.clone()], sin: &self.sin[angles], sign });
     }
 }
 

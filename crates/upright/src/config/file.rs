@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use toml::Table;
 
-use super::{Config, ObjectiveConfig, nearest};
-use crate::{Error, Result, run_dir};
+use super::{Config, FILE, ObjectiveConfig, nearest};
+use crate::{Error, Result};
 
 /// Settings that say how long a run is: a flag for one takes the place of whichever the file has.
 const LENGTHS: [&str; 3] = ["steps", "epochs", "stages"];
@@ -23,7 +23,7 @@ impl Config {
     /// The settings of the run that is to be continued, if the flags leave open which.
     fn begun(&self) -> Option<PathBuf> {
         let out = self.out.as_ref().filter(|_| self.resume && self.model.is_none())?;
-        Some(out.join(run_dir::CONFIG_FILE)).filter(|file| file.is_file())
+        Some(out.join(FILE)).filter(|file| file.is_file())
     }
 
     /// Reads a TOML file.

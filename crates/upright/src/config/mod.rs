@@ -14,6 +14,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+/// The settings that a run was begun with, in its folder.
+pub const FILE: &str = "config.toml";
+
 /// Settings of a run as flags and a TOML file give them.
 #[allow(rustdoc::broken_intra_doc_links, reason = "brackets in the help mark what may be left out")]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]

@@ -4,18 +4,18 @@ use super::checks::{choice, count, count_from, folder, no_such, positive, real, 
 use super::objective::{losses, objectives};
 use super::stages::{length, stages};
 use super::{LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, StopPlan};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::data::Truncation;
 use crate::methods::MethodKind;
 use crate::optim::{Curve, adamw};
-use crate::{Error, Result, run_dir};
+use crate::{Error, Result};
 
 impl Plan {
     /// What the config means. Looks at the file system only to see that what is named is there.
     pub fn from_config(config: &Config) -> Result<Self> {
         let Some(model) = &config.model else {
             let hint = match &config.out {
-                Some(out) if out.join(run_dir::CONFIG_FILE).is_file() => {
+                Some(out) if out.join(config::FILE).is_file() => {
                     format!("--resume --out {} goes on as the run was begun", out.display())
                 }
                 _ => "give the folder of the base model: --model DIR".to_owned(),

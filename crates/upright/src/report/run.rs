@@ -7,14 +7,14 @@ use serde_json::{Map, Value};
 
 use super::find::Found;
 use crate::{
-    Error, Result,
+    Error, Result, config,
     evaluation::SETS,
     files, hub,
     methods::MethodKind,
     metrics::{cost::median, stopping::reached},
     plan::{Length, Plan, ReferencePlan, Schedule, Stage, StopPlan},
     run::Written,
-    run_dir::{CONFIG_FILE, read_lines},
+    run_dir::read_lines,
 };
 
 /// What a run's folder says.
@@ -214,7 +214,7 @@ impl Run {
 
 /// Whether what was written for a run names lambda or weights.
 fn asks_for_weights(run: &Path) -> bool {
-    let text = files::read_text(&run.join(CONFIG_FILE)).unwrap_or_default();
+    let text = files::read_text(&run.join(config::FILE)).unwrap_or_default();
     let config: toml::Table = text.parse().unwrap_or_default();
     let objectives = config.get("objective").and_then(toml::Value::as_array).into_iter().flatten();
     config.contains_key("lambda") || objectives.into_iter().any(|objective| objective.get("weight").is_some())

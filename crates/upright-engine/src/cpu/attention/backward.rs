@@ -14,7 +14,7 @@ use crate::{
     buffer::Buffer,
     cpu::{
         Tier, counters,
-        gemm::{Kernel, View, Visit, on_kernel},
+        gemm::{Element, Kernel, Values, View, Visit, on_kernel},
         lanes::{Lanes, Work, dispatch, exp},
     },
     pack::Pack,
@@ -29,21 +29,41 @@ const RUNS: usize = 4;
 /// `d_qkv` has the layout of `qkv` and is written, not added to, for every query, key and value.
 ///
 /// # Panics
-/// If the shapes do not fit each other.
+/// If the shapes do not fit each other, or only one of `qkv` and `out` is rounded.
 pub fn backward(
     tier: Tier,
     pack: &Pack,
     shape: &Shape,
-    qkv: &[f32],
+    qkv: Values<'_>,
     q: HeadLayout,
     k: HeadLayout,
     v: HeadLayout,
-    out: &[f32],
+    out: Values<'_>,
     lse: &[f32],
     d_out: &[f32],
     d_qkv: &mut [f32],
 ) {
-    shape.assert_fits(pack, qkv, [q, k, v], out, lse);
+    match (qkv, out) {
+        (Values::F32(qkv), Values::F32(out)) => backward_of(tier, pack, shape, qkv, q, k, v, out, lse, d_out, d_qkv),
+        (Values::Bf16(qkv), Values::Bf16(out)) => backward_of(tier, pack, shape, qkv, q, k, v, out, lse, d_out, d_qkv),
+        _ => panic!("queries, keys, values and outputs of one precision"),
+    }
+}
+
+fn backward_of<E: Element>(
+    tier: Tier,
+    pack: &Pack,
+    shape: &Shape,
+    qkv: &[E],
+    q: HeadLayout,
+    k: HeadLayout,
+    v: HeadLayout,
+    out: &[E],
+    lse: &[f32],
+    d_out: &[f32],
+    d_qkv: &mut [f32],
+) {
+    shape.assert_fits(pack, qkv.len(), [q, k, v], out.len(), lse);
     // Scores once more, and the gradients of probabilities, queries, keys and values.
     counters::attention(5 * shape.pairs(pack) * shape.heads * shape.head_size);
     assert_eq!(out.len(), d_out.len(), "length of the output's gradient");
@@ -74,15 +94,15 @@ pub fn backward(
 }
 
 #[derive(Clone, Copy)]
-struct Operands<'a> {
+struct Operands<'a, E> {
     pack: &'a Pack,
     offsets: &'a [usize],
     shape: &'a Shape,
-    qkv: &'a [f32],
+    qkv: &'a [E],
     q: HeadLayout,
     k: HeadLayout,
     v: HeadLayout,
-    out: &'a [f32],
+    out: &'a [E],
     lse: &'a [f32],
     d_out: &'a [f32],
     d_qkv: Shared,
@@ -96,7 +116,7 @@ struct Above {
     values: Buffer<f32>,
 }
 
-impl Operands<'_> {
+impl<E> Operands<'_, E> {
     /// Adds what comes from a run of a span to the gradients before it.
     fn add(&self, span: usize, kv_head: usize, above: &Above) {
         let (path, size) = (path(self.pack, span), self.shape.head_size);
@@ -113,14 +133,14 @@ impl Operands<'_> {
 
 /// Queries of a run of positions of a span, for the heads of one key and value head: their own gradients, those of the
 /// same tokens' keys and values, and what they add above.
-struct Backward<'a> {
-    operands: Operands<'a>,
+struct Backward<'a, E> {
+    operands: Operands<'a, E>,
     span: usize,
     queries: Range<usize>,
     kv_head: usize,
 }
 
-impl Visit for Backward<'_> {
+impl<E: Element> Visit for Backward<'_, E> {
     type Output = Above;
 
     fn visit<K: Kernel>(self) -> Above {
@@ -135,18 +155,19 @@ impl Visit for Backward<'_> {
         let seen = || rows_of(&path, base..offset + len);
         let padded = (offset + len - base).next_multiple_of(KEYS);
 
-        let mut vectors = Buffer::<f32>::new(padded * size);
+        let mut vectors = Buffer::<E>::new(padded * size);
         gather(seen().map(|row| vector(v.at(row, kv_head))), &mut vectors, size);
-        let values = right::<K>(&View::rows(&vectors, padded, size));
+        let values = right::<K>(&View::of(&vectors[..], padded, size));
         gather(seen().map(|row| vector(k.at(row, kv_head))), &mut vectors, size);
-        let keys = right::<K>(&View::rows(&vectors, padded, size));
-        let keys_t = right::<K>(&View::rows(&vectors, padded, size).t());
+        let keys = right::<K>(&View::of(&vectors[..], padded, size));
+        let keys_t = right::<K>(&View::of(&vectors[..], padded, size).t());
         drop(vectors);
         let (mut d_keys, mut d_values) = (Buffer::<f32>::zeroed(padded * size), Buffer::<f32>::zeroed(padded * size));
 
         let step = (ROWS / group).max(1);
         let most = step * group;
-        let [mut queries, mut d_outs, mut d_queries] = [(); 3].map(|()| Buffer::<f32>::new(most * size));
+        let mut queries = Buffer::<E>::new(most * size);
+        let [mut d_outs, mut d_queries] = [(); 2].map(|()| Buffer::<f32>::new(most * size));
         let [mut p, mut d_p] = [(); 2].map(|()| Buffer::<f32>::new(most * padded));
         for first in (offset..offset + len).step_by(step) {
             let last = (offset + len).min(first + step);
@@ -160,7 +181,7 @@ impl Visit for Backward<'_> {
             let from = (shape.seen(first).start - base) / KEYS * KEYS;
             let width = (last - base).next_multiple_of(KEYS) - from;
             let (p, d_p) = (&mut p[..rows * width], &mut d_p[..rows * width]);
-            let (queries, d_outs) = (View::rows(queries, rows, size), View::rows(d_outs, rows, size));
+            let (queries, d_outs) = (View::of(queries, rows, size), View::rows(d_outs, rows, size));
             multiply::<K>(left::<K>(&queries).whole(), keys.lines(from, width), p, width, false);
             multiply::<K>(left::<K>(&d_outs).whole(), values.lines(from, width), d_p, width, false);
             for (row, (p, d_p)) in p.chunks_exact_mut(width).zip(d_p.chunks_exact_mut(width)).enumerate() {
@@ -197,17 +218,17 @@ impl Visit for Backward<'_> {
 
 /// Turns a query's raw scores into probabilities, zero outside `seen`, and the gradient of the probabilities into that of
 /// the raw scores. `out` and `d_out` are the query's.
-struct Probabilities<'a> {
+struct Probabilities<'a, E> {
     p: &'a mut [f32],
     d_p: &'a mut [f32],
     seen: Range<usize>,
     scale: f32,
     lse: f32,
-    out: &'a [f32],
+    out: &'a [E],
     d_out: &'a [f32],
 }
 
-impl Work for Probabilities<'_> {
+impl<E: Element> Work for Probabilities<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -233,11 +254,11 @@ impl Work for Probabilities<'_> {
 
 /// Sixteen sums, then one of them.
 #[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+fn dot<E: Element>(a: &[E], b: &[f32]) -> f32 {
     let mut sums = [0.0; 16];
     for (a, b) in a.chunks(16).zip(b.chunks(16)) {
         for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *sum += a * b;
+            *sum += a.float() * b;
         }
     }
     sums.iter().sum()

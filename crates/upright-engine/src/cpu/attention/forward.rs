@@ -13,7 +13,7 @@ use crate::{
     buffer::Buffer,
     cpu::{
         Tier, counters,
-        gemm::{Kernel, View, Visit, on_kernel},
+        gemm::{Element, Kernel, Values, View, Visit, on_kernel},
         lanes::{Lanes, Work, dispatch, exp},
     },
     pack::Pack,
@@ -26,7 +26,7 @@ pub(super) const ROWS: usize = 64;
 
 /// Attention forward. `out` is `[T, heads * head_size]`, row-major; `lse`, `[T, heads]`, takes the log-sum-exp of the
 /// scaled scores, which [`backward`](super::backward()) needs. Queries, keys and values lie in `qkv` where the layouts say.
-/// Products run on the tier, everything else in f32.
+/// Products run on the tier, everything else in f32; `qkv` may hold what the tier's products make of it.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -34,14 +34,31 @@ pub fn forward(
     tier: Tier,
     pack: &Pack,
     shape: &Shape,
-    qkv: &[f32],
+    qkv: Values<'_>,
     q: HeadLayout,
     k: HeadLayout,
     v: HeadLayout,
     out: &mut [f32],
     lse: &mut [f32],
 ) {
-    shape.assert_fits(pack, qkv, [q, k, v], out, lse);
+    match qkv {
+        Values::F32(qkv) => forward_of(tier, pack, shape, qkv, q, k, v, out, lse),
+        Values::Bf16(qkv) => forward_of(tier, pack, shape, qkv, q, k, v, out, lse),
+    }
+}
+
+fn forward_of<E: Element>(
+    tier: Tier,
+    pack: &Pack,
+    shape: &Shape,
+    qkv: &[E],
+    q: HeadLayout,
+    k: HeadLayout,
+    v: HeadLayout,
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    shape.assert_fits(pack, qkv.len(), [q, k, v], out.len(), lse);
     // Scores and outputs.
     counters::attention(2 * shape.pairs(pack) * shape.heads * shape.head_size);
     let offsets = pack.offsets();
@@ -60,10 +77,10 @@ pub fn forward(
 }
 
 /// The queries of one run of positions of a path, for the heads of one key and value head.
-struct Forward<'a> {
+struct Forward<'a, E> {
     path: Vec<Range<usize>>,
     shape: &'a Shape,
-    qkv: &'a [f32],
+    qkv: &'a [E],
     q: HeadLayout,
     k: HeadLayout,
     v: HeadLayout,
@@ -74,7 +91,7 @@ struct Forward<'a> {
     lse: Shared,
 }
 
-impl Visit for Forward<'_> {
+impl<E: Element> Visit for Forward<'_, E> {
     type Output = ();
 
     fn visit<K: Kernel>(self) {
@@ -86,14 +103,14 @@ impl Visit for Forward<'_> {
         let seen = || rows_of(&self.path, base..self.queries.end);
         let count = self.queries.end - base;
         let padded = count.next_multiple_of(KEYS);
-        let mut vectors = Buffer::<f32>::new(padded * size);
+        let mut vectors = Buffer::<E>::new(padded * size);
         gather(seen().map(|row| vector(self.k.at(row, kv_head))), &mut vectors, size);
-        let keys = right::<K>(&View::rows(&vectors, padded, size));
+        let keys = right::<K>(&View::of(&vectors[..], padded, size));
         gather(seen().map(|row| vector(self.v.at(row, kv_head))), &mut vectors, size);
-        let values = right::<K>(&View::rows(&vectors, padded, size).t());
+        let values = right::<K>(&View::of(&vectors[..], padded, size).t());
 
         let step = (ROWS / group).max(1);
-        let mut queries = Buffer::<f32>::new(step * group * size);
+        let mut queries = Buffer::<E>::new(step * group * size);
         let mut scores = Buffer::<f32>::new(step * group * padded);
         let mut result = Buffer::<f32>::new(step * group * size);
         let mut sums = vec![0.0; step * group];
@@ -107,7 +124,7 @@ impl Visit for Forward<'_> {
             // Keys from the first block that a query sees to the last.
             let from = (shape.seen(first).start - base) / KEYS * KEYS;
             let width = (last - base).next_multiple_of(KEYS) - from;
-            let queries = left::<K>(&View::rows(&queries[..rows * size], rows, size));
+            let queries = left::<K>(&View::of(&queries[..rows * size], rows, size));
             let scores = &mut scores[..rows * width];
             multiply::<K>(queries.whole(), keys.lines(from, width), scores, width, false);
             for (row, scores) in scores.chunks_exact_mut(width).enumerate() {

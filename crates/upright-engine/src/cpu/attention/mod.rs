@@ -79,8 +79,8 @@ impl Shape {
         runs.flat_map(|(span, offset)| offset..offset + span.len).map(|position| self.seen(position).len()).sum()
     }
 
-    /// Every pointer that the kernels form follows from these.
-    fn assert_fits(&self, pack: &Pack, qkv: &[f32], [q, k, v]: [HeadLayout; 3], out: &[f32], lse: &[f32]) {
+    /// Every pointer that the kernels form follows from these; `qkv` and `out` are lengths.
+    fn assert_fits(&self, pack: &Pack, qkv: usize, [q, k, v]: [HeadLayout; 3], out: usize, lse: &[f32]) {
         let tokens = pack.tokens.len();
         assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads), "heads are a multiple of kv_heads");
         assert!(self.head_size > 0 && self.window != Some(0), "an empty head or window");
@@ -91,9 +91,9 @@ impl Shape {
         }
         assert_eq!(end, tokens, "tokens of all spans");
         if tokens > 0 {
-            q.assert_within(tokens, self.heads, self.head_size, qkv.len());
-            k.assert_within(tokens, self.kv_heads, self.head_size, qkv.len());
-            v.assert_within(tokens, self.kv_heads, self.head_size, qkv.len());
+            q.assert_within(tokens, self.heads, self.head_size, qkv);
+            k.assert_within(tokens, self.kv_heads, self.head_size, qkv);
+            v.assert_within(tokens, self.kv_heads, self.head_size, qkv);
         }
         // Tasks write heads of their own side by side, which is sound only where no two heads share a value.
         let starts = |l: HeadLayout, heads: usize| (0..heads).map(move |head| l.offset + head * l.head);
@@ -103,7 +103,7 @@ impl Shape {
         let apart = all.windows(2).all(|pair| pair[1] - pair[0] >= self.head_size);
         let one_row = q.row == k.row && k.row == v.row && all[all.len() - 1] + self.head_size <= all[0] + q.row;
         assert!(apart && one_row, "heads overlap");
-        assert_eq!(out.len(), tokens * self.heads * self.head_size, "length of the output");
+        assert_eq!(out, tokens * self.heads * self.head_size, "length of the output");
         assert_eq!(lse.len(), tokens * self.heads, "length of the log-sum-exps");
     }
 }

@@ -4,7 +4,7 @@ use bytemuck::Pod;
 
 use crate::{
     buffer::Buffer,
-    cpu::gemm::{Destination, Kernel, Pack, Segment, View},
+    cpu::gemm::{Destination, Element, Kernel, Pack, Segment, View},
 };
 
 /// The panels of one operand: `lines` of them by `depth` elements of k.
@@ -89,7 +89,7 @@ pub(super) fn multiply<K: Kernel>(
 const AHEAD: usize = 12;
 
 /// Copies head vectors of `size` values into rows of `out`, and zeroes the rows that are left.
-pub(super) fn gather<'a>(vectors: impl Iterator<Item = &'a [f32]> + Clone, out: &mut [f32], size: usize) {
+pub(super) fn gather<'a, E: Element>(vectors: impl Iterator<Item = &'a [E]> + Clone, out: &mut [E], size: usize) {
     let mut ahead = vectors.clone();
     ahead.by_ref().take(AHEAD).for_each(fetch);
     let mut rows = out.chunks_exact_mut(size);
@@ -97,14 +97,14 @@ pub(super) fn gather<'a>(vectors: impl Iterator<Item = &'a [f32]> + Clone, out: 
         ahead.next().into_iter().for_each(fetch);
         rows.next().expect("a row for every vector").copy_from_slice(vector);
     }
-    rows.for_each(|row| row.fill(0.0));
+    rows.for_each(|row| row.fill(E::zeroed()));
 }
 
 /// Begins to bring a vector near, where the processor can be told.
 #[inline]
-fn fetch(vector: &[f32]) {
+fn fetch<E>(vector: &[E]) {
     #[cfg(target_arch = "x86_64")]
-    for line in vector.chunks(16) {
+    for line in vector.chunks(64 / size_of::<E>()) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: every x86-64 processor has the instruction, and it only wishes.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };

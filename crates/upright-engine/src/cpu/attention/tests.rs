@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cpu::Tier;
+use crate::{
+    buffer::Buffer,
+    cpu::{Stored, Tier, gemm::Values},
+};
 
 /// Numbers in (-1, 1) that depend on the seed alone.
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
@@ -112,9 +115,34 @@ fn run(
     let mut out = vec![f32::NAN; d_out.len()];
     let mut lse = vec![f32::NAN; pack.tokens.len() * shape.heads];
     let mut gradient = vec![f32::NAN; qkv.len()];
-    forward(tier, pack, shape, qkv, q, k, v, &mut out, &mut lse);
-    backward(tier, pack, shape, qkv, q, k, v, &out, &lse, d_out, &mut gradient);
+    let stored = |values: &[f32]| Stored::new(tier, Buffer::from(values));
+    let qkv = stored(qkv);
+    forward(tier, pack, shape, qkv.values(), q, k, v, &mut out, &mut lse);
+    let kept = stored(&out);
+    backward(tier, pack, shape, qkv.values(), q, k, v, kept.values(), &lse, d_out, &mut gradient);
     [out, lse, gradient]
+}
+
+/// Products round their operands to bf16: those that were rounded before give the same bits.
+#[test]
+fn rounding_queries_keys_and_values_before_changes_no_bit() {
+    let pack = forest(&[(0, 70), (1, 30), (2, 9), (0, 1)]);
+    let shape = shape_of(2, 2, 24, Some(60));
+    let layouts @ [q, k, v] = layouts(&shape, false);
+    let tokens = pack.tokens.len();
+    let (qkv, d_out) = (numbers(1, tokens * layouts[0].row), numbers(2, tokens * shape.heads * 24));
+    for (tier, _) in tiers().filter(|(tier, _)| tier.rounds()) {
+        let found = run(tier, &pack, &shape, &qkv, layouts, &d_out);
+        let (mut out, mut lse) = (vec![0.0; d_out.len()], vec![0.0; tokens * shape.heads]);
+        let mut gradient = vec![0.0; qkv.len()];
+        let values = Values::F32(&qkv);
+        forward(tier, &pack, &shape, values, q, k, v, &mut out, &mut lse);
+        assert!(same(&found[0], &out) && same(&found[1], &lse), "{tier}");
+        // The gradient's only other use of a rounded value, the output's product with its own gradient, is f32.
+        let out: Vec<f32> = out.iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect();
+        backward(tier, &pack, &shape, values, q, k, v, Values::F32(&out), &lse, &d_out, &mut gradient);
+        assert!(same(&found[2], &gradient), "{tier}");
+    }
 }
 
 /// Tiers of this machine, with what rounding their operands to bf16 may cost (2^-9 a factor) beside f32.

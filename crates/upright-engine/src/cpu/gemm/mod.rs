@@ -24,6 +24,7 @@ mod view;
 
 pub(super) use driver::Pack;
 pub use packed::Packed;
+pub(crate) use view::Element;
 pub use view::{Values, View};
 
 use std::ops::Range;

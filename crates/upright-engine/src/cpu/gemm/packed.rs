@@ -46,11 +46,26 @@ impl Packed {
     /// # Panics
     /// If the machine lacks the tier.
     pub fn from_rows(tier: Tier, rows: usize, cols: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
-        struct Rows<'a, F>(usize, usize, &'a F);
-        impl<F: Fn(usize, &mut [f32]) + Sync> Visit for Rows<'_, F> {
+        Self::from_rows_beside(tier, rows, cols, &mut vec![(); rows], |row, values, _| fill(row, values))
+    }
+
+    /// The same, and `fill` is given the row of `beside` too, `[rows, any]`.
+    ///
+    /// # Panics
+    /// If the machine lacks the tier, or `beside` has not as many rows.
+    pub fn from_rows_beside<T: Send>(
+        tier: Tier,
+        rows: usize,
+        cols: usize,
+        beside: &mut [T],
+        fill: impl Fn(usize, &mut [f32], &mut [T]) + Sync,
+    ) -> Self {
+        struct Rows<'a, T, F>(usize, usize, &'a mut [T], &'a F);
+        impl<T: Send, F: Fn(usize, &mut [f32], &mut [T]) + Sync> Visit for Rows<'_, T, F> {
             type Output = Buffer<u8>;
             fn visit<K: Kernel>(self) -> Buffer<u8> {
-                let Self(rows, cols, fill) = self;
+                let Self(rows, cols, beside, fill) = self;
+                let width_beside = beside.len() / rows;
                 let mut bytes = room::<K>(rows, cols);
                 let width = rows.next_multiple_of(K::A_PANEL);
                 // A task is a panel of every block.
@@ -63,7 +78,8 @@ impl Packed {
                     rest = others;
                     panels.iter_mut().zip(block.chunks_mut(K::A_PANEL * line)).for_each(|(list, out)| list.push(out));
                 }
-                let mut tasks: Vec<_> = panels.into_iter().enumerate().collect();
+                let beside = beside.chunks_mut(K::A_PANEL * width_beside);
+                let mut tasks: Vec<_> = panels.into_iter().zip(beside).enumerate().collect();
                 let group = tasks.len().div_ceil(4 * rayon::current_num_threads()).max(1);
                 let mut groups = Vec::new();
                 while !tasks.is_empty() {
@@ -72,11 +88,12 @@ impl Packed {
                 }
                 each(rows * cols > 1 << 14, groups, |group| {
                     let mut values = Buffer::<f32>::new(K::A_PANEL * cols);
-                    for (panel, outs) in group {
+                    for (panel, (outs, beside)) in group {
                         let first = panel * K::A_PANEL;
                         let count = K::A_PANEL.min(rows - first);
-                        for (row, values) in values.chunks_exact_mut(cols).enumerate().take(count) {
-                            fill(first + row, values);
+                        let both = values.chunks_exact_mut(cols).zip(beside.chunks_exact_mut(width_beside));
+                        for (row, (values, beside)) in both.enumerate() {
+                            fill(first + row, values, beside);
                         }
                         let view = View::rows(&values[..count * cols], count, cols);
                         for (start, out) in (0..cols).step_by(K::BLOCK).zip(outs) {
@@ -90,7 +107,12 @@ impl Packed {
         if rows == 0 {
             return Self::empty(tier, cols);
         }
-        Self { tier, rows, cols, bytes: on_kernel(tier, Rows(rows, cols, &fill)) }
+        assert!(
+            beside.len() >= rows && beside.len().is_multiple_of(rows),
+            "{} values beside {rows} rows",
+            beside.len()
+        );
+        Self { tier, rows, cols, bytes: on_kernel(tier, Rows(rows, cols, beside, &fill)) }
     }
 
     /// No rows.

@@ -2,15 +2,91 @@
 
 use std::ops::Range;
 
+use bytemuck::Pod;
 use half::bf16;
+
+use crate::cpu::{Lanes, convert};
 
 /// Values of an operand.
 #[derive(Clone, Copy, Debug)]
 pub enum Values<'a> {
     /// Activations, adapters, gradients. The bf16 tiers round them to nearest even while packing.
     F32(&'a [f32]),
-    /// Frozen weights.
+    /// Frozen weights, and activations that were rounded before.
     Bf16(&'a [bf16]),
+}
+
+impl<'a> Values<'a> {
+    /// How many there are.
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+
+    /// Some of them.
+    #[must_use]
+    pub(crate) fn part(self, range: Range<usize>) -> Self {
+        match self {
+            Self::F32(values) => Self::F32(&values[range]),
+            Self::Bf16(values) => Self::Bf16(&values[range]),
+        }
+    }
+
+    /// The values as f32; where they are none, they are widened into the front of `room`.
+    pub(crate) fn floats<'s>(self, room: &'s mut [f32]) -> &'s [f32]
+    where
+        'a: 's,
+    {
+        match self {
+            Self::F32(values) => values,
+            Self::Bf16(values) => {
+                let room = &mut room[..values.len()];
+                convert::widen(values, room);
+                room
+            }
+        }
+    }
+}
+
+/// What [`Values`] may be of.
+pub(crate) trait Element: Pod + Send + Sync {
+    fn values(slice: &[Self]) -> Values<'_>;
+    fn float(self) -> f32;
+    /// # Safety
+    /// `L::LEN` values can be read.
+    unsafe fn load<L: Lanes>(from: *const Self) -> L;
+}
+
+impl Element for f32 {
+    fn values(slice: &[Self]) -> Values<'_> {
+        Values::F32(slice)
+    }
+    #[inline(always)]
+    fn float(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's.
+        unsafe { L::load(from) }
+    }
+}
+
+impl Element for bf16 {
+    fn values(slice: &[Self]) -> Values<'_> {
+        Values::Bf16(slice)
+    }
+    #[inline(always)]
+    fn float(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's.
+        unsafe { L::load_bf16(from) }
+    }
 }
 
 /// A strided matrix: element `(i, j)` is `values[i * row_stride + j * column_stride]`. A transpose swaps the strides.
@@ -29,6 +105,11 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    /// Values `[rows, cols]` of either kind, row-major.
+    pub(crate) fn of<E: Element>(values: &'a [E], rows: usize, cols: usize) -> Self {
+        Self::strided(E::values(values), rows, cols, cols)
+    }
+
     /// f32 values `[rows, cols]`, row-major.
     pub fn rows(values: &'a [f32], rows: usize, cols: usize) -> Self {
         Self::strided(Values::F32(values), rows, cols, cols)
@@ -61,10 +142,7 @@ impl<'a> View<'a> {
     pub fn row_range(self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.rows, "rows {range:?} of {}", self.rows);
         let skip = if range.is_empty() { 0 } else { range.start * self.row_stride };
-        let values = match self.values {
-            Values::F32(values) => Values::F32(&values[skip..]),
-            Values::Bf16(values) => Values::Bf16(&values[skip..]),
-        };
+        let values = self.values.part(skip..self.values.len());
         Self { values, rows: range.len(), ..self }
     }
 
@@ -76,10 +154,7 @@ impl<'a> View<'a> {
 
     /// Packing reads through pointers: every element must lie within the values.
     pub(super) fn assert_within(&self) {
-        let len = match self.values {
-            Values::F32(values) => values.len(),
-            Values::Bf16(values) => values.len(),
-        };
+        let len = self.values.len();
         assert!(
             self.rows == 0 || self.cols == 0 || self.last_index().is_some_and(|last| last < len),
             "a view of {}x{}, strides {} and {}, over {len} values",

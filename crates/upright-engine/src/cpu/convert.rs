@@ -1,0 +1,64 @@
+//! Between f32 and bf16, along slices.
+
+use half::bf16;
+
+use super::lanes::{Lanes, Work, dispatch};
+
+/// `y = x`, rounded to nearest even; NaN stays NaN. Both have one length.
+pub(super) fn round(x: &[f32], y: &mut [bf16]) {
+    assert_eq!(x.len(), y.len(), "lengths");
+    dispatch(Round(x, y));
+}
+
+/// `y = x`, exactly. Both have one length.
+pub(super) fn widen(x: &[bf16], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len(), "lengths");
+    dispatch(Widen(x, y));
+}
+
+struct Round<'a>(&'a [f32], &'a mut [bf16]);
+
+impl Work for Round<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        for (x, y) in self.0.iter().zip(self.1) {
+            let bits = x.to_bits();
+            let even = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+            *y = bf16::from_bits((if x.is_nan() { bits | 1 << 22 } else { even } >> 16) as u16);
+        }
+    }
+}
+
+struct Widen<'a>(&'a [bf16], &'a mut [f32]);
+
+impl Work for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        self.0.iter().zip(self.1).for_each(|(x, y)| *y = f32::from_bits(u32::from(x.to_bits()) << 16));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_as_half_does_and_comes_back() {
+        let spread = (0..1 << 20).map(|i: u32| f32::from_bits(i.wrapping_mul(4099).wrapping_add(i << 28)));
+        let edges = [0.0, -0.0, f32::MAX, f32::MIN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, 1e-45];
+        let ties = [0x3f80_8000, 0x3f81_8000, 0x3f80_7fff, 0x3f80_8001].map(f32::from_bits);
+        let x: Vec<f32> = spread.chain(edges).chain(ties).collect();
+        let mut y = vec![bf16::ZERO; x.len()];
+        round(&x, &mut y);
+        let mut back = vec![0.0; x.len()];
+        widen(&y, &mut back);
+        for ((x, y), back) in x.iter().zip(&y).zip(back) {
+            assert!(*y == bf16::from_f32(*x) || (x.is_nan() && y.is_nan()), "{x}: {y}");
+            assert_eq!(back.to_bits(), u32::from(y.to_bits()) << 16);
+        }
+    }
+}
