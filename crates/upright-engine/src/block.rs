@@ -3,6 +3,8 @@
 //! the MLP has a gate, R rows whose output is wanted: all T, but in the last block those that are scored. Keys and values are
 //! of all tokens, what follows attention is of these rows alone.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
     config::{Activation, DecoderConfig, Residual},
     cpu::{
         Stored, Tier, activation,
-        attention::{self, HeadLayout, Shape},
+        attention::{self, Cache, HeadLayout, Shape},
         gemm::{Onto, Packed, Values, View},
         norm::Norm,
         rope::Angles,
@@ -33,8 +35,8 @@ pub(crate) struct Block<'a> {
     pub(crate) wanted: Option<&'a [usize]>,
 }
 
-/// What a block's backward needs, as its products read it where only they do. What is cheap to make again from these (norms,
-/// the MLP's product of gate and up) is.
+/// What a block's backward needs; but for the residual stream, in the precision of the tier's products. What is cheap to make
+/// again from these (norms, the MLP's product of gate and up) is.
 pub(crate) struct Trace {
     /// The block's input, `[T, H]`.
     x: Buffer<f32>,
@@ -55,11 +57,6 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Queries, keys and values, `[T, W]`.
-    pub(crate) fn qkv(&self) -> Values<'_> {
-        self.qkv.values()
-    }
-
     /// Bytes that a trace keeps for each token, besides the rank of every linear that is adapted.
     pub(crate) fn bytes_per_token(config: &DecoderConfig, tier: Tier) -> usize {
         let (width, streams) = (qkv_width(config), if config.residual == Residual::Sequential { 2 } else { 1 });
@@ -68,7 +65,7 @@ impl Trace {
     }
 }
 
-pub(crate) fn qkv_width(config: &DecoderConfig) -> usize {
+fn qkv_width(config: &DecoderConfig) -> usize {
     (config.heads + 2 * config.kv_heads) * config.head_size
 }
 
@@ -150,15 +147,23 @@ impl Block<'_> {
         })
     }
 
-    /// The same for one new token of each of several sequences, whose earlier queries, keys and values are in `caches`.
-    pub(crate) fn continue_from(&self, x: Buffer<f32>, caches: &mut [&mut Vec<f32>]) -> Buffer<f32> {
-        let (shape, layouts, width) = (self.shape(), self.layouts(), qkv_width(self.config));
+    /// Keys and values of some rows of a pass, for [`Block::continue_from`].
+    pub(crate) fn cache(&self, trace: &Trace, rows: Range<usize>) -> Cache {
+        let (width, [_, k, v]) = (qkv_width(self.config), self.layouts());
+        let mut cache = Cache::new(self.scope.tier);
+        cache.extend(&self.shape(), trace.qkv.values().part(rows.start * width..rows.end * width), [k, v]);
+        cache
+    }
+
+    /// [`Block::forward`] for one new token of each of several sequences, whose earlier keys and values are in `caches`.
+    pub(crate) fn continue_from(&self, x: Buffer<f32>, caches: &mut [&mut Cache]) -> Buffer<f32> {
+        let (shape, [q, k, v], width) = (self.shape(), self.layouts(), qkv_width(self.config));
         let out = shape.heads * shape.head_size;
         let attend = |qkv: Values<'_>, attended: &mut [f32], _: &mut [f32]| {
             caches.par_iter_mut().zip(attended.par_chunks_mut(out)).enumerate().for_each(|(row, (cache, attended))| {
-                let qkv = qkv.part(row * width..(row + 1) * width);
-                cache.extend_from_slice(qkv.floats(&mut vec![0.0; width]));
-                attention::last_token(&shape, cache, layouts, attended);
+                let row = qkv.part(row * width..(row + 1) * width);
+                cache.extend(&shape, row, [k, v]);
+                attention::last_token(&shape, row, q, cache, attended);
             });
         };
         self.forward_with(x, attend).0
@@ -191,7 +196,7 @@ impl Block<'_> {
             }
         }
         drop(normed);
-        let before_head_norm = c.qk_norm.then(|| Stored::new(tier, Buffer::from(&qkv[..])));
+        let before_head_norm = c.qk_norm.then(|| Stored::copy(tier, &qkv));
         let qkv = Stored::finished(tier, qkv, width, |token, row| {
             let mut before = vec![0.0; if c.qk_norm { d } else { 0 }];
             for (weights, layout, heads) in self.head_norms() {

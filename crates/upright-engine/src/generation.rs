@@ -1,13 +1,19 @@
 //! Generation: one token at a time from the keys and values of what came before.
 
-use crate::{Result, adapter::Adapter, block::qkv_width, cpu::rope::Angles, decoder::Decoder, pack::Pack};
+use crate::{
+    Result,
+    adapter::Adapter,
+    cpu::{attention::Cache, rope::Angles},
+    decoder::Decoder,
+    pack::{Pack, Span},
+};
 
-/// Several sequences being continued, each with its own cache of queries, keys and values.
+/// Several sequences being continued, each with its own cache of keys and values.
 pub struct Generation<'a> {
     decoder: &'a Decoder,
     adapter: Option<&'a Adapter>,
-    /// By block, then by sequence: `[tokens, W]`.
-    caches: Vec<Vec<Vec<f32>>>,
+    /// By block, then by sequence.
+    caches: Vec<Vec<Cache>>,
     lengths: Vec<usize>,
 }
 
@@ -33,19 +39,16 @@ impl<'a> Generation<'a> {
         }
         decoder.check(&pack)?;
         let config = decoder.config();
-        let width = qkv_width(config);
         let (caches, x) = decoder.install(|| {
             let angles = Angles::new(&config.rotary, &pack.positions());
             let last: Vec<usize> = pack.spans.iter().map(|span| span.start + span.len - 1).collect();
             let mut x = decoder.embed(&pack);
             let mut caches = Vec::with_capacity(config.layers);
             for layer in 0..config.layers {
-                let (y, trace) = decoder.block(&pack, &angles, adapter, layer, Some(&last)).forward(x);
+                let block = decoder.block(&pack, &angles, adapter, layer, Some(&last));
+                let (y, trace) = block.forward(x);
                 x = y;
-                let cache = |span: &crate::pack::Span| {
-                    let qkv = trace.qkv().part(span.start * width..(span.start + span.len) * width);
-                    qkv.floats(&mut vec![0.0; qkv.len()]).to_vec()
-                };
+                let cache = |span: &Span| block.cache(&trace, span.start..span.start + span.len);
                 caches.push(pack.spans.iter().map(cache).collect());
             }
             (caches, x)
@@ -79,7 +82,7 @@ impl<'a> Generation<'a> {
             for (layer, caches) in caches.iter_mut().enumerate() {
                 let chosen = caches.iter_mut().enumerate();
                 let chosen = chosen.filter(|(sequence, _)| tokens.iter().any(|(wanted, _)| wanted == sequence));
-                let mut chosen: Vec<&mut Vec<f32>> = chosen.map(|(_, cache)| cache).collect();
+                let mut chosen: Vec<&mut Cache> = chosen.map(|(_, cache)| cache).collect();
                 x = decoder.block(&pack, &angles, adapter, layer, None).continue_from(x, &mut chosen);
             }
             x

@@ -40,17 +40,18 @@ pub struct MergedFiles {
     pub names: Vec<String>,
     /// Bytes of all tensors.
     pub bytes: u64,
-    /// What rounding to the written types changes in the matrices that have an adapter, over what the adapters change there:
-    /// a ratio of norms over all these values. 0 where the adapters change nothing.
+    /// What the last rounding, to the written types, changes in the matrices of the last adapter, over what that adapter
+    /// changes there: a ratio of norms over all these values, 0 where it changes nothing. Earlier adapters have been rounded
+    /// in the model that it was trained on, too.
     pub rounding: f64,
 }
 
-/// Sums of squares, over the values of rows that adapters change.
+/// Sums of squares, over the values that the last adapter changes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Changes {
-    /// Of what the adapters change.
+    /// Of what it changes.
     wanted: f64,
-    /// Of what rounding changes after them.
+    /// Of what rounding changes after it.
     rounded: f64,
 }
 
@@ -160,8 +161,8 @@ impl Merged<'_> {
     }
 
     /// Adds to `row`, row `index` of the matrix, what the adapters add; `delta` has its length. The last result is not
-    /// rounded.
-    fn add(&self, index: usize, row: &mut [f32], delta: &mut [f32]) {
+    /// rounded. Returns the last adapter's scale where it has a pair here, whose unscaled part is then in `delta`.
+    fn add(&self, index: usize, row: &mut [f32], delta: &mut [f32]) -> Option<f32> {
         for (number, pair) in self.pairs.iter().enumerate() {
             if number > 0 {
                 row.iter_mut().for_each(|value| *value = self.float.round(*value));
@@ -174,6 +175,7 @@ impl Merged<'_> {
             }
             row.iter_mut().zip(&*delta).for_each(|(value, delta)| *value += target.scale * delta);
         }
+        self.pairs.last()?.as_ref().map(|pair| pair.target.scale)
     }
 
     /// Element `index` of the tensor, by the same arithmetic as [`Merged::add`].

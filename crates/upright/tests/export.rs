@@ -117,10 +117,11 @@ fn an_adapter_that_rounding_drowns_is_merged_with_a_warning() {
     let place = Place::new();
     Done::good(place.train("--learning-rate 1e-5"));
     let done = export(&place, "run --merge --out merged");
-    assert!(done.code == Some(0) && done.stderr.contains("warning: rounding changes the merged weights "), "{done:?}");
-    assert!(done.stdout.contains("\nrounding     changes "), "{done:?}");
+    assert!(done.code == Some(0) && done.stderr.contains("warning: rounding moves the merged weights "), "{done:?}");
+    assert!(done.stdout.contains("times as far as the adapter\n"), "{done:?}");
     let done = export(&place, "run --merge --dtype f32 --out wide");
     assert!(done.code == Some(0) && !done.stderr.contains("rounding"), "{done:?}");
+    assert!(done.stdout.contains("\nrounding     none\n"), "{done:?}");
     assert_eq!(exported(&place, "run --out adapter")["rounding"], Value::Null);
 }
 

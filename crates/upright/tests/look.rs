@@ -50,7 +50,13 @@ fn inspect_names_the_rows_that_a_run_leaves_out() {
     assert!(text.contains("\ndropped      6, empty response: row 1, 2, 3, 5, 8, ...\n"), "{text}");
     let report = &Done::good(place.command("inspect holes.jsonl --model model --json")).json()[0];
     assert_eq!(report["dropped"], json!([{"reason": "empty response", "rows": [1, 2, 3, 5, 8, 13]}]));
-    assert_eq!(report["reasoning_left_out"], json!(0));
+    assert_eq!((&report["reasoning_left_out"], &report["contested_bos"]), (&json!(0), &json!(null)));
+    place.edit("model/tokenizer_config.json", |settings| {
+        settings.insert("bos_token".into(), json!("<s>"));
+        settings.insert("add_bos_token".into(), json!(true));
+    });
+    let text = Done::good(place.command("inspect holes.jsonl --model model --show 0")).stdout;
+    assert!(text.contains("\nBOS          prompts begin with BOS, by add_bos_token"), "{text}");
 }
 
 #[test]

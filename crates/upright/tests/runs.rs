@@ -176,9 +176,17 @@ fn a_stop_is_answered_wherever_it_comes() {
     // Everything but the evaluations takes no time here, so that is where the signals meet the run.
     let flags = format!("{TWO} --held-out 0.5 --token-budget 1 --steps 6 --eval-every 2 --checkpoint-every 2");
     f.train("straight", &flags).good();
-    let (mut stopped, mut told) = (0, 0);
+    let resume = |words: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_upright"));
+        command.args(["train", "--resume", "--out"]).args(words.split_whitespace());
+        f.at_home(&mut command);
+        command
+    };
+    let (mut stopped, mut told, mut alone) = (0, 0, 0);
     for round in 0..60 {
-        let mut process = Process::start(f.command("stopped", &format!("{flags} --resume")));
+        // Continued by its folder alone as soon as that is said to do.
+        let command = if alone > 0 { resume("stopped") } else { f.command("stopped", &format!("{flags} --resume")) };
+        let mut process = Process::start(command);
         let wait = Duration::from_millis(10 + 7 * round);
         let alive = process.wait_until(|process| process.age() >= wait && !process.stderr().is_empty());
         process.signal(if round % 2 == 0 { "INT" } else { "TERM" });
@@ -187,21 +195,26 @@ fn a_stop_is_answered_wherever_it_comes() {
             break;
         }
         assert_eq!(end.code, Some(130), "{}", end.stderr);
-        assert!(end.stderr.contains("upright train --resume --out stopped goes on"), "{}", end.stderr);
+        assert!(end.stderr.contains("--resume"), "{}", end.stderr);
+        alone += usize::from(end.stderr.contains("upright train --resume --out stopped goes on"));
         stopped += 1;
         told += usize::from(end.stderr.contains("a second signal ends it at once"));
     }
-    assert!(stopped > 3 && told > 0, "{stopped}, {told}");
-    // Continued by its folder alone, a run has the settings that it was begun with, and no others.
-    let resume = |flags: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_upright"));
-        command.args(["train", "--resume", "--out", "stopped"]).args(flags.split_whitespace());
-        f.at_home(&mut command);
-        Process::start(command).end()
-    };
-    let other = resume("--seed 3");
+    assert!(stopped > 3 && told > 0 && alone > 0, "{stopped}, {told}, {alone}");
+    let other = Process::start(resume("stopped --seed 3")).end();
     assert!(other.code == Some(2) && other.stderr.contains("seed: 42 -> 3"), "{}", other.stderr);
-    resume("").good();
+    // Its paths start where it was begun.
+    let mut elsewhere = resume("../stopped");
+    elsewhere.current_dir(f.path("stopped"));
+    let elsewhere = Process::start(elsewhere).end();
+    assert!(
+        elsewhere.stderr.contains("../stopped: was begun as --out stopped, in another folder"),
+        "{}",
+        elsewhere.stderr
+    );
+    let nothing = Process::start(resume("nothing")).end();
+    assert!(nothing.stderr.contains("nothing: holds no run that could go on"), "{}", nothing.stderr);
+    Process::start(resume("stopped")).end().good();
     f.assert_same("straight", "stopped", &["resume"]);
 }
 

@@ -185,6 +185,8 @@ impl Map<1, 1> for GeluTanhSlope {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
 
     /// The error function in f64: Simpson's rule on 2 / sqrt(pi) e^(-t^2), far below f32's resolution.
@@ -233,6 +235,21 @@ mod tests {
                     assert!(close(d_gate[i], by_gate), "{kind:?} at {g}: {} {by_gate}", d_gate[i]);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn bf16_is_taken_as_the_numbers_that_it_is() {
+        for (kind, parts) in [(Activation::Gelu, 1), (Activation::GeluTanh, 1), (Activation::SwiGlu, 2)] {
+            let inner: Vec<bf16> = (0..133 * parts).map(|i| bf16::from_f32((i as f32 - 66.0) * 0.07)).collect();
+            let wide: Vec<f32> = inner.iter().map(|x| x.to_f32()).collect();
+            let run = |inner: Values<'_>| {
+                let (mut h, mut d) = (vec![0.0; 133], vec![0.5; 133 * parts]);
+                forward(kind, inner, &mut h);
+                backward(kind, inner, &mut d);
+                [h, d].concat().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            assert_eq!(run(Values::Bf16(&inner)), run(Values::F32(&wide)), "{kind:?}");
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// Instruction set that the matrix products run on. Within a tier every result has the same bits for any number of
 /// threads and any neighbours in the pack.
 ///
-/// What is not a product is f32 in every tier, on the widest vectors that the processor has.
+/// What is not a product is f32 arithmetic in every tier, on the widest vectors that the processor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// f32 products of unrounded operands, on whatever vectors the processor has.

@@ -12,7 +12,6 @@ use super::gemm::{View, product};
 use super::norm::Norm;
 use super::rope::Angles;
 use super::{Lanes, Stored, Tier, Work, activation, dispatch};
-use crate::buffer::Buffer;
 use crate::config::{Activation, NormKind, Rotary};
 use crate::pack::Pack;
 use crate::weights::NormWeights;
@@ -223,7 +222,7 @@ fn attentions(tier: Tier, each: &mut impl FnMut(KernelRate)) {
 
 /// Activations as the tier keeps them.
 fn stored(tier: Tier, values: &[f32]) -> Stored {
-    Stored::new(tier, Buffer::from(values))
+    Stored::copy(tier, values)
 }
 
 /// Kernels that do little with each value.

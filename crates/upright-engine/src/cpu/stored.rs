@@ -1,5 +1,5 @@
-//! Activations that wait for their backward, in the precision in which the tier's products read them: bf16 takes half of
-//! the memory, and a product that reads it gives the same bits.
+//! Activations that wait for their backward, in the precision of the tier's products: bf16 takes half of the memory, and a
+//! product that reads it gives the same bits.
 
 use half::bf16;
 use rayon::prelude::*;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{buffer::Buffer, rows::gather};
 
-/// Values that a thread rounds at a time where no row is to be finished.
+/// Values that a thread rounds at a time.
 const CHUNK: usize = 16 * 1024;
 
 /// A matrix of activations, row-major.
@@ -24,7 +24,18 @@ pub(crate) enum Stored {
 impl Stored {
     /// Stores values for a tier.
     pub(crate) fn new(tier: Tier, values: Buffer<f32>) -> Self {
-        Self::finished(tier, values, CHUNK, |_, _| {})
+        if tier.rounds() { Self::copy(tier, &values) } else { Self::F32(values) }
+    }
+
+    /// Stores a copy of values for a tier.
+    pub(crate) fn copy(tier: Tier, values: &[f32]) -> Self {
+        if !tier.rounds() {
+            return Self::F32(Buffer::from(values));
+        }
+        let mut rounded = Buffer::new(values.len());
+        let chunks = rounded.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+        chunks.for_each(|(rounded, values)| convert::round(values, rounded));
+        Self::Bf16(rounded)
     }
 
     /// Stores rows of `width` values, each of which `finish` changes first, given its number.

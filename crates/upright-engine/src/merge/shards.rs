@@ -149,22 +149,20 @@ fn stretches(
             .par_chunks_mut(cols * dtype.size())
             .enumerate()
             .map_init(
-                || [(); 3].map(|()| vec![0.0; cols]),
-                |[row, delta, was], (i, into)| {
+                || [(); 2].map(|()| vec![0.0; cols]),
+                |[row, delta], (i, into)| {
                     let n = into.len() / dtype.size();
                     let first = start + i * cols;
                     values(&merged, first, &mut row[..n]);
-                    if merged.changes() {
-                        was.copy_from_slice(row);
-                        merged.add(first / cols, &mut row[..n], &mut delta[..n]);
-                    }
+                    let scale =
+                        merged.changes().then(|| merged.add(first / cols, &mut row[..n], &mut delta[..n])).flatten();
                     for (value, into) in row.iter().zip(into.chunks_exact_mut(dtype.size())) {
                         dtype.put(*value, into);
                     }
                     if let Some(value) = row[..n].iter().find(|value| !dtype.round(**value).is_finite()) {
                         return Err(*value);
                     }
-                    Ok(if merged.changes() { changed(row, was, dtype) } else { Changes::default() })
+                    Ok(scale.map_or_else(Changes::default, |scale| changed(row, delta, scale, dtype)))
                 },
             )
             .collect();
@@ -178,12 +176,12 @@ fn stretches(
     Ok(true)
 }
 
-/// What adapters made of a row that `was` something else, before and after it is rounded.
-fn changed(row: &[f32], was: &[f32], dtype: Float) -> Changes {
-    let square = |a: f32, b: f32| (f64::from(a) - f64::from(b)).powi(2);
+/// Of a row to which `scale * delta` was added last, that and its rounding.
+fn changed(row: &[f32], delta: &[f32], scale: f32, dtype: Float) -> Changes {
+    let square = |value: f64| value * value;
     Changes {
-        wanted: row.iter().zip(was).map(|(row, was)| square(*row, *was)).sum(),
-        rounded: row.iter().map(|value| square(dtype.round(*value), *value)).sum(),
+        wanted: delta.iter().map(|delta| square(f64::from(scale) * f64::from(*delta))).sum(),
+        rounded: row.iter().map(|value| square(f64::from(dtype.round(*value)) - f64::from(*value))).sum(),
     }
 }
 

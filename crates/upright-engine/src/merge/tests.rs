@@ -141,6 +141,10 @@ fn two_adapters_at_once_are_one_after_the_other() {
         let (_, after) = next.merge(&[&second], Some(Float::F32), ALL).unwrap();
         assert_eq!(fs::read(next.dir.path().join("out/model.safetensors")).unwrap(), at_once, "{dtype:?}");
         assert_eq!(after, fingerprint);
+        // What is lost of the second adapter, either way.
+        let rounding =
+            [place.merge(&both, None, ALL), next.merge(&[&second], None, ALL)].map(|made| made.unwrap().0.rounding);
+        assert_eq!(rounding[0], rounding[1], "{dtype:?}");
     }
 }
 

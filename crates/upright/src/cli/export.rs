@@ -114,7 +114,8 @@ fn text(exported: &Exported) -> String {
     let _ = writeln!(text, "{:12} {}", exported.kind, exported.out.display());
     let _ = writeln!(text, "files        {}", exported.files.join(", "));
     if let Some(rounding) = exported.rounding {
-        let _ = writeln!(text, "rounding     changes {rounding:.2e} times what the adapters change");
+        let times = if rounding > 0.0 { format!("{rounding:.2} times as far as the adapter") } else { "none".into() };
+        let _ = writeln!(text, "rounding     {times}");
     }
     let _ = writeln!(text, "fingerprint  {}", exported.fingerprint.get(..12).unwrap_or_default());
     text

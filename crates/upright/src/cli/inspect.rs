@@ -85,6 +85,10 @@ struct Report {
     dropped: Vec<Dropped>,
     truncated_prompts: usize,
     truncated_responses: usize,
+    /// Whether prompts begin with BOS, where the tokenizer's files disagree.
+    contested_bos: Option<bool>,
+    #[serde(skip)]
+    bos_note: Option<String>,
     /// Rows that think before they answer, which the template has no words for.
     reasoning_left_out: usize,
     prompt_tokens: Lengths,
@@ -153,6 +157,8 @@ impl Report {
             truncated_prompts: data.truncated_prompts,
             truncated_responses: data.truncated_responses,
             reasoning_left_out: data.reasoning_left_out,
+            contested_bos: data.contested_bos,
+            bos_note: data.bos_note(),
             prompt_tokens: Lengths::of(rows.iter().map(|row| row.prompt.len()).collect()),
             response_tokens: Lengths::of(rows.iter().flat_map(|row| row.responses.iter().map(Vec::len)).collect()),
             packed_rows,
@@ -185,6 +191,9 @@ impl Report {
                 "left out",
                 format!("the reasoning of {} rows, for which the template has no words", self.reasoning_left_out),
             );
+        }
+        if let Some(note) = &self.bos_note {
+            line("BOS", note.clone());
         }
         for (name, lengths) in [("prompts", &self.prompt_tokens), ("responses", &self.response_tokens)] {
             let Lengths { mean, median, p95, longest, histogram } = lengths;

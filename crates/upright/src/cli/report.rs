@@ -1,11 +1,15 @@
 //! `upright report`: what runs came to, as one page with figures and tables.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use clap::Args;
 
 use super::{make_out, print, print_json, terminal::Terminal};
-use crate::{Result, observer::Observer, report::Report};
+use crate::{
+    Error, Result,
+    observer::Observer,
+    report::{PAGE, Report},
+};
 
 /// Writes a page about runs.
 #[derive(Args, Debug)]
@@ -13,7 +17,7 @@ pub(super) struct Arguments {
     /// Folders of runs, or folders that hold runs somewhere below.
     #[arg(value_name = "DIR", required = true)]
     folders: Vec<PathBuf>,
-    /// Folder of the page, its figures and its tables [default: `report` in the first DIR]
+    /// Folder of the page, its figures and its tables [default: `report` in DIR; of several, `report` here]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print the numbers as one JSON object.
@@ -24,7 +28,11 @@ pub(super) struct Arguments {
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let report = Report::read(&arguments.folders)?;
-    let out = arguments.out.clone().unwrap_or_else(|| arguments.folders[0].join("report"));
+    let out = match (&arguments.out, &arguments.folders[..]) {
+        (Some(out), _) => out.clone(),
+        (None, [folder]) => folder.join("report"),
+        (None, _) => of_several()?,
+    };
     make_out(&out)?;
     let mut terminal = Terminal::new();
     for damaged in &report.damaged {
@@ -35,4 +43,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         return print_json(&report);
     }
     print(&format!("report: {}\n", page.display()))
+}
+
+/// Where a page about several folders goes that was given no place.
+fn of_several() -> Result<PathBuf> {
+    let here = PathBuf::from("report");
+    let foreign = fs::read_dir(&here).is_ok_and(|mut entries| entries.next().is_some()) && !here.join(PAGE).is_file();
+    if foreign {
+        return Err(Error::input("report: is there, and is no report").hint("name the folder of the page: --out DIR"));
+    }
+    Ok(here)
 }

@@ -1,7 +1,7 @@
 //! The terminal as an observer: notes and progress on stderr, results on stdout.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::Write,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -46,7 +46,7 @@ fn stop_flag() -> &'static Arc<AtomicBool> {
     FLAG.get_or_init(Arc::default)
 }
 
-/// All bars of the process.
+/// All bars of the process; hidden where stderr is no terminal, or one that cannot draw.
 fn bars() -> &'static MultiProgress {
     static BARS: OnceLock<MultiProgress> = OnceLock::new();
     BARS.get_or_init(MultiProgress::new)
@@ -54,10 +54,10 @@ fn bars() -> &'static MultiProgress {
 
 /// A line on stderr; where bars are drawn, above them.
 fn line(text: &str) {
-    if std::io::stderr().is_terminal() {
-        let _ = bars().println(text);
-    } else {
+    if bars().is_hidden() {
         let _ = writeln!(std::io::stderr(), "{text}");
+    } else {
+        let _ = bars().println(text);
     }
 }
 
@@ -81,7 +81,7 @@ pub(super) fn catch_signals() -> Result<()> {
 impl Terminal {
     /// An observer on stderr.
     pub(super) fn new() -> Self {
-        Self { stack: Vec::new(), interactive: std::io::stderr().is_terminal() }
+        Self { stack: Vec::new(), interactive: !bars().is_hidden() }
     }
 }
 

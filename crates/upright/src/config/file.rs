@@ -1,6 +1,6 @@
 //! The TOML file of a config, and flags laid over it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::Table;
 
@@ -14,16 +14,37 @@ impl Config {
     /// The flags, with everything they leave open taken from the file that `--config` names; where they continue a run and
     /// name neither a file nor a model, from the settings that the run was begun with.
     pub fn resolve(self) -> Result<Self> {
-        match self.config.clone().or_else(|| self.begun()) {
-            None => Ok(self),
-            Some(path) => self.over(Self::read(&path)?),
+        match (&self.config, &self.out) {
+            (Some(path), _) => {
+                let settings = Self::read(path)?;
+                self.over(settings)
+            }
+            (None, Some(out)) if self.resume && self.model.is_none() => {
+                let settings = Self::begun(out)?;
+                self.over(settings)
+            }
+            _ => Ok(self),
         }
     }
 
-    /// The settings of the run that is to be continued, if the flags leave open which.
-    fn begun(&self) -> Option<PathBuf> {
-        let out = self.out.as_ref().filter(|_| self.resume && self.model.is_none())?;
-        Some(out.join(FILE)).filter(|file| file.is_file())
+    /// The settings that the run in a folder was begun with. Their paths start where that was.
+    fn begun(out: &Path) -> Result<Self> {
+        let file = out.join(FILE);
+        if !file.is_file() {
+            return Err(Error::input(format!("{}: holds no run that could go on: it has no {FILE}", out.display()))
+                .hint("begin one with --model DIR, or repeat the command that it was begun with"));
+        }
+        let settings = Self::read(&file)?;
+        let place = |path: &Path| std::fs::canonicalize(path).ok();
+        if settings.out.as_deref().and_then(place) != place(out) {
+            let then = settings.out.unwrap_or_default();
+            let message = format!("{}: was begun as --out {}, in another folder", out.display(), then.display());
+            return Err(Error::input(message).hint(format!(
+                "its paths start there: go on from there, or give --config {} where they are right here",
+                file.display()
+            )));
+        }
+        Ok(settings)
     }
 
     /// Reads a TOML file.

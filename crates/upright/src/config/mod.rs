@@ -29,8 +29,8 @@ pub struct Config {
     /// Folder of the run: adapter, records, checkpoints
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Continue the run in the output folder from its newest checkpoint; without one it simply starts. Without --model, the
-    /// settings are those that the run was begun with
+    /// Continue the run in the output folder from its newest checkpoint; without one it simply starts. Without --model and
+    /// --config, the settings are those that the run was begun with
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub resume: bool,

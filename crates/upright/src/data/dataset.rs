@@ -77,6 +77,8 @@ pub struct Dataset {
     pub truncated_responses: usize,
     /// Rows, of both sides, whose responses think before they answer, which the template has no words for.
     pub reasoning_left_out: usize,
+    /// Whether prompts begin with BOS, where the tokenizer's files disagree about it ([`Tokenizer::contested_bos`]).
+    pub contested_bos: Option<bool>,
     /// SHA-256 of the file; of several, of their hashes and shares.
     pub sha256: String,
     /// SHA-256 of the file of held-out rows, where there is one.
@@ -153,6 +155,8 @@ impl Dataset {
             truncated_prompts: 0,
             truncated_responses: 0,
             reasoning_left_out: 0,
+            contested_bos: (tokenizer.contested_bos() && !matches!(template, Template::Chat(_)))
+                .then(|| !tokenizer.bos().is_empty()),
             sha256: identity(&hashes),
             eval_sha256: None,
             train_hashes: Vec::new(),
@@ -228,7 +232,19 @@ impl Dataset {
                 self.reasoning_left_out
             );
         }
+        if let Some(note) = self.bos_note() {
+            text += &format!("; {note}");
+        }
         text
+    }
+
+    /// Whether prompts begin with BOS, where the tokenizer's files disagree.
+    pub fn bos_note(&self) -> Option<String> {
+        let (with, puts) = if self.contested_bos? { ("with", "none") } else { ("without", "one") };
+        Some(format!(
+            "prompts begin {with} BOS, by add_bos_token in tokenizer_config.json; transformers 5 heeds tokenizer.json alone, \
+             which puts {puts}"
+        ))
     }
 
     /// A fixed sample of at most `n` training rows, in file order: those whose prompts have the smallest hashes.

@@ -19,6 +19,7 @@ pub struct Tokenizer {
     bos_id: Option<u32>,
     /// What the tokenizer puts before a text; mostly nothing or one token.
     bos: Vec<u32>,
+    contested_bos: bool,
     eos: u32,
     /// Ids of [`JOINT`], for tokenizers that put a space before every text and so would put one before a response.
     joint: Option<Vec<u32>>,
@@ -68,18 +69,19 @@ impl Tokenizer {
             special_texts: settings.special_texts,
             bos_id: bos,
             bos: Vec::new(),
+            contested_bos: false,
             eos,
             joint: None,
             vocabulary: usize::MAX,
             sha256: String::new(),
         };
+        let leading = tokenizer.leading()?;
         tokenizer.bos = match settings.add_bos {
             Some(false) => Vec::new(),
-            added => match tokenizer.leading()? {
-                none if none.is_empty() && added == Some(true) => bos.into_iter().collect(),
-                leading => leading,
-            },
+            Some(true) if leading.is_empty() => bos.into_iter().collect(),
+            _ => leading.clone(),
         };
+        tokenizer.contested_bos = tokenizer.bos != leading;
         let (joint, joined, alone) = (tokenizer.ids(JOINT)?, tokenizer.ids(&format!("{JOINT}a"))?, tokenizer.ids("a")?);
         if joined.strip_prefix(joint.as_slice()).is_some_and(|rest| rest != alone) {
             tokenizer.joint = Some(joint);
@@ -165,6 +167,12 @@ impl Tokenizer {
     /// What is put before every prompt; may be empty.
     pub fn bos(&self) -> &[u32] {
         &self.bos
+    }
+
+    /// Whether `add_bos_token` of `tokenizer_config.json`, which is heeded here, says something else about [`Tokenizer::bos`]
+    /// than `tokenizer.json`. transformers 5 heeds the latter alone, older versions mostly the former.
+    pub fn contested_bos(&self) -> bool {
+        self.contested_bos
     }
 
     /// The beginning-of-sequence token, whether or not the tokenizer puts it anywhere.
@@ -314,7 +322,7 @@ pub(super) mod tests {
         dir
     }
 
-    fn configure(dir: &tempfile::TempDir, settings: &Value) {
+    pub(in crate::data) fn configure(dir: &tempfile::TempDir, settings: &Value) {
         std::fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
     }
 
@@ -362,10 +370,13 @@ pub(super) mod tests {
     fn the_configuration_may_add_or_take_away_bos() {
         let dir = folder(with_bos);
         configure(&dir, &json!({"eos_token": "<eos>", "add_bos_token": false}));
-        assert_eq!(Tokenizer::open(dir.path(), None, None).unwrap().bos(), [] as [u32; 0]);
+        let open = |dir: &tempfile::TempDir| Tokenizer::open(dir.path(), None, None).unwrap();
+        assert!(open(&dir).bos().is_empty() && open(&dir).contested_bos());
+        configure(&dir, &json!({"eos_token": "<eos>", "add_bos_token": true}));
+        assert!(open(&dir).bos() == [BOS] && !open(&dir).contested_bos());
         let dir = folder(|_| ());
         configure(&dir, &json!({"eos_token": "<eos>", "add_bos_token": true, "bos_token": {"content": "<bos>"}}));
-        assert_eq!(Tokenizer::open(dir.path(), None, None).unwrap().bos(), [BOS]);
+        assert!(open(&dir).bos() == [BOS] && open(&dir).contested_bos());
         configure(&dir, &json!({"eos_token": "<eos>", "add_bos_token": true}));
         assert_eq!(Tokenizer::open(dir.path(), None, Some(7)).unwrap().bos(), [7]);
         assert_eq!(Tokenizer::open(dir.path(), None, None).unwrap().bos(), [] as [u32; 0]);

@@ -25,7 +25,7 @@ use chain::Chain;
 use folder::{Partial, copy_companions};
 
 /// [`MergedFiles::rounding`] that deserves a warning.
-const MUCH_ROUNDING: f64 = 0.1;
+const MUCH_ROUNDING: f64 = 0.5;
 
 /// What is exported.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ pub struct Exported {
     pub files: Vec<String>,
     /// Fingerprint of the model: of the merged one, or of the adapter's base.
     pub fingerprint: String,
-    /// Of a merged model, what rounding its weights changes over what the adapters change ([`MergedFiles::rounding`]).
+    /// Of a merged model, what rounding changes over what the adapter changes ([`MergedFiles::rounding`]).
     pub rounding: Option<f64>,
 }
 
@@ -126,8 +126,8 @@ impl Export {
         let MergedFiles { names: mut files, rounding, .. } = written;
         if rounding > MUCH_ROUNDING {
             observer.note(&format!(
-                "warning: rounding changes the merged weights {rounding:.2} times as much as the adapters do; --dtype f32 rounds \
-                 nothing, and neither does the adapter beside its base"
+                "warning: rounding moves the merged weights {rounding:.2} times as far as the adapter does; --dtype f32 keeps \
+                 all of it, and so does the adapter beside its base"
             ));
         }
         files.extend(copy_companions(&chain.model, partial.path(), observer)?);

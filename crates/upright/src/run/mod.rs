@@ -23,6 +23,7 @@ pub use summary::{ObjectiveSummary, Summary};
 use crate::{
     Error, Result,
     checkpoint::{Checkpoints, Identity, Snapshot, State},
+    config,
     data::Dataset,
     error::Kind,
     evaluation::{SETS, evaluate, mixed},
@@ -45,7 +46,10 @@ pub fn run(plan: &Plan, config: &str, resume: bool, observer: &mut dyn Observer)
     let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
     let datasets = engine.datasets(plan, observer)?;
     run_with(&engine, plan, config, resume, datasets, observer).map_err(|error| match error.kind {
-        Kind::Interrupted => error.hint(format!("upright train --resume --out {} goes on", plan.out.display())),
+        Kind::Interrupted if plan.out.join(config::FILE).is_file() => {
+            error.hint(format!("upright train --resume --out {} goes on", plan.out.display()))
+        }
+        Kind::Interrupted => error.hint("the same command with --resume goes on"),
         Kind::Input | Kind::Failure => error,
     })?;
     Summary::read(&plan.out)

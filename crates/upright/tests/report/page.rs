@@ -270,6 +270,13 @@ fn the_command_reports_a_run_that_was_trained_and_training_reports_itself() {
     let done = Done::good(place.command("report run --out pages/one"));
     assert_eq!(done.stdout, "report: pages/one/report.html\n");
     assert_eq!(String::from_utf8(place.read("pages/one/report.html")).unwrap(), own);
+    // Of several folders it belongs to none.
+    let several = "report run run/checkpoints/..";
+    assert_eq!(Done::good(place.command(several)).stdout, "report: report/report.html\n");
+    assert_eq!(Done::good(place.command(several)).stdout, "report: report/report.html\n");
+    fs::remove_file(place.path("report/report.html")).unwrap();
+    let done = Done::of(place.command(several));
+    assert!(done.code == Some(2) && done.error().contains("report: is there, and is no report"), "{done:?}");
     let numbers = &Done::good(place.command("report run --json")).json()[0];
     let evals = String::from_utf8(place.read("run/evals.jsonl")).unwrap();
     let last: serde_json::Value = serde_json::from_str(evals.lines().last().unwrap()).unwrap();

@@ -1,33 +1,140 @@
 //! Attention of the newest token of one sequence to everything before it, for generation.
 
-use super::{HeadLayout, Shape};
-use crate::cpu::counters;
+use std::ops::Range;
 
-/// `cache` `[T, row]` holds queries, keys and values of a sequence (layouts in that order); `out` takes the attention
-/// output of its last token, `[heads * head_size]`.
-pub fn last_token(shape: &Shape, cache: &[f32], [q, k, v]: [HeadLayout; 3], out: &mut [f32]) {
-    let (size, tokens) = (shape.head_size, cache.len() / q.row);
-    let first = shape.window.map_or(0, |window| tokens.saturating_sub(window));
-    counters::attention(2 * (tokens - first) * shape.heads * size);
-    let vector = |layout: HeadLayout, token: usize, head: usize| {
-        let start = token * layout.row + head * layout.head + layout.offset;
-        &cache[start..start + size]
-    };
-    let shared = shape.heads / shape.kv_heads;
-    for (head, out) in out.chunks_exact_mut(size).enumerate() {
-        let query = vector(q, tokens - 1, head);
-        let score = |token: usize| {
-            let products = query.iter().zip(vector(k, token, head / shared)).map(|(a, b)| a * b);
-            products.sum::<f32>() * shape.scale
-        };
-        let scores: Vec<f32> = (first..tokens).map(score).collect();
-        let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let shares: Vec<f32> = scores.iter().map(|score| (score - largest).exp()).collect();
-        let total: f32 = shares.iter().sum();
-        out.fill(0.0);
-        for (token, share) in (first..tokens).zip(shares) {
-            let value = vector(v, token, head / shared);
-            out.iter_mut().zip(value).for_each(|(out, value)| *out += share / total * value);
+use half::bf16;
+use rayon::prelude::*;
+
+use super::{HeadLayout, KEYS, Shape, forward::Softmax};
+use crate::cpu::{
+    Tier, counters,
+    gemm::{Element, Values},
+    lanes::{Lanes, Work, dispatch},
+};
+
+/// Multiply-adds of a token from which its heads are shared out among threads.
+const SHARED: usize = 1 << 18;
+
+/// Keys and values of one sequence in one block, `[tokens, kv_heads * head_size]` each, in the precision of a tier's
+/// products.
+pub enum Cache {
+    /// Of the portable tier.
+    F32([Vec<f32>; 2]),
+    /// Of a tier that rounds.
+    Bf16([Vec<bf16>; 2]),
+}
+
+impl Cache {
+    /// Of no token yet.
+    pub fn new(tier: Tier) -> Self {
+        if tier.rounds() { Self::Bf16([Vec::new(), Vec::new()]) } else { Self::F32([Vec::new(), Vec::new()]) }
+    }
+
+    /// Appends the keys and values of tokens, given their rows of queries, keys and values.
+    ///
+    /// # Panics
+    /// If the rows are of another precision.
+    pub fn extend(&mut self, shape: &Shape, qkv: Values<'_>, [k, v]: [HeadLayout; 2]) {
+        fn append<E: Element>(to: &mut [Vec<E>; 2], shape: &Shape, qkv: &[E], layouts: [HeadLayout; 2]) {
+            for (to, layout) in to.iter_mut().zip(layouts) {
+                for token in 0..qkv.len() / layout.row {
+                    for start in (0..shape.kv_heads).map(|head| layout.at(token, head)) {
+                        to.extend_from_slice(&qkv[start..start + shape.head_size]);
+                    }
+                }
+            }
+        }
+        match (self, qkv) {
+            (Self::F32(to), Values::F32(qkv)) => append(to, shape, qkv, [k, v]),
+            (Self::Bf16(to), Values::Bf16(qkv)) => append(to, shape, qkv, [k, v]),
+            _ => panic!("keys and values of one precision"),
         }
     }
+}
+
+/// `out` takes the attention output, `[heads * head_size]`, of the token that was last appended to `cache`; `row` holds its
+/// query where `q` says. Everything is f32 arithmetic. Runs on the current rayon pool.
+pub fn last_token(shape: &Shape, row: Values<'_>, q: HeadLayout, cache: &Cache, out: &mut [f32]) {
+    let mut room = vec![0.0; row.len()];
+    let row = row.floats(&mut room);
+    match cache {
+        Cache::F32([keys, values]) => of_heads(shape, row, q, keys, values, out),
+        Cache::Bf16([keys, values]) => of_heads(shape, row, q, keys, values, out),
+    }
+}
+
+fn of_heads<E: Element>(shape: &Shape, row: &[f32], q: HeadLayout, keys: &[E], values: &[E], out: &mut [f32]) {
+    let (size, stride) = (shape.head_size, shape.kv_heads * shape.head_size);
+    let seen = shape.seen(keys.len() / stride - 1);
+    let work = 2 * seen.len() * out.len();
+    counters::attention(work);
+    let one = |(head, out): (usize, &mut [f32])| {
+        let (start, from) = (q.at(0, head), head / shape.group() * size);
+        let (keys, values) = (&keys[from..], &values[from..]);
+        let query = &row[start..start + size];
+        dispatch(Head { query, keys, values, stride, seen: seen.clone(), scale: shape.scale, out });
+    };
+    if work < SHARED {
+        out.chunks_mut(size).enumerate().for_each(one);
+    } else {
+        out.par_chunks_mut(size).enumerate().for_each(one);
+    }
+}
+
+/// One head's query, against keys and values of which token `t` has those from `t * stride` on.
+struct Head<'a, E> {
+    query: &'a [f32],
+    keys: &'a [E],
+    values: &'a [E],
+    stride: usize,
+    seen: Range<usize>,
+    scale: f32,
+    out: &'a mut [f32],
+}
+
+impl<E: Element> Work for Head<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { query, keys, values, stride, seen, scale, out } = self;
+        let size = query.len();
+        let mut scores = vec![0.0; seen.len().next_multiple_of(KEYS)];
+        for (score, token) in scores.iter_mut().zip(seen.clone()) {
+            *score = dot::<L, E>(query, &keys[token * stride..][..size]);
+        }
+        let (sum, _) = Softmax { scores: &mut scores, seen: 0..seen.len(), scale }.run::<L>();
+        out.fill(0.0);
+        for (share, token) in scores.iter().zip(seen) {
+            add::<L, E>(share / sum, &values[token * stride..][..size], out);
+        }
+    }
+}
+
+#[inline(always)]
+fn dot<L: Lanes, E: Element>(a: &[f32], b: &[E]) -> f32 {
+    let whole = a.len() - a.len() % L::LEN;
+    assert_eq!(a.len(), b.len());
+    let mut sum = L::splat(0.0);
+    for at in (0..whole).step_by(L::LEN) {
+        // SAFETY: whole vectors of both.
+        sum = unsafe { L::load(a.as_ptr().add(at)).mul_add(E::load(b.as_ptr().add(at)), sum) };
+    }
+    let tail = a[whole..].iter().zip(&b[whole..]).map(|(a, b)| a * b.float());
+    sum.sum() + tail.sum::<f32>()
+}
+
+/// `y += by * x`.
+#[inline(always)]
+fn add<L: Lanes, E: Element>(by: f32, x: &[E], y: &mut [f32]) {
+    let whole = x.len() - x.len() % L::LEN;
+    assert_eq!(x.len(), y.len());
+    for at in (0..whole).step_by(L::LEN) {
+        // SAFETY: whole vectors of both.
+        unsafe {
+            let to = y.as_mut_ptr().add(at);
+            E::load::<L>(x.as_ptr().add(at)).mul_add(L::splat(by), L::load(to)).store(to);
+        }
+    }
+    y[whole..].iter_mut().zip(&x[whole..]).for_each(|(y, x)| *y += by * x.float());
 }

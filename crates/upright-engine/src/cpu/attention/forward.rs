@@ -150,10 +150,10 @@ impl<E: Element> Visit for Forward<'_, E> {
 
 /// Turns the raw scores of a query into `exp(scale (score - largest))`, zero outside `seen`; gives their sum, and the
 /// log-sum-exp of the scaled scores.
-struct Softmax<'a> {
-    scores: &'a mut [f32],
-    seen: Range<usize>,
-    scale: f32,
+pub(super) struct Softmax<'a> {
+    pub(super) scores: &'a mut [f32],
+    pub(super) seen: Range<usize>,
+    pub(super) scale: f32,
 }
 
 impl Work for Softmax<'_> {

@@ -13,7 +13,7 @@ mod panels;
 mod tests;
 
 pub use backward::backward;
-pub use decode::last_token;
+pub use decode::{Cache, last_token};
 pub use forward::forward;
 
 use std::ops::Range;

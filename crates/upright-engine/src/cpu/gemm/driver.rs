@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Destination, Kernel, Operand, Segment, Term, View, Visit};
+use super::{Destination, Kernel, Operand, Packed, Segment, Term, View, Visit};
 use crate::buffer::Buffer;
 
 /// Products with fewer multiplications run on the calling thread: they are over before another one wakes.
@@ -32,6 +32,32 @@ struct Side<K: Kernel> {
     /// Multiple at which lines are best cut.
     unit: usize,
     pack: Pack<K>,
+}
+
+/// All panels of one term's shared side.
+enum Panels<'a, K: Kernel> {
+    Packed(&'a Packed),
+    Own(Buffer<K::Value>),
+}
+
+impl<'a, K: Kernel> Panels<'a, K> {
+    fn of(side: &Side<K>, operand: &Operand<'a>, parallel: bool) -> Self {
+        match operand {
+            Operand::Packed(packed) => Self::Packed(packed),
+            Operand::View(view) => {
+                let mut panels = Buffer::new(packed_len::<K>(view.rows, side.panel, view.cols));
+                pack_whole::<K>(side.pack, view, side.panel, &mut panels, parallel);
+                Self::Own(panels)
+            }
+        }
+    }
+
+    fn values(&self) -> &[K::Value] {
+        match self {
+            Self::Packed(packed) => packed.values(),
+            Self::Own(panels) => panels,
+        }
+    }
 }
 
 /// Packs lines of a view at some k.
@@ -85,32 +111,13 @@ impl Visit for Sum<'_> {
         let a = Side::<K> { lines: m, panel: K::A_PANEL, unit: K::A_UNIT, pack: K::pack_a };
         let b = Side::<K> { lines: n, panel: K::B_PANEL, unit: K::B_UNIT, pack: K::pack_b };
         let (shared, owned) = if share_a { (&a, &b) } else { (&b, &a) };
-
-        let loose = |term: &Term<'_>| !matches!(term.a, Operand::Packed(_));
-        let sizes = terms.iter().map(|term| packed_len::<K>(shared.lines, shared.panel, term.b.rows));
-        let total = terms.iter().zip(sizes.clone()).filter(|(term, _)| loose(term)).map(|(_, size)| size).sum();
-        let mut buffer = Buffer::<K::Value>::new(total);
-        let mut rest = &mut buffer[..];
-        let mut panels: Vec<&[K::Value]> = Vec::with_capacity(terms.len());
-        for (term, size) in terms.iter().zip(sizes) {
-            panels.push(match (term.a, share_a) {
-                (Operand::Packed(packed), _) => packed.values(),
-                (Operand::View(view), _) => {
-                    let (out, others) = std::mem::take(&mut rest).split_at_mut(size);
-                    rest = others;
-                    let view = if share_a { view } else { term.b.t() };
-                    pack_whole::<K>(shared.pack, &view, shared.panel, out, threads > 1);
-                    out
-                }
-            });
-        }
-        let owned_views: Vec<View<'_>> = terms
-            .iter()
-            .map(|term| match (term.a, share_a) {
-                (Operand::View(view), false) => view,
-                _ => term.b.t(),
-            })
-            .collect();
+        let sides = terms.iter().map(|term| match (term.a, share_a) {
+            (Operand::View(a), false) => (Operand::View(term.b.t()), a),
+            (a, _) => (a, term.b.t()),
+        });
+        let (shared_operands, owned_views): (Vec<Operand<'_>>, Vec<View<'_>>) = sides.unzip();
+        let panels: Vec<Panels<'_, K>> =
+            shared_operands.iter().map(|operand| Panels::of(shared, operand, threads > 1)).collect();
 
         let passes = passes::<K>(terms);
         let length = |pass: &Vec<Piece>| pass.iter().map(|piece| K::padded(piece.k.len())).sum::<usize>();
@@ -135,7 +142,8 @@ impl Visit for Sum<'_> {
                     (owned.pack)(&owned_views[*term], lines.clone(), k.clone(), own_panels);
                     // Blocks before this one are whole.
                     let before = shared.lines.next_multiple_of(shared.panel) * K::padded(k.start) + start * line;
-                    let shared_panels = &panels[*term][before..][..shared_len.next_multiple_of(shared.panel) * line];
+                    let shared_panels =
+                        &panels[*term].values()[before..][..shared_len.next_multiple_of(shared.panel) * line];
                     let (a, b) = if share_a { (shared_panels, &*own_panels) } else { (&*own_panels, shared_panels) };
                     Segment { a, a_panel: K::A_PANEL * line, b, b_panel: K::B_PANEL * line, k: k.len() }
                 });

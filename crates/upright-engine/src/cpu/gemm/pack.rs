@@ -11,6 +11,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::{Segment, Values, View};
+use crate::cpu::convert::rounded;
 
 /// Lines of a panel.
 pub(super) const LINES: usize = 16;
@@ -157,7 +158,7 @@ unsafe fn load_f32(from: *const f32, view: &View<'_>, lines: usize, depth: usize
             }
             (rows, Order::Lines)
         } else {
-            (load_one_by_one(view, lines, depth, |at| round(*from.add(at))), Order::Pairs)
+            (load_one_by_one(view, lines, depth, |at| rounded(*from.add(at)).to_bits()), Order::Pairs)
         }
     }
 }
@@ -214,11 +215,6 @@ unsafe fn load_one_by_one(view: &View<'_>, lines: usize, depth: usize, element: 
 
 fn mask16(count: usize) -> __mmask16 {
     if count >= 16 { u16::MAX } else { (1 << count) - 1 }
-}
-
-/// What `vcvtneps2bf16` does to one number: nearest even, subnormals to zero, NaN kept.
-fn round(x: f32) -> u16 {
-    if x.abs() < f32::MIN_POSITIVE { bf16::from_f32(0.0f32.copysign(x)).to_bits() } else { bf16::from_f32(x).to_bits() }
 }
 
 /// Transposes 16 x 16 pairs.

@@ -3,7 +3,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::tokenize::tests::bytewise;
+use super::super::tokenize::tests::{bytewise, configure, folder};
 use super::*;
 
 /// A folder with one file of rows, and the plainest way to load it.
@@ -382,12 +382,31 @@ fn reasoning_that_a_template_has_no_words_for_is_said_to_be_left_out() {
 }
 
 #[test]
+fn bos_that_the_tokenizers_files_disagree_about_is_said() {
+    let (_dir, mut spec) = file(&tasks(2));
+    let folder = folder(|_| ());
+    let mut said = |template: TemplateName, add: Value| {
+        let chat = "{% for m in messages %}{{ m.content }}{% endfor %}";
+        let settings = json!({"eos_token": "<eos>", "bos_token": "<bos>", "add_bos_token": add, "chat_template": chat});
+        configure(&folder, &settings);
+        spec.template = Some(template);
+        let tokenizer = Tokenizer::open(folder.path(), None, None).unwrap();
+        Dataset::load(&spec, &tokenizer, &mut |_, _| {}).unwrap().describe("sft")
+    };
+    let words = "; prompts begin with BOS, by add_bos_token in tokenizer_config.json; transformers 5 heeds tokenizer.json alone";
+    assert!(said(TemplateName::Raw, json!(true)).contains(words));
+    assert!(!said(TemplateName::Raw, json!(false)).contains("BOS"));
+    // A chat template writes its own.
+    assert!(!said(TemplateName::Chat { name: None, date: None }, json!(true)).contains("BOS"));
+}
+
+#[test]
 fn tools_anywhere_in_a_file_have_their_template() {
     let row = |index: usize| json!({"messages": [{"role": "user", "content": format!("q{index}")}, {"role": "assistant", "content": "a"}]});
     let mut rows: Vec<Value> = (0..20).map(row).collect();
     rows[18]["tools"] = json!([{"type": "function", "function": {"name": "f"}}]);
     let (_dir, mut spec) = file(&rows);
-    let model = super::super::tokenize::tests::folder(|_| ());
+    let model = folder(|_| ());
     let text = |word: &str| {
         format!(
             "{word}{{{{ tools[0].function.name if tools }}}}{{% for m in messages %}}<{{{{ m.content }}}}>{{% endfor %}}"
