@@ -1,8 +1,8 @@
 //! The MLP's nonlinearity, forward and backward.
 
 use super::{
-    gemm::{Element, Values},
-    lanes::{Lanes, Map, Work, dispatch, exp, map},
+    gemm::Values,
+    lanes::{Element, Lanes, Map, Work, dispatch, exp, map},
 };
 use crate::config::Activation;
 

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::lanes::{Lanes, Work, dispatch};
+use super::lanes::{Element, Lanes, Work, dispatch};
 
 /// What `vcvtneps2bf16` makes of a number: nearest even, subnormals to zero, NaN kept.
 #[inline(always)]
@@ -43,7 +43,7 @@ impl Work for Widen<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        self.0.iter().zip(self.1).for_each(|(x, y)| *y = f32::from_bits(u32::from(x.to_bits()) << 16));
+        self.0.iter().zip(self.1).for_each(|(x, y)| *y = x.float());
     }
 }
 

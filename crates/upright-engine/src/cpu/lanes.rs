@@ -8,9 +8,8 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+use bytemuck::Pod;
 use half::bf16;
-
-use super::gemm::Element;
 
 /// A vector of f32. Elementwise, so lanes never mix but in `sum` and `largest`, which have fixed orders.
 pub(crate) trait Lanes: Copy {
@@ -32,7 +31,7 @@ pub(crate) trait Lanes: Copy {
         let mut lanes = [0.0; 16];
         for (i, lane) in lanes.iter_mut().enumerate().take(Self::LEN) {
             // SAFETY: the caller's.
-            *lane = f32::from_bits(u32::from(unsafe { *from.add(i) }.to_bits()) << 16);
+            *lane = unsafe { *from.add(i) }.float();
         }
         // SAFETY: no vector has more than 16 lanes.
         unsafe { Self::load(lanes.as_ptr()) }
@@ -336,6 +335,39 @@ pub(crate) fn exp<L: Lanes>(x: L) -> L {
     }
     let e = q.mul_add(r.mul(r), r).add(L::splat(1.0));
     e.mul(shifted.power_of_low_bits()).zero_where_below(x, limit)
+}
+
+/// What vectors are loaded from.
+pub(crate) trait Element: Pod + Send + Sync {
+    /// The number, exactly.
+    fn float(self) -> f32;
+    /// # Safety
+    /// `L::LEN` values can be read.
+    unsafe fn load<L: Lanes>(from: *const Self) -> L;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn float(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's.
+        unsafe { L::load(from) }
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn float(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's.
+        unsafe { L::load_bf16(from) }
+    }
 }
 
 /// A function of N numbers that turns M others into M new ones, applied lane by lane. `apply` must be `#[inline(always)]`.

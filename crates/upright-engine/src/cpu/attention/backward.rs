@@ -14,7 +14,7 @@ use crate::{
     buffer::Buffer,
     cpu::{
         Tier, counters,
-        gemm::{Element, Kernel, Values, View, Visit, on_kernel},
+        gemm::{Kernel, ValueType, Values, View, Visit, on_kernel},
         lanes::{Lanes, Work, dispatch, exp},
     },
     pack::Pack,
@@ -50,7 +50,7 @@ pub fn backward(
     }
 }
 
-fn backward_of<E: Element>(
+fn backward_of<E: ValueType>(
     tier: Tier,
     pack: &Pack,
     shape: &Shape,
@@ -140,7 +140,7 @@ struct Backward<'a, E> {
     kv_head: usize,
 }
 
-impl<E: Element> Visit for Backward<'_, E> {
+impl<E: ValueType> Visit for Backward<'_, E> {
     type Output = Above;
 
     fn visit<K: Kernel>(self) -> Above {
@@ -228,7 +228,7 @@ struct Probabilities<'a, E> {
     d_out: &'a [f32],
 }
 
-impl<E: Element> Work for Probabilities<'_, E> {
+impl<E: ValueType> Work for Probabilities<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -254,7 +254,7 @@ impl<E: Element> Work for Probabilities<'_, E> {
 
 /// Sixteen sums, then one of them.
 #[inline(always)]
-fn dot<E: Element>(a: &[E], b: &[f32]) -> f32 {
+fn dot<E: ValueType>(a: &[E], b: &[f32]) -> f32 {
     let mut sums = [0.0; 16];
     for (a, b) in a.chunks(16).zip(b.chunks(16)) {
         for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use super::{HeadLayout, KEYS, Shape, forward::Softmax};
 use crate::cpu::{
     Tier, counters,
-    gemm::{Element, Values},
-    lanes::{Lanes, Work, dispatch},
+    gemm::Values,
+    lanes::{Element, Lanes, Work, dispatch},
 };
 
 /// Multiply-adds of a token from which its heads are shared out among threads.

@@ -13,7 +13,7 @@ use crate::{
     buffer::Buffer,
     cpu::{
         Tier, counters,
-        gemm::{Element, Kernel, Values, View, Visit, on_kernel},
+        gemm::{Kernel, ValueType, Values, View, Visit, on_kernel},
         lanes::{Lanes, Work, dispatch, exp},
     },
     pack::Pack,
@@ -47,7 +47,7 @@ pub fn forward(
     }
 }
 
-fn forward_of<E: Element>(
+fn forward_of<E: ValueType>(
     tier: Tier,
     pack: &Pack,
     shape: &Shape,
@@ -91,7 +91,7 @@ struct Forward<'a, E> {
     lse: Shared,
 }
 
-impl<E: Element> Visit for Forward<'_, E> {
+impl<E: ValueType> Visit for Forward<'_, E> {
     type Output = ();
 
     fn visit<K: Kernel>(self) {

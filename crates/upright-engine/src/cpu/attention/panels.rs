@@ -4,7 +4,10 @@ use bytemuck::Pod;
 
 use crate::{
     buffer::Buffer,
-    cpu::gemm::{Destination, Element, Kernel, Pack, Segment, View},
+    cpu::{
+        gemm::{Destination, Kernel, Pack, Segment, View},
+        lanes::Element,
+    },
 };
 
 /// The panels of one operand: `lines` of them by `depth` elements of k.

@@ -24,7 +24,7 @@ mod view;
 
 pub(super) use driver::Pack;
 pub use packed::Packed;
-pub(crate) use view::Element;
+pub(crate) use view::ValueType;
 pub use view::{Values, View};
 
 use std::ops::Range;

@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-use bytemuck::Pod;
 use half::bf16;
 
-use crate::cpu::{Lanes, convert};
+use crate::cpu::{convert, lanes::Element};
 
 /// Values of an operand.
 #[derive(Clone, Copy, Debug)]
@@ -51,41 +50,19 @@ impl<'a> Values<'a> {
 }
 
 /// What [`Values`] may be of.
-pub(crate) trait Element: Pod + Send + Sync {
+pub(crate) trait ValueType: Element {
     fn values(slice: &[Self]) -> Values<'_>;
-    fn float(self) -> f32;
-    /// # Safety
-    /// `L::LEN` values can be read.
-    unsafe fn load<L: Lanes>(from: *const Self) -> L;
 }
 
-impl Element for f32 {
+impl ValueType for f32 {
     fn values(slice: &[Self]) -> Values<'_> {
         Values::F32(slice)
     }
-    #[inline(always)]
-    fn float(self) -> f32 {
-        self
-    }
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const Self) -> L {
-        // SAFETY: the caller's.
-        unsafe { L::load(from) }
-    }
 }
 
-impl Element for bf16 {
+impl ValueType for bf16 {
     fn values(slice: &[Self]) -> Values<'_> {
         Values::Bf16(slice)
-    }
-    #[inline(always)]
-    fn float(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const Self) -> L {
-        // SAFETY: the caller's.
-        unsafe { L::load_bf16(from) }
     }
 }
 
@@ -106,7 +83,7 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// Values `[rows, cols]` of either kind, row-major.
-    pub(crate) fn of<E: Element>(values: &'a [E], rows: usize, cols: usize) -> Self {
+    pub(crate) fn of<E: ValueType>(values: &'a [E], rows: usize, cols: usize) -> Self {
         Self::strided(E::values(values), rows, cols, cols)
     }
 
