@@ -1,8 +1,9 @@
 //! The MLP's nonlinearity, forward and backward.
 
 use super::{
+    along::{Map, map},
     gemm::Values,
-    lanes::{Element, Lanes, Map, Work, dispatch, exp, map},
+    lanes::{Element, Lanes, Work, dispatch, exp},
 };
 use crate::config::Activation;
 

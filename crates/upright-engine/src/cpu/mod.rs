@@ -1,6 +1,7 @@
 //! Kernels on the CPU.
 
 pub mod activation;
+mod along;
 pub mod attention;
 mod convert;
 pub mod counters;

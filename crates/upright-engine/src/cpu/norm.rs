@@ -3,7 +3,10 @@
 
 use rayon::prelude::*;
 
-use super::lanes::{Lanes, Map, Summand, Work, dispatch, map, total};
+use super::{
+    along::{Map, Summand, map, total},
+    lanes::{Lanes, Work, dispatch},
+};
 use crate::{config::NormKind, weights::NormWeights};
 
 /// Rows handed to a thread at a time.

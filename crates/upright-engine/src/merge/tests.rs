@@ -145,6 +145,7 @@ fn two_adapters_at_once_are_one_after_the_other() {
         let rounding =
             [place.merge(&both, None, ALL), next.merge(&[&second], None, ALL)].map(|made| made.unwrap().0.rounding);
         assert_eq!(rounding[0], rounding[1], "{dtype:?}");
+        assert_eq!(rounding[0] > 0.0, dtype != Dtype::F32, "{dtype:?}");
     }
 }
 

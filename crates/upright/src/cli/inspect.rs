@@ -11,7 +11,7 @@ use crate::{
     config::{Number, data_file},
     data::{
         ColumnMap, DataFile, DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, Truncation, Turns,
-        pack, rows, source,
+        bos_note, pack, rows, source,
     },
     hub::Hub,
     plan::{
@@ -87,8 +87,6 @@ struct Report {
     truncated_responses: usize,
     /// Whether prompts begin with BOS, where the tokenizer's files disagree.
     contested_bos: Option<bool>,
-    #[serde(skip)]
-    bos_note: Option<String>,
     /// Rows that think before they answer, which the template has no words for.
     reasoning_left_out: usize,
     prompt_tokens: Lengths,
@@ -158,7 +156,6 @@ impl Report {
             truncated_responses: data.truncated_responses,
             reasoning_left_out: data.reasoning_left_out,
             contested_bos: data.contested_bos,
-            bos_note: data.bos_note(),
             prompt_tokens: Lengths::of(rows.iter().map(|row| row.prompt.len()).collect()),
             response_tokens: Lengths::of(rows.iter().flat_map(|row| row.responses.iter().map(Vec::len)).collect()),
             packed_rows,
@@ -192,8 +189,8 @@ impl Report {
                 format!("the reasoning of {} rows, for which the template has no words", self.reasoning_left_out),
             );
         }
-        if let Some(note) = &self.bos_note {
-            line("BOS", note.clone());
+        if let Some(begin) = self.contested_bos {
+            line("BOS", bos_note(begin));
         }
         for (name, lengths) in [("prompts", &self.prompt_tokens), ("responses", &self.response_tokens)] {
             let Lengths { mean, median, p95, longest, histogram } = lengths;

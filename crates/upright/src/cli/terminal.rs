@@ -28,7 +28,6 @@ const TICK: Duration = Duration::from_millis(500);
 pub(super) struct Terminal {
     /// Stretches of work, the innermost last.
     stack: Vec<Stretch>,
-    interactive: bool,
 }
 
 #[derive(Debug)]
@@ -81,7 +80,7 @@ pub(super) fn catch_signals() -> Result<()> {
 impl Terminal {
     /// An observer on stderr.
     pub(super) fn new() -> Self {
-        Self { stack: Vec::new(), interactive: !bars().is_hidden() }
+        Self { stack: Vec::new() }
     }
 }
 
@@ -100,9 +99,8 @@ impl Observer for Terminal {
         let style = ProgressStyle::with_template("{prefix:>28} {bar:24} {pos}/{len} {elapsed}<{eta} {msg}");
         let bar =
             ProgressBar::new(total as u64).with_style(style.expect("a valid template")).with_prefix(what.to_owned());
-        let bar = if self.interactive { bars().add(bar) } else { bar };
-        bar.tick();
-        if self.interactive {
+        let bar = bars().add(bar);
+        if !bars().is_hidden() {
             bar.enable_steady_tick(TICK);
         }
         let now = Instant::now();
@@ -110,9 +108,8 @@ impl Observer for Terminal {
     }
 
     fn advance(&mut self, done: usize, note: &str) {
-        let interactive = self.interactive;
         let Some(stretch) = self.stack.last_mut() else { return };
-        if interactive {
+        if !bars().is_hidden() {
             stretch.bar.set_position(done as u64);
             stretch.bar.set_message(note.to_owned());
             return;

@@ -232,19 +232,10 @@ impl Dataset {
                 self.reasoning_left_out
             );
         }
-        if let Some(note) = self.bos_note() {
-            text += &format!("; {note}");
+        if let Some(begin) = self.contested_bos {
+            text += &format!("; {}", bos_note(begin));
         }
         text
-    }
-
-    /// Whether prompts begin with BOS, where the tokenizer's files disagree.
-    pub fn bos_note(&self) -> Option<String> {
-        let (with, puts) = if self.contested_bos? { ("with", "none") } else { ("without", "one") };
-        Some(format!(
-            "prompts begin {with} BOS, by add_bos_token in tokenizer_config.json; transformers 5 heeds tokenizer.json alone, \
-             which puts {puts}"
-        ))
     }
 
     /// A fixed sample of at most `n` training rows, in file order: those whose prompts have the smallest hashes.
@@ -256,6 +247,15 @@ impl Dataset {
     pub fn eval(&self, n: usize) -> Vec<&Example> {
         sample(&self.eval, &self.eval_hashes, n)
     }
+}
+
+/// Says whether prompts begin with BOS, which the tokenizer's files disagree about.
+pub fn bos_note(begin: bool) -> String {
+    let (with, puts) = if begin { ("with", "none") } else { ("without", "one") };
+    format!(
+        "prompts begin {with} BOS, by add_bos_token in tokenizer_config.json; transformers 5 heeds tokenizer.json alone, which \
+         puts {puts}"
+    )
 }
 
 fn sample<'a>(examples: &'a [Example], hashes: &[u64], n: usize) -> Vec<&'a Example> {

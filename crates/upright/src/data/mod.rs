@@ -16,7 +16,7 @@ pub mod order;
 pub mod pack;
 
 pub use data_file::DataFile;
-pub use dataset::{DataSpec, Dataset, Held};
+pub use dataset::{DataSpec, Dataset, Held, bos_note};
 pub use rows::{ColumnMap, Dropped, Kind};
 pub use template::{Template, TemplateName, Turns};
 pub use tokenize::Tokenizer;

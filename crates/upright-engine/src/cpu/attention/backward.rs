@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    HeadLayout, KEYS, Shape, Shared, around,
+    HeadLayout, KEYS, Shape, Shared, around, dot,
     forward::ROWS,
     panels::{gather, left, multiply, right},
     path, rows_of,
@@ -15,7 +15,7 @@ use crate::{
     cpu::{
         Tier, counters,
         gemm::{Kernel, ValueType, Values, View, Visit, on_kernel},
-        lanes::{Lanes, Work, dispatch, exp},
+        lanes::{Element, Lanes, Work, dispatch, exp},
     },
     pack::Pack,
 };
@@ -39,26 +39,6 @@ pub fn backward(
     k: HeadLayout,
     v: HeadLayout,
     out: Values<'_>,
-    lse: &[f32],
-    d_out: &[f32],
-    d_qkv: &mut [f32],
-) {
-    match (qkv, out) {
-        (Values::F32(qkv), Values::F32(out)) => backward_of(tier, pack, shape, qkv, q, k, v, out, lse, d_out, d_qkv),
-        (Values::Bf16(qkv), Values::Bf16(out)) => backward_of(tier, pack, shape, qkv, q, k, v, out, lse, d_out, d_qkv),
-        _ => panic!("queries, keys, values and outputs of one precision"),
-    }
-}
-
-fn backward_of<E: ValueType>(
-    tier: Tier,
-    pack: &Pack,
-    shape: &Shape,
-    qkv: &[E],
-    q: HeadLayout,
-    k: HeadLayout,
-    v: HeadLayout,
-    out: &[E],
     lse: &[f32],
     d_out: &[f32],
     d_qkv: &mut [f32],
@@ -94,15 +74,15 @@ fn backward_of<E: ValueType>(
 }
 
 #[derive(Clone, Copy)]
-struct Operands<'a, E> {
+struct Operands<'a> {
     pack: &'a Pack,
     offsets: &'a [usize],
     shape: &'a Shape,
-    qkv: &'a [E],
+    qkv: Values<'a>,
     q: HeadLayout,
     k: HeadLayout,
     v: HeadLayout,
-    out: &'a [E],
+    out: Values<'a>,
     lse: &'a [f32],
     d_out: &'a [f32],
     d_qkv: Shared,
@@ -116,7 +96,7 @@ struct Above {
     values: Buffer<f32>,
 }
 
-impl<E> Operands<'_, E> {
+impl Operands<'_> {
     /// Adds what comes from a run of a span to the gradients before it.
     fn add(&self, span: usize, kv_head: usize, above: &Above) {
         let (path, size) = (path(self.pack, span), self.shape.head_size);
@@ -133,19 +113,29 @@ impl<E> Operands<'_, E> {
 
 /// Queries of a run of positions of a span, for the heads of one key and value head: their own gradients, those of the
 /// same tokens' keys and values, and what they add above.
-struct Backward<'a, E> {
-    operands: Operands<'a, E>,
+struct Backward<'a> {
+    operands: Operands<'a>,
     span: usize,
     queries: Range<usize>,
     kv_head: usize,
 }
 
-impl<E: ValueType> Visit for Backward<'_, E> {
+impl Visit for Backward<'_> {
     type Output = Above;
 
     fn visit<K: Kernel>(self) -> Above {
+        match (self.operands.qkv, self.operands.out) {
+            (Values::F32(qkv), Values::F32(out)) => self.run::<K, _>(qkv, out),
+            (Values::Bf16(qkv), Values::Bf16(out)) => self.run::<K, _>(qkv, out),
+            _ => panic!("queries, keys, values and outputs of one precision"),
+        }
+    }
+}
+
+impl Backward<'_> {
+    fn run<K: Kernel, E: ValueType>(self, qkv: &[E], out: &[E]) -> Above {
         let Self { span, kv_head, queries, .. } = self;
-        let Operands { pack, offsets, shape, qkv, q, k, v, out, lse, d_out, d_qkv } = self.operands;
+        let Operands { pack, offsets, shape, q, k, v, lse, d_out, d_qkv, .. } = self.operands;
         let (size, group) = (shape.head_size, shape.group());
         let vector = |at: usize| &qkv[at..at + size];
         let path = path(pack, span);
@@ -228,7 +218,7 @@ struct Probabilities<'a, E> {
     d_out: &'a [f32],
 }
 
-impl<E: ValueType> Work for Probabilities<'_, E> {
+impl<E: Element> Work for Probabilities<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -250,16 +240,4 @@ impl<E: ValueType> Work for Probabilities<'_, E> {
             row[seen.end..].fill(0.0);
         }
     }
-}
-
-/// Sixteen sums, then one of them.
-#[inline(always)]
-fn dot<E: ValueType>(a: &[E], b: &[f32]) -> f32 {
-    let mut sums = [0.0; 16];
-    for (a, b) in a.chunks(16).zip(b.chunks(16)) {
-        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *sum += a.float() * b;
-        }
-    }
-    sums.iter().sum()
 }

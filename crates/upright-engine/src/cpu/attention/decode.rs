@@ -5,9 +5,11 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::{HeadLayout, KEYS, Shape, forward::Softmax};
+use super::{HeadLayout, KEYS, Shape, dot, forward::Softmax};
 use crate::cpu::{
-    Tier, counters,
+    Tier,
+    along::{Map, map},
+    counters,
     gemm::Values,
     lanes::{Element, Lanes, Work, dispatch},
 };
@@ -101,40 +103,22 @@ impl<E: Element> Work for Head<'_, E> {
         let size = query.len();
         let mut scores = vec![0.0; seen.len().next_multiple_of(KEYS)];
         for (score, token) in scores.iter_mut().zip(seen.clone()) {
-            *score = dot::<L, E>(query, &keys[token * stride..][..size]);
+            *score = dot(&keys[token * stride..][..size], query);
         }
         let (sum, _) = Softmax { scores: &mut scores, seen: 0..seen.len(), scale }.run::<L>();
         out.fill(0.0);
         for (share, token) in scores.iter().zip(seen) {
-            add::<L, E>(share / sum, &values[token * stride..][..size], out);
+            map::<L, E, 1, 1>(&Plus(share / sum), [&values[token * stride..][..size]], [&mut *out]);
         }
     }
 }
 
-#[inline(always)]
-fn dot<L: Lanes, E: Element>(a: &[f32], b: &[E]) -> f32 {
-    let whole = a.len() - a.len() % L::LEN;
-    assert_eq!(a.len(), b.len());
-    let mut sum = L::splat(0.0);
-    for at in (0..whole).step_by(L::LEN) {
-        // SAFETY: whole vectors of both.
-        sum = unsafe { L::load(a.as_ptr().add(at)).mul_add(E::load(b.as_ptr().add(at)), sum) };
-    }
-    let tail = a[whole..].iter().zip(&b[whole..]).map(|(a, b)| a * b.float());
-    sum.sum() + tail.sum::<f32>()
-}
+/// `y + by x`.
+struct Plus(f32);
 
-/// `y += by * x`.
-#[inline(always)]
-fn add<L: Lanes, E: Element>(by: f32, x: &[E], y: &mut [f32]) {
-    let whole = x.len() - x.len() % L::LEN;
-    assert_eq!(x.len(), y.len());
-    for at in (0..whole).step_by(L::LEN) {
-        // SAFETY: whole vectors of both.
-        unsafe {
-            let to = y.as_mut_ptr().add(at);
-            E::load::<L>(x.as_ptr().add(at)).mul_add(L::splat(by), L::load(to)).store(to);
-        }
+impl Map<1, 1> for Plus {
+    #[inline(always)]
+    fn apply<L: Lanes>(&self, [x]: [L; 1], [y]: [L; 1]) -> [L; 1] {
+        [x.mul_add(L::splat(self.0), y)]
     }
-    y[whole..].iter_mut().zip(&x[whole..]).for_each(|(y, x)| *y += by * x.float());
 }

@@ -41,23 +41,6 @@ pub fn forward(
     out: &mut [f32],
     lse: &mut [f32],
 ) {
-    match qkv {
-        Values::F32(qkv) => forward_of(tier, pack, shape, qkv, q, k, v, out, lse),
-        Values::Bf16(qkv) => forward_of(tier, pack, shape, qkv, q, k, v, out, lse),
-    }
-}
-
-fn forward_of<E: ValueType>(
-    tier: Tier,
-    pack: &Pack,
-    shape: &Shape,
-    qkv: &[E],
-    q: HeadLayout,
-    k: HeadLayout,
-    v: HeadLayout,
-    out: &mut [f32],
-    lse: &mut [f32],
-) {
     shape.assert_fits(pack, qkv.len(), [q, k, v], out.len(), lse);
     // Scores and outputs.
     counters::attention(2 * shape.pairs(pack) * shape.heads * shape.head_size);
@@ -77,10 +60,10 @@ fn forward_of<E: ValueType>(
 }
 
 /// The queries of one run of positions of a path, for the heads of one key and value head.
-struct Forward<'a, E> {
+struct Forward<'a> {
     path: Vec<Range<usize>>,
     shape: &'a Shape,
-    qkv: &'a [E],
+    qkv: Values<'a>,
     q: HeadLayout,
     k: HeadLayout,
     v: HeadLayout,
@@ -91,11 +74,20 @@ struct Forward<'a, E> {
     lse: Shared,
 }
 
-impl<E: ValueType> Visit for Forward<'_, E> {
+impl Visit for Forward<'_> {
     type Output = ();
 
     fn visit<K: Kernel>(self) {
-        let Self { shape, qkv, kv_head, .. } = self;
+        match self.qkv {
+            Values::F32(qkv) => self.run::<K, _>(qkv),
+            Values::Bf16(qkv) => self.run::<K, _>(qkv),
+        }
+    }
+}
+
+impl Forward<'_> {
+    fn run<K: Kernel, E: ValueType>(self, qkv: &[E]) {
+        let Self { shape, kv_head, .. } = self;
         let (size, group) = (shape.head_size, shape.group());
         let vector = |at: usize| &qkv[at..at + size];
         // Keys and values of every position that some query of the task sees, from the first block of them.
