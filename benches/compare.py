@@ -9,7 +9,7 @@
 Every run is a process of its own; each is followed by the peer it is compared with (A B A B ...). A ratio is that of unique
 tokens a second of two neighbours; the table has the median over the pairs. 'Unique' counts the prompt of a preference pair
 once and no padding, whatever a program does with either. Weights are random: speed does not depend on their values.
-Writes results/comparison.md and results/comparison.json, and prints the table.
+Writes results/comparison.md and results/comparison.json after every pair, and prints the table.
 """
 
 import argparse
@@ -153,8 +153,8 @@ def machine():
     return f"{name}, {arguments.threads} threads, {memory:.0f} GB"
 
 
-def compare(shape, tokenizer, folder):
-    """Runs of one shape: a dictionary of pairs by mode."""
+def compare(shape, tokenizer, folder, pairs, each):
+    """Adds the runs of one shape to the pairs of every mode; calls `each` after every pair."""
     config = dict(SHAPES[shape], bos_token_id=tokenizer.token_to_id(arguments.eos), eos_token_id=tokenizer.token_to_id(arguments.eos))
     model = os.path.join(folder, shape)
     os.mkdir(model)
@@ -169,12 +169,11 @@ def compare(shape, tokenizer, folder):
     common += ["--lora-targets", TARGETS[config["model_type"]]]
     ours = [arguments.binary, "bench", *common, "--random-weights", "--sft-template", "raw", "--dpo-template", "raw", "--json"]
     peer = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "peer.py"), *common, "--dtype", arguments.dtype]
-    pairs = {mode: [] for mode in modes}
     for run in range(arguments.runs):
         for mode in modes:
             print(f"{shape}, {mode}, run {run + 1} of {arguments.runs}", file=sys.stderr)
             pairs[mode].append({"upright": measured(ours), "peer": measured([*peer, "--mode", mode])})
-    return pairs
+            each()
 
 
 def line(shape, mode, objective, pairs):
@@ -205,6 +204,29 @@ def table(lines, heading):
     return heading + "\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
+def text(results):
+    """The table of the pairs that there are, and its lines."""
+    measured_yet = [(shape, mode) for shape in shapes for mode in modes if results[shape][mode]]
+    lines = [line(shape, mode, which, results[shape][mode]) for shape, mode in measured_yet for which in ("sft", "dpo")]
+    tier = next(results[shape][mode][0]["upright"]["tier"] for shape, mode in measured_yet)
+    heading = (
+        f"{machine()}; {tier} products against {arguments.dtype} in PyTorch ({', '.join(f'{n} {v}' for n, v in versions.items())}); "
+        f"{arguments.sft_batch} SFT rows and {arguments.dpo_batch} pairs a step, LoRA rank {arguments.lora_rank}; "
+        f"medians of {min(x['pairs'] for x in lines)} runs of {arguments.steps} steps"
+    )
+    return table(lines, heading), lines
+
+
+def write(results):
+    """What is measured yet: a series takes long, and may be stopped."""
+    page, lines = text(results)
+    with open(os.path.join(arguments.out, "comparison.md"), "w", encoding="utf-8") as file:
+        file.write(page)
+    whole = {"machine": machine(), "versions": versions, "settings": vars(arguments), "table": lines, "runs": results}
+    with open(os.path.join(arguments.out, "comparison.json"), "w", encoding="utf-8") as file:
+        json.dump(whole, file, indent=1)
+
+
 shapes = chosen_from(arguments.shapes, SHAPES, "--shapes")
 modes = chosen_from(arguments.modes, MODES, "--modes")
 if arguments.runs < 1 or arguments.steps < 1:
@@ -217,24 +239,13 @@ for shape in shapes:
     if largest >= SHAPES[shape]["vocab_size"]:
         parser.error(f"--tokenizer: has id {largest}, {shape} has {SHAPES[shape]['vocab_size']} embeddings")
 os.makedirs(arguments.out, exist_ok=True)
+versions = {name: version(name) for name in ("torch", "transformers", "peft", *(["trl"] if "trl" in modes else []))}
 
 with tempfile.TemporaryDirectory() as folder:
     draws = arguments.steps + 1
     write_rows(os.path.join(folder, "sft.jsonl"), drawn(arguments.sft, instruction, draws * arguments.sft_batch, tokenizer))
     write_rows(os.path.join(folder, "dpo.jsonl"), drawn(arguments.dpo, preference, draws * arguments.dpo_batch, tokenizer))
-    results = {shape: compare(shape, tokenizer, folder) for shape in shapes}
-
-lines = [line(shape, mode, objective, results[shape][mode]) for shape in shapes for mode in modes for objective in ("sft", "dpo")]
-versions = {name: version(name) for name in ("torch", "transformers", "peft", *(["trl"] if "trl" in modes else []))}
-tier = results[shapes[0]][modes[0]][0]["upright"]["tier"]
-heading = (
-    f"{machine()}; {tier} products against {arguments.dtype} in PyTorch ({', '.join(f'{n} {v}' for n, v in versions.items())}); "
-    f"{arguments.sft_batch} SFT rows and {arguments.dpo_batch} pairs a step, LoRA rank {arguments.lora_rank}; "
-    f"medians of {arguments.runs} runs of {arguments.steps} steps"
-)
-text = table(lines, heading)
-with open(os.path.join(arguments.out, "comparison.md"), "w", encoding="utf-8") as file:
-    file.write(text)
-with open(os.path.join(arguments.out, "comparison.json"), "w", encoding="utf-8") as file:
-    json.dump({"machine": machine(), "versions": versions, "settings": vars(arguments), "table": lines, "runs": results}, file, indent=1)
-print(text)
+    results = {shape: {mode: [] for mode in modes} for shape in shapes}
+    for shape in shapes:
+        compare(shape, tokenizer, folder, results[shape], lambda: write(results))
+print(text(results)[0])

@@ -67,6 +67,19 @@ pub(crate) fn total<L: Lanes, const N: usize>(function: &impl Summand<N>, inputs
     sum + tail[..len - whole].iter().sum::<f32>()
 }
 
+/// The sum of `a b` along two slices of one length, in such an order too.
+#[inline(always)]
+pub(crate) fn dot<L: Lanes, E: Element>(a: &[E], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len(), "slices of one length");
+    let whole = a.len() - a.len() % L::LEN;
+    let mut sum = padded::<L, E>(&a[whole..]).mul(padded::<L, f32>(&b[whole..]));
+    for at in (0..whole).step_by(L::LEN) {
+        // SAFETY: LEN values from `at` on lie inside both.
+        sum = unsafe { E::load::<L>(a.as_ptr().add(at)).mul_add(L::load(b.as_ptr().add(at)), sum) };
+    }
+    sum.sum()
+}
+
 /// A vector of fewer values than it has lanes.
 #[inline(always)]
 fn padded<L: Lanes, E: Element>(x: &[E]) -> L {

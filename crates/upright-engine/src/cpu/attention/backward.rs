@@ -5,15 +5,17 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    HeadLayout, KEYS, Shape, Shared, around, dot,
+    HeadLayout, KEYS, Shape, Shared, around,
     forward::ROWS,
-    panels::{gather, left, multiply, right},
+    panels::{fetch, gather, left, multiply, right},
     path, rows_of,
 };
 use crate::{
     buffer::Buffer,
     cpu::{
-        Tier, counters,
+        Tier,
+        along::dot,
+        counters,
         gemm::{Kernel, ValueType, Values, View, Visit, on_kernel},
         lanes::{Element, Lanes, Work, dispatch, exp},
     },
@@ -168,6 +170,8 @@ impl Backward<'_> {
             gather((0..rows).map(at).map(|(token, head)| vector(q.at(token, head))), queries, size);
             let d_outs = &mut d_outs[..rows * size];
             gather((0..rows).map(|row| &d_out[place(row) * size..][..size]), d_outs, size);
+            // Wanted after the products, and as far away.
+            (0..rows).for_each(|row| fetch(&out[place(row) * size..][..size]));
             let from = (shape.seen(first).start - base) / KEYS * KEYS;
             let width = (last - base).next_multiple_of(KEYS) - from;
             let (p, d_p) = (&mut p[..rows * width], &mut d_p[..rows * width]);
@@ -225,7 +229,7 @@ impl<E: Element> Work for Probabilities<'_, E> {
     fn run<L: Lanes>(self) {
         let Self { p, d_p, seen, scale, lse, out, d_out } = self;
         assert!(p.len() == d_p.len() && p.len().is_multiple_of(KEYS) && seen.end <= p.len());
-        let drop = dot(out, d_out);
+        let drop = dot::<L, E>(out, d_out);
         // SAFETY: whole vectors of the rows: the number of lanes divides KEYS.
         unsafe {
             for at in around::<L>(&seen).step_by(L::LEN) {

@@ -5,10 +5,10 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::{HeadLayout, KEYS, Shape, dot, forward::Softmax};
+use super::{HeadLayout, KEYS, Shape, forward::Softmax};
 use crate::cpu::{
     Tier,
-    along::{Map, map},
+    along::{Map, dot, map},
     counters,
     gemm::Values,
     lanes::{Element, Lanes, Work, dispatch},
@@ -103,7 +103,7 @@ impl<E: Element> Work for Head<'_, E> {
         let size = query.len();
         let mut scores = vec![0.0; seen.len().next_multiple_of(KEYS)];
         for (score, token) in scores.iter_mut().zip(seen.clone()) {
-            *score = dot(&keys[token * stride..][..size], query);
+            *score = dot::<L, E>(&keys[token * stride..][..size], query);
         }
         let (sum, _) = Softmax { scores: &mut scores, seen: 0..seen.len(), scale }.run::<L>();
         out.fill(0.0);

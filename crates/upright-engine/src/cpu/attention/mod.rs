@@ -18,7 +18,7 @@ pub use forward::forward;
 
 use std::ops::Range;
 
-use super::lanes::{Element, Lanes};
+use super::lanes::Lanes;
 use crate::pack::Pack;
 
 /// Keys are taken in multiples of this, so that a sum has the same terms whichever query begins its block.
@@ -124,18 +124,6 @@ fn path(pack: &Pack, span: usize) -> Vec<Range<usize>> {
 /// Keys of a block of whole vectors that holds all that a query sees.
 fn around<L: Lanes>(seen: &Range<usize>) -> Range<usize> {
     seen.start / L::LEN * L::LEN..seen.end.next_multiple_of(L::LEN)
-}
-
-/// Sixteen sums, then one of them.
-#[inline(always)]
-fn dot<E: Element>(a: &[E], b: &[f32]) -> f32 {
-    let mut sums = [0.0; 16];
-    for (a, b) in a.chunks(16).zip(b.chunks(16)) {
-        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *sum += a.float() * b;
-        }
-    }
-    sums.iter().sum()
 }
 
 /// Rows of the positions `wanted` of a path, in order.

@@ -105,7 +105,7 @@ pub(super) fn gather<'a, E: Element>(vectors: impl Iterator<Item = &'a [E]> + Cl
 
 /// Begins to bring a vector near, where the processor can be told.
 #[inline]
-fn fetch<E>(vector: &[E]) {
+pub(super) fn fetch<E>(vector: &[E]) {
     #[cfg(target_arch = "x86_64")]
     for line in vector.chunks(64 / size_of::<E>()) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
