@@ -67,7 +67,7 @@ pub(crate) fn total<L: Lanes, const N: usize>(function: &impl Summand<N>, inputs
     sum + tail[..len - whole].iter().sum::<f32>()
 }
 
-/// The sum of `a b` along two slices of one length, in such an order too.
+/// Sum of `a b` along slices of one length, in an order that the length and the vectors alone decide.
 #[inline(always)]
 pub(crate) fn dot<L: Lanes, E: Element>(a: &[E], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "slices of one length");
