@@ -106,6 +106,8 @@ pub struct DecoderConfig {
     pub bos: Option<u32>,
     /// `eos_token_id` of the config: the first if it lists several.
     pub eos: Option<u32>,
+    /// Dropout that the config asks for in training, by key, where it is above 0. The engine applies none.
+    pub dropout: Vec<(&'static str, f64)>,
 }
 
 impl DecoderConfig {

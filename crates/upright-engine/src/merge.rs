@@ -6,12 +6,14 @@ mod shards;
 mod tests;
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::adapter::{Adapter, LoraTarget};
 use crate::config::DecoderConfig;
 use crate::weights::Float;
-use crate::weights::file::Tensor;
-use crate::weights::fingerprint::Fingerprint;
+use crate::weights::digest::{self, Digest, DigestStore, Progress};
+use crate::weights::file::{Tensor, TensorFile};
+use crate::weights::fingerprint::{Collector, Fingerprint};
 use crate::weights::names::{names, tensors};
 use crate::weights::open::Source;
 use crate::{Error, Result};
@@ -102,22 +104,52 @@ impl<'a> Merge<'a> {
         Ok(merge)
     }
 
-    /// The fingerprint of the model with its first `count` adapters merged, as [`crate::weights::Weights`] would have it
-    /// of the files that [`Merge::write`] makes with `dtype`.
+    /// The fingerprint of the model with its first `count` adapters merged, as [`fingerprint`] would have it of the files
+    /// that [`Merge::write`] makes with `dtype`. Digests of the model's own files are kept in `store`. Runs on the current
+    /// rayon pool.
     ///
     /// # Errors
-    /// None for a folder that opened, unless its files change meanwhile.
-    pub fn fingerprint(&self, count: usize, dtype: Option<Float>) -> Result<String> {
-        let mut fingerprint = Fingerprint::default();
-        for (name, shape) in tensors(self.config) {
+    /// None for a folder that opened, unless its files change meanwhile. Returns `None` if `progress` said to stop.
+    pub fn fingerprint(
+        &self,
+        count: usize,
+        dtype: Option<Float>,
+        store: Option<&dyn DigestStore>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<Fingerprint>> {
+        let tensors = tensors(self.config);
+        let files = &self.source.files;
+        let total = files.iter().map(TensorFile::size).sum();
+        let mut done = 0;
+        let mut known = Vec::new();
+        for file in files {
+            let digests = digest::of_file(file, store, SystemTime::now(), &mut |bytes| {
+                done += bytes;
+                progress(done, total)
+            });
+            let Some(digests) = digests else { return Ok(None) };
+            known.push(digests);
+        }
+        let mut collector = Collector::default();
+        for (name, shape) in tensors {
             let merged = self.merged(&name, self.tensor(&name)?, count)?;
             let held = dtype.unwrap_or(merged.float);
-            fingerprint.remember(&name, &shape, |index| {
+            let is_matrix = shape.len() == 2;
+            let digest = if merged.changes() || held != merged.float {
+                merged.digest(held)
+            } else {
+                let file = self.source.places[&merged.tensor.name];
+                known[file][&merged.tensor.name]
+            };
+            collector.add(&name, &shape, digest, |index| {
                 let value = held.round(merged.value(index));
-                if shape.len() == 2 { Float::Bf16.round(value) } else { value }
+                if is_matrix { Float::Bf16.round(value) } else { value }
             });
+            if !progress(total, total) {
+                return Ok(None);
+            }
         }
-        Ok(fingerprint.finish(self.config))
+        Ok(Some(collector.finish(self.config)))
     }
 
     /// Writes the model with all adapters merged into a folder that is there: every tensor under the name it has in the
@@ -154,7 +186,47 @@ impl<'a> Merge<'a> {
     }
 }
 
+/// The fingerprint of the model in a folder; see [`Merge::fingerprint`].
+///
+/// # Errors
+/// As [`Merge::open`]. Returns `None` if `progress` said to stop.
+pub fn fingerprint(
+    dir: &Path,
+    config: &DecoderConfig,
+    store: Option<&dyn DigestStore>,
+    progress: &mut Progress<'_>,
+) -> Result<Option<Fingerprint>> {
+    Merge::open(dir, config, &[])?.fingerprint(0, None, store, progress)
+}
+
 impl Merged<'_> {
+    /// The digest of the merged values, held as `held` and then read by the engine.
+    fn digest(&self, held: Float) -> Digest {
+        let is_matrix = self.tensor.shape.len() == 2;
+        let (rows, cols) = digest::rows_and_cols(self.tensor.shape);
+        digest::of_rows(rows, cols, |rows, bytes| {
+            let mut row = vec![0.0; cols];
+            let mut delta = vec![0.0; cols];
+            for index in rows {
+                self.values(index * cols, &mut row);
+                if self.changes() {
+                    self.add(index, &mut row, &mut delta);
+                }
+                for value in &row {
+                    digest::put(held.round(*value), is_matrix, bytes);
+                }
+            }
+        })
+    }
+
+    /// The file's values from element `first` on.
+    fn values(&self, first: usize, into: &mut [f32]) {
+        let bytes = self.tensor.bytes();
+        for (i, value) in into.iter_mut().enumerate() {
+            *value = self.float.get(bytes, first + i);
+        }
+    }
+
     /// Whether any adapter adds to it.
     fn changes(&self) -> bool {
         self.pairs.iter().any(Option::is_some)

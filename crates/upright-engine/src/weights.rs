@@ -1,6 +1,7 @@
 //! Frozen weights: safetensors, memory-mapped, one name table a family.
 
 mod assemble;
+pub(crate) mod digest;
 pub(crate) mod file;
 pub(crate) mod fingerprint;
 pub(crate) mod header;
@@ -12,6 +13,8 @@ pub(crate) mod tests;
 
 use std::path::Path;
 
+pub use digest::{DigestStore, Progress};
+pub use fingerprint::Fingerprint;
 use half::{bf16, f16};
 
 use crate::Result;
@@ -210,9 +213,6 @@ pub struct Weights {
     pub final_norm: NormWeights,
     /// Head `[V, H]`; `None` where it is the embedding.
     pub head: Option<Matrix>,
-    /// SHA-256 (hex) over the config's arithmetic and the name, shape and 64 evenly spaced values of every tensor: the same
-    /// for any sharding. It tells models apart, not every edit of one: a change between the samples goes unseen.
-    pub fingerprint: String,
 }
 
 impl Weights {
@@ -222,7 +222,7 @@ impl Weights {
     }
 
     /// Opens the safetensors of a model folder: one `model.safetensors`, or the files of `model.safetensors.index.json`.
-    /// bf16 matrices stay in the mapped files, so nothing but their samples is read yet; f16 and f32 ones are rounded to
+    /// bf16 matrices stay in the mapped files, so none of their values is read yet; f16 and f32 ones are rounded to
     /// bf16 once. Norms and biases become f32, exactly. The files must not be changed while the weights are in use.
     ///
     /// # Errors

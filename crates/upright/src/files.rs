@@ -109,7 +109,7 @@ impl Lock {
                 Err(Error::input(format!("{folder}: another process is at work in this folder"))
                     .hint("wait for it, stop it, or give this run another --out"))
             }
-            Err(fs::TryLockError::Error(error)) => Err(Error::io(path, "lock", error)),
+            Err(fs::TryLockError::Error(error)) => Err(no_lock(path, error)),
         }
     }
 
@@ -120,7 +120,7 @@ impl Lock {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { _file: file }),
-                Err(fs::TryLockError::Error(error)) => return Err(Error::io(path, "lock", error)),
+                Err(fs::TryLockError::Error(error)) => return Err(no_lock(path, error)),
                 Err(fs::TryLockError::WouldBlock) if observer.stop_requested() => {
                     return Err(Error::interrupted("while waiting for another process"));
                 }
@@ -138,6 +138,21 @@ impl Lock {
         let file = OpenOptions::new().create(true).append(true).open(path);
         file.map_err(|error| Error::io(path, "open", error))
     }
+}
+
+/// The error of a lock that the system refuses. Network file systems without a lock service have none.
+fn no_lock(path: &Path, error: std::io::Error) -> Error {
+    use std::io::ErrorKind::Unsupported;
+    // ENOLCK has no kind of its own.
+    let no_locks_available = cfg!(target_os = "linux") && error.raw_os_error() == Some(37);
+    if error.kind() != Unsupported && !no_locks_available {
+        return Error::io(path, "lock", error);
+    }
+    let folder = path.parent().unwrap_or(path).display();
+    Error::input(format!("{folder}: this file system cannot lock files: {error}")).hint(
+        "two runs could write into one folder unnoticed; give --out, and UPRIGHT_CACHE for the cache, on a local disk or a \
+         network file system that is mounted with locks",
+    )
 }
 
 /// A folder for as long as this value lives.
@@ -181,6 +196,13 @@ pub fn check_writable(dir: &Path) -> std::io::Result<()> {
     let probe = dir.join(format!(".upright-{}", std::process::id()));
     File::create(&probe)?;
     fs::remove_file(&probe)
+}
+
+/// A path as a shell takes it: in single quotes where it has blanks or other characters that a shell reads.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// Where things that later runs can use again are kept: `UPRIGHT_CACHE`, else `upright` in the user's cache folder.
@@ -240,6 +262,26 @@ mod tests {
         write_atomic(&path, b"whole").unwrap();
         assert_eq!((fs::read(&path).unwrap(), fs::read(&others).unwrap()), (b"whole".to_vec(), b"half of it".to_vec()));
         assert!(is_partial(others.file_name().unwrap()) && !is_partial(path.file_name().unwrap()));
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_named_with_a_way_out() {
+        // EOPNOTSUPP, ENOSYS and ENOLCK of Linux.
+        for code in [95, 38, 37] {
+            let error = no_lock(Path::new("runs/a/.lock"), std::io::Error::from_raw_os_error(code));
+            assert!(error.message.starts_with("runs/a: this file system cannot lock files"), "{error}");
+            assert!(error.hint.contains("--out"), "{error}");
+        }
+        let other = no_lock(Path::new("runs/a/.lock"), std::io::Error::from_raw_os_error(5));
+        assert!(!other.message.contains("cannot lock files"), "{other}");
+    }
+
+    #[test]
+    fn paths_are_quoted_where_a_shell_needs_it() {
+        assert_eq!(quoted(Path::new("runs/first-1.0")), "runs/first-1.0");
+        assert_eq!(quoted(Path::new("my runs/a")), "'my runs/a'");
+        assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
+        assert_eq!(quoted(Path::new("$HOME")), "'$HOME'");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod error;
 pub mod observer;
 pub mod files;
 pub mod plot;
+mod identity;
 pub mod lineage;
 pub mod model_files;
 pub mod hub;

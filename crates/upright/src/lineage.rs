@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use upright_engine::weights::Fingerprint;
 
 use crate::{Error, Result, files};
 
@@ -69,8 +70,8 @@ impl Lineage {
     }
 
     /// Refuses weights that are not those it describes.
-    pub fn check(&self, model: &Path, fingerprint: &str) -> Result<()> {
-        if self.fingerprint == fingerprint {
+    pub fn check(&self, model: &Path, fingerprint: &Fingerprint) -> Result<()> {
+        if fingerprint.matches(&self.fingerprint) {
             return Ok(());
         }
         let path = model.join(FILE);
@@ -101,11 +102,16 @@ impl Lineage {
 mod tests {
     use super::*;
 
+    fn fingerprint(seed: u64) -> Fingerprint {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model");
+        Fingerprint::of_random(&upright_engine::config::DecoderConfig::read(&model).unwrap(), seed)
+    }
+
     #[test]
     fn it_is_read_as_written_and_tells_other_weights() {
         let part = |name: &str, weight| Part { name: name.into(), sha256: "0123456789abcdef".into(), weight };
         let lineage = Lineage {
-            fingerprint: "f1".into(),
+            fingerprint: fingerprint(1).as_str().into(),
             base: Base { name: "org/base".into(), revision: Some("main".into()), fingerprint: "f0".into() },
             merged: vec![
                 Step { adapters: vec![part("sft", 1.0)] },
@@ -116,8 +122,8 @@ mod tests {
         assert_eq!(Lineage::read(dir.path()).unwrap(), None);
         std::fs::write(dir.path().join(FILE), lineage.to_json()).unwrap();
         assert_eq!(Lineage::read(dir.path()).unwrap(), Some(lineage.clone()));
-        lineage.check(dir.path(), "f1").unwrap();
-        let error = lineage.check(dir.path(), "f2").unwrap_err();
+        lineage.check(dir.path(), &fingerprint(1)).unwrap();
+        let error = lineage.check(dir.path(), &fingerprint(2)).unwrap_err();
         assert!(error.message.contains("upright_merge.json: describes other weights"), "{error}");
         let sum = "0.5 * a (0123456789ab) + -0.25 * b (0123456789ab)";
         assert_eq!(lineage.lines(), ["org/base@main (f0)", "sft (0123456789ab)", sum]);

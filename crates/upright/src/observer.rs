@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 /// Told what happens; may ask the run to stop. Every method has a default that does nothing, so a tracker is one small
 /// `impl`.
-pub trait Observer {
+pub trait Observer: Send {
     /// Something worth a line that stays: a default that was chosen, rows that were dropped.
     fn note(&mut self, _text: &str) {}
     /// A stretch of work begins, `total` units long.

@@ -12,11 +12,14 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use upright_engine::{adapter::Adapter, decoder::Decoder};
+use upright_engine::{adapter::Adapter, decoder::Decoder, weights::Fingerprint};
 
 use crate::{
     Error, Result,
-    data::{Example, pack::pack},
+    data::{
+        Example,
+        pack::{PackedRows, pack},
+    },
     files,
     observer::Observer,
 };
@@ -47,6 +50,32 @@ fn key(example: &Example, response: usize) -> Key {
     hash.finalize()[..16].try_into().expect("a SHA-256 is longer")
 }
 
+/// The keys of an example's responses.
+fn keys(example: &Example) -> Vec<Key> {
+    (0..example.responses.len()).map(|response| key(example, response)).collect()
+}
+
+/// The summed log-probability of every response in a pack of `examples`, in nats.
+fn scored<'e>(
+    decoder: &Decoder,
+    adapter: Option<&Adapter>,
+    packed: &PackedRows,
+    examples: &[&'e Example],
+) -> Result<Vec<(&'e Example, usize, f64)>> {
+    let scores = decoder.score(&packed.pack, adapter)?;
+    let mut sums = Vec::new();
+    for segment in &packed.segments {
+        let example = examples[segment.example];
+        let value: f64 = scores.logp[segment.targets.clone()].iter().sum();
+        if !value.is_finite() {
+            let value = format!("the reference's log-probability of row {}", example.row);
+            return Err(Error::not_finite(value, decoder, &packed.pack, adapter));
+        }
+        sums.push((example, segment.response, value));
+    }
+    Ok(sums)
+}
+
 /// What an adapter computes, whatever file it is from: its values, and what they are multiplied by.
 pub fn digest(adapter: &Adapter) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -68,9 +97,17 @@ fn record(key: &Key, value: f64) -> [u8; RECORD] {
 
 impl Reference {
     /// The values that a folder of such caches knows so far of the base with `adapter`, or of the base itself.
-    pub fn open(folder: &Path, decoder: &Decoder, adapter: Option<&Adapter>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn open(
+        folder: &Path,
+        decoder: &Decoder,
+        fingerprint: &Fingerprint,
+        adapter: Option<&Adapter>,
+    ) -> Result<Self> {
         let mut hash = Sha256::new();
-        hash.update(decoder.weights().fingerprint.as_bytes());
+        hash.update(fingerprint.as_str());
         hash.update(decoder.tier().arithmetic());
         if let Some(adapter) = adapter {
             hash.update(digest(adapter));
@@ -94,7 +131,11 @@ impl Reference {
         Ok(Self { path, values })
     }
 
-    /// Computes and stores what is not known yet of these examples; returns how many responses that were.
+    /// Computes and stores the values that are not known yet; returns how many responses were scored for that. Where values
+    /// are known, one pack of them is scored again first: a file whose values have other bits is discarded.
+    ///
+    /// # Errors
+    /// A value that is not finite, a file that cannot be written, a stop.
     pub fn prepare(
         &mut self,
         decoder: &Decoder,
@@ -103,16 +144,26 @@ impl Reference {
         token_budget: usize,
         observer: &mut dyn Observer,
     ) -> Result<usize> {
-        let keys = |example: &Example| -> Vec<Key> {
-            (0..example.responses.len()).map(|response| key(example, response)).collect()
-        };
-        let known = |keys: &[Key]| keys.iter().all(|key| self.values.contains_key(key));
         let mut seen = HashSet::new();
-        let mut missing = examples.to_vec();
-        missing.retain(|example| {
+        let mut missing = Vec::new();
+        let mut known = Vec::new();
+        for &example in examples {
             let keys = keys(example);
-            !known(&keys) && seen.insert(keys)
-        });
+            let is_known = keys.iter().all(|key| self.values.contains_key(key));
+            if seen.insert(keys) {
+                if is_known { known.push(example) } else { missing.push(example) }
+            }
+        }
+        if let Some(row) = self.first_wrong(decoder, adapter, &known, token_budget)? {
+            observer.note(&format!(
+                "warning: {}: its log-probability of row {row} is not what this model gives; the file is discarded and all \
+                 values are computed again",
+                self.path.display()
+            ));
+            fs::remove_file(&self.path).map_err(|error| files::unwritable_cache(&self.path, &error))?;
+            self.values.clear();
+            missing.append(&mut known);
+        }
         if missing.is_empty() {
             return Ok(0);
         }
@@ -121,34 +172,45 @@ impl Reference {
         // A torn record would shift every later one.
         let whole = file.metadata().map(|metadata| metadata.len() / RECORD as u64 * RECORD as u64);
         whole.and_then(|whole| file.set_len(whole)).map_err(|error| Error::io(&self.path, "write", error))?;
-        let packs = pack(&missing, token_budget);
         observer.begin("reference log-probabilities", missing.len());
-        let (mut done, mut computed) = (0, 0);
-        for packed in &packs {
+        let mut done = 0;
+        let mut computed = 0;
+        for packed in &pack(&missing, token_budget) {
             if observer.stop_requested() {
                 observer.end();
                 return Err(Error::interrupted("while scoring the reference; what is done is cached"));
             }
-            let scores = decoder.score(&packed.pack, adapter)?;
             let mut records = Vec::new();
-            for segment in &packed.segments {
-                let example = missing[segment.example];
-                let key = key(example, segment.response);
-                let value: f64 = scores.logp[segment.targets.clone()].iter().sum();
-                if !value.is_finite() {
-                    let value = format!("the reference's log-probability of row {}", example.row);
-                    return Err(Error::not_finite(value, decoder, &packed.pack, adapter));
-                }
+            for (example, response, value) in scored(decoder, adapter, packed, &missing)? {
+                let key = key(example, response);
                 records.extend(record(&key, value));
                 self.values.insert(key, value);
                 computed += 1;
-                done += usize::from(segment.response == 0);
+                done += usize::from(response == 0);
             }
             file.write_all(&records).map_err(|error| Error::io(&self.path, "write", error))?;
             observer.advance(done, "");
         }
         observer.end();
         Ok(computed)
+    }
+
+    /// Scores the first pack of examples whose values are known, and returns the row of one whose bits differ.
+    fn first_wrong(
+        &self,
+        decoder: &Decoder,
+        adapter: Option<&Adapter>,
+        known: &[&Example],
+        token_budget: usize,
+    ) -> Result<Option<usize>> {
+        let packs = pack(known, token_budget);
+        let Some(first) = packs.first() else { return Ok(None) };
+        for (example, response, value) in scored(decoder, adapter, first, known)? {
+            if self.values[&key(example, response)].to_bits() != value.to_bits() {
+                return Ok(Some(example.row));
+            }
+        }
+        Ok(None)
     }
 
     /// The summed log-probability of every response of an example.

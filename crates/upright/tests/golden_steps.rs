@@ -24,7 +24,7 @@ use upright::{
 use upright_engine::{
     cpu::Tier,
     decoder::{Decoder, Options, Recompute},
-    peft,
+    merge, peft,
 };
 
 const NAMES: [&str; 9] = [
@@ -96,7 +96,8 @@ fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
     let (start, frozen, rows) = (adapter("adapter"), adapter("reference"), examples(&dir));
 
     let cache = tempfile::tempdir().unwrap();
-    let mut reference = Reference::open(cache.path(), &decoder, Some(&frozen)).unwrap();
+    let fingerprint = merge::fingerprint(&dir, decoder.config(), None, &mut |_, _| true).unwrap().unwrap();
+    let mut reference = Reference::open(cache.path(), &decoder, &fingerprint, Some(&frozen)).unwrap();
     let pairs: Vec<&Example> = rows[..3].iter().collect();
     assert_eq!(reference.prepare(&decoder, Some(&frozen), &pairs, token_budget, &mut Silent).unwrap(), 6);
 

@@ -223,3 +223,82 @@ fn chat_answers_until_an_empty_line() {
     let first = say("Hello\n").stdout;
     assert!(done.stdout.starts_with(&first) && done.stdout.len() > first.len(), "{done:?}");
 }
+
+/// Decoded text looks the same whether the tokenizer has a token for it or not; the ids do not.
+#[test]
+fn inspect_shows_the_ids_that_text_hides() {
+    let place = Place::new();
+    place.rows("marks.jsonl", &[json!({"prompt": "<|im_start|>a", "completion": "b<|im_end|>"})]);
+    let words = "inspect marks.jsonl --model model --template raw --held-out 0";
+    let split = Done::good(place.command(words)).stdout;
+    let marks = "looks like a special token, but the tokenizer splits it: <|im_start|> = 32 ";
+    assert!(split.contains(marks) && split.contains("<|im_end|> = 32 "), "{split}");
+    assert!(split.contains("\nspecial tokens by id: 2 </s>\n"), "{split}");
+    let token = |text: &str| {
+        json!({"content": text, "special": true, "lstrip": false, "rstrip": false, "normalized": false,
+        "single_word": false})
+    };
+    place.edit("model/tokenizer_config.json", |settings| {
+        settings
+            .insert("added_tokens_decoder".into(), json!({"99": token("<|im_start|>"), "100": token("<|im_end|>")}));
+    });
+    let whole = Done::good(place.command(words)).stdout;
+    assert!(whole.contains("special tokens by id: 99 <|im_start|>, 100 <|im_end|>, 2 </s>"), "{whole}");
+    assert!(!whole.contains("splits it"), "{whole}");
+}
+
+#[test]
+fn positions_beyond_the_model_and_dropout_are_noted() {
+    let place = Place::new();
+    place.edit("model/config.json", |config| {
+        config.insert("max_position_embeddings".into(), json!(32));
+        config.insert("attention_dropout".into(), json!(0.1));
+    });
+    let note = "rows have more tokens than the 32 positions of the model (max_position_embeddings), up to ";
+    let inspected = Done::good(place.command("inspect sft.jsonl --model model --show 0")).stdout;
+    assert!(inspected.contains(&format!("\ntoo long     40 {note}")), "{inspected}");
+    let report = &Done::good(place.command("inspect sft.jsonl --model model --max-length 32 --json")).json()[0];
+    assert_eq!(report["positions"], json!(null));
+    let trained = Done::good(place.train("--steps 1")).stderr;
+    assert!(trained.contains(&format!("warning: sft: 40 {note}")), "{trained}");
+    assert!(trained.contains("note: attention_dropout 0.1 of config.json is not applied"), "{trained}");
+    let doctor = Done::good(place.command("doctor --model model")).stdout;
+    assert!(
+        doctor.contains("positions    32 (max_position_embeddings): below the default --max-length of 2048"),
+        "{doctor}"
+    );
+    place.write("one.txt", "Hello");
+    let generated = Done::good(place.command("generate --model model --prompts one.txt --max-tokens 20")).stderr;
+    assert!(generated.contains("1 of 1 prompts may exceed the 32 positions"), "{generated}");
+    let short =
+        Done::good(place.command("generate --model model --prompts one.txt --max-tokens 2 --template raw")).stderr;
+    assert!(!short.contains("positions"), "{short}");
+}
+
+#[test]
+fn dropout_of_a_continued_adapter_is_noted() {
+    let place = Place::new();
+    place.adapter("start", "llama");
+    place.edit("start/adapter_config.json", |config| {
+        config.insert("lora_dropout".into(), json!(0.1));
+    });
+    let done = Done::good(place.train("--init-adapter start !--lora-rank --steps 1"));
+    assert!(done.stderr.contains("note: start: its lora_dropout 0.1 is not applied"), "{}", done.stderr);
+}
+
+#[test]
+fn generate_does_not_overwrite() {
+    let place = Place::new();
+    place.write("one.txt", "Hello");
+    let words = "generate --model model --prompts one.txt --max-tokens 2 --out answers.jsonl";
+    Done::good(place.command(words));
+    let first = place.read("answers.jsonl");
+    let again = Done::of(place.command(words));
+    assert_eq!(again.code, Some(2), "{again:?}");
+    let error = again.error();
+    assert!(
+        error.contains("answers.jsonl: exists already, and is not overwritten") && error.contains("hint: "),
+        "{error}"
+    );
+    assert_eq!(place.read("answers.jsonl"), first);
+}

@@ -190,7 +190,18 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
         tied_head: file.flag("tie_word_embeddings")?.unwrap_or(false),
         bos: if file.has("bos_token_id") { file.token("bos_token_id")? } else { defaults.bos },
         eos: if file.has("eos_token_id") { file.token("eos_token_id")? } else { defaults.eos },
+        dropout: dropout(file)?,
     })
+}
+
+fn dropout(file: Object<'_>) -> Result<Vec<(&'static str, f64)>> {
+    let mut found = Vec::new();
+    for key in ["attention_dropout", "hidden_dropout"] {
+        if let Some(share) = file.number(key)?.filter(|share| *share > 0.0) {
+            found.push((key, share));
+        }
+    }
+    Ok(found)
 }
 
 fn head_size(file: Object<'_>, defaults: &Defaults, hidden: usize, heads: usize) -> Result<usize> {

@@ -8,7 +8,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::{Changes, Merge, MergeOptions, Merged, MergedFiles, overflow};
+use super::{Changes, Merge, MergeOptions, MergedFiles, overflow};
 use crate::weights::Float;
 use crate::weights::file::Tensor;
 use crate::weights::header::{Entry, header};
@@ -153,7 +153,7 @@ fn stretches(
                 |[row, delta], (i, into)| {
                     let n = into.len() / dtype.size();
                     let first = start + i * cols;
-                    values(&merged, first, &mut row[..n]);
+                    merged.values(first, &mut row[..n]);
                     let scale =
                         merged.changes().then(|| merged.add(first / cols, &mut row[..n], &mut delta[..n])).flatten();
                     for (value, into) in row.iter().zip(into.chunks_exact_mut(dtype.size())) {
@@ -183,10 +183,4 @@ fn changed(row: &[f32], delta: &[f32], scale: f32, dtype: Float) -> Changes {
         wanted: delta.iter().map(|delta| square(f64::from(scale) * f64::from(*delta))).sum(),
         rounded: row.iter().map(|value| square(f64::from(dtype.round(*value)) - f64::from(*value))).sum(),
     }
-}
-
-/// The file's values from element `first` on.
-fn values(merged: &Merged<'_>, first: usize, into: &mut [f32]) {
-    let bytes = merged.tensor.bytes();
-    into.iter_mut().enumerate().for_each(|(i, value)| *value = merged.float.get(bytes, first + i));
 }

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
+use super::digest::FileIdentity;
 use super::{Float, Matrix, Storage};
 use crate::{Error, Result};
 
@@ -24,6 +25,8 @@ const DAMAGED: &str = "the file is damaged or its download was cut short; downlo
 pub(crate) struct TensorFile {
     /// The file, for messages.
     pub(crate) path: PathBuf,
+    /// Tells the file from every other, and from itself before a change.
+    pub(crate) identity: Option<FileIdentity>,
     map: Arc<Mmap>,
     /// Where the tensors' bytes begin.
     start: usize,
@@ -76,7 +79,13 @@ impl TensorFile {
         if header.data_len() != held {
             return Err(damaged(format!("the header promises {} bytes of tensors, found {held}", header.data_len())));
         }
-        Ok(Self { path: path.to_owned(), map: Arc::new(map), start, header })
+        let identity = FileIdentity::of(path, &file);
+        Ok(Self { path: path.to_owned(), identity, map: Arc::new(map), start, header })
+    }
+
+    /// Bytes of all tensors.
+    pub(crate) fn size(&self) -> u64 {
+        (self.map.len() - self.start) as u64
     }
 
     /// Names of the tensors, in the order of their bytes.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use super::assemble::{Tensors, assemble};
 use super::file::{Tensor, TensorFile};
-use super::fingerprint::Fingerprint;
 use super::names::{is_buffer, names};
 use super::{Matrix, Weights};
 use crate::config::DecoderConfig;
@@ -98,12 +97,12 @@ impl Source {
     }
 
     /// A tensor of the decoder that nothing has read would be silently left out of the arithmetic.
-    fn refuse_what_is_left(&self, config: &DecoderConfig, seen: &Fingerprint) -> Result<()> {
+    fn refuse_what_is_left(&self, config: &DecoderConfig, seen: &BTreeSet<String>) -> Result<()> {
         let names = names(config.family);
         for name in self.places.keys() {
             let whole = format!("{}{name}", self.lacking);
             let head_bias = names.heads.iter().any(|head| head.replace(".weight", ".bias") == *name);
-            let known = seen.holds(&whole) || is_buffer(&whole) || names.heads.contains(&&name[..]);
+            let known = seen.contains(&whole) || is_buffer(&whole) || names.heads.contains(&&name[..]);
             if head_bias || (whole.starts_with(names.prefix) && !known) {
                 let problem = format!("tensor `{name}` has no place in the model that config.json describes");
                 let hint = "look at `num_hidden_layers`, `attention_bias` and `mlp_bias` in config.json; \

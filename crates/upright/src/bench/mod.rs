@@ -57,7 +57,7 @@ impl Bench {
         let plan = Plan::from_config(&Config { out: Some(scratch.path().to_owned()), ..config.clone() })?;
         let recompute = plan.recompute.into();
         let engine = match base {
-            Base::Files => Engine::open(&plan.model, plan.threads, recompute)?,
+            Base::Files => Engine::open(&plan.model, plan.threads, recompute, observer)?,
             Base::Random => Engine::random(&plan.model, plan.seed, plan.threads, recompute)?,
         };
         let datasets = engine.datasets(&plan, observer)?;
@@ -66,7 +66,7 @@ impl Bench {
             let needs = |index: &usize| plan.objectives[*index].loss.form().reference;
             let drawn = |index| run::first_batches(&plan, index, &datasets[index], batches);
             let rows: Vec<&Example> = (0..datasets.len()).filter(needs).flat_map(drawn).collect();
-            let mut values = Reference::open(scratch.path(), &engine.decoder, None)?;
+            let mut values = Reference::open(scratch.path(), &engine.decoder, &engine.fingerprint, None)?;
             values.prepare(&engine.decoder, None, &rows, plan.token_budget, observer)?;
             reference = Some(values);
         }

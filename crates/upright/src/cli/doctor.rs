@@ -13,7 +13,7 @@ use crate::{
     config::Number,
     files,
     hub::Hub,
-    plan::checks::{count, folder},
+    plan::checks::{MAX_LENGTH, count, folder},
     run::Engine,
 };
 
@@ -42,7 +42,7 @@ struct Needs {
 
 fn needs(model: &Path, token_budget: usize) -> Result<Needs> {
     // With its tokenizer, without which nothing else here would open it.
-    let Engine { decoder, .. } = Engine::open(model, 0, Recompute::Auto)?;
+    let Engine { decoder, .. } = Engine::open(model, 0, Recompute::Auto, &mut Terminal::new())?;
     let (kept, recomputed) = decoder.bytes_per_token(0);
     let weights = decoder.weights();
     Ok(Needs {
@@ -74,7 +74,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     if arguments.json {
         let model = needs.as_ref().map(|n| {
             json!({
-                "model_type": n.config.model_type, "base_bytes": base, "token_budget": token_budget,
+                "model_type": n.config.model_type, "max_positions": n.config.max_positions, "base_bytes": base, "token_budget": token_budget,
                 "step_bytes_kept": n.kept, "step_bytes_recomputed": n.recomputed,
                 "fits_kept": kept_fits, "fits_recomputed": recomputed_fits,
             })
@@ -108,6 +108,16 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
             text,
             "model        {}: {} layers, hidden {}, vocabulary {}",
             n.config.model_type, n.config.layers, n.config.hidden, n.config.vocab
+        );
+        let positions = n.config.max_positions;
+        let _ = writeln!(
+            text,
+            "positions    {positions} (max_position_embeddings){}",
+            match positions < MAX_LENGTH {
+                true =>
+                    format!(": below the default --max-length of {MAX_LENGTH}; train with --max-length {positions}"),
+                false => String::new(),
+            }
         );
         let _ = writeln!(
             text,

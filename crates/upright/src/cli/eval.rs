@@ -1,8 +1,8 @@
 //! `upright eval loss`: log-probabilities and losses of a model or an adapter on a file of rows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 use upright_engine::{
     adapter::Adapter,
@@ -16,16 +16,16 @@ use super::{
 use crate::{
     Error, Result,
     config::{Number, data_file},
-    data::{ColumnMap, DataSpec, Dataset, Example, Held, Kind, Truncation, Turns, pack::pack},
+    data::{ColumnMap, DataFile, DataSpec, Dataset, Example, Held, Kind, Truncation, Turns, pack::pack},
     hub::Hub,
     objectives::{LossKind, Objective, Response, evaluate},
     observer::Observer,
     plan::{
         self,
-        checks::{choice, count, folder, threads, truncation, wrong},
+        checks::{choice, count, folder, real, threads, truncation, wrong},
         loss::{Settings, dpo_loss},
     },
-    run::Engine,
+    run::{Engine, Origin, OriginRows},
 };
 
 /// Measures a model or an adapter.
@@ -51,13 +51,13 @@ pub(super) struct Loss {
     #[arg(long, value_name = "FILE|ID")]
     dpo: Option<PathBuf>,
     /// Template: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default:
-    /// by the rows]
+    /// that of the adapter's run, else by the rows]
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
-    /// Columns under other names, as prompt=question,chosen=good; tools= leaves one out
+    /// Columns under other names, as prompt=question,chosen=good; tools= leaves one out [default: as in the adapter's run]
     #[arg(long, value_name = "NAME=COLUMN,...")]
     map: Option<String>,
-    /// Turns of a conversation that are scored, with --sft: last, all [default: last]
+    /// Turns of a conversation that are scored, with --sft: last, all [default: as in the adapter's run, else last]
     #[arg(long, value_name = "TURNS", conflicts_with = "dpo")]
     turns: Option<String>,
     /// Reference adapter, a PEFT folder, a run's, or an id on the hub, or none for the model itself: adds its log-probabilities and the loss.
@@ -76,15 +76,23 @@ pub(super) struct Loss {
     /// With --dpo-loss simpo: margin that the rewards should have [default: 1]
     #[arg(long, value_name = "G", allow_hyphen_values = true)]
     dpo_gamma: Option<Number>,
-    /// Most tokens of prompt and response together [default: 2048]
+    /// Maximum length in tokens of a prompt plus one response [default: as in the adapter's run, else 2048]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     max_length: Option<Number>,
-    /// Tokens of a prompt that cutting leaves [default: 64, at most a quarter of --max-length]
+    /// Minimum prompt tokens to keep when truncating [default: as in the adapter's run, else 64, at most a quarter of
+    /// --max-length]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     min_prompt: Option<Number>,
-    /// What happens to a row that is too long, as in training: cut-prompt, cut-response, drop [default: cut-prompt]
+    /// What happens to a row that is too long, as in training: cut-prompt, cut-response, drop [default: as in the adapter's
+    /// run, else cut-prompt]
     #[arg(long, value_name = "RULE")]
     too_long: Option<String>,
+    /// Rows that are scored: all, those to train on (train), those held out (held-out) [default: all]
+    #[arg(long, value_name = "ROWS")]
+    split: Option<String>,
+    /// With --split: share of prompts that is held out [default: as in the adapter's run, else 0.05]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true, requires = "split")]
+    held_out: Option<Number>,
     /// Only the first N usable rows.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     limit: Option<Number>,
@@ -132,52 +140,186 @@ impl Loss {
     }
 }
 
+/// Which rows of a file are scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Split {
+    /// All.
+    All,
+    /// Those that a run trains on.
+    Train,
+    /// Those that a run holds out.
+    HeldOut,
+}
+
+/// How rows are read: each setting as it was given, else as in the run of the adapter, else the usual one.
+struct Reading {
+    spec: DataSpec,
+    split: Split,
+    /// First rows of the split that are scored.
+    limit: Option<usize>,
+    /// Settings that are the run's, with their values.
+    from_run: Vec<String>,
+}
+
+impl Loss {
+    /// The file to score and what its rows are. Ids of the hub are fetched.
+    fn rows(&self, hub: &Hub, terminal: &mut Terminal) -> Result<(DataFile, Kind)> {
+        match (&self.sft, &self.dpo) {
+            (Some(path), _) => Ok((data_file(hub, path, terminal)?, Kind::Instruction)),
+            (None, Some(path)) => Ok((data_file(hub, path, terminal)?, Kind::Preference)),
+            (None, None) => Err(Error::input("no rows").hint("give --sft FILE or --dpo FILE")),
+        }
+    }
+
+    /// How long a row may be. The minimum of a prompt follows the maximum length, so it is the run's only with that.
+    fn truncation(&self, run: Option<&OriginRows<'_>>, from_run: &mut Vec<String>) -> Result<Truncation> {
+        let mut max_length = self.max_length.clone();
+        let mut min_prompt = self.min_prompt.clone();
+        let mut too_long = self.too_long.clone();
+        if let Some(run) = run {
+            let mut take = |key: &str, setting: &mut Option<Number>, value: usize| {
+                if setting.is_none() {
+                    from_run.push(format!("--{key} {value}"));
+                    *setting = Some(Number::from(value));
+                }
+            };
+            if max_length.is_none() {
+                take("min-prompt", &mut min_prompt, run.plan.min_prompt);
+            }
+            take("max-length", &mut max_length, run.plan.max_length);
+            if too_long.is_none() {
+                let rule = run.plan.too_long.to_possible_value().expect("every rule has a name").get_name().to_owned();
+                from_run.push(format!("--too-long {rule}"));
+                too_long = Some(rule);
+            }
+        }
+        truncation(max_length.as_ref(), min_prompt.as_ref(), too_long.as_deref())
+    }
+
+    fn reading(&self, file: DataFile, kind: Kind, run: Option<&OriginRows<'_>>) -> Result<Reading> {
+        let mut from_run = Vec::new();
+        let template = match (&self.template, run) {
+            (Some(name), _) => Some(plan::template("template", name)?),
+            (None, Some(run)) => {
+                from_run.push(format!("--template {}", run.data.template));
+                Some(run.template()?)
+            }
+            (None, None) => None,
+        };
+        let turns = match run {
+            Some(run) if self.turns.is_none() && !run.objective.turns.is_last() => {
+                from_run.push("--turns all".into());
+                run.objective.turns
+            }
+            _ => choice("turns", self.turns.as_deref(), Turns::Last)?,
+        };
+        let map = match (&self.map, run) {
+            (Some(map), _) => map.parse().map_err(|error: Error| error.at("map"))?,
+            (None, Some(run)) if !run.objective.map.is_empty() => {
+                from_run.push(format!("--map {}", run.objective.map));
+                run.objective.map.clone()
+            }
+            (None, _) => ColumnMap::default(),
+        };
+        let cut = self.truncation(run, &mut from_run)?;
+        let split = choice("split", self.split.as_deref(), Split::All)?;
+        let limit = self.limit.as_ref().map(|limit| count("limit", Some(limit), 0)).transpose()?;
+        let mut eval = Held::Fraction(0.0);
+        let mut rows = limit;
+        if split != Split::All {
+            let share = |x: f64| (0.0..1.0).contains(&x);
+            let usual = run.map_or(0.05, |run| run.plan.held_out);
+            let given = self.held_out.as_ref();
+            let fraction = real("held-out", given, usual, "be a share from 0 to below 1", share)?;
+            let held_file = run.and_then(|run| run.objective.eval_data.clone()).filter(|_| given.is_none());
+            // The run's rows, before any of them are held out.
+            rows = run.and_then(|run| run.objective.rows);
+            from_run.extend(rows.map(|rows| format!("its first {rows} rows")));
+            eval = match held_file {
+                Some(file) => {
+                    from_run.push(format!("held-out rows in {}", file.name()));
+                    Held::File(file)
+                }
+                None => {
+                    if run.is_some() && given.is_none() {
+                        from_run.push(format!("--held-out {fraction}"));
+                    }
+                    Held::Fraction(fraction)
+                }
+            };
+        }
+        let Truncation { max_length, min_prompt, rule: too_long } = cut;
+        let threads = threads(self.threads.as_ref())?;
+        let files = vec![file];
+        let spec =
+            DataSpec { files, kind, map, template, turns, rows, max_length, min_prompt, too_long, threads, eval };
+        Ok(Reading { spec, split, limit, from_run })
+    }
+}
+
+/// Says what of the reading is the run's, and where a number here is another than the run's.
+fn note_origin(run: &OriginRows<'_>, folder: &Path, reading: &Reading, data: &Dataset, terminal: &mut Terminal) {
+    let folder = folder.display();
+    if !reading.from_run.is_empty() {
+        terminal.note(&format!("as in the run {folder}: {}", reading.from_run.join(", ")));
+    }
+    let facts = run.data;
+    let is_same_file = data.sha256 == facts.sha256;
+    let is_same_template = data.template.to_string() == facts.template;
+    if is_same_template && data.template.sha256().unwrap_or_default() != facts.template_sha256 {
+        terminal.note(&format!("warning: the template {} has changed since the run {folder}", facts.template));
+    }
+    if is_same_file && reading.split == Split::All && facts.eval_rows > 0 && facts.eval_sha256.is_empty() {
+        terminal.note(&format!(
+            "of these rows the run trained on {} and held out {}; --split held-out scores the latter alone",
+            facts.train_rows, facts.eval_rows
+        ));
+    }
+    if !is_same_file && reading.split != Split::All {
+        terminal.note("warning: these rows are not those of the run; they are divided as it would divide them");
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(arguments: &Loss) -> Result<()> {
-    let Truncation { max_length, min_prompt, rule: too_long } =
-        truncation(arguments.max_length.as_ref(), arguments.min_prompt.as_ref(), arguments.too_long.as_deref())?;
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
-    let limit = arguments.limit.as_ref().map(|limit| count("limit", Some(limit), 0)).transpose()?;
     let objective = arguments.objective()?;
     let threads = threads(arguments.threads.as_ref())?;
-    let template = arguments.template.as_deref().map(|name| plan::template("template", name)).transpose()?;
-    let map = arguments.map.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error| error.at("map"))?;
-    let turns = choice("turns", arguments.turns.as_deref(), Turns::Last)?;
     terminal::catch_signals()?;
     let mut terminal = Terminal::new();
     let hub = Hub::from_environment();
+    let adapter = arguments.adapter.as_ref().map(|path| hub.adapter(path, &mut terminal)).transpose()?;
+    let origin = adapter.as_deref().and_then(Origin::of);
+    // Settings that are wrong are refused before a model is fetched.
+    arguments.reading(DataFile::from(PathBuf::new()), Kind::Instruction, None)?;
     let model = hub.model(&arguments.model, &mut terminal)?;
     let model = folder("model", &model, "give the folder of the base model")?;
-    let engine = Engine::open(&model, threads, Recompute::Auto)?;
+    let engine = Engine::open(&model, threads, Recompute::Auto, &mut terminal)?;
     let base = PathBuf::from("none");
+    let reference = arguments.reference.as_ref().filter(|path| **path != base);
+    let reference = reference.map(|path| hub.adapter(path, &mut terminal)).transpose()?;
     let mut open = |key: &str, path: Option<&PathBuf>| -> Result<Option<Adapter>> {
-        let path = path.map(|path| hub.adapter(path, &mut terminal)).transpose()?;
-        let path = path.map(|path| folder(key, &path, "give a PEFT adapter folder")).transpose()?;
+        let path = path.map(|path| folder(key, path, "give a PEFT adapter folder")).transpose()?;
         path.map(|path| engine.read_adapter(&path, &mut terminal)).transpose()
     };
-    let adapter = open("adapter", arguments.adapter.as_ref())?;
-    let reference = open("reference", arguments.reference.as_ref().filter(|path| **path != base))?;
-    let (path, kind) = match (&arguments.sft, &arguments.dpo) {
-        (Some(path), _) => (path, Kind::Instruction),
-        (None, Some(path)) => (path, Kind::Preference),
-        (None, None) => return Err(Error::input("no rows").hint("give --sft FILE or --dpo FILE")),
-    };
-    let spec = DataSpec {
-        files: vec![data_file(&hub, path, &mut terminal)?],
-        kind,
-        map,
-        template,
-        turns,
-        rows: limit,
-        max_length,
-        min_prompt,
-        too_long,
-        threads,
-        eval: Held::Fraction(0.0),
-    };
-    let data = Dataset::load(&spec, &engine.tokenizer, &mut |_, _| {})?;
+    let adapter = open("adapter", adapter.as_ref())?;
+    let reference = open("reference", reference.as_ref())?;
+    let (file, kind) = arguments.rows(&hub, &mut terminal)?;
+    let run_rows = origin.as_ref().and_then(|origin| origin.rows_of(kind == Kind::Preference, &file));
+    let reading = arguments.reading(file, kind, run_rows.as_ref())?;
+    let data = Dataset::load(&reading.spec, &engine.tokenizer, &mut |_, _| {})?;
+    if let (Some(origin), Some(run)) = (&origin, &run_rows) {
+        note_origin(run, &origin.run, &reading, &data, &mut terminal);
+    }
     terminal.note(&data.describe(if kind == Kind::Preference { "dpo" } else { "sft" }));
-    let examples: Vec<&Example> = data.train.iter().collect();
+    if let Some(note) = data.positions_note(engine.decoder.config().max_positions) {
+        terminal.note(&format!("warning: {note}"));
+    }
+    let side = if reading.split == Split::HeldOut { &data.eval } else { &data.train };
+    let examples: Vec<&Example> = side.iter().take(reading.limit.unwrap_or(usize::MAX)).collect();
+    if examples.is_empty() {
+        return Err(Error::input("no row is held out").hint("give a larger --held-out, or --split all"));
+    }
     let mut score = |what: &str, adapter: Option<&Adapter>| {
         sums(&engine.decoder, adapter, &examples, token_budget, what, &mut terminal)
     };

@@ -28,7 +28,7 @@ use crate::{
         self,
         checks::{count, count_from, folder, real, threads},
     },
-    run::{self, Engine, Wording},
+    run::{Engine, Origin},
 };
 
 /// The model, and how it speaks.
@@ -109,13 +109,16 @@ impl Speaker {
         if let Some(name) = self.asked()? {
             return Template::choose(Some(&name), rows, tokenizer);
         }
-        if let Some(Wording { run, name, sha256 }) = self.adapter.as_deref().and_then(run::template_of) {
-            let run = run.display();
+        let origin = self.adapter.as_deref().and_then(Origin::of);
+        let rows_of_run = origin.as_ref().and_then(Origin::instruction_rows);
+        if let (Some(origin), Some(made_of)) = (&origin, rows_of_run) {
+            let run = origin.run.display();
+            let name = made_of.template()?;
             match Template::choose(Some(&name), rows, tokenizer) {
                 Ok(template) => {
                     observer.note(&format!("the template is that of the run {run}; --template takes another"));
                     // Rows with tools may have a template more.
-                    let same = template.sha256().unwrap_or_default() == sha256;
+                    let same = template.sha256().unwrap_or_default() == made_of.data.template_sha256;
                     if !same && rows.iter().all(|row| row.tools.is_empty()) {
                         observer.note(&format!("warning: the template {name} has changed since the run {run}"));
                     }
@@ -134,7 +137,7 @@ impl Speaker {
         let hub = Hub::from_environment();
         let adapter = self.adapter.as_ref().map(|adapter| hub.adapter(adapter, observer)).transpose()?;
         let model = folder("model", &hub.model(&self.model, observer)?, "give the folder of a model")?;
-        let engine = Engine::open(&model, threads, Recompute::Auto)?;
+        let engine = Engine::open(&model, threads, Recompute::Auto, observer)?;
         let adapter = adapter.map(|folder| engine.read_adapter(&folder, observer)).transpose()?;
         Ok((engine, adapter))
     }
@@ -149,6 +152,10 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if out.is_dir() || out.file_name().is_none() || files::check_writable(folder).is_err() {
             return Err(Error::input(format!("{}: cannot be written", out.display())).hint("give --out a file's name"));
+        }
+        if out.symlink_metadata().is_ok() {
+            return Err(Error::input(format!("{}: exists already, and is not overwritten", out.display()))
+                .hint("give --out another name, or remove the file"));
         }
     }
     let map = arguments.map.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error| error.at("map"))?;
@@ -181,6 +188,16 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
     let ids = texts.iter().map(ids).collect::<Result<Vec<_>>>()?;
     if let Some(row) = ids.iter().position(Vec::is_empty) {
         return Err(Error::input(format!("{name}: {}: its prompt has no token", rows[row].place())));
+    }
+    let positions = engine.decoder.config().max_positions;
+    let longer = ids.iter().filter(|ids| ids.len() + sampling.max_tokens - 1 > positions).count();
+    if longer > 0 {
+        terminal.note(&format!(
+            "warning: with --max-tokens {}, {longer} of {} prompts may exceed the {positions} positions of the model \
+             (max_position_embeddings)",
+            sampling.max_tokens,
+            ids.len()
+        ));
     }
     let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
     let mut lines = String::new();

@@ -11,7 +11,7 @@ use crate::{
     config::{Number, data_file},
     data::{
         ColumnMap, DataFile, DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, Truncation, Turns,
-        bos_note, pack, rows, source,
+        bos_note, pack, prefix_space_note, rows, source,
     },
     hub::Hub,
     plan::{
@@ -87,6 +87,10 @@ struct Report {
     truncated_responses: usize,
     /// Whether prompts begin with BOS, where the tokenizer's files disagree.
     contested_bos: Option<bool>,
+    /// Whether texts begin with a space, where the tokenizer's files disagree.
+    contested_prefix_space: Option<bool>,
+    /// Says how many rows are longer than the model's positions, where any is.
+    positions: Option<String>,
     /// Rows that think before they answer, which the template has no words for.
     reasoning_left_out: usize,
     prompt_tokens: Lengths,
@@ -135,7 +139,7 @@ impl Lengths {
 }
 
 impl Report {
-    fn of(kind: Kind, data: &Dataset, token_budget: usize) -> Self {
+    fn of(kind: Kind, data: &Dataset, token_budget: usize, positions: usize) -> Self {
         let rows: Vec<&Example> = data.train.iter().collect();
         let whole = |row: &Example| row.responses.iter().map(|r| row.prompt.len() + r.len() - 1).collect::<Vec<_>>();
         let packs = pack::pack(&rows, token_budget);
@@ -156,6 +160,8 @@ impl Report {
             truncated_responses: data.truncated_responses,
             reasoning_left_out: data.reasoning_left_out,
             contested_bos: data.contested_bos,
+            contested_prefix_space: data.contested_prefix_space,
+            positions: data.positions_note(positions),
             prompt_tokens: Lengths::of(rows.iter().map(|row| row.prompt.len()).collect()),
             response_tokens: Lengths::of(rows.iter().flat_map(|row| row.responses.iter().map(Vec::len)).collect()),
             packed_rows,
@@ -191,6 +197,12 @@ impl Report {
         }
         if let Some(begin) = self.contested_bos {
             line("BOS", bos_note(begin));
+        }
+        if let Some(space) = self.contested_prefix_space {
+            line("space", prefix_space_note(space));
+        }
+        if let Some(positions) = &self.positions {
+            line("too long", positions.clone());
         }
         for (name, lengths) in [("prompts", &self.prompt_tokens), ("responses", &self.response_tokens)] {
             let Lengths { mean, median, p95, longest, histogram } = lengths;
@@ -267,7 +279,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
     };
     let file = data_file(&hub, given, &mut terminal)?;
     let (kind, data) = load(&file, arguments, threads, &tokenizer)?;
-    let report = Report::of(kind, &data, token_budget);
+    let report = Report::of(kind, &data, token_budget, config.max_positions);
     if arguments.json {
         return print_json(&report);
     }
@@ -328,5 +340,60 @@ fn shown(row: &Example, kind: Kind, template: &Template, tokenizer: &Tokenizer, 
         scored(&said[at..], &closing, &mut text)?;
         text.push('\n');
     }
+    text += &special_tokens(row, tokenizer)?;
     Ok(text)
+}
+
+/// Ids that the text of a row hides: those of its special tokens, and those of text that looks like a special token and is
+/// split into several.
+fn special_tokens(row: &Example, tokenizer: &Tokenizer) -> Result<String> {
+    let parts: Vec<&[u32]> = std::iter::once(&row.prompt).chain(&row.responses).map(Vec::as_slice).collect();
+    let mut whole: Vec<String> = Vec::new();
+    let mut split: Vec<String> = Vec::new();
+    for ids in parts {
+        for (index, &id) in ids.iter().enumerate() {
+            if tokenizer.is_added(id) {
+                let entry = format!("{id} {}", tokenizer.decode(&[id])?);
+                if !whole.contains(&entry) {
+                    whole.push(entry);
+                }
+            } else if let Some(length) = marked_length(&ids[index..], tokenizer)? {
+                let pieces = &ids[index..index + length];
+                let listed: Vec<String> = pieces.iter().map(u32::to_string).collect();
+                let entry = format!("{} = {}", tokenizer.decode(pieces)?.trim(), listed.join(" "));
+                if !split.contains(&entry) {
+                    split.push(entry);
+                }
+            }
+        }
+    }
+    let mut text = String::new();
+    if !whole.is_empty() {
+        let _ = writeln!(text, "special tokens by id: {}", whole.join(", "));
+    }
+    if !split.is_empty() {
+        let _ = writeln!(text, "looks like a special token, but the tokenizer splits it: {}", split.join(", "));
+    }
+    Ok(text)
+}
+
+/// How many of the first ids spell something like `<|im_end|>`: a mark that a special token would be written as.
+fn marked_length(ids: &[u32], tokenizer: &Tokenizer) -> Result<Option<usize>> {
+    const MOST: usize = 24;
+    let mut is_open = false;
+    for length in 1..=ids.len().min(MOST) {
+        let text = tokenizer.decode(&ids[..length])?;
+        let text = text.trim_start();
+        if !is_open && !"<|".starts_with(text.get(..2.min(text.len())).unwrap_or("x")) {
+            return Ok(None);
+        }
+        is_open |= text.starts_with("<|");
+        if is_open && text.len() > 4 && text.ends_with("|>") {
+            return Ok((length > 1).then_some(length));
+        }
+        if text.contains(char::is_whitespace) {
+            return Ok(None);
+        }
+    }
+    Ok(None)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::Table;
 
 use super::{Config, FILE, ObjectiveConfig, nearest};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Settings that say how long a run is: a flag for one takes the place of whichever the file has.
 const LENGTHS: [&str; 3] = ["steps", "epochs", "stages"];
@@ -41,7 +41,7 @@ impl Config {
             let message = format!("{}: was begun as --out {}, in another folder", out.display(), then.display());
             return Err(Error::input(message).hint(format!(
                 "its paths start there: go on from there, or give --config {} where they are right here",
-                file.display()
+                files::quoted(&file)
             )));
         }
         Ok(settings)

@@ -31,6 +31,12 @@ impl fmt::Display for Number {
     }
 }
 
+impl From<usize> for Number {
+    fn from(number: usize) -> Self {
+        Self(number.to_string())
+    }
+}
+
 impl FromStr for Number {
     type Err = Infallible;
 

@@ -1,11 +1,13 @@
 //! A file of rows as a training set, a held-out set, and the fixed samples of both that evaluations score.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
+
+use sha2::{Digest, Sha256};
 
 use super::encode::{Encoded, Encoder, encode};
 use super::rows::{self, ColumnMap, Dropped, Kind, Row, Rows};
-use super::{DataFile, Example, Template, TemplateName, Tokenizer, TooLong, Truncation, Turns, sha256_hex};
-use crate::{Error, Result};
+use super::{DataFile, Example, Template, TemplateName, Tokenizer, TooLong, Truncation, Turns, sha256_hex, split};
+use crate::{Error, Result, files};
 
 /// TRL's columns of log-probabilities that a reference gave. They hold for one tokenizer, template, maximum length and
 /// model, of which the file says nothing.
@@ -14,8 +16,9 @@ const REFERENCE_COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
 /// Where held-out rows come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Held {
-    /// About this share of the prompts, picked by a hash of each prompt: rows that are added move no other row, and no
-    /// prompt is on both sides. If there are two prompts or more, each side gets at least one. 0 holds nothing out.
+    /// About this share of the prompts, picked by a hash of the words that open each: rows that are added move no other row,
+    /// no template does, and no prompt is on both sides. If there are two prompts or more, each side gets at least one. 0
+    /// holds nothing out.
     Fraction(f64),
     /// All rows of another file of the same kind; rows with one of its prompts are not trained on.
     File(DataFile),
@@ -83,6 +86,12 @@ pub struct Dataset {
     pub sha256: String,
     /// SHA-256 of the file of held-out rows, where there is one.
     pub eval_sha256: Option<String>,
+    /// SHA-256 of the rows as they are trained on and evaluated: tokens, scored stretches, and the side of each.
+    pub encoded_sha256: String,
+    /// Whether texts begin with a space, where the tokenizer's files disagree ([`Tokenizer::contested_prefix_space`]).
+    pub contested_prefix_space: Option<bool>,
+    /// Whether nothing was held out although a share was asked for, because all rows open alike.
+    pub opens_alike: bool,
     /// Hashes of the prompts of the training rows, those that shares repeat left out: they stand behind the others.
     train_hashes: Vec<u64>,
     eval_hashes: Vec<u64>,
@@ -159,6 +168,9 @@ impl Dataset {
                 .then(|| !tokenizer.bos().is_empty()),
             sha256: identity(&hashes),
             eval_sha256: None,
+            encoded_sha256: String::new(),
+            contested_prefix_space: tokenizer.contested_prefix_space(),
+            opens_alike: false,
             train_hashes: Vec::new(),
             eval_hashes: Vec::new(),
             template: template.clone(),
@@ -181,13 +193,16 @@ impl Dataset {
             }
             None => {
                 let Held::Fraction(fraction) = spec.eval else { unreachable!("a file of held-out rows was read") };
-                carve(&mut trains, fraction)
+                let held = split::carve(&mut trains, fraction);
+                data.opens_alike = fraction > 0.0 && held.is_empty() && trains.iter().map(Vec::len).sum::<usize>() > 1;
+                held
             }
         };
         (data.eval_hashes, data.eval) = held_rows.into_iter().unzip();
         let repeated = repeated(&spec.files, &trains)?;
         (data.train_hashes, data.train) = trains.into_iter().flatten().unzip();
         data.train.extend(repeated);
+        data.encoded_sha256 = encoded_sha256([&data.train, &data.eval]);
         Ok(data)
     }
 
@@ -235,7 +250,32 @@ impl Dataset {
         if let Some(begin) = self.contested_bos {
             text += &format!("; {}", bos_note(begin));
         }
+        if let Some(space) = self.contested_prefix_space {
+            text += &format!("; {}", prefix_space_note(space));
+        }
+        if self.opens_alike {
+            text += "; warning: nothing is held out, because all rows open with the same words";
+        }
         text
+    }
+
+    /// Says how many rows are longer than the `positions` that a model was trained for; none if no row is.
+    pub fn positions_note(&self, positions: usize) -> Option<String> {
+        let mut longer = 0;
+        let mut longest = 0;
+        for example in self.train.iter().chain(&self.eval) {
+            // The last token of a response is predicted and never read.
+            let response = example.responses.iter().map(Vec::len).max().unwrap_or(0);
+            let length = (example.prompt.len() + response).saturating_sub(1);
+            longer += usize::from(length > positions);
+            longest = longest.max(length);
+        }
+        (longer > 0).then(|| {
+            format!(
+                "{longer} rows have more tokens than the {positions} positions of the model (max_position_embeddings), up to \
+                 {longest}; --max-length {positions} truncates them"
+            )
+        })
     }
 
     /// A fixed sample of at most `n` training rows, in file order: those whose prompts have the smallest hashes.
@@ -256,6 +296,40 @@ pub fn bos_note(begin: bool) -> String {
         "prompts begin {with} BOS, by add_bos_token in tokenizer_config.json; transformers 5 heeds tokenizer.json alone, which \
          puts {puts}"
     )
+}
+
+/// Says whether texts begin with a space, which the tokenizer's files disagree about.
+pub fn prefix_space_note(space: bool) -> String {
+    let (with, puts) = if space { ("with", "none") } else { ("without", "one") };
+    format!(
+        "texts begin {with} a space, by add_prefix_space in tokenizer_config.json as in transformers; tokenizer.json alone puts \
+         {puts}"
+    )
+}
+
+/// SHA-256 of examples: those to train on, then those held out.
+fn encoded_sha256(sides: [&Vec<Example>; 2]) -> String {
+    let mut hash = Sha256::new();
+    for examples in sides {
+        hash.update((examples.len() as u64).to_le_bytes());
+        for example in examples {
+            let mut numbers = vec![example.prompt.len(), example.responses.len()];
+            for (index, response) in example.responses.iter().enumerate() {
+                let read = example.read_of(index);
+                numbers.extend([response.len(), read.len()]);
+                for range in read {
+                    numbers.extend([range.start, range.end]);
+                }
+            }
+            for number in numbers {
+                hash.update((number as u64).to_le_bytes());
+            }
+            for token in example.prompt.iter().chain(example.responses.iter().flatten()) {
+                hash.update(token.to_le_bytes());
+            }
+        }
+    }
+    files::hex(&hash.finalize())
 }
 
 fn sample<'a>(examples: &'a [Example], hashes: &[u64], n: usize) -> Vec<&'a Example> {
@@ -441,26 +515,6 @@ impl Part {
         self.usable = train;
         if self.usable.is_empty() { Err(self.nothing_left(name)) } else { Ok(()) }
     }
-}
-
-/// Divides the rows of all files into those to train on, which stay, and those held out.
-fn carve(files: &mut [Vec<Hashed>], fraction: f64) -> Vec<Hashed> {
-    let prompts: BTreeSet<u64> = files.iter().flatten().map(|(hash, _)| *hash).collect();
-    let (Some(&first), Some(&last)) = (prompts.first(), prompts.last()) else { return Vec::new() };
-    if fraction == 0.0 || first == last {
-        return Vec::new();
-    }
-    // The top 53 bits are exact as a float. With few prompts the share could be none or all of them.
-    let share = |hash: u64| (hash >> 11) as f64 / (1_u64 << 53) as f64;
-    let stays = |hash: u64| hash != first && (hash == last || share(hash) >= fraction);
-    let mut held = Vec::new();
-    for rows in files {
-        let (train, out): (Vec<Hashed>, Vec<Hashed>) =
-            std::mem::take(rows).into_iter().partition(|(hash, _)| stays(*hash));
-        *rows = train;
-        held.extend(out);
-    }
-    held
 }
 
 #[cfg(test)]

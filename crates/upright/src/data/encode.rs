@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::rows::{Message, Prompt, Role, Row};
 use super::template::{Piece, Turns};
-use super::{Example, Template, Tokenizer, TooLong, Truncation, hash64};
+use super::{Example, Template, Tokenizer, TooLong, Truncation, split};
 use crate::{Result, parallel};
 
 /// A row after encoding.
@@ -14,7 +14,7 @@ pub enum Encoded {
     Usable {
         /// Its ids.
         example: Example,
-        /// Hash of its rendered prompt.
+        /// Hash of the words that open it; no setting changes it.
         prompt_hash: u64,
         /// Whether its prompt was cut to fit.
         prompt_cut: bool,
@@ -93,7 +93,7 @@ impl Encoder<'_> {
         }
         Ok(Encoded::Usable {
             example,
-            prompt_hash: hash64(&rendered.prompt),
+            prompt_hash: split::hash(&row.prompt),
             prompt_cut: fitted.prompt_cut,
             responses_cut: fitted.responses_cut,
         })
@@ -202,7 +202,7 @@ mod tests {
         let Encoded::Usable { example, prompt_hash, prompt_cut: false, responses_cut: 0 } = found else {
             panic!("{found:?}")
         };
-        assert_eq!((example.row, prompt_hash), (4, hash64("User: Hi\nAssistant:")));
+        assert_eq!((example.row, prompt_hash), (4, split::hash(&Prompt::Text("Hi".into()))));
         assert_eq!(tokenizer.decode(&example.prompt).unwrap(), "User: Hi\nAssistant:");
         assert_eq!(tokenizer.decode(&example.responses[0]).unwrap(), " Yes<eos>");
         assert_eq!(example.responses[1].last(), Some(&EOS));

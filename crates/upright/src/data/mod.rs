@@ -1,7 +1,7 @@
 //! Rows of text become token ids, token ids become packs. Read downwards: [`source`] reads files, [`rows`] finds the
 //! dialect, [`tokenize`] knows the model's tokens, [`template`] turns a row into text, [`truncate`] fits its ids,
-//! [`encode`] does these three to many rows, [`data_file`] says which files belong together, [`dataset`] joins all of that and
-//! holds rows out, [`order`] says which rows a step takes, [`pack`] lays them end to end.
+//! [`encode`] does these three to many rows, [`data_file`] says which files belong together, `split` holds rows out,
+//! [`dataset`] joins all of that, [`order`] says which rows a step takes, [`pack`] lays them end to end.
 
 pub mod source;
 pub mod rows;
@@ -9,6 +9,7 @@ pub mod prompts;
 pub mod tokenize;
 pub mod template;
 pub mod truncate;
+mod split;
 pub mod encode;
 pub mod data_file;
 pub mod dataset;
@@ -16,7 +17,7 @@ pub mod order;
 pub mod pack;
 
 pub use data_file::DataFile;
-pub use dataset::{DataSpec, Dataset, Held, bos_note};
+pub use dataset::{DataSpec, Dataset, Held, bos_note, prefix_space_note};
 pub use rows::{ColumnMap, Dropped, Kind};
 pub use template::{Template, TemplateName, Turns};
 pub use tokenize::Tokenizer;

@@ -1,10 +1,16 @@
 //! Texts to token ids: prompt and response apart, so that where one ends and the other begins is never in doubt.
 
+mod settings;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use tokenizers::AddedToken;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
+use self::settings::{CONFIG, Settings};
 use super::sha256_hex;
 use crate::{Error, Result};
 
@@ -20,15 +26,18 @@ pub struct Tokenizer {
     /// What the tokenizer puts before a text; mostly nothing or one token.
     bos: Vec<u32>,
     contested_bos: bool,
+    /// Whether texts begin with a space, where `tokenizer.json` says otherwise than its configuration.
+    contested_prefix_space: Option<bool>,
     eos: u32,
-    /// Ids of [`JOINT`], for tokenizers that put a space before every text and so would put one before a response.
-    joint: Option<Vec<u32>>,
+    /// Whether the tokenizer puts a space before every text, and so would put one before a response.
+    prefixes: bool,
     vocabulary: usize,
     sha256: String,
 }
 
-/// A text that tokenizers do not join with what follows it.
-const JOINT: &str = "\n";
+/// Texts to put before a response, so that a tokenizer that puts a space before every text puts it there. The first one
+/// that the tokenizer does not join with the response is taken.
+const JOINTS: [&str; 3] = ["\n", ":", "x"];
 
 impl Tokenizer {
     /// Opens the tokenizer of a model's folder. `eos` and `bos` are what the model's configuration says; the
@@ -57,21 +66,24 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|error| Error::input(format!("{name}: {error}")))?;
 
         let settings = Settings::read(dir)?;
-        let named = |token: &Option<String>| token.as_deref().and_then(|token| inner.token_to_id(token));
-        let eos = named(&settings.eos).or(eos).ok_or_else(|| {
+        add_tokens(&mut inner, &settings, &path)?;
+        let contested_prefix_space = settings.prefix_space.filter(|space| set_prefix_space(&mut inner, *space));
+        let eos = named(&inner, &settings, "eos_token", dir)?.or(eos).ok_or_else(|| {
             Error::input(format!("{}: no end-of-sequence token", dir.display()))
                 .hint("name it as \"eos_token\" in tokenizer_config.json, or give \"eos_token_id\" in config.json")
         })?;
-        let bos = named(&settings.bos).or(bos);
+        let bos = named(&inner, &settings, "bos_token", dir)?.or(bos);
+        add_special(&mut inner, &settings, &path)?;
         let mut tokenizer = Self {
             folder: dir.to_owned(),
             inner,
-            special_texts: settings.special_texts,
+            special_texts: settings.texts,
             bos_id: bos,
             bos: Vec::new(),
             contested_bos: false,
+            contested_prefix_space,
             eos,
-            joint: None,
+            prefixes: false,
             vocabulary: usize::MAX,
             sha256: String::new(),
         };
@@ -82,11 +94,17 @@ impl Tokenizer {
             _ => leading.clone(),
         };
         tokenizer.contested_bos = tokenizer.bos != leading;
-        let (joint, joined, alone) = (tokenizer.ids(JOINT)?, tokenizer.ids(&format!("{JOINT}a"))?, tokenizer.ids("a")?);
-        if joined.strip_prefix(joint.as_slice()).is_some_and(|rest| rest != alone) {
-            tokenizer.joint = Some(joint);
-        }
-        let decided = json!([sha256_hex(&bytes), eos, bos, tokenizer.bos, tokenizer.special_texts]);
+        let alone = tokenizer.ids("a")?;
+        tokenizer.prefixes = tokenizer.joined("a")?.is_some_and(|ids| ids != alone);
+        let decided = json!([
+            sha256_hex(&bytes),
+            eos,
+            bos,
+            tokenizer.bos,
+            tokenizer.special_texts,
+            settings.prefix_space,
+            added(&tokenizer.inner)
+        ]);
         tokenizer.sha256 = sha256_hex(decided.to_string().as_bytes());
         Ok(tokenizer)
     }
@@ -131,11 +149,16 @@ impl Tokenizer {
     /// # Errors
     /// The text cannot be encoded, or gives an id that the model does not have.
     pub fn continued(&self, text: &str) -> Result<Vec<u32>> {
-        let joined = match &self.joint {
-            None => None,
-            Some(joint) => self.ids(&format!("{JOINT}{text}"))?.strip_prefix(joint.as_slice()).map(<[u32]>::to_vec),
+        let ids = match self.prefixes {
+            false => self.ids(text)?,
+            true => self.joined(text)?.ok_or_else(|| {
+                Error::input(format!(
+                    "the tokenizer puts a space before every text, and joins {:?} with whatever stands before it",
+                    text.chars().take(12).collect::<String>()
+                ))
+                .hint("take the row out of the file, or set add_prefix_space to false in tokenizer.json")
+            })?,
         };
-        let ids = joined.map_or_else(|| self.ids(text), Ok)?;
         self.check(&ids)?;
         Ok(ids)
     }
@@ -175,6 +198,12 @@ impl Tokenizer {
         self.contested_bos
     }
 
+    /// Whether texts begin with a space, where `add_prefix_space` of `tokenizer_config.json`, which is respected here as in
+    /// transformers, and `tokenizer.json` disagree.
+    pub fn contested_prefix_space(&self) -> Option<bool> {
+        self.contested_prefix_space
+    }
+
     /// The beginning-of-sequence token, whether or not the tokenizer puts it anywhere.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos_id
@@ -205,6 +234,17 @@ impl Tokenizer {
         encode(&self.inner, text, false)
     }
 
+    /// Ids of a text behind the first of [`JOINTS`] that stays apart from it; `None` where none does.
+    fn joined(&self, text: &str) -> Result<Option<Vec<u32>>> {
+        for joint in JOINTS {
+            let whole = self.ids(&format!("{joint}{text}"))?;
+            if let Some(ids) = whole.strip_prefix(self.ids(joint)?.as_slice()) {
+                return Ok(Some(ids.to_vec()));
+            }
+        }
+        Ok(None)
+    }
+
     /// The ids that the tokenizer puts before a text of its own accord.
     fn leading(&self) -> Result<Vec<u32>> {
         let (with, without) = (encode(&self.inner, "a", true)?, self.ids("a")?);
@@ -225,6 +265,96 @@ impl Tokenizer {
     }
 }
 
+/// Adds the tokens that the files beside `tokenizer.json` list, in order of id, as transformers does.
+///
+/// # Errors
+/// A token that would not have its listed id.
+fn add_tokens(inner: &mut tokenizers::Tokenizer, settings: &Settings, path: &Path) -> Result<()> {
+    let listed_in = settings.listed_in.display();
+    let known = added_texts(inner);
+    // A list without flags says nothing new of a token that tokenizer.json describes.
+    let is_new = |token: &AddedToken| settings.listed_with_flags || !known.contains(&token.content);
+    let tokens: Vec<_> =
+        settings.listed.iter().map(|(_, token)| token).filter(|token| is_new(token)).cloned().collect();
+    caught(|| inner.add_tokens(tokens))
+        .map_err(|error| Error::input(format!("{listed_in}: its tokens cannot be added: {error}")))?;
+    for (id, token) in &settings.listed {
+        let found = inner.token_to_id(&token.content);
+        if found != Some(*id) {
+            let text = &token.content;
+            let found = found.map_or("none".to_owned(), |id| id.to_string());
+            return Err(Error::input(format!(
+                "{listed_in}: the token `{text}` has the id {id} there, and {found} in {}",
+                path.display()
+            ))
+            .hint("the files belong to different tokenizers; download all of them from one model"));
+        }
+    }
+    Ok(())
+}
+
+/// Adds special tokens without an id that are no added tokens yet, as transformers does: with the id of the vocabulary, or
+/// the next free one.
+fn add_special(inner: &mut tokenizers::Tokenizer, settings: &Settings, path: &Path) -> Result<()> {
+    let known = added_texts(inner);
+    let missing: Vec<_> = settings.special.iter().filter(|token| !known.contains(&token.content)).cloned().collect();
+    caught(|| inner.add_tokens(missing)).map(drop).map_err(|error| {
+        Error::input(format!("{}: its special tokens cannot be added: {error}", path.with_file_name(CONFIG).display()))
+    })
+}
+
+/// Texts of all added tokens.
+fn added_texts(inner: &tokenizers::Tokenizer) -> Vec<String> {
+    inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect()
+}
+
+/// All added tokens with their ids, in order of id.
+fn added(inner: &tokenizers::Tokenizer) -> Value {
+    let mut tokens: Vec<_> = inner.get_added_tokens_decoder().into_iter().collect();
+    tokens.sort_by_key(|(id, _)| *id);
+    json!(tokens)
+}
+
+/// The id of a special token that the configuration names.
+///
+/// # Errors
+/// No file has such a token.
+fn named(inner: &tokenizers::Tokenizer, settings: &Settings, name: &str, dir: &Path) -> Result<Option<u32>> {
+    let Some(text) = settings.text(name) else { return Ok(None) };
+    match inner.token_to_id(text) {
+        Some(id) => Ok(Some(id)),
+        None => Err(Error::input(format!("{}: its {name} `{text}` is not a token of tokenizer.json", dir.display()))
+            .hint(format!(
+                "correct \"{name}\" in {CONFIG}, or list the token with its id in added_tokens_decoder there"
+            ))),
+    }
+}
+
+/// Makes every byte-level pre-tokenizer put a space before texts, or none; returns whether one of them changed.
+fn set_prefix_space(inner: &mut tokenizers::Tokenizer, space: bool) -> bool {
+    let Some(mut pre_tokenizer) = inner.get_pre_tokenizer().cloned() else { return false };
+    let mut changed = false;
+    let mut set = |byte_level: &mut ByteLevel| {
+        changed |= byte_level.add_prefix_space != space;
+        byte_level.add_prefix_space = space;
+    };
+    match &mut pre_tokenizer {
+        PreTokenizerWrapper::ByteLevel(byte_level) => set(byte_level),
+        PreTokenizerWrapper::Sequence(parts) => {
+            for part in parts.as_mut() {
+                if let PreTokenizerWrapper::ByteLevel(byte_level) = part {
+                    set(byte_level);
+                }
+            }
+        }
+        _ => {}
+    }
+    if changed {
+        inner.with_pre_tokenizer(Some(pre_tokenizer));
+    }
+    changed
+}
+
 fn encode(inner: &tokenizers::Tokenizer, text: &str, special: bool) -> Result<Vec<u32>> {
     let encoding = caught(|| inner.encode_fast(text, special)).map_err(|error| {
         Error::input(format!("the tokenizer cannot encode a text: {error}"))
@@ -238,48 +368,6 @@ fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Resul
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|error| error.to_string()),
         Err(_) => Err("its parts do not fit each other".to_owned()),
-    }
-}
-
-/// What matters of `tokenizer_config.json` and the older `special_tokens_map.json`; both may be missing.
-#[derive(Default)]
-struct Settings {
-    eos: Option<String>,
-    bos: Option<String>,
-    add_bos: Option<bool>,
-    special_texts: Map<String, Value>,
-}
-
-/// Names of special tokens in either file, and in chat templates.
-const SPECIAL: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-
-impl Settings {
-    fn read(dir: &Path) -> Result<Self> {
-        let file = |name: &str| -> Result<Value> {
-            let path = dir.join(name);
-            let Ok(bytes) = std::fs::read(&path) else { return Ok(Value::Null) };
-            serde_json::from_slice(&bytes).map_err(|error| {
-                Error::input(format!("{}: broken JSON: {error}", path.display())).hint("download the file again")
-            })
-        };
-        let settings = file("tokenizer_config.json")?;
-        // As transformers has it: the older file goes before one that does not list the added tokens, and only before that.
-        let map = match settings.get("added_tokens_decoder") {
-            Some(_) => Value::Null,
-            None => file("special_tokens_map.json")?,
-        };
-        let token = |key: &str| {
-            let value = map.get(key).unwrap_or(&settings[key]);
-            // A token is its text, or an object that describes it.
-            value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
-        };
-        let texts = SPECIAL.iter().filter_map(|name| Some(((*name).to_owned(), Value::from(token(name)?))));
-        Ok(Self {
-            eos: token("eos_token"),
-            bos: token("bos_token"),
-            add_bos: settings["add_bos_token"].as_bool(),
-            special_texts: texts.collect(),
-        })
     }
 }
 
@@ -382,14 +470,160 @@ pub(super) mod tests {
         assert_eq!(Tokenizer::open(dir.path(), None, None).unwrap().bos(), [] as [u32; 0]);
     }
 
+    fn listed(content: &str) -> Value {
+        json!({"content": content, "special": true, "lstrip": false, "rstrip": false, "normalized": false,
+            "single_word": false})
+    }
+
+    /// ChatML tokens that tokenizer.json does not have, as repositories with an old tokenizer.json list them.
+    #[test]
+    fn tokens_of_the_other_files_are_added_in_order_of_id() {
+        let dir = folder(|_| ());
+        let (start, end) = (258, 259);
+        let text = "<|im_start|>a<|im_end|>";
+        let plain = bytewise().prompt(text).unwrap();
+        assert_eq!(plain.len(), text.len(), "a token per byte");
+        let with_flags = json!({"eos_token": "<|im_end|>", "added_tokens_decoder": {
+            "259": listed("<|im_end|>"), "258": listed("<|im_start|>"), "256": listed("<eos>")}});
+        configure(&dir, &with_flags);
+        let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
+        let [a] = bytewise().prompt("a").unwrap()[..] else { panic!("one token") };
+        assert_eq!(tokenizer.prompt(text).unwrap(), [start, a, end]);
+        assert_eq!(tokenizer.eos(), end);
+        assert_eq!(tokenizer.decode(&[start, a, end]).unwrap(), text);
+        assert_ne!(tokenizer.sha256(), bytewise().sha256());
+
+        // The older list of ids.
+        let by_text = json!({"<|im_end|>": end, "<|im_start|>": start});
+        std::fs::write(dir.path().join("added_tokens.json"), by_text.to_string()).unwrap();
+        configure(&dir, &json!({"eos_token": "<|im_end|>"}));
+        let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
+        assert_eq!(tokenizer.prompt(text).unwrap(), [start, a, end]);
+        assert_eq!((tokenizer.eos(), tokenizer.is_added(start)), (end, true));
+    }
+
+    #[test]
+    fn special_tokens_without_an_id_have_the_next_one() {
+        let dir = folder(|_| ());
+        let settings = json!({"eos_token": "<eos>", "pad_token": "[PAD]", "image_token": "<image>",
+            "additional_special_tokens": ["cats", "<eos>"]});
+        configure(&dir, &settings);
+        let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
+        assert_eq!(tokenizer.prompt("cats[PAD]<image>").unwrap(), [260, 258, 259]);
+        // The model has no embedding for them: a row that has one is refused by name.
+        let tokenizer = tokenizer.for_vocabulary(258).unwrap();
+        assert!(tokenizer.prompt("dogs").is_ok());
+        assert!(tokenizer.prompt("cats").unwrap_err().message.contains("id 260 (\"cats\")"));
+    }
+
+    #[test]
+    fn listed_ids_that_do_not_come_out_are_refused() {
+        let dir = folder(|_| ());
+        for (file, settings) in [
+            ("tokenizer_config.json", json!({"eos_token": "<eos>", "added_tokens_decoder": {"300": listed("<new>")}})),
+            ("tokenizer_config.json", json!({"eos_token": "<eos>", "added_tokens_decoder": {"258": listed("<eos>")}})),
+            ("added_tokens.json", json!({"<new>": 300})),
+        ] {
+            std::fs::write(dir.path().join(file), settings.to_string()).unwrap();
+            let complaint = complaint(Tokenizer::open(dir.path(), None, None));
+            assert!(complaint.contains(&format!("{file}: the token `<")), "{complaint}");
+            assert!(complaint.contains("and 25"), "{complaint}");
+            configure(&dir, &json!({"eos_token": "<eos>"}));
+        }
+        for (settings, what) in [
+            (json!({"added_tokens_decoder": {"x": listed("<new>")}}), "`x` is not an id"),
+            (json!({"added_tokens_decoder": {"258": {"special": true}}}), "the token 258 has no text"),
+            (json!({"added_tokens_decoder": []}), "is not an object"),
+        ] {
+            configure(&dir, &settings);
+            let complaint = complaint(Tokenizer::open(dir.path(), None, None));
+            assert!(complaint.contains(what), "{complaint}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_read_is_an_error() {
+        let dir = folder(|_| ());
+        let path = dir.path().join("tokenizer_config.json");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(complaint(Tokenizer::open(dir.path(), Some(3), None)).contains("tokenizer_config.json: is not a file"));
+    }
+
+    #[test]
+    fn the_space_before_texts_is_that_of_the_class() {
+        let open = |space: bool, settings: &Value| {
+            let dir = folder(|file| file["pre_tokenizer"]["add_prefix_space"] = json!(space));
+            configure(&dir, settings);
+            Tokenizer::open(dir.path(), None, None).unwrap()
+        };
+        let with = |class: &str, space: Value| json!({"eos_token": "<eos>", "tokenizer_class": class, "add_prefix_space": space});
+        let spaced = bytewise().prompt(" ab").unwrap();
+        let plain = bytewise().prompt("ab").unwrap();
+        for class in ["GPT2Tokenizer", "GPTNeoXTokenizerFast", "Qwen2Tokenizer"] {
+            let tokenizer = open(false, &with(class, json!(true)));
+            assert_eq!(tokenizer.prompt("ab").unwrap(), spaced, "{class}");
+            assert_eq!(tokenizer.response("ab").unwrap(), plain, "{class}");
+            assert_eq!(tokenizer.contested_prefix_space(), Some(true));
+            let tokenizer = open(true, &with(class, Value::Null));
+            assert_eq!(tokenizer.prompt("ab").unwrap(), plain, "{class}");
+            assert_eq!(tokenizer.contested_prefix_space(), Some(false));
+            assert_eq!(open(true, &with(class, json!(true))).contested_prefix_space(), None);
+        }
+        let tokenizer = open(true, &with("PreTrainedTokenizerFast", json!(false)));
+        assert_eq!(tokenizer.prompt("ab").unwrap(), spaced);
+        assert_eq!(tokenizer.contested_prefix_space(), None);
+        // The two files disagree in what decides ids.
+        let hashes =
+            [Value::Null, json!(true)].map(|space| open(false, &with("GPT2Tokenizer", space)).sha256().to_owned());
+        assert_ne!(hashes[0], hashes[1]);
+    }
+
+    /// A byte-level tokenizer that puts a space before texts: a line break alone has that space, and one before a response
+    /// joins it.
+    #[test]
+    fn responses_follow_without_a_space_whatever_they_begin_with() {
+        let dir = folder(|file| file["pre_tokenizer"]["add_prefix_space"] = json!(true));
+        let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
+        for response in ["x", " x", "\ndef f(): pass", "\n\ndef", "7", "!!", "<bos>x", ""] {
+            let whole = tokenizer.prompt(&format!("Write code:{response}")).unwrap();
+            let parts = [tokenizer.prompt("Write code:").unwrap(), tokenizer.response(response).unwrap()].concat();
+            assert_eq!(parts, whole, "{response:?}");
+        }
+    }
+
+    /// A tokenizer that joins every joint with what follows it.
+    #[test]
+    fn a_response_that_no_text_stays_apart_from_is_refused() {
+        let dir = folder(|file| {
+            file["pre_tokenizer"] =
+                json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": false});
+            file["decoder"] = json!({"type": "Fuse"});
+            let words = ["▁", "a", "\n", ":", "x", "▁\n", "▁:", "▁x", "b", "\nb", ":b", "xb"];
+            let vocabulary = words.iter().enumerate().map(|(id, word)| ((*word).to_owned(), json!(id)));
+            file["model"]["vocab"] = vocabulary.collect();
+            file["model"]["merges"] = json!([["\n", "b"], [":", "b"], ["x", "b"], ["▁", "\n"], ["▁", ":"], ["▁", "x"]]);
+        });
+        let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
+        assert_eq!(tokenizer.response("ab").unwrap(), [1, 8]);
+        let error = tokenizer.response("ba").unwrap_err();
+        assert!(error.message.contains("joins \"ba\""), "{}", error.message);
+        assert!(!error.hint.is_empty());
+    }
+
     #[test]
     fn eos_comes_from_the_tokenizer_then_from_the_model() {
         let dir = folder(|_| ());
         assert_eq!(Tokenizer::open(dir.path(), Some(3), None).unwrap().eos(), EOS);
         configure(&dir, &json!({"eos_token": {"content": "<bos>", "lstrip": false}}));
         assert_eq!(Tokenizer::open(dir.path(), Some(3), None).unwrap().eos(), BOS);
-        configure(&dir, &json!({"eos_token": "<unknown>"}));
-        assert_eq!(Tokenizer::open(dir.path(), Some(3), None).unwrap().eos(), 3);
+        for name in ["eos_token", "bos_token"] {
+            let mut settings = json!({"eos_token": "<eos>"});
+            settings[name] = json!("<unknown>");
+            configure(&dir, &settings);
+            let complaint = complaint(Tokenizer::open(dir.path(), Some(3), None));
+            assert!(complaint.contains(&format!("its {name} `<unknown>` is not a token")), "{complaint}");
+        }
         std::fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
         assert_eq!(Tokenizer::open(dir.path(), Some(3), None).unwrap().eos(), 3);
         assert!(complaint(Tokenizer::open(dir.path(), None, None)).ends_with(": no end-of-sequence token"));

@@ -16,7 +16,7 @@ use crate::{
     files,
     generate::{Ear, Generated, Sampling, generate},
     metrics::Spread,
-    observer::{Observer, Quiet},
+    observer::{Observer, Quiet, Silent},
     plan::Plan,
     report::{ANSWERS, Answer, Answers, Claim, Report, STUDY, Study},
     run::{self, Engine, Summary},
@@ -240,7 +240,7 @@ impl Demo {
 
     /// The same questions to the base and to the adapters of some runs.
     fn answers(&self, runs: &[&Summary]) -> Result<Vec<Answers>> {
-        let engine = Engine::open(&self.dir.join("model"), self.threads, Default::default())?;
+        let engine = Engine::open(&self.dir.join("model"), self.threads, Default::default(), &mut Silent)?;
         let mut asked = Vec::new();
         let mut ids = Vec::new();
         for question in QUESTIONS {
@@ -252,7 +252,7 @@ impl Demo {
         }
         let sampling = Sampling { max_tokens: 48, temperature: 0.0, top_p: 1.0, seed: 0 };
         for run in [None].into_iter().chain(runs.iter().map(Some)) {
-            let mut silent = crate::observer::Silent;
+            let mut silent = Silent;
             let adapter = match run {
                 Some(run) => Some(engine.read_adapter(&run::adapter_dir(&run.run), &mut silent)?),
                 None => None,

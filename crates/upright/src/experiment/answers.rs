@@ -64,7 +64,7 @@ impl Experiment {
                 None => {
                     let plan = &ground.plan;
                     if engine.as_ref().is_none_or(|engine| engine.model != plan.model) {
-                        engine = Some(Engine::open(&plan.model, plan.threads, plan.recompute.into())?);
+                        engine = Some(Engine::open(&plan.model, plan.threads, plan.recompute.into(), observer)?);
                     }
                     self.texts(engine.as_ref().expect("opened above"), asked, questions, &mut Quiet(observer))?
                 }

@@ -228,8 +228,11 @@ impl Builder<'_> {
         }
         let count = plan.objectives.len();
         for index in 0..count {
-            let part = self.alone(ground, &prefix, index, self.study.seeds[0], steps, &first)?;
-            self.graph.grounds[ground].alone.push(part);
+            let mut parts = Vec::new();
+            for &seed in &self.study.seeds {
+                parts.push(self.alone(ground, &prefix, index, seed, steps, &first)?);
+            }
+            self.graph.grounds[ground].alone.push(parts);
         }
         let joint = |sweep: &&&Sweep| sweep.methods.iter().any(|method| *method != MethodKind::Sequential);
         for sweep in sweeps.iter().filter(|sweep| sweep.front == Front::Own).filter(joint) {
@@ -269,7 +272,7 @@ impl Builder<'_> {
     /// What every run of a method or a baseline needs: the reference and the optima.
     fn optima(&self, ground: usize) -> Vec<usize> {
         let alone = &self.graph.grounds[ground].alone;
-        alone.iter().flat_map(|part| self.graph.parts[*part].needs.iter().chain([part])).copied().collect()
+        alone.iter().flatten().flat_map(|part| self.graph.parts[*part].needs.iter().chain([part])).copied().collect()
     }
 
     /// One run of a joint method. It stops at the ends of the parts of `front`, and at a front that is given.

@@ -50,8 +50,8 @@ pub enum Kind {
 pub struct Ground {
     /// What the settings met.
     pub met: Met,
-    /// For each objective the part that trains it alone with the first seed.
-    pub alone: Vec<usize>,
+    /// For each objective the parts that train it alone, one for each seed.
+    pub alone: Vec<Vec<usize>>,
     /// Parts whose ends are the front.
     pub front: Vec<usize>,
     /// A front that another study found: a loss on training rows for every objective.

@@ -107,13 +107,16 @@ impl Experiment {
         run::adapter_dir(&self.out.join(self.graph.parts[index].folder.as_ref().expect("a run has a folder")))
     }
 
-    /// The smallest losses that evaluations saw while each objective was trained alone, on each of [`SETS`]; none where
-    /// there are no held-out rows.
+    /// The smallest losses that evaluations saw while each objective was trained alone with any seed, on each of [`SETS`];
+    /// none where there are no held-out rows.
     pub(super) fn optima(&self, ground: usize) -> Result<[Vec<Option<f64>>; 2]> {
         let ground = &self.graph.grounds[ground];
         let mut optima = SETS.map(|_| Vec::new());
-        for (name, part) in ground.objectives().zip(&ground.alone) {
-            let lines = self.evaluations(*part)?;
+        for (name, parts) in ground.objectives().zip(&ground.alone) {
+            let mut lines = Vec::new();
+            for part in parts {
+                lines.extend(self.evaluations(*part)?);
+            }
             for (set, optima) in SETS.iter().zip(&mut optima) {
                 let key = format!("{set}/loss/{name}");
                 let losses = lines.iter().filter_map(|line| line.get(&key)?.as_f64());

@@ -7,11 +7,13 @@ use upright_engine::{
     config::DecoderConfig,
     merge::Merge,
     peft::{self, BaseModel, PeftFolder},
+    weights::Fingerprint,
 };
 
 use crate::{
     Error, Result, files,
     hub::{self, Hub, Id},
+    identity,
     lineage::{Base, Lineage, Part, Step},
     observer::Observer,
     plan::checks::folder,
@@ -96,16 +98,17 @@ impl Chain {
         let adapters = self.adapters();
         let merge = Merge::open(&self.model, &self.config, &adapters)?;
         for (below, link) in self.links.iter().enumerate() {
-            let (folder, found) = (link.folder.display(), merge.fingerprint(below, None)?);
+            let folder = link.folder.display();
+            let found = identity::of_merge(&merge, below, None, observer)?;
             let name = link.peft.base.name.as_deref().unwrap_or("a model without a name");
             let under = match below {
                 0 => self.model.display().to_string(),
                 _ => format!("{} on {}", self.links[below - 1].folder.display(), self.model.display()),
             };
             match &link.peft.base.fingerprint {
-                Some(theirs) if *theirs != found => {
+                Some(theirs) if !found.matches(theirs) => {
                     let short = |hash: &str| hash.get(..12).unwrap_or(hash).to_owned();
-                    let (theirs, ours) = (short(theirs), short(&found));
+                    let (theirs, ours) = (short(theirs), short(found.as_str()));
                     let problem = format!(
                         "{folder}: was trained on another base, {name}: its fingerprint is {theirs}, that of {under} is {ours}"
                     );
@@ -122,24 +125,31 @@ impl Chain {
     }
 
     /// The model with the adapters below the last one merged, as an adapter's folder names it.
-    pub(super) fn base(&self) -> Result<BaseModel> {
+    pub(super) fn base(&self, observer: &mut dyn Observer) -> Result<BaseModel> {
         let adapters = self.adapters();
         let below = self.links.len() - 1;
-        let fingerprint = Merge::open(&self.model, &self.config, &adapters)?.fingerprint(below, None)?;
-        let lineage = self.lineage(below, &[], &fingerprint)?;
+        let merge = Merge::open(&self.model, &self.config, &adapters)?;
+        let fingerprint = identity::of_merge(&merge, below, None, observer)?;
+        let lineage = self.lineage(below, &[], &fingerprint, observer)?;
         let BaseModel { name, revision, .. } = self.top().peft.base.clone();
         Ok(BaseModel {
             name: name.or_else(|| Some(self.model.display().to_string())),
             revision,
-            fingerprint: Some(fingerprint),
+            fingerprint: Some(fingerprint.as_str().to_owned()),
             lineage: (!lineage.merged.is_empty()).then(|| lineage.to_json()),
         })
     }
 
     /// What the model with its first `count` adapters, and then the sum of `parts` if there are any, was merged from.
-    pub(super) fn lineage(&self, count: usize, parts: &[Part], fingerprint: &str) -> Result<Lineage> {
+    pub(super) fn lineage(
+        &self,
+        count: usize,
+        parts: &[Part],
+        fingerprint: &Fingerprint,
+        observer: &mut dyn Observer,
+    ) -> Result<Lineage> {
         let known = Lineage::read(&self.model)?;
-        let own = Merge::open(&self.model, &self.config, &[])?.fingerprint(0, None)?;
+        let own = identity::of_model(&self.model, &self.config, observer)?;
         if let Some(known) = &known {
             known.check(&self.model, &own)?;
         }
@@ -148,8 +158,8 @@ impl Chain {
             None => (self.model.display().to_string(), None),
         };
         let begun = known.unwrap_or_else(|| Lineage {
-            fingerprint: own.clone(),
-            base: Base { name, revision, fingerprint: own },
+            fingerprint: own.as_str().to_owned(),
+            base: Base { name, revision, fingerprint: own.as_str().to_owned() },
             merged: Vec::new(),
         });
         let link = |link: &Link| {
@@ -158,7 +168,7 @@ impl Chain {
         };
         let last = (!parts.is_empty()).then(|| Step { adapters: parts.to_vec() });
         let merged = begun.merged.into_iter().chain(self.links[..count].iter().map(link)).chain(last).collect();
-        Ok(Lineage { fingerprint: fingerprint.to_owned(), merged, ..begun })
+        Ok(Lineage { fingerprint: fingerprint.as_str().to_owned(), merged, ..begun })
     }
 }
 

@@ -42,7 +42,7 @@ impl Partial {
             if is_mounted(&place) {
                 let problem = format!("{}: is where a disk is mounted, so it cannot be replaced", out.display());
                 let inside = out.join("export");
-                let hint = format!("give --out a folder inside it, such as {}", inside.display());
+                let hint = format!("give --out a folder inside it, such as {}", files::quoted(&inside));
                 return Err(Error::input(problem).hint(hint));
             }
             if let Some(entry) = fs::read_dir(out).into_iter().flatten().flatten().next() {

@@ -17,6 +17,7 @@ use upright_engine::{
 use crate::{
     Error, Result, files,
     hub::Hub,
+    identity,
     lineage::{self, Part},
     model_files::OF_AN_ADAPTER,
     observer::Observer,
@@ -104,7 +105,7 @@ impl Export {
         let mut adapters = chain.adapters();
         adapters[below] = &adapter;
         let merge = Merge::open(&chain.model, &chain.config, &adapters)?;
-        let fingerprint = merge.fingerprint(adapters.len(), dtype)?;
+        let fingerprint = identity::of_merge(&merge, adapters.len(), dtype, observer)?;
 
         let options = MergeOptions { dtype, max_shard_bytes };
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000) as usize;
@@ -133,13 +134,13 @@ impl Export {
         files.extend(copy_companions(&chain.model, partial.path(), observer)?);
         note_other_tokenizer(&chain, observer)?;
         write_config(&chain.model, partial.path(), dtype)?;
-        let lineage = chain.lineage(below, &parts, &fingerprint)?;
+        let lineage = chain.lineage(below, &parts, &fingerprint, observer)?;
         let text = serde_json::to_string_pretty(&lineage).expect("strings and numbers become JSON") + "\n";
         files::write_atomic(&partial.path().join(lineage::FILE), text.as_bytes())?;
         files.extend(["config.json".to_owned(), lineage::FILE.to_owned()]);
         files.sort();
         partial.finish()?;
-        let exported = self.exported("model", &chain, parts, files, fingerprint);
+        let exported = self.exported("model", &chain, parts, files, fingerprint.as_str().to_owned());
         Ok(Exported { rounding: Some(rounding), ..exported })
     }
 
@@ -177,12 +178,12 @@ impl Export {
             Part { name: top.folder.display().to_string(), sha256: top.sha256.clone(), weight: *weight }
         };
         let parts: Vec<Part> = chains.iter().zip(&self.adapters).map(part).collect();
-        let base = chains[0].base()?;
+        let base = chains[0].base(observer)?;
         let (adapter, lora) = match &chains[..] {
             [alone] if self.adapters[0].1 == 1.0 => (alone.top().peft.adapter.clone(), alone.top().peft.lora.clone()),
             all => {
                 for other in &all[1..] {
-                    let theirs = other.base()?.fingerprint;
+                    let theirs = other.base(observer)?.fingerprint;
                     if theirs != base.fingerprint {
                         let (first, second) = (all[0].top().folder.display(), other.top().folder.display());
                         return Err(Error::input(format!("{first} and {second} sit on different models"))

@@ -3,7 +3,7 @@
 //! With logits = (log pi(y_w|x) - log ref(y_w|x)) - (log pi(y_l|x) - log ref(y_l|x)), sums over the tokens of a response,
 //! and h = beta * logits:
 //! - DPO: -(1 - e) log sigmoid(h) - e log sigmoid(-h), where e is the label smoothing (0: the paper's loss; else cDPO, as
-//!   in the DPO authors' code and TRL);
+//!   in the DPO authors' code; TRL 1.16 ignores its label_smoothing with this loss);
 //! - IPO (Azar et al. 2023, equation 17): (logits - 1 / (2 beta))^2, with sums as in that paper and the DPO authors' code
 //!   (TRL divides log-probabilities by the length of the response first).
 

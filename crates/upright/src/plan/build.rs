@@ -8,7 +8,7 @@ use crate::config::{self, Config};
 use crate::data::Truncation;
 use crate::methods::MethodKind;
 use crate::optim::{Curve, adamw};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 impl Plan {
     /// What the config means. Looks at the file system only to see that what is named is there.
@@ -16,7 +16,7 @@ impl Plan {
         let Some(model) = &config.model else {
             let hint = match &config.out {
                 Some(out) if out.join(config::FILE).is_file() => {
-                    format!("--resume --out {} goes on as the run was begun", out.display())
+                    format!("--resume --out {} continues the run as it was started", files::quoted(out))
                 }
                 _ => "give the folder of the base model: --model DIR".to_owned(),
             };

@@ -26,13 +26,16 @@ pub(crate) fn count_from(least: u64, key: &str, value: Option<&Number>, default:
     whole.ok_or_else(|| wrong(key, &format!("be a whole number of at least {least}"), value))
 }
 
+/// Maximum length in tokens of a prompt plus one response, where none is given.
+pub(crate) const MAX_LENGTH: usize = 2048;
+
 /// How long a row may be, and what gives way: max-length, min-prompt, too-long.
 pub(crate) fn truncation(
     max_length: Option<&Number>,
     min_prompt: Option<&Number>,
     too_long: Option<&str>,
 ) -> Result<Truncation> {
-    let max_length = count_from(2, "max-length", max_length, 2048)?;
+    let max_length = count_from(2, "max-length", max_length, MAX_LENGTH)?;
     let min_prompt = count("min-prompt", min_prompt, Truncation::usual_min_prompt(max_length))?;
     if min_prompt >= max_length {
         return Err(wrong("min-prompt", &format!("be below max-length, {max_length}"), min_prompt));

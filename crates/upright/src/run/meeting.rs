@@ -24,7 +24,7 @@ impl Met {
     /// # Errors
     /// Whatever a run of the plan would be refused for.
     pub fn of(plan: &Plan, observer: &mut dyn Observer) -> Result<Self> {
-        let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
+        let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into(), observer)?;
         let datasets = engine.datasets(plan, observer)?;
         let (adapter, _) = engine.adapter(plan, observer)?;
         engine.check_finite(&datasets, &adapter)?;

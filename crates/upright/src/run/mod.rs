@@ -2,6 +2,7 @@
 
 mod meeting;
 mod open;
+mod origin;
 mod record;
 mod reference_policy;
 mod summary;
@@ -13,7 +14,8 @@ use upright_engine::{memory, peft};
 
 pub use meeting::Met;
 pub use open::{Engine, Facts, is_adapter};
-pub(crate) use open::{Wording, Written, adapter_in, is_called, tasks, template_of};
+pub(crate) use open::{Written, adapter_in, is_called, tasks};
+pub(crate) use origin::{Origin, OriginRows};
 use record::Clock;
 pub use record::TIMES;
 pub(crate) use reference_policy::first_batches;
@@ -43,11 +45,11 @@ pub fn run(plan: &Plan, config: &str, resume: bool, observer: &mut dyn Observer)
     if !(resume && run_dir::holds_run(&plan.out)) {
         run_dir::check_free(&plan.out)?;
     }
-    let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
+    let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into(), observer)?;
     let datasets = engine.datasets(plan, observer)?;
     run_with(&engine, plan, config, resume, datasets, observer).map_err(|error| match error.kind {
         Kind::Interrupted if plan.out.join(config::FILE).is_file() => {
-            error.hint(format!("upright train --resume --out {} goes on", plan.out.display()))
+            error.hint(format!("upright train --resume --out {} continues it", files::quoted(&plan.out)))
         }
         Kind::Interrupted => error.hint("the same command with --resume goes on"),
         Kind::Input | Kind::Failure => error,

@@ -9,12 +9,13 @@ use upright_engine::{
     decoder::{Decoder, Options, Recompute},
     pack::Pack,
     peft::{self, BaseModel, PeftFolder},
+    weights::Fingerprint,
 };
 
 use crate::{
     Error, Result,
-    data::{DataSpec, Dataset, Example, Held, Kind, TemplateName, Tokenizer, order::Order},
-    files, hub,
+    data::{DataSpec, Dataset, Example, Held, Kind, Tokenizer, order::Order},
+    files, hub, identity,
     learner::Task,
     lineage::Lineage,
     observer::Observer,
@@ -29,6 +30,8 @@ pub struct Engine {
     pub model: PathBuf,
     /// The frozen base.
     pub decoder: Decoder,
+    /// The identity of its weights.
+    pub fingerprint: Fingerprint,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// What it was merged from, if it was.
@@ -75,6 +78,9 @@ pub struct DataFacts {
     pub train_rows: usize,
     /// Held-out rows.
     pub eval_rows: usize,
+    /// [`Dataset::encoded_sha256`]; empty in the plans of older builds.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub encoded_sha256: String,
 }
 
 /// `plan.toml`.
@@ -115,7 +121,14 @@ impl Written {
 
 /// Refuses to continue a run whose settings or surroundings are not those it began with.
 pub(super) fn check_unchanged(run: &Path, now: &Written) -> Result<()> {
-    let differences = differences(&Written::read(run)?, now);
+    let then = Written::read(run)?;
+    if !Fingerprint::is_complete(&then.facts.base) {
+        let problem = "cannot continue: an older build began this run and recorded samples of the base's weights only, so \
+                       nothing proves that the base is still the same";
+        return Err(Error::input(format!("{}: {problem}", run.display()))
+            .hint("start it again with another --out; its adapter and its report can still be used"));
+    }
+    let differences = differences(&then, now);
     if differences.is_empty() {
         return Ok(());
     }
@@ -143,6 +156,9 @@ pub(super) fn differences(then: &Written, now: &Written) -> Vec<String> {
         if a.template_sha256 != b.template_sha256 {
             let (then, now) = (short(&a.template_sha256), short(&b.template_sha256));
             differences.push(format!("the template of {name}: {then} -> {now}"));
+        } else if a.sha256 == b.sha256 && a.eval_sha256 == b.eval_sha256 && a.encoded_sha256 != b.encoded_sha256 {
+            let (then, now) = (short(&a.encoded_sha256), short(&b.encoded_sha256));
+            differences.push(format!("the tokens of {name}, from the same file: {then} -> {now}"));
         } else if a != b {
             differences.push(format!(
                 "the data of {name}: {} rows, {} -> {} rows, {}",
@@ -183,32 +199,10 @@ pub(crate) fn adapter_in(folder: &Path) -> Result<PathBuf> {
     Err(match newest {
         Some(step) => {
             let folder = checkpoints.join(format!("step-{step}"));
-            error.hint(format!("finish it with --resume, or give its newest checkpoint, {}", folder.display()))
+            error.hint(format!("finish it with --resume, or give its newest checkpoint, {}", files::quoted(&folder)))
         }
         None => error.hint("finish it with --resume"),
     })
-}
-
-/// A template that a run's rows were written with.
-pub(crate) struct Wording {
-    /// The run's folder.
-    pub(crate) run: PathBuf,
-    /// What the run calls it.
-    pub(crate) name: TemplateName,
-    /// [`DataFacts::template_sha256`].
-    pub(crate) sha256: String,
-}
-
-/// The template of a run's instruction rows, or of its first objective's where it has none: `folder` is the run's or lies in
-/// it, as an adapter or a checkpoint does. `None` where it is no run's that can be read.
-pub(crate) fn template_of(folder: &Path) -> Option<Wording> {
-    // RUN/adapter and RUN/checkpoints/step-N.
-    let folder = folder.canonicalize().ok()?;
-    let run = folder.ancestors().take(3).find(|above| run_dir::holds_run(above))?;
-    let Written { plan, facts } = Written::read(run).ok()?;
-    let rows = plan.objectives.iter().position(|objective| !objective.is_preference()).unwrap_or(0);
-    let data = facts.data.get(rows)?;
-    Some(Wording { run: run.to_owned(), name: data.template.parse().ok()?, sha256: data.template_sha256.clone() })
 }
 
 /// Whether a folder holds an adapter and no model.
@@ -244,24 +238,28 @@ pub(crate) fn tasks<'r>(plan: &Plan, datasets: Vec<Dataset>, reference: Option<&
 }
 
 impl Engine {
-    /// Opens a model folder.
-    pub fn open(model: &Path, threads: usize, recompute: Recompute) -> Result<Self> {
-        Self::with_decoder(model, Decoder::open(model, &Options { threads, tier: None, recompute })?)
+    /// Opens a model folder. Weights that are new here are hashed, which the observer is shown.
+    pub fn open(model: &Path, threads: usize, recompute: Recompute, observer: &mut dyn Observer) -> Result<Self> {
+        let decoder = Decoder::open(model, &Options { threads, tier: None, recompute })?;
+        let fingerprint = decoder.install(|| identity::of_model(model, decoder.config(), observer))?;
+        Self::with_decoder(model, decoder, fingerprint)
     }
 
     /// A model of the folder's `config.json` and tokenizer with random weights: for measurements of speed.
     pub fn random(model: &Path, seed: u64, threads: usize, recompute: Recompute) -> Result<Self> {
-        Self::with_decoder(model, Decoder::random(model, seed, &Options { threads, tier: None, recompute })?)
+        let decoder = Decoder::random(model, seed, &Options { threads, tier: None, recompute })?;
+        let fingerprint = Fingerprint::of_random(decoder.config(), seed);
+        Self::with_decoder(model, decoder, fingerprint)
     }
 
-    fn with_decoder(model: &Path, decoder: Decoder) -> Result<Self> {
+    fn with_decoder(model: &Path, decoder: Decoder, fingerprint: Fingerprint) -> Result<Self> {
         let config = decoder.config();
         let tokenizer = Tokenizer::open(model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
         let lineage = Lineage::read(model)?;
         if let Some(lineage) = &lineage {
-            lineage.check(model, &decoder.weights().fingerprint)?;
+            lineage.check(model, &fingerprint)?;
         }
-        Ok(Self { model: model.to_owned(), decoder, tokenizer, lineage })
+        Ok(Self { model: model.to_owned(), decoder, fingerprint, tokenizer, lineage })
     }
 
     /// The base, as the folder of an adapter on it names it.
@@ -273,7 +271,7 @@ impl Engine {
         BaseModel {
             name: Some(name),
             revision,
-            fingerprint: Some(self.decoder.weights().fingerprint.clone()),
+            fingerprint: Some(self.fingerprint.as_str().to_owned()),
             lineage: self.lineage.as_ref().map(Lineage::to_json),
         }
     }
@@ -312,16 +310,28 @@ impl Engine {
         observer.end();
         let data = data?;
         observer.note(&data.describe(&objective.name));
+        if let Some(note) = data.positions_note(self.decoder.config().max_positions) {
+            observer.note(&format!("warning: {}: {note}", objective.name));
+        }
         Ok(data)
     }
 
     /// The adapter a run starts from, and how it is written down.
     pub(crate) fn adapter(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<(Adapter, LoraConfig)> {
+        let config = self.decoder.config();
+        for (key, share) in &config.dropout {
+            observer.note(&format!("note: {key} {share} of config.json is not applied: training here has no dropout"));
+        }
         if let Some(folder) = &plan.init_adapter {
             let found = self.read_peft(folder, observer)?;
+            if found.dropout > 0.0 {
+                let (folder, dropout) = (folder.display(), found.dropout);
+                observer.note(&format!(
+                    "note: {folder}: its lora_dropout {dropout} is not applied: training here has no dropout"
+                ));
+            }
             return Ok((found.adapter, found.lora));
         }
-        let config = self.decoder.config();
         let targets = if plan.lora.targets.is_empty() {
             AdapterLayout::default_targets(config.family)
         } else {
@@ -350,10 +360,10 @@ impl Engine {
     fn read_peft(&self, folder: &Path, observer: &mut dyn Observer) -> Result<PeftFolder> {
         let folder = &adapter_in(folder)?;
         let found = peft::read(folder, self.decoder.config())?;
-        let (ours, theirs) = (&self.decoder.weights().fingerprint, found.base.fingerprint.as_ref());
+        let theirs = found.base.fingerprint.as_ref();
         let (folder, name) = (folder.display(), found.base.name.as_deref().unwrap_or("a model without a name"));
-        if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
-            let (theirs, ours) = (short(theirs), short(ours));
+        if let Some(theirs) = theirs.filter(|theirs| !self.fingerprint.matches(theirs)) {
+            let (theirs, ours) = (short(theirs), short(self.fingerprint.as_str()));
             return Err(Error::input(format!(
                 "{folder}: was trained on another base, {name}: its fingerprint is {theirs}, that of {} is {ours}",
                 self.model.display()
@@ -361,8 +371,12 @@ impl Engine {
             .hint("give --model the base it was trained on"));
         }
         if theirs.is_none() && is_adapter(Path::new(name)) {
-            return Err(Error::input(format!("{folder}: sits on another adapter, {name}, not on a model alone"))
-                .hint(format!("upright export --merge {name} --out MERGED, then give MERGED as --model")));
+            return Err(Error::input(format!("{folder}: sits on another adapter, {name}, not on a model alone")).hint(
+                format!(
+                    "upright export --merge {} --out MERGED, then give MERGED as --model",
+                    files::quoted(Path::new(name))
+                ),
+            ));
         }
         if theirs.is_none() && found.base.name.is_some() && !is_called(&self.model, name) {
             observer.note(&format!(
@@ -407,9 +421,10 @@ impl Engine {
             template_sha256: data.template.sha256().unwrap_or_default().to_owned(),
             train_rows: data.train.len(),
             eval_rows: data.eval.len(),
+            encoded_sha256: data.encoded_sha256.clone(),
         });
         let facts = Facts {
-            base: self.decoder.weights().fingerprint.clone(),
+            base: self.fingerprint.as_str().to_owned(),
             base_lineage: self.lineage.as_ref().map_or_else(Vec::new, Lineage::lines),
             tier: self.decoder.tier().arithmetic(),
             tokenizer: self.tokenizer.sha256().to_owned(),

@@ -41,7 +41,8 @@ pub(super) fn prepare(
         ReferencePlan::Folder(folder) => Some(engine.read_adapter(folder, observer)?),
         ReferencePlan::Train { .. } => Some(trained(engine, plan, observer)?.0),
     };
-    let mut reference = Reference::open(&files::cache("reference-logps")?, &engine.decoder, adapter.as_ref())?;
+    let mut reference =
+        Reference::open(&files::cache("reference-logps")?, &engine.decoder, &engine.fingerprint, adapter.as_ref())?;
     let mut rows: Vec<&Example> = Vec::new();
     for (index, data) in datasets.iter().enumerate().filter(|(index, _)| needs(*index)) {
         rows.extend(drawn(plan, schedule, index, data));
@@ -63,7 +64,7 @@ pub fn train_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool>
     if !matches!(plan.reference, ReferencePlan::Train { .. }) {
         return Ok(false);
     }
-    let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
+    let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into(), observer)?;
     Ok(trained(&engine, plan, observer)?.1)
 }
 
@@ -72,7 +73,7 @@ pub fn has_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
     if !matches!(plan.reference, ReferencePlan::Train { .. }) {
         return Ok(true);
     }
-    let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into())?;
+    let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into(), observer)?;
     let (_, hash, _) = named(&engine, plan, observer)?;
     Ok(is_finished(&files::cache_dir().join(REFERENCES).join(hash)))
 }

@@ -246,7 +246,7 @@ proptest! {
         let example = |row| Example { row, prompt: vec![1], responses: vec![vec![2]], read: Vec::new() };
         let rows: Vec<Hashed> = hashes.iter().enumerate().map(|(row, &hash)| (hash, example(row))).collect();
         let mut files = [rows.clone()];
-        let eval = carve(&mut files, fraction);
+        let eval = split::carve(&mut files, fraction);
         let [train] = files;
         prop_assert_eq!(train.len() + eval.len(), rows.len());
         prop_assert!(!train.is_empty());

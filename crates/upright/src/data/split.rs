@@ -1,0 +1,124 @@
+//! Which rows are held out: decided by a hash of the words that open a row, so that no template, tokenizer or length limit
+//! moves a row to the other side, and no second objective on the same questions does either.
+
+use std::collections::BTreeSet;
+
+use super::hash64;
+use super::rows::{Message, Prompt, Role};
+
+/// Marks of turns in HH-RLHF's texts.
+const MARKS: [(&str, Role); 2] = [("\n\nHuman:", Role::User), ("\n\nAssistant:", Role::Assistant)];
+
+/// Hash of the words that open a row: roles and trimmed contents up to the model's first answer to the user. Rows that
+/// continue one conversation thus stay on one side, however many of its turns they have.
+pub(super) fn hash(prompt: &Prompt) -> u64 {
+    let mut words = String::new();
+    let mut is_asked = false;
+    for message in messages(prompt) {
+        if is_asked && message.role == Role::Assistant {
+            break;
+        }
+        is_asked |= message.role == Role::User;
+        let content = message.content.trim();
+        if !content.is_empty() {
+            // Neither a role nor JSON text holds a bare NUL, so parts cannot run into each other.
+            words += &format!("{}\0{}\0", message.role.as_str(), content.replace('\0', "\u{fffd}"));
+        }
+    }
+    hash64(&words)
+}
+
+/// A prompt as a conversation, HH-RLHF's texts too.
+fn messages(prompt: &Prompt) -> Vec<Message> {
+    match prompt {
+        Prompt::Text(text) if text.contains(MARKS[0].0) => turns(text),
+        _ => prompt.messages(),
+    }
+}
+
+/// The turns of a text with [`MARKS`]; what stands before the first one is the system's.
+fn turns(text: &str) -> Vec<Message> {
+    let mut turns = Vec::new();
+    let mut role = Role::System;
+    let mut rest = text;
+    loop {
+        let next =
+            MARKS.iter().filter_map(|(mark, role)| Some((rest.find(mark)?, mark, *role))).min_by_key(|next| next.0);
+        let Some((place, mark, next_role)) = next else {
+            turns.push(Message::new(role, rest));
+            return turns;
+        };
+        turns.push(Message::new(role, &rest[..place]));
+        role = next_role;
+        rest = &rest[place + mark.len()..];
+    }
+}
+
+/// Divides rows with their hashes into those to train on, which stay, and those held out: about `fraction` of the distinct
+/// hashes. With two hashes or more, each side gets at least one.
+pub(super) fn carve<T>(files: &mut [Vec<(u64, T)>], fraction: f64) -> Vec<(u64, T)> {
+    let hashes: BTreeSet<u64> = files.iter().flatten().map(|(hash, _)| *hash).collect();
+    let (Some(&first), Some(&last)) = (hashes.first(), hashes.last()) else { return Vec::new() };
+    if fraction == 0.0 || first == last {
+        return Vec::new();
+    }
+    let mut held = Vec::new();
+    for rows in files {
+        let mut train = Vec::new();
+        for (hash, row) in std::mem::take(rows) {
+            // The top 53 bits are exact as a float. With few rows the share could be none or all of them.
+            let share = (hash >> 11) as f64 / (1_u64 << 53) as f64;
+            if hash != first && (hash == last || share >= fraction) {
+                train.push((hash, row));
+            } else {
+                held.push((hash, row));
+            }
+        }
+        *rows = train;
+    }
+    held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conversation(turns: &[(Role, &str)]) -> Prompt {
+        Prompt::Messages(turns.iter().map(|(role, text)| Message::new(*role, *text)).collect())
+    }
+
+    fn text(text: &str) -> Prompt {
+        Prompt::Text(text.into())
+    }
+
+    fn instruction(system: &str, instruction: &str, input: &str) -> Prompt {
+        Prompt::Instruction { system: system.into(), instruction: instruction.into(), input: input.into() }
+    }
+
+    #[test]
+    fn one_question_has_one_hash_in_every_dialect() {
+        let asked = hash(&text("Name a tree."));
+        assert_eq!(hash(&instruction("", " Name a tree.\n", "")), asked);
+        assert_eq!(hash(&conversation(&[(Role::System, " "), (Role::User, "Name a tree.")])), asked);
+        assert_eq!(hash(&text("\n\nHuman: Name a tree.\n\nAssistant:")), asked);
+        let with_input = hash(&instruction("", "Translate.", "Baum"));
+        assert_eq!(hash(&text("Translate.\nBaum")), with_input);
+        let system = hash(&instruction("Be brief.", "Name a tree.", ""));
+        assert_eq!(hash(&conversation(&[(Role::System, "Be brief."), (Role::User, "Name a tree.")])), system);
+        assert_eq!(hash(&text("Be brief.\n\nHuman: Name a tree.\n\nAssistant:")), system);
+        let distinct = BTreeSet::from([asked, with_input, system, hash(&text("Name a tree"))]);
+        assert_eq!(distinct.len(), 4);
+    }
+
+    #[test]
+    fn a_conversation_has_the_hash_of_its_opening() {
+        let opening = [(Role::User, "a")];
+        let more = [(Role::User, "a"), (Role::Assistant, "b"), (Role::User, "c")];
+        assert_eq!(hash(&conversation(&opening)), hash(&conversation(&more)));
+        assert_eq!(hash(&text("\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:")), hash(&conversation(&more)));
+        // What the model says before it is asked opens the conversation, too.
+        let greeted = |user: &'static str| hash(&conversation(&[(Role::Assistant, "Hello!"), (Role::User, user)]));
+        assert_ne!(greeted("a"), greeted("b"));
+        assert_ne!(greeted("a"), hash(&conversation(&opening)));
+    }
+}
