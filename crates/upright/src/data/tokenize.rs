@@ -1,12 +1,11 @@
 //! Texts to token ids: prompt and response apart, so that where one ends and the other begins is never in doubt.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use super::sha256_hex;
-use crate::{Error, Result};
+use crate::{Error, Result, files, quiet};
 
 /// A model's own tokenizer, its `tokenizer.json`.
 pub struct Tokenizer {
@@ -39,7 +38,7 @@ impl Tokenizer {
     pub fn open(dir: &Path, eos: Option<u32>, bos: Option<u32>) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         let name = path.display();
-        let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
+        let bytes = files::read(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::input(format!("{}: there is no tokenizer.json in it", dir.display())).hint(
                     "download the model with its tokenizer.json, or copy the file there from the model it comes from",
@@ -202,12 +201,14 @@ impl Tokenizer {
     }
 
     fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        encode(&self.inner, text, false)
+        encode(&self.inner, text, false).map_err(|error| error.at(self.folder.join("tokenizer.json").display()))
     }
 
     /// The ids that the tokenizer puts before a text of its own accord.
     fn leading(&self) -> Result<Vec<u32>> {
-        let (with, without) = (encode(&self.inner, "a", true)?, self.ids("a")?);
+        let with =
+            encode(&self.inner, "a", true).map_err(|error| error.at(self.folder.join("tokenizer.json").display()))?;
+        let without = self.ids("a")?;
         let start = with.windows(without.len().max(1)).position(|window| window == without).unwrap_or(0);
         Ok(with[..start].to_vec())
     }
@@ -235,7 +236,7 @@ fn encode(inner: &tokenizers::Tokenizer, text: &str, special: bool) -> Result<Ve
 
 /// What the tokenizers library says; its parts trust each other, so that a file of which one was changed can end it.
 fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    match quiet::catch(work) {
         Ok(done) => done.map_err(|error| error.to_string()),
         Err(_) => Err("its parts do not fit each other".to_owned()),
     }
@@ -257,7 +258,7 @@ impl Settings {
     fn read(dir: &Path) -> Result<Self> {
         let file = |name: &str| -> Result<Value> {
             let path = dir.join(name);
-            let Ok(bytes) = std::fs::read(&path) else { return Ok(Value::Null) };
+            let Some(bytes) = files::read_if_there(&path)? else { return Ok(Value::Null) };
             serde_json::from_slice(&bytes).map_err(|error| {
                 Error::input(format!("{}: broken JSON: {error}", path.display())).hint("download the file again")
             })
