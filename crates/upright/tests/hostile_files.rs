@@ -24,6 +24,128 @@ fn refused(command: Command, parts: &[&str]) {
     assert!(parts.iter().all(|part| done.error().contains(part)), "{shown}: {parts:?} {done:?}");
 }
 
+/// A gzipped file of rows behind this many bytes of `filler`, with `last` at the end.
+fn bomb(place: &Place, name: &str, first: &str, filler: u8, megabytes: usize, last: &str) {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(first.as_bytes()).unwrap();
+    for _ in 0..megabytes {
+        encoder.write_all(&[filler; 1_000_000]).unwrap();
+    }
+    encoder.write_all(last.as_bytes()).unwrap();
+    place.write(name, encoder.finish().unwrap());
+}
+
+#[test]
+fn what_unpacks_without_end_is_stopped() {
+    let place = Place::new();
+    let row = "{\"instruction\": \"a\", \"output\": \"b\"}\n";
+    bomb(&place, "text.jsonl.gz", "{\"instruction\": \"", b'a', 80, "\", \"output\": \"b\"}\n");
+    bomb(&place, "lines.jsonl.gz", "", b'\n', 80, row);
+    for name in ["text.jsonl.gz", "lines.jsonl.gz"] {
+        let parts = [name, "bytes unpack to more than 64 MB", "--unpack-all"];
+        refused(place.command(&format!("inspect {name} --model model --rows 1")), &parts);
+        refused(place.command(&format!("eval loss --model model --sft {name}")), &parts);
+        refused(place.command(&format!("generate --model model --prompts {name}")), &parts);
+        refused(place.train(&format!("--sft {name}")), &parts);
+    }
+    Done::good(place.command("inspect lines.jsonl.gz --model model --unpack-all --held-out 0"));
+    // What is wanted stands before the bomb.
+    bomb(&place, "after.jsonl.gz", &row.repeat(200), b'\n', 80, row);
+    Done::good(place.command("inspect after.jsonl.gz --model model --rows 4"));
+    Done::good(place.command("eval loss --model model --sft after.jsonl.gz --limit 4"));
+    refused(place.command("inspect after.jsonl.gz --model model"), &["--unpack-all"]);
+}
+
+#[test]
+fn rows_beyond_those_that_are_wanted_are_not_read() {
+    let place = Place::new();
+    let usable = "{\"instruction\": \"Say a.\", \"output\": \"a\"}\n";
+    let dropped = "{\"instruction\": \"Say a.\", \"output\": \"\"}\n";
+    place.write("broken.jsonl", usable.repeat(70) + "{\"instruction\"");
+    let rows = |words: &str| {
+        let done = Done::good(place.command(&format!("inspect {words} --model model --held-out 0 --json")));
+        done.json()[0]["train_rows"].as_u64().unwrap()
+    };
+    assert_eq!(rows("broken.jsonl --rows 3"), 3);
+    refused(place.command("inspect broken.jsonl --model model"), &["broken JSON in line 71"]);
+    // Rows that turn out unusable are made up for, however many there are.
+    place.write("late.jsonl", dropped.repeat(500) + &usable.repeat(5));
+    assert_eq!(rows("late.jsonl --rows 3"), 3);
+}
+
+#[test]
+fn control_characters_of_files_are_shown_and_not_sent() {
+    let place = Place::new();
+    place.edit("model/tokenizer.json", |file| {
+        for (id, letter) in ["\u{1b}", "\u{7}", "\r"].iter().enumerate() {
+            file["model"]["vocab"][letter] = json!(150 + id);
+        }
+    });
+    let row = json!({"instruction": "\u{1b}]0;pwn\u{7}\u{1b}[2J", "output": "\u{1b}[31mred\r", "\u{1b}[31mcol\n": 1});
+    place.rows("esc.jsonl", &[row]);
+    let is_hidden = |c: char| c.is_control() && c != '\n';
+    let inspected = Done::good(place.command("inspect esc.jsonl --model model --held-out 0"));
+    for text in [r"\u{1b}]0;pwn\u{7}\u{1b}[2J", r"\u{1b}[31mred\r", r"the columns \u{1b}[31mcol\n"] {
+        assert!(inspected.stdout.contains(text), "{text}: {inspected:?}");
+    }
+    place.write("model/chat_template.jinja", "{{ raise_exception('\u{1b}[31mno') }}");
+    place.write("plan.toml", "probe-every = \"\u{1b}[31m\"\nmethod = \"maxright\"\n".replace('\u{1b}', "\\u001b"));
+    let template = Done::of(place.command("inspect sft.jsonl --model model --template chat"));
+    let plan = Done::of(place.train("--config plan.toml"));
+    assert!(template.stderr.contains(r"\u{1b}[31mno"), "{template:?}");
+    assert!(plan.stderr.contains(r"\u{1b}[31m"), "{plan:?}");
+    for done in [inspected, template, plan] {
+        assert!(!done.stdout.contains(is_hidden) && !done.stderr.contains(is_hidden), "{done:?}");
+    }
+}
+
+/// A way to put something else where a file is expected.
+type Replace = fn(&Path);
+
+#[test]
+fn what_is_no_file_is_not_read() {
+    let pipe: Replace = |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    let device: Replace = |path| symlink("/dev/zero", path).unwrap();
+    let folder: Replace = |path| fs::create_dir(path).unwrap();
+    let circle: Replace = |path| symlink(path.file_name().unwrap(), path).unwrap();
+    let kinds =
+        [(pipe, "a pipe"), (device, "a device"), (folder, "a folder"), (circle, "a link that leads to no file")];
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "config.json",
+        "model.safetensors",
+        "chat_template.jinja",
+        "generation_config.json",
+        "upright_merge.json",
+    ] {
+        for (replace, what) in kinds {
+            let place = Place::new();
+            let path = place.path("model").join(name);
+            let _ = fs::remove_file(&path);
+            replace(&path);
+            let command = match name {
+                "chat_template.jinja" => place.command(&format!("{INSPECT} --template chat")),
+                "generation_config.json" => place.command("generate --model model --prompts sft.jsonl --max-tokens 1"),
+                _ => place.command("eval loss --model model --sft sft.jsonl --limit 1"),
+            };
+            refused(command, &[name, what]);
+        }
+    }
+    for (replace, what) in kinds {
+        let place = Place::new();
+        replace(&place.path("rows.jsonl"));
+        refused(
+            place.train("--sft rows.jsonl"),
+            &["rows.jsonl", if what == "a folder" { "it is a folder" } else { what }],
+        );
+        if what != "a folder" {
+            refused(place.command("inspect rows.jsonl --model model"), &["rows.jsonl", what]);
+        }
+    }
+}
+
 #[test]
 fn a_library_that_panics_is_quiet() {
     let pieces = |value: Value| {

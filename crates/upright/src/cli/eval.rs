@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Error, Result,
     config::{Number, data_file},
-    data::{ColumnMap, DataSpec, Dataset, Example, Held, Kind, Truncation, Turns, pack::pack},
+    data::{ColumnMap, DataSpec, Dataset, Example, Held, Kind, Truncation, Turns, pack::pack, source},
     hub::Hub,
     objectives::{LossKind, Objective, Response, evaluate},
     observer::Observer,
@@ -85,6 +85,9 @@ pub(super) struct Loss {
     /// What happens to a row that is too long, as in training: cut-prompt, cut-response, drop [default: cut-prompt]
     #[arg(long, value_name = "RULE")]
     too_long: Option<String>,
+    /// Read compressed rows whatever they unpack to [default: up to 64 MB, or 100 times the file; Parquet 1000 times]
+    #[arg(long)]
+    unpack_all: bool,
     /// Only the first N usable rows.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     limit: Option<Number>,
@@ -144,6 +147,9 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let map = arguments.map.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error| error.at("map"))?;
     let turns = choice("turns", arguments.turns.as_deref(), Turns::Last)?;
     terminal::catch_signals()?;
+    if arguments.unpack_all {
+        source::unpack_all();
+    }
     let mut terminal = Terminal::new();
     let hub = Hub::from_environment();
     let model = hub.model(&arguments.model, &mut terminal)?;
@@ -175,7 +181,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         threads,
         eval: Held::Fraction(0.0),
     };
-    let data = Dataset::load(&spec, &engine.tokenizer, &mut |_, _| {})?;
+    let data = Dataset::load(&spec, &engine.tokenizer, &mut |_, _| !terminal.stop_requested())?;
     terminal.note(&data.describe(if kind == Kind::Preference { "dpo" } else { "sft" }));
     let examples: Vec<&Example> = data.train.iter().collect();
     let mut score = |what: &str, adapter: Option<&Adapter>| {

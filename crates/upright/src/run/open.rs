@@ -12,7 +12,7 @@ use upright_engine::{
 };
 
 use crate::{
-    Error, Result,
+    Error, Result, config,
     data::{DataSpec, Dataset, Example, Held, Kind, TemplateName, Tokenizer, order::Order},
     files, hub,
     learner::Task,
@@ -95,7 +95,7 @@ impl Written {
     pub(super) fn read_file(path: &Path) -> Result<Self> {
         let text = files::read_text(path)?;
         toml::from_str(&text).map_err(|error| {
-            Error::input(format!("{}: {}", path.display(), error.message()))
+            config::located(&error, &text, &path.display().to_string())
                 .hint("was it written by another version of upright, or edited?")
         })
     }
@@ -308,7 +308,10 @@ impl Engine {
             threads: plan.threads,
         };
         observer.begin(&format!("reading {}", objective.name), 0);
-        let data = Dataset::load(&spec, &self.tokenizer, &mut |done, _| observer.advance(done, ""));
+        let data = Dataset::load(&spec, &self.tokenizer, &mut |done, _| {
+            observer.advance(done, "");
+            !observer.stop_requested()
+        });
         observer.end();
         let data = data?;
         observer.note(&data.describe(&objective.name));
