@@ -184,6 +184,44 @@ fn a_library_that_panics_is_quiet() {
 }
 
 #[test]
+fn a_run_whose_records_have_gaps_does_not_go_on() {
+    let place = Place::new();
+    let words = "--steps 4 --checkpoint-every 2 --eval-every 1";
+    Done::good(place.train(words));
+    let read = |name: &str| String::from_utf8(place.read(name)).unwrap();
+    let (steps, evals) = (read("run/steps.jsonl"), read("run/evals.jsonl"));
+    let interrupted = || {
+        let _ = fs::remove_dir_all(place.path("run/adapter"));
+        let _ = fs::remove_dir_all(place.path("run/checkpoints/step-4"));
+        place.write("run/steps.jsonl", &steps);
+        place.write("run/evals.jsonl", &evals);
+    };
+    let without = |text: &str, line: usize| -> String {
+        text.split_inclusive('\n').enumerate().filter(|(index, _)| *index != line).map(|(_, line)| line).collect()
+    };
+    let resume = || place.train(&format!("{words} --resume"));
+    for (name, text, step) in [
+        ("run/evals.jsonl", String::new(), 0),
+        ("run/evals.jsonl", without(&evals, 0), 0),
+        ("run/evals.jsonl", without(&evals, 1), 1),
+        ("run/steps.jsonl", String::new(), 0),
+        ("run/steps.jsonl", without(&steps, 1), 1),
+    ] {
+        interrupted();
+        place.write(name, text);
+        let missing = format!("{name}: the line of step {step} is missing, and the newest checkpoint has 2 steps");
+        refused(resume(), &[&missing, "put the file back"]);
+    }
+    interrupted();
+    Done::good(resume());
+    assert_eq!(read("run/evals.jsonl").lines().count(), evals.lines().count());
+
+    interrupted();
+    place.write("run/config.toml", "");
+    refused(place.command("train --resume --out run"), &["run/config.toml: is empty or damaged", "put the file back"]);
+}
+
+#[test]
 fn the_cache_of_a_user_without_a_home_is_their_own() {
     let place = Place::new();
     fs::create_dir(place.path("tmp")).unwrap();
