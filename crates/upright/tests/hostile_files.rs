@@ -184,6 +184,54 @@ fn a_library_that_panics_is_quiet() {
 }
 
 #[test]
+fn losses_of_any_size_are_drawn() {
+    let place = Place::new();
+    Done::good(place.train("--steps 2 --eval-every 1"));
+    let written = String::from_utf8(place.read("run/evals.jsonl")).unwrap();
+    for (index, loss) in [1e300, 1e308, 5e-324, 1e-320, -1e308].into_iter().enumerate() {
+        let mut lines: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines[1]["eval/loss/sft"] = json!(loss);
+        place.rows("run/evals.jsonl", &lines);
+        Done::good(place.command(&format!("report run --out page{index}")));
+        let page = String::from_utf8(place.read(&format!("page{index}/report.html"))).unwrap();
+        assert!(!page.contains("NaN"), "{loss}");
+    }
+}
+
+#[test]
+fn a_report_does_not_write_through_a_link_that_leads_out() {
+    let place = Place::new();
+    Done::good(place.train("--steps 1"));
+    fs::create_dir_all(place.path("run/report")).unwrap();
+    fs::create_dir(place.path("victim")).unwrap();
+    for (link, target) in [("run/report/figures", "../../victim"), ("run/report", "../victim")] {
+        let _ = fs::remove_dir_all(place.path("run/report/tables"));
+        let _ = fs::remove_dir(place.path(link));
+        symlink(target, place.path(link)).unwrap();
+        refused(place.command("report run"), &[link, "is a link that leads out of", "victim"]);
+        assert_eq!(fs::read_dir(place.path("victim")).unwrap().count(), 0, "{link}");
+        fs::remove_file(place.path(link)).unwrap();
+    }
+    Done::good(place.command("report run"));
+}
+
+#[test]
+fn a_damaged_run_is_reported_with_a_way_out() {
+    let place = Place::new();
+    Done::good(place.train("--steps 2 --eval-every 1"));
+    let plan = String::from_utf8(place.read("run/plan.toml")).unwrap();
+    let evals = place.read("run/evals.jsonl");
+    place.write("run/evals.jsonl", [&evals[..], &evals[..]].concat());
+    refused(
+        place.command("report run"),
+        &["no run can be read: ", "evals.jsonl: line 4: its step is not the next one"],
+    );
+    place.write("run/evals.jsonl", evals);
+    place.write("run/plan.toml", plan.replacen("seed = 42", "seed = true", 1));
+    refused(place.command("report run"), &["plan.toml, line ", "`seed = true`"]);
+}
+
+#[test]
 fn a_run_whose_records_have_gaps_does_not_go_on() {
     let place = Place::new();
     let words = "--steps 4 --checkpoint-every 2 --eval-every 1";
