@@ -2,7 +2,11 @@
 
 mod fixture;
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Read,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use fixture::{Done, Place};
 use serde_json::json;
@@ -119,4 +123,24 @@ fn only_rows_that_ask_for_too_much_are_refused() {
     place.rows("talk.jsonl", &[talk(&long)]);
     let done = Done::of(place.command(&format!("{INSPECT} --max-length 16")));
     assert!(!done.stderr.contains("limit"), "{done:?}");
+}
+
+#[test]
+fn ctrl_c_is_answered_while_rows_are_rendered() {
+    // Within its limits, and minutes for all rows.
+    let place = place("{% for i in range(99999) %}{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}");
+    let talk = |i: usize| json!({"messages": [{"role": "user", "content": format!("Hi {i}")}, {"role": "assistant", "content": "Ho"}]});
+    place.rows("talk.jsonl", &(0..20_000).map(talk).collect::<Vec<_>>());
+    let mut train = place.train("--sft talk.jsonl --sft-template chat !--dpo");
+    let mut train = train.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    let began = Instant::now();
+    let interrupt = Command::new("kill").args(["-INT", &train.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    let mut said = String::new();
+    train.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(train.wait().unwrap().code(), Some(130), "{said}");
+    assert!(said.contains("interrupted: ") && said.contains("stopped while rows were read"), "{said}");
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(!place.path("run").exists());
 }

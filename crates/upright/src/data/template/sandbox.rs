@@ -98,12 +98,14 @@ impl Renderer {
             Place::Apart(pool) => pool,
         };
         let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(mut worker) = idle
-            && let Ok(answer) = worker.ask(context)
-        {
-            return pool.answered(worker, answer);
+        if let Some(mut worker) = idle {
+            match worker.ask(context) {
+                Ok(answer) => return pool.answered(worker, answer),
+                Err(complaint) if !worker.has_rendered => return Err(complaint),
+                // It may have ended of what it kept of earlier conversations, not of this one.
+                Err(_) => {}
+            }
         }
-        // A child that has worked before may have ended of what it kept, not of this conversation.
         let (mut worker, _) = Worker::start(&pool.program, &pool.source, pool.date)?;
         let answer = worker.ask(context)?;
         pool.answered(worker, answer)
@@ -112,7 +114,8 @@ impl Renderer {
 
 impl Pool {
     /// Keeps a child for later, and hands on what it answered.
-    fn answered(&self, worker: Worker, answer: Answer) -> Result<Marked, Complaint> {
+    fn answered(&self, mut worker: Worker, answer: Answer) -> Result<Marked, Complaint> {
+        worker.has_rendered = true;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
         match answer {
             Answer::Text(marked) => Ok(marked),
@@ -146,6 +149,7 @@ struct Worker {
     /// Taken away to let the child end.
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
+    has_rendered: bool,
 }
 
 impl Worker {
@@ -159,7 +163,7 @@ impl Worker {
         let mut child = command.spawn().map_err(broken)?;
         let requests = child.stdin.take();
         let answers = child.stdout.take().ok_or_else(|| Complaint::Broken("it has no stdout".to_owned()))?;
-        let mut worker = Self { child, requests, answers: BufReader::new(answers) };
+        let mut worker = Self { child, requests, answers: BufReader::new(answers), has_rendered: false };
         match worker.ask(&Setup { source: source.into(), date: date.to_string() })? {
             Answer::Ready(marks) => Ok((worker, marks)),
             Answer::Complaint(complaint) => Err(complaint),
