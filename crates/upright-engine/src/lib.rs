@@ -2,6 +2,7 @@
 //! LoRA adapter. It has never heard of SFT or DPO. Read [`decoder`] first; each module uses only those listed above it.
 
 pub mod error;
+pub mod place;
 pub mod config;
 pub mod pack;
 pub mod weights;

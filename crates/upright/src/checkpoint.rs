@@ -115,7 +115,7 @@ impl Checkpoints {
         let state = self.state(step)?;
         let adapter = peft::read(&folder, config)?.adapter;
         let path = folder.join("optimiser.safetensors");
-        let bytes = fs::read(&path).map_err(|error| Error::io(&path, "read", error))?;
+        let bytes = files::read(&path).map_err(|error| Error::io(&path, "read", error))?;
         let broken = |what: String| Error::failure(format!("{}: {what}", path.display()));
         let file = SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
         let tensor = |name: &str| -> Result<Vec<f32>> {

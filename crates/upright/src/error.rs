@@ -48,7 +48,7 @@ impl Error {
 
     /// An operating-system error with the path it happened to: a failure of the run.
     pub fn io(path: impl AsRef<Path>, action: &str, source: std::io::Error) -> Self {
-        Self::failure(format!("{}: cannot {action}: {source}", path.as_ref().display()))
+        Self::failure(format!("{}: cannot {action}: {source}", path.as_ref().display())).hint(way_out(&source))
     }
 
     /// A value that is not finite before anything was trained: the model or an adapter is at fault, by its tensor.
@@ -72,6 +72,18 @@ impl Error {
     }
 }
 
+/// The way out of an error of the system, where there is one that always fits.
+fn way_out(error: &std::io::Error) -> &'static str {
+    // The number that Unix has for too many open files.
+    const EMFILE: i32 = 24;
+    match error.kind() {
+        _ if error.raw_os_error() == Some(EMFILE) => "allow more open files, as with `ulimit -n 1024`",
+        std::io::ErrorKind::PermissionDenied => "allow this user to do so, or give another folder",
+        std::io::ErrorKind::ReadOnlyFilesystem => "give a folder that can be written",
+        _ => "",
+    }
+}
+
 impl From<upright_engine::Error> for Error {
     fn from(error: upright_engine::Error) -> Self {
         let message = error.to_string();
@@ -80,7 +92,21 @@ impl From<upright_engine::Error> for Error {
                 Self::input(message).hint(hint)
             }
             upright_engine::Error::Io { action: "read" | "map", .. } => Self::input(message),
-            upright_engine::Error::Io { .. } | upright_engine::Error::NotFinite { .. } => Self::failure(message),
+            upright_engine::Error::Io { source, .. } => Self::failure(message).hint(way_out(&source)),
+            upright_engine::Error::NotFinite { .. } => Self::failure(message),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_has_the_hint_that_fits() {
+        let hint = |number: i32| Error::io("x", "write", std::io::Error::from_raw_os_error(number)).hint;
+        assert!(hint(24).contains("ulimit -n"));
+        assert!(hint(30).contains("can be written"));
+        assert_eq!(hint(28), "", "whoever writes knows what room is needed for");
     }
 }

@@ -3,17 +3,70 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use sha2::{Digest, Sha256};
+use upright_engine::place::other_than_file;
 
 use crate::{Error, Result, observer::Observer};
 
+/// Reads a whole regular file. A pipe, a device or a folder is an error: a pipe waits for a writer, a device may never end.
+///
+/// # Errors
+/// Those of the system; of kind `InvalidInput` where something else than a file lies there.
+pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    match other_than_file(path) {
+        Some(what) => {
+            Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("it is {what}, expected a file")))
+        }
+        None => fs::read(path),
+    }
+}
+
+/// Reads a file that may be missing: `None` where nothing lies there.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
 /// Reads a whole text file; a file that cannot be read is bad input.
 pub fn read_text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|error| Error::input(format!("{}: cannot read: {error}", path.display())))
+    let bytes = read(path).map_err(|error| unreadable(path, &error))?;
+    as_text(path, bytes)
+}
+
+/// Reads a text file that may be missing: `None` where nothing lies there.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn read_text_if_there(path: &Path) -> Result<Option<String>> {
+    read_if_there(path)?.map(|bytes| as_text(path, bytes)).transpose()
+}
+
+fn as_text(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::input(format!("{}: cannot read: not UTF-8 at byte {at}", path.display())).hint("put the file back")
+    })
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    let hint = match error.kind() {
+        std::io::ErrorKind::NotFound => "put the file there",
+        std::io::ErrorKind::InvalidInput => "put the file itself there",
+        std::io::ErrorKind::PermissionDenied => "allow this user to read it",
+        _ => "put the file back",
+    };
+    Error::input(format!("{}: cannot read: {error}", path.display())).hint(hint)
 }
 
 /// Creates a folder and those above it.
@@ -60,7 +113,7 @@ impl Lines {
     /// Opens a file for appending, first cutting it after the leading lines for which `keep` holds (a torn last line never
     /// does).
     pub fn open(path: &Path, keep: impl Fn(&str) -> bool) -> Result<Self> {
-        let text = match fs::read(path) {
+        let text = match read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(Error::io(path, "read", error)),
@@ -182,7 +235,7 @@ impl Drop for Scratch {
 
 /// SHA-256 of a file, in hexadecimal; a file that cannot be read is bad input.
 pub fn sha256(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|error| Error::input(format!("{}: cannot read: {error}", path.display())))?;
+    let bytes = read(path).map_err(|error| unreadable(path, &error))?;
     Ok(hex(&Sha256::digest(&bytes)))
 }
 
@@ -211,12 +264,57 @@ pub fn cache_dir() -> PathBuf {
     variable("UPRIGHT_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|dir| dir.join("upright")))
         .or_else(|| variable("HOME").map(|home| home.join(".cache/upright")))
-        .unwrap_or_else(|| std::env::temp_dir().join("upright-cache"))
+        .unwrap_or_else(own_temporary)
+}
+
+/// Where caches are of a user without a home: among the system's temporary files, which every user can write. Nothing in
+/// it is read before [`check_own`].
+pub fn own_temporary() -> PathBuf {
+    std::env::temp_dir().join(format!("upright-cache-{}", rustix::process::getuid().as_raw()))
+}
+
+/// Makes the folder of [`own_temporary`], where a path lies in it, and refuses one that somebody else may have prepared.
+///
+/// # Errors
+/// It cannot be made, belongs to another user, is a link, or others may write into it.
+pub fn check_own(path: &Path) -> Result<()> {
+    let own = own_temporary();
+    if !path.starts_with(&own) {
+        return Ok(());
+    }
+    let made = fs::DirBuilder::new().mode(0o700).create(&own);
+    if let Err(error) = made.as_ref()
+        && error.kind() != std::io::ErrorKind::AlreadyExists
+    {
+        return Err(unwritable_cache(&own, error));
+    }
+    let metadata = fs::symlink_metadata(&own).map_err(|error| unwritable_cache(&own, &error))?;
+    let is_own = metadata.is_dir() && metadata.uid() == rustix::process::getuid().as_raw();
+    if !is_own || metadata.mode() & 0o022 != 0 {
+        let problem = format!("{}: the cache was made by another user, or others can write into it", own.display());
+        return Err(Error::input(problem).hint("set HOME, or UPRIGHT_CACHE and HF_HOME to folders of your own"));
+    }
+    Ok(())
+}
+
+/// Refuses a folder inside `outer` that is a link to somewhere outside of it: what is written there would land elsewhere.
+///
+/// # Errors
+/// It leads out.
+pub fn check_inside(outer: &Path, inner: &Path) -> Result<()> {
+    let (Ok(outer_place), Ok(inner_place)) = (outer.canonicalize(), inner.canonicalize()) else { return Ok(()) };
+    if inner_place.starts_with(&outer_place) {
+        return Ok(());
+    }
+    let (inner, outer) = (inner.display(), outer.display());
+    Err(Error::input(format!("{inner}: is a link that leads out of {outer}, to {}", inner_place.display()))
+        .hint("remove the link, or give another folder: --out DIR"))
 }
 
 /// A folder of the cache, made where it is missing.
 pub fn cache(name: &str) -> Result<PathBuf> {
     let path = cache_dir().join(name);
+    check_own(&path)?;
     fs::create_dir_all(&path).map_err(|error| unwritable_cache(&path, &error))?;
     Ok(path)
 }
@@ -282,6 +380,32 @@ mod tests {
         assert_eq!(quoted(Path::new("my runs/a")), "'my runs/a'");
         assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
         assert_eq!(quoted(Path::new("$HOME")), "'$HOME'");
+    }
+
+    #[test]
+    fn a_folder_that_is_a_link_may_not_lead_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["report/real", "elsewhere"] {
+            fs::create_dir_all(path(name)).unwrap();
+        }
+        std::os::unix::fs::symlink("real", path("report/in")).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", path("report/out")).unwrap();
+        for name in ["report/real", "report/in", "report/missing"] {
+            check_inside(&path("report"), &path(name)).unwrap();
+        }
+        let error = check_inside(&path("report"), &path("report/out")).unwrap_err();
+        assert!(error.message.contains("report/out: is a link that leads out of "), "{error}");
+    }
+
+    #[test]
+    fn pipes_and_devices_are_not_read() {
+        assert!(read(Path::new("/dev/zero")).unwrap_err().to_string().contains("it is a device, expected a file"));
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read_text(dir.path()).unwrap_err().message.contains("it is a folder, expected a file"));
+        assert_eq!(read_text_if_there(&dir.path().join("nothing")).unwrap(), None);
+        std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
+        assert!(read_text_if_there(&dir.path().join("loop")).is_err());
     }
 
     #[test]

@@ -81,11 +81,9 @@ pub fn ends(model: &Path, template: &Template, tokenizer: &Tokenizer) -> Result<
     let mut ends = template.ends(tokenizer);
     ends.push(tokenizer.eos());
     for path in ["generation_config.json", "config.json"].map(|name| model.join(name)) {
-        if !path.is_file() {
-            continue;
-        }
+        let Some(bytes) = files::read_if_there(&path)? else { continue };
         let wrong = |what: String| Error::input(format!("{}: {what}", path.display()));
-        let config: Value = serde_json::from_str(&files::read_text(&path)?)
+        let config: Value = serde_json::from_slice(&bytes)
             .map_err(|error| wrong(format!("broken JSON: {error}")).hint("download the file again"))?;
         let named = match &config["eos_token_id"] {
             Value::Null => continue,

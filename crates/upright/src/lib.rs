@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod quiet;
 pub mod observer;
 pub mod files;
 pub mod plot;

@@ -60,10 +60,8 @@ impl Lineage {
     /// That of the model in a folder, if it was merged.
     pub fn read(model: &Path) -> Result<Option<Self>> {
         let path = model.join(FILE);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let read = serde_json::from_str(&files::read_text(&path)?);
+        let Some(bytes) = files::read_if_there(&path)? else { return Ok(None) };
+        let read = serde_json::from_slice(&bytes);
         read.map(Some).map_err(|error| {
             Error::input(format!("{}: {error}", path.display())).hint("merge the model again, or remove the file")
         })

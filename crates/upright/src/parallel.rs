@@ -1,13 +1,20 @@
 //! The same work for many indices, on every core; the results stand in the order of the indices, whoever did them.
 
-use std::sync::{
-    atomic::{AtomicUsize, Ordering},
-    mpsc,
+use std::{
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::Duration,
 };
 
 use crate::Result;
 
-/// `work` of 0, 1, .. `count - 1` on so many threads, taken in that order; `progress` is called with how many are done.
+/// Longest silence between two calls of `progress`: it is also how a caller hears that it should stop.
+const TICK: Duration = Duration::from_millis(250);
+
+/// `work` of 0, 1, .. `count - 1` on so many threads, taken in that order; `progress` is called with how many are done, also
+/// while none is added.
 ///
 /// # Errors
 /// That of the smallest index that has one.
@@ -33,9 +40,17 @@ pub fn map<T: Send>(
             });
         }
         drop(send);
-        for (done, (index, result)) in receive.into_iter().enumerate() {
-            results[index] = Some(result);
-            progress(done + 1);
+        let mut done = 0;
+        loop {
+            match receive.recv_timeout(TICK) {
+                Ok((index, result)) => {
+                    results[index] = Some(result);
+                    done += 1;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            progress(done);
         }
     });
     results.into_iter().map(|result| result.expect("every index was worked on")).collect()

@@ -62,6 +62,22 @@ fn step_of(line: &str) -> Option<u64> {
     serde_json::from_str::<Value>(line).ok()?.get("step")?.as_u64()
 }
 
+/// Refuses to go on from a checkpoint of `done` steps where a record has lost the line of one of the steps `due`.
+fn check_records(path: &Path, due: impl Iterator<Item = usize>, done: usize) -> Result<()> {
+    let lines = read_lines(path)?;
+    let mut found = lines.iter().map(|line| line.get("step").and_then(Value::as_u64));
+    for step in due {
+        if !found.any(|found| found == Some(step as u64)) {
+            return Err(Error::input(format!(
+                "{}: the line of step {step} is missing, and the newest checkpoint has {done} steps",
+                path.display()
+            ))
+            .hint("put the file back, or remove the checkpoints that are ahead of it"));
+        }
+    }
+    Ok(())
+}
+
 impl RunDir {
     /// Takes a folder for this process. For a new run it is created, and a run that another process was faster to put
     /// there is refused.
@@ -75,8 +91,11 @@ impl RunDir {
     }
 
     /// Opens a folder that was taken, and makes it a run if it is none; `steps` says how many steps are done, and lines
-    /// past them are cut.
-    pub fn open(path: &Path, lock: Lock, config: &str, plan: &str, steps: usize) -> Result<Self> {
+    /// past them are cut. Evaluations are due at the start and after every `eval_every` steps; 0: at the start alone.
+    ///
+    /// # Errors
+    /// A record of what was done before is missing, or the folder cannot be read or written.
+    pub fn open(path: &Path, lock: Lock, config: &str, plan: &str, steps: usize, eval_every: usize) -> Result<Self> {
         // Nobody else is at work here, so what is unfinished stays so.
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
         for left in entries.filter(|entry| files::is_partial(&entry.file_name())) {
@@ -89,16 +108,12 @@ impl RunDir {
             }
         }
         let (done, records) = (steps as u64, path.join("steps.jsonl"));
-        let held = read_lines(&records)?.len();
-        if held < steps {
-            return Err(Error::input(format!(
-                "{}: holds {held} steps, and the newest checkpoint has {steps}",
-                records.display()
-            ))
-            .hint("put the file back, or remove the checkpoints that are ahead of it"));
-        }
+        check_records(&records, 0..steps, steps)?;
+        // The evaluation at the checkpoint itself may not have been made yet.
+        let (evaluations, every) = (path.join("evals.jsonl"), if eval_every == 0 { steps.max(1) } else { eval_every });
+        check_records(&evaluations, (0..steps).step_by(every), steps)?;
         let steps = Lines::open(&records, |line| step_of(line).is_some_and(|step| step < done))?;
-        let evals = Lines::open(&path.join("evals.jsonl"), |line| step_of(line).is_some_and(|step| step <= done))?;
+        let evals = Lines::open(&evaluations, |line| step_of(line).is_some_and(|step| step <= done))?;
         Ok(Self { steps, evals, _lock: lock })
     }
 
@@ -132,10 +147,7 @@ pub fn evaluation(path: &Path, step: usize) -> Result<Option<Map<String, Value>>
 
 /// All whole lines of a `.jsonl` file of a run, in order; none if it is not there.
 pub fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let text = files::read_text(path)?;
+    let Some(text) = files::read_text_if_there(path)? else { return Ok(Vec::new()) };
     let mut lines = Vec::new();
     for (number, line) in text.lines().enumerate() {
         match serde_json::from_str(line) {

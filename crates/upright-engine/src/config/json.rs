@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::{Error, Result};
+use crate::{Error, Result, place};
 
 /// Largest JSON file that is read; a config is a few kilobytes, the index of a large model a few megabytes.
 pub(crate) const MAX_BYTES: u64 = 64 << 20;
@@ -14,6 +14,7 @@ pub(crate) const MAX_BYTES: u64 = 64 << 20;
 /// # Errors
 /// `Error::Io` where the system refuses, `Error::Input` where the file is too large, not JSON, or not an object.
 pub(crate) fn read_file(path: &Path, hint: &str) -> Result<Map<String, Value>> {
+    place::check_file(path)?;
     let size = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
     if size > MAX_BYTES {
         return Err(Error::input(path, format!("{size} bytes, more than the {MAX_BYTES} that are read"), hint));

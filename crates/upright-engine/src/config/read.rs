@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::json::{self, Object};
 use super::{Activation, DecoderConfig, Family, NormKind, Residual, rope};
-use crate::{Error, Result};
+use crate::{Error, Result, place};
 
 /// What transformers assumes where the file says nothing.
 struct Defaults {
@@ -110,6 +110,7 @@ fn refuse_what_would_be_wrong(file: Object<'_>, model_type: &str) -> Result<()> 
 /// See [`DecoderConfig::read`].
 pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
     let path = dir.join("config.json");
+    place::check_file(&path)?;
     if !path.is_file() {
         let hint = if dir.join("adapter_config.json").is_file() {
             "this folder holds an adapter; give the folder of the model it was trained on, or merge the two first: \

@@ -14,7 +14,7 @@ use crate::config::DecoderConfig;
 use crate::config::json::{self, Object};
 use crate::weights::file::{Tensor, TensorFile};
 use crate::weights::names::names;
-use crate::{Error, Result};
+use crate::{Error, Result, place};
 
 const DAMAGED: &str = "download the adapter again, or save it again with PEFT";
 const LACKING: &str = "if it was trained on a model with fewer layers, give that model; otherwise download it again";
@@ -113,6 +113,7 @@ fn base(file: Object<'_>, tensors: &TensorFile) -> Result<BaseModel> {
 /// Both files of a folder whose kind of adapter is ours.
 fn open(dir: &Path) -> Result<(PathBuf, Map<String, Value>, TensorFile)> {
     let config_path = dir.join(CONFIG_FILE);
+    place::check_file(&config_path)?;
     if !config_path.is_file() {
         let hint = if dir.join("config.json").is_file() {
             "this folder holds a model; an adapter is a folder with adapter_config.json and adapter_model.safetensors"
@@ -124,6 +125,7 @@ fn open(dir: &Path) -> Result<(PathBuf, Map<String, Value>, TensorFile)> {
     let map = json::read_file(&config_path, DAMAGED)?;
     refuse_other_kinds(Object::new(&config_path, &map), dir)?;
     let tensors = dir.join(TENSOR_FILE);
+    place::check_file(&tensors)?;
     if !tensors.is_file() {
         let (found, hint) = if dir.join("adapter_model.bin").is_file() {
             let hint = "it is a pickle, which can run code when it is opened; load it with PEFT and save it again: \

@@ -9,7 +9,7 @@ use super::names::{is_buffer, names};
 use super::{Matrix, Weights};
 use crate::config::DecoderConfig;
 use crate::config::json::{self, Object};
-use crate::{Error, Result};
+use crate::{Error, Result, place};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -40,6 +40,8 @@ impl Source {
     pub(crate) fn open(dir: &Path, config: &DecoderConfig) -> Result<Self> {
         let single = dir.join(SINGLE);
         let index = dir.join(INDEX);
+        place::check_file(&single)?;
+        place::check_file(&index)?;
         let (path, files, places) = if single.is_file() {
             let file = TensorFile::open(&single)?;
             let places = file.names().into_iter().map(|name| (name, 0)).collect();
@@ -145,7 +147,14 @@ fn shards(dir: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String,
         }
         shards.insert(shard);
     }
-    let missing: Vec<&str> = shards.iter().copied().filter(|shard| !dir.join(shard).is_file()).collect();
+    for shard in &shards {
+        place::check_file(&dir.join(shard))?;
+    }
+    let missing: Vec<String> = shards
+        .iter()
+        .filter(|shard| !dir.join(shard).is_file())
+        .map(|shard| shard.escape_debug().to_string())
+        .collect();
     if !missing.is_empty() {
         let problem = format!("{} of {} files are missing: {}", missing.len(), shards.len(), missing.join(", "));
         return Err(Error::input(dir, problem, "download the missing files into the folder"));

@@ -61,6 +61,9 @@ pub(super) struct Arguments {
     /// Most tokens of a prompt with one response [default: 2048]
     #[arg(long, value_name = "TOKENS", conflicts_with = "kernels", allow_hyphen_values = true)]
     max_length: Option<Number>,
+    /// Read compressed rows whatever they unpack to [default: up to 64 MB, or 100 times the file; Parquet 1000 times]
+    #[arg(long, conflicts_with = "kernels")]
+    unpack_all: bool,
     /// Tokens of a pack [default: 2048]
     #[arg(long, value_name = "TOKENS", conflicts_with = "kernels", allow_hyphen_values = true)]
     token_budget: Option<Number>,
@@ -156,6 +159,7 @@ fn settings(arguments: &Arguments, steps: usize) -> Config {
         sft_batch: if a.sft.is_some() { number(&a.sft_batch, "12") } else { a.sft_batch.clone() },
         dpo_batch: if a.dpo.is_some() { number(&a.dpo_batch, "4") } else { a.dpo_batch.clone() },
         max_length: number(&a.max_length, "2048"),
+        unpack_all: a.unpack_all,
         token_budget: a.token_budget.clone(),
         recompute: a.recompute.clone(),
         lora_rank: number(&a.lora_rank, "32"),

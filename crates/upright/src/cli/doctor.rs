@@ -61,6 +61,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     let tiers: Vec<Tier> = [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|t| t.available()).collect();
     let tier = Tier::from_environment()?;
     let cache = files::cache_dir();
+    files::check_own(&cache)?;
     let writable = files::create_dir(&cache).is_ok() && files::check_writable(&cache).is_ok();
     let token_budget = count("token-budget", Some(&arguments.token_budget), 0)?;
     let hub = Hub::from_environment();

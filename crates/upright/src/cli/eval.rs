@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Error, Result,
     config::{Number, data_file},
-    data::{ColumnMap, DataFile, DataSpec, Dataset, Example, Held, Kind, Truncation, Turns, pack::pack},
+    data::{ColumnMap, DataFile, DataSpec, Dataset, Example, Held, Kind, Truncation, Turns, pack::pack, source},
     hub::Hub,
     objectives::{LossKind, Objective, Response, evaluate},
     observer::Observer,
@@ -93,6 +93,9 @@ pub(super) struct Loss {
     /// With --split: share of prompts that is held out [default: as in the adapter's run, else 0.05]
     #[arg(long, value_name = "SHARE", allow_hyphen_values = true, requires = "split")]
     held_out: Option<Number>,
+    /// Read compressed rows whatever they unpack to [default: up to 64 MB, or 100 times the file; Parquet 1000 times]
+    #[arg(long)]
+    unpack_all: bool,
     /// Only the first N usable rows.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     limit: Option<Number>,
@@ -286,6 +289,9 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let objective = arguments.objective()?;
     let threads = threads(arguments.threads.as_ref())?;
     terminal::catch_signals()?;
+    if arguments.unpack_all {
+        source::unpack_all();
+    }
     let mut terminal = Terminal::new();
     let hub = Hub::from_environment();
     let adapter = arguments.adapter.as_ref().map(|path| hub.adapter(path, &mut terminal)).transpose()?;
@@ -307,7 +313,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let (file, kind) = arguments.rows(&hub, &mut terminal)?;
     let run_rows = origin.as_ref().and_then(|origin| origin.rows_of(kind == Kind::Preference, &file));
     let reading = arguments.reading(file, kind, run_rows.as_ref())?;
-    let data = Dataset::load(&reading.spec, &engine.tokenizer, &mut |_, _| {})?;
+    let data = Dataset::load(&reading.spec, &engine.tokenizer, &mut |_, _| !terminal.stop_requested())?;
     if let (Some(origin), Some(run)) = (&origin, &run_rows) {
         note_origin(run, &origin.run, &reading, &data, &mut terminal);
     }

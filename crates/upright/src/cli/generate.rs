@@ -19,6 +19,7 @@ use crate::{
     data::{
         ColumnMap, Template, TemplateName, Tokenizer, prompts,
         rows::{Message, Prompt, Role, Row},
+        source,
     },
     files,
     generate::{Ear, Generated, Sampling, ends, generate},
@@ -73,6 +74,9 @@ pub(super) struct Generate {
     /// Columns under other names, as prompt=question; tools= leaves one out
     #[arg(long, value_name = "NAME=COLUMN,...")]
     map: Option<String>,
+    /// Read compressed rows whatever they unpack to [default: up to 64 MB, or 100 times the file; Parquet 1000 times]
+    #[arg(long)]
+    unpack_all: bool,
     /// Prompts answered together [default: 8]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     batch: Option<Number>,
@@ -145,6 +149,9 @@ impl Speaker {
 
 /// Runs `upright generate`.
 pub(super) fn run(arguments: &Generate) -> Result<()> {
+    if arguments.unpack_all {
+        source::unpack_all();
+    }
     let sampling = arguments.speaker.sampling()?;
     let batch = count("batch", arguments.batch.as_ref(), 8)?;
     let mut terminal = Terminal::new();

@@ -5,7 +5,7 @@ use std::{fmt::Write, io::IsTerminal, path::PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::{print, print_json, similarity, terminal::Terminal};
+use super::{print, print_as_is, print_json, similarity, terminal::Terminal, visible};
 use crate::{
     Error, Result,
     config::{Number, data_file},
@@ -48,6 +48,9 @@ pub(super) struct Inspect {
     /// What happens to a row that is too long, as in training: cut-prompt, cut-response, drop [default: cut-prompt]
     #[arg(long, value_name = "RULE")]
     too_long: Option<String>,
+    /// Read compressed rows whatever they unpack to [default: up to 64 MB, or 100 times the file; Parquet 1000 times]
+    #[arg(long)]
+    unpack_all: bool,
     /// Use the first N rows of the file, or of the split on the hub [default: all]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     rows: Option<Number>,
@@ -179,7 +182,7 @@ impl Report {
         };
         line("rows", format!("{} {} rows, dialect {}", self.train_rows + self.eval_rows, self.kind, self.dialect));
         if !self.unread.is_empty() {
-            line("not read", format!("the columns {}", self.unread.join(", ")));
+            line("not read", format!("the columns {}", rows::listed(self.unread.iter())));
         }
         line("template", self.template.clone());
         line("split", format!("{} to train on, {} held out", self.train_rows, self.eval_rows));
@@ -250,11 +253,11 @@ fn load(file: &DataFile, arguments: &Inspect, threads: usize, tokenizer: &Tokeni
             threads,
             eval: Held::Fraction(held_out),
         };
-        Dataset::load(&spec, tokenizer, &mut |_, _| {}).map(|data| (kind, data))
+        Dataset::load(&spec, tokenizer, &mut |_, _| true).map(|data| (kind, data))
     };
     // The first row's columns say which kind it is; only then is a row that does not fit an error worth hearing.
     let path = &file.shards[0];
-    let mut source = source::read(path)?;
+    let mut source = source::read_first(path, 1)?;
     map.apply(path, &mut source.rows)?;
     let first = source.rows.first().is_some_and(|row| {
         row.columns.contains_key("chosen") || rows::read(path, std::slice::from_ref(row), Kind::Preference).is_ok()
@@ -264,6 +267,9 @@ fn load(file: &DataFile, arguments: &Inspect, threads: usize, tokenizer: &Tokeni
 
 /// Runs the command.
 pub(super) fn run(arguments: &Inspect) -> Result<()> {
+    if arguments.unpack_all {
+        source::unpack_all();
+    }
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
     let threads = threads(arguments.threads.as_ref())?;
     let show = count_from(0, "show", arguments.show.as_ref(), 2)?;
@@ -299,16 +305,20 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
         None => data.train.iter().take(show).collect(),
     };
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    text = visible(&text).into_owned();
     for row in rows {
         text += &shown(row, kind, &data.template, &tokenizer, colour)?;
     }
-    print(&text)
+    if colour { print_as_is(&text) } else { print(&text) }
 }
 
 /// One row as it is trained on: what is read in plain, what is scored in colour or between marks.
 fn shown(row: &Example, kind: Kind, template: &Template, tokenizer: &Tokenizer, colour: bool) -> Result<String> {
     let mut text = format!("\nrow {}: prompt, {} tokens, read only\n", row.row, row.prompt.len());
-    let painted = |part: &str, code: &str| if colour { format!("\x1b[{code}m{part}\x1b[0m") } else { part.to_owned() };
+    let painted = |part: &str, code: &str| {
+        let part = visible(part);
+        if colour { format!("\x1b[{code}m{part}\x1b[0m") } else { part.into_owned() }
+    };
     text += &painted(&tokenizer.decode(&row.prompt)?, "2");
     text.push('\n');
     let names: &[(&str, &str)] =

@@ -16,12 +16,17 @@ mod terminal;
 mod theory;
 mod train;
 
-use std::{io::Write, path::Path, process::ExitCode};
+use std::{
+    borrow::Cow,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use serde::Serialize;
 
-use crate::{Error, Result, error::Kind, files};
+use crate::{Error, Result, data::template::sandbox, error::Kind, files};
 
 /// What [`main`] returns, for people.
 const EXIT_CODES: &str = "Exit codes: 0 good, 1 failed, 2 bad usage or input, 130 stopped by a signal";
@@ -66,6 +71,9 @@ enum Command {
     /// Print every command, flag and config key in Markdown.
     #[command(hide = true)]
     Reference,
+    /// Render conversations by a template, for a parent process that keeps to limits.
+    #[command(hide = true, name = sandbox::COMMAND)]
+    RenderTemplates,
 }
 
 /// Parses the arguments, runs the command, and says how it ended, by one of `EXIT_CODES`.
@@ -79,6 +87,7 @@ pub fn main() -> ExitCode {
         }
         Err(error) => return failed(&usage(&error)),
     };
+    sandbox::isolate(own_program());
     let done = match &cli.command {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Train(train) => train::run(train),
@@ -94,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(doctor) => doctor::run(doctor),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Reference => reference::run(),
+        Command::RenderTemplates => sandbox::serve(std::io::stdin(), std::io::stdout()).map_err(Error::failure),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -101,13 +111,19 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// This very program, also where its file has been replaced since it began.
+fn own_program() -> PathBuf {
+    let this = PathBuf::from("/proc/self/exe");
+    if this.exists() { this } else { std::env::current_exe().unwrap_or(this) }
+}
+
 /// Says what went wrong, and the way out.
 fn failed(error: &Error) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     let what = if error.kind == Kind::Interrupted { "interrupted" } else { "error" };
-    let _ = writeln!(stderr, "{what}: {}", error.message);
+    let _ = writeln!(stderr, "{what}: {}", visible(&error.message));
     if !error.hint.is_empty() {
-        let _ = writeln!(stderr, "hint: {}", error.hint);
+        let _ = writeln!(stderr, "hint: {}", visible(&error.hint));
     }
     ExitCode::from(match error.kind {
         Kind::Input => 2,
@@ -126,8 +142,31 @@ fn usage(error: &clap::Error) -> Error {
     Error::input(message.strip_prefix("error: ").unwrap_or(&message)).hint(hint)
 }
 
-/// Writes text to stdout; a reader that has gone away (`| head`) ends the command quietly.
+/// Text for a terminal. Names and rows come from files of others: control characters that could move the cursor or change
+/// the window's title are escaped, line breaks and tabs stay.
+fn visible(text: &str) -> Cow<'_, str> {
+    let is_hidden = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(is_hidden) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) {
+            shown.extend(c.escape_debug());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown.into()
+}
+
+/// Writes text to stdout, as [`visible`] has it; a reader that has gone away (`| head`) ends the command quietly.
 fn print(text: &str) -> Result<()> {
+    print_as_is(&visible(text))
+}
+
+/// Writes text that has colors of ours, and of files nothing that is not [`visible`].
+fn print_as_is(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -149,7 +188,17 @@ fn make_out(path: &Path) -> Result<()> {
 /// Prints one JSON object on one line.
 fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(value).map_err(|error| Error::failure(error.to_string()))?;
-    print(&format!("{text}\n"))
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        // JSON itself leaves the upper half of the control characters as they are.
+        if c.is_control() {
+            line += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            line.push(c);
+        }
+    }
+    line.push('\n');
+    print_as_is(&line)
 }
 
 /// Bytes for a person.
@@ -158,5 +207,16 @@ fn gigabytes(bytes: usize) -> String {
         format!("{:.0} MB", bytes as f64 / 1e6)
     } else {
         format!("{:.1} GB", bytes as f64 / 1e9)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(visible("a\tb\nZoë"), "a\tb\nZoë");
+        assert_eq!(visible("\x1b]0;x\x07\r\x7f\u{9b}2J"), "\\u{1b}]0;x\\u{7}\\r\\u{7f}\\u{9b}2J");
     }
 }

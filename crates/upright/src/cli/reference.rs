@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::{Arg, Command, CommandFactory};
 
 use super::{Cli, EXIT_CODES, print};
-use crate::{Result, config::ObjectiveConfig, experiment::keys};
+use crate::{Result, config::ObjectiveConfig, data::template::sandbox, experiment::keys};
 
 /// Runs the command. `docs/reference.md` is its output, which a test keeps true.
 pub(super) fn run() -> Result<()> {
@@ -49,7 +49,7 @@ fn rows<'a>(keys: impl Iterator<Item = (&'a str, String)>, text: &mut String) {
 }
 
 fn commands(command: &Command, path: &str, text: &mut String) {
-    for child in command.get_subcommands().filter(|child| child.get_name() != "help") {
+    for child in command.get_subcommands().filter(|child| !["help", sandbox::COMMAND].contains(&child.get_name())) {
         let path = format!("{path} {}", child.get_name());
         let about = child.get_about().map(ToString::to_string).unwrap_or_default();
         let _ = write!(text, "\n## `{path}`\n\n{}\n", escaped(&about));

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{make_out, print, print_json, terminal::Terminal};
 use crate::{
-    Error, Result,
+    Error, Result, files,
     observer::Observer,
     report::{PAGE, Report},
 };
@@ -30,7 +30,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let report = Report::read(&arguments.folders)?;
     let out = match (&arguments.out, &arguments.folders[..]) {
         (Some(out), _) => out.clone(),
-        (None, [folder]) => folder.join("report"),
+        (None, [folder]) => {
+            let out = folder.join("report");
+            files::check_inside(folder, &out)?;
+            out
+        }
         (None, _) => of_several()?,
     };
     make_out(&out)?;

@@ -15,6 +15,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
+use super::visible;
 use crate::{Error, Result, observer::Observer};
 
 /// How often work is reported where there is no terminal to draw on.
@@ -53,6 +54,7 @@ fn bars() -> &'static MultiProgress {
 
 /// A line on stderr; where bars are drawn, above them.
 fn line(text: &str) {
+    let text = &*visible(text);
     if bars().is_hidden() {
         let _ = writeln!(std::io::stderr(), "{text}");
     } else {
@@ -96,22 +98,22 @@ impl Observer for Terminal {
     }
 
     fn begin(&mut self, what: &str, total: usize) {
+        let what = visible(what).replace(['\n', '\t'], " ");
         let style = ProgressStyle::with_template("{prefix:>28} {bar:24} {pos}/{len} {elapsed}<{eta} {msg}");
-        let bar =
-            ProgressBar::new(total as u64).with_style(style.expect("a valid template")).with_prefix(what.to_owned());
+        let bar = ProgressBar::new(total as u64).with_style(style.expect("a valid template")).with_prefix(what.clone());
         let bar = bars().add(bar);
         if !bars().is_hidden() {
             bar.enable_steady_tick(TICK);
         }
         let now = Instant::now();
-        self.stack.push(Stretch { what: what.to_owned(), total, bar, began: now, said: now });
+        self.stack.push(Stretch { what, total, bar, began: now, said: now });
     }
 
     fn advance(&mut self, done: usize, note: &str) {
         let Some(stretch) = self.stack.last_mut() else { return };
         if !bars().is_hidden() {
             stretch.bar.set_position(done as u64);
-            stretch.bar.set_message(note.to_owned());
+            stretch.bar.set_message(visible(note).replace(['\n', '\t'], " "));
             return;
         }
         if stretch.said.elapsed() < PLAIN_INTERVAL {

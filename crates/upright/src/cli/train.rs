@@ -8,6 +8,7 @@ use super::{print, print_json, terminal};
 use crate::{
     Result,
     config::Config,
+    files,
     hub::Hub,
     observer::Observer,
     plan::Plan,
@@ -44,8 +45,9 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
 
 /// The page about the run, in its folder; a line that says where. A run is worth more than its page.
 fn report(plan: &Plan, terminal: &mut terminal::Terminal) -> String {
-    let page = Report::read(std::slice::from_ref(&plan.out));
-    match page.and_then(|report| report.write(&plan.out.join("report"), terminal)) {
+    let out = plan.out.join("report");
+    let page = files::check_inside(&plan.out, &out).and_then(|()| Report::read(std::slice::from_ref(&plan.out)));
+    match page.and_then(|report| report.write(&out, terminal)) {
         Ok(page) => format!("report: {}\n", page.display()),
         Err(error) => {
             terminal.note(&format!("warning: no report was written: {error}"));

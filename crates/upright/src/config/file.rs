@@ -35,6 +35,12 @@ impl Config {
                 .hint("begin one with --model DIR, or repeat the command that it was begun with"));
         }
         let settings = Self::read(&file)?;
+        if settings.out.is_none() {
+            let message =
+                format!("{}: is empty or damaged: it does not say which folder the run is in", file.display());
+            return Err(Error::input(message)
+                .hint("put the file back, or repeat the command that the run was begun with, and --resume"));
+        }
         let place = |path: &Path| std::fs::canonicalize(path).ok();
         if settings.out.as_deref().and_then(place) != place(out) {
             let then = settings.out.unwrap_or_default();
@@ -49,8 +55,9 @@ impl Config {
 
     /// Reads a TOML file.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::input(format!("config {}: cannot read it: {error}", path.display())).hint("give a TOML file")
+        let text = files::read_text(path).map_err(|error| {
+            let message = format!("config {}", error.message);
+            Error { message, ..error }.hint("give a TOML file")
         })?;
         Self::parse(&text, &path.display().to_string())
     }
@@ -119,7 +126,7 @@ fn flags<T: clap::Args>() -> Vec<String> {
 }
 
 /// A TOML error with the line it stands in.
-fn located(error: &toml::de::Error, text: &str, name: &str) -> Error {
+pub(crate) fn located(error: &toml::de::Error, text: &str, name: &str) -> Error {
     let message = error.message().trim().replace('\n', "; ");
     let Some(span) = error.span() else { return Error::input(format!("{name}: {message}")) };
     let start = span.start.min(text.len());

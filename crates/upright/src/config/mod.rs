@@ -7,6 +7,7 @@ mod value;
 
 pub use crate::nearest::nearest;
 pub(crate) use fetch::data_file;
+pub(crate) use file::located;
 pub use value::{List, Number, one_or_many};
 
 use std::collections::BTreeMap;
@@ -112,6 +113,10 @@ pub struct Config {
     /// --sft-turns all trains several turns, the last of them), cut-response (from the right), drop [default: cut-prompt]
     #[arg(long, value_name = "RULE", help_heading = "Data")]
     pub too_long: Option<String>,
+    /// Read compressed rows whatever they unpack to [default: up to 64 MB, or 100 times the file; Parquet 1000 times]
+    #[arg(long, help_heading = "Data")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unpack_all: bool,
 
     /// Rule over the objectives: sequential, mix, alright, maxright [default: alright]
     #[arg(long, value_name = "METHOD", help_heading = "Method")]

@@ -35,9 +35,24 @@ impl DataFile {
     /// # Errors
     /// A shard cannot be read or understood, or is not in the dialect of the first.
     pub fn read(&self, map: &ColumnMap, kind: Kind) -> Result<(Rows, String)> {
+        self.read_first(map, kind, usize::MAX).map(|(rows, sha256, _)| (rows, sha256))
+    }
+
+    /// The same for the first `most` rows; also says whether there may be more.
+    ///
+    /// # Errors
+    /// As for [`DataFile::read`].
+    pub fn read_first(&self, map: &ColumnMap, kind: Kind, most: usize) -> Result<(Rows, String, bool)> {
         let (mut all, mut hashes, mut before): (Option<Rows>, Vec<String>, usize) = (None, Vec::new(), 0);
+        let mut more = false;
         for path in &self.shards {
-            let mut source = source::read(path)?;
+            if before >= most {
+                more = true;
+                hashes.push(sha256_hex(&source::bytes(path)?));
+                continue;
+            }
+            let mut source = source::read_first(path, most - before)?;
+            more |= source.more;
             map.apply(path, &mut source.rows)?;
             source.rows.iter_mut().for_each(|row| row.index += before);
             match &mut all {
@@ -52,7 +67,7 @@ impl DataFile {
             // A line is one of its shard, a row's number is one of them all.
             all.rows.iter_mut().for_each(|row| row.line = None);
         }
-        Ok((all, identity(hashes)))
+        Ok((all, identity(hashes), more))
     }
 }
 

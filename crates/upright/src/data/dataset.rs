@@ -111,15 +111,43 @@ struct Part {
 }
 
 impl Dataset {
-    /// Reads, renders, tokenises, fits and divides a file's rows. `progress` is called with rows done and rows in all.
+    /// Reads, renders, tokenises, fits and divides a file's rows. `progress` is called with rows done and rows in all, and
+    /// returns whether to go on.
     ///
     /// # Errors
-    /// The file cannot be read or understood, a setting is impossible, or no row is usable.
-    pub fn load(spec: &DataSpec, tokenizer: &Tokenizer, progress: &mut dyn FnMut(usize, usize)) -> Result<Self> {
+    /// The file cannot be read or understood, a setting is impossible, no row is usable, or `progress` said to stop.
+    pub fn load(
+        spec: &DataSpec,
+        tokenizer: &Tokenizer,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Self> {
         check(spec)?;
+        // Some rows turn out unusable. Where the first rows do not hold as many usable ones as are wanted, all are read.
+        if let Some(wanted) = spec.rows {
+            let most = wanted.saturating_mul(2).saturating_add(64);
+            match Self::of_first(most, spec, tokenizer, progress) {
+                Ok(Some(data)) => return Ok(data),
+                Err(stopped) if stopped.kind == crate::error::Kind::Interrupted => return Err(stopped),
+                _ => {}
+            }
+        }
+        let data = Self::of_first(usize::MAX, spec, tokenizer, progress)?;
+        Ok(data.expect("all rows are enough"))
+    }
+
+    /// The same of the first `most` rows of every file; `None` where these are too few.
+    fn of_first(
+        most: usize,
+        spec: &DataSpec,
+        tokenizer: &Tokenizer,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Option<Self>> {
         let mut files = Vec::with_capacity(spec.files.len());
+        let mut mores = Vec::with_capacity(spec.files.len());
         for file in &spec.files {
-            files.push((file, file.read(&spec.map, spec.kind)?));
+            let (rows, sha256, more) = file.read_first(&spec.map, spec.kind, most)?;
+            files.push((file, (rows, sha256)));
+            mores.push(more);
         }
         let other = match &spec.eval {
             Held::File(file) => Some((file, file.read(&spec.map, spec.kind)?)),
@@ -142,14 +170,17 @@ impl Dataset {
             hashes.push((sha256, file.share));
             let own = of_file(&rows);
             parts.push(Part::encode(&file.name(), rows, wanted, spec, &encoder, &mut |done| {
-                progress(before + done.min(own), total);
+                progress(before + done.min(own), total)
             })?);
             before += own;
+        }
+        if parts.iter().zip(mores).any(|(part, more)| more && most < usize::MAX && part.usable.len() < wanted) {
+            return Ok(None);
         }
         let mut held = None;
         if let Some((file, (rows, sha256))) = other {
             let part = Part::encode(&file.name(), rows, usize::MAX, spec, &encoder, &mut |done| {
-                progress(before + done, total);
+                progress(before + done, total)
             })?;
             held = Some((file, part, sha256));
         }
@@ -203,7 +234,7 @@ impl Dataset {
         (data.train_hashes, data.train) = trains.into_iter().flatten().unzip();
         data.train.extend(repeated);
         data.encoded_sha256 = encoded_sha256([&data.train, &data.eval]);
-        Ok(data)
+        Ok(Some(data))
     }
 
     /// Takes down what a file's rows lost; of several files, which file's.
@@ -452,7 +483,7 @@ impl Part {
         wanted: usize,
         spec: &DataSpec,
         encoder: &Encoder<'_>,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Self> {
         let mut part = Self { dropped: rows.dropped, ..Self::default() };
         let mut left: &[Row] = &rows.rows;

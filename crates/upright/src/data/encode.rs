@@ -1,11 +1,12 @@
 //! Rows to examples: rendered, tokenised and fitted, on several threads, in the order of the rows.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::rows::{Message, Prompt, Role, Row};
 use super::template::{Piece, Turns};
 use super::{Example, Template, Tokenizer, TooLong, Truncation, split};
-use crate::{Result, parallel};
+use crate::{Error, Result, parallel};
 
 /// A row after encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,20 +153,35 @@ impl Encoder<'_> {
     }
 }
 
-/// Encodes rows on so many threads, on which the result does not depend; `progress` is called with the number of rows done.
+/// Encodes rows on so many threads, on which the result does not depend; `progress` is called with the number of rows
+/// done, and returns whether to go on.
 ///
 /// # Errors
-/// That of the first row that has one.
+/// That of the first row that has one; or `progress` said to stop.
 pub fn encode(
     rows: &[Row],
     encoder: &Encoder<'_>,
     threads: usize,
-    progress: &mut dyn FnMut(usize),
+    progress: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Vec<Encoded>> {
     const BLOCK: usize = 64;
+    let stopped = AtomicBool::new(false);
     let blocks: Vec<&[Row]> = rows.chunks(BLOCK).collect();
-    let work = |index: usize| blocks[index].iter().map(|row| encoder.row(row)).collect::<Result<Vec<_>>>();
-    let encoded = parallel::map(blocks.len(), threads, work, &mut |done| progress((done * BLOCK).min(rows.len())))?;
+    let work = |index: usize| {
+        let mut encoded = Vec::with_capacity(blocks[index].len());
+        for row in blocks[index] {
+            if stopped.load(Ordering::Relaxed) {
+                return Err(Error::interrupted("while rows were read"));
+            }
+            encoded.push(encoder.row(row)?);
+        }
+        Ok(encoded)
+    };
+    let encoded = parallel::map(blocks.len(), threads, work, &mut |done| {
+        if !progress((done * BLOCK).min(rows.len())) {
+            stopped.store(true, Ordering::Relaxed);
+        }
+    })?;
     Ok(encoded.into_iter().flatten().collect())
 }
 
@@ -343,9 +359,13 @@ mod tests {
         let rows: Vec<Row> = (0..1000).map(|index| row(index, &format!("p{index}"), &["a", "b"])).collect();
         let tokenizer = bytewise();
         let mut seen = Vec::new();
-        let encoded = encode(&rows, &raw(&tokenizer), 3, &mut |done| seen.push(done)).unwrap();
+        let encoded = encode(&rows, &raw(&tokenizer), 3, &mut |done| {
+            seen.push(done);
+            true
+        })
+        .unwrap();
         assert_eq!(seen.last(), Some(&1000));
-        assert_eq!(encode(&rows, &raw(&tokenizer), 1, &mut |_| ()).unwrap(), encoded);
+        assert_eq!(encode(&rows, &raw(&tokenizer), 1, &mut |_| true).unwrap(), encoded);
         assert!(seen.is_sorted());
         for (index, encoded) in encoded.iter().enumerate() {
             assert!(matches!(encoded, Encoded::Usable { example, .. } if example.row == index));
@@ -354,8 +374,8 @@ mod tests {
         let mut rows = rows;
         rows[900].prompt = Prompt::Text("<bos>".into());
         rows[300].responses[1] = Message::said("x<bos>");
-        let error = encode(&rows, &raw(&tokenizer), 3, &mut |_| ()).unwrap_err();
+        let error = encode(&rows, &raw(&tokenizer), 3, &mut |_| true).unwrap_err();
         assert!(error.message.starts_with("row 300: the tokenizer gives id 257"), "{}", error.message);
-        assert_eq!(encode(&[], &raw(&tokenizer), 3, &mut |_| ()).unwrap(), []);
+        assert_eq!(encode(&[], &raw(&tokenizer), 3, &mut |_| true).unwrap(), []);
     }
 }

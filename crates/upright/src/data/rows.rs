@@ -564,7 +564,7 @@ fn columns(columns: &Map<String, Value>) -> String {
 }
 
 /// Column names for a message, cut where there are very many.
-pub(super) fn listed<'a>(columns: impl ExactSizeIterator<Item = &'a String>) -> String {
+pub(crate) fn listed<'a>(columns: impl ExactSizeIterator<Item = &'a String>) -> String {
     const SHOWN: usize = 12;
     let count = columns.len();
     let mut names: Vec<String> =

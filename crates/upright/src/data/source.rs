@@ -6,12 +6,13 @@ mod parquet;
 use std::borrow::Cow;
 use std::io::Read;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 use serde_json::{Map, Value};
 
 use super::sha256_hex;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// One object of a file, not yet understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,20 +44,50 @@ pub struct Source {
     pub rows: Vec<RawRow>,
     /// SHA-256 of the file's bytes as they lie on disk.
     pub sha256: String,
+    /// Whether the file may have further rows.
+    pub more: bool,
 }
 
 const FORMATS: &str =
     "rows are read from local files: .json (a list of objects), .jsonl or .ndjson, each also as .gz, or .parquet";
 const REFUSED: [&str; 10] = ["csv", "tsv", "arrow", "feather", "xlsx", "pkl", "zip", "zst", "xz", "bz2"];
 
+/// Bytes that a compressed file of any size may unpack to.
+const UNPACKED_FLOOR: usize = 64_000_000;
+
+/// How many times its own size a larger one may unpack to. Text seldom reaches 20.
+const UNPACKED_TIMES: usize = 100;
+
+/// Whether compressed files are read whatever they unpack to.
+static UNPACK_ALL: AtomicBool = AtomicBool::new(false);
+
+/// From now on compressed files are read whatever they unpack to: the user trusts them, and has the memory.
+pub fn unpack_all() {
+    UNPACK_ALL.store(true, Ordering::Relaxed);
+}
+
+fn is_unpack_all() -> bool {
+    UNPACK_ALL.load(Ordering::Relaxed)
+}
+
+const UNPACK_ALL_HINT: &str = "if you trust the file and have the memory, give --unpack-all";
+
 /// Reads every row of a JSON or JSON Lines file, gzipped or not, or of a Parquet file.
 ///
 /// # Errors
 /// Says what is wrong with the file, and where: not there, a folder, empty, cut, not UTF-8, not JSON, not objects.
 pub fn read(path: &Path) -> Result<Source> {
+    read_first(path, usize::MAX)
+}
+
+/// Reads the first `most` rows of a file, and of JSON Lines and Parquet no more than these.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_first(path: &Path, most: usize) -> Result<Source> {
     let bytes = bytes(path)?;
-    let rows = parse(path, &bytes)?;
-    Ok(Source { rows, sha256: sha256_hex(&bytes) })
+    let (rows, more) = parse_first(path, &bytes, most)?;
+    Ok(Source { rows, sha256: sha256_hex(&bytes), more })
 }
 
 /// The bytes of a file whose name is not that of a format which is not read.
@@ -65,7 +96,7 @@ pub fn read(path: &Path) -> Result<Source> {
 /// It is not there, a folder, or of such a format.
 pub fn bytes(path: &Path) -> Result<Vec<u8>> {
     refuse_by_name(path)?;
-    std::fs::read(path).map_err(|error| {
+    files::read(path).map_err(|error| {
         let name = path.display();
         let what = match error.kind() {
             std::io::ErrorKind::NotFound => "no such file".to_owned(),
@@ -95,15 +126,20 @@ fn unreadable_format(path: &Path, format: &str) -> Error {
 /// # Errors
 /// As for [`read`].
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<RawRow>> {
+    parse_first(path, bytes, usize::MAX).map(|(rows, _)| rows)
+}
+
+/// The first `most` rows, and whether there may be more.
+fn parse_first(path: &Path, bytes: &[u8], most: usize) -> Result<(Vec<RawRow>, bool)> {
     let name = path.display();
-    let bytes = unpacked(path, bytes)?;
+    let bytes = unpacked_first(path, bytes, most)?;
     let text = match format(&bytes) {
-        Format::Parquet => return parquet::rows(path, bytes.into_owned()),
+        Format::Parquet => return parquet::rows(path, bytes.into_owned(), most),
         Format::Text => text(path, &bytes)?,
     };
-    let rows = match text.trim_start().bytes().next() {
+    let mut rows = match text.trim_start().bytes().next() {
         None => return Err(Error::input(format!("{name}: the file is empty")).hint(FORMATS)),
-        Some(b'{') => by_lines_or_values(path, text)?,
+        Some(b'{') => by_lines_or_values(path, text, most)?,
         Some(b'[') => by_values(path, text)?,
         Some(_) => {
             let line = line_of(text.as_bytes(), text.len() - text.trim_start().len());
@@ -115,7 +151,9 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<RawRow>> {
     if rows.is_empty() {
         return Err(Error::input(format!("{name}: the list of rows is empty")).hint(FORMATS));
     }
-    Ok(rows)
+    let more = rows.len() >= most;
+    rows.truncate(most);
+    Ok((rows, more))
 }
 
 /// What a file is, by its first bytes.
@@ -133,7 +171,12 @@ pub(super) fn format(bytes: &[u8]) -> Format {
 
 /// Bytes as they were before gzip, if that packed them.
 pub(super) fn unpacked<'b>(path: &Path, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>> {
-    Ok(if bytes.starts_with(&[0x1f, 0x8b]) { Cow::Owned(unpack(path, bytes)?) } else { Cow::Borrowed(bytes) })
+    unpacked_first(path, bytes, usize::MAX)
+}
+
+/// The same; of JSON Lines as much as the first `most` rows take.
+fn unpacked_first<'b>(path: &Path, bytes: &'b [u8], most: usize) -> Result<Cow<'b, [u8]>> {
+    Ok(if bytes.starts_with(&[0x1f, 0x8b]) { Cow::Owned(unpack(path, bytes, most)?) } else { Cow::Borrowed(bytes) })
 }
 
 /// Bytes as text, without a byte-order mark.
@@ -146,17 +189,76 @@ pub(super) fn text<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str> {
     })
 }
 
-fn unpack(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
+fn unpack(path: &Path, bytes: &[u8], most: usize) -> Result<Vec<u8>> {
+    const CHUNK: u64 = 1 << 20;
+    let name = path.display();
+    let limit = if is_unpack_all() { usize::MAX } else { UNPACKED_FLOOR.max(bytes.len() * UNPACKED_TIMES) };
+    let mut decoder = MultiGzDecoder::new(bytes);
     let mut unpacked = Vec::new();
-    MultiGzDecoder::new(bytes).read_to_end(&mut unpacked).map_err(|error| {
-        let what = match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => "is cut off".to_owned(),
-            _ => format!("is damaged ({error})"),
-        };
-        Error::input(format!("{}: the gzip stream {what} after {} bytes of text", path.display(), unpacked_len(bytes)))
-            .hint("copy or download the file again")
-    })?;
+    let mut lines = Lines::default();
+    loop {
+        let read = (&mut decoder).take(CHUNK).read_to_end(&mut unpacked).map_err(|error| {
+            let (what, hint) = match error.kind() {
+                std::io::ErrorKind::UnexpectedEof => ("is cut off".to_owned(), "copy or download the file again"),
+                std::io::ErrorKind::OutOfMemory => {
+                    ("does not fit into memory".to_owned(), "divide the file, or give --rows for its first rows")
+                }
+                _ => (format!("is damaged ({error})"), "copy or download the file again"),
+            };
+            let after = unpacked_len(bytes);
+            Error::input(format!("{name}: the gzip stream {what} after {after} bytes of text")).hint(hint)
+        })?;
+        // One line more than is wanted shows that the file is not one list in its first line.
+        if read == 0 || lines.end_of(&unpacked, most.saturating_add(1)).is_some() {
+            break;
+        }
+        if unpacked.len() > limit {
+            return Err(Error::input(format!(
+                "{name}: its {} bytes unpack to more than {} MB, at least {} times as many",
+                bytes.len(),
+                limit / 1_000_000,
+                unpacked.len() / bytes.len()
+            ))
+            .hint(UNPACK_ALL_HINT));
+        }
+    }
+    if let Some(end) = lines.end {
+        unpacked.truncate(end);
+    }
     Ok(unpacked)
+}
+
+/// Counts rows of JSON Lines in a text that grows.
+#[derive(Default)]
+struct Lines {
+    /// Bytes that were looked at: whole lines.
+    seen: usize,
+    rows: usize,
+    /// Where the wanted rows end.
+    end: Option<usize>,
+    /// Whether the first row is no JSON value of one line.
+    other: bool,
+}
+
+impl Lines {
+    /// Where the first `wanted` rows end; `None` where they do not, or the text is not JSON Lines.
+    fn end_of(&mut self, text: &[u8], wanted: usize) -> Option<usize> {
+        if wanted == usize::MAX {
+            return None;
+        }
+        while !self.other && self.end.is_none() {
+            let length = text[self.seen..].iter().position(|&byte| byte == b'\n')?;
+            let line = text[self.seen..self.seen + length].trim_ascii();
+            if self.rows == 0 && !line.is_empty() {
+                let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+                self.other = !line.starts_with(b"{") || serde_json::from_slice::<serde::de::IgnoredAny>(line).is_err();
+            }
+            self.rows += usize::from(!line.is_empty());
+            self.seen += length + 1;
+            self.end = (self.rows >= wanted).then_some(self.seen);
+        }
+        self.end
+    }
 }
 
 /// How much text comes out of a broken gzip stream before it breaks.
@@ -170,12 +272,12 @@ fn unpacked_len(bytes: &[u8]) -> u64 {
 }
 
 /// JSON Lines if the first line is a whole value, else values wherever they end (a list, or objects over several lines).
-fn by_lines_or_values(path: &Path, text: &str) -> Result<Vec<RawRow>> {
+fn by_lines_or_values(path: &Path, text: &str, most: usize) -> Result<Vec<RawRow>> {
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let (first_index, first) = lines.next().expect("the text is not blank");
     match serde_json::from_str::<Value>(first) {
         Ok(value) if lines.next().is_none() => rows_of(path, vec![(Some(first_index + 1), value)]),
-        Ok(_) => by_lines(path, text),
+        Ok(_) => by_lines(path, text, most),
         Err(error) => by_values(path, text).map_err(|whole| {
             // The name says which of the two the writer meant, and so which complaint helps.
             let name = path.to_string_lossy().to_lowercase();
@@ -185,9 +287,9 @@ fn by_lines_or_values(path: &Path, text: &str) -> Result<Vec<RawRow>> {
     }
 }
 
-fn by_lines(path: &Path, text: &str) -> Result<Vec<RawRow>> {
+fn by_lines(path: &Path, text: &str, most: usize) -> Result<Vec<RawRow>> {
     let mut rows = Vec::new();
-    for (line, content) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (line, content) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).take(most) {
         let value = serde_json::from_str(content).map_err(|error| broken(path, line + 1, &error))?;
         rows.push(row(path, rows.len(), Some(line + 1), value)?);
     }
@@ -384,6 +486,39 @@ mod tests {
         let source = read(&path).unwrap();
         assert_eq!(values(&source.rows), [1]);
         assert_eq!(source.sha256, "e8c628edc9968ef0c668f54e0ba2636b35503357eb1aca0ddc828aeace432f67");
+    }
+
+    #[test]
+    fn no_more_rows_are_read_than_are_wanted() {
+        let first = |bytes: &[u8], most| {
+            let (rows, more) = parse_first(Path::new("x.jsonl"), bytes, most).unwrap();
+            (values(&rows), more)
+        };
+        let broken = "\n{\"a\": 1}\n\n{\"a\": 2}\n{\"a\": 3}\n{\"a\"";
+        for bytes in [broken.as_bytes().to_vec(), gz(broken)] {
+            assert_eq!(first(&bytes, 1), (vec![1], true));
+            assert_eq!(first(&bytes, 2), (vec![1, 2], true));
+        }
+        let list = "{\"data\": [{\"a\": 1}, {\"a\": 2}]}\n";
+        assert_eq!(first(&gz(list), 1), (vec![1], true));
+        assert_eq!(first(&gz(list), 3), (vec![1, 2], false));
+        assert_eq!(first(&gz("{\n\"a\": 1}\n{\n\"a\": 2}"), 1), (vec![1], true));
+        assert_eq!(first(&gz("[\n{\"a\": 1},\n{\"a\": 2}]"), 1), (vec![1], true));
+    }
+
+    #[test]
+    fn a_compressed_file_does_not_fill_the_memory() {
+        let row = "{\"a\": 1}\n";
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(row.repeat(2).as_bytes()).unwrap();
+        for _ in 0..66 {
+            encoder.write_all(&[b'\n'; 1_000_000]).unwrap();
+        }
+        let bomb = encoder.finish().unwrap();
+        let error = parse(Path::new("x.jsonl.gz"), &bomb).unwrap_err();
+        assert!(error.message.contains("bytes unpack to more than 64 MB, at least "), "{error}");
+        assert!(error.hint.contains("--unpack-all"), "{error:?}");
+        assert_eq!(values(&parse_first(Path::new("x.jsonl.gz"), &bomb, 1).unwrap().0), [1]);
     }
 
     proptest! {

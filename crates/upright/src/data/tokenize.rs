@@ -2,7 +2,6 @@
 
 mod settings;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -12,7 +11,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use self::settings::{CONFIG, Settings};
 use super::sha256_hex;
-use crate::{Error, Result};
+use crate::{Error, Result, files, quiet};
 
 /// A model's own tokenizer, its `tokenizer.json`.
 pub struct Tokenizer {
@@ -48,7 +47,7 @@ impl Tokenizer {
     pub fn open(dir: &Path, eos: Option<u32>, bos: Option<u32>) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         let name = path.display();
-        let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
+        let bytes = files::read(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::input(format!("{}: there is no tokenizer.json in it", dir.display())).hint(
                     "download the model with its tokenizer.json, or copy the file there from the model it comes from",
@@ -231,7 +230,7 @@ impl Tokenizer {
     }
 
     fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        encode(&self.inner, text, false)
+        encode(&self.inner, text, false).map_err(|error| error.at(self.folder.join("tokenizer.json").display()))
     }
 
     /// Ids of a text behind the first of [`JOINTS`] that stays apart from it; `None` where none does.
@@ -247,7 +246,9 @@ impl Tokenizer {
 
     /// The ids that the tokenizer puts before a text of its own accord.
     fn leading(&self) -> Result<Vec<u32>> {
-        let (with, without) = (encode(&self.inner, "a", true)?, self.ids("a")?);
+        let with =
+            encode(&self.inner, "a", true).map_err(|error| error.at(self.folder.join("tokenizer.json").display()))?;
+        let without = self.ids("a")?;
         let start = with.windows(without.len().max(1)).position(|window| window == without).unwrap_or(0);
         Ok(with[..start].to_vec())
     }
@@ -365,7 +366,7 @@ fn encode(inner: &tokenizers::Tokenizer, text: &str, special: bool) -> Result<Ve
 
 /// What the tokenizers library says; its parts trust each other, so that a file of which one was changed can end it.
 fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    match quiet::catch(work) {
         Ok(done) => done.map_err(|error| error.to_string()),
         Err(_) => Err("its parts do not fit each other".to_owned()),
     }
@@ -547,7 +548,7 @@ pub(super) mod tests {
         let path = dir.path().join("tokenizer_config.json");
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        assert!(complaint(Tokenizer::open(dir.path(), Some(3), None)).contains("tokenizer_config.json: is not a file"));
+        assert!(complaint(Tokenizer::open(dir.path(), Some(3), None)).contains("tokenizer_config.json: cannot read: it is a folder"));
     }
 
     #[test]

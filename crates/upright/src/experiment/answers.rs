@@ -43,7 +43,7 @@ impl Experiment {
     pub(super) fn answer(&self, observer: &mut dyn Observer) -> Result<()> {
         let Some(questions) = &self.study.questions else { return Ok(()) };
         let path = self.out.join(ANSWERS);
-        let known: Vec<Answers> = match std::fs::read(&path) {
+        let known: Vec<Answers> = match files::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
             Err(_) => Vec::new(),
         };

@@ -126,6 +126,6 @@ pub(super) fn copy_companions(model: &Path, into: &Path, observer: &mut dyn Obse
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    let bytes = fs::read(from).map_err(|error| Error::io(from, "read", error))?;
+    let bytes = files::read(from).map_err(|error| Error::io(from, "read", error))?;
     fs::write(to, bytes).map_err(|error| Error::io(to, "write", error))
 }

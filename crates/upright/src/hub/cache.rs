@@ -39,7 +39,7 @@ impl RepoCache {
 
     /// The commit that a revision meant when it was last asked for, or itself if it is one.
     pub(super) fn commit(&self, revision: &str) -> Option<String> {
-        let known = fs::read_to_string(self.folder.join("refs").join(revision)).ok();
+        let known = files::read_text(&self.folder.join("refs").join(revision)).ok();
         let commit = known.map_or_else(|| revision.to_owned(), |text| text.trim().to_owned());
         is_commit(&commit).then_some(commit)
     }

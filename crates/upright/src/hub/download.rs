@@ -12,7 +12,6 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use ureq::{
     Agent, Body,
-    config::RedirectAuthHeaders,
     http::Response,
     tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
 };
@@ -26,8 +25,8 @@ const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Longest silence in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Redirects that lead to a file's description: a repository that was renamed, a mirror, a cache in front of the hub.
-const MOST_REDIRECTS: usize = 5;
+/// Redirects that one request follows: a repository that was renamed, a mirror, a cache in front of the hub.
+const MOST_REDIRECTS: usize = 8;
 /// Largest listing that is read.
 const MAX_LISTING: u64 = 64 << 20;
 /// What is read from the network at once.
@@ -132,7 +131,9 @@ impl Connection {
         }
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            // Redirects are followed here: ureq compares hosts without their ports before it passes the token on.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(SILENCE))
             .timeout_per_read(Some(SILENCE))
@@ -174,38 +175,26 @@ impl Connection {
 
     /// Asks what a file is, without its bytes.
     pub(super) fn describe(&self, repo: Repo<'_>, name: &str) -> Answer<Description> {
-        let mut url = self.file_url(repo, name);
-        for _ in 0..=MOST_REDIRECTS {
-            let request = self.agent.head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
-            let request = request.header("Accept-Encoding", "identity");
-            // The token is the hub's alone.
-            let request = if origin(&url) == origin(&self.endpoint) { self.authorised(request) } else { request };
-            let response = request.call().map_err(|error| self.unreachable(&error))?;
-            let status = response.status().as_u16();
-            let location = header(&response, "location").filter(|_| (300..400).contains(&status));
-            let linked = header(&response, "x-linked-etag");
-            match location {
-                // Of a large file the hub says what it is while it leads away to where the bytes are.
-                Some(_) if linked.is_some() => {}
-                Some(location) => {
-                    url = if location.starts_with('/') { format!("{}{location}", origin(&url)) } else { location };
-                    continue;
-                }
-                None if status == 200 => {}
-                None => return Err(self.refused(repo, Some(name), &response)),
-            }
-            let size = if status == 200 { header(&response, "content-length") } else { None };
-            let size = header(&response, "x-linked-size").or(size);
-            let etag = linked.or_else(|| header(&response, "etag"));
-            let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
-            let plain = |etag: &String| !etag.is_empty() && etag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-            let (Some(etag), Some(size)) = (etag.filter(plain), size.and_then(|size| size.parse().ok())) else {
-                let error = Error::failure(format!("{url}: the hub does not say what this file's size and tag are"));
-                return Err(Refusal::Answered(error.hint("is HF_ENDPOINT a hub of Hugging Face's kind?")));
-            };
-            return Ok(Description { etag, size });
+        let url = self.file_url(repo, name);
+        // Of a large file the hub says what it is while it leads away to where the bytes are.
+        let is_described = |response: &Response<Body>| header(response, "x-linked-etag").is_some();
+        let response =
+            self.follow(Method::Head, &url, None, &is_described).map_err(|error| self.unreachable(&error))?;
+        let status = response.status().as_u16();
+        let linked = header(&response, "x-linked-etag");
+        if status != 200 && !((300..400).contains(&status) && linked.is_some()) {
+            return Err(self.refused(repo, Some(name), &response));
         }
-        Err(Refusal::Answered(Error::failure(format!("{url}: leads from one place to the next without end"))))
+        let size = if status == 200 { header(&response, "content-length") } else { None };
+        let size = header(&response, "x-linked-size").or(size);
+        let etag = linked.or_else(|| header(&response, "etag"));
+        let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
+        let plain = |etag: &String| !etag.is_empty() && etag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        let (Some(etag), Some(size)) = (etag.filter(plain), size.and_then(|size| size.parse().ok())) else {
+            let error = Error::failure(format!("{url}: the hub does not say what this file's size and tag are"));
+            return Err(Refusal::Answered(error.hint("is HF_ENDPOINT a hub of Hugging Face's kind?")));
+        };
+        Ok(Description { etag, size })
     }
 
     /// Brings a file's bytes to `path`, going on with what an earlier attempt left in `path` with `.incomplete` behind it.
@@ -327,18 +316,41 @@ impl Connection {
     }
 
     fn get(&self, url: &str, from: Option<u64>) -> std::result::Result<Response<Body>, ureq::Error> {
-        let mut request = self.agent.get(url).header("Accept-Encoding", "identity");
-        if let Some(from) = from {
-            request = request.header("Range", format!("bytes={from}-"));
-        }
-        self.authorised(request).call()
+        self.follow(Method::Get, url, from, &|_| false)
     }
 
-    fn authorised<T>(&self, request: ureq::RequestBuilder<T>) -> ureq::RequestBuilder<T> {
-        match &self.token {
-            Some(token) => request.header("Authorization", format!("Bearer {token}")),
-            None => request,
+    /// Sends a request and follows its redirects, up to the first response that `is_enough`. The token goes to the
+    /// endpoint's own origin alone, scheme, host and port, and only as long as no redirect has left it.
+    fn follow(
+        &self,
+        method: Method,
+        url: &str,
+        from: Option<u64>,
+        is_enough: &dyn Fn(&Response<Body>) -> bool,
+    ) -> std::result::Result<Response<Body>, ureq::Error> {
+        let mut url = url.to_owned();
+        let mut is_hub = true;
+        for _ in 0..=MOST_REDIRECTS {
+            is_hub &= origin(&url) == origin(&self.endpoint);
+            let request = match method {
+                Method::Get => self.agent.get(&url),
+                Method::Head => self.agent.head(&url),
+            };
+            let mut request = request.header("Accept-Encoding", "identity");
+            if let Some(from) = from {
+                request = request.header("Range", format!("bytes={from}-"));
+            }
+            if let Some(token) = self.token.as_ref().filter(|_| is_hub) {
+                request = request.header("Authorization", format!("Bearer {token}"));
+            }
+            let response = request.call()?;
+            let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            match header(&response, "location").filter(|_| is_redirect && !is_enough(&response)) {
+                Some(location) => url = joined(&url, &location),
+                None => return Ok(response),
+            }
         }
+        Err(ureq::Error::TooManyRedirects)
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Refusal {
@@ -382,10 +394,33 @@ impl Connection {
     }
 }
 
-/// Scheme and host of a URL.
+/// The methods that the hub is asked by.
+#[derive(Clone, Copy)]
+enum Method {
+    Get,
+    Head,
+}
+
+/// Scheme, host and port of a URL.
 fn origin(url: &str) -> &str {
     let start = url.find("://").map_or(0, |at| at + 3);
     url[start..].find('/').map_or(url, |at| &url[..start + at])
+}
+
+/// The URL that a `Location` header means on the page `url`.
+fn joined(url: &str, location: &str) -> String {
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    let origin = origin(url);
+    if location.contains("://") {
+        location.to_owned()
+    } else if location.starts_with("//") {
+        format!("{}:{location}", url.split(':').next().unwrap_or("https"))
+    } else if location.starts_with('/') {
+        format!("{origin}{location}")
+    } else {
+        let folder = path[origin.len().min(path.len())..].rfind('/').map_or(path, |at| &path[..origin.len() + at]);
+        format!("{folder}/{location}")
+    }
 }
 
 /// A header of an answer.
@@ -425,6 +460,22 @@ fn digest(file: &mut File, mut hash: impl Digest) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn redirects_are_resolved_and_origins_have_ports() {
+        for (location, expected) in [
+            ("https://cdn:444/x", "https://cdn:444/x"),
+            ("//cdn/x", "http://cdn/x"),
+            ("/x?y=/z", "http://hub:81/x?y=/z"),
+            ("x", "http://hub:81/a/x"),
+        ] {
+            assert_eq!(joined("http://hub:81/a/b?c=/d", location), expected);
+        }
+        assert_eq!(joined("http://hub:81", "x"), "http://hub:81/x");
+        assert_ne!(origin("http://hub:81/a"), origin("http://hub:82/a"));
+        assert_ne!(origin("http://hub/a"), origin("https://hub/a"));
+        assert_ne!(origin("http://hub@cdn/a"), origin("http://hub/a"));
+    }
 
     #[test]
     fn bytes_are_compared_with_whichever_hash_the_tag_is() {

@@ -68,13 +68,13 @@ impl Hub {
         let home = folder("HF_HOME").unwrap_or_else(|| {
             let caches = folder("XDG_CACHE_HOME");
             let own = || variable("HOME").map(|home| Path::new(&home).join(".cache"));
-            caches.or_else(own).unwrap_or_else(std::env::temp_dir).join("huggingface")
+            caches.or_else(own).unwrap_or_else(files::own_temporary).join("huggingface")
         });
         let cache = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].iter().find_map(|name| folder(name));
         let token = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].iter().find_map(|name| variable(name));
         let kept = || {
             let path = folder("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
-            std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+            files::read_text(&path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
         };
         let certificates = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"].iter().find_map(|name| variable(name));
         Self {
@@ -143,6 +143,7 @@ impl Hub {
         choose: Choice<'_>,
         observer: &mut dyn Observer,
     ) -> Result<(PathBuf, Vec<String>)> {
+        files::check_own(&self.cache)?;
         let revision = id.revision.as_deref().unwrap_or(MAIN);
         let cache = RepoCache::new(&self.cache, kind, &id.repo);
         let cached = || {

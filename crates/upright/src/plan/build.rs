@@ -5,7 +5,7 @@ use super::objective::{losses, objectives};
 use super::stages::{length, stages};
 use super::{LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, StopPlan};
 use crate::config::{self, Config};
-use crate::data::Truncation;
+use crate::data::{Truncation, source};
 use crate::methods::MethodKind;
 use crate::optim::{Curve, adamw};
 use crate::{Error, Result, files};
@@ -13,6 +13,9 @@ use crate::{Error, Result, files};
 impl Plan {
     /// What the config means. Looks at the file system only to see that what is named is there.
     pub fn from_config(config: &Config) -> Result<Self> {
+        if config.unpack_all {
+            source::unpack_all();
+        }
         let Some(model) = &config.model else {
             let hint = match &config.out {
                 Some(out) if out.join(config::FILE).is_file() => {

@@ -98,6 +98,10 @@ pub(crate) fn file(key: &str, path: &Path) -> Result<PathBuf> {
     if path.is_dir() {
         return Err(wrong(key, "be a file", path.display()).hint("it is a folder; name a file in it"));
     }
+    if let Some(what) = upright_engine::place::other_than_file(path) {
+        let hint = format!("it is {what}; copy what it says into a file");
+        return Err(wrong(key, "be a file", path.display()).hint(hint));
+    }
     path.is_file().then(|| path.to_owned()).ok_or_else(|| missing(key, "file", path))
 }
 

@@ -91,12 +91,20 @@ impl Axis {
         if low > high {
             return [0.0, 1.0];
         }
-        let margin = if high > low { 0.04 * (high - low) } else { 0.5 };
-        [low - margin, high + margin]
+        let margin = if high > low { 0.04 * (high / 2.0 - low / 2.0) * 2.0 } else { 0.5 };
+        // Ends of which every distance and every value is a number.
+        let [least, most] = match self.scale {
+            Scale::Linear => [-f64::MAX / 4.0, f64::MAX / 4.0],
+            Scale::Log => [-323.0, 308.0],
+        };
+        [(low - margin).clamp(least, most), (high + margin).clamp(least, most)]
     }
 
     /// Ticks between two places, of numbers about `most` or fewer.
     pub fn ticks(&self, [low, high]: [f64; 2], most: usize) -> Vec<Tick> {
+        if !(low.is_finite() && high.is_finite()) {
+            return Vec::new();
+        }
         let names = self.categories.iter().enumerate();
         let mut ticks: Vec<Tick> = match self.scale {
             _ if !self.categories.is_empty() => {
@@ -119,13 +127,16 @@ fn linear_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|step| *step >= rough * 0.999);
     let step = step.unwrap_or(10.0 * power);
     let decimals = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
+    // More digits than anybody counts.
+    let is_plain = low.abs().max(high.abs()) < 1e15 && step >= 1e-12;
     let slack = 1e-9 * (high - low);
     let (first, last) = (((low - slack) / step).ceil() as i64, ((high + slack) / step).floor() as i64);
     let tick = |i: i64| {
         let at = i as f64 * step;
-        Tick { at, label: minus(&format!("{at:.decimals$}")) }
+        let label = if is_plain { format!("{at:.decimals$}") } else { format!("{at:.2e}") };
+        Tick { at, label: minus(&label) }
     };
-    (first..=last).map(tick).collect()
+    (first..=last).take(most + 2).map(tick).collect()
 }
 
 /// Powers of ten; where there are fewer than three of them, more of their multiples; the others in between without text.
@@ -218,6 +229,26 @@ mod tests {
             (bars.ends(std::iter::empty()), labels(&bars.ticks([-0.5, 1.5], 7))),
             ([-0.5, 1.5], vec!["mix", "alright"])
         );
+    }
+
+    #[test]
+    fn any_finite_values_have_an_axis() {
+        let extremes = [5e-324, 1e-320, 1e-310, 1e-300, 1.0, 1e300, 1e308, f64::MAX];
+        for low in extremes.into_iter().flat_map(|value| [value, -value]) {
+            for high in extremes.into_iter().flat_map(|value| [value, -value]) {
+                for axis in [Axis::linear("x"), Axis::log("x")] {
+                    let ends = axis.ends([low, high].into_iter());
+                    assert!((ends[1] - ends[0]).is_finite() && ends[0] <= ends[1], "{low} {high} {ends:?}");
+                    let again = axis.clone().within(ends).ends(std::iter::empty());
+                    assert!(again.iter().all(|end| end.is_finite()), "{low} {high} {again:?}");
+                    let ticks = axis.ticks(ends, 7);
+                    assert!(ticks.len() < 7000 && labels(&ticks).len() < 20, "{low} {high} {}", ticks.len());
+                    assert!(ticks.iter().all(|tick| tick.label.chars().count() < 24), "{low} {high}");
+                }
+            }
+        }
+        assert_eq!(Axis::log("x").ticks([f64::NEG_INFINITY, 1.0], 7), []);
+        assert_eq!(labels(&Axis::linear("x").ticks([0.0, 2e300], 2)), ["0.00e0", "1.00e300", "2.00e300"]);
     }
 
     #[test]

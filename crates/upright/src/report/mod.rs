@@ -99,7 +99,8 @@ impl Report {
             }
         }
         if let (true, Some(first)) = (runs.is_empty(), damaged.first()) {
-            return Err(Error::input(format!("no run can be read: {}", first.why)));
+            return Err(Error::input(format!("no run can be read: {}", first.why))
+                .hint("put the file back from a copy of the run, or train it again into another --out"));
         }
         let objectives = compared(&runs);
         let settings = Setting::find(&runs, &objectives);
@@ -136,6 +137,9 @@ impl Report {
         let (figures, tables) = (out.join("figures"), out.join("tables"));
         files::create_dir(&figures)?;
         files::create_dir(&tables)?;
+        for folder in [&figures, &tables] {
+            files::check_inside(out, folder)?;
+        }
         let shown = figures::figures(self);
         let mut all = tables::shown(self);
         all.extend(tables::behind_figures(self));

@@ -112,7 +112,7 @@ fn run_with(
     let start =
         if lock.is_none() { Some(evaluation(&learner, 0, plan, observer).map_err(before_training)?) } else { None };
     let lock = lock.map_or_else(|| RunDir::take(&plan.out, true), Ok)?;
-    let dir = RunDir::open(&plan.out, lock, config, &written.to_toml()?, first)?;
+    let dir = RunDir::open(&plan.out, lock, config, &written.to_toml()?, first, plan.eval_every)?;
     let mut run = Run {
         plan,
         schedule: &schedule,

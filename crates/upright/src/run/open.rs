@@ -13,7 +13,7 @@ use upright_engine::{
 };
 
 use crate::{
-    Error, Result,
+    Error, Result, config,
     data::{DataSpec, Dataset, Example, Held, Kind, Tokenizer, order::Order},
     files, hub, identity,
     learner::Task,
@@ -101,7 +101,7 @@ impl Written {
     pub(super) fn read_file(path: &Path) -> Result<Self> {
         let text = files::read_text(path)?;
         toml::from_str(&text).map_err(|error| {
-            Error::input(format!("{}: {}", path.display(), error.message()))
+            config::located(&error, &text, &path.display().to_string())
                 .hint("was it written by another version of upright, or edited?")
         })
     }
@@ -306,7 +306,10 @@ impl Engine {
             threads: plan.threads,
         };
         observer.begin(&format!("reading {}", objective.name), 0);
-        let data = Dataset::load(&spec, &self.tokenizer, &mut |done, _| observer.advance(done, ""));
+        let data = Dataset::load(&spec, &self.tokenizer, &mut |done, _| {
+            observer.advance(done, "");
+            !observer.stop_requested()
+        });
         observer.end();
         let data = data?;
         observer.note(&data.describe(&objective.name));

@@ -75,6 +75,7 @@ pub fn has_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
     }
     let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into(), observer)?;
     let (_, hash, _) = named(&engine, plan, observer)?;
+    files::check_own(&files::cache_dir())?;
     Ok(is_finished(&files::cache_dir().join(REFERENCES).join(hash)))
 }
 

@@ -162,10 +162,8 @@ pub fn theorem_4_1(settings: &Settings, observer: &mut dyn Observer) -> Result<T
         };
         end(&mut *method, steps, alpha / (steps as f64).sqrt()).map(|theta| tradeoff.gap(theta))
     };
-    let mut steps_done = 0;
     let gaps = parallel::map(cells.len() * runs, settings.threads, work, &mut |done| {
-        steps_done += cells[(done - 1) / runs].0;
-        observer.advance(steps_done, "");
+        observer.advance((0..done).map(|run| cells[run / runs].0).sum(), "");
     });
     observer.end();
     let gaps = gaps?;

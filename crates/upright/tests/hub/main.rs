@@ -283,6 +283,20 @@ fn shards_adapters_and_mirrors_are_followed_and_recorded() {
 }
 
 #[test]
+fn the_token_stays_at_the_hubs_own_port() {
+    let client = Client::new();
+    // The same machine, another port: not the hub.
+    let elsewhere = Server::new();
+    elsewhere.put_folder("models/org/tiny", &client.place, "model");
+    client.server.shelf.lock().unwrap().bytes_at = Some(elsewhere.address.clone());
+    let mut command = client.command(&format!("{EVAL} org/tiny"));
+    command.env("HF_TOKEN", TOKEN);
+    Done::good(command);
+    assert_eq!(client.server.asked("nobody"), 0, "every request to the hub carries the token");
+    assert_eq!((elsewhere.asked("GET /bytes/"), elsewhere.asked(" token")), (1, 0));
+}
+
+#[test]
 fn datasets_by_split_and_file() {
     let client = Client::new();
     let rows =

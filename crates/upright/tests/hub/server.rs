@@ -45,6 +45,8 @@ pub(crate) struct Shelf {
     pub(crate) gated: Vec<String>,
     /// What everything is answered with instead: a status, and the hub's word for it.
     pub(crate) refusal: Option<(&'static str, &'static str)>,
+    /// Where the bytes of large files are, where that is not the hub's own address.
+    pub(crate) bytes_at: Option<String>,
     /// What files of a newer commit are answered with, where there is one.
     pub(crate) newer: Option<&'static str>,
     /// Request lines, with the range and whether there was a token.
@@ -209,13 +211,15 @@ impl Server {
             let body = json!({ "sha": commit, "siblings": siblings }).to_string();
             return say("200 OK", "", body.len(), body.as_bytes());
         };
+        let bytes_at = shelf.bytes_at.clone();
         let Some(stored) = shelf.files.get_mut(&format!("{repo}/{file}")) else {
             return say("404 Not Found", &refuse("EntryNotFound"), 0, b"");
         };
         let hash = sha256(&stored.bytes);
         if stored.large {
             let size = stored.bytes.len();
-            let location = format!("Location: http://{}/bytes/{hash}\r\n", self.address);
+            let address = bytes_at.as_ref().unwrap_or(&self.address);
+            let location = format!("Location: http://{address}/bytes/{hash}\r\n");
             let linked = format!("X-Linked-Etag: \"{hash}\"\r\nX-Linked-Size: {size}\r\nX-Repo-Commit: {COMMIT}\r\n");
             return say("302 Found", &format!("{location}{linked}"), 0, b"");
         }

@@ -41,11 +41,11 @@ fn tasks(count: usize) -> Vec<Value> {
 }
 
 fn load(spec: &DataSpec) -> Dataset {
-    Dataset::load(spec, &bytewise(), &mut |_, _| ()).unwrap()
+    Dataset::load(spec, &bytewise(), &mut |_, _| true).unwrap()
 }
 
 fn complaint(spec: &DataSpec) -> Error {
-    let error = Dataset::load(spec, &bytewise(), &mut |_, _| ()).unwrap_err();
+    let error = Dataset::load(spec, &bytewise(), &mut |_, _| true).unwrap_err();
     assert!(!error.hint.is_empty());
     error
 }
@@ -59,7 +59,12 @@ fn a_dataset_says_what_it_did() {
     let rows = [task("p1", "a"), task("p2", " "), task("p3", "<eos>"), task("p4", "b"), task("x".repeat(80), "c")];
     let (_dir, mut spec) = file(&rows);
     let mut steps = Vec::new();
-    let dataset = Dataset::load(&spec, &bytewise(), &mut |done, total| steps.push((done, total))).unwrap();
+    let dataset = Dataset::load(&spec, &bytewise(), &mut |done, total| {
+        steps.push((done, total));
+        true
+    })
+    .unwrap();
+    steps.dedup();
     assert_eq!(steps.last(), Some(&(4, 4)), "the row without text is not encoded");
     assert_eq!(numbers(&dataset.train), [0, 3, 4]);
     assert_eq!((&dataset.dialect[..], &dataset.template), ("prompt-completion", &Template::Raw));
@@ -391,7 +396,7 @@ fn bos_that_the_tokenizers_files_disagree_about_is_said() {
         configure(&folder, &settings);
         spec.template = Some(template);
         let tokenizer = Tokenizer::open(folder.path(), None, None).unwrap();
-        Dataset::load(&spec, &tokenizer, &mut |_, _| {}).unwrap().describe("sft")
+        Dataset::load(&spec, &tokenizer, &mut |_, _| true).unwrap().describe("sft")
     };
     let words = "; prompts begin with BOS, by add_bos_token in tokenizer_config.json; transformers 5 heeds tokenizer.json alone, which puts none";
     assert!(said(TemplateName::Raw, json!(true)).ends_with(words));
@@ -418,7 +423,7 @@ fn tools_anywhere_in_a_file_have_their_template() {
     std::fs::write(model.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
     let tokenizer = Tokenizer::open(model.path(), None, None).unwrap();
     spec.template = Some(TemplateName::CHAT);
-    let data = Dataset::load(&spec, &tokenizer, &mut |_, _| ()).unwrap();
+    let data = Dataset::load(&spec, &tokenizer, &mut |_, _| true).unwrap();
     let prompts: Vec<String> = data.train.iter().map(|row| tokenizer.decode(&row.prompt).unwrap()).collect();
     assert_eq!((&prompts[17][..], &prompts[18][..], &prompts[19][..]), ("D<q17>", "Tf<q18>", "D<q19>"));
 }

@@ -1,59 +1,69 @@
 //! Rows of a Parquet file, as JSON values.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fmt::Display;
 use std::path::Path;
 
 use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::{Field, Row};
+use parquet::record::Field;
 use serde_json::{Map, Number, Value};
 
 use super::RawRow;
-use crate::{Error, Result};
+use crate::{Error, Result, quiet};
 
-/// Every row of a file's bytes; `path` is for messages.
-pub(super) fn rows(path: &Path, bytes: Vec<u8>) -> Result<Vec<RawRow>> {
-    let broken = |what: &str| {
-        Error::input(format!("{}: not a Parquet file that can be read: {what}", path.display()))
-            .hint("copy or download the file again, or convert it to JSON Lines (.jsonl)")
-    };
+/// The first `most` rows of a file's bytes, and whether there are more; `path` is for messages.
+pub(super) fn rows(path: &Path, bytes: Vec<u8>, most: usize) -> Result<(Vec<RawRow>, bool)> {
     // The reader is careful, but a damaged file of its format has many ways to surprise it.
-    let read = catch_unwind(AssertUnwindSafe(|| all(bytes)));
-    let rows = match read {
-        Ok(rows) => rows.map_err(|error| broken(&error.to_string()))?,
-        Err(_) => return Err(broken("it is damaged")),
-    };
+    let read = quiet::catch(|| first(path, bytes, most)).unwrap_or_else(|_| Err(broken(path, "it is damaged")));
+    let (rows, more) = read?;
     if rows.is_empty() {
         return Err(Error::input(format!("{}: the file has no rows", path.display())).hint(super::FORMATS));
     }
-    Ok(rows.into_iter().enumerate().map(|(index, columns)| RawRow { index, line: None, columns }).collect())
+    let row = |(index, columns)| RawRow { index, line: None, columns };
+    Ok((rows.into_iter().enumerate().map(row).collect(), more))
 }
 
-fn all(bytes: Vec<u8>) -> parquet::errors::Result<Vec<Map<String, Value>>> {
+fn broken(path: &Path, what: impl Display) -> Error {
+    Error::input(format!("{}: not a Parquet file that can be read: {what}", path.display()))
+        .hint("copy or download the file again, or convert it to JSON Lines (.jsonl)")
+}
+
+/// Columns of a row.
+type Columns = Map<String, Value>;
+
+fn first(path: &Path, bytes: Vec<u8>, most: usize) -> Result<(Vec<Columns>, bool)> {
+    let wrong = |error: ParquetError| broken(path, error);
     let size = bytes.len();
-    let reader = SerializedFileReader::new(Bytes::from(bytes))?;
+    let reader = SerializedFileReader::new(Bytes::from(bytes)).map_err(wrong)?;
     // A few bytes can promise any number of equal rows. Rows that are worth training on take more than that.
     let metadata = reader.metadata().file_metadata();
-    let (promised, most) = (metadata.num_rows(), 64 * size);
-    if usize::try_from(promised).ok().is_none_or(|rows| rows > most) {
-        return Err(ParquetError::General(format!("it promises {promised} rows in {size} bytes")));
+    let promised = metadata.num_rows();
+    if usize::try_from(promised).ok().is_none_or(|rows| rows > 64 * size) {
+        return Err(broken(path, format!("it promises {promised} rows in {size} bytes")));
     }
-    let columns = |row: &Row| -> Map<String, Value> {
-        row.get_column_iter().map(|(name, field)| (name.clone(), value(field))).collect()
-    };
+    let limit = if super::is_unpack_all() { usize::MAX } else { FLOOR + MOST_TIMES * size };
     let (mut rows, mut held) = (Vec::new(), 0);
-    for row in reader.get_row_iter(None)? {
-        let row = columns(&row?);
-        held += row.values().map(weight).sum::<usize>();
-        if held > FLOOR + MOST_TIMES * size {
-            return Err(ParquetError::General(format!(
-                "its {size} bytes unpack to more than {MOST_TIMES} times as many"
-            )));
+    for row in reader.get_row_iter(None).map_err(wrong)? {
+        if rows.len() == most {
+            return Ok((rows, true));
         }
-        rows.push(row);
+        let mut columns = Columns::new();
+        for (name, field) in row.map_err(wrong)?.get_column_iter() {
+            let value = value(field).ok_or_else(|| {
+                Error::input(format!("{}: row {}: column {name:?} is not UTF-8", path.display(), rows.len()))
+                    .hint("write its texts as UTF-8")
+            })?;
+            columns.insert(name.clone(), value);
+        }
+        held += columns.values().map(weight).sum::<usize>();
+        if held > limit {
+            let what = format!("its {size} bytes unpack to more than {MOST_TIMES} times as many");
+            return Err(broken(path, what).hint(super::UNPACK_ALL_HINT));
+        }
+        rows.push(columns);
     }
-    Ok(rows)
+    Ok((rows, false))
 }
 
 /// How many times larger than the file its texts may be: about what gzip can do. One text that every row repeats is stored
@@ -72,9 +82,10 @@ fn weight(value: &Value) -> usize {
     }
 }
 
-fn value(field: &Field) -> Value {
+/// A field as JSON; `None` where it holds bytes that are not UTF-8.
+fn value(field: &Field) -> Option<Value> {
     let number = |x: f64| Number::from_f64(x).map_or(Value::Null, Value::Number);
-    match field {
+    Some(match field {
         Field::Null => Value::Null,
         Field::Bool(yes) => (*yes).into(),
         Field::Byte(n) => (*n).into(),
@@ -89,23 +100,27 @@ fn value(field: &Field) -> Value {
         Field::Double(x) => number(*x),
         Field::Str(text) => text.as_str().into(),
         // Text of writers that do not say that it is text.
-        Field::Bytes(bytes) => String::from_utf8_lossy(bytes.data()).into(),
+        Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).ok()?.into(),
         // Every row has the fields of all rows: null says that this one does not have it.
         Field::Group(row) => {
             let own = row.get_column_iter().filter(|(_, field)| !matches!(field, Field::Null));
-            Value::Object(own.map(|(name, field)| (name.clone(), value(field))).collect())
+            Value::Object(own.map(|(name, field)| Some((name.clone(), value(field)?))).collect::<Option<_>>()?)
         }
-        Field::ListInternal(list) => list.elements().iter().map(value).collect(),
+        Field::ListInternal(list) => Value::Array(list.elements().iter().map(value).collect::<Option<_>>()?),
         Field::MapInternal(map) => {
-            let key = |field: &Field| match value(field) {
-                Value::String(text) => text,
-                other => other.to_string(),
-            };
-            Value::Object(map.entries().iter().map(|(name, field)| (key(name), value(field))).collect())
+            let mut fields = Columns::new();
+            for (key, field) in map.entries() {
+                let key = match value(key)? {
+                    Value::String(text) => text,
+                    other => other.to_string(),
+                };
+                fields.insert(key, value(field)?);
+            }
+            Value::Object(fields)
         }
         // Dates and their like are no part of a dialect; a message can still show them.
         other => other.to_string().into(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -155,7 +170,7 @@ mod tests {
         column.close().unwrap();
         group.close().unwrap();
         file.close().unwrap();
-        let found = rows(Path::new("x.parquet"), bytes).unwrap();
+        let found = rows(Path::new("x.parquet"), bytes, usize::MAX).unwrap().0;
         assert_eq!(json!(found[0].columns), json!({"note": null, "call": {"name": "f", "arguments": {"city": "X"}}}));
         assert_eq!(json!(found[1].columns), json!({"note": null, "call": {"arguments": {"days": 2}}}));
     }
@@ -165,9 +180,32 @@ mod tests {
         let path = Path::new("x.parquet");
         let fine = repeated(1000, 2000);
         assert!(fine.len() < 10_000);
-        assert_eq!(rows(path, fine).unwrap().len(), 2000);
+        assert_eq!(rows(path, fine.clone(), usize::MAX).unwrap().0.len(), 2000);
+        let (few, more) = rows(path, fine, 3).unwrap();
+        assert_eq!((few.len(), more), (3, true));
         let bomb = repeated(20_000, 4000);
-        let error = rows(path, bomb).unwrap_err();
+        let error = rows(path, bomb.clone(), usize::MAX).unwrap_err();
         assert!(error.message.contains("unpack to more than 1000 times as many"), "{error}");
+        assert!(error.hint.contains("--unpack-all"), "{error:?}");
+        assert_eq!(rows(path, bomb, 3).unwrap().0.len(), 3);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused() {
+        let schema = Arc::new(parse_message_type("message rows { required binary prompt; }").unwrap());
+        let mut bytes = Vec::new();
+        let mut file = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::default())).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let values = [ByteArray::from("Zoë"), ByteArray::from(b"\xff\xfea".to_vec())];
+        column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        file.close().unwrap();
+        let path = Path::new("x.parquet");
+        let (found, _) = rows(path, bytes.clone(), 1).unwrap();
+        assert_eq!(found[0].columns["prompt"], "Zoë");
+        let error = rows(path, bytes, usize::MAX).unwrap_err();
+        assert_eq!(error.message, "x.parquet: row 1: column \"prompt\" is not UTF-8");
     }
 }

@@ -8,16 +8,19 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::date::Date;
-use super::jinja::{Jinja, Marked};
+use super::jinja::{Complaint, Marked};
+use super::sandbox::Renderer;
 use super::{Piece, Rendered, TemplateName, Turns, by_turns};
 use crate::data::rows::{Message, Role, Row, WRITTEN_CALLS};
 use crate::data::{Tokenizer, sha256_hex};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// A chat template that is ready to render. It writes every special token itself, BOS included.
 pub struct ChatTemplate {
     pub(super) name: TemplateName,
-    jinja: Jinja,
+    /// The file it stands in.
+    path: PathBuf,
+    renderer: Renderer,
     /// What templates see besides the conversation: `bos_token` and its like.
     tokens: Map<String, Value>,
     /// SHA-256 of the template's text.
@@ -68,7 +71,8 @@ struct Source {
 
 /// Whether a model's folder holds a chat template.
 pub(super) fn is_in(model: &Path) -> bool {
-    !sources(model).unwrap_or_default().is_empty()
+    // One that cannot be read is asked for, too, so that its error is heard.
+    sources(model).map_or(true, |found| !found.is_empty())
 }
 
 /// A model's templates by name, those of files before that of the tokenizer's configuration, as in transformers.
@@ -78,8 +82,8 @@ fn sources(model: &Path) -> Result<Vec<Source>> {
         found.push(Source { path: path.to_owned(), name: name.to_owned(), text });
     };
     let path = model.join(FILE);
-    if path.is_file() {
-        add(&path, "default", text_of(&path)?);
+    if let Some(text) = files::read_text_if_there(&path)? {
+        add(&path, "default", text);
     }
     let mut named: Vec<PathBuf> = std::fs::read_dir(model.join(NAMED_FOLDER))
         .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
@@ -94,10 +98,8 @@ fn sources(model: &Path) -> Result<Vec<Source>> {
     }
     for file in [PROCESSOR_FILE, TOKENIZER_FILE] {
         let path = model.join(file);
-        if !path.is_file() {
-            continue;
-        }
-        let settings: Value = serde_json::from_str(&text_of(&path)?).map_err(|error| {
+        let Some(text) = files::read_text_if_there(&path)? else { continue };
+        let settings: Value = serde_json::from_str(&text).map_err(|error| {
             Error::input(format!("{}: broken JSON: {error}", path.display())).hint("download the file again")
         })?;
         let mut of_config = Vec::new();
@@ -125,9 +127,7 @@ fn sources(model: &Path) -> Result<Vec<Source>> {
 }
 
 fn text_of(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| {
-        Error::input(format!("{}: cannot be read: {error}", path.display())).hint("a template is a text file in UTF-8")
-    })
+    files::read_text(path).map_err(|error| error.hint("a template is a text file in UTF-8"))
 }
 
 impl ChatTemplate {
@@ -198,22 +198,33 @@ impl ChatTemplate {
     }
 
     fn new(name: TemplateName, text: &str, path: &Path, date: Date, tokenizer: &Tokenizer) -> Result<Self> {
-        let jinja = Jinja::new(text, date).map_err(|what| {
-            Error::input(format!("{}: not a chat template that can be read: {what}", path.display()))
-                .hint("correct the file, or choose another template: user-assistant, alpaca, raw")
+        let renderer = Renderer::new(text, date).map_err(|complaint| match complaint {
+            Complaint::Refused(what) => {
+                Error::input(format!("{}: not a chat template that can be read: {what}", path.display()))
+                    .hint("correct the file, or choose another template: user-assistant, alpaca, raw")
+            }
+            other => unrendered(path, other),
         })?;
         let tokens = tokenizer.special_texts().clone();
         let sha256 = sha256_hex(format!("{text}\0{date}").as_bytes());
         let words = Words::default();
-        let mut template = Self { name, jinja, tokens, sha256, end: tokenizer.eos(), words, for_tools: None };
-        template.end = template.closing(tokenizer).unwrap_or(tokenizer.eos());
-        template.learn_words();
+        let (path, end) = (path.to_owned(), tokenizer.eos());
+        let mut template = Self { name, path, renderer, tokens, sha256, end, words, for_tools: None };
+        template.learn(tokenizer).map_err(|complaint| unrendered(&template.path, complaint))?;
         Ok(template)
+    }
+
+    /// Finds out by rendering how the template closes a turn and what it has words for.
+    fn learn(&mut self, tokenizer: &Tokenizer) -> std::result::Result<(), Complaint> {
+        if let Some(end) = self.closing(tokenizer)? {
+            self.end = end;
+        }
+        self.learn_words()
     }
 
     /// Has the template write tools, calls, results and reasoning, and looks whether they are there. One that refuses every
     /// such conversation leaves nothing out in silence.
-    fn learn_words(&mut self) {
+    fn learn_words(&mut self) -> std::result::Result<(), Complaint> {
         const TOOL: &str = "upright-tool";
         const CALL: &str = "upright-call";
         const RESULT: &str = "upright-result";
@@ -230,43 +241,71 @@ impl ChatTemplate {
         // Some templates know calls with words beside them only, or without.
         let called = ["", "b"].map(|content| with(Role::Assistant, content, json!({"tool_calls": calls})));
         let calling = called.clone().map(|called| vec![asked(), called]);
-        self.words.tools = self.writes(&[asked()], TOOL, true).unwrap_or(true);
+        self.words.tools = self.writes(&[asked()], TOOL, true)?.unwrap_or(true);
         self.words.text_arguments = true;
-        self.words.text_arguments = calling.iter().any(|talk| self.writes(talk, &arguments, false) == Some(true));
-        self.words.calls = calling.iter().all(|talk| self.writes(talk, CALL, false) != Some(false));
-        let any = |talks: &[Vec<Message>], text: &str| {
-            talks.iter().filter_map(|talk| self.writes(talk, text, false)).reduce(|a, b| a || b).unwrap_or(true)
-        };
+        let as_text = self.any_writes(&calling, &arguments)?;
+        self.words.text_arguments = as_text == Some(true);
+        let mut calls = true;
+        for talk in &calling {
+            calls &= self.writes(talk, CALL, false)? != Some(false);
+        }
+        self.words.calls = calls;
         let result = with(Role::Tool, RESULT, json!({"tool_call_id": "123456789", "name": "f"}));
         let before = [called[0].clone(), called[1].clone(), Message::said("b")];
-        let results = any(&before.map(|turn| vec![asked(), turn, result.clone(), Message::said("c")]), RESULT);
+        let answered = before.map(|turn| vec![asked(), turn, result.clone(), Message::said("c")]);
         let thinking = [called[0].clone(), Message::said("b")].map(|mut turn| {
             turn.more.insert(REASONING[0].into(), THOUGHT.into());
             vec![asked(), turn]
         });
-        let reasoning = any(&thinking, THOUGHT);
+        let results = self.any_writes(&answered, RESULT)?.unwrap_or(true);
+        let reasoning = self.any_writes(&thinking, THOUGHT)?.unwrap_or(true);
         (self.words.results, self.words.reasoning) = (results, reasoning);
+        Ok(())
+    }
+
+    /// Whether a text is in what is written of one of these conversations; `None` where each of them is refused.
+    fn any_writes(&self, talks: &[Vec<Message>], text: &str) -> std::result::Result<Option<bool>, Complaint> {
+        let mut found = None;
+        for talk in talks {
+            if let Some(written) = self.writes(talk, text, false)? {
+                found = Some(found.unwrap_or(false) || written);
+            }
+        }
+        Ok(found)
     }
 
     /// Whether a text is in what is written of a conversation with a tool, or, unless there must be one, without; `None`
     /// where that is refused.
-    fn writes(&self, talk: &[Message], text: &str, tool: bool) -> Option<bool> {
+    fn writes(&self, talk: &[Message], text: &str, tool: bool) -> std::result::Result<Option<bool>, Complaint> {
         let about = if tool { text } else { "f" };
         let tools = [json!({"type": "function", "function": {
             "name": about, "description": about, "parameters": {"type": "object", "properties": {}}}})];
-        let with = self.marked(talk, &tools, tool);
-        let without = (!tool).then(|| self.marked(talk, &[], false));
-        let written = std::iter::once(with).chain(without);
-        written.filter_map(|written| Some(written.ok()?.text.contains(text))).reduce(|a, b| a || b)
+        let mut found = None;
+        for tools in [&tools[..], &[]] {
+            if tool && tools.is_empty() {
+                continue;
+            }
+            match self.marked(talk, tools, tool) {
+                Ok(marked) => found = Some(found.unwrap_or(false) || marked.text.contains(text)),
+                Err(Complaint::Refused(_)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(found)
     }
 
     /// The first special token after what the model says: `<|im_end|>`, `<end_of_turn>`, `</s>`.
-    fn closing(&self, tokenizer: &Tokenizer) -> Option<u32> {
+    fn closing(&self, tokenizer: &Tokenizer) -> std::result::Result<Option<u32>, Complaint> {
         const SAID: &str = "upright";
         let talk = [Message::new(Role::User, "a"), Message::new(Role::Assistant, SAID)];
-        let text = self.marked(&talk, &[], false).ok()?.text;
-        let after = &text[text.rfind(SAID)? + SAID.len()..];
-        tokenizer.continued(after).ok()?.into_iter().find(|&id| tokenizer.is_added(id))
+        let text = match self.marked(&talk, &[], false) {
+            Ok(marked) => marked.text,
+            Err(Complaint::Refused(_)) => return Ok(None),
+            Err(other) => return Err(other),
+        };
+        let Some(said) = text.rfind(SAID) else { return Ok(None) };
+        let Ok(after) = tokenizer.continued(&text[said + SAID.len()..]) else { return Ok(None) };
+        Ok(after.into_iter().find(|&id| tokenizer.is_added(id)))
     }
 
     fn marked(
@@ -274,23 +313,26 @@ impl ChatTemplate {
         messages: &[Message],
         tools: &[Value],
         generation_prompt: bool,
-    ) -> std::result::Result<Marked, String> {
+    ) -> std::result::Result<Marked, Complaint> {
         let mut context = self.tokens.clone();
         context.insert("messages".into(), messages.iter().map(|message| as_json(message, self.words)).collect());
         context.insert("tools".into(), if tools.is_empty() { Value::Null } else { tools.into() });
         context.insert("documents".into(), Value::Null);
         context.insert("add_generation_prompt".into(), generation_prompt.into());
-        self.jinja.render(&context)
+        self.renderer.render(&context)
     }
 
     /// A conversation's text; with `generation_prompt`, opened for the model's next turn.
     ///
     /// # Errors
-    /// The template refuses the conversation.
+    /// The template refuses the conversation, or asks for more than one may take.
     pub fn text(&self, messages: &[Message], tools: &[Value], generation_prompt: bool) -> Result<Marked> {
-        self.marked(messages, tools, generation_prompt).map_err(|what| {
-            Error::input(format!("the template {} refuses the conversation: {what}", self.name))
-                .hint("change the rows so that the template takes them, or choose another template: --template user-assistant")
+        self.marked(messages, tools, generation_prompt).map_err(|complaint| match complaint {
+            Complaint::Refused(what) => {
+                Error::input(format!("the template {} refuses the conversation: {what}", self.name))
+                    .hint("change the rows so that the template takes them, or choose another template: --template user-assistant")
+            }
+            other => unrendered(&self.path, other),
         })
     }
 
@@ -303,7 +345,7 @@ impl ChatTemplate {
         let asked = row.prompt.messages();
         if let (Turns::All, [said]) = (turns, row.responses.as_slice()) {
             let whole: Vec<Message> = asked.into_iter().chain([said.clone()]).collect();
-            if self.jinja.marks {
+            if self.renderer.marks {
                 if whole.iter().any(|message| !message.is_trained()) {
                     return Err(Error::input(format!(
                         "a turn is marked as only read, and the template {} says itself what the model says",
@@ -328,7 +370,7 @@ impl ChatTemplate {
             if !marked.text.starts_with(&prompt) {
                 return Err(hidden_boundary(&self.name, &prompt, &marked.text));
             }
-            let said = if self.jinja.marks {
+            let said = if self.renderer.marks {
                 pieces(&marked, prompt.len())
             } else {
                 vec![Piece::scored(&marked.text[prompt.len()..])]
@@ -347,6 +389,20 @@ impl ChatTemplate {
             self.name
         ))
         .hint("correct the template, or choose another: --template user-assistant")
+    }
+}
+
+/// The error of a template that was stopped.
+fn unrendered(path: &Path, complaint: Complaint) -> Error {
+    let path = path.display();
+    match complaint {
+        Complaint::Refused(what) => Error::input(format!("{path}: the template refuses the conversation: {what}")),
+        Complaint::Limit(what) => Error::input(format!("{path}: the template goes beyond a limit: {what}"))
+            .hint("correct the template, or choose another: --template user-assistant"),
+        Complaint::Broken(what) => {
+            Error::failure(format!("{path}: the process that renders the template failed: {what}"))
+                .hint("are further processes and their limits allowed here? --template user-assistant needs none")
+        }
     }
 }
 

@@ -6,13 +6,17 @@ use std::ops::Range;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind};
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::date::Date;
 use super::{builtins, python};
 
-/// Steps that one rendering may take, and 64 times as many bytes: enough for books, and an endless template ends.
-const FUEL: u64 = 30_000_000;
+/// Steps that rendering a conversation of no size may take; a step also pays for 64 bytes of text.
+const STEPS: u64 = 1_000_000;
+
+/// Further steps for every byte of a conversation.
+const STEPS_PER_BYTE: u64 = 4;
 
 /// What stands around a `{% generation %}` block in the rendered text until spans are read off: characters that Unicode
 /// keeps out of texts.
@@ -28,8 +32,19 @@ pub(super) struct Jinja {
     pub(super) marks: bool,
 }
 
+/// Why there is no rendered text.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) enum Complaint {
+    /// The template is not Jinja, or refuses the conversation: its message, with its line.
+    Refused(String),
+    /// It asks for more than one conversation may take: the limit.
+    Limit(String),
+    /// The process that renders templates is broken: why.
+    Broken(String),
+}
+
 /// A rendered text, with what its template marks as said by the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Marked {
     /// The text.
     pub text: String,
@@ -39,15 +54,14 @@ pub struct Marked {
 
 impl Jinja {
     /// Compiles a template; the message says the line and what is wrong there.
-    pub(super) fn new(source: &str, date: Date) -> Result<Self, String> {
+    pub(super) fn new(source: &str, date: Date) -> Result<Self, Complaint> {
         // Jinja reads every line break as one, whichever system wrote the file.
         let source = source.replace("\r\n", "\n").replace('\r', "\n");
         let (source, marks) = with_generation_blocks(&source);
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|error| said(&error))?);
+        environment.set_syntax(syntax.map_err(|error| complaint(&error, STEPS))?);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(200);
         builtins::add(&mut environment);
         environment.set_formatter(|out, _, value| {
@@ -63,15 +77,18 @@ impl Jinja {
                 minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now: no such format: {format}"))
             })
         });
-        environment.add_template_owned(NAME, source).map_err(|error| said(&error))?;
+        environment.add_template_owned(NAME, source).map_err(|error| complaint(&error, STEPS))?;
         Ok(Self { environment, marks })
     }
 
-    /// Renders; the message is the template's own complaint, with its line.
-    pub(super) fn render(&self, context: &serde_json::Map<String, Json>) -> Result<Marked, String> {
-        let template = self.environment.get_template(NAME).map_err(|error| said(&error))?;
-        let text = template.render(Value::from(Serde(context))).map_err(|error| said(&error))?;
-        unmark(&text)
+    /// Renders a conversation of so many bytes.
+    pub(super) fn render(&self, context: &serde_json::Map<String, Json>, size: u64) -> Result<Marked, Complaint> {
+        let steps = STEPS.saturating_add(size.saturating_mul(STEPS_PER_BYTE));
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(steps));
+        let template = environment.get_template(NAME).map_err(|error| complaint(&error, steps))?;
+        let text = template.render(Value::from(Serde(context))).map_err(|error| complaint(&error, steps))?;
+        unmark(&text).map_err(Complaint::Refused)
     }
 }
 
@@ -153,6 +170,16 @@ fn tojson(
     Ok(dumps.write(&json))
 }
 
+/// What a template's error means where so many steps are allowed.
+fn complaint(error: &minijinja::Error, steps: u64) -> Complaint {
+    match error.kind() {
+        ErrorKind::OutOfFuel => {
+            Complaint::Limit(format!("one conversation takes more than {} million steps", steps / 1_000_000))
+        }
+        _ => Complaint::Refused(said(error)),
+    }
+}
+
 /// What a template's error says, in one line.
 fn said(error: &minijinja::Error) -> String {
     let what = match (error.kind(), error.detail()) {
@@ -171,12 +198,12 @@ mod tests {
 
     use super::*;
 
-    fn render(source: &str, context: Json) -> Result<Marked, String> {
-        Jinja::new(source, Date::USUAL)?.render(context.as_object().unwrap())
+    fn render(source: &str, context: Json) -> Result<Marked, Complaint> {
+        Jinja::new(source, Date::USUAL)?.render(context.as_object().unwrap(), context.to_string().len() as u64)
     }
 
     fn text(source: &str, context: Json) -> String {
-        render(source, context).unwrap_or_else(|error| panic!("{source}: {error}")).text
+        render(source, context).unwrap_or_else(|error| panic!("{source}: {error:?}")).text
     }
 
     #[test]
@@ -216,7 +243,10 @@ mod tests {
 
     #[test]
     fn complaints_say_what_and_where() {
-        let complaint = |source: &str| render(source, json!({})).err().unwrap();
+        let complaint = |source: &str| match render(source, json!({})) {
+            Err(Complaint::Refused(what)) => what,
+            other => panic!("{source}: {other:?}"),
+        };
         assert_eq!(complaint("\n{{ raise_exception('No system role') }}"), "No system role (line 2 of the template)");
         assert!(complaint("{% if %}").contains("line 1"));
         assert!(complaint("{{ a.b }}").contains("undefined"));
@@ -225,10 +255,16 @@ mod tests {
 
     #[test]
     fn an_endless_template_ends() {
+        let limit =
+            |million: u64| Err(Complaint::Limit(format!("one conversation takes more than {million} million steps")));
         let double = "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
-        assert!(render(double, json!({})).err().unwrap().contains("fuel"));
+        assert_eq!(render(double, json!({})), limit(1));
         let count = "{% for i in range(9999) %}{% for j in range(9999) %}{{ j }}{% endfor %}{% endfor %}";
-        assert!(render(count, json!({})).err().unwrap().contains("fuel"));
+        assert_eq!(render(count, json!({})), limit(1));
+        // A longer conversation may take more.
+        let once = "{% for i in range(1000) %}{{ x|length }}{% endfor %}";
+        assert_eq!(render(once, json!({"x": "a".repeat(500)})).unwrap().text, "500".repeat(1000));
+        assert_eq!(render(count, json!({"x": "a".repeat(500_000)})), limit(3));
     }
 
     proptest! {

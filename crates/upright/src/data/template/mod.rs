@@ -4,6 +4,7 @@ mod date;
 mod python;
 mod builtins;
 mod jinja;
+pub mod sandbox;
 mod name;
 mod plain;
 mod chat;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Names of special tokens that every tokenizer may have, and that chat templates know.
 const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -83,18 +83,11 @@ impl Settings {
 
 /// A file of JSON; null where there is none.
 fn read_json(path: &Path) -> Result<Value> {
-    let cannot = |problem: String| {
-        Error::input(format!("{}: {problem}", path.display()))
+    let Some(bytes) = files::read_if_there(path)? else { return Ok(Value::Null) };
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Error::input(format!("{}: broken JSON: {error}", path.display()))
             .hint("download the file again, or remove it if the tokenizer does not need it")
-    };
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Value::Null),
-        Err(error) => return Err(cannot(format!("cannot be read: {error}"))),
-        Ok(metadata) if !metadata.is_file() => return Err(cannot("is not a file".into())),
-        Ok(_) => {}
-    }
-    let bytes = std::fs::read(path).map_err(|error| cannot(format!("cannot be read: {error}")))?;
-    serde_json::from_slice(&bytes).map_err(|error| cannot(format!("broken JSON: {error}")))
+    })
 }
 
 /// The configuration with the keys of the older map in their place.
