@@ -6,7 +6,7 @@ use super::{ideal::Setting, labels, run::Run, terms, terms::Comparison, weights}
 use crate::{
     Result,
     methods::MethodKind,
-    metrics::{Spread, gap},
+    metrics::{Sample, Spread, gap},
     run::Written,
 };
 
@@ -88,6 +88,43 @@ pub struct Arm {
     pub utilisation_increase: Option<Spread>,
     /// Labels of the sequential arms it is measured against.
     pub against: Vec<String>,
+    /// What each of `runs` came to, in the same order.
+    #[serde(skip)]
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+/// What one run of an arm came to. Lists have one entry for each objective compared; arrays of two are held-out rows and
+/// training rows.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    pub(super) seed: u64,
+    /// Loss after the last step.
+    pub(super) ends: [Vec<Option<f64>>; 2],
+    /// Loss after the last step less its optimum.
+    pub(super) gaps: [Vec<Option<f64>>; 2],
+    /// Distance to the ideal point.
+    pub(super) ideal_distance: [Option<f64>; 2],
+    /// Seconds of all steps.
+    pub(super) seconds: f64,
+    /// The same times the share of the processors that was used, if it was recorded.
+    pub(super) busy_seconds: Option<f64>,
+}
+
+impl Outcome {
+    fn of(run: &Run, objectives: &[String], setting: &Setting) -> Self {
+        let (mut ends, mut gaps) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        let mut ideal_distance = [None; 2];
+        for set in 0..2 {
+            for (name, optimum) in objectives.iter().zip(&setting.ideal[set]) {
+                let end = run.points.last().and_then(|point| run.loss(point, set, name));
+                ends[set].push(end);
+                gaps[set].push(end.zip(optimum.as_ref()).map(|(end, optimum)| gap::gap(end, optimum.value)));
+            }
+            let all: Option<Vec<f64>> = gaps[set].iter().copied().collect();
+            ideal_distance[set] = all.map(|gaps| gap::ideal_distance(&gaps));
+        }
+        Self { seed: run.seed, ends, gaps, ideal_distance, seconds: run.seconds, busy_seconds: run.busy_seconds }
+    }
 }
 
 /// Everything of a run that decides its steps, without its seed and without places.
@@ -190,24 +227,19 @@ impl Arm {
         let first = &runs[group[0]];
         let all = || group.iter().map(|i| &runs[*i]);
         let setting = settings.iter().position(|setting| setting.runs.contains(&group[0])).unwrap_or(0);
-        let optima = |set: usize| &settings[setting].ideal[set];
+        let outcomes: Vec<Outcome> = all().map(|run| Outcome::of(run, objectives, &settings[setting])).collect();
         // A mean is over all runs of the arm or over none.
         let spread = |values: Vec<Option<f64>>| {
             let values: Option<Vec<f64>> = values.into_iter().collect();
             values.filter(|values| !values.is_empty()).map(|values| Spread::of(&values))
         };
-        let end = |run: &Run, set: usize, name: &str| run.points.last().and_then(|point| run.loss(point, set, name));
-        let run_gap = |run: &Run, set: usize, k: usize| {
-            Some(gap::gap(end(run, set, &objectives[k])?, optima(set)[k].as_ref()?.value))
+        let over = |value: &dyn Fn(&Outcome) -> Option<f64>| spread(outcomes.iter().map(value).collect());
+        let each = |value: &dyn Fn(&Outcome, usize) -> Option<f64>| -> Vec<_> {
+            (0..objectives.len()).map(|k| over(&|outcome| value(outcome, k))).collect()
         };
-        let over = |value: &dyn Fn(usize) -> Option<Spread>| (0..objectives.len()).map(value).collect::<Vec<_>>();
-        let ends = [0, 1].map(|set| over(&|k| spread(all().map(|run| end(run, set, &objectives[k])).collect())));
-        let gaps = [0, 1].map(|set| over(&|k| spread(all().map(|run| run_gap(run, set, k)).collect())));
-        let distance = |run: &Run, set: usize| {
-            let gaps: Option<Vec<f64>> = (0..objectives.len()).map(|k| run_gap(run, set, k)).collect();
-            gaps.map(|gaps| gap::ideal_distance(&gaps))
-        };
-        let ideal_distance = [0, 1].map(|set| spread(all().map(|run| distance(run, set)).collect()));
+        let ends = [0, 1].map(|set| each(&|outcome, k| outcome.ends[set][k]));
+        let gaps = [0, 1].map(|set| each(&|outcome, k| outcome.gaps[set][k]));
+        let ideal_distance = [0, 1].map(|set| over(&|outcome| outcome.ideal_distance[set]));
         let updates = |name: &String| {
             let count = |run: &Run| match run.objective(name) {
                 Some(id) => run.updates.iter().filter(|step| step[id]).count() as f64,
@@ -233,7 +265,7 @@ impl Arm {
             ideal_distance,
             updates: objectives.iter().map(updates).collect(),
             seconds: Spread::of(&all().map(|run| run.seconds).collect::<Vec<_>>()),
-            busy_seconds: spread(all().map(|run| run.busy_seconds).collect()),
+            busy_seconds: over(&|outcome| outcome.busy_seconds),
             tokens_per_second: Spread::of(&all().map(rate).collect::<Vec<_>>()),
             utilisation: spread(all().map(|run| run.utilisation).collect()),
             peak_memory_gb: all().filter_map(|run| run.peak_memory_gb).reduce(f64::max),
@@ -241,6 +273,7 @@ impl Arm {
             cost_increase: None,
             utilisation_increase: None,
             against: Vec::new(),
+            outcomes,
             runs: group,
             all: everyone,
             repeated,
@@ -260,6 +293,15 @@ impl Arm {
     /// Whether it trains one objective after the other.
     pub fn is_sequential(&self) -> bool {
         matches!(self.role, Role::Sequential(_))
+    }
+
+    /// A number of its runs by seed; none where a run lacks it.
+    pub(super) fn sample(&self, value: impl Fn(&Outcome) -> Option<f64>) -> Option<Sample> {
+        let mut by_seed = Vec::new();
+        for outcome in &self.outcomes {
+            by_seed.push((outcome.seed, value(outcome)?));
+        }
+        Sample::of(by_seed)
     }
 
     /// Where it ends on a set, if every objective was measured.

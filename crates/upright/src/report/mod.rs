@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use arms::{Arm, Role};
-pub use claims::{Claim, Verdict};
+pub use claims::{Claim, NoError, Verdict};
 pub use fronts::{Best, Front};
 pub use ideal::{Optimum, Setting, Source};
 pub use run::{Point, Run};

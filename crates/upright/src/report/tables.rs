@@ -157,7 +157,10 @@ pub(super) fn fronts(report: &Report) -> Option<Table> {
         let weights = weights.collect::<Vec<_>>().join("; ");
         let mut row = vec![Cell::Text(method), Cell::Text(weights), Cell::Number(front.arms.len() as f64, 0)];
         for set in 0..2 {
-            row.extend([Cell::number(front.hypervolume[set], 4), Cell::number(front.delta[set], 3)]);
+            row.extend([
+                Cell::number(front.hypervolume[set], 4),
+                Cell::spread(front.delta[set].as_ref().map(|delta| delta.spread), 3),
+            ]);
         }
         table.groups.push(report.group(&report.arms[front.arms[0]]));
         table.rows.push(row);

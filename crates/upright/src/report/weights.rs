@@ -1,7 +1,7 @@
 //! Weights: which are the same, in which order they stand, and against which Sequential an arm is measured.
 
-use super::arms::Arm;
-use crate::metrics::{Spread, cost::increase_percent};
+use super::arms::{Arm, Outcome};
+use crate::metrics::{Sample, Spread, cost::increase_percent};
 
 /// Every arm's cost against the Sequential of its weights: the mean over the orders that are there.
 pub(super) fn compare_costs(arms: &mut [Arm]) {
@@ -22,7 +22,9 @@ pub(super) fn compare_costs(arms: &mut [Arm]) {
             (increase(Some(arms[index].seconds), seconds), increase(arms[index].utilisation, utilisation));
         let compared: Vec<&Arm> = matching.iter().chain([&index]).map(|i| &arms[*i]).collect();
         let (_, time) = time(&compared);
-        let cost = increase(Some(time(&arms[index])), mean(&|arm| Some(time(arm))));
+        let orders: Option<Vec<Sample>> = matching.iter().map(|i| arms[*i].sample(time)).collect();
+        let ratio = arms[index].sample(time).zip(orders).and_then(|(own, orders)| own.over(&Sample::mean_of(&orders)));
+        let cost = ratio.map(|ratio| Spread { mean: ratio.mean - 1.0, ..ratio }.times(100.0));
         let against = matching.iter().map(|i| arms[*i].label.clone()).collect();
         (arms[index].runtime_increase, arms[index].utilisation_increase) = (runtime, used);
         arms[index].cost_increase = cost;
@@ -30,12 +32,13 @@ pub(super) fn compare_costs(arms: &mut [Arm]) {
     }
 }
 
-/// By which time arms are compared: what they cost themselves, or what the clock says where one did not record that.
-pub(super) fn time(arms: &[&Arm]) -> (&'static str, fn(&Arm) -> Spread) {
+/// The time by which arms are compared, and what it is called: what they cost themselves, or what the clock says where one
+/// did not record that.
+pub(super) fn time(arms: &[&Arm]) -> (&'static str, fn(&Outcome) -> Option<f64>) {
     if arms.iter().all(|arm| arm.busy_seconds.is_some()) {
-        ("busy seconds", |arm| arm.busy_seconds.unwrap_or(arm.seconds))
+        ("busy seconds", |outcome| outcome.busy_seconds)
     } else {
-        ("seconds", |arm| arm.seconds)
+        ("seconds", |outcome| Some(outcome.seconds))
     }
 }
 

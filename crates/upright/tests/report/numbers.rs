@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use upright::report::{Report, Source};
+use upright::report::{NoError, Report, Source};
 
 use super::{
     folders::{Csv, Study, mean_and_error, run},
@@ -142,10 +142,15 @@ fn a_single_run_has_no_error() {
     let report = Report::read(&[study.path()]).unwrap();
     let arm = report.arms.iter().find(|arm| arm.label == "alright lambda 0.5").unwrap();
     assert_eq!((arm.ends[1][0].unwrap().error, arm.cost_increase.unwrap().error), (None, None));
-    assert!(report.claims.iter().all(|claim| claim.verdicts.iter().all(|verdict| verdict.single)));
+    let mut verdicts = report.claims.iter().flat_map(|claim| &claim.verdicts);
+    assert!(verdicts.all(|verdict| verdict.no_error == Some(NoError::OneRun)));
     let numbers = report.claims.iter().flat_map(|claim| &claim.verdicts).flat_map(|verdict| &verdict.because);
     assert!(numbers.into_iter().all(|because| !because.contains('±')));
-    for words in ["</span>, on single runs.", "An arm of one run has no error", "All of this rests on single runs"] {
+    for words in [
+        "</span>, one run, no error known.",
+        "An arm of one run has no error",
+        "No error is known for any of them: another seed may say otherwise.",
+    ] {
         assert!(page.contains(words), "{words}");
     }
     assert!(!page.contains("<span class=\"error\">"));
@@ -156,7 +161,7 @@ fn a_single_run_has_no_error() {
     assert_eq!(Csv::read(&tables, "cost").cell("alright lambda 0.5", "runtime increase (%) error"), "");
     // With several seeds none of this is said.
     let page = write(&story());
-    assert!(!page.contains("single runs") && page.contains("<span class=\"error\">"));
+    assert!(!page.contains("no error known") && page.contains("<span class=\"error\">"));
 }
 
 #[test]
