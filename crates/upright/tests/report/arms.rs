@@ -249,6 +249,38 @@ fn a_studys_sums_are_one_arm_over_seeds_and_any_other_adapter_is_its_own() {
     assert!(!page.contains("trained apart and then added"));
 }
 
+/// A sum is called by its weights like other arms, and not by the adapter of its first seed.
+#[test]
+fn sums_at_several_weights_are_called_by_them() {
+    let study = Study::new();
+    for lambda in [0.25, 0.5] {
+        study.add(&format!("mix-{lambda}"), &run("mix").weights(1.0 - lambda, lambda));
+        for seed in [1, 2] {
+            let name = format!("sum-lambda-{lambda}-seed-{seed}-0a1b2c3d");
+            study.add(&name, &run("mix").weights(1.0 - lambda, lambda).sum(&name).seed(seed));
+        }
+    }
+    let labels = |study: &Study| -> Vec<(String, usize)> {
+        let report = Report::read(&[study.path()]).unwrap();
+        let sums = report.arms.iter().filter(|arm| arm.role == Role::Sum);
+        sums.map(|arm| (arm.label.clone(), arm.runs.len())).collect()
+    };
+    let named = |name: &str, runs: usize| (format!("sum of adapters lambda {name}"), runs);
+    assert_eq!(labels(&study), [named("0.25", 2), named("0.5", 2)]);
+    // Another setting tells sums of equal weights apart.
+    for seed in [1, 2] {
+        let name = format!("fast.sum-lambda-0.25-seed-{seed}-0a1b2c3d");
+        let fast = run("mix").weights(0.75, 0.25).with("learning-rate = 0.001", "learning-rate = 0.002");
+        study.add(&name, &fast.sum(&name).seed(seed));
+    }
+    let expected = [
+        named("0.25, optimiser.learning-rate 0.001", 2),
+        named("0.25, optimiser.learning-rate 0.002", 2),
+        named("0.5", 2),
+    ];
+    assert_eq!(labels(&study), expected);
+}
+
 #[test]
 fn three_objectives_are_compared_and_the_plane_says_that_it_shows_two() {
     let study = Study::new();
