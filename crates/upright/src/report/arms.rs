@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{ideal::Setting, labels, run::Run, terms, terms::Comparison, weights};
+use super::{ideal::Setting, labels, run::Run, sums, terms, terms::Comparison, weights};
 use crate::{
     Result,
     methods::MethodKind,
@@ -32,8 +32,11 @@ pub enum Role {
     Measured(String),
 }
 
-/// Runs whose plans are equal but for the seed, and for settings that no step depends on. Lists have one entry for each objective compared; arrays of two are
-/// held-out rows and training rows, as in [`crate::evaluation::SETS`].
+/// Runs whose plans are equal but for the seed, and for settings that no step depends on. Lists have one entry for each
+/// objective compared; arrays of two are held-out rows and training rows, as in [`crate::evaluation::SETS`].
+///
+/// What an arm costs is what its training took: of a sum of adapters that of the runs whose adapters it adds up. It is unknown
+/// if these are not among the runs, and for an adapter that was there already.
 #[derive(Clone, Debug, Serialize)]
 pub struct Arm {
     /// Its name on the page; no two are equal.
@@ -69,13 +72,13 @@ pub struct Arm {
     /// Distance to the ideal point.
     pub ideal_distance: [Option<Spread>; 2],
     /// Steps that descended each objective.
-    pub updates: Vec<Spread>,
+    pub updates: Vec<Option<Spread>>,
     /// Seconds of all steps.
-    pub seconds: Spread,
+    pub seconds: Option<Spread>,
     /// The same times the share of the processors that was used, if every run recorded it.
     pub busy_seconds: Option<Spread>,
     /// Tokens descended a second.
-    pub tokens_per_second: Spread,
+    pub tokens_per_second: Option<Spread>,
     /// Median utilisation of a run, 0 to 1.
     pub utilisation: Option<Spread>,
     /// Most memory any run held, in GB.
@@ -104,14 +107,21 @@ pub(super) struct Outcome {
     pub(super) gaps: [Vec<Option<f64>>; 2],
     /// Distance to the ideal point.
     pub(super) ideal_distance: [Option<f64>; 2],
-    /// Seconds of all steps.
-    pub(super) seconds: f64,
+    /// Seconds of all steps of its training.
+    pub(super) seconds: Option<f64>,
     /// The same times the share of the processors that was used, if it was recorded.
     pub(super) busy_seconds: Option<f64>,
+    /// Tokens descended in its training.
+    tokens: Option<f64>,
+    /// Steps of its training that descended each objective.
+    updates: Vec<Option<f64>>,
+    /// Most memory that its training held at once, in GB.
+    peak_memory_gb: Option<f64>,
 }
 
 impl Outcome {
-    fn of(run: &Run, objectives: &[String], setting: &Setting) -> Self {
+    fn of(runs: &[Run], index: usize, objectives: &[String], setting: &Setting) -> Self {
+        let run = &runs[index];
         let (mut ends, mut gaps) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
         let mut ideal_distance = [None; 2];
         for set in 0..2 {
@@ -123,7 +133,25 @@ impl Outcome {
             let all: Option<Vec<f64>> = gaps[set].iter().copied().collect();
             ideal_distance[set] = all.map(|gaps| gap::ideal_distance(&gaps));
         }
-        Self { seed: run.seed, ends, gaps, ideal_distance, seconds: run.seconds, busy_seconds: run.busy_seconds }
+        let trainings = sums::trainings(runs, run);
+        let total = |value: &dyn Fn(&Run) -> Option<f64>| trainings.as_ref()?.iter().map(|run| value(run)).sum();
+        let updates = |name: &String| {
+            total(&|run| {
+                let Some(id) = run.objective(name) else { return Some(0.0) };
+                Some(run.updates.iter().filter(|step| step[id]).count() as f64)
+            })
+        };
+        Self {
+            seed: run.seed,
+            ends,
+            gaps,
+            ideal_distance,
+            seconds: total(&|run| Some(run.seconds)),
+            busy_seconds: total(&|run| run.busy_seconds),
+            tokens: total(&|run| Some(run.tokens as f64)),
+            updates: objectives.iter().map(updates).collect(),
+            peak_memory_gb: trainings.iter().flatten().filter_map(|run| run.peak_memory_gb).reduce(f64::max),
+        }
     }
 }
 
@@ -227,7 +255,8 @@ impl Arm {
         let first = &runs[group[0]];
         let all = || group.iter().map(|i| &runs[*i]);
         let setting = settings.iter().position(|setting| setting.runs.contains(&group[0])).unwrap_or(0);
-        let outcomes: Vec<Outcome> = all().map(|run| Outcome::of(run, objectives, &settings[setting])).collect();
+        let outcomes: Vec<Outcome> =
+            group.iter().map(|i| Outcome::of(runs, *i, objectives, &settings[setting])).collect();
         // A mean is over all runs of the arm or over none.
         let spread = |values: Vec<Option<f64>>| {
             let values: Option<Vec<f64>> = values.into_iter().collect();
@@ -240,14 +269,10 @@ impl Arm {
         let ends = [0, 1].map(|set| each(&|outcome, k| outcome.ends[set][k]));
         let gaps = [0, 1].map(|set| each(&|outcome, k| outcome.gaps[set][k]));
         let ideal_distance = [0, 1].map(|set| over(&|outcome| outcome.ideal_distance[set]));
-        let updates = |name: &String| {
-            let count = |run: &Run| match run.objective(name) {
-                Some(id) => run.updates.iter().filter(|step| step[id]).count() as f64,
-                None => 0.0,
-            };
-            Spread::of(&all().map(count).collect::<Vec<_>>())
+        let rate = |outcome: &Outcome| {
+            let (tokens, seconds) = (outcome.tokens?, outcome.seconds?);
+            Some(if seconds > 0.0 { tokens / seconds } else { 0.0 })
         };
-        let rate = |run: &Run| if run.seconds > 0.0 { run.tokens as f64 / run.seconds } else { 0.0 };
         Self {
             label: String::new(),
             family: String::new(),
@@ -263,12 +288,12 @@ impl Arm {
             ends,
             gaps,
             ideal_distance,
-            updates: objectives.iter().map(updates).collect(),
-            seconds: Spread::of(&all().map(|run| run.seconds).collect::<Vec<_>>()),
+            updates: each(&|outcome, k| outcome.updates[k]),
+            seconds: over(&|outcome| outcome.seconds),
             busy_seconds: over(&|outcome| outcome.busy_seconds),
-            tokens_per_second: Spread::of(&all().map(rate).collect::<Vec<_>>()),
+            tokens_per_second: over(&rate),
             utilisation: spread(all().map(|run| run.utilisation).collect()),
-            peak_memory_gb: all().filter_map(|run| run.peak_memory_gb).reduce(f64::max),
+            peak_memory_gb: outcomes.iter().filter_map(|outcome| outcome.peak_memory_gb).reduce(f64::max),
             runtime_increase: None,
             cost_increase: None,
             utilisation_increase: None,

@@ -15,6 +15,7 @@ mod page;
 mod places;
 mod run;
 mod study;
+mod sums;
 mod table;
 mod tables;
 mod terms;

@@ -143,6 +143,7 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
             Some(more) if more >= 1.0 => format!(", at {more:.0}% more time than Sequential"),
             Some(less) if less <= -1.0 => format!(", in {:.0}% less time than Sequential", -less),
             Some(_) => ", in the time of Sequential".to_owned(),
+            None if arm.role == Role::Sum && arm.seconds.is_none() => ", at an unknown cost".to_owned(),
             None => String::new(),
         };
         let mut text = format!(
