@@ -174,6 +174,22 @@ fn a_study_is_done_once_and_every_number_comes_from_its_runs() {
         assert_eq!(loss(line, name), loss(measured, name), "{name}");
     }
 
+    // It costs what the runs cost whose adapters it adds up, and is called by its weights.
+    let seconds = |part: &str| -> f64 {
+        let steps = study.fixture.steps(&folder(part));
+        steps.iter().map(|line| line["seconds"].as_f64().unwrap()).sum()
+    };
+    let costs = [1, 2].map(|seed| {
+        let [sft, dpo] = ["sft", "dpo"].map(|name| seconds(&format!("alone-{name}-seed-{seed}")));
+        sft + dpo
+    });
+    let mean = (costs[0] + costs[1]) / 2.0;
+    let table = fs::read_to_string(study.fixture.path("out/report/tables/cost.md")).unwrap();
+    for lambda in ["0.25", "0.5"] {
+        let row = table.lines().find(|line| line.contains(&format!("sum of adapters lambda {lambda}"))).unwrap();
+        assert!(row.contains(&format!("| {mean:.2} ± ")), "{mean}: {row}");
+    }
+
     // Everybody answers, the base first.
     let answers: Value = serde_json::from_slice(&fs::read(study.fixture.path("out/answers.json")).unwrap()).unwrap();
     assert_eq!(answers[0]["prompt"], "abc");

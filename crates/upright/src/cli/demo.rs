@@ -116,18 +116,21 @@ fn table(story: &Story) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Claim;
+    use crate::{
+        metrics::Call,
+        report::{Claim, NoError},
+    };
 
     /// A verdict over both sets stands above the numbers of both, each with its name.
     #[test]
     fn numbers_say_which_rows_they_are_of() {
-        let claim = |holds: [bool; 2], because: [&str; 2]| Claim {
+        let claim = |holds: [Call; 2], because: [&str; 2], no_error: Option<NoError>| Claim {
             text: "It is so".into(),
             verdicts: vec![Verdict {
                 at: String::new(),
                 holds: holds.map(Some),
                 because: because.map(Into::into),
-                single: false,
+                no_error,
             }],
         };
         let story = Story {
@@ -136,12 +139,18 @@ mod tests {
             start: [[1.0; 2]; 2],
             optima: [[1.0; 2]; 2],
             methods: Vec::new(),
-            claims: vec![claim([true, false], ["1 against 2", "2 against 1"]), claim([true; 2], ["3 seconds"; 2])],
+            claims: vec![
+                claim([Call::Yes, Call::No], ["1 against 2", "2 against 1"], None),
+                claim([Call::TooCloseToCall; 2], ["3 seconds"; 2], None),
+                claim([Call::Yes; 2], ["4 seconds"; 2], Some(NoError::OneRun)),
+            ],
             question: String::new(),
             answers: Vec::new(),
         };
         let expected = "- It is so: holds here on held-out rows only.\n    held-out rows: yes (1 against 2)\n    \
-                        training rows: no (2 against 1)\n- It is so: holds here.\n    yes (3 seconds)\n";
+                        training rows: no (2 against 1)\n- It is so: too close to call here.\n    \
+                        too close to call (3 seconds)\n- It is so: holds here, one run, no error known.\n    \
+                        yes, one run, no error known (4 seconds)\n";
         assert!(table(&story).contains(expected), "{}", table(&story));
     }
 }

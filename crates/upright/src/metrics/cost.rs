@@ -2,16 +2,22 @@
 
 use super::Spread;
 
-/// (A - B) / B in percent: increase in runtime (57) where A and B are seconds, in utilisation (58) where they are medians
-/// of utilisation over the run. The error is that of the quotient of two independent means, to first order, where both have
-/// one. `None` where B is not above 0.
-pub fn increase_percent(a: &Spread, b: &Spread) -> Option<Spread> {
+/// A / B of two independent means. The error is of first order; there is none if A or B has none. `None` if B is not above
+/// 0.
+pub fn quotient(a: &Spread, b: &Spread) -> Option<Spread> {
     if !(b.mean > 0.0 && a.mean.is_finite()) {
         return None;
     }
     let ratio = a.mean / b.mean;
     let error = a.error.zip(b.error).map(|(own, other)| (own / b.mean).hypot(ratio * other / b.mean));
-    Some(Spread { mean: ratio - 1.0, error }.times(100.0))
+    Some(Spread { mean: ratio, error })
+}
+
+/// (A - B) / B in percent: increase in runtime (57) where A and B are seconds, in utilisation (58) where they are medians
+/// of utilisation over the run. The error is that of [`quotient`]. `None` if B is not above 0.
+pub fn increase_percent(a: &Spread, b: &Spread) -> Option<Spread> {
+    let Spread { mean, error } = quotient(a, b)?;
+    Some(Spread { mean: mean - 1.0, error }.times(100.0))
 }
 
 /// The middle value; of an even number of values the mean of the two middle ones; `None` of nothing.

@@ -5,6 +5,8 @@ pub mod front;
 pub mod gap;
 pub mod stopping;
 pub mod hypervolume;
+pub mod sample;
 pub mod spread;
 
-pub use spread::Spread;
+pub use sample::Sample;
+pub use spread::{Call, Spread};

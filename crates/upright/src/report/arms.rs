@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::{ideal::Setting, labels, run::Run, terms, terms::Comparison, weights};
+use super::{ideal::Setting, labels, run::Run, sums, terms, terms::Comparison, weights};
 use crate::{
     Result,
     methods::MethodKind,
-    metrics::{Spread, gap},
+    metrics::{Sample, Spread, gap},
     run::Written,
 };
 
@@ -32,8 +32,11 @@ pub enum Role {
     Measured(String),
 }
 
-/// Runs whose plans are equal but for the seed, and for settings that no step depends on. Lists have one entry for each objective compared; arrays of two are
-/// held-out rows and training rows, as in [`crate::evaluation::SETS`].
+/// Runs whose plans are equal but for the seed, and for settings that no step depends on. Lists have one entry for each
+/// objective compared; arrays of two are held-out rows and training rows, as in [`crate::evaluation::SETS`].
+///
+/// What an arm costs is what its training took: of a sum of adapters that of the runs whose adapters it adds up. It is unknown
+/// if these are not among the runs, and for an adapter that was there already.
 #[derive(Clone, Debug, Serialize)]
 pub struct Arm {
     /// Its name on the page; no two are equal.
@@ -69,13 +72,13 @@ pub struct Arm {
     /// Distance to the ideal point.
     pub ideal_distance: [Option<Spread>; 2],
     /// Steps that descended each objective.
-    pub updates: Vec<Spread>,
+    pub updates: Vec<Option<Spread>>,
     /// Seconds of all steps.
-    pub seconds: Spread,
+    pub seconds: Option<Spread>,
     /// The same times the share of the processors that was used, if every run recorded it.
     pub busy_seconds: Option<Spread>,
     /// Tokens descended a second.
-    pub tokens_per_second: Spread,
+    pub tokens_per_second: Option<Spread>,
     /// Median utilisation of a run, 0 to 1.
     pub utilisation: Option<Spread>,
     /// Most memory any run held, in GB.
@@ -88,6 +91,68 @@ pub struct Arm {
     pub utilisation_increase: Option<Spread>,
     /// Labels of the sequential arms it is measured against.
     pub against: Vec<String>,
+    /// What each of `runs` came to, in the same order.
+    #[serde(skip)]
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+/// What one run of an arm came to. Lists have one entry for each objective compared; arrays of two are held-out rows and
+/// training rows.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    pub(super) seed: u64,
+    /// Loss after the last step.
+    pub(super) ends: [Vec<Option<f64>>; 2],
+    /// Loss after the last step less its optimum.
+    pub(super) gaps: [Vec<Option<f64>>; 2],
+    /// Distance to the ideal point.
+    pub(super) ideal_distance: [Option<f64>; 2],
+    /// Seconds of all steps of its training.
+    pub(super) seconds: Option<f64>,
+    /// The same times the share of the processors that was used, if it was recorded.
+    pub(super) busy_seconds: Option<f64>,
+    /// Tokens descended in its training.
+    tokens: Option<f64>,
+    /// Steps of its training that descended each objective.
+    updates: Vec<Option<f64>>,
+    /// Most memory that its training held at once, in GB.
+    peak_memory_gb: Option<f64>,
+}
+
+impl Outcome {
+    fn of(runs: &[Run], index: usize, objectives: &[String], setting: &Setting) -> Self {
+        let run = &runs[index];
+        let (mut ends, mut gaps) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        let mut ideal_distance = [None; 2];
+        for set in 0..2 {
+            for (name, optimum) in objectives.iter().zip(&setting.ideal[set]) {
+                let end = run.points.last().and_then(|point| run.loss(point, set, name));
+                ends[set].push(end);
+                gaps[set].push(end.zip(optimum.as_ref()).map(|(end, optimum)| gap::gap(end, optimum.value)));
+            }
+            let all: Option<Vec<f64>> = gaps[set].iter().copied().collect();
+            ideal_distance[set] = all.map(|gaps| gap::ideal_distance(&gaps));
+        }
+        let trainings = sums::trainings(runs, run);
+        let total = |value: &dyn Fn(&Run) -> Option<f64>| trainings.as_ref()?.iter().map(|run| value(run)).sum();
+        let updates = |name: &String| {
+            total(&|run| {
+                let Some(id) = run.objective(name) else { return Some(0.0) };
+                Some(run.updates.iter().filter(|step| step[id]).count() as f64)
+            })
+        };
+        Self {
+            seed: run.seed,
+            ends,
+            gaps,
+            ideal_distance,
+            seconds: total(&|run| Some(run.seconds)),
+            busy_seconds: total(&|run| run.busy_seconds),
+            tokens: total(&|run| Some(run.tokens as f64)),
+            updates: objectives.iter().map(updates).collect(),
+            peak_memory_gb: trainings.iter().flatten().filter_map(|run| run.peak_memory_gb).reduce(f64::max),
+        }
+    }
 }
 
 /// Everything of a run that decides its steps, without its seed and without places.
@@ -190,32 +255,24 @@ impl Arm {
         let first = &runs[group[0]];
         let all = || group.iter().map(|i| &runs[*i]);
         let setting = settings.iter().position(|setting| setting.runs.contains(&group[0])).unwrap_or(0);
-        let optima = |set: usize| &settings[setting].ideal[set];
+        let outcomes: Vec<Outcome> =
+            group.iter().map(|i| Outcome::of(runs, *i, objectives, &settings[setting])).collect();
         // A mean is over all runs of the arm or over none.
         let spread = |values: Vec<Option<f64>>| {
             let values: Option<Vec<f64>> = values.into_iter().collect();
             values.filter(|values| !values.is_empty()).map(|values| Spread::of(&values))
         };
-        let end = |run: &Run, set: usize, name: &str| run.points.last().and_then(|point| run.loss(point, set, name));
-        let run_gap = |run: &Run, set: usize, k: usize| {
-            Some(gap::gap(end(run, set, &objectives[k])?, optima(set)[k].as_ref()?.value))
+        let over = |value: &dyn Fn(&Outcome) -> Option<f64>| spread(outcomes.iter().map(value).collect());
+        let each = |value: &dyn Fn(&Outcome, usize) -> Option<f64>| -> Vec<_> {
+            (0..objectives.len()).map(|k| over(&|outcome| value(outcome, k))).collect()
         };
-        let over = |value: &dyn Fn(usize) -> Option<Spread>| (0..objectives.len()).map(value).collect::<Vec<_>>();
-        let ends = [0, 1].map(|set| over(&|k| spread(all().map(|run| end(run, set, &objectives[k])).collect())));
-        let gaps = [0, 1].map(|set| over(&|k| spread(all().map(|run| run_gap(run, set, k)).collect())));
-        let distance = |run: &Run, set: usize| {
-            let gaps: Option<Vec<f64>> = (0..objectives.len()).map(|k| run_gap(run, set, k)).collect();
-            gaps.map(|gaps| gap::ideal_distance(&gaps))
+        let ends = [0, 1].map(|set| each(&|outcome, k| outcome.ends[set][k]));
+        let gaps = [0, 1].map(|set| each(&|outcome, k| outcome.gaps[set][k]));
+        let ideal_distance = [0, 1].map(|set| over(&|outcome| outcome.ideal_distance[set]));
+        let rate = |outcome: &Outcome| {
+            let (tokens, seconds) = (outcome.tokens?, outcome.seconds?);
+            Some(if seconds > 0.0 { tokens / seconds } else { 0.0 })
         };
-        let ideal_distance = [0, 1].map(|set| spread(all().map(|run| distance(run, set)).collect()));
-        let updates = |name: &String| {
-            let count = |run: &Run| match run.objective(name) {
-                Some(id) => run.updates.iter().filter(|step| step[id]).count() as f64,
-                None => 0.0,
-            };
-            Spread::of(&all().map(count).collect::<Vec<_>>())
-        };
-        let rate = |run: &Run| if run.seconds > 0.0 { run.tokens as f64 / run.seconds } else { 0.0 };
         Self {
             label: String::new(),
             family: String::new(),
@@ -231,16 +288,17 @@ impl Arm {
             ends,
             gaps,
             ideal_distance,
-            updates: objectives.iter().map(updates).collect(),
-            seconds: Spread::of(&all().map(|run| run.seconds).collect::<Vec<_>>()),
-            busy_seconds: spread(all().map(|run| run.busy_seconds).collect()),
-            tokens_per_second: Spread::of(&all().map(rate).collect::<Vec<_>>()),
+            updates: each(&|outcome, k| outcome.updates[k]),
+            seconds: over(&|outcome| outcome.seconds),
+            busy_seconds: over(&|outcome| outcome.busy_seconds),
+            tokens_per_second: over(&rate),
             utilisation: spread(all().map(|run| run.utilisation).collect()),
-            peak_memory_gb: all().filter_map(|run| run.peak_memory_gb).reduce(f64::max),
+            peak_memory_gb: outcomes.iter().filter_map(|outcome| outcome.peak_memory_gb).reduce(f64::max),
             runtime_increase: None,
             cost_increase: None,
             utilisation_increase: None,
             against: Vec::new(),
+            outcomes,
             runs: group,
             all: everyone,
             repeated,
@@ -260,6 +318,15 @@ impl Arm {
     /// Whether it trains one objective after the other.
     pub fn is_sequential(&self) -> bool {
         matches!(self.role, Role::Sequential(_))
+    }
+
+    /// A number of its runs by seed; none where a run lacks it.
+    pub(super) fn sample(&self, value: impl Fn(&Outcome) -> Option<f64>) -> Option<Sample> {
+        let mut by_seed = Vec::new();
+        for outcome in &self.outcomes {
+            by_seed.push((outcome.seed, value(outcome)?));
+        }
+        Sample::of(by_seed)
     }
 
     /// Where it ends on a set, if every objective was measured.

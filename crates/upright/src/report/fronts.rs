@@ -9,6 +9,7 @@ use super::{
     weights::distinct,
 };
 use crate::metrics::{
+    Sample,
     front::{pareto_front, spread_along},
     hypervolume::hypervolume,
 };
@@ -31,8 +32,9 @@ pub struct Front {
     pub weights: Vec<Vec<f64>>,
     /// Volume of the losses that some end point beats, up to the setting's worst.
     pub hypervolume: [Option<f64>; 2],
-    /// How unevenly the end points lie, Deb's Delta; two objectives only, both of them trained alone.
-    pub delta: [Option<f64>; 2],
+    /// How unevenly the end points lie, Deb's Delta; two objectives only, both of them trained alone. It is the mean over the
+    /// seeds that every arm was run with. With fewer than two such seeds it is that of the mean end points, without an error.
+    pub delta: [Option<Sample>; 2],
 }
 
 impl Front {
@@ -86,7 +88,7 @@ pub(super) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Fr
                 arms: vec![index],
                 weights: Vec::new(),
                 hypervolume: [None; 2],
-                delta: [None; 2],
+                delta: [None, None],
             }),
         }
     }
@@ -96,14 +98,34 @@ pub(super) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Fr
             let ends: Option<Vec<Vec<f64>>> = front.arms.iter().map(|i| arms[*i].end(set)).collect();
             let Some(ends) = ends else { continue };
             front.hypervolume[set] = best.worst[front.setting][set].as_ref().map(|worst| hypervolume(&ends, worst));
-            front.delta[set] = extremes(arms, front.setting, set, objectives).and_then(|extremes| {
-                let ends: Vec<[f64; 2]> = ends.iter().map(|end| [end[0], end[1]]).collect();
-                spread_along(&ends, extremes)
-            });
+            if let Some(extremes) = extremes(arms, front.setting, set, objectives) {
+                let own: Vec<&Arm> = front.arms.iter().map(|i| &arms[*i]).collect();
+                front.delta[set] = delta(&own, &ends, set, extremes);
+            }
         }
     }
     fronts.retain(|front| front.weights.len() > 1);
     fronts
+}
+
+/// Deb's Delta of arms of two objectives that end at `ends`.
+fn delta(arms: &[&Arm], ends: &[Vec<f64>], set: usize, extremes: [[f64; 2]; 2]) -> Option<Sample> {
+    let mut by_seed = Vec::new();
+    for outcome in &arms[0].outcomes {
+        let with_seed = |arm: &&Arm| {
+            let own = arm.outcomes.iter().find(|other| other.seed == outcome.seed)?;
+            Some([own.ends[set][0]?, own.ends[set][1]?])
+        };
+        let points: Option<Vec<[f64; 2]>> = arms.iter().map(with_seed).collect();
+        if let Some(points) = points {
+            by_seed.push((outcome.seed, spread_along(&points, extremes)?));
+        }
+    }
+    if by_seed.len() > 1 {
+        return Sample::of(by_seed);
+    }
+    let points: Vec<[f64; 2]> = ends.iter().map(|end| [end[0], end[1]]).collect();
+    spread_along(&points, extremes).map(Sample::bare)
 }
 
 /// Where each of two objectives ends that is trained alone.

@@ -119,8 +119,9 @@ fn methods(report: &Report) -> Vec<(&'static str, String)> {
         words.push(("MAXRIGHT", k.into()));
     }
     if any(|role| *role == Role::Sum) {
-        words
-            .push(("Sum of adapters", "Adapters that were trained apart and then added, without another step.".into()));
+        let sum = "Adapters that were trained apart and then added, without another step. Its cost is that of the runs that \
+                   trained them; where these are not here, it is unknown.";
+        words.push(("Sum of adapters", sum.into()));
     }
     if any(|role| matches!(role, Role::Measured(_))) {
         words.push(("Adapter", "An adapter that was there already, measured as it is, without a step.".into()));

@@ -39,7 +39,7 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
         format!("{:?}", objectives.iter().map(steps).collect::<Vec<_>>())
     };
     let splits = several(&|arm| arm.is_sequential().then(|| shares(arm)));
-    let weights = distinct(arms.iter().filter(|arm| arm.is_joint())).len() > 1;
+    let weights = distinct(arms.iter().filter(|arm| has_weights(arm))).len() > 1;
     let probes = several(&|arm| arm.probe_every.map(|k| k.to_string()));
     let reference = |run: &Run| run.plan().needs_reference().then(|| run.reference());
     let references = several(&|arm| reference(first(arm)));
@@ -49,7 +49,7 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
         let k = arm.probe_every.filter(|_| probes).map_or_else(String::new, |k| format!(" k {k}"));
         arm.family = base(&arm.role) + &k;
         let split = if splits && arm.is_sequential() { split(run) } else { base(&arm.role) };
-        let weights = if weights && arm.is_joint() {
+        let weights = if weights && has_weights(arm) {
             format!(" {}", weighed(run.plan(), &arm.weights, objectives))
         } else {
             String::new()
@@ -60,6 +60,11 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
         arm.label = split + &weights + &k + &model + &reference;
     }
     tell_apart(arms, runs);
+}
+
+/// Whether weights of the objectives belong to an arm's name.
+fn has_weights(arm: &Arm) -> bool {
+    arm.is_joint() || arm.role == Role::Sum
 }
 
 /// What the arm does.
@@ -114,8 +119,12 @@ fn tell_apart(arms: &mut [Arm], runs: &[Run]) {
             continue;
         }
         let settings: Vec<_> = twins.iter().map(|i| comparable_settings(&runs[arms[*i].runs[0]])).collect();
-        // No arm is told from another by its seeds.
-        let differing: Vec<String> = differing_keys(&settings).into_iter().filter(|key| key != "seed").collect();
+        // No arm is told from another by its seeds, nor by an adapter that one of its seeds alone has.
+        let begins = |run: &usize| &runs[*run].written.facts.init_adapter;
+        let several = |twin: &usize| arms[*twin].runs.iter().any(|run| begins(run) != begins(&arms[*twin].runs[0]));
+        let by_seed = twins.iter().any(several);
+        let tells = |key: &String| key != "seed" && !(by_seed && key == "init-adapter");
+        let differing: Vec<String> = differing_keys(&settings).into_iter().filter(tells).collect();
         let mut taken: Vec<String> = Vec::new();
         for (position, twin) in twins.iter().enumerate() {
             let value = |key: &String| settings[position].iter().find(|(other, _)| other == key);

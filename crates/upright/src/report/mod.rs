@@ -15,6 +15,7 @@ mod page;
 mod places;
 mod run;
 mod study;
+mod sums;
 mod table;
 mod tables;
 mod terms;
@@ -26,7 +27,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use arms::{Arm, Role};
-pub use claims::{Claim, Verdict};
+pub use claims::{Claim, NoError, Verdict};
 pub use fronts::{Best, Front};
 pub use ideal::{Optimum, Setting, Source};
 pub use run::{Point, Run};

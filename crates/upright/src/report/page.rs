@@ -12,7 +12,7 @@ use super::{
     table::{Cell, Table},
     tables, words,
 };
-use crate::plot;
+use crate::{metrics::Call, plot};
 
 /// The HTML document.
 pub(super) fn page(report: &Report, figures: &[Shown]) -> String {
@@ -105,10 +105,11 @@ fn claims(report: &Report) -> String {
     html.push_str("<ul class=\"claims\">\n");
     for claim in &report.claims {
         let summary = claim.summary();
-        let class = match &summary[..] {
-            "holds here" => "good",
-            "does not hold here" => "bad",
-            _ => "part",
+        let class = match claim.call() {
+            Some(Call::Yes) => "good",
+            Some(Call::No) => "bad",
+            Some(Call::TooCloseToCall) => "close",
+            None => "part",
         };
         let _ = writeln!(
             html,
@@ -119,7 +120,7 @@ fn claims(report: &Report) -> String {
         let numbers: String = claim.verdicts.iter().map(verdict).collect();
         if claim.verdicts.len() > 1 {
             let at: Vec<String> =
-                claim.verdicts.iter().map(|verdict| format!("{}: {}", verdict.at, holding(verdict))).collect();
+                claim.verdicts.iter().map(|verdict| format!("{}: {}", verdict.at, verdict.words())).collect();
             let _ = write!(
                 html,
                 "<p class=\"numbers\">{}</p>\n<details><summary>The numbers</summary>\n{numbers}</details>\n",
@@ -131,16 +132,6 @@ fn claims(report: &Report) -> String {
         html.push_str("</li>\n");
     }
     html + "</ul>\n"
-}
-
-/// Where a claim holds, in a word or two.
-fn holding(verdict: &Verdict) -> &'static str {
-    match verdict.holds {
-        [Some(true) | None, Some(true) | None] => "yes",
-        [Some(false) | None, Some(false) | None] => "no",
-        [Some(true), _] => "on held-out rows only",
-        _ => "on training rows only",
-    }
 }
 
 fn verdict(verdict: &Verdict) -> String {

@@ -125,15 +125,18 @@ pub(super) fn cost(report: &Report) -> Table {
     );
     for arm in &report.arms {
         let mut row = vec![Cell::Text(named(arm))];
-        row.extend(arm.updates.iter().map(|steps| Cell::Spread(*steps, if steps.reach() > 0.0 { 1 } else { 0 })));
+        for steps in &arm.updates {
+            let differ = steps.is_some_and(|steps| steps.reach() > 0.0);
+            row.push(Cell::spread(*steps, if differ { 1 } else { 0 }));
+        }
         let percent = arm.utilisation.map(|used| used.times(100.0));
         row.extend([
-            Cell::Spread(arm.seconds, 2),
+            Cell::spread(arm.seconds, 2),
             Cell::spread(arm.runtime_increase, 1),
             Cell::spread(arm.busy_seconds, 2),
             Cell::spread(percent, 1),
             Cell::spread(arm.utilisation_increase, 1),
-            Cell::Spread(arm.tokens_per_second, 0),
+            Cell::spread(arm.tokens_per_second, 0),
             Cell::number(arm.peak_memory_gb, 2),
         ]);
         table.rows.push(row);
@@ -157,7 +160,10 @@ pub(super) fn fronts(report: &Report) -> Option<Table> {
         let weights = weights.collect::<Vec<_>>().join("; ");
         let mut row = vec![Cell::Text(method), Cell::Text(weights), Cell::Number(front.arms.len() as f64, 0)];
         for set in 0..2 {
-            row.extend([Cell::number(front.hypervolume[set], 4), Cell::number(front.delta[set], 3)]);
+            row.extend([
+                Cell::number(front.hypervolume[set], 4),
+                Cell::spread(front.delta[set].as_ref().map(|delta| delta.spread), 3),
+            ]);
         }
         table.groups.push(report.group(&report.arms[front.arms[0]]));
         table.rows.push(row);
@@ -214,7 +220,7 @@ pub(super) fn probes(report: &Report) -> Option<Table> {
             Cell::number(arm.probe_every.map(|k| k as f64), 0),
             Cell::spread(arm.ideal_distance[0], 4),
             Cell::spread(arm.ideal_distance[1], 4),
-            Cell::Spread(arm.seconds, 2),
+            Cell::spread(arm.seconds, 2),
         ]);
     }
     (!table.rows.is_empty()).then_some(table)

@@ -1,28 +1,33 @@
 //! Weights: which are the same, in which order they stand, and against which Sequential an arm is measured.
 
-use super::arms::Arm;
-use crate::metrics::{Spread, cost::increase_percent};
+use super::arms::{Arm, Outcome, Role};
+use crate::metrics::{Sample, Spread, cost::increase_percent};
 
 /// Every arm's cost against the Sequential of its weights: the mean over the orders that are there.
 pub(super) fn compare_costs(arms: &mut [Arm]) {
     for index in 0..arms.len() {
-        let matching = matching(arms, index);
+        let matching = match arms[index].role {
+            Role::Mix | Role::Alright | Role::Maxright => matching(arms, index),
+            Role::Sum => matching_sum(arms, index),
+            _ => continue,
+        };
         let matching: Vec<usize> = matching.into_iter().filter(|i| !arms[*i].unfinished).collect();
-        if !arms[index].is_joint() || arms[index].unfinished || matching.is_empty() {
+        if arms[index].unfinished || matching.is_empty() {
             continue;
         }
         let mean = |value: &dyn Fn(&Arm) -> Option<Spread>| {
             let values: Option<Vec<Spread>> = matching.iter().map(|i| value(&arms[*i])).collect();
             values.map(|values| Spread::mean_of(&values))
         };
-        let seconds = mean(&|arm| Some(arm.seconds));
+        let seconds = mean(&|arm| arm.seconds);
         let utilisation = mean(&|arm| arm.utilisation);
         let increase = |own: Option<Spread>, other: Option<Spread>| increase_percent(&own?, &other?);
-        let (runtime, used) =
-            (increase(Some(arms[index].seconds), seconds), increase(arms[index].utilisation, utilisation));
+        let (runtime, used) = (increase(arms[index].seconds, seconds), increase(arms[index].utilisation, utilisation));
         let compared: Vec<&Arm> = matching.iter().chain([&index]).map(|i| &arms[*i]).collect();
         let (_, time) = time(&compared);
-        let cost = increase(Some(time(&arms[index])), mean(&|arm| Some(time(arm))));
+        let orders: Option<Vec<Sample>> = matching.iter().map(|i| arms[*i].sample(time)).collect();
+        let ratio = arms[index].sample(time).zip(orders).and_then(|(own, orders)| own.over(&Sample::mean_of(&orders)));
+        let cost = ratio.map(|ratio| Spread { mean: ratio.mean - 1.0, ..ratio }.times(100.0));
         let against = matching.iter().map(|i| arms[*i].label.clone()).collect();
         (arms[index].runtime_increase, arms[index].utilisation_increase) = (runtime, used);
         arms[index].cost_increase = cost;
@@ -30,12 +35,13 @@ pub(super) fn compare_costs(arms: &mut [Arm]) {
     }
 }
 
-/// By which time arms are compared: what they cost themselves, or what the clock says where one did not record that.
-pub(super) fn time(arms: &[&Arm]) -> (&'static str, fn(&Arm) -> Spread) {
+/// The time by which arms are compared, and what it is called: what they cost themselves, or what the clock says where one
+/// did not record that.
+pub(super) fn time(arms: &[&Arm]) -> (&'static str, fn(&Outcome) -> Option<f64>) {
     if arms.iter().all(|arm| arm.busy_seconds.is_some()) {
-        ("busy seconds", |arm| arm.busy_seconds.unwrap_or(arm.seconds))
+        ("busy seconds", |outcome| outcome.busy_seconds)
     } else {
-        ("seconds", |arm| arm.seconds)
+        ("seconds", |outcome| outcome.seconds)
     }
 }
 
@@ -87,6 +93,25 @@ pub(super) fn matching(arms: &[Arm], index: usize) -> Vec<usize> {
         Some(rank) if splits.len() == weights.len() && strangers => with(&splits[rank]),
         _ => Vec::new(),
     }
+}
+
+/// The sequential arms that a sum of adapters is compared with: those that joint arms of its setting and weights are compared
+/// with, and those of its weights. A sum has no terms of its own: arms of several terms are no answer.
+fn matching_sum(arms: &[Arm], index: usize) -> Vec<usize> {
+    let mut found = Vec::new();
+    for (other, arm) in arms.iter().enumerate() {
+        if arm.setting != arms[index].setting || !same(&arm.weights, &arms[index].weights) {
+            continue;
+        }
+        if arm.is_joint() {
+            found.extend(matching(arms, other));
+        } else if arm.is_sequential() {
+            found.push(other);
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    if found.iter().all(|other| arms[*other].terms == arms[found[0]].terms) { found } else { Vec::new() }
 }
 
 /// Whether all weights are equal: 1/2 pairs with 1/2 in any study.

@@ -1,7 +1,8 @@
 //! What the page says in sentences.
 
-use super::{Arm, Report, Role, Run, Source, tables::SET_NAMES};
+use super::{Arm, Report, Role, Run, Source, claims, tables::SET_NAMES};
 use crate::{
+    metrics::{Call, spread::CLEAR},
     objectives::LossKind,
     plan::{ObjectivePlan, ReferencePlan, ReferenceRows},
 };
@@ -142,6 +143,7 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
             Some(more) if more >= 1.0 => format!(", at {more:.0}% more time than Sequential"),
             Some(less) if less <= -1.0 => format!(", in {:.0}% less time than Sequential", -less),
             Some(_) => ", in the time of Sequential".to_owned(),
+            None if arm.role == Role::Sum && arm.seconds.is_none() => ", at an unknown cost".to_owned(),
             None => String::new(),
         };
         let mut text = format!(
@@ -152,8 +154,22 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
             price(best),
             worst.label
         );
+        let near = |arm: &Arm| arm.sample(claims::distance(set));
+        let too_close = |arm: &Arm| {
+            let difference = near(best).zip(near(arm)).map(|(best, other)| best.less(&other));
+            difference.is_some_and(|difference| difference.is_below(0.0) == Call::TooCloseToCall)
+        };
+        let tied: Vec<String> = all[1..]
+            .iter()
+            .filter(|(arm, _)| too_close(arm))
+            .map(|(arm, far)| format!("\u{201c}{}\u{201d} ({far:.3})", arm.label))
+            .collect();
+        if !tied.is_empty() {
+            text += &format!(" Too close to call against it: {}.", listed(&tied));
+        }
         // Whoever costs about what Sequential costs.
-        let cheap = |arm: &Arm| arm.cost_increase.is_some_and(|more| more.mean < CHEAP) || arm.is_sequential();
+        let cheap =
+            |arm: &Arm| arm.cost_increase.is_some_and(|more| more.is_below(CHEAP) == Call::Yes) || arm.is_sequential();
         if let Some((arm, far)) = all.iter().find(|(arm, _)| cheap(arm)).filter(|(arm, _)| arm.label != best.label) {
             text += &format!(
                 " Of those that cost about what Sequential costs it is \u{201c}{}\u{201d} ({far:.3}{}).",
@@ -164,21 +180,27 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
         said.push(text);
     }
     if !report.claims.is_empty() {
-        let holding = report.claims.iter().filter(|claim| claim.summary() == "holds here").count();
-        let failing = report.claims.iter().filter(|claim| claim.summary() == "does not hold here").count();
         let all = report.claims.len();
-        let part = all - holding - failing;
-        let rest = if part > 0 { format!(", {part} in part") } else { String::new() };
-        let hold = if holding == 1 { "holds" } else { "hold" };
-        let fail = if failing == 1 { "does not" } else { "do not" };
-        let single = match report.claims.iter().filter(|claim| !claim.mark().is_empty()).count() {
+        let count = |call: Option<Call>| report.claims.iter().filter(|claim| claim.call() == call).count();
+        let (holding, failing) = (count(Some(Call::Yes)), count(Some(Call::No)));
+        let (close, part) = (count(Some(Call::TooCloseToCall)), count(None));
+        let mut counts = vec![format!("{holding} {}", if holding == 1 { "holds" } else { "hold" })];
+        if part > 0 {
+            counts.push(format!("{part} in part"));
+        }
+        if close > 0 {
+            counts.push(format!("{close} {} too close to call", if close == 1 { "is" } else { "are" }));
+        }
+        counts.push(format!("{failing} {}", if failing == 1 { "does not" } else { "do not" }));
+        let bare = match report.claims.iter().filter(|claim| !claim.mark().is_empty()).count() {
             0 => String::new(),
-            some if some == all => " All of this rests on single runs: another seed may say otherwise.".to_owned(),
-            some => format!(" {some} of them rest on single runs: another seed may say otherwise."),
+            some if some == all => " No error is known for any of them: another seed may say otherwise.".to_owned(),
+            some => format!(" For {some} of them no error is known: another seed may say otherwise."),
         };
         said.push(format!(
-            "Of {} of the paper that these runs can answer, {holding} {hold}{rest}, {failing} {fail}.{single}",
-            counted(all, "claim", "claims")
+            "Of {} of the paper that these runs can answer, {}.{bare}",
+            counted(all, "claim", "claims"),
+            counts.join(", ")
         ));
     }
     said
@@ -186,24 +208,28 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
 
 /// What stands above the claims.
 pub(super) fn how_claims_are_decided(report: &Report) -> String {
-    let mut text = "Each claim is asked of the numbers of this page. A loss or a distance counts as lower than another where \
-                    it is lower by more than the standard error of their difference. Which arm is the nearest of all, whose \
-                    end points lie more evenly, and what takes longer or costs more, the means decide alone."
-        .to_owned();
+    let mut text = format!(
+        "Each claim is asked of the numbers of this page, and one rule answers all of them. A difference is called if it \
+         exceeds {CLEAR} of its standard errors; otherwise the claim is too close to call. Arms that share two seeds or more \
+         are compared seed by seed; the errors of other arms are combined. A claim about several pairs of arms does not hold \
+         if one pair is clearly the other way, and holds if all pairs are clearly as claimed. A cost is a ratio to Sequential \
+         with an error of its own. Delta has an error if two seeds or more were run at every weight. The ideal point counts \
+         as exact."
+    );
     if report.arms.iter().any(|arm| !arm.unfinished && !arm.ended_early.is_empty()) {
         text += " Some runs stopped at their goal, losses on training rows that their plan names, before they had taken all \
                  their steps. Their ends are held against those of runs that took all of theirs: they might have come \
                  nearer, and would have cost more. The numbers say who stopped when.";
     }
     if report.claims.iter().any(|claim| !claim.mark().is_empty()) {
-        text += " An arm of one run has no error: there the bare numbers decide, the answer is marked as one on single runs, \
-                 and another seed may turn it.";
+        text += " An arm of one run has no error. There the bare numbers decide, the verdict says so, and another seed may \
+                 decide otherwise.";
     }
     text
 }
 
 /// Percent more time than Sequential that is still about the same.
-const CHEAP: f64 = 100.0 * (super::claims::ABOUT_THE_SAME - 1.0);
+const CHEAP: f64 = 100.0 * (claims::ABOUT_THE_SAME - 1.0);
 
 /// What a reader must know before comparing.
 pub(super) fn warnings(report: &Report) -> Vec<String> {

@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use upright::report::{Report, Role, Source};
+use upright::{
+    metrics::Call,
+    report::{Report, Role, Source},
+};
 
 use super::{
     folders::{Run, Study, run},
@@ -44,7 +47,7 @@ fn arms_are_named_by_what_differs() {
     // Delta: even steps of (0.25, -0.25) between the ends of the runs alone, (0.3, 4.0) and (1.2, 0.1).
     let step = 0.25 * 2f64.sqrt();
     let reach = (0.65f64 - 0.3).hypot(0.75 - 4.0) + (1.15f64 - 1.2).hypot(0.25 - 0.1);
-    near(front.delta[1].unwrap(), reach / (reach + 2.0 * step));
+    near(front.delta[1].as_ref().unwrap().spread.mean, reach / (reach + 2.0 * step));
     let claims: Vec<(&str, usize)> =
         report.claims.iter().map(|claim| (&claim.text[..], claim.verdicts.len())).collect();
     assert_eq!(claims.iter().map(|(_, places)| *places).collect::<Vec<_>>(), [3, 3, 3, 3, 1, 1], "{claims:?}");
@@ -94,13 +97,13 @@ fn arms_are_held_against_those_that_were_given_the_same() {
     assert!(hot.against.is_empty() && hot.cost_increase.is_none());
     // The long runs of ALRIGHT are farther than Sequential as long, and nearer than the short ones.
     let claim = |words: &str| report.claims.iter().find(|claim| claim.text.contains(words)).unwrap();
-    let asked: Vec<(&str, Option<bool>)> =
+    let asked: Vec<(&str, Option<Call>)> =
         claim("end nearer").verdicts.iter().map(|verdict| (&verdict.at[..], verdict.holds[1])).collect();
-    assert_eq!(asked, [(given[0], Some(true)), (given[1], Some(false))]);
+    assert_eq!(asked, [(given[0], Some(Call::Yes)), (given[1], Some(Call::No))]);
     // Neither is a k among them that differs in more than k, nor is the short MAXRIGHT judged by what a hot one reached.
     assert!(report.claims.iter().all(|claim| !claim.text.contains("small k")));
     assert_eq!(claim("MAXRIGHT ends nearer").verdicts.len(), 1);
-    assert_eq!(claim("MAXRIGHT ends nearer").verdicts[0].holds, [Some(true); 2]);
+    assert_eq!(claim("MAXRIGHT ends nearer").verdicts[0].holds, [Some(Call::Yes); 2]);
     let page = write(&study);
     assert!(page.contains("Not all arms were given the same: there are \u{201c}steps 8, learning-rate 0.001\u{201d}"));
     assert!(page.contains("(steps 16, learning-rate 0.001) \u{201c}dpo 8, then sft 8\u{201d} ends nearest"));
@@ -246,6 +249,38 @@ fn a_studys_sums_are_one_arm_over_seeds_and_any_other_adapter_is_its_own() {
     assert!(!page.contains("trained apart and then added"));
 }
 
+/// A sum is called by its weights like other arms, and not by the adapter of its first seed.
+#[test]
+fn sums_at_several_weights_are_called_by_them() {
+    let study = Study::new();
+    for lambda in [0.25, 0.5] {
+        study.add(&format!("mix-{lambda}"), &run("mix").weights(1.0 - lambda, lambda));
+        for seed in [1, 2] {
+            let name = format!("sum-lambda-{lambda}-seed-{seed}-0a1b2c3d");
+            study.add(&name, &run("mix").weights(1.0 - lambda, lambda).sum(&name).seed(seed));
+        }
+    }
+    let labels = |study: &Study| -> Vec<(String, usize)> {
+        let report = Report::read(&[study.path()]).unwrap();
+        let sums = report.arms.iter().filter(|arm| arm.role == Role::Sum);
+        sums.map(|arm| (arm.label.clone(), arm.runs.len())).collect()
+    };
+    let named = |name: &str, runs: usize| (format!("sum of adapters lambda {name}"), runs);
+    assert_eq!(labels(&study), [named("0.25", 2), named("0.5", 2)]);
+    // Another setting tells sums of equal weights apart.
+    for seed in [1, 2] {
+        let name = format!("fast.sum-lambda-0.25-seed-{seed}-0a1b2c3d");
+        let fast = run("mix").weights(0.75, 0.25).with("learning-rate = 0.001", "learning-rate = 0.002");
+        study.add(&name, &fast.sum(&name).seed(seed));
+    }
+    let expected = [
+        named("0.25, optimiser.learning-rate 0.001", 2),
+        named("0.25, optimiser.learning-rate 0.002", 2),
+        named("0.5", 2),
+    ];
+    assert_eq!(labels(&study), expected);
+}
+
 #[test]
 fn three_objectives_are_compared_and_the_plane_says_that_it_shows_two() {
     let study = Study::new();
@@ -384,7 +419,7 @@ fn a_claim_says_whom_it_asks_about_who_stopped_early_and_who_else_is_nearer() {
     assert!(!because.contains("rpo"), "{because}");
     assert!(claim("end nearer to").text.ends_with("than Sequential (dpo, then sft)"));
     assert!(claim("cost about").verdicts[0].because[0].contains("after 4 of 8 steps"));
-    assert!(page.contains("Some runs stopped at their goal") && page.contains("the means decide alone"));
+    assert!(page.contains("Some runs stopped at their goal") && page.contains("one rule answers all of them"));
     // Where both orders are there, they need no names; where nobody stopped, nothing is said of it.
     let page = write(&story());
     assert!(page.contains("nearer to the ideal point than Sequential in either order, Mix and ALRIGHT"));

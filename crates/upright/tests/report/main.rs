@@ -6,6 +6,7 @@ mod fixture;
 mod folders;
 mod numbers;
 mod page;
+mod verdicts;
 
 use std::fs;
 

@@ -42,10 +42,11 @@ pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
 
 /// Seconds, and the increases against Sequential where there are any.
 pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
-    let arms: Vec<usize> = contenders(report).into_iter().filter(|i| report.arms[*i].seconds.mean > 0.0).collect();
+    let takes_time = |i: &usize| report.arms[*i].seconds.is_some_and(|seconds| seconds.mean > 0.0);
+    let arms: Vec<usize> = contenders(report).into_iter().filter(takes_time).collect();
     let joint: Vec<usize> = arms.iter().copied().filter(|i| report.arms[*i].is_joint()).collect();
     let some = |value: OfArm| joint.iter().any(|i| value(&report.arms[*i]).is_some());
-    let mut values: Vec<(&str, OfArm)> = vec![("seconds of all steps", |arm| Some(arm.seconds))];
+    let mut values: Vec<(&str, OfArm)> = vec![("seconds of all steps", |arm| arm.seconds)];
     let (runtime, used) = (some(|arm| arm.runtime_increase), some(|arm| arm.utilisation_increase));
     if runtime {
         values.push(("increase in runtime (%)", |arm| arm.runtime_increase));
@@ -68,8 +69,14 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
 /// The increases in words.
 fn increases(report: &Report, joint: &[usize], runtime: bool) -> String {
     let busy = report.arms.iter().any(|arm| arm.busy_seconds.is_some());
+    let sums = report.arms.iter().any(|arm| arm.role == Role::Sum);
     let seconds = format!(
-        "Seconds are those of all training steps, without evaluations. {}",
+        "Seconds are those of all training steps, without evaluations. {}{}",
+        if sums {
+            "A sum of adapters costs what training its adapters cost, as far as their runs are here. "
+        } else {
+            ""
+        },
         if busy {
             "Busy seconds are seconds times the share of the processors that was used: what a run cost itself, whatever else \
              the machine did meanwhile. Verdicts on cost go by them. "

@@ -13,7 +13,10 @@ const INKS: [Ink; 5] = [Ink::Series(4), Ink::Muted, Ink::Series(5), Ink::Series(
 pub(super) fn decisions(report: &Report) -> Option<Shown> {
     let arms: Vec<&Arm> = contenders(report).iter().map(|i| &report.arms[*i]).collect();
     // Arms that descend an objective of their own have nothing to decide.
-    let decides = |arm: &&Arm| arm.updates.iter().any(|updates| updates.mean > 0.0);
+    let decides = |arm: &&Arm| {
+        let descends = arm.updates.iter().flatten().any(|updates| updates.mean > 0.0);
+        descends && report.runs[arm.runs[0]].steps > 0
+    };
     let arms: Vec<&Arm> = arms.into_iter().filter(decides).collect();
     let most = arms.iter().map(|arm| report.runs[arm.runs[0]].steps).max()?;
     let axis = Axis::linear("step").from(0.0, most as f64);

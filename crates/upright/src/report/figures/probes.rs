@@ -39,8 +39,9 @@ pub(super) fn probes(report: &Report) -> Option<Shown> {
             let line = points.iter().map(|(k, far)| [*k, far.mean]).collect();
             far.add(Mark::Line(line), style, &format!("{name}, {}", SET_NAMES[set]));
         }
-        long.add(bars(&arms.iter().map(|arm| (k(arm), arm.seconds)).collect::<Vec<_>>()), look.unmarked(), "");
-        long.add(Mark::Line(arms.iter().map(|arm| [k(arm), arm.seconds.mean]).collect()), look, &name);
+        let points: Vec<_> = arms.iter().filter_map(|arm| Some((k(arm), arm.seconds?))).collect();
+        long.add(bars(&points), look.unmarked(), "");
+        long.add(Mark::Line(points.iter().map(|(k, seconds)| [*k, seconds.mean]).collect()), look, &name);
     }
     let mut figure = Figure::new("MAXRIGHT by how often it looks at all losses", 2, [408.0, 240.0]);
     let measured = !far.layers.is_empty();
