@@ -62,6 +62,8 @@ fn rows_are_read_as_in_the_run_of_the_adapter() {
     assert_eq!(rows(&place, &format!("{adapter} --split held-out --limit 2")), held[..2]);
     let done = Done::of(place.command(&format!("eval loss --model model {adapter} --split held-out --held-out 0")));
     assert!(done.error().contains("no row is held out"), "{done:?}");
+    let done = Done::of(place.command(&format!("eval loss --model model {adapter} --split all --held-out 0.3")));
+    assert!(done.error().contains("held-out 0.3 has no effect: all rows are scored"), "{done:?}");
     let done = Done::of(place.command(&format!("eval loss --model model {adapter} --split some")));
     assert!(done.error().contains("split must be one of all, train, held-out, found `some`"), "{done:?}");
 }

@@ -179,7 +179,7 @@ fn a_study_is_done_once_and_every_number_comes_from_its_runs() {
         let steps = study.fixture.steps(&folder(part));
         steps.iter().map(|line| line["seconds"].as_f64().unwrap()).sum()
     };
-    let costs = [1, 2].map(|seed| {
+    let costs = [1, 3].map(|seed| {
         let [sft, dpo] = ["sft", "dpo"].map(|name| seconds(&format!("alone-{name}-seed-{seed}")));
         sft + dpo
     });

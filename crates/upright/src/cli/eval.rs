@@ -226,6 +226,10 @@ impl Loss {
         };
         let cut = self.truncation(run, &mut from_run)?;
         let split = choice("split", self.split.as_deref(), Split::All)?;
+        if let (Split::All, Some(share)) = (split, &self.held_out) {
+            return Err(Error::input(format!("held-out {share} has no effect: all rows are scored"))
+                .hint("give --split held-out or --split train, or leave --held-out out"));
+        }
         let limit = self.limit.as_ref().map(|limit| count("limit", Some(limit), 0)).transpose()?;
         let mut eval = Held::Fraction(0.0);
         let mut rows = limit;
