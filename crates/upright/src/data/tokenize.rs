@@ -548,7 +548,10 @@ pub(super) mod tests {
         let path = dir.path().join("tokenizer_config.json");
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        assert!(complaint(Tokenizer::open(dir.path(), Some(3), None)).contains("tokenizer_config.json: cannot read: it is a folder"));
+        assert!(
+            complaint(Tokenizer::open(dir.path(), Some(3), None))
+                .contains("tokenizer_config.json: cannot read: it is a folder")
+        );
     }
 
     #[test]
