@@ -215,6 +215,16 @@ pub struct Weights {
     pub head: Option<Matrix>,
 }
 
+/// Checks the header of a safetensors file, given as its bytes. Returns the names of the tensors in the order of their
+/// values; `path` is for messages.
+///
+/// # Errors
+/// `Error::Input` where the file is cut short, its header is not valid, or a tensor lies outside the file or over another.
+pub fn check_header(path: &Path, file: &[u8]) -> Result<Vec<String>> {
+    let (_, header) = file::read_header(path, file)?;
+    Ok(header.offset_keys())
+}
+
 impl Weights {
     /// The head's matrix, tied or not.
     pub fn head(&self) -> &Matrix {

@@ -229,6 +229,23 @@ fn a_damaged_run_is_reported_with_a_way_out() {
     place.write("run/evals.jsonl", evals);
     place.write("run/plan.toml", plan.replacen("seed = 42", "seed = true", 1));
     refused(place.command("report run"), &["plan.toml, line ", "`seed = true`"]);
+    // Values of the right type from which no length or order follows.
+    let values = [
+        ("batch = 8", "batch = 0", "plan.toml: objective sft: batch must be at least 1"),
+        ("weight = 0.5", "weight = -1e308", "plan.toml: objective sft: weight must lie between 0 and 1"),
+        ("weight = 0.5", "weight = nan", "plan.toml: objective sft: weight must lie between 0 and 1"),
+        (
+            "[plan.length]",
+            "[[plan.stages]]\nobjective = 7\nlength = { steps = 2 }\n\n[plan.length]",
+            "index of one of 2 objectives, found `7`",
+        ),
+    ];
+    for (old, new, problem) in values {
+        assert!(plan.contains(old), "{old}: {plan}");
+        place.write("run/plan.toml", plan.replacen(old, new, 1));
+        refused(place.command("report run"), &[problem]);
+        refused(place.command("train --resume --out run"), &[problem]);
+    }
 }
 
 #[test]

@@ -46,6 +46,37 @@ pub(crate) struct Tensor<'a> {
     bytes: Range<usize>,
 }
 
+/// Reads the header of a whole safetensors file. Returns where the tensors' bytes begin, and the header; `path` is for
+/// messages.
+///
+/// # Errors
+/// `Error::Input` as for [`TensorFile::open`].
+pub(super) fn read_header(path: &Path, file: &[u8]) -> Result<(usize, Metadata)> {
+    let damaged = |problem: String| Error::input(path, problem, DAMAGED);
+    let size = file.len();
+    let Some((length, rest)) = file.split_first_chunk() else { return Err(too_short(path, size)) };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER_BYTES || length > rest.len() as u64 {
+        if file.starts_with(b"version https://git-lfs") {
+            let hint = "run `git lfs pull` in the folder, or download the file itself";
+            return Err(Error::input(path, "a pointer of git-lfs, not the file", hint));
+        }
+        return Err(damaged(format!("says that its header has {length} bytes, but the file has {size}")));
+    }
+    let (header, tensors) = rest.split_at(length as usize);
+    let header: Metadata = serde_json::from_slice(header)
+        .map_err(|error| damaged(format!("the safetensors header is not valid: {error}")))?;
+    let (promised, held) = (header.data_len(), tensors.len());
+    if promised != held {
+        return Err(damaged(format!("the header promises {promised} bytes of tensors, found {held}")));
+    }
+    Ok((size - held, header))
+}
+
+fn too_short(path: &Path, size: usize) -> Error {
+    Error::input(path, format!("{size} bytes, too short for a safetensors file"), DAMAGED)
+}
+
 impl TensorFile {
     /// Maps a file and checks its header.
     ///
@@ -55,30 +86,14 @@ impl TensorFile {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = std::fs::File::open(path).map_err(|e| Error::io(path, "read", e))?;
         let size = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
-        let damaged = |problem: String| Error::input(path, problem, DAMAGED);
         if size < 8 {
-            return Err(damaged(format!("{size} bytes, too short for a safetensors file")));
+            return Err(too_short(path, size as usize));
         }
         // SAFETY: the map is only read, and only through `&[u8]` and `&[bf16]`, for which any bytes are valid. Another
         // process that shortens or rewrites the file meanwhile is outside of what a program can guard against; model
         // files are replaced by renaming.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
-        let length = u64::from_le_bytes(map[..8].try_into().expect("eight bytes"));
-        if length > MAX_HEADER_BYTES || length > size - 8 {
-            let git_lfs = map.starts_with(b"version https://git-lfs");
-            if git_lfs {
-                let hint = "run `git lfs pull` in the folder, or download the file itself";
-                return Err(Error::input(path, "a pointer of git-lfs, not the file", hint));
-            }
-            return Err(damaged(format!("says that its header has {length} bytes, but the file has {size}")));
-        }
-        let start = 8 + length as usize;
-        let header: Metadata = serde_json::from_slice(&map[8..start])
-            .map_err(|error| damaged(format!("the safetensors header is not valid: {error}")))?;
-        let held = map.len() - start;
-        if header.data_len() != held {
-            return Err(damaged(format!("the header promises {} bytes of tensors, found {held}", header.data_len())));
-        }
+        let (start, header) = read_header(path, &map)?;
         let identity = FileIdentity::of(path, &file);
         Ok(Self { path: path.to_owned(), identity, map: Arc::new(map), start, header })
     }

@@ -112,6 +112,23 @@ fn escaped(text: &str, slashes: bool) -> String {
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
+/// The commit and the names of files in a listing, which is JSON of the hub. A name that would lead out of the folder it
+/// is put in is left out.
+///
+/// # Errors
+/// What the hub did not do.
+pub fn parse_listing(text: &str) -> std::result::Result<(String, Vec<String>), &'static str> {
+    let value: Value = serde_json::from_str(text).map_err(|_| "did not answer with JSON")?;
+    let commit = value.get("sha").and_then(Value::as_str).filter(|commit| super::cache::is_commit(commit));
+    let files = value.get("siblings").and_then(Value::as_array);
+    let (Some(commit), Some(files)) = (commit, files) else {
+        return Err("did not answer with a commit and its files");
+    };
+    let name = |file: &Value| file.get("rfilename").and_then(Value::as_str).map(str::to_owned);
+    let names = files.iter().filter_map(name).filter(|name| super::cache::is_inside(name));
+    Ok((commit.to_owned(), names.collect()))
+}
+
 impl Connection {
     /// For the hub at `endpoint`, with certificates from a file in place of Mozilla's where one is named.
     pub(super) fn new(endpoint: &str, token: Option<String>, certificates: Option<&Path>) -> Result<Self> {
@@ -158,15 +175,7 @@ impl Connection {
         };
         let text = response.body_mut().with_config().limit(MAX_LISTING).read_to_string();
         let text = text.map_err(|error| self.unreachable(&error))?;
-        let value: Value = serde_json::from_str(&text).map_err(|_| broken("did not answer with JSON"))?;
-        let commit = value.get("sha").and_then(Value::as_str).filter(|commit| super::cache::is_commit(commit));
-        let files = value.get("siblings").and_then(Value::as_array);
-        let (Some(commit), Some(files)) = (commit, files) else {
-            return Err(broken("did not answer with a commit and its files"));
-        };
-        let name = |file: &Value| file.get("rfilename").and_then(Value::as_str).map(str::to_owned);
-        let names = files.iter().filter_map(name).filter(|name| super::cache::is_inside(name));
-        Ok((commit.to_owned(), names.collect()))
+        parse_listing(&text).map_err(broken)
     }
 
     fn file_url(&self, repo: Repo<'_>, name: &str) -> String {

@@ -9,6 +9,7 @@ mod splits;
 use std::path::{Path, PathBuf};
 
 pub use cache::named;
+pub use download::parse_listing;
 pub use id::Id;
 
 use crate::{
@@ -194,8 +195,8 @@ impl Hub {
         while at < chosen.len() {
             fetched += u64::from(self.fetch_file(connection, repo, cache, &chosen[at], observer)?);
             if chosen[at] == INDEX {
-                let shards = shards(repo.name, &cache.snapshot(&commit).join(INDEX), &names)?;
-                chosen.extend(shards);
+                let index = files::read_text(&cache.snapshot(&commit).join(INDEX))?;
+                chosen.extend(shards(repo.name, &index, &names)?);
             }
             at += 1;
         }
@@ -254,8 +255,11 @@ fn no_part(id: &Id) -> Result<()> {
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Files of a model: config, weights or their index, and what belongs to them.
-fn of_model(repo: &str, names: &[String]) -> Result<Vec<String>> {
+/// Files of a model among those of a repository: config, weights or their index, and what belongs to them.
+///
+/// # Errors
+/// The repository holds no model that can be read; what it holds instead.
+pub fn of_model(repo: &str, names: &[String]) -> Result<Vec<String>> {
     let has = |name: &str| names.iter().any(|other| other == name);
     if !has("config.json") {
         let (problem, hint) = match has("adapter_config.json") {
@@ -276,8 +280,11 @@ fn of_model(repo: &str, names: &[String]) -> Result<Vec<String>> {
     Ok(companions.chain(["config.json".to_owned(), weights.to_owned()]).collect())
 }
 
-/// Files of an adapter.
-fn of_adapter(repo: &str, names: &[String]) -> Result<Vec<String>> {
+/// Files of an adapter among those of a repository.
+///
+/// # Errors
+/// The repository holds no adapter that can be read; what it holds instead.
+pub fn of_adapter(repo: &str, names: &[String]) -> Result<Vec<String>> {
     let has = |name: &str| names.iter().any(|other| other == name);
     let (config, tensors) = ("adapter_config.json", "adapter_model.safetensors");
     let (problem, hint) = match (has(config), has(tensors)) {
@@ -294,11 +301,13 @@ fn of_adapter(repo: &str, names: &[String]) -> Result<Vec<String>> {
     Err(Error::input(format!("{repo}: {problem}")).hint(hint))
 }
 
-/// The files that an index of weights names.
-fn shards(repo: &str, index: &Path, names: &[String]) -> Result<Vec<String>> {
+/// The files that an index of weights, given as its text, names among those of a repository.
+///
+/// # Errors
+/// The index is damaged, or names a file that is not there.
+pub fn shards(repo: &str, index: &str, names: &[String]) -> Result<Vec<String>> {
     let broken = |what: &str| Error::failure(format!("{repo}: {INDEX}: {what}")).hint("tell its owner");
-    let value: serde_json::Value =
-        serde_json::from_str(&files::read_text(index)?).map_err(|error| broken(&error.to_string()))?;
+    let value: serde_json::Value = serde_json::from_str(index).map_err(|error| broken(&error.to_string()))?;
     let map = value.get("weight_map").and_then(|map| map.as_object()).ok_or_else(|| broken("has no weight_map"))?;
     let files: std::collections::BTreeSet<&str> = map.values().filter_map(|file| file.as_str()).collect();
     if let Some(missing) = files.iter().find(|file| !names.iter().any(|name| name == *file)) {
@@ -307,8 +316,11 @@ fn shards(repo: &str, index: &Path, names: &[String]) -> Result<Vec<String>> {
     Ok(files.into_iter().map(str::to_owned).collect())
 }
 
-/// Files of a dataset's part.
-fn of_data(id: &Id, names: &[String]) -> Result<Vec<String>> {
+/// Files of a dataset's part, which `id` names, among those of a repository.
+///
+/// # Errors
+/// The repository holds no such part, or several that could be meant.
+pub fn of_data(id: &Id, names: &[String]) -> Result<Vec<String>> {
     let repo = &id.repo;
     splits::choose(names, id.part.as_deref()).map_err(|unclear| match unclear {
         Unclear::NoRows => Error::input(format!("{repo}: has no .json, .jsonl or .parquet file"))

@@ -291,6 +291,29 @@ impl Plan {
         toml::to_string(self).map_err(|error| Error::input(format!("plan: {error}")))
     }
 
+    /// Checks a plan that was read from a file for values that no config leads to and that arithmetic relies on.
+    ///
+    /// # Errors
+    /// Names the first such value.
+    pub(crate) fn check_read(&self) -> Result<()> {
+        for objective in &self.objectives {
+            let name = &objective.name;
+            if objective.batch == 0 {
+                return Err(checks::wrong(&format!("objective {name}: batch"), "be at least 1", 0));
+            }
+            if !(0.0..=1.0).contains(&objective.weight) {
+                let must = "lie between 0 and 1";
+                return Err(checks::wrong(&format!("objective {name}: weight"), must, objective.weight));
+            }
+        }
+        let objectives = self.objectives.len();
+        if let Some(stage) = self.stages.iter().find(|stage| stage.objective >= objectives) {
+            let must = format!("be the index of one of {objectives} objectives");
+            return Err(checks::wrong("objective of a stage", &must, stage.objective));
+        }
+        Ok(())
+    }
+
     /// Settings whose change makes another run, as `key: this -> other`; empty: the other plan continues this one.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (old, new) = (self.settings(), other.settings());

@@ -100,10 +100,11 @@ impl Written {
 
     pub(super) fn read_file(path: &Path) -> Result<Self> {
         let text = files::read_text(path)?;
-        toml::from_str(&text).map_err(|error| {
-            config::located(&error, &text, &path.display().to_string())
-                .hint("was it written by another version of upright, or edited?")
-        })
+        let edited = "was it written by another version of upright, or edited?";
+        let written: Self = toml::from_str(&text)
+            .map_err(|error| config::located(&error, &text, &path.display().to_string()).hint(edited))?;
+        written.plan.check_read().map_err(|error| error.at(path.display()).hint(edited))?;
+        Ok(written)
     }
 
     pub(crate) fn to_toml(&self) -> Result<String> {
