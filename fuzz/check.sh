@@ -12,7 +12,7 @@ if [ ! -x "$root/bin/cargo-fuzz" ]; then
 fi
 
 cargo fetch --locked --manifest-path fuzz/Cargo.toml
-PATH="$root/bin:$PATH" cargo fuzz build --sanitizer none --no-cfg-fuzzing
+PATH="$root/bin:$PATH" cargo fuzz build --sanitizer none --no-cfg-fuzzing --codegen-units 16
 
 # New inputs and the files that targets write go to memory, not into the tree.
 scratch=$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)
