@@ -154,7 +154,7 @@ for case, folder in (("added_tokens_decoder", variant("chatml", dict(base, added
 shown = run("inspect", "talk.jsonl", "--model", variant("chatml-none", dict(base, eos_token="<|endoftext|>")), "--template", "chat", "--held-out", "0").stdout
 check("inspect shows that a mark is split", "looks like a special token, but the tokenizer splits it: <|im_start|> = " in shown, shown.strip().splitlines()[-1][:100])
 far = run("inspect", "talk.jsonl", "--model", variant("far", dict(base, eos_token="<|endoftext|>", added_tokens_decoder={"50300": dict(flags, content="<new>")})), code=2).stderr
-check("a listed id that does not come out is refused", "the token `<new>` has the id 50300" in far, far.strip().splitlines()[0][-110:])
+check("a listed id that does not come out is refused", "lists the token `<new>` with the id 50300" in far, far.strip().splitlines()[0][-110:])
 unknown = run("inspect", "talk.jsonl", "--model", variant("unknown", dict(base)), code=2).stderr
 check("a named EOS that does not exist is refused", "its eos_token `<|im_end|>` is not a token" in unknown, unknown.strip().splitlines()[0][-90:])
 

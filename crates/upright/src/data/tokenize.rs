@@ -272,20 +272,24 @@ impl Tokenizer {
 /// A token that would not have its listed id.
 fn add_tokens(inner: &mut tokenizers::Tokenizer, settings: &Settings, path: &Path) -> Result<()> {
     let listed_in = settings.listed_in.display();
-    let known = added_texts(inner);
-    // A list without flags says nothing new of a token that tokenizer.json describes.
-    let is_new = |token: &AddedToken| settings.listed_with_flags || !known.contains(&token.content);
-    let tokens: Vec<_> =
-        settings.listed.iter().map(|(_, token)| token).filter(|token| is_new(token)).cloned().collect();
+    let known = inner.get_added_tokens_decoder();
+    let mut listed = Vec::new();
+    for (id, token) in &settings.listed {
+        // A list without flags gives way to tokenizer.json, id by id.
+        if settings.listed_with_flags || !known.contains_key(id) {
+            listed.push((*id, token.clone()));
+        }
+    }
+    let tokens: Vec<AddedToken> = listed.iter().map(|(_, token)| token.clone()).collect();
     caught(|| inner.add_tokens(tokens))
         .map_err(|error| Error::input(format!("{listed_in}: its tokens cannot be added: {error}")))?;
-    for (id, token) in &settings.listed {
+    for (id, token) in &listed {
         let found = inner.token_to_id(&token.content);
         if found != Some(*id) {
             let text = &token.content;
             let found = found.map_or("none".to_owned(), |id| id.to_string());
             return Err(Error::input(format!(
-                "{listed_in}: the token `{text}` has the id {id} there, and {found} in {}",
+                "{listed_in}: lists the token `{text}` with the id {id}, but with {} its id is {found}",
                 path.display()
             ))
             .hint("the files belong to different tokenizers; download all of them from one model"));
@@ -501,6 +505,12 @@ pub(super) mod tests {
         let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
         assert_eq!(tokenizer.prompt(text).unwrap(), [start, a, end]);
         assert_eq!((tokenizer.eos(), tokenizer.is_added(start)), (end, true));
+        // An id that tokenizer.json gives to another token stays with it.
+        let stale = json!({"<stale>": EOS, "<|im_end|>": end, "<|im_start|>": start});
+        std::fs::write(dir.path().join("added_tokens.json"), stale.to_string()).unwrap();
+        let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
+        assert_eq!(tokenizer.prompt("<stale>").unwrap().len(), "<stale>".len());
+        assert_eq!(tokenizer.prompt("<eos>").unwrap(), [EOS]);
     }
 
     #[test]
@@ -527,8 +537,8 @@ pub(super) mod tests {
         ] {
             std::fs::write(dir.path().join(file), settings.to_string()).unwrap();
             let complaint = complaint(Tokenizer::open(dir.path(), None, None));
-            assert!(complaint.contains(&format!("{file}: the token `<")), "{complaint}");
-            assert!(complaint.contains("and 25"), "{complaint}");
+            assert!(complaint.contains(&format!("{file}: lists the token `<")), "{complaint}");
+            assert!(complaint.contains("its id is 25"), "{complaint}");
             configure(&dir, &json!({"eos_token": "<eos>"}));
         }
         for (settings, what) in [
