@@ -68,6 +68,17 @@ fn rows_are_read_as_in_the_run_of_the_adapter() {
     assert!(done.error().contains("split must be one of all, train, held-out, found `some`"), "{done:?}");
 }
 
+/// A minimum prompt is checked against the run's maximum length, not the usual one.
+#[test]
+fn the_run_leaves_room_for_a_long_prompt() {
+    let place = Place::new();
+    Done::good(place.train("--max-length 4096 --min-prompt 80"));
+    let (_, notes) = eval(&place, "--adapter run/adapter --sft sft.jsonl --min-prompt 3000");
+    assert!(notes.contains("--max-length 4096"), "{notes}");
+    let done = Done::of(place.command("eval loss --model model --sft sft.jsonl --min-prompt 3000"));
+    assert!(done.error().contains("min-prompt must be below max-length, 2048, found `3000`"), "{done:?}");
+}
+
 /// The same questions as instructions and as preferences, in any template: a row is on one side.
 #[test]
 fn no_template_and_no_second_objective_moves_a_row() {

@@ -301,7 +301,9 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let adapter = arguments.adapter.as_ref().map(|path| hub.adapter(path, &mut terminal)).transpose()?;
     let origin = adapter.as_deref().and_then(Origin::of);
     // Settings that are wrong are refused before a model is fetched.
-    arguments.reading(DataFile::from(PathBuf::new()), Kind::Instruction, None)?;
+    let (file, kind) = arguments.rows(&hub, &mut terminal)?;
+    let run_rows = origin.as_ref().and_then(|origin| origin.rows_of(kind == Kind::Preference, &file));
+    let reading = arguments.reading(file, kind, run_rows.as_ref())?;
     let model = hub.model(&arguments.model, &mut terminal)?;
     let model = folder("model", &model, "give the folder of the base model")?;
     let engine = Engine::open(&model, threads, Recompute::Auto, &mut terminal)?;
@@ -314,9 +316,6 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     };
     let adapter = open("adapter", adapter.as_ref())?;
     let reference = open("reference", reference.as_ref())?;
-    let (file, kind) = arguments.rows(&hub, &mut terminal)?;
-    let run_rows = origin.as_ref().and_then(|origin| origin.rows_of(kind == Kind::Preference, &file));
-    let reading = arguments.reading(file, kind, run_rows.as_ref())?;
     let data = Dataset::load(&reading.spec, &engine.tokenizer, &mut |_, _| !terminal.stop_requested())?;
     if let (Some(origin), Some(run)) = (&origin, &run_rows) {
         note_origin(run, &origin.run, &reading, &data, &mut terminal);
