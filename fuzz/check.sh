@@ -38,10 +38,11 @@ memory_of() {
     esac
 }
 
+host=$(rustc -vV | sed -n 's/^host: //p')
 for target in header listing rows settings adapter records template; do
     new="$scratch/corpus-$target" temporary="$scratch/files-$target" log="$scratch/$target.log"
     mkdir "$new" "$temporary"
-    if ! TMPDIR="$temporary" "fuzz/target/x86_64-unknown-linux-gnu/release/$target" "$new" "fuzz/corpus/$target" \
+    if ! TMPDIR="$temporary" "fuzz/target/$host/release/$target" "$new" "fuzz/corpus/$target" \
         -seed=1 -runs="${FUZZ_RUNS:-$(runs_of "$target")}" -dict="fuzz/dictionaries/$target" -max_len=8192 \
         -rss_limit_mb="$(memory_of "$target")" -timeout=10 -artifact_prefix="fuzz/artifacts/$target-" -print_final_stats=1 >"$log" 2>&1; then
         tail -n 60 "$log"

@@ -195,10 +195,9 @@ impl Lock {
 
 /// The error of a lock that the system refuses. Network file systems without a lock service have none.
 fn no_lock(path: &Path, error: std::io::Error) -> Error {
-    use std::io::ErrorKind::Unsupported;
     // ENOLCK has no kind of its own.
-    let no_locks_available = cfg!(target_os = "linux") && error.raw_os_error() == Some(37);
-    if error.kind() != Unsupported && !no_locks_available {
+    let has_no_locks = error.raw_os_error() == Some(rustix::io::Errno::NOLCK.raw_os_error());
+    if error.kind() != std::io::ErrorKind::Unsupported && !has_no_locks {
         return Error::io(path, "lock", error);
     }
     let folder = path.parent().unwrap_or(path).display();

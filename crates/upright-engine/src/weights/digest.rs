@@ -1,6 +1,7 @@
 //! Digests of tensors: every value as the engine computes with it, hashed in pieces on all threads, once per file.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -50,10 +51,8 @@ pub(crate) struct FileIdentity {
 }
 
 impl FileIdentity {
-    /// The identity of an open file. `None` where the system has no inodes, or no absolute path for it.
-    #[cfg(unix)]
+    /// The identity of an open file. `None` where the system does not tell it.
     pub(crate) fn of(path: &Path, file: &std::fs::File) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt as _;
         let metadata = file.metadata().ok()?;
         let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
         Some(Self {
@@ -64,12 +63,6 @@ impl FileIdentity {
             modified: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
             changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
         })
-    }
-
-    /// Digests are not kept.
-    #[cfg(not(unix))]
-    pub(crate) fn of(_path: &Path, _file: &std::fs::File) -> Option<Self> {
-        None
     }
 
     /// The key of the file's record.

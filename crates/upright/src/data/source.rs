@@ -231,7 +231,7 @@ fn unpack(path: &Path, bytes: &[u8], most: usize) -> Result<Vec<u8>> {
 /// Counts rows of JSON Lines in a text that grows.
 #[derive(Default)]
 struct Lines {
-    /// Bytes that were looked at: whole lines.
+    /// Bytes of the lines that were counted.
     seen: usize,
     rows: usize,
     /// Where the wanted rows end.

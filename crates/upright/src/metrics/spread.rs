@@ -109,6 +109,7 @@ mod tests {
         assert_eq!(Spread::mean_of(&[spread(1.0, Some(0.3)), spread(2.0, None)]), spread(1.5, None));
         assert_eq!(spread(0.5, Some(0.25)).times(-100.0), spread(-50.0, Some(25.0)));
     }
+
     #[test]
     fn a_mean_within_two_errors_of_a_limit_is_too_close_to_call() {
         let below = |mean, error| Spread { mean, error: Some(error) }.is_below(1.0);

@@ -111,9 +111,9 @@ pub(super) struct Outcome {
     pub(super) seconds: Option<f64>,
     /// The same times the share of the processors that was used, if it was recorded.
     pub(super) busy_seconds: Option<f64>,
-    /// Tokens descended in its training.
+    /// Tokens that its training trained on.
     tokens: Option<f64>,
-    /// Steps of its training that descended each objective.
+    /// Steps of its training that updated each objective.
     updates: Vec<Option<f64>>,
     /// Most memory that its training held at once, in GB.
     peak_memory_gb: Option<f64>,
