@@ -22,7 +22,7 @@ use crate::{
     observer::Observer,
     plan::{
         self,
-        checks::{choice, count, folder, real, threads, truncation, wrong},
+        checks::{HELD_OUT, choice, count, folder, held_out, threads, truncation, wrong},
         loss::{Settings, dpo_loss},
     },
     run::{Engine, Origin, OriginRows},
@@ -234,10 +234,9 @@ impl Loss {
         let mut eval = Held::Fraction(0.0);
         let mut rows = limit;
         if split != Split::All {
-            let share = |x: f64| (0.0..1.0).contains(&x);
-            let usual = run.map_or(0.05, |run| run.plan.held_out);
+            let usual = run.map_or(HELD_OUT, |run| run.plan.held_out);
             let given = self.held_out.as_ref();
-            let fraction = real("held-out", given, usual, "be a share from 0 to below 1", share)?;
+            let fraction = held_out(given, usual)?;
             let held_file = run.and_then(|run| run.objective.eval_data.clone()).filter(|_| given.is_none());
             // The run's rows, before any of them are held out.
             rows = run.and_then(|run| run.objective.rows);

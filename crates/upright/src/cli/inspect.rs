@@ -16,7 +16,7 @@ use crate::{
     hub::Hub,
     plan::{
         self,
-        checks::{choice, count, count_from, folder, real, threads, truncation},
+        checks::{HELD_OUT, choice, count, count_from, folder, held_out, threads, truncation},
     },
 };
 
@@ -237,8 +237,7 @@ fn load(file: &DataFile, arguments: &Inspect, threads: usize, tokenizer: &Tokeni
     let Truncation { max_length, min_prompt, rule: too_long } =
         truncation(arguments.max_length.as_ref(), arguments.min_prompt.as_ref(), arguments.too_long.as_deref())?;
     let wanted = arguments.rows.as_ref().map(|rows| count("rows", Some(rows), 0)).transpose()?;
-    let share = |x: f64| (0.0..1.0).contains(&x);
-    let held_out = real("held-out", arguments.held_out.as_ref(), 0.05, "be a share from 0 to below 1", share)?;
+    let held_out = held_out(arguments.held_out.as_ref(), HELD_OUT)?;
     let read = |kind: Kind| {
         let spec = DataSpec {
             files: vec![file.clone()],

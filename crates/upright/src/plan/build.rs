@@ -1,6 +1,8 @@
 //! From a config to a plan, setting by setting.
 
-use super::checks::{choice, count, count_from, folder, no_such, positive, real, threads, truncation, wrong};
+use super::checks::{
+    HELD_OUT, choice, count, count_from, folder, held_out, no_such, positive, real, threads, truncation, wrong,
+};
 use super::objective::{losses, objectives};
 use super::stages::{length, stages};
 use super::{LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, StopPlan};
@@ -43,9 +45,7 @@ impl Plan {
             stages: stages(config, method, &objectives)?,
             stop: stop(config, &objectives)?,
             probe_every: count("probe-every", config.probe_every.as_ref(), 10)?,
-            held_out: real("held-out", config.held_out.as_ref(), 0.05, "be a share from 0 to below 1", |x| {
-                (0.0..1.0).contains(&x)
-            })?,
+            held_out: held_out(config.held_out.as_ref(), HELD_OUT)?,
             max_length,
             min_prompt,
             too_long,

@@ -72,6 +72,14 @@ pub(crate) fn positive(key: &str, value: Option<&Number>, default: f64) -> Resul
     real(key, value, default, "be a number above 0", |x| x > 0.0)
 }
 
+/// Fraction of the rows held out where none is given.
+pub(crate) const HELD_OUT: f64 = 0.05;
+
+/// Fraction of the rows that is held out of training: held-out.
+pub(crate) fn held_out(value: Option<&Number>, default: f64) -> Result<f64> {
+    real("held-out", value, default, "be a share from 0 to below 1", |x| (0.0..1.0).contains(&x))
+}
+
 /// One of the names of `T`.
 pub(crate) fn choice<T: ValueEnum>(key: &str, value: Option<&str>, default: T) -> Result<T> {
     let Some(value) = value else { return Ok(default) };
