@@ -8,7 +8,9 @@ use upright::hub::{Id, of_adapter, of_data, of_model, parse_listing, shards};
 
 fuzz_target!(|input: &str| {
     let (id, json) = input.split_once('\n').unwrap_or(("org/name", input));
-    let Ok((_, names)) = parse_listing(json) else { return };
+    let Ok((_, names)) = parse_listing(json) else {
+        return;
+    };
     let repo = "org/name";
     let _ = of_model(repo, &names);
     let _ = of_adapter(repo, &names);

@@ -23,14 +23,18 @@ const FILES: [&str; 3] = ["steps.jsonl", "evals.jsonl", "plan.toml"];
 const BOUNDARY: &str = "\n====\n";
 
 static SETUP: LazyLock<Setup> = LazyLock::new(|| {
-    let whole = FILES.map(|name| fs::read_to_string(repository("fuzz/run").join(name)).expect("a run's record"));
+    let whole = FILES
+        .map(|name| fs::read_to_string(repository("fuzz/run").join(name)).expect("a run's record"));
     let run = scratch().join("run");
     fs::create_dir_all(&run).expect("a run's folder");
     for (name, text) in FILES.iter().zip(&whole) {
         fs::write(run.join(name), text).expect("a run's record");
     }
     Report::read(std::slice::from_ref(&run)).expect("a whole run");
-    Setup { run, whole: whole.into() }
+    Setup {
+        run,
+        whole: whole.into(),
+    }
 });
 
 fuzz_target!(|input: &str| {
@@ -41,9 +45,16 @@ fuzz_target!(|input: &str| {
         fs::write(run.join(name), text).expect("a run's record");
     }
     let _ = Summary::read(run);
-    let Ok(report) = Report::read(std::slice::from_ref(run)) else { return };
+    let Ok(report) = Report::read(std::slice::from_ref(run)) else {
+        return;
+    };
     let points = || report.runs.iter().flat_map(|run| &run.points);
-    let losses: Vec<f64> = points().flat_map(|point| &point.losses).flatten().flatten().copied().collect();
+    let losses: Vec<f64> = points()
+        .flat_map(|point| &point.losses)
+        .flatten()
+        .flatten()
+        .copied()
+        .collect();
     for axis in [Axis::linear("loss"), Axis::log("loss")] {
         let ends = axis.ends(losses.iter().copied());
         let _ = axis.ticks(ends, 6);

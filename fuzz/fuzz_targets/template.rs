@@ -32,8 +32,11 @@ static SETUP: LazyLock<Setup> = LazyLock::new(|| {
     let raw = source::parse(path, ROWS.as_bytes()).expect("rows");
     Setup {
         file: scratch().join("chat_template.jinja"),
-        tokenizer: Tokenizer::open(&repository("crates/upright/demo/model"), None, None).expect("a tokenizer"),
-        rows: rows::read(path, &raw, Kind::Instruction).expect("conversations").rows,
+        tokenizer: Tokenizer::open(&repository("crates/upright/demo/model"), None, None)
+            .expect("a tokenizer"),
+        rows: rows::read(path, &raw, Kind::Instruction)
+            .expect("conversations")
+            .rows,
     }
 });
 
@@ -41,10 +44,16 @@ fuzz_target!(|template: &str| -> Corpus {
     if LIMITED.iter().any(|word| template.contains(word)) {
         return Corpus::Reject;
     }
-    let Setup { file, tokenizer, rows } = &*SETUP;
+    let Setup {
+        file,
+        tokenizer,
+        rows,
+    } = &*SETUP;
     fs::write(file, template).expect("a template's file");
     let name = TemplateName::File(file.clone());
-    let Ok(template) = Template::choose(Some(&name), rows, tokenizer) else { return Corpus::Keep };
+    let Ok(template) = Template::choose(Some(&name), rows, tokenizer) else {
+        return Corpus::Keep;
+    };
     for row in rows {
         for turns in [Turns::Last, Turns::All] {
             let _ = template.render(row, turns);

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// A folder of the repository.
 pub fn repository(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(folder)
 }
 
 /// An empty folder of this process in the folder for temporary files. It is left behind when the process ends.

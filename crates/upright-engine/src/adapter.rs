@@ -38,7 +38,14 @@ impl LoraConfig {
     /// One rank and one alpha for all targets.
     pub fn new(rank: usize, alpha: f64, targets: Vec<String>) -> Self {
         let (rank_pattern, alpha_pattern) = (BTreeMap::new(), BTreeMap::new());
-        Self { rank, alpha, targets, use_rslora: false, rank_pattern, alpha_pattern }
+        Self {
+            rank,
+            alpha,
+            targets,
+            use_rslora: false,
+            rank_pattern,
+            alpha_pattern,
+        }
     }
 }
 
@@ -63,7 +70,13 @@ pub fn linears(config: &DecoderConfig) -> Vec<LinearSpec> {
         let name = block_name(config.family, layer);
         layout::linears_of_block(config).map(move |(slot, shape)| {
             let module = format!("{name}.{}", shape.name);
-            LinearSpec { layer, slot, module, inputs: shape.inputs, outputs: shape.outputs }
+            LinearSpec {
+                layer,
+                slot,
+                module,
+                inputs: shape.inputs,
+                outputs: shape.outputs,
+            }
         })
     };
     (0..config.layers).flat_map(block).collect()
@@ -136,7 +149,10 @@ pub struct AdapterLayout {
 impl AdapterLayout {
     /// The target on a linear, if it is adapted.
     pub fn find(&self, layer: usize, slot: Slot) -> Option<&LoraTarget> {
-        self.targets.binary_search_by_key(&(layer, slot), |t| (t.layer, t.slot)).ok().map(|i| &self.targets[i])
+        self.targets
+            .binary_search_by_key(&(layer, slot), |t| (t.layer, t.slot))
+            .ok()
+            .map(|i| &self.targets[i])
     }
 
     /// Lowest block with an adapted linear; nothing below it needs a gradient.

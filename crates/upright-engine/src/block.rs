@@ -59,8 +59,17 @@ pub(crate) struct Trace {
 impl Trace {
     /// Bytes that a trace keeps for each token, besides the rank of every linear that is adapted.
     pub(crate) fn bytes_per_token(config: &DecoderConfig, tier: Tier) -> usize {
-        let (width, streams) = (qkv_width(config), if config.residual == Residual::Sequential { 2 } else { 1 });
-        let stored = width * (1 + usize::from(config.qk_norm)) + config.heads * config.head_size + mlp_width(config);
+        let (width, streams) = (
+            qkv_width(config),
+            if config.residual == Residual::Sequential {
+                2
+            } else {
+                1
+            },
+        );
+        let stored = width * (1 + usize::from(config.qk_norm))
+            + config.heads * config.head_size
+            + mlp_width(config);
         size_of::<f32>() * (streams * config.hidden + config.heads) + Stored::size(tier) * stored
     }
 }
@@ -71,7 +80,12 @@ fn qkv_width(config: &DecoderConfig) -> usize {
 
 /// Values of a token that the MLP's activation is made of: SwiGLU's gate and up projection side by side, else the latter.
 fn mlp_width(config: &DecoderConfig) -> usize {
-    config.intermediate * if config.activation == Activation::SwiGlu { 2 } else { 1 }
+    config.intermediate
+        * if config.activation == Activation::SwiGlu {
+            2
+        } else {
+            1
+        }
 }
 
 impl Block<'_> {
@@ -80,13 +94,19 @@ impl Block<'_> {
     }
 
     fn norm<'w>(&self, weights: &'w NormWeights) -> Norm<'w> {
-        Norm { kind: self.config.norm, eps: self.config.norm_eps, weights }
+        Norm {
+            kind: self.config.norm,
+            eps: self.config.norm_eps,
+            weights,
+        }
     }
 
     /// The norm of the rows of `x`, `[any, H]`, ready for products.
     fn normed(&self, weights: &NormWeights, x: &[f32]) -> Packed {
         let (norm, hidden) = (self.norm(weights), self.config.hidden);
-        Packed::from_rows(self.scope.tier, x.len() / hidden, hidden, |t, y| norm.row(&x[t * hidden..][..hidden], y))
+        Packed::from_rows(self.scope.tier, x.len() / hidden, hidden, |t, y| {
+            norm.row(&x[t * hidden..][..hidden], y)
+        })
     }
 
     /// The same as f32.
@@ -124,9 +144,17 @@ impl Block<'_> {
         let (c, row) = (self.config, qkv_width(self.config));
         let d = c.head_size;
         match self.weights.qkv {
-            Qkv::Fused(_) => [0, d, 2 * d].map(|offset| HeadLayout { row, head: 3 * d, offset }),
+            Qkv::Fused(_) => [0, d, 2 * d].map(|offset| HeadLayout {
+                row,
+                head: 3 * d,
+                offset,
+            }),
             Qkv::Split { .. } => {
-                [0, c.heads * d, (c.heads + c.kv_heads) * d].map(|offset| HeadLayout { row, head: d, offset })
+                [0, c.heads * d, (c.heads + c.kv_heads) * d].map(|offset| HeadLayout {
+                    row,
+                    head: d,
+                    offset,
+                })
             }
         }
     }
@@ -134,8 +162,13 @@ impl Block<'_> {
     /// The per-head norms with the heads they apply to.
     fn head_norms(&self) -> impl Iterator<Item = (&NormWeights, HeadLayout, usize)> {
         let [q, k, _] = self.layouts();
-        let norms = [(&self.weights.q_norm, q, self.config.heads), (&self.weights.k_norm, k, self.config.kv_heads)];
-        norms.into_iter().filter_map(|(norm, layout, heads)| Some((norm.as_ref()?, layout, heads)))
+        let norms = [
+            (&self.weights.q_norm, q, self.config.heads),
+            (&self.weights.k_norm, k, self.config.kv_heads),
+        ];
+        norms
+            .into_iter()
+            .filter_map(|(norm, layout, heads)| Some((norm.as_ref()?, layout, heads)))
     }
 
     /// One step up: the residual stream `x` `[T, H]` becomes the next block's, `[R, H]`, and a trace for
@@ -143,7 +176,17 @@ impl Block<'_> {
     pub(crate) fn forward(&self, x: Buffer<f32>) -> (Buffer<f32>, Trace) {
         let [q, k, v] = self.layouts();
         self.forward_with(x, |qkv, attended, lse| {
-            attention::forward(self.scope.tier, self.pack, &self.shape(), qkv, q, k, v, attended, lse);
+            attention::forward(
+                self.scope.tier,
+                self.pack,
+                &self.shape(),
+                qkv,
+                q,
+                k,
+                v,
+                attended,
+                lse,
+            );
         })
     }
 
@@ -151,7 +194,14 @@ impl Block<'_> {
     pub(crate) fn cache(&self, trace: &Trace, rows: Range<usize>) -> Cache {
         let (width, [_, k, v]) = (qkv_width(self.config), self.layouts());
         let mut cache = Cache::new(self.scope.tier);
-        cache.extend(&self.shape(), trace.qkv.values().part(rows.start * width..rows.end * width), [k, v]);
+        cache.extend(
+            &self.shape(),
+            trace
+                .qkv
+                .values()
+                .part(rows.start * width..rows.end * width),
+            [k, v],
+        );
         cache
     }
 
@@ -160,11 +210,15 @@ impl Block<'_> {
         let (shape, [q, k, v], width) = (self.shape(), self.layouts(), qkv_width(self.config));
         let out = shape.heads * shape.head_size;
         let attend = |qkv: Values<'_>, attended: &mut [f32], _: &mut [f32]| {
-            caches.par_iter_mut().zip(attended.par_chunks_mut(out)).enumerate().for_each(|(row, (cache, attended))| {
-                let row = qkv.part(row * width..(row + 1) * width);
-                cache.extend(&shape, row, [k, v]);
-                attention::last_token(&shape, row, q, cache, attended);
-            });
+            caches
+                .par_iter_mut()
+                .zip(attended.par_chunks_mut(out))
+                .enumerate()
+                .for_each(|(row, (cache, attended))| {
+                    let row = qkv.part(row * width..(row + 1) * width);
+                    cache.extend(&shape, row, [k, v]);
+                    attention::last_token(&shape, row, q, cache, attended);
+                });
         };
         self.forward_with(x, attend).0
     }
@@ -184,12 +238,21 @@ impl Block<'_> {
         let mut reduced = Reduced::default();
         let mut project = |linear, slot, offset: usize| {
             let part = self.scope.part(linear, slot, &normed);
-            self.scope.forward(std::slice::from_ref(&part), &mut qkv[offset..], width, Onto::Nothing);
+            self.scope.forward(
+                std::slice::from_ref(&part),
+                &mut qkv[offset..],
+                width,
+                Onto::Nothing,
+            );
             reduced.keep(part);
         };
         match &w.qkv {
             Qkv::Fused(linear) => project(linear, Slot::Qkv, 0),
-            Qkv::Split { q: query, k: key, v: value } => {
+            Qkv::Split {
+                q: query,
+                k: key,
+                v: value,
+            } => {
                 project(query, Slot::Q, q.offset);
                 project(key, Slot::K, k.offset);
                 project(value, Slot::V, v.offset);
@@ -209,18 +272,32 @@ impl Block<'_> {
             self.angles.turn(token, row, k, c.kv_heads, false);
         });
 
-        let (mut attended, mut lse) = (Buffer::new(tokens * c.heads * d), Buffer::new(tokens * c.heads));
+        let (mut attended, mut lse) = (
+            Buffer::new(tokens * c.heads * d),
+            Buffer::new(tokens * c.heads),
+        );
         attend(qkv.values(), &mut attended, &mut lse);
         let narrow_x = self.wanted.map(|rows| gather(&x, rows, c.hidden));
         let stream = narrow_x.as_deref().unwrap_or(&x);
         let attended = Stored::new(tier, attended);
         let narrow_attended = self.wanted.map(|rows| attended.gathered(rows, c.heads * d));
-        let attended_packed = Packed::new(tier, narrow_attended.as_ref().unwrap_or(&attended).view(c.heads * d));
+        let attended_packed = Packed::new(
+            tier,
+            narrow_attended
+                .as_ref()
+                .unwrap_or(&attended)
+                .view(c.heads * d),
+        );
         let output = self.scope.part(&w.output, Slot::Output, &attended_packed);
         // The residual between attention and MLP, where they follow each other.
         let between = (c.residual == Residual::Sequential).then(|| {
             let mut between = Buffer::new(stream.len());
-            self.scope.forward(std::slice::from_ref(&output), &mut between, c.hidden, Onto::Rows(stream));
+            self.scope.forward(
+                std::slice::from_ref(&output),
+                &mut between,
+                c.hidden,
+                Onto::Rows(stream),
+            );
             between
         });
 
@@ -230,7 +307,12 @@ impl Block<'_> {
             let part = self.scope.part(linear, slot, &normed);
             // Of no rows there is no second part.
             let out = mlp.get_mut(offset..).unwrap_or_default();
-            self.scope.forward(std::slice::from_ref(&part), out, mlp_width(c), Onto::Nothing);
+            self.scope.forward(
+                std::slice::from_ref(&part),
+                out,
+                mlp_width(c),
+                Onto::Nothing,
+            );
             reduced.keep(part);
         };
         if let Some(gate) = &w.mlp.gate {
@@ -245,19 +327,37 @@ impl Block<'_> {
         let mut y = Buffer::new(stream.len());
         let parts = [output, down];
         match &between {
-            Some(between) => self.scope.forward(&parts[1..], &mut y, c.hidden, Onto::Rows(between)),
-            None => self.scope.forward(&parts, &mut y, c.hidden, Onto::Rows(stream)),
+            Some(between) => self
+                .scope
+                .forward(&parts[1..], &mut y, c.hidden, Onto::Rows(between)),
+            None => self
+                .scope
+                .forward(&parts, &mut y, c.hidden, Onto::Rows(stream)),
         }
         parts.into_iter().for_each(|part| reduced.keep(part));
         let middle = between.or(narrow_x);
-        (y, Trace { x, middle, qkv, before_head_norm, attended, lse, mlp, reduced })
+        (
+            y,
+            Trace {
+                x,
+                middle,
+                qkv,
+                before_head_norm,
+                attended,
+                lse,
+                mlp,
+                reduced,
+            },
+        )
     }
 
     /// The MLP's hidden activations, made again, `[R, I]`.
     fn activated(&self, mlp: &Stored) -> Buffer<f32> {
         let (c, width) = (self.config, mlp_width(self.config));
         let mut h = Buffer::new(mlp.values().len() / width * c.intermediate);
-        mlp.by_rows(width, &mut h, |row, h| activation::forward(c.activation, row, h));
+        mlp.by_rows(width, &mut h, |row, h| {
+            activation::forward(c.activation, row, h)
+        });
         h
     }
 
@@ -272,9 +372,12 @@ impl Block<'_> {
         below: bool,
     ) -> Buffer<f32> {
         let parallel = self.config.residual == Residual::Parallel;
-        let attention_adapted =
-            [Slot::Qkv, Slot::Q, Slot::K, Slot::V, Slot::Output].into_iter().any(|slot| self.scope.adapts(slot));
-        let mlp_adapted = [Slot::Gate, Slot::Up, Slot::Down].into_iter().any(|slot| self.scope.adapts(slot));
+        let attention_adapted = [Slot::Qkv, Slot::Q, Slot::K, Slot::V, Slot::Output]
+            .into_iter()
+            .any(|slot| self.scope.adapts(slot));
+        let mlp_adapted = [Slot::Gate, Slot::Up, Slot::Down]
+            .into_iter()
+            .any(|slot| self.scope.adapts(slot));
         let through_mlp = below || (attention_adapted && !parallel);
         let mut packed = self.packed(&dy, self.config.hidden);
         // With a parallel residual both ways start from `dy`, and their sum gathers in a copy of it.
@@ -282,7 +385,11 @@ impl Block<'_> {
         if through_mlp || mlp_adapted {
             if let Some(d_normed) = self.mlp_backward(trace, &packed, &dy, gradient, through_mlp) {
                 let x = trace.middle.as_ref().unwrap_or(&trace.x);
-                self.norm(&self.weights.mlp_norm).backward(x, &d_normed, sum.as_mut().unwrap_or(&mut dy));
+                self.norm(&self.weights.mlp_norm).backward(
+                    x,
+                    &d_normed,
+                    sum.as_mut().unwrap_or(&mut dy),
+                );
             }
             if !parallel {
                 packed = self.packed(&dy, self.config.hidden);
@@ -293,7 +400,8 @@ impl Block<'_> {
             .flatten();
         let mut dx = self.widened(sum.unwrap_or(dy), self.config.hidden);
         if let Some(d_normed) = d_normed {
-            self.norm(&self.weights.attention_norm).backward(&trace.x, &d_normed, &mut dx);
+            self.norm(&self.weights.attention_norm)
+                .backward(&trace.x, &d_normed, &mut dx);
         }
         dx
     }
@@ -309,26 +417,50 @@ impl Block<'_> {
     ) -> Option<Buffer<f32>> {
         let (c, mlp) = (self.config, &self.weights.mlp);
         let (rows, inner, width) = (dy.len() / c.hidden, c.intermediate, mlp_width(c));
-        let h = self.scope.adapts(Slot::Down).then(|| self.activated(&trace.mlp));
+        let h = self
+            .scope
+            .adapts(Slot::Down)
+            .then(|| self.activated(&trace.mlp));
         let into_adapted = self.scope.adapts(Slot::Gate) || self.scope.adapts(Slot::Up);
         // The gradient of the activation, at the place of `up`, becomes that of what it is made of.
         let (mut d_mlp, up) = (Buffer::new(rows * width), width - inner);
-        let into_h = (wanted || into_adapted).then_some((d_mlp.get_mut(up..).unwrap_or_default(), width));
+        let into_h =
+            (wanted || into_adapted).then_some((d_mlp.get_mut(up..).unwrap_or_default(), width));
         let view = Some(View::rows(dy, rows, c.hidden));
-        let down = Output { linear: &mlp.down, slot: Slot::Down, dy: packed.into(), rows: view };
+        let down = Output {
+            linear: &mlp.down,
+            slot: Slot::Down,
+            dy: packed.into(),
+            rows: view,
+        };
         let h = h.as_deref().map(|h| View::rows(h, rows, inner));
-        self.scope.backward(&[down], h, &trace.reduced, gradient, into_h);
+        self.scope
+            .backward(&[down], h, &trace.reduced, gradient, into_h);
         if !(wanted || into_adapted) {
             return None;
         }
-        trace.mlp.by_rows(width, &mut d_mlp, |mlp, d| activation::backward(c.activation, mlp, d));
+        trace.mlp.by_rows(width, &mut d_mlp, |mlp, d| {
+            activation::backward(c.activation, mlp, d)
+        });
 
         let from = trace.middle.as_ref().unwrap_or(&trace.x);
         let normed = into_adapted.then(|| self.normed_rows(&self.weights.mlp_norm, from));
         let mut d_normed = wanted.then(|| Buffer::new(dy.len()));
-        let linears = [Some((&mlp.up, Slot::Up, up)), mlp.gate.as_ref().map(|gate| (gate, Slot::Gate, 0))];
+        let linears = [
+            Some((&mlp.up, Slot::Up, up)),
+            mlp.gate.as_ref().map(|gate| (gate, Slot::Gate, 0)),
+        ];
         let views = linears.into_iter().flatten().map(|(linear, slot, offset)| {
-            (linear, slot, View::strided(Values::F32(d_mlp.get(offset..).unwrap_or_default()), rows, inner, width))
+            (
+                linear,
+                slot,
+                View::strided(
+                    Values::F32(d_mlp.get(offset..).unwrap_or_default()),
+                    rows,
+                    inner,
+                    width,
+                ),
+            )
         });
         let views: Vec<_> = views.collect();
         self.project_back(
@@ -350,15 +482,27 @@ impl Block<'_> {
         gradient: &mut [f32],
         dx: Option<&mut [f32]>,
     ) {
-        let packed: Vec<Packed> = outputs.iter().map(|(.., dy)| Packed::new(self.scope.tier, *dy)).collect();
-        let outputs = outputs.iter().zip(&packed).map(|(&(linear, slot, rows), packed)| Output {
-            linear,
-            slot,
-            dy: packed.into(),
-            rows: Some(rows),
-        });
+        let packed: Vec<Packed> = outputs
+            .iter()
+            .map(|(.., dy)| Packed::new(self.scope.tier, *dy))
+            .collect();
+        let outputs = outputs
+            .iter()
+            .zip(&packed)
+            .map(|(&(linear, slot, rows), packed)| Output {
+                linear,
+                slot,
+                dy: packed.into(),
+                rows: Some(rows),
+            });
         let outputs: Vec<Output<'_>> = outputs.collect();
-        self.scope.backward(&outputs, x, &trace.reduced, gradient, dx.map(|dx| (dx, self.config.hidden)));
+        self.scope.backward(
+            &outputs,
+            x,
+            &trace.reduced,
+            gradient,
+            dx.map(|dx| (dx, self.config.hidden)),
+        );
     }
 
     /// Through output projection, attention, rotary, head norms and q, k, v; returns the gradient of the normed input
@@ -374,7 +518,9 @@ impl Block<'_> {
         let (c, w) = (self.config, self.weights);
         let (tokens, d, width) = (self.tokens(), c.head_size, qkv_width(c));
         let [q, k, v] = self.layouts();
-        let into_adapted = [Slot::Qkv, Slot::Q, Slot::K, Slot::V].into_iter().any(|slot| self.scope.adapts(slot));
+        let into_adapted = [Slot::Qkv, Slot::Q, Slot::K, Slot::V]
+            .into_iter()
+            .any(|slot| self.scope.adapts(slot));
         let through = below || into_adapted;
 
         let rows = dy.len() / c.hidden;
@@ -384,8 +530,14 @@ impl Block<'_> {
         let mut d_attended = Buffer::new(rows * c.heads * d);
         let wanted = through.then_some((&mut d_attended[..], c.heads * d));
         let view = Some(View::rows(dy, rows, c.hidden));
-        let output = Output { linear: &w.output, slot: Slot::Output, dy: packed.into(), rows: view };
-        self.scope.backward(&[output], Some(attended), &trace.reduced, gradient, wanted);
+        let output = Output {
+            linear: &w.output,
+            slot: Slot::Output,
+            dy: packed.into(),
+            rows: view,
+        };
+        self.scope
+            .backward(&[output], Some(attended), &trace.reduced, gradient, wanted);
         if !through {
             return None;
         }
@@ -393,33 +545,68 @@ impl Block<'_> {
         let mut d_qkv = Buffer::new(tokens * width);
         let (shape, qkv, out) = (self.shape(), trace.qkv.values(), trace.attended.values());
         let lse = &trace.lse;
-        attention::backward(self.scope.tier, self.pack, &shape, qkv, q, k, v, out, lse, &d_attended, &mut d_qkv);
+        attention::backward(
+            self.scope.tier,
+            self.pack,
+            &shape,
+            qkv,
+            q,
+            k,
+            v,
+            out,
+            lse,
+            &d_attended,
+            &mut d_qkv,
+        );
         let room = || [(); 2].map(|()| vec![0.0; d]);
-        d_qkv.par_chunks_mut(width).enumerate().for_each_init(room, |[room, dx], (token, row)| {
-            self.angles.turn(token, row, q, c.heads, true);
-            self.angles.turn(token, row, k, c.kv_heads, true);
-            let Some(before) = &trace.before_head_norm else { return };
-            let before = before.values().part(token * width..(token + 1) * width);
-            for (weights, layout, heads) in self.head_norms() {
-                for start in (0..heads).map(|head| layout.offset + head * layout.head) {
-                    let (dy, before) = (&mut row[start..start + d], before.part(start..start + d));
-                    dx.fill(0.0);
-                    self.norm(weights).row_backward(before.floats(room), dy, dx);
-                    dy.copy_from_slice(dx);
+        d_qkv
+            .par_chunks_mut(width)
+            .enumerate()
+            .for_each_init(room, |[room, dx], (token, row)| {
+                self.angles.turn(token, row, q, c.heads, true);
+                self.angles.turn(token, row, k, c.kv_heads, true);
+                let Some(before) = &trace.before_head_norm else {
+                    return;
+                };
+                let before = before.values().part(token * width..(token + 1) * width);
+                for (weights, layout, heads) in self.head_norms() {
+                    for start in (0..heads).map(|head| layout.offset + head * layout.head) {
+                        let (dy, before) =
+                            (&mut row[start..start + d], before.part(start..start + d));
+                        dx.fill(0.0);
+                        self.norm(weights).row_backward(before.floats(room), dy, dx);
+                        dy.copy_from_slice(dx);
+                    }
                 }
-            }
-        });
+            });
 
         let normed = into_adapted.then(|| self.normed_rows(&w.attention_norm, &trace.x));
         let mut d_normed = below.then(|| Buffer::new(tokens * c.hidden));
         let projections = match &w.qkv {
             Qkv::Fused(linear) => vec![(linear, Slot::Qkv, 0)],
-            Qkv::Split { q: query, k: key, v: value } => {
-                vec![(query, Slot::Q, q.offset), (key, Slot::K, k.offset), (value, Slot::V, v.offset)]
+            Qkv::Split {
+                q: query,
+                k: key,
+                v: value,
+            } => {
+                vec![
+                    (query, Slot::Q, q.offset),
+                    (key, Slot::K, k.offset),
+                    (value, Slot::V, v.offset),
+                ]
             }
         };
         let views = projections.into_iter().map(|(linear, slot, offset)| {
-            (linear, slot, View::strided(Values::F32(&d_qkv[offset..]), tokens, linear.weight.rows, width))
+            (
+                linear,
+                slot,
+                View::strided(
+                    Values::F32(&d_qkv[offset..]),
+                    tokens,
+                    linear.weight.rows,
+                    width,
+                ),
+            )
         });
         let views: Vec<_> = views.collect();
         self.project_back(

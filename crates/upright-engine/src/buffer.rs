@@ -38,7 +38,12 @@ static SHARED: Mutex<Spares> = Mutex::new(NO_SPARES);
 /// A spare serves up to so many times less than it has: packs differ in size from step to step.
 const ROOMY: usize = 4;
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { spares: Vec::new(), held: 0, used: 0, most_used: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool {
+    spares: Vec::new(),
+    held: 0,
+    used: 0,
+    most_used: 0,
+});
 
 /// What is not small.
 struct Pool {
@@ -57,7 +62,11 @@ impl Pool {
         self.used += bytes;
         self.most_used = self.most_used.max(self.used);
         let fits = |memory: &MmapMut| memory.len() >= bytes && memory.len() <= ROOMY * bytes;
-        let fitting = self.spares.iter().enumerate().filter(|(_, memory)| fits(memory));
+        let fitting = self
+            .spares
+            .iter()
+            .enumerate()
+            .filter(|(_, memory)| fits(memory));
         if let Some((index, _)) = fitting.min_by_key(|(_, memory)| memory.len()) {
             return Some(self.spares.remove(index));
         }
@@ -90,9 +99,15 @@ impl<T: Pod> Buffer<T> {
     /// # Panics
     /// If the system has no more memory.
     pub(crate) fn new(len: usize) -> Self {
-        let bytes = len.checked_mul(size_of::<T>()).expect("a length that can be addressed");
+        let bytes = len
+            .checked_mul(size_of::<T>())
+            .expect("a length that can be addressed");
         let memory = (bytes > 0).then(|| take(bytes));
-        Self { memory, len, value: std::marker::PhantomData }
+        Self {
+            memory,
+            len,
+            value: std::marker::PhantomData,
+        }
     }
 
     /// Zeros.
@@ -107,14 +122,18 @@ impl<T: Pod> Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        self.memory.as_ref().map_or(&[], |memory| bytemuck::cast_slice(&memory[..self.len * size_of::<T>()]))
+        self.memory.as_ref().map_or(&[], |memory| {
+            bytemuck::cast_slice(&memory[..self.len * size_of::<T>()])
+        })
     }
 }
 
 impl<T: Pod> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         let bytes = self.len * size_of::<T>();
-        self.memory.as_mut().map_or(&mut [], |memory| bytemuck::cast_slice_mut(&mut memory[..bytes]))
+        self.memory.as_mut().map_or(&mut [], |memory| {
+            bytemuck::cast_slice_mut(&mut memory[..bytes])
+        })
     }
 }
 
@@ -128,7 +147,9 @@ impl<T: Pod> From<&[T]> for Buffer<T> {
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        let Some(memory) = self.memory.take() else { return };
+        let Some(memory) = self.memory.take() else {
+            return;
+        };
         if memory.len() > SMALL {
             return locked(&POOL).give(memory, rounded(self.len * size_of::<T>()));
         }
@@ -149,7 +170,9 @@ impl<T> Drop for Buffer<T> {
 
 impl<T> std::fmt::Debug for Buffer<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Buffer").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("Buffer")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
     }
 }
 
@@ -170,7 +193,10 @@ fn rounded(bytes: usize) -> usize {
 fn take(bytes: usize) -> MmapMut {
     if bytes <= SMALL {
         let bytes = bytes.next_power_of_two().max(PAGE);
-        let own = OWN.try_with(|own| own.borrow_mut()[class(bytes)].pop()).ok().flatten();
+        let own = OWN
+            .try_with(|own| own.borrow_mut()[class(bytes)].pop())
+            .ok()
+            .flatten();
         let spare = own.or_else(|| locked(&SHARED)[class(bytes)].pop());
         return spare.unwrap_or_else(|| fresh(bytes));
     }
@@ -181,7 +207,8 @@ fn take(bytes: usize) -> MmapMut {
 
 fn fresh(bytes: usize) -> MmapMut {
     let memory = MmapOptions::new().len(bytes).map_anon();
-    let memory = memory.unwrap_or_else(|error| panic!("no memory for a buffer of {bytes} bytes: {error}"));
+    let memory =
+        memory.unwrap_or_else(|error| panic!("no memory for a buffer of {bytes} bytes: {error}"));
     if bytes >= LARGE {
         // Only a wish: a system without large pages serves small ones.
         #[cfg(target_os = "linux")]
@@ -193,7 +220,12 @@ fn fresh(bytes: usize) -> MmapMut {
 /// Bytes that the process holds and that the next buffers will take, so that they are no use of memory.
 pub(crate) fn spare_bytes() -> usize {
     let large: usize = locked(&POOL).spares.iter().map(|memory| memory.len()).sum();
-    large + locked(&SHARED).iter().flatten().map(|memory| memory.len()).sum::<usize>()
+    large
+        + locked(&SHARED)
+            .iter()
+            .flatten()
+            .map(|memory| memory.len())
+            .sum::<usize>()
 }
 
 #[cfg(test)]

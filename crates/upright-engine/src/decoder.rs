@@ -91,8 +91,18 @@ impl<'a> Forward<'a> {
     }
 
     /// The forward pass that was detached. Pack and adapter must be those it was made of, their values unchanged.
-    pub fn attach(scores: Scores, activations: Activations, pack: &'a Pack, adapter: &'a Adapter) -> Self {
-        Self { scores, pack, adapter, activations }
+    pub fn attach(
+        scores: Scores,
+        activations: Activations,
+        pack: &'a Pack,
+        adapter: &'a Adapter,
+    ) -> Self {
+        Self {
+            scores,
+            pack,
+            adapter,
+            activations,
+        }
     }
 }
 
@@ -117,7 +127,10 @@ pub struct Decoder {
 
 impl std::fmt::Debug for Decoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Decoder").field("config", &self.config).field("tier", &self.tier).finish_non_exhaustive()
+        f.debug_struct("Decoder")
+            .field("config", &self.config)
+            .field("tier", &self.tier)
+            .finish_non_exhaustive()
     }
 }
 
@@ -125,12 +138,16 @@ impl Decoder {
     /// Opens a Hugging Face folder (`config.json` and safetensors). Fails on a file that is missing or not what it should
     /// be, and on a tier the machine does not have.
     pub fn open(dir: &Path, options: &Options) -> Result<Self> {
-        Self::with_weights(DecoderConfig::read(dir)?, options, |config| Weights::open(dir, config))
+        Self::with_weights(DecoderConfig::read(dir)?, options, |config| {
+            Weights::open(dir, config)
+        })
     }
 
     /// A decoder of the shape that a folder's `config.json` gives, with [`Weights::random`]: for measurements of speed.
     pub fn random(dir: &Path, seed: u64, options: &Options) -> Result<Self> {
-        Self::with_weights(DecoderConfig::read(dir)?, options, |config| Ok(Weights::random(config, seed)))
+        Self::with_weights(DecoderConfig::read(dir)?, options, |config| {
+            Ok(Weights::random(config, seed))
+        })
     }
 
     fn with_weights(
@@ -145,13 +162,22 @@ impl Decoder {
                 hint: format!("take {}, the best it has", Tier::detect()),
             });
         }
-        let pool = ThreadPoolBuilder::new().num_threads(options.threads).thread_name(|i| format!("engine-{i}")).build();
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .thread_name(|i| format!("engine-{i}"))
+            .build();
         let pool = pool.map_err(|error| Error::Setting {
             problem: format!("cannot start {} threads: {error}", options.threads),
             hint: "ask for fewer threads".into(),
         })?;
         let weights = pool.install(|| weights(&config))?;
-        Ok(Self { config, weights, tier, recompute: options.recompute, pool: Arc::new(pool) })
+        Ok(Self {
+            config,
+            weights,
+            tier,
+            recompute: options.recompute,
+            pool: Arc::new(pool),
+        })
     }
 
     /// The architecture.
@@ -179,12 +205,23 @@ impl Decoder {
         self.check(pack)?;
         counters::forward(pack.tokens.len());
         Ok(self.pool.install(|| {
-            let (angles, scored) = (Angles::new(&self.config.rotary, &pack.positions()), pack.scored_rows());
+            let (angles, scored) = (
+                Angles::new(&self.config.rotary, &pack.positions()),
+                pack.scored_rows(),
+            );
             let mut x = self.embed(pack);
             for layer in 0..self.config.layers {
-                x = self.block(pack, &angles, adapter, layer, Some(&scored)).forward(x).0;
+                x = self
+                    .block(pack, &angles, adapter, layer, Some(&scored))
+                    .forward(x)
+                    .0;
             }
-            Scores { logp: self.head().forward(x, &scored, &pack.targets, Keep::Nothing).0 }
+            Scores {
+                logp: self
+                    .head()
+                    .forward(x, &scored, &pack.targets, Keep::Nothing)
+                    .0,
+            }
         }))
     }
 
@@ -200,7 +237,11 @@ impl Decoder {
         // At most 4 bytes a probability.
         let softmax = 4 * pack.scored_rows().len() * self.config.vocab;
         let keep = self.recompute != Recompute::On && self.fits(kept + softmax);
-        self.keeping(pack, adapter, if keep { Keep::Softmax } else { Keep::Gradient })
+        self.keeping(
+            pack,
+            adapter,
+            if keep { Keep::Softmax } else { Keep::Gradient },
+        )
     }
 
     fn keeping<'a>(&self, pack: &'a Pack, adapter: &'a Adapter, keep: Keep) -> Result<Forward<'a>> {
@@ -209,7 +250,10 @@ impl Decoder {
         let lowest = adapter.layout.lowest_layer();
         let keep_traces = self.keeps_traces(pack, adapter);
         Ok(self.pool.install(|| {
-            let (angles, scored) = (Angles::new(&self.config.rotary, &pack.positions()), pack.scored_rows());
+            let (angles, scored) = (
+                Angles::new(&self.config.rotary, &pack.positions()),
+                pack.scored_rows(),
+            );
             let mut blocks = Vec::with_capacity(self.config.layers);
             let mut x = self.embed(pack);
             for layer in 0..self.config.layers {
@@ -224,8 +268,18 @@ impl Decoder {
                 });
             }
             let (logp, head) = self.head().forward(x, &scored, &pack.targets, keep);
-            let activations = Activations { angles, scored, blocks, head };
-            Forward { scores: Scores { logp }, pack, adapter, activations }
+            let activations = Activations {
+                angles,
+                scored,
+                blocks,
+                head,
+            };
+            Forward {
+                scores: Scores { logp },
+                pack,
+                adapter,
+                activations,
+            }
         }))
     }
 
@@ -234,13 +288,38 @@ impl Decoder {
     ///
     /// # Panics
     /// If the slopes or the gradient have another length than the pack's targets or the adapter.
-    pub fn backward(&self, forward: Forward<'_>, slopes: &Slopes, gradient: &mut [f32]) -> Result<()> {
-        let Forward { pack, adapter, activations, .. } = forward;
-        let Activations { angles, scored, mut blocks, head } = activations;
+    pub fn backward(
+        &self,
+        forward: Forward<'_>,
+        slopes: &Slopes,
+        gradient: &mut [f32],
+    ) -> Result<()> {
+        let Forward {
+            pack,
+            adapter,
+            activations,
+            ..
+        } = forward;
+        let Activations {
+            angles,
+            scored,
+            mut blocks,
+            head,
+        } = activations;
         assert_eq!(slopes.logp.len(), pack.targets.len(), "one slope a target");
-        assert_eq!(gradient.len(), adapter.parameters.len(), "the gradient has the adapter's layout");
-        if let Some(index) = slopes.logp.iter().position(|slope| !(*slope as f32).is_finite()) {
-            return Err(Error::NotFinite { what: format!("the slope of target {index}: {}", slopes.logp[index]) });
+        assert_eq!(
+            gradient.len(),
+            adapter.parameters.len(),
+            "the gradient has the adapter's layout"
+        );
+        if let Some(index) = slopes
+            .logp
+            .iter()
+            .position(|slope| !(*slope as f32).is_finite())
+        {
+            return Err(Error::NotFinite {
+                what: format!("the slope of target {index}: {}", slopes.logp[index]),
+            });
         }
         counters::backward(pack.tokens.len());
         let lowest = adapter.layout.lowest_layer();
@@ -265,26 +344,44 @@ impl Decoder {
             return Some(format!("the model's tensor {tensor}"));
         }
         if let Some(adapter) = adapter {
-            let broken = |range: std::ops::Range<usize>| adapter.parameters[range].iter().any(|v| !v.is_finite());
+            let broken = |range: std::ops::Range<usize>| {
+                adapter.parameters[range].iter().any(|v| !v.is_finite())
+            };
             for target in &adapter.layout.targets {
                 for (part, range) in [("lora_A", target.a()), ("lora_B", target.b())] {
                     if broken(range) {
-                        return Some(format!("the adapter's tensor {}.{part}.weight", target.module));
+                        return Some(format!(
+                            "the adapter's tensor {}.{part}.weight",
+                            target.module
+                        ));
                     }
                 }
             }
         }
         self.pool.install(|| {
-            let (angles, scored) = (Angles::new(&self.config.rotary, &pack.positions()), pack.scored_rows());
+            let (angles, scored) = (
+                Angles::new(&self.config.rotary, &pack.positions()),
+                pack.scored_rows(),
+            );
             let mut x = self.embed(pack);
             for layer in 0..self.config.layers {
-                x = self.block(pack, &angles, adapter, layer, Some(&scored)).forward(x).0;
+                x = self
+                    .block(pack, &angles, adapter, layer, Some(&scored))
+                    .forward(x)
+                    .0;
                 if x.iter().any(|v| !v.is_finite()) {
-                    return Some(format!("the output of block {layer} (overflow; every weight is finite)"));
+                    return Some(format!(
+                        "the output of block {layer} (overflow; every weight is finite)"
+                    ));
                 }
             }
-            let logp = self.head().forward(x, &scored, &pack.targets, Keep::Nothing).0;
-            logp.iter().any(|v| !v.is_finite()).then(|| "the head's log-probabilities".to_owned())
+            let logp = self
+                .head()
+                .forward(x, &scored, &pack.targets, Keep::Nothing)
+                .0;
+            logp.iter()
+                .any(|v| !v.is_finite())
+                .then(|| "the head's log-probabilities".to_owned())
         })
     }
 
@@ -292,7 +389,10 @@ impl Decoder {
     /// depend on the adapter's rank come on top.
     pub fn bytes_per_token(&self, lowest_layer: usize) -> (usize, usize) {
         let layers = self.config.layers.saturating_sub(lowest_layer);
-        (layers * Trace::bytes_per_token(&self.config, self.tier), size_of::<f32>() * layers * self.config.hidden)
+        (
+            layers * Trace::bytes_per_token(&self.config, self.tier),
+            size_of::<f32>() * layers * self.config.hidden,
+        )
     }
 
     /// Runs work on the decoder's threads.
@@ -301,8 +401,14 @@ impl Decoder {
     }
 
     fn bytes_of_traces(&self, pack: &Pack, adapter: &Adapter) -> usize {
-        let ranks: usize = adapter.layout.targets.iter().map(|target| target.rank).sum();
-        pack.tokens.len() * (self.bytes_per_token(adapter.layout.lowest_layer()).0 + size_of::<f32>() * ranks)
+        let ranks: usize = adapter
+            .layout
+            .targets
+            .iter()
+            .map(|target| target.rank)
+            .sum();
+        pack.tokens.len()
+            * (self.bytes_per_token(adapter.layout.lowest_layer()).0 + size_of::<f32>() * ranks)
     }
 
     fn keeps_traces(&self, pack: &Pack, adapter: &Adapter) -> bool {
@@ -324,15 +430,25 @@ impl Decoder {
 
     pub(crate) fn check(&self, pack: &Pack) -> Result<()> {
         assert!(
-            pack.targets.iter().all(|target| target.row < pack.tokens.len()),
+            pack.targets
+                .iter()
+                .all(|target| target.row < pack.tokens.len()),
             "a target's row is a row of the pack"
         );
         let unknown = |token: &u32| *token as usize >= self.config.vocab;
         let targets = pack.targets.iter().map(|target| &target.token);
-        match pack.tokens.iter().chain(targets).find(|token| unknown(token)) {
+        match pack
+            .tokens
+            .iter()
+            .chain(targets)
+            .find(|token| unknown(token))
+        {
             None => Ok(()),
             Some(token) => Err(Error::Setting {
-                problem: format!("token {token} is outside the model's vocabulary of {}", self.config.vocab),
+                problem: format!(
+                    "token {token} is outside the model's vocabulary of {}",
+                    self.config.vocab
+                ),
                 hint: "the tokenizer does not belong to this model".into(),
             }),
         }
@@ -342,10 +458,12 @@ impl Decoder {
     pub(crate) fn embed(&self, pack: &Pack) -> Buffer<f32> {
         let (hidden, table) = (self.config.hidden, self.weights.embedding.data());
         let mut x = Buffer::new(pack.tokens.len() * hidden);
-        x.par_chunks_mut(hidden).zip(&pack.tokens).for_each(|(x, &token)| {
-            let row = &table[token as usize * hidden..][..hidden];
-            x.iter_mut().zip(row).for_each(|(x, v)| *x = v.to_f32());
-        });
+        x.par_chunks_mut(hidden)
+            .zip(&pack.tokens)
+            .for_each(|(x, &token)| {
+                let row = &table[token as usize * hidden..][..hidden];
+                x.iter_mut().zip(row).for_each(|(x, v)| *x = v.to_f32());
+            });
         x
     }
 
@@ -358,14 +476,33 @@ impl Decoder {
         layer: usize,
         wanted: Option<&'a [usize]>,
     ) -> Block<'a> {
-        let scope = Scope { tier: self.tier, layer, adapter };
+        let scope = Scope {
+            tier: self.tier,
+            layer,
+            adapter,
+        };
         let last = layer + 1 == self.config.layers;
         let wanted = wanted.filter(|rows| last && rows.len() < pack.tokens.len());
-        Block { config: &self.config, weights: &self.weights.blocks[layer], pack, angles, scope, wanted }
+        Block {
+            config: &self.config,
+            weights: &self.weights.blocks[layer],
+            pack,
+            angles,
+            scope,
+            wanted,
+        }
     }
 
     pub(crate) fn head(&self) -> Head<'_> {
-        let norm = Norm { kind: self.config.norm, eps: self.config.norm_eps, weights: &self.weights.final_norm };
-        Head { tier: self.tier, norm, weight: self.weights.head() }
+        let norm = Norm {
+            kind: self.config.norm,
+            eps: self.config.norm_eps,
+            weights: &self.weights.final_norm,
+        };
+        Head {
+            tier: self.tier,
+            norm,
+            weight: self.weights.head(),
+        }
     }
 }

@@ -46,12 +46,24 @@ pub enum Error {
 
 impl Error {
     /// A file that a person should mend.
-    pub fn input(path: impl AsRef<Path>, problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Input { path: path.as_ref().to_owned(), problem: problem.into(), hint: hint.into() }
+    pub fn input(
+        path: impl AsRef<Path>,
+        problem: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self::Input {
+            path: path.as_ref().to_owned(),
+            problem: problem.into(),
+            hint: hint.into(),
+        }
     }
 
     /// An operating-system error with the path it happened to.
     pub fn io(path: impl AsRef<Path>, action: &'static str, source: std::io::Error) -> Self {
-        Self::Io { path: path.as_ref().to_owned(), action, source }
+        Self::Io {
+            path: path.as_ref().to_owned(),
+            action,
+            source,
+        }
     }
 }

@@ -19,7 +19,9 @@ pub struct Generation<'a> {
 
 impl std::fmt::Debug for Generation<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Generation").field("lengths", &self.lengths).finish_non_exhaustive()
+        f.debug_struct("Generation")
+            .field("lengths", &self.lengths)
+            .finish_non_exhaustive()
     }
 }
 
@@ -41,7 +43,11 @@ impl<'a> Generation<'a> {
         let config = decoder.config();
         let (caches, x) = decoder.install(|| {
             let angles = Angles::new(&config.rotary, &pack.positions());
-            let last: Vec<usize> = pack.spans.iter().map(|span| span.start + span.len - 1).collect();
+            let last: Vec<usize> = pack
+                .spans
+                .iter()
+                .map(|span| span.start + span.len - 1)
+                .collect();
             let mut x = decoder.embed(&pack);
             let mut caches = Vec::with_capacity(config.layers);
             for layer in 0..config.layers {
@@ -53,8 +59,12 @@ impl<'a> Generation<'a> {
             }
             (caches, x)
         });
-        let generation =
-            Self { decoder, adapter, caches, lengths: prompts.iter().map(|prompt| prompt.len()).collect() };
+        let generation = Self {
+            decoder,
+            adapter,
+            caches,
+            lengths: prompts.iter().map(|prompt| prompt.len()).collect(),
+        };
         let logits = generation.logits(&x);
         Ok((generation, logits))
     }
@@ -68,31 +78,44 @@ impl<'a> Generation<'a> {
     /// # Panics
     /// If the sequences are not ascending, or one is not there.
     pub fn advance(&mut self, tokens: &[(usize, u32)]) -> Result<Vec<Vec<f32>>> {
-        assert!(tokens.is_sorted_by(|a, b| a.0 < b.0), "sequences ascending, each once");
+        assert!(
+            tokens.is_sorted_by(|a, b| a.0 < b.0),
+            "sequences ascending, each once"
+        );
         let mut pack = Pack::default();
         for (_, token) in tokens {
             pack.root(&[*token]);
         }
         self.decoder.check(&pack)?;
-        let positions: Vec<usize> = tokens.iter().map(|(sequence, _)| self.lengths[*sequence]).collect();
+        let positions: Vec<usize> = tokens
+            .iter()
+            .map(|(sequence, _)| self.lengths[*sequence])
+            .collect();
         let (decoder, adapter, caches) = (self.decoder, self.adapter, &mut self.caches);
         let x = decoder.install(|| {
             let angles = Angles::new(&decoder.config().rotary, &positions);
             let mut x = decoder.embed(&pack);
             for (layer, caches) in caches.iter_mut().enumerate() {
                 let chosen = caches.iter_mut().enumerate();
-                let chosen = chosen.filter(|(sequence, _)| tokens.iter().any(|(wanted, _)| wanted == sequence));
+                let chosen = chosen
+                    .filter(|(sequence, _)| tokens.iter().any(|(wanted, _)| wanted == sequence));
                 let mut chosen: Vec<&mut Cache> = chosen.map(|(_, cache)| cache).collect();
-                x = decoder.block(&pack, &angles, adapter, layer, None).continue_from(x, &mut chosen);
+                x = decoder
+                    .block(&pack, &angles, adapter, layer, None)
+                    .continue_from(x, &mut chosen);
             }
             x
         });
-        tokens.iter().for_each(|(sequence, _)| self.lengths[*sequence] += 1);
+        tokens
+            .iter()
+            .for_each(|(sequence, _)| self.lengths[*sequence] += 1);
         Ok(self.logits(&x))
     }
 
     fn logits(&self, x: &[f32]) -> Vec<Vec<f32>> {
         let z = self.decoder.install(|| self.decoder.head().logits(x));
-        z.chunks(self.decoder.config().vocab).map(<[f32]>::to_vec).collect()
+        z.chunks(self.decoder.config().vocab)
+            .map(<[f32]>::to_vec)
+            .collect()
     }
 }

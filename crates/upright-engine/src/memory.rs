@@ -6,7 +6,11 @@ use std::path::Path;
 fn field(file: &str, name: &str) -> Option<usize> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
-    line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kilobytes| kilobytes * 1024)
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<usize>()
+        .ok()
+        .map(|kilobytes| kilobytes * 1024)
 }
 
 /// Memory that could be taken now without swapping, in bytes, within the limit of the control group (v2) if the process
@@ -23,17 +27,30 @@ pub fn available_bytes() -> Option<usize> {
 fn control_group_bytes(root: &Path, groups: &str) -> Option<usize> {
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let left = |folder: &Path| {
-        let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<usize>().ok();
+        let number = |name: &str| {
+            std::fs::read_to_string(folder.join(name))
+                .ok()?
+                .trim()
+                .parse::<usize>()
+                .ok()
+        };
         let (limit, used) = (number("memory.max")?, number("memory.current")?);
         let statistics = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
         let pages = |name: &str| {
-            statistics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<usize>().ok()).unwrap_or(0)
+            statistics
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse::<usize>().ok())
+                .unwrap_or(0)
         };
         let droppable = pages("inactive_file ") + pages("active_file ");
         Some(limit.saturating_sub(used.saturating_sub(droppable)))
     };
     let folder = root.join(path);
-    folder.ancestors().take_while(|folder| folder.starts_with(root)).filter_map(left).min()
+    folder
+        .ancestors()
+        .take_while(|folder| folder.starts_with(root))
+        .filter_map(left)
+        .min()
 }
 
 /// Memory of the machine, in bytes.
@@ -66,9 +83,14 @@ mod tests {
             let write = |name: &str, text: String| std::fs::write(folder.join(name), text).unwrap();
             write("memory.max", format!("{limit}\n"));
             write("memory.current", format!("{used}\n"));
-            write("memory.stat", format!("anon 7\ninactive_file {inactive}\nactive_file {active}\n"));
+            write(
+                "memory.stat",
+                format!("anon 7\ninactive_file {inactive}\nactive_file {active}\n"),
+            );
         };
-        let left = |path: &str| control_group_bytes(root.path(), &format!("1:name=systemd:/x\n0::/{path}\n"));
+        let left = |path: &str| {
+            control_group_bytes(root.path(), &format!("1:name=systemd:/x\n0::/{path}\n"))
+        };
         group("job/step/task", "max", 90, 0, 0);
         assert_eq!(left("job/step/task"), None);
         group("job", "100", 95, 20, 30);

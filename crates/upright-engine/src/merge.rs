@@ -65,7 +65,11 @@ impl Changes {
 
     /// See [`MergedFiles::rounding`].
     fn rounding(self) -> f64 {
-        if self.wanted > 0.0 { (self.rounded / self.wanted).sqrt() } else { 0.0 }
+        if self.wanted > 0.0 {
+            (self.rounded / self.wanted).sqrt()
+        } else {
+            0.0
+        }
     }
 }
 
@@ -93,8 +97,16 @@ impl<'a> Merge<'a> {
     /// # Errors
     /// As [`crate::weights::Weights::open`] for files that are missing or damaged, and tensors that are missing or have
     /// the wrong shape.
-    pub fn open(dir: &Path, config: &'a DecoderConfig, adapters: &'a [&'a Adapter]) -> Result<Self> {
-        let merge = Self { source: Source::open(dir, config)?, config, adapters };
+    pub fn open(
+        dir: &Path,
+        config: &'a DecoderConfig,
+        adapters: &'a [&'a Adapter],
+    ) -> Result<Self> {
+        let merge = Self {
+            source: Source::open(dir, config)?,
+            config,
+            adapters,
+        };
         for (name, shape) in tensors(config) {
             let tensor = merge.tensor(&name)?;
             tensor.expect(&shape)?;
@@ -127,7 +139,9 @@ impl<'a> Merge<'a> {
                 done += bytes;
                 progress(done, total)
             });
-            let Some(digests) = digests else { return Ok(None) };
+            let Some(digests) = digests else {
+                return Ok(None);
+            };
             known.push(digests);
         }
         let mut collector = Collector::default();
@@ -143,7 +157,11 @@ impl<'a> Merge<'a> {
             };
             collector.add(&name, &shape, digest, |index| {
                 let value = held.round(merged.value(index));
-                if is_matrix { Float::Bf16.round(value) } else { value }
+                if is_matrix {
+                    Float::Bf16.round(value)
+                } else {
+                    value
+                }
             });
             if !progress(total, total) {
                 return Ok(None);
@@ -170,7 +188,11 @@ impl<'a> Merge<'a> {
     /// A tensor by the first of its names.
     fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         let heads = names(self.config.family).heads;
-        self.source.tensor(if name == heads[0] { self.source.head_name(heads)? } else { name })
+        self.source.tensor(if name == heads[0] {
+            self.source.head_name(heads)?
+        } else {
+            name
+        })
     }
 
     /// A tensor by its name in the whole model, with what the first `count` adapters add to it.
@@ -178,11 +200,23 @@ impl<'a> Merge<'a> {
         let float = tensor.expect_float()?;
         let module = name.strip_suffix(".weight");
         let pair = |adapter: &&'s Adapter| {
-            let target = adapter.layout.targets.iter().find(|target| Some(&target.module[..]) == module)?;
-            Some(Pair { target, a: &adapter.parameters[target.a()], b: &adapter.parameters[target.b()] })
+            let target = adapter
+                .layout
+                .targets
+                .iter()
+                .find(|target| Some(&target.module[..]) == module)?;
+            Some(Pair {
+                target,
+                a: &adapter.parameters[target.a()],
+                b: &adapter.parameters[target.b()],
+            })
         };
         let pairs = self.adapters[..count].iter().map(pair).collect();
-        Ok(Merged { tensor, float, pairs })
+        Ok(Merged {
+            tensor,
+            float,
+            pairs,
+        })
     }
 }
 
@@ -237,15 +271,23 @@ impl Merged<'_> {
     fn add(&self, index: usize, row: &mut [f32], delta: &mut [f32]) -> Option<f32> {
         for (number, pair) in self.pairs.iter().enumerate() {
             if number > 0 {
-                row.iter_mut().for_each(|value| *value = self.float.round(*value));
+                row.iter_mut()
+                    .for_each(|value| *value = self.float.round(*value));
             }
-            let Some(Pair { target, a, b }) = pair else { continue };
+            let Some(Pair { target, a, b }) = pair else {
+                continue;
+            };
             delta.fill(0.0);
             for (k, factor) in b[index * target.rank..][..target.rank].iter().enumerate() {
                 let a = &a[k * target.inputs..][..target.inputs];
-                delta.iter_mut().zip(a).for_each(|(sum, value)| *sum += factor * value);
+                delta
+                    .iter_mut()
+                    .zip(a)
+                    .for_each(|(sum, value)| *sum += factor * value);
             }
-            row.iter_mut().zip(&*delta).for_each(|(value, delta)| *value += target.scale * delta);
+            row.iter_mut()
+                .zip(&*delta)
+                .for_each(|(value, delta)| *value += target.scale * delta);
         }
         self.pairs.last()?.as_ref().map(|pair| pair.target.scale)
     }
@@ -257,7 +299,9 @@ impl Merged<'_> {
             if number > 0 {
                 value = self.float.round(value);
             }
-            let Some(Pair { target, a, b }) = pair else { continue };
+            let Some(Pair { target, a, b }) = pair else {
+                continue;
+            };
             let (row, col) = (index / target.inputs, index % target.inputs);
             let product = |k: usize| b[row * target.rank + k] * a[k * target.inputs + col];
             let delta = (0..target.rank).fold(0.0, |sum, k| sum + product(k));
@@ -269,6 +313,14 @@ impl Merged<'_> {
 
 /// A value that the type asked for cannot hold.
 fn overflow(tensor: &Tensor<'_>, value: f32, dtype: Float) -> Error {
-    let problem = format!("tensor `{}` holds {value} after merging, which {} cannot", tensor.name, dtype.name());
-    Error::input(tensor.path(), problem, "write the merged model as bf16 or f32")
+    let problem = format!(
+        "tensor `{}` holds {value} after merging, which {} cannot",
+        tensor.name,
+        dtype.name()
+    );
+    Error::input(
+        tensor.path(),
+        problem,
+        "write the merged model as bf16 or f32",
+    )
 }

@@ -52,7 +52,11 @@ impl Pack {
         assert!(!tokens.is_empty(), "a span has at least one token");
         let start = self.tokens.len();
         self.tokens.extend_from_slice(tokens);
-        self.spans.push(Span { start, len: tokens.len(), parent });
+        self.spans.push(Span {
+            start,
+            len: tokens.len(),
+            parent,
+        });
         self.spans.len() - 1
     }
 
@@ -106,6 +110,10 @@ impl Pack {
     /// Position of every token along its path, length T.
     pub fn positions(&self) -> Vec<usize> {
         let offsets = self.offsets();
-        self.spans.iter().zip(offsets).flat_map(|(span, offset)| offset..offset + span.len).collect()
+        self.spans
+            .iter()
+            .zip(offsets)
+            .flat_map(|(span, offset)| offset..offset + span.len)
+            .collect()
     }
 }

@@ -32,7 +32,11 @@ pub fn other_than_file(path: &Path) -> Option<&'static str> {
 /// `Error::Input` that says what it is instead.
 pub fn check_file(path: &Path) -> Result<()> {
     match other_than_file(path) {
-        Some(what) => Err(Error::input(path, format!("is {what}, expected a file"), "put the file itself there")),
+        Some(what) => Err(Error::input(
+            path,
+            format!("is {what}, expected a file"),
+            "put the file itself there",
+        )),
         None => Ok(()),
     }
 }
@@ -51,7 +55,10 @@ mod tests {
         assert_eq!(other_than_file(&path("file")), None);
         assert_eq!(other_than_file(&path("link")), None);
         assert_eq!(other_than_file(&path("nothing")), None);
-        assert_eq!(other_than_file(&path("loop")), Some("a link that leads to no file"));
+        assert_eq!(
+            other_than_file(&path("loop")),
+            Some("a link that leads to no file")
+        );
         assert_eq!(other_than_file(dir.path()), Some("a folder"));
         assert_eq!(other_than_file(Path::new("/dev/null")), Some("a device"));
         assert!(

@@ -96,7 +96,10 @@ pub struct Matrix {
 
 #[derive(Debug)]
 enum Storage {
-    Mapped { map: std::sync::Arc<memmap2::Mmap>, bytes: std::ops::Range<usize> },
+    Mapped {
+        map: std::sync::Arc<memmap2::Mmap>,
+        bytes: std::ops::Range<usize>,
+    },
     Owned(Vec<bf16>),
 }
 
@@ -106,8 +109,16 @@ impl Matrix {
     /// # Panics
     /// If there are not `rows * cols` values.
     pub fn owned(rows: usize, cols: usize, values: Vec<bf16>) -> Self {
-        assert_eq!(values.len(), rows * cols, "a matrix of {rows} rows and {cols} columns");
-        Self { rows, cols, storage: Storage::Owned(values) }
+        assert_eq!(
+            values.len(),
+            rows * cols,
+            "a matrix of {rows} rows and {cols} columns"
+        );
+        Self {
+            rows,
+            cols,
+            storage: Storage::Owned(values),
+        }
     }
 
     /// Whether the values lie in the mapped file rather than in memory of our own.
@@ -197,7 +208,12 @@ impl BlockWeights {
             Qkv::Fused(linear) => [Some(linear), None, None],
             Qkv::Split { q, k, v } => [Some(q), Some(k), Some(v)],
         };
-        let rest = [Some(&self.output), self.mlp.gate.as_ref(), Some(&self.mlp.up), Some(&self.mlp.down)];
+        let rest = [
+            Some(&self.output),
+            self.mlp.gate.as_ref(),
+            Some(&self.mlp.up),
+            Some(&self.mlp.down),
+        ];
         qkv.into_iter().chain(rest).flatten()
     }
 }
@@ -250,17 +266,31 @@ impl Weights {
 
     /// Bytes of matrices that lie in mapped files: shared between processes, and given back under memory pressure.
     pub fn bytes_mapped(&self) -> usize {
-        self.matrices().filter(|m| m.is_mapped()).map(|m| size_of_val(m.data())).sum()
+        self.matrices()
+            .filter(|m| m.is_mapped())
+            .map(|m| size_of_val(m.data()))
+            .sum()
     }
 
     /// Bytes of matrices and vectors in memory of our own.
     pub fn bytes_owned(&self) -> usize {
-        let matrices: usize = self.matrices().filter(|m| !m.is_mapped()).map(|m| size_of_val(m.data())).sum();
+        let matrices: usize = self
+            .matrices()
+            .filter(|m| !m.is_mapped())
+            .map(|m| size_of_val(m.data()))
+            .sum();
         let norm = |norm: &NormWeights| norm.scale.len() + norm.bias.as_ref().map_or(0, Vec::len);
         let block = |block: &BlockWeights| {
-            let norms =
-                [Some(&block.attention_norm), Some(&block.mlp_norm), block.q_norm.as_ref(), block.k_norm.as_ref()];
-            let biases: usize = block.linears().filter_map(|linear| linear.bias.as_ref().map(Vec::len)).sum();
+            let norms = [
+                Some(&block.attention_norm),
+                Some(&block.mlp_norm),
+                block.q_norm.as_ref(),
+                block.k_norm.as_ref(),
+            ];
+            let biases: usize = block
+                .linears()
+                .filter_map(|linear| linear.bias.as_ref().map(Vec::len))
+                .sum();
             norms.into_iter().flatten().map(norm).sum::<usize>() + biases
         };
         matrices + 4 * (norm(&self.final_norm) + self.blocks.iter().map(block).sum::<usize>())
@@ -273,7 +303,12 @@ impl Weights {
         let vector = |values: &[f32]| values.iter().any(|v| !v.is_finite());
         let norm = |name: String, norm: &NormWeights| {
             let scale = vector(&norm.scale).then(|| format!("{name}.weight"));
-            scale.or_else(|| norm.bias.as_deref().is_some_and(vector).then(|| format!("{name}.bias")))
+            scale.or_else(|| {
+                norm.bias
+                    .as_deref()
+                    .is_some_and(vector)
+                    .then(|| format!("{name}.bias"))
+            })
         };
         if matrix(&self.embedding) {
             return Some(names.embedding.into());
@@ -287,24 +322,43 @@ impl Weights {
                     return Some(format!("{}.bias", linear.module));
                 }
             }
-            let path = block.output.module.rsplitn(3, '.').nth(2).unwrap_or_default();
+            let path = block
+                .output
+                .module
+                .rsplitn(3, '.')
+                .nth(2)
+                .unwrap_or_default();
             let norms = [
                 ("input_layernorm", Some(&block.attention_norm)),
                 ("post_attention_layernorm", Some(&block.mlp_norm)),
                 ("self_attn.q_norm", block.q_norm.as_ref()),
                 ("self_attn.k_norm", block.k_norm.as_ref()),
             ];
-            let named = norms.into_iter().filter_map(|(name, norm)| Some((format!("{path}.{name}"), norm?)));
-            if let Some(name) = named.map(|(name, weights)| norm(name, weights)).find_map(|found| found) {
+            let named = norms
+                .into_iter()
+                .filter_map(|(name, norm)| Some((format!("{path}.{name}"), norm?)));
+            if let Some(name) = named
+                .map(|(name, weights)| norm(name, weights))
+                .find_map(|found| found)
+            {
                 return Some(name);
             }
         }
-        let head = self.head.as_ref().is_some_and(matrix).then(|| names.heads[0].into());
+        let head = self
+            .head
+            .as_ref()
+            .is_some_and(matrix)
+            .then(|| names.heads[0].into());
         norm(names.final_norm.into(), &self.final_norm).or(head)
     }
 
     fn matrices(&self) -> impl Iterator<Item = &Matrix> {
-        let linears = self.blocks.iter().flat_map(|block| block.linears().map(|linear| &linear.weight));
-        std::iter::once(&self.embedding).chain(&self.head).chain(linears)
+        let linears = self
+            .blocks
+            .iter()
+            .flat_map(|block| block.linears().map(|linear| &linear.weight));
+        std::iter::once(&self.embedding)
+            .chain(&self.head)
+            .chain(linears)
     }
 }

@@ -35,18 +35,38 @@ struct Golden {
 
 impl Golden {
     fn open(name: &str) -> Self {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-        let rows: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("rows.json")).unwrap()).unwrap();
-        let ids = |v: &serde_json::Value| v.as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden")
+            .join(name);
+        let rows: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(dir.join("rows.json")).unwrap()).unwrap();
+        let ids = |v: &serde_json::Value| {
+            v.as_array()
+                .unwrap()
+                .iter()
+                .map(|t| t.as_u64().unwrap() as u32)
+                .collect()
+        };
         let rows = rows.as_array().unwrap().iter();
-        let rows = rows.map(|r| (ids(&r["prompt"]), r["responses"].as_array().unwrap().iter().map(ids).collect()));
-        Self { rows: rows.collect(), bytes: std::fs::read(dir.join("golden.safetensors")).unwrap(), dir }
+        let rows = rows.map(|r| {
+            (
+                ids(&r["prompt"]),
+                r["responses"].as_array().unwrap().iter().map(ids).collect(),
+            )
+        });
+        Self {
+            rows: rows.collect(),
+            bytes: std::fs::read(dir.join("golden.safetensors")).unwrap(),
+            dir,
+        }
     }
 
     fn tensor(&self, name: &str) -> Vec<f32> {
         let file = SafeTensors::deserialize(&self.bytes).unwrap();
         let data = file.tensor(name).unwrap().data().to_vec();
-        data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        data.chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     }
 
     fn slopes(&self) -> Vec<f64> {
@@ -54,11 +74,21 @@ impl Golden {
     }
 
     fn decoder(&self, tier: Tier, recompute: Recompute, threads: usize) -> Decoder {
-        Decoder::open(&self.dir, &Options { threads, tier: Some(tier), recompute }).unwrap()
+        Decoder::open(
+            &self.dir,
+            &Options {
+                threads,
+                tier: Some(tier),
+                recompute,
+            },
+        )
+        .unwrap()
     }
 
     fn adapter(&self, decoder: &Decoder, folder: &str) -> Adapter {
-        peft::read(&self.dir.join(folder), decoder.config()).unwrap().adapter
+        peft::read(&self.dir.join(folder), decoder.config())
+            .unwrap()
+            .adapter
     }
 
     /// All rows in one pack, each a tree that shares its prompt; targets in the order of the golden vectors.
@@ -75,31 +105,65 @@ fn tiers() -> impl Iterator<Item = Tier> {
 fn pack(rows: &[(Vec<u32>, Vec<Vec<u32>>)]) -> Pack {
     let mut pack = Pack::default();
     for (prompt, responses) in rows {
-        pack.tree(prompt, &responses.iter().map(|r| &r[..]).collect::<Vec<_>>());
+        pack.tree(
+            prompt,
+            &responses.iter().map(|r| &r[..]).collect::<Vec<_>>(),
+        );
     }
     pack
 }
 
 fn relative<T: Copy + Into<f64>>(found: &[T], wanted: &[f32]) -> f64 {
     assert_eq!(found.len(), wanted.len());
-    let difference: f64 = found.iter().zip(wanted).map(|(&f, &w)| (f.into() - f64::from(w)).powi(2)).sum();
+    let difference: f64 = found
+        .iter()
+        .zip(wanted)
+        .map(|(&f, &w)| (f.into() - f64::from(w)).powi(2))
+        .sum();
     let norm: f64 = wanted.iter().map(|&w| f64::from(w).powi(2)).sum();
     (difference / norm.max(1e-30)).sqrt()
 }
 
 fn rms<T: Copy + Into<f64>>(found: &[T], wanted: &[f32]) -> f64 {
-    let sum: f64 = found.iter().zip(wanted).map(|(&f, &w)| (f.into() - f64::from(w)).powi(2)).sum();
+    let sum: f64 = found
+        .iter()
+        .zip(wanted)
+        .map(|(&f, &w)| (f.into() - f64::from(w)).powi(2))
+        .sum();
     (sum / wanted.len() as f64).sqrt()
 }
 
-fn gradient(decoder: &Decoder, adapter: &Adapter, pack: &Pack, slopes: &[f64]) -> (Vec<f64>, Vec<f32>) {
-    descended(decoder, decoder.forward(pack, adapter).unwrap(), adapter, slopes)
+fn gradient(
+    decoder: &Decoder,
+    adapter: &Adapter,
+    pack: &Pack,
+    slopes: &[f64],
+) -> (Vec<f64>, Vec<f32>) {
+    descended(
+        decoder,
+        decoder.forward(pack, adapter).unwrap(),
+        adapter,
+        slopes,
+    )
 }
 
-fn descended(decoder: &Decoder, forward: Forward<'_>, adapter: &Adapter, slopes: &[f64]) -> (Vec<f64>, Vec<f32>) {
+fn descended(
+    decoder: &Decoder,
+    forward: Forward<'_>,
+    adapter: &Adapter,
+    slopes: &[f64],
+) -> (Vec<f64>, Vec<f32>) {
     let mut gradient = vec![0.0; adapter.parameters.len()];
     let logp = forward.scores.logp.clone();
-    decoder.backward(forward, &Slopes { logp: slopes.to_vec() }, &mut gradient).unwrap();
+    decoder
+        .backward(
+            forward,
+            &Slopes {
+                logp: slopes.to_vec(),
+            },
+            &mut gradient,
+        )
+        .unwrap();
     (logp, gradient)
 }
 
@@ -109,17 +173,31 @@ fn the_portable_tier_is_transformers() {
         let golden = Golden::open(name);
         let decoder = golden.decoder(Tier::Portable, Recompute::Off, 2);
         let (adapter, pack) = (golden.adapter(&decoder, "adapter"), golden.pack());
-        let base = relative(&decoder.score(&pack, None).unwrap().logp, &golden.tensor("base_logp"));
-        assert!(base < TOLERANCE, "{name}: base log-probabilities are off by {base:e}");
+        let base = relative(
+            &decoder.score(&pack, None).unwrap().logp,
+            &golden.tensor("base_logp"),
+        );
+        assert!(
+            base < TOLERANCE,
+            "{name}: base log-probabilities are off by {base:e}"
+        );
         let reference = golden.adapter(&decoder, "reference");
-        let reference =
-            relative(&decoder.score(&pack, Some(&reference)).unwrap().logp, &golden.tensor("reference_logp"));
-        assert!(reference < TOLERANCE, "{name}: reference log-probabilities are off by {reference:e}");
+        let reference = relative(
+            &decoder.score(&pack, Some(&reference)).unwrap().logp,
+            &golden.tensor("reference_logp"),
+        );
+        assert!(
+            reference < TOLERANCE,
+            "{name}: reference log-probabilities are off by {reference:e}"
+        );
 
         let slopes = golden.slopes();
         let (logp, found) = gradient(&decoder, &adapter, &pack, &slopes);
         let logp = relative(&logp, &golden.tensor("logp"));
-        assert!(logp < TOLERANCE, "{name}: log-probabilities are off by {logp:e}");
+        assert!(
+            logp < TOLERANCE,
+            "{name}: log-probabilities are off by {logp:e}"
+        );
         let mut worst = 0f64;
         for target in &adapter.layout.targets {
             for (part, range) in [("lora_A", target.a()), ("lora_B", target.b())] {
@@ -129,7 +207,11 @@ fn the_portable_tier_is_transformers() {
                 worst = worst.max(error);
             }
         }
-        println!("{name}: of the tolerance used: logp {:.3}, gradients {:.3}", logp / TOLERANCE, worst / TOLERANCE);
+        println!(
+            "{name}: of the tolerance used: logp {:.3}, gradients {:.3}",
+            logp / TOLERANCE,
+            worst / TOLERANCE
+        );
     }
 }
 
@@ -143,7 +225,9 @@ fn every_bf16_tier_is_no_worse_than_transformers_in_bf16() {
             let truth = golden.tensor("logp");
             let ours = rms(&decoder.score(&pack, Some(&adapter)).unwrap().logp, &truth);
             let theirs = rms(&golden.tensor("logp_bf16"), &truth);
-            println!("{name}, {tier:?}: root mean square error {ours:.5}, transformers in bf16 {theirs:.5}");
+            println!(
+                "{name}, {tier:?}: root mean square error {ours:.5}, transformers in bf16 {theirs:.5}"
+            );
             assert!(ours <= theirs, "{name}, {tier:?}: {ours} against {theirs}");
 
             let slopes = golden.slopes();
@@ -173,19 +257,40 @@ fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
             let (adapter, pack_of_all) = (golden.adapter(&decoder, "adapter"), golden.pack());
             let slopes = golden.slopes();
             let (logp, straight) = gradient(&decoder, &adapter, &pack_of_all, &slopes);
-            assert_eq!(decoder.score(&pack_of_all, Some(&adapter)).unwrap().logp, logp, "{name}: scored");
-            for (recompute, threads) in [(Recompute::On, 1), (Recompute::Off, 3), (Recompute::On, 2)] {
+            assert_eq!(
+                decoder.score(&pack_of_all, Some(&adapter)).unwrap().logp,
+                logp,
+                "{name}: scored"
+            );
+            for (recompute, threads) in
+                [(Recompute::On, 1), (Recompute::Off, 3), (Recompute::On, 2)]
+            {
                 let other = golden.decoder(tier, recompute, threads);
-                let (other_logp, other_gradient) = gradient(&other, &adapter, &pack_of_all, &slopes);
-                assert_eq!(other_logp, logp, "{name}, {tier:?}: {recompute:?}, {threads} threads");
-                assert_eq!(other_gradient, straight, "{name}, {tier:?}: {recompute:?}, {threads} threads");
+                let (other_logp, other_gradient) =
+                    gradient(&other, &adapter, &pack_of_all, &slopes);
+                assert_eq!(
+                    other_logp, logp,
+                    "{name}, {tier:?}: {recompute:?}, {threads} threads"
+                );
+                assert_eq!(
+                    other_gradient, straight,
+                    "{name}, {tier:?}: {recompute:?}, {threads} threads"
+                );
                 let looked_at = other.look(&pack_of_all, &adapter).unwrap();
                 let looked_at = descended(&other, looked_at, &adapter, &slopes);
-                assert!(looked_at == (other_logp, other_gradient), "{name}, {tier:?}: looked at, {recompute:?}");
+                assert!(
+                    looked_at == (other_logp, other_gradient),
+                    "{name}, {tier:?}: looked at, {recompute:?}"
+                );
             }
             let mut alone = Vec::new();
             for row in &golden.rows {
-                alone.extend(decoder.score(&pack(std::slice::from_ref(row)), Some(&adapter)).unwrap().logp);
+                alone.extend(
+                    decoder
+                        .score(&pack(std::slice::from_ref(row)), Some(&adapter))
+                        .unwrap()
+                        .logp,
+                );
             }
             assert_eq!(alone, logp, "{name}, {tier:?}: a row alone");
             // A response scored without its sibling: a shared prompt changes nothing.
@@ -211,9 +316,13 @@ fn rows_that_are_not_scored_change_nothing() {
             let (adapter, narrow) = (golden.adapter(&decoder, "adapter"), golden.pack());
             let mut slopes = golden.slopes();
             let (logp, straight) = gradient(&decoder, &adapter, &narrow, &slopes);
-            assert!(narrow.scored_rows().len() < narrow.tokens.len(), "{name}: some rows are not scored");
+            assert!(
+                narrow.scored_rows().len() < narrow.tokens.len(),
+                "{name}: some rows are not scored"
+            );
             let mut wide = narrow.clone();
-            wide.targets.extend((0..narrow.tokens.len()).map(|row| Target { row, token: 1 }));
+            wide.targets
+                .extend((0..narrow.tokens.len()).map(|row| Target { row, token: 1 }));
             slopes.resize(wide.targets.len(), 0.0);
             let (wide_logp, wide_gradient) = gradient(&decoder, &adapter, &wide, &slopes);
             assert_eq!(wide_logp[..logp.len()], logp, "{name}, {tier:?}");
@@ -237,9 +346,19 @@ fn a_pack_without_targets_is_nothing() {
                 let adapter = golden.adapter(&decoder, "adapter");
                 let mut prompts = golden.pack();
                 prompts.targets.clear();
-                assert!(decoder.score(&prompts, Some(&adapter)).unwrap().logp.is_empty(), "{name}, {tier:?}");
+                assert!(
+                    decoder
+                        .score(&prompts, Some(&adapter))
+                        .unwrap()
+                        .logp
+                        .is_empty(),
+                    "{name}, {tier:?}"
+                );
                 let (logp, gradient) = gradient(&decoder, &adapter, &prompts, &[]);
-                assert!(logp.is_empty() && gradient.iter().all(|v| *v == 0.0), "{name}, {tier:?}");
+                assert!(
+                    logp.is_empty() && gradient.iter().all(|v| *v == 0.0),
+                    "{name}, {tier:?}"
+                );
             }
         }
     }
@@ -254,18 +373,26 @@ fn a_beginning_that_rows_share_changes_nothing() {
             let decoder = golden.decoder(tier, Recompute::Off, 2);
             let adapter = golden.adapter(&decoder, "adapter");
             let (prompt, responses) = &golden.rows[0];
-            let longer: Vec<Vec<u32>> =
-                responses.iter().map(|response| prompt.iter().chain(response).copied().collect()).collect();
+            let longer: Vec<Vec<u32>> = responses
+                .iter()
+                .map(|response| prompt.iter().chain(response).copied().collect())
+                .collect();
             let mut rows = golden.rows.clone();
-            rows.extend(
-                longer
-                    .into_iter()
-                    .flat_map(|prompt| [(prompt.clone(), responses.clone()), (prompt, vec![vec![1, 2, 3]])]),
-            );
+            rows.extend(longer.into_iter().flat_map(|prompt| {
+                [
+                    (prompt.clone(), responses.clone()),
+                    (prompt, vec![vec![1, 2, 3]]),
+                ]
+            }));
             let apart = pack(&rows);
             let together = apart.clone().with_shared_beginnings(2);
-            assert!(together.tokens.len() + 3 * prompt.len() <= apart.tokens.len(), "{name}");
-            let slopes: Vec<f64> = (0..apart.targets.len()).map(|i| (i * 37 % 19) as f64 / 9.0 - 1.0).collect();
+            assert!(
+                together.tokens.len() + 3 * prompt.len() <= apart.tokens.len(),
+                "{name}"
+            );
+            let slopes: Vec<f64> = (0..apart.targets.len())
+                .map(|i| (i * 37 % 19) as f64 / 9.0 - 1.0)
+                .collect();
             let (logp, straight) = gradient(&decoder, &adapter, &apart, &slopes);
             let (shared_logp, shared) = gradient(&decoder, &adapter, &together, &slopes);
             assert_eq!(shared_logp, logp, "{name}, {tier:?}");

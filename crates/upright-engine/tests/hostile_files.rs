@@ -58,7 +58,9 @@ fn held_by(read: impl FnOnce()) -> usize {
 }
 
 fn golden(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
 }
 
 fn object(path: &Path) -> Map<String, Value> {

@@ -20,7 +20,9 @@ struct Point {
 
 impl Point {
     fn distance(&self, id: ObjectiveId) -> f64 {
-        (0..2).map(|axis| 0.5 * (self.at[axis] - self.centres[id.0][axis]).powi(2)).sum()
+        (0..2)
+            .map(|axis| 0.5 * (self.at[axis] - self.centres[id.0][axis]).powi(2))
+            .sum()
     }
 }
 
@@ -64,25 +66,44 @@ impl Method for Larger {
     }
 
     fn weights(&mut self, _step: usize) -> Vec<f64> {
-        if self.seen[0] > self.seen[1] { vec![1.0, 0.0] } else { vec![0.0, 1.0] }
+        if self.seen[0] > self.seen[1] {
+            vec![1.0, 0.0]
+        } else {
+            vec![0.0, 1.0]
+        }
     }
 }
 
 /// Both losses after 400 steps.
 fn losses_after(method: &mut dyn Method) -> Result<[f64; 2]> {
-    let mut point = Point { at: [3.0, 3.0], centres: [[-1.0, 0.0], [1.0, 0.0]], gradient: [0.0; 2] };
-    train(&mut point, method, 0..400, |_, _, _| Ok(ControlFlow::Continue(())))?;
+    let mut point = Point {
+        at: [3.0, 3.0],
+        centres: [[-1.0, 0.0], [1.0, 0.0]],
+        gradient: [0.0; 2],
+    };
+    train(&mut point, method, 0..400, |_, _, _| {
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok([0, 1].map(|id| point.distance(ObjectiveId(id))))
 }
 
 fn main() -> Result<()> {
-    let sequential = losses_after(&mut Sequential { objectives: 2, stages: vec![(0, 200), (1, 400)] })?;
+    let sequential = losses_after(&mut Sequential {
+        objectives: 2,
+        stages: vec![(0, 200), (1, 400)],
+    })?;
     let larger = losses_after(&mut Larger { seen: [0.0; 2] })?;
     println!("sequential: {:.3} and {:.3}", sequential[0], sequential[1]);
     println!("larger:     {:.3} and {:.3}", larger[0], larger[1]);
     // The bowls are 2 apart: the best that both can have is 0.5 each.
-    assert!(sequential[0] > 1.9 && sequential[1] < 0.01, "sequential ends in the last bowl");
-    assert!(larger.iter().all(|loss| (loss - 0.5).abs() < 0.1), "the other ends between them");
+    assert!(
+        sequential[0] > 1.9 && sequential[1] < 0.01,
+        "sequential ends in the last bowl"
+    );
+    assert!(
+        larger.iter().all(|loss| (loss - 0.5).abs() < 0.1),
+        "the other ends between them"
+    );
     Ok(())
 }
 

@@ -77,13 +77,25 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// The checkpoints in `dir`, of which the newest `keep` and the best stay.
     pub fn new(dir: PathBuf, identity: Identity, keep: usize) -> Self {
-        Self { dir, identity, keep, last: None }
+        Self {
+            dir,
+            identity,
+            keep,
+            last: None,
+        }
     }
 
     /// Steps of the checkpoints in `dir`, ascending.
     fn steps(&self) -> Vec<usize> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let step = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok();
+        let step = |entry: fs::DirEntry| {
+            entry
+                .file_name()
+                .to_str()?
+                .strip_prefix("step-")?
+                .parse()
+                .ok()
+        };
         let mut steps: Vec<usize> = entries.filter_map(step).collect();
         steps.sort_unstable();
         steps
@@ -96,11 +108,16 @@ impl Checkpoints {
     fn state(&self, step: usize) -> Result<State> {
         let path = self.folder(step).join("state.json");
         let text = files::read_text(&path)?;
-        serde_json::from_str(&text).map_err(|error| Error::failure(format!("{}: {error}", path.display())))
+        serde_json::from_str(&text)
+            .map_err(|error| Error::failure(format!("{}: {error}", path.display())))
     }
 
     /// The newest checkpoint that can be read; what was passed over on the way is noted by `skipped`.
-    pub fn newest(&self, config: &DecoderConfig, mut skipped: impl FnMut(String)) -> Option<Snapshot> {
+    pub fn newest(
+        &self,
+        config: &DecoderConfig,
+        mut skipped: impl FnMut(String),
+    ) -> Option<Snapshot> {
         for step in self.steps().into_iter().rev() {
             match self.read(step, config) {
                 Ok(snapshot) => return Some(snapshot),
@@ -119,19 +136,31 @@ impl Checkpoints {
         let broken = |what: String| Error::failure(format!("{}: {what}", path.display()));
         let file = SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
         let tensor = |name: &str| -> Result<Vec<f32>> {
-            let tensor = file.tensor(name).map_err(|error| broken(error.to_string()))?;
+            let tensor = file
+                .tensor(name)
+                .map_err(|error| broken(error.to_string()))?;
             if tensor.dtype() != Dtype::F32 || tensor.data().len() != 4 * adapter.parameters.len() {
                 return Err(broken(format!("{name} does not fit the adapter")));
             }
-            Ok(tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+            Ok(tensor
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect())
         };
         let (m, v) = (tensor("m")?, tensor("v")?);
-        Ok(Snapshot { state, adapter, m, v })
+        Ok(Snapshot {
+            state,
+            adapter,
+            m,
+            v,
+        })
     }
 
     /// Whether a rolling checkpoint is worth its cost now.
     pub fn rolling_is_due(&self) -> bool {
-        self.last.is_none_or(|(at, cost)| at.elapsed() >= cost * ROLLING_COST)
+        self.last
+            .is_none_or(|(at, cost)| at.elapsed() >= cost * ROLLING_COST)
     }
 
     /// Writes a checkpoint, then removes those it makes superfluous.
@@ -148,7 +177,11 @@ impl Checkpoints {
         if let Err(error) = written {
             let _ = fs::remove_dir_all(&partial);
             let hint = "make room and continue with --resume: the newest checkpoint is whole";
-            return Err(if error.hint.is_empty() { error.hint(hint) } else { error });
+            return Err(if error.hint.is_empty() {
+                error.hint(hint)
+            } else {
+                error
+            });
         }
         self.prune();
         self.last = Some((Instant::now(), started.elapsed()));
@@ -159,13 +192,22 @@ impl Checkpoints {
         files::create_dir(dir)?;
         let Identity { lora, base } = &self.identity;
         peft::write(dir, &snapshot.adapter, lora, base).map_err(|error| match error {
-            upright_engine::Error::NotFinite { .. } => Error::from(error).hint("lower --learning-rate or --clip"),
+            upright_engine::Error::NotFinite { .. } => {
+                Error::from(error).hint("lower --learning-rate or --clip")
+            }
             other => other.into(),
         })?;
-        let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let bytes = |values: &[f32]| {
+            values
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect::<Vec<u8>>()
+        };
         let (m, v) = (bytes(&snapshot.m), bytes(&snapshot.v));
-        let view =
-            |data| TensorView::new(Dtype::F32, vec![snapshot.adapter.parameters.len()], data).expect("its length");
+        let view = |data| {
+            TensorView::new(Dtype::F32, vec![snapshot.adapter.parameters.len()], data)
+                .expect("its length")
+        };
         let tensors = [("m", view(&m)), ("v", view(&v))];
         let file = safetensors::serialize(tensors, None).expect("two plain tensors");
         files::write_atomic(&dir.join("optimiser.safetensors"), &file)?;
@@ -174,7 +216,13 @@ impl Checkpoints {
 
     /// Makes a rolling checkpoint one that stays, as it would have been had the run not been stopped there.
     pub fn settle(&self, state: State) -> Result<()> {
-        write_state(&self.folder(state.step), &State { rolling: false, ..state })?;
+        write_state(
+            &self.folder(state.step),
+            &State {
+                rolling: false,
+                ..state
+            },
+        )?;
         self.prune();
         Ok(())
     }
@@ -192,13 +240,28 @@ impl Checkpoints {
         for left in [".partial", ".removed"] {
             let _ = fs::remove_dir_all(self.dir.join(left));
         }
-        let states: Vec<State> = self.steps().into_iter().filter_map(|step| self.state(step).ok()).collect();
+        let states: Vec<State> = self
+            .steps()
+            .into_iter()
+            .filter_map(|step| self.state(step).ok())
+            .collect();
         let staying: Vec<&State> = states.iter().filter(|state| !state.rolling).collect();
-        let best = staying.iter().filter(|state| state.held_out.is_some()).min_by(|a, b| {
-            let (a, b) = (a.held_out.unwrap_or(f64::INFINITY), b.held_out.unwrap_or(f64::INFINITY));
-            a.total_cmp(&b)
-        });
-        let newest: Vec<usize> = staying.iter().rev().take(self.keep).map(|state| state.step).collect();
+        let best = staying
+            .iter()
+            .filter(|state| state.held_out.is_some())
+            .min_by(|a, b| {
+                let (a, b) = (
+                    a.held_out.unwrap_or(f64::INFINITY),
+                    b.held_out.unwrap_or(f64::INFINITY),
+                );
+                a.total_cmp(&b)
+            });
+        let newest: Vec<usize> = staying
+            .iter()
+            .rev()
+            .take(self.keep)
+            .map(|state| state.step)
+            .collect();
         for state in &states {
             let kept = if state.rolling {
                 states.last().is_some_and(|last| last.step == state.step)

@@ -27,7 +27,11 @@ pub struct Evaluation {
 }
 
 /// Measures every objective on both sets. A stop that is requested meanwhile ends it early, as an error.
-pub fn evaluate(learner: &ModelLearner<'_>, step: usize, observer: &mut dyn Observer) -> Result<Evaluation> {
+pub fn evaluate(
+    learner: &ModelLearner<'_>,
+    step: usize,
+    observer: &mut dyn Observer,
+) -> Result<Evaluation> {
     let sets = |task: &'_ Task<'_>| task.held_out.len() + task.fit.len();
     observer.begin("evaluation", learner.tasks.iter().map(sets).sum());
     let mut before = 0;
@@ -38,12 +42,20 @@ pub fn evaluate(learner: &ModelLearner<'_>, step: usize, observer: &mut dyn Obse
         let (decoder, adapter, budget) = (learner.decoder, &learner.adapter, learner.token_budget);
         let measured = task.measure(decoder, adapter, &examples, budget, &mut |done| {
             observer.advance(before + done, &task.name);
-            if observer.stop_requested() { Err(Error::interrupted("during an evaluation")) } else { Ok(()) }
+            if observer.stop_requested() {
+                Err(Error::interrupted("during an evaluation"))
+            } else {
+                Ok(())
+            }
         })?;
         before += examples.len();
         Ok(Some(measured))
     };
-    let mut evaluation = Evaluation { step, held_out: Vec::new(), fit: Vec::new() };
+    let mut evaluation = Evaluation {
+        step,
+        held_out: Vec::new(),
+        fit: Vec::new(),
+    };
     let mut found = Ok(());
     for task in &learner.tasks {
         let both = measure(task, task.held_out.iter().collect())
@@ -65,15 +77,38 @@ pub fn evaluate(learner: &ModelLearner<'_>, step: usize, observer: &mut dyn Obse
 
 /// Names under which the metrics of an objective appear in records.
 pub fn metric_names(tasks: &[Task<'_>], index: usize) -> Vec<String> {
-    let name = |metric: &&str| metric_name(metric, &tasks[index].name, tasks.iter().map(|task| task.objective.kind));
-    tasks[index].objective.kind.form().metrics.iter().map(name).collect()
+    let name = |metric: &&str| {
+        metric_name(
+            metric,
+            &tasks[index].name,
+            tasks.iter().map(|task| task.objective.kind),
+        )
+    };
+    tasks[index]
+        .objective
+        .kind
+        .form()
+        .metrics
+        .iter()
+        .map(name)
+        .collect()
 }
 
 /// The name under which a metric of an objective appears: TRL's, with the objective's name where the metric is one of
 /// several of the run's `losses`.
-pub fn metric_name(metric: &str, objective: &str, losses: impl Iterator<Item = LossKind>) -> String {
-    let sharing = losses.filter(|loss| loss.form().metrics.contains(&metric)).count();
-    if sharing > 1 { format!("{metric}/{objective}") } else { metric.to_owned() }
+pub fn metric_name(
+    metric: &str,
+    objective: &str,
+    losses: impl Iterator<Item = LossKind>,
+) -> String {
+    let sharing = losses
+        .filter(|loss| loss.form().metrics.contains(&metric))
+        .count();
+    if sharing > 1 {
+        format!("{metric}/{objective}")
+    } else {
+        metric.to_owned()
+    }
 }
 
 impl Evaluation {
@@ -97,7 +132,10 @@ impl Evaluation {
                 }
             }
             if gaps.len() == tasks.len() {
-                line.insert(format!("{set}/ideal_distance"), json!(ideal_distance(&gaps)));
+                line.insert(
+                    format!("{set}/ideal_distance"),
+                    json!(ideal_distance(&gaps)),
+                );
             }
         }
         line
@@ -108,6 +146,11 @@ impl Evaluation {
 /// rows.
 pub fn mixed(line: &Map<String, Value>, objectives: &[ObjectivePlan]) -> Option<f64> {
     let counting = objectives.iter().filter(|objective| objective.weight > 0.0);
-    let loss = |objective: &ObjectivePlan| line.get(&format!("{}/loss/{}", SETS[0], objective.name))?.as_f64();
-    counting.map(|objective| Some(objective.weight * loss(objective)?)).sum()
+    let loss = |objective: &ObjectivePlan| {
+        line.get(&format!("{}/loss/{}", SETS[0], objective.name))?
+            .as_f64()
+    };
+    counting
+        .map(|objective| Some(objective.weight * loss(objective)?))
+        .sum()
 }

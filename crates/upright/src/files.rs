@@ -19,9 +19,10 @@ use crate::{Error, Result, observer::Observer};
 /// Those of the system; of kind `InvalidInput` where something else than a file lies there.
 pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     match other_than_file(path) {
-        Some(what) => {
-            Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("it is {what}, expected a file")))
-        }
+        Some(what) => Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            format!("it is {what}, expected a file"),
+        )),
         None => fs::read(path),
     }
 }
@@ -49,13 +50,19 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// # Errors
 /// It is there and cannot be read.
 pub fn read_text_if_there(path: &Path) -> Result<Option<String>> {
-    read_if_there(path)?.map(|bytes| as_text(path, bytes)).transpose()
+    read_if_there(path)?
+        .map(|bytes| as_text(path, bytes))
+        .transpose()
 }
 
 fn as_text(path: &Path, bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Error::input(format!("{}: cannot read: not UTF-8 at byte {at}", path.display())).hint("put the file back")
+        Error::input(format!(
+            "{}: cannot read: not UTF-8 at byte {at}",
+            path.display()
+        ))
+        .hint("put the file back")
     })
 }
 
@@ -79,27 +86,35 @@ const PARTIAL: &str = ".partial";
 
 /// Whether a name is that of a file which a write that was killed left behind.
 pub fn is_partial(name: &std::ffi::OsStr) -> bool {
-    name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(PARTIAL))
+    name.to_str()
+        .is_some_and(|name| name.starts_with('.') && name.ends_with(PARTIAL))
 }
 
 /// Writes a file under another name, brings it to the disk, then gives it its name: a reader sees the old file or the new
 /// one, never half of one.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let Some(name) = path.file_name().map(|name| name.to_string_lossy()) else {
-        return Err(Error::input(format!("{}: is not a file's name", path.display())));
+        return Err(Error::input(format!(
+            "{}: is not a file's name",
+            path.display()
+        )));
     };
     // Several may be about to write the same file, on machines that share a folder and number their processes alike.
-    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_nanos());
     let partial = path.with_file_name(format!(".{name}.{}-{now:x}{PARTIAL}", std::process::id()));
     let written = File::create(&partial).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
     });
-    written.and_then(|()| fs::rename(&partial, path)).map_err(|error| {
-        // The half-written file must not keep a full disk full; the error that matters is the first one.
-        let _ = fs::remove_file(&partial);
-        Error::io(path, "write", error)
-    })
+    written
+        .and_then(|()| fs::rename(&partial, path))
+        .map_err(|error| {
+            // The half-written file must not keep a full disk full; the error that matters is the first one.
+            let _ = fs::remove_file(&partial);
+            Error::io(path, "write", error)
+        })
 }
 
 /// Appends whole lines to a file, each flushed, so that a run killed at any moment leaves at most one torn line at the end.
@@ -125,23 +140,34 @@ impl Lines {
                 _ => break,
             }
         }
-        let file = OpenOptions::new().create(true).append(true).open(path).and_then(|file| {
-            file.set_len(kept as u64)?;
-            Ok(file)
-        });
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .and_then(|file| {
+                file.set_len(kept as u64)?;
+                Ok(file)
+            });
         let file = file.map_err(|error| Error::io(path, "open", error))?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
     }
 
     /// Appends one line.
     pub fn push(&mut self, line: &str) -> Result<()> {
         let bytes = format!("{line}\n");
-        self.file.write_all(bytes.as_bytes()).map_err(|error| Error::io(&self.path, "write", error))
+        self.file
+            .write_all(bytes.as_bytes())
+            .map_err(|error| Error::io(&self.path, "write", error))
     }
 
     /// Brings what was appended to the disk.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|error| Error::io(&self.path, "write", error))
+        self.file
+            .sync_data()
+            .map_err(|error| Error::io(&self.path, "write", error))
     }
 }
 
@@ -159,8 +185,10 @@ impl Lock {
             Ok(()) => Ok(Self { _file: file }),
             Err(fs::TryLockError::WouldBlock) => {
                 let folder = path.parent().unwrap_or(path).display();
-                Err(Error::input(format!("{folder}: another process is at work in this folder"))
-                    .hint("wait for it, stop it, or give this run another --out"))
+                Err(Error::input(format!(
+                    "{folder}: another process is at work in this folder"
+                ))
+                .hint("wait for it, stop it, or give this run another --out"))
             }
             Err(fs::TryLockError::Error(error)) => Err(no_lock(path, error)),
         }
@@ -180,7 +208,10 @@ impl Lock {
                 Err(fs::TryLockError::WouldBlock) => {}
             }
             if !said {
-                observer.note(&format!("waiting for another process that has {}", path.display()));
+                observer.note(&format!(
+                    "waiting for another process that has {}",
+                    path.display()
+                ));
                 said = true;
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -254,12 +285,20 @@ pub fn check_writable(dir: &Path) -> std::io::Result<()> {
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 /// Where things that later runs can use again are kept: `UPRIGHT_CACHE`, else `upright` in the user's cache folder.
 pub fn cache_dir() -> PathBuf {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     variable("UPRIGHT_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|dir| dir.join("upright")))
         .or_else(|| variable("HOME").map(|home| home.join(".cache/upright")))
@@ -269,7 +308,10 @@ pub fn cache_dir() -> PathBuf {
 /// Where caches are of a user without a home: among the system's temporary files, which every user can write. Nothing in
 /// it is read before [`check_own`].
 pub fn own_temporary() -> PathBuf {
-    std::env::temp_dir().join(format!("upright-cache-{}", rustix::process::getuid().as_raw()))
+    std::env::temp_dir().join(format!(
+        "upright-cache-{}",
+        rustix::process::getuid().as_raw()
+    ))
 }
 
 /// Makes the folder of [`own_temporary`], where a path lies in it, and refuses one that somebody else may have prepared.
@@ -290,8 +332,12 @@ pub fn check_own(path: &Path) -> Result<()> {
     let metadata = fs::symlink_metadata(&own).map_err(|error| unwritable_cache(&own, &error))?;
     let is_own = metadata.is_dir() && metadata.uid() == rustix::process::getuid().as_raw();
     if !is_own || metadata.mode() & 0o022 != 0 {
-        let problem = format!("{}: the cache was made by another user, or others can write into it", own.display());
-        return Err(Error::input(problem).hint("set HOME, or UPRIGHT_CACHE and HF_HOME to folders of your own"));
+        let problem = format!(
+            "{}: the cache was made by another user, or others can write into it",
+            own.display()
+        );
+        return Err(Error::input(problem)
+            .hint("set HOME, or UPRIGHT_CACHE and HF_HOME to folders of your own"));
     }
     Ok(())
 }
@@ -301,13 +347,18 @@ pub fn check_own(path: &Path) -> Result<()> {
 /// # Errors
 /// It leads out.
 pub fn check_inside(outer: &Path, inner: &Path) -> Result<()> {
-    let (Ok(outer_place), Ok(inner_place)) = (outer.canonicalize(), inner.canonicalize()) else { return Ok(()) };
+    let (Ok(outer_place), Ok(inner_place)) = (outer.canonicalize(), inner.canonicalize()) else {
+        return Ok(());
+    };
     if inner_place.starts_with(&outer_place) {
         return Ok(());
     }
     let (inner, outer) = (inner.display(), outer.display());
-    Err(Error::input(format!("{inner}: is a link that leads out of {outer}, to {}", inner_place.display()))
-        .hint("remove the link, or give another folder: --out DIR"))
+    Err(Error::input(format!(
+        "{inner}: is a link that leads out of {outer}, to {}",
+        inner_place.display()
+    ))
+    .hint("remove the link, or give another folder: --out DIR"))
 }
 
 /// A folder of the cache, made where it is missing.
@@ -320,8 +371,11 @@ pub fn cache(name: &str) -> Result<PathBuf> {
 
 /// A cache that cannot be written is met before a run begins, and can be put elsewhere.
 pub fn unwritable_cache(path: &Path, error: &std::io::Error) -> Error {
-    Error::input(format!("{}: the cache cannot be written: {error}", path.display()))
-        .hint("set UPRIGHT_CACHE to a folder that can be")
+    Error::input(format!(
+        "{}: the cache cannot be written: {error}",
+        path.display()
+    ))
+    .hint("set UPRIGHT_CACHE to a folder that can be")
 }
 
 #[cfg(test)]
@@ -333,7 +387,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("steps.jsonl");
         fs::write(&path, "0\n1\n2\n3").unwrap();
-        Lines::open(&path, |line| line.parse::<u32>().unwrap() < 2).unwrap().push("new").unwrap();
+        Lines::open(&path, |line| line.parse::<u32>().unwrap() < 2)
+            .unwrap()
+            .push("new")
+            .unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "0\n1\nnew\n");
         Lines::open(&path, |_| true).unwrap().push("more").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "0\n1\nnew\nmore\n");
@@ -354,10 +411,16 @@ mod tests {
     #[test]
     fn writers_of_one_file_do_not_meet() {
         let dir = tempfile::tempdir().unwrap();
-        let (path, others) = (dir.path().join("plan.toml"), dir.path().join(".plan.toml.0.partial"));
+        let (path, others) = (
+            dir.path().join("plan.toml"),
+            dir.path().join(".plan.toml.0.partial"),
+        );
         fs::write(&others, "half of it").unwrap();
         write_atomic(&path, b"whole").unwrap();
-        assert_eq!((fs::read(&path).unwrap(), fs::read(&others).unwrap()), (b"whole".to_vec(), b"half of it".to_vec()));
+        assert_eq!(
+            (fs::read(&path).unwrap(), fs::read(&others).unwrap()),
+            (b"whole".to_vec(), b"half of it".to_vec())
+        );
         assert!(is_partial(others.file_name().unwrap()) && !is_partial(path.file_name().unwrap()));
     }
 
@@ -365,11 +428,22 @@ mod tests {
     fn a_file_system_without_locks_is_named_with_a_way_out() {
         // EOPNOTSUPP, ENOSYS and ENOLCK of Linux.
         for code in [95, 38, 37] {
-            let error = no_lock(Path::new("runs/a/.lock"), std::io::Error::from_raw_os_error(code));
-            assert!(error.message.starts_with("runs/a: this file system cannot lock files"), "{error}");
+            let error = no_lock(
+                Path::new("runs/a/.lock"),
+                std::io::Error::from_raw_os_error(code),
+            );
+            assert!(
+                error
+                    .message
+                    .starts_with("runs/a: this file system cannot lock files"),
+                "{error}"
+            );
             assert!(error.hint.contains("--out"), "{error}");
         }
-        let other = no_lock(Path::new("runs/a/.lock"), std::io::Error::from_raw_os_error(5));
+        let other = no_lock(
+            Path::new("runs/a/.lock"),
+            std::io::Error::from_raw_os_error(5),
+        );
         assert!(!other.message.contains("cannot lock files"), "{other}");
     }
 
@@ -394,15 +468,33 @@ mod tests {
             check_inside(&path("report"), &path(name)).unwrap();
         }
         let error = check_inside(&path("report"), &path("report/out")).unwrap_err();
-        assert!(error.message.contains("report/out: is a link that leads out of "), "{error}");
+        assert!(
+            error
+                .message
+                .contains("report/out: is a link that leads out of "),
+            "{error}"
+        );
     }
 
     #[test]
     fn pipes_and_devices_are_not_read() {
-        assert!(read(Path::new("/dev/zero")).unwrap_err().to_string().contains("it is a device, expected a file"));
+        assert!(
+            read(Path::new("/dev/zero"))
+                .unwrap_err()
+                .to_string()
+                .contains("it is a device, expected a file")
+        );
         let dir = tempfile::tempdir().unwrap();
-        assert!(read_text(dir.path()).unwrap_err().message.contains("it is a folder, expected a file"));
-        assert_eq!(read_text_if_there(&dir.path().join("nothing")).unwrap(), None);
+        assert!(
+            read_text(dir.path())
+                .unwrap_err()
+                .message
+                .contains("it is a folder, expected a file")
+        );
+        assert_eq!(
+            read_text_if_there(&dir.path().join("nothing")).unwrap(),
+            None
+        );
         std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
         assert!(read_text_if_there(&dir.path().join("loop")).is_err());
     }
@@ -412,7 +504,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(".lock");
         let held = Lock::try_take(&path).unwrap();
-        assert!(Lock::try_take(&path).unwrap_err().message.contains("another process"));
+        assert!(
+            Lock::try_take(&path)
+                .unwrap_err()
+                .message
+                .contains("another process")
+        );
         drop(held);
         Lock::try_take(&path).unwrap();
     }

@@ -46,7 +46,10 @@ impl Sampling {
         });
         let nucleus: Vec<usize> = nucleus.copied().collect();
         let mass: f64 = nucleus.iter().map(|&token| share(token)).sum();
-        let mut draw = uniform(self.seed ^ (response as u64).rotate_left(32), position as u64) * mass;
+        let mut draw = uniform(
+            self.seed ^ (response as u64).rotate_left(32),
+            position as u64,
+        ) * mass;
         let drawn = nucleus.iter().find(|&&token| {
             draw -= share(token);
             draw < 0.0
@@ -81,10 +84,13 @@ pub fn ends(model: &Path, template: &Template, tokenizer: &Tokenizer) -> Result<
     let mut ends = template.ends(tokenizer);
     ends.push(tokenizer.eos());
     for path in ["generation_config.json", "config.json"].map(|name| model.join(name)) {
-        let Some(bytes) = files::read_if_there(&path)? else { continue };
+        let Some(bytes) = files::read_if_there(&path)? else {
+            continue;
+        };
         let wrong = |what: String| Error::input(format!("{}: {what}", path.display()));
-        let config: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| wrong(format!("broken JSON: {error}")).hint("download the file again"))?;
+        let config: Value = serde_json::from_slice(&bytes).map_err(|error| {
+            wrong(format!("broken JSON: {error}")).hint("download the file again")
+        })?;
         let named = match &config["eos_token_id"] {
             Value::Null => continue,
             Value::Array(ids) => &ids[..],
@@ -92,8 +98,10 @@ pub fn ends(model: &Path, template: &Template, tokenizer: &Tokenizer) -> Result<
         };
         for id in named {
             let id = id.as_i64().ok_or_else(|| {
-                wrong(format!("eos_token_id must be a token id or a list of them, found `{id}`"))
-                    .hint("correct it, or take it out: the tokenizer names an end, too")
+                wrong(format!(
+                    "eos_token_id must be a token id or a list of them, found `{id}`"
+                ))
+                .hint("correct it, or take it out: the tokenizer names an end, too")
             })?;
             // A negative one means none.
             ends.extend(u32::try_from(id));
@@ -117,42 +125,54 @@ pub fn generate(
     ear: Ear<'_>,
 ) -> Result<()> {
     observer.begin("generating", prompts.len());
-    let done = prompts.chunks(batch.max(1)).enumerate().try_for_each(|(round, chunk)| {
-        let first = round * batch.max(1);
-        let views: Vec<&[u32]> = chunk.iter().map(|prompt| &prompt[..]).collect();
-        let (mut generation, logits) = Generation::start(decoder, adapter, &views)?;
-        let mut responses = vec![Generated { tokens: Vec::new(), ended: false }; chunk.len()];
-        let mut live: Vec<(usize, Vec<f32>)> = logits.into_iter().enumerate().collect();
-        while !live.is_empty() {
-            if observer.stop_requested() {
-                return Err(Error::interrupted("before every prompt was answered"));
-            }
-            let mut next = Vec::new();
-            for (index, logits) in &live {
-                let response = &mut responses[*index];
-                let token = sampling.choose(logits, first + index, response.tokens.len());
-                if ends.contains(&token) {
-                    response.ended = true;
-                    continue;
+    let done = prompts
+        .chunks(batch.max(1))
+        .enumerate()
+        .try_for_each(|(round, chunk)| {
+            let first = round * batch.max(1);
+            let views: Vec<&[u32]> = chunk.iter().map(|prompt| &prompt[..]).collect();
+            let (mut generation, logits) = Generation::start(decoder, adapter, &views)?;
+            let mut responses = vec![
+                Generated {
+                    tokens: Vec::new(),
+                    ended: false
+                };
+                chunk.len()
+            ];
+            let mut live: Vec<(usize, Vec<f32>)> = logits.into_iter().enumerate().collect();
+            while !live.is_empty() {
+                if observer.stop_requested() {
+                    return Err(Error::interrupted("before every prompt was answered"));
                 }
-                response.tokens.push(token);
-                (ear.heard)(first + index, token);
-                if response.tokens.len() < sampling.max_tokens {
-                    next.push((*index, token));
+                let mut next = Vec::new();
+                for (index, logits) in &live {
+                    let response = &mut responses[*index];
+                    let token = sampling.choose(logits, first + index, response.tokens.len());
+                    if ends.contains(&token) {
+                        response.ended = true;
+                        continue;
+                    }
+                    response.tokens.push(token);
+                    (ear.heard)(first + index, token);
+                    if response.tokens.len() < sampling.max_tokens {
+                        next.push((*index, token));
+                    }
                 }
+                live = if next.is_empty() {
+                    Vec::new()
+                } else {
+                    next.iter()
+                        .map(|(index, _)| *index)
+                        .zip(generation.advance(&next)?)
+                        .collect()
+                };
             }
-            live = if next.is_empty() {
-                Vec::new()
-            } else {
-                next.iter().map(|(index, _)| *index).zip(generation.advance(&next)?).collect()
-            };
-        }
-        for (index, response) in responses.iter().enumerate() {
-            (ear.answered)(first + index, response)?;
-        }
-        observer.advance(first + chunk.len(), "");
-        Ok(())
-    });
+            for (index, response) in responses.iter().enumerate() {
+                (ear.answered)(first + index, response)?;
+            }
+            observer.advance(first + chunk.len(), "");
+            Ok(())
+        });
     observer.end();
     done
 }
@@ -164,7 +184,12 @@ mod tests {
     const LOGITS: [f32; 5] = [0.0, 3.0, 1.0, 3.0, -2.0];
 
     fn sampling(temperature: f64, top_p: f64) -> Sampling {
-        Sampling { max_tokens: 8, temperature, top_p, seed: 3 }
+        Sampling {
+            max_tokens: 8,
+            temperature,
+            top_p,
+            seed: 3,
+        }
     }
 
     #[test]
@@ -181,7 +206,10 @@ mod tests {
         };
         // Shares at temperature 1: e^0, e^3, e^1, e^3, e^-2 over their sum, 44.02.
         let found = draw(sampling(1.0, 1.0));
-        for (count, share) in found.into_iter().zip([0.0227, 0.4563, 0.0617, 0.4563, 0.0031]) {
+        for (count, share) in found
+            .into_iter()
+            .zip([0.0227, 0.4563, 0.0617, 0.4563, 0.0031])
+        {
             assert!((count as f64 / 2e4 - share).abs() < 0.012, "{found:?}");
         }
         // 0.9126 lies in the two likeliest: a nucleus of 0.9 is those.

@@ -30,7 +30,8 @@ impl DigestStore for Cache {
     }
 
     fn save(&self, key: &str, record: &[u8]) {
-        let _ = files::create_dir(&self.folder).and_then(|()| files::write_atomic(&self.folder.join(key), record));
+        let _ = files::create_dir(&self.folder)
+            .and_then(|()| files::write_atomic(&self.folder.join(key), record));
     }
 }
 
@@ -38,7 +39,11 @@ impl DigestStore for Cache {
 ///
 /// # Errors
 /// Weights that are missing or damaged; a stop.
-pub(crate) fn of_model(model: &Path, config: &DecoderConfig, observer: &mut dyn Observer) -> Result<Fingerprint> {
+pub(crate) fn of_model(
+    model: &Path,
+    config: &DecoderConfig,
+    observer: &mut dyn Observer,
+) -> Result<Fingerprint> {
     of_merge(&Merge::open(model, config, &[])?, 0, None, observer)
 }
 
@@ -52,7 +57,9 @@ pub(crate) fn of_merge(
     dtype: Option<Float>,
     observer: &mut dyn Observer,
 ) -> Result<Fingerprint> {
-    let cache = Cache { folder: files::cache_dir().join(FOLDER) };
+    let cache = Cache {
+        folder: files::cache_dir().join(FOLDER),
+    };
     let began = Instant::now();
     let mut is_shown = false;
     let fingerprint = merge.fingerprint(count, dtype, Some(&cache), &mut |done, total| {

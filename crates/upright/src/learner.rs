@@ -97,9 +97,16 @@ fn diverged(message: String) -> Error {
 impl Task<'_> {
     /// Totals of some rows, which every pack's share of the loss is measured by.
     fn totals(examples: &[&Example]) -> Totals {
-        let scored = |example: &&Example| (0..example.responses.len()).map(|i| example.scored(i)).sum::<usize>();
+        let scored = |example: &&Example| {
+            (0..example.responses.len())
+                .map(|i| example.scored(i))
+                .sum::<usize>()
+        };
         let tokens = examples.iter().map(scored).sum();
-        Totals { rows: examples.len(), tokens }
+        Totals {
+            rows: examples.len(),
+            tokens,
+        }
     }
 
     /// Loss, slopes and metrics of every row of a pack, with the row's segments.
@@ -110,9 +117,12 @@ impl Task<'_> {
         scores: &Scores,
         totals: Totals,
     ) -> Vec<(&'p [crate::data::pack::Segment], RowLoss)> {
-        let same_row = |a: &crate::data::pack::Segment, b: &crate::data::pack::Segment| a.example == b.example;
+        let same_row =
+            |a: &crate::data::pack::Segment, b: &crate::data::pack::Segment| a.example == b.example;
         let rows = packed.segments.chunk_by(same_row).map(|segments| {
-            let reference = self.reference.map(|reference| reference.sums(examples[segments[0].example]));
+            let reference = self
+                .reference
+                .map(|reference| reference.sums(examples[segments[0].example]));
             let responses: Vec<Response> = segments
                 .iter()
                 .map(|segment| Response {
@@ -159,18 +169,29 @@ impl Task<'_> {
 
     fn empty(&self, examples: &[&Example]) -> Measured {
         let metrics = vec![0.0; self.objective.kind.form().metrics.len()];
-        Measured { loss: 0.0, metrics, tokens: examples.iter().map(|example| example.tokens()).sum() }
+        Measured {
+            loss: 0.0,
+            metrics,
+            tokens: examples.iter().map(|example| example.tokens()).sum(),
+        }
     }
 
     fn next_batch(&self) -> Vec<&Example> {
-        self.order.peek().iter().map(|&row| &self.train[row]).collect()
+        self.order
+            .peek()
+            .iter()
+            .map(|&row| &self.train[row])
+            .collect()
     }
 }
 
 impl Measured {
     fn add(&mut self, row: &RowLoss) {
         self.loss += row.loss;
-        self.metrics.iter_mut().zip(&row.metrics).for_each(|(sum, value)| *sum += value);
+        self.metrics
+            .iter_mut()
+            .zip(&row.metrics)
+            .for_each(|(sum, value)| *sum += value);
     }
 }
 
@@ -193,7 +214,10 @@ impl<'a> ModelLearner<'a> {
             learning_rate,
             clip,
             token_budget,
-            report: StepReport { metrics: vec![None; count], ..StepReport::default() },
+            report: StepReport {
+                metrics: vec![None; count],
+                ..StepReport::default()
+            },
             gradient: vec![0.0; len],
             looked_at: (0..count).map(|_| None).collect(),
             descended: vec![false; count],
@@ -203,8 +227,15 @@ impl<'a> ModelLearner<'a> {
 
     /// The objectives that this step descends, for messages.
     fn now(&self) -> String {
-        let descended = self.tasks.iter().zip(&self.descended).filter(|(_, descended)| **descended);
-        descended.map(|(task, _)| &task.name[..]).collect::<Vec<_>>().join(" and ")
+        let descended = self
+            .tasks
+            .iter()
+            .zip(&self.descended)
+            .filter(|(_, descended)| **descended);
+        descended
+            .map(|(task, _)| &task.name[..])
+            .collect::<Vec<_>>()
+            .join(" and ")
     }
 
     /// Forward and backward of the next batch, pack by pack. A batch that was looked at has gone forward already.
@@ -216,7 +247,9 @@ impl<'a> ModelLearner<'a> {
         let mut measured = task.empty(&examples);
         for packed in &pack(&examples, self.token_budget) {
             let forward = match looked_at.next() {
-                Some((scores, activations)) => Forward::attach(scores, activations, &packed.pack, &self.adapter),
+                Some((scores, activations)) => {
+                    Forward::attach(scores, activations, &packed.pack, &self.adapter)
+                }
                 None => self.decoder.forward(&packed.pack, &self.adapter)?,
             };
             let mut slopes = vec![0.0; packed.pack.targets.len()];
@@ -227,9 +260,15 @@ impl<'a> ModelLearner<'a> {
                 measured.add(&row);
             }
             if !measured.loss.is_finite() {
-                return Err(task.not_finite(measured.loss, self.decoder, &packed.pack, &self.adapter));
+                return Err(task.not_finite(
+                    measured.loss,
+                    self.decoder,
+                    &packed.pack,
+                    &self.adapter,
+                ));
             }
-            self.decoder.backward(forward, &Slopes { logp: slopes }, &mut self.gradient)?;
+            self.decoder
+                .backward(forward, &Slopes { logp: slopes }, &mut self.gradient)?;
         }
         Ok(measured)
     }
@@ -252,7 +291,12 @@ impl Learner for ModelLearner<'_> {
                 measured.add(&row);
             }
             if !measured.loss.is_finite() {
-                return Err(task.not_finite(measured.loss, self.decoder, &packed.pack, &self.adapter));
+                return Err(task.not_finite(
+                    measured.loss,
+                    self.decoder,
+                    &packed.pack,
+                    &self.adapter,
+                ));
             }
             looked_at.push(forward.detach());
         }
@@ -277,15 +321,33 @@ impl Learner for ModelLearner<'_> {
         self.report.gradient_norm = clip(&mut self.gradient, self.clip);
         if !self.report.gradient_norm.is_finite() {
             let norm = self.report.gradient_norm;
-            return Err(diverged(format!("the gradient of {} is not finite: its norm is {norm}", self.now())));
+            return Err(diverged(format!(
+                "the gradient of {} is not finite: its norm is {norm}",
+                self.now()
+            )));
         }
-        self.optimiser.update(&mut self.adapter.parameters, &self.gradient, self.report.learning_rate);
-        if self.adapter.parameters.iter().any(|value| !value.is_finite()) {
-            return Err(diverged(format!("an update by {} made the adapter not finite", self.now())));
+        self.optimiser.update(
+            &mut self.adapter.parameters,
+            &self.gradient,
+            self.report.learning_rate,
+        );
+        if self
+            .adapter
+            .parameters
+            .iter()
+            .any(|value| !value.is_finite())
+        {
+            return Err(diverged(format!(
+                "an update by {} made the adapter not finite",
+                self.now()
+            )));
         }
         self.gradient.fill(0.0);
         for (index, task) in self.tasks.iter_mut().enumerate() {
-            match (self.descended[index], self.looked_at[index].take().is_some()) {
+            match (
+                self.descended[index],
+                self.looked_at[index].take().is_some(),
+            ) {
                 (true, _) => task.order.advance(),
                 (false, true) => task.order.postpone(),
                 (false, false) => {}

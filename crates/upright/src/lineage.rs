@@ -60,10 +60,13 @@ impl Lineage {
     /// That of the model in a folder, if it was merged.
     pub fn read(model: &Path) -> Result<Option<Self>> {
         let path = model.join(FILE);
-        let Some(bytes) = files::read_if_there(&path)? else { return Ok(None) };
+        let Some(bytes) = files::read_if_there(&path)? else {
+            return Ok(None);
+        };
         let read = serde_json::from_slice(&bytes);
         read.map(Some).map_err(|error| {
-            Error::input(format!("{}: {error}", path.display())).hint("merge the model again, or remove the file")
+            Error::input(format!("{}: {error}", path.display()))
+                .hint("merge the model again, or remove the file")
         })
     }
 
@@ -73,8 +76,11 @@ impl Lineage {
             return Ok(());
         }
         let path = model.join(FILE);
-        Err(Error::input(format!("{}: describes other weights than those beside it", path.display()))
-            .hint("merge the model again; if its weights were changed on purpose, remove the file"))
+        Err(Error::input(format!(
+            "{}: describes other weights than those beside it",
+            path.display()
+        ))
+        .hint("merge the model again; if its weights were changed on purpose, remove the file"))
     }
 
     /// The same as one line of JSON, for the adapters trained on the model.
@@ -85,12 +91,31 @@ impl Lineage {
     /// A line for the base and one for every merge.
     pub fn lines(&self) -> Vec<String> {
         let short = |hash: &str| hash.get(..12).unwrap_or(hash).to_owned();
-        let revision = self.base.revision.as_ref().map_or(String::new(), |revision| format!("@{revision}"));
-        let mut lines = vec![format!("{}{revision} ({})", self.base.name, short(&self.base.fingerprint))];
+        let revision = self
+            .base
+            .revision
+            .as_ref()
+            .map_or(String::new(), |revision| format!("@{revision}"));
+        let mut lines = vec![format!(
+            "{}{revision} ({})",
+            self.base.name,
+            short(&self.base.fingerprint)
+        )];
         lines.extend(self.merged.iter().map(|step| {
-            let weight = |part: &Part| if part.weight == 1.0 { String::new() } else { format!("{} * ", part.weight) };
-            let part = |part: &Part| format!("{}{} ({})", weight(part), part.name, short(&part.sha256));
-            step.adapters.iter().map(part).collect::<Vec<_>>().join(" + ")
+            let weight = |part: &Part| {
+                if part.weight == 1.0 {
+                    String::new()
+                } else {
+                    format!("{} * ", part.weight)
+                }
+            };
+            let part =
+                |part: &Part| format!("{}{} ({})", weight(part), part.name, short(&part.sha256));
+            step.adapters
+                .iter()
+                .map(part)
+                .collect::<Vec<_>>()
+                .join(" + ")
         }));
         lines
     }
@@ -102,18 +127,33 @@ mod tests {
 
     fn fingerprint(seed: u64) -> Fingerprint {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model");
-        Fingerprint::of_random(&upright_engine::config::DecoderConfig::read(&model).unwrap(), seed)
+        Fingerprint::of_random(
+            &upright_engine::config::DecoderConfig::read(&model).unwrap(),
+            seed,
+        )
     }
 
     #[test]
     fn it_is_read_as_written_and_tells_other_weights() {
-        let part = |name: &str, weight| Part { name: name.into(), sha256: "0123456789abcdef".into(), weight };
+        let part = |name: &str, weight| Part {
+            name: name.into(),
+            sha256: "0123456789abcdef".into(),
+            weight,
+        };
         let lineage = Lineage {
             fingerprint: fingerprint(1).as_str().into(),
-            base: Base { name: "org/base".into(), revision: Some("main".into()), fingerprint: "f0".into() },
+            base: Base {
+                name: "org/base".into(),
+                revision: Some("main".into()),
+                fingerprint: "f0".into(),
+            },
             merged: vec![
-                Step { adapters: vec![part("sft", 1.0)] },
-                Step { adapters: vec![part("a", 0.5), part("b", -0.25)] },
+                Step {
+                    adapters: vec![part("sft", 1.0)],
+                },
+                Step {
+                    adapters: vec![part("a", 0.5), part("b", -0.25)],
+                },
             ],
         };
         let dir = tempfile::tempdir().unwrap();
@@ -122,10 +162,23 @@ mod tests {
         assert_eq!(Lineage::read(dir.path()).unwrap(), Some(lineage.clone()));
         lineage.check(dir.path(), &fingerprint(1)).unwrap();
         let error = lineage.check(dir.path(), &fingerprint(2)).unwrap_err();
-        assert!(error.message.contains("upright_merge.json: describes other weights"), "{error}");
+        assert!(
+            error
+                .message
+                .contains("upright_merge.json: describes other weights"),
+            "{error}"
+        );
         let sum = "0.5 * a (0123456789ab) + -0.25 * b (0123456789ab)";
-        assert_eq!(lineage.lines(), ["org/base@main (f0)", "sft (0123456789ab)", sum]);
+        assert_eq!(
+            lineage.lines(),
+            ["org/base@main (f0)", "sft (0123456789ab)", sum]
+        );
         std::fs::write(dir.path().join(FILE), "{").unwrap();
-        assert!(Lineage::read(dir.path()).unwrap_err().message.contains("upright_merge.json"));
+        assert!(
+            Lineage::read(dir.path())
+                .unwrap_err()
+                .message
+                .contains("upright_merge.json")
+        );
     }
 }

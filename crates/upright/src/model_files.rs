@@ -25,7 +25,9 @@ pub fn is_companion(name: &str) -> bool {
         "vocab.txt",
     ];
     let lower = name.to_lowercase();
-    let legal = ["license", "notice", "use_policy"].iter().any(|legal| lower.starts_with(legal));
+    let legal = ["license", "notice", "use_policy"]
+        .iter()
+        .any(|legal| lower.starts_with(legal));
     !name.contains('/') && (NAMES.contains(&name) || name.starts_with("tokenizer") || legal)
 }
 
@@ -36,17 +38,22 @@ pub fn is_companion(name: &str) -> bool {
 /// The config cannot be read, or is no JSON.
 pub fn own_code(model: &Path) -> Result<BTreeSet<String>> {
     let path = model.join("config.json");
-    let config: Value = serde_json::from_str(&files::read_text(&path)?)
-        .map_err(|error| Error::input(format!("{}: broken JSON: {error}", path.display())).hint("download it again"))?;
+    let config: Value = serde_json::from_str(&files::read_text(&path)?).map_err(|error| {
+        Error::input(format!("{}: broken JSON: {error}", path.display())).hint("download it again")
+    })?;
     // A class, or several in place of each other, some of them null.
-    let classes =
-        config["auto_map"].as_object().into_iter().flat_map(|map| map.values()).flat_map(|class| match class {
+    let classes = config["auto_map"]
+        .as_object()
+        .into_iter()
+        .flat_map(|map| map.values())
+        .flat_map(|class| match class {
             Value::Array(classes) => &classes[..],
             class => std::slice::from_ref(class),
         });
     let file = |class: &Value| {
         let (file, _) = class.as_str()?.split_once('.')?;
-        let plain = !file.is_empty() && file.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let plain =
+            !file.is_empty() && file.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         plain.then(|| format!("{file}.py"))
     };
     Ok(classes.filter_map(file).collect())
@@ -63,29 +70,46 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let named = |config: Value| {
             std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-            own_code(dir.path()).unwrap().into_iter().collect::<Vec<_>>()
+            own_code(dir.path())
+                .unwrap()
+                .into_iter()
+                .collect::<Vec<_>>()
         };
         let map = json!({
             "AutoConfig": "configuration_x.XConfig", "AutoModel": "modeling_x.X", "AutoModelForCausalLM": "modeling_x.Y",
             "AutoTokenizer": ["tokenization_x.Z", null], "AutoProcessor": "org/name--processing.P", "AutoOther": "../up.U",
         });
-        assert_eq!(named(json!({ "auto_map": map })), ["configuration_x.py", "modeling_x.py", "tokenization_x.py"]);
+        assert_eq!(
+            named(json!({ "auto_map": map })),
+            ["configuration_x.py", "modeling_x.py", "tokenization_x.py"]
+        );
         assert!(named(json!({})).is_empty() && named(json!({ "auto_map": "x.X" })).is_empty());
     }
 
     #[test]
     fn companions_are_told_from_weights_and_notes() {
         assert!(
-            ["tokenizer.json", "tokenizer_config.json", "tekken.json", "chat_template.jinja", "LICENSE.txt"]
-                .map(is_companion)
-                .iter()
-                .all(|y| *y)
+            [
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "tekken.json",
+                "chat_template.jinja",
+                "LICENSE.txt"
+            ]
+            .map(is_companion)
+            .iter()
+            .all(|y| *y)
         );
         assert!(
-            !["config.json", "model.safetensors", "README.md", "onnx/tokenizer.json"]
-                .map(is_companion)
-                .iter()
-                .any(|y| *y)
+            ![
+                "config.json",
+                "model.safetensors",
+                "README.md",
+                "onnx/tokenizer.json"
+            ]
+            .map(is_companion)
+            .iter()
+            .any(|y| *y)
         );
     }
 }

@@ -4,8 +4,13 @@
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     let allowed = (name.chars().count() / 3).max(1);
-    let distances = known.into_iter().map(|candidate| (distance(&name, candidate), candidate));
-    distances.filter(|(d, _)| *d <= allowed).min_by_key(|(d, _)| *d).map(|(_, candidate)| candidate)
+    let distances = known
+        .into_iter()
+        .map(|candidate| (distance(&name, candidate), candidate));
+    distances
+        .filter(|(d, _)| *d <= allowed)
+        .min_by_key(|(d, _)| *d)
+        .map(|(_, candidate)| candidate)
 }
 
 /// Letters added, dropped, changed, or swapped with a neighbour (optimal string alignment).
@@ -42,6 +47,13 @@ mod tests {
         assert_eq!(nearest("stf", known), Some("sft"));
         assert_eq!(nearest("zebra", known), None);
         assert_eq!(nearest("", known), None);
-        assert_eq!((distance("kitten", "sitting"), distance("", "ab"), distance("ab", "")), (3, 2, 2));
+        assert_eq!(
+            (
+                distance("kitten", "sitting"),
+                distance("", "ab"),
+                distance("ab", "")
+            ),
+            (3, 2, 2)
+        );
     }
 }

@@ -53,7 +53,10 @@ pub fn map<T: Send>(
             progress(done);
         }
     });
-    results.into_iter().map(|result| result.expect("every index was worked on")).collect()
+    results
+        .into_iter()
+        .map(|result| result.expect("every index was worked on"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -74,7 +77,13 @@ mod tests {
     #[test]
     fn no_more_threads_than_asked_for_are_at_work() {
         for threads in [1, 3] {
-            let mut at_work = map(64, threads, |_| Ok(std::thread::current().id()), &mut |_| {}).unwrap();
+            let mut at_work = map(
+                64,
+                threads,
+                |_| Ok(std::thread::current().id()),
+                &mut |_| {},
+            )
+            .unwrap();
             at_work.sort_by_key(|id| format!("{id:?}"));
             at_work.dedup();
             assert!(at_work.len() <= threads, "{at_work:?}");
@@ -83,7 +92,13 @@ mod tests {
 
     #[test]
     fn the_first_error_is_told() {
-        let work = |i| if i % 10 == 7 { Err(Error::failure(format!("at {i}"))) } else { Ok(i) };
+        let work = |i| {
+            if i % 10 == 7 {
+                Err(Error::failure(format!("at {i}")))
+            } else {
+                Ok(i)
+            }
+        };
         assert_eq!(map(50, 3, work, &mut |_| {}).unwrap_err().message, "at 7");
     }
 }

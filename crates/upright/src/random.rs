@@ -25,7 +25,14 @@ mod tests {
         // First outputs of the published generator for seed 1234567.
         let state = |i: u64| 1_234_567u64.wrapping_add(i.wrapping_mul(GOLDEN));
         let found = [0, 1, 2].map(|i| splitmix(state(i)));
-        assert_eq!(found, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+        assert_eq!(
+            found,
+            [
+                6_457_827_717_110_365_317,
+                3_203_168_211_198_807_973,
+                9_817_491_932_198_370_423
+            ]
+        );
     }
 
     #[test]

@@ -46,13 +46,20 @@ fn key(example: &Example, response: usize) -> Key {
         number(read.start);
         number(read.end);
     }
-    prompt.iter().chain(tokens).for_each(|token| hash.update(token.to_le_bytes()));
-    hash.finalize()[..16].try_into().expect("a SHA-256 is longer")
+    prompt
+        .iter()
+        .chain(tokens)
+        .for_each(|token| hash.update(token.to_le_bytes()));
+    hash.finalize()[..16]
+        .try_into()
+        .expect("a SHA-256 is longer")
 }
 
 /// The keys of an example's responses.
 fn keys(example: &Example) -> Vec<Key> {
-    (0..example.responses.len()).map(|response| key(example, response)).collect()
+    (0..example.responses.len())
+        .map(|response| key(example, response))
+        .collect()
 }
 
 /// The summed log-probability of every response in a pack of `examples`, in nats.
@@ -80,9 +87,15 @@ fn scored<'e>(
 pub fn digest(adapter: &Adapter) -> [u8; 32] {
     let mut hash = Sha256::new();
     for target in &adapter.layout.targets {
-        hash.update(format!("{} {} {:?};", target.module, target.rank, target.scale));
+        hash.update(format!(
+            "{} {} {:?};",
+            target.module, target.rank, target.scale
+        ));
     }
-    adapter.parameters.iter().for_each(|value| hash.update(value.to_le_bytes()));
+    adapter
+        .parameters
+        .iter()
+        .for_each(|value| hash.update(value.to_le_bytes()));
     hash.finalize().into()
 }
 
@@ -112,7 +125,10 @@ impl Reference {
         if let Some(adapter) = adapter {
             hash.update(digest(adapter));
         }
-        let name: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let name: String = hash.finalize()[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let path = folder.join(name);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -151,7 +167,11 @@ impl Reference {
             let keys = keys(example);
             let is_known = keys.iter().all(|key| self.values.contains_key(key));
             if seen.insert(keys) {
-                if is_known { known.push(example) } else { missing.push(example) }
+                if is_known {
+                    known.push(example)
+                } else {
+                    missing.push(example)
+                }
             }
         }
         if let Some(row) = self.first_wrong(decoder, adapter, &known, token_budget)? {
@@ -160,25 +180,35 @@ impl Reference {
                  values are computed again",
                 self.path.display()
             ));
-            fs::remove_file(&self.path).map_err(|error| files::unwritable_cache(&self.path, &error))?;
+            fs::remove_file(&self.path)
+                .map_err(|error| files::unwritable_cache(&self.path, &error))?;
             self.values.clear();
             missing.append(&mut known);
         }
         if missing.is_empty() {
             return Ok(0);
         }
-        let file = OpenOptions::new().create(true).append(true).open(&self.path);
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.path);
         let mut file = file.map_err(|error| files::unwritable_cache(&self.path, &error))?;
         // A torn record would shift every later one.
-        let whole = file.metadata().map(|metadata| metadata.len() / RECORD as u64 * RECORD as u64);
-        whole.and_then(|whole| file.set_len(whole)).map_err(|error| Error::io(&self.path, "write", error))?;
+        let whole = file
+            .metadata()
+            .map(|metadata| metadata.len() / RECORD as u64 * RECORD as u64);
+        whole
+            .and_then(|whole| file.set_len(whole))
+            .map_err(|error| Error::io(&self.path, "write", error))?;
         observer.begin("reference log-probabilities", missing.len());
         let mut done = 0;
         let mut computed = 0;
         for packed in &pack(&missing, token_budget) {
             if observer.stop_requested() {
                 observer.end();
-                return Err(Error::interrupted("while scoring the reference; what is done is cached"));
+                return Err(Error::interrupted(
+                    "while scoring the reference; what is done is cached",
+                ));
             }
             let mut records = Vec::new();
             for (example, response, value) in scored(decoder, adapter, packed, &missing)? {
@@ -188,7 +218,8 @@ impl Reference {
                 computed += 1;
                 done += usize::from(response == 0);
             }
-            file.write_all(&records).map_err(|error| Error::io(&self.path, "write", error))?;
+            file.write_all(&records)
+                .map_err(|error| Error::io(&self.path, "write", error))?;
             observer.advance(done, "");
         }
         observer.end();
@@ -204,7 +235,9 @@ impl Reference {
         token_budget: usize,
     ) -> Result<Option<usize>> {
         let packs = pack(known, token_budget);
-        let Some(first) = packs.first() else { return Ok(None) };
+        let Some(first) = packs.first() else {
+            return Ok(None);
+        };
         for (example, response, value) in scored(decoder, adapter, first, known)? {
             if self.values[&key(example, response)].to_bits() != value.to_bits() {
                 return Ok(Some(example.row));
@@ -218,7 +251,9 @@ impl Reference {
     /// # Panics
     /// If the example was never given to [`Reference::prepare`].
     pub fn sums(&self, example: &Example) -> Vec<f64> {
-        (0..example.responses.len()).map(|response| self.values[&key(example, response)]).collect()
+        (0..example.responses.len())
+            .map(|response| self.values[&key(example, response)])
+            .collect()
     }
 }
 
@@ -229,8 +264,17 @@ mod tests {
     #[test]
     fn a_value_is_found_by_all_that_it_depends_on() {
         let example = |prompt: &[u32], response: &[u32], read: &[std::ops::Range<usize>]| {
-            let (prompt, responses, read) = (prompt.to_vec(), vec![response.to_vec()], vec![read.to_vec()]);
-            Example { row: 0, prompt, responses, read }
+            let (prompt, responses, read) = (
+                prompt.to_vec(),
+                vec![response.to_vec()],
+                vec![read.to_vec()],
+            );
+            Example {
+                row: 0,
+                prompt,
+                responses,
+                read,
+            }
         };
         let all = [
             example(&[1, 2], &[3, 4, 5, 6], &[]),
@@ -241,6 +285,15 @@ mod tests {
         ];
         let keys: HashSet<Key> = all.iter().map(|example| key(example, 0)).collect();
         assert_eq!(keys.len(), all.len());
-        assert_eq!(key(&Example { row: 7, ..all[3].clone() }, 0), key(&all[3], 0));
+        assert_eq!(
+            key(
+                &Example {
+                    row: 7,
+                    ..all[3].clone()
+                },
+                0
+            ),
+            key(&all[3], 0)
+        );
     }
 }

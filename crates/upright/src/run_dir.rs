@@ -33,15 +33,27 @@ pub fn holds_run(path: &Path) -> bool {
 /// Refuses a folder that a new run must not write into.
 pub fn check_free(path: &Path) -> Result<()> {
     if holds_run(path) {
-        return Err(Error::input(format!("{}: holds a run already", path.display()))
-            .hint("--resume continues it; another --out starts a new one"));
+        return Err(
+            Error::input(format!("{}: holds a run already", path.display()))
+                .hint("--resume continues it; another --out starts a new one"),
+        );
     }
-    if let Some(file) = path.ancestors().find(|part| part.exists()).filter(|part| !part.is_dir()) {
-        return Err(Error::input(format!("{}: is not a folder", file.display())).hint("give --out a folder's name"));
+    if let Some(file) = path
+        .ancestors()
+        .find(|part| part.exists())
+        .filter(|part| !part.is_dir())
+    {
+        return Err(Error::input(format!("{}: is not a folder", file.display()))
+            .hint("give --out a folder's name"));
     }
     // What a start that was killed before the folder became a run leaves behind.
-    let foreign = |entry: &fs::DirEntry| entry.file_name() != LOCK && !files::is_partial(&entry.file_name());
-    let occupied = fs::read_dir(path).into_iter().flatten().flatten().find(foreign);
+    let foreign =
+        |entry: &fs::DirEntry| entry.file_name() != LOCK && !files::is_partial(&entry.file_name());
+    let occupied = fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find(foreign);
     if let Some(entry) = occupied {
         return Err(Error::input(format!(
             "{}: is not empty: it holds {}",
@@ -50,7 +62,10 @@ pub fn check_free(path: &Path) -> Result<()> {
         ))
         .hint("give --out a new or an empty folder"));
     }
-    let above = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
+    let above = path
+        .ancestors()
+        .find(|part| part.exists())
+        .unwrap_or(Path::new("."));
     files::check_writable(above).map_err(|error| {
         Error::input(format!("{}: cannot write there: {error}", above.display()))
             .hint("give --out a folder that can be written")
@@ -59,13 +74,18 @@ pub fn check_free(path: &Path) -> Result<()> {
 
 /// The step a line belongs to.
 fn step_of(line: &str) -> Option<u64> {
-    serde_json::from_str::<Value>(line).ok()?.get("step")?.as_u64()
+    serde_json::from_str::<Value>(line)
+        .ok()?
+        .get("step")?
+        .as_u64()
 }
 
 /// Refuses to go on from a checkpoint of `done` steps where a record has lost the line of one of the steps `due`.
 fn check_records(path: &Path, due: impl Iterator<Item = usize>, done: usize) -> Result<()> {
     let lines = read_lines(path)?;
-    let mut found = lines.iter().map(|line| line.get("step").and_then(Value::as_u64));
+    let mut found = lines
+        .iter()
+        .map(|line| line.get("step").and_then(Value::as_u64));
     for step in due {
         if !found.any(|found| found == Some(step as u64)) {
             return Err(Error::input(format!(
@@ -95,7 +115,14 @@ impl RunDir {
     ///
     /// # Errors
     /// A record of what was done before is missing, or the folder cannot be read or written.
-    pub fn open(path: &Path, lock: Lock, config: &str, plan: &str, steps: usize, eval_every: usize) -> Result<Self> {
+    pub fn open(
+        path: &Path,
+        lock: Lock,
+        config: &str,
+        plan: &str,
+        steps: usize,
+        eval_every: usize,
+    ) -> Result<Self> {
         // Nobody else is at work here, so what is unfinished stays so.
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
         for left in entries.filter(|entry| files::is_partial(&entry.file_name())) {
@@ -110,11 +137,26 @@ impl RunDir {
         let (done, records) = (steps as u64, path.join("steps.jsonl"));
         check_records(&records, 0..steps, steps)?;
         // The evaluation at the checkpoint itself may not have been made yet.
-        let (evaluations, every) = (path.join("evals.jsonl"), if eval_every == 0 { steps.max(1) } else { eval_every });
+        let (evaluations, every) = (
+            path.join("evals.jsonl"),
+            if eval_every == 0 {
+                steps.max(1)
+            } else {
+                eval_every
+            },
+        );
         check_records(&evaluations, (0..steps).step_by(every), steps)?;
-        let steps = Lines::open(&records, |line| step_of(line).is_some_and(|step| step < done))?;
-        let evals = Lines::open(&evaluations, |line| step_of(line).is_some_and(|step| step <= done))?;
-        Ok(Self { steps, evals, _lock: lock })
+        let steps = Lines::open(&records, |line| {
+            step_of(line).is_some_and(|step| step < done)
+        })?;
+        let evals = Lines::open(&evaluations, |line| {
+            step_of(line).is_some_and(|step| step <= done)
+        })?;
+        Ok(Self {
+            steps,
+            evals,
+            _lock: lock,
+        })
     }
 
     /// Brings all lines to the disk, so that no checkpoint is ahead of them.
@@ -130,24 +172,30 @@ impl RunDir {
 
     /// Appends a line to `steps.jsonl`.
     pub fn step(&mut self, line: &Map<String, Value>) -> Result<()> {
-        self.steps.push(&serde_json::to_string(line).expect("plain data"))
+        self.steps
+            .push(&serde_json::to_string(line).expect("plain data"))
     }
 
     /// Appends a line to `evals.jsonl`.
     pub fn evaluation(&mut self, line: &Map<String, Value>) -> Result<()> {
-        self.evals.push(&serde_json::to_string(line).expect("plain data"))
+        self.evals
+            .push(&serde_json::to_string(line).expect("plain data"))
     }
 }
 
 /// The evaluation after `step` steps, if it is on record.
 pub fn evaluation(path: &Path, step: usize) -> Result<Option<Map<String, Value>>> {
     let lines = read_lines(&path.join("evals.jsonl"))?;
-    Ok(lines.into_iter().find(|line| line.get("step").and_then(Value::as_u64) == Some(step as u64)))
+    Ok(lines
+        .into_iter()
+        .find(|line| line.get("step").and_then(Value::as_u64) == Some(step as u64)))
 }
 
 /// All whole lines of a `.jsonl` file of a run, in order; none if it is not there.
 pub fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
-    let Some(text) = files::read_text_if_there(path)? else { return Ok(Vec::new()) };
+    let Some(text) = files::read_text_if_there(path)? else {
+        return Ok(Vec::new());
+    };
     let mut lines = Vec::new();
     for (number, line) in text.lines().enumerate() {
         match serde_json::from_str(line) {
@@ -155,7 +203,11 @@ pub fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
             // A torn last line is what a kill leaves; anywhere else the file was damaged by somebody.
             Err(_) if number + 1 == text.lines().count() && !text.ends_with('\n') => {}
             Err(error) => {
-                return Err(Error::input(format!("{}: line {}: {error}", path.display(), number + 1)));
+                return Err(Error::input(format!(
+                    "{}: line {}: {error}",
+                    path.display(),
+                    number + 1
+                )));
             }
         }
     }

@@ -31,7 +31,12 @@ pub struct TensorBoard<'a> {
 impl<'a> TensorBoard<'a> {
     /// Watches the run in a folder, which need not be there yet.
     pub fn new(run: &Path, inner: &'a mut dyn Observer) -> Self {
-        Self { inner, run: run.to_owned(), file: None, failed: false }
+        Self {
+            inner,
+            run: run.to_owned(),
+            file: None,
+            failed: false,
+        }
     }
 
     fn write(&mut self, line: &Map<String, Value>) {
@@ -41,26 +46,45 @@ impl<'a> TensorBoard<'a> {
         if let Err(error) = self.try_write(line) {
             // A run is worth more than its picture.
             self.failed = true;
-            self.inner.note(&format!("warning: {}: cannot be written: {error}", self.run.join(FOLDER).display()));
+            self.inner.note(&format!(
+                "warning: {}: cannot be written: {error}",
+                self.run.join(FOLDER).display()
+            ));
         }
     }
 
     fn try_write(&mut self, line: &Map<String, Value>) -> std::io::Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let mut bytes = Vec::new();
         let file = match &mut self.file {
             Some(file) => file,
             None => {
                 std::fs::create_dir_all(self.run.join(FOLDER))?;
-                let name = format!("events.out.tfevents.{}.{}.upright", now.as_secs(), now.subsec_nanos());
+                let name = format!(
+                    "events.out.tfevents.{}.{}.upright",
+                    now.as_secs(),
+                    now.subsec_nanos()
+                );
                 bytes.extend(record(&event(now, 0, &text(FILE_VERSION, "brain.Event:2"))));
-                bytes.extend(record(&event(now, 0, &message(SESSION_LOG, &varint(1, SESSION_START)))));
+                bytes.extend(record(&event(
+                    now,
+                    0,
+                    &message(SESSION_LOG, &varint(1, SESSION_START)),
+                )));
                 for name in ["steps.jsonl", "evals.jsonl"] {
                     let lines = read_lines(&self.run.join(name)).unwrap_or_default();
-                    bytes.extend(lines.iter().filter(|known| *known != line).flat_map(|known| numbers(now, known)));
+                    bytes.extend(
+                        lines
+                            .iter()
+                            .filter(|known| *known != line)
+                            .flat_map(|known| numbers(now, known)),
+                    );
                 }
                 let path = self.run.join(FOLDER).join(name);
-                self.file.insert(File::options().write(true).create_new(true).open(path)?)
+                self.file
+                    .insert(File::options().write(true).create_new(true).open(path)?)
             }
         };
         bytes.extend(numbers(now, line));
@@ -72,7 +96,9 @@ impl<'a> TensorBoard<'a> {
 fn numbers(now: Duration, line: &Map<String, Value>) -> Vec<u8> {
     let step = line.get("step").and_then(Value::as_u64).unwrap_or(0);
     let mut values = Vec::new();
-    line.iter().filter(|(name, _)| *name != "step").for_each(|(name, value)| scalars(name, value, &mut values));
+    line.iter()
+        .filter(|(name, _)| *name != "step")
+        .for_each(|(name, value)| scalars(name, value, &mut values));
     record(&event(now, step, &message(SUMMARY, &values)))
 }
 
@@ -130,10 +156,14 @@ fn scalars(tag: &str, value: &Value, values: &mut Vec<u8>) {
             values.extend(message(SUMMARY_VALUE, &scalar));
         }
         Value::Array(list) => {
-            list.iter().enumerate().for_each(|(index, value)| scalars(&format!("{tag}/{index}"), value, values));
+            list.iter()
+                .enumerate()
+                .for_each(|(index, value)| scalars(&format!("{tag}/{index}"), value, values));
         }
         Value::Object(fields) => {
-            fields.iter().for_each(|(name, value)| scalars(&format!("{tag}/{name}"), value, values));
+            fields
+                .iter()
+                .for_each(|(name, value)| scalars(&format!("{tag}/{name}"), value, values));
         }
         Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
@@ -189,7 +219,13 @@ fn masked(bytes: &[u8]) -> u32 {
 /// CRC-32C (Castagnoli), bit by bit: records are short.
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 {
+                crc >> 1 ^ 0x82f6_3b78
+            } else {
+                crc >> 1
+            }
+        })
     })
 }
 
@@ -213,7 +249,8 @@ mod tests {
         let mut found = Vec::new();
         while !bytes.is_empty() {
             let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-            let check = |of: &[u8], at: usize| assert_eq!(masked(of).to_le_bytes(), bytes[at..at + 4]);
+            let check =
+                |of: &[u8], at: usize| assert_eq!(masked(of).to_le_bytes(), bytes[at..at + 4]);
             check(&bytes[..8], 8);
             check(&bytes[12..12 + length], 12 + length);
             found.push(bytes[12..12 + length].to_vec());
@@ -225,30 +262,62 @@ mod tests {
     #[test]
     fn every_number_of_a_line_is_written() {
         let run = tempfile::tempdir().unwrap();
-        std::fs::write(run.path().join("steps.jsonl"), "{\"step\": 6, \"loss/sft\": 3.0}\n").unwrap();
+        std::fs::write(
+            run.path().join("steps.jsonl"),
+            "{\"step\": 6, \"loss/sft\": 3.0}\n",
+        )
+        .unwrap();
         let mut silent = Silent;
         let mut board = TensorBoard::new(run.path(), &mut silent);
         let line = |value: Value| value.as_object().unwrap().clone();
-        board.step(&line(json!({"step": 7, "weights": [0.25, 0.75], "loss/sft": 1.5, "none": null})));
+        board.step(&line(
+            json!({"step": 7, "weights": [0.25, 0.75], "loss/sft": 1.5, "none": null}),
+        ));
         board.evaluation(&line(json!({"step": 8, "eval/loss/sft": 2})));
-        let files: Vec<_> = std::fs::read_dir(run.path().join("tensorboard")).unwrap().collect();
-        let [Ok(file)] = &files[..] else { panic!("{files:?}") };
+        let files: Vec<_> = std::fs::read_dir(run.path().join("tensorboard"))
+            .unwrap()
+            .collect();
+        let [Ok(file)] = &files[..] else {
+            panic!("{files:?}")
+        };
         assert!(file.file_name().to_string_lossy().contains("tfevents"));
         let records = records(&std::fs::read(file.path()).unwrap());
         // After the time (9 bytes): the step, then what happened.
-        assert_eq!(records[0][9..], [&[0x10, 0][..], &[0x1a, 13], b"brain.Event:2"].concat());
-        assert_eq!(records[1][9..], [0x10, 0, 0x3a, 2, 0x08, 1], "a session starts");
+        assert_eq!(
+            records[0][9..],
+            [&[0x10, 0][..], &[0x1a, 13], b"brain.Event:2"].concat()
+        );
+        assert_eq!(
+            records[1][9..],
+            [0x10, 0, 0x3a, 2, 0x08, 1],
+            "a session starts"
+        );
         let scalar = |tag: &str, value: f32| {
             let tag = [&[0x0a, tag.len() as u8], tag.as_bytes()].concat();
             let scalar = [&tag[..], &[0x15], &value.to_le_bytes()].concat();
             [&[0x0a, scalar.len() as u8], &scalar[..]].concat()
         };
         let values = scalar("loss/sft", 3.0);
-        assert_eq!(records[2][9..], [&[0x10, 6, 0x2a, values.len() as u8][..], &values].concat(), "what came before");
-        let values = [scalar("weights/0", 0.25), scalar("weights/1", 0.75), scalar("loss/sft", 1.5)].concat();
-        assert_eq!(records[3][9..], [&[0x10, 7, 0x2a, values.len() as u8][..], &values].concat());
+        assert_eq!(
+            records[2][9..],
+            [&[0x10, 6, 0x2a, values.len() as u8][..], &values].concat(),
+            "what came before"
+        );
+        let values = [
+            scalar("weights/0", 0.25),
+            scalar("weights/1", 0.75),
+            scalar("loss/sft", 1.5),
+        ]
+        .concat();
+        assert_eq!(
+            records[3][9..],
+            [&[0x10, 7, 0x2a, values.len() as u8][..], &values].concat()
+        );
         let values = scalar("eval/loss/sft", 2.0);
-        assert_eq!(records[4][9..], [&[0x10, 8, 0x2a, values.len() as u8][..], &values].concat());
+        assert_eq!(
+            records[4][9..],
+            [&[0x10, 8, 0x2a, values.len() as u8][..], &values].concat()
+        );
         assert_eq!(records.len(), 5);
     }
 
@@ -264,9 +333,16 @@ mod tests {
         std::fs::write(run.path().join("tensorboard"), "a file").unwrap();
         let mut notes = Notes(Vec::new());
         let mut board = TensorBoard::new(run.path(), &mut notes);
-        let line = json!({"step": 1, "loss/sft": 1.5}).as_object().unwrap().clone();
+        let line = json!({"step": 1, "loss/sft": 1.5})
+            .as_object()
+            .unwrap()
+            .clone();
         board.step(&line);
         board.step(&line);
-        assert!(matches!(&notes.0[..], [one] if one.contains("tensorboard: cannot be written")), "{:?}", notes.0);
+        assert!(
+            matches!(&notes.0[..], [one] if one.contains("tensorboard: cannot be written")),
+            "{:?}",
+            notes.0
+        );
     }
 }

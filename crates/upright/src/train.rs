@@ -79,13 +79,27 @@ pub fn train<L: Learner>(
         }
         let weights = method.weights(index);
         let mut losses = vec![None; weights.len()];
-        for id in (0..weights.len()).map(ObjectiveId).filter(|id| weights[id.0] > 0.0) {
+        for id in (0..weights.len())
+            .map(ObjectiveId)
+            .filter(|id| weights[id.0] > 0.0)
+        {
             let loss = learner.accumulate(id, weights[id.0])?;
             method.observe(id, loss);
             losses[id.0] = Some(loss);
         }
         learner.update()?;
-        if on_step(&Step { index, weights, losses, probed }, learner, method)?.is_break() {
+        if on_step(
+            &Step {
+                index,
+                weights,
+                losses,
+                probed,
+            },
+            learner,
+            method,
+        )?
+        .is_break()
+        {
             break;
         }
     }
@@ -101,10 +115,19 @@ mod tests {
     fn a_run_can_start_in_the_middle_and_stop_early() {
         let mut toy = Bowls::new(vec![[0.0, 0.0]], 0.1);
         let mut seen = vec![];
-        train(&mut toy, &mut Mix { weights: vec![1.0] }, 5..50, |step, _, _| {
-            seen.push(step.index);
-            Ok(if step.index == 8 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })
+        train(
+            &mut toy,
+            &mut Mix { weights: vec![1.0] },
+            5..50,
+            |step, _, _| {
+                seen.push(step.index);
+                Ok(if step.index == 8 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                })
+            },
+        )
         .unwrap();
         assert_eq!(seen, [5, 6, 7, 8]);
     }
@@ -113,7 +136,11 @@ mod tests {
     struct Watcher;
     impl Method for Watcher {
         fn probes(&self, step: usize) -> Vec<ObjectiveId> {
-            if step == 1 { vec![ObjectiveId(0)] } else { vec![] }
+            if step == 1 {
+                vec![ObjectiveId(0)]
+            } else {
+                vec![]
+            }
         }
         fn weights(&mut self, _: usize) -> Vec<f64> {
             vec![0.0, 1.0]

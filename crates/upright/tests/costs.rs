@@ -39,11 +39,19 @@ fn open(dir: &Path) -> Bench {
 }
 
 fn orders(learner: &ModelLearner<'_>) -> Vec<OrderState> {
-    learner.tasks.iter().map(|task| task.order.state()).collect()
+    learner
+        .tasks
+        .iter()
+        .map(|task| task.order.state())
+        .collect()
 }
 
 fn restore(learner: &mut ModelLearner<'_>, orders: &[OrderState]) {
-    learner.tasks.iter_mut().zip(orders).for_each(|(task, order)| task.order.restore(order).unwrap());
+    learner
+        .tasks
+        .iter_mut()
+        .zip(orders)
+        .for_each(|(task, order)| task.order.restore(order).unwrap());
 }
 
 fn run(bench: &Bench, method: &mut dyn Method, steps: usize) -> Vec<Seen> {
@@ -52,7 +60,11 @@ fn run(bench: &Bench, method: &mut dyn Method, steps: usize) -> Vec<Seen> {
     train(&mut meter, method, 0..steps, |step, meter, _| {
         let chosen = (0..2).filter(|i| step.losses[*i].is_some()).collect();
         let orders = std::mem::replace(&mut before, orders(&meter.learner));
-        seen.push(Seen { chosen, counts: meter.take(), orders });
+        seen.push(Seen {
+            chosen,
+            counts: meter.take(),
+            orders,
+        });
         Ok(ControlFlow::Continue(()))
     })
     .unwrap();
@@ -72,7 +84,9 @@ struct Given(Vec<usize>);
 
 impl Method for Given {
     fn weights(&mut self, step: usize) -> Vec<f64> {
-        (0..2).map(|i| if i == self.0[step] { 1.0 } else { 0.0 }).collect()
+        (0..2)
+            .map(|i| if i == self.0[step] { 1.0 } else { 0.0 })
+            .collect()
     }
 }
 
@@ -97,12 +111,28 @@ fn forward_passes(bench: &Bench, objective: ObjectiveId, orders: &[OrderState]) 
     let mut learner = bench.learner().unwrap();
     restore(&mut learner, orders);
     let task = &learner.tasks[objective.0];
-    let examples: Vec<&Example> = task.order.peek().iter().map(|&row| &task.train[row]).collect();
+    let examples: Vec<&Example> = task
+        .order
+        .peek()
+        .iter()
+        .map(|&row| &task.train[row])
+        .collect();
     let packs = pack(&examples, learner.token_budget);
     let before = Counts::now();
-    packs.iter().for_each(|packed| _ = bench.decoder().score(&packed.pack, Some(&learner.adapter)).unwrap());
+    packs.iter().for_each(|packed| {
+        _ = bench
+            .decoder()
+            .score(&packed.pack, Some(&learner.adapter))
+            .unwrap()
+    });
     let counts = Counts::now() - before;
-    assert_eq!(counts.tokens_forward as usize, packs.iter().map(|packed| packed.pack.tokens.len()).sum::<usize>());
+    assert_eq!(
+        counts.tokens_forward as usize,
+        packs
+            .iter()
+            .map(|packed| packed.pack.tokens.len())
+            .sum::<usize>()
+    );
     assert_eq!(counts.tokens_backward, 0);
     counts
 }
@@ -116,10 +146,20 @@ fn methods_compute_what_they_say_and_no_more() {
     let method = |compared, steps| run(&bench, &mut *bench.method(compared), steps);
 
     let alright = method(Compared::Alright, STEPS);
-    let steps_of = |objective: usize| alright.iter().filter(|seen| seen.chosen == [objective]).count();
+    let steps_of = |objective: usize| {
+        alright
+            .iter()
+            .filter(|seen| seen.chosen == [objective])
+            .count()
+    };
     assert!(steps_of(0) > 0 && steps_of(1) > 0 && steps_of(0) + steps_of(1) == STEPS);
-    let alone = [0, 1].map(|objective| total(&method(Compared::Alone(objective), steps_of(objective))));
-    assert!(alone.iter().all(|counts| counts.products > 0 && counts.attention > 0 && counts.tokens_backward > 0));
+    let alone =
+        [0, 1].map(|objective| total(&method(Compared::Alone(objective), steps_of(objective))));
+    assert!(
+        alone.iter().all(|counts| counts.products > 0
+            && counts.attention > 0
+            && counts.tokens_backward > 0)
+    );
     assert_eq!(total(&alright), alone[0] + alone[1]);
     assert_eq!(losers(&alright), Counts::default());
 
@@ -131,14 +171,26 @@ fn methods_compute_what_they_say_and_no_more() {
         let (total, losers) = (total(&maxright), losers(&maxright));
         let updates = replay(&bench, &maxright);
         assert_eq!(total - losers, updates, "k = {k}");
-        assert!(losers.tokens_backward == 0 && losers.tokens_forward > 0, "k = {k}");
+        assert!(
+            losers.tokens_backward == 0 && losers.tokens_forward > 0,
+            "k = {k}"
+        );
         for (step, seen) in maxright.iter().enumerate() {
             let loser = ObjectiveId(1 - seen.chosen[0]);
             let looked = step.is_multiple_of(k);
-            let expected = if looked { forward_passes(&bench, loser, &seen.orders) } else { Counts::default() };
+            let expected = if looked {
+                forward_passes(&bench, loser, &seen.orders)
+            } else {
+                Counts::default()
+            };
             assert_eq!(seen.counts.losers(), expected, "k = {k}, step {step}");
         }
-        let wins = [0, 1].map(|objective| maxright.iter().filter(|seen| seen.chosen == [objective]).count());
+        let wins = [0, 1].map(|objective| {
+            maxright
+                .iter()
+                .filter(|seen| seen.chosen == [objective])
+                .count()
+        });
         assert!(k > 1 || wins.iter().all(|wins| *wins > 0), "{wins:?}");
     }
 }

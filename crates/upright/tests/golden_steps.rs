@@ -53,23 +53,45 @@ struct InTurn;
 
 impl Method for InTurn {
     fn weights(&mut self, step: usize) -> Vec<f64> {
-        if step.is_multiple_of(2) { vec![1.0, 0.0] } else { vec![0.0, 1.0] }
+        if step.is_multiple_of(2) {
+            vec![1.0, 0.0]
+        } else {
+            vec![0.0, 1.0]
+        }
     }
 }
 
 fn examples(dir: &Path) -> Vec<Example> {
-    let rows: Vec<Value> = serde_json::from_slice(&fs::read(dir.join("rows.json")).unwrap()).unwrap();
-    let ids = |value: &Value| value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+    let rows: Vec<Value> =
+        serde_json::from_slice(&fs::read(dir.join("rows.json")).unwrap()).unwrap();
+    let ids = |value: &Value| {
+        value
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|id| id.as_u64().unwrap() as u32)
+            .collect()
+    };
     let example = |(row, value): (usize, &Value)| Example {
         row,
         prompt: ids(&value["prompt"]),
-        responses: value["responses"].as_array().unwrap().iter().map(ids).collect(),
+        responses: value["responses"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(ids)
+            .collect(),
         read: Vec::new(),
     };
     rows.iter().enumerate().map(example).collect()
 }
 
-fn task<'a>(name: &str, kind: LossKind, train: &[Example], reference: Option<&'a Reference>) -> Task<'a> {
+fn task<'a>(
+    name: &str,
+    kind: LossKind,
+    train: &[Example],
+    reference: Option<&'a Reference>,
+) -> Task<'a> {
     Task {
         name: name.into(),
         objective: Objective::new(kind),
@@ -83,28 +105,62 @@ fn task<'a>(name: &str, kind: LossKind, train: &[Example], reference: Option<&'a
 
 /// Everything of ten steps that the goldens know, as `(name, relative error)`.
 fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
-    let dir: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../upright-engine/tests/golden").join(name);
+    let dir: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../upright-engine/tests/golden")
+        .join(name);
     let bytes = fs::read(dir.join("golden.safetensors")).unwrap();
     let golden = SafeTensors::deserialize(&bytes).unwrap();
     let wanted = |name: &str| -> Vec<f64> {
         let data = golden.tensor(name).unwrap().data();
-        data.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect()
+        data.chunks_exact(4)
+            .map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap())))
+            .collect()
     };
-    let options = Options { threads: 2, tier: Some(Tier::Portable), recompute: Recompute::Off };
+    let options = Options {
+        threads: 2,
+        tier: Some(Tier::Portable),
+        recompute: Recompute::Off,
+    };
     let decoder = Decoder::open(&dir, &options).unwrap();
-    let adapter = |folder: &str| peft::read(&dir.join(folder), decoder.config()).unwrap().adapter;
+    let adapter = |folder: &str| {
+        peft::read(&dir.join(folder), decoder.config())
+            .unwrap()
+            .adapter
+    };
     let (start, frozen, rows) = (adapter("adapter"), adapter("reference"), examples(&dir));
 
     let cache = tempfile::tempdir().unwrap();
-    let fingerprint = merge::fingerprint(&dir, decoder.config(), None, &mut |_, _| true).unwrap().unwrap();
-    let mut reference = Reference::open(cache.path(), &decoder, &fingerprint, Some(&frozen)).unwrap();
+    let fingerprint = merge::fingerprint(&dir, decoder.config(), None, &mut |_, _| true)
+        .unwrap()
+        .unwrap();
+    let mut reference =
+        Reference::open(cache.path(), &decoder, &fingerprint, Some(&frozen)).unwrap();
     let pairs: Vec<&Example> = rows[..3].iter().collect();
-    assert_eq!(reference.prepare(&decoder, Some(&frozen), &pairs, token_budget, &mut Silent).unwrap(), 6);
+    assert_eq!(
+        reference
+            .prepare(&decoder, Some(&frozen), &pairs, token_budget, &mut Silent)
+            .unwrap(),
+        6
+    );
 
-    let optimiser = AdamW::new(Settings { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.0 }, start.parameters.len());
-    let rate = LearningRate { peak: 1e-3, curve: Curve::Constant, warmup: 0, steps: 10 };
-    let tasks =
-        vec![task("sft", LossKind::Sft, &rows[3..], None), task("dpo", LossKind::Dpo, &rows[..3], Some(&reference))];
+    let optimiser = AdamW::new(
+        Settings {
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 0.0,
+        },
+        start.parameters.len(),
+    );
+    let rate = LearningRate {
+        peak: 1e-3,
+        curve: Curve::Constant,
+        warmup: 0,
+        steps: 10,
+    };
+    let tasks = vec![
+        task("sft", LossKind::Sft, &rows[3..], None),
+        task("dpo", LossKind::Dpo, &rows[..3], Some(&reference)),
+    ];
     let mut learner = ModelLearner::new(&decoder, start, optimiser, rate, 1.0, token_budget, tasks);
     let (mut losses, mut norms) = (vec![], vec![]);
     train(&mut learner, &mut InTurn, 0..10, |step, learner, _| {
@@ -115,13 +171,22 @@ fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
     .unwrap();
 
     let mut errors = vec![
-        ("steps_loss".to_owned(), relative(&losses, &wanted("steps_loss"))),
-        ("steps_grad_norm".to_owned(), relative(&norms, &wanted("steps_grad_norm"))),
+        (
+            "steps_loss".to_owned(),
+            relative(&losses, &wanted("steps_loss")),
+        ),
+        (
+            "steps_grad_norm".to_owned(),
+            relative(&norms, &wanted("steps_grad_norm")),
+        ),
     ];
     for target in &learner.adapter.layout.targets {
         for (part, range) in [("lora_A", target.a()), ("lora_B", target.b())] {
             let key = format!("adapter10.{}.{part}.weight", target.module);
-            let found: Vec<f64> = learner.adapter.parameters[range].iter().map(|value| f64::from(*value)).collect();
+            let found: Vec<f64> = learner.adapter.parameters[range]
+                .iter()
+                .map(|value| f64::from(*value))
+                .collect();
             errors.push((key.clone(), relative(&found, &wanted(&key))));
         }
     }
@@ -139,7 +204,10 @@ fn ten_steps_are_those_of_pytorch() {
                 "{name}, budget {token_budget}: worst {} {:.1e}, losses {:.1e}, norms {:.1e}",
                 worst.0, worst.1, errors[0].1, errors[1].1
             );
-            let off: Vec<_> = errors.iter().filter(|(_, error)| error.is_nan() || *error >= TOLERANCE).collect();
+            let off: Vec<_> = errors
+                .iter()
+                .filter(|(_, error)| error.is_nan() || *error >= TOLERANCE)
+                .collect();
             assert!(off.is_empty(), "{name}, budget {token_budget}: {off:?}");
         }
     }

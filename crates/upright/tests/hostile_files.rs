@@ -19,9 +19,16 @@ const INSPECT: &str = "inspect sft.jsonl --model model";
 fn refused(command: Command, parts: &[&str]) {
     let shown = format!("{command:?}");
     let done = Done::of(command);
-    assert_eq!((done.code, &done.stdout[..]), (Some(2), ""), "{shown}: {done:?}");
+    assert_eq!(
+        (done.code, &done.stdout[..]),
+        (Some(2), ""),
+        "{shown}: {done:?}"
+    );
     assert!(done.error().contains("hint: "), "{shown}: {done:?}");
-    assert!(parts.iter().all(|part| done.error().contains(part)), "{shown}: {parts:?} {done:?}");
+    assert!(
+        parts.iter().all(|part| done.error().contains(part)),
+        "{shown}: {parts:?} {done:?}"
+    );
 }
 
 /// A gzipped file of rows behind this many bytes of `filler`, with `last` at the end.
@@ -39,13 +46,29 @@ fn bomb(place: &Place, name: &str, first: &str, filler: u8, megabytes: usize, la
 fn what_unpacks_without_end_is_stopped() {
     let place = Place::new();
     let row = "{\"instruction\": \"a\", \"output\": \"b\"}\n";
-    bomb(&place, "text.jsonl.gz", "{\"instruction\": \"", b'a', 80, "\", \"output\": \"b\"}\n");
+    bomb(
+        &place,
+        "text.jsonl.gz",
+        "{\"instruction\": \"",
+        b'a',
+        80,
+        "\", \"output\": \"b\"}\n",
+    );
     bomb(&place, "lines.jsonl.gz", "", b'\n', 80, row);
     for name in ["text.jsonl.gz", "lines.jsonl.gz"] {
         let parts = [name, "bytes unpack to more than 64 MB", "--unpack-all"];
-        refused(place.command(&format!("inspect {name} --model model --rows 1")), &parts);
-        refused(place.command(&format!("eval loss --model model --sft {name}")), &parts);
-        refused(place.command(&format!("generate --model model --prompts {name}")), &parts);
+        refused(
+            place.command(&format!("inspect {name} --model model --rows 1")),
+            &parts,
+        );
+        refused(
+            place.command(&format!("eval loss --model model --sft {name}")),
+            &parts,
+        );
+        refused(
+            place.command(&format!("generate --model model --prompts {name}")),
+            &parts,
+        );
         refused(place.train(&format!("--sft {name}")), &parts);
     }
     Done::good(place.command("inspect lines.jsonl.gz --model model --unpack-all --held-out 0"));
@@ -53,7 +76,10 @@ fn what_unpacks_without_end_is_stopped() {
     bomb(&place, "after.jsonl.gz", &row.repeat(200), b'\n', 80, row);
     Done::good(place.command("inspect after.jsonl.gz --model model --rows 4"));
     Done::good(place.command("eval loss --model model --sft after.jsonl.gz --limit 4"));
-    refused(place.command("inspect after.jsonl.gz --model model"), &["--unpack-all"]);
+    refused(
+        place.command("inspect after.jsonl.gz --model model"),
+        &["--unpack-all"],
+    );
 }
 
 #[test]
@@ -63,11 +89,16 @@ fn rows_beyond_those_that_are_wanted_are_not_read() {
     let dropped = "{\"instruction\": \"Say a.\", \"output\": \"\"}\n";
     place.write("broken.jsonl", usable.repeat(70) + "{\"instruction\"");
     let rows = |words: &str| {
-        let done = Done::good(place.command(&format!("inspect {words} --model model --held-out 0 --json")));
+        let done = Done::good(place.command(&format!(
+            "inspect {words} --model model --held-out 0 --json"
+        )));
         done.json()[0]["train_rows"].as_u64().unwrap()
     };
     assert_eq!(rows("broken.jsonl --rows 3"), 3);
-    refused(place.command("inspect broken.jsonl --model model"), &["broken JSON in line 71"]);
+    refused(
+        place.command("inspect broken.jsonl --model model"),
+        &["broken JSON in line 71"],
+    );
     // Rows that turn out unusable are made up for, however many there are.
     place.write("late.jsonl", dropped.repeat(500) + &usable.repeat(5));
     assert_eq!(rows("late.jsonl --rows 3"), 3);
@@ -85,17 +116,30 @@ fn control_characters_of_files_are_shown_and_not_sent() {
     place.rows("esc.jsonl", &[row]);
     let is_hidden = |c: char| c.is_control() && c != '\n';
     let inspected = Done::good(place.command("inspect esc.jsonl --model model --held-out 0"));
-    for text in [r"\u{1b}]0;pwn\u{7}\u{1b}[2J", r"\u{1b}[31mred\r", r"the columns \u{1b}[31mcol\n"] {
+    for text in [
+        r"\u{1b}]0;pwn\u{7}\u{1b}[2J",
+        r"\u{1b}[31mred\r",
+        r"the columns \u{1b}[31mcol\n",
+    ] {
         assert!(inspected.stdout.contains(text), "{text}: {inspected:?}");
     }
-    place.write("model/chat_template.jinja", "{{ raise_exception('\u{1b}[31mno') }}");
-    place.write("plan.toml", "probe-every = \"\u{1b}[31m\"\nmethod = \"maxright\"\n".replace('\u{1b}', "\\u001b"));
+    place.write(
+        "model/chat_template.jinja",
+        "{{ raise_exception('\u{1b}[31mno') }}",
+    );
+    place.write(
+        "plan.toml",
+        "probe-every = \"\u{1b}[31m\"\nmethod = \"maxright\"\n".replace('\u{1b}', "\\u001b"),
+    );
     let template = Done::of(place.command("inspect sft.jsonl --model model --template chat"));
     let plan = Done::of(place.train("--config plan.toml"));
     assert!(template.stderr.contains(r"\u{1b}[31mno"), "{template:?}");
     assert!(plan.stderr.contains(r"\u{1b}[31m"), "{plan:?}");
     for done in [inspected, template, plan] {
-        assert!(!done.stdout.contains(is_hidden) && !done.stderr.contains(is_hidden), "{done:?}");
+        assert!(
+            !done.stdout.contains(is_hidden) && !done.stderr.contains(is_hidden),
+            "{done:?}"
+        );
     }
 }
 
@@ -104,12 +148,17 @@ type Replace = fn(&Path);
 
 #[test]
 fn what_is_no_file_is_not_read() {
-    let pipe: Replace = |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    let pipe: Replace =
+        |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
     let device: Replace = |path| symlink("/dev/zero", path).unwrap();
     let folder: Replace = |path| fs::create_dir(path).unwrap();
     let circle: Replace = |path| symlink(path.file_name().unwrap(), path).unwrap();
-    let kinds =
-        [(pipe, "a pipe"), (device, "a device"), (folder, "a folder"), (circle, "a link that leads to no file")];
+    let kinds = [
+        (pipe, "a pipe"),
+        (device, "a device"),
+        (folder, "a folder"),
+        (circle, "a link that leads to no file"),
+    ];
     for name in [
         "tokenizer.json",
         "tokenizer_config.json",
@@ -127,7 +176,9 @@ fn what_is_no_file_is_not_read() {
             replace(&path);
             let command = match name {
                 "chat_template.jinja" => place.command(&format!("{INSPECT} --template chat")),
-                "generation_config.json" => place.command("generate --model model --prompts sft.jsonl --max-tokens 1"),
+                "generation_config.json" => {
+                    place.command("generate --model model --prompts sft.jsonl --max-tokens 1")
+                }
                 _ => place.command("eval loss --model model --sft sft.jsonl --limit 1"),
             };
             refused(command, &[name, what]);
@@ -138,10 +189,20 @@ fn what_is_no_file_is_not_read() {
         replace(&place.path("rows.jsonl"));
         refused(
             place.train("--sft rows.jsonl"),
-            &["rows.jsonl", if what == "a folder" { "it is a folder" } else { what }],
+            &[
+                "rows.jsonl",
+                if what == "a folder" {
+                    "it is a folder"
+                } else {
+                    what
+                },
+            ],
         );
         if what != "a folder" {
-            refused(place.command("inspect rows.jsonl --model model"), &["rows.jsonl", what]);
+            refused(
+                place.command("inspect rows.jsonl --model model"),
+                &["rows.jsonl", what],
+            );
         }
     }
 }
@@ -156,7 +217,8 @@ fn a_library_that_panics_is_quiet() {
         }
     };
     let replace = |pattern: Value| json!({"normalizer": {"type": "Replace", "pattern": pattern, "content": "bbbb"}});
-    let charsmap = |map: &str| json!({"normalizer": {"type": "Precompiled", "precompiled_charsmap": map}});
+    let charsmap =
+        |map: &str| json!({"normalizer": {"type": "Precompiled", "precompiled_charsmap": map}});
     for value in [
         replace(json!({"String": ""})),
         replace(json!({"Regex": ""})),
@@ -188,8 +250,14 @@ fn losses_of_any_size_are_drawn() {
     let place = Place::new();
     Done::good(place.train("--steps 2 --eval-every 1"));
     let written = String::from_utf8(place.read("run/evals.jsonl")).unwrap();
-    for (index, loss) in [1e300, 1e308, 5e-324, 1e-320, -1e308].into_iter().enumerate() {
-        let mut lines: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (index, loss) in [1e300, 1e308, 5e-324, 1e-320, -1e308]
+        .into_iter()
+        .enumerate()
+    {
+        let mut lines: Vec<Value> = written
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         lines[1]["eval/loss/sft"] = json!(loss);
         place.rows("run/evals.jsonl", &lines);
         Done::good(place.command(&format!("report run --out page{index}")));
@@ -204,12 +272,22 @@ fn a_report_does_not_write_through_a_link_that_leads_out() {
     Done::good(place.train("--steps 1"));
     fs::create_dir_all(place.path("run/report")).unwrap();
     fs::create_dir(place.path("victim")).unwrap();
-    for (link, target) in [("run/report/figures", "../../victim"), ("run/report", "../victim")] {
+    for (link, target) in [
+        ("run/report/figures", "../../victim"),
+        ("run/report", "../victim"),
+    ] {
         let _ = fs::remove_dir_all(place.path("run/report/tables"));
         let _ = fs::remove_dir(place.path(link));
         symlink(target, place.path(link)).unwrap();
-        refused(place.command("report run"), &[link, "is a link that leads out of", "victim"]);
-        assert_eq!(fs::read_dir(place.path("victim")).unwrap().count(), 0, "{link}");
+        refused(
+            place.command("report run"),
+            &[link, "is a link that leads out of", "victim"],
+        );
+        assert_eq!(
+            fs::read_dir(place.path("victim")).unwrap().count(),
+            0,
+            "{link}"
+        );
         fs::remove_file(place.path(link)).unwrap();
     }
     Done::good(place.command("report run"));
@@ -224,16 +302,37 @@ fn a_damaged_run_is_reported_with_a_way_out() {
     place.write("run/evals.jsonl", [&evals[..], &evals[..]].concat());
     refused(
         place.command("report run"),
-        &["no run can be read: ", "evals.jsonl: line 4: its step is not the next one"],
+        &[
+            "no run can be read: ",
+            "evals.jsonl: line 4: its step is not the next one",
+        ],
     );
     place.write("run/evals.jsonl", evals);
-    place.write("run/plan.toml", plan.replacen("seed = 42", "seed = true", 1));
-    refused(place.command("report run"), &["plan.toml, line ", "`seed = true`"]);
+    place.write(
+        "run/plan.toml",
+        plan.replacen("seed = 42", "seed = true", 1),
+    );
+    refused(
+        place.command("report run"),
+        &["plan.toml, line ", "`seed = true`"],
+    );
     // Values of the right type from which no length or order follows.
     let values = [
-        ("batch = 8", "batch = 0", "plan.toml: objective sft: batch must be at least 1"),
-        ("weight = 0.5", "weight = -1e308", "plan.toml: objective sft: weight must lie between 0 and 1"),
-        ("weight = 0.5", "weight = nan", "plan.toml: objective sft: weight must lie between 0 and 1"),
+        (
+            "batch = 8",
+            "batch = 0",
+            "plan.toml: objective sft: batch must be at least 1",
+        ),
+        (
+            "weight = 0.5",
+            "weight = -1e308",
+            "plan.toml: objective sft: weight must lie between 0 and 1",
+        ),
+        (
+            "weight = 0.5",
+            "weight = nan",
+            "plan.toml: objective sft: weight must lie between 0 and 1",
+        ),
         (
             "[plan.length]",
             "[[plan.stages]]\nobjective = 7\nlength = { steps = 2 }\n\n[plan.length]",
@@ -262,7 +361,11 @@ fn a_run_whose_records_have_gaps_does_not_go_on() {
         place.write("run/evals.jsonl", &evals);
     };
     let without = |text: &str, line: usize| -> String {
-        text.split_inclusive('\n').enumerate().filter(|(index, _)| *index != line).map(|(_, line)| line).collect()
+        text.split_inclusive('\n')
+            .enumerate()
+            .filter(|(index, _)| *index != line)
+            .map(|(_, line)| line)
+            .collect()
     };
     let resume = || place.train(&format!("{words} --resume"));
     for (name, text, step) in [
@@ -274,16 +377,24 @@ fn a_run_whose_records_have_gaps_does_not_go_on() {
     ] {
         interrupted();
         place.write(name, text);
-        let missing = format!("{name}: the line of step {step} is missing, and the newest checkpoint has 2 steps");
+        let missing = format!(
+            "{name}: the line of step {step} is missing, and the newest checkpoint has 2 steps"
+        );
         refused(resume(), &[&missing, "put the file back"]);
     }
     interrupted();
     Done::good(resume());
-    assert_eq!(read("run/evals.jsonl").lines().count(), evals.lines().count());
+    assert_eq!(
+        read("run/evals.jsonl").lines().count(),
+        evals.lines().count()
+    );
 
     interrupted();
     place.write("run/config.toml", "");
-    refused(place.command("train --resume --out run"), &["run/config.toml: is empty or damaged", "put the file back"]);
+    refused(
+        place.command("train --resume --out run"),
+        &["run/config.toml: is empty or damaged", "put the file back"],
+    );
 }
 
 #[test]
@@ -300,16 +411,24 @@ fn the_cache_of_a_user_without_a_home_is_their_own() {
         command.env("TMPDIR", place.path("tmp"));
         command
     };
-    let set_mode = |mode: u32| fs::set_permissions(place.path(&own), fs::Permissions::from_mode(mode)).unwrap();
+    let set_mode = |mode: u32| {
+        fs::set_permissions(place.path(&own), fs::Permissions::from_mode(mode)).unwrap()
+    };
     // Somebody else was first.
     fs::create_dir(place.path(&own)).unwrap();
     set_mode(0o777);
-    refused(train(), &[&own, "others can write into it", "UPRIGHT_CACHE"]);
+    refused(
+        train(),
+        &[&own, "others can write into it", "UPRIGHT_CACHE"],
+    );
     fs::remove_dir(place.path(&own)).unwrap();
     fs::create_dir(place.path("elsewhere")).unwrap();
     symlink("../elsewhere", place.path(&own)).unwrap();
     refused(train(), &[&own]);
     fs::remove_file(place.path(&own)).unwrap();
     Done::good(train());
-    assert_eq!(fs::metadata(place.path(&own)).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(place.path(&own)).unwrap().mode() & 0o777,
+        0o700
+    );
 }

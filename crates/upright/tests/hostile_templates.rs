@@ -31,14 +31,24 @@ fn stopped(template: &str, limits: &[&str]) {
     let began = Instant::now();
     let done = Done::of(place.command(INSPECT));
     let shown: String = template.chars().take(100).collect();
-    assert_eq!((done.code, &done.stdout[..]), (Some(2), ""), "{shown}: {done:?}");
+    assert_eq!(
+        (done.code, &done.stdout[..]),
+        (Some(2), ""),
+        "{shown}: {done:?}"
+    );
     let error = done.error();
     assert!(
         error.starts_with("error: model/chat_template.jinja: the template goes beyond a limit: "),
         "{shown}: {done:?}"
     );
-    assert!(limits.iter().any(|limit| error.contains(limit)), "{shown}: {done:?}");
-    assert!(error.contains("hint: correct the template"), "{shown}: {done:?}");
+    assert!(
+        limits.iter().any(|limit| error.contains(limit)),
+        "{shown}: {done:?}"
+    );
+    assert!(
+        error.contains("hint: correct the template"),
+        "{shown}: {done:?}"
+    );
     assert!(began.elapsed() < PATIENCE, "{shown}: {:?}", began.elapsed());
 }
 
@@ -49,17 +59,28 @@ const TIME: &str = "takes more than 1 s of processor time";
 
 #[test]
 fn values_that_contain_themselves() {
-    for print in
-        ["{{ x }}", "{{ x|tojson }}", "{{ x|string }}", "{% set y = namespace() %}{% set y.x = y %}{{ x == y }}"]
-    {
-        stopped(&format!("{{% set x = namespace() %}}{{% set x.x = x %}}{print}"), &[DEPTH, MEMORY, TIME]);
+    for print in [
+        "{{ x }}",
+        "{{ x|tojson }}",
+        "{{ x|string }}",
+        "{% set y = namespace() %}{% set y.x = y %}{{ x == y }}",
+    ] {
+        stopped(
+            &format!("{{% set x = namespace() %}}{{% set x.x = x %}}{print}"),
+            &[DEPTH, MEMORY, TIME],
+        );
     }
 }
 
 #[test]
 fn values_nested_thousands_deep() {
     let nested = "{% set ns = namespace(x=[1]) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}";
-    for print in ["{{ ns.x }}", "{{ ns.x|tojson }}", "{{ ns.x|string }}", "{{ ns.x == [ns.x] }}"] {
+    for print in [
+        "{{ ns.x }}",
+        "{{ ns.x|tojson }}",
+        "{{ ns.x|string }}",
+        "{{ ns.x == [ns.x] }}",
+    ] {
         stopped(&format!("{nested}{print}"), &[DEPTH, STEPS]);
     }
     // Nothing looks into these, and whoever throws them away has the stack for it.
@@ -100,7 +121,10 @@ fn texts_and_lists_without_end() {
 
 #[test]
 fn loops_within_loops() {
-    stopped("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", &[STEPS, TIME]);
+    stopped(
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+        &[STEPS, TIME],
+    );
 }
 
 /// A row is stopped, and the next is rendered by a new process.
@@ -110,8 +134,7 @@ fn only_rows_that_ask_for_too_much_are_refused() {
                     {% if 'Boom' in messages[0].content %}{{ '{:>3000000000}'.format('x') }}{% endif %}";
     let place = place(template);
     Done::good(place.command(INSPECT));
-    let talk =
-        |text: &str| json!({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "Ho"}]});
+    let talk = |text: &str| json!({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "Ho"}]});
     place.rows("talk.jsonl", &[talk("Hi"), talk("Boom")]);
     let done = Done::of(place.command(INSPECT));
     assert_eq!(done.code, Some(2), "{done:?}");
@@ -128,19 +151,36 @@ fn only_rows_that_ask_for_too_much_are_refused() {
 #[test]
 fn ctrl_c_is_answered_while_rows_are_rendered() {
     // Within its limits, and minutes for all rows.
-    let place = place("{% for i in range(99999) %}{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}");
+    let place = place(
+        "{% for i in range(99999) %}{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}",
+    );
     let talk = |i: usize| json!({"messages": [{"role": "user", "content": format!("Hi {i}")}, {"role": "assistant", "content": "Ho"}]});
     place.rows("talk.jsonl", &(0..20_000).map(talk).collect::<Vec<_>>());
     let mut train = place.train("--sft talk.jsonl --sft-template chat !--dpo");
-    let mut train = train.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut train = train
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     std::thread::sleep(Duration::from_secs(4));
     let began = Instant::now();
-    let interrupt = Command::new("kill").args(["-INT", &train.id().to_string()]).status().unwrap();
+    let interrupt = Command::new("kill")
+        .args(["-INT", &train.id().to_string()])
+        .status()
+        .unwrap();
     assert!(interrupt.success());
     let mut said = String::new();
-    train.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    train
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
     assert_eq!(train.wait().unwrap().code(), Some(130), "{said}");
-    assert!(said.contains("interrupted: ") && said.contains("stopped while rows were read"), "{said}");
+    assert!(
+        said.contains("interrupted: ") && said.contains("stopped while rows were read"),
+        "{said}"
+    );
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     assert!(!place.path("run").exists());
 }

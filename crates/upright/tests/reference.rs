@@ -3,7 +3,10 @@
 use std::{fs, path::Path, process::Command};
 
 fn said(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_upright")).args(arguments).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_upright"))
+        .args(arguments)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -13,7 +16,11 @@ fn the_reference_is_what_the_program_prints() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference.md");
     let printed = said(&["reference"]);
     let written = fs::read_to_string(&path).unwrap_or_default();
-    let place = printed.lines().zip(written.lines()).position(|(a, b)| a != b).map_or(0, |line| line + 1);
+    let place = printed
+        .lines()
+        .zip(written.lines())
+        .position(|(a, b)| a != b)
+        .map_or(0, |line| line + 1);
     assert!(
         printed == written,
         "docs/reference.md, line {place}, is not what the program says: cargo run -- reference > docs/reference.md"
@@ -46,10 +53,15 @@ fn completions_know_every_flag_of_every_shell() {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
-    let output = Command::new(env!("CARGO_BIN_EXE_upright")).args(["completions", "korn"]).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_upright"))
+        .args(["completions", "korn"])
+        .output()
+        .unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        output.status.code() == Some(2) && stderr.contains("`korn`") && stderr.contains("hint: shells: bash"),
+        output.status.code() == Some(2)
+            && stderr.contains("`korn`")
+            && stderr.contains("hint: shells: bash"),
         "{stderr}"
     );
 }

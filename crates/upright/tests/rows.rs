@@ -22,13 +22,26 @@ fn parquet_rows_are_read_in_every_compression() {
         let path = parquet(compression);
         let source = source::read(&path).unwrap();
         let read = rows::read(&path, &source.rows, Kind::Preference).unwrap();
-        assert_eq!((read.dialect, read.rows.len()), ("prompt-chosen-rejected", 5), "{compression}");
+        assert_eq!(
+            (read.dialect, read.rows.len()),
+            ("prompt-chosen-rejected", 5),
+            "{compression}"
+        );
         assert_eq!(read.unread, ["score", "note"]);
         let row = &read.rows[3];
         let asked = rows::Message::new(rows::Role::User, "Question 3, é?");
         assert_eq!(row.prompt, rows::Prompt::Messages(vec![asked]));
-        assert_eq!([&row.responses[0].content, &row.responses[1].content], ["Good 3.", "Bad 3."]);
-        assert_eq!((source.rows[3].place().as_str(), &source.rows[3].columns["score"]), ("row 3", &json!(1.5)));
+        assert_eq!(
+            [&row.responses[0].content, &row.responses[1].content],
+            ["Good 3.", "Bad 3."]
+        );
+        assert_eq!(
+            (
+                source.rows[3].place().as_str(),
+                &source.rows[3].columns["score"]
+            ),
+            ("row 3", &json!(1.5))
+        );
         hashes.push(source.sha256);
     }
     hashes.dedup();
@@ -39,26 +52,57 @@ fn parquet_rows_are_read_in_every_compression() {
 fn a_run_takes_parquet_several_files_and_other_columns() {
     let place = Place::new();
     fs::copy(parquet("zstd"), place.path("pairs.parquet")).unwrap();
-    place.rows("more.jsonl", &[json!({"question": "Who?", "good": "I.", "bad": "You."})]);
-    let done = Done::of(place.train("--dpo pairs.parquet --sft sft.jsonl:0.5 --sft sft2.jsonl:0.5"));
-    assert!(done.code == Some(2) && done.error().contains("no file `sft2.jsonl`"), "{done:?}");
-    place.rows("sft2.jsonl", &[json!({"q": "Why?", "a": "So."}), json!({"q": "When?", "a": "Now."})]);
-    let words = "--dpo pairs.parquet --sft sft.jsonl:0.5 --sft sft2.jsonl:0.5 --held-out 0";
-    let done = Done::of(place.train(words));
-    assert!(done.error().contains("sft2.jsonl: row 0 (line 1) is in no known dialect"), "{done:?}");
+    place.rows(
+        "more.jsonl",
+        &[json!({"question": "Who?", "good": "I.", "bad": "You."})],
+    );
+    let done =
+        Done::of(place.train("--dpo pairs.parquet --sft sft.jsonl:0.5 --sft sft2.jsonl:0.5"));
+    assert!(
+        done.code == Some(2) && done.error().contains("no file `sft2.jsonl`"),
+        "{done:?}"
+    );
     place.rows(
         "sft2.jsonl",
-        &[json!({"instruction": "Why?", "output": "So."}), json!({"question": "When?", "answer": "?"})],
+        &[
+            json!({"q": "Why?", "a": "So."}),
+            json!({"q": "When?", "a": "Now."}),
+        ],
+    );
+    let words = "--dpo pairs.parquet --sft sft.jsonl:0.5 --sft sft2.jsonl:0.5 --held-out 0";
+    let done = Done::of(place.train(words));
+    assert!(
+        done.error()
+            .contains("sft2.jsonl: row 0 (line 1) is in no known dialect"),
+        "{done:?}"
+    );
+    place.rows(
+        "sft2.jsonl",
+        &[
+            json!({"instruction": "Why?", "output": "So."}),
+            json!({"question": "When?", "answer": "?"}),
+        ],
     );
     let done = Done::of(place.train(words));
-    assert!(done.error().contains("row 1 (line 2) has no column \"instruction\""), "{done:?}");
-    place.rows("sft2.jsonl", &[json!({"instruction": "Why?", "output": "So."})]);
+    assert!(
+        done.error()
+            .contains("row 1 (line 2) has no column \"instruction\""),
+        "{done:?}"
+    );
+    place.rows(
+        "sft2.jsonl",
+        &[json!({"instruction": "Why?", "output": "So."})],
+    );
     let done = Done::good(place.train(words));
     assert!(done.stderr.contains("sft: 80 rows"), "{done:?}");
-    assert!(done.stderr.contains("columns not read: score, note"), "{done:?}");
+    assert!(
+        done.stderr.contains("columns not read: score, note"),
+        "{done:?}"
+    );
     let plan = String::from_utf8(place.read("run/plan.toml")).unwrap();
     assert!(
-        plan.contains("data = [\"sft.jsonl:0.5\", \"sft2.jsonl:0.5\"]") && plan.contains("data = \"pairs.parquet\""),
+        plan.contains("data = [\"sft.jsonl:0.5\", \"sft2.jsonl:0.5\"]")
+            && plan.contains("data = \"pairs.parquet\""),
         "{plan}"
     );
     // The same again is finished; another share is another run.
@@ -69,7 +113,10 @@ fn a_run_takes_parquet_several_files_and_other_columns() {
     let mapped = "--dpo more.jsonl --dpo-map prompt=question,chosen=good,rejected=bad !--sft --held-out 0 --out mapped";
     Done::good(place.train(&mapped.replace("!--sft", "--lambda 1 !--sft")));
     let plan = String::from_utf8(place.read("mapped/plan.toml")).unwrap();
-    assert!(plan.contains("map = \"prompt=question,chosen=good,rejected=bad\""), "{plan}");
+    assert!(
+        plan.contains("map = \"prompt=question,chosen=good,rejected=bad\""),
+        "{plan}"
+    );
 }
 
 #[test]
@@ -80,7 +127,10 @@ fn a_chat_template_decides_what_a_run_sees() {
     let turn = |role: &str, content: &str| json!({"role": role, "content": content});
     let talk = |i: usize| json!({"messages": [turn("user", &format!("q{i}")), turn("assistant", "a"), turn("user", "r"), turn("assistant", "b")]});
     place.rows("talk.jsonl", &(0..8).map(talk).collect::<Vec<Value>>());
-    let shown = Done::good(place.command("inspect talk.jsonl --model model --row 0 --turns all --held-out 0")).stdout;
+    let shown = Done::good(
+        place.command("inspect talk.jsonl --model model --row 0 --turns all --held-out 0"),
+    )
+    .stdout;
     assert!(shown.contains("template     chat\n"), "{shown}");
     assert!(
         shown.contains("<user>q0\n<assistant>\nresponse, 5 tokens, scored\n[a\n]<user>r\n<assistant>[b\n<EOS>]\n"),
@@ -99,20 +149,59 @@ fn a_chat_template_decides_what_a_run_sees() {
     let done = Done::of(place.train(&format!("{words} --resume")));
     assert!(done.error().contains("the template of sft: "), "{done:?}");
     for (words, parts) in [
-        ("--sft talk.jsonl --sft-template raw", vec!["talk.jsonl: row 0 (line 1): its prompt is a conversation"]),
-        ("--sft-turns some", vec!["sft-turns must be one of last, all"]),
-        ("--sft-template none.jinja", vec!["sft-template: there is no file `none.jinja`"]),
-        ("--sft-template chat:rag", vec!["no chat template called \"rag\"", "it has: default"]),
-        ("--sft-template chat@tomorrow", vec!["`tomorrow` is not a day"]),
-        ("--sft-map prompt=x", vec!["sft.jsonl: row 0 (line 1) has no column \"x\"", "instruction, input, output"]),
-        ("--sft sft.jsonl:0.5", vec!["sft must be several files to have shares", "leave the share out"]),
-        ("--sft sft.jsonl:0.5 --sft talk.jsonl", vec!["sft must have a share for every file or for none"]),
-        ("--sft sft.jsonl --sft sft.jsonl", vec!["name every file once"]),
-        ("--sft sft.jsonl:-1 --sft talk.jsonl:2", vec!["a share above 0"]),
+        (
+            "--sft talk.jsonl --sft-template raw",
+            vec!["talk.jsonl: row 0 (line 1): its prompt is a conversation"],
+        ),
+        (
+            "--sft-turns some",
+            vec!["sft-turns must be one of last, all"],
+        ),
+        (
+            "--sft-template none.jinja",
+            vec!["sft-template: there is no file `none.jinja`"],
+        ),
+        (
+            "--sft-template chat:rag",
+            vec!["no chat template called \"rag\"", "it has: default"],
+        ),
+        (
+            "--sft-template chat@tomorrow",
+            vec!["`tomorrow` is not a day"],
+        ),
+        (
+            "--sft-map prompt=x",
+            vec![
+                "sft.jsonl: row 0 (line 1) has no column \"x\"",
+                "instruction, input, output",
+            ],
+        ),
+        (
+            "--sft sft.jsonl:0.5",
+            vec![
+                "sft must be several files to have shares",
+                "leave the share out",
+            ],
+        ),
+        (
+            "--sft sft.jsonl:0.5 --sft talk.jsonl",
+            vec!["sft must have a share for every file or for none"],
+        ),
+        (
+            "--sft sft.jsonl --sft sft.jsonl",
+            vec!["name every file once"],
+        ),
+        (
+            "--sft sft.jsonl:-1 --sft talk.jsonl:2",
+            vec!["a share above 0"],
+        ),
     ] {
         let done = Done::of(place.train(&format!("{words} --out other")));
         assert_eq!(done.code, Some(2), "{words}: {done:?}");
-        assert!(parts.iter().all(|part| done.error().contains(part)), "{words}: {done:?}");
+        assert!(
+            parts.iter().all(|part| done.error().contains(part)),
+            "{words}: {done:?}"
+        );
         assert!(!place.path("other").exists());
     }
 }
@@ -120,8 +209,15 @@ fn a_chat_template_decides_what_a_run_sees() {
 fn read_everything(name: &str, bytes: &[u8]) {
     let path = Path::new(name);
     let _ = prompts::read(path, bytes, &ColumnMap::default());
-    let Ok(raw) = source::parse(path, bytes) else { return };
-    for kind in [Kind::Instruction, Kind::Preference, Kind::Chosen, Kind::Prompt] {
+    let Ok(raw) = source::parse(path, bytes) else {
+        return;
+    };
+    for kind in [
+        Kind::Instruction,
+        Kind::Preference,
+        Kind::Chosen,
+        Kind::Prompt,
+    ] {
         let _ = rows::read(path, &raw, kind);
     }
 }

@@ -21,7 +21,12 @@ struct Source {
 impl Source {
     fn new(path: &str, text: &str) -> Self {
         let names = without_tests(&blank(text, true));
-        Self { path: path.to_owned(), text: text.to_owned(), code: blank(text, false), names }
+        Self {
+            path: path.to_owned(),
+            text: text.to_owned(),
+            code: blank(text, false),
+            names,
+        }
     }
 
     /// `cpu` for `cpu/gemm.rs`, `train` for `train.rs`.
@@ -36,17 +41,33 @@ impl Source {
 
     /// How many `super::` lead to the crate's root.
     fn depth(&self) -> usize {
-        let parts = self.path.trim_end_matches(".rs").split('/').filter(|part| !["mod", "lib", "main"].contains(part));
+        let parts = self
+            .path
+            .trim_end_matches(".rs")
+            .split('/')
+            .filter(|part| !["mod", "lib", "main"].contains(part));
         parts.count()
     }
 
     /// Names taken from the crate's root: `crate::name`, `crate::{name, ..}`, `super::name` where that is the root.
     fn uses(&self) -> BTreeSet<String> {
-        let from_root = |root: &str| self.names.match_indices(root).map(|(at, _)| at + root.len()).collect::<Vec<_>>();
+        let from_root = |root: &str| {
+            self.names
+                .match_indices(root)
+                .map(|(at, _)| at + root.len())
+                .collect::<Vec<_>>()
+        };
         let mut starts = from_root("crate::");
         let up = "super::".repeat(self.depth());
-        starts.extend(if up.is_empty() { Vec::new() } else { from_root(&up) });
-        starts.into_iter().flat_map(|start| heads(&self.names[start..])).collect()
+        starts.extend(if up.is_empty() {
+            Vec::new()
+        } else {
+            from_root(&up)
+        });
+        starts
+            .into_iter()
+            .flat_map(|start| heads(&self.names[start..]))
+            .collect()
     }
 }
 
@@ -70,12 +91,18 @@ fn heads(path: &str) -> Vec<String> {
         }
     }
     items.push(item);
-    items.iter().map(|item| item.trim()).filter(|item| !item.is_empty()).flat_map(heads).collect()
+    items
+        .iter()
+        .map(|item| item.trim())
+        .filter(|item| !item.is_empty())
+        .flat_map(heads)
+        .collect()
 }
 
 /// Identifiers and keywords.
 fn words(code: &str) -> impl Iterator<Item = &str> {
-    code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+    code.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
 }
 
 /// Comments (and, if asked, what strings and characters hold) become spaces; line breaks stay.
@@ -90,13 +117,21 @@ fn blank(text: &str, strings: bool) -> String {
             (block_comment(rest), true)
         } else if raw.is_some_and(|raw| raw.trim_start_matches('#').starts_with('"')) {
             (raw_string(rest), strings)
-        } else if c == '"' || c == '\'' && (rest.starts_with("'\\") || rest.chars().nth(2) == Some('\'')) {
+        } else if c == '"'
+            || c == '\'' && (rest.starts_with("'\\") || rest.chars().nth(2) == Some('\''))
+        {
             (quoted(rest, c), strings)
         } else {
-            let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let word = rest
+                .find(|c: char| !c.is_alphanumeric() && c != '_')
+                .unwrap_or(rest.len());
             (word.max(c.len_utf8()), false)
         };
-        code.extend(rest[..len].chars().map(|c| if hidden && c != '\n' { ' ' } else { c }));
+        code.extend(
+            rest[..len]
+                .chars()
+                .map(|c| if hidden && c != '\n' { ' ' } else { c }),
+        );
         rest = &rest[len..];
     }
     code
@@ -106,7 +141,9 @@ fn blank(text: &str, strings: bool) -> String {
 fn raw_string(text: &str) -> usize {
     let start = text.find('"').unwrap();
     let end = format!("\"{}", &"#".repeat(text[..start].matches('#').count()));
-    text[start + 1..].find(&end).map_or(text.len(), |at| start + 1 + at + end.len())
+    text[start + 1..]
+        .find(&end)
+        .map_or(text.len(), |at| start + 1 + at + end.len())
 }
 
 /// Length of the block comment at the start; they nest.
@@ -174,7 +211,12 @@ fn sources(name: &str) -> Vec<Source> {
             if path.is_dir() {
                 walk(root, &path, found);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let inside = path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
+                let inside = path
+                    .strip_prefix(root)
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .replace('\\', "/");
                 found.push(Source::new(&inside, &fs::read_to_string(&path).unwrap()));
             }
         }
@@ -189,23 +231,38 @@ fn sources(name: &str) -> Vec<Source> {
 
 fn crates() -> Vec<String> {
     let folders = fs::read_dir(workspace().join("crates")).unwrap();
-    folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    folders
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 /// Fails with one line for each thing found in a crate's sources.
 fn none(of: &str, find: impl Fn(&Source) -> Vec<String>) {
-    let lines =
-        sources(of).iter().flat_map(|s| find(s).into_iter().map(|l| format!("\n{}: {l}", s.path))).collect::<String>();
+    let lines = sources(of)
+        .iter()
+        .flat_map(|s| find(s).into_iter().map(|l| format!("\n{}: {l}", s.path)))
+        .collect::<String>();
     assert!(lines.is_empty(), "crates/{of}/src:{lines}");
 }
 
 /// Names of the modules that a file declares, in order.
 fn declared(source: &Source, code: &str) -> Vec<String> {
-    let lines = code.lines().filter_map(|line| line.trim().strip_suffix(';'));
-    let names = lines
-        .filter_map(|line| line.rsplit_once("mod ").filter(|(before, _)| before.is_empty() || before.ends_with(' ')));
-    let names: Vec<_> = names.filter(|(before, _)| !before.contains('=')).map(|(_, name)| name.to_owned()).collect();
-    assert!(names.iter().all(|name| words(name).eq([&name[..]])), "{}: {names:?}", source.path);
+    let lines = code
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(';'));
+    let names = lines.filter_map(|line| {
+        line.rsplit_once("mod ")
+            .filter(|(before, _)| before.is_empty() || before.ends_with(' '))
+    });
+    let names: Vec<_> = names
+        .filter(|(before, _)| !before.contains('='))
+        .map(|(_, name)| name.to_owned())
+        .collect();
+    assert!(
+        names.iter().all(|name| words(name).eq([&name[..]])),
+        "{}: {names:?}",
+        source.path
+    );
     names
 }
 
@@ -217,10 +274,17 @@ fn reads_downwards(name: &str) {
     assert!(order.len() > 5, "{order:?}");
     let place = |module: &str| order.iter().position(|other| other == module);
     none(name, |source| {
-        let Some(own) = place(source.module()).filter(|_| !source.is_test()) else { return Vec::new() };
+        let Some(own) = place(source.module()).filter(|_| !source.is_test()) else {
+            return Vec::new();
+        };
         let used = source.uses().into_iter();
         used.filter(|used| used == "*" || place(used).is_some_and(|used| used > own))
-            .map(|used| format!("uses crate::{used}, which lib.rs lists below {}", source.module()))
+            .map(|used| {
+                format!(
+                    "uses crate::{used}, which lib.rs lists below {}",
+                    source.module()
+                )
+            })
             .collect()
     });
 }
@@ -228,21 +292,39 @@ fn reads_downwards(name: &str) {
 #[test]
 fn the_loop_and_what_it_is_made_of_the_theory_and_the_plots_see_no_model_and_no_data() {
     none("upright", |source| {
-        if !["train", "methods", "objectives", "metrics", "theory", "plot"].contains(&source.module()) {
+        if ![
+            "train",
+            "methods",
+            "objectives",
+            "metrics",
+            "theory",
+            "plot",
+        ]
+        .contains(&source.module())
+        {
             return Vec::new();
         }
-        let engine =
-            words(&source.code).filter(|word| *word == "upright_engine").map(|_| "names upright_engine".to_owned());
-        let used = source.uses().into_iter().filter(|used| ["learner", "data", "*"].contains(&&used[..]));
-        engine.chain(used.map(|used| format!("uses crate::{used}"))).collect()
+        let engine = words(&source.code)
+            .filter(|word| *word == "upright_engine")
+            .map(|_| "names upright_engine".to_owned());
+        let used = source
+            .uses()
+            .into_iter()
+            .filter(|used| ["learner", "data", "*"].contains(&&used[..]));
+        engine
+            .chain(used.map(|used| format!("uses crate::{used}")))
+            .collect()
     });
 }
 
 #[test]
 fn the_engine_has_never_heard_of_an_objective_or_a_template() {
     none("upright-engine", |source| {
-        let parts = words(&source.code)
-            .filter(|word| parts(word).iter().any(|part| ["sft", "dpo", "template"].contains(&&part[..])));
+        let parts = words(&source.code).filter(|word| {
+            parts(word)
+                .iter()
+                .any(|part| ["sft", "dpo", "template"].contains(&&part[..]))
+        });
         parts.map(|word| format!("says {word}")).collect()
     });
 }
@@ -254,7 +336,11 @@ fn only_the_command_line_prints_or_exits() {
             if name == "upright" && ["cli", "main"].contains(&source.module()) || source.is_test() {
                 return Vec::new();
             }
-            let code: String = source.names.split_whitespace().collect::<Vec<_>>().join(" ");
+            let code: String = source
+                .names
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ");
             let calls = [
                 "print!",
                 "println!",
@@ -267,13 +353,19 @@ fn only_the_command_line_prints_or_exits() {
                 "process::abort",
             ];
             let calls = calls.into_iter().filter(|call| {
-                let inside = |at: usize| code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+                let inside =
+                    |at: usize| code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
                 code.match_indices(call).any(|(at, _)| !inside(at))
             });
             let imports = code.match_indices("process::{").filter(|(at, found)| {
-                heads(&code[at + found.len() - 1..]).iter().any(|head| head == "exit" || head == "abort")
+                heads(&code[at + found.len() - 1..])
+                    .iter()
+                    .any(|head| head == "exit" || head == "abort")
             });
-            calls.map(str::to_owned).chain(imports.map(|_| "process::{exit}".to_owned())).collect()
+            calls
+                .map(str::to_owned)
+                .chain(imports.map(|_| "process::{exit}".to_owned()))
+                .collect()
         });
     }
 }
@@ -282,10 +374,13 @@ fn only_the_command_line_prints_or_exits() {
 fn unsafe_stands_in_the_engine_alone() {
     for name in crates().iter().filter(|name| *name != "upright-engine") {
         none(name, |source| {
-            let root = ["lib.rs", "main.rs"].contains(&&source.path[..]) || source.path.starts_with("bin/");
+            let root = ["lib.rs", "main.rs"].contains(&&source.path[..])
+                || source.path.starts_with("bin/");
             let forbidden = source.code.contains("#![forbid(unsafe_code)]");
             let open = (root && !forbidden).then(|| "lacks #![forbid(unsafe_code)]".to_owned());
-            let found = words(&source.names).filter(|word| *word == "unsafe").map(str::to_owned);
+            let found = words(&source.names)
+                .filter(|word| *word == "unsafe")
+                .map(str::to_owned);
             open.into_iter().chain(found).collect()
         });
     }
@@ -302,7 +397,12 @@ fn parts(name: &str) -> Vec<String> {
         spaced.push(c);
         before = c;
     }
-    spaced.to_lowercase().split('_').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    spaced
+        .to_lowercase()
+        .split('_')
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -326,13 +426,21 @@ fn some_words_are_not_used_in_names() {
             let code = blank(&source.text, true);
             let path = source.path.trim_end_matches(".rs").split('/');
             // A trait of proptest has one of these for a name.
-            let own = words(&code).filter(|word| !(*word == "Strategy" && words(&code).any(|word| word == "proptest")));
+            let own = words(&code).filter(|word| {
+                !(*word == "Strategy" && words(&code).any(|word| word == "proptest"))
+            });
             let names: BTreeSet<_> = path.chain(own).collect();
             let not_used = |name: &&str| {
                 let name = format!("_{}_", parts(name).join("_"));
-                NOT_USED.iter().any(|word| name.contains(&format!("_{word}_")))
+                NOT_USED
+                    .iter()
+                    .any(|word| name.contains(&format!("_{word}_")))
             };
-            names.into_iter().filter(not_used).map(|name| format!("is or names {name}")).collect()
+            names
+                .into_iter()
+                .filter(not_used)
+                .map(|name| format!("is or names {name}"))
+                .collect()
         });
     }
 }
@@ -360,7 +468,12 @@ fn every_file_is_a_module_and_says_what_it_is_for() {
                 _ => stem.to_owned(),
             };
             for module in declared(source, &blank(&source.text, true)) {
-                declares.insert(format!("{folder}/{module}").trim_start_matches('/').to_owned(), &source.path);
+                declares.insert(
+                    format!("{folder}/{module}")
+                        .trim_start_matches('/')
+                        .to_owned(),
+                    &source.path,
+                );
             }
         }
         none(&name, |source| {
@@ -368,8 +481,15 @@ fn every_file_is_a_module_and_says_what_it_is_for() {
             let root = ["lib", "main"].contains(&stem) || stem.starts_with("bin/");
             let orphan = !root && !declares.contains_key(stem.trim_end_matches("/mod"));
             let silent = !source.is_test() && !source.text.starts_with("//! ");
-            let lines = [(orphan, "no `mod` declares this file"), (silent, "does not begin with a `//!` line")];
-            lines.into_iter().filter(|(bad, _)| *bad).map(|(_, line)| line.to_owned()).collect()
+            let lines = [
+                (orphan, "no `mod` declares this file"),
+                (silent, "does not begin with a `//!` line"),
+            ];
+            lines
+                .into_iter()
+                .filter(|(bad, _)| *bad)
+                .map(|(_, line)| line.to_owned())
+                .collect()
         });
     }
 }
@@ -386,12 +506,28 @@ mod tests { use crate::learner; fn g() { unsafe { } } }
 fn last() {}
 "##;
     let source = Source::new("train.rs", text);
-    assert_eq!(source.uses().into_iter().collect::<Vec<_>>(), ["Error", "data", "optim"]);
-    assert!(!words(&source.names).any(|word| ["unsafe", "nested", "learner", "g"].contains(&word)), "{}", source.names);
-    assert!(["println!", "fn last()", "&'a str"].iter().all(|kept| source.names.contains(kept)), "{}", source.names);
+    assert_eq!(
+        source.uses().into_iter().collect::<Vec<_>>(),
+        ["Error", "data", "optim"]
+    );
+    assert!(
+        !words(&source.names).any(|word| ["unsafe", "nested", "learner", "g"].contains(&word)),
+        "{}",
+        source.names
+    );
+    assert!(
+        ["println!", "fn last()", "&'a str"]
+            .iter()
+            .all(|kept| source.names.contains(kept)),
+        "{}",
+        source.names
+    );
     assert!(source.code.contains("// unsafe"), "strings stay in `code`");
     assert_eq!(heads("*;"), ["*"]);
-    let deep = Source::new("methods/mix.rs", "use super::only; use super::super::data::rows;");
+    let deep = Source::new(
+        "methods/mix.rs",
+        "use super::only; use super::super::data::rows;",
+    );
     assert_eq!(deep.uses().into_iter().collect::<Vec<_>>(), ["data"]);
     assert_eq!(parts("StaleLoss_0"), ["stale", "loss", "0"]);
 }

@@ -19,16 +19,26 @@ use crate::{Error, Result};
 /// If there is no adapter.
 pub fn combine(config: &DecoderConfig, parts: &[(&Adapter, f64)]) -> Result<(Adapter, LoraConfig)> {
     assert!(!parts.is_empty(), "a sum of no adapters has no linears");
-    if let Some((_, weight)) = parts.iter().find(|(_, weight)| !(*weight as f32).is_finite()) {
+    if let Some((_, weight)) = parts
+        .iter()
+        .find(|(_, weight)| !(*weight as f32).is_finite())
+    {
         let hint = "weights are finite numbers, such as 0.5".to_owned();
-        return Err(Error::Setting { problem: format!("the weight of an adapter is {weight}"), hint });
+        return Err(Error::Setting {
+            problem: format!("the weight of an adapter is {weight}"),
+            hint,
+        });
     }
     let on = |layer: usize, slot: Slot| {
-        parts
-            .iter()
-            .filter_map(move |(adapter, weight)| Some((adapter, adapter.layout.find(layer, slot)?, *weight as f32)))
+        parts.iter().filter_map(move |(adapter, weight)| {
+            Some((adapter, adapter.layout.find(layer, slot)?, *weight as f32))
+        })
     };
-    let rank = |linear: &LinearSpec| on(linear.layer, linear.slot).map(|(_, target, _)| target.rank).sum();
+    let rank = |linear: &LinearSpec| {
+        on(linear.layer, linear.slot)
+            .map(|(_, target, _)| target.rank)
+            .sum()
+    };
     let all = linears(config).into_iter();
     let ranked = all.map(|linear| {
         let rank: usize = rank(&linear);
@@ -36,7 +46,10 @@ pub fn combine(config: &DecoderConfig, parts: &[(&Adapter, f64)]) -> Result<(Ada
     });
     let adapted: Vec<(LinearSpec, usize)> = ranked.filter(|(_, rank)| *rank > 0).collect();
     let lora = describe(config, &adapted)?;
-    let layout = AdapterLayout::assemble(adapted.into_iter().map(|(linear, _)| linear).collect(), &lora);
+    let layout = AdapterLayout::assemble(
+        adapted.into_iter().map(|(linear, _)| linear).collect(),
+        &lora,
+    );
     let mut sum = Adapter::zeros(Arc::new(layout));
     let layout = Arc::clone(&sum.layout);
     for target in &layout.targets {
@@ -44,7 +57,9 @@ pub fn combine(config: &DecoderConfig, parts: &[(&Adapter, f64)]) -> Result<(Ada
         for (adapter, part, weight) in on(target.layer, target.slot) {
             let (a, b) = (&adapter.parameters[part.a()], &adapter.parameters[part.b()]);
             let into = &mut sum.parameters[target.a()][first * target.inputs..][..a.len()];
-            into.iter_mut().zip(a).for_each(|(to, from)| *to = from * weight * part.scale);
+            into.iter_mut()
+                .zip(a)
+                .for_each(|(to, from)| *to = from * weight * part.scale);
             let into = &mut sum.parameters[target.b()];
             for (row, values) in b.chunks_exact(part.rank).enumerate() {
                 into[row * target.rank + first..][..part.rank].copy_from_slice(values);
@@ -60,21 +75,42 @@ fn describe(config: &DecoderConfig, adapted: &[(LinearSpec, usize)]) -> Result<L
     let rank = adapted.iter().map(|(_, rank)| *rank).max().unwrap_or(0);
     if rank > MAX_RANK {
         let hint = "combine fewer adapters, or merge one of them into the base first".to_owned();
-        return Err(Error::Setting { problem: format!("the ranks add to {rank}, more than {MAX_RANK}"), hint });
+        return Err(Error::Setting {
+            problem: format!("the ranks add to {rank}, more than {MAX_RANK}"),
+            hint,
+        });
     }
     let ends_in = |module: &str, name: &str| module.rsplit('.').next() == Some(name);
     let named: Vec<&str> = short_names(config);
-    let named = named.into_iter().filter(|name| adapted.iter().any(|(linear, _)| ends_in(&linear.module, name)));
+    let named = named.into_iter().filter(|name| {
+        adapted
+            .iter()
+            .any(|(linear, _)| ends_in(&linear.module, name))
+    });
     let short: BTreeSet<&str> = named.collect();
-    let everywhere =
-        linears(config).iter().filter(|linear| short.iter().any(|name| ends_in(&linear.module, name))).count();
+    let everywhere = linears(config)
+        .iter()
+        .filter(|linear| short.iter().any(|name| ends_in(&linear.module, name)))
+        .count();
     let targets = if everywhere == adapted.len() {
         short.into_iter().map(str::to_owned).collect()
     } else {
-        adapted.iter().map(|(linear, _)| linear.module.clone()).collect()
+        adapted
+            .iter()
+            .map(|(linear, _)| linear.module.clone())
+            .collect()
     };
     let others = adapted.iter().filter(|(_, own)| *own != rank);
-    let rank_pattern: BTreeMap<String, usize> = others.map(|(linear, own)| (linear.module.clone(), *own)).collect();
-    let alpha_pattern = rank_pattern.iter().map(|(module, own)| (module.clone(), *own as f64)).collect();
-    Ok(LoraConfig { rank_pattern, alpha_pattern, ..LoraConfig::new(rank, rank as f64, targets) })
+    let rank_pattern: BTreeMap<String, usize> = others
+        .map(|(linear, own)| (linear.module.clone(), *own))
+        .collect();
+    let alpha_pattern = rank_pattern
+        .iter()
+        .map(|(module, own)| (module.clone(), *own as f64))
+        .collect();
+    Ok(LoraConfig {
+        rank_pattern,
+        alpha_pattern,
+        ..LoraConfig::new(rank, rank as f64, targets)
+    })
 }

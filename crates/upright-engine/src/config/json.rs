@@ -15,14 +15,24 @@ pub(crate) const MAX_BYTES: u64 = 64 << 20;
 /// `Error::Io` where the system refuses, `Error::Input` where the file is too large, not JSON, or not an object.
 pub(crate) fn read_file(path: &Path, hint: &str) -> Result<Map<String, Value>> {
     place::check_file(path)?;
-    let size = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|e| Error::io(path, "read", e))?
+        .len();
     if size > MAX_BYTES {
-        return Err(Error::input(path, format!("{size} bytes, more than the {MAX_BYTES} that are read"), hint));
+        return Err(Error::input(
+            path,
+            format!("{size} bytes, more than the {MAX_BYTES} that are read"),
+            hint,
+        ));
     }
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(other) => Err(Error::input(path, format!("found {}, expected a JSON object", shown(&other)), hint)),
+        Ok(other) => Err(Error::input(
+            path,
+            format!("found {}, expected a JSON object", shown(&other)),
+            hint,
+        )),
         Err(error) => Err(Error::input(path, format!("not JSON: {error}"), hint)),
     }
 }
@@ -30,7 +40,11 @@ pub(crate) fn read_file(path: &Path, hint: &str) -> Result<Map<String, Value>> {
 /// A value as a message shows it: short, on one line.
 pub(crate) fn shown(value: &Value) -> String {
     let text = value.to_string();
-    if text.chars().count() <= 80 { text } else { text.chars().take(77).chain("...".chars()).collect() }
+    if text.chars().count() <= 80 {
+        text
+    } else {
+        text.chars().take(77).chain("...".chars()).collect()
+    }
 }
 
 /// An object of a JSON file. A key that is `null` reads as one that is missing, except in [`Object::has`].
@@ -47,7 +61,11 @@ pub(crate) struct Object<'a> {
 impl<'a> Object<'a> {
     /// The object at the top of a file.
     pub(crate) fn new(path: &'a Path, map: &'a Map<String, Value>) -> Self {
-        Self { path, prefix: "", map }
+        Self {
+            path,
+            prefix: "",
+            map,
+        }
     }
 
     /// Whether the key is written, be it as `null`.
@@ -62,7 +80,9 @@ impl<'a> Object<'a> {
 
     /// The value as a message shows it.
     pub(crate) fn shown(&self, key: &str) -> String {
-        self.map.get(key).map_or_else(|| "nothing".to_owned(), shown)
+        self.map
+            .get(key)
+            .map_or_else(|| "nothing".to_owned(), shown)
     }
 
     /// An error about a key of this object.
@@ -73,27 +93,46 @@ impl<'a> Object<'a> {
     /// The error of a key whose value cannot be.
     pub(crate) fn wrong(&self, key: &str, expected: &str) -> Error {
         let problem = format!("is {}, expected {expected}", self.shown(key));
-        self.error(key, &problem, format!("set `{}{key}` to {expected}", self.prefix))
+        self.error(
+            key,
+            &problem,
+            format!("set `{}{key}` to {expected}", self.prefix),
+        )
     }
 
     /// The error of a key that has to be there.
     pub(crate) fn missing(&self, key: &str) -> Error {
-        self.error(key, "is missing", "download the file again, or copy it from the model it belongs to")
+        self.error(
+            key,
+            "is missing",
+            "download the file again, or copy it from the model it belongs to",
+        )
     }
 
-    fn typed<T>(&self, key: &str, expected: &str, convert: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
-        self.get(key).map(|value| convert(value).ok_or_else(|| self.wrong(key, expected))).transpose()
+    fn typed<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        convert: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        self.get(key)
+            .map(|value| convert(value).ok_or_else(|| self.wrong(key, expected)))
+            .transpose()
     }
 
     /// A whole number from 0.
     pub(crate) fn count(&self, key: &str) -> Result<Option<usize>> {
-        self.typed(key, "a whole number", |v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
+        self.typed(key, "a whole number", |v| {
+            v.as_u64().and_then(|n| usize::try_from(n).ok())
+        })
     }
 
     /// A size from 1 to `limit`.
     pub(crate) fn size(&self, key: &str, limit: usize) -> Result<Option<usize>> {
         match self.count(key)? {
-            Some(n) if n == 0 || n > limit => Err(self.wrong(key, &format!("a whole number from 1 to {limit}"))),
+            Some(n) if n == 0 || n > limit => {
+                Err(self.wrong(key, &format!("a whole number from 1 to {limit}")))
+            }
             found => Ok(found),
         }
     }
@@ -123,13 +162,17 @@ impl<'a> Object<'a> {
 
     /// A list of strings.
     pub(crate) fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>> {
-        self.typed(key, "a list of strings", |v| v.as_array()?.iter().map(Value::as_str).collect())
+        self.typed(key, "a list of strings", |v| {
+            v.as_array()?.iter().map(Value::as_str).collect()
+        })
     }
 
     /// An object; `prefix` is the key with a dot behind it, for messages about what is inside.
     pub(crate) fn object(&self, key: &str, prefix: &'a str) -> Result<Option<Object<'a>>> {
         let path = self.path;
-        self.typed(key, "an object", |v| v.as_object().map(|map| Object { path, prefix, map }))
+        self.typed(key, "an object", |v| {
+            v.as_object().map(|map| Object { path, prefix, map })
+        })
     }
 
     /// A token id, or the first of a list of them; a negative id means none.
@@ -142,6 +185,8 @@ impl<'a> Object<'a> {
                 Some(None) => None,
             }
         };
-        Ok(self.typed(key, "a token id or a list of them", id)?.flatten())
+        Ok(self
+            .typed(key, "a token id or a list of them", id)?
+            .flatten())
     }
 }

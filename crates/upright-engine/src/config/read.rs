@@ -31,13 +31,31 @@ fn defaults(model_type: &str) -> Option<Defaults> {
         eos: Some(2),
         activation: "silu",
     };
-    let qwen = Defaults { kv_heads: Some(32), max_positions: 32_768, bos: None, eos: None, ..llama };
+    let qwen = Defaults {
+        kv_heads: Some(32),
+        max_positions: 32_768,
+        bos: None,
+        eos: None,
+        ..llama
+    };
     Some(match model_type {
-        "gpt_neox" => Defaults { family: Family::GptNeox, bos: Some(0), activation: "gelu", ..llama },
+        "gpt_neox" => Defaults {
+            family: Family::GptNeox,
+            bos: Some(0),
+            activation: "gelu",
+            ..llama
+        },
         "llama" => llama,
-        "mistral" => Defaults { kv_heads: Some(8), max_positions: 4096 * 32, ..llama },
+        "mistral" => Defaults {
+            kv_heads: Some(8),
+            max_positions: 4096 * 32,
+            ..llama
+        },
         "qwen2" => qwen,
-        "qwen3" => Defaults { head_size: Some(128), ..qwen },
+        "qwen3" => Defaults {
+            head_size: Some(128),
+            ..qwen
+        },
         _ => return None,
     })
 }
@@ -93,7 +111,10 @@ fn refuse_what_would_be_wrong(file: Object<'_>, model_type: &str) -> Result<()> 
     }
     for key in CHANGES_THE_ARITHMETIC {
         if file.map.get(*key).is_some_and(|value| !is_neutral(value)) {
-            let problem = format!("is {}, which a model of type {model_type} does not have here", file.shown(key));
+            let problem = format!(
+                "is {}, which a model of type {model_type} does not have here",
+                file.shown(key)
+            );
             return Err(file.error(
                 key,
                 &problem,
@@ -102,7 +123,10 @@ fn refuse_what_would_be_wrong(file: Object<'_>, model_type: &str) -> Result<()> 
         }
     }
     if file.flag("is_causal")? == Some(false) {
-        return Err(file.wrong("is_causal", "true: only models that read from left to right are supported"));
+        return Err(file.wrong(
+            "is_causal",
+            "true: only models that read from left to right are supported",
+        ));
     }
     Ok(())
 }
@@ -122,10 +146,16 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
     }
     let map = json::read_file(&path, "download config.json again")?;
     let file = Object::new(&path, &map);
-    let model_type = file.text("model_type")?.ok_or_else(|| file.missing("model_type"))?;
+    let model_type = file
+        .text("model_type")?
+        .ok_or_else(|| file.missing("model_type"))?;
     let Some(defaults) = defaults(model_type) else {
         let problem = format!("is {}, which is not supported", file.shown("model_type"));
-        return Err(file.error("model_type", &problem, format!("supported are {MODEL_TYPES}")));
+        return Err(file.error(
+            "model_type",
+            &problem,
+            format!("supported are {MODEL_TYPES}"),
+        ));
     };
     refuse_what_would_be_wrong(file, model_type)?;
 
@@ -138,7 +168,9 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
     let heads = needed("num_attention_heads", 1 << 14)?;
     let intermediate = needed("intermediate_size", 1 << 23)?;
     let vocab = needed("vocab_size", 1 << 25)?;
-    let max_positions = file.size("max_position_embeddings", 1 << 31)?.unwrap_or(defaults.max_positions);
+    let max_positions = file
+        .size("max_position_embeddings", 1 << 31)?
+        .unwrap_or(defaults.max_positions);
     let kv_heads = if neox {
         heads
     } else if file.has("num_key_value_heads") {
@@ -147,15 +179,30 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
         defaults.kv_heads.unwrap_or(heads)
     };
     if heads % kv_heads != 0 {
-        let assumed = if file.has("num_key_value_heads") { "" } else { " (what is assumed where the key is missing)" };
-        let problem = format!("is {kv_heads}{assumed}, not a divisor of `num_attention_heads`, {heads}");
-        return Err(file.error("num_key_value_heads", &problem, "set it to a divisor of `num_attention_heads`"));
+        let assumed = if file.has("num_key_value_heads") {
+            ""
+        } else {
+            " (what is assumed where the key is missing)"
+        };
+        let problem =
+            format!("is {kv_heads}{assumed}, not a divisor of `num_attention_heads`, {heads}");
+        return Err(file.error(
+            "num_key_value_heads",
+            &problem,
+            "set it to a divisor of `num_attention_heads`",
+        ));
     }
     let head_size = head_size(file, &defaults, hidden, heads)?;
     let rotary = rope::read(file, family, head_size, max_positions)?;
 
-    let eps_key = if neox { "layer_norm_eps" } else { "rms_norm_eps" };
-    let norm_eps = file.positive(eps_key)?.unwrap_or(if neox { 1e-5 } else { 1e-6 }) as f32;
+    let eps_key = if neox {
+        "layer_norm_eps"
+    } else {
+        "rms_norm_eps"
+    };
+    let norm_eps = file
+        .positive(eps_key)?
+        .unwrap_or(if neox { 1e-5 } else { 1e-6 }) as f32;
     let attention_bias = match model_type {
         "gpt_neox" => file.flag("attention_bias")?.unwrap_or(true),
         "llama" | "qwen3" => file.flag("attention_bias")?.unwrap_or(false),
@@ -186,11 +233,23 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
         qkv_bias: attention_bias || model_type == "qwen2",
         output_bias: attention_bias,
         mlp_bias,
-        residual: if parallel { Residual::Parallel } else { Residual::Sequential },
+        residual: if parallel {
+            Residual::Parallel
+        } else {
+            Residual::Sequential
+        },
         activation: activation(file, &defaults)?,
         tied_head: file.flag("tie_word_embeddings")?.unwrap_or(false),
-        bos: if file.has("bos_token_id") { file.token("bos_token_id")? } else { defaults.bos },
-        eos: if file.has("eos_token_id") { file.token("eos_token_id")? } else { defaults.eos },
+        bos: if file.has("bos_token_id") {
+            file.token("bos_token_id")?
+        } else {
+            defaults.bos
+        },
+        eos: if file.has("eos_token_id") {
+            file.token("eos_token_id")?
+        } else {
+            defaults.eos
+        },
         dropout: dropout(file)?,
     })
 }
@@ -207,10 +266,15 @@ fn dropout(file: Object<'_>) -> Result<Vec<(&'static str, f64)>> {
 
 fn head_size(file: Object<'_>, defaults: &Defaults, hidden: usize, heads: usize) -> Result<usize> {
     let written = file.size("head_dim", 1 << 14)?;
-    let assumed = if file.has("head_dim") { None } else { defaults.head_size };
+    let assumed = if file.has("head_dim") {
+        None
+    } else {
+        defaults.head_size
+    };
     let size = match written.or(assumed) {
         Some(size) if defaults.family == Family::GptNeox && size * heads != hidden => {
-            let expected = format!("`hidden_size` / `num_attention_heads`, {hidden} / {heads}, or nothing");
+            let expected =
+                format!("`hidden_size` / `num_attention_heads`, {hidden} / {heads}, or nothing");
             return Err(file.wrong("head_dim", &expected));
         }
         Some(size) => size,
@@ -221,8 +285,14 @@ fn head_size(file: Object<'_>, defaults: &Defaults, hidden: usize, heads: usize)
         None => hidden / heads,
     };
     if size % 2 != 0 {
-        let problem = format!("makes heads of {size} values, an odd number, which rotary embedding cannot turn");
-        let key = if written.is_some() { "head_dim" } else { "num_attention_heads" };
+        let problem = format!(
+            "makes heads of {size} values, an odd number, which rotary embedding cannot turn"
+        );
+        let key = if written.is_some() {
+            "head_dim"
+        } else {
+            "num_attention_heads"
+        };
         return Err(file.error(key, &problem, "heads need an even size"));
     }
     Ok(size)
@@ -233,11 +303,15 @@ fn activation(file: Object<'_>, defaults: &Defaults) -> Result<Activation> {
     match (defaults.family, name) {
         (Family::GptNeox, "gelu" | "gelu_python") => Ok(Activation::Gelu),
         // All of these are the tanh approximation, written in different ways.
-        (Family::GptNeox, "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate") => {
-            Ok(Activation::GeluTanh)
-        }
+        (
+            Family::GptNeox,
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate",
+        ) => Ok(Activation::GeluTanh),
         (Family::Llama, "silu" | "swish") => Ok(Activation::SwiGlu),
-        (Family::GptNeox, _) => Err(file.wrong("hidden_act", "gelu, gelu_new, gelu_fast or gelu_pytorch_tanh")),
+        (Family::GptNeox, _) => Err(file.wrong(
+            "hidden_act",
+            "gelu, gelu_new, gelu_fast or gelu_pytorch_tanh",
+        )),
         (Family::Llama, _) => Err(file.wrong("hidden_act", "silu")),
     }
 }
@@ -260,22 +334,41 @@ fn windows(file: Object<'_>, model_type: &str, layers: usize) -> Result<Vec<Opti
     let kinds = file.texts("layer_types")?;
     if let Some(kinds) = &kinds {
         if kinds.len() != layers {
-            let problem = format!("lists {} layers, but `num_hidden_layers` is {layers}", kinds.len());
+            let problem = format!(
+                "lists {} layers, but `num_hidden_layers` is {layers}",
+                kinds.len()
+            );
             return Err(file.error("layer_types", &problem, "make the two agree"));
         }
-        let known = |kind: &&str| matches!(*kind, "full_attention" | "attention" | "sliding_attention");
+        let known =
+            |kind: &&str| matches!(*kind, "full_attention" | "attention" | "sliding_attention");
         if let Some(kind) = kinds.iter().find(|kind| !known(kind)) {
             let hint = "supported are `full_attention` and `sliding_attention`";
-            return Err(file.error("layer_types", &format!("has a layer `{kind}`, which is not supported"), hint));
+            return Err(file.error(
+                "layer_types",
+                &format!("has a layer `{kind}`, which is not supported"),
+                hint,
+            ));
         }
         if window.is_none() && kinds.contains(&"sliding_attention") {
             let hint = "set `sliding_window` (and for Qwen `use_sliding_window`), or make every layer `full_attention`";
-            return Err(file.error("layer_types", "has sliding layers, but no window is set for them", hint));
+            return Err(file.error(
+                "layer_types",
+                "has sliding layers, but no window is set for them",
+                hint,
+            ));
         }
         // Mistral's own class slides everywhere and ignores the list; other programs follow it. Neither is safe.
-        if model_type == "mistral" && window.is_some() && kinds.iter().any(|kind| *kind != "sliding_attention") {
+        if model_type == "mistral"
+            && window.is_some()
+            && kinds.iter().any(|kind| *kind != "sliding_attention")
+        {
             let hint = "remove `layer_types` if every layer slides, or set `sliding_window` to null if none does";
-            return Err(file.error("layer_types", "has layers that do not slide, but `sliding_window` is set", hint));
+            return Err(file.error(
+                "layer_types",
+                "has layers that do not slide, but `sliding_window` is set",
+                hint,
+            ));
         }
     }
     let first = match model_type {
@@ -286,5 +379,7 @@ fn windows(file: Object<'_>, model_type: &str, layers: usize) -> Result<Vec<Opti
         Some(kinds) => kinds[layer] == "sliding_attention",
         None => layer >= first,
     };
-    Ok((0..layers).map(|layer| window.filter(|_| slides(layer))).collect())
+    Ok((0..layers)
+        .map(|layer| window.filter(|_| slides(layer)))
+        .collect())
 }

@@ -35,7 +35,8 @@ pub fn backward(kind: Activation, inner: Values<'_>, d: &mut [f32]) {
 fn backward_of<E: Element>(kind: Activation, inner: &[E], d: &mut [f32]) {
     match kind {
         Activation::SwiGlu => {
-            let ((gate, up), (d_gate, d_up)) = (inner.split_at(inner.len() / 2), d.split_at_mut(d.len() / 2));
+            let ((gate, up), (d_gate, d_up)) =
+                (inner.split_at(inner.len() / 2), d.split_at_mut(d.len() / 2));
             along(&SwiGluSlope, [gate, up], [d_up, d_gate]);
         }
         Activation::GeluTanh => along(&GeluTanhSlope, [inner], [d]),
@@ -84,11 +85,23 @@ fn erf<L: Lanes>(x: L) -> L {
     let x = at_most(x.max(constant(-4.0)), 4.0);
     let s = x.mul(x);
     let mut p = constant::<L>(-2.726_142_3e-10);
-    for coefficient in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906_3e-4, -2.954_6e-3, -1.609_603_3e-2] {
+    for coefficient in [
+        2.770_681_4e-8,
+        -2.101_024e-6,
+        -5.692_506_4e-5,
+        -7.349_906_3e-4,
+        -2.954_6e-3,
+        -1.609_603_3e-2,
+    ] {
         p = p.mul_add(s, constant(coefficient));
     }
     let mut q = constant::<L>(-1.456_607_2e-5);
-    for coefficient in [-2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2] {
+    for coefficient in [
+        -2.133_740_6e-4,
+        -1.682_827e-3,
+        -7.373_329e-3,
+        -1.426_473_9e-2,
+    ] {
         q = q.mul_add(s, constant(coefficient));
     }
     x.mul(p).div(q)
@@ -179,7 +192,10 @@ impl Map<1, 1> for GeluTanhSlope {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [x]: [L; 1], [d_h]: [L; 1]) -> [L; 1] {
         let (s, one) = (tanh_gate(x), constant::<L>(1.0));
-        let du = x.mul(x).mul_add(constant(3.0 * TANH_CUBIC), one).mul(constant(2.0 * TANH_SCALE));
+        let du = x
+            .mul(x)
+            .mul_add(constant(3.0 * TANH_CUBIC), one)
+            .mul(constant(2.0 * TANH_SCALE));
         [d_h.mul(x.mul(s).mul(one.sub(s)).mul_add(du, s))]
     }
 }
@@ -194,7 +210,9 @@ mod tests {
     fn erf64(x: f64) -> f64 {
         let (n, f) = (2000, |t: f64| (-t * t).exp());
         let h = x / f64::from(n);
-        let inner: f64 = (1..n).map(|i| f(f64::from(i) * h) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
+        let inner: f64 = (1..n)
+            .map(|i| f(f64::from(i) * h) * if i % 2 == 1 { 4.0 } else { 2.0 })
+            .sum();
         (f(0.0) + inner + f(x)) * h / 3.0 * std::f64::consts::FRAC_2_SQRT_PI
     }
 
@@ -202,7 +220,10 @@ mod tests {
         match kind {
             Activation::Gelu => 0.5 * up * (1.0 + erf64(up / 2f64.sqrt())),
             Activation::GeluTanh => {
-                0.5 * up * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (up + 0.044_715 * up.powi(3))).tanh())
+                0.5 * up
+                    * (1.0
+                        + ((2.0 / std::f64::consts::PI).sqrt() * (up + 0.044_715 * up.powi(3)))
+                            .tanh())
             }
             Activation::SwiGlu => gate / (1.0 + (-gate).exp()) * up,
         }
@@ -216,24 +237,45 @@ mod tests {
     #[test]
     fn values_and_slopes_match_f64_and_its_finite_differences() {
         let up: Vec<f32> = (0..133).map(|i| (i as f32 - 66.0) * 0.1).collect();
-        let gate: Vec<f32> = (0..133).map(|i| ((i * 37) % 133) as f32 * 0.2 - 13.0).collect();
-        let d_h: Vec<f32> = (0..133).map(|i| ((i * 11) % 17) as f32 * 0.1 - 0.8).collect();
+        let gate: Vec<f32> = (0..133)
+            .map(|i| ((i * 37) % 133) as f32 * 0.2 - 13.0)
+            .collect();
+        let d_h: Vec<f32> = (0..133)
+            .map(|i| ((i * 11) % 17) as f32 * 0.1 - 0.8)
+            .collect();
         for kind in [Activation::Gelu, Activation::GeluTanh, Activation::SwiGlu] {
             let gated = kind == Activation::SwiGlu;
-            let inner = if gated { [&gate[..], &up].concat() } else { up.clone() };
+            let inner = if gated {
+                [&gate[..], &up].concat()
+            } else {
+                up.clone()
+            };
             let (mut h, mut d) = (vec![0.0; 133], vec![0.0; inner.len()]);
             forward(kind, Values::F32(&inner), &mut h);
             d[inner.len() - 133..].copy_from_slice(&d_h);
             backward(kind, Values::F32(&inner), &mut d);
             let (d_gate, d_up) = d.split_at(inner.len() - 133);
             for i in 0..133 {
-                let (g, u, d, e) = (f64::from(gate[i]), f64::from(up[i]), f64::from(d_h[i]), 1e-5);
+                let (g, u, d, e) = (
+                    f64::from(gate[i]),
+                    f64::from(up[i]),
+                    f64::from(d_h[i]),
+                    1e-5,
+                );
                 assert!(close(h[i], value(kind, g, u)), "{kind:?} at {u}: {}", h[i]);
                 let by_up = (value(kind, g, u + e) - value(kind, g, u - e)) / (2.0 * e) * d;
-                assert!(close(d_up[i], by_up), "{kind:?} at {u}: {} {by_up}", d_up[i]);
+                assert!(
+                    close(d_up[i], by_up),
+                    "{kind:?} at {u}: {} {by_up}",
+                    d_up[i]
+                );
                 if gated {
                     let by_gate = (value(kind, g + e, u) - value(kind, g - e, u)) / (2.0 * e) * d;
-                    assert!(close(d_gate[i], by_gate), "{kind:?} at {g}: {} {by_gate}", d_gate[i]);
+                    assert!(
+                        close(d_gate[i], by_gate),
+                        "{kind:?} at {g}: {} {by_gate}",
+                        d_gate[i]
+                    );
                 }
             }
         }
@@ -241,16 +283,30 @@ mod tests {
 
     #[test]
     fn bf16_is_taken_as_the_numbers_that_it_is() {
-        for (kind, parts) in [(Activation::Gelu, 1), (Activation::GeluTanh, 1), (Activation::SwiGlu, 2)] {
-            let inner: Vec<bf16> = (0..133 * parts).map(|i| bf16::from_f32((i as f32 - 66.0) * 0.07)).collect();
+        for (kind, parts) in [
+            (Activation::Gelu, 1),
+            (Activation::GeluTanh, 1),
+            (Activation::SwiGlu, 2),
+        ] {
+            let inner: Vec<bf16> = (0..133 * parts)
+                .map(|i| bf16::from_f32((i as f32 - 66.0) * 0.07))
+                .collect();
             let wide: Vec<f32> = inner.iter().map(|x| x.to_f32()).collect();
             let run = |inner: Values<'_>| {
                 let (mut h, mut d) = (vec![0.0; 133], vec![0.5; 133 * parts]);
                 forward(kind, inner, &mut h);
                 backward(kind, inner, &mut d);
-                [h, d].concat().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                [h, d]
+                    .concat()
+                    .into_iter()
+                    .map(f32::to_bits)
+                    .collect::<Vec<_>>()
             };
-            assert_eq!(run(Values::Bf16(&inner)), run(Values::F32(&wide)), "{kind:?}");
+            assert_eq!(
+                run(Values::Bf16(&inner)),
+                run(Values::F32(&wide)),
+                "{kind:?}"
+            );
         }
     }
 
@@ -258,11 +314,18 @@ mod tests {
     fn extremes_stay_finite() {
         let (up, gate) = ([1e4f32, -1e4, 0.0, 88.0], [-1e4f32, 1e4, -200.0, 200.0]);
         for kind in [Activation::Gelu, Activation::GeluTanh, Activation::SwiGlu] {
-            let inner = if kind == Activation::SwiGlu { [gate, up].concat() } else { up.to_vec() };
+            let inner = if kind == Activation::SwiGlu {
+                [gate, up].concat()
+            } else {
+                up.to_vec()
+            };
             let (mut h, mut d) = ([0.0; 4], vec![1.0; inner.len()]);
             forward(kind, Values::F32(&inner), &mut h);
             backward(kind, Values::F32(&inner), &mut d);
-            assert!(h.iter().chain(&d).all(|v| v.is_finite()), "{kind:?}: {h:?} {d:?}");
+            assert!(
+                h.iter().chain(&d).all(|v| v.is_finite()),
+                "{kind:?}: {h:?} {d:?}"
+            );
         }
     }
 }

@@ -17,7 +17,10 @@ pub(crate) fn map<L: Lanes, E: Element, const N: usize, const M: usize>(
     outputs: [&mut [f32]; M],
 ) {
     let len = outputs[0].len();
-    assert!(inputs.iter().all(|x| x.len() == len) && outputs.iter().all(|y| y.len() == len), "slices of one length");
+    assert!(
+        inputs.iter().all(|x| x.len() == len) && outputs.iter().all(|y| y.len() == len),
+        "slices of one length"
+    );
     let whole = len - len % L::LEN;
     for at in (0..whole).step_by(L::LEN) {
         // SAFETY: LEN values from `at` on lie inside every slice.
@@ -46,11 +49,17 @@ pub(crate) trait Summand<const N: usize> {
 
 /// Sum of a function along slices of one length, in an order that the length and the vectors alone decide.
 #[inline(always)]
-pub(crate) fn total<L: Lanes, const N: usize>(function: &impl Summand<N>, inputs: [&[f32]; N]) -> f32 {
+pub(crate) fn total<L: Lanes, const N: usize>(
+    function: &impl Summand<N>,
+    inputs: [&[f32]; N],
+) -> f32 {
     /// Sums that do not wait for each other.
     const CHAINS: usize = 4;
     let len = inputs[0].len();
-    assert!(inputs.iter().all(|x| x.len() == len), "slices of one length");
+    assert!(
+        inputs.iter().all(|x| x.len() == len),
+        "slices of one length"
+    );
     let mut sums = [L::splat(0.0); CHAINS];
     let whole = len - len % L::LEN;
     for first in (0..whole).step_by(CHAINS * L::LEN) {
@@ -58,12 +67,15 @@ pub(crate) fn total<L: Lanes, const N: usize>(function: &impl Summand<N>, inputs
             let at = first + chain * L::LEN;
             if at < whole {
                 // SAFETY: LEN values from `at` on lie inside every slice.
-                *sum = sum.add(function.apply(inputs.map(|x| unsafe { L::load(x.as_ptr().add(at)) })));
+                *sum =
+                    sum.add(function.apply(inputs.map(|x| unsafe { L::load(x.as_ptr().add(at)) })));
             }
         }
     }
     let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum();
-    let tail = function.apply(inputs.map(|x| padded::<L, f32>(&x[whole..]))).to_array();
+    let tail = function
+        .apply(inputs.map(|x| padded::<L, f32>(&x[whole..])))
+        .to_array();
     sum + tail[..len - whole].iter().sum::<f32>()
 }
 
@@ -84,7 +96,10 @@ pub(crate) fn dot<L: Lanes, E: Element>(a: &[E], b: &[f32]) -> f32 {
 #[inline(always)]
 fn padded<L: Lanes, E: Element>(x: &[E]) -> L {
     let mut lanes = [0.0; 16];
-    lanes.iter_mut().zip(x).for_each(|(lane, x)| *lane = x.float());
+    lanes
+        .iter_mut()
+        .zip(x)
+        .for_each(|(lane, x)| *lane = x.float());
     // SAFETY: no vector has more than 16 lanes.
     unsafe { L::load(lanes.as_ptr()) }
 }

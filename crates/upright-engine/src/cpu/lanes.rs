@@ -301,7 +301,10 @@ impl Lanes for Four {
     }
     #[inline(always)]
     fn power_of_low_bits(self) -> Self {
-        Self(self.0.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(ONE as u32))))
+        Self(
+            self.0
+                .map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(ONE as u32))),
+        )
     }
     #[inline(always)]
     fn moved_down(self, count: usize) -> Self {
@@ -330,11 +333,18 @@ pub(crate) fn exp<L: Lanes>(x: L) -> L {
     let r = n.mul_add(L::splat(-LN_2_LOW), r);
     // Minimax on |r| <= ln(2) / 2 (Cephes): e^r = 1 + r + r^2 q(r).
     let mut q = L::splat(1.987_569_1e-4);
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+    for coefficient in [
+        1.398_2e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        0.5,
+    ] {
         q = q.mul_add(r, L::splat(coefficient));
     }
     let e = q.mul_add(r.mul(r), r).add(L::splat(1.0));
-    e.mul(shifted.power_of_low_bits()).zero_where_below(x, limit)
+    e.mul(shifted.power_of_low_bits())
+        .zero_where_below(x, limit)
 }
 
 /// What vectors are loaded from.
@@ -425,7 +435,8 @@ pub(crate) fn dispatch<W: Work>(work: W) -> W::Output {
         if std::arch::is_x86_feature_detected!("avx512f") {
             return __m512::compiled(work);
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
             return __m256::compiled(work);
         }
     }
@@ -471,7 +482,10 @@ mod tests {
                 let x = -86.9 + step as f32 * (174.0 / 200_000.0);
                 let found = f64::from(exp(Exp([x; 16]))[7]);
                 let want = f64::from(x).exp();
-                assert!((found / want - 1.0).abs() < 1.5e-7, "exp({x}) = {found}, not {want}");
+                assert!(
+                    (found / want - 1.0).abs() < 1.5e-7,
+                    "exp({x}) = {found}, not {want}"
+                );
             }
             let found = exp(Exp([
                 f32::NAN,
@@ -515,7 +529,8 @@ mod tests {
     fn lanes_are_added_by_halves_and_the_largest_is_found_anywhere() {
         let check = |run: fn(Horizontal) -> (usize, f32, f32)| {
             for turn in 0..16 {
-                let mut lanes: [f32; 16] = std::array::from_fn(|i| 1.0 + (i * 37 % 16) as f32 * 1e-7 + i as f32 * 0.3);
+                let mut lanes: [f32; 16] =
+                    std::array::from_fn(|i| 1.0 + (i * 37 % 16) as f32 * 1e-7 + i as f32 * 0.3);
                 lanes.rotate_left(turn);
                 let (len, sum, largest) = run(Horizontal(lanes));
                 let mut halves = lanes[..len].to_vec();
@@ -524,7 +539,10 @@ mod tests {
                     halves = low.iter().zip(high).map(|(a, b)| a + b).collect();
                 }
                 assert_eq!(sum, halves[0]);
-                assert_eq!(largest, lanes[..len].iter().copied().fold(f32::MIN, f32::max));
+                assert_eq!(
+                    largest,
+                    lanes[..len].iter().copied().fold(f32::MIN, f32::max)
+                );
                 lanes[turn % len] = f32::NAN;
                 assert!(run(Horizontal(lanes)).1.is_nan());
             }
@@ -532,7 +550,8 @@ mod tests {
         check(dispatch::<Horizontal>);
         check(Horizontal::run::<Four>);
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
             check(__m256::compiled::<Horizontal>);
         }
     }

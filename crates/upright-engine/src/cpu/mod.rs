@@ -44,7 +44,11 @@ impl Tier {
 
     /// The best tier of this machine.
     pub fn detect() -> Self {
-        Self::ALL.into_iter().rev().find(|tier| tier.available()).unwrap_or(Self::Portable)
+        Self::ALL
+            .into_iter()
+            .rev()
+            .find(|tier| tier.available())
+            .unwrap_or(Self::Portable)
     }
 
     /// Whether this machine, and this process on it, can run the tier. Asked of the system once.
@@ -137,7 +141,9 @@ mod x86 {
     /// AMX wants the processor, the system's state saving, and a permission that Linux gives a process on request.
     pub(super) fn amx_bf16() -> bool {
         static ANSWER: OnceLock<bool> = OnceLock::new();
-        *ANSWER.get_or_init(|| avx512_bf16() && processor_has_tiles() && system_saves_tiles() && permission())
+        *ANSWER.get_or_init(|| {
+            avx512_bf16() && processor_has_tiles() && system_saves_tiles() && permission()
+        })
     }
 
     fn processor_has_tiles() -> bool {
@@ -148,7 +154,8 @@ mod x86 {
     fn system_saves_tiles() -> bool {
         const CONFIG_AND_DATA: u64 = 1 << 17 | 1 << 18;
         // SAFETY: reading XCR0 needs XSAVE and OSXSAVE, which the check before the call finds.
-        is_x86_feature_detected!("xsave") && unsafe { _xgetbv(0) } & CONFIG_AND_DATA == CONFIG_AND_DATA
+        is_x86_feature_detected!("xsave")
+            && unsafe { _xgetbv(0) } & CONFIG_AND_DATA == CONFIG_AND_DATA
     }
 
     fn permission() -> bool {
@@ -179,10 +186,13 @@ mod tests {
     fn a_setting_that_cannot_be_says_what_would_work() {
         assert!(Tier::detect().available());
         assert_eq!(Tier::from_setting("portable").unwrap(), Tier::Portable);
-        let Error::Setting { problem, hint } = Tier::from_setting("gpu").unwrap_err() else { panic!("a setting") };
+        let Error::Setting { problem, hint } = Tier::from_setting("gpu").unwrap_err() else {
+            panic!("a setting")
+        };
         assert!(problem.contains("gpu") && hint.contains("portable"));
         for tier in Tier::ALL.into_iter().filter(|tier| !tier.available()) {
-            let Error::Setting { problem, hint } = Tier::from_setting(tier.name()).unwrap_err() else {
+            let Error::Setting { problem, hint } = Tier::from_setting(tier.name()).unwrap_err()
+            else {
                 panic!("a setting")
             };
             assert!(problem.contains(tier.name()) && hint.contains(Tier::detect().name()));

@@ -38,7 +38,11 @@ impl Norm<'_> {
         };
         let variance = total::<L, 1>(&SquaredFrom(mean), [x]) / width;
         // A row too large to square must not come out as zeros, which would look like a healthy one.
-        let rstd = if variance == f32::INFINITY { f32::NAN } else { 1.0 / (variance + self.eps).sqrt() };
+        let rstd = if variance == f32::INFINITY {
+            f32::NAN
+        } else {
+            1.0 / (variance + self.eps).sqrt()
+        };
         (mean, rstd)
     }
 
@@ -49,28 +53,41 @@ impl Norm<'_> {
 
     /// Adds to `dx` the gradient of one row with respect to its input `x`, given `dy`.
     pub fn row_backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        dispatch(RowBackward { norm: *self, x, dy, dx });
+        dispatch(RowBackward {
+            norm: *self,
+            x,
+            dy,
+            dx,
+        });
     }
 
     /// Normalises every row of `x` `[T, width]` into `y`.
     pub fn forward(&self, x: &[f32], y: &mut [f32]) {
         let width = self.width();
-        y.par_chunks_mut(width * ROWS).zip(x.par_chunks(width * ROWS)).for_each(|(y, x)| {
-            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                self.row(x, y);
-            }
-        });
+        y.par_chunks_mut(width * ROWS)
+            .zip(x.par_chunks(width * ROWS))
+            .for_each(|(y, x)| {
+                for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    self.row(x, y);
+                }
+            });
     }
 
     /// Adds to `dx` the gradient with respect to `x`, given `dy`; all `[T, width]`.
     pub fn backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         let width = self.width();
         let chunks = x.par_chunks(width * ROWS).zip(dy.par_chunks(width * ROWS));
-        dx.par_chunks_mut(width * ROWS).zip(chunks).for_each(|(dx, (x, dy))| {
-            for ((dx, x), dy) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dy.chunks_exact(width)) {
-                self.row_backward(x, dy, dx);
-            }
-        });
+        dx.par_chunks_mut(width * ROWS)
+            .zip(chunks)
+            .for_each(|(dx, (x, dy))| {
+                for ((dx, x), dy) in dx
+                    .chunks_exact_mut(width)
+                    .zip(x.chunks_exact(width))
+                    .zip(dy.chunks_exact(width))
+                {
+                    self.row_backward(x, dy, dx);
+                }
+            });
     }
 }
 
@@ -85,7 +102,11 @@ impl Work for Row<'_> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { norm: Norm { weights, .. }, x, y } = self;
+        let Self {
+            norm: Norm { weights, .. },
+            x,
+            y,
+        } = self;
         let (mean, rstd) = self.norm.statistics::<L>(x);
         let normal = Normal { mean, rstd };
         match &weights.bias {
@@ -115,7 +136,16 @@ impl Work for RowBackward<'_> {
             NormKind::Layer => total::<L, 2>(&Product, [dy, scale]) / width,
             NormKind::Rms => 0.0,
         };
-        map::<L, f32, 3, 1>(&Slope { mean, rstd, along, shift }, [dy, scale, x], [dx]);
+        map::<L, f32, 3, 1>(
+            &Slope {
+                mean,
+                rstd,
+                along,
+                shift,
+            },
+            [dy, scale, x],
+            [dx],
+        );
     }
 }
 
@@ -164,7 +194,9 @@ struct Normal {
 impl Map<2, 1> for Normal {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [x, scale]: [L; 2], _: [L; 1]) -> [L; 1] {
-        [x.sub(L::splat(self.mean)).mul(L::splat(self.rstd)).mul(scale)]
+        [x.sub(L::splat(self.mean))
+            .mul(L::splat(self.rstd))
+            .mul(scale)]
     }
 }
 impl Map<3, 1> for Normal {
@@ -186,7 +218,12 @@ impl Map<3, 1> for Slope {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [dy, scale, x]: [L; 3], [dx]: [L; 1]) -> [L; 1] {
         let off = x.sub(L::splat(self.mean)).mul(L::splat(self.along));
-        [dx.add(dy.mul(scale).sub(L::splat(self.shift)).sub(off).mul(L::splat(self.rstd)))]
+        [dx.add(
+            dy.mul(scale)
+                .sub(L::splat(self.shift))
+                .sub(off)
+                .mul(L::splat(self.rstd)),
+        )]
     }
 }
 
@@ -197,23 +234,39 @@ mod tests {
     /// The norm in f64, for finite differences.
     fn oracle(kind: NormKind, eps: f64, w: &NormWeights, x: &[f64]) -> Vec<f64> {
         let n = x.len() as f64;
-        let mean = if kind == NormKind::Layer { x.iter().sum::<f64>() / n } else { 0.0 };
+        let mean = if kind == NormKind::Layer {
+            x.iter().sum::<f64>() / n
+        } else {
+            0.0
+        };
         let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
         let rstd = 1.0 / (variance + eps).sqrt();
         (0..x.len())
-            .map(|i| (x[i] - mean) * rstd * f64::from(w.scale[i]) + w.bias.as_ref().map_or(0.0, |b| f64::from(b[i])))
+            .map(|i| {
+                (x[i] - mean) * rstd * f64::from(w.scale[i])
+                    + w.bias.as_ref().map_or(0.0, |b| f64::from(b[i]))
+            })
             .collect()
     }
 
     #[test]
     fn both_norms_match_f64_and_its_finite_differences() {
-        for (kind, width) in [(NormKind::Layer, 37), (NormKind::Rms, 37), (NormKind::Layer, 16), (NormKind::Rms, 5)] {
+        for (kind, width) in [
+            (NormKind::Layer, 37),
+            (NormKind::Rms, 37),
+            (NormKind::Layer, 16),
+            (NormKind::Rms, 5),
+        ] {
             let value = |i: usize, k: usize| ((i * 7919 + k * 104_729) % 1000) as f32 / 500.0 - 1.0;
             let weights = NormWeights {
                 scale: (0..width).map(|i| 1.0 + value(i, 1)).collect(),
                 bias: (kind == NormKind::Layer).then(|| (0..width).map(|i| value(i, 2)).collect()),
             };
-            let norm = Norm { kind, eps: 1e-5, weights: &weights };
+            let norm = Norm {
+                kind,
+                eps: 1e-5,
+                weights: &weights,
+            };
             let x: Vec<f32> = (0..3 * width).map(|i| value(i, 3) + 0.4).collect();
             let dy: Vec<f32> = (0..3 * width).map(|i| value(i, 4)).collect();
             let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.5; x.len()]);
@@ -229,10 +282,16 @@ mod tests {
                         let mut moved = x64.clone();
                         moved[i] += shift;
                         let out = oracle(kind, 1e-5, &weights, &moved);
-                        out.iter().zip(&dy[at.clone()]).map(|(o, d)| o * f64::from(*d)).sum::<f64>()
+                        out.iter()
+                            .zip(&dy[at.clone()])
+                            .map(|(o, d)| o * f64::from(*d))
+                            .sum::<f64>()
                     };
                     let slope = (loss(1e-5) - loss(-1e-5)) / 2e-5;
-                    assert!((f64::from(dx[at.start + i]) - 0.5 - slope).abs() < 1e-5, "{kind:?} {width}");
+                    assert!(
+                        (f64::from(dx[at.start + i]) - 0.5 - slope).abs() < 1e-5,
+                        "{kind:?} {width}"
+                    );
                 }
             }
         }

@@ -70,8 +70,14 @@ pub fn matrix(tier: Tier, threads: usize) -> Result<MatrixRate> {
     let pool = pool(tier, threads)?;
     Ok(pool.install(|| {
         let sizes = [(1024, 2048, 2048), (1024, 3072, 768)];
-        let product = sizes.into_iter().map(|(m, n, k)| linear(tier, m, n, k, true)).map(|(rate, _)| rate);
-        MatrixRate { registers: registers(tier), product: product.fold(0.0, f64::max) }
+        let product = sizes
+            .into_iter()
+            .map(|(m, n, k)| linear(tier, m, n, k, true))
+            .map(|(rate, _)| rate);
+        MatrixRate {
+            registers: registers(tier),
+            product: product.fold(0.0, f64::max),
+        }
     }))
 }
 
@@ -97,10 +103,13 @@ fn pool(tier: Tier, threads: usize) -> Result<ThreadPool> {
             hint: format!("take {}, the best it has", Tier::detect()),
         });
     }
-    ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| Error::Setting {
-        problem: format!("cannot start {threads} threads: {error}"),
-        hint: "ask for fewer threads".into(),
-    })
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|error| Error::Setting {
+            problem: format!("cannot start {threads} threads: {error}"),
+            hint: "ask for fewer threads".into(),
+        })
 }
 
 /// Best time of at least five runs and a quarter of a second; on one thread the processor's time, which neighbours on the
@@ -130,9 +139,13 @@ fn best_of(least: f64, mut run: impl FnMut()) -> f64 {
 fn processor_seconds() -> Option<f64> {
     #[cfg(unix)]
     {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         // SAFETY: the call writes the struct.
-        let refused = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) } != 0;
+        let refused =
+            unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) } != 0;
         (!refused).then_some(time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9)
     }
     #[cfg(not(unix))]
@@ -140,13 +153,19 @@ fn processor_seconds() -> Option<f64> {
 }
 
 fn floats(count: usize) -> Vec<f32> {
-    (0..count).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect()
+    (0..count)
+        .map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0)
+        .collect()
 }
 
 /// Rate and seconds of `x Wᵀ`, or of `y W` where not `transposed`: x or y `[m, k]`, W in bf16.
 fn linear(tier: Tier, m: usize, n: usize, k: usize, transposed: bool) -> (f64, f64) {
     let w: Vec<bf16> = floats(n * k).into_iter().map(bf16::from_f32).collect();
-    let w = if transposed { View::bf16(&w, n, k).t() } else { View::bf16(&w, k, n) };
+    let w = if transposed {
+        View::bf16(&w, n, k).t()
+    } else {
+        View::bf16(&w, k, n)
+    };
     timed(tier, View::rows(&floats(m * k), m, k), w)
 }
 
@@ -160,10 +179,23 @@ fn timed(tier: Tier, a: View<'_>, b: View<'_>) -> (f64, f64) {
 fn products(tier: Tier, each: &mut impl FnMut(KernelRate)) {
     let bound = registers(tier);
     let mut tell = |kernel, (m, n, k): (usize, usize, usize), (rate, seconds)| {
-        each(KernelRate { kernel, shape: format!("{m} x {n} x {k}"), seconds, rate, bound, limit: Limit::Tier });
+        each(KernelRate {
+            kernel,
+            shape: format!("{m} x {n} x {k}"),
+            seconds,
+            rate,
+            bound,
+            limit: Limit::Tier,
+        });
     };
     // Tokens by outputs by inputs: of Pythia-160M, Pythia-1B and SmolLM2-135M.
-    for shape in [(1024, 2304, 768), (1024, 3072, 768), (1024, 768, 3072), (1024, 8192, 2048), (1024, 1536, 576)] {
+    for shape in [
+        (1024, 2304, 768),
+        (1024, 3072, 768),
+        (1024, 768, 3072),
+        (1024, 8192, 2048),
+        (1024, 1536, 576),
+    ] {
         let (m, n, k) = shape;
         tell("linear forward", shape, linear(tier, m, n, k, true));
         tell("linear backward", (m, k, n), linear(tier, m, k, n, false));
@@ -174,11 +206,23 @@ fn products(tier: Tier, each: &mut impl FnMut(KernelRate)) {
         tell("head gradient", (m, k, n), linear(tier, m, k, n, false));
     }
     let (tokens, rank, hidden) = (1024, 32, 768);
-    let (x, u, a) = (floats(tokens * hidden), floats(tokens * rank), floats(rank * hidden));
-    let (x, u, a) = (View::rows(&x, tokens, hidden), View::rows(&u, tokens, rank), View::rows(&a, rank, hidden));
+    let (x, u, a) = (
+        floats(tokens * hidden),
+        floats(tokens * rank),
+        floats(rank * hidden),
+    );
+    let (x, u, a) = (
+        View::rows(&x, tokens, hidden),
+        View::rows(&u, tokens, rank),
+        View::rows(&a, rank, hidden),
+    );
     tell("LoRA down", (tokens, rank, hidden), timed(tier, x, a.t()));
     tell("LoRA up", (tokens, hidden, rank), timed(tier, u, a));
-    tell("LoRA gradient", (hidden, rank, tokens), timed(tier, x.t(), u));
+    tell(
+        "LoRA gradient",
+        (hidden, rank, tokens),
+        timed(tier, x.t(), u),
+    );
 }
 
 /// Operations are those of the pairs that are attended: 2 multiply-adds a value forward, 5 backward.
@@ -192,20 +236,34 @@ fn attentions(tier: Tier, each: &mut impl FnMut(KernelRate)) {
     ] {
         let mut pack = Pack::default();
         (0..rows).for_each(|_| _ = pack.root(&vec![0; len]));
-        let shape = Shape { heads, kv_heads, head_size: size, window, scale: 1.0 / (size as f32).sqrt() };
+        let shape = Shape {
+            heads,
+            kv_heads,
+            head_size: size,
+            window,
+            scale: 1.0 / (size as f32).sqrt(),
+        };
         let row = (heads + 2 * kv_heads) * size;
-        let layout = |before: usize| HeadLayout { row, head: size, offset: before * size };
+        let layout = |before: usize| HeadLayout {
+            row,
+            head: size,
+            offset: before * size,
+        };
         let (q, k, v) = (layout(0), layout(heads), layout(heads + kv_heads));
         let (qkv, d_out) = (floats(rows * len * row), floats(rows * len * heads * size));
         let (mut out, mut lse) = (vec![0.0; d_out.len()], vec![0.0; rows * len * heads]);
         let mut d_qkv = vec![0.0; qkv.len()];
         let qkv = stored(tier, &qkv);
         let qkv = qkv.values();
-        let forward = seconds(|| attention::forward(tier, &pack, &shape, qkv, q, k, v, &mut out, &mut lse));
+        let forward =
+            seconds(|| attention::forward(tier, &pack, &shape, qkv, q, k, v, &mut out, &mut lse));
         let out = stored(tier, &out);
         let out = out.values();
-        let backward =
-            seconds(|| attention::backward(tier, &pack, &shape, qkv, q, k, v, out, &lse, &d_out, &mut d_qkv));
+        let backward = seconds(|| {
+            attention::backward(
+                tier, &pack, &shape, qkv, q, k, v, out, &lse, &d_out, &mut d_qkv,
+            )
+        });
         let pairs: usize = (1..=len).map(|seen| seen.min(window.unwrap_or(len))).sum();
         let multiply_adds = (rows * pairs * heads * size) as f64;
         let seen = window.map_or_else(String::new, |window| format!(", window {window}"));
@@ -215,7 +273,14 @@ fn attentions(tier: Tier, each: &mut impl FnMut(KernelRate)) {
             ("attention backward", backward, 10.0 * multiply_adds),
         ] {
             let rate = operations / seconds;
-            each(KernelRate { kernel, shape: sizes.clone(), seconds, rate, bound, limit: Limit::Tier });
+            each(KernelRate {
+                kernel,
+                shape: sizes.clone(),
+                seconds,
+                rate,
+                bound,
+                limit: Limit::Tier,
+            });
         }
     }
 }
@@ -232,25 +297,71 @@ fn along_memory(tier: Tier, each: &mut impl FnMut(KernelRate)) {
     let mut tell = |kernel, width: usize, [streams, kept]: [usize; 2], seconds: f64| {
         let bytes = (4 * streams + Stored::size(tier) * kept) * tokens * width;
         let (rate, bound) = (bytes as f64 / seconds, copy(bytes));
-        each(KernelRate { kernel, shape: format!("{tokens} x {width}"), seconds, rate, bound, limit: Limit::Memory });
+        each(KernelRate {
+            kernel,
+            shape: format!("{tokens} x {width}"),
+            seconds,
+            rate,
+            bound,
+            limit: Limit::Memory,
+        });
     };
-    let weights = NormWeights { scale: vec![1.0; hidden], bias: Some(vec![0.0; hidden]) };
-    let (x, d_y, mut y) = (floats(tokens * hidden), floats(tokens * hidden), vec![0.0; tokens * hidden]);
+    let weights = NormWeights {
+        scale: vec![1.0; hidden],
+        bias: Some(vec![0.0; hidden]),
+    };
+    let (x, d_y, mut y) = (
+        floats(tokens * hidden),
+        floats(tokens * hidden),
+        vec![0.0; tokens * hidden],
+    );
     for (kind, forward, backward) in [
         (NormKind::Layer, "layer norm forward", "layer norm backward"),
         (NormKind::Rms, "RMS norm forward", "RMS norm backward"),
     ] {
-        let norm = Norm { kind, eps: 1e-5, weights: &weights };
-        tell(forward, hidden, [2, 0], seconds(|| norm.forward(&x, black_box(&mut y))));
+        let norm = Norm {
+            kind,
+            eps: 1e-5,
+            weights: &weights,
+        };
+        tell(
+            forward,
+            hidden,
+            [2, 0],
+            seconds(|| norm.forward(&x, black_box(&mut y))),
+        );
         // It reads what it adds to.
-        tell(backward, hidden, [4, 0], seconds(|| norm.backward(&x, &d_y, black_box(&mut y))));
+        tell(
+            backward,
+            hidden,
+            [4, 0],
+            seconds(|| norm.backward(&x, &d_y, black_box(&mut y))),
+        );
     }
     let size = 64;
-    let frequencies = (0..size / 2).map(|pair| 1e4_f64.powf(-2.0 * pair as f64 / size as f64)).collect();
-    let angles = Angles::new(&Rotary { dims: size, frequencies }, &(0..tokens).collect::<Vec<_>>());
-    let layout = HeadLayout { row: hidden, head: size, offset: 0 };
-    let turn = |(token, row): (usize, &mut [f32])| angles.turn(token, row, layout, hidden / size, false);
-    let along = || black_box(&mut y).par_chunks_mut(hidden).enumerate().for_each(turn);
+    let frequencies = (0..size / 2)
+        .map(|pair| 1e4_f64.powf(-2.0 * pair as f64 / size as f64))
+        .collect();
+    let angles = Angles::new(
+        &Rotary {
+            dims: size,
+            frequencies,
+        },
+        &(0..tokens).collect::<Vec<_>>(),
+    );
+    let layout = HeadLayout {
+        row: hidden,
+        head: size,
+        offset: 0,
+    };
+    let turn =
+        |(token, row): (usize, &mut [f32])| angles.turn(token, row, layout, hidden / size, false);
+    let along = || {
+        black_box(&mut y)
+            .par_chunks_mut(hidden)
+            .enumerate()
+            .for_each(turn)
+    };
     tell("rotary embedding", hidden, [2, 0], seconds(along));
     for (kind, parts, forward, backward) in [
         (Activation::Gelu, 1, "GELU forward", "GELU backward"),
@@ -258,11 +369,22 @@ fn along_memory(tier: Tier, each: &mut impl FnMut(KernelRate)) {
     ] {
         let inner = stored(Tier::Portable, &floats(tokens * parts * wide));
         let mut h = vec![0.0; tokens * wide];
-        let along = || inner.by_rows(parts * wide, black_box(&mut h), |row, h| activation::forward(kind, row, h));
+        let along = || {
+            inner.by_rows(parts * wide, black_box(&mut h), |row, h| {
+                activation::forward(kind, row, h)
+            })
+        };
         tell(forward, wide, [parts + 1, 0], seconds(along));
         // Of the gradient it reads one part and writes all.
-        let (inner, mut d) = (stored(tier, &floats(tokens * parts * wide)), vec![0.0; tokens * parts * wide]);
-        let along = || inner.by_rows(parts * wide, black_box(&mut d), |row, d| activation::backward(kind, row, d));
+        let (inner, mut d) = (
+            stored(tier, &floats(tokens * parts * wide)),
+            vec![0.0; tokens * parts * wide],
+        );
+        let along = || {
+            inner.by_rows(parts * wide, black_box(&mut d), |row, d| {
+                activation::backward(kind, row, d)
+            })
+        };
         tell(backward, wide, [parts + 1, parts], seconds(along));
     }
 }
@@ -293,7 +415,9 @@ fn registers(tier: Tier) -> f64 {
         Tier::Avx512 => on_every_thread(24 * 64 * TURNS, || unsafe { x86::dot_products(TURNS) }),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the tier is available.
-        Tier::Amx => on_every_thread(4 * 16384 * (TURNS / 10), || unsafe { x86::tiles(TURNS / 10) }),
+        Tier::Amx => on_every_thread(4 * 16384 * (TURNS / 10), || unsafe {
+            x86::tiles(TURNS / 10)
+        }),
         #[cfg(not(target_arch = "x86_64"))]
         _ => unreachable!("no other tier is available"),
     }

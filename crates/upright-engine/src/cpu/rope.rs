@@ -16,16 +16,32 @@ impl Angles {
     /// Angles of the given positions, computed in f64.
     pub fn new(rotary: &Rotary, positions: &[usize]) -> Self {
         let half = rotary.frequencies.len();
-        let angles = positions.iter().flat_map(|&p| rotary.frequencies.iter().map(move |f| (p as f64) * f));
+        let angles = positions
+            .iter()
+            .flat_map(|&p| rotary.frequencies.iter().map(move |f| (p as f64) * f));
         let (cos, sin) = angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip();
         Self { half, cos, sin }
     }
 
     /// Turns `heads` heads of a token in place, in the token's `row`; `backward` turns them back, which is the transpose.
-    pub fn turn(&self, token: usize, row: &mut [f32], layout: HeadLayout, heads: usize, backward: bool) {
+    pub fn turn(
+        &self,
+        token: usize,
+        row: &mut [f32],
+        layout: HeadLayout,
+        heads: usize,
+        backward: bool,
+    ) {
         let sign = if backward { -1.0 } else { 1.0 };
         let angles = token * self.half..(token + 1) * self.half;
-        dispatch(Turn { row, layout, heads, cos: &self.cos[angles.clone()], sin: &self.sin[angles], sign });
+        dispatch(Turn {
+            row,
+            layout,
+            heads,
+            cos: &self.cos[angles.clone()],
+            sin: &self.sin[angles],
+            sign,
+        });
     }
 }
 
@@ -44,7 +60,14 @@ impl Work for Turn<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { row, layout, heads, cos, sin, sign } = self;
+        let Self {
+            row,
+            layout,
+            heads,
+            cos,
+            sin,
+            sign,
+        } = self;
         let half = cos.len();
         let whole = half - half % L::LEN;
         for start in (0..heads).map(|head| head * layout.head + layout.offset) {
@@ -52,9 +75,13 @@ impl Work for Turn<'_> {
             for at in (0..whole).step_by(L::LEN) {
                 // SAFETY: all four have `half` values.
                 unsafe {
-                    let (to_first, to_second) = (first.as_mut_ptr().add(at), second.as_mut_ptr().add(at));
+                    let (to_first, to_second) =
+                        (first.as_mut_ptr().add(at), second.as_mut_ptr().add(at));
                     let (a, b) = (L::load(to_first), L::load(to_second));
-                    let (c, s) = (L::load(cos.as_ptr().add(at)), L::load(sin.as_ptr().add(at)).mul(L::splat(sign)));
+                    let (c, s) = (
+                        L::load(cos.as_ptr().add(at)),
+                        L::load(sin.as_ptr().add(at)).mul(L::splat(sign)),
+                    );
                     a.mul(c).sub(b.mul(s)).store(to_first);
                     b.mul(c).add(a.mul(s)).store(to_second);
                 }

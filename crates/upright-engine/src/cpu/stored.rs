@@ -24,7 +24,11 @@ pub(crate) enum Stored {
 impl Stored {
     /// Stores values for a tier.
     pub(crate) fn new(tier: Tier, values: Buffer<f32>) -> Self {
-        if tier.rounds() { Self::copy(tier, &values) } else { Self::F32(values) }
+        if tier.rounds() {
+            Self::copy(tier, &values)
+        } else {
+            Self::F32(values)
+        }
     }
 
     /// Stores a copy of values for a tier.
@@ -46,11 +50,17 @@ impl Stored {
         finish: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Self {
         if !tier.rounds() {
-            values.par_chunks_mut(width).enumerate().for_each(|(row, values)| finish(row, values));
+            values
+                .par_chunks_mut(width)
+                .enumerate()
+                .for_each(|(row, values)| finish(row, values));
             return Self::F32(values);
         }
         let mut rounded = Buffer::new(values.len());
-        let rows = values.par_chunks_mut(width).zip(rounded.par_chunks_mut(width)).enumerate();
+        let rows = values
+            .par_chunks_mut(width)
+            .zip(rounded.par_chunks_mut(width))
+            .enumerate();
         rows.for_each(|(row, (values, rounded))| {
             finish(row, values);
             convert::round(values, rounded);
@@ -73,15 +83,21 @@ impl Stored {
             return (packed, Self::F32(values));
         }
         let mut rounded = Buffer::new(values.len());
-        let packed = Packed::from_rows_beside(tier, rows, cols, &mut rounded, |at, made, rounded| {
-            make(row(at), made);
-            convert::round(row(at), rounded);
-        });
+        let packed =
+            Packed::from_rows_beside(tier, rows, cols, &mut rounded, |at, made, rounded| {
+                make(row(at), made);
+                convert::round(row(at), rounded);
+            });
         (packed, Self::Bf16(rounded))
     }
 
     /// Calls `each` with every row of `width` values and the row of `others` at its side, which has as many rows.
-    pub(crate) fn by_rows(&self, width: usize, others: &mut [f32], each: impl Fn(Values<'_>, &mut [f32]) + Sync) {
+    pub(crate) fn by_rows(
+        &self,
+        width: usize,
+        others: &mut [f32],
+        each: impl Fn(Values<'_>, &mut [f32]) + Sync,
+    ) {
         let values = self.values();
         let other = others.len() / (values.len() / width).max(1);
         let rows = others.par_chunks_mut(other.max(1)).enumerate();
@@ -90,7 +106,11 @@ impl Stored {
 
     /// Bytes of a value.
     pub(crate) fn size(tier: Tier) -> usize {
-        if tier.rounds() { size_of::<bf16>() } else { size_of::<f32>() }
+        if tier.rounds() {
+            size_of::<bf16>()
+        } else {
+            size_of::<f32>()
+        }
     }
 
     /// The values.
@@ -123,14 +143,25 @@ mod tests {
     #[test]
     fn rows_are_finished_and_kept_as_the_tier_reads_them() {
         let values = || Buffer::from(&[1.0, 2.0, 3.0, 4.0][..]);
-        let finish = |row: usize, values: &mut [f32]| values.iter_mut().for_each(|v| *v += row as f32 + 1.0 / 1024.0);
+        let finish = |row: usize, values: &mut [f32]| {
+            values
+                .iter_mut()
+                .for_each(|v| *v += row as f32 + 1.0 / 1024.0)
+        };
         let exact = Stored::finished(Tier::Portable, values(), 2, finish);
-        let Values::F32(found) = exact.values() else { panic!("f32") };
+        let Values::F32(found) = exact.values() else {
+            panic!("f32")
+        };
         assert_eq!(found, [1.0, 2.0, 4.0, 5.0].map(|v| v + 1.0 / 1024.0));
         let rounded = Stored::finished(Tier::Amx, values(), 2, finish);
-        let Values::Bf16(found) = rounded.values() else { panic!("bf16") };
+        let Values::Bf16(found) = rounded.values() else {
+            panic!("bf16")
+        };
         assert_eq!(found, [1.0, 2.0, 4.0, 5.0].map(bf16::from_f32));
-        assert_eq!([Stored::size(Tier::Portable), Stored::size(Tier::Amx)], [4, 2]);
+        assert_eq!(
+            [Stored::size(Tier::Portable), Stored::size(Tier::Amx)],
+            [4, 2]
+        );
         assert_eq!((rounded.view(2).rows, rounded.view(2).cols), (2, 2));
     }
 }

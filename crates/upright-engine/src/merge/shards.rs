@@ -53,7 +53,8 @@ pub(super) fn write(
             bytes: part.bytes,
         });
         let unwritten = |error| Error::io(&path, "write", error);
-        file.write_all(&header(&[("format", "pt")], entries)).map_err(unwritten)?;
+        file.write_all(&header(&[("format", "pt")], entries))
+            .map_err(unwritten)?;
         for part in parts {
             let go_on = stretches(merge, part, options.dtype, &mut changes, &mut |bytes| {
                 file.write_all(bytes).map_err(unwritten)?;
@@ -64,7 +65,9 @@ pub(super) fn write(
                 return Ok(None);
             }
         }
-        let file = file.into_inner().map_err(|error| unwritten(error.into_error()))?;
+        let file = file
+            .into_inner()
+            .map_err(|error| unwritten(error.into_error()))?;
         file.sync_all().map_err(unwritten)?;
     }
     let mut names: Vec<String> = (0..shards.len()).map(name).collect();
@@ -80,7 +83,11 @@ pub(super) fn write(
         std::fs::write(&path, text + "\n").map_err(|error| Error::io(&path, "write", error))?;
         names.push("model.safetensors.index.json".into());
     }
-    Ok(Some(MergedFiles { names, bytes: total, rounding: changes.rounding() }))
+    Ok(Some(MergedFiles {
+        names,
+        bytes: total,
+        rounding: changes.rounding(),
+    }))
 }
 
 /// Every tensor in its file.
@@ -89,13 +96,20 @@ fn plan<'s>(merge: &'s Merge<'_>, options: &MergeOptions) -> Vec<Vec<Part<'s>>> 
     let mut shards: Vec<Vec<Part<'s>>> = vec![Vec::new()];
     let mut held = 0;
     for (number, file) in source.files.iter().enumerate() {
-        for name in file.names().iter().filter(|name| source.places.get(*name) == Some(&number)) {
-            let Some(tensor) = file.tensor(name) else { continue };
+        for name in file
+            .names()
+            .iter()
+            .filter(|name| source.places.get(*name) == Some(&number))
+        {
+            let Some(tensor) = file.tensor(name) else {
+                continue;
+            };
             let whole = format!("{}{name}", source.lacking);
             let (dtype, bytes) = match (tensor.float(), options.dtype) {
-                (Some(_), Some(dtype)) if !is_buffer(&whole) => {
-                    (dtype.name().to_owned(), tensor.shape.iter().product::<usize>() * dtype.size())
-                }
+                (Some(_), Some(dtype)) if !is_buffer(&whole) => (
+                    dtype.name().to_owned(),
+                    tensor.shape.iter().product::<usize>() * dtype.size(),
+                ),
                 _ => (tensor.dtype.to_string(), tensor.bytes().len()),
             };
             if held > 0 && held + bytes as u64 > options.max_shard_bytes {
@@ -103,12 +117,18 @@ fn plan<'s>(merge: &'s Merge<'_>, options: &MergeOptions) -> Vec<Vec<Part<'s>>> 
                 held = 0;
             }
             held += bytes as u64;
-            shards.last_mut().expect("one at least").push(Part { tensor, whole, dtype, bytes });
+            shards.last_mut().expect("one at least").push(Part {
+                tensor,
+                whole,
+                dtype,
+                bytes,
+            });
         }
     }
     // Wide values first, so that every tensor begins at a multiple of its values' size.
     for parts in &mut shards {
-        let width = |part: &Part<'_>| part.bytes / part.tensor.shape.iter().product::<usize>().max(1);
+        let width =
+            |part: &Part<'_>| part.bytes / part.tensor.shape.iter().product::<usize>().max(1);
         parts.sort_by_key(|part| std::cmp::Reverse(width(part)));
     }
     shards
@@ -131,7 +151,9 @@ fn stretches(
         }
         Ok(true)
     };
-    let Some(float) = part.tensor.float().filter(|_| !is_buffer(&part.whole)) else { return as_it_is(write) };
+    let Some(float) = part.tensor.float().filter(|_| !is_buffer(&part.whole)) else {
+        return as_it_is(write);
+    };
     let dtype = dtype.unwrap_or(float);
     let merged = merge.merged(&part.whole, part.tensor.clone(), merge.adapters.len())?;
     if !merged.changes() && dtype == float {
@@ -139,7 +161,11 @@ fn stretches(
     }
     // A row of a matrix is computed whole; other tensors have no rows.
     let len: usize = part.tensor.shape.iter().product();
-    let cols = if merged.changes() { part.tensor.shape[1] } else { STRETCH.min(len.max(1)) };
+    let cols = if merged.changes() {
+        part.tensor.shape[1]
+    } else {
+        STRETCH.min(len.max(1))
+    };
     let stretch = (STRETCH / cols).max(1) * cols;
     let mut bytes = Vec::new();
     for start in (0..len).step_by(stretch) {
@@ -154,15 +180,21 @@ fn stretches(
                     let n = into.len() / dtype.size();
                     let first = start + i * cols;
                     merged.values(first, &mut row[..n]);
-                    let scale =
-                        merged.changes().then(|| merged.add(first / cols, &mut row[..n], &mut delta[..n])).flatten();
+                    let scale = merged
+                        .changes()
+                        .then(|| merged.add(first / cols, &mut row[..n], &mut delta[..n]))
+                        .flatten();
                     for (value, into) in row.iter().zip(into.chunks_exact_mut(dtype.size())) {
                         dtype.put(*value, into);
                     }
-                    if let Some(value) = row[..n].iter().find(|value| !dtype.round(**value).is_finite()) {
+                    if let Some(value) = row[..n]
+                        .iter()
+                        .find(|value| !dtype.round(**value).is_finite())
+                    {
                         return Err(*value);
                     }
-                    Ok(scale.map_or_else(Changes::default, |scale| changed(row, delta, scale, dtype)))
+                    Ok(scale
+                        .map_or_else(Changes::default, |scale| changed(row, delta, scale, dtype)))
                 },
             )
             .collect();
@@ -180,7 +212,13 @@ fn stretches(
 fn changed(row: &[f32], delta: &[f32], scale: f32, dtype: Float) -> Changes {
     let square = |value: f64| value * value;
     Changes {
-        wanted: delta.iter().map(|delta| square(f64::from(scale) * f64::from(*delta))).sum(),
-        rounded: row.iter().map(|value| square(f64::from(dtype.round(*value)) - f64::from(*value))).sum(),
+        wanted: delta
+            .iter()
+            .map(|delta| square(f64::from(scale) * f64::from(*delta)))
+            .sum(),
+        rounded: row
+            .iter()
+            .map(|value| square(f64::from(dtype.round(*value)) - f64::from(*value)))
+            .sum(),
     }
 }

@@ -16,14 +16,19 @@ struct Node {
 }
 
 pub(super) fn share(pack: Pack, least: usize) -> Pack {
-    let roots: Vec<usize> = (0..pack.spans.len()).filter(|&span| pack.spans[span].parent.is_none()).collect();
+    let roots: Vec<usize> = (0..pack.spans.len())
+        .filter(|&span| pack.spans[span].parent.is_none())
+        .collect();
     if roots.is_empty() {
         return pack;
     }
     let mut tops = Vec::new();
     group(&pack, roots, 0, least.max(1), &mut tops);
     tops.sort_by_key(|node| node.roots[0]);
-    if tops.iter().all(|node| node.below.is_empty() && node.roots.len() == 1) {
+    if tops
+        .iter()
+        .all(|node| node.below.is_empty() && node.roots.len() == 1)
+    {
         return pack;
     }
     let mut continued = vec![Vec::new(); pack.spans.len()];
@@ -35,10 +40,25 @@ pub(super) fn share(pack: Pack, least: usize) -> Pack {
         }
     }
     let (span, row) = (vec![0; pack.spans.len()], vec![0; pack.tokens.len()]);
-    let mut laid = Laid { pack: Pack::default(), continued, span, row };
+    let mut laid = Laid {
+        pack: Pack::default(),
+        continued,
+        span,
+        row,
+    };
     tops.iter().for_each(|node| laid.lay(&pack, node, None));
-    let targets = pack.targets.iter().map(|target| Target { row: laid.row[target.row], ..*target }).collect();
-    Pack { targets, ..laid.pack }
+    let targets = pack
+        .targets
+        .iter()
+        .map(|target| Target {
+            row: laid.row[target.row],
+            ..*target
+        })
+        .collect();
+    Pack {
+        targets,
+        ..laid.pack
+    }
 }
 
 fn root_tokens(pack: &Pack, root: usize) -> &[u32] {
@@ -50,28 +70,56 @@ fn root_tokens(pack: &Pack, root: usize) -> &[u32] {
 fn group(pack: &Pack, roots: Vec<usize>, from: usize, least: usize, nodes: &mut Vec<Node>) {
     let tokens = |root: usize| root_tokens(pack, root);
     let (first, others) = roots.split_first().expect("a group has a root");
-    let common = |root: &usize| tokens(*first).iter().zip(tokens(*root)).take_while(|(a, b)| a == b).count();
-    let to = others.iter().map(common).min().unwrap_or(tokens(*first).len());
-    let (ends, on): (Vec<usize>, Vec<usize>) = roots.iter().partition(|&&root| tokens(root).len() == to);
+    let common = |root: &usize| {
+        tokens(*first)
+            .iter()
+            .zip(tokens(*root))
+            .take_while(|(a, b)| a == b)
+            .count()
+    };
+    let to = others
+        .iter()
+        .map(common)
+        .min()
+        .unwrap_or(tokens(*first).len());
+    let (ends, on): (Vec<usize>, Vec<usize>) =
+        roots.iter().partition(|&&root| tokens(root).len() == to);
     if roots.len() == 1 || to - from >= least {
         let mut below = Vec::new();
-        parts(pack, on, to).into_iter().for_each(|part| group(pack, part, to, least, &mut below));
+        parts(pack, on, to)
+            .into_iter()
+            .for_each(|part| group(pack, part, to, least, &mut below));
         below.sort_by_key(|node| node.roots[0]);
-        nodes.push(Node { roots, stretch: from..to, ends, below });
+        nodes.push(Node {
+            roots,
+            stretch: from..to,
+            ends,
+            below,
+        });
         return;
     }
     // Too little to share: those that have more in common go on together, with these few tokens for themselves.
     for root in ends {
-        nodes.push(Node { roots: vec![root], stretch: from..to, ends: vec![root], below: Vec::new() });
+        nodes.push(Node {
+            roots: vec![root],
+            stretch: from..to,
+            ends: vec![root],
+            below: Vec::new(),
+        });
     }
-    parts(pack, on, to).into_iter().for_each(|part| group(pack, part, from, least, nodes));
+    parts(pack, on, to)
+        .into_iter()
+        .for_each(|part| group(pack, part, from, least, nodes));
 }
 
 /// Roots by their token at a place that all of them have.
 fn parts(pack: &Pack, roots: Vec<usize>, at: usize) -> Vec<Vec<usize>> {
     let mut parts: std::collections::BTreeMap<u32, Vec<usize>> = std::collections::BTreeMap::new();
     for root in roots {
-        parts.entry(root_tokens(pack, root)[at]).or_default().push(root);
+        parts
+            .entry(root_tokens(pack, root)[at])
+            .or_default()
+            .push(root);
     }
     parts.into_values().collect()
 }
@@ -88,21 +136,30 @@ struct Laid {
 impl Laid {
     fn lay(&mut self, old: &Pack, node: &Node, parent: Option<usize>) {
         let (row, stretch) = (self.pack.tokens.len(), node.stretch.clone());
-        let span = self.pack.span(&root_tokens(old, node.roots[0])[stretch.clone()], parent);
+        let span = self
+            .pack
+            .span(&root_tokens(old, node.roots[0])[stretch.clone()], parent);
         for &root in &node.roots {
             let start = old.spans[root].start;
-            stretch.clone().for_each(|i| self.row[start + i] = row + i - stretch.start);
+            stretch
+                .clone()
+                .for_each(|i| self.row[start + i] = row + i - stretch.start);
         }
         for &root in &node.ends {
             self.span[root] = span;
             for index in std::mem::take(&mut self.continued[root]) {
                 let Span { start, len, parent } = old.spans[index];
-                let (parent, row) = (parent.map(|parent| self.span[parent]), self.pack.tokens.len());
+                let (parent, row) = (
+                    parent.map(|parent| self.span[parent]),
+                    self.pack.tokens.len(),
+                );
                 self.span[index] = self.pack.span(&old.tokens[start..start + len], parent);
                 (0..len).for_each(|i| self.row[start + i] = row + i);
             }
         }
-        node.below.iter().for_each(|below| self.lay(old, below, Some(span)));
+        node.below
+            .iter()
+            .for_each(|below| self.lay(old, below, Some(span)));
     }
 }
 
@@ -114,8 +171,9 @@ mod tests {
     fn contexts(pack: &Pack) -> Vec<Vec<u32>> {
         let mut contexts: Vec<Vec<u32>> = Vec::new();
         for span in &pack.spans {
-            let mut context =
-                span.parent.map_or(Vec::new(), |p| contexts[pack.spans[p].start + pack.spans[p].len - 1].clone());
+            let mut context = span.parent.map_or(Vec::new(), |p| {
+                contexts[pack.spans[p].start + pack.spans[p].len - 1].clone()
+            });
             for &token in &pack.tokens[span.start..span.start + span.len] {
                 context.push(token);
                 contexts.push(context.clone());
@@ -126,7 +184,10 @@ mod tests {
 
     fn asked(pack: &Pack) -> Vec<(Vec<u32>, u32)> {
         let contexts = contexts(pack);
-        pack.targets.iter().map(|target| (contexts[target.row].clone(), target.token)).collect()
+        pack.targets
+            .iter()
+            .map(|target| (contexts[target.row].clone(), target.token))
+            .collect()
     }
 
     #[test]
@@ -138,17 +199,43 @@ mod tests {
         pack.tree(&[1, 2, 3, 4, 5, 7], &[&[6, 5], &[4, 3]]);
         pack.tree(&[1, 2, 3], &[&[5, 5]]);
         let late = pack.child(0, &[9, 5]);
-        assert_eq!(pack.spans[late].parent, Some(0), "a child need not follow its root at once");
+        assert_eq!(
+            pack.spans[late].parent,
+            Some(0),
+            "a child need not follow its root at once"
+        );
         let shared = pack.clone().with_shared_beginnings(3);
         assert_eq!(asked(&shared), asked(&pack));
-        let stretches: Vec<&[u32]> = shared.spans.iter().map(|s| &shared.tokens[s.start..s.start + s.len]).collect();
+        let stretches: Vec<&[u32]> = shared
+            .spans
+            .iter()
+            .map(|s| &shared.tokens[s.start..s.start + s.len])
+            .collect();
         assert_eq!(
             stretches,
-            [&[1, 2, 3][..], &[5], &[4, 5, 6], &[7], &[9], &[9, 5], &[4, 5, 7], &[7, 8], &[6], &[4], &[9, 9, 9], &[1]]
+            [
+                &[1, 2, 3][..],
+                &[5],
+                &[4, 5, 6],
+                &[7],
+                &[9],
+                &[9, 5],
+                &[4, 5, 7],
+                &[7, 8],
+                &[6],
+                &[4],
+                &[9, 9, 9],
+                &[1]
+            ]
         );
         let parents: Vec<_> = shared.spans.iter().map(|span| span.parent).collect();
         let (top, first, second, alone) = (Some(0), Some(2), Some(6), Some(10));
-        assert_eq!(parents, [None, top, top, first, first, first, top, second, second, second, None, alone]);
+        assert_eq!(
+            parents,
+            [
+                None, top, top, first, first, first, top, second, second, second, None, alone
+            ]
+        );
     }
 
     #[test]
@@ -166,14 +253,20 @@ mod tests {
         // Prompts of few tokens over two letters have much in common.
         let mut state = 1u64;
         let mut draw = |n: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % n
         };
         for least in [1, 2, 3, 5] {
             for _ in 0..200 {
                 let mut pack = Pack::default();
                 for _ in 0..1 + draw(9) {
-                    let mut text = |most: u64| (0..1 + draw(most)).map(|_| draw(2) as u32).collect::<Vec<u32>>();
+                    let mut text = |most: u64| {
+                        (0..1 + draw(most))
+                            .map(|_| draw(2) as u32)
+                            .collect::<Vec<u32>>()
+                    };
                     let (prompt, chosen, rejected) = (text(9), text(4), text(4));
                     pack.tree(&prompt, &[&chosen, &rejected]);
                 }
@@ -182,7 +275,11 @@ mod tests {
                 assert!(shared.tokens.len() <= pack.tokens.len());
                 let mut end = 0;
                 for (index, span) in shared.spans.iter().enumerate() {
-                    assert!(span.start == end && span.len > 0 && span.parent.is_none_or(|parent| parent < index));
+                    assert!(
+                        span.start == end
+                            && span.len > 0
+                            && span.parent.is_none_or(|parent| parent < index)
+                    );
                     end += span.len;
                 }
                 assert_eq!(end, shared.tokens.len());

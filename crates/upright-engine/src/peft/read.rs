@@ -7,8 +7,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::select::{Expression, Selection};
-use super::{BaseModel, CONFIG_FILE, FINGERPRINT_KEY, KEY_PREFIX, LINEAGE_KEY, PeftFolder, TENSOR_FILE};
-use crate::adapter::layout::{MAX_RANK, first_match, head_or_embedding, names_module, regex_character};
+use super::{
+    BaseModel, CONFIG_FILE, FINGERPRINT_KEY, KEY_PREFIX, LINEAGE_KEY, PeftFolder, TENSOR_FILE,
+};
+use crate::adapter::layout::{
+    MAX_RANK, first_match, head_or_embedding, names_module, regex_character,
+};
 use crate::adapter::{ALL_LINEAR, Adapter, AdapterLayout, LinearSpec, LoraConfig, linears};
 use crate::config::DecoderConfig;
 use crate::config::json::{self, Object};
@@ -17,7 +21,8 @@ use crate::weights::names::names;
 use crate::{Error, Result, place};
 
 const DAMAGED: &str = "download the adapter again, or save it again with PEFT";
-const LACKING: &str = "if it was trained on a model with fewer layers, give that model; otherwise download it again";
+const LACKING: &str =
+    "if it was trained on a model with fewer layers, give that model; otherwise download it again";
 
 /// Initialisations that leave the base weights as they are. The others (PiSSA, OLoRA, LoftQ, ...) move part of them into
 /// the adapter, so that it fits no model but a changed one.
@@ -66,11 +71,16 @@ pub(super) fn read(dir: &Path, config: &DecoderConfig) -> Result<PeftFolder> {
     let mut parameters = Vec::new();
     for pair in &pairs {
         let rank = lora.rank_of(&pair.linear.module);
-        for (tensor, shape) in [(&pair.a, [rank, pair.linear.inputs]), (&pair.b, [pair.linear.outputs, rank])] {
+        for (tensor, shape) in [
+            (&pair.a, [rank, pair.linear.inputs]),
+            (&pair.b, [pair.linear.outputs, rank]),
+        ] {
             if tensor.shape != shape {
-                let problem = format!("tensor `{}` has shape {:?}, expected {shape:?}", tensor.name, tensor.shape);
-                let hint =
-                    "the adapter belongs to another model, or `r` and `rank_pattern` are not those of its tensors";
+                let problem = format!(
+                    "tensor `{}` has shape {:?}, expected {shape:?}",
+                    tensor.name, tensor.shape
+                );
+                let hint = "the adapter belongs to another model, or `r` and `rank_pattern` are not those of its tensors";
                 return Err(Error::input(&tensors.path, problem, hint));
             }
             let values = tensor.to_f32()?;
@@ -85,9 +95,13 @@ pub(super) fn read(dir: &Path, config: &DecoderConfig) -> Result<PeftFolder> {
             parameters.extend(values);
         }
     }
-    let layout = AdapterLayout::assemble(pairs.into_iter().map(|pair| pair.linear).collect(), &lora);
+    let layout =
+        AdapterLayout::assemble(pairs.into_iter().map(|pair| pair.linear).collect(), &lora);
     Ok(PeftFolder {
-        adapter: Adapter { layout: Arc::new(layout), parameters },
+        adapter: Adapter {
+            layout: Arc::new(layout),
+            parameters,
+        },
         lora,
         base: base(file, &tensors)?,
         dropout: file.number("lora_dropout")?.unwrap_or(0.0),
@@ -101,7 +115,12 @@ pub(super) fn read_base(dir: &Path) -> Result<BaseModel> {
 }
 
 fn base(file: Object<'_>, tensors: &TensorFile) -> Result<BaseModel> {
-    let metadata = |key: &str| tensors.metadata().and_then(|metadata| metadata.get(key)).cloned();
+    let metadata = |key: &str| {
+        tensors
+            .metadata()
+            .and_then(|metadata| metadata.get(key))
+            .cloned()
+    };
     Ok(BaseModel {
         name: file.text("base_model_name_or_path")?.map(str::to_owned),
         revision: file.text("revision")?.map(str::to_owned),
@@ -120,7 +139,11 @@ fn open(dir: &Path) -> Result<(PathBuf, Map<String, Value>, TensorFile)> {
         } else {
             "an adapter is a folder with adapter_config.json and adapter_model.safetensors, as PEFT saves it"
         };
-        return Err(Error::input(dir, format!("no {CONFIG_FILE} in this folder"), hint));
+        return Err(Error::input(
+            dir,
+            format!("no {CONFIG_FILE} in this folder"),
+            hint,
+        ));
     }
     let map = json::read_file(&config_path, DAMAGED)?;
     refuse_other_kinds(Object::new(&config_path, &map), dir)?;
@@ -134,7 +157,11 @@ fn open(dir: &Path) -> Result<(PathBuf, Map<String, Value>, TensorFile)> {
         } else {
             ("", DAMAGED)
         };
-        return Err(Error::input(dir, format!("no {TENSOR_FILE} in this folder{found}"), hint));
+        return Err(Error::input(
+            dir,
+            format!("no {TENSOR_FILE} in this folder{found}"),
+            hint,
+        ));
     }
     let tensors = TensorFile::open(&tensors)?;
     Ok((config_path, map, tensors))
@@ -142,10 +169,19 @@ fn open(dir: &Path) -> Result<(PathBuf, Map<String, Value>, TensorFile)> {
 
 fn refuse_other_kinds(file: Object<'_>, dir: &Path) -> Result<()> {
     let mlx = dir.join("adapters.safetensors").is_file() && !dir.join(TENSOR_FILE).is_file();
-    if mlx || (["lora_parameters", "fine_tune_type"].iter().any(|key| file.has(key)) && !file.has("peft_type")) {
+    if mlx
+        || (["lora_parameters", "fine_tune_type"]
+            .iter()
+            .any(|key| file.has(key))
+            && !file.has("peft_type"))
+    {
         let hint = "mlx-lm writes the same file name with another meaning; merge it with `mlx_lm.fuse` and give the \
                     merged folder as the model, or train with PEFT's format";
-        return Err(Error::input(file.path, "an adapter of mlx-lm, expected one of PEFT", hint));
+        return Err(Error::input(
+            file.path,
+            "an adapter of mlx-lm, expected one of PEFT",
+            hint,
+        ));
     }
     match file.text("peft_type")? {
         Some("LORA") => {}
@@ -156,7 +192,10 @@ fn refuse_other_kinds(file: Object<'_>, dir: &Path) -> Result<()> {
         None => return Err(file.missing("peft_type")),
     }
     if file.text("bias")?.is_some_and(|bias| bias != "none") {
-        let problem = format!("is {}: trained biases, which are not supported", file.shown("bias"));
+        let problem = format!(
+            "is {}: trained biases, which are not supported",
+            file.shown("bias")
+        );
         return Err(file.error("bias", &problem, MERGE_IT));
     }
     let is_off = |value: Option<&Value>| match value {
@@ -172,18 +211,27 @@ fn refuse_other_kinds(file: Object<'_>, dir: &Path) -> Result<()> {
         }
     }
     // A variant of LoRA that is newer than this list would otherwise be computed as if it were not there.
-    for key in file.map.keys().filter(|key| !["use_rslora", "use_dora"].contains(&&key[..])) {
+    for key in file
+        .map
+        .keys()
+        .filter(|key| !["use_rslora", "use_dora"].contains(&&key[..]))
+    {
         let variant = key.starts_with("use_") || key.ends_with("_config");
         if variant && !TRAINING_ONLY.contains(&&key[..]) && !is_off(file.get(key)) {
-            let problem =
-                format!("is {}: a setting that is not known here and may change the arithmetic", file.shown(key));
+            let problem = format!(
+                "is {}: a setting that is not known here and may change the arithmetic",
+                file.shown(key)
+            );
             return Err(file.error(key, &problem, MERGE_IT));
         }
     }
     if let Some(Value::String(init)) = file.get("init_lora_weights")
         && !HARMLESS_INITS.contains(&init.to_lowercase().as_str())
     {
-        let problem = format!("is {}, which changes the base model's weights", file.shown("init_lora_weights"));
+        let problem = format!(
+            "is {}, which changes the base model's weights",
+            file.shown("init_lora_weights")
+        );
         let hint = "convert it: PEFT's save_pretrained has `path_initial_model_for_weight_conversion` for this";
         return Err(file.error("init_lora_weights", &problem, hint));
     }
@@ -192,8 +240,20 @@ fn refuse_other_kinds(file: Object<'_>, dir: &Path) -> Result<()> {
 
 /// Ranks, alphas and the like; targets are left empty.
 fn settings(file: Object<'_>, pairs: &[Pair<'_>]) -> Result<LoraConfig> {
-    let ranks = pattern(file, "rank_pattern", "rank_pattern.", pairs, |object, key| object.size(key, MAX_RANK))?;
-    let alphas = pattern(file, "alpha_pattern", "alpha_pattern.", pairs, |object, key| object.number(key))?;
+    let ranks = pattern(
+        file,
+        "rank_pattern",
+        "rank_pattern.",
+        pairs,
+        |object, key| object.size(key, MAX_RANK),
+    )?;
+    let alphas = pattern(
+        file,
+        "alpha_pattern",
+        "alpha_pattern.",
+        pairs,
+        |object, key| object.number(key),
+    )?;
     let lora = LoraConfig {
         rank: file.size("r", MAX_RANK)?.unwrap_or(8),
         alpha: file.number("lora_alpha")?.unwrap_or(8.0),
@@ -202,7 +262,13 @@ fn settings(file: Object<'_>, pairs: &[Pair<'_>]) -> Result<LoraConfig> {
         rank_pattern: ranks,
         alpha_pattern: alphas,
     };
-    lora.check().map_err(|error| Error::input(file.path, error.to_string(), "mend it, or save the adapter again"))?;
+    lora.check().map_err(|error| {
+        Error::input(
+            file.path,
+            error.to_string(),
+            "mend it, or save the adapter again",
+        )
+    })?;
     Ok(lora)
 }
 
@@ -215,7 +281,9 @@ fn pattern<'a, V: Copy + PartialEq>(
     pairs: &[Pair<'_>],
     value: impl Fn(Object<'a>, &str) -> Result<Option<V>>,
 ) -> Result<BTreeMap<String, V>> {
-    let Some(object) = file.object(key, prefix)? else { return Ok(BTreeMap::new()) };
+    let Some(object) = file.object(key, prefix)? else {
+        return Ok(BTreeMap::new());
+    };
     let mut written = Vec::new();
     for name in object.map.keys() {
         let value = value(object, name)?.ok_or_else(|| object.missing(name))?;
@@ -223,7 +291,10 @@ fn pattern<'a, V: Copy + PartialEq>(
     }
     // PEFT takes the first key that fits, in the file's order.
     let mut meant = BTreeMap::new();
-    for Pair { linear, known_as, .. } in pairs {
+    for Pair {
+        linear, known_as, ..
+    } in pairs
+    {
         for (expression, value) in &written {
             if expression.fits(known_as)? {
                 meant.insert(linear.module.clone(), *value);
@@ -231,10 +302,24 @@ fn pattern<'a, V: Copy + PartialEq>(
             }
         }
     }
-    let sorted: BTreeMap<String, V> = object.map.keys().cloned().zip(written.iter().map(|(_, value)| *value)).collect();
-    let plain = object.map.keys().all(|name| regex_character(name).is_none());
-    let module = |pair: &Pair<'_>| first_match(&sorted, &pair.linear.module) == meant.get(&pair.linear.module);
-    Ok(if plain && pairs.iter().all(module) { sorted } else { meant })
+    let sorted: BTreeMap<String, V> = object
+        .map
+        .keys()
+        .cloned()
+        .zip(written.iter().map(|(_, value)| *value))
+        .collect();
+    let plain = object
+        .map
+        .keys()
+        .all(|name| regex_character(name).is_none());
+    let module = |pair: &Pair<'_>| {
+        first_match(&sorted, &pair.linear.module) == meant.get(&pair.linear.module)
+    };
+    Ok(if plain && pairs.iter().all(module) {
+        sorted
+    } else {
+        meant
+    })
 }
 
 /// A and B of one linear.
@@ -254,14 +339,26 @@ fn pairs<'a>(file: &'a TensorFile, config: &DecoderConfig) -> Result<Vec<Pair<'a
     for key in &keys {
         let Some((module, part)) = split_key(key) else {
             let hint = "supported are lora_A.weight and lora_B.weight on the model's linears";
-            return Err(Error::input(&file.path, format!("tensor `{key}` is no part of a plain LoRA adapter"), hint));
+            return Err(Error::input(
+                &file.path,
+                format!("tensor `{key}` is no part of a plain LoRA adapter"),
+                hint,
+            ));
         };
         // An adapter trained on the base model alone lacks its name.
         let prefix = names(config.family).prefix;
-        let whole = if module.starts_with("layers.") { format!("{prefix}{module}") } else { module.to_owned() };
+        let whole = if module.starts_with("layers.") {
+            format!("{prefix}{module}")
+        } else {
+            module.to_owned()
+        };
         let slot = &mut found.entry(whole).or_insert((module, [None, None])).1[part];
         if slot.is_some() {
-            return Err(Error::input(&file.path, format!("tensor `{key}` is there twice, under two names"), DAMAGED));
+            return Err(Error::input(
+                &file.path,
+                format!("tensor `{key}` is there twice, under two names"),
+                DAMAGED,
+            ));
         }
         *slot = file.tensor(key);
     }
@@ -269,11 +366,27 @@ fn pairs<'a>(file: &'a TensorFile, config: &DecoderConfig) -> Result<Vec<Pair<'a
     for linear in linears(config) {
         match found.remove(&linear.module) {
             None => {}
-            Some((name, [Some(a), Some(b)])) => pairs.push(Pair { linear, known_as: name.to_owned(), a, b }),
+            Some((name, [Some(a), Some(b)])) => pairs.push(Pair {
+                linear,
+                known_as: name.to_owned(),
+                a,
+                b,
+            }),
             Some((_, [a, _])) => {
-                let (there, lacking) = if a.is_some() { ("lora_A", "lora_B") } else { ("lora_B", "lora_A") };
-                let problem = format!("tensor `{KEY_PREFIX}{}.{lacking}.weight` is missing", linear.module);
-                return Err(Error::input(&file.path, format!("{problem}, though its {there} is there"), DAMAGED));
+                let (there, lacking) = if a.is_some() {
+                    ("lora_A", "lora_B")
+                } else {
+                    ("lora_B", "lora_A")
+                };
+                let problem = format!(
+                    "tensor `{KEY_PREFIX}{}.{lacking}.weight` is missing",
+                    linear.module
+                );
+                return Err(Error::input(
+                    &file.path,
+                    format!("{problem}, though its {there} is there"),
+                    DAMAGED,
+                ));
             }
         }
     }
@@ -284,12 +397,15 @@ fn pairs<'a>(file: &'a TensorFile, config: &DecoderConfig) -> Result<Vec<Pair<'a
             } else {
                 ""
             };
-            let problem = format!("has tensors for `{module}`: adapters on {part} are not supported{tied}");
+            let problem =
+                format!("has tensors for `{module}`: adapters on {part} are not supported{tied}");
             return Err(Error::input(&file.path, problem, MERGE_IT));
         }
         let problem = format!("has tensors for `{module}`, which is no linear of this model");
-        let hint =
-            format!("the adapter belongs to another model than this {} of {} layers", config.model_type, config.layers);
+        let hint = format!(
+            "the adapter belongs to another model than this {} of {} layers",
+            config.model_type, config.layers
+        );
         return Err(Error::input(&file.path, problem, hint));
     }
     if pairs.is_empty() {
@@ -320,7 +436,12 @@ fn targets(
     config: &DecoderConfig,
     tensors: &TensorFile,
 ) -> Result<Vec<String>> {
-    let full = || pairs.iter().map(|pair| pair.linear.module.clone()).collect();
+    let full = || {
+        pairs
+            .iter()
+            .map(|pair| pair.linear.module.clone())
+            .collect()
+    };
     if !selection.is_given() {
         return Ok(full());
     }
@@ -329,11 +450,17 @@ fn targets(
     let all = linears(config);
     for linear in &all {
         let module = &linear.module;
-        let known_as = if bare { module.strip_prefix(prefix).unwrap_or(module) } else { module };
+        let known_as = if bare {
+            module.strip_prefix(prefix).unwrap_or(module)
+        } else {
+            module
+        };
         let adapted = pairs.iter().any(|pair| pair.linear.module == *module);
         match (selection.selects(known_as)?, adapted) {
             (true, false) => {
-                let problem = format!("has no tensors for `{module}`, which {CONFIG_FILE} selects as a target");
+                let problem = format!(
+                    "has no tensors for `{module}`, which {CONFIG_FILE} selects as a target"
+                );
                 return Err(Error::input(&tensors.path, problem, LACKING));
             }
             (false, true) => {
@@ -343,7 +470,9 @@ fn targets(
             (true, true) | (false, false) => {}
         }
     }
-    let fits = |name: &String| name == ALL_LINEAR || all.iter().any(|linear| names_module(name, &linear.module));
+    let fits = |name: &String| {
+        name == ALL_LINEAR || all.iter().any(|linear| names_module(name, &linear.module))
+    };
     match selection.plain_names() {
         Some(names) if !bare => Ok(names.into_iter().filter(fits).collect()),
         _ => Ok(full()),

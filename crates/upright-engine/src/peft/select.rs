@@ -24,7 +24,11 @@ impl Expression {
         let place = (file.path.to_owned(), format!("{key} `{text}`"));
         let regex = Regex::new(&format!("{before}{text}{after}")).map_err(|error| {
             let why: String = error.to_string().chars().take(120).collect();
-            file.error(key, &format!("`{text}` is no regular expression: {why}"), "write the names of modules instead")
+            file.error(
+                key,
+                &format!("`{text}` is no regular expression: {why}"),
+                "write the names of modules instead",
+            )
         })?;
         Ok(Self { regex, place })
     }
@@ -42,7 +46,10 @@ impl Expression {
     /// Whether it fits a module's name.
     pub(super) fn fits(&self, module: &str) -> Result<bool> {
         self.regex.is_match(module).map_err(|error| {
-            let problem = format!("{} cannot be matched with `{module}`: {error}", self.place.1);
+            let problem = format!(
+                "{} cannot be matched with `{module}`: {error}",
+                self.place.1
+            );
             Error::input(&self.place.0, problem, "write the names of modules instead")
         })
     }
@@ -63,13 +70,21 @@ impl Modules {
     fn read(file: Object<'_>, key: &str) -> Result<Option<Self>> {
         Ok(match file.get(key) {
             None => None,
-            Some(Value::String(name)) if key == TARGETS && name.eq_ignore_ascii_case(ALL_LINEAR) => Some(Self::All),
-            Some(Value::String(text)) => Some(Self::Expression(Expression::whole(file, key, text)?)),
+            Some(Value::String(name))
+                if key == TARGETS && name.eq_ignore_ascii_case(ALL_LINEAR) =>
+            {
+                Some(Self::All)
+            }
+            Some(Value::String(text)) => {
+                Some(Self::Expression(Expression::whole(file, key, text)?))
+            }
             Some(Value::Array(_)) => {
                 let names = file.texts(key)?.unwrap_or_default();
                 Some(Self::Names(names.into_iter().map(str::to_owned).collect()))
             }
-            Some(_) => return Err(file.wrong(key, "a list of names, or a regular expression in a string")),
+            Some(_) => {
+                return Err(file.wrong(key, "a list of names, or a regular expression in a string"));
+            }
         })
     }
 
@@ -126,16 +141,23 @@ impl Selection {
         {
             return Ok(false);
         }
-        let Some(targets) = &self.targets else { return Ok(false) };
+        let Some(targets) = &self.targets else {
+            return Ok(false);
+        };
         if !targets.fit(module)? {
             return Ok(false);
         }
         // A module that is named in full, by an expression or as one of all is taken from any layer.
-        let by_suffix = matches!(targets, Modules::Names(names) if !names.iter().any(|name| name == module));
-        let Some((layers, patterns)) = self.layers.as_ref().filter(|_| by_suffix) else { return Ok(true) };
+        let by_suffix =
+            matches!(targets, Modules::Names(names) if !names.iter().any(|name| name == module));
+        let Some((layers, patterns)) = self.layers.as_ref().filter(|_| by_suffix) else {
+            return Ok(true);
+        };
         for pattern in patterns {
             if let Ok(Some(found)) = pattern.regex.captures(module)
-                && let Some(layer) = found.name("idx").and_then(|layer| layer.as_str().parse().ok())
+                && let Some(layer) = found
+                    .name("idx")
+                    .and_then(|layer| layer.as_str().parse().ok())
             {
                 return Ok(layers.contains(&layer));
             }
@@ -152,7 +174,9 @@ fn layers(file: Object<'_>) -> Result<Option<(Vec<usize>, Vec<Expression>)>> {
         Some(Value::Array(list)) => list.iter().map(number).collect(),
         Some(value) => number(value).map(|layer| vec![layer]),
     };
-    let Some(layers) = layers else { return Err(file.wrong(key, "a layer's number, or a list of them")) };
+    let Some(layers) = layers else {
+        return Err(file.wrong(key, "a layer's number, or a list of them"));
+    };
     if layers.is_empty() {
         return Ok(None);
     }
@@ -164,9 +188,16 @@ fn layers(file: Object<'_>) -> Result<Option<(Vec<usize>, Vec<Expression>)>> {
     };
     let any = names.iter().all(|name| name.is_empty());
     let patterns = if any {
-        vec![Expression::new(file, CONFIG_FILE, "", r"\A.*?\.[^.]*\.(?P<idx>\d+)\.", "")?]
+        vec![Expression::new(
+            file,
+            CONFIG_FILE,
+            "",
+            r"\A.*?\.[^.]*\.(?P<idx>\d+)\.",
+            "",
+        )?]
     } else {
-        let each = |name: &&str| Expression::new(file, key, r"\A(?:|.*?\.)", name, r"\.(?P<idx>\d+)\.");
+        let each =
+            |name: &&str| Expression::new(file, key, r"\A(?:|.*?\.)", name, r"\.(?P<idx>\d+)\.");
         names.iter().map(each).collect::<Result<_>>()?
     };
     Ok(Some((layers, patterns)))

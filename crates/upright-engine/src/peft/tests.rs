@@ -18,12 +18,20 @@ type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 fn adapter(config: &DecoderConfig, lora: &LoraConfig) -> Adapter {
     let layout = Arc::new(AdapterLayout::new(config, lora).unwrap());
     let mut adapter = Adapter::zeros(layout);
-    adapter.parameters.iter_mut().enumerate().for_each(|(i, v)| *v = (i % 29) as f32 / 8.0 - 1.0);
+    adapter
+        .parameters
+        .iter_mut()
+        .enumerate()
+        .for_each(|(i, v)| *v = (i % 29) as f32 / 8.0 - 1.0);
     adapter
 }
 
 fn base() -> BaseModel {
-    BaseModel { name: Some("some/model".into()), fingerprint: Some("f00d".into()), ..BaseModel::default() }
+    BaseModel {
+        name: Some("some/model".into()),
+        fingerprint: Some("f00d".into()),
+        ..BaseModel::default()
+    }
 }
 
 fn qv() -> LoraConfig {
@@ -48,7 +56,10 @@ impl Folder {
             write(dir.path(), &adapter(model, &qv()), &qv(), &base()).unwrap();
             paths.each_ref().map(|path| fs::read(path).unwrap())
         });
-        paths.iter().zip(written).for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+        paths
+            .iter()
+            .zip(written)
+            .for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
         Self { dir, model }
     }
 
@@ -63,14 +74,24 @@ impl Folder {
     fn tensors(&self) -> Tensors {
         let bytes = fs::read(self.dir.path().join(TENSOR_FILE)).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let f32s = |data: &[u8]| data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-        tensors.iter().map(|(n, t)| (n.to_owned(), (t.shape().to_vec(), f32s(t.data())))).collect()
+        let f32s = |data: &[u8]| {
+            data.chunks_exact(4)
+                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+                .collect()
+        };
+        tensors
+            .iter()
+            .map(|(n, t)| (n.to_owned(), (t.shape().to_vec(), f32s(t.data()))))
+            .collect()
     }
 
     fn with_config(changes: Value) -> Result<PeftFolder> {
         let folder = Self::new();
         let mut config = folder.config();
-        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
         fs::write(folder.dir.path().join(CONFIG_FILE), config.to_string()).unwrap();
         folder.read()
     }
@@ -88,7 +109,11 @@ const Q0: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight
 
 #[test]
 fn what_is_written_is_read() {
-    for (kind, targets) in [("gpt_neox", "all-linear"), ("llama", "all-linear"), ("qwen3", "down_proj")] {
+    for (kind, targets) in [
+        ("gpt_neox", "all-linear"),
+        ("llama", "all-linear"),
+        ("qwen3", "down_proj"),
+    ] {
         let config = config(kind, json!({}));
         let mut lora = LoraConfig::new(3, 5.5, vec![targets.into()]);
         if targets != "all-linear" {
@@ -118,20 +143,32 @@ fn what_is_written_is_read() {
 fn the_files_are_those_of_peft() {
     let folder = Folder::new();
     let text = fs::read_to_string(folder.dir.path().join(CONFIG_FILE)).unwrap();
-    assert!(text.starts_with("{\n  \"alpha_pattern\": {},\n  \"base_model_name_or_path\": \"some/model\",\n"));
+    assert!(text.starts_with(
+        "{\n  \"alpha_pattern\": {},\n  \"base_model_name_or_path\": \"some/model\",\n"
+    ));
     assert!(text.contains("\"lora_alpha\": 4,\n") && text.contains("\"r\": 2,\n"));
-    let Value::Object(config) = folder.config() else { panic!() };
+    let Value::Object(config) = folder.config() else {
+        panic!()
+    };
     assert!(config.keys().is_sorted());
     assert_eq!(config["target_modules"], json!(["q_proj", "v_proj"]));
-    assert_eq!((&config["peft_type"], &config["task_type"]), (&json!("LORA"), &json!("CAUSAL_LM")));
+    assert_eq!(
+        (&config["peft_type"], &config["task_type"]),
+        (&json!("LORA"), &json!("CAUSAL_LM"))
+    );
     assert_eq!(config.len(), 19);
     let bytes = fs::read(folder.dir.path().join(TENSOR_FILE)).unwrap();
-    assert!(bytes[8..].starts_with(br#"{"__metadata__":{"format":"pt","upright.base_fingerprint":"f00d"},"base"#));
+    assert!(bytes[8..].starts_with(
+        br#"{"__metadata__":{"format":"pt","upright.base_fingerprint":"f00d"},"base"#
+    ));
     assert_eq!(u64::from_le_bytes(bytes[..8].try_into().unwrap()) % 8, 0);
     let tensors = folder.tensors();
     assert_eq!(tensors.len(), 8);
     assert_eq!(tensors[Q0].0, [2, 32]);
-    assert_eq!(tensors["base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight"].0, [16, 2]);
+    assert_eq!(
+        tensors["base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight"].0,
+        [16, 2]
+    );
 }
 
 #[test]
@@ -144,17 +181,31 @@ fn other_types_and_names_of_tensors_are_read() {
     }
     let rename = |from: &'static str, to: &'static str| {
         Folder::with_tensors(Dtype::F32, |t| {
-            *t = std::mem::take(t).into_iter().map(|(n, v)| (n.replace(from, to), v)).collect();
+            *t = std::mem::take(t)
+                .into_iter()
+                .map(|(n, v)| (n.replace(from, to), v))
+                .collect();
         })
     };
-    assert_eq!(rename(".weight", ".default.weight").unwrap().adapter, plain.adapter);
-    assert_eq!(rename("model.model.model.", "model.model.").unwrap().adapter, plain.adapter);
+    assert_eq!(
+        rename(".weight", ".default.weight").unwrap().adapter,
+        plain.adapter
+    );
+    assert_eq!(
+        rename("model.model.model.", "model.model.")
+            .unwrap()
+            .adapter,
+        plain.adapter
+    );
 }
 
 #[test]
 fn targets_are_kept_or_spelt_out() {
     let targets = |changes| Folder::with_config(changes).map(|folder| folder.lora.targets);
-    assert_eq!(targets(json!({ "target_modules": ["v_proj", "q_proj", "query"] })).unwrap(), ["v_proj", "q_proj"]);
+    assert_eq!(
+        targets(json!({ "target_modules": ["v_proj", "q_proj", "query"] })).unwrap(),
+        ["v_proj", "q_proj"]
+    );
     for same in [
         json!({ "target_modules": ".*self_attn.(q|v)_proj" }),
         json!({ "target_modules": r"^(?!.*lm_head).*\.(q_proj|v_proj)" }),
@@ -164,34 +215,73 @@ fn targets_are_kept_or_spelt_out() {
         json!({ "target_modules": null }),
     ] {
         let spelt = targets(same).unwrap();
-        assert_eq!((spelt.len(), spelt[0].as_str()), (4, "model.layers.0.self_attn.q_proj"));
+        assert_eq!(
+            (spelt.len(), spelt[0].as_str()),
+            (4, "model.layers.0.self_attn.q_proj")
+        );
     }
     // What is selected has to be there, however it is selected.
     for (more, module) in [
-        (json!({ "target_modules": ".*_proj" }), "layers.0.self_attn.k_proj"),
-        (json!({ "target_modules": "all-linear", "exclude_modules": ["k_proj"] }), "layers.0.self_attn.o_proj"),
+        (
+            json!({ "target_modules": ".*_proj" }),
+            "layers.0.self_attn.k_proj",
+        ),
+        (
+            json!({ "target_modules": "all-linear", "exclude_modules": ["k_proj"] }),
+            "layers.0.self_attn.o_proj",
+        ),
     ] {
         refused(targets(more), &[module, "no tensors"]);
     }
     for (fewer, module) in [
-        (json!({ "target_modules": "q_proj" }), "layers.0.self_attn.q_proj"),
-        (json!({ "exclude_modules": ["1.self_attn.v_proj"] }), "layers.1.self_attn.v_proj"),
-        (json!({ "layers_to_transform": 1 }), "layers.0.self_attn.q_proj"),
-        (json!({ "layers_to_transform": [0, 1], "layers_pattern": "h" }), "layers.0.self_attn.q_proj"),
+        (
+            json!({ "target_modules": "q_proj" }),
+            "layers.0.self_attn.q_proj",
+        ),
+        (
+            json!({ "exclude_modules": ["1.self_attn.v_proj"] }),
+            "layers.1.self_attn.v_proj",
+        ),
+        (
+            json!({ "layers_to_transform": 1 }),
+            "layers.0.self_attn.q_proj",
+        ),
+        (
+            json!({ "layers_to_transform": [0, 1], "layers_pattern": "h" }),
+            "layers.0.self_attn.q_proj",
+        ),
     ] {
-        refused(targets(fewer), &["target_modules", "does not select", module]);
+        refused(
+            targets(fewer),
+            &["target_modules", "does not select", module],
+        );
     }
-    refused(targets(json!({ "target_modules": "(q_proj" })), &["target_modules", "no regular expression"]);
-    refused(targets(json!({ "layers_to_transform": ["0"] })), &["layers_to_transform", "a layer's number"]);
+    refused(
+        targets(json!({ "target_modules": "(q_proj" })),
+        &["target_modules", "no regular expression"],
+    );
+    refused(
+        targets(json!({ "layers_to_transform": ["0"] })),
+        &["layers_to_transform", "a layer's number"],
+    );
     let slow = json!({ "target_modules": r"(?=(.*)*!)(\w+\.)*x\1" });
     assert!(targets(slow).is_err());
-    refused(targets(json!({ "target_modules": "all-linear" })), &["k_proj", "no tensors", CONFIG_FILE]);
-    refused(targets(json!({ "target_modules": ["q_proj"] })), &["target_modules", "v_proj"]);
+    refused(
+        targets(json!({ "target_modules": "all-linear" })),
+        &["k_proj", "no tensors", CONFIG_FILE],
+    );
+    refused(
+        targets(json!({ "target_modules": ["q_proj"] })),
+        &["target_modules", "v_proj"],
+    );
     refused(
         targets(json!({ "target_modules": ["q_proj", "v_proj", "up_proj"] })),
         &["layers.0.mlp.up_proj", "no tensors"],
     );
-    refused(targets(json!({ "target_modules": 3 })), &["target_modules", "is 3"]);
+    refused(
+        targets(json!({ "target_modules": 3 })),
+        &["target_modules", "is 3"],
+    );
 
     // One layer alone.
     let folder = Folder::new();
@@ -200,37 +290,81 @@ fn targets_are_kept_or_spelt_out() {
     save(&folder.dir.path().join(TENSOR_FILE), &tensors, Dtype::F32);
     refused(folder.read(), &["layers.0.self_attn.q_proj", "no tensors"]);
     let mut config = folder.config();
-    for pattern in [json!(null), json!("layers"), json!(["h", "layers"]), json!([])] {
+    for pattern in [
+        json!(null),
+        json!("layers"),
+        json!(["h", "layers"]),
+        json!([]),
+    ] {
         config["layers_to_transform"] = json!([1]);
         config["layers_pattern"] = pattern;
         fs::write(folder.dir.path().join(CONFIG_FILE), config.to_string()).unwrap();
         let read = folder.read().unwrap();
         assert_eq!(read.adapter.layout.lowest_layer(), 1);
-        assert_eq!(AdapterLayout::new(folder.model, &read.lora).unwrap(), *read.adapter.layout);
+        assert_eq!(
+            AdapterLayout::new(folder.model, &read.lora).unwrap(),
+            *read.adapter.layout
+        );
     }
 }
 
 #[test]
 fn other_kinds_of_adapter_are_refused_by_name() {
     let cases = [
-        (json!({ "peft_type": "IA3" }), &["adapter_config.json", "peft_type", "IA3", "LORA"][..]),
+        (
+            json!({ "peft_type": "IA3" }),
+            &["adapter_config.json", "peft_type", "IA3", "LORA"][..],
+        ),
         (json!({ "peft_type": null }), &["peft_type", "missing"]),
         (json!({ "use_dora": true }), &["use_dora", "DoRA"]),
         (json!({ "bias": "all" }), &["bias", "all"]),
         (json!({ "lora_bias": true }), &["lora_bias"]),
-        (json!({ "modules_to_save": ["lm_head"] }), &["modules_to_save", "lm_head"]),
-        (json!({ "init_lora_weights": "pissa_niter_4" }), &["init_lora_weights", "pissa_niter_4"]),
-        (json!({ "layer_replication": [[0, 1]] }), &["layer_replication"]),
+        (
+            json!({ "modules_to_save": ["lm_head"] }),
+            &["modules_to_save", "lm_head"],
+        ),
+        (
+            json!({ "init_lora_weights": "pissa_niter_4" }),
+            &["init_lora_weights", "pissa_niter_4"],
+        ),
+        (
+            json!({ "layer_replication": [[0, 1]] }),
+            &["layer_replication"],
+        ),
         (json!({ "r": 0 }), &["`r`", "is 0"]),
         (json!({ "r": "2" }), &["`r`", "\"2\"", "whole number"]),
-        (json!({ "r": 3 }), &["q_proj.lora_A.weight", "[2, 32]", "[3, 32]", "rank_pattern"]),
-        (json!({ "lora_alpha": 1e300 }), &["adapter_config.json", "alpha"]),
-        (json!({ "rank_pattern": { "q_proj(": 2 } }), &["rank_pattern.q_proj(", "no regular expression"]),
-        (json!({ "rank_pattern": { "^q_proj": null } }), &["rank_pattern.^q_proj", "missing"]),
-        (json!({ "use_something_new": true }), &["use_something_new", "not known", "merge_and_unload"]),
-        (json!({ "newer_config": { "groups": 2 } }), &["newer_config", "not known"]),
-        (json!({ "rank_pattern": { "v_proj": 4 } }), &["v_proj.lora_A.weight", "[2, 32]", "[4, 32]"]),
-        (json!({ "alpha_pattern": { "q_proj": null } }), &["alpha_pattern.q_proj"]),
+        (
+            json!({ "r": 3 }),
+            &["q_proj.lora_A.weight", "[2, 32]", "[3, 32]", "rank_pattern"],
+        ),
+        (
+            json!({ "lora_alpha": 1e300 }),
+            &["adapter_config.json", "alpha"],
+        ),
+        (
+            json!({ "rank_pattern": { "q_proj(": 2 } }),
+            &["rank_pattern.q_proj(", "no regular expression"],
+        ),
+        (
+            json!({ "rank_pattern": { "^q_proj": null } }),
+            &["rank_pattern.^q_proj", "missing"],
+        ),
+        (
+            json!({ "use_something_new": true }),
+            &["use_something_new", "not known", "merge_and_unload"],
+        ),
+        (
+            json!({ "newer_config": { "groups": 2 } }),
+            &["newer_config", "not known"],
+        ),
+        (
+            json!({ "rank_pattern": { "v_proj": 4 } }),
+            &["v_proj.lora_A.weight", "[2, 32]", "[4, 32]"],
+        ),
+        (
+            json!({ "alpha_pattern": { "q_proj": null } }),
+            &["alpha_pattern.q_proj"],
+        ),
     ];
     for (changes, words) in cases {
         refused(Folder::with_config(changes), words);
@@ -249,7 +383,13 @@ fn patterns_are_regular_expressions_of_which_the_first_counts() {
         write(dir.path(), &folder.adapter, &folder.lora, &base()).unwrap();
         let model = config("llama", json!({}));
         assert_eq!(read(dir.path(), &model).unwrap().adapter, folder.adapter);
-        folder.adapter.layout.targets.iter().map(|target| target.scale).collect()
+        folder
+            .adapter
+            .layout
+            .targets
+            .iter()
+            .map(|target| target.scale)
+            .collect()
     };
     // Rank 2 and alpha 4; the targets are q0, v0, q1, v1.
     let half = |alphas: [f32; 4]| alphas.map(|alpha| alpha / 2.0);
@@ -257,7 +397,8 @@ fn patterns_are_regular_expressions_of_which_the_first_counts() {
     assert_eq!(scales(sorted), half([2.0, 4.0, 1.0, 4.0]));
     let reversed = json!({ "alpha_pattern": { "q_proj": 1, "0.self_attn.q_proj": 2 } });
     assert_eq!(scales(reversed), half([1.0, 4.0, 1.0, 4.0]));
-    let anchored = json!({ "alpha_pattern": { "^model.layers.1.self_attn.(q|v)_proj": 8, "v_proj": 6 } });
+    let anchored =
+        json!({ "alpha_pattern": { "^model.layers.1.self_attn.(q|v)_proj": 8, "v_proj": 6 } });
     assert_eq!(scales(anchored), half([4.0, 6.0, 8.0, 8.0]));
     let ahead = json!({ "alpha_pattern": { r"layers\.(?!0\.)\d+\..*": 8 }, "rank_pattern": { ".*_proj": 2 } });
     assert_eq!(scales(ahead), half([4.0, 4.0, 8.0, 8.0]));
@@ -270,15 +411,39 @@ fn patterns_are_regular_expressions_of_which_the_first_counts() {
 fn tensors_that_do_not_fit_are_named() {
     let with = |change: &dyn Fn(&mut Tensors)| Folder::with_tensors(Dtype::F32, change);
     refused(with(&|t| drop(t.remove(Q0))), &[TENSOR_FILE, Q0, "missing"]);
-    refused(with(&|t| t.get_mut(Q0).unwrap().0 = vec![32, 2]), &[TENSOR_FILE, Q0, "[32, 2]", "[2, 32]"]);
-    refused(with(&|t| t.get_mut(Q0).unwrap().0 = vec![64]), &[Q0, "[64]"]);
-    refused(with(&|t| t.get_mut(Q0).unwrap().1[5] = f32::NAN), &[Q0, "NaN"]);
+    refused(
+        with(&|t| t.get_mut(Q0).unwrap().0 = vec![32, 2]),
+        &[TENSOR_FILE, Q0, "[32, 2]", "[2, 32]"],
+    );
+    refused(
+        with(&|t| t.get_mut(Q0).unwrap().0 = vec![64]),
+        &[Q0, "[64]"],
+    );
+    refused(
+        with(&|t| t.get_mut(Q0).unwrap().1[5] = f32::NAN),
+        &[Q0, "NaN"],
+    );
     let add = |name: &str| with(&move |t| drop(t.insert(name.to_owned(), (vec![1], vec![0.0]))));
-    refused(add("base_model.model.lm_head.weight"), &["base_model.model.lm_head.weight"]);
-    refused(add("base_model.model.lm_head.lora_A.weight"), &["lm_head", "adapters on the head", "merge"]);
-    refused(add("base_model.model.model.embed_tokens.lora_A.weight"), &["embed_tokens", "adapters on the embedding"]);
-    refused(add("base_model.model.model.vision.lora_A.weight"), &["vision", "no linear"]);
-    refused(add("base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight"), &["layers.9", "2 layers"]);
+    refused(
+        add("base_model.model.lm_head.weight"),
+        &["base_model.model.lm_head.weight"],
+    );
+    refused(
+        add("base_model.model.lm_head.lora_A.weight"),
+        &["lm_head", "adapters on the head", "merge"],
+    );
+    refused(
+        add("base_model.model.model.embed_tokens.lora_A.weight"),
+        &["embed_tokens", "adapters on the embedding"],
+    );
+    refused(
+        add("base_model.model.model.vision.lora_A.weight"),
+        &["vision", "no linear"],
+    );
+    refused(
+        add("base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight"),
+        &["layers.9", "2 layers"],
+    );
     refused(add(&Q0.replace("lora_A.", "lora_A.default.")), &["twice"]);
     refused(with(&|t| t.clear()), &[TENSOR_FILE, "no tensors"]);
 }
@@ -288,10 +453,17 @@ fn folders_of_other_programs_get_a_fitting_hint() {
     let folder = Folder::new();
     let path = |name: &str| folder.dir.path().join(name);
     fs::rename(path(TENSOR_FILE), path("adapter_model.bin")).unwrap();
-    refused(folder.read(), &["no adapter_model.safetensors", "adapter_model.bin", "PEFT"]);
+    refused(
+        folder.read(),
+        &["no adapter_model.safetensors", "adapter_model.bin", "PEFT"],
+    );
     fs::rename(path("adapter_model.bin"), path("adapters.safetensors")).unwrap();
     refused(folder.read(), &["mlx-lm"]);
-    fs::write(path(CONFIG_FILE), r#"{"fine_tune_type": "lora", "lora_parameters": {"rank": 8}}"#).unwrap();
+    fs::write(
+        path(CONFIG_FILE),
+        r#"{"fine_tune_type": "lora", "lora_parameters": {"rank": 8}}"#,
+    )
+    .unwrap();
     refused(folder.read(), &["mlx-lm"]);
     fs::write(path(CONFIG_FILE), "{").unwrap();
     refused(folder.read(), &[CONFIG_FILE, "not JSON"]);
@@ -306,8 +478,14 @@ fn writing_refuses_what_nobody_could_read() {
     let dir = tempfile::tempdir().unwrap();
     let model = config("llama", json!({}));
     let mut adapter = adapter(&model, &qv());
-    for lora in [LoraConfig::new(4, 4.0, qv().targets), LoraConfig::new(2, 4.0, vec!["q_proj".into()])] {
-        refused(write(dir.path(), &adapter, &lora, &BaseModel::default()), &["model.layers.0.self_attn"]);
+    for lora in [
+        LoraConfig::new(4, 4.0, qv().targets),
+        LoraConfig::new(2, 4.0, vec!["q_proj".into()]),
+    ] {
+        refused(
+            write(dir.path(), &adapter, &lora, &BaseModel::default()),
+            &["model.layers.0.self_attn"],
+        );
     }
     adapter.parameters[3] = f32::INFINITY;
     match write(dir.path(), &adapter, &qv(), &BaseModel::default()) {
@@ -316,11 +494,24 @@ fn writing_refuses_what_nobody_could_read() {
     }
     fs::write(dir.path().join("file"), "").unwrap();
     assert!(matches!(
-        write(&dir.path().join("file"), &adapter, &qv(), &BaseModel::default()),
+        write(
+            &dir.path().join("file"),
+            &adapter,
+            &qv(),
+            &BaseModel::default()
+        ),
         Err(Error::NotFinite { .. })
     ));
     adapter.parameters[3] = 0.0;
-    assert!(matches!(write(&dir.path().join("file"), &adapter, &qv(), &BaseModel::default()), Err(Error::Io { .. })));
+    assert!(matches!(
+        write(
+            &dir.path().join("file"),
+            &adapter,
+            &qv(),
+            &BaseModel::default()
+        ),
+        Err(Error::Io { .. })
+    ));
 }
 
 proptest! {

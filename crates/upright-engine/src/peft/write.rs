@@ -14,7 +14,12 @@ use crate::weights::header::{Entry, header};
 use crate::{Error, Result};
 
 /// See [`super::write()`].
-pub(super) fn write(dir: &Path, adapter: &Adapter, lora: &LoraConfig, base: &BaseModel) -> Result<()> {
+pub(super) fn write(
+    dir: &Path,
+    adapter: &Adapter,
+    lora: &LoraConfig,
+    base: &BaseModel,
+) -> Result<()> {
     let config = config(adapter, lora, base)?;
     let tensors = tensors(adapter, base)?;
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create", e))?;
@@ -32,19 +37,28 @@ fn config(adapter: &Adapter, lora: &LoraConfig, base: &BaseModel) -> Result<Stri
         let module = &target.module;
         let named = all || lora.targets.iter().any(|name| names_module(name, module));
         if !named || lora.rank_of(module) != target.rank || lora.scale_of(module) != target.scale {
-            let problem = format!("the adapter on `{module}` is not what its LoRA settings describe");
-            let hint = "write an adapter with the settings that its layout was made from".to_owned();
+            let problem =
+                format!("the adapter on `{module}` is not what its LoRA settings describe");
+            let hint =
+                "write an adapter with the settings that its layout was made from".to_owned();
             return Err(Error::Setting { problem, hint });
         }
     }
     // A list works in every program, `all-linear` only in PEFT.
     let mut names: Vec<&str> = match all {
-        true => targets.iter().filter_map(|target| target.module.rsplit('.').next()).collect(),
+        true => targets
+            .iter()
+            .filter_map(|target| target.module.rsplit('.').next())
+            .collect(),
         false => lora.targets.iter().map(String::as_str).collect(),
     };
     names.sort_unstable();
     names.dedup();
-    let alphas: BTreeMap<&str, Value> = lora.alpha_pattern.iter().map(|(key, a)| (key.as_str(), number(*a))).collect();
+    let alphas: BTreeMap<&str, Value> = lora
+        .alpha_pattern
+        .iter()
+        .map(|(key, a)| (key.as_str(), number(*a)))
+        .collect();
     let keys: BTreeMap<&str, Value> = BTreeMap::from([
         ("alpha_pattern", json!(alphas)),
         ("base_model_name_or_path", json!(base.name)),
@@ -71,7 +85,11 @@ fn config(adapter: &Adapter, lora: &LoraConfig, base: &BaseModel) -> Result<Stri
 
 /// A whole number without a decimal point, as PEFT writes alpha.
 fn number(value: f64) -> Value {
-    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        json!(value as i64)
+    } else {
+        json!(value)
+    }
 }
 
 /// The bytes of `adapter_model.safetensors`.
@@ -79,19 +97,41 @@ fn tensors(adapter: &Adapter, base: &BaseModel) -> Result<Vec<u8>> {
     let mut parts: BTreeMap<String, ([usize; 2], &[f32])> = BTreeMap::new();
     for target in &adapter.layout.targets {
         let key = |part: &str| format!("{KEY_PREFIX}{}.lora_{part}.weight", target.module);
-        parts.insert(key("A"), ([target.rank, target.inputs], &adapter.parameters[target.a()]));
-        parts.insert(key("B"), ([target.outputs, target.rank], &adapter.parameters[target.b()]));
+        parts.insert(
+            key("A"),
+            (
+                [target.rank, target.inputs],
+                &adapter.parameters[target.a()],
+            ),
+        );
+        parts.insert(
+            key("B"),
+            (
+                [target.outputs, target.rank],
+                &adapter.parameters[target.b()],
+            ),
+        );
     }
     for (key, (_, values)) in &parts {
         if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
-            return Err(Error::NotFinite { what: format!("{bad} in the adapter's tensor `{key}`") });
+            return Err(Error::NotFinite {
+                what: format!("{bad} in the adapter's tensor `{key}`"),
+            });
         }
     }
     let mut metadata = vec![("format", "pt")];
-    metadata.extend(base.fingerprint.as_deref().map(|text| (FINGERPRINT_KEY, text)));
+    metadata.extend(
+        base.fingerprint
+            .as_deref()
+            .map(|text| (FINGERPRINT_KEY, text)),
+    );
     metadata.extend(base.lineage.as_deref().map(|text| (LINEAGE_KEY, text)));
-    let entries =
-        parts.iter().map(|(name, (shape, values))| Entry { name, dtype: "F32", shape, bytes: size_of_val(*values) });
+    let entries = parts.iter().map(|(name, (shape, values))| Entry {
+        name,
+        dtype: "F32",
+        shape,
+        bytes: size_of_val(*values),
+    });
     let mut bytes = header(&metadata, entries);
     for (_, values) in parts.values() {
         bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
@@ -102,7 +142,8 @@ fn tensors(adapter: &Adapter, base: &BaseModel) -> Result<Vec<u8>> {
 /// Puts a file in place whole, or not at all.
 fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let (temporary, path) = (dir.join(format!(".{name}.tmp")), dir.join(name));
-    let written = File::create(&temporary).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    let written = File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
     let moved = written.and_then(|()| std::fs::rename(&temporary, &path));
     // The name itself reaches the disk with the folder; not every file system lets a folder be flushed.
     if moved.is_ok()

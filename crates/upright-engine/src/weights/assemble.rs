@@ -20,11 +20,24 @@ pub(super) trait Tensors {
 }
 
 /// Reads every tensor that the config asks for, and returns their names as well.
-pub(super) fn assemble(tensors: &impl Tensors, config: &DecoderConfig) -> Result<(Weights, BTreeSet<String>)> {
-    let mut assembly = Assembly { tensors, seen: BTreeSet::new() };
+pub(super) fn assemble(
+    tensors: &impl Tensors,
+    config: &DecoderConfig,
+) -> Result<(Weights, BTreeSet<String>)> {
+    let mut assembly = Assembly {
+        tensors,
+        seen: BTreeSet::new(),
+    };
     let names = names(config.family);
-    let embedding = assembly.matrix(names.embedding, names.embedding, config.vocab, config.hidden)?;
-    let blocks = (0..config.layers).map(|layer| assembly.block(config, layer)).collect::<Result<Vec<_>>>()?;
+    let embedding = assembly.matrix(
+        names.embedding,
+        names.embedding,
+        config.vocab,
+        config.hidden,
+    )?;
+    let blocks = (0..config.layers)
+        .map(|layer| assembly.block(config, layer))
+        .collect::<Result<Vec<_>>>()?;
     let final_norm = assembly.norm(names.final_norm, config.hidden, config.norm)?;
     let head = match config.tied_head {
         true => None,
@@ -33,7 +46,15 @@ pub(super) fn assemble(tensors: &impl Tensors, config: &DecoderConfig) -> Result
             Some(assembly.matrix(name, names.heads[0], config.vocab, config.hidden)?)
         }
     };
-    Ok((Weights { embedding, blocks, final_norm, head }, assembly.seen))
+    Ok((
+        Weights {
+            embedding,
+            blocks,
+            final_norm,
+            head,
+        },
+        assembly.seen,
+    ))
 }
 
 struct Assembly<'t, T> {
@@ -59,8 +80,16 @@ impl<T: Tensors> Assembly<'_, T> {
         let module = format!("{block}.{}", shape.name);
         let name = format!("{module}.weight");
         let weight = self.matrix(&name, &name, shape.outputs, shape.inputs)?;
-        let bias = if shape.bias { Some(self.vector(&format!("{module}.bias"), shape.outputs)?) } else { None };
-        Ok(Linear { module, weight, bias })
+        let bias = if shape.bias {
+            Some(self.vector(&format!("{module}.bias"), shape.outputs)?)
+        } else {
+            None
+        };
+        Ok(Linear {
+            module,
+            weight,
+            bias,
+        })
     }
 
     fn norm(&mut self, module: &str, len: usize, kind: NormKind) -> Result<NormWeights> {
@@ -77,21 +106,53 @@ impl<T: Tensors> Assembly<'_, T> {
         let shape = block_shape(config);
         let qkv = match &shape.qkv[..] {
             [fused] => Qkv::Fused(self.linear(&block, fused)?),
-            [q, k, v] => {
-                Qkv::Split { q: self.linear(&block, q)?, k: self.linear(&block, k)?, v: self.linear(&block, v)? }
-            }
+            [q, k, v] => Qkv::Split {
+                q: self.linear(&block, q)?,
+                k: self.linear(&block, k)?,
+                v: self.linear(&block, v)?,
+            },
             _ => unreachable!("a name table has one fused linear or three"),
         };
         let mut head_norm = |name: &str| match config.qk_norm {
-            true => self.norm(&format!("{block}.self_attn.{name}"), config.head_size, NormKind::Rms).map(Some),
+            true => self
+                .norm(
+                    &format!("{block}.self_attn.{name}"),
+                    config.head_size,
+                    NormKind::Rms,
+                )
+                .map(Some),
             false => Ok(None),
         };
         let (q_norm, k_norm) = (head_norm("q_norm")?, head_norm("k_norm")?);
-        let attention_norm = self.norm(&format!("{block}.input_layernorm"), config.hidden, config.norm)?;
-        let mlp_norm = self.norm(&format!("{block}.post_attention_layernorm"), config.hidden, config.norm)?;
+        let attention_norm = self.norm(
+            &format!("{block}.input_layernorm"),
+            config.hidden,
+            config.norm,
+        )?;
+        let mlp_norm = self.norm(
+            &format!("{block}.post_attention_layernorm"),
+            config.hidden,
+            config.norm,
+        )?;
         let output = self.linear(&block, &shape.output)?;
-        let gate = shape.gate.as_ref().map(|gate| self.linear(&block, gate)).transpose()?;
-        let mlp = Mlp { gate, up: self.linear(&block, &shape.up)?, down: self.linear(&block, &shape.down)? };
-        Ok(BlockWeights { attention_norm, qkv, q_norm, k_norm, output, mlp_norm, mlp })
+        let gate = shape
+            .gate
+            .as_ref()
+            .map(|gate| self.linear(&block, gate))
+            .transpose()?;
+        let mlp = Mlp {
+            gate,
+            up: self.linear(&block, &shape.up)?,
+            down: self.linear(&block, &shape.down)?,
+        };
+        Ok(BlockWeights {
+            attention_norm,
+            qkv,
+            q_norm,
+            k_norm,
+            output,
+            mlp_norm,
+            mlp,
+        })
     }
 }

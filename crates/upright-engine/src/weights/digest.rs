@@ -54,7 +54,8 @@ impl FileIdentity {
     /// The identity of an open file. `None` where the system does not tell it.
     pub(crate) fn of(path: &Path, file: &std::fs::File) -> Option<Self> {
         let metadata = file.metadata().ok()?;
-        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        let nanoseconds =
+            |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
         Some(Self {
             path: path.canonicalize().ok()?,
             device: metadata.dev(),
@@ -72,7 +73,10 @@ impl FileIdentity {
 
     /// Whether the file has not changed for a while.
     fn is_settled(&self, now: SystemTime) -> bool {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
+        let now = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_nanos() as i128;
         now - self.changed >= SETTLED.as_nanos() as i128
     }
 }
@@ -92,7 +96,11 @@ fn rows_per_piece(cols: usize) -> usize {
 }
 
 /// The digest of `rows` rows of `cols` values. `fill` appends the bytes of a range of rows, little-endian.
-pub(crate) fn of_rows(rows: usize, cols: usize, fill: impl Fn(std::ops::Range<usize>, &mut Vec<u8>) + Sync) -> Digest {
+pub(crate) fn of_rows(
+    rows: usize,
+    cols: usize,
+    fill: impl Fn(std::ops::Range<usize>, &mut Vec<u8>) + Sync,
+) -> Digest {
     let step = rows_per_piece(cols);
     let pieces: Vec<Digest> = (0..rows.div_ceil(step))
         .into_par_iter()
@@ -140,7 +148,10 @@ fn of_tensor(tensor: &Tensor<'_>, float: Float) -> Digest {
     if is_held_alike {
         // The file has the bytes that would be made of it.
         let step = rows_per_piece(cols) * cols * float.size();
-        let pieces: Vec<Digest> = bytes.par_chunks(step.max(1)).map(|piece| Sha256::digest(piece).into()).collect();
+        let pieces: Vec<Digest> = bytes
+            .par_chunks(step.max(1))
+            .map(|piece| Sha256::digest(piece).into())
+            .collect();
         return combined(&pieces);
     }
     of_rows(rows, cols, |rows, into| {
@@ -160,14 +171,20 @@ pub(crate) fn of_file(
 ) -> Option<BTreeMap<String, Digest>> {
     let identity = file.identity.as_ref();
     let names = file.names();
-    if let Some(known) = store.zip(identity).and_then(|(store, identity)| recalled(store, identity))
-        && names.iter().all(|name| known.contains_key(name) || file.tensor(name).is_none_or(|t| t.float().is_none()))
+    if let Some(known) = store
+        .zip(identity)
+        .and_then(|(store, identity)| recalled(store, identity))
+        && names.iter().all(|name| {
+            known.contains_key(name) || file.tensor(name).is_none_or(|t| t.float().is_none())
+        })
     {
         return progress(file.size()).then_some(known);
     }
     let mut digests = BTreeMap::new();
     for name in names {
-        let Some(tensor) = file.tensor(&name) else { continue };
+        let Some(tensor) = file.tensor(&name) else {
+            continue;
+        };
         if let Some(float) = tensor.float() {
             digests.insert(name, of_tensor(&tensor, float));
         }
@@ -178,9 +195,19 @@ pub(crate) fn of_file(
     if let (Some(store), Some(identity)) = (store, identity)
         && identity.is_settled(now)
     {
-        let tensors = digests.iter().map(|(name, digest)| (name.clone(), hex(digest))).collect();
-        let record = Record { version: VERSION, file: identity.clone(), tensors };
-        store.save(&identity.key(), &serde_json::to_vec(&record).expect("strings and numbers become JSON"));
+        let tensors = digests
+            .iter()
+            .map(|(name, digest)| (name.clone(), hex(digest)))
+            .collect();
+        let record = Record {
+            version: VERSION,
+            file: identity.clone(),
+            tensors,
+        };
+        store.save(
+            &identity.key(),
+            &serde_json::to_vec(&record).expect("strings and numbers become JSON"),
+        );
     }
     Some(digests)
 }
@@ -239,7 +266,10 @@ mod tests {
 
         fn save(&self, key: &str, record: &[u8]) {
             *self.saved.lock().unwrap() += 1;
-            self.records.lock().unwrap().insert(key.to_owned(), record.to_vec());
+            self.records
+                .lock()
+                .unwrap()
+                .insert(key.to_owned(), record.to_vec());
         }
     }
 
@@ -270,16 +300,32 @@ mod tests {
         assert_eq!(hash(later()).0, first);
         assert_eq!(*store.saved.lock().unwrap(), 1);
         let (again, bytes, size) = hash(later());
-        assert_eq!((&again, bytes, *store.saved.lock().unwrap()), (&first, size, 1));
+        assert_eq!(
+            (&again, bytes, *store.saved.lock().unwrap()),
+            (&first, size, 1)
+        );
 
         // One value of the last row, and the time of the change set back.
         let before = std::fs::metadata(&path).unwrap().modified().unwrap();
-        *tensors.get_mut("model.embed_tokens.weight").unwrap().1.last_mut().unwrap() += 1.0;
+        *tensors
+            .get_mut("model.embed_tokens.weight")
+            .unwrap()
+            .1
+            .last_mut()
+            .unwrap() += 1.0;
         std::thread::sleep(Duration::from_millis(20));
         save(&path, &tensors, Dtype::BF16);
-        std::fs::File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(before)
+            .unwrap();
         let changed = hash(later()).0;
-        let differing: Vec<&String> = first.keys().filter(|name| first[*name] != changed[*name]).collect();
+        let differing: Vec<&String> = first
+            .keys()
+            .filter(|name| first[*name] != changed[*name])
+            .collect();
         assert_eq!(differing, ["model.embed_tokens.weight"]);
         assert_eq!(*store.saved.lock().unwrap(), 2);
     }
@@ -300,9 +346,17 @@ mod tests {
         let wrong_digest = text.replacen(&hex(&good["model.norm.weight"]), "xyz", 1);
         assert!(wrong_version != text && wrong_digest != text);
         for damaged in [wrong_version, wrong_digest, "{".into()] {
-            store.records.lock().unwrap().insert(key.clone(), damaged.clone().into_bytes());
+            store
+                .records
+                .lock()
+                .unwrap()
+                .insert(key.clone(), damaged.clone().into_bytes());
             let saved = *store.saved.lock().unwrap();
-            assert_eq!(of_file(&file, Some(&store), later(), &mut |_| true).unwrap(), good, "{damaged}");
+            assert_eq!(
+                of_file(&file, Some(&store), later(), &mut |_| true).unwrap(),
+                good,
+                "{damaged}"
+            );
             assert_eq!(*store.saved.lock().unwrap(), saved + 1, "{damaged}");
         }
         assert_eq!(of_file(&file, None, later(), &mut |_| false), None);
@@ -312,7 +366,9 @@ mod tests {
     #[test]
     fn pieces_of_any_kind_agree() {
         let (rows, cols) = (1000, 300);
-        let values: Vec<bf16> = (0..rows * cols).map(|i| bf16::from_f32((i % 251) as f32)).collect();
+        let values: Vec<bf16> = (0..rows * cols)
+            .map(|i| bf16::from_f32((i % 251) as f32))
+            .collect();
         let by_rows = of_rows(rows, cols, |range, bytes| {
             for value in &values[range.start * cols..range.end * cols] {
                 put(value.to_f32(), true, bytes);
@@ -322,7 +378,13 @@ mod tests {
         for dtype in [Dtype::BF16, Dtype::F16, Dtype::F32] {
             let path = dir.path().join("a.safetensors");
             let floats = values.iter().map(|value| value.to_f32()).collect();
-            save(&path, &[("a".to_owned(), (vec![rows, cols], floats))].into_iter().collect(), dtype);
+            save(
+                &path,
+                &[("a".to_owned(), (vec![rows, cols], floats))]
+                    .into_iter()
+                    .collect(),
+                dtype,
+            );
             let file = TensorFile::open(&path).unwrap();
             let digests = of_file(&file, None, later(), &mut |_| true).unwrap();
             assert_eq!(digests["a"], by_rows, "{dtype:?}");

@@ -54,27 +54,41 @@ pub(crate) struct Tensor<'a> {
 pub(super) fn read_header(path: &Path, file: &[u8]) -> Result<(usize, Metadata)> {
     let damaged = |problem: String| Error::input(path, problem, DAMAGED);
     let size = file.len();
-    let Some((length, rest)) = file.split_first_chunk() else { return Err(too_short(path, size)) };
+    let Some((length, rest)) = file.split_first_chunk() else {
+        return Err(too_short(path, size));
+    };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES || length > rest.len() as u64 {
         if file.starts_with(b"version https://git-lfs") {
             let hint = "run `git lfs pull` in the folder, or download the file itself";
-            return Err(Error::input(path, "a pointer of git-lfs, not the file", hint));
+            return Err(Error::input(
+                path,
+                "a pointer of git-lfs, not the file",
+                hint,
+            ));
         }
-        return Err(damaged(format!("says that its header has {length} bytes, but the file has {size}")));
+        return Err(damaged(format!(
+            "says that its header has {length} bytes, but the file has {size}"
+        )));
     }
     let (header, tensors) = rest.split_at(length as usize);
     let header: Metadata = serde_json::from_slice(header)
         .map_err(|error| damaged(format!("the safetensors header is not valid: {error}")))?;
     let (promised, held) = (header.data_len(), tensors.len());
     if promised != held {
-        return Err(damaged(format!("the header promises {promised} bytes of tensors, found {held}")));
+        return Err(damaged(format!(
+            "the header promises {promised} bytes of tensors, found {held}"
+        )));
     }
     Ok((size - held, header))
 }
 
 fn too_short(path: &Path, size: usize) -> Error {
-    Error::input(path, format!("{size} bytes, too short for a safetensors file"), DAMAGED)
+    Error::input(
+        path,
+        format!("{size} bytes, too short for a safetensors file"),
+        DAMAGED,
+    )
 }
 
 impl TensorFile {
@@ -85,7 +99,10 @@ impl TensorFile {
     /// asks for, or a tensor lies outside the file or over another one.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = std::fs::File::open(path).map_err(|e| Error::io(path, "read", e))?;
-        let size = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
+        let size = file
+            .metadata()
+            .map_err(|e| Error::io(path, "read", e))?
+            .len();
         if size < 8 {
             return Err(too_short(path, size as usize));
         }
@@ -95,7 +112,13 @@ impl TensorFile {
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
         let (start, header) = read_header(path, &map)?;
         let identity = FileIdentity::of(path, &file);
-        Ok(Self { path: path.to_owned(), identity, map: Arc::new(map), start, header })
+        Ok(Self {
+            path: path.to_owned(),
+            identity,
+            map: Arc::new(map),
+            start,
+            header,
+        })
     }
 
     /// Bytes of all tensors.
@@ -117,7 +140,13 @@ impl TensorFile {
     pub(crate) fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
         let info = self.header.info(name)?;
         let bytes = self.start + info.data_offsets.0..self.start + info.data_offsets.1;
-        Some(Tensor { file: self, name: name.to_owned(), dtype: info.dtype, shape: &info.shape, bytes })
+        Some(Tensor {
+            file: self,
+            name: name.to_owned(),
+            dtype: info.dtype,
+            shape: &info.shape,
+            bytes,
+        })
     }
 }
 
@@ -127,13 +156,27 @@ impl Tensor<'_> {
         if self.shape == shape {
             return Ok(());
         }
-        let problem = format!("tensor `{}` has shape {:?}, expected {shape:?}", self.name, self.shape);
-        Err(Error::input(&self.file.path, problem, "config.json and the tensors belong to different models"))
+        let problem = format!(
+            "tensor `{}` has shape {:?}, expected {shape:?}",
+            self.name, self.shape
+        );
+        Err(Error::input(
+            &self.file.path,
+            problem,
+            "config.json and the tensors belong to different models",
+        ))
     }
 
     fn unsupported(&self) -> Error {
-        let problem = format!("tensor `{}` holds {:?}, expected BF16, F16 or F32", self.name, self.dtype);
-        Error::input(&self.file.path, problem, "convert the model to bf16; quantised weights are not supported")
+        let problem = format!(
+            "tensor `{}` holds {:?}, expected BF16, F16 or F32",
+            self.name, self.dtype
+        );
+        Error::input(
+            &self.file.path,
+            problem,
+            "convert the model to bf16; quantised weights are not supported",
+        )
     }
 
     /// Its file.
@@ -168,9 +211,18 @@ impl Tensor<'_> {
     pub(crate) fn to_f32(&self) -> Result<Vec<f32>> {
         let bytes = self.bytes();
         Ok(match self.dtype {
-            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            Dtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            Dtype::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            Dtype::F32 => bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            Dtype::F16 => bytes
+                .chunks_exact(2)
+                .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
+                .collect(),
+            Dtype::BF16 => bytes
+                .chunks_exact(2)
+                .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
+                .collect(),
             _ => return Err(self.unsupported()),
         })
     }
@@ -181,10 +233,20 @@ impl Tensor<'_> {
         let bytes = self.bytes();
         let values: Vec<bf16> = match self.dtype {
             Dtype::BF16 if bytes.as_ptr().addr().is_multiple_of(align_of::<bf16>()) => {
-                let storage = Storage::Mapped { map: Arc::clone(&self.file.map), bytes: self.bytes.clone() };
-                return Ok(Matrix { rows, cols, storage });
+                let storage = Storage::Mapped {
+                    map: Arc::clone(&self.file.map),
+                    bytes: self.bytes.clone(),
+                };
+                return Ok(Matrix {
+                    rows,
+                    cols,
+                    storage,
+                });
             }
-            Dtype::BF16 => bytes.par_chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]])).collect(),
+            Dtype::BF16 => bytes
+                .par_chunks_exact(2)
+                .map(|b| bf16::from_le_bytes([b[0], b[1]]))
+                .collect(),
             Dtype::F16 => {
                 let cast = |b: &[u8]| bf16::from_f32(f16::from_le_bytes([b[0], b[1]]).to_f32());
                 bytes.par_chunks_exact(2).map(cast).collect()
@@ -195,6 +257,10 @@ impl Tensor<'_> {
             }
             _ => return Err(self.unsupported()),
         };
-        Ok(Matrix { rows, cols, storage: Storage::Owned(values) })
+        Ok(Matrix {
+            rows,
+            cols,
+            storage: Storage::Owned(values),
+        })
     }
 }

@@ -28,7 +28,10 @@ impl Fingerprint {
         let mut hash = Sha256::new_with_prefix(arithmetic(config));
         hash.update(format!("random weights of seed {seed}"));
         let sampled = hex(&hash.finalize());
-        Self { complete: format!("{PREFIX}{sampled}"), sampled }
+        Self {
+            complete: format!("{PREFIX}{sampled}"),
+            sampled,
+        }
     }
 
     /// The text that records hold: `v2-` and the 64 hexadecimal digits of a SHA-256.
@@ -39,7 +42,12 @@ impl Fingerprint {
     /// Whether a record names these weights. A record of an older build holds the digest of samples, so it matches any
     /// model that has these sampled values.
     pub fn matches(&self, recorded: &str) -> bool {
-        recorded == if Self::is_complete(recorded) { &self.complete } else { &self.sampled }
+        recorded
+            == if Self::is_complete(recorded) {
+                &self.complete
+            } else {
+                &self.sampled
+            }
     }
 
     /// Whether a record covers every value, and not samples alone.
@@ -83,10 +91,23 @@ fn sampled_indices(len: usize) -> impl Iterator<Item = usize> {
 
 impl Collector {
     /// Adds a tensor: the digest of all its values, and a function that gives the value at an index.
-    pub(crate) fn add(&mut self, name: &str, shape: &[usize], digest: Digest, value: impl Fn(usize) -> f32) {
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        digest: Digest,
+        value: impl Fn(usize) -> f32,
+    ) {
         let len: usize = shape.iter().product();
         let samples = sampled_indices(len).map(value).collect();
-        self.tensors.insert(name.to_owned(), Collected { shape: shape.to_vec(), digest, samples });
+        self.tensors.insert(
+            name.to_owned(),
+            Collected {
+                shape: shape.to_vec(),
+                digest,
+                samples,
+            },
+        );
     }
 
     /// The fingerprint of a model of these tensors.
@@ -109,14 +130,24 @@ impl Collector {
             }
         }
         let complete = format!("{PREFIX}{}", hex(&complete.finalize()));
-        Fingerprint { complete, sampled: hex(&sampled.finalize()) }
+        Fingerprint {
+            complete,
+            sampled: hex(&sampled.finalize()),
+        }
     }
 }
 
 /// The part of a config that decides what the weights compute. Names, ids and lengths do not matter.
 fn arithmetic(config: &DecoderConfig) -> Vec<u8> {
     let c = config;
-    let wiring = (c.norm, c.norm_eps.to_bits(), c.qk_norm, c.residual, c.activation, c.tied_head);
+    let wiring = (
+        c.norm,
+        c.norm_eps.to_bits(),
+        c.qk_norm,
+        c.residual,
+        c.activation,
+        c.tied_head,
+    );
     let attention = (c.heads, c.kv_heads, c.head_size, &c.rotary, &c.windows);
     let text = format!("{wiring:?} {attention:?}");
     let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
@@ -132,10 +163,12 @@ mod tests {
     #[test]
     fn samples_are_of_every_part_of_a_row() {
         for (rows, cols) in [(64, 64), (768, 768), (3072, 768), (50_304, 512)] {
-            let columns: std::collections::BTreeSet<usize> =
-                sampled_indices(rows * cols).map(|index| index % cols).collect();
+            let columns: std::collections::BTreeSet<usize> = sampled_indices(rows * cols)
+                .map(|index| index % cols)
+                .collect();
             assert!(columns.len() > SAMPLES / 2, "{rows} x {cols}: {columns:?}");
-            let parts: std::collections::BTreeSet<usize> = columns.iter().map(|column| 8 * column / cols).collect();
+            let parts: std::collections::BTreeSet<usize> =
+                columns.iter().map(|column| 8 * column / cols).collect();
             assert_eq!(parts.len(), 8, "{rows} x {cols}: {columns:?}");
         }
         assert_eq!(sampled_indices(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
@@ -144,7 +177,10 @@ mod tests {
 
     #[test]
     fn records_of_either_kind_are_matched() {
-        let fingerprint = Fingerprint { complete: "v2-ab".into(), sampled: "cd".into() };
+        let fingerprint = Fingerprint {
+            complete: "v2-ab".into(),
+            sampled: "cd".into(),
+        };
         assert!(fingerprint.matches("v2-ab") && fingerprint.matches("cd"));
         assert!(!fingerprint.matches("ab") && !fingerprint.matches("v2-cd"));
         assert!(Fingerprint::is_complete(fingerprint.as_str()) && !Fingerprint::is_complete("cd"));

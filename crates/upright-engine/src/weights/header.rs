@@ -16,19 +16,37 @@ pub(crate) struct Entry<'a> {
 }
 
 /// Everything in front of the tensors' bytes.
-pub(crate) fn header<'a>(metadata: &[(&str, &str)], tensors: impl IntoIterator<Item = Entry<'a>>) -> Vec<u8> {
+pub(crate) fn header<'a>(
+    metadata: &[(&str, &str)],
+    tensors: impl IntoIterator<Item = Entry<'a>>,
+) -> Vec<u8> {
     let mut header = Map::new();
-    let metadata: Map<String, Value> = metadata.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+    let metadata: Map<String, Value> = metadata
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), json!(value)))
+        .collect();
     header.insert("__metadata__".into(), Value::Object(metadata));
     let mut offset = 0;
-    for Entry { name, dtype, shape, bytes } in tensors {
+    for Entry {
+        name,
+        dtype,
+        shape,
+        bytes,
+    } in tensors
+    {
         let end = offset + bytes;
-        header.insert(name.to_owned(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [offset, end] }));
+        header.insert(
+            name.to_owned(),
+            json!({ "dtype": dtype, "shape": shape, "data_offsets": [offset, end] }),
+        );
         offset = end;
     }
     let mut header = Value::Object(header).to_string();
     // The format aligns its tensors to 8 bytes.
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    header.extend(std::iter::repeat_n(
+        ' ',
+        header.len().next_multiple_of(8) - header.len(),
+    ));
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(header.as_bytes());
     bytes

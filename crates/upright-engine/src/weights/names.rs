@@ -69,10 +69,20 @@ pub(crate) fn block_shape(config: &DecoderConfig) -> BlockShape {
     let (hidden, wide) = (config.hidden, config.intermediate);
     let queries = config.heads * config.head_size;
     let keys = config.kv_heads * config.head_size;
-    let linear = |name, inputs, outputs, bias| LinearShape { name, inputs, outputs, bias };
+    let linear = |name, inputs, outputs, bias| LinearShape {
+        name,
+        inputs,
+        outputs,
+        bias,
+    };
     match config.family {
         Family::GptNeox => BlockShape {
-            qkv: vec![linear("attention.query_key_value", hidden, 3 * queries, config.qkv_bias)],
+            qkv: vec![linear(
+                "attention.query_key_value",
+                hidden,
+                3 * queries,
+                config.qkv_bias,
+            )],
             output: linear("attention.dense", queries, hidden, config.output_bias),
             gate: None,
             up: linear("mlp.dense_h_to_4h", hidden, wide, config.mlp_bias),
@@ -95,7 +105,10 @@ pub(crate) fn block_shape(config: &DecoderConfig) -> BlockShape {
 /// Name and shape of every tensor of a model that is computed with; of the head, the first of its names.
 pub(crate) fn tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
     let names = names(config.family);
-    let mut all = vec![(names.embedding.to_owned(), vec![config.vocab, config.hidden])];
+    let mut all = vec![(
+        names.embedding.to_owned(),
+        vec![config.vocab, config.hidden],
+    )];
     if !config.tied_head {
         all.push((names.heads[0].to_owned(), vec![config.vocab, config.hidden]));
     }
@@ -105,21 +118,47 @@ pub(crate) fn tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
             all.push((format!("{module}.bias"), vec![len]));
         }
     };
-    norm(&mut all, names.final_norm.to_owned(), config.hidden, config.norm);
+    norm(
+        &mut all,
+        names.final_norm.to_owned(),
+        config.hidden,
+        config.norm,
+    );
     for layer in 0..config.layers {
         let block = block_name(config.family, layer);
         for name in ["input_layernorm", "post_attention_layernorm"] {
-            norm(&mut all, format!("{block}.{name}"), config.hidden, config.norm);
+            norm(
+                &mut all,
+                format!("{block}.{name}"),
+                config.hidden,
+                config.norm,
+            );
         }
         for name in ["q_norm", "k_norm"].into_iter().filter(|_| config.qk_norm) {
-            norm(&mut all, format!("{block}.self_attn.{name}"), config.head_size, NormKind::Rms);
+            norm(
+                &mut all,
+                format!("{block}.self_attn.{name}"),
+                config.head_size,
+                NormKind::Rms,
+            );
         }
         let shape = block_shape(config);
-        let linears = shape.qkv.into_iter().chain([shape.output]).chain(shape.gate).chain([shape.up, shape.down]);
+        let linears = shape
+            .qkv
+            .into_iter()
+            .chain([shape.output])
+            .chain(shape.gate)
+            .chain([shape.up, shape.down]);
         for linear in linears {
-            all.push((format!("{block}.{}.weight", linear.name), vec![linear.outputs, linear.inputs]));
+            all.push((
+                format!("{block}.{}.weight", linear.name),
+                vec![linear.outputs, linear.inputs],
+            ));
             if linear.bias {
-                all.push((format!("{block}.{}.bias", linear.name), vec![linear.outputs]));
+                all.push((
+                    format!("{block}.{}.bias", linear.name),
+                    vec![linear.outputs],
+                ));
             }
         }
     }
@@ -128,5 +167,11 @@ pub(crate) fn tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
 
 /// Buffers that older checkpoints carry inside a block and that are computed instead of read.
 pub(crate) fn is_buffer(name: &str) -> bool {
-    ["rotary_emb.inv_freq", "attention.bias", "attention.masked_bias"].iter().any(|buffer| name.ends_with(buffer))
+    [
+        "rotary_emb.inv_freq",
+        "attention.bias",
+        "attention.masked_bias",
+    ]
+    .iter()
+    .any(|buffer| name.ends_with(buffer))
 }

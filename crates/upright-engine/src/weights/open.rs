@@ -53,16 +53,27 @@ impl Source {
             return Err(no_weights(dir));
         };
         let names = names(config.family);
-        let bare = names.embedding.strip_prefix(names.prefix).expect("the embedding's name has the prefix");
+        let bare = names
+            .embedding
+            .strip_prefix(names.prefix)
+            .expect("the embedding's name has the prefix");
         let is_bare = !places.contains_key(names.embedding) && places.contains_key(bare);
         let lacking = if is_bare { names.prefix } else { "" };
-        Ok(Self { path, files, places, lacking })
+        Ok(Self {
+            path,
+            files,
+            places,
+            lacking,
+        })
     }
 
     /// A tensor by its name in the whole model.
     pub(crate) fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         let name = name.strip_prefix(self.lacking).unwrap_or(name);
-        let found = self.places.get(name).and_then(|&i| self.files[i].tensor(name));
+        let found = self
+            .places
+            .get(name)
+            .and_then(|&i| self.files[i].tensor(name));
         found.ok_or_else(|| {
             let hint = "config.json and the tensors belong to different models, or the folder is not complete";
             Error::input(&self.path, format!("tensor `{name}` is missing"), hint)
@@ -83,7 +94,9 @@ impl Source {
     /// transformers takes the head, and versions before 5 the embedding.
     pub(crate) fn refuse_second_head(&self, config: &DecoderConfig) -> Result<()> {
         let names = names(config.family);
-        let Ok(head) = self.head_name(names.heads) else { return Ok(()) };
+        let Ok(head) = self.head_name(names.heads) else {
+            return Ok(());
+        };
         let (head, embedding) = (self.tensor(head)?, self.tensor(names.embedding)?);
         let same = || match head.dtype == embedding.dtype {
             true => Ok(head.bytes() == embedding.bytes()),
@@ -92,7 +105,10 @@ impl Source {
         if !config.tied_head || (head.shape == embedding.shape && same()?) {
             return Ok(());
         }
-        let problem = format!("tensor `{}` differs from the embedding, which config.json says is the head", head.name);
+        let problem = format!(
+            "tensor `{}` differs from the embedding, which config.json says is the head",
+            head.name
+        );
         let hint = "set `tie_word_embeddings` to false in config.json if the model has a head of its own; \
                     otherwise remove the tensor";
         Err(Error::input(&self.path, problem, hint))
@@ -103,10 +119,15 @@ impl Source {
         let names = names(config.family);
         for name in self.places.keys() {
             let whole = format!("{}{name}", self.lacking);
-            let head_bias = names.heads.iter().any(|head| head.replace(".weight", ".bias") == *name);
-            let known = seen.contains(&whole) || is_buffer(&whole) || names.heads.contains(&&name[..]);
+            let head_bias = names
+                .heads
+                .iter()
+                .any(|head| head.replace(".weight", ".bias") == *name);
+            let known =
+                seen.contains(&whole) || is_buffer(&whole) || names.heads.contains(&&name[..]);
             if head_bias || (whole.starts_with(names.prefix) && !known) {
-                let problem = format!("tensor `{name}` has no place in the model that config.json describes");
+                let problem =
+                    format!("tensor `{name}` has no place in the model that config.json describes");
                 let hint = "look at `num_hidden_layers`, `attention_bias` and `mlp_bias` in config.json; \
                             quantised weights and models with extra parts are not supported";
                 return Err(Error::input(&self.path, problem, hint));
@@ -137,12 +158,17 @@ fn shards(dir: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String,
     let hint = format!("download {INDEX} again");
     let map = json::read_file(index, &hint)?;
     let top = Object::new(index, &map);
-    let tensors = top.object("weight_map", "weight_map.")?.ok_or_else(|| top.missing("weight_map"))?;
+    let tensors = top
+        .object("weight_map", "weight_map.")?
+        .ok_or_else(|| top.missing("weight_map"))?;
     let mut shards = BTreeSet::new();
     for name in tensors.map.keys() {
         let shard = tensors.text(name)?.ok_or_else(|| tensors.missing(name))?;
         // An index comes from elsewhere: it may not lead out of its folder.
-        if Path::new(shard).file_name().is_none_or(|file| file != shard) {
+        if Path::new(shard)
+            .file_name()
+            .is_none_or(|file| file != shard)
+        {
             return Err(tensors.wrong(name, "the name of a file in the same folder"));
         }
         shards.insert(shard);
@@ -156,17 +182,37 @@ fn shards(dir: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String,
         .map(|shard| shard.escape_debug().to_string())
         .collect();
     if !missing.is_empty() {
-        let problem = format!("{} of {} files are missing: {}", missing.len(), shards.len(), missing.join(", "));
-        return Err(Error::input(dir, problem, "download the missing files into the folder"));
+        let problem = format!(
+            "{} of {} files are missing: {}",
+            missing.len(),
+            shards.len(),
+            missing.join(", ")
+        );
+        return Err(Error::input(
+            dir,
+            problem,
+            "download the missing files into the folder",
+        ));
     }
-    let files = shards.iter().map(|shard| TensorFile::open(&dir.join(shard))).collect::<Result<Vec<_>>>()?;
-    let order: BTreeMap<&str, usize> = shards.iter().enumerate().map(|(i, shard)| (*shard, i)).collect();
+    let files = shards
+        .iter()
+        .map(|shard| TensorFile::open(&dir.join(shard)))
+        .collect::<Result<Vec<_>>>()?;
+    let order: BTreeMap<&str, usize> = shards
+        .iter()
+        .enumerate()
+        .map(|(i, shard)| (*shard, i))
+        .collect();
     let mut places = BTreeMap::new();
     for name in tensors.map.keys() {
         let place = order[tensors.text(name)?.unwrap_or_default()];
         if files[place].tensor(name).is_none() {
             let problem = format!("tensor `{name}` is missing, though {INDEX} says it is here");
-            return Err(Error::input(&files[place].path, problem, "download the file and the index again"));
+            return Err(Error::input(
+                &files[place].path,
+                problem,
+                "download the file and the index again",
+            ));
         }
         places.insert(name.clone(), place);
     }
@@ -176,23 +222,45 @@ fn shards(dir: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String,
 /// The error of a folder without the files we read, with a hint that fits what is there.
 fn no_weights(dir: &Path) -> Error {
     let names: Vec<String> = std::fs::read_dir(dir)
-        .map(|entries| entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+        .map(|entries| {
+            entries
+                .flatten()
+                .map(|e| e.file_name().to_string_lossy().into_owned())
+                .collect()
+        })
         .unwrap_or_default();
-    let mut others: Vec<&str> = names.iter().map(String::as_str).filter(|name| is_weights(name)).collect();
+    let mut others: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| is_weights(name))
+        .collect();
     others.sort_unstable();
     let hint = match others.first().and_then(|name| name.rsplit('.').next()) {
         Some("bin" | "pt" | "pth") => {
             "convert it to safetensors: in Python, AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
         }
-        Some("gguf") => "GGUF files are not read; download the safetensors files the GGUF was made from",
-        Some("safetensors") => "rename the file to model.safetensors if it follows transformers' names",
+        Some("gguf") => {
+            "GGUF files are not read; download the safetensors files the GGUF was made from"
+        }
+        Some("safetensors") => {
+            "rename the file to model.safetensors if it follows transformers' names"
+        }
         _ => "download model.safetensors, or model.safetensors.index.json with all its files",
     };
-    let found = if others.is_empty() { String::new() } else { format!(", only {}", others.join(", ")) };
-    Error::input(dir, format!("no {SINGLE} and no {INDEX} in this folder{found}"), hint)
+    let found = if others.is_empty() {
+        String::new()
+    } else {
+        format!(", only {}", others.join(", "))
+    };
+    Error::input(
+        dir,
+        format!("no {SINGLE} and no {INDEX} in this folder{found}"),
+        hint,
+    )
 }
 
 fn is_weights(name: &str) -> bool {
     let extension = name.rsplit('.').next().unwrap_or_default();
-    matches!(extension, "bin" | "pt" | "pth" | "gguf" | "safetensors") && name != "training_args.bin"
+    matches!(extension, "bin" | "pt" | "pth" | "gguf" | "safetensors")
+        && name != "training_args.bin"
 }

@@ -19,7 +19,9 @@ const CHUNK: usize = 4096;
 
 /// See [`Weights::random`].
 pub(super) fn random(config: &DecoderConfig, seed: u64) -> Weights {
-    assemble(&Random { seed }, config).expect("no random tensor is missing or misshapen").0
+    assemble(&Random { seed }, config)
+        .expect("no random tensor is missing or misshapen")
+        .0
 }
 
 /// Every tensor is a function of the seed and its name.
@@ -29,18 +31,25 @@ struct Random {
 
 impl Tensors for Random {
     fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
-        let hash = Sha256::new_with_prefix(self.seed.to_le_bytes()).chain_update(name).finalize();
+        let hash = Sha256::new_with_prefix(self.seed.to_le_bytes())
+            .chain_update(name)
+            .finalize();
         let key = u64::from_le_bytes(hash[..8].try_into().expect("eight bytes"));
         let mut values = vec![bf16::ZERO; rows * cols];
-        values.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, values)| {
-            for (pair, values) in values.chunks_mut(2).enumerate() {
-                let [x, y] = normal_pair(splitmix(key.wrapping_add((chunk * CHUNK / 2 + pair) as u64)));
-                values[0] = bf16::from_f32(DEVIATION * x);
-                if let Some(second) = values.get_mut(1) {
-                    *second = bf16::from_f32(DEVIATION * y);
+        values
+            .par_chunks_mut(CHUNK)
+            .enumerate()
+            .for_each(|(chunk, values)| {
+                for (pair, values) in values.chunks_mut(2).enumerate() {
+                    let [x, y] = normal_pair(splitmix(
+                        key.wrapping_add((chunk * CHUNK / 2 + pair) as u64),
+                    ));
+                    values[0] = bf16::from_f32(DEVIATION * x);
+                    if let Some(second) = values.get_mut(1) {
+                        *second = bf16::from_f32(DEVIATION * y);
+                    }
                 }
-            }
-        });
+            });
         Ok(Matrix::owned(rows, cols, values))
     }
 
@@ -63,7 +72,9 @@ fn normal_pair(bits: u64) -> [f32; 2] {
 
 /// SplitMix64: a state to 64 random bits.
 fn splitmix(state: u64) -> u64 {
-    let z = state.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = state
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        .wrapping_add(0x9E37_79B9_7F4A_7C15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)

@@ -61,12 +61,25 @@ pub(crate) fn read_tensors(path: &Path) -> BTreeMap<String, Tensor> {
         match dtype {
             Dtype::BF16 => pairs().map(|b| bf16::from_le_bytes(b).to_f64()).collect(),
             Dtype::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f64()).collect(),
-            Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+            Dtype::F32 => data
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes(b.try_into().unwrap()).into())
+                .collect(),
             other => panic!("{}: {other:?}", path.display()),
         }
     };
     let tensors = file.tensors().into_iter();
-    tensors.map(|(name, t)| (name, Tensor { shape: t.shape().to_vec(), values: widen(t.dtype(), t.data()) })).collect()
+    tensors
+        .map(|(name, t)| {
+            (
+                name,
+                Tensor {
+                    shape: t.shape().to_vec(),
+                    values: widen(t.dtype(), t.data()),
+                },
+            )
+        })
+        .collect()
 }
 
 pub(crate) fn read_json(path: &Path) -> Value {
@@ -77,12 +90,28 @@ impl Lora {
     /// Reads a PEFT folder.
     pub(crate) fn read(dir: &Path) -> Self {
         let config = read_json(&dir.join("adapter_config.json"));
-        assert!(["rank_pattern", "alpha_pattern"].iter().all(|key| config[key].as_object().unwrap().is_empty()));
-        assert!(["use_rslora", "use_dora", "fan_in_fan_out"].iter().all(|key| config[key] == false));
+        assert!(
+            ["rank_pattern", "alpha_pattern"]
+                .iter()
+                .all(|key| config[key].as_object().unwrap().is_empty())
+        );
+        assert!(
+            ["use_rslora", "use_dora", "fan_in_fan_out"]
+                .iter()
+                .all(|key| config[key] == false)
+        );
         let scale = config["lora_alpha"].as_f64().unwrap() / config["r"].as_f64().unwrap();
         let tensors = read_tensors(&dir.join("adapter_model.safetensors")).into_iter();
-        let tensors = tensors.map(|(name, t)| (name.strip_prefix("base_model.model.").unwrap().to_owned(), t));
-        Self { tensors: tensors.collect(), scale }
+        let tensors = tensors.map(|(name, t)| {
+            (
+                name.strip_prefix("base_model.model.").unwrap().to_owned(),
+                t,
+            )
+        });
+        Self {
+            tensors: tensors.collect(),
+            scale,
+        }
     }
 }
 
@@ -99,13 +128,20 @@ impl Oracle {
             }
             for (name, tensor) in read_tensors(&path) {
                 if let [outputs, inputs] = tensor.shape[..] {
-                    let transposed = (0..inputs).flat_map(|k| (0..outputs).map(move |n| n * inputs + k));
+                    let transposed =
+                        (0..inputs).flat_map(|k| (0..outputs).map(move |n| n * inputs + k));
                     let values = transposed.map(|index| match base {
                         Base::Exact => tensor.values[index],
                         // No file holds more than f32 does, and `bf16::from_f64` does not look at the last bits.
                         Base::Bf16 => bf16::from_f32(tensor.values[index] as f32).to_f64(),
                     });
-                    matrices.insert(name, Matrix { outputs, values: values.collect() });
+                    matrices.insert(
+                        name,
+                        Matrix {
+                            outputs,
+                            values: values.collect(),
+                        },
+                    );
                 } else {
                     vectors.insert(name, tensor.values);
                 }
@@ -115,37 +151,75 @@ impl Oracle {
         let number = |key: &str| config[key].as_u64().map(|n| n as usize);
         let heads = number("num_attention_heads").unwrap();
         let kv_heads = number("num_key_value_heads").unwrap_or(heads);
-        let head_size = number("head_dim").unwrap_or_else(|| number("hidden_size").unwrap() / heads);
+        let head_size =
+            number("head_dim").unwrap_or_else(|| number("hidden_size").unwrap() / heads);
         let frequencies = frequencies(&config, neox, head_size);
-        Self { neox, heads, kv_heads, head_size, frequencies, vectors, matrices, config }
+        Self {
+            neox,
+            heads,
+            kv_heads,
+            head_size,
+            frequencies,
+            vectors,
+            matrices,
+            config,
+        }
     }
 
     /// Log-probability of every token of a response to a prompt.
     pub(crate) fn logp(&self, prompt: &[u32], response: &[u32], lora: Option<&Lora>) -> Vec<f64> {
         let [embedding, norm, head] = if self.neox {
-            ["gpt_neox.embed_in.weight", "gpt_neox.final_layer_norm", "embed_out.weight"]
+            [
+                "gpt_neox.embed_in.weight",
+                "gpt_neox.final_layer_norm",
+                "embed_out.weight",
+            ]
         } else {
             ["model.embed_tokens.weight", "model.norm", "lm_head.weight"]
         };
         let tokens = [prompt, response].concat();
         let embedding = &self.matrices[embedding];
-        let head = if self.config["tie_word_embeddings"] == true { embedding } else { &self.matrices[head] };
+        let head = if self.config["tie_word_embeddings"] == true {
+            embedding
+        } else {
+            &self.matrices[head]
+        };
         let inputs = &tokens[..tokens.len() - 1];
-        let mut x: Rows = inputs.iter().map(|&token| embedding.row(token as usize)).collect();
+        let mut x: Rows = inputs
+            .iter()
+            .map(|&token| embedding.row(token as usize))
+            .collect();
         for layer in 0..self.config["num_hidden_layers"].as_u64().unwrap() as usize {
             x = self.block(layer, &x, lora);
         }
         let scored = prompt.len() - 1..inputs.len();
-        scored.map(|i| log_softmax(&head.times(&self.norm(norm, &x[i])))[tokens[i + 1] as usize]).collect()
+        scored
+            .map(|i| log_softmax(&head.times(&self.norm(norm, &x[i])))[tokens[i + 1] as usize])
+            .collect()
     }
 
     fn block(&self, layer: usize, x: &Rows, lora: Option<&Lora>) -> Rows {
-        let at = if self.neox { format!("gpt_neox.layers.{layer}") } else { format!("model.layers.{layer}") };
-        let norms = |name: &str, x: &Rows| x.iter().map(|row| self.norm(&format!("{at}.{name}"), row)).collect();
+        let at = if self.neox {
+            format!("gpt_neox.layers.{layer}")
+        } else {
+            format!("model.layers.{layer}")
+        };
+        let norms = |name: &str, x: &Rows| {
+            x.iter()
+                .map(|row| self.norm(&format!("{at}.{name}"), row))
+                .collect()
+        };
         let attention = self.attention(layer, &at, &norms("input_layernorm", x), lora);
         let after: Rows = x.iter().zip(&attention).map(|(x, y)| plus(x, y)).collect();
         let parallel = self.neox && self.config["use_parallel_residual"] != false;
-        let mlp = self.mlp(&at, &norms("post_attention_layernorm", if parallel { x } else { &after }), lora);
+        let mlp = self.mlp(
+            &at,
+            &norms(
+                "post_attention_layernorm",
+                if parallel { x } else { &after },
+            ),
+            lora,
+        );
         after.iter().zip(&mlp).map(|(x, y)| plus(x, y)).collect()
     }
 
@@ -154,7 +228,11 @@ impl Oracle {
         let (mut q, mut k, v) = if self.neox {
             // The rows of the fused matrix: head by head, and in a head queries, keys, values.
             let fused = self.split(&format!("{at}.attention.query_key_value"), x, lora);
-            let part = |part: usize| (0..self.heads).map(|head| fused[3 * head + part].clone()).collect::<Vec<Rows>>();
+            let part = |part: usize| {
+                (0..self.heads)
+                    .map(|head| fused[3 * head + part].clone())
+                    .collect::<Vec<Rows>>()
+            };
             (part(0), part(1), part(2))
         } else {
             let part = |name: &str| self.split(&format!("{at}.self_attn.{name}_proj"), x, lora);
@@ -177,7 +255,9 @@ impl Oracle {
             let shared = head / (self.heads / self.kv_heads);
             for (i, q) in q.iter().enumerate() {
                 let seen = (i + 1).saturating_sub(window)..=i;
-                let scores = k[shared][seen.clone()].iter().map(|k| dot(q, k) / (self.head_size as f64).sqrt());
+                let scores = k[shared][seen.clone()]
+                    .iter()
+                    .map(|k| dot(q, k) / (self.head_size as f64).sqrt());
                 let weights = log_softmax(&scores.collect::<Vec<_>>());
                 let mut sum = vec![0.0; self.head_size];
                 for (weight, v) in weights.iter().zip(&v[shared][seen]) {
@@ -186,8 +266,15 @@ impl Oracle {
                 attended[i].extend(sum);
             }
         }
-        let output = if self.neox { "attention.dense" } else { "self_attn.o_proj" };
-        attended.iter().map(|row| self.linear(&format!("{at}.{output}"), row, lora)).collect()
+        let output = if self.neox {
+            "attention.dense"
+        } else {
+            "self_attn.o_proj"
+        };
+        attended
+            .iter()
+            .map(|row| self.linear(&format!("{at}.{output}"), row, lora))
+            .collect()
     }
 
     fn mlp(&self, at: &str, x: &Rows, lora: Option<&Lora>) -> Rows {
@@ -196,17 +283,28 @@ impl Oracle {
         if self.neox {
             let gelu = match self.config["hidden_act"].as_str().unwrap() {
                 "gelu" => |x: f64| x / 2.0 * (1.0 + erf(x / 2f64.sqrt())),
-                "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => {
-                    |x: f64| x / 2.0 * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
-                }
+                "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => |x: f64| {
+                    x / 2.0 * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+                },
                 other => panic!("{other}"),
             };
-            map(&|x| linear("dense_4h_to_h", &linear("dense_h_to_4h", x).into_iter().map(gelu).collect::<Vec<_>>()))
+            map(&|x| {
+                linear(
+                    "dense_4h_to_h",
+                    &linear("dense_h_to_4h", x)
+                        .into_iter()
+                        .map(gelu)
+                        .collect::<Vec<_>>(),
+                )
+            })
         } else {
             let silu = |x: f64| x / (1.0 + (-x).exp());
             map(&|x| {
                 let gated = linear("gate_proj", x).into_iter().zip(linear("up_proj", x));
-                linear("down_proj", &gated.map(|(gate, up)| silu(gate) * up).collect::<Vec<_>>())
+                linear(
+                    "down_proj",
+                    &gated.map(|(gate, up)| silu(gate) * up).collect::<Vec<_>>(),
+                )
             })
         }
     }
@@ -215,8 +313,12 @@ impl Oracle {
     fn split(&self, module: &str, x: &Rows, lora: Option<&Lora>) -> Vec<Rows> {
         let rows: Rows = x.iter().map(|row| self.linear(module, row, lora)).collect();
         let heads = rows[0].len() / self.head_size;
-        let slice = |row: &Vec<f64>, head: usize| row[head * self.head_size..(head + 1) * self.head_size].to_vec();
-        (0..heads).map(|head| rows.iter().map(|row| slice(row, head)).collect()).collect()
+        let slice = |row: &Vec<f64>, head: usize| {
+            row[head * self.head_size..(head + 1) * self.head_size].to_vec()
+        };
+        (0..heads)
+            .map(|head| rows.iter().map(|row| slice(row, head)).collect())
+            .collect()
     }
 
     /// `W x + b + scale B A x`.
@@ -225,11 +327,16 @@ impl Oracle {
         if let Some(bias) = self.vectors.get(&format!("{module}.bias")) {
             y = plus(&y, bias);
         }
-        let lora = lora.and_then(|lora| Some((lora, lora.tensors.get(&format!("{module}.lora_A.weight"))?)));
+        let lora = lora
+            .and_then(|lora| Some((lora, lora.tensors.get(&format!("{module}.lora_A.weight"))?)));
         if let Some((lora, a)) = lora {
             let b = &lora.tensors[&format!("{module}.lora_B.weight")];
             let inner: Vec<f64> = a.values.chunks(a.shape[1]).map(|a| dot(a, x)).collect();
-            let delta: Vec<f64> = b.values.chunks(b.shape[1]).map(|b| dot(b, &inner)).collect();
+            let delta: Vec<f64> = b
+                .values
+                .chunks(b.shape[1])
+                .map(|b| dot(b, &inner))
+                .collect();
             add_scaled(&mut y, lora.scale, &delta);
         }
         y
@@ -239,12 +346,26 @@ impl Oracle {
     fn norm(&self, name: &str, x: &[f64]) -> Vec<f64> {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let scale = &self.vectors[&format!("{name}.weight")];
-        let eps = self.config[if self.neox { "layer_norm_eps" } else { "rms_norm_eps" }].as_f64().unwrap();
+        let eps = self.config[if self.neox {
+            "layer_norm_eps"
+        } else {
+            "rms_norm_eps"
+        }]
+        .as_f64()
+        .unwrap();
         let center = if self.neox { mean(x) } else { 0.0 };
         let x: Vec<f64> = x.iter().map(|x| x - center).collect();
         let deviation = (mean(&x.iter().map(|x| x * x).collect::<Vec<_>>()) + eps).sqrt();
-        let y: Vec<f64> = x.iter().zip(scale).map(|(x, scale)| x / deviation * scale).collect();
-        if self.neox { plus(&y, &self.vectors[&format!("{name}.bias")]) } else { y }
+        let y: Vec<f64> = x
+            .iter()
+            .zip(scale)
+            .map(|(x, scale)| x / deviation * scale)
+            .collect();
+        if self.neox {
+            plus(&y, &self.vectors[&format!("{name}.bias")])
+        } else {
+            y
+        }
     }
 
     /// Dimension `i` turns with dimension `i + half`; those after both halves stay.
@@ -261,7 +382,9 @@ impl Oracle {
     fn window(&self, layer: usize) -> Option<usize> {
         let config = &self.config;
         let sliding = match config["model_type"].as_str().unwrap() {
-            _ if config["layer_types"].is_array() => config["layer_types"][layer] == "sliding_attention",
+            _ if config["layer_types"].is_array() => {
+                config["layer_types"][layer] == "sliding_attention"
+            }
             "mistral" => true,
             "qwen2" | "qwen3" => {
                 let full = config["max_window_layers"].as_u64();
@@ -269,13 +392,21 @@ impl Oracle {
             }
             _ => false,
         };
-        config["sliding_window"].as_u64().filter(|_| sliding).map(|window| window as usize)
+        config["sliding_window"]
+            .as_u64()
+            .filter(|_| sliding)
+            .map(|window| window as usize)
     }
 }
 
 impl Matrix {
     fn row(&self, output: usize) -> Vec<f64> {
-        self.values.iter().skip(output).step_by(self.outputs).copied().collect()
+        self.values
+            .iter()
+            .skip(output)
+            .step_by(self.outputs)
+            .copied()
+            .collect()
     }
 
     fn times(&self, x: &[f64]) -> Vec<f64> {
@@ -290,13 +421,24 @@ impl Matrix {
 /// Plain, `linear` and `llama3` rotary embeddings, in the keys of transformers 4 and 5. transformers keeps them in f32.
 fn frequencies(config: &Value, neox: bool, head_size: usize) -> Vec<f64> {
     let new = &config["rope_parameters"];
-    let scaling = if config["rope_scaling"].is_object() { &config["rope_scaling"] } else { new };
-    let [theta_key, fraction_key] = if neox { ["rotary_emb_base", "rotary_pct"] } else { ["rope_theta", "-"] };
+    let scaling = if config["rope_scaling"].is_object() {
+        &config["rope_scaling"]
+    } else {
+        new
+    };
+    let [theta_key, fraction_key] = if neox {
+        ["rotary_emb_base", "rotary_pct"]
+    } else {
+        ["rope_theta", "-"]
+    };
     let number = |first: &Value, second: &Value| first.as_f64().or(second.as_f64());
     let theta = number(&new["rope_theta"], &config[theta_key]).unwrap();
     let fraction = number(&new["partial_rotary_factor"], &config[fraction_key]).unwrap_or(1.0);
     let dims = (head_size as f64 * fraction) as usize;
-    let kind = scaling["rope_type"].as_str().or(scaling["type"].as_str()).unwrap_or("default");
+    let kind = scaling["rope_type"]
+        .as_str()
+        .or(scaling["type"].as_str())
+        .unwrap_or("default");
     let setting = |key: &str| scaling[key].as_f64().unwrap();
     let scaled = |frequency: f64| match kind {
         "default" => frequency,
@@ -310,7 +452,9 @@ fn frequencies(config: &Value, neox: bool, head_size: usize) -> Vec<f64> {
         }
         other => panic!("{other}"),
     };
-    (0..dims / 2).map(|i| f64::from(scaled(theta.powf(-2.0 * i as f64 / dims as f64)) as f32)).collect()
+    (0..dims / 2)
+        .map(|i| f64::from(scaled(theta.powf(-2.0 * i as f64 / dims as f64)) as f32))
+        .collect()
 }
 
 fn dot(x: &[f64], y: &[f64]) -> f64 {
@@ -322,7 +466,9 @@ fn plus(x: &[f64], y: &[f64]) -> Vec<f64> {
 }
 
 fn add_scaled(sum: &mut [f64], factor: f64, x: &[f64]) {
-    sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += factor * x);
+    sum.iter_mut()
+        .zip(x)
+        .for_each(|(sum, x)| *sum += factor * x);
 }
 
 fn log_softmax(x: &[f64]) -> Vec<f64> {

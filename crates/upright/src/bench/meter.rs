@@ -18,7 +18,10 @@ pub struct StepCounts {
 
 impl StepCounts {
     fn new(objectives: usize) -> Self {
-        Self { looked_at: vec![Counts::default(); objectives], descended: vec![Counts::default(); objectives] }
+        Self {
+            looked_at: vec![Counts::default(); objectives],
+            descended: vec![Counts::default(); objectives],
+        }
     }
 
     /// Everything.
@@ -29,7 +32,11 @@ impl StepCounts {
     /// Objectives that were looked at and not descended: what a method that compares losses pays for its comparison.
     pub fn losers(&self) -> Counts {
         let lost = |(looked_at, descended): (&Counts, &Counts)| {
-            if *descended == Counts::default() { *looked_at } else { Counts::default() }
+            if *descended == Counts::default() {
+                *looked_at
+            } else {
+                Counts::default()
+            }
         };
         self.looked_at.iter().zip(&self.descended).map(lost).sum()
     }
@@ -47,7 +54,10 @@ pub struct Meter<L> {
 impl<L: Learner> Meter<L> {
     /// Nothing is counted yet.
     pub fn new(learner: L) -> Self {
-        Self { step: StepCounts::new(learner.objectives()), learner }
+        Self {
+            step: StepCounts::new(learner.objectives()),
+            learner,
+        }
     }
 
     /// What was counted since the last call.

@@ -58,7 +58,10 @@ impl Compared {
     /// Every objective alone, Mix, ALRIGHT, and MAXRIGHT for several k.
     pub fn all(objectives: usize) -> Vec<Self> {
         let alone = (0..objectives).map(Self::Alone);
-        alone.chain([Self::Mix, Self::Alright]).chain(PROBE_EVERY.map(Self::Maxright)).collect()
+        alone
+            .chain([Self::Mix, Self::Alright])
+            .chain(PROBE_EVERY.map(Self::Maxright))
+            .collect()
     }
 }
 
@@ -68,8 +71,16 @@ impl Bench {
         let plan = self.plan();
         let mut settings = Settings {
             weights: plan.weights(),
-            tie_ranks: plan.objectives.iter().map(|objective| objective.tie_rank).collect(),
-            optima: plan.optima().iter().map(|optimum| optimum.unwrap_or(0.0)).collect(),
+            tie_ranks: plan
+                .objectives
+                .iter()
+                .map(|objective| objective.tie_rank)
+                .collect(),
+            optima: plan
+                .optima()
+                .iter()
+                .map(|optimum| optimum.unwrap_or(0.0))
+                .collect(),
             probe_every: plan.probe_every,
             seed: plan.seed,
             stages: Vec::new(),
@@ -94,11 +105,21 @@ impl Bench {
     pub fn methods(&self, steps: usize, observer: &mut dyn Observer) -> Result<Vec<MethodCost>> {
         let objectives = self.plan().objectives.len();
         let mix = &mut *self.method(Compared::Mix);
-        train(&mut self.learner()?, mix, 0..1, |_, _, _| Ok(ControlFlow::Continue(())))?;
-        Compared::all(objectives).into_iter().map(|compared| self.cost(compared, steps, observer)).collect()
+        train(&mut self.learner()?, mix, 0..1, |_, _, _| {
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Compared::all(objectives)
+            .into_iter()
+            .map(|compared| self.cost(compared, steps, observer))
+            .collect()
     }
 
-    fn cost(&self, compared: Compared, steps: usize, observer: &mut dyn Observer) -> Result<MethodCost> {
+    fn cost(
+        &self,
+        compared: Compared,
+        steps: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<MethodCost> {
         let name = match compared {
             Compared::Alone(objective) => self.plan().objectives[objective].name.clone(),
             Compared::Mix => "mix".into(),
@@ -111,15 +132,23 @@ impl Bench {
         let (mut seconds, mut looked) = (0.0, 0);
         observer.begin(&name, steps);
         let mut began = Instant::now();
-        let trained = train(&mut meter, &mut *self.method(compared), 0..steps, |step, meter, _| {
-            seconds += began.elapsed().as_secs_f64();
-            counted.push(meter.take());
-            looked += usize::from(step.probed.iter().any(Option::is_some));
-            descended.iter_mut().zip(&step.losses).for_each(|(count, loss)| *count += usize::from(loss.is_some()));
-            let flow = report(observer, step.index + 1);
-            began = Instant::now();
-            flow
-        });
+        let trained = train(
+            &mut meter,
+            &mut *self.method(compared),
+            0..steps,
+            |step, meter, _| {
+                seconds += began.elapsed().as_secs_f64();
+                counted.push(meter.take());
+                looked += usize::from(step.probed.iter().any(Option::is_some));
+                descended
+                    .iter_mut()
+                    .zip(&step.losses)
+                    .for_each(|(count, loss)| *count += usize::from(loss.is_some()));
+                let flow = report(observer, step.index + 1);
+                began = Instant::now();
+                flow
+            },
+        );
         observer.end();
         trained?;
         let total: Counts = counted.iter().map(StepCounts::total).sum();

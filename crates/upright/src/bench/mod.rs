@@ -51,10 +51,18 @@ impl Bench {
     ///
     /// # Errors
     /// What [`Plan::from_config`] refuses, and files that cannot be read or used.
-    pub fn open(config: &Config, base: Base, batches: usize, observer: &mut dyn Observer) -> Result<Self> {
+    pub fn open(
+        config: &Config,
+        base: Base,
+        batches: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
         // A plan has a folder. Reference values of random weights, or of one measurement, are not worth keeping in the cache.
         let scratch = Scratch::new("upright-bench")?;
-        let plan = Plan::from_config(&Config { out: Some(scratch.path().to_owned()), ..config.clone() })?;
+        let plan = Plan::from_config(&Config {
+            out: Some(scratch.path().to_owned()),
+            ..config.clone()
+        })?;
         let recompute = plan.recompute.into();
         let engine = match base {
             Base::Files => Engine::open(&plan.model, plan.threads, recompute, observer)?,
@@ -66,11 +74,17 @@ impl Bench {
             let needs = |index: &usize| plan.objectives[*index].loss.form().reference;
             let drawn = |index| run::first_batches(&plan, index, &datasets[index], batches);
             let rows: Vec<&Example> = (0..datasets.len()).filter(needs).flat_map(drawn).collect();
-            let mut values = Reference::open(scratch.path(), &engine.decoder, &engine.fingerprint, None)?;
+            let mut values =
+                Reference::open(scratch.path(), &engine.decoder, &engine.fingerprint, None)?;
             values.prepare(&engine.decoder, None, &rows, plan.token_budget, observer)?;
             reference = Some(values);
         }
-        Ok(Self { plan, engine, datasets, reference })
+        Ok(Self {
+            plan,
+            engine,
+            datasets,
+            reference,
+        })
     }
 
     /// What the settings mean.
@@ -85,11 +99,21 @@ impl Bench {
 
     /// A learner at the start of a run.
     pub fn learner(&self) -> Result<ModelLearner<'_>> {
-        let (adapter, _) = self.engine.adapter(&self.plan, &mut crate::observer::Silent)?;
+        let (adapter, _) = self
+            .engine
+            .adapter(&self.plan, &mut crate::observer::Silent)?;
         let optimiser = AdamW::new(self.plan.optimiser.adamw, adapter.parameters.len());
         let tasks = run::tasks(&self.plan, self.datasets.clone(), self.reference.as_ref());
         let (rate, clip) = (self.plan.learning_rate(1), self.plan.optimiser.clip);
-        Ok(ModelLearner::new(&self.engine.decoder, adapter, optimiser, rate, clip, self.plan.token_budget, tasks))
+        Ok(ModelLearner::new(
+            &self.engine.decoder,
+            adapter,
+            optimiser,
+            rate,
+            clip,
+            self.plan.token_budget,
+            tasks,
+        ))
     }
 }
 

@@ -56,7 +56,11 @@ impl StepCost {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
-    if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
+    if values.len().is_multiple_of(2) {
+        (values[middle - 1] + values[middle]) / 2.0
+    } else {
+        values[middle]
+    }
 }
 
 impl Bench {
@@ -65,8 +69,12 @@ impl Bench {
     pub fn steps(&self, steps: usize, observer: &mut dyn Observer) -> Result<Vec<Vec<TimedStep>>> {
         let objectives = self.plan().objectives.len();
         let total = objectives * (steps + 1);
-        let mut method =
-            Sequential { objectives, stages: (0..total).map(|step| (step % objectives, step + 1)).collect() };
+        let mut method = Sequential {
+            objectives,
+            stages: (0..total)
+                .map(|step| (step % objectives, step + 1))
+                .collect(),
+        };
         let mut meter = Meter::new(self.learner()?);
         let mut timed = vec![Vec::new(); objectives];
         observer.begin("steps", total);
@@ -96,8 +104,16 @@ mod tests {
 
     #[test]
     fn steps_are_summed_up() {
-        let step = |seconds, tokens, operations| TimedStep { seconds, tokens, operations };
-        let cost = StepCost::of(&[step(1.0, 100, 4e3), step(4.0, 300, 8e3), step(2.5, 200, 6e3)]);
+        let step = |seconds, tokens, operations| TimedStep {
+            seconds,
+            tokens,
+            operations,
+        };
+        let cost = StepCost::of(&[
+            step(1.0, 100, 4e3),
+            step(4.0, 300, 8e3),
+            step(2.5, 200, 6e3),
+        ]);
         assert_eq!(
             cost,
             StepCost {

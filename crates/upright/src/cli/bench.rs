@@ -23,13 +23,19 @@ use crate::{
 };
 
 /// Where the reference's log-probabilities come from, for a reader of the numbers.
-const REFERENCE: &str = "the base; its log-probabilities are computed beforehand and no part of a step";
+const REFERENCE: &str =
+    "the base; its log-probabilities are computed beforehand and no part of a step";
 
 /// Measures real training steps, methods, or kernels.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// Model folder, or an id on the hub
-    #[arg(long, value_name = "DIR|ID", required_unless_present = "kernels", conflicts_with = "kernels")]
+    #[arg(
+        long,
+        value_name = "DIR|ID",
+        required_unless_present = "kernels",
+        conflicts_with = "kernels"
+    )]
     model: Option<PathBuf>,
     /// Make the weights in memory: the folder needs config.json and the tokenizer only
     #[arg(long, conflicts_with = "kernels")]
@@ -53,34 +59,69 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME", conflicts_with = "kernels")]
     dpo_template: Option<String>,
     /// Instruction rows a step [default: 12]
-    #[arg(long, value_name = "N", conflicts_with = "kernels", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "kernels",
+        allow_hyphen_values = true
+    )]
     sft_batch: Option<Number>,
     /// Preference pairs a step [default: 4]
-    #[arg(long, value_name = "N", conflicts_with = "kernels", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "kernels",
+        allow_hyphen_values = true
+    )]
     dpo_batch: Option<Number>,
     /// Most tokens of a prompt with one response [default: 2048]
-    #[arg(long, value_name = "TOKENS", conflicts_with = "kernels", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        conflicts_with = "kernels",
+        allow_hyphen_values = true
+    )]
     max_length: Option<Number>,
     /// Read compressed rows whatever they unpack to [default: up to 64 MB, or 100 times the file; Parquet 1000 times]
     #[arg(long, conflicts_with = "kernels")]
     unpack_all: bool,
     /// Tokens of a pack [default: 2048]
-    #[arg(long, value_name = "TOKENS", conflicts_with = "kernels", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        conflicts_with = "kernels",
+        allow_hyphen_values = true
+    )]
     token_budget: Option<Number>,
     /// Compute blocks again on the way back: auto, on, off [default: auto]
     #[arg(long, value_name = "WHEN", conflicts_with = "kernels")]
     recompute: Option<String>,
     /// Rank of the LoRA adapter [default: 32]
-    #[arg(long, value_name = "R", conflicts_with = "kernels", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "R",
+        conflicts_with = "kernels",
+        allow_hyphen_values = true
+    )]
     lora_rank: Option<Number>,
     /// Linear layers that are adapted, by name, or all-linear [default: those of the model's family]
     #[arg(long, value_name = "NAMES", conflicts_with = "kernels")]
     lora_targets: Option<List>,
     /// Seed of the order of rows, the adapter and random weights [default: 42]
-    #[arg(long, value_name = "N", conflicts_with = "kernels", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "kernels",
+        allow_hyphen_values = true
+    )]
     seed: Option<Number>,
     /// Steps of each objective, or of each method, besides one that is not counted [default: 5]
-    #[arg(long, value_name = "N", conflicts_with = "kernels", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "kernels",
+        allow_hyphen_values = true
+    )]
     steps: Option<Number>,
     /// Compare what steps of the methods take: each objective alone, mix, alright, and maxright with k = 1, 10, 100
     #[arg(long, requires = "sft", requires = "dpo")]
@@ -104,10 +145,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     terminal::catch_signals()?;
     let mut terminal = terminal::Terminal::new();
     if arguments.sft.is_none() && arguments.dpo.is_none() {
-        return Err(Error::input("there are no rows to train on").hint("give --sft FILE, --dpo FILE, or both"));
+        return Err(Error::input("there are no rows to train on")
+            .hint("give --sft FILE, --dpo FILE, or both"));
     }
     let steps = count("steps", arguments.steps.as_ref(), 5)?;
-    let base = if arguments.random_weights { Base::Random } else { Base::Files };
+    let base = if arguments.random_weights {
+        Base::Random
+    } else {
+        Base::Files
+    };
     let hub = Hub::from_environment();
     let mut config = settings(arguments, steps);
     if let (Base::Random, Some(model)) = (base, &config.model) {
@@ -119,8 +165,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let costs = bench.methods(steps, &mut terminal)?;
         let peak = peak_gb();
         return if arguments.json {
-            let methods = serde_json::to_value(&costs).map_err(|error| Error::failure(error.to_string()))?;
-            print_json(&object(setting(&bench, base, steps), [("methods", methods), ("peak_gb", json!(peak))]))
+            let methods =
+                serde_json::to_value(&costs).map_err(|error| Error::failure(error.to_string()))?;
+            print_json(&object(
+                setting(&bench, base, steps),
+                [("methods", methods), ("peak_gb", json!(peak))],
+            ))
         } else {
             print(&methods_table(&bench, &costs, peak))
         };
@@ -130,13 +180,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let matrix = rates::matrix(bench.decoder().tier(), bench.decoder().threads())?;
     let costs: Vec<StepCost> = timed.iter().map(|steps| StepCost::of(steps)).collect();
     if arguments.json {
-        let names = bench.plan().objectives.iter().map(|objective| &objective.name[..]);
+        let names = bench
+            .plan()
+            .objectives
+            .iter()
+            .map(|objective| &objective.name[..]);
         let objectives = names.zip(costs.iter().map(|cost| step_json(cost, matrix)));
         let rates = json!({
             "registers_gflops": billions(matrix.registers), "large_product_gflops": billions(matrix.product),
         });
         let rest = [("matrix_rate", rates), ("peak_gb", json!(peak))];
-        return print_json(&object(setting(&bench, base, steps), objectives.chain(rest)));
+        return print_json(&object(
+            setting(&bench, base, steps),
+            objectives.chain(rest),
+        ));
     }
     print(&steps_table(&bench, &costs, matrix, peak))
 }
@@ -144,9 +201,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 /// What `upright train` would be told.
 fn settings(arguments: &Arguments, steps: usize) -> Config {
     let number = |given: &Option<Number>, usual: &str| {
-        Some(given.clone().unwrap_or_else(|| usual.parse().unwrap_or_else(|never| match never {})))
+        Some(
+            given
+                .clone()
+                .unwrap_or_else(|| usual.parse().unwrap_or_else(|never| match never {})),
+        )
     };
-    let file = |path: &Option<PathBuf>| path.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let file = |path: &Option<PathBuf>| {
+        path.iter()
+            .map(|path| path.to_string_lossy().into_owned())
+            .collect()
+    };
     let a = arguments;
     Config {
         model: a.model.clone(),
@@ -156,8 +221,16 @@ fn settings(arguments: &Arguments, steps: usize) -> Config {
         dpo_map: a.dpo_map.clone(),
         sft_template: a.sft_template.clone(),
         dpo_template: a.dpo_template.clone(),
-        sft_batch: if a.sft.is_some() { number(&a.sft_batch, "12") } else { a.sft_batch.clone() },
-        dpo_batch: if a.dpo.is_some() { number(&a.dpo_batch, "4") } else { a.dpo_batch.clone() },
+        sft_batch: if a.sft.is_some() {
+            number(&a.sft_batch, "12")
+        } else {
+            a.sft_batch.clone()
+        },
+        dpo_batch: if a.dpo.is_some() {
+            number(&a.dpo_batch, "4")
+        } else {
+            a.dpo_batch.clone()
+        },
         max_length: number(&a.max_length, "2048"),
         unpack_all: a.unpack_all,
         token_budget: a.token_budget.clone(),
@@ -172,8 +245,14 @@ fn settings(arguments: &Arguments, steps: usize) -> Config {
     }
 }
 
-fn object<'k>(first: Map<String, Value>, rest: impl IntoIterator<Item = (&'k str, Value)>) -> Map<String, Value> {
-    first.into_iter().chain(rest.into_iter().map(|(key, value)| (key.to_owned(), value))).collect()
+fn object<'k>(
+    first: Map<String, Value>,
+    rest: impl IntoIterator<Item = (&'k str, Value)>,
+) -> Map<String, Value> {
+    first
+        .into_iter()
+        .chain(rest.into_iter().map(|(key, value)| (key.to_owned(), value)))
+        .collect()
 }
 
 fn billions(rate: f64) -> f64 {
@@ -195,7 +274,10 @@ fn lora_targets(bench: &Bench) -> Vec<String> {
 /// What was measured.
 fn setting(bench: &Bench, base: Base, steps: usize) -> Map<String, Value> {
     let (plan, decoder) = (bench.plan(), bench.decoder());
-    let batch = plan.objectives.iter().map(|objective| (objective.name.clone(), json!(objective.batch)));
+    let batch = plan
+        .objectives
+        .iter()
+        .map(|objective| (objective.name.clone(), json!(objective.batch)));
     let value = json!({
         "model": plan.model, "model_type": decoder.config().model_type, "random_weights": base == Base::Random,
         "tier": decoder.tier().name(), "threads": decoder.threads(), "steps": steps, "lora_rank": plan.lora.rank,
@@ -209,7 +291,8 @@ fn setting(bench: &Bench, base: Base, steps: usize) -> Map<String, Value> {
 }
 
 fn step_json(cost: &StepCost, matrix: MatrixRate) -> Value {
-    let round = |value: f64, digits: i32| (value * 10_f64.powi(digits)).round() / 10_f64.powi(digits);
+    let round =
+        |value: f64, digits: i32| (value * 10_f64.powi(digits)).round() / 10_f64.powi(digits);
     json!({
         "seconds_per_step": round(cost.seconds_per_step, 4),
         "median_seconds_per_step": round(cost.median_seconds_per_step, 4),
@@ -226,7 +309,11 @@ fn step_json(cost: &StepCost, matrix: MatrixRate) -> Value {
 fn heading(bench: &Bench) -> String {
     let (plan, decoder) = (bench.plan(), bench.decoder());
     let config = decoder.config();
-    let batches: Vec<String> = plan.objectives.iter().map(|o| format!("{} {} rows", o.name, o.batch)).collect();
+    let batches: Vec<String> = plan
+        .objectives
+        .iter()
+        .map(|o| format!("{} {} rows", o.name, o.batch))
+        .collect();
     let mut text = format!(
         "{}: {} layers, hidden {}, vocabulary {}; LoRA rank {} on {}; {} a step; {} products, {} threads\n",
         config.model_type,
@@ -247,7 +334,9 @@ fn heading(bench: &Bench) -> String {
 }
 
 fn ending(peak: Option<f64>) -> String {
-    peak.map_or_else(String::new, |peak| format!("\npeak memory {peak:.2} GB, base included\n"))
+    peak.map_or_else(String::new, |peak| {
+        format!("\npeak memory {peak:.2} GB, base included\n")
+    })
 }
 
 fn steps_table(bench: &Bench, costs: &[StepCost], matrix: MatrixRate, peak: Option<f64>) -> String {
@@ -288,7 +377,12 @@ fn steps_table(bench: &Bench, costs: &[StepCost], matrix: MatrixRate, peak: Opti
 }
 
 fn methods_table(bench: &Bench, costs: &[MethodCost], peak: Option<f64>) -> String {
-    let names: Vec<String> = bench.plan().objectives.iter().map(|o| format!("{:>6}", o.name)).collect();
+    let names: Vec<String> = bench
+        .plan()
+        .objectives
+        .iter()
+        .map(|o| format!("{:>6}", o.name))
+        .collect();
     let mut text = heading(bench);
     let _ = writeln!(
         text,
@@ -306,7 +400,11 @@ fn methods_table(bench: &Bench, costs: &[MethodCost], peak: Option<f64>) -> Stri
     );
     let billions = |multiply_adds: u64| multiply_adds as f64 / 1e9;
     for cost in costs {
-        let descended: Vec<String> = cost.descended.iter().map(|steps| format!("{steps:>6}")).collect();
+        let descended: Vec<String> = cost
+            .descended
+            .iter()
+            .map(|steps| format!("{steps:>6}"))
+            .collect();
         let _ = writeln!(
             text,
             "{:16} {:>6} {} {:>6} {:>9.3} {:>13.3} {:>13.3} {:>13.3} {:>9} {:>9}",
@@ -331,7 +429,10 @@ fn methods_table(bench: &Bench, costs: &[MethodCost], peak: Option<f64>) -> Stri
 }
 
 fn kernels(arguments: &Arguments) -> Result<()> {
-    let (tier, threads) = (Tier::from_environment()?, threads(arguments.threads.as_ref())?);
+    let (tier, threads) = (
+        Tier::from_environment()?,
+        threads(arguments.threads.as_ref())?,
+    );
     let mut measured: Vec<KernelRate> = Vec::new();
     rates::kernels(tier, threads, |rate| measured.push(rate))?;
     if arguments.json {
@@ -344,7 +445,11 @@ fn kernels(arguments: &Arguments) -> Result<()> {
         let kernels: Vec<Value> = kernels.collect();
         return print_json(&json!({"tier": tier.name(), "threads": threads, "kernels": kernels}));
     }
-    let width = measured.iter().map(|rate| rate.shape.len()).max().unwrap_or(0);
+    let width = measured
+        .iter()
+        .map(|rate| rate.shape.len())
+        .max()
+        .unwrap_or(0);
     let mut text = format!("{tier} products, {threads} threads; best of several runs\n\n");
     let _ = writeln!(
         text,

@@ -17,8 +17,11 @@ pub(super) struct Completions {
 /// Runs the command.
 pub(super) fn run(arguments: &Completions) -> Result<()> {
     let shell = Shell::from_str(&arguments.shell, false).map_err(|_| {
-        Error::input(format!("no completions are known for the shell `{}`", arguments.shell))
-            .hint("shells: bash, zsh, fish, elvish, powershell")
+        Error::input(format!(
+            "no completions are known for the shell `{}`",
+            arguments.shell
+        ))
+        .hint("shells: bash, zsh, fish, elvish, powershell")
     })?;
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "upright", &mut script);

@@ -38,8 +38,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     terminal::catch_signals()?;
     let mut terminal = terminal::Terminal::new();
     let threads = threads(arguments.threads.as_ref())?;
-    let go_on =
-        if arguments.out.is_some() { "the same command goes on" } else { "with --out DIR a stopped demo can go on" };
+    let go_on = if arguments.out.is_some() {
+        "the same command goes on"
+    } else {
+        "with --out DIR a stopped demo can go on"
+    };
     let tell = |dir: &Path, terminal: &mut terminal::Terminal| {
         let demo = Demo::new(dir, threads)?;
         let story = demo.tell(terminal).map_err(|error| match error.kind {
@@ -53,22 +56,29 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             let (demo, story) = tell(out, &mut terminal)?;
             (story, Some(demo.report(&mut terminal)?))
         }
-        None => (tell(files::Scratch::new("upright-demo")?.path(), &mut terminal)?.1, None),
+        None => (
+            tell(files::Scratch::new("upright-demo")?.path(), &mut terminal)?.1,
+            None,
+        ),
     };
     if arguments.json {
         return print_json(&story);
     }
     print(&table(&story))?;
     match (&arguments.out, page) {
-        (Some(out), Some(page)) => {
-            print(&format!("\nruns: {}\nreport: {}\n", out.join("runs").display(), page.display()))
-        }
+        (Some(out), Some(page)) => print(&format!(
+            "\nruns: {}\nreport: {}\n",
+            out.join("runs").display(),
+            page.display()
+        )),
         _ => print("\n`upright demo --out DIR` keeps the runs.\n"),
     }
 }
 
 fn cell(spread: &Spread) -> String {
-    let error = spread.error.map_or_else(String::new, |error| format!(" ±{error:.3}"));
+    let error = spread
+        .error
+        .map_or_else(String::new, |error| format!(" ±{error:.3}"));
     format!("{:.3}{error}", spread.mean)
 }
 
@@ -85,9 +95,15 @@ fn table(story: &Story) -> String {
     ));
     line("`distance`: how far from the best both losses could be, each trained alone.".into());
     line(String::new());
-    line(format!("{:14}  {:^41}  {:^41}  {:>7}", "", "held-out rows", "training rows", ""));
+    line(format!(
+        "{:14}  {:^41}  {:^41}  {:>7}",
+        "", "held-out rows", "training rows", ""
+    ));
     let columns = format!("{:>13} {:>13} {:>13}", "sft", "dpo", "distance");
-    line(format!("{:14}  {columns}  {columns}  {:>7}", "method", "seconds"));
+    line(format!(
+        "{:14}  {columns}  {columns}  {:>7}",
+        "method", "seconds"
+    ));
     let single = |name: &str, values: [[f64; 2]; 2]| {
         let set = |i: usize| format!("{:>13.3} {:>13.3} {:>13}", values[0][i], values[1][i], "");
         format!("{name:14}  {}  {}", set(0), set(1))
@@ -95,15 +111,36 @@ fn table(story: &Story) -> String {
     line(single("start", story.start));
     line(single("each alone", story.optima));
     for m in &story.methods {
-        let set =
-            |i: usize| format!("{:>13} {:>13} {:>13}", cell(&m.sft[i]), cell(&m.dpo[i]), cell(&m.ideal_distance[i]));
-        line(format!("{:14}  {}  {}  {:>7.1}", m.method, set(0), set(1), m.seconds.mean));
+        let set = |i: usize| {
+            format!(
+                "{:>13} {:>13} {:>13}",
+                cell(&m.sft[i]),
+                cell(&m.dpo[i]),
+                cell(&m.ideal_distance[i])
+            )
+        };
+        line(format!(
+            "{:14}  {}  {}  {:>7.1}",
+            m.method,
+            set(0),
+            set(1),
+            m.seconds.mean
+        ));
     }
     line(String::new());
     line("What the paper claims:".into());
     for claim in &story.claims {
-        line(format!("- {}: {}{}.", claim.text, claim.summary(), claim.mark()));
-        claim.verdicts.iter().flat_map(Verdict::lines).for_each(|numbers| line(format!("    {numbers}")));
+        line(format!(
+            "- {}: {}{}.",
+            claim.text,
+            claim.summary(),
+            claim.mark()
+        ));
+        claim
+            .verdicts
+            .iter()
+            .flat_map(Verdict::lines)
+            .for_each(|numbers| line(format!("    {numbers}")));
     }
     line(String::new());
     line(format!("\"{}\"", story.question));

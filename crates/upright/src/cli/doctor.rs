@@ -24,7 +24,12 @@ pub(super) struct Doctor {
     #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
     /// Tokens of a pack, for the memory estimate.
-    #[arg(long, value_name = "N", default_value = "2048", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "2048",
+        allow_hyphen_values = true
+    )]
     token_budget: Number,
     /// Print one JSON object.
     #[arg(long)]
@@ -49,7 +54,8 @@ fn needs(model: &Path, token_budget: usize) -> Result<Needs> {
         mapped: weights.bytes_mapped(),
         owned: weights.bytes_owned(),
         kept: kept.saturating_mul(token_budget),
-        recomputed: (recomputed + kept / decoder.config().layers.max(1)).saturating_mul(token_budget),
+        recomputed: (recomputed + kept / decoder.config().layers.max(1))
+            .saturating_mul(token_budget),
         config: decoder.config().clone(),
     })
 }
@@ -58,20 +64,36 @@ fn needs(model: &Path, token_budget: usize) -> Result<Needs> {
 pub(super) fn run(arguments: &Doctor) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (total, available) = (memory::total_bytes(), memory::available_bytes());
-    let tiers: Vec<Tier> = [Tier::Portable, Tier::Avx512, Tier::Amx].into_iter().filter(|t| t.available()).collect();
+    let tiers: Vec<Tier> = [Tier::Portable, Tier::Avx512, Tier::Amx]
+        .into_iter()
+        .filter(|t| t.available())
+        .collect();
     let tier = Tier::from_environment()?;
     let cache = files::cache_dir();
     files::check_own(&cache)?;
     let writable = files::create_dir(&cache).is_ok() && files::check_writable(&cache).is_ok();
     let token_budget = count("token-budget", Some(&arguments.token_budget), 0)?;
     let hub = Hub::from_environment();
-    let model = arguments.model.as_deref().map(|model| hub.model(model, &mut Terminal::new())).transpose()?;
-    let model = model.as_deref().map(|model| folder("model", model, "give the folder of a model")).transpose()?;
+    let model = arguments
+        .model
+        .as_deref()
+        .map(|model| hub.model(model, &mut Terminal::new()))
+        .transpose()?;
+    let model = model
+        .as_deref()
+        .map(|model| folder("model", model, "give the folder of a model"))
+        .transpose()?;
     let needs = model.map(|model| needs(&model, token_budget)).transpose()?;
     let base = needs.as_ref().map(|n| n.mapped + n.owned);
     let fits = |bytes: usize| available.map(|available| bytes < available);
-    let kept_fits = needs.as_ref().zip(base).and_then(|(n, base)| fits(n.kept.saturating_add(base)));
-    let recomputed_fits = needs.as_ref().zip(base).and_then(|(n, base)| fits(n.recomputed.saturating_add(base)));
+    let kept_fits = needs
+        .as_ref()
+        .zip(base)
+        .and_then(|(n, base)| fits(n.kept.saturating_add(base)));
+    let recomputed_fits = needs
+        .as_ref()
+        .zip(base)
+        .and_then(|(n, base)| fits(n.recomputed.saturating_add(base)));
     if arguments.json {
         let model = needs.as_ref().map(|n| {
             json!({
@@ -90,14 +112,27 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     let mut text = String::new();
     let _ = writeln!(text, "upright      {}", env!("CARGO_PKG_VERSION"));
     let _ = writeln!(text, "cores        {cores}");
-    let _ = writeln!(text, "memory       {} available of {}", known(available), known(total));
+    let _ = writeln!(
+        text,
+        "memory       {} available of {}",
+        known(available),
+        known(total)
+    );
     let names: Vec<&str> = tiers.iter().map(|t| t.name()).collect();
-    let _ = writeln!(text, "tiers        {} (in use: {tier}; UPRIGHT_CPU forces one)", names.join(", "));
+    let _ = writeln!(
+        text,
+        "tiers        {} (in use: {tier}; UPRIGHT_CPU forces one)",
+        names.join(", ")
+    );
     let _ = writeln!(
         text,
         "cache        {}{}",
         cache.display(),
-        if writable { "" } else { ": NOT WRITABLE, set UPRIGHT_CACHE" }
+        if writable {
+            ""
+        } else {
+            ": NOT WRITABLE, set UPRIGHT_CACHE"
+        }
     );
     if let (Some(n), Some(base)) = (needs, base) {
         let verdict = |fits: Option<bool>| match fits {
@@ -115,8 +150,9 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
             text,
             "positions    {positions} (max_position_embeddings){}",
             match positions < MAX_LENGTH {
-                true =>
-                    format!(": below the default --max-length of {MAX_LENGTH}; train with --max-length {positions}"),
+                true => format!(
+                    ": below the default --max-length of {MAX_LENGTH}; train with --max-length {positions}"
+                ),
                 false => String::new(),
             }
         );
@@ -141,7 +177,10 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
             verdict(recomputed_fits)
         );
         if recomputed_fits == Some(false) {
-            let _ = writeln!(text, "             lower --token-budget or --max-length, or take a smaller model");
+            let _ = writeln!(
+                text,
+                "             lower --token-budget or --max-length, or take a smaller model"
+            );
         }
     }
     print(&text)

@@ -16,7 +16,10 @@ use super::{
 use crate::{
     Error, Result,
     config::{Number, data_file},
-    data::{ColumnMap, DataFile, DataSpec, Dataset, Example, Held, Kind, Truncation, Turns, pack::pack, source},
+    data::{
+        ColumnMap, DataFile, DataSpec, Dataset, Example, Held, Kind, Truncation, Turns, pack::pack,
+        source,
+    },
     hub::Hub,
     objectives::{LossKind, Objective, Response, evaluate},
     observer::Observer,
@@ -45,7 +48,12 @@ pub(super) struct Loss {
     #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
     /// Instruction rows, a file or an id on the hub.
-    #[arg(long, value_name = "FILE|ID", conflicts_with = "dpo", required_unless_present = "dpo")]
+    #[arg(
+        long,
+        value_name = "FILE|ID",
+        conflicts_with = "dpo",
+        required_unless_present = "dpo"
+    )]
     sft: Option<PathBuf>,
     /// Preference rows, likewise.
     #[arg(long, value_name = "FILE|ID")]
@@ -91,7 +99,12 @@ pub(super) struct Loss {
     #[arg(long, value_name = "ROWS")]
     split: Option<String>,
     /// With --split: share of prompts that is held out [default: as in the adapter's run, else 0.05]
-    #[arg(long, value_name = "SHARE", allow_hyphen_values = true, requires = "split")]
+    #[arg(
+        long,
+        value_name = "SHARE",
+        allow_hyphen_values = true,
+        requires = "split"
+    )]
     held_out: Option<Number>,
     /// Read compressed rows whatever they unpack to [default: up to 64 MB, or 100 times the file; Parquet 1000 times]
     #[arg(long)]
@@ -118,21 +131,56 @@ pub(super) struct Loss {
 
 /// Names of a row's responses.
 fn names(kind: Kind) -> &'static [&'static str] {
-    if kind == Kind::Preference { &["chosen", "rejected"] } else { &["response"] }
+    if kind == Kind::Preference {
+        &["chosen", "rejected"]
+    } else {
+        &["response"]
+    }
 }
 
 impl Loss {
     /// The loss of the rows; none where it compares with a reference and there is none.
     fn objective(&self) -> Result<Option<Objective>> {
-        let kind = if self.sft.is_some() { LossKind::Sft } else { dpo_loss(self.dpo_loss.as_deref())? };
-        let (beta, alpha, gamma) = (self.beta.as_ref(), self.dpo_alpha.as_ref(), self.dpo_gamma.as_ref());
-        let key = |name: &str| if name == "beta" { name.to_owned() } else { format!("dpo-{name}") };
-        let objective = Settings { beta, alpha, gamma, ..Settings::default() }.of(kind, key)?;
-        let settings =
-            [("dpo-loss", self.dpo_loss.is_some()), ("beta", beta.is_some()), ("dpo-alpha", alpha.is_some())];
-        match (kind.form().reference, &self.reference, settings.iter().find(|(_, given)| *given)) {
-            (true, None, Some((key, _))) => Err(Error::input(format!("{key} has no effect: there is no reference"))
-                .hint(format!("give --reference DIR, or none for the model itself, or leave --{key} out"))),
+        let kind = if self.sft.is_some() {
+            LossKind::Sft
+        } else {
+            dpo_loss(self.dpo_loss.as_deref())?
+        };
+        let (beta, alpha, gamma) = (
+            self.beta.as_ref(),
+            self.dpo_alpha.as_ref(),
+            self.dpo_gamma.as_ref(),
+        );
+        let key = |name: &str| {
+            if name == "beta" {
+                name.to_owned()
+            } else {
+                format!("dpo-{name}")
+            }
+        };
+        let objective = Settings {
+            beta,
+            alpha,
+            gamma,
+            ..Settings::default()
+        }
+        .of(kind, key)?;
+        let settings = [
+            ("dpo-loss", self.dpo_loss.is_some()),
+            ("beta", beta.is_some()),
+            ("dpo-alpha", alpha.is_some()),
+        ];
+        match (
+            kind.form().reference,
+            &self.reference,
+            settings.iter().find(|(_, given)| *given),
+        ) {
+            (true, None, Some((key, _))) => Err(Error::input(format!(
+                "{key} has no effect: there is no reference"
+            ))
+            .hint(format!(
+                "give --reference DIR, or none for the model itself, or leave --{key} out"
+            ))),
             (true, None, None) => Ok(None),
             (false, Some(reference), _) => {
                 let must = format!("be left out: the loss {kind} compares with none");
@@ -175,7 +223,11 @@ impl Loss {
     }
 
     /// How long a row may be. The minimum of a prompt follows the maximum length, so it is the run's only with that.
-    fn truncation(&self, run: Option<&OriginRows<'_>>, from_run: &mut Vec<String>) -> Result<Truncation> {
+    fn truncation(
+        &self,
+        run: Option<&OriginRows<'_>>,
+        from_run: &mut Vec<String>,
+    ) -> Result<Truncation> {
         let mut max_length = self.max_length.clone();
         let mut min_prompt = self.min_prompt.clone();
         let mut too_long = self.too_long.clone();
@@ -191,12 +243,22 @@ impl Loss {
             }
             take("max-length", &mut max_length, run.plan.max_length);
             if too_long.is_none() {
-                let rule = run.plan.too_long.to_possible_value().expect("every rule has a name").get_name().to_owned();
+                let rule = run
+                    .plan
+                    .too_long
+                    .to_possible_value()
+                    .expect("every rule has a name")
+                    .get_name()
+                    .to_owned();
                 from_run.push(format!("--too-long {rule}"));
                 too_long = Some(rule);
             }
         }
-        truncation(max_length.as_ref(), min_prompt.as_ref(), too_long.as_deref())
+        truncation(
+            max_length.as_ref(),
+            min_prompt.as_ref(),
+            too_long.as_deref(),
+        )
     }
 
     fn reading(&self, file: DataFile, kind: Kind, run: Option<&OriginRows<'_>>) -> Result<Reading> {
@@ -227,17 +289,25 @@ impl Loss {
         let cut = self.truncation(run, &mut from_run)?;
         let split = choice("split", self.split.as_deref(), Split::All)?;
         if let (Split::All, Some(share)) = (split, &self.held_out) {
-            return Err(Error::input(format!("held-out {share} has no effect: all rows are scored"))
-                .hint("give --split held-out or --split train, or leave --held-out out"));
+            return Err(Error::input(format!(
+                "held-out {share} has no effect: all rows are scored"
+            ))
+            .hint("give --split held-out or --split train, or leave --held-out out"));
         }
-        let limit = self.limit.as_ref().map(|limit| count("limit", Some(limit), 0)).transpose()?;
+        let limit = self
+            .limit
+            .as_ref()
+            .map(|limit| count("limit", Some(limit), 0))
+            .transpose()?;
         let mut eval = Held::Fraction(0.0);
         let mut rows = limit;
         if split != Split::All {
             let usual = run.map_or(HELD_OUT, |run| run.plan.held_out);
             let given = self.held_out.as_ref();
             let fraction = held_out(given, usual)?;
-            let held_file = run.and_then(|run| run.objective.eval_data.clone()).filter(|_| given.is_none());
+            let held_file = run
+                .and_then(|run| run.objective.eval_data.clone())
+                .filter(|_| given.is_none());
             // The run's rows, before any of them are held out.
             rows = run.and_then(|run| run.objective.rows);
             from_run.extend(rows.map(|rows| format!("its first {rows} rows")));
@@ -254,28 +324,64 @@ impl Loss {
                 }
             };
         }
-        let Truncation { max_length, min_prompt, rule: too_long } = cut;
+        let Truncation {
+            max_length,
+            min_prompt,
+            rule: too_long,
+        } = cut;
         let threads = threads(self.threads.as_ref())?;
         let files = vec![file];
-        let spec =
-            DataSpec { files, kind, map, template, turns, rows, max_length, min_prompt, too_long, threads, eval };
-        Ok(Reading { spec, split, limit, from_run })
+        let spec = DataSpec {
+            files,
+            kind,
+            map,
+            template,
+            turns,
+            rows,
+            max_length,
+            min_prompt,
+            too_long,
+            threads,
+            eval,
+        };
+        Ok(Reading {
+            spec,
+            split,
+            limit,
+            from_run,
+        })
     }
 }
 
 /// Says what of the reading is the run's, and where a number here is another than the run's.
-fn note_origin(run: &OriginRows<'_>, folder: &Path, reading: &Reading, data: &Dataset, terminal: &mut Terminal) {
+fn note_origin(
+    run: &OriginRows<'_>,
+    folder: &Path,
+    reading: &Reading,
+    data: &Dataset,
+    terminal: &mut Terminal,
+) {
     let folder = folder.display();
     if !reading.from_run.is_empty() {
-        terminal.note(&format!("as in the run {folder}: {}", reading.from_run.join(", ")));
+        terminal.note(&format!(
+            "as in the run {folder}: {}",
+            reading.from_run.join(", ")
+        ));
     }
     let facts = run.data;
     let is_same_file = data.sha256 == facts.sha256;
     let is_same_template = data.template.to_string() == facts.template;
     if is_same_template && data.template.sha256().unwrap_or_default() != facts.template_sha256 {
-        terminal.note(&format!("warning: the template {} has changed since the run {folder}", facts.template));
+        terminal.note(&format!(
+            "warning: the template {} has changed since the run {folder}",
+            facts.template
+        ));
     }
-    if is_same_file && reading.split == Split::All && facts.eval_rows > 0 && facts.eval_sha256.is_empty() {
+    if is_same_file
+        && reading.split == Split::All
+        && facts.eval_rows > 0
+        && facts.eval_sha256.is_empty()
+    {
         terminal.note(&format!(
             "of these rows the run trained on {} and held out {}; --split held-out scores the latter alone",
             facts.train_rows, facts.eval_rows
@@ -297,39 +403,72 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     }
     let mut terminal = Terminal::new();
     let hub = Hub::from_environment();
-    let adapter = arguments.adapter.as_ref().map(|path| hub.adapter(path, &mut terminal)).transpose()?;
+    let adapter = arguments
+        .adapter
+        .as_ref()
+        .map(|path| hub.adapter(path, &mut terminal))
+        .transpose()?;
     let origin = adapter.as_deref().and_then(Origin::of);
     // Settings that are wrong are refused before a model is fetched.
     let (file, kind) = arguments.rows(&hub, &mut terminal)?;
-    let run_rows = origin.as_ref().and_then(|origin| origin.rows_of(kind == Kind::Preference, &file));
+    let run_rows = origin
+        .as_ref()
+        .and_then(|origin| origin.rows_of(kind == Kind::Preference, &file));
     let reading = arguments.reading(file, kind, run_rows.as_ref())?;
     let model = hub.model(&arguments.model, &mut terminal)?;
     let model = folder("model", &model, "give the folder of the base model")?;
     let engine = Engine::open(&model, threads, Recompute::Auto, &mut terminal)?;
     let base = PathBuf::from("none");
     let reference = arguments.reference.as_ref().filter(|path| **path != base);
-    let reference = reference.map(|path| hub.adapter(path, &mut terminal)).transpose()?;
+    let reference = reference
+        .map(|path| hub.adapter(path, &mut terminal))
+        .transpose()?;
     let mut open = |key: &str, path: Option<&PathBuf>| -> Result<Option<Adapter>> {
-        let path = path.map(|path| folder(key, path, "give a PEFT adapter folder")).transpose()?;
-        path.map(|path| engine.read_adapter(&path, &mut terminal)).transpose()
+        let path = path
+            .map(|path| folder(key, path, "give a PEFT adapter folder"))
+            .transpose()?;
+        path.map(|path| engine.read_adapter(&path, &mut terminal))
+            .transpose()
     };
     let adapter = open("adapter", adapter.as_ref())?;
     let reference = open("reference", reference.as_ref())?;
-    let data = Dataset::load(&reading.spec, &engine.tokenizer, &mut |_, _| !terminal.stop_requested())?;
+    let data = Dataset::load(&reading.spec, &engine.tokenizer, &mut |_, _| {
+        !terminal.stop_requested()
+    })?;
     if let (Some(origin), Some(run)) = (&origin, &run_rows) {
         note_origin(run, &origin.run, &reading, &data, &mut terminal);
     }
-    terminal.note(&data.describe(if kind == Kind::Preference { "dpo" } else { "sft" }));
+    terminal.note(&data.describe(if kind == Kind::Preference {
+        "dpo"
+    } else {
+        "sft"
+    }));
     if let Some(note) = data.positions_note(engine.decoder.config().max_positions) {
         terminal.note(&format!("warning: {note}"));
     }
-    let side = if reading.split == Split::HeldOut { &data.eval } else { &data.train };
-    let examples: Vec<&Example> = side.iter().take(reading.limit.unwrap_or(usize::MAX)).collect();
+    let side = if reading.split == Split::HeldOut {
+        &data.eval
+    } else {
+        &data.train
+    };
+    let examples: Vec<&Example> = side
+        .iter()
+        .take(reading.limit.unwrap_or(usize::MAX))
+        .collect();
     if examples.is_empty() {
-        return Err(Error::input("no row is held out").hint("give a larger --held-out, or --split all"));
+        return Err(
+            Error::input("no row is held out").hint("give a larger --held-out, or --split all")
+        );
     }
     let mut score = |what: &str, adapter: Option<&Adapter>| {
-        sums(&engine.decoder, adapter, &examples, token_budget, what, &mut terminal)
+        sums(
+            &engine.decoder,
+            adapter,
+            &examples,
+            token_budget,
+            what,
+            &mut terminal,
+        )
     };
     let policy = score("scoring", adapter.as_ref())?;
     let reference = match &arguments.reference {
@@ -347,11 +486,20 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         }
         return Ok(());
     }
-    let line = totals(&examples, kind, &policy, reference.as_deref(), objective.as_ref());
+    let line = totals(
+        &examples,
+        kind,
+        &policy,
+        reference.as_deref(),
+        objective.as_ref(),
+    );
     if arguments.json {
         return print_json(&line);
     }
-    let text: String = line.iter().map(|(key, value)| format!("{key:<20} {value}\n")).collect();
+    let text: String = line
+        .iter()
+        .map(|(key, value)| format!("{key:<20} {value}\n"))
+        .collect();
     print(&text)
 }
 
@@ -364,7 +512,10 @@ fn sums(
     what: &str,
     terminal: &mut Terminal,
 ) -> Result<Vec<Vec<f64>>> {
-    let mut sums: Vec<Vec<f64>> = examples.iter().map(|example| vec![0.0; example.responses.len()]).collect();
+    let mut sums: Vec<Vec<f64>> = examples
+        .iter()
+        .map(|example| vec![0.0; example.responses.len()])
+        .collect();
     terminal.begin(what, examples.len());
     let mut done = 0;
     for packed in &pack(examples, token_budget) {
@@ -377,7 +528,10 @@ fn sums(
             let sum: f64 = scores.logp[segment.targets.clone()].iter().sum();
             if !sum.is_finite() {
                 terminal.end();
-                let value = format!("the log-probability of row {}", examples[segment.example].row);
+                let value = format!(
+                    "the log-probability of row {}",
+                    examples[segment.example].row
+                );
                 return Err(Error::not_finite(value, decoder, &packed.pack, adapter));
             }
             sums[segment.example][segment.response] = sum;
@@ -390,8 +544,11 @@ fn sums(
 }
 
 fn responses(example: &Example, policy: &[f64], reference: Option<&[f64]>) -> Vec<Response> {
-    let response =
-        |i: usize| Response { policy: policy[i], reference: reference.map(|sums| sums[i]), tokens: example.scored(i) };
+    let response = |i: usize| Response {
+        policy: policy[i],
+        reference: reference.map(|sums| sums[i]),
+        tokens: example.scored(i),
+    };
     (0..policy.len()).map(response).collect()
 }
 
@@ -404,10 +561,19 @@ fn row_line(
     objective: Option<&Objective>,
 ) -> Map<String, Value> {
     let named = |values: &[f64]| -> Map<String, Value> {
-        names(kind).iter().zip(values).map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
+        names(kind)
+            .iter()
+            .zip(values)
+            .map(|(name, value)| ((*name).to_owned(), json!(value)))
+            .collect()
     };
     let mut tokens = Map::from_iter([("prompt".to_owned(), json!(example.prompt.len()))]);
-    tokens.extend(names(kind).iter().enumerate().map(|(i, name)| ((*name).to_owned(), json!(example.scored(i)))));
+    tokens.extend(
+        names(kind)
+            .iter()
+            .enumerate()
+            .map(|(i, name)| ((*name).to_owned(), json!(example.scored(i)))),
+    );
     let mut line = Map::new();
     line.insert("row".into(), json!(example.row));
     line.insert("tokens".into(), Value::Object(tokens));
@@ -425,7 +591,12 @@ fn row_line(
 /// The tokens of prompt and responses, by the names of a row's line.
 fn ids(example: &Example, kind: Kind) -> Value {
     let mut ids = Map::from_iter([("prompt".to_owned(), json!(example.prompt))]);
-    ids.extend(names(kind).iter().zip(&example.responses).map(|(name, ids)| ((*name).to_owned(), json!(ids))));
+    ids.extend(
+        names(kind)
+            .iter()
+            .zip(&example.responses)
+            .map(|(name, ids)| ((*name).to_owned(), json!(ids))),
+    );
     Value::Object(ids)
 }
 
@@ -439,9 +610,24 @@ fn totals(
 ) -> Map<String, Value> {
     let mut line = Map::new();
     line.insert("rows".into(), json!(examples.len()));
-    line.insert("tokens".into(), json!(examples.iter().map(|example| example.tokens()).sum::<usize>()));
-    let scored = |example: &&Example| (0..example.responses.len()).map(|i| example.scored(i)).sum::<usize>();
-    line.insert("scored".into(), json!(examples.iter().map(scored).sum::<usize>()));
+    line.insert(
+        "tokens".into(),
+        json!(
+            examples
+                .iter()
+                .map(|example| example.tokens())
+                .sum::<usize>()
+        ),
+    );
+    let scored = |example: &&Example| {
+        (0..example.responses.len())
+            .map(|i| example.scored(i))
+            .sum::<usize>()
+    };
+    line.insert(
+        "scored".into(),
+        json!(examples.iter().map(scored).sum::<usize>()),
+    );
     for (index, name) in names(kind).iter().enumerate() {
         let mean = policy.iter().map(|sums| sums[index]).sum::<f64>() / examples.len() as f64;
         line.insert(format!("logps/{name}"), json!(mean));

@@ -42,18 +42,28 @@ enum Format {
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.out.is_file() {
-        let message = format!("out must be a folder, found the file `{}`", arguments.out.display());
+        let message = format!(
+            "out must be a folder, found the file `{}`",
+            arguments.out.display()
+        );
         return Err(Error::input(message).hint("name a folder; it is made where it is missing"));
     }
     terminal::catch_signals()?;
     let mut terminal = terminal::Terminal::new();
     let experiment = Experiment::open(&arguments.file, &arguments.out, &mut terminal)?;
     if arguments.emit == Some(Format::Jsonl) {
-        return experiment.jobs(&arguments.file, &arguments.only)?.iter().try_for_each(print_json);
+        return experiment
+            .jobs(&arguments.file, &arguments.only)?
+            .iter()
+            .try_for_each(print_json);
     }
     if arguments.dry_run {
         let parts = experiment.estimate(&arguments.only, &mut terminal)?;
-        return if arguments.json { print_json(&parts) } else { print(&expected(&parts)) };
+        return if arguments.json {
+            print_json(&parts)
+        } else {
+            print(&expected(&parts))
+        };
     }
     let outcomes = experiment.run(&arguments.only, &mut terminal)?;
     if arguments.json {
@@ -61,10 +71,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     } else {
         print(&ended(&outcomes))?;
     }
-    match outcomes.parts.iter().filter(|outcome| !outcome.is_good()).count() {
+    match outcomes
+        .parts
+        .iter()
+        .filter(|outcome| !outcome.is_good())
+        .count()
+    {
         0 => Ok(()),
-        failed => Err(Error::failure(format!("{failed} of {} parts are not finished", outcomes.parts.len()))
-            .hint("the same command tries them again and repeats nothing that is finished")),
+        failed => Err(Error::failure(format!(
+            "{failed} of {} parts are not finished",
+            outcomes.parts.len()
+        ))
+        .hint("the same command tries them again and repeats nothing that is finished")),
     }
 }
 
@@ -80,21 +98,59 @@ fn time(seconds: f64) -> String {
 /// The parts that are to be done.
 fn expected(parts: &[Estimate]) -> String {
     let mut text = String::new();
-    let width = parts.iter().map(|part| part.part.len()).max().unwrap_or(0).max(4);
-    let _ = writeln!(text, "{:width$}  {:>6}  {:>11}  needs", "part", "steps", "about");
+    let width = parts
+        .iter()
+        .map(|part| part.part.len())
+        .max()
+        .unwrap_or(0)
+        .max(4);
+    let _ = writeln!(
+        text,
+        "{:width$}  {:>6}  {:>11}  needs",
+        "part", "steps", "about"
+    );
     for part in parts {
-        let state = if part.finished { "finished".to_owned() } else { time(part.seconds) };
+        let state = if part.finished {
+            "finished".to_owned()
+        } else {
+            time(part.seconds)
+        };
         // What a need needs, too, is not said twice.
-        let of = |name: &String| parts.iter().find(|other| other.part == *name).map_or(&[][..], |other| &other.needs);
-        let direct = part.needs.iter().filter(|need| !part.needs.iter().any(|other| of(other).contains(need)));
+        let of = |name: &String| {
+            parts
+                .iter()
+                .find(|other| other.part == *name)
+                .map_or(&[][..], |other| &other.needs)
+        };
+        let direct = part
+            .needs
+            .iter()
+            .filter(|need| !part.needs.iter().any(|other| of(other).contains(need)));
         let needs = direct.map(String::as_str).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(text, "{:width$}  {:>6}  {state:>11}  {needs}", part.part, part.steps);
+        let _ = writeln!(
+            text,
+            "{:width$}  {:>6}  {state:>11}  {needs}",
+            part.part, part.steps
+        );
     }
-    let left: f64 = parts.iter().filter(|part| !part.finished).map(|part| part.seconds).sum();
+    let left: f64 = parts
+        .iter()
+        .filter(|part| !part.finished)
+        .map(|part| part.seconds)
+        .sum();
     let open = parts.iter().filter(|part| !part.finished).count();
     let _ = match open {
-        0 => writeln!(text, "\nnothing is left to do: {} parts are finished", parts.len()),
-        _ => writeln!(text, "\n{open} of {} parts to do, about {} on this machine", parts.len(), time(left)),
+        0 => writeln!(
+            text,
+            "\nnothing is left to do: {} parts are finished",
+            parts.len()
+        ),
+        _ => writeln!(
+            text,
+            "\n{open} of {} parts to do, about {} on this machine",
+            parts.len(),
+            time(left)
+        ),
     };
     text
 }
@@ -102,7 +158,13 @@ fn expected(parts: &[Estimate]) -> String {
 /// How the parts ended.
 fn ended(outcomes: &Outcomes) -> String {
     let mut text = String::new();
-    let count = |wanted: &State| outcomes.parts.iter().filter(|outcome| outcome.state == *wanted).count();
+    let count = |wanted: &State| {
+        outcomes
+            .parts
+            .iter()
+            .filter(|outcome| outcome.state == *wanted)
+            .count()
+    };
     let _ = writeln!(
         text,
         "{} parts: {} done, {} finished before",

@@ -26,7 +26,12 @@ pub(super) struct Arguments {
     #[arg(long, requires = "weights")]
     combine: bool,
     /// Weights of the adapters, as 0.5,0.5
-    #[arg(long, value_name = "WEIGHTS", requires = "combine", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "WEIGHTS",
+        requires = "combine",
+        allow_hyphen_values = true
+    )]
     weights: Option<List>,
     /// The model that the adapters were trained on [default: the one they name]
     #[arg(long, value_name = "DIR|ID")]
@@ -53,19 +58,26 @@ impl Arguments {
         let count = self.adapters.len();
         let Some(list) = &self.weights else {
             if count > 1 {
-                return Err(Error::input(format!("{count} adapters are given, and export writes one folder"))
-                    .hint("add them with --combine and --weights, or export one after the other"));
+                return Err(Error::input(format!(
+                    "{count} adapters are given, and export writes one folder"
+                ))
+                .hint("add them with --combine and --weights, or export one after the other"));
             }
             return Ok(vec![1.0]);
         };
         if list.0.len() != count {
-            return Err(Error::input(format!("weights must be one for each of the {count} adapters, found `{list}`"))
-                .hint("as --weights 0.5,0.5"));
+            return Err(Error::input(format!(
+                "weights must be one for each of the {count} adapters, found `{list}`"
+            ))
+            .hint("as --weights 0.5,0.5"));
         }
         let number = |text: &String| text.parse::<Number>().ok().and_then(|number| number.real());
         let weight = |text: &String| {
-            number(text)
-                .ok_or_else(|| Error::input(format!("weights must be numbers with commas between, found `{list}`")))
+            number(text).ok_or_else(|| {
+                Error::input(format!(
+                    "weights must be numbers with commas between, found `{list}`"
+                ))
+            })
         };
         list.0.iter().map(weight).collect()
     }
@@ -77,7 +89,9 @@ impl Arguments {
             Some("f16" | "float16") => Float::F16,
             Some("f32" | "float32") => Float::F32,
             Some(other) => {
-                return Err(Error::input(format!("dtype must be one of bf16, f16, f32, found `{other}`")));
+                return Err(Error::input(format!(
+                    "dtype must be one of bf16, f16, f32, found `{other}`"
+                )));
             }
         }))
     }
@@ -101,22 +115,38 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         true => export.merged_model(dtype, max_shard_bytes, &mut terminal)?,
         false => export.adapter(&mut terminal)?,
     };
-    if arguments.json { print_json(&exported) } else { print(&text(&exported)) }
+    if arguments.json {
+        print_json(&exported)
+    } else {
+        print(&text(&exported))
+    }
 }
 
 fn text(exported: &Exported) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "model        {}", exported.model.display());
     for part in &exported.adapters {
-        let weight = if part.weight == 1.0 { String::new() } else { format!(", times {}", part.weight) };
+        let weight = if part.weight == 1.0 {
+            String::new()
+        } else {
+            format!(", times {}", part.weight)
+        };
         let _ = writeln!(text, "+ adapter    {}{weight}", part.name);
     }
     let _ = writeln!(text, "{:12} {}", exported.kind, exported.out.display());
     let _ = writeln!(text, "files        {}", exported.files.join(", "));
     if let Some(rounding) = exported.rounding {
-        let times = if rounding > 0.0 { format!("{rounding:.2} times as far as the adapter") } else { "none".into() };
+        let times = if rounding > 0.0 {
+            format!("{rounding:.2} times as far as the adapter")
+        } else {
+            "none".into()
+        };
         let _ = writeln!(text, "rounding     {times}");
     }
-    let _ = writeln!(text, "fingerprint  {}", exported.fingerprint.get(..12).unwrap_or_default());
+    let _ = writeln!(
+        text,
+        "fingerprint  {}",
+        exported.fingerprint.get(..12).unwrap_or_default()
+    );
     text
 }

@@ -97,19 +97,31 @@ impl Speaker {
         let (temperature, top_p) = (self.temperature.as_ref(), self.top_p.as_ref());
         Ok(Sampling {
             max_tokens: count("max-tokens", self.max_tokens.as_ref(), 128)?,
-            temperature: real("temperature", temperature, 0.0, "be 0 or above", |t| t >= 0.0)?,
-            top_p: real("top-p", top_p, 1.0, "lie above 0 and be at most 1", |p| p > 0.0 && p <= 1.0)?,
+            temperature: real("temperature", temperature, 0.0, "be 0 or above", |t| {
+                t >= 0.0
+            })?,
+            top_p: real("top-p", top_p, 1.0, "lie above 0 and be at most 1", |p| {
+                p > 0.0 && p <= 1.0
+            })?,
             seed: count_from(0, "seed", self.seed.as_ref(), 42)? as u64,
         })
     }
 
     fn asked(&self) -> Result<Option<TemplateName>> {
-        self.template.as_deref().map(|name| plan::template("template", name)).transpose()
+        self.template
+            .as_deref()
+            .map(|name| plan::template("template", name))
+            .transpose()
     }
 
     /// The template that was asked for; else, of an adapter in a run's folder, that of the run's instruction rows; else the
     /// usual one.
-    fn template(&self, rows: &[Row], tokenizer: &Tokenizer, observer: &mut dyn Observer) -> Result<Template> {
+    fn template(
+        &self,
+        rows: &[Row],
+        tokenizer: &Tokenizer,
+        observer: &mut dyn Observer,
+    ) -> Result<Template> {
         if let Some(name) = self.asked()? {
             return Template::choose(Some(&name), rows, tokenizer);
         }
@@ -120,15 +132,22 @@ impl Speaker {
             let name = made_of.template()?;
             match Template::choose(Some(&name), rows, tokenizer) {
                 Ok(template) => {
-                    observer.note(&format!("the template is that of the run {run}; --template takes another"));
+                    observer.note(&format!(
+                        "the template is that of the run {run}; --template takes another"
+                    ));
                     // Rows with tools may have a template more.
-                    let same = template.sha256().unwrap_or_default() == made_of.data.template_sha256;
+                    let same =
+                        template.sha256().unwrap_or_default() == made_of.data.template_sha256;
                     if !same && rows.iter().all(|row| row.tools.is_empty()) {
-                        observer.note(&format!("warning: the template {name} has changed since the run {run}"));
+                        observer.note(&format!(
+                            "warning: the template {name} has changed since the run {run}"
+                        ));
                     }
                     return Ok(template);
                 }
-                Err(error) => observer.note(&format!("warning: not the template of the run {run}: {error}")),
+                Err(error) => observer.note(&format!(
+                    "warning: not the template of the run {run}: {error}"
+                )),
             }
         }
         Template::choose(None, rows, tokenizer)
@@ -139,10 +158,20 @@ impl Speaker {
         self.asked()?;
         let threads = threads(self.threads.as_ref())?;
         let hub = Hub::from_environment();
-        let adapter = self.adapter.as_ref().map(|adapter| hub.adapter(adapter, observer)).transpose()?;
-        let model = folder("model", &hub.model(&self.model, observer)?, "give the folder of a model")?;
+        let adapter = self
+            .adapter
+            .as_ref()
+            .map(|adapter| hub.adapter(adapter, observer))
+            .transpose()?;
+        let model = folder(
+            "model",
+            &hub.model(&self.model, observer)?,
+            "give the folder of a model",
+        )?;
         let engine = Engine::open(&model, threads, Recompute::Auto, observer)?;
-        let adapter = adapter.map(|folder| engine.read_adapter(&folder, observer)).transpose()?;
+        let adapter = adapter
+            .map(|folder| engine.read_adapter(&folder, observer))
+            .transpose()?;
         Ok((engine, adapter))
     }
 }
@@ -156,16 +185,29 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
     let batch = count("batch", arguments.batch.as_ref(), 8)?;
     let mut terminal = Terminal::new();
     if let Some(out) = &arguments.out {
-        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = out
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         if out.is_dir() || out.file_name().is_none() || files::check_writable(folder).is_err() {
-            return Err(Error::input(format!("{}: cannot be written", out.display())).hint("give --out a file's name"));
+            return Err(
+                Error::input(format!("{}: cannot be written", out.display()))
+                    .hint("give --out a file's name"),
+            );
         }
         if out.symlink_metadata().is_ok() {
-            return Err(Error::input(format!("{}: exists already, and is not overwritten", out.display()))
-                .hint("give --out another name, or remove the file"));
+            return Err(Error::input(format!(
+                "{}: exists already, and is not overwritten",
+                out.display()
+            ))
+            .hint("give --out another name, or remove the file"));
         }
     }
-    let map = arguments.map.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error| error.at("map"))?;
+    let map = arguments
+        .map
+        .as_deref()
+        .map_or(Ok(ColumnMap::default()), str::parse)
+        .map_err(|error| error.at("map"))?;
     let (name, (rows, dropped)) = match &arguments.prompts {
         Some(given) => {
             let file = data_file(&Hub::from_environment(), given, &mut terminal)?;
@@ -178,26 +220,45 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
             let mut bytes = Vec::new();
             let read = std::io::stdin().lock().read_to_end(&mut bytes);
             read.map_err(|error| Error::input(format!("stdin: cannot read: {error}")))?;
-            ("stdin".to_owned(), prompts::read(Path::new("stdin"), &bytes, &map)?)
+            (
+                "stdin".to_owned(),
+                prompts::read(Path::new("stdin"), &bytes, &map)?,
+            )
         }
     };
     // From here on there is something to finish.
     terminal::catch_signals()?;
     let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
-    let template = arguments.speaker.template(&rows, &engine.tokenizer, &mut terminal)?;
+    let template = arguments
+        .speaker
+        .template(&rows, &engine.tokenizer, &mut terminal)?;
     terminal.note(&format!("{} prompts, template {template}", rows.len()));
     for left_out in &dropped {
-        terminal.note(&format!("{} rows are left out, {}: {}", left_out.rows.len(), left_out.reason, left_out.named()));
+        terminal.note(&format!(
+            "{} rows are left out, {}: {}",
+            left_out.rows.len(),
+            left_out.reason,
+            left_out.named()
+        ));
     }
     let at_file = |error: Error| error.at(&name);
-    let texts = rows.iter().map(|row| template.prompt(row).map_err(at_file)).collect::<Result<Vec<String>>>()?;
+    let texts = rows
+        .iter()
+        .map(|row| template.prompt(row).map_err(at_file))
+        .collect::<Result<Vec<String>>>()?;
     let ids = |text: &String| template.prompt_ids(text, &engine.tokenizer);
     let ids = texts.iter().map(ids).collect::<Result<Vec<_>>>()?;
     if let Some(row) = ids.iter().position(Vec::is_empty) {
-        return Err(Error::input(format!("{name}: {}: its prompt has no token", rows[row].place())));
+        return Err(Error::input(format!(
+            "{name}: {}: its prompt has no token",
+            rows[row].place()
+        )));
     }
     let positions = engine.decoder.config().max_positions;
-    let longer = ids.iter().filter(|ids| ids.len() + sampling.max_tokens - 1 > positions).count();
+    let longer = ids
+        .iter()
+        .filter(|ids| ids.len() + sampling.max_tokens - 1 > positions)
+        .count();
     if longer > 0 {
         terminal.note(&format!(
             "warning: with --max-tokens {}, {longer} of {} prompts may exceed the {positions} positions of the model \
@@ -219,9 +280,21 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         }
         Ok(())
     };
-    let ear = Ear { heard: &mut |_, _| {}, answered: &mut answered };
+    let ear = Ear {
+        heard: &mut |_, _| {},
+        answered: &mut answered,
+    };
     let ends = ends(&engine.model, &template, tokenizer)?;
-    let done = generate(decoder, adapter.as_ref(), &ends, &ids, &sampling, batch, &mut terminal, ear);
+    let done = generate(
+        decoder,
+        adapter.as_ref(),
+        &ends,
+        &ids,
+        &sampling,
+        batch,
+        &mut terminal,
+        ear,
+    );
     if let Some(path) = &arguments.out {
         // What was answered before a stop is kept.
         files::write_atomic(path, lines.as_bytes())?;
@@ -237,7 +310,9 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
     let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
     // What the usual template would be if conversations like this one stood in a file.
     let like = Row::unanswered(0, None, Prompt::Messages(Vec::new()));
-    let template = arguments.speaker.template(&[like], &engine.tokenizer, &mut terminal)?;
+    let template = arguments
+        .speaker
+        .template(&[like], &engine.tokenizer, &mut terminal)?;
     let ends = ends(&engine.model, &template, &engine.tokenizer)?;
     let mut messages: Vec<Message> = Vec::new();
     let mut lines = std::io::stdin().lock().lines();
@@ -245,7 +320,9 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
         if std::io::stdin().is_terminal() {
             let _ = write!(std::io::stderr(), "> ");
         }
-        let Some(line) = lines.next() else { return Ok(()) };
+        let Some(line) = lines.next() else {
+            return Ok(());
+        };
         let line = line.map_err(|error| Error::input(format!("stdin: cannot read: {error}")))?;
         if line.trim().is_empty() {
             return Ok(());
@@ -266,15 +343,29 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
                 // A character of several tokens is held back until it is whole.
                 Ok(text) if text.ends_with('\u{fffd}') => {}
                 Ok(text) => {
-                    failed = failed.take().or(print(text.strip_prefix(&said).unwrap_or_default()).err());
+                    failed = failed
+                        .take()
+                        .or(print(text.strip_prefix(&said).unwrap_or_default()).err());
                     said = text;
                 }
                 Err(error) => failed = Some(error),
             }
         };
         let adapter = adapter.as_ref();
-        let ear = Ear { heard: &mut speak, answered: &mut |_, _| Ok(()) };
-        generate(&engine.decoder, adapter, &ends, &ids, &sampling, 1, &mut Silent, ear)?;
+        let ear = Ear {
+            heard: &mut speak,
+            answered: &mut |_, _| Ok(()),
+        };
+        generate(
+            &engine.decoder,
+            adapter,
+            &ends,
+            &ids,
+            &sampling,
+            1,
+            &mut Silent,
+            ear,
+        )?;
         // What was held back for a whole character and never became one.
         let whole = engine.tokenizer.decode(&heard)?;
         print(whole.strip_prefix(&said).unwrap_or_default())?;

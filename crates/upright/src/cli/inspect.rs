@@ -10,8 +10,8 @@ use crate::{
     Error, Result,
     config::{Number, data_file},
     data::{
-        ColumnMap, DataFile, DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer, Truncation, Turns,
-        bos_note, pack, prefix_space_note, rows, source,
+        ColumnMap, DataFile, DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer,
+        Truncation, Turns, bos_note, pack, prefix_space_note, rows, source,
     },
     hub::Hub,
     plan::{
@@ -137,14 +137,25 @@ impl Lengths {
             limit *= 2;
         }
         let mean = lengths.iter().sum::<usize>() as f64 / lengths.len() as f64;
-        Self { mean, median: at(0.5), p95: at(0.95), longest, histogram }
+        Self {
+            mean,
+            median: at(0.5),
+            p95: at(0.95),
+            longest,
+            histogram,
+        }
     }
 }
 
 impl Report {
     fn of(kind: Kind, data: &Dataset, token_budget: usize, positions: usize) -> Self {
         let rows: Vec<&Example> = data.train.iter().collect();
-        let whole = |row: &Example| row.responses.iter().map(|r| row.prompt.len() + r.len() - 1).collect::<Vec<_>>();
+        let whole = |row: &Example| {
+            row.responses
+                .iter()
+                .map(|r| row.prompt.len() + r.len() - 1)
+                .collect::<Vec<_>>()
+        };
         let packs = pack::pack(&rows, token_budget);
         let packed_rows = packs.iter().map(|packed| packed.pack.tokens.len()).sum();
         let padded = |chunk: &[&Example]| {
@@ -152,7 +163,11 @@ impl Report {
             lengths.len() * lengths.iter().max().unwrap_or(&0)
         };
         Self {
-            kind: if kind == Kind::Preference { "preference" } else { "instruction" },
+            kind: if kind == Kind::Preference {
+                "preference"
+            } else {
+                "instruction"
+            },
             dialect: data.dialect.clone(),
             unread: data.unread.clone(),
             template: data.template.to_string(),
@@ -166,7 +181,11 @@ impl Report {
             contested_prefix_space: data.contested_prefix_space,
             positions: data.positions_note(positions),
             prompt_tokens: Lengths::of(rows.iter().map(|row| row.prompt.len()).collect()),
-            response_tokens: Lengths::of(rows.iter().flat_map(|row| row.responses.iter().map(Vec::len)).collect()),
+            response_tokens: Lengths::of(
+                rows.iter()
+                    .flat_map(|row| row.responses.iter().map(Vec::len))
+                    .collect(),
+            ),
             packed_rows,
             unshared_rows: rows.iter().flat_map(|row| whole(row)).sum(),
             padded_rows: rows.chunks(8).map(padded).sum(),
@@ -180,22 +199,56 @@ impl Report {
         let mut line = |name: &str, value: String| {
             let _ = writeln!(text, "{name:12} {value}");
         };
-        line("rows", format!("{} {} rows, dialect {}", self.train_rows + self.eval_rows, self.kind, self.dialect));
+        line(
+            "rows",
+            format!(
+                "{} {} rows, dialect {}",
+                self.train_rows + self.eval_rows,
+                self.kind,
+                self.dialect
+            ),
+        );
         if !self.unread.is_empty() {
-            line("not read", format!("the columns {}", rows::listed(self.unread.iter())));
+            line(
+                "not read",
+                format!("the columns {}", rows::listed(self.unread.iter())),
+            );
         }
         line("template", self.template.clone());
-        line("split", format!("{} to train on, {} held out", self.train_rows, self.eval_rows));
+        line(
+            "split",
+            format!(
+                "{} to train on, {} held out",
+                self.train_rows, self.eval_rows
+            ),
+        );
         for dropped in &self.dropped {
-            line("dropped", format!("{}, {}: {}", dropped.rows.len(), dropped.reason, dropped.named()));
+            line(
+                "dropped",
+                format!(
+                    "{}, {}: {}",
+                    dropped.rows.len(),
+                    dropped.reason,
+                    dropped.named()
+                ),
+            );
         }
         if self.truncated_prompts + self.truncated_responses > 0 {
-            line("cut to fit", format!("{} prompts, {} responses", self.truncated_prompts, self.truncated_responses));
+            line(
+                "cut to fit",
+                format!(
+                    "{} prompts, {} responses",
+                    self.truncated_prompts, self.truncated_responses
+                ),
+            );
         }
         if self.reasoning_left_out > 0 {
             line(
                 "left out",
-                format!("the reasoning of {} rows, for which the template has no words", self.reasoning_left_out),
+                format!(
+                    "the reasoning of {} rows, for which the template has no words",
+                    self.reasoning_left_out
+                ),
             );
         }
         if let Some(begin) = self.contested_bos {
@@ -207,12 +260,37 @@ impl Report {
         if let Some(positions) = &self.positions {
             line("too long", positions.clone());
         }
-        for (name, lengths) in [("prompts", &self.prompt_tokens), ("responses", &self.response_tokens)] {
-            let Lengths { mean, median, p95, longest, histogram } = lengths;
-            line(name, format!("{mean:.1} tokens on average, median {median}, 95% up to {p95}, longest {longest}"));
-            let most = histogram.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1);
+        for (name, lengths) in [
+            ("prompts", &self.prompt_tokens),
+            ("responses", &self.response_tokens),
+        ] {
+            let Lengths {
+                mean,
+                median,
+                p95,
+                longest,
+                histogram,
+            } = lengths;
+            line(
+                name,
+                format!(
+                    "{mean:.1} tokens on average, median {median}, 95% up to {p95}, longest {longest}"
+                ),
+            );
+            let most = histogram
+                .iter()
+                .map(|(_, count)| *count)
+                .max()
+                .unwrap_or(1)
+                .max(1);
             for (limit, count) in histogram {
-                line("", format!("up to {limit:>6} {count:>7} {}", "#".repeat((count * 40).div_ceil(most))));
+                line(
+                    "",
+                    format!(
+                        "up to {limit:>6} {count:>7} {}",
+                        "#".repeat((count * 40).div_ceil(most))
+                    ),
+                );
             }
         }
         line(
@@ -224,19 +302,46 @@ impl Report {
                 self.padded_rows as f64 / self.packed_rows as f64
             ),
         );
-        line("packs", format!("{}, filled to {:.1}%", self.packs, self.fill * 100.0));
+        line(
+            "packs",
+            format!("{}, filled to {:.1}%", self.packs, self.fill * 100.0),
+        );
         text
     }
 }
 
 /// Reads the file as what its columns say it is.
-fn load(file: &DataFile, arguments: &Inspect, threads: usize, tokenizer: &Tokenizer) -> Result<(Kind, Dataset)> {
-    let template = arguments.template.as_deref().map(|name| plan::template("template", name)).transpose()?;
-    let map = arguments.map.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error| error.at("map"))?;
+fn load(
+    file: &DataFile,
+    arguments: &Inspect,
+    threads: usize,
+    tokenizer: &Tokenizer,
+) -> Result<(Kind, Dataset)> {
+    let template = arguments
+        .template
+        .as_deref()
+        .map(|name| plan::template("template", name))
+        .transpose()?;
+    let map = arguments
+        .map
+        .as_deref()
+        .map_or(Ok(ColumnMap::default()), str::parse)
+        .map_err(|error| error.at("map"))?;
     let turns = choice("turns", arguments.turns.as_deref(), Turns::Last)?;
-    let Truncation { max_length, min_prompt, rule: too_long } =
-        truncation(arguments.max_length.as_ref(), arguments.min_prompt.as_ref(), arguments.too_long.as_deref())?;
-    let wanted = arguments.rows.as_ref().map(|rows| count("rows", Some(rows), 0)).transpose()?;
+    let Truncation {
+        max_length,
+        min_prompt,
+        rule: too_long,
+    } = truncation(
+        arguments.max_length.as_ref(),
+        arguments.min_prompt.as_ref(),
+        arguments.too_long.as_deref(),
+    )?;
+    let wanted = arguments
+        .rows
+        .as_ref()
+        .map(|rows| count("rows", Some(rows), 0))
+        .transpose()?;
     let held_out = held_out(arguments.held_out.as_ref(), HELD_OUT)?;
     let read = |kind: Kind| {
         let spec = DataSpec {
@@ -259,9 +364,14 @@ fn load(file: &DataFile, arguments: &Inspect, threads: usize, tokenizer: &Tokeni
     let mut source = source::read_first(path, 1)?;
     map.apply(path, &mut source.rows)?;
     let first = source.rows.first().is_some_and(|row| {
-        row.columns.contains_key("chosen") || rows::read(path, std::slice::from_ref(row), Kind::Preference).is_ok()
+        row.columns.contains_key("chosen")
+            || rows::read(path, std::slice::from_ref(row), Kind::Preference).is_ok()
     });
-    read(if first { Kind::Preference } else { Kind::Instruction })
+    read(if first {
+        Kind::Preference
+    } else {
+        Kind::Instruction
+    })
 }
 
 /// Runs the command.
@@ -272,12 +382,21 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
     let threads = threads(arguments.threads.as_ref())?;
     let show = count_from(0, "show", arguments.show.as_ref(), 2)?;
-    let wanted = arguments.row.as_ref().map(|row| count_from(0, "row", Some(row), 0)).transpose()?;
+    let wanted = arguments
+        .row
+        .as_ref()
+        .map(|row| count_from(0, "row", Some(row), 0))
+        .transpose()?;
     let (hub, mut terminal) = (Hub::from_environment(), Terminal::new());
     let model = hub.tokenizer(&arguments.model, &mut terminal)?;
-    let model = folder("model", &model, "give the folder of a model, of which config.json and the tokenizer are read")?;
+    let model = folder(
+        "model",
+        &model,
+        "give the folder of a model, of which config.json and the tokenizer are read",
+    )?;
     let config = upright_engine::config::DecoderConfig::read(&model)?;
-    let tokenizer = Tokenizer::open(&model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
+    let tokenizer =
+        Tokenizer::open(&model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
     let Some(given) = arguments.data.as_deref() else {
         let (files, show) = (&arguments.comparison, arguments.show.as_ref());
         return similarity::run(files, &hub, &tokenizer, threads, show, arguments.json);
@@ -291,42 +410,79 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
     let mut text = report.text();
     let rows: Vec<&Example> = match wanted {
         Some(wanted) => {
-            let row = data.train.iter().chain(&data.eval).find(|example| example.row == wanted);
-            let dropped = data.dropped.iter().find(|dropped| dropped.rows.contains(&wanted));
+            let row = data
+                .train
+                .iter()
+                .chain(&data.eval)
+                .find(|example| example.row == wanted);
+            let dropped = data
+                .dropped
+                .iter()
+                .find(|dropped| dropped.rows.contains(&wanted));
             vec![row.ok_or_else(|| {
                 let name = file.name();
                 match dropped {
-                    Some(dropped) => Error::input(format!("{name}: row {wanted} is dropped: {}", dropped.reason)),
-                    None => Error::input(format!("{name}: there is no row {wanted}")).hint("rows count from 0"),
+                    Some(dropped) => Error::input(format!(
+                        "{name}: row {wanted} is dropped: {}",
+                        dropped.reason
+                    )),
+                    None => Error::input(format!("{name}: there is no row {wanted}"))
+                        .hint("rows count from 0"),
                 }
             })?]
         }
         None => data.train.iter().take(show).collect(),
     };
-    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     text = visible(&text).into_owned();
     for row in rows {
         text += &shown(row, kind, &data.template, &tokenizer, colour)?;
     }
-    if colour { print_as_is(&text) } else { print(&text) }
+    if colour {
+        print_as_is(&text)
+    } else {
+        print(&text)
+    }
 }
 
 /// One row as it is trained on: what is read in plain, what is scored in colour or between marks.
-fn shown(row: &Example, kind: Kind, template: &Template, tokenizer: &Tokenizer, colour: bool) -> Result<String> {
-    let mut text = format!("\nrow {}: prompt, {} tokens, read only\n", row.row, row.prompt.len());
+fn shown(
+    row: &Example,
+    kind: Kind,
+    template: &Template,
+    tokenizer: &Tokenizer,
+    colour: bool,
+) -> Result<String> {
+    let mut text = format!(
+        "\nrow {}: prompt, {} tokens, read only\n",
+        row.row,
+        row.prompt.len()
+    );
     let painted = |part: &str, code: &str| {
         let part = visible(part);
-        if colour { format!("\x1b[{code}m{part}\x1b[0m") } else { part.into_owned() }
+        if colour {
+            format!("\x1b[{code}m{part}\x1b[0m")
+        } else {
+            part.into_owned()
+        }
     };
     text += &painted(&tokenizer.decode(&row.prompt)?, "2");
     text.push('\n');
-    let names: &[(&str, &str)] =
-        if kind == Kind::Preference { &[("chosen", "32"), ("rejected", "31")] } else { &[("response", "32")] };
+    let names: &[(&str, &str)] = if kind == Kind::Preference {
+        &[("chosen", "32"), ("rejected", "31")]
+    } else {
+        &[("response", "32")]
+    };
     for (index, (name, code)) in names.iter().enumerate().take(row.responses.len()) {
         let response = &row.responses[index];
         let (said, closing) = match response.split_last() {
             Some((last, said)) if template.ends(tokenizer).contains(last) => {
-                let closing = if *last == tokenizer.eos() { "<EOS>".to_owned() } else { tokenizer.decode(&[*last])? };
+                let closing = if *last == tokenizer.eos() {
+                    "<EOS>".to_owned()
+                } else {
+                    tokenizer.decode(&[*last])?
+                };
                 (said, closing)
             }
             _ => (&response[..], "<CUT>".to_owned()),
@@ -335,8 +491,13 @@ fn shown(row: &Example, kind: Kind, template: &Template, tokenizer: &Tokenizer, 
         let mut at = 0;
         let scored = |ids: &[u32], closing: &str, text: &mut String| -> Result<()> {
             let marks = if colour { ["", ""] } else { ["[", "]"] };
-            *text +=
-                &format!("{}{}{}{}", marks[0], painted(&tokenizer.decode(ids)?, code), painted(closing, "1"), marks[1]);
+            *text += &format!(
+                "{}{}{}{}",
+                marks[0],
+                painted(&tokenizer.decode(ids)?, code),
+                painted(closing, "1"),
+                marks[1]
+            );
             Ok(())
         };
         for read in row.read_of(index) {
@@ -356,7 +517,10 @@ fn shown(row: &Example, kind: Kind, template: &Template, tokenizer: &Tokenizer, 
 /// Ids that the text of a row hides: those of its special tokens, and those of text that looks like a special token and is
 /// split into several.
 fn special_tokens(row: &Example, tokenizer: &Tokenizer) -> Result<String> {
-    let parts: Vec<&[u32]> = std::iter::once(&row.prompt).chain(&row.responses).map(Vec::as_slice).collect();
+    let parts: Vec<&[u32]> = std::iter::once(&row.prompt)
+        .chain(&row.responses)
+        .map(Vec::as_slice)
+        .collect();
     let mut whole: Vec<String> = Vec::new();
     let mut split: Vec<String> = Vec::new();
     for ids in parts {
@@ -369,7 +533,11 @@ fn special_tokens(row: &Example, tokenizer: &Tokenizer) -> Result<String> {
             } else if let Some(length) = marked_length(&ids[index..], tokenizer)? {
                 let pieces = &ids[index..index + length];
                 let listed: Vec<String> = pieces.iter().map(u32::to_string).collect();
-                let entry = format!("{} = {}", tokenizer.decode(pieces)?.trim(), listed.join(" "));
+                let entry = format!(
+                    "{} = {}",
+                    tokenizer.decode(pieces)?.trim(),
+                    listed.join(" ")
+                );
                 if !split.contains(&entry) {
                     split.push(entry);
                 }
@@ -381,7 +549,11 @@ fn special_tokens(row: &Example, tokenizer: &Tokenizer) -> Result<String> {
         let _ = writeln!(text, "special tokens by id: {}", whole.join(", "));
     }
     if !split.is_empty() {
-        let _ = writeln!(text, "looks like a special token, but the tokenizer splits it: {}", split.join(", "));
+        let _ = writeln!(
+            text,
+            "looks like a special token, but the tokenizer splits it: {}",
+            split.join(", ")
+        );
     }
     Ok(text)
 }

@@ -29,7 +29,8 @@ use serde::Serialize;
 use crate::{Error, Result, data::template::sandbox, error::Kind, files};
 
 /// What [`main`] returns, for people.
-const EXIT_CODES: &str = "Exit codes: 0 good, 1 failed, 2 bad usage or input, 130 stopped by a signal";
+const EXIT_CODES: &str =
+    "Exit codes: 0 good, 1 failed, 2 bad usage or input, 130 stopped by a signal";
 
 /// Post-trains a language model on instruction data and preference data at once.
 #[derive(Debug, Parser)]
@@ -81,7 +82,10 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version are results and go to stdout, but not the help that a missing command is answered with.
-        Err(error) if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+        Err(error)
+            if !error.use_stderr()
+                || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
+        {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
@@ -103,7 +107,9 @@ pub fn main() -> ExitCode {
         Command::Doctor(doctor) => doctor::run(doctor),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Reference => reference::run(),
-        Command::RenderTemplates => sandbox::serve(std::io::stdin(), std::io::stdout()).map_err(Error::failure),
+        Command::RenderTemplates => {
+            sandbox::serve(std::io::stdin(), std::io::stdout()).map_err(Error::failure)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -114,13 +120,21 @@ pub fn main() -> ExitCode {
 /// This very program, also where its file has been replaced since it began.
 fn own_program() -> PathBuf {
     let this = PathBuf::from("/proc/self/exe");
-    if this.exists() { this } else { std::env::current_exe().unwrap_or(this) }
+    if this.exists() {
+        this
+    } else {
+        std::env::current_exe().unwrap_or(this)
+    }
 }
 
 /// Says what went wrong, and the way out.
 fn failed(error: &Error) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
-    let what = if error.kind == Kind::Interrupted { "interrupted" } else { "error" };
+    let what = if error.kind == Kind::Interrupted {
+        "interrupted"
+    } else {
+        "error"
+    };
     let _ = writeln!(stderr, "{what}: {}", visible(&error.message));
     if !error.hint.is_empty() {
         let _ = writeln!(stderr, "hint: {}", visible(&error.hint));
@@ -135,10 +149,21 @@ fn failed(error: &Error) -> ExitCode {
 /// Bad usage, worded by clap, in the form of every other error.
 fn usage(error: &clap::Error) -> Error {
     let text = error.to_string();
-    let message: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let message: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .collect();
     let message = message.join(" ");
-    let tips: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).collect();
-    let hint = if tips.is_empty() { "--help lists what there is".to_owned() } else { tips.join("; ") };
+    let tips: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("tip: "))
+        .collect();
+    let hint = if tips.is_empty() {
+        "--help lists what there is".to_owned()
+    } else {
+        tips.join("; ")
+    };
     Error::input(message.strip_prefix("error: ").unwrap_or(&message)).hint(hint)
 }
 
@@ -168,7 +193,10 @@ fn print(text: &str) -> Result<()> {
 /// Writes text that has colors of ours, and of files nothing that is not [`visible`].
 fn print_as_is(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::failure(format!("cannot write to stdout: {error}")))
         }
@@ -217,6 +245,9 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(visible("a\tb\nZoë"), "a\tb\nZoë");
-        assert_eq!(visible("\x1b]0;x\x07\r\x7f\u{9b}2J"), "\\u{1b}]0;x\\u{7}\\r\\u{7f}\\u{9b}2J");
+        assert_eq!(
+            visible("\x1b]0;x\x07\r\x7f\u{9b}2J"),
+            "\\u{1b}]0;x\\u{7}\\r\\u{7f}\\u{9b}2J"
+        );
     }
 }

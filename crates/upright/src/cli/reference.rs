@@ -24,7 +24,12 @@ fn text() -> String {
              may be texts with commas or TOML lists, `NAME=VALUE` lists also tables. In place of `sft` and `dpo` any number of \
              objectives:\n\n| key in `[[objective]]` | |\n|---|---|\n";
     let objective = <ObjectiveConfig as clap::Args>::augment_args(Command::new("objective"));
-    rows(objective.get_arguments().filter_map(|argument| Some((argument.get_long()?, help(argument)))), &mut text);
+    rows(
+        objective
+            .get_arguments()
+            .filter_map(|argument| Some((argument.get_long()?, help(argument)))),
+        &mut text,
+    );
     text += "\n## The TOML file of `upright experiment`\n\nPaths in it start where the command runs. A list of one text may be that \
              text.\n\n| key | |\n|---|---|\n";
     let said = |(key, what): keys::Key| (key, escaped(what));
@@ -37,7 +42,11 @@ fn text() -> String {
     rows(keys::ANSWERS.into_iter().map(said), &mut text);
     text += "\n| not in `[settings]` | instead |\n|---|---|\n";
     rows(keys::DECIDED.into_iter().map(said), &mut text);
-    let _ = write!(text, "\n## Exit codes\n\n{}.\n", EXIT_CODES.trim_start_matches("Exit codes: "));
+    let _ = write!(
+        text,
+        "\n## Exit codes\n\n{}.\n",
+        EXIT_CODES.trim_start_matches("Exit codes: ")
+    );
     text
 }
 
@@ -49,9 +58,15 @@ fn rows<'a>(keys: impl Iterator<Item = (&'a str, String)>, text: &mut String) {
 }
 
 fn commands(command: &Command, path: &str, text: &mut String) {
-    for child in command.get_subcommands().filter(|child| !["help", sandbox::COMMAND].contains(&child.get_name())) {
+    for child in command
+        .get_subcommands()
+        .filter(|child| !["help", sandbox::COMMAND].contains(&child.get_name()))
+    {
         let path = format!("{path} {}", child.get_name());
-        let about = child.get_about().map(ToString::to_string).unwrap_or_default();
+        let about = child
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let _ = write!(text, "\n## `{path}`\n\n{}\n", escaped(&about));
         let arguments: Vec<&Arg> = child
             .get_arguments()
@@ -63,7 +78,12 @@ fn commands(command: &Command, path: &str, text: &mut String) {
                 heading = argument.get_help_heading();
                 let _ = write!(text, "\n| {} | |\n|---|---|\n", heading.unwrap_or("flag"));
             }
-            let _ = writeln!(text, "| `{}` | {} |", flag(argument).replace('|', "\\|"), help(argument));
+            let _ = writeln!(
+                text,
+                "| `{}` | {} |",
+                flag(argument).replace('|', "\\|"),
+                help(argument)
+            );
         }
         commands(child, &path, text);
     }
@@ -73,7 +93,11 @@ fn commands(command: &Command, path: &str, text: &mut String) {
 fn flag(argument: &Arg) -> String {
     let names = argument.get_value_names().unwrap_or_default();
     let values: Vec<String> = names.iter().map(ToString::to_string).collect();
-    let values = if argument.get_action().takes_values() { values.join(" ") } else { String::new() };
+    let values = if argument.get_action().takes_values() {
+        values.join(" ")
+    } else {
+        String::new()
+    };
     match argument.get_long() {
         Some(long) if values.is_empty() => format!("--{long}"),
         Some(long) => format!("--{long} {values}"),
@@ -83,12 +107,25 @@ fn flag(argument: &Arg) -> String {
 
 /// What an argument is for, with the default and the values that clap adds where it prints help.
 fn help(argument: &Arg) -> String {
-    let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
+    let help = argument
+        .get_long_help()
+        .or(argument.get_help())
+        .map(ToString::to_string)
+        .unwrap_or_default();
     let mut help = help.trim_end_matches('.').to_owned();
-    let defaults = argument.get_default_values().iter().map(|value| value.display().to_string());
-    let values = argument.get_possible_values().into_iter().map(|value| value.get_name().to_owned());
+    let defaults = argument
+        .get_default_values()
+        .iter()
+        .map(|value| value.display().to_string());
+    let values = argument
+        .get_possible_values()
+        .into_iter()
+        .map(|value| value.get_name().to_owned());
     if argument.get_action().takes_values() {
-        for (what, listed) in [("default", defaults.collect::<Vec<_>>()), ("possible values", values.collect())] {
+        for (what, listed) in [
+            ("default", defaults.collect::<Vec<_>>()),
+            ("possible values", values.collect()),
+        ] {
             if !listed.is_empty() {
                 let _ = write!(help, " [{what}: {}]", listed.join(", "));
             }
@@ -99,5 +136,9 @@ fn help(argument: &Arg) -> String {
 
 fn escaped(text: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    text.replace('|', "\\|").replace('<', "&lt;").trim_end_matches('.').to_owned() + "."
+    text.replace('|', "\\|")
+        .replace('<', "&lt;")
+        .trim_end_matches('.')
+        .to_owned()
+        + "."
 }

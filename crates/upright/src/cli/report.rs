@@ -52,9 +52,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 /// Where a page about several folders goes that was given no place.
 fn of_several() -> Result<PathBuf> {
     let here = PathBuf::from("report");
-    let foreign = fs::read_dir(&here).is_ok_and(|mut entries| entries.next().is_some()) && !here.join(PAGE).is_file();
+    let foreign = fs::read_dir(&here).is_ok_and(|mut entries| entries.next().is_some())
+        && !here.join(PAGE).is_file();
     if foreign {
-        return Err(Error::input("report: is there, and is no report").hint("name the folder of the page: --out DIR"));
+        return Err(Error::input("report: is there, and is no report")
+            .hint("name the folder of the page: --out DIR"));
     }
     Ok(here)
 }

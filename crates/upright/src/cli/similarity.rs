@@ -26,16 +26,36 @@ pub(super) struct Similarity {
           "held_out", "token_budget", "row"])]
     pub(super) similarity: bool,
     /// Instruction rows, a file or an id on the hub
-    #[arg(long, value_name = "DATA", requires = "similarity", help_heading = "Comparison of two files")]
+    #[arg(
+        long,
+        value_name = "DATA",
+        requires = "similarity",
+        help_heading = "Comparison of two files"
+    )]
     sft: Option<PathBuf>,
     /// Preference rows, likewise
-    #[arg(long, value_name = "DATA", requires = "similarity", help_heading = "Comparison of two files")]
+    #[arg(
+        long,
+        value_name = "DATA",
+        requires = "similarity",
+        help_heading = "Comparison of two files"
+    )]
     dpo: Option<PathBuf>,
     /// Columns of the instruction rows under other names, as prompt=question,completion=answer
-    #[arg(long, value_name = "NAME=COLUMN,...", requires = "similarity", help_heading = "Comparison of two files")]
+    #[arg(
+        long,
+        value_name = "NAME=COLUMN,...",
+        requires = "similarity",
+        help_heading = "Comparison of two files"
+    )]
     sft_map: Option<String>,
     /// Columns of the preference rows, as prompt=question,chosen=good,rejected=bad
-    #[arg(long, value_name = "NAME=COLUMN,...", requires = "similarity", help_heading = "Comparison of two files")]
+    #[arg(
+        long,
+        value_name = "NAME=COLUMN,...",
+        requires = "similarity",
+        help_heading = "Comparison of two files"
+    )]
     dpo_map: Option<String>,
     /// Use the first so many usable instruction rows [default: all]
     #[arg(
@@ -56,7 +76,12 @@ pub(super) struct Similarity {
     )]
     dpo_rows: Option<Number>,
     /// Write the picture and a line for every pair into this folder
-    #[arg(long, value_name = "DIR", requires = "similarity", help_heading = "Comparison of two files")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "similarity",
+        help_heading = "Comparison of two files"
+    )]
     out: Option<PathBuf>,
 }
 
@@ -74,7 +99,13 @@ impl Quantiles {
     fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-        Self { p5: at(0.05), p25: at(0.25), median: at(0.5), p75: at(0.75), p95: at(0.95) }
+        Self {
+            p5: at(0.05),
+            p25: at(0.25),
+            median: at(0.5),
+            p75: at(0.75),
+            p95: at(0.95),
+        }
     }
 }
 
@@ -112,7 +143,10 @@ impl Report {
             chosen: over(|pair| pair.chosen),
             rejected: over(|pair| pair.rejected),
             chosen_rejected: over(|pair| pair.chosen_rejected),
-            conflicts: conflicts(pairs, shown).into_iter().map(|pair| Conflict::of(pair, sft, dpo)).collect(),
+            conflicts: conflicts(pairs, shown)
+                .into_iter()
+                .map(|pair| Conflict::of(pair, sft, dpo))
+                .collect(),
         }
     }
 
@@ -121,21 +155,41 @@ impl Report {
             "{} preference rows, each beside the nearest of {} instructions: cosine similarity of token counts\n\n",
             self.dpo_rows, self.sft_rows
         );
-        let _ = writeln!(text, "{:32} {:>7} {:>7} {:>7} {:>7} {:>7}", "", "5%", "25%", "median", "75%", "95%");
+        let _ = writeln!(
+            text,
+            "{:32} {:>7} {:>7} {:>7} {:>7} {:>7}",
+            "", "5%", "25%", "median", "75%", "95%"
+        );
         for (name, q) in [
             ("prompts", &self.prompts),
             ("chosen with the instruction's", &self.chosen),
             ("rejected with the instruction's", &self.rejected),
             ("chosen with rejected", &self.chosen_rejected),
         ] {
-            let Quantiles { p5, p25, median, p75, p95 } = q;
-            let _ = writeln!(text, "{name:32} {p5:>7.3} {p25:>7.3} {median:>7.3} {p75:>7.3} {p95:>7.3}");
+            let Quantiles {
+                p5,
+                p25,
+                median,
+                p75,
+                p95,
+            } = q;
+            let _ = writeln!(
+                text,
+                "{name:32} {p5:>7.3} {p25:>7.3} {median:>7.3} {p75:>7.3} {p95:>7.3}"
+            );
         }
         if !self.conflicts.is_empty() {
             text += "\nMost similar prompts with the most different answers, by prompts x (1 - chosen):\n";
         }
         for conflict in &self.conflicts {
-            let Pair { dpo_row, sft_row, prompts, chosen, rejected, .. } = conflict.pair;
+            let Pair {
+                dpo_row,
+                sft_row,
+                prompts,
+                chosen,
+                rejected,
+                ..
+            } = conflict.pair;
             let _ = writeln!(
                 text,
                 "\nprompts {prompts:.3}, chosen {chosen:.3}, rejected {rejected:.3}\n  dpo row {dpo_row:<7} {}\n  sft row \
@@ -154,7 +208,10 @@ impl Report {
 impl Conflict {
     fn of(pair: Pair, sft: &Texts, dpo: &Texts) -> Self {
         let row = |texts: &'_ Texts, index: usize| -> Row {
-            let at = texts.rows.binary_search_by_key(&index, |row| row.index).expect("a pair's rows are the files'");
+            let at = texts
+                .rows
+                .binary_search_by_key(&index, |row| row.index)
+                .expect("a pair's rows are the files'");
             texts.rows[at].clone()
         };
         let (instruction, preference) = (row(sft, pair.sft_row), row(dpo, pair.dpo_row));
@@ -182,7 +239,10 @@ fn excerpt(text: &str) -> String {
 }
 
 fn map(key: &str, written: &Option<String>) -> Result<ColumnMap> {
-    written.as_deref().map_or(Ok(ColumnMap::default()), str::parse).map_err(|error: Error| error.at(key))
+    written
+        .as_deref()
+        .map_or(Ok(ColumnMap::default()), str::parse)
+        .map_err(|error: Error| error.at(key))
 }
 
 /// Runs the comparison; `show` pairs are listed.
@@ -195,7 +255,9 @@ pub(super) fn run(
     json: bool,
 ) -> Result<()> {
     let (Some(sft), Some(dpo)) = (&arguments.sft, &arguments.dpo) else {
-        return Err(Error::input("--similarity needs --sft and --dpo").hint("one file of each kind"));
+        return Err(
+            Error::input("--similarity needs --sft and --dpo").hint("one file of each kind")
+        );
     };
     let show = count_from(0, "show", show, 5)?;
     let sft_rows = count("sft-rows", arguments.sft_rows.as_ref(), usize::MAX)?;
@@ -206,13 +268,26 @@ pub(super) fn run(
     let mut terminal = Terminal::new();
     let sft = data_file(hub, sft, &mut terminal)?;
     let dpo = data_file(hub, dpo, &mut terminal)?;
-    let sft = Texts::read(&sft, &map("sft-map", &arguments.sft_map)?, Kind::Instruction, sft_rows)?;
-    let dpo = Texts::read(&dpo, &map("dpo-map", &arguments.dpo_map)?, Kind::Preference, dpo_rows)?;
+    let sft = Texts::read(
+        &sft,
+        &map("sft-map", &arguments.sft_map)?,
+        Kind::Instruction,
+        sft_rows,
+    )?;
+    let dpo = Texts::read(
+        &dpo,
+        &map("dpo-map", &arguments.dpo_map)?,
+        Kind::Preference,
+        dpo_rows,
+    )?;
     let pairs = similarity(&sft, &dpo, tokenizer, threads, &mut terminal)?;
     let mut picture = None;
     if let Some(out) = &arguments.out {
         let line = |pair: &Pair| serde_json::to_string(pair).map(|line| line + "\n");
-        let lines = pairs.iter().map(line).collect::<std::result::Result<String, _>>();
+        let lines = pairs
+            .iter()
+            .map(line)
+            .collect::<std::result::Result<String, _>>();
         let lines = lines.map_err(|error| Error::failure(error.to_string()))?;
         files::write_atomic(&out.join("similarity.jsonl"), lines.as_bytes())?;
         picture = Some(figure(&pairs).save(out, "similarity")?);

@@ -99,21 +99,34 @@ impl Observer for Terminal {
 
     fn begin(&mut self, what: &str, total: usize) {
         let what = visible(what).replace(['\n', '\t'], " ");
-        let style = ProgressStyle::with_template("{prefix:>28} {bar:24} {pos}/{len} {elapsed}<{eta} {msg}");
-        let bar = ProgressBar::new(total as u64).with_style(style.expect("a valid template")).with_prefix(what.clone());
+        let style =
+            ProgressStyle::with_template("{prefix:>28} {bar:24} {pos}/{len} {elapsed}<{eta} {msg}");
+        let bar = ProgressBar::new(total as u64)
+            .with_style(style.expect("a valid template"))
+            .with_prefix(what.clone());
         let bar = bars().add(bar);
         if !bars().is_hidden() {
             bar.enable_steady_tick(TICK);
         }
         let now = Instant::now();
-        self.stack.push(Stretch { what, total, bar, began: now, said: now });
+        self.stack.push(Stretch {
+            what,
+            total,
+            bar,
+            began: now,
+            said: now,
+        });
     }
 
     fn advance(&mut self, done: usize, note: &str) {
-        let Some(stretch) = self.stack.last_mut() else { return };
+        let Some(stretch) = self.stack.last_mut() else {
+            return;
+        };
         if !bars().is_hidden() {
             stretch.bar.set_position(done as u64);
-            stretch.bar.set_message(visible(note).replace(['\n', '\t'], " "));
+            stretch
+                .bar
+                .set_message(visible(note).replace(['\n', '\t'], " "));
             return;
         }
         if stretch.said.elapsed() < PLAIN_INTERVAL {
@@ -122,7 +135,10 @@ impl Observer for Terminal {
         stretch.said = Instant::now();
         let elapsed = stretch.began.elapsed().as_secs_f64();
         let left = elapsed / done.max(1) as f64 * stretch.total.saturating_sub(done) as f64;
-        let text = format!("{} {done}/{}, {left:.0} s left {note}", stretch.what, stretch.total);
+        let text = format!(
+            "{} {done}/{}, {left:.0} s left {note}",
+            stretch.what, stretch.total
+        );
         line(text.trim_end());
     }
 

@@ -75,7 +75,8 @@ const TOY_SEED: u64 = 1;
 pub(super) fn run(arguments: &Theory) -> Result<()> {
     let mut settings = Settings::usual(threads(arguments.threads.as_ref())?);
     if arguments.seeds.is_some() && !matches!(arguments.what, What::Theorem41 | What::All) {
-        return Err(Error::input("--seeds is for theorem-4.1").hint("the others have no seeds to average over"));
+        return Err(Error::input("--seeds is for theorem-4.1")
+            .hint("the others have no seeds to average over"));
     }
     settings.seeds = count_from(2, "seeds", arguments.seeds.as_ref(), settings.seeds)?;
     if let Some(out) = &arguments.out {
@@ -93,7 +94,11 @@ pub(super) fn run(arguments: &Theory) -> Result<()> {
     if wanted(What::Theorem41) {
         results.theorem_4_1 = Some(theorem_4_1(&settings, &mut terminal)?);
     }
-    let pictures = arguments.out.as_ref().map(|out| results.save(out)).transpose()?;
+    let pictures = arguments
+        .out
+        .as_ref()
+        .map(|out| results.save(out))
+        .transpose()?;
     if arguments.json {
         return match (&results.toy, &results.theorem_3_3, &results.theorem_4_1) {
             (Some(toy), None, None) => print_json(toy),
@@ -104,8 +109,16 @@ pub(super) fn run(arguments: &Theory) -> Result<()> {
     }
     let mut text = String::new();
     text += &results.toy.as_ref().map(toy_table).unwrap_or_default();
-    text += &results.theorem_3_3.as_ref().map(theorem_3_3_table).unwrap_or_default();
-    text += &results.theorem_4_1.as_ref().map(theorem_4_1_table).unwrap_or_default();
+    text += &results
+        .theorem_3_3
+        .as_ref()
+        .map(theorem_3_3_table)
+        .unwrap_or_default();
+    text += &results
+        .theorem_4_1
+        .as_ref()
+        .map(theorem_4_1_table)
+        .unwrap_or_default();
     for picture in pictures.into_iter().flatten() {
         let _ = write!(text, "\npicture: {}", picture.display());
     }
@@ -121,20 +134,42 @@ impl Results {
             pictures.extend(save(folder, "toy", toy, figures::of_toy(toy))?);
         }
         if let Some(theorem) = &self.theorem_3_3 {
-            pictures.extend(save(folder, "theorem-3.3", theorem, figures::of_theorem_3_3(theorem))?);
+            pictures.extend(save(
+                folder,
+                "theorem-3.3",
+                theorem,
+                figures::of_theorem_3_3(theorem),
+            )?);
         }
         if let Some(theorem) = &self.theorem_4_1 {
-            pictures.extend(save(folder, "theorem-4.1", theorem, figures::of_theorem_4_1(theorem))?);
+            pictures.extend(save(
+                folder,
+                "theorem-4.1",
+                theorem,
+                figures::of_theorem_4_1(theorem),
+            )?);
         }
         Ok(pictures)
     }
 }
 
 /// Writes one result.
-fn save(folder: &Path, name: &str, result: &impl Serialize, figures: Vec<(String, Figure)>) -> Result<Vec<PathBuf>> {
-    let json = serde_json::to_string_pretty(result).map_err(|error| Error::failure(error.to_string()))?;
-    files::write_atomic(&folder.join(format!("{name}.json")), format!("{json}\n").as_bytes())?;
-    figures.into_iter().map(|(name, figure)| figure.save(folder, &name)).collect()
+fn save(
+    folder: &Path,
+    name: &str,
+    result: &impl Serialize,
+    figures: Vec<(String, Figure)>,
+) -> Result<Vec<PathBuf>> {
+    let json =
+        serde_json::to_string_pretty(result).map_err(|error| Error::failure(error.to_string()))?;
+    files::write_atomic(
+        &folder.join(format!("{name}.json")),
+        format!("{json}\n").as_bytes(),
+    )?;
+    figures
+        .into_iter()
+        .map(|(name, figure)| figure.save(folder, &name))
+        .collect()
 }
 
 fn heading(text: &mut String, title: &str) {
@@ -142,7 +177,10 @@ fn heading(text: &mut String, title: &str) {
 }
 
 fn slips(text: &mut String, slips: &[String]) {
-    let _ = writeln!(text, "\nWhere the paper's text does not fit its numbers, or is silent:");
+    let _ = writeln!(
+        text,
+        "\nWhere the paper's text does not fit its numbers, or is silent:"
+    );
     for slip in slips {
         let _ = writeln!(text, "- {slip}");
     }
@@ -162,7 +200,9 @@ fn toy_table(toy: &Toy) -> String {
         );
         let mut line = |name: &str, steps: [usize; 2], place: &Place, distance: Option<f64>| {
             let theta = format!("({:.3}, {:.3})", place.theta[0], place.theta[1]);
-            let distance = distance.map(|distance| format!("{distance:.4}")).unwrap_or_default();
+            let distance = distance
+                .map(|distance| format!("{distance:.4}"))
+                .unwrap_or_default();
             let row = format!(
                 "  {name:12} {:>10} {:>10} {theta:>19} {:>8.4} {:>8.4} {distance:>9}",
                 steps[0], steps[1], place.dpo, place.sft
@@ -174,7 +214,12 @@ fn toy_table(toy: &Toy) -> String {
             if let Some(between) = &walk.between {
                 line("  after dpo", [walk.steps[0], 0], between, None);
             }
-            line(walk.method, walk.steps, &walk.end, Some(walk.ideal_distance));
+            line(
+                walk.method,
+                walk.steps,
+                &walk.end,
+                Some(walk.ideal_distance),
+            );
         }
     }
     slips(&mut text, &toy.slips);
@@ -183,20 +228,49 @@ fn toy_table(toy: &Toy) -> String {
 
 fn theorem_3_3_table(theorem: &Theorem33) -> String {
     let mut text = String::new();
-    heading(&mut text, "Theorem 3.3: Sequential (dpo, then sft) keeps a gap, however long it trains.");
-    let Theorem33 { c_star, gap_at_zero, argmin, minimum, .. } = theorem;
+    heading(
+        &mut text,
+        "Theorem 3.3: Sequential (dpo, then sft) keeps a gap, however long it trains.",
+    );
+    let Theorem33 {
+        c_star,
+        gap_at_zero,
+        argmin,
+        minimum,
+        ..
+    } = theorem;
     let _ = writeln!(
         text,
         "c* {c_star:.3}, minimum {minimum:.5} at theta = {argmin:.5}, gap at theta = 0 {gap_at_zero:.5}"
     );
     let _ = writeln!(text, "\n{:31} gap at lambda", "");
-    let lambdas = theorem.lambdas.iter().map(|tradeoff| format!(" {:>8}", tradeoff.lambda)).collect::<String>();
-    let _ = writeln!(text, "{:>8} {:>10} {:>9}  {lambdas}", "T", "after dpo", "end");
+    let lambdas = theorem
+        .lambdas
+        .iter()
+        .map(|tradeoff| format!(" {:>8}", tradeoff.lambda))
+        .collect::<String>();
+    let _ = writeln!(
+        text,
+        "{:>8} {:>10} {:>9}  {lambdas}",
+        "T", "after dpo", "end"
+    );
     for run in &theorem.runs {
-        let gaps = run.gaps.iter().map(|gap| format!(" {gap:>8.4}")).collect::<String>();
-        let _ = writeln!(text, "{:>8} {:>10.3} {:>9.3}  {gaps}", run.steps, run.after_dpo, run.end);
+        let gaps = run
+            .gaps
+            .iter()
+            .map(|gap| format!(" {gap:>8.4}"))
+            .collect::<String>();
+        let _ = writeln!(
+            text,
+            "{:>8} {:>10.3} {:>9.3}  {gaps}",
+            run.steps, run.after_dpo, run.end
+        );
     }
-    let argmins = theorem.lambdas.iter().map(|tradeoff| format!(" {:>8.3}", tradeoff.argmin)).collect::<String>();
+    let argmins = theorem
+        .lambdas
+        .iter()
+        .map(|tradeoff| format!(" {:>8.3}", tradeoff.argmin))
+        .collect::<String>();
     let _ = writeln!(text, "{:>29}  {argmins}", "theta of the minimum");
     slips(&mut text, &theorem.slips);
     text
@@ -204,15 +278,21 @@ fn theorem_3_3_table(theorem: &Theorem33) -> String {
 
 fn theorem_4_1_table(theorem: &Theorem41) -> String {
     let mut text = String::new();
-    heading(&mut text, "Theorem 4.1: ALRIGHT's gap vanishes, no slower than log T / sqrt(T).");
+    heading(
+        &mut text,
+        "Theorem 4.1: ALRIGHT's gap vanishes, no slower than log T / sqrt(T).",
+    );
     for series in &theorem.series {
         let _ = writeln!(
             text,
             "alpha_0 {}, lambda {}, {} seeds: mean gap ± standard error",
             series.alpha_0, theorem.lambda, theorem.seeds
         );
-        let _ =
-            writeln!(text, "{:>9} {:>22} {:>13} {:>10} {:>10}", "T", "mean gap", "without noise", "bound", "printed");
+        let _ = writeln!(
+            text,
+            "{:>9} {:>22} {:>13} {:>10} {:>10}",
+            "T", "mean gap", "without noise", "bound", "printed"
+        );
         for point in &series.points {
             let gap = format!("{:.3e} ±{:.1e}", point.mean_gap, point.standard_error);
             let _ = writeln!(
@@ -222,17 +302,26 @@ fn theorem_4_1_table(theorem: &Theorem41) -> String {
                 point.noiseless_gap,
                 point.bound,
                 point.printed_bound,
-                if point.mean_gap > point.printed_bound { " violated" } else { "" },
+                if point.mean_gap > point.printed_bound {
+                    " violated"
+                } else {
+                    ""
+                },
                 if point.transient { " (transient)" } else { "" },
             );
         }
         if let Some(slope) = series.transient_slope {
             let _ = writeln!(text, "slope in the transient {slope:.3}");
         }
-        if let (Some(slope), Some(error), Some(rate)) =
-            (series.tail_slope, series.tail_slope_error, series.tail_rate_slope)
-        {
-            let _ = writeln!(text, "slope after it {slope:.3} ±{error:.3}; log T / sqrt(T) has {rate:.3} there");
+        if let (Some(slope), Some(error), Some(rate)) = (
+            series.tail_slope,
+            series.tail_slope_error,
+            series.tail_rate_slope,
+        ) {
+            let _ = writeln!(
+                text,
+                "slope after it {slope:.3} ±{error:.3}; log T / sqrt(T) has {rate:.3} there"
+            );
         }
         text.push('\n');
     }

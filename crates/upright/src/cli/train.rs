@@ -35,18 +35,32 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
     }
     let written = config.to_toml()?;
     let summary = if config.tensorboard {
-        run::run(&plan, &written, config.resume, &mut TensorBoard::new(&plan.out, &mut terminal))?
+        run::run(
+            &plan,
+            &written,
+            config.resume,
+            &mut TensorBoard::new(&plan.out, &mut terminal),
+        )?
     } else {
         run::run(&plan, &written, config.resume, &mut terminal)?
     };
-    let page = if config.no_report { String::new() } else { report(&plan, &mut terminal) };
-    if config.json { print_json(&summary) } else { print(&(table(&summary) + &page)) }
+    let page = if config.no_report {
+        String::new()
+    } else {
+        report(&plan, &mut terminal)
+    };
+    if config.json {
+        print_json(&summary)
+    } else {
+        print(&(table(&summary) + &page))
+    }
 }
 
 /// The page about the run, in its folder; a line that says where. A run is worth more than its page.
 fn report(plan: &Plan, terminal: &mut terminal::Terminal) -> String {
     let out = plan.out.join("report");
-    let page = files::check_inside(&plan.out, &out).and_then(|()| Report::read(std::slice::from_ref(&plan.out)));
+    let page = files::check_inside(&plan.out, &out)
+        .and_then(|()| Report::read(std::slice::from_ref(&plan.out)));
     match page.and_then(|report| report.write(&out, terminal)) {
         Ok(page) => format!("report: {}\n", page.display()),
         Err(error) => {
@@ -63,12 +77,30 @@ fn cell(value: Option<f64>) -> String {
 /// The final table of a run.
 fn table(summary: &Summary) -> String {
     let mut text = String::new();
-    let name = summary.objectives.iter().map(|o| o.name.len()).max().unwrap_or(0).max(14);
+    let name = summary
+        .objectives
+        .iter()
+        .map(|o| o.name.len())
+        .max()
+        .unwrap_or(0)
+        .max(14);
     let columns = ["start", "end", "gap"].map(|c| format!("{c:>9}")).join("");
-    let _ = writeln!(text, "{:name$}  {:>6} {:>6}  {:^27}  {:^27}", "", "", "", "held-out rows", "training rows (fit)");
-    let _ = writeln!(text, "{:name$}  {:>6} {:>6}  {columns}  {columns}", "objective", "weight", "steps");
+    let _ = writeln!(
+        text,
+        "{:name$}  {:>6} {:>6}  {:^27}  {:^27}",
+        "", "", "", "held-out rows", "training rows (fit)"
+    );
+    let _ = writeln!(
+        text,
+        "{:name$}  {:>6} {:>6}  {columns}  {columns}",
+        "objective", "weight", "steps"
+    );
     for o in &summary.objectives {
-        let set = |i: usize| [o.start[i], o.end[i], o.gap[i]].map(|v| format!("{:>9}", cell(v))).join("");
+        let set = |i: usize| {
+            [o.start[i], o.end[i], o.gap[i]]
+                .map(|v| format!("{:>9}", cell(v)))
+                .join("")
+        };
         let _ = writeln!(
             text,
             "{:name$}  {:>6} {:>6}  {}  {}",
@@ -89,7 +121,9 @@ fn table(summary: &Summary) -> String {
     for o in &summary.objectives {
         row(&format!("{} accuracy", o.name), o.rewards_accuracy);
     }
-    let peak = summary.peak_memory_gb.map_or_else(String::new, |gb| format!(", peak memory {gb:.2} GB"));
+    let peak = summary
+        .peak_memory_gb
+        .map_or_else(String::new, |gb| format!(", peak memory {gb:.2} GB"));
     let _ = writeln!(
         text,
         "\n{} steps of {} in {:.1} s, {:.0} tokens/s{peak}, {} products",
@@ -99,6 +133,10 @@ fn table(summary: &Summary) -> String {
         summary.tokens_per_second,
         summary.tier
     );
-    let _ = writeln!(text, "adapter: {}", run::adapter_dir(&summary.run).display());
+    let _ = writeln!(
+        text,
+        "adapter: {}",
+        run::adapter_dir(&summary.run).display()
+    );
     text
 }

@@ -18,10 +18,17 @@ impl Config {
         if let Some(adapter) = &mut config.init_adapter {
             *adapter = hub.adapter(adapter, observer)?;
         }
-        if let Some(reference) = config.reference.as_mut().filter(|word| !word.starts_with("train:")) {
+        if let Some(reference) = config
+            .reference
+            .as_mut()
+            .filter(|word| !word.starts_with("train:"))
+        {
             let folder = hub.adapter(Path::new(&reference[..]), observer)?;
             *reference = folder.into_os_string().into_string().map_err(|name| {
-                Error::input(format!("{}: the cache's folder has a name that is no UTF-8", name.display()))
+                Error::input(format!(
+                    "{}: the cache's folder has a name that is no UTF-8",
+                    name.display()
+                ))
             })?;
         }
         for given in self.rows_named() {
@@ -36,17 +43,31 @@ impl Config {
     /// Everything that names rows, as it was written, without shares.
     fn rows_named(&self) -> Vec<PathBuf> {
         let evals = self.objective.iter().map(|objective| &objective.eval);
-        let evals = [&self.sft_eval, &self.dpo_eval].into_iter().chain(evals).flatten().cloned();
+        let evals = [&self.sft_eval, &self.dpo_eval]
+            .into_iter()
+            .chain(evals)
+            .flatten()
+            .cloned();
         let data = self.objective.iter().map(|objective| &objective.data);
-        let data = [&self.sft, &self.dpo].into_iter().chain(data).flatten().map(|text| without_share(text));
+        let data = [&self.sft, &self.dpo]
+            .into_iter()
+            .chain(data)
+            .flatten()
+            .map(|text| without_share(text));
         evals.chain(data).collect()
     }
 }
 
 /// What stands before a share. A file may have a name that looks like one with a share.
 fn without_share(text: &str) -> PathBuf {
-    let DataFile { mut shards, .. } = text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
-    if Path::new(text).exists() { text.into() } else { shards.remove(0) }
+    let DataFile { mut shards, .. } = text
+        .parse()
+        .unwrap_or_else(|never: std::convert::Infallible| match never {});
+    if Path::new(text).exists() {
+        text.into()
+    } else {
+        shards.remove(0)
+    }
 }
 
 /// The rows that a path or an id means.

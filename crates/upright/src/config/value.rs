@@ -19,8 +19,16 @@ impl Number {
 
     /// A whole number from 0 to 2^63 - 1 (what TOML can hold), if it is one; 1e3 is.
     pub fn whole(&self) -> Option<u64> {
-        let exact = self.0.trim().parse::<i64>().ok().and_then(|n| u64::try_from(n).ok());
-        let scientific = || self.real().filter(|x| (0.0..=2f64.powi(53)).contains(x) && x.fract() == 0.0);
+        let exact = self
+            .0
+            .trim()
+            .parse::<i64>()
+            .ok()
+            .and_then(|n| u64::try_from(n).ok());
+        let scientific = || {
+            self.real()
+                .filter(|x| (0.0..=2f64.powi(53)).contains(x) && x.fract() == 0.0)
+        };
         exact.or_else(|| scientific().map(|x| x as u64))
     }
 }
@@ -95,7 +103,11 @@ impl FromStr for List {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.split(',').map(|entry| entry.trim().to_owned()).collect()))
+        Ok(Self(
+            text.split(',')
+                .map(|entry| entry.trim().to_owned())
+                .collect(),
+        ))
     }
 }
 
@@ -143,7 +155,10 @@ pub mod one_or_many {
     ///
     /// # Errors
     /// Those of the serializer.
-    pub fn serialize<T: Serialize, S: Serializer>(values: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<T: Serialize, S: Serializer>(
+        values: &[T],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         match values {
             [one] => one.serialize(serializer),
             many => many.serialize(serializer),
@@ -154,7 +169,9 @@ pub mod one_or_many {
     ///
     /// # Errors
     /// It is neither, or a value has the wrong form.
-    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<T>, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "expected a text, or a list of texts")]
         enum Written<T> {
@@ -192,12 +209,16 @@ mod tests {
             numbers: Vec<Number>,
             lists: Vec<List>,
         }
-        let written = "numbers = [5, -0.1, 5e-5, 'abc']\nlists = ['a, b', ['c'], { sft = 1.5, dpo = 0 }]";
+        let written =
+            "numbers = [5, -0.1, 5e-5, 'abc']\nlists = ['a, b', ['c'], { sft = 1.5, dpo = 0 }]";
         let both: Both = toml::from_str(written).unwrap();
         let numbers: Vec<_> = both.numbers.iter().map(ToString::to_string).collect();
         assert_eq!(numbers, ["5", "-0.1", "5e-5", "abc"]);
         let lists: Vec<_> = both.lists.iter().map(ToString::to_string).collect();
         assert_eq!(lists, ["a,b", "c", "sft=1.5,dpo=0"]);
-        assert_eq!(toml::from_str::<Both>(&toml::to_string(&both).unwrap()).unwrap(), both);
+        assert_eq!(
+            toml::from_str::<Both>(&toml::to_string(&both).unwrap()).unwrap(),
+            both
+        );
     }
 }

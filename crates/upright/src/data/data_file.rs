@@ -23,7 +23,11 @@ pub struct DataFile {
 impl DataFile {
     /// What messages call it.
     pub fn name(&self) -> String {
-        let first = self.shards.first().map(|path| path.display().to_string()).unwrap_or_default();
+        let first = self
+            .shards
+            .first()
+            .map(|path| path.display().to_string())
+            .unwrap_or_default();
         match self.shards.len() {
             0 | 1 => first,
             several => format!("{first} and {} more", several - 1),
@@ -35,15 +39,22 @@ impl DataFile {
     /// # Errors
     /// A shard cannot be read or understood, or is not in the dialect of the first.
     pub fn read(&self, map: &ColumnMap, kind: Kind) -> Result<(Rows, String)> {
-        self.read_first(map, kind, usize::MAX).map(|(rows, sha256, _)| (rows, sha256))
+        self.read_first(map, kind, usize::MAX)
+            .map(|(rows, sha256, _)| (rows, sha256))
     }
 
     /// The same for the first `most` rows; also says whether there may be more.
     ///
     /// # Errors
     /// As for [`DataFile::read`].
-    pub fn read_first(&self, map: &ColumnMap, kind: Kind, most: usize) -> Result<(Rows, String, bool)> {
-        let (mut all, mut hashes, mut before): (Option<Rows>, Vec<String>, usize) = (None, Vec::new(), 0);
+    pub fn read_first(
+        &self,
+        map: &ColumnMap,
+        kind: Kind,
+        most: usize,
+    ) -> Result<(Rows, String, bool)> {
+        let (mut all, mut hashes, mut before): (Option<Rows>, Vec<String>, usize) =
+            (None, Vec::new(), 0);
         let mut more = false;
         for path in &self.shards {
             if before >= most {
@@ -73,18 +84,28 @@ impl DataFile {
 
 /// What files are by their contents: one by its own hash, several by theirs in order.
 fn identity(mut hashes: Vec<String>) -> String {
-    if hashes.len() == 1 { hashes.remove(0) } else { sha256_hex((hashes.join("\n") + "\n").as_bytes()) }
+    if hashes.len() == 1 {
+        hashes.remove(0)
+    } else {
+        sha256_hex((hashes.join("\n") + "\n").as_bytes())
+    }
 }
 
 impl From<PathBuf> for DataFile {
     fn from(path: PathBuf) -> Self {
-        Self { shards: vec![path], share: None }
+        Self {
+            shards: vec![path],
+            share: None,
+        }
     }
 }
 
 impl From<Vec<PathBuf>> for DataFile {
     fn from(shards: Vec<PathBuf>) -> Self {
-        Self { shards, share: None }
+        Self {
+            shards,
+            share: None,
+        }
     }
 }
 
@@ -93,16 +114,23 @@ impl FromStr for DataFile {
 
     /// `FILE` or `FILE:SHARE`; what follows the last colon is a share where it is a number.
     fn from_str(text: &str) -> std::result::Result<Self, Infallible> {
-        let parts = text.rsplit_once(':').and_then(|(path, share)| Some((path, share.parse::<f64>().ok()?)));
+        let parts = text
+            .rsplit_once(':')
+            .and_then(|(path, share)| Some((path, share.parse::<f64>().ok()?)));
         let (path, share) = parts.map_or((text, None), |(path, share)| (path, Some(share)));
-        Ok(Self { shards: vec![path.into()], share })
+        Ok(Self {
+            shards: vec![path.into()],
+            share,
+        })
     }
 }
 
 impl fmt::Display for DataFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())?;
-        self.share.iter().try_for_each(|share| write!(f, ":{share}"))
+        self.share
+            .iter()
+            .try_for_each(|share| write!(f, ":{share}"))
     }
 }
 
@@ -119,7 +147,11 @@ impl Serialize for DataFile {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self.shards.len() {
             1 => serializer.collect_str(self),
-            _ => Shards { files: self.shards.clone(), share: self.share }.serialize(serializer),
+            _ => Shards {
+                files: self.shards.clone(),
+                share: self.share,
+            }
+            .serialize(serializer),
         }
     }
 }
@@ -133,9 +165,16 @@ impl<'de> Deserialize<'de> for DataFile {
             Several(Shards),
         }
         match Written::deserialize(deserializer)? {
-            Written::One(text) => Ok(text.parse().unwrap_or_else(|never: Infallible| match never {})),
-            Written::Several(Shards { files, .. }) if files.is_empty() => Err(de::Error::custom("files names no file")),
-            Written::Several(Shards { files, share }) => Ok(Self { shards: files, share }),
+            Written::One(text) => Ok(text
+                .parse()
+                .unwrap_or_else(|never: Infallible| match never {})),
+            Written::Several(Shards { files, .. }) if files.is_empty() => {
+                Err(de::Error::custom("files names no file"))
+            }
+            Written::Several(Shards { files, share }) => Ok(Self {
+                shards: files,
+                share,
+            }),
         }
     }
 }
@@ -155,11 +194,17 @@ mod tests {
     #[test]
     fn files_and_shards_survive_a_plan() {
         let one = |text: &str| text.parse::<DataFile>().unwrap();
-        let two = DataFile { shards: vec!["a/0".into(), "a/1".into()], share: Some(0.5) };
+        let two = DataFile {
+            shards: vec!["a/0".into(), "a/1".into()],
+            share: Some(0.5),
+        };
         for (data, eval) in [
             (vec![one("x.json")], None),
             (vec![one("x.json:0.25"), one("y:1")], Some(one("z"))),
-            (vec![two.clone(), one("y:1")], Some(vec!["e/0".into(), "e/1".into()].into())),
+            (
+                vec![two.clone(), one("y:1")],
+                Some(vec!["e/0".into(), "e/1".into()].into()),
+            ),
             (vec![DataFile { share: None, ..two }], None),
         ] {
             let written = Written { data, eval };
@@ -167,9 +212,21 @@ mod tests {
             assert_eq!(toml::from_str::<Written>(&text).unwrap(), written, "{text}");
         }
         // What plans of earlier versions have.
-        let old: Written = toml::from_str("data = [\"a.json:0.5\", \"b.json:0.5\"]\neval = \"c.json\"").unwrap();
-        assert_eq!(old, Written { data: vec![one("a.json:0.5"), one("b.json:0.5")], eval: Some(one("c.json")) });
-        for wrong in ["data = 5", "data = { files = [] }", "data = { files = ['a'], rows = 3 }", "data = [[1]]"] {
+        let old: Written =
+            toml::from_str("data = [\"a.json:0.5\", \"b.json:0.5\"]\neval = \"c.json\"").unwrap();
+        assert_eq!(
+            old,
+            Written {
+                data: vec![one("a.json:0.5"), one("b.json:0.5")],
+                eval: Some(one("c.json"))
+            }
+        );
+        for wrong in [
+            "data = 5",
+            "data = { files = [] }",
+            "data = { files = ['a'], rows = 3 }",
+            "data = [[1]]",
+        ] {
             assert!(toml::from_str::<Written>(wrong).is_err(), "{wrong}");
         }
     }
@@ -179,23 +236,47 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let write = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
-        write("0", "{\"question\": \"a\", \"answer\": \"b\"}\n{\"question\": \"c\", \"answer\": \" \"}\n");
+        write(
+            "0",
+            "{\"question\": \"a\", \"answer\": \"b\"}\n{\"question\": \"c\", \"answer\": \" \"}\n",
+        );
         write("1", "[{\"question\": \"d\", \"answer\": \"e\"}]");
-        write("2", "{\"question\": null, \"answer\": \"e\", \"prompt\": \"p\", \"completion\": \"x\"}");
+        write(
+            "2",
+            "{\"question\": null, \"answer\": \"e\", \"prompt\": \"p\", \"completion\": \"x\"}",
+        );
         let both = DataFile::from(vec![path("0"), path("1")]);
         let read = |file: &DataFile| file.read(&ColumnMap::default(), Kind::Instruction);
         let (rows, sha256) = read(&both).unwrap();
-        assert_eq!(rows.rows.iter().map(|row| row.place()).collect::<Vec<_>>(), ["row 0", "row 2"]);
+        assert_eq!(
+            rows.rows.iter().map(|row| row.place()).collect::<Vec<_>>(),
+            ["row 0", "row 2"]
+        );
         assert_eq!(rows.dropped[0].rows, [1]);
         let hash = |name: &str| read(&path(name).into()).unwrap().1;
-        assert_eq!(sha256, sha256_hex(format!("{}\n{}\n", hash("0"), hash("1")).as_bytes()));
+        assert_eq!(
+            sha256,
+            sha256_hex(format!("{}\n{}\n", hash("0"), hash("1")).as_bytes())
+        );
         assert!(both.name().ends_with("0 and 1 more"), "{}", both.name());
         // A shard whose first row looks like another dialect is read as the others are.
         let (rows, _) = read(&vec![path("0"), path("2")].into()).unwrap();
-        assert_eq!((rows.dialect, rows.rows.len(), rows.dropped.len()), ("question-answer", 1, 2));
-        assert_eq!(rows.unread, ["prompt", "completion"], "which only the later shard has");
+        assert_eq!(
+            (rows.dialect, rows.rows.len(), rows.dropped.len()),
+            ("question-answer", 1, 2)
+        );
+        assert_eq!(
+            rows.unread,
+            ["prompt", "completion"],
+            "which only the later shard has"
+        );
         write("2", "\n{\"prompt\": \"p\", \"completion\": \"x\"}");
         let error = read(&vec![path("0"), path("2")].into()).unwrap_err();
-        assert!(error.message.contains("2: row 2 (line 2) has no column \"question\""), "{error}");
+        assert!(
+            error
+                .message
+                .contains("2: row 2 (line 2) has no column \"question\""),
+            "{error}"
+        );
     }
 }

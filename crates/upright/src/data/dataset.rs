@@ -6,7 +6,10 @@ use sha2::{Digest, Sha256};
 
 use super::encode::{Encoded, Encoder, encode};
 use super::rows::{self, ColumnMap, Dropped, Kind, Row, Rows};
-use super::{DataFile, Example, Template, TemplateName, Tokenizer, TooLong, Truncation, Turns, sha256_hex, split};
+use super::{
+    DataFile, Example, Template, TemplateName, Tokenizer, TooLong, Truncation, Turns, sha256_hex,
+    split,
+};
 use crate::{Error, Result, files};
 
 /// TRL's columns of log-probabilities that a reference gave. They hold for one tokenizer, template, maximum length and
@@ -127,7 +130,9 @@ impl Dataset {
             let most = wanted.saturating_mul(2).saturating_add(64);
             match Self::of_first(most, spec, tokenizer, progress) {
                 Ok(Some(data)) => return Ok(data),
-                Err(stopped) if stopped.kind == crate::error::Kind::Interrupted => return Err(stopped),
+                Err(stopped) if stopped.kind == crate::error::Kind::Interrupted => {
+                    return Err(stopped);
+                }
                 _ => {}
             }
         }
@@ -153,11 +158,24 @@ impl Dataset {
             Held::File(file) => Some((file, file.read(&spec.map, spec.kind)?)),
             Held::Fraction(_) => None,
         };
-        let template = choose(spec, &files, other.as_ref().map(|(_, (rows, _))| rows), tokenizer)?;
-        let encoder = Encoder { template: &template, turns: spec.turns, tokenizer, truncation: spec.truncation() };
+        let template = choose(
+            spec,
+            &files,
+            other.as_ref().map(|(_, (rows, _))| rows),
+            tokenizer,
+        )?;
+        let encoder = Encoder {
+            template: &template,
+            turns: spec.turns,
+            tokenizer,
+            truncation: spec.truncation(),
+        };
         let wanted = spec.rows.unwrap_or(usize::MAX);
         let of_file = |rows: &Rows| rows.rows.len().min(wanted);
-        let total = files.iter().map(|(_, (rows, _))| of_file(rows)).sum::<usize>()
+        let total = files
+            .iter()
+            .map(|(_, (rows, _))| of_file(rows))
+            .sum::<usize>()
             + other.as_ref().map_or(0, |(_, (rows, _))| rows.rows.len());
 
         let (mut dialects, mut unread, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
@@ -166,22 +184,42 @@ impl Dataset {
             if !dialects.contains(&rows.dialect) {
                 dialects.push(rows.dialect);
             }
-            unread.extend(rows.unread.iter().filter(|column| !unread.contains(*column)).cloned().collect::<Vec<_>>());
+            unread.extend(
+                rows.unread
+                    .iter()
+                    .filter(|column| !unread.contains(*column))
+                    .cloned()
+                    .collect::<Vec<_>>(),
+            );
             hashes.push((sha256, file.share));
             let own = of_file(&rows);
-            parts.push(Part::encode(&file.name(), rows, wanted, spec, &encoder, &mut |done| {
-                progress(before + done.min(own), total)
-            })?);
+            parts.push(Part::encode(
+                &file.name(),
+                rows,
+                wanted,
+                spec,
+                &encoder,
+                &mut |done| progress(before + done.min(own), total),
+            )?);
             before += own;
         }
-        if parts.iter().zip(mores).any(|(part, more)| more && most < usize::MAX && part.usable.len() < wanted) {
+        if parts
+            .iter()
+            .zip(mores)
+            .any(|(part, more)| more && most < usize::MAX && part.usable.len() < wanted)
+        {
             return Ok(None);
         }
         let mut held = None;
         if let Some((file, (rows, sha256))) = other {
-            let part = Part::encode(&file.name(), rows, usize::MAX, spec, &encoder, &mut |done| {
-                progress(before + done, total)
-            })?;
+            let part = Part::encode(
+                &file.name(),
+                rows,
+                usize::MAX,
+                spec,
+                &encoder,
+                &mut |done| progress(before + done, total),
+            )?;
             held = Some((file, part, sha256));
         }
 
@@ -223,9 +261,13 @@ impl Dataset {
                 part.usable
             }
             None => {
-                let Held::Fraction(fraction) = spec.eval else { unreachable!("a file of held-out rows was read") };
+                let Held::Fraction(fraction) = spec.eval else {
+                    unreachable!("a file of held-out rows was read")
+                };
                 let held = split::carve(&mut trains, fraction);
-                data.opens_alike = fraction > 0.0 && held.is_empty() && trains.iter().map(Vec::len).sum::<usize>() > 1;
+                data.opens_alike = fraction > 0.0
+                    && held.is_empty()
+                    && trains.iter().map(Vec::len).sum::<usize>() > 1;
                 held
             }
         };
@@ -240,8 +282,13 @@ impl Dataset {
     /// Takes down what a file's rows lost; of several files, which file's.
     fn note(&mut self, part: &Part, name: Option<String>) {
         for Dropped { reason, rows } in &part.dropped {
-            let reason = name.as_ref().map_or_else(|| reason.clone(), |name| format!("{reason} in {name}"));
-            self.dropped.push(Dropped { reason, rows: rows.clone() });
+            let reason = name
+                .as_ref()
+                .map_or_else(|| reason.clone(), |name| format!("{reason} in {name}"));
+            self.dropped.push(Dropped {
+                reason,
+                rows: rows.clone(),
+            });
         }
         self.truncated_prompts += part.prompts_cut;
         self.truncated_responses += part.responses_cut;
@@ -255,22 +302,37 @@ impl Dataset {
             held_out => format!(" to train on, {held_out} held out"),
         };
         let (rows, dialect, template) = (self.train.len(), &self.dialect, &self.template);
-        let mut text = format!("{name}: {rows} rows{held_out} (dialect {dialect}, template {template})");
+        let mut text =
+            format!("{name}: {rows} rows{held_out} (dialect {dialect}, template {template})");
         if self.train.len() > self.train_hashes.len() {
-            text += &format!("; {} of them repeat, for the files' shares", self.train.len() - self.train_hashes.len());
+            text += &format!(
+                "; {} of them repeat, for the files' shares",
+                self.train.len() - self.train_hashes.len()
+            );
         }
         if !self.unread.is_empty() {
             text += &format!("; columns not read: {}", rows::listed(self.unread.iter()));
-            if self.unread.iter().any(|column| REFERENCE_COLUMNS.contains(&&column[..])) {
+            if self
+                .unread
+                .iter()
+                .any(|column| REFERENCE_COLUMNS.contains(&&column[..]))
+            {
                 text += " (of which tokens and of which model they are nobody can check: the reference is computed)";
             }
         }
         for dropped in self.dropped.iter().chain(&self.eval_dropped) {
-            text += &format!("; {} dropped, {}: {}", dropped.rows.len(), dropped.reason, dropped.named());
+            text += &format!(
+                "; {} dropped, {}: {}",
+                dropped.rows.len(),
+                dropped.reason,
+                dropped.named()
+            );
         }
         if self.truncated_prompts + self.truncated_responses > 0 {
-            text +=
-                &format!("; cut to fit: {} prompts, {} responses", self.truncated_prompts, self.truncated_responses);
+            text += &format!(
+                "; cut to fit: {} prompts, {} responses",
+                self.truncated_prompts, self.truncated_responses
+            );
         }
         if self.reasoning_left_out > 0 {
             text += &format!(
@@ -311,7 +373,11 @@ impl Dataset {
 
     /// A fixed sample of at most `n` training rows, in file order: those whose prompts have the smallest hashes.
     pub fn fit(&self, n: usize) -> Vec<&Example> {
-        sample(&self.train[..self.train_hashes.len()], &self.train_hashes, n)
+        sample(
+            &self.train[..self.train_hashes.len()],
+            &self.train_hashes,
+            n,
+        )
     }
 
     /// At most `n` of the held-out rows, picked in the same way.
@@ -322,7 +388,11 @@ impl Dataset {
 
 /// Says whether prompts begin with BOS, which the tokenizer's files disagree about.
 pub fn bos_note(begin: bool) -> String {
-    let (with, puts) = if begin { ("with", "none") } else { ("without", "one") };
+    let (with, puts) = if begin {
+        ("with", "none")
+    } else {
+        ("without", "one")
+    };
     format!(
         "prompts begin {with} BOS, by add_bos_token in tokenizer_config.json; transformers 5 heeds tokenizer.json alone, which \
          puts {puts}"
@@ -331,7 +401,11 @@ pub fn bos_note(begin: bool) -> String {
 
 /// Says whether texts begin with a space, which the tokenizer's files disagree about.
 pub fn prefix_space_note(space: bool) -> String {
-    let (with, puts) = if space { ("with", "none") } else { ("without", "one") };
+    let (with, puts) = if space {
+        ("with", "none")
+    } else {
+        ("without", "one")
+    };
     format!(
         "texts begin {with} a space, by add_prefix_space in tokenizer_config.json as in transformers; tokenizer.json alone puts \
          {puts}"
@@ -355,7 +429,11 @@ fn encoded_sha256(sides: [&Vec<Example>; 2]) -> String {
             for number in numbers {
                 hash.update((number as u64).to_le_bytes());
             }
-            for token in example.prompt.iter().chain(example.responses.iter().flatten()) {
+            for token in example
+                .prompt
+                .iter()
+                .chain(example.responses.iter().flatten())
+            {
                 hash.update(token.to_le_bytes());
             }
         }
@@ -364,7 +442,10 @@ fn encoded_sha256(sides: [&Vec<Example>; 2]) -> String {
 }
 
 fn sample<'a>(examples: &'a [Example], hashes: &[u64], n: usize) -> Vec<&'a Example> {
-    picked(hashes, n).into_iter().map(|index| &examples[index]).collect()
+    picked(hashes, n)
+        .into_iter()
+        .map(|index| &examples[index])
+        .collect()
 }
 
 /// The places of the `n` smallest hashes, ascending.
@@ -380,27 +461,37 @@ fn check(spec: &DataSpec) -> Result<()> {
     spec.truncation().check()?;
     let names: Vec<String> = spec.files.iter().map(DataFile::name).collect();
     let name = names.join(", ");
-    let given = spec.files.iter().filter(|file| file.share.is_some()).count();
+    let given = spec
+        .files
+        .iter()
+        .filter(|file| file.share.is_some())
+        .count();
     if spec.files.is_empty() || !(given == 0 || given == spec.files.len()) {
-        return Err(Error::input(format!("{name}: some files have a share and some have none"))
-            .hint("give every file a share, as FILE:0.7, or none of them"));
+        return Err(Error::input(format!(
+            "{name}: some files have a share and some have none"
+        ))
+        .hint("give every file a share, as FILE:0.7, or none of them"));
     }
     if spec.rows == Some(0) {
         return Err(Error::input(format!("{name}: 0 rows are asked for"))
             .hint("ask for at least one, or leave the number out to use all"));
     }
     match spec.eval {
-        Held::Fraction(fraction) if !(0.0..1.0).contains(&fraction) => {
-            Err(Error::input(format!("{name}: a share of {fraction} cannot be held out"))
-                .hint("give a number from 0 to below 1; 0.05 is usual"))
-        }
+        Held::Fraction(fraction) if !(0.0..1.0).contains(&fraction) => Err(Error::input(format!(
+            "{name}: a share of {fraction} cannot be held out"
+        ))
+        .hint("give a number from 0 to below 1; 0.05 is usual")),
         _ => Ok(()),
     }
 }
 
 impl DataSpec {
     fn truncation(&self) -> Truncation {
-        Truncation { max_length: self.max_length, min_prompt: self.min_prompt, rule: self.too_long }
+        Truncation {
+            max_length: self.max_length,
+            min_prompt: self.min_prompt,
+            rule: self.too_long,
+        }
     }
 }
 
@@ -414,7 +505,9 @@ fn choose(
 ) -> Result<Template> {
     let usual = |rows: &Rows| Template::default_for(&rows.rows, tokenizer.folder());
     let (first, (first_rows, _)) = files.first().expect("checked");
-    let different = files.iter().find(|(_, (rows, _))| usual(rows) != usual(first_rows));
+    let different = files
+        .iter()
+        .find(|(_, (rows, _))| usual(rows) != usual(first_rows));
     if let (None, Some((file, (rows, _)))) = (&spec.template, different) {
         return Err(Error::input(format!(
             "{} would have the template {}, {} the template {}",
@@ -428,10 +521,24 @@ fn choose(
     // The first rows of every file say how they are written; any row may bring tools, which have templates of their own.
     let some = |rows: &Rows| {
         let with_tools = rows.rows.iter().find(|row| !row.tools.is_empty());
-        rows.rows.iter().take(16).chain(with_tools).cloned().collect::<Vec<Row>>()
+        rows.rows
+            .iter()
+            .take(16)
+            .chain(with_tools)
+            .cloned()
+            .collect::<Vec<Row>>()
     };
-    let all: Vec<Row> = files.iter().map(|(_, (rows, _))| rows).chain(held_out).flat_map(some).collect();
-    Template::choose(Some(spec.template.as_ref().unwrap_or(&usual(first_rows))), &all, tokenizer)
+    let all: Vec<Row> = files
+        .iter()
+        .map(|(_, (rows, _))| rows)
+        .chain(held_out)
+        .flat_map(some)
+        .collect();
+    Template::choose(
+        Some(spec.template.as_ref().unwrap_or(&usual(first_rows))),
+        &all,
+        tokenizer,
+    )
 }
 
 /// What files are by their contents: a file by its own hash, several by theirs and their shares.
@@ -439,7 +546,10 @@ fn identity(files: &[(String, Option<f64>)]) -> String {
     match files {
         [(sha256, _)] => sha256.clone(),
         _ => {
-            let lines: String = files.iter().map(|(sha256, share)| format!("{sha256} {share:?}\n")).collect();
+            let lines: String = files
+                .iter()
+                .map(|(sha256, share)| format!("{sha256} {share:?}\n"))
+                .collect();
             sha256_hex(lines.as_bytes())
         }
     }
@@ -453,7 +563,9 @@ fn repeated(files: &[DataFile], rows: &[Vec<Hashed>]) -> Result<Vec<Example>> {
     const MOST: f64 = 1000.0;
     let share = |index: usize| files[index].share.filter(|_| files.len() > 1);
     let pace = |index: usize| share(index).map(|share| rows[index].len() as f64 / share);
-    let Some(longest) = (0..files.len()).filter_map(pace).reduce(f64::max) else { return Ok(Vec::new()) };
+    let Some(longest) = (0..files.len()).filter_map(pace).reduce(f64::max) else {
+        return Ok(Vec::new());
+    };
     let mut repeated = Vec::new();
     for (index, (file, rows)) in files.iter().zip(rows).enumerate() {
         let wanted = (share(index).unwrap_or(0.0) * longest).round();
@@ -467,11 +579,16 @@ fn repeated(files: &[DataFile], rows: &[Vec<Hashed>]) -> Result<Vec<Example>> {
             .hint("give it a smaller share, or more rows"));
         }
         let more = (wanted as usize).saturating_sub(rows.len());
-        let (examples, hashes): (Vec<&Example>, Vec<u64>) = rows.iter().map(|(hash, row)| (row, !hash)).unzip();
+        let (examples, hashes): (Vec<&Example>, Vec<u64>) =
+            rows.iter().map(|(hash, row)| (row, !hash)).unzip();
         for _ in 0..more / rows.len().max(1) {
             repeated.extend(examples.iter().copied().cloned());
         }
-        repeated.extend(picked(&hashes, more % rows.len().max(1)).into_iter().map(|index| examples[index].clone()));
+        repeated.extend(
+            picked(&hashes, more % rows.len().max(1))
+                .into_iter()
+                .map(|index| examples[index].clone()),
+        );
     }
     Ok(repeated)
 }
@@ -485,18 +602,28 @@ impl Part {
         encoder: &Encoder<'_>,
         progress: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Self> {
-        let mut part = Self { dropped: rows.dropped, ..Self::default() };
+        let mut part = Self {
+            dropped: rows.dropped,
+            ..Self::default()
+        };
         let mut left: &[Row] = &rows.rows;
         let mut done = 0;
         // A row may turn out unusable only here, so the first `wanted` usable ones can take more than one round.
         while part.usable.len() < wanted && !left.is_empty() {
             let (now, later) = left.split_at(left.len().min(wanted - part.usable.len()));
-            let encoded = encode(now, encoder, spec.threads, &mut |more| progress(done + more));
+            let encoded = encode(now, encoder, spec.threads, &mut |more| {
+                progress(done + more)
+            });
             for (row, encoded) in now.iter().zip(encoded.map_err(|error| error.at(name))?) {
                 let end = encoder.template.end_of(row, encoder.tokenizer);
-                let encoded = if spec.kind == Kind::Chosen { encoded.chosen_alone(end) } else { encoded };
+                let encoded = if spec.kind == Kind::Chosen {
+                    encoded.chosen_alone(end)
+                } else {
+                    encoded
+                };
                 let is_usable = matches!(encoded, Encoded::Usable { .. });
-                part.reasoning_left_out += usize::from(is_usable && encoder.template.leaves_reasoning_out(row));
+                part.reasoning_left_out +=
+                    usize::from(is_usable && encoder.template.leaves_reasoning_out(row));
                 part.take(row, encoded);
             }
             done += now.len();
@@ -512,13 +639,20 @@ impl Part {
             }
             part.dropped.retain(|entry| !entry.rows.is_empty());
         }
-        part.dropped.iter_mut().for_each(|entry| entry.rows.sort_unstable());
+        part.dropped
+            .iter_mut()
+            .for_each(|entry| entry.rows.sort_unstable());
         Ok(part)
     }
 
     fn take(&mut self, row: &Row, encoded: Encoded) {
         match encoded {
-            Encoded::Usable { example, prompt_hash, prompt_cut, responses_cut } => {
+            Encoded::Usable {
+                example,
+                prompt_hash,
+                prompt_cut,
+                responses_cut,
+            } => {
                 self.prompts_cut += usize::from(prompt_cut);
                 self.responses_cut += responses_cut;
                 self.usable.push((prompt_hash, example));
@@ -529,22 +663,37 @@ impl Part {
 
     fn nothing_left(&self, name: &str) -> Error {
         let total: usize = self.dropped.iter().map(|entry| entry.rows.len()).sum();
-        let reasons: Vec<String> =
-            self.dropped.iter().map(|entry| format!("{} {}", entry.rows.len(), entry.reason)).collect();
-        Error::input(format!("{name}: none of {total} rows is usable: {}", reasons.join("; ")))
-            .hint("look at the first rows: are prompt and response where this dialect has them?")
+        let reasons: Vec<String> = self
+            .dropped
+            .iter()
+            .map(|entry| format!("{} {}", entry.rows.len(), entry.reason))
+            .collect();
+        Error::input(format!(
+            "{name}: none of {total} rows is usable: {}",
+            reasons.join("; ")
+        ))
+        .hint("look at the first rows: are prompt and response where this dialect has them?")
     }
 
     /// Drops, by name, the rows whose prompts are held out.
     fn without(&mut self, held: &[Hashed], held_name: &str, name: &str) -> Result<()> {
         let held: HashSet<u64> = held.iter().map(|(hash, _)| *hash).collect();
-        let (out, train): (Vec<Hashed>, Vec<Hashed>) =
-            std::mem::take(&mut self.usable).into_iter().partition(|(hash, _)| held.contains(hash));
+        let (out, train): (Vec<Hashed>, Vec<Hashed>) = std::mem::take(&mut self.usable)
+            .into_iter()
+            .partition(|(hash, _)| held.contains(hash));
         for (_, example) in out {
-            Dropped::add(&mut self.dropped, &format!("prompt is held out in {held_name}"), example.row);
+            Dropped::add(
+                &mut self.dropped,
+                &format!("prompt is held out in {held_name}"),
+                example.row,
+            );
         }
         self.usable = train;
-        if self.usable.is_empty() { Err(self.nothing_left(name)) } else { Ok(()) }
+        if self.usable.is_empty() {
+            Err(self.nothing_left(name))
+        } else {
+            Ok(())
+        }
     }
 }
 

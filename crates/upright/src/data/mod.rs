@@ -54,7 +54,8 @@ impl Example {
 
     /// How many tokens of a response are scored.
     pub fn scored(&self, response: usize) -> usize {
-        self.responses[response].len() - self.read_of(response).iter().map(Range::len).sum::<usize>()
+        self.responses[response].len()
+            - self.read_of(response).iter().map(Range::len).sum::<usize>()
     }
 
     /// Takes away what is read at the end of a response that was cut: nothing follows it that is scored.
@@ -76,7 +77,10 @@ impl Example {
 
 /// SHA-256 in hexadecimal, as `sha256sum` prints it.
 fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// The first eight bytes of a text's SHA-256: the same number on every machine and in every version.

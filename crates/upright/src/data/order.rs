@@ -42,7 +42,14 @@ impl Order {
     pub fn new(seed: u64, name: &str, rows: usize, batch: usize) -> Self {
         assert!(rows > 0 && batch > 0, "an order needs rows and batches");
         let permutation = (0..rows).collect();
-        let mut order = Self { seed, stream: hash64(name), batch, epoch: 0, permutation, queue: VecDeque::new() };
+        let mut order = Self {
+            seed,
+            stream: hash64(name),
+            batch,
+            epoch: 0,
+            permutation,
+            queue: VecDeque::new(),
+        };
         order.begin(0);
         order
     }
@@ -73,7 +80,10 @@ impl Order {
 
     /// What a checkpoint keeps; the rest follows from the plan.
     pub fn state(&self) -> OrderState {
-        OrderState { epoch: self.epoch, queue: self.queue.iter().copied().collect() }
+        OrderState {
+            epoch: self.epoch,
+            queue: self.queue.iter().copied().collect(),
+        }
     }
 
     /// Continues where a checkpoint left off.
@@ -82,7 +92,10 @@ impl Order {
     /// The state belongs to other rows or another batch size.
     pub fn restore(&mut self, state: &OrderState) -> Result<()> {
         let mut seen = vec![false; self.batches()];
-        let fits = |&batch: &usize| seen.get_mut(batch).is_some_and(|seen| !std::mem::replace(seen, true));
+        let fits = |&batch: &usize| {
+            seen.get_mut(batch)
+                .is_some_and(|seen| !std::mem::replace(seen, true))
+        };
         if state.queue.is_empty() || !state.queue.iter().all(fits) {
             return Err(Error::input(format!(
                 "the checkpoint's order does not fit {} rows in batches of {}",
@@ -104,7 +117,8 @@ impl Order {
         self.permutation.sort_unstable();
         for i in (1..self.permutation.len()).rev() {
             let draw = u128::from(splitmix(key ^ i as u64));
-            self.permutation.swap(i, ((draw * (i as u128 + 1)) >> 64) as usize);
+            self.permutation
+                .swap(i, ((draw * (i as u128 + 1)) >> 64) as usize);
         }
     }
 }
@@ -158,7 +172,13 @@ mod tests {
                 counts[place][row] += 1;
             }
         }
-        assert!(counts.as_flattened().iter().all(|&count: &i32| (count - 1000).abs() < 150), "{counts:?}");
+        assert!(
+            counts
+                .as_flattened()
+                .iter()
+                .all(|&count: &i32| (count - 1000).abs() < 150),
+            "{counts:?}"
+        );
     }
 
     #[test]
@@ -183,7 +203,10 @@ mod tests {
         let mut order = Order::new(3, "dpo", 9, 3);
         for queue in [vec![], vec![3], vec![1, 1]] {
             let error = order.restore(&OrderState { epoch: 0, queue }).unwrap_err();
-            assert_eq!(error.message, "the checkpoint's order does not fit 9 rows in batches of 3");
+            assert_eq!(
+                error.message,
+                "the checkpoint's order does not fit 9 rows in batches of 3"
+            );
             assert!(error.hint.contains("batch size"));
         }
     }

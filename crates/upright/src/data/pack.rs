@@ -32,7 +32,12 @@ const SHARED: usize = 16;
 
 /// Rows that an example takes by itself: every token but the last of each response, from which nothing is predicted.
 pub fn rows_of(example: &Example) -> usize {
-    example.prompt.len() + example.responses.iter().map(|response| response.len() - 1).sum::<usize>()
+    example.prompt.len()
+        + example
+            .responses
+            .iter()
+            .map(|response| response.len() - 1)
+            .sum::<usize>()
 }
 
 /// Packs examples, each whole and once, into packs of at most `budget` rows; an example larger than that has a pack of
@@ -52,12 +57,17 @@ pub fn pack(examples: &[&Example], budget: usize) -> Vec<PackedRows> {
             None => bins.push((rows, vec![index])),
         }
     }
-    bins.into_iter().map(|(_, members)| lay(examples, members)).collect()
+    bins.into_iter()
+        .map(|(_, members)| lay(examples, members))
+        .collect()
 }
 
 fn lay(examples: &[&Example], mut members: Vec<usize>) -> PackedRows {
     members.sort_unstable();
-    let mut packed = PackedRows { pack: Pack::default(), segments: Vec::new() };
+    let mut packed = PackedRows {
+        pack: Pack::default(),
+        segments: Vec::new(),
+    };
     for index in members {
         let example = examples[index];
         let responses: Vec<&[u32]> = example.responses.iter().map(Vec::as_slice).collect();
@@ -66,10 +76,17 @@ fn lay(examples: &[&Example], mut members: Vec<usize>) -> PackedRows {
         for response in 0..responses.len() {
             // From the back, so that what is taken away moves nothing that still is to be.
             for read in example.read_of(response).iter().rev() {
-                packed.pack.targets.drain(start + read.start..start + read.end);
+                packed
+                    .pack
+                    .targets
+                    .drain(start + read.start..start + read.end);
             }
             let scored = example.scored(response);
-            packed.segments.push(Segment { example: index, response, targets: start..start + scored });
+            packed.segments.push(Segment {
+                example: index,
+                response,
+                targets: start..start + scored,
+            });
             start += scored;
         }
     }
@@ -88,14 +105,21 @@ mod tests {
         Example {
             row,
             prompt: (0..prompt).map(token).collect(),
-            responses: responses.iter().map(|&len| (0..len).map(|i| token(i + 7)).collect()).collect(),
+            responses: responses
+                .iter()
+                .map(|&len| (0..len).map(|i| token(i + 7)).collect())
+                .collect(),
             read: Vec::new(),
         }
     }
 
     fn members(packs: &[PackedRows]) -> Vec<Vec<usize>> {
         let of = |packed: &PackedRows| {
-            let mut found: Vec<usize> = packed.segments.iter().map(|segment| segment.example).collect();
+            let mut found: Vec<usize> = packed
+                .segments
+                .iter()
+                .map(|segment| segment.example)
+                .collect();
             found.dedup();
             found
         };
@@ -111,12 +135,33 @@ mod tests {
             example(3, 9, &[9]),
             example(4, 2, &[1]),
         ];
-        assert_eq!(examples.iter().map(rows_of).collect::<Vec<_>>(), [3, 8, 5, 17, 2]);
+        assert_eq!(
+            examples.iter().map(rows_of).collect::<Vec<_>>(),
+            [3, 8, 5, 17, 2]
+        );
         let examples: Vec<&Example> = examples.iter().collect();
         let packs = pack(&examples, 10);
-        assert_eq!(members(&packs), [vec![3], vec![1, 4], vec![0, 2]], "the oversized one is alone");
-        assert_eq!(packs[2].segments[1], Segment { example: 2, response: 0, targets: 2..4 });
-        assert_eq!(packs[2].segments[2], Segment { example: 2, response: 1, targets: 4..6 });
+        assert_eq!(
+            members(&packs),
+            [vec![3], vec![1, 4], vec![0, 2]],
+            "the oversized one is alone"
+        );
+        assert_eq!(
+            packs[2].segments[1],
+            Segment {
+                example: 2,
+                response: 0,
+                targets: 2..4
+            }
+        );
+        assert_eq!(
+            packs[2].segments[2],
+            Segment {
+                example: 2,
+                response: 1,
+                targets: 4..6
+            }
+        );
         assert_eq!(packs, pack(&examples, 10));
         assert_eq!(pack(&[], 10), []);
     }
@@ -128,30 +173,61 @@ mod tests {
         both[0].read = vec![vec![1..3, 4..5]];
         both[1].read = vec![vec![], vec![0..2]];
         let packs = pack(&both.iter().collect::<Vec<_>>(), 99);
-        let segments: Vec<_> = packs[0].segments.iter().map(|segment| segment.targets.clone()).collect();
+        let segments: Vec<_> = packs[0]
+            .segments
+            .iter()
+            .map(|segment| segment.targets.clone())
+            .collect();
         assert_eq!(segments, [0..3, 3..5, 5..7]);
-        let kept: Vec<_> = [0, 3, 5, 6, 7, 10, 11].map(|i| whole[0].pack.targets[i]).to_vec();
-        assert_eq!((&packs[0].pack.targets, &packs[0].pack.tokens), (&kept, &whole[0].pack.tokens));
+        let kept: Vec<_> = [0, 3, 5, 6, 7, 10, 11]
+            .map(|i| whole[0].pack.targets[i])
+            .to_vec();
+        assert_eq!(
+            (&packs[0].pack.targets, &packs[0].pack.tokens),
+            (&kept, &whole[0].pack.tokens)
+        );
     }
 
     #[test]
     fn a_system_prompt_is_there_once() {
         let with_system = |row: usize| Example {
-            prompt: (1000..1000 + SHARED as u32).chain(example(row, 4, &[]).prompt).collect(),
+            prompt: (1000..1000 + SHARED as u32)
+                .chain(example(row, 4, &[]).prompt)
+                .collect(),
             ..example(row, 4, &[3, 5])
         };
         let both = [with_system(0), with_system(1), with_system(2)];
         let packs = pack(&both.iter().collect::<Vec<_>>(), 999);
-        assert_eq!(packs[0].pack.tokens.len(), both.iter().map(rows_of).sum::<usize>() - 2 * SHARED);
-        assert_eq!(packs[0].pack.spans.iter().filter(|span| span.parent.is_none()).count(), 1);
+        assert_eq!(
+            packs[0].pack.tokens.len(),
+            both.iter().map(rows_of).sum::<usize>() - 2 * SHARED
+        );
+        assert_eq!(
+            packs[0]
+                .pack
+                .spans
+                .iter()
+                .filter(|span| span.parent.is_none())
+                .count(),
+            1
+        );
         let alone = pack(&[&both[2]], 999);
         let of_third = |packed: &PackedRows| {
-            let segments =
-                packed.segments.iter().filter(|segment| segment.targets.start >= packed.pack.targets.len() - 8);
-            let targets = segments.flat_map(|segment| packed.pack.targets[segment.targets.clone()].to_vec());
+            let segments = packed
+                .segments
+                .iter()
+                .filter(|segment| segment.targets.start >= packed.pack.targets.len() - 8);
+            let targets =
+                segments.flat_map(|segment| packed.pack.targets[segment.targets.clone()].to_vec());
             let positions = packed.pack.positions();
             targets
-                .map(|target| (positions[target.row], packed.pack.tokens[target.row], target.token))
+                .map(|target| {
+                    (
+                        positions[target.row],
+                        packed.pack.tokens[target.row],
+                        target.token,
+                    )
+                })
                 .collect::<Vec<_>>()
         };
         assert_eq!(of_third(&packs[0]), of_third(&alone[0]));

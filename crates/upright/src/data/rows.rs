@@ -91,7 +91,11 @@ pub struct Message {
 impl Message {
     /// A turn that is its text.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into(), more: Map::new() }
+        Self {
+            role,
+            content: content.into(),
+            more: Map::new(),
+        }
     }
 
     /// What the model says.
@@ -107,7 +111,9 @@ impl Message {
     /// Whether it may be trained on: OpenAI's `weight` of 0 and Axolotl's `train` of false say that it is only read.
     pub fn is_trained(&self) -> bool {
         let off = |name: &str| self.more.get(name) == Some(&Value::Bool(false));
-        self.more.get("weight").and_then(Value::as_f64) != Some(0.0) && !off("train") && !off("training")
+        self.more.get("weight").and_then(Value::as_f64) != Some(0.0)
+            && !off("train")
+            && !off("training")
     }
 
     fn is_blank(&self) -> bool {
@@ -138,7 +144,9 @@ impl Prompt {
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Text(text) => text.trim().is_empty(),
-            Self::Instruction { instruction, input, .. } => instruction.trim().is_empty() && input.trim().is_empty(),
+            Self::Instruction {
+                instruction, input, ..
+            } => instruction.trim().is_empty() && input.trim().is_empty(),
             Self::Messages(messages) => messages.iter().all(Message::is_blank),
         }
     }
@@ -147,8 +155,12 @@ impl Prompt {
     pub fn asked(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
-            Self::Instruction { instruction, input, .. } if input.trim().is_empty() => instruction.clone(),
-            Self::Instruction { instruction, input, .. } => format!("{instruction}\n{input}"),
+            Self::Instruction {
+                instruction, input, ..
+            } if input.trim().is_empty() => instruction.clone(),
+            Self::Instruction {
+                instruction, input, ..
+            } => format!("{instruction}\n{input}"),
             Self::Messages(_) => String::new(),
         }
     }
@@ -159,8 +171,12 @@ impl Prompt {
             Self::Messages(messages) => messages.clone(),
             Self::Text(_) => vec![Message::new(Role::User, self.asked())],
             Self::Instruction { system, .. } => {
-                let system = (!system.trim().is_empty()).then(|| Message::new(Role::System, system));
-                system.into_iter().chain([Message::new(Role::User, self.asked())]).collect()
+                let system =
+                    (!system.trim().is_empty()).then(|| Message::new(Role::System, system));
+                system
+                    .into_iter()
+                    .chain([Message::new(Role::User, self.asked())])
+                    .collect()
             }
         }
     }
@@ -184,7 +200,13 @@ pub struct Row {
 impl Row {
     /// A prompt that nobody has answered yet.
     pub fn unanswered(index: usize, line: Option<usize>, prompt: Prompt) -> Self {
-        Self { index, line, prompt, tools: Vec::new(), responses: Vec::new() }
+        Self {
+            index,
+            line,
+            prompt,
+            tools: Vec::new(),
+            responses: Vec::new(),
+        }
     }
 
     /// Where the row is, for messages: `row 3 (line 4)`.
@@ -209,14 +231,21 @@ impl Dropped {
     /// The first of the rows, as people read them: `row 3, 7`, of more than five `row 3, 7, 8, 12, 40, ...`.
     pub fn named(&self) -> String {
         let named: Vec<String> = self.rows.iter().take(NAMED).map(usize::to_string).collect();
-        format!("row {}{}", named.join(", "), if self.rows.len() > NAMED { ", ..." } else { "" })
+        format!(
+            "row {}{}",
+            named.join(", "),
+            if self.rows.len() > NAMED { ", ..." } else { "" }
+        )
     }
 
     /// Adds a row to the entry of its reason, in the order in which reasons were first met.
     pub(super) fn add(dropped: &mut Vec<Self>, reason: &str, row: usize) {
         match dropped.iter_mut().find(|entry| entry.reason == reason) {
             Some(entry) => entry.rows.push(row),
-            None => dropped.push(Self { reason: reason.to_owned(), rows: vec![row] }),
+            None => dropped.push(Self {
+                reason: reason.to_owned(),
+                rows: vec![row],
+            }),
         }
     }
 }
@@ -263,8 +292,18 @@ const INSTRUCTION: [Dialect; 5] = [
         also: &["system", "tools"],
         read: instruction::prompt_completion,
     },
-    Dialect { name: "messages", needs: &["messages"], also: &["system", "tools"], read: instruction::messages },
-    Dialect { name: "sharegpt", needs: &["conversations"], also: &["system", "tools"], read: instruction::sharegpt },
+    Dialect {
+        name: "messages",
+        needs: &["messages"],
+        also: &["system", "tools"],
+        read: instruction::messages,
+    },
+    Dialect {
+        name: "sharegpt",
+        needs: &["conversations"],
+        also: &["system", "tools"],
+        read: instruction::sharegpt,
+    },
     Dialect {
         name: "question-answer",
         needs: &["question", "answer"],
@@ -328,31 +367,66 @@ const PROMPT: [Dialect; 13] = [
         also: &["system", "tools"],
         read: prompt::completed,
     },
-    Dialect { name: "messages", needs: &["messages"], also: &["system", "tools"], read: prompt::messages },
+    Dialect {
+        name: "messages",
+        needs: &["messages"],
+        also: &["system", "tools"],
+        read: prompt::messages,
+    },
     Dialect {
         name: "prompt",
         needs: &["prompt", "chosen", "rejected"],
         also: &["system", "tools"],
         read: prompt::prompt,
     },
-    Dialect { name: "question", needs: &["question", "chosen", "rejected"], also: &["system"], read: prompt::question },
+    Dialect {
+        name: "question",
+        needs: &["question", "chosen", "rejected"],
+        also: &["system"],
+        read: prompt::question,
+    },
     Dialect {
         name: "alpaca",
         needs: &["instruction", "chosen", "rejected"],
         also: &["input", "system", "history"],
         read: prompt::instruction,
     },
-    Dialect { name: "sharegpt", needs: &["conversations"], also: &["system", "tools"], read: prompt::sharegpt },
-    Dialect { name: "question-answer", needs: &["question", "answer"], also: &["system"], read: prompt::question },
-    Dialect { name: "prompt", needs: &["prompt"], also: &["system", "tools"], read: prompt::prompt },
-    Dialect { name: "question", needs: &["question"], also: &["system"], read: prompt::question },
+    Dialect {
+        name: "sharegpt",
+        needs: &["conversations"],
+        also: &["system", "tools"],
+        read: prompt::sharegpt,
+    },
+    Dialect {
+        name: "question-answer",
+        needs: &["question", "answer"],
+        also: &["system"],
+        read: prompt::question,
+    },
+    Dialect {
+        name: "prompt",
+        needs: &["prompt"],
+        also: &["system", "tools"],
+        read: prompt::prompt,
+    },
+    Dialect {
+        name: "question",
+        needs: &["question"],
+        also: &["system"],
+        read: prompt::question,
+    },
     Dialect {
         name: "alpaca",
         needs: &["instruction"],
         also: &["input", "system", "history"],
         read: prompt::instruction,
     },
-    Dialect { name: "context", needs: &["context"], also: &["system", "tools"], read: prompt::context },
+    Dialect {
+        name: "context",
+        needs: &["context"],
+        also: &["system", "tools"],
+        read: prompt::context,
+    },
     Dialect {
         name: "chosen-rejected",
         needs: &["chosen", "rejected"],
@@ -395,7 +469,12 @@ impl Kind {
 pub fn read(path: &Path, raw: &[RawRow], kind: Kind) -> Result<Rows> {
     let usual = detect(path, raw, kind)?;
     let rows = Vec::with_capacity(raw.len());
-    let mut rows = Rows { dialect: usual.name, rows, dropped: Vec::new(), unread: Vec::new() };
+    let mut rows = Rows {
+        dialect: usual.name,
+        rows,
+        dropped: Vec::new(),
+        unread: Vec::new(),
+    };
     rows.take(path, raw, kind, usual)?;
     Ok(rows)
 }
@@ -406,19 +485,40 @@ impl Rows {
     /// # Errors
     /// A row lacks a column of the dialect, or a column has the wrong type.
     pub fn add(&mut self, path: &Path, raw: &[RawRow], kind: Kind) -> Result<()> {
-        match kind.dialects().iter().find(|dialect| dialect.name == self.dialect) {
+        match kind
+            .dialects()
+            .iter()
+            .find(|dialect| dialect.name == self.dialect)
+        {
             Some(usual) => self.take(path, raw, kind, usual),
-            None => Err(Error::input(format!("{}: is of another kind than the file before it", path.display()))),
+            None => Err(Error::input(format!(
+                "{}: is of another kind than the file before it",
+                path.display()
+            ))),
         }
     }
 
-    fn take(&mut self, path: &Path, raw: &[RawRow], kind: Kind, usual: &'static Dialect) -> Result<()> {
+    fn take(
+        &mut self,
+        path: &Path,
+        raw: &[RawRow],
+        kind: Kind,
+        usual: &'static Dialect,
+    ) -> Result<()> {
         let mut known: HashSet<String> = self.unread.iter().cloned().collect();
         for row in raw {
             let cells = Cells { path, row };
             // Whoever asks need not be consistent; a file that is trained on is of one kind, or something is wrong with it.
-            let dialect = if kind == Kind::Prompt { detect(path, std::slice::from_ref(row), kind)? } else { usual };
-            if let Some(missing) = dialect.needs.iter().find(|need| !row.columns.contains_key(**need)) {
+            let dialect = if kind == Kind::Prompt {
+                detect(path, std::slice::from_ref(row), kind)?
+            } else {
+                usual
+            };
+            if let Some(missing) = dialect
+                .needs
+                .iter()
+                .find(|need| !row.columns.contains_key(**need))
+            {
                 return Err(Error::input(format!(
                     "{}: {} has no column {missing:?}: its columns are {}, and the file's first row is in the dialect {}",
                     path.display(),
@@ -444,11 +544,19 @@ impl Rows {
                 }
                 Reading::Row(prompt, responses) => {
                     let tools = match dialect.also.contains(&"tools") {
-                        true if dialect.name.starts_with("sharegpt") => cells.bare_tools("tools")?,
+                        true if dialect.name.starts_with("sharegpt") => {
+                            cells.bare_tools("tools")?
+                        }
                         true => cells.tools("tools")?,
                         false => Vec::new(),
                     };
-                    self.rows.push(Row { index: row.index, line: row.line, prompt, tools, responses });
+                    self.rows.push(Row {
+                        index: row.index,
+                        line: row.line,
+                        prompt,
+                        tools,
+                        responses,
+                    });
                 }
                 Reading::Dropped(reason) => Dropped::add(&mut self.dropped, reason, row.index),
             }
@@ -477,20 +585,43 @@ const LABELS: [&str; 2] = ["label", "kto_tag"];
 
 /// What a row's label says, where it has one.
 fn label(columns: &Map<String, Value>, kind: Kind) -> Option<bool> {
-    LABELS.iter().filter(|_| kind == Kind::Instruction).find_map(|name| columns.get(*name)?.as_bool())
+    LABELS
+        .iter()
+        .filter(|_| kind == Kind::Instruction)
+        .find_map(|name| columns.get(*name)?.as_bool())
 }
 
 /// Columns of a row that have a value nobody looks at.
-fn unread<'a>(dialect: &Dialect, kind: Kind, columns: &'a Map<String, Value>) -> impl Iterator<Item = &'a String> {
-    let labels: &[&str] = if label(columns, kind).is_some() { &LABELS } else { &[] };
-    let read = move |name: &str| dialect.needs.iter().chain(dialect.also).chain(labels).any(|column| *column == name);
-    columns.iter().filter(move |(name, value)| !read(name) && !value.is_null()).map(|(name, _)| name)
+fn unread<'a>(
+    dialect: &Dialect,
+    kind: Kind,
+    columns: &'a Map<String, Value>,
+) -> impl Iterator<Item = &'a String> {
+    let labels: &[&str] = if label(columns, kind).is_some() {
+        &LABELS
+    } else {
+        &[]
+    };
+    let read = move |name: &str| {
+        dialect
+            .needs
+            .iter()
+            .chain(dialect.also)
+            .chain(labels)
+            .any(|column| *column == name)
+    };
+    columns
+        .iter()
+        .filter(move |(name, value)| !read(name) && !value.is_null())
+        .map(|(name, _)| name)
 }
 
 impl Dialect {
     /// A column that holds null is as good as absent.
     fn fits(&self, columns: &Map<String, Value>) -> bool {
-        self.needs.iter().all(|need| columns.get(*need).is_some_and(|value| !value.is_null()))
+        self.needs
+            .iter()
+            .all(|need| columns.get(*need).is_some_and(|value| !value.is_null()))
     }
 
     fn describe(&self) -> String {
@@ -500,13 +631,21 @@ impl Dialect {
 
 fn detect(path: &Path, raw: &[RawRow], kind: Kind) -> Result<&'static Dialect> {
     let name = path.display();
-    let Some(first) = raw.first() else { return Err(Error::input(format!("{name}: there are no rows"))) };
+    let Some(first) = raw.first() else {
+        return Err(Error::input(format!("{name}: there are no rows")));
+    };
     let found = columns(&first.columns);
-    let fitting = |kind: Kind| kind.dialects().iter().find(|dialect| dialect.fits(&first.columns));
+    let fitting = |kind: Kind| {
+        kind.dialects()
+            .iter()
+            .find(|dialect| dialect.fits(&first.columns))
+    };
     match (fitting(kind), kind.other().and_then(fitting)) {
         // The other kind's dialect may explain all of these columns and more: ShareGPT's pairs are conversations too.
         (Some(dialect), None) => return Ok(dialect),
-        (Some(dialect), Some(rival)) if !dialect.needs.iter().all(|need| rival.needs.contains(need)) => {
+        (Some(dialect), Some(rival))
+            if !dialect.needs.iter().all(|need| rival.needs.contains(need)) =>
+        {
             return Ok(dialect);
         }
         (_, Some(dialect)) => {
@@ -525,22 +664,44 @@ fn detect(path: &Path, raw: &[RawRow], kind: Kind) -> Result<&'static Dialect> {
         (None, None) => {}
     }
     // Nearest: most columns in common; among equals, the one that lacks least.
-    let lacks = |dialect: &Dialect| dialect.needs.iter().filter(|need| !first.columns.contains_key(**need)).count();
+    let lacks = |dialect: &Dialect| {
+        dialect
+            .needs
+            .iter()
+            .filter(|need| !first.columns.contains_key(**need))
+            .count()
+    };
     let shares = |dialect: &Dialect| {
-        dialect.needs.iter().chain(dialect.also).filter(|column| first.columns.contains_key(**column)).count()
+        dialect
+            .needs
+            .iter()
+            .chain(dialect.also)
+            .filter(|column| first.columns.contains_key(**column))
+            .count()
     };
     let nearest = kind
         .dialects()
         .iter()
         .min_by_key(|dialect| (std::cmp::Reverse(shares(dialect)), lacks(dialect)))
         .expect("there are dialects");
-    let missing: Vec<&str> =
-        nearest.needs.iter().filter(|need| first.columns.get(**need).is_none_or(Value::is_null)).copied().collect();
+    let missing: Vec<&str> = nearest
+        .needs
+        .iter()
+        .filter(|need| first.columns.get(**need).is_none_or(Value::is_null))
+        .copied()
+        .collect();
     let nearest = match shares(nearest) {
         0 => String::new(),
-        _ => format!("; the nearest dialect is {}, which lacks {}", nearest.describe(), missing.join(", ")),
+        _ => format!(
+            "; the nearest dialect is {}, which lacks {}",
+            nearest.describe(),
+            missing.join(", ")
+        ),
     };
-    let problem = format!("{name}: {} is in no known dialect: its columns are {found}{nearest}", first.place());
+    let problem = format!(
+        "{name}: {} is in no known dialect: its columns are {found}{nearest}",
+        first.place()
+    );
     if first.columns.contains_key("text") && kind == Kind::Instruction {
         return Err(Error::input(problem).hint(
             "text alone has no prompt and so no response to train: divide it into two columns, prompt and completion",
@@ -552,7 +713,11 @@ fn detect(path: &Path, raw: &[RawRow], kind: Kind) -> Result<&'static Dialect> {
         Kind::Preference | Kind::Chosen => "--dpo-map prompt=COLUMN,chosen=COLUMN,rejected=COLUMN",
         Kind::Prompt => "--map prompt=COLUMN",
     };
-    let elsewhere = if kind == Kind::Prompt { "" } else { " (--map where there is one file)" };
+    let elsewhere = if kind == Kind::Prompt {
+        ""
+    } else {
+        " (--map where there is one file)"
+    };
     Err(Error::input(problem).hint(format!(
         "name the columns as one dialect does, with {example}{elsewhere} or in the file: {}",
         all.join("; ")
@@ -567,10 +732,22 @@ fn columns(columns: &Map<String, Value>) -> String {
 pub(crate) fn listed<'a>(columns: impl ExactSizeIterator<Item = &'a String>) -> String {
     const SHOWN: usize = 12;
     let count = columns.len();
-    let mut names: Vec<String> =
-        columns.take(SHOWN).map(|name| name.chars().take(40).collect::<String>().escape_debug().to_string()).collect();
+    let mut names: Vec<String> = columns
+        .take(SHOWN)
+        .map(|name| {
+            name.chars()
+                .take(40)
+                .collect::<String>()
+                .escape_debug()
+                .to_string()
+        })
+        .collect();
     if count > SHOWN {
         names.push(format!("and {} more", count - SHOWN));
     }
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
 }

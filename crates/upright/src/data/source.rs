@@ -34,7 +34,10 @@ impl RawRow {
 
 /// `row 3 (line 4)`: rows count from 0 as in every output of the program, lines from 1 as in editors.
 pub(super) fn place(index: usize, line: Option<usize>) -> String {
-    line.map_or_else(|| format!("row {index}"), |line| format!("row {index} (line {line})"))
+    line.map_or_else(
+        || format!("row {index}"),
+        |line| format!("row {index} (line {line})"),
+    )
 }
 
 /// A file's rows and its identity.
@@ -48,9 +51,10 @@ pub struct Source {
     pub more: bool,
 }
 
-const FORMATS: &str =
-    "rows are read from local files: .json (a list of objects), .jsonl or .ndjson, each also as .gz, or .parquet";
-const REFUSED: [&str; 10] = ["csv", "tsv", "arrow", "feather", "xlsx", "pkl", "zip", "zst", "xz", "bz2"];
+const FORMATS: &str = "rows are read from local files: .json (a list of objects), .jsonl or .ndjson, each also as .gz, or .parquet";
+const REFUSED: [&str; 10] = [
+    "csv", "tsv", "arrow", "feather", "xlsx", "pkl", "zip", "zst", "xz", "bz2",
+];
 
 /// Bytes that a compressed file of any size may unpack to.
 const UNPACKED_FLOOR: usize = 64_000_000;
@@ -87,7 +91,11 @@ pub fn read(path: &Path) -> Result<Source> {
 pub fn read_first(path: &Path, most: usize) -> Result<Source> {
     let bytes = bytes(path)?;
     let (rows, more) = parse_first(path, &bytes, most)?;
-    Ok(Source { rows, sha256: sha256_hex(&bytes), more })
+    Ok(Source {
+        rows,
+        sha256: sha256_hex(&bytes),
+        more,
+    })
 }
 
 /// The bytes of a file whose name is not that of a format which is not read.
@@ -108,8 +116,15 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn refuse_by_name(path: &Path) -> Result<()> {
-    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let extension = name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.').map_or("", |(_, extension)| extension);
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
+    let extension = name
+        .strip_suffix(".gz")
+        .unwrap_or(&name)
+        .rsplit_once('.')
+        .map_or("", |(_, extension)| extension);
     if REFUSED.contains(&extension) {
         return Err(unreadable_format(path, extension));
     }
@@ -143,9 +158,10 @@ fn parse_first(path: &Path, bytes: &[u8], most: usize) -> Result<(Vec<RawRow>, b
         Some(b'[') => by_values(path, text)?,
         Some(_) => {
             let line = line_of(text.as_bytes(), text.len() - text.trim_start().len());
-            return Err(
-                Error::input(format!("{name}: line {line} is not JSON: it starts with neither {{ nor [")).hint(FORMATS)
-            );
+            return Err(Error::input(format!(
+                "{name}: line {line} is not JSON: it starts with neither {{ nor ["
+            ))
+            .hint(FORMATS));
         }
     };
     if rows.is_empty() {
@@ -166,7 +182,11 @@ pub(super) enum Format {
 
 /// What unpacked bytes are.
 pub(super) fn format(bytes: &[u8]) -> Format {
-    if bytes.starts_with(b"PAR1") { Format::Parquet } else { Format::Text }
+    if bytes.starts_with(b"PAR1") {
+        Format::Parquet
+    } else {
+        Format::Text
+    }
 }
 
 /// Bytes as they were before gzip, if that packed them.
@@ -176,7 +196,11 @@ pub(super) fn unpacked<'b>(path: &Path, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>
 
 /// The same; of JSON Lines as much as the first `most` rows take.
 fn unpacked_first<'b>(path: &Path, bytes: &'b [u8], most: usize) -> Result<Cow<'b, [u8]>> {
-    Ok(if bytes.starts_with(&[0x1f, 0x8b]) { Cow::Owned(unpack(path, bytes, most)?) } else { Cow::Borrowed(bytes) })
+    Ok(if bytes.starts_with(&[0x1f, 0x8b]) {
+        Cow::Owned(unpack(path, bytes, most)?)
+    } else {
+        Cow::Borrowed(bytes)
+    })
 }
 
 /// Bytes as text, without a byte-order mark.
@@ -185,29 +209,46 @@ pub(super) fn text<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str> {
     std::str::from_utf8(bytes).map_err(|error| {
         let offset = error.valid_up_to();
         let (name, line) = (path.display(), line_of(bytes, offset));
-        Error::input(format!("{name}: not UTF-8 at byte {offset} (line {line})")).hint("save the file as UTF-8")
+        Error::input(format!("{name}: not UTF-8 at byte {offset} (line {line})"))
+            .hint("save the file as UTF-8")
     })
 }
 
 fn unpack(path: &Path, bytes: &[u8], most: usize) -> Result<Vec<u8>> {
     const CHUNK: u64 = 1 << 20;
     let name = path.display();
-    let limit = if is_unpack_all() { usize::MAX } else { UNPACKED_FLOOR.max(bytes.len() * UNPACKED_TIMES) };
+    let limit = if is_unpack_all() {
+        usize::MAX
+    } else {
+        UNPACKED_FLOOR.max(bytes.len() * UNPACKED_TIMES)
+    };
     let mut decoder = MultiGzDecoder::new(bytes);
     let mut unpacked = Vec::new();
     let mut lines = Lines::default();
     loop {
-        let read = (&mut decoder).take(CHUNK).read_to_end(&mut unpacked).map_err(|error| {
-            let (what, hint) = match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => ("is cut off".to_owned(), "copy or download the file again"),
-                std::io::ErrorKind::OutOfMemory => {
-                    ("does not fit into memory".to_owned(), "divide the file, or give --rows for its first rows")
-                }
-                _ => (format!("is damaged ({error})"), "copy or download the file again"),
-            };
-            let after = unpacked_len(bytes);
-            Error::input(format!("{name}: the gzip stream {what} after {after} bytes of text")).hint(hint)
-        })?;
+        let read = (&mut decoder)
+            .take(CHUNK)
+            .read_to_end(&mut unpacked)
+            .map_err(|error| {
+                let (what, hint) = match error.kind() {
+                    std::io::ErrorKind::UnexpectedEof => {
+                        ("is cut off".to_owned(), "copy or download the file again")
+                    }
+                    std::io::ErrorKind::OutOfMemory => (
+                        "does not fit into memory".to_owned(),
+                        "divide the file, or give --rows for its first rows",
+                    ),
+                    _ => (
+                        format!("is damaged ({error})"),
+                        "copy or download the file again",
+                    ),
+                };
+                let after = unpacked_len(bytes);
+                Error::input(format!(
+                    "{name}: the gzip stream {what} after {after} bytes of text"
+                ))
+                .hint(hint)
+            })?;
         // One line more than is wanted shows that the file is not one list in its first line.
         if read == 0 || lines.end_of(&unpacked, most.saturating_add(1)).is_some() {
             break;
@@ -251,7 +292,8 @@ impl Lines {
             let line = text[self.seen..self.seen + length].trim_ascii();
             if self.rows == 0 && !line.is_empty() {
                 let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-                self.other = !line.starts_with(b"{") || serde_json::from_slice::<serde::de::IgnoredAny>(line).is_err();
+                self.other = !line.starts_with(b"{")
+                    || serde_json::from_slice::<serde::de::IgnoredAny>(line).is_err();
             }
             self.rows += usize::from(!line.is_empty());
             self.seen += length + 1;
@@ -273,7 +315,10 @@ fn unpacked_len(bytes: &[u8]) -> u64 {
 
 /// JSON Lines if the first line is a whole value, else values wherever they end (a list, or objects over several lines).
 fn by_lines_or_values(path: &Path, text: &str, most: usize) -> Result<Vec<RawRow>> {
-    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let mut lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty());
     let (first_index, first) = lines.next().expect("the text is not blank");
     match serde_json::from_str::<Value>(first) {
         Ok(value) if lines.next().is_none() => rows_of(path, vec![(Some(first_index + 1), value)]),
@@ -282,15 +327,25 @@ fn by_lines_or_values(path: &Path, text: &str, most: usize) -> Result<Vec<RawRow
             // The name says which of the two the writer meant, and so which complaint helps.
             let name = path.to_string_lossy().to_lowercase();
             let lines_meant = name.contains(".jsonl") || name.contains(".ndjson");
-            if lines_meant { broken(path, first_index + 1, &error) } else { whole }
+            if lines_meant {
+                broken(path, first_index + 1, &error)
+            } else {
+                whole
+            }
         }),
     }
 }
 
 fn by_lines(path: &Path, text: &str, most: usize) -> Result<Vec<RawRow>> {
     let mut rows = Vec::new();
-    for (line, content) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).take(most) {
-        let value = serde_json::from_str(content).map_err(|error| broken(path, line + 1, &error))?;
+    for (line, content) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .take(most)
+    {
+        let value =
+            serde_json::from_str(content).map_err(|error| broken(path, line + 1, &error))?;
         rows.push(row(path, rows.len(), Some(line + 1), value)?);
     }
     Ok(rows)
@@ -328,12 +383,20 @@ fn rows_of(path: &Path, mut values: Vec<(Option<usize>, Value)>) -> Result<Vec<R
                 .collect();
         }
     }
-    values.into_iter().enumerate().map(|(index, (line, value))| row(path, index, line, value)).collect()
+    values
+        .into_iter()
+        .enumerate()
+        .map(|(index, (line, value))| row(path, index, line, value))
+        .collect()
 }
 
 fn row(path: &Path, index: usize, line: Option<usize>, value: Value) -> Result<RawRow> {
     match value {
-        Value::Object(columns) => Ok(RawRow { index, line, columns }),
+        Value::Object(columns) => Ok(RawRow {
+            index,
+            line,
+            columns,
+        }),
         other => Err(Error::input(format!(
             "{}: {} is {}, not an object with named columns",
             path.display(),
@@ -359,17 +422,27 @@ pub(super) fn type_name(value: &Value) -> &'static str {
 fn broken(path: &Path, line: usize, error: &serde_json::Error) -> Error {
     let name = path.display();
     let message = error.to_string();
-    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    let message = message
+        .rsplit_once(" at line ")
+        .map_or(message.as_str(), |(message, _)| message);
     if message.contains("recursion limit") {
-        return Error::input(format!("{name}: line {line} is nested more than 127 levels deep"))
-            .hint("a row is an object of texts or of lists of messages: three levels");
+        return Error::input(format!(
+            "{name}: line {line} is nested more than 127 levels deep"
+        ))
+        .hint("a row is an object of texts or of lists of messages: three levels");
     }
-    Error::input(format!("{name}: broken JSON in line {line}, column {}: {message}", error.column()))
-        .hint("each row is one object in double-quoted JSON; in .jsonl, one row a line")
+    Error::input(format!(
+        "{name}: broken JSON in line {line}, column {}: {message}",
+        error.column()
+    ))
+    .hint("each row is one object in double-quoted JSON; in .jsonl, one row a line")
 }
 
 fn line_of(bytes: &[u8], offset: usize) -> usize {
-    1 + bytes[..offset].iter().filter(|&&byte| byte == b'\n').count()
+    1 + bytes[..offset]
+        .iter()
+        .filter(|&&byte| byte == b'\n')
+        .count()
 }
 
 #[cfg(test)]
@@ -397,7 +470,9 @@ mod tests {
     }
 
     fn values(rows: &[RawRow]) -> Vec<i64> {
-        rows.iter().map(|row| row.columns["a"].as_i64().unwrap()).collect()
+        rows.iter()
+            .map(|row| row.columns["a"].as_i64().unwrap())
+            .collect()
     }
 
     #[test]
@@ -413,7 +488,11 @@ mod tests {
         for form in forms {
             for name in ["x.json", "x.jsonl", "x.ndjson.gz", "x"] {
                 assert_eq!(values(&rows(name, form)), [1, 2], "{form:?} as {name}");
-                assert_eq!(values(&rows(name, gz(form))), [1, 2], "{form:?} gzipped as {name}");
+                assert_eq!(
+                    values(&rows(name, gz(form))),
+                    [1, 2],
+                    "{form:?} gzipped as {name}"
+                );
             }
         }
     }
@@ -421,7 +500,10 @@ mod tests {
     #[test]
     fn rows_know_their_index_and_line() {
         let found = rows("x.jsonl", "\n{\"a\": 1}\n\n{\"a\": 2}\n");
-        assert_eq!((found[1].index, found[1].line, found[1].place().as_str()), (1, Some(4), "row 1 (line 4)"));
+        assert_eq!(
+            (found[1].index, found[1].line, found[1].place().as_str()),
+            (1, Some(4), "row 1 (line 4)")
+        );
         let found = rows("x.json", "{\n\"a\": 1\n}\n\n{\n\"a\": 2}");
         assert_eq!((found[0].line, found[1].line), (Some(1), Some(5)));
         assert_eq!(rows("x.json", "[{\"a\": 1}]")[0].place(), "row 0");
@@ -430,38 +512,66 @@ mod tests {
     #[test]
     fn one_object_is_one_row() {
         assert_eq!(values(&rows("x.json", "{\n\"a\": 1\n}")), [1]);
-        assert_eq!(values(&rows("x.jsonl", "{\"a\": 1, \"data\": \"text\"}")), [1]);
+        assert_eq!(
+            values(&rows("x.jsonl", "{\"a\": 1, \"data\": \"text\"}")),
+            [1]
+        );
     }
 
     #[test]
     fn complaints_name_file_line_and_column() {
         assert_eq!(complaint("x.jsonl", ""), "x.jsonl: the file is empty");
-        assert_eq!(complaint("x.jsonl", " \n\u{a0}\n"), "x.jsonl: the file is empty");
+        assert_eq!(
+            complaint("x.jsonl", " \n\u{a0}\n"),
+            "x.jsonl: the file is empty"
+        );
         assert_eq!(complaint("x.jsonl", gz("")), "x.jsonl: the file is empty");
-        assert_eq!(complaint("x.json", "[]"), "x.json: the list of rows is empty");
-        assert_eq!(complaint("x.jsonl", b"{\"a\": 1}\n{\"a\": \"\xff\"}"), "x.jsonl: not UTF-8 at byte 16 (line 2)");
+        assert_eq!(
+            complaint("x.json", "[]"),
+            "x.json: the list of rows is empty"
+        );
+        assert_eq!(
+            complaint("x.jsonl", b"{\"a\": 1}\n{\"a\": \"\xff\"}"),
+            "x.jsonl: not UTF-8 at byte 16 (line 2)"
+        );
         assert_eq!(
             complaint("x.jsonl", "{\"a\": 1}\n\n{\"a\": }\n"),
             "x.jsonl: broken JSON in line 3, column 7: expected value"
         );
-        assert!(complaint("x.jsonl", "{\"a\": \n{\"a\": 2}").starts_with("x.jsonl: broken JSON in line 1, column 6:"));
         assert!(
-            complaint("x.json", "[{\"a\": 1},\n{\"a\" 2}]").starts_with("x.json: broken JSON in line 2, column 6:")
+            complaint("x.jsonl", "{\"a\": \n{\"a\": 2}")
+                .starts_with("x.jsonl: broken JSON in line 1, column 6:")
+        );
+        assert!(
+            complaint("x.json", "[{\"a\": 1},\n{\"a\" 2}]")
+                .starts_with("x.json: broken JSON in line 2, column 6:")
         );
         assert_eq!(
             complaint("x.jsonl", "{\"a\": 1}\n[1]"),
             "x.jsonl: row 1 (line 2) is a list, not an object with named columns"
         );
-        assert_eq!(complaint("x.json", "[{}, 7]"), "x.json: row 1 is a number, not an object with named columns");
+        assert_eq!(
+            complaint("x.json", "[{}, 7]"),
+            "x.json: row 1 is a number, not an object with named columns"
+        );
         assert_eq!(
             complaint("x.json", "\nprompt;answer"),
             "x.json: line 2 is not JSON: it starts with neither { nor ["
         );
         let deep = format!("{{\"a\": 1}}\n{{\"a\": {}", "[".repeat(100_000));
-        assert_eq!(complaint("x.jsonl", deep), "x.jsonl: line 2 is nested more than 127 levels deep");
-        assert_eq!(complaint("x.json", "[".repeat(100_000)), "x.json: line 1 is nested more than 127 levels deep");
+        assert_eq!(
+            complaint("x.jsonl", deep),
+            "x.jsonl: line 2 is nested more than 127 levels deep"
+        );
+        assert_eq!(
+            complaint("x.json", "[".repeat(100_000)),
+            "x.json: line 1 is nested more than 127 levels deep"
+        );
         let whole = gz(&"{\"a\": 1}\n".repeat(50));
-        assert!(complaint("x.jsonl.gz", &whole[..whole.len() - 9]).contains("the gzip stream is cut off after"));
+        assert!(
+            complaint("x.jsonl.gz", &whole[..whole.len() - 9])
+                .contains("the gzip stream is cut off after")
+        );
         let mut damaged = whole;
         damaged[12] ^= 0xff;
         assert!(complaint("x.jsonl.gz", damaged).contains("the gzip stream is "));
@@ -470,9 +580,15 @@ mod tests {
     #[test]
     fn other_formats_are_refused_by_name_or_content() {
         let refused = |path: &str| read(Path::new(path)).unwrap_err();
-        assert_eq!(refused("rows.arrow").message, "rows.arrow: .arrow files are not read");
+        assert_eq!(
+            refused("rows.arrow").message,
+            "rows.arrow: .arrow files are not read"
+        );
         assert!(refused("rows.CSV.gz").hint.contains("JSON Lines"));
-        assert!(complaint("x.jsonl", b"PAR1\0\0").starts_with("x.jsonl: not a Parquet file that can be read: "));
+        assert!(
+            complaint("x.jsonl", b"PAR1\0\0")
+                .starts_with("x.jsonl: not a Parquet file that can be read: ")
+        );
     }
 
     #[test]
@@ -480,12 +596,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.jsonl");
         let missing = read(&path).unwrap_err();
-        assert!(missing.message.ends_with("x.jsonl: no such file") && missing.hint.contains(".jsonl"));
-        assert!(read(dir.path()).unwrap_err().message.ends_with("is a folder, not a file of rows"));
+        assert!(
+            missing.message.ends_with("x.jsonl: no such file") && missing.hint.contains(".jsonl")
+        );
+        assert!(
+            read(dir.path())
+                .unwrap_err()
+                .message
+                .ends_with("is a folder, not a file of rows")
+        );
         std::fs::write(&path, "{\"a\": 1}\n").unwrap();
         let source = read(&path).unwrap();
         assert_eq!(values(&source.rows), [1]);
-        assert_eq!(source.sha256, "e8c628edc9968ef0c668f54e0ba2636b35503357eb1aca0ddc828aeace432f67");
+        assert_eq!(
+            source.sha256,
+            "e8c628edc9968ef0c668f54e0ba2636b35503357eb1aca0ddc828aeace432f67"
+        );
     }
 
     #[test]
@@ -503,7 +629,10 @@ mod tests {
         assert_eq!(first(&gz(list), 1), (vec![1], true));
         assert_eq!(first(&gz(list), 3), (vec![1, 2], false));
         assert_eq!(first(&gz("{\n\"a\": 1}\n{\n\"a\": 2}"), 1), (vec![1], true));
-        assert_eq!(first(&gz("[\n{\"a\": 1},\n{\"a\": 2}]"), 1), (vec![1], true));
+        assert_eq!(
+            first(&gz("[\n{\"a\": 1},\n{\"a\": 2}]"), 1),
+            (vec![1], true)
+        );
     }
 
     #[test]
@@ -516,9 +645,17 @@ mod tests {
         }
         let bomb = encoder.finish().unwrap();
         let error = parse(Path::new("x.jsonl.gz"), &bomb).unwrap_err();
-        assert!(error.message.contains("bytes unpack to more than 64 MB, at least "), "{error}");
+        assert!(
+            error
+                .message
+                .contains("bytes unpack to more than 64 MB, at least "),
+            "{error}"
+        );
         assert!(error.hint.contains("--unpack-all"), "{error:?}");
-        assert_eq!(values(&parse_first(Path::new("x.jsonl.gz"), &bomb, 1).unwrap().0), [1]);
+        assert_eq!(
+            values(&parse_first(Path::new("x.jsonl.gz"), &bomb, 1).unwrap().0),
+            [1]
+        );
     }
 
     proptest! {

@@ -7,7 +7,10 @@ use super::hash64;
 use super::rows::{Message, Prompt, Role};
 
 /// Marks of turns in HH-RLHF's texts.
-const MARKS: [(&str, Role); 2] = [("\n\nHuman:", Role::User), ("\n\nAssistant:", Role::Assistant)];
+const MARKS: [(&str, Role); 2] = [
+    ("\n\nHuman:", Role::User),
+    ("\n\nAssistant:", Role::Assistant),
+];
 
 /// Hash of the words that open a row: roles and trimmed contents up to the model's first answer to the user. Rows that
 /// continue one conversation thus stay on one side, however many of its turns they have.
@@ -22,7 +25,11 @@ pub(super) fn hash(prompt: &Prompt) -> u64 {
         let content = message.content.trim();
         if !content.is_empty() {
             // Neither a role nor JSON text holds a bare NUL, so parts cannot run into each other.
-            words += &format!("{}\0{}\0", message.role.as_str(), content.replace('\0', "\u{fffd}"));
+            words += &format!(
+                "{}\0{}\0",
+                message.role.as_str(),
+                content.replace('\0', "\u{fffd}")
+            );
         }
     }
     hash64(&words)
@@ -42,8 +49,10 @@ fn turns(text: &str) -> Vec<Message> {
     let mut role = Role::System;
     let mut rest = text;
     loop {
-        let next =
-            MARKS.iter().filter_map(|(mark, role)| Some((rest.find(mark)?, mark, *role))).min_by_key(|next| next.0);
+        let next = MARKS
+            .iter()
+            .filter_map(|(mark, role)| Some((rest.find(mark)?, mark, *role)))
+            .min_by_key(|next| next.0);
         let Some((place, mark, next_role)) = next else {
             turns.push(Message::new(role, rest));
             return turns;
@@ -58,7 +67,9 @@ fn turns(text: &str) -> Vec<Message> {
 /// hashes. With two hashes or more, each side gets at least one.
 pub(super) fn carve<T>(files: &mut [Vec<(u64, T)>], fraction: f64) -> Vec<(u64, T)> {
     let hashes: BTreeSet<u64> = files.iter().flatten().map(|(hash, _)| *hash).collect();
-    let (Some(&first), Some(&last)) = (hashes.first(), hashes.last()) else { return Vec::new() };
+    let (Some(&first), Some(&last)) = (hashes.first(), hashes.last()) else {
+        return Vec::new();
+    };
     if fraction == 0.0 || first == last {
         return Vec::new();
     }
@@ -84,7 +95,12 @@ mod tests {
     use super::*;
 
     fn conversation(turns: &[(Role, &str)]) -> Prompt {
-        Prompt::Messages(turns.iter().map(|(role, text)| Message::new(*role, *text)).collect())
+        Prompt::Messages(
+            turns
+                .iter()
+                .map(|(role, text)| Message::new(*role, *text))
+                .collect(),
+        )
     }
 
     fn text(text: &str) -> Prompt {
@@ -92,20 +108,39 @@ mod tests {
     }
 
     fn instruction(system: &str, instruction: &str, input: &str) -> Prompt {
-        Prompt::Instruction { system: system.into(), instruction: instruction.into(), input: input.into() }
+        Prompt::Instruction {
+            system: system.into(),
+            instruction: instruction.into(),
+            input: input.into(),
+        }
     }
 
     #[test]
     fn one_question_has_one_hash_in_every_dialect() {
         let asked = hash(&text("Name a tree."));
         assert_eq!(hash(&instruction("", " Name a tree.\n", "")), asked);
-        assert_eq!(hash(&conversation(&[(Role::System, " "), (Role::User, "Name a tree.")])), asked);
+        assert_eq!(
+            hash(&conversation(&[
+                (Role::System, " "),
+                (Role::User, "Name a tree.")
+            ])),
+            asked
+        );
         assert_eq!(hash(&text("\n\nHuman: Name a tree.\n\nAssistant:")), asked);
         let with_input = hash(&instruction("", "Translate.", "Baum"));
         assert_eq!(hash(&text("Translate.\nBaum")), with_input);
         let system = hash(&instruction("Be brief.", "Name a tree.", ""));
-        assert_eq!(hash(&conversation(&[(Role::System, "Be brief."), (Role::User, "Name a tree.")])), system);
-        assert_eq!(hash(&text("Be brief.\n\nHuman: Name a tree.\n\nAssistant:")), system);
+        assert_eq!(
+            hash(&conversation(&[
+                (Role::System, "Be brief."),
+                (Role::User, "Name a tree.")
+            ])),
+            system
+        );
+        assert_eq!(
+            hash(&text("Be brief.\n\nHuman: Name a tree.\n\nAssistant:")),
+            system
+        );
         let distinct = BTreeSet::from([asked, with_input, system, hash(&text("Name a tree"))]);
         assert_eq!(distinct.len(), 4);
     }
@@ -115,9 +150,19 @@ mod tests {
         let opening = [(Role::User, "a")];
         let more = [(Role::User, "a"), (Role::Assistant, "b"), (Role::User, "c")];
         assert_eq!(hash(&conversation(&opening)), hash(&conversation(&more)));
-        assert_eq!(hash(&text("\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:")), hash(&conversation(&more)));
+        assert_eq!(
+            hash(&text(
+                "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
+            )),
+            hash(&conversation(&more))
+        );
         // What the model says before it is asked opens the conversation, too.
-        let greeted = |user: &'static str| hash(&conversation(&[(Role::Assistant, "Hello!"), (Role::User, user)]));
+        let greeted = |user: &'static str| {
+            hash(&conversation(&[
+                (Role::Assistant, "Hello!"),
+                (Role::User, user),
+            ]))
+        };
         assert_ne!(greeted("a"), greeted("b"));
         assert_ne!(greeted("a"), hash(&conversation(&opening)));
     }

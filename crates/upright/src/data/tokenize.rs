@@ -58,17 +58,22 @@ impl Tokenizer {
             _ => Error::input(format!("{name}: cannot be read: {error}")).hint("check the file and its permissions"),
         })?;
         let broken = |what: String| {
-            Error::input(format!("{name}: not a tokenizer that can be read: {what}"))
-                .hint("download the file again; it must be the one that the tokenizers library writes")
+            Error::input(format!("{name}: not a tokenizer that can be read: {what}")).hint(
+                "download the file again; it must be the one that the tokenizers library writes",
+            )
         };
         let mut inner = caught(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(broken)?;
         // Lengths are ours to decide.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| Error::input(format!("{name}: {error}")))?;
+        inner
+            .with_truncation(None)
+            .map_err(|error| Error::input(format!("{name}: {error}")))?;
 
         let settings = Settings::read(dir)?;
         add_tokens(&mut inner, &settings, &path)?;
-        let contested_prefix_space = settings.prefix_space.filter(|space| set_prefix_space(&mut inner, *space));
+        let contested_prefix_space = settings
+            .prefix_space
+            .filter(|space| set_prefix_space(&mut inner, *space));
         let eos = named(&inner, &settings, "eos_token", dir)?.or(eos).ok_or_else(|| {
             Error::input(format!("{}: no end-of-sequence token", dir.display()))
                 .hint("name it as \"eos_token\" in tokenizer_config.json, or give \"eos_token_id\" in config.json")
@@ -129,7 +134,11 @@ impl Tokenizer {
         let ids = self.ids(text)?;
         self.check(&ids)?;
         // A text that already starts with BOS as text has its id already.
-        Ok(if ids.starts_with(&self.bos) { ids } else { [self.bos.as_slice(), &ids].concat() })
+        Ok(if ids.starts_with(&self.bos) {
+            ids
+        } else {
+            [self.bos.as_slice(), &ids].concat()
+        })
     }
 
     /// Ids of a response that follows a prompt, without EOS: whether there is room for one is decided later. An EOS that
@@ -212,7 +221,10 @@ impl Tokenizer {
 
     /// Whether a token stands for itself and not for a piece of text: `<|im_end|>`.
     pub fn is_added(&self, id: u32) -> bool {
-        self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id)
+        self.inner
+            .get_added_vocabulary()
+            .get_added_tokens_decoder()
+            .contains_key(&id)
     }
 
     /// Texts of the special tokens under the names that chat templates know them by.
@@ -232,7 +244,8 @@ impl Tokenizer {
     }
 
     fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        encode(&self.inner, text, false).map_err(|error| error.at(self.folder.join("tokenizer.json").display()))
+        encode(&self.inner, text, false)
+            .map_err(|error| error.at(self.folder.join("tokenizer.json").display()))
     }
 
     /// Ids of a text behind the first of [`JOINTS`] that stays apart from it; `None` where none does.
@@ -248,10 +261,13 @@ impl Tokenizer {
 
     /// The ids that the tokenizer puts before a text of its own accord.
     fn leading(&self) -> Result<Vec<u32>> {
-        let with =
-            encode(&self.inner, "a", true).map_err(|error| error.at(self.folder.join("tokenizer.json").display()))?;
+        let with = encode(&self.inner, "a", true)
+            .map_err(|error| error.at(self.folder.join("tokenizer.json").display()))?;
         let without = self.ids("a")?;
-        let start = with.windows(without.len().max(1)).position(|window| window == without).unwrap_or(0);
+        let start = with
+            .windows(without.len().max(1))
+            .position(|window| window == without)
+            .unwrap_or(0);
         Ok(with[..start].to_vec())
     }
 
@@ -283,8 +299,9 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, settings: &Settings, path: &Pat
         }
     }
     let tokens: Vec<AddedToken> = listed.iter().map(|(_, token)| token.clone()).collect();
-    caught(|| inner.add_tokens(tokens))
-        .map_err(|error| Error::input(format!("{listed_in}: its tokens cannot be added: {error}")))?;
+    caught(|| inner.add_tokens(tokens)).map_err(|error| {
+        Error::input(format!("{listed_in}: its tokens cannot be added: {error}"))
+    })?;
     for (id, token) in &listed {
         let found = inner.token_to_id(&token.content);
         if found != Some(*id) {
@@ -304,15 +321,29 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, settings: &Settings, path: &Pat
 /// the next free one.
 fn add_special(inner: &mut tokenizers::Tokenizer, settings: &Settings, path: &Path) -> Result<()> {
     let known = added_texts(inner);
-    let missing: Vec<_> = settings.special.iter().filter(|token| !known.contains(&token.content)).cloned().collect();
-    caught(|| inner.add_tokens(missing)).map(drop).map_err(|error| {
-        Error::input(format!("{}: its special tokens cannot be added: {error}", path.with_file_name(CONFIG).display()))
-    })
+    let missing: Vec<_> = settings
+        .special
+        .iter()
+        .filter(|token| !known.contains(&token.content))
+        .cloned()
+        .collect();
+    caught(|| inner.add_tokens(missing))
+        .map(drop)
+        .map_err(|error| {
+            Error::input(format!(
+                "{}: its special tokens cannot be added: {error}",
+                path.with_file_name(CONFIG).display()
+            ))
+        })
 }
 
 /// Texts of all added tokens.
 fn added_texts(inner: &tokenizers::Tokenizer) -> Vec<String> {
-    inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect()
+    inner
+        .get_added_tokens_decoder()
+        .into_values()
+        .map(|token| token.content)
+        .collect()
 }
 
 /// All added tokens with their ids, in order of id.
@@ -326,8 +357,15 @@ fn added(inner: &tokenizers::Tokenizer) -> Value {
 ///
 /// # Errors
 /// No file has such a token.
-fn named(inner: &tokenizers::Tokenizer, settings: &Settings, name: &str, dir: &Path) -> Result<Option<u32>> {
-    let Some(text) = settings.text(name) else { return Ok(None) };
+fn named(
+    inner: &tokenizers::Tokenizer,
+    settings: &Settings,
+    name: &str,
+    dir: &Path,
+) -> Result<Option<u32>> {
+    let Some(text) = settings.text(name) else {
+        return Ok(None);
+    };
     match inner.token_to_id(text) {
         Some(id) => Ok(Some(id)),
         None => Err(Error::input(format!("{}: its {name} `{text}` is not a token of tokenizer.json", dir.display()))
@@ -339,7 +377,9 @@ fn named(inner: &tokenizers::Tokenizer, settings: &Settings, name: &str, dir: &P
 
 /// Makes every byte-level pre-tokenizer put a space before texts, or none; returns whether one of them changed.
 fn set_prefix_space(inner: &mut tokenizers::Tokenizer, space: bool) -> bool {
-    let Some(mut pre_tokenizer) = inner.get_pre_tokenizer().cloned() else { return false };
+    let Some(mut pre_tokenizer) = inner.get_pre_tokenizer().cloned() else {
+        return false;
+    };
     let mut changed = false;
     let mut set = |byte_level: &mut ByteLevel| {
         changed |= byte_level.add_prefix_space != space;

@@ -52,8 +52,11 @@ impl Truncation {
     /// The maximum leaves no room for a token of each, or the minimum none for the other side.
     pub fn check(&self) -> Result<()> {
         if self.max_length < 2 {
-            return Err(Error::input(format!("a maximum length of {} tokens is too short", self.max_length))
-                .hint("a row needs at least a token of prompt and one of response; 2048 is usual"));
+            return Err(Error::input(format!(
+                "a maximum length of {} tokens is too short",
+                self.max_length
+            ))
+            .hint("a row needs at least a token of prompt and one of response; 2048 is usual"));
         }
         if self.min_prompt >= self.max_length {
             return Err(Error::input(format!(
@@ -69,7 +72,13 @@ impl Truncation {
     /// decides how much the prompt loses, so that a pair keeps one prompt. `None` where the rule drops the row.
     ///
     /// Neither the prompt nor a response may be empty, and [`check`](Self::check) must have passed.
-    pub fn fit(&self, prompt: Vec<u32>, bos: usize, mut responses: Vec<Vec<u32>>, eos: u32) -> Option<Fitted> {
+    pub fn fit(
+        &self,
+        prompt: Vec<u32>,
+        bos: usize,
+        mut responses: Vec<Vec<u32>>,
+        eos: u32,
+    ) -> Option<Fitted> {
         let longest = 1 + responses.iter().map(Vec::len).max().unwrap_or(0);
         let (mut prompt_room, mut response_room) = (prompt.len(), longest);
         if prompt.len() + longest > self.max_length {
@@ -97,8 +106,17 @@ impl Truncation {
             }
         }
         let prompt_cut = prompt_room < prompt.len();
-        let prompt = if prompt_cut { cut_left(&prompt, bos, prompt_room) } else { prompt };
-        Some(Fitted { prompt, responses, prompt_cut, responses_cut })
+        let prompt = if prompt_cut {
+            cut_left(&prompt, bos, prompt_room)
+        } else {
+            prompt
+        };
+        Some(Fitted {
+            prompt,
+            responses,
+            prompt_cut,
+            responses_cut,
+        })
     }
 }
 
@@ -107,7 +125,11 @@ impl Truncation {
 fn cut_left(prompt: &[u32], bos: usize, room: usize) -> Vec<u32> {
     let bos = if bos < room { bos } else { 0 };
     let (head, tail) = (&prompt[..bos], &prompt[prompt.len() - (room - bos)..]);
-    if tail.starts_with(head) { tail.to_vec() } else { [head, tail].concat() }
+    if tail.starts_with(head) {
+        tail.to_vec()
+    } else {
+        [head, tail].concat()
+    }
 }
 
 #[cfg(test)]
@@ -126,48 +148,120 @@ mod tests {
         bos: usize,
         responses: &[&[u32]],
     ) -> Option<Fitted> {
-        let truncation = Truncation { max_length, min_prompt, rule };
+        let truncation = Truncation {
+            max_length,
+            min_prompt,
+            rule,
+        };
         truncation.check().unwrap();
-        truncation.fit(prompt.to_vec(), bos, responses.iter().map(|response| response.to_vec()).collect(), EOS)
+        truncation.fit(
+            prompt.to_vec(),
+            bos,
+            responses.iter().map(|response| response.to_vec()).collect(),
+            EOS,
+        )
     }
 
-    fn fitted(prompt: &[u32], responses: &[&[u32]], prompt_cut: bool, responses_cut: usize) -> Option<Fitted> {
+    fn fitted(
+        prompt: &[u32],
+        responses: &[&[u32]],
+        prompt_cut: bool,
+        responses_cut: usize,
+    ) -> Option<Fitted> {
         let responses = responses.iter().map(|response| response.to_vec()).collect();
-        Some(Fitted { prompt: prompt.to_vec(), responses, prompt_cut, responses_cut })
+        Some(Fitted {
+            prompt: prompt.to_vec(),
+            responses,
+            prompt_cut,
+            responses_cut,
+        })
     }
 
     #[test]
     fn what_fits_is_left_whole() {
         for rule in [TooLong::CutPrompt, TooLong::CutResponse, TooLong::Drop] {
-            assert_eq!(fit(rule, 5, 1, &[1, 2], 0, &[&[3, 4]]), fitted(&[1, 2], &[&[3, 4, EOS]], false, 0));
+            assert_eq!(
+                fit(rule, 5, 1, &[1, 2], 0, &[&[3, 4]]),
+                fitted(&[1, 2], &[&[3, 4, EOS]], false, 0)
+            );
         }
     }
 
     #[test]
     fn the_prompt_is_cut_from_the_left_by_the_longer_response() {
-        let found = fit(TooLong::CutPrompt, 6, 2, &[1, 2, 3, 4], 0, &[&[5, 6, 7], &[8]]);
-        assert_eq!(found, fitted(&[3, 4], &[&[5, 6, 7, EOS], &[8, EOS]], true, 0));
+        let found = fit(
+            TooLong::CutPrompt,
+            6,
+            2,
+            &[1, 2, 3, 4],
+            0,
+            &[&[5, 6, 7], &[8]],
+        );
+        assert_eq!(
+            found,
+            fitted(&[3, 4], &[&[5, 6, 7, EOS], &[8, EOS]], true, 0)
+        );
         let found = fit(TooLong::CutPrompt, 6, 2, &[1, 2, 3, 4], 1, &[&[5, 6, 7]]);
-        assert_eq!(found, fitted(&[1, 4], &[&[5, 6, 7, EOS]], true, 0), "BOS stays");
+        assert_eq!(
+            found,
+            fitted(&[1, 4], &[&[5, 6, 7, EOS]], true, 0),
+            "BOS stays"
+        );
         let found = fit(TooLong::CutPrompt, 7, 2, &[1, 2, 1, 3], 1, &[&[5, 6, 7]]);
-        assert_eq!(found, fitted(&[1, 3], &[&[5, 6, 7, EOS]], true, 0), "and is not doubled");
+        assert_eq!(
+            found,
+            fitted(&[1, 3], &[&[5, 6, 7, EOS]], true, 0),
+            "and is not doubled"
+        );
         let found = fit(TooLong::CutPrompt, 4, 1, &[1, 2, 3, 4], 1, &[&[5, 6, 7]]);
-        assert_eq!(found, fitted(&[4], &[&[5, 6, 7]], true, 1), "a prompt of BOS alone would be none");
+        assert_eq!(
+            found,
+            fitted(&[4], &[&[5, 6, 7]], true, 1),
+            "a prompt of BOS alone would be none"
+        );
     }
 
     #[test]
     fn then_responses_are_cut_from_the_right_and_have_no_eos() {
-        let found = fit(TooLong::CutPrompt, 5, 2, &[1, 2, 3], 0, &[&[5, 6, 7, 8], &[9, 9], &[4, 4, 4]]);
-        assert_eq!(found, fitted(&[2, 3], &[&[5, 6, 7], &[9, 9, EOS], &[4, 4, 4]], true, 2));
+        let found = fit(
+            TooLong::CutPrompt,
+            5,
+            2,
+            &[1, 2, 3],
+            0,
+            &[&[5, 6, 7, 8], &[9, 9], &[4, 4, 4]],
+        );
+        assert_eq!(
+            found,
+            fitted(&[2, 3], &[&[5, 6, 7], &[9, 9, EOS], &[4, 4, 4]], true, 2)
+        );
         let found = fit(TooLong::CutPrompt, 4, 3, &[1], 0, &[&[5, 6, 7, 8]]);
-        assert_eq!(found, fitted(&[1], &[&[5, 6, 7]], false, 1), "a prompt below the minimum is whole");
+        assert_eq!(
+            found,
+            fitted(&[1], &[&[5, 6, 7]], false, 1),
+            "a prompt below the minimum is whole"
+        );
     }
 
     #[test]
     fn cut_response_is_the_other_way_round() {
-        let found = fit(TooLong::CutResponse, 5, 1, &[1, 2, 3], 0, &[&[5, 6, 7], &[8]]);
+        let found = fit(
+            TooLong::CutResponse,
+            5,
+            1,
+            &[1, 2, 3],
+            0,
+            &[&[5, 6, 7], &[8]],
+        );
         assert_eq!(found, fitted(&[1, 2, 3], &[&[5, 6], &[8, EOS]], false, 1));
-        let found = fit(TooLong::CutResponse, 4, 2, &[1, 2, 3, 4, 5], 0, &[&[5, 6, 7]]);
+        let found = fit(
+            TooLong::CutResponse,
+            4,
+            2,
+            &[1, 2, 3, 4, 5],
+            0,
+            &[&[5, 6, 7]],
+        );
         assert_eq!(found, fitted(&[4, 5], &[&[5, 6]], true, 1));
     }
 
@@ -178,10 +272,23 @@ mod tests {
 
     #[test]
     fn impossible_limits_are_refused() {
-        let check = |max_length, min_prompt| Truncation { max_length, min_prompt, rule: TooLong::CutPrompt }.check();
-        assert_eq!(check(1, 0).unwrap_err().message, "a maximum length of 1 tokens is too short");
+        let check = |max_length, min_prompt| {
+            Truncation {
+                max_length,
+                min_prompt,
+                rule: TooLong::CutPrompt,
+            }
+            .check()
+        };
+        assert_eq!(
+            check(1, 0).unwrap_err().message,
+            "a maximum length of 1 tokens is too short"
+        );
         let error = check(64, 64).unwrap_err();
-        assert_eq!(error.message, "a minimum of 64 prompt tokens leaves no room for a response in rows of at most 64");
+        assert_eq!(
+            error.message,
+            "a minimum of 64 prompt tokens leaves no room for a response in rows of at most 64"
+        );
         assert!(error.hint.contains("smaller minimum"));
     }
 

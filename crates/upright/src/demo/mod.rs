@@ -25,12 +25,30 @@ use crate::{
 
 /// What the binary carries, by its place in the demo's folder; `tools/demo` makes it.
 const FILES: [(&str, &[u8]); 6] = [
-    ("model/config.json", include_bytes!("../../demo/model/config.json")),
-    ("model/model.safetensors", include_bytes!("../../demo/model/model.safetensors")),
-    ("model/tokenizer.json", include_bytes!("../../demo/model/tokenizer.json")),
-    ("model/tokenizer_config.json", include_bytes!("../../demo/model/tokenizer_config.json")),
-    ("instructions.jsonl", include_bytes!("../../demo/instructions.jsonl")),
-    ("preferences.jsonl", include_bytes!("../../demo/preferences.jsonl")),
+    (
+        "model/config.json",
+        include_bytes!("../../demo/model/config.json"),
+    ),
+    (
+        "model/model.safetensors",
+        include_bytes!("../../demo/model/model.safetensors"),
+    ),
+    (
+        "model/tokenizer.json",
+        include_bytes!("../../demo/model/tokenizer.json"),
+    ),
+    (
+        "model/tokenizer_config.json",
+        include_bytes!("../../demo/model/tokenizer_config.json"),
+    ),
+    (
+        "instructions.jsonl",
+        include_bytes!("../../demo/instructions.jsonl"),
+    ),
+    (
+        "preferences.jsonl",
+        include_bytes!("../../demo/preferences.jsonl"),
+    ),
 ];
 
 /// Settings of every run; `demo/settings.toml` says why.
@@ -51,11 +69,20 @@ const ABOUT: &str = "A language model of 689,280 parameters, trained on an inven
 
 /// The methods compared: a name, and the settings that make it.
 const METHODS: [(&str, &str); 5] = [
-    ("dpo, then sft", "method = \"sequential\"\nstages = \"dpo:HALF,sft:HALF\""),
-    ("sft, then dpo", "method = \"sequential\"\nstages = \"sft:HALF,dpo:HALF\""),
+    (
+        "dpo, then sft",
+        "method = \"sequential\"\nstages = \"dpo:HALF,sft:HALF\"",
+    ),
+    (
+        "sft, then dpo",
+        "method = \"sequential\"\nstages = \"sft:HALF,dpo:HALF\"",
+    ),
     ("mix", "method = \"mix\"\nsteps = STEPS"),
     ("alright", "method = \"alright\"\nsteps = STEPS"),
-    ("maxright", "method = \"maxright\"\nsteps = STEPS\nprobe-every = 10"),
+    (
+        "maxright",
+        "method = \"maxright\"\nsteps = STEPS\nprobe-every = 10",
+    ),
 ];
 
 /// Steps of every run.
@@ -122,10 +149,15 @@ impl Demo {
         for (name, bytes) in FILES {
             match std::fs::read(dir.join(name)) {
                 Ok(there) if there == bytes => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing.push((name, bytes)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    missing.push((name, bytes))
+                }
                 _ => {
-                    return Err(Error::input(format!("{}: is not the demo's own", dir.join(name).display()))
-                        .hint("give --out a new folder"));
+                    return Err(Error::input(format!(
+                        "{}: is not the demo's own",
+                        dir.join(name).display()
+                    ))
+                    .hint("give --out a new folder"));
                 }
             }
         }
@@ -133,7 +165,12 @@ impl Demo {
         for (name, bytes) in missing {
             files::write_atomic(&dir.join(name), bytes)?;
         }
-        Ok(Self { dir: dir.to_owned(), threads, steps: STEPS, seeds: SEEDS.to_vec() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            threads,
+            steps: STEPS,
+            seeds: SEEDS.to_vec(),
+        })
     }
 
     fn path(&self, name: &str) -> String {
@@ -141,7 +178,13 @@ impl Demo {
     }
 
     /// Takes the steps of one run, unless its folder has them.
-    fn run(&self, name: &str, settings: &str, seed: u64, observer: &mut dyn Observer) -> Result<Summary> {
+    fn run(
+        &self,
+        name: &str,
+        settings: &str,
+        seed: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<Summary> {
         let text = format!(
             "model = {}\nsft = {}\ndpo = {}\nout = {}\nseed = {seed}\nthreads = {}\n{SETTINGS}\n{}",
             self.path("model"),
@@ -149,10 +192,17 @@ impl Demo {
             self.path("preferences.jsonl"),
             self.path(&format!("runs/{name}")),
             self.threads,
-            settings.replace("STEPS", &self.steps.to_string()).replace("HALF", &(self.steps / 2).to_string()),
+            settings
+                .replace("STEPS", &self.steps.to_string())
+                .replace("HALF", &(self.steps / 2).to_string()),
         );
         let config = Config::parse(&text, "the demo's settings")?;
-        run::run(&Plan::from_config(&config)?, &config.to_toml()?, true, &mut Quiet(observer))
+        run::run(
+            &Plan::from_config(&config)?,
+            &config.to_toml()?,
+            true,
+            &mut Quiet(observer),
+        )
     }
 
     /// Smallest losses of one objective that a run's evaluations saw, on each of [`SETS`].
@@ -160,7 +210,10 @@ impl Demo {
         let evals = read_lines(&summary.run.join("evals.jsonl"))?;
         Ok(SETS.map(|set| {
             let key = format!("{set}/loss/{objective}");
-            evals.iter().filter_map(|line| line.get(&key)?.as_f64()).fold(f64::INFINITY, f64::min)
+            evals
+                .iter()
+                .filter_map(|line| line.get(&key)?.as_f64())
+                .fold(f64::INFINITY, f64::min)
         }))
     }
 
@@ -186,7 +239,11 @@ impl Demo {
         finished(observer, "dpo alone");
         let optima = [Self::smallest(&sft, "sft")?, Self::smallest(&dpo, "dpo")?];
         let given = |set: usize| format!("sft={},dpo={}", optima[0][set], optima[1][set]);
-        let known = format!("lambda = 0.5\noptimum-eval = \"{}\"\noptimum = \"{}\"", given(0), given(1));
+        let known = format!(
+            "lambda = 0.5\noptimum-eval = \"{}\"\noptimum = \"{}\"",
+            given(0),
+            given(1)
+        );
 
         let mut methods = Vec::new();
         let mut runs = Vec::new();
@@ -195,18 +252,32 @@ impl Demo {
             for &seed in &self.seeds {
                 let folder = format!("{}-{seed}", name.replace(", then ", "-"));
                 // The stages say what lambda would.
-                let known =
-                    if settings.contains("stages") { known.replace("lambda = 0.5\n", "") } else { known.clone() };
-                summaries.push(self.run(&folder, &format!("{settings}\n{known}"), seed, observer)?);
+                let known = if settings.contains("stages") {
+                    known.replace("lambda = 0.5\n", "")
+                } else {
+                    known.clone()
+                };
+                summaries.push(self.run(
+                    &folder,
+                    &format!("{settings}\n{known}"),
+                    seed,
+                    observer,
+                )?);
                 finished(observer, name);
             }
             methods.push(Compared::of(name, &summaries)?);
             runs.push(summaries);
         }
         let start = [0, 1].map(|i| sft.objectives[i].start.map(|loss| loss.unwrap_or(f64::NAN)));
-        let answers = self.answers(&runs.iter().map(|summaries| &summaries[0]).collect::<Vec<_>>())?;
+        let answers = self.answers(
+            &runs
+                .iter()
+                .map(|summaries| &summaries[0])
+                .collect::<Vec<_>>(),
+        )?;
         let shown = [("base", 0), ("sft, then dpo", 2), ("maxright", 5)];
-        let shown = shown.map(|(name, index)| (name.to_owned(), answers[0].answers[index].text.clone()));
+        let shown =
+            shown.map(|(name, index)| (name.to_owned(), answers[0].answers[index].text.clone()));
         self.describe(&answers)?;
         Ok(Story {
             steps: self.steps,
@@ -222,11 +293,16 @@ impl Demo {
 
     /// Says beside the runs what they are for and what their models answer, for whoever reports them.
     fn describe(&self, answers: &[Answers]) -> Result<()> {
-        let study = Study { title: Some(TITLE.into()), about: Some(ABOUT.into()), runs: None };
-        let study = toml::to_string(&study).map_err(|error| Error::failure(format!("{STUDY}: {error}")))?;
+        let study = Study {
+            title: Some(TITLE.into()),
+            about: Some(ABOUT.into()),
+            runs: None,
+        };
+        let study =
+            toml::to_string(&study).map_err(|error| Error::failure(format!("{STUDY}: {error}")))?;
         files::write_atomic(&self.dir.join(STUDY), study.as_bytes())?;
-        let answers =
-            serde_json::to_vec_pretty(answers).map_err(|error| Error::failure(format!("{ANSWERS}: {error}")))?;
+        let answers = serde_json::to_vec_pretty(answers)
+            .map_err(|error| Error::failure(format!("{ANSWERS}: {error}")))?;
         files::write_atomic(&self.dir.join(ANSWERS), &answers)
     }
 
@@ -240,33 +316,75 @@ impl Demo {
 
     /// The same questions to the base and to the adapters of some runs.
     fn answers(&self, runs: &[&Summary]) -> Result<Vec<Answers>> {
-        let engine = Engine::open(&self.dir.join("model"), self.threads, Default::default(), &mut Silent)?;
+        let engine = Engine::open(
+            &self.dir.join("model"),
+            self.threads,
+            Default::default(),
+            &mut Silent,
+        )?;
         let mut asked = Vec::new();
         let mut ids = Vec::new();
         for question in QUESTIONS {
-            let prompt =
-                Prompt::Instruction { system: String::new(), instruction: question.into(), input: String::new() };
+            let prompt = Prompt::Instruction {
+                system: String::new(),
+                instruction: question.into(),
+                input: String::new(),
+            };
             let row = Row::unanswered(0, None, prompt);
-            ids.push(engine.tokenizer.prompt(&Template::UserAssistant.prompt(&row)?)?);
-            asked.push(Answers { prompt: question.into(), answers: Vec::new() });
+            ids.push(
+                engine
+                    .tokenizer
+                    .prompt(&Template::UserAssistant.prompt(&row)?)?,
+            );
+            asked.push(Answers {
+                prompt: question.into(),
+                answers: Vec::new(),
+            });
         }
-        let sampling = Sampling { max_tokens: 48, temperature: 0.0, top_p: 1.0, seed: 0 };
+        let sampling = Sampling {
+            max_tokens: 48,
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: 0,
+        };
         for run in [None].into_iter().chain(runs.iter().map(Some)) {
             let mut silent = Silent;
             let adapter = match run {
                 Some(run) => Some(engine.read_adapter(&run::adapter_dir(&run.run), &mut silent)?),
                 None => None,
             };
-            let place = |run: &&Summary| run.run.strip_prefix(&self.dir).unwrap_or(&run.run).display().to_string();
+            let place = |run: &&Summary| {
+                run.run
+                    .strip_prefix(&self.dir)
+                    .unwrap_or(&run.run)
+                    .display()
+                    .to_string()
+            };
             let name = run.map_or_else(|| "base".to_owned(), place);
             let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
             let mut answered = |index: usize, answer: &Generated| {
                 let text = tokenizer.decode(&answer.tokens)?.trim().to_owned();
-                asked[index].answers.push(Answer { run: name.clone(), text, of: String::new() });
+                asked[index].answers.push(Answer {
+                    run: name.clone(),
+                    text,
+                    of: String::new(),
+                });
                 Ok(())
             };
-            let ear = Ear { heard: &mut |_, _| {}, answered: &mut answered };
-            generate(decoder, adapter.as_ref(), &[tokenizer.eos()], &ids, &sampling, 1, &mut silent, ear)?;
+            let ear = Ear {
+                heard: &mut |_, _| {},
+                answered: &mut answered,
+            };
+            generate(
+                decoder,
+                adapter.as_ref(),
+                &[tokenizer.eos()],
+                &ids,
+                &sampling,
+                1,
+                &mut silent,
+                ear,
+            )?;
         }
         Ok(asked)
     }
@@ -275,19 +393,41 @@ impl Demo {
 impl Compared {
     /// One method's runs, one a seed.
     pub fn of(method: &str, runs: &[Summary]) -> Result<Self> {
-        let objective = |run: &Summary, name: &str| run.objectives.iter().position(|objective| objective.name == name);
-        let pick = |name: &str, value: fn(&run::ObjectiveSummary) -> [Option<f64>; 2], set: usize| -> Result<Spread> {
-            let values = runs.iter().map(|run| value(&run.objectives[objective(run, name)?])[set]);
-            values.collect::<Option<Vec<f64>>>().map(|values| Spread::of(&values)).ok_or_else(|| {
-                Error::failure(format!("a run of {method} has no measurement of {name} on {} rows", SETS[set]))
-            })
+        let objective = |run: &Summary, name: &str| {
+            run.objectives
+                .iter()
+                .position(|objective| objective.name == name)
         };
-        let both = |name: &str, value| Ok::<_, Error>([pick(name, value, 0)?, pick(name, value, 1)?]);
+        let pick = |name: &str,
+                    value: fn(&run::ObjectiveSummary) -> [Option<f64>; 2],
+                    set: usize|
+         -> Result<Spread> {
+            let values = runs
+                .iter()
+                .map(|run| value(&run.objectives[objective(run, name)?])[set]);
+            values
+                .collect::<Option<Vec<f64>>>()
+                .map(|values| Spread::of(&values))
+                .ok_or_else(|| {
+                    Error::failure(format!(
+                        "a run of {method} has no measurement of {name} on {} rows",
+                        SETS[set]
+                    ))
+                })
+        };
+        let both =
+            |name: &str, value| Ok::<_, Error>([pick(name, value, 0)?, pick(name, value, 1)?]);
         let distance = |set: usize| {
-            let values: Vec<f64> = runs.iter().filter_map(|run| run.ideal_distance[set]).collect();
+            let values: Vec<f64> = runs
+                .iter()
+                .filter_map(|run| run.ideal_distance[set])
+                .collect();
             Spread::of(&values)
         };
-        let (seconds, tokens): (Vec<f64>, Vec<f64>) = runs.iter().map(|run| (run.seconds, run.tokens as f64)).unzip();
+        let (seconds, tokens): (Vec<f64>, Vec<f64>) = runs
+            .iter()
+            .map(|run| (run.seconds, run.tokens as f64))
+            .unzip();
         Ok(Self {
             method: method.into(),
             sft: both("sft", |objective| objective.end)?,

@@ -25,58 +25,106 @@ struct Asked<'a> {
 impl Ground {
     /// The objective in whose wording is asked: as the instruction rows are written, where there are any.
     fn asks_as(&self) -> usize {
-        self.plan.objectives.iter().position(|objective| !objective.is_preference()).unwrap_or(0)
+        self.plan
+            .objectives
+            .iter()
+            .position(|objective| !objective.is_preference())
+            .unwrap_or(0)
     }
 
     /// What its model is called where `level` words are needed to tell it from others.
     fn base_name(&self, hash: &str, level: usize) -> String {
         let model = &self.plan.model;
         let folder = || model.file_name().map(|name| name.display().to_string());
-        let model = hub::named(model).map(|(id, _)| id).or_else(folder).unwrap_or_else(|| model.display().to_string());
+        let model = hub::named(model)
+            .map(|(id, _)| id)
+            .or_else(folder)
+            .unwrap_or_else(|| model.display().to_string());
         let words = [&model[..], self.met.template(self.asks_as()), hash];
-        format!("{BASE} {}", words[..level].join(", ")).trim_end().to_owned()
+        format!("{BASE} {}", words[..level].join(", "))
+            .trim_end()
+            .to_owned()
     }
 }
 
 impl Experiment {
     /// Has every base and every finished run of the first seed answer, greedily, what it has not answered yet.
     pub(super) fn answer(&self, observer: &mut dyn Observer) -> Result<()> {
-        let Some(questions) = &self.study.questions else { return Ok(()) };
+        let Some(questions) = &self.study.questions else {
+            return Ok(());
+        };
         let path = self.out.join(ANSWERS);
         let known: Vec<Answers> = match files::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
             Err(_) => Vec::new(),
         };
-        let empty = |prompt: &String| Answers { prompt: prompt.clone(), answers: Vec::new() };
+        let empty = |prompt: &String| Answers {
+            prompt: prompt.clone(),
+            answers: Vec::new(),
+        };
         let mut answered: Vec<Answers> = questions.prompts.iter().map(empty).collect();
         let asked = self.asked();
         let mut engine: Option<Engine> = None;
         observer.begin("answers", asked.len());
         let all = asked.iter().enumerate().try_for_each(|(done, asked)| {
-            let Asked { run, of, ground, part } = asked;
+            let Asked {
+                run,
+                of,
+                ground,
+                part,
+            } = asked;
             observer.advance(done, part.map_or(run, |part| &part.name));
             let found = |prompt: &String| {
                 let answers = &known.iter().find(|known| known.prompt == *prompt)?.answers;
-                Some(answers.iter().find(|answer| (&answer.run, &answer.of) == (run, of))?.text.clone())
+                Some(
+                    answers
+                        .iter()
+                        .find(|answer| (&answer.run, &answer.of) == (run, of))?
+                        .text
+                        .clone(),
+                )
             };
-            let texts = match questions.prompts.iter().map(found).collect::<Option<Vec<String>>>() {
+            let texts = match questions
+                .prompts
+                .iter()
+                .map(found)
+                .collect::<Option<Vec<String>>>()
+            {
                 Some(found) => found,
                 None => {
                     let plan = &ground.plan;
-                    if engine.as_ref().is_none_or(|engine| engine.model != plan.model) {
-                        engine = Some(Engine::open(&plan.model, plan.threads, plan.recompute.into(), observer)?);
+                    if engine
+                        .as_ref()
+                        .is_none_or(|engine| engine.model != plan.model)
+                    {
+                        engine = Some(Engine::open(
+                            &plan.model,
+                            plan.threads,
+                            plan.recompute.into(),
+                            observer,
+                        )?);
                     }
-                    self.texts(engine.as_ref().expect("opened above"), asked, questions, &mut Quiet(observer))?
+                    self.texts(
+                        engine.as_ref().expect("opened above"),
+                        asked,
+                        questions,
+                        &mut Quiet(observer),
+                    )?
                 }
             };
             for (answered, text) in answered.iter_mut().zip(texts) {
-                answered.answers.push(Answer { run: run.clone(), text, of: of.clone() });
+                answered.answers.push(Answer {
+                    run: run.clone(),
+                    text,
+                    of: of.clone(),
+                });
             }
             Ok::<(), Error>(())
         });
         observer.end();
         all?;
-        let text = serde_json::to_string_pretty(&answered).map_err(|error| Error::failure(error.to_string()))?;
+        let text = serde_json::to_string_pretty(&answered)
+            .map_err(|error| Error::failure(error.to_string()))?;
         files::write_atomic(&path, text.as_bytes())
     }
 
@@ -91,11 +139,21 @@ impl Experiment {
             }
         }
         let names = |level: usize| -> Vec<String> {
-            bases.iter().map(|(ground, hash)| grounds[*ground].base_name(hash, level)).collect()
+            bases
+                .iter()
+                .map(|(ground, hash)| grounds[*ground].base_name(hash, level))
+                .collect()
         };
         let differ = |names: &[String]| (1..names.len()).all(|i| !names[..i].contains(&names[i]));
-        let names = (0..3).map(names).find(|names| differ(names)).unwrap_or_else(|| names(3));
-        bases.into_iter().zip(names).map(|((ground, hash), name)| (ground, hash, name)).collect()
+        let names = (0..3)
+            .map(names)
+            .find(|names| differ(names))
+            .unwrap_or_else(|| names(3));
+        bases
+            .into_iter()
+            .zip(names)
+            .map(|((ground, hash), name)| (ground, hash, name))
+            .collect()
     }
 
     /// Each base, and behind it the finished runs of the first seed.
@@ -105,7 +163,12 @@ impl Experiment {
         let mut asked = Vec::new();
         for (index, ground) in self.graph.grounds.iter().enumerate() {
             let base = bases.iter().find(|(of, ..)| *of == index);
-            asked.extend(base.map(|(_, hash, name)| Asked { run: name.clone(), of: hash.clone(), ground, part: None }));
+            asked.extend(base.map(|(_, hash, name)| Asked {
+                run: name.clone(),
+                of: hash.clone(),
+                ground,
+                part: None,
+            }));
             let parts = self.graph.parts.iter().filter(|part| {
                 part.ground == index
                     && part.kind != Kind::Reference
@@ -114,7 +177,12 @@ impl Experiment {
             });
             asked.extend(parts.filter_map(|part| {
                 let run = part.folder.as_ref()?.display().to_string();
-                Some(Asked { run, of: String::new(), ground, part: Some(part) })
+                Some(Asked {
+                    run,
+                    of: String::new(),
+                    ground,
+                    part: Some(part),
+                })
             }));
         }
         asked
@@ -129,9 +197,16 @@ impl Experiment {
         observer: &mut dyn Observer,
     ) -> Result<Vec<String>> {
         let Asked { ground, part, .. } = asked;
-        let name = ground.met.template(ground.asks_as()).parse::<TemplateName>()?;
+        let name = ground
+            .met
+            .template(ground.asks_as())
+            .parse::<TemplateName>()?;
         let row = |text: &String| {
-            let prompt = Prompt::Instruction { system: String::new(), instruction: text.clone(), input: String::new() };
+            let prompt = Prompt::Instruction {
+                system: String::new(),
+                instruction: text.clone(),
+                input: String::new(),
+            };
             Row::unanswered(0, None, prompt)
         };
         let rows: Vec<Row> = questions.prompts.iter().map(row).collect();
@@ -142,15 +217,32 @@ impl Experiment {
             Some(folder) => Some(engine.read_adapter(&run::adapter_dir(&folder), observer)?),
             None => None,
         };
-        let sampling = Sampling { max_tokens: questions.max_tokens, temperature: 0.0, top_p: 1.0, seed: 0 };
+        let sampling = Sampling {
+            max_tokens: questions.max_tokens,
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: 0,
+        };
         let mut texts = Vec::new();
         let mut answered = |_: usize, answer: &Generated| {
             texts.push(engine.tokenizer.decode(&answer.tokens)?.trim().to_owned());
             Ok(())
         };
-        let ear = Ear { heard: &mut |_, _| {}, answered: &mut answered };
+        let ear = Ear {
+            heard: &mut |_, _| {},
+            answered: &mut answered,
+        };
         let ends = ends(&engine.model, &template, &engine.tokenizer)?;
-        generate(&engine.decoder, adapter.as_ref(), &ends, &prompts, &sampling, prompts.len(), observer, ear)?;
+        generate(
+            &engine.decoder,
+            adapter.as_ref(),
+            &ends,
+            &prompts,
+            &sampling,
+            prompts.len(),
+            observer,
+            ear,
+        )?;
         Ok(texts)
     }
 }

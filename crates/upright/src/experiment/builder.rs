@@ -21,10 +21,24 @@ impl Graph {
     /// The graph of a study whose folder is `out`: opens models, reads data, and checks every run, so that what can be
     /// refused is refused before the first of them.
     pub fn of(study: &Study, out: &Path, observer: &mut dyn Observer) -> Result<Self> {
-        let there = std::fs::read_dir(out.join(RUNS)).into_iter().flatten().flatten();
-        let there = there.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        let graph = Self { parts: Vec::new(), grounds: Vec::new() };
-        let mut builder = Builder { study, out, there, sweep: String::new(), graph };
+        let there = std::fs::read_dir(out.join(RUNS))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let there = there
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        let graph = Self {
+            parts: Vec::new(),
+            grounds: Vec::new(),
+        };
+        let mut builder = Builder {
+            study,
+            out,
+            there,
+            sweep: String::new(),
+            graph,
+        };
         let mut on = Vec::new();
         for sweep in &study.sweeps {
             let place = |error: Error| error.at(format!("sweep {}", sweep.name));
@@ -32,8 +46,14 @@ impl Graph {
         }
         for (sweep, &ground) in study.sweeps.iter().zip(&on) {
             let place = |error: Error| error.at(format!("sweep {}", sweep.name));
-            let beside = study.sweeps.iter().zip(&on).filter(|(_, other)| **other == ground).map(|(other, _)| other);
-            let mut others = beside.filter(|other| other.front != Front::None && other.front != sweep.front);
+            let beside = study
+                .sweeps
+                .iter()
+                .zip(&on)
+                .filter(|(_, other)| **other == ground)
+                .map(|(other, _)| other);
+            let mut others =
+                beside.filter(|other| other.front != Front::None && other.front != sweep.front);
             if let (true, Some(other)) = (sweep.front != Front::None, others.next()) {
                 return Err(place(
                     Error::input(format!("it stops at another front than sweep {}", other.name))
@@ -41,18 +61,27 @@ impl Graph {
                 ));
             }
             if let Front::Of(folder) = &sweep.front {
-                let points = builder.graph.grounds[ground].read_front(folder).map_err(place)?;
+                let points = builder.graph.grounds[ground]
+                    .read_front(folder)
+                    .map_err(place)?;
                 builder.graph.grounds[ground].given_front = points;
             }
         }
         for ground in 0..builder.graph.grounds.len() {
-            let sweeps: Vec<&Sweep> =
-                study.sweeps.iter().zip(&on).filter(|(_, other)| **other == ground).map(|(sweep, _)| sweep).collect();
+            let sweeps: Vec<&Sweep> = study
+                .sweeps
+                .iter()
+                .zip(&on)
+                .filter(|(_, other)| **other == ground)
+                .map(|(sweep, _)| sweep)
+                .collect();
             builder.sweep.clone_from(&sweeps[0].name);
             builder.common(ground, &sweeps)?;
             let prefix = builder.prefix(&sweeps);
             for sweep in sweeps {
-                builder.sweep(ground, &prefix, sweep).map_err(|error| error.at(format!("sweep {}", sweep.name)))?;
+                builder
+                    .sweep(ground, &prefix, sweep)
+                    .map_err(|error| error.at(format!("sweep {}", sweep.name)))?;
             }
         }
         Ok(builder.graph)
@@ -81,15 +110,27 @@ struct Builder<'a> {
 
 /// A number as a setting.
 fn number(value: impl std::fmt::Display) -> Number {
-    value.to_string().parse().expect("any text is a number until it is read")
+    value
+        .to_string()
+        .parse()
+        .expect("any text is a number until it is read")
 }
 
 /// The point of a sweep in names: the lambda of two objectives, or all weights.
 fn point_name(plan: &Plan, weights: &[f64]) -> String {
-    let pairs: Vec<usize> = (0..weights.len()).filter(|i| plan.objectives[*i].is_preference()).collect();
+    let pairs: Vec<usize> = (0..weights.len())
+        .filter(|i| plan.objectives[*i].is_preference())
+        .collect();
     match (&pairs[..], weights.len()) {
         ([pairs], 2) => format!("lambda-{}", weights[*pairs]),
-        _ => format!("weights-{}", weights.iter().map(f64::to_string).collect::<Vec<_>>().join("-")),
+        _ => format!(
+            "weights-{}",
+            weights
+                .iter()
+                .map(f64::to_string)
+                .collect::<Vec<_>>()
+                .join("-")
+        ),
     }
 }
 
@@ -100,12 +141,17 @@ fn weighted(settings: &Config, weights: &[f64], method: MethodKind) -> Config {
         objective.weight = Some(number(weight));
     }
     let name = format!("{method:?}").to_lowercase();
-    Config { method: Some(name), ..config }
+    Config {
+        method: Some(name),
+        ..config
+    }
 }
 
 /// Weight 1 for one objective.
 fn alone(count: usize, index: usize) -> Vec<f64> {
-    (0..count).map(|i| if i == index { 1.0 } else { 0.0 }).collect()
+    (0..count)
+        .map(|i| if i == index { 1.0 } else { 0.0 })
+        .collect()
 }
 
 impl Builder<'_> {
@@ -114,22 +160,43 @@ impl Builder<'_> {
         let count = sweep.settings.objective.len();
         let even = vec![1.0 / count as f64; count];
         let settings = sweep.settings.fetched(&Hub::from_environment(), observer)?;
-        let config = Config { seed: Some(number(0)), ..weighted(&settings, &even, MethodKind::Mix) };
+        let config = Config {
+            seed: Some(number(0)),
+            ..weighted(&settings, &even, MethodKind::Mix)
+        };
         let plan = self.plan(&config)?;
-        if plan.init_adapter.is_some() && sweep.baselines.iter().any(|baseline| matches!(baseline, Baseline::Sum)) {
-            return Err(Error::input("baseline sum: adapters that begin at init-adapter cannot be added up")
-                .hint("each of them holds it; merge it into the model first: upright export --merge"));
+        if plan.init_adapter.is_some()
+            && sweep
+                .baselines
+                .iter()
+                .any(|baseline| matches!(baseline, Baseline::Sum))
+        {
+            return Err(Error::input(
+                "baseline sum: adapters that begin at init-adapter cannot be added up",
+            )
+            .hint("each of them holds it; merge it into the model first: upright export --merge"));
         }
-        let known = self.graph.grounds.iter().position(|ground| ground.plan == plan);
+        let known = self
+            .graph
+            .grounds
+            .iter()
+            .position(|ground| ground.plan == plan);
         if let Some(known) = known {
             return Ok(known);
         }
         let met = Met::of(&plan, observer)?;
         Schedule::new(&plan, &met.rows)?;
         // Runs keep theirs to themselves: they would all say the same.
-        let written = Config { objective: config.objective, ..sweep.written.clone() };
+        let written = Config {
+            objective: config.objective,
+            ..sweep.written.clone()
+        };
         for note in plan.notes(&written) {
-            let place = if self.study.sweeps.len() > 1 { format!("sweep {}: ", sweep.name) } else { String::new() };
+            let place = if self.study.sweeps.len() > 1 {
+                format!("sweep {}: ", sweep.name)
+            } else {
+                String::new()
+            };
             observer.note(&format!("{place}{note}"));
         }
         self.graph.grounds.push(Ground {
@@ -146,12 +213,19 @@ impl Builder<'_> {
 
     /// What a config means; its folder is set later.
     fn plan(&self, config: &Config) -> Result<Plan> {
-        Plan::from_config(&Config { out: Some(self.out.to_owned()), ..config.clone() })
+        Plan::from_config(&Config {
+            out: Some(self.out.to_owned()),
+            ..config.clone()
+        })
     }
 
     /// In front of names where there are several grounds: sweeps have runs in common, so all on a ground have one.
     fn prefix(&self, sweeps: &[&Sweep]) -> String {
-        if self.graph.grounds.len() > 1 { format!("{}/", sweeps[0].name) } else { String::new() }
+        if self.graph.grounds.len() > 1 {
+            format!("{}/", sweeps[0].name)
+        } else {
+            String::new()
+        }
     }
 
     /// Steps of a run of all objectives at once.
@@ -175,8 +249,12 @@ impl Builder<'_> {
             // A baseline is a further objective on rows that are there.
             let rows = plan.objectives.iter().map(|objective| {
                 let same = |other: &ObjectivePlan| other.same_rows(objective);
-                met.rows
-                    [self.graph.grounds[ground].plan.objectives.iter().position(same).expect("the ground has its rows")]
+                met.rows[self.graph.grounds[ground]
+                    .plan
+                    .objectives
+                    .iter()
+                    .position(same)
+                    .expect("the ground has its rows")]
             });
             Schedule::new(&plan, &rows.collect::<Vec<_>>()).map_err(|error| error.at(&name))?;
         }
@@ -185,15 +263,21 @@ impl Builder<'_> {
         let mut hasher = Sha256::new();
         let kind_text = match &kind {
             Kind::Run { stops } => format!("run {stops}"),
-            Kind::Sum(of) => format!("sum {:?}", of.iter().map(|(_, weight)| weight).collect::<Vec<_>>()),
+            Kind::Sum(of) => format!(
+                "sum {:?}",
+                of.iter().map(|(_, weight)| weight).collect::<Vec<_>>()
+            ),
             Kind::Reference => "reference".to_owned(),
             // A run like any other: what it is needed for does not change what it is.
             Kind::Alone => "run false".to_owned(),
         };
         hasher.update(&kind_text);
         hasher.update(met.hash(&plan)?);
-        for point in
-            self.graph.grounds[ground].given_front.iter().filter(|_| kind == Kind::Run { stops: true }).flatten()
+        for point in self.graph.grounds[ground]
+            .given_front
+            .iter()
+            .filter(|_| kind == Kind::Run { stops: true })
+            .flatten()
         {
             hasher.update(point.to_le_bytes());
         }
@@ -206,14 +290,32 @@ impl Builder<'_> {
         }
         // Sweeps may have runs that differ in their stages or in where they stop alone.
         let is_free = |name: &String| self.graph.parts.iter().all(|part| part.name != *name);
-        let names = [name.clone(), format!("{name}-{}", self.sweep), format!("{name}-{}", &hash[..4])];
-        let name = names.into_iter().find(is_free).unwrap_or_else(|| format!("{name}-{hash}"));
+        let names = [
+            name.clone(),
+            format!("{name}-{}", self.sweep),
+            format!("{name}-{}", &hash[..4]),
+        ];
+        let name = names
+            .into_iter()
+            .find(is_free)
+            .unwrap_or_else(|| format!("{name}-{hash}"));
         // The hash says whose a folder is: names change where sweeps join the study.
         let end = format!("-{}", &hash[..8]);
         let there = self.there.iter().find(|folder| folder.ends_with(&end));
-        let folder = there.cloned().unwrap_or_else(|| name.replace('/', ".") + &end);
+        let folder = there
+            .cloned()
+            .unwrap_or_else(|| name.replace('/', ".") + &end);
         let folder = (kind != Kind::Reference).then(|| Path::new(RUNS).join(folder));
-        self.graph.parts.push(Part { name, kind, needs, folder, hash, ground, config, plan });
+        self.graph.parts.push(Part {
+            name,
+            kind,
+            needs,
+            folder,
+            hash,
+            ground,
+            config,
+            plan,
+        });
         Ok(self.graph.parts.len() - 1)
     }
 
@@ -224,7 +326,13 @@ impl Builder<'_> {
         let mut first = Vec::new();
         if matches!(plan.reference, ReferencePlan::Train { .. }) {
             let config = weighted(&settings, &plan.weights(), MethodKind::Mix);
-            first.push(self.push(format!("{prefix}reference"), Kind::Reference, Vec::new(), ground, config)?);
+            first.push(self.push(
+                format!("{prefix}reference"),
+                Kind::Reference,
+                Vec::new(),
+                ground,
+                config,
+            )?);
         }
         let count = plan.objectives.len();
         for index in 0..count {
@@ -234,11 +342,24 @@ impl Builder<'_> {
             }
             self.graph.grounds[ground].alone.push(parts);
         }
-        let joint = |sweep: &&&Sweep| sweep.methods.iter().any(|method| *method != MethodKind::Sequential);
-        for sweep in sweeps.iter().filter(|sweep| sweep.front == Front::Own).filter(joint) {
+        let joint = |sweep: &&&Sweep| {
+            sweep
+                .methods
+                .iter()
+                .any(|method| *method != MethodKind::Sequential)
+        };
+        for sweep in sweeps
+            .iter()
+            .filter(|sweep| sweep.front == Front::Own)
+            .filter(joint)
+        {
             for weights in &sweep.weights {
-                let joint =
-                    Joint { method: MethodKind::Alright, weights, seed: self.study.seeds[0], probe_every: None };
+                let joint = Joint {
+                    method: MethodKind::Alright,
+                    weights,
+                    seed: self.study.seeds[0],
+                    probe_every: None,
+                };
                 let part = self.joint(ground, &prefix, &joint, &[], false)?;
                 if !self.graph.grounds[ground].front.contains(&part) {
                     self.graph.grounds[ground].front.push(part);
@@ -263,7 +384,11 @@ impl Builder<'_> {
             seed: Some(number(seed)),
             steps: Some(number(steps)),
             epochs: None,
-            ..weighted(&settings, &alone(plan.objectives.len(), index), MethodKind::Mix)
+            ..weighted(
+                &settings,
+                &alone(plan.objectives.len(), index),
+                MethodKind::Mix,
+            )
         };
         let name = format!("{prefix}alone-{}-seed-{seed}", plan.objectives[index].name);
         self.push(name, Kind::Alone, first.to_vec(), ground, config)
@@ -272,36 +397,75 @@ impl Builder<'_> {
     /// What every run of a method or a baseline needs: the reference and the optima.
     fn optima(&self, ground: usize) -> Vec<usize> {
         let alone = &self.graph.grounds[ground].alone;
-        alone.iter().flatten().flat_map(|part| self.graph.parts[*part].needs.iter().chain([part])).copied().collect()
+        alone
+            .iter()
+            .flatten()
+            .flat_map(|part| self.graph.parts[*part].needs.iter().chain([part]))
+            .copied()
+            .collect()
     }
 
     /// One run of a joint method. It stops at the ends of the parts of `front`, and at a front that is given.
-    fn joint(&mut self, ground: usize, prefix: &str, joint: &Joint<'_>, front: &[usize], stops: bool) -> Result<usize> {
-        let Joint { method, weights, seed, probe_every } = *joint;
+    fn joint(
+        &mut self,
+        ground: usize,
+        prefix: &str,
+        joint: &Joint<'_>,
+        front: &[usize],
+        stops: bool,
+    ) -> Result<usize> {
+        let Joint {
+            method,
+            weights,
+            seed,
+            probe_every,
+        } = *joint;
         let Ground { settings, plan, .. } = self.graph.grounds[ground].clone();
         let config = Config {
             seed: Some(number(seed)),
             probe_every: probe_every.cloned(),
             ..weighted(&settings, weights, method)
         };
-        let needs = self.optima(ground).into_iter().chain(front.iter().copied()).collect();
+        let needs = self
+            .optima(ground)
+            .into_iter()
+            .chain(front.iter().copied())
+            .collect();
         let k = probe_every.map_or_else(String::new, |k| format!("-k-{k}"));
         let name = format!("{method:?}").to_lowercase();
-        let name = format!("{prefix}{name}-{}{k}-seed-{seed}", point_name(&plan, weights));
+        let name = format!(
+            "{prefix}{name}-{}{k}-seed-{seed}",
+            point_name(&plan, weights)
+        );
         self.push(name, Kind::Run { stops }, needs, ground, config)
     }
 
     /// The runs of one sweep.
     fn sweep(&mut self, ground: usize, prefix: &str, sweep: &Sweep) -> Result<()> {
         self.sweep.clone_from(&sweep.name);
-        let Ground { settings, plan, front, given_front, .. } = self.graph.grounds[ground].clone();
+        let Ground {
+            settings,
+            plan,
+            front,
+            given_front,
+            ..
+        } = self.graph.grounds[ground].clone();
         let steps = self.steps(ground)?;
         let stops = sweep.front != Front::None && !(front.is_empty() && given_front.is_empty());
-        let front = if sweep.front == Front::Own { front } else { Vec::new() };
+        let front = if sweep.front == Front::Own {
+            front
+        } else {
+            Vec::new()
+        };
         for (index, weights) in sweep.weights.iter().enumerate() {
             for &seed in &self.study.seeds {
                 for &method in &sweep.methods {
-                    let joint = Joint { method, weights, seed, probe_every: None };
+                    let joint = Joint {
+                        method,
+                        weights,
+                        seed,
+                        probe_every: None,
+                    };
                     match method {
                         MethodKind::Sequential => {
                             for stages in self.stages(sweep, index, weights, &plan, steps)? {
@@ -314,13 +478,23 @@ impl Builder<'_> {
                                     ..weighted(&settings, weights, method)
                                 };
                                 let point = point_name(&plan, weights);
-                                let name = format!("{prefix}sequential-{order}-{point}-seed-{seed}");
-                                self.push(name, Kind::Run { stops: false }, self.optima(ground), ground, config)?;
+                                let name =
+                                    format!("{prefix}sequential-{order}-{point}-seed-{seed}");
+                                self.push(
+                                    name,
+                                    Kind::Run { stops: false },
+                                    self.optima(ground),
+                                    ground,
+                                    config,
+                                )?;
                             }
                         }
                         MethodKind::Maxright => {
                             for k in &sweep.probe_every {
-                                let joint = Joint { probe_every: Some(k), ..joint };
+                                let joint = Joint {
+                                    probe_every: Some(k),
+                                    ..joint
+                                };
                                 self.joint(ground, prefix, &joint, &front, stops)?;
                             }
                         }
@@ -352,8 +526,14 @@ impl Builder<'_> {
     ) -> Result<Vec<(String, String)>> {
         let name = |i: usize| &plan.objectives[i].name[..];
         if let Some(stages) = sweep.stages.get(index) {
-            let order = stages.0.iter().map(|stage| stage.split(':').next().unwrap_or_default());
-            return Ok(vec![(order.collect::<Vec<_>>().join("-"), stages.to_string())]);
+            let order = stages
+                .0
+                .iter()
+                .map(|stage| stage.split(':').next().unwrap_or_default());
+            return Ok(vec![(
+                order.collect::<Vec<_>>().join("-"),
+                stages.to_string(),
+            )]);
         }
         let stages = |order: &Vec<usize>| {
             // Boundaries are rounded, not lengths, so that the lengths sum to the total.
@@ -372,7 +552,10 @@ impl Builder<'_> {
                 stages.push(format!("{}:{}", name(i), boundary - begun));
                 begun = boundary;
             }
-            Ok((order.iter().map(|i| name(*i)).collect::<Vec<_>>().join("-"), stages.join(",")))
+            Ok((
+                order.iter().map(|i| name(*i)).collect::<Vec<_>>().join("-"),
+                stages.join(","),
+            ))
         };
         sweep.orders.iter().map(stages).collect()
     }
@@ -390,27 +573,59 @@ impl Builder<'_> {
             Baseline::Sum => {
                 let steps = self.steps(ground)?;
                 let first: Vec<usize> = self.optima(ground);
-                let first: Vec<usize> =
-                    first.into_iter().filter(|part| self.graph.parts[*part].kind == Kind::Reference).collect();
+                let first: Vec<usize> = first
+                    .into_iter()
+                    .filter(|part| self.graph.parts[*part].kind == Kind::Reference)
+                    .collect();
                 let mut of = Vec::new();
                 for (index, weight) in weights.iter().enumerate() {
-                    of.push((self.alone(ground, prefix, index, seed, steps, &first)?, *weight));
+                    of.push((
+                        self.alone(ground, prefix, index, seed, steps, &first)?,
+                        *weight,
+                    ));
                 }
-                let needs = self.optima(ground).into_iter().chain(of.iter().map(|(part, _)| *part)).collect();
-                let config = Config { seed: Some(number(seed)), ..weighted(&settings, weights, MethodKind::Mix) };
+                let needs = self
+                    .optima(ground)
+                    .into_iter()
+                    .chain(of.iter().map(|(part, _)| *part))
+                    .collect();
+                let config = Config {
+                    seed: Some(number(seed)),
+                    ..weighted(&settings, weights, MethodKind::Mix)
+                };
                 let name = format!("{prefix}sum-{}-seed-{seed}", point_name(&plan, weights));
                 self.push(name, Kind::Sum(of), needs, ground, config)
             }
             Baseline::Loss(objective) => {
                 let mut config = weighted(&settings, &vec![0.0; weights.len()], MethodKind::Mix);
-                let pairs = plan.objectives.iter().position(|objective| objective.is_preference());
+                let pairs = plan
+                    .objectives
+                    .iter()
+                    .position(|objective| objective.is_preference());
                 let ObjectiveConfig { data, eval, .. } =
                     settings.objective[pairs.expect("checked by the sweep")].clone();
                 let weight = Some(number(1));
-                config.objective.push(ObjectiveConfig { weight, data, eval, ..(**objective).clone() });
-                let config = Config { seed: Some(number(seed)), ..config };
-                let name = format!("{prefix}{}-seed-{seed}", objective.name.as_deref().unwrap_or_default());
-                self.push(name, Kind::Run { stops: false }, self.optima(ground), ground, config)
+                config.objective.push(ObjectiveConfig {
+                    weight,
+                    data,
+                    eval,
+                    ..(**objective).clone()
+                });
+                let config = Config {
+                    seed: Some(number(seed)),
+                    ..config
+                };
+                let name = format!(
+                    "{prefix}{}-seed-{seed}",
+                    objective.name.as_deref().unwrap_or_default()
+                );
+                self.push(
+                    name,
+                    Kind::Run { stops: false },
+                    self.optima(ground),
+                    ground,
+                    config,
+                )
             }
         }
     }

@@ -47,8 +47,13 @@ impl Experiment {
         for &index in &wanted {
             finished[index] = self.is_there(&self.graph.parts[index], observer)?;
         }
-        let is_left = |ground: usize| wanted.iter().any(|&i| !finished[i] && self.graph.parts[i].ground == ground);
-        let costs = (0..self.graph.grounds.len()).map(|ground| self.measure(ground, is_left(ground), observer));
+        let is_left = |ground: usize| {
+            wanted
+                .iter()
+                .any(|&i| !finished[i] && self.graph.parts[i].ground == ground)
+        };
+        let costs = (0..self.graph.grounds.len())
+            .map(|ground| self.measure(ground, is_left(ground), observer));
         let costs = costs.collect::<Result<Vec<Costs>>>()?;
         let name = |index: &usize| self.graph.parts[*index].name.clone();
         let estimate = |&index: &usize| {
@@ -56,7 +61,13 @@ impl Experiment {
             let (steps, seconds) = self.expected(part, &costs[part.ground])?;
             let needs = part.needs.iter().map(name).collect();
             let seconds = if finished[index] { 0.0 } else { seconds };
-            Ok(Estimate { part: part.name.clone(), needs, finished: finished[index], steps, seconds })
+            Ok(Estimate {
+                part: part.name.clone(),
+                needs,
+                finished: finished[index],
+                steps,
+                seconds,
+            })
         };
         wanted.iter().map(estimate).collect()
     }
@@ -65,56 +76,116 @@ impl Experiment {
         let ground = &self.graph.grounds[ground];
         if !is_left {
             let none = vec![0.0; ground.plan.objectives.len()];
-            return Ok(Costs { steps: none.clone(), rows: none, evaluation: 0.0 });
+            return Ok(Costs {
+                steps: none.clone(),
+                rows: none,
+                evaluation: 0.0,
+            });
         }
-        let bench = Bench::open(&ground.settings, Base::Files, STEPS + 1, &mut Quiet(observer))?;
+        let bench = Bench::open(
+            &ground.settings,
+            Base::Files,
+            STEPS + 1,
+            &mut Quiet(observer),
+        )?;
         let timed = bench.steps(STEPS, &mut Quiet(observer))?;
-        let steps: Vec<f64> = timed.iter().map(|steps| StepCost::of(steps).median_seconds_per_step).collect();
-        let rows: Vec<f64> =
-            steps.iter().zip(&ground.plan.objectives).map(|(step, objective)| step / objective.batch as f64).collect();
+        let steps: Vec<f64> = timed
+            .iter()
+            .map(|steps| StepCost::of(steps).median_seconds_per_step)
+            .collect();
+        let rows: Vec<f64> = steps
+            .iter()
+            .zip(&ground.plan.objectives)
+            .map(|(step, objective)| step / objective.batch as f64)
+            .collect();
         // Held-out rows, and as many training rows.
         let scored = |(index, cost): (usize, &f64)| {
             2.0 * ground.plan.eval_rows.min(ground.met.rows[index]) as f64 * cost * SCORING
         };
         let evaluation = rows.iter().enumerate().map(scored).sum();
-        Ok(Costs { steps, rows, evaluation })
+        Ok(Costs {
+            steps,
+            rows,
+            evaluation,
+        })
     }
 
     /// Steps and seconds of a part that runs to its length.
     fn expected(&self, part: &Part, costs: &Costs) -> Result<(usize, f64)> {
         let ground = &self.graph.grounds[part.ground];
-        if let (Kind::Reference, ReferencePlan::Train { on, epochs, batch, rows }) = (&part.kind, &part.plan.reference)
+        if let (
+            Kind::Reference,
+            ReferencePlan::Train {
+                on,
+                epochs,
+                batch,
+                rows,
+            },
+        ) = (&part.kind, &part.plan.reference)
         {
-            let index = ground.plan.objectives.iter().position(|objective| on.are_of(objective)).unwrap_or(0);
-            let steps =
-                crate::plan::Length::Epochs(*epochs).steps(rows.unwrap_or(ground.met.rows[index]).div_ceil(*batch));
+            let index = ground
+                .plan
+                .objectives
+                .iter()
+                .position(|objective| on.are_of(objective))
+                .unwrap_or(0);
+            let steps = crate::plan::Length::Epochs(*epochs)
+                .steps(rows.unwrap_or(ground.met.rows[index]).div_ceil(*batch));
             // A pair shares its prompt, and its chosen response is about half of the rest.
-            let share = if *on == ReferenceRows::Chosen { 0.75 } else { 1.0 };
-            return Ok((steps, steps as f64 * *batch as f64 * costs.rows[index] * share));
+            let share = if *on == ReferenceRows::Chosen {
+                0.75
+            } else {
+                1.0
+            };
+            return Ok((
+                steps,
+                steps as f64 * *batch as f64 * costs.rows[index] * share,
+            ));
         }
         if matches!(part.kind, Kind::Sum(_)) {
             return Ok((0, costs.evaluation));
         }
         let plan = &part.plan;
-        let same = |i: usize| ground.plan.objectives.iter().position(|o| o.same_rows(&plan.objectives[i])).unwrap_or(0);
-        let rows: Vec<usize> = (0..plan.objectives.len()).map(|i| ground.met.rows[same(i)]).collect();
+        let same = |i: usize| {
+            ground
+                .plan
+                .objectives
+                .iter()
+                .position(|o| o.same_rows(&plan.objectives[i]))
+                .unwrap_or(0)
+        };
+        let rows: Vec<usize> = (0..plan.objectives.len())
+            .map(|i| ground.met.rows[same(i)])
+            .collect();
         let schedule = Schedule::new(plan, &rows)?;
         let cost = |i: usize| costs.steps[same(i)];
         let seconds = match plan.method {
-            MethodKind::Sequential => {
-                schedule.stages.iter().map(|stage| stage.steps() as f64 * cost(stage.objective.unwrap_or(0))).sum()
-            }
+            MethodKind::Sequential => schedule
+                .stages
+                .iter()
+                .map(|stage| stage.steps() as f64 * cost(stage.objective.unwrap_or(0)))
+                .sum(),
             method => schedule.steps as f64 * per_step(plan, method, &cost),
         };
-        let every = if plan.eval_every > 0 { schedule.steps.div_ceil(plan.eval_every) } else { 1 };
-        Ok((schedule.steps, seconds + (1 + every) as f64 * costs.evaluation))
+        let every = if plan.eval_every > 0 {
+            schedule.steps.div_ceil(plan.eval_every)
+        } else {
+            1
+        };
+        Ok((
+            schedule.steps,
+            seconds + (1 + every) as f64 * costs.evaluation,
+        ))
     }
 }
 
 /// Mean seconds of a step of a joint method. Which objectives MAXRIGHT takes is not known before: as often as their weights.
 fn per_step(plan: &Plan, method: MethodKind, cost: &dyn Fn(usize) -> f64) -> f64 {
     let taken = (0..plan.objectives.len()).filter(|i| plan.objectives[*i].weight > 0.0);
-    let weighted: f64 = taken.clone().map(|i| plan.objectives[i].weight * cost(i)).sum();
+    let weighted: f64 = taken
+        .clone()
+        .map(|i| plan.objectives[i].weight * cost(i))
+        .sum();
     let all: f64 = taken.map(cost).sum();
     match method {
         MethodKind::Mix => all,

@@ -21,17 +21,26 @@ struct FrontFile {
 
 /// Names of a front's two files in a study's folder: what it stands on, and its points.
 fn front_files(out: &Path, ground: &str) -> [PathBuf; 2] {
-    [out.join(format!("front-{ground}.toml")), out.join(format!("front-{ground}.json"))]
+    [
+        out.join(format!("front-{ground}.toml")),
+        out.join(format!("front-{ground}.json")),
+    ]
 }
 
 impl Ground {
     /// The points of a front that another study left in its folder.
     pub(super) fn read_front(&self, folder: &Path) -> Result<Vec<Vec<f64>>> {
-        let entries = std::fs::read_dir(folder).map_err(|error| Error::io(folder, "read", error))?;
+        let entries =
+            std::fs::read_dir(folder).map_err(|error| Error::io(folder, "read", error))?;
         let mut refused = Vec::new();
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(hash) = name.strip_prefix("front-").and_then(|name| name.strip_suffix(".toml")) else { continue };
+            let Some(hash) = name
+                .strip_prefix("front-")
+                .and_then(|name| name.strip_suffix(".toml"))
+            else {
+                continue;
+            };
             let [ground, points] = front_files(folder, hash);
             let differences = Met::read(&ground)?.differences(&self.met);
             if differences.is_empty() {
@@ -39,10 +48,17 @@ impl Ground {
                 let found: FrontFile = serde_json::from_str(&text)
                     .map_err(|error| Error::input(format!("{}: {error}", points.display())))?;
                 let loss = |point: &BTreeMap<String, f64>, name: &str| point.get(name).copied();
-                let point = |point| self.objectives().map(|name| loss(point, name)).collect::<Option<Vec<f64>>>();
+                let point = |point| {
+                    self.objectives()
+                        .map(|name| loss(point, name))
+                        .collect::<Option<Vec<f64>>>()
+                };
                 let points_of: Option<Vec<Vec<f64>>> = found.points.iter().map(point).collect();
                 return points_of.filter(|found| !found.is_empty()).ok_or_else(|| {
-                    Error::input(format!("{}: a point lacks an objective, or there is none", points.display()))
+                    Error::input(format!(
+                        "{}: a point lacks an objective, or there is none",
+                        points.display()
+                    ))
                 });
             }
             refused.push(differences.join("; "));
@@ -65,7 +81,12 @@ impl Experiment {
     /// done now or found, for a study that was killed or edited in between.
     pub(super) fn write_front(&self, part: usize) -> Result<()> {
         let ground = &self.graph.grounds[self.graph.parts[part].ground];
-        let is_there = || ground.front.iter().all(|end| self.is_finished(&self.graph.parts[*end]));
+        let is_there = || {
+            ground
+                .front
+                .iter()
+                .all(|end| self.is_finished(&self.graph.parts[*end]))
+        };
         if !ground.front.contains(&part) || !is_there() {
             return Ok(());
         }
@@ -73,7 +94,13 @@ impl Experiment {
         let mut front = FrontFile { points: Vec::new() };
         for &end in &ground.front {
             let losses = self.end(end)?;
-            front.points.push(ground.objectives().map(str::to_owned).zip(losses).collect::<BTreeMap<_, _>>());
+            front.points.push(
+                ground
+                    .objectives()
+                    .map(str::to_owned)
+                    .zip(losses)
+                    .collect::<BTreeMap<_, _>>(),
+            );
         }
         let text = serde_json::to_string_pretty(&front).expect("plain data");
         for (path, text) in [(points, text), (met, ground.met.to_toml()?)] {

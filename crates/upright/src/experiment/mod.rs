@@ -94,7 +94,11 @@ impl Experiment {
         let study = Study::read(file)?;
         check_free(out)?;
         let graph = Graph::of(&study, out, observer).map_err(|error| error.at(file.display()))?;
-        Ok(Self { study, graph, out: out.to_owned() })
+        Ok(Self {
+            study,
+            graph,
+            out: out.to_owned(),
+        })
     }
 
     /// A part's run folder; none for a reference.
@@ -105,17 +109,29 @@ impl Experiment {
     /// Whether a part needs no more work, as far as the study's folder says: a reference needs none once every run on it is
     /// finished.
     pub fn is_finished(&self, part: &Part) -> bool {
-        let needs = |other: &&Part| other.needs.iter().any(|need| self.graph.parts[*need].hash == part.hash);
+        let needs = |other: &&Part| {
+            other
+                .needs
+                .iter()
+                .any(|need| self.graph.parts[*need].hash == part.hash)
+        };
         match self.folder(part) {
             Some(folder) => run::is_finished(&folder),
-            None => self.graph.parts.iter().filter(needs).all(|other| self.is_finished(other)),
+            None => self
+                .graph
+                .parts
+                .iter()
+                .filter(needs)
+                .all(|other| self.is_finished(other)),
         }
     }
 
     /// Whether a part needs no more work. A reference is also looked up in the cache, which takes a while.
     fn is_there(&self, part: &Part, observer: &mut dyn Observer) -> Result<bool> {
         match self.is_finished(part) {
-            false if part.kind == Kind::Reference => run::has_reference(&part.plan, &mut Quiet(observer)),
+            false if part.kind == Kind::Reference => {
+                run::has_reference(&part.plan, &mut Quiet(observer))
+            }
             finished => Ok(finished),
         }
     }
@@ -126,11 +142,17 @@ impl Experiment {
         let job = |index: usize| Job {
             part: name(&index),
             needs: self.graph.parts[index].needs.iter().map(name).collect(),
-            command: ["upright", "experiment", &file.display().to_string(), "--out", &self.out.display().to_string()]
-                .into_iter()
-                .map(str::to_owned)
-                .chain(["--only".to_owned(), name(&index)])
-                .collect(),
+            command: [
+                "upright",
+                "experiment",
+                &file.display().to_string(),
+                "--out",
+                &self.out.display().to_string(),
+            ]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(["--only".to_owned(), name(&index)])
+            .collect(),
         };
         Ok(self.graph.only(only)?.into_iter().map(job).collect())
     }
@@ -150,8 +172,17 @@ impl Experiment {
             let part = &self.graph.parts[index];
             observer.advance(done, &part.name);
             let state = self.state(index, &outcomes, observer)?;
-            let outcome = Outcome { part: part.name.clone(), folder: self.folder(part), state };
-            observer.note(&format!("{} of {}: {}", done + 1, wanted.len(), outcome.describe()));
+            let outcome = Outcome {
+                part: part.name.clone(),
+                folder: self.folder(part),
+                state,
+            };
+            observer.note(&format!(
+                "{} of {}: {}",
+                done + 1,
+                wanted.len(),
+                outcome.describe()
+            ));
             outcomes[index] = Some(outcome);
             Ok(())
         });
@@ -162,14 +193,27 @@ impl Experiment {
         })?;
         let parts: Vec<Outcome> = outcomes.into_iter().flatten().collect();
         // Single parts may be at work in several processes at once; answers are for the whole.
-        let answered = if only.is_empty() { self.answer(observer) } else { Ok(()) };
+        let answered = if only.is_empty() {
+            self.answer(observer)
+        } else {
+            Ok(())
+        };
         let report = self.report(observer)?;
         answered.map(|()| Outcomes { report, parts })
     }
 
-    fn state(&self, index: usize, outcomes: &[Option<Outcome>], observer: &mut dyn Observer) -> Result<State> {
+    fn state(
+        &self,
+        index: usize,
+        outcomes: &[Option<Outcome>],
+        observer: &mut dyn Observer,
+    ) -> Result<State> {
         let part = &self.graph.parts[index];
-        let failed = part.needs.iter().filter_map(|need| outcomes[*need].as_ref()).find(|need| !need.is_good());
+        let failed = part
+            .needs
+            .iter()
+            .filter_map(|need| outcomes[*need].as_ref())
+            .find(|need| !need.is_good());
         if let Some(need) = failed {
             return Ok(State::Skipped(need.part.clone()));
         }
@@ -188,13 +232,19 @@ impl Experiment {
     /// Run folders of this study that hold something, in the order of the graph.
     fn runs(&self) -> Vec<PathBuf> {
         let folders = self.graph.parts.iter().filter_map(|part| self.folder(part));
-        folders.filter(|folder| crate::run_dir::holds_run(folder)).collect()
+        folders
+            .filter(|folder| crate::run_dir::holds_run(folder))
+            .collect()
     }
 
     /// Keeps the study's file beside its runs. Answers to other questions, or of another length, are forgotten.
     fn write_file(&self) -> Result<()> {
         let path = self.out.join(FILE);
-        let asked = |text: &str| text.parse::<toml::Table>().ok().and_then(|table| table.get("answers").cloned());
+        let asked = |text: &str| {
+            text.parse::<toml::Table>()
+                .ok()
+                .and_then(|table| table.get("answers").cloned())
+        };
         let before = std::fs::read_to_string(&path).unwrap_or_default();
         if asked(&before) != asked(&self.study.text) {
             let _ = std::fs::remove_file(self.out.join(ANSWERS));
@@ -226,10 +276,14 @@ impl Experiment {
 /// Refuses a folder that holds something and no study: a report of it would be of the study's runs alone.
 fn check_free(out: &Path) -> Result<()> {
     let held = std::fs::read_dir(out).into_iter().flatten().flatten();
-    match held.map(|entry| entry.file_name()).find(|name| !files::is_partial(name)) {
+    match held
+        .map(|entry| entry.file_name())
+        .find(|name| !files::is_partial(name))
+    {
         Some(name) if !out.join(FILE).is_file() => {
             let problem = format!("{}: holds {}, and no study", out.display(), name.display());
-            Err(Error::input(problem).hint("give --out a new or an empty folder, or that of a study"))
+            Err(Error::input(problem)
+                .hint("give --out a new or an empty folder, or that of a study"))
         }
         _ => Ok(()),
     }

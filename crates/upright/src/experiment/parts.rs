@@ -81,7 +81,10 @@ impl Ground {
 
     /// Names of the objectives.
     pub fn objectives(&self) -> impl Iterator<Item = &str> {
-        self.plan.objectives.iter().map(|objective| &objective.name[..])
+        self.plan
+            .objectives
+            .iter()
+            .map(|objective| &objective.name[..])
     }
 }
 
@@ -94,20 +97,28 @@ impl Graph {
             let Some(index) = known().position(|known| known == name) else {
                 let error = Error::input(format!("only: there is no part `{name}`"));
                 return Err(match crate::nearest::nearest(name, known()) {
-                    Some(close) => error.hint(format!("did you mean `{close}`? --dry-run lists all parts")),
+                    Some(close) => {
+                        error.hint(format!("did you mean `{close}`? --dry-run lists all parts"))
+                    }
                     None => error.hint("--dry-run lists all parts"),
                 });
             };
             wanted[index] = true;
         }
         // Whatever a part needs stands before it.
-        for index in (0..self.parts.len()).rev().filter(|index| wanted[*index]).collect::<Vec<_>>() {
+        for index in (0..self.parts.len())
+            .rev()
+            .filter(|index| wanted[*index])
+            .collect::<Vec<_>>()
+        {
             let mut open = vec![index];
             while let Some(index) = open.pop() {
                 wanted[index] = true;
                 open.extend(&self.parts[index].needs);
             }
         }
-        Ok((0..self.parts.len()).filter(|index| wanted[*index]).collect())
+        Ok((0..self.parts.len())
+            .filter(|index| wanted[*index])
+            .collect())
     }
 }

@@ -138,7 +138,10 @@ fn read<T: for<'de> Deserialize<'de>>(table: &Table, known: &[&str], place: &str
         });
     }
     table.clone().try_into().map_err(|error: toml::de::Error| {
-        Error::input(format!("{place}: {}", error.message().trim().replace('\n', "; ")))
+        Error::input(format!(
+            "{place}: {}",
+            error.message().trim().replace('\n', "; ")
+        ))
     })
 }
 
@@ -151,12 +154,16 @@ impl Study {
     /// Reads TOML text; `name` stands for it in messages.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            let line = error
+                .span()
+                .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             Error::input(format!("{name}, line {line}: {}", error.message().trim()))
         })?;
         let written: WrittenStudy = read(&table, &keys::STUDY.map(|(key, _)| key), name)?;
         let seeds = written.seeds.iter().map(|seed| {
-            let whole = seed.whole().ok_or_else(|| wrong("seeds", "be whole numbers from 0 to 2^63 - 1", seed));
+            let whole = seed
+                .whole()
+                .ok_or_else(|| wrong("seeds", "be whole numbers from 0 to 2^63 - 1", seed));
             whole.map_err(|error| error.at(name))
         });
         let mut seeds: Vec<u64> = seeds.collect::<Result<_>>()?;
@@ -171,10 +178,17 @@ impl Study {
                 .hint("a sweep says what is compared, as: [[sweep]] methods = [\"alright\"] lambdas = [0.5]"));
         }
         for baseline in written.baseline.keys() {
-            let used = written.sweep.iter().filter_map(|sweep| sweep.get("baselines"));
+            let used = written
+                .sweep
+                .iter()
+                .filter_map(|sweep| sweep.get("baselines"));
             if !used.into_iter().any(|list| names(list).contains(baseline)) {
-                return Err(Error::input(format!("{name}: [baseline.{baseline}] has no sweep that compares with it"))
-                    .hint(format!("add baselines = [\"{baseline}\"] to a [[sweep]], or take the table out")));
+                return Err(Error::input(format!(
+                    "{name}: [baseline.{baseline}] has no sweep that compares with it"
+                ))
+                .hint(format!(
+                    "add baselines = [\"{baseline}\"] to a [[sweep]], or take the table out"
+                )));
             }
         }
         let mut sweeps: Vec<Sweep> = Vec::new();
@@ -195,7 +209,10 @@ impl Study {
             about: written.about,
             seeds,
             sweeps,
-            questions: written.answers.map(|table| questions(&table, name)).transpose()?,
+            questions: written
+                .answers
+                .map(|table| questions(&table, name))
+                .transpose()?,
             text: text.to_owned(),
         })
     }
@@ -204,7 +221,10 @@ impl Study {
 /// Texts of a list, or the one text that stands for it.
 fn names(list: &Value) -> Vec<String> {
     match list {
-        Value::Array(entries) => entries.iter().filter_map(|entry| Some(entry.as_str()?.to_owned())).collect(),
+        Value::Array(entries) => entries
+            .iter()
+            .filter_map(|entry| Some(entry.as_str()?.to_owned()))
+            .collect(),
         other => other.as_str().map(str::to_owned).into_iter().collect(),
     }
 }
@@ -212,23 +232,41 @@ fn names(list: &Value) -> Vec<String> {
 fn questions(table: &Table, name: &str) -> Result<Questions> {
     let place = format!("{name}, [answers]");
     let written: WrittenQuestions = read(table, &keys::ANSWERS.map(|(key, _)| key), &place)?;
-    if written.prompts.is_empty() || written.prompts.iter().any(|prompt| prompt.trim().is_empty()) {
-        return Err(Error::input(format!("{place}: prompts must be texts")).hint("prompts = [\"What is a heron?\"]"));
+    if written.prompts.is_empty()
+        || written
+            .prompts
+            .iter()
+            .any(|prompt| prompt.trim().is_empty())
+    {
+        return Err(Error::input(format!("{place}: prompts must be texts"))
+            .hint("prompts = [\"What is a heron?\"]"));
     }
-    let max_tokens = count("max-tokens", written.max_tokens.as_ref(), 64).map_err(|error| error.at(&place))?;
-    Ok(Questions { prompts: written.prompts, max_tokens })
+    let max_tokens =
+        count("max-tokens", written.max_tokens.as_ref(), 64).map_err(|error| error.at(&place))?;
+    Ok(Questions {
+        prompts: written.prompts,
+        max_tokens,
+    })
 }
 
 /// Settings of a sweep, laid over those of the study: as they were written, and with the objectives listed.
 fn settings(upper: &Table, lower: &Table, place: &str) -> Result<[Config; 2]> {
     let config = |table: &Table| -> Result<Config> {
-        if let Some((key, why)) = keys::DECIDED.iter().find(|(key, _)| table.contains_key(*key)) {
-            return Err(Error::input(format!("settings: {key} is not a setting of a study")).hint(*why));
+        if let Some((key, why)) = keys::DECIDED
+            .iter()
+            .find(|(key, _)| table.contains_key(*key))
+        {
+            return Err(
+                Error::input(format!("settings: {key} is not a setting of a study")).hint(*why),
+            );
         }
-        let text = toml::to_string(table).map_err(|error| Error::input(format!("settings: {error}")))?;
+        let text =
+            toml::to_string(table).map_err(|error| Error::input(format!("settings: {error}")))?;
         Config::parse(&text, "settings")
     };
-    let merged = config(upper)?.over(config(lower)?).and_then(|merged| Ok([listed(&merged)?, merged]));
+    let merged = config(upper)?
+        .over(config(lower)?)
+        .and_then(|merged| Ok([listed(&merged)?, merged]));
     let [listed, merged] = merged.map_err(|error| error.at(place))?;
     for objective in &listed.objective {
         for (key, given) in [
@@ -238,8 +276,10 @@ fn settings(upper: &Table, lower: &Table, place: &str) -> Result<[Config; 2]> {
         ] {
             if given {
                 let name = objective.name.as_deref().unwrap_or_default();
-                return Err(Error::input(format!("{place}: objective {name}: {key} is not a setting of a study"))
-                    .hint("a sweep lists weights; optima are found by training each objective alone"));
+                return Err(Error::input(format!(
+                    "{place}: objective {name}: {key} is not a setting of a study"
+                ))
+                .hint("a sweep lists weights; optima are found by training each objective alone"));
             }
         }
     }
@@ -248,34 +288,62 @@ fn settings(upper: &Table, lower: &Table, place: &str) -> Result<[Config; 2]> {
 
 fn sweep(table: &Table, index: usize, study: &WrittenStudy, place: &str) -> Result<Sweep> {
     let written: WrittenSweep = read(table, &keys::SWEEP.map(|(key, _)| key), place)?;
-    checked(&written, index, study, place)
-        .map_err(|error| if error.message.starts_with(place) { error } else { error.at(place) })
+    checked(&written, index, study, place).map_err(|error| {
+        if error.message.starts_with(place) {
+            error
+        } else {
+            error.at(place)
+        }
+    })
 }
 
-fn checked(written: &WrittenSweep, index: usize, study: &WrittenStudy, place: &str) -> Result<Sweep> {
+fn checked(
+    written: &WrittenSweep,
+    index: usize,
+    study: &WrittenStudy,
+    place: &str,
+) -> Result<Sweep> {
     let [as_written, settings] = settings(&written.settings, &study.settings, place)?;
-    let name = written.name.clone().unwrap_or_else(|| format!("sweep-{}", index + 1));
+    let name = written
+        .name
+        .clone()
+        .unwrap_or_else(|| format!("sweep-{}", index + 1));
     let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
     if name.is_empty() || !name.chars().all(letters) {
         return Err(wrong("name", "be of small letters, digits, - and _", &name));
     }
-    let methods = written.methods.iter().map(|method| choice("methods", Some(method), MethodKind::Mix));
+    let methods = written
+        .methods
+        .iter()
+        .map(|method| choice("methods", Some(method), MethodKind::Mix));
     let methods: Vec<MethodKind> = methods.collect::<Result<_>>()?;
-    let baselines = written.baselines.iter().map(|name| baseline(name, &settings, study));
+    let baselines = written
+        .baselines
+        .iter()
+        .map(|name| baseline(name, &settings, study));
     let baselines: Vec<Baseline> = baselines.collect::<Result<_>>()?;
     if methods.is_empty() && baselines.is_empty() {
-        return Err(Error::input("there is nothing to compare").hint("list methods, baselines, or both"));
+        return Err(
+            Error::input("there is nothing to compare").hint("list methods, baselines, or both")
+        );
     }
     let weights = weights(written, &settings.objective)?;
     let sequential = methods.contains(&MethodKind::Sequential);
-    for (key, given) in [("orders", !written.orders.is_empty()), ("stages", !written.stages.is_empty())] {
+    for (key, given) in [
+        ("orders", !written.orders.is_empty()),
+        ("stages", !written.stages.is_empty()),
+    ] {
         if given && !sequential {
-            return Err(Error::input(format!("{key} is given, but sequential is not among the methods"))
-                .hint(format!("add it to methods, or leave {key} out")));
+            return Err(Error::input(format!(
+                "{key} is given, but sequential is not among the methods"
+            ))
+            .hint(format!("add it to methods, or leave {key} out")));
         }
     }
     if !written.orders.is_empty() && !written.stages.is_empty() {
-        return Err(Error::input("orders and stages both say what sequential does").hint("give one"));
+        return Err(
+            Error::input("orders and stages both say what sequential does").hint("give one"),
+        );
     }
     if !written.stages.is_empty() && written.stages.len() != weights.len() {
         return Err(wrong(
@@ -286,15 +354,25 @@ fn checked(written: &WrittenSweep, index: usize, study: &WrittenStudy, place: &s
         .hint("as: lambdas = [0.25, 0.5], stages = [\"dpo:2e,sft:4e\", \"dpo:3e,sft:3e\"]"));
     }
     if !written.probe_every.is_empty() && !methods.contains(&MethodKind::Maxright) {
-        return Err(Error::input("probe-every is given, but maxright is not among the methods")
-            .hint("add it to methods, or leave probe-every out"));
+        return Err(
+            Error::input("probe-every is given, but maxright is not among the methods")
+                .hint("add it to methods, or leave probe-every out"),
+        );
     }
     for k in &written.probe_every {
         count("probe-every", Some(k), 10)?;
     }
-    let stages: Vec<List> = written.stages.iter().map(|text| text.parse().expect("any text is a list")).collect();
+    let stages: Vec<List> = written
+        .stages
+        .iter()
+        .map(|text| text.parse().expect("any text is a list"))
+        .collect();
     Ok(Sweep {
-        orders: if stages.is_empty() && sequential { orders(written, &settings.objective)? } else { Vec::new() },
+        orders: if stages.is_empty() && sequential {
+            orders(written, &settings.objective)?
+        } else {
+            Vec::new()
+        },
         name,
         methods,
         baselines,
@@ -310,7 +388,11 @@ fn checked(written: &WrittenSweep, index: usize, study: &WrittenStudy, place: &s
             Some("none") => Front::None,
             Some(folder) if Path::new(folder).is_dir() => Front::Of(folder.into()),
             Some(other) => {
-                return Err(wrong("front", "be own, none, or the folder of another study", other));
+                return Err(wrong(
+                    "front",
+                    "be own, none, or the folder of another study",
+                    other,
+                ));
             }
         },
         settings,
@@ -333,25 +415,45 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
     if name == SUM {
         return match own {
             None => Ok(Baseline::Sum),
-            Some(_) => {
-                Err(Error::input("[baseline.sum] has nothing to say").hint("its weights are those of the sweep"))
-            }
+            Some(_) => Err(Error::input("[baseline.sum] has nothing to say")
+                .hint("its weights are those of the sweep")),
         };
     }
-    let losses: Vec<&str> = ["rpo", "orpo", "simpo", "ipo"].into_iter().chain([SUM]).collect();
+    let losses: Vec<&str> = ["rpo", "orpo", "simpo", "ipo"]
+        .into_iter()
+        .chain([SUM])
+        .collect();
     if !losses.contains(&name) {
         return Err(no_such("baselines", name, losses.iter().copied()));
     }
-    let pairs: Vec<&ObjectiveConfig> = settings.objective.iter().filter(|objective| is_preference(objective)).collect();
+    let pairs: Vec<&ObjectiveConfig> = settings
+        .objective
+        .iter()
+        .filter(|objective| is_preference(objective))
+        .collect();
     let [pairs] = pairs[..] else {
-        return Err(Error::input(format!("baseline {name} needs one preference objective, there are {}", pairs.len()))
-            .hint("baselines train on the rows of the one preference objective"));
+        return Err(Error::input(format!(
+            "baseline {name} needs one preference objective, there are {}",
+            pairs.len()
+        ))
+        .hint("baselines train on the rows of the one preference objective"));
     };
-    if settings.objective.iter().any(|objective| name_of(objective) == name) {
-        return Err(Error::input(format!("baseline {name} has the name of an objective")).hint("rename the objective"));
+    if settings
+        .objective
+        .iter()
+        .any(|objective| name_of(objective) == name)
+    {
+        return Err(
+            Error::input(format!("baseline {name} has the name of an objective"))
+                .hint("rename the objective"),
+        );
     }
     let mut table = own.cloned().unwrap_or_default();
-    let given: ObjectiveConfig = read(&table, &keys::BASELINE.map(|(key, _)| key), &format!("[baseline.{name}]"))?;
+    let given: ObjectiveConfig = read(
+        &table,
+        &keys::BASELINE.map(|(key, _)| key),
+        &format!("[baseline.{name}]"),
+    )?;
     let kind = choice("baselines", Some(name), LossKind::Sft)?;
     // A loss with a reference is tied to it as strongly as the objective it stands in for.
     let tied = kind.form().reference && !table.contains_key("beta");
@@ -379,26 +481,44 @@ fn weights(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec
     };
     let mut all: Vec<Vec<f64>> = Vec::new();
     match (&written.lambdas[..], &written.weights[..]) {
-        ([], []) => return Err(Error::input("lambdas are missing").hint("as lambdas = [0.25, 0.5, 0.75]")),
-        ([_, ..], [_, ..]) => return Err(Error::input("lambdas and weights say the same").hint("give one of them")),
+        ([], []) => {
+            return Err(Error::input("lambdas are missing").hint("as lambdas = [0.25, 0.5, 0.75]"));
+        }
+        ([_, ..], [_, ..]) => {
+            return Err(Error::input("lambdas and weights say the same").hint("give one of them"));
+        }
         (lambdas, []) => {
             let pairs: Vec<bool> = objectives.iter().map(is_preference).collect();
             if pairs.len() != 2 || pairs[0] == pairs[1] {
-                return Err(Error::input("lambdas need one preference objective and one other")
-                    .hint("give weights, a list for each point, in the order of the objectives"));
+                return Err(
+                    Error::input("lambdas need one preference objective and one other").hint(
+                        "give weights, a list for each point, in the order of the objectives",
+                    ),
+                );
             }
             for lambda in lambdas {
                 let lambda = inside("lambdas", lambda)?;
-                all.push(pairs.iter().map(|pairs| if *pairs { lambda } else { 1.0 - lambda }).collect());
+                all.push(
+                    pairs
+                        .iter()
+                        .map(|pairs| if *pairs { lambda } else { 1.0 - lambda })
+                        .collect(),
+                );
             }
         }
         ([], lists) => {
             for list in lists {
-                let point = list.iter().map(|weight| inside("weights", weight)).collect::<Result<Vec<f64>>>()?;
+                let point = list
+                    .iter()
+                    .map(|weight| inside("weights", weight))
+                    .collect::<Result<Vec<f64>>>()?;
                 let sum: f64 = point.iter().sum();
                 if point.len() != objectives.len() || (sum - 1.0).abs() > 1e-6 {
                     let listed: Vec<String> = list.iter().map(Number::to_string).collect();
-                    let must = format!("be {} numbers that sum to 1, one an objective", objectives.len());
+                    let must = format!(
+                        "be {} numbers that sum to 1, one an objective",
+                        objectives.len()
+                    );
                     return Err(wrong("weights", &must, listed.join(", ")));
                 }
                 all.push(point);
@@ -406,7 +526,11 @@ fn weights(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec
         }
     }
     match (1..all.len()).find(|i| all[..*i].contains(&all[*i])) {
-        Some(twice) => Err(wrong("lambdas or weights", "differ", format!("{:?}", all[twice]))),
+        Some(twice) => Err(wrong(
+            "lambdas or weights",
+            "differ",
+            format!("{:?}", all[twice]),
+        )),
         None => Ok(all),
     }
 }
@@ -447,10 +571,18 @@ mod tests {
         let mut read: Vec<(String, usize)> = Vec::new();
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            let study = Study::read(&path).unwrap_or_else(|error| panic!("{error}: {}", error.hint));
-            assert!(!study.title.is_empty() && !study.about.is_empty(), "{}", path.display());
+            let study =
+                Study::read(&path).unwrap_or_else(|error| panic!("{error}: {}", error.hint));
+            assert!(
+                !study.title.is_empty() && !study.about.is_empty(),
+                "{}",
+                path.display()
+            );
             let points = study.sweeps.iter().map(|sweep| sweep.weights.len()).sum();
-            read.push((path.file_stem().unwrap().to_str().unwrap().to_owned(), points));
+            read.push((
+                path.file_stem().unwrap().to_str().unwrap().to_owned(),
+                points,
+            ));
         }
         read.sort();
         let expected = [
@@ -461,21 +593,44 @@ mod tests {
             ("figure-8-table-1", 3),
             ("smollm2", 4),
         ];
-        assert_eq!(read, expected.map(|(name, points)| (name.to_owned(), points)));
+        assert_eq!(
+            read,
+            expected.map(|(name, points)| (name.to_owned(), points))
+        );
     }
 
     /// Serde names its fields where it meets another.
     #[test]
     fn every_key_that_is_read_is_listed() {
         fn fields<T: for<'de> Deserialize<'de>>() -> Vec<String> {
-            let error = toml::from_str::<T>("zebra = 1").err().expect("a zebra is no field");
-            error.message().split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect()
+            let error = toml::from_str::<T>("zebra = 1")
+                .err()
+                .expect("a zebra is no field");
+            error
+                .message()
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .skip(1)
+                .map(str::to_owned)
+                .collect()
         }
         assert_eq!(fields::<WrittenStudy>(), keys::STUDY.map(|(key, _)| key));
         assert_eq!(fields::<WrittenSweep>(), keys::SWEEP.map(|(key, _)| key));
-        assert_eq!(fields::<WrittenQuestions>(), keys::ANSWERS.map(|(key, _)| key));
+        assert_eq!(
+            fields::<WrittenQuestions>(),
+            keys::ANSWERS.map(|(key, _)| key)
+        );
         let (settings, objective) = (Config::keys(), ObjectiveConfig::keys());
-        assert!(keys::DECIDED.iter().all(|(key, _)| settings.iter().any(|known| known == key)));
-        assert!(keys::BASELINE.iter().all(|(key, _)| objective.iter().any(|known| known == key)));
+        assert!(
+            keys::DECIDED
+                .iter()
+                .all(|(key, _)| settings.iter().any(|known| known == key))
+        );
+        assert!(
+            keys::BASELINE
+                .iter()
+                .all(|(key, _)| objective.iter().any(|known| known == key))
+        );
     }
 }

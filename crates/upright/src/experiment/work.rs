@@ -26,13 +26,27 @@ impl Experiment {
             Kind::Alone => part.config.clone(),
             Kind::Run { stops } => self.informed(part, *stops)?,
             Kind::Sum(of) => {
-                let sum =
-                    self.out.join("sums").join(part.folder.as_ref().and_then(|f| f.file_name()).unwrap_or_default());
+                let sum = self.out.join("sums").join(
+                    part.folder
+                        .as_ref()
+                        .and_then(|f| f.file_name())
+                        .unwrap_or_default(),
+                );
                 if !sum.exists() {
-                    let adapters = of.iter().map(|(index, weight)| (self.adapter(*index), *weight)).collect();
+                    let adapters = of
+                        .iter()
+                        .map(|(index, weight)| (self.adapter(*index), *weight))
+                        .collect();
                     let model = Some(part.plan.model.clone());
                     let out = sum.clone();
-                    Export { adapters, model, base_name: None, out, hub: Hub::from_environment() }.adapter(observer)?;
+                    Export {
+                        adapters,
+                        model,
+                        base_name: None,
+                        out,
+                        hub: Hub::from_environment(),
+                    }
+                    .adapter(observer)?;
                 }
                 // It is there already: a run without a step measures it. The reference still has the shape of the settings.
                 Config {
@@ -43,10 +57,21 @@ impl Experiment {
                 }
             }
         };
-        let config = Config { out: Some(folder.clone()), ..config };
-        let (plan, written) = (Plan::from_config(&config)?, self.as_written(part, &config).to_toml()?);
+        let config = Config {
+            out: Some(folder.clone()),
+            ..config
+        };
+        let (plan, written) = (
+            Plan::from_config(&config)?,
+            self.as_written(part, &config).to_toml()?,
+        );
         if config.tensorboard {
-            run::run(&plan, &written, true, &mut TensorBoard::new(&folder, observer))?;
+            run::run(
+                &plan,
+                &written,
+                true,
+                &mut TensorBoard::new(&folder, observer),
+            )?;
         } else {
             run::run(&plan, &written, true, observer)?;
         }
@@ -82,10 +107,16 @@ impl Experiment {
         let ground = &self.graph.grounds[part.ground];
         let [held_out, fit] = self.optima(part.ground)?;
         let list = |losses: &[Option<f64>]| {
-            let named = ground.objectives().zip(losses).filter_map(|(name, loss)| Some(format!("{name}={}", (*loss)?)));
+            let named = ground
+                .objectives()
+                .zip(losses)
+                .filter_map(|(name, loss)| Some(format!("{name}={}", (*loss)?)));
             List(named.collect())
         };
-        let mut config = Config { optimum: Some(list(&fit)), ..part.config.clone() };
+        let mut config = Config {
+            optimum: Some(list(&fit)),
+            ..part.config.clone()
+        };
         let known = list(&held_out);
         config.optimum_eval = (!known.0.is_empty()).then_some(known);
         if stops {
@@ -93,9 +124,16 @@ impl Experiment {
             for &end in &ground.front {
                 points.push(self.end(end)?);
             }
-            points.push(fit.iter().map(|loss| loss.unwrap_or(f64::NEG_INFINITY)).collect());
+            points.push(
+                fit.iter()
+                    .map(|loss| loss.unwrap_or(f64::NEG_INFINITY))
+                    .collect(),
+            );
             let point = |point: &Vec<f64>| {
-                let named = ground.objectives().zip(point).map(|(name, loss)| format!("{name}={loss}"));
+                let named = ground
+                    .objectives()
+                    .zip(point)
+                    .map(|(name, loss)| format!("{name}={loss}"));
                 named.collect::<Vec<_>>().join(",")
             };
             config.stop_at = points.iter().map(point).collect();
@@ -104,7 +142,14 @@ impl Experiment {
     }
 
     fn adapter(&self, index: usize) -> PathBuf {
-        run::adapter_dir(&self.out.join(self.graph.parts[index].folder.as_ref().expect("a run has a folder")))
+        run::adapter_dir(
+            &self.out.join(
+                self.graph.parts[index]
+                    .folder
+                    .as_ref()
+                    .expect("a run has a folder"),
+            ),
+        )
     }
 
     /// The smallest losses that evaluations saw while each objective was trained alone with any seed, on each of [`SETS`];
@@ -130,14 +175,29 @@ impl Experiment {
     pub(super) fn end(&self, index: usize) -> Result<Vec<f64>> {
         let ground = &self.graph.grounds[self.graph.parts[index].ground];
         let lines = self.evaluations(index)?;
-        let loss = |name: &str| lines.last()?.get(&format!("{}/loss/{name}", SETS[1]))?.as_f64();
-        ground.objectives().map(loss).collect::<Option<_>>().ok_or_else(|| {
-            Error::failure(format!("{}: its last evaluation lacks a loss", self.graph.parts[index].name))
-        })
+        let loss = |name: &str| {
+            lines
+                .last()?
+                .get(&format!("{}/loss/{name}", SETS[1]))?
+                .as_f64()
+        };
+        ground
+            .objectives()
+            .map(loss)
+            .collect::<Option<_>>()
+            .ok_or_else(|| {
+                Error::failure(format!(
+                    "{}: its last evaluation lacks a loss",
+                    self.graph.parts[index].name
+                ))
+            })
     }
 
     fn evaluations(&self, index: usize) -> Result<Vec<serde_json::Map<String, serde_json::Value>>> {
-        let folder = self.graph.parts[index].folder.as_ref().expect("a run has a folder");
+        let folder = self.graph.parts[index]
+            .folder
+            .as_ref()
+            .expect("a run has a folder");
         read_lines(&self.out.join(folder).join("evals.jsonl"))
     }
 }

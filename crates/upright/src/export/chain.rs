@@ -26,8 +26,10 @@ const MOST: usize = 16;
 /// The folder of an adapter: itself, or the one in a run's folder.
 pub(super) fn adapter_folder(given: &Path) -> Result<PathBuf> {
     if !given.is_dir() {
-        return Err(Error::input(format!("there is no folder `{}`", given.display()))
-            .hint("give the folder of a run, of a checkpoint or of an adapter"));
+        return Err(
+            Error::input(format!("there is no folder `{}`", given.display()))
+                .hint("give the folder of a run, of a checkpoint or of an adapter"),
+        );
     }
     run::adapter_in(given)
 }
@@ -54,12 +56,23 @@ pub(super) struct Chain {
 
 impl Chain {
     /// Follows an adapter down to a model: the base it names, or `model` in its place.
-    pub(super) fn follow(adapter: &Path, model: Option<&Path>, hub: &Hub, observer: &mut dyn Observer) -> Result<Self> {
-        let mut folders = vec![adapter_folder(&hub.adapter_and_tokenizer(adapter, observer)?)?];
+    pub(super) fn follow(
+        adapter: &Path,
+        model: Option<&Path>,
+        hub: &Hub,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let mut folders = vec![adapter_folder(
+            &hub.adapter_and_tokenizer(adapter, observer)?,
+        )?];
         let model = loop {
             let top = folders.last().expect("one at least").clone();
             let base = match model.filter(|_| folders.len() == 1) {
-                Some(model) => folder("model", &hub.model(model, observer)?, "give the folder of the base model")?,
+                Some(model) => folder(
+                    "model",
+                    &hub.model(model, observer)?,
+                    "give the folder of the base model",
+                )?,
                 None => base_folder(&top, &peft::read_base(&top)?, hub, observer)?,
             };
             if !run_dir::holds_run(&base) && !run::is_adapter(&base) {
@@ -67,18 +80,33 @@ impl Chain {
             }
             folders.push(adapter_folder(&base)?);
             if folders.len() > MOST {
-                return Err(Error::input(format!("{}: more than {MOST} adapters upon each other", adapter.display()))
-                    .hint("does one of them name itself as its base?"));
+                return Err(Error::input(format!(
+                    "{}: more than {MOST} adapters upon each other",
+                    adapter.display()
+                ))
+                .hint("does one of them name itself as its base?"));
             }
         };
         let config = DecoderConfig::read(&model)?;
         let link = |folder: PathBuf| {
             let peft = peft::read(&folder, &config)?;
             let sha256 = files::sha256(&folder.join(peft::TENSOR_FILE))?;
-            Ok(Link { folder, peft, sha256 })
+            Ok(Link {
+                folder,
+                peft,
+                sha256,
+            })
         };
-        let links = folders.into_iter().rev().map(link).collect::<Result<Vec<_>>>()?;
-        let chain = Self { model, config, links };
+        let links = folders
+            .into_iter()
+            .rev()
+            .map(link)
+            .collect::<Result<Vec<_>>>()?;
+        let chain = Self {
+            model,
+            config,
+            links,
+        };
         chain.check(observer)?;
         Ok(chain)
     }
@@ -90,7 +118,9 @@ impl Chain {
 
     /// The last one.
     pub(super) fn top(&self) -> &Link {
-        self.links.last().expect("a chain ends in what was asked for")
+        self.links
+            .last()
+            .expect("a chain ends in what was asked for")
     }
 
     /// Refuses an adapter that was trained on something else than what lies below it here.
@@ -100,10 +130,19 @@ impl Chain {
         for (below, link) in self.links.iter().enumerate() {
             let folder = link.folder.display();
             let found = identity::of_merge(&merge, below, None, observer)?;
-            let name = link.peft.base.name.as_deref().unwrap_or("a model without a name");
+            let name = link
+                .peft
+                .base
+                .name
+                .as_deref()
+                .unwrap_or("a model without a name");
             let under = match below {
                 0 => self.model.display().to_string(),
-                _ => format!("{} on {}", self.links[below - 1].folder.display(), self.model.display()),
+                _ => format!(
+                    "{} on {}",
+                    self.links[below - 1].folder.display(),
+                    self.model.display()
+                ),
             };
             match &link.peft.base.fingerprint {
                 Some(theirs) if !found.matches(theirs) => {
@@ -159,21 +198,47 @@ impl Chain {
         };
         let begun = known.unwrap_or_else(|| Lineage {
             fingerprint: own.as_str().to_owned(),
-            base: Base { name, revision, fingerprint: own.as_str().to_owned() },
+            base: Base {
+                name,
+                revision,
+                fingerprint: own.as_str().to_owned(),
+            },
             merged: Vec::new(),
         });
         let link = |link: &Link| {
             let name = link.folder.display().to_string();
-            Step { adapters: vec![Part { name, sha256: link.sha256.clone(), weight: 1.0 }] }
+            Step {
+                adapters: vec![Part {
+                    name,
+                    sha256: link.sha256.clone(),
+                    weight: 1.0,
+                }],
+            }
         };
-        let last = (!parts.is_empty()).then(|| Step { adapters: parts.to_vec() });
-        let merged = begun.merged.into_iter().chain(self.links[..count].iter().map(link)).chain(last).collect();
-        Ok(Lineage { fingerprint: fingerprint.as_str().to_owned(), merged, ..begun })
+        let last = (!parts.is_empty()).then(|| Step {
+            adapters: parts.to_vec(),
+        });
+        let merged = begun
+            .merged
+            .into_iter()
+            .chain(self.links[..count].iter().map(link))
+            .chain(last)
+            .collect();
+        Ok(Lineage {
+            fingerprint: fingerprint.as_str().to_owned(),
+            merged,
+            ..begun
+        })
     }
 }
 
 /// Where the base is that an adapter names: a folder as it was given there, or beside the adapter, or on the hub.
-fn base_folder(adapter: &Path, base: &BaseModel, hub: &Hub, observer: &mut dyn Observer) -> Result<PathBuf> {
+fn base_folder(
+    adapter: &Path,
+    base: &BaseModel,
+    hub: &Hub,
+    observer: &mut dyn Observer,
+) -> Result<PathBuf> {
     let hint = "give the model that it was trained on: --model DIR";
     let Some(name) = base.name.as_deref().filter(|name| !name.is_empty()) else {
         return Err(Error::input(format!("{}: names no base model", adapter.display())).hint(hint));
@@ -182,11 +247,20 @@ fn base_folder(adapter: &Path, base: &BaseModel, hub: &Hub, observer: &mut dyn O
     if let Some(folder) = candidates.into_iter().find(|folder| folder.is_dir()) {
         return Ok(folder);
     }
-    let problem = format!("{}: was trained on {name}, which is no folder here", adapter.display());
+    let problem = format!(
+        "{}: was trained on {name}, which is no folder here",
+        adapter.display()
+    );
     let Some(id) = Id::parse(name).filter(|id| id.revision.is_none() && id.part.is_none()) else {
         return Err(Error::input(problem).hint(hint));
     };
-    let revision = base.revision.as_ref().map_or_else(String::new, |revision| format!("@{revision}"));
+    let revision = base
+        .revision
+        .as_ref()
+        .map_or_else(String::new, |revision| format!("@{revision}"));
     let given = PathBuf::from(format!("{}{revision}", id.repo));
-    hub.model(&given, observer).map_err(|error| Error { hint: format!("{hint}; {}", error.hint), ..error.at(problem) })
+    hub.model(&given, observer).map_err(|error| Error {
+        hint: format!("{hint}; {}", error.hint),
+        ..error.at(problem)
+    })
 }

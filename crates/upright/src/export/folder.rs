@@ -22,8 +22,13 @@ pub(super) struct Partial {
 impl Partial {
     /// Begins a folder that will be `out`, which must not be there yet, or be empty.
     pub(super) fn begin(out: &Path) -> Result<Self> {
-        let refuse = |problem: String| Err(Error::input(problem).hint("give --out a new or an empty folder"));
-        let Some(name) = out.file_name().map(|name| name.to_string_lossy().into_owned()) else {
+        let refuse = |problem: String| {
+            Err(Error::input(problem).hint("give --out a new or an empty folder"))
+        };
+        let Some(name) = out
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+        else {
             return refuse(format!("{}: is not a folder's name", out.display()));
         };
         // What is replaced in the end is the folder itself, and not a link to it.
@@ -40,16 +45,29 @@ impl Partial {
                 return refuse(format!("{}: is not a folder", out.display()));
             }
             if is_mounted(&place) {
-                let problem = format!("{}: is where a disk is mounted, so it cannot be replaced", out.display());
+                let problem = format!(
+                    "{}: is where a disk is mounted, so it cannot be replaced",
+                    out.display()
+                );
                 let inside = out.join("export");
-                let hint = format!("give --out a folder inside it, such as {}", files::quoted(&inside));
+                let hint = format!(
+                    "give --out a folder inside it, such as {}",
+                    files::quoted(&inside)
+                );
                 return Err(Error::input(problem).hint(hint));
             }
             if let Some(entry) = fs::read_dir(out).into_iter().flatten().flatten().next() {
-                return refuse(format!("{}: is not empty: it holds {}", out.display(), entry.file_name().display()));
+                return refuse(format!(
+                    "{}: is not empty: it holds {}",
+                    out.display(),
+                    entry.file_name().display()
+                ));
             }
         }
-        let above = place.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let above = place
+            .parent()
+            .filter(|above| !above.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         files::create_dir(above)?;
         let path = above.join(format!(".{name}.partial"));
         // What a kill left behind.
@@ -65,7 +83,10 @@ impl Partial {
 
     /// Gives the folder its name.
     pub(super) fn finish(self) -> Result<()> {
-        for entry in fs::read_dir(&self.path).map_err(|error| Error::io(&self.path, "read", error))?.flatten() {
+        for entry in fs::read_dir(&self.path)
+            .map_err(|error| Error::io(&self.path, "read", error))?
+            .flatten()
+        {
             let synced = File::open(entry.path()).and_then(|file| file.sync_all());
             synced.map_err(|error| Error::io(entry.path(), "write", error))?;
         }
@@ -98,7 +119,11 @@ fn is_mounted(_folder: &Path) -> bool {
 
 /// Copies what belongs to a model beside its weights and its config, the code that the config names included; returns the
 /// names, sorted.
-pub(super) fn copy_companions(model: &Path, into: &Path, observer: &mut dyn Observer) -> Result<Vec<String>> {
+pub(super) fn copy_companions(
+    model: &Path,
+    into: &Path,
+    observer: &mut dyn Observer,
+) -> Result<Vec<String>> {
     let mut copied = Vec::new();
     let code = own_code(model)?;
     for name in code.iter().filter(|name| !model.join(name).is_file()) {
@@ -107,7 +132,10 @@ pub(super) fn copy_companions(model: &Path, into: &Path, observer: &mut dyn Obse
             "warning: {model}: config.json names {name}, which is not there: with trust_remote_code the merged model will not load"
         ));
     }
-    for entry in fs::read_dir(model).map_err(|error| Error::io(model, "read", error))?.flatten() {
+    for entry in fs::read_dir(model)
+        .map_err(|error| Error::io(model, "read", error))?
+        .flatten()
+    {
         let name = entry.file_name().to_string_lossy().into_owned();
         // Files of the hub's cache are links; what they lead to is copied.
         if (is_companion(&name) || code.contains(&name)) && entry.path().is_file() {
@@ -116,7 +144,10 @@ pub(super) fn copy_companions(model: &Path, into: &Path, observer: &mut dyn Obse
         } else if name == "additional_chat_templates" && entry.path().is_dir() {
             files::create_dir(&into.join(&name))?;
             for template in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
-                copy(&template.path(), &into.join(&name).join(template.file_name()))?;
+                copy(
+                    &template.path(),
+                    &into.join(&name).join(template.file_name()),
+                )?;
                 copied.push(format!("{name}/{}", template.file_name().display()));
             }
         }

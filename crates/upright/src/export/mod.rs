@@ -75,9 +75,19 @@ impl Export {
     /// Writes the adapter, or the sum of adapters, as a PEFT folder.
     pub fn adapter(&self, observer: &mut dyn Observer) -> Result<Exported> {
         let partial = Partial::begin(&self.out)?;
-        let Sum { chain, adapter, lora, base, parts } = self.sum(observer)?;
+        let Sum {
+            chain,
+            adapter,
+            lora,
+            base,
+            parts,
+        } = self.sum(observer)?;
         let base = match &self.base_name {
-            Some(name) => BaseModel { name: Some(name.clone()), revision: None, ..base },
+            Some(name) => BaseModel {
+                name: Some(name.clone()),
+                revision: None,
+                ..base
+            },
             None => base,
         };
         peft::write(partial.path(), &adapter, &lora, &base)?;
@@ -96,18 +106,28 @@ impl Export {
         observer: &mut dyn Observer,
     ) -> Result<Exported> {
         if self.base_name.is_some() {
-            return Err(Error::input("base-name has no effect on a merged model, which needs no base")
-                .hint("leave --base-name out, or --merge"));
+            return Err(Error::input(
+                "base-name has no effect on a merged model, which needs no base",
+            )
+            .hint("leave --base-name out, or --merge"));
         }
         let partial = Partial::begin(&self.out)?;
-        let Sum { chain, adapter, parts, .. } = self.sum(observer)?;
+        let Sum {
+            chain,
+            adapter,
+            parts,
+            ..
+        } = self.sum(observer)?;
         let below = chain.links.len() - 1;
         let mut adapters = chain.adapters();
         adapters[below] = &adapter;
         let merge = Merge::open(&chain.model, &chain.config, &adapters)?;
         let fingerprint = identity::of_merge(&merge, adapters.len(), dtype, observer)?;
 
-        let options = MergeOptions { dtype, max_shard_bytes };
+        let options = MergeOptions {
+            dtype,
+            max_shard_bytes,
+        };
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000) as usize;
         let mut begun = false;
         let written = merge.write(partial.path(), &options, &mut |done, total| {
@@ -122,9 +142,15 @@ impl Export {
             observer.end();
         }
         let Some(written) = written? else {
-            return Err(Error::interrupted("before the merged model was whole; nothing of it was kept"));
+            return Err(Error::interrupted(
+                "before the merged model was whole; nothing of it was kept",
+            ));
         };
-        let MergedFiles { names: mut files, rounding, .. } = written;
+        let MergedFiles {
+            names: mut files,
+            rounding,
+            ..
+        } = written;
         if rounding > MUCH_ROUNDING {
             observer.note(&format!(
                 "warning: rounding moves the merged weights {rounding:.2} times as far as the adapter does; --dtype f32 keeps \
@@ -135,13 +161,23 @@ impl Export {
         note_other_tokenizer(&chain, observer)?;
         write_config(&chain.model, partial.path(), dtype)?;
         let lineage = chain.lineage(below, &parts, &fingerprint, observer)?;
-        let text = serde_json::to_string_pretty(&lineage).expect("strings and numbers become JSON") + "\n";
+        let text =
+            serde_json::to_string_pretty(&lineage).expect("strings and numbers become JSON") + "\n";
         files::write_atomic(&partial.path().join(lineage::FILE), text.as_bytes())?;
         files.extend(["config.json".to_owned(), lineage::FILE.to_owned()]);
         files.sort();
         partial.finish()?;
-        let exported = self.exported("model", &chain, parts, files, fingerprint.as_str().to_owned());
-        Ok(Exported { rounding: Some(rounding), ..exported })
+        let exported = self.exported(
+            "model",
+            &chain,
+            parts,
+            files,
+            fingerprint.as_str().to_owned(),
+        );
+        Ok(Exported {
+            rounding: Some(rounding),
+            ..exported
+        })
     }
 
     fn exported(
@@ -152,11 +188,13 @@ impl Export {
         files: Vec<String>,
         fingerprint: String,
     ) -> Exported {
-        let below = chain.links[..chain.links.len() - 1].iter().map(|link| Part {
-            name: link.folder.display().to_string(),
-            sha256: link.sha256.clone(),
-            weight: 1.0,
-        });
+        let below = chain.links[..chain.links.len() - 1]
+            .iter()
+            .map(|link| Part {
+                name: link.folder.display().to_string(),
+                sha256: link.sha256.clone(),
+                weight: 1.0,
+            });
         let adapters = below.chain(parts).collect();
         Exported {
             out: self.out.clone(),
@@ -171,32 +209,55 @@ impl Export {
 
     /// The adapter to export: the only one, or the sum.
     fn sum(&self, observer: &mut dyn Observer) -> Result<Sum> {
-        let follow = |(path, _): &(PathBuf, f64)| Chain::follow(path, self.model.as_deref(), &self.hub, observer);
-        let mut chains = self.adapters.iter().map(follow).collect::<Result<Vec<_>>>()?;
+        let follow = |(path, _): &(PathBuf, f64)| {
+            Chain::follow(path, self.model.as_deref(), &self.hub, observer)
+        };
+        let mut chains = self
+            .adapters
+            .iter()
+            .map(follow)
+            .collect::<Result<Vec<_>>>()?;
         let part = |(chain, (_, weight)): (&Chain, &(PathBuf, f64))| {
             let top = chain.top();
-            Part { name: top.folder.display().to_string(), sha256: top.sha256.clone(), weight: *weight }
+            Part {
+                name: top.folder.display().to_string(),
+                sha256: top.sha256.clone(),
+                weight: *weight,
+            }
         };
         let parts: Vec<Part> = chains.iter().zip(&self.adapters).map(part).collect();
         let base = chains[0].base(observer)?;
         let (adapter, lora) = match &chains[..] {
-            [alone] if self.adapters[0].1 == 1.0 => (alone.top().peft.adapter.clone(), alone.top().peft.lora.clone()),
+            [alone] if self.adapters[0].1 == 1.0 => (
+                alone.top().peft.adapter.clone(),
+                alone.top().peft.lora.clone(),
+            ),
             all => {
                 for other in &all[1..] {
                     let theirs = other.base(observer)?.fingerprint;
                     if theirs != base.fingerprint {
-                        let (first, second) = (all[0].top().folder.display(), other.top().folder.display());
+                        let (first, second) =
+                            (all[0].top().folder.display(), other.top().folder.display());
                         return Err(Error::input(format!("{first} and {second} sit on different models"))
                             .hint("only adapters of one model can be added; merge one of them into its model first"));
                     }
                 }
                 let weights = self.adapters.iter().map(|(_, weight)| *weight);
-                let adapters: Vec<(&Adapter, f64)> =
-                    all.iter().map(|chain| &chain.top().peft.adapter).zip(weights).collect();
+                let adapters: Vec<(&Adapter, f64)> = all
+                    .iter()
+                    .map(|chain| &chain.top().peft.adapter)
+                    .zip(weights)
+                    .collect();
                 adapter::combine(&all[0].config, &adapters)?
             }
         };
-        Ok(Sum { chain: chains.swap_remove(0), adapter, lora, base, parts })
+        Ok(Sum {
+            chain: chains.swap_remove(0),
+            adapter,
+            lora,
+            base,
+            parts,
+        })
     }
 }
 
@@ -204,12 +265,21 @@ impl Export {
 fn write_config(model: &Path, into: &Path, dtype: Option<Float>) -> Result<()> {
     let (from, to) = (model.join("config.json"), into.join("config.json"));
     let text = files::read_text(&from)?;
-    let Some(dtype) = dtype else { return files::write_atomic(&to, text.as_bytes()) };
+    let Some(dtype) = dtype else {
+        return files::write_atomic(&to, text.as_bytes());
+    };
     let broken = |what: String| Error::input(format!("{}: {what}", from.display()));
-    let mut config: Value = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
-    let Some(keys) = config.as_object_mut() else { return Err(broken("is no object".into())) };
+    let mut config: Value =
+        serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
+    let Some(keys) = config.as_object_mut() else {
+        return Err(broken("is no object".into()));
+    };
     // transformers 5 calls it dtype, and reads the older name as well.
-    let key = if keys.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+    let key = if keys.contains_key("dtype") {
+        "dtype"
+    } else {
+        "torch_dtype"
+    };
     keys.insert(key.into(), dtype.torch_name().into());
     let text = serde_json::to_string_pretty(&config).expect("it was JSON") + "\n";
     files::write_atomic(&to, text.as_bytes())
@@ -232,11 +302,15 @@ fn note_other_tokenizer(chain: &Chain, observer: &mut dyn Observer) -> Result<()
 /// Reads a size as people write it: `5GB`, `500MB`, `2GiB`, or bytes.
 pub fn parse_size(text: &str) -> Result<u64> {
     let wrong = || {
-        Error::input(format!("max-shard-size must be a size of at least 1 MB, found `{text}`"))
-            .hint("such as 5GB, 500MB or 2GiB")
+        Error::input(format!(
+            "max-shard-size must be a size of at least 1 MB, found `{text}`"
+        ))
+        .hint("such as 5GB, 500MB or 2GiB")
     };
     let text = text.trim();
-    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit.trim().to_ascii_uppercase().as_str() {
         "" | "B" => 1.0,
@@ -249,7 +323,11 @@ pub fn parse_size(text: &str) -> Result<u64> {
         _ => return Err(wrong()),
     };
     let bytes = number.parse::<f64>().map_err(|_| wrong())? * factor;
-    if (1e6..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(wrong()) }
+    if (1e6..1e18).contains(&bytes) {
+        Ok(bytes as u64)
+    } else {
+        Err(wrong())
+    }
 }
 
 #[cfg(test)]
@@ -258,10 +336,36 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_people_write_them() {
-        let sizes = ["5GB", "1.5 GB", "2GiB", "500mb", "1000000"].map(|text| parse_size(text).unwrap());
-        assert_eq!(sizes, [5_000_000_000, 1_500_000_000, 2 << 30, 500_000_000, 1_000_000]);
-        for text in ["", "GB", "5TB", "-1GB", "0", "999999", "1e9", "nan", "9999999999GB"] {
-            assert!(parse_size(text).unwrap_err().message.contains("max-shard-size"), "{text}");
+        let sizes =
+            ["5GB", "1.5 GB", "2GiB", "500mb", "1000000"].map(|text| parse_size(text).unwrap());
+        assert_eq!(
+            sizes,
+            [
+                5_000_000_000,
+                1_500_000_000,
+                2 << 30,
+                500_000_000,
+                1_000_000
+            ]
+        );
+        for text in [
+            "",
+            "GB",
+            "5TB",
+            "-1GB",
+            "0",
+            "999999",
+            "1e9",
+            "nan",
+            "9999999999GB",
+        ] {
+            assert!(
+                parse_size(text)
+                    .unwrap_err()
+                    .message
+                    .contains("max-shard-size"),
+                "{text}"
+            );
         }
     }
 }

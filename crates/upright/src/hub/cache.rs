@@ -34,7 +34,10 @@ pub(super) struct RepoCache {
 impl RepoCache {
     pub(super) fn new(cache: &Path, kind: Kind, repo: &str) -> Self {
         let name = format!("{}s--{}", kind.name(), repo.replace('/', "--"));
-        Self { folder: cache.join(&name), locks: cache.join(".locks").join(name) }
+        Self {
+            folder: cache.join(&name),
+            locks: cache.join(".locks").join(name),
+        }
     }
 
     /// The commit that a revision meant when it was last asked for, or itself if it is one.
@@ -47,7 +50,8 @@ impl RepoCache {
     /// Remembers what a revision means, if that is news.
     pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
         let path = self.folder.join("refs").join(revision);
-        if revision == commit || fs::read_to_string(&path).is_ok_and(|known| known.trim() == commit) {
+        if revision == commit || fs::read_to_string(&path).is_ok_and(|known| known.trim() == commit)
+        {
             return Ok(());
         }
         files::create_dir(path.parent().unwrap_or(&path))?;
@@ -76,8 +80,12 @@ impl RepoCache {
         // A link to bytes that are gone.
         let _ = fs::remove_file(&pointer);
         let up = "../".repeat(2 + name.matches('/').count());
-        link(Path::new(&format!("{up}blobs/{etag}")), &self.blob(etag), &pointer)
-            .map_err(|error| Error::io(&pointer, "link", error))
+        link(
+            Path::new(&format!("{up}blobs/{etag}")),
+            &self.blob(etag),
+            &pointer,
+        )
+        .map_err(|error| Error::io(&pointer, "link", error))
     }
 
     /// Files of a commit that are here, sorted.
@@ -118,15 +126,27 @@ pub(super) fn is_commit(text: &str) -> bool {
 /// Whether a name from elsewhere stays inside the folder it is put in.
 pub(super) fn is_inside(name: &str) -> bool {
     let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-    !name.is_empty() && !name.contains('\\') && !name.contains("//") && Path::new(name).components().all(plain)
+    !name.is_empty()
+        && !name.contains('\\')
+        && !name.contains("//")
+        && Path::new(name).components().all(plain)
 }
 
 /// Repository and commit of a folder that is a snapshot in such a cache.
 pub fn named(folder: &Path) -> Option<(String, String)> {
     let folder = std::path::absolute(folder).ok()?;
-    let commit = folder.file_name()?.to_str().filter(|name| is_commit(name))?;
-    let snapshots = folder.parent().filter(|above| above.ends_with("snapshots"))?;
-    let repo = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
+    let commit = folder
+        .file_name()?
+        .to_str()
+        .filter(|name| is_commit(name))?;
+    let snapshots = folder
+        .parent()
+        .filter(|above| above.ends_with("snapshots"))?;
+    let repo = snapshots
+        .parent()?
+        .file_name()?
+        .to_str()?
+        .strip_prefix("models--")?;
     Some((repo.replace("--", "/"), commit.to_owned()))
 }
 
@@ -139,16 +159,41 @@ mod tests {
         let commit = "0123456789abcdef0123456789abcdef01234567";
         let cache = RepoCache::new(Path::new("/cache"), Kind::Model, "org/name");
         let folder = cache.snapshot(commit);
-        assert_eq!(folder, Path::new("/cache/models--org--name/snapshots").join(commit));
+        assert_eq!(
+            folder,
+            Path::new("/cache/models--org--name/snapshots").join(commit)
+        );
         assert_eq!(named(&folder), Some(("org/name".into(), commit.into())));
-        for other in ["/cache/models--org--name/snapshots/main", "/models/org--name", "name", "/"] {
+        for other in [
+            "/cache/models--org--name/snapshots/main",
+            "/models/org--name",
+            "name",
+            "/",
+        ] {
             assert_eq!(named(Path::new(other)), None, "{other}");
         }
     }
 
     #[test]
     fn names_from_elsewhere_stay_inside() {
-        assert!(["a", "a/b.json", ".gitattributes"].into_iter().all(is_inside));
-        assert!(!["", "/a", "../a", "a/../../b", "a/..", "./a", "a\\..\\b", "a//b"].into_iter().any(is_inside));
+        assert!(
+            ["a", "a/b.json", ".gitattributes"]
+                .into_iter()
+                .all(is_inside)
+        );
+        assert!(
+            ![
+                "",
+                "/a",
+                "../a",
+                "a/../../b",
+                "a/..",
+                "./a",
+                "a\\..\\b",
+                "a//b"
+            ]
+            .into_iter()
+            .any(is_inside)
+        );
     }
 }

@@ -109,7 +109,15 @@ impl Repo<'_> {
 /// A part of a URL's path; slashes stay where a name may have them.
 fn escaped(text: &str, slashes: bool) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b) || (slashes && b == b'/');
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    text.bytes()
+        .map(|b| {
+            if plain(b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
 }
 
 /// The commit and the names of files in a listing, which is JSON of the hub. A name that would lead out of the folder it
@@ -119,19 +127,33 @@ fn escaped(text: &str, slashes: bool) -> String {
 /// What the hub did not do.
 pub fn parse_listing(text: &str) -> std::result::Result<(String, Vec<String>), &'static str> {
     let value: Value = serde_json::from_str(text).map_err(|_| "did not answer with JSON")?;
-    let commit = value.get("sha").and_then(Value::as_str).filter(|commit| super::cache::is_commit(commit));
+    let commit = value
+        .get("sha")
+        .and_then(Value::as_str)
+        .filter(|commit| super::cache::is_commit(commit));
     let files = value.get("siblings").and_then(Value::as_array);
     let (Some(commit), Some(files)) = (commit, files) else {
         return Err("did not answer with a commit and its files");
     };
-    let name = |file: &Value| file.get("rfilename").and_then(Value::as_str).map(str::to_owned);
-    let names = files.iter().filter_map(name).filter(|name| super::cache::is_inside(name));
+    let name = |file: &Value| {
+        file.get("rfilename")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    let names = files
+        .iter()
+        .filter_map(name)
+        .filter(|name| super::cache::is_inside(name));
     Ok((commit.to_owned(), names.collect()))
 }
 
 impl Connection {
     /// For the hub at `endpoint`, with certificates from a file in place of Mozilla's where one is named.
-    pub(super) fn new(endpoint: &str, token: Option<String>, certificates: Option<&Path>) -> Result<Self> {
+    pub(super) fn new(
+        endpoint: &str,
+        token: Option<String>,
+        certificates: Option<&Path>,
+    ) -> Result<Self> {
         let mut tls = TlsConfig::builder();
         if let Some(path) = certificates {
             let bytes = fs::read(path).map_err(|error| Error::io(path, "read", error))?;
@@ -139,10 +161,13 @@ impl Connection {
                 Ok(PemItem::Certificate(certificate)) => Some(certificate),
                 _ => None,
             };
-            let roots: Vec<Certificate<'static>> = parse_pem(&bytes).filter_map(certificate).collect();
+            let roots: Vec<Certificate<'static>> =
+                parse_pem(&bytes).filter_map(certificate).collect();
             if roots.is_empty() {
-                return Err(Error::input(format!("{}: holds no certificate", path.display()))
-                    .hint("SSL_CERT_FILE names a file of certificates in PEM format"));
+                return Err(
+                    Error::input(format!("{}: holds no certificate", path.display()))
+                        .hint("SSL_CERT_FILE names a file of certificates in PEM format"),
+                );
             }
             tls = tls.root_certs(RootCerts::new_with_certs(&roots));
         }
@@ -157,29 +182,51 @@ impl Connection {
             .user_agent(concat!("upright/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls.build())
             .build();
-        Ok(Self { agent: config.into(), endpoint: endpoint.trim_end_matches('/').to_owned(), token })
+        Ok(Self {
+            agent: config.into(),
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            token,
+        })
     }
 
     /// The commit that a revision is, and the names of its files.
     pub(super) fn listing(&self, repo: Repo<'_>) -> Answer<(String, Vec<String>)> {
         let kind = repo.kind.name();
-        let url = format!("{}/api/{kind}s/{}/revision/{}", self.endpoint, repo.name, escaped(repo.revision, false));
-        let mut response = self.get(&url, None).map_err(|error| self.unreachable(&error))?;
+        let url = format!(
+            "{}/api/{kind}s/{}/revision/{}",
+            self.endpoint,
+            repo.name,
+            escaped(repo.revision, false)
+        );
+        let mut response = self
+            .get(&url, None)
+            .map_err(|error| self.unreachable(&error))?;
         if response.status() != 200 {
             return Err(self.refused(repo, None, &response));
         }
         let broken = |what: &str| {
             Refusal::Answered(
-                Error::failure(format!("{url}: {what}")).hint("is HF_ENDPOINT a hub of Hugging Face's kind?"),
+                Error::failure(format!("{url}: {what}"))
+                    .hint("is HF_ENDPOINT a hub of Hugging Face's kind?"),
             )
         };
-        let text = response.body_mut().with_config().limit(MAX_LISTING).read_to_string();
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(MAX_LISTING)
+            .read_to_string();
         let text = text.map_err(|error| self.unreachable(&error))?;
         parse_listing(&text).map_err(broken)
     }
 
     fn file_url(&self, repo: Repo<'_>, name: &str) -> String {
-        format!("{}/{}/resolve/{}/{}", self.endpoint, repo.path(), escaped(repo.revision, false), escaped(name, true))
+        format!(
+            "{}/{}/resolve/{}/{}",
+            self.endpoint,
+            repo.path(),
+            escaped(repo.revision, false),
+            escaped(name, true)
+        )
     }
 
     /// Asks what a file is, without its bytes.
@@ -187,21 +234,34 @@ impl Connection {
         let url = self.file_url(repo, name);
         // Of a large file the hub says what it is while it leads away to where the bytes are.
         let is_described = |response: &Response<Body>| header(response, "x-linked-etag").is_some();
-        let response =
-            self.follow(Method::Head, &url, None, &is_described).map_err(|error| self.unreachable(&error))?;
+        let response = self
+            .follow(Method::Head, &url, None, &is_described)
+            .map_err(|error| self.unreachable(&error))?;
         let status = response.status().as_u16();
         let linked = header(&response, "x-linked-etag");
         if status != 200 && !((300..400).contains(&status) && linked.is_some()) {
             return Err(self.refused(repo, Some(name), &response));
         }
-        let size = if status == 200 { header(&response, "content-length") } else { None };
+        let size = if status == 200 {
+            header(&response, "content-length")
+        } else {
+            None
+        };
         let size = header(&response, "x-linked-size").or(size);
         let etag = linked.or_else(|| header(&response, "etag"));
         let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
-        let plain = |etag: &String| !etag.is_empty() && etag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-        let (Some(etag), Some(size)) = (etag.filter(plain), size.and_then(|size| size.parse().ok())) else {
-            let error = Error::failure(format!("{url}: the hub does not say what this file's size and tag are"));
-            return Err(Refusal::Answered(error.hint("is HF_ENDPOINT a hub of Hugging Face's kind?")));
+        let plain = |etag: &String| {
+            !etag.is_empty() && etag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+        };
+        let (Some(etag), Some(size)) =
+            (etag.filter(plain), size.and_then(|size| size.parse().ok()))
+        else {
+            let error = Error::failure(format!(
+                "{url}: the hub does not say what this file's size and tag are"
+            ));
+            return Err(Refusal::Answered(
+                error.hint("is HF_ENDPOINT a hub of Hugging Face's kind?"),
+            ));
         };
         Ok(Description { etag, size })
     }
@@ -219,7 +279,10 @@ impl Connection {
         partial.push(".incomplete");
         let partial = Path::new(&partial);
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000) as usize;
-        observer.begin(&format!("{}, MB", name.rsplit('/').next().unwrap_or(name)), megabytes(file.size));
+        observer.begin(
+            &format!("{}, MB", name.rsplit('/').next().unwrap_or(name)),
+            megabytes(file.size),
+        );
         let fetched = self.fetch_into(repo, name, file, partial, &mut |done| {
             observer.advance(megabytes(done), "");
             !observer.stop_requested()
@@ -238,7 +301,12 @@ impl Connection {
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<()> {
         let writing = |error| Error::io(partial, "write", error);
-        let mut into = OpenOptions::new().create(true).read(true).append(true).open(partial).map_err(writing)?;
+        let mut into = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .open(partial)
+            .map_err(writing)?;
         let (mut held, mut attempts, mut damaged) = (into.metadata().map_err(writing)?.len(), 0, 0);
         loop {
             if held >= file.size {
@@ -256,8 +324,13 @@ impl Connection {
                         true => format!("it is longer than {} bytes", file.size),
                         false => format!("its hash is not {}", file.etag),
                     };
-                    let problem = format!("{}: {name}: was damaged on the way, twice: {what}", repo.name);
-                    return Err(Error::failure(problem).hint("try again later, or on another network"));
+                    let problem = format!(
+                        "{}: {name}: was damaged on the way, twice: {what}",
+                        repo.name
+                    );
+                    return Err(
+                        Error::failure(problem).hint("try again later, or on another network")
+                    );
                 }
             }
             let before = held;
@@ -267,8 +340,13 @@ impl Connection {
             }
             attempts = if held > before { 0 } else { attempts + 1 };
             if attempts == ATTEMPTS {
-                let problem = format!("{}: {name}: broke off at {held} of {} bytes: {ended}", repo.name, file.size);
-                return Err(Error::failure(problem).hint("the same command goes on where it broke off"));
+                let problem = format!(
+                    "{}: {name}: broke off at {held} of {} bytes: {ended}",
+                    repo.name, file.size
+                );
+                return Err(
+                    Error::failure(problem).hint("the same command goes on where it broke off")
+                );
             }
             std::thread::sleep(PAUSE * 2_u32.pow(attempts));
         }
@@ -292,17 +370,21 @@ impl Connection {
             Err(error) => return Ok(error.to_string()),
         };
         match response.status().as_u16() {
-            206 if header(&response, "content-range").is_some_and(|r| r.starts_with(&format!("bytes {held}-"))) => {}
+            206 if header(&response, "content-range")
+                .is_some_and(|r| r.starts_with(&format!("bytes {held}-"))) => {}
             // Whoever answers does not know about parts.
             200 | 206 => {
-                into.set_len(0).map_err(|error| Error::failure(error.to_string()))?;
+                into.set_len(0)
+                    .map_err(|error| Error::failure(error.to_string()))?;
                 *held = 0;
                 if response.status() == 206 {
                     return Ok("the hub sent another part than was asked for".into());
                 }
             }
             // Busy, or asked too often.
-            status @ (408 | 416 | 429 | 500..=599) => return Ok(format!("the hub answered {status}")),
+            status @ (408 | 416 | 429 | 500..=599) => {
+                return Ok(format!("the hub answered {status}"));
+            }
             _ => return Err(self.refused(repo, Some(name), &response).into()),
         }
         let mut body = response.body_mut().as_reader();
@@ -313,10 +395,12 @@ impl Connection {
                 Ok(read) => read,
                 Err(error) => return Ok(error.to_string()),
             };
-            into.write_all(&chunk[..read]).map_err(|error| Error::failure(format!("{name}: cannot write: {error}")))?;
+            into.write_all(&chunk[..read])
+                .map_err(|error| Error::failure(format!("{name}: cannot write: {error}")))?;
             *held += read as u64;
             if !progress(*held) {
-                return Err(Error::interrupted("while downloading").hint("the same command goes on where it stopped"));
+                return Err(Error::interrupted("while downloading")
+                    .hint("the same command goes on where it stopped"));
             }
             if *held > size {
                 return Ok("the hub sent more than it said".into());
@@ -324,7 +408,11 @@ impl Connection {
         }
     }
 
-    fn get(&self, url: &str, from: Option<u64>) -> std::result::Result<Response<Body>, ureq::Error> {
+    fn get(
+        &self,
+        url: &str,
+        from: Option<u64>,
+    ) -> std::result::Result<Response<Body>, ureq::Error> {
         self.follow(Method::Get, url, from, &|_| false)
     }
 
@@ -368,12 +456,18 @@ impl Connection {
 
     /// What an answer means that is not the file.
     fn refused(&self, repo: Repo<'_>, name: Option<&str>, response: &Response<Body>) -> Refusal {
-        let Repo { kind, name: id, revision } = repo;
+        let Repo {
+            kind,
+            name: id,
+            revision,
+        } = repo;
         let (kind, endpoint, status) = (kind.name(), &self.endpoint, response.status().as_u16());
         let code = header(response, "x-error-code").unwrap_or_default();
         let token = match &self.token {
             Some(_) => "the token in use may not read it; HF_TOKEN gives another",
-            None => "if it is private, set HF_TOKEN to a token that may read it, or log in with `hf auth login`",
+            None => {
+                "if it is private, set HF_TOKEN to a token that may read it, or log in with `hf auth login`"
+            }
         };
         let error = match (&code[..], status) {
             ("GatedRepo", _) | (_, 403) => {
@@ -397,7 +491,9 @@ impl Connection {
             _ => Error::failure(format!("{id}: {endpoint} answered {status}")).hint("try again later"),
         };
         match status {
-            401 | 403 | 429 | 500..=599 => Refusal::Withheld(format!("{endpoint} answered {status}"), error),
+            401 | 403 | 429 | 500..=599 => {
+                Refusal::Withheld(format!("{endpoint} answered {status}"), error)
+            }
             _ => Refusal::Answered(error),
         }
     }
@@ -427,7 +523,9 @@ fn joined(url: &str, location: &str) -> String {
     } else if location.starts_with('/') {
         format!("{origin}{location}")
     } else {
-        let folder = path[origin.len().min(path.len())..].rfind('/').map_or(path, |at| &path[..origin.len() + at]);
+        let folder = path[origin.len().min(path.len())..]
+            .rfind('/')
+            .map_or(path, |at| &path[..origin.len() + at]);
         format!("{folder}/{location}")
     }
 }
@@ -495,7 +593,9 @@ mod tests {
         assert!(whole("b45ef6fec89518d314f546fd6c3025367b721684"));
         assert!(whole("B45EF6FEC89518D314F546FD6C3025367B721684"));
         assert!(whole("0a0a9f2a6772942557ab5355d76af442f8f65e01"));
-        assert!(whole("dffd6021bb2bd5b0af676290809ec3a53191dd81c7f70a4b28688a362182986f"));
+        assert!(whole(
+            "dffd6021bb2bd5b0af676290809ec3a53191dd81c7f70a4b28688a362182986f"
+        ));
         assert!(!whole("b45ef6fec89518d314f546fd6c3025367b721685") && !whole(&"0".repeat(64)));
         assert!(whole("5f3a-1c") && whole("0123"), "no hash that is known");
     }

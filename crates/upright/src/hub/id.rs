@@ -14,8 +14,17 @@ pub struct Id {
 }
 
 /// Names of files, which a path that is misspelt should not be taken for a repository by.
-const FILE_ENDINGS: [&str; 9] =
-    [".json", ".jsonl", ".ndjson", ".gz", ".parquet", ".csv", ".txt", ".safetensors", ".toml"];
+const FILE_ENDINGS: [&str; 9] = [
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".gz",
+    ".parquet",
+    ".csv",
+    ".txt",
+    ".safetensors",
+    ".toml",
+];
 
 impl Id {
     /// Reads an id; `None` for everything that is rather a path.
@@ -30,17 +39,32 @@ impl Id {
         };
         let (organisation, name) = repo.split_once('/')?;
         let word = |word: &str| {
-            let first = word.chars().next().is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
-            first && word.len() <= 96 && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            let first = word
+                .chars()
+                .next()
+                .is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+            first
+                && word.len() <= 96
+                && word
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         };
         let plain = |text: &str| {
             !text.is_empty()
                 && !text.contains("..")
                 && !text.contains("//")
-                && text.chars().all(|c| c.is_ascii_graphic() && !"\\?#%<>|\"*".contains(c))
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_graphic() && !"\\?#%<>|\"*".contains(c))
         };
-        let is_file = revision.is_none() && part.is_none() && FILE_ENDINGS.iter().any(|ending| name.ends_with(ending));
-        let fits = word(organisation) && word(name) && !repo.contains("--") && !repo.contains("..") && !is_file;
+        let is_file = revision.is_none()
+            && part.is_none()
+            && FILE_ENDINGS.iter().any(|ending| name.ends_with(ending));
+        let fits = word(organisation)
+            && word(name)
+            && !repo.contains("--")
+            && !repo.contains("..")
+            && !is_file;
         let fits = fits && revision.is_none_or(plain) && part.is_none_or(plain);
         fits.then(|| Self {
             repo: repo.to_owned(),
@@ -64,12 +88,25 @@ mod tests {
     #[test]
     fn ids_and_paths_are_told_apart() {
         let id = |repo: &str, revision: Option<&str>, part: Option<&str>| {
-            Some(Id { repo: repo.into(), revision: revision.map(str::to_owned), part: part.map(str::to_owned) })
+            Some(Id {
+                repo: repo.into(),
+                revision: revision.map(str::to_owned),
+                part: part.map(str::to_owned),
+            })
         };
         assert_eq!(Id::parse("org/name"), id("org/name", None, None));
-        assert_eq!(Id::parse("org/Na.me-1_0@v1.0:train"), id("org/Na.me-1_0", Some("v1.0"), Some("train")));
-        assert_eq!(Id::parse("org/name@refs/pr/3:a/b.jsonl"), id("org/name", Some("refs/pr/3"), Some("a/b.jsonl")));
-        assert_eq!(Id::parse("org/name:test"), id("org/name", None, Some("test")));
+        assert_eq!(
+            Id::parse("org/Na.me-1_0@v1.0:train"),
+            id("org/Na.me-1_0", Some("v1.0"), Some("train"))
+        );
+        assert_eq!(
+            Id::parse("org/name@refs/pr/3:a/b.jsonl"),
+            id("org/name", Some("refs/pr/3"), Some("a/b.jsonl"))
+        );
+        assert_eq!(
+            Id::parse("org/name:test"),
+            id("org/name", None, Some("test"))
+        );
         for path in [
             "name",
             "./org/name",
@@ -97,7 +134,11 @@ mod tests {
         ] {
             assert_eq!(Id::parse(path), None, "{path}");
         }
-        assert_eq!(Id::not_local(Path::new("src/name")), None, "src is a folder here");
+        assert_eq!(
+            Id::not_local(Path::new("src/name")),
+            None,
+            "src is a folder here"
+        );
         assert!(Id::not_local(Path::new("organisation/name")).is_some());
     }
 }

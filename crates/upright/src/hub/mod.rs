@@ -41,12 +41,18 @@ pub struct Hub {
 impl std::fmt::Debug for Hub {
     /// Without the token, which belongs in no log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hub").field("endpoint", &self.endpoint).field("cache", &self.cache).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("endpoint", &self.endpoint)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
     }
 }
 
 fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    std::env::var(name)
+        .ok()
+        .map(|value| value.trim().to_owned())
+        .filter(|value| !value.is_empty())
 }
 
 /// A folder that a variable names; `~` is the user's own, also where no shell has put it in.
@@ -59,7 +65,8 @@ fn folder(name: &str) -> Option<PathBuf> {
 }
 
 fn is_set(name: &str) -> bool {
-    variable(name).is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&&value.to_uppercase()[..]))
+    variable(name)
+        .is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&&value.to_uppercase()[..]))
 }
 
 impl Hub {
@@ -69,19 +76,35 @@ impl Hub {
         let home = folder("HF_HOME").unwrap_or_else(|| {
             let caches = folder("XDG_CACHE_HOME");
             let own = || variable("HOME").map(|home| Path::new(&home).join(".cache"));
-            caches.or_else(own).unwrap_or_else(files::own_temporary).join("huggingface")
+            caches
+                .or_else(own)
+                .unwrap_or_else(files::own_temporary)
+                .join("huggingface")
         });
-        let cache = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].iter().find_map(|name| folder(name));
-        let token = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].iter().find_map(|name| variable(name));
+        let cache = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]
+            .iter()
+            .find_map(|name| folder(name));
+        let token = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]
+            .iter()
+            .find_map(|name| variable(name));
         let kept = || {
             let path = folder("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
-            files::read_text(&path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+            files::read_text(&path)
+                .ok()
+                .map(|text| text.trim().to_owned())
+                .filter(|text| !text.is_empty())
         };
-        let certificates = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"].iter().find_map(|name| variable(name));
+        let certificates = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"]
+            .iter()
+            .find_map(|name| variable(name));
         Self {
             endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
             cache: cache.unwrap_or_else(|| home.join("hub")),
-            token: if is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { token.or_else(kept) },
+            token: if is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
+                None
+            } else {
+                token.or_else(kept)
+            },
             certificates: certificates.map(PathBuf::from),
             offline: is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE"),
         }
@@ -89,20 +112,33 @@ impl Hub {
 
     /// The folder of a model: `given` itself where it is no id, or is there.
     pub fn model(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
-        let Some(id) = Id::not_local(given) else { return Ok(given.to_owned()) };
+        let Some(id) = Id::not_local(given) else {
+            return Ok(given.to_owned());
+        };
         no_part(&id)?;
-        self.fetch(Kind::Model, &id, &|names| of_model(&id.repo, names), observer).map(|(folder, _)| folder)
+        self.fetch(
+            Kind::Model,
+            &id,
+            &|names| of_model(&id.repo, names),
+            observer,
+        )
+        .map(|(folder, _)| folder)
     }
 
     /// The folder of a model of which only the config and the tokenizer are needed: `given` itself where it is no id.
     pub fn tokenizer(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
-        let Some(id) = Id::not_local(given) else { return Ok(given.to_owned()) };
+        let Some(id) = Id::not_local(given) else {
+            return Ok(given.to_owned());
+        };
         no_part(&id)?;
         let choose = |names: &[String]| {
             let wanted = of_model(&id.repo, names)?.into_iter();
-            Ok(wanted.filter(|name| ![WEIGHTS, INDEX].contains(&&name[..])).collect())
+            Ok(wanted
+                .filter(|name| ![WEIGHTS, INDEX].contains(&&name[..]))
+                .collect())
         };
-        self.fetch(Kind::Model, &id, &choose, observer).map(|(folder, _)| folder)
+        self.fetch(Kind::Model, &id, &choose, observer)
+            .map(|(folder, _)| folder)
     }
 
     /// The folder of an adapter: `given` itself where it is no id, or is there.
@@ -112,25 +148,46 @@ impl Hub {
 
     /// The same with what trainers put beside an adapter, which shows whether it was trained with another tokenizer than its
     /// base.
-    pub fn adapter_and_tokenizer(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
+    pub fn adapter_and_tokenizer(
+        &self,
+        given: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<PathBuf> {
         self.adapter_with(&OF_AN_ADAPTER, given, observer)
     }
 
     /// The same with files of these names, as far as they are there.
-    fn adapter_with(&self, beside: &[&str], given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
-        let Some(id) = Id::not_local(given) else { return Ok(given.to_owned()) };
+    fn adapter_with(
+        &self,
+        beside: &[&str],
+        given: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<PathBuf> {
+        let Some(id) = Id::not_local(given) else {
+            return Ok(given.to_owned());
+        };
         no_part(&id)?;
         let files = |names: &[String]| {
-            let beside = beside.iter().map(|name| (*name).to_owned()).filter(|name| names.contains(name));
-            Ok(of_adapter(&id.repo, names)?.into_iter().chain(beside).collect())
+            let beside = beside
+                .iter()
+                .map(|name| (*name).to_owned())
+                .filter(|name| names.contains(name));
+            Ok(of_adapter(&id.repo, names)?
+                .into_iter()
+                .chain(beside)
+                .collect())
         };
-        self.fetch(Kind::Model, &id, &files, observer).map(|(folder, _)| folder)
+        self.fetch(Kind::Model, &id, &files, observer)
+            .map(|(folder, _)| folder)
     }
 
     /// The files of a dataset's split, in order: `given` itself where it is no id, or is there.
     pub fn data(&self, given: &Path, observer: &mut dyn Observer) -> Result<Vec<PathBuf>> {
-        let Some(id) = Id::not_local(given) else { return Ok(vec![given.to_owned()]) };
-        let (folder, names) = self.fetch(Kind::Dataset, &id, &|names| of_data(&id, names), observer)?;
+        let Some(id) = Id::not_local(given) else {
+            return Ok(vec![given.to_owned()]);
+        };
+        let (folder, names) =
+            self.fetch(Kind::Dataset, &id, &|names| of_data(&id, names), observer)?;
         observer.note(&format!("{}: {}", given.display(), names.join(", ")));
         Ok(names.into_iter().map(|name| folder.join(name)).collect())
     }
@@ -154,25 +211,51 @@ impl Hub {
         };
         if self.offline {
             let Some((commit, names)) = cached() else {
-                let problem =
-                    format!("{}@{revision}: is not in {}, and HF_HUB_OFFLINE is set", id.repo, self.cache.display());
-                return Err(Error::input(problem).hint("unset HF_HUB_OFFLINE to download it, or give a local path"));
+                let problem = format!(
+                    "{}@{revision}: is not in {}, and HF_HUB_OFFLINE is set",
+                    id.repo,
+                    self.cache.display()
+                );
+                return Err(Error::input(problem)
+                    .hint("unset HF_HUB_OFFLINE to download it, or give a local path"));
             };
-            let chosen = choose(&names)
-                .map_err(|error| error.hint("only what was downloaded before is here: HF_HUB_OFFLINE is set"))?;
+            let chosen = choose(&names).map_err(|error| {
+                error.hint("only what was downloaded before is here: HF_HUB_OFFLINE is set")
+            })?;
             return Ok((cache.snapshot(&commit), chosen));
         }
-        let connection = Connection::new(&self.endpoint, self.token.clone(), self.certificates.as_deref())?;
-        let refusal = match self.ask(&connection, Repo { kind, name: &id.repo, revision }, &cache, choose, observer) {
+        let connection = Connection::new(
+            &self.endpoint,
+            self.token.clone(),
+            self.certificates.as_deref(),
+        )?;
+        let refusal = match self.ask(
+            &connection,
+            Repo {
+                kind,
+                name: &id.repo,
+                revision,
+            },
+            &cache,
+            choose,
+            observer,
+        ) {
             Ok(found) => return Ok(found),
             Err(refusal) => refusal,
         };
-        let Some(why) = refusal.for_now() else { return Err(refusal.into()) };
-        // What the cache lacks is no news of the repository: why it was not asked is.
-        let Some((commit, Ok(chosen))) = cached().map(|(commit, names)| (commit, choose(&names))) else {
+        let Some(why) = refusal.for_now() else {
             return Err(refusal.into());
         };
-        observer.note(&format!("warning: {why}; taking {}@{} from the cache", id.repo, &commit[..12]));
+        // What the cache lacks is no news of the repository: why it was not asked is.
+        let Some((commit, Ok(chosen))) = cached().map(|(commit, names)| (commit, choose(&names)))
+        else {
+            return Err(refusal.into());
+        };
+        observer.note(&format!(
+            "warning: {why}; taking {}@{} from the cache",
+            id.repo,
+            &commit[..12]
+        ));
         Ok((cache.snapshot(&commit), chosen))
     }
 
@@ -187,13 +270,17 @@ impl Hub {
     ) -> Answer<(PathBuf, Vec<String>)> {
         let (commit, names) = connection.listing(asked)?;
         let mut chosen = choose(&names)?;
-        let repo = Repo { revision: &commit, ..asked };
+        let repo = Repo {
+            revision: &commit,
+            ..asked
+        };
         let mut fetched = 0;
         // An index comes first: it says which files it is of.
         chosen.sort_by_key(|name| !name.ends_with(INDEX));
         let mut at = 0;
         while at < chosen.len() {
-            fetched += u64::from(self.fetch_file(connection, repo, cache, &chosen[at], observer)?);
+            fetched +=
+                u64::from(self.fetch_file(connection, repo, cache, &chosen[at], observer)?);
             if chosen[at] == INDEX {
                 let index = files::read_text(&cache.snapshot(&commit).join(INDEX))?;
                 chosen.extend(shards(repo.name, &index, &names)?);
@@ -207,7 +294,11 @@ impl Hub {
         }
         if fetched > 0 {
             let (folder, short) = (cache.snapshot(&commit), &commit[..12]);
-            observer.note(&format!("{}@{short}: {fetched} files downloaded into {}", repo.name, folder.display()));
+            observer.note(&format!(
+                "{}@{short}: {fetched} files downloaded into {}",
+                repo.name,
+                folder.display()
+            ));
         }
         Ok((cache.snapshot(&commit), chosen))
     }
@@ -230,12 +321,17 @@ impl Hub {
         for path in [&blob, &lock] {
             let folder = path.parent().unwrap_or(path);
             std::fs::create_dir_all(folder).map_err(|error| {
-                Error::input(format!("{}: the cache of downloads cannot be written: {error}", folder.display()))
-                    .hint("set HF_HOME or HF_HUB_CACHE to a folder that can be")
+                Error::input(format!(
+                    "{}: the cache of downloads cannot be written: {error}",
+                    folder.display()
+                ))
+                .hint("set HF_HOME or HF_HUB_CACHE to a folder that can be")
             })?;
         }
         let _lock = Lock::wait(&lock, observer)?;
-        let is_there = blob.metadata().is_ok_and(|metadata| metadata.len() == file.size);
+        let is_there = blob
+            .metadata()
+            .is_ok_and(|metadata| metadata.len() == file.size);
         if !is_there {
             connection.fetch(repo, name, &file, &blob, observer)?;
         }
@@ -246,8 +342,14 @@ impl Hub {
 
 fn no_part(id: &Id) -> Result<()> {
     match &id.part {
-        Some(part) => Err(Error::input(format!("{}:{part}: a part is named, but this is no dataset", id.repo))
-            .hint(format!("give {}, with @REVISION behind it if need be", id.repo))),
+        Some(part) => Err(Error::input(format!(
+            "{}:{part}: a part is named, but this is no dataset",
+            id.repo
+        ))
+        .hint(format!(
+            "give {}, with @REVISION behind it if need be",
+            id.repo
+        ))),
         None => Ok(()),
     }
 }
@@ -263,8 +365,14 @@ pub fn of_model(repo: &str, names: &[String]) -> Result<Vec<String>> {
     let has = |name: &str| names.iter().any(|other| other == name);
     if !has("config.json") {
         let (problem, hint) = match has("adapter_config.json") {
-            true => ("holds an adapter, not a model", "give the model it was trained on, and this as the adapter"),
-            false => ("holds no config.json, so it is no model that transformers could load", "look at its page"),
+            true => (
+                "holds an adapter, not a model",
+                "give the model it was trained on, and this as the adapter",
+            ),
+            false => (
+                "holds no config.json, so it is no model that transformers could load",
+                "look at its page",
+            ),
         };
         return Err(Error::input(format!("{repo}: {problem}")).hint(hint));
     }
@@ -275,9 +383,15 @@ pub fn of_model(repo: &str, names: &[String]) -> Result<Vec<String>> {
         Error::input(format!("{repo}: has no {WEIGHTS}{found}"))
             .hint("look for a revision or a copy with safetensors, or convert it with transformers' save_pretrained")
     })?;
-    let template = |name: &str| name.starts_with("additional_chat_templates/") && name.ends_with(".jinja");
-    let companions = names.iter().filter(|name| is_companion(name) || template(name)).cloned();
-    Ok(companions.chain(["config.json".to_owned(), weights.to_owned()]).collect())
+    let template =
+        |name: &str| name.starts_with("additional_chat_templates/") && name.ends_with(".jinja");
+    let companions = names
+        .iter()
+        .filter(|name| is_companion(name) || template(name))
+        .cloned();
+    Ok(companions
+        .chain(["config.json".to_owned(), weights.to_owned()])
+        .collect())
 }
 
 /// Files of an adapter among those of a repository.
@@ -289,14 +403,19 @@ pub fn of_adapter(repo: &str, names: &[String]) -> Result<Vec<String>> {
     let (config, tensors) = ("adapter_config.json", "adapter_model.safetensors");
     let (problem, hint) = match (has(config), has(tensors)) {
         (true, true) => return Ok(vec![config.to_owned(), tensors.to_owned()]),
-        (true, false) if has("adapter_model.bin") => {
-            ("has only adapter_model.bin", "load it with PEFT and save it again: PEFT writes safetensors")
-        }
-        (true, false) if has("adapters.safetensors") => {
-            ("is an adapter of mlx-lm", "merge it with `mlx_lm.fuse` and give the merged folder as the model")
-        }
+        (true, false) if has("adapter_model.bin") => (
+            "has only adapter_model.bin",
+            "load it with PEFT and save it again: PEFT writes safetensors",
+        ),
+        (true, false) if has("adapters.safetensors") => (
+            "is an adapter of mlx-lm",
+            "merge it with `mlx_lm.fuse` and give the merged folder as the model",
+        ),
         (true, false) => ("has no adapter_model.safetensors", "look at its page"),
-        (false, _) => ("holds no adapter_config.json, so it is no adapter of PEFT", "a model is given with --model"),
+        (false, _) => (
+            "holds no adapter_config.json, so it is no adapter of PEFT",
+            "a model is given with --model",
+        ),
     };
     Err(Error::input(format!("{repo}: {problem}")).hint(hint))
 }
@@ -306,11 +425,20 @@ pub fn of_adapter(repo: &str, names: &[String]) -> Result<Vec<String>> {
 /// # Errors
 /// The index is damaged, or names a file that is not there.
 pub fn shards(repo: &str, index: &str, names: &[String]) -> Result<Vec<String>> {
-    let broken = |what: &str| Error::failure(format!("{repo}: {INDEX}: {what}")).hint("tell its owner");
-    let value: serde_json::Value = serde_json::from_str(index).map_err(|error| broken(&error.to_string()))?;
-    let map = value.get("weight_map").and_then(|map| map.as_object()).ok_or_else(|| broken("has no weight_map"))?;
-    let files: std::collections::BTreeSet<&str> = map.values().filter_map(|file| file.as_str()).collect();
-    if let Some(missing) = files.iter().find(|file| !names.iter().any(|name| name == *file)) {
+    let broken =
+        |what: &str| Error::failure(format!("{repo}: {INDEX}: {what}")).hint("tell its owner");
+    let value: serde_json::Value =
+        serde_json::from_str(index).map_err(|error| broken(&error.to_string()))?;
+    let map = value
+        .get("weight_map")
+        .and_then(|map| map.as_object())
+        .ok_or_else(|| broken("has no weight_map"))?;
+    let files: std::collections::BTreeSet<&str> =
+        map.values().filter_map(|file| file.as_str()).collect();
+    if let Some(missing) = files
+        .iter()
+        .find(|file| !names.iter().any(|name| name == *file))
+    {
         return Err(broken(&format!("names {missing}, which is not there")));
     }
     Ok(files.into_iter().map(str::to_owned).collect())

@@ -3,7 +3,15 @@
 use std::collections::BTreeMap;
 
 /// Endings of files that may hold rows.
-const ROWS: [&str; 7] = [".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz", ".parquet"];
+const ROWS: [&str; 7] = [
+    ".jsonl",
+    ".json",
+    ".ndjson",
+    ".jsonl.gz",
+    ".json.gz",
+    ".ndjson.gz",
+    ".parquet",
+];
 
 /// Words that name a split, and the split.
 const WORDS: [(&str, &str); 10] = [
@@ -20,8 +28,13 @@ const WORDS: [(&str, &str); 10] = [
 ];
 
 /// Names that no data file has.
-const NOT_ROWS: [&str; 5] =
-    ["config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"];
+const NOT_ROWS: [&str; 5] = [
+    "config.json",
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+];
 
 /// The stem without what says that it holds rows; `None` for other files.
 fn stem(name: &str) -> Option<&str> {
@@ -29,7 +42,10 @@ fn stem(name: &str) -> Option<&str> {
     if NOT_ROWS.contains(&file) || name.split('/').any(|part| part.starts_with('.')) {
         return None;
     }
-    let ending = ROWS.iter().filter(|ending| name.ends_with(**ending)).max_by_key(|ending| ending.len())?;
+    let ending = ROWS
+        .iter()
+        .filter(|ending| name.ends_with(**ending))
+        .max_by_key(|ending| ending.len())?;
     name.strip_suffix(*ending)
 }
 
@@ -42,9 +58,14 @@ struct Shard<'s> {
 }
 
 fn of_shard(stem: &str) -> Option<Shard<'_>> {
-    let ((split, number), rest) =
-        stem.split_once("-of-").and_then(|(left, right)| Some((left.rsplit_once('-')?, right)))?;
-    let digits = |text: &str| text.parse().ok().filter(|_| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit()));
+    let ((split, number), rest) = stem
+        .split_once("-of-")
+        .and_then(|(left, right)| Some((left.rsplit_once('-')?, right)))?;
+    let digits = |text: &str| {
+        text.parse()
+            .ok()
+            .filter(|_| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit()))
+    };
     let (number, of) = (digits(number)?, digits(rest.get(..5)?)?);
     (!split.is_empty()).then_some(Shard { split, number, of })
 }
@@ -54,11 +75,22 @@ fn place(name: &str) -> Option<(String, String)> {
     let stem = stem(name)?;
     let (folder, file) = stem.rsplit_once('/').unwrap_or(("", stem));
     // A folder of that name alone says nothing.
-    let plain = |folder: &str| if folder == "data" { String::new() } else { folder.to_owned() };
+    let plain = |folder: &str| {
+        if folder == "data" {
+            String::new()
+        } else {
+            folder.to_owned()
+        }
+    };
     if let Some(shard) = of_shard(file) {
         return Some((plain(folder), shard.split.to_owned()));
     }
-    let known = |text: &str| WORDS.iter().find(|(word, _)| text == *word).map(|(_, split)| (*split).to_owned());
+    let known = |text: &str| {
+        WORDS
+            .iter()
+            .find(|(word, _)| text == *word)
+            .map(|(_, split)| (*split).to_owned())
+    };
     // `train/0000.parquet`: the folder is the split.
     let (above, last) = folder.rsplit_once('/').unwrap_or(("", folder));
     if let Some(split) = known(last) {
@@ -66,7 +98,9 @@ fn place(name: &str) -> Option<(String, String)> {
     }
     // `test1.jsonl`: a number is no part of a word.
     let words = file.split(|c: char| !c.is_ascii_alphabetic());
-    let split = words.into_iter().find_map(|word| known(&word.to_lowercase()));
+    let split = words
+        .into_iter()
+        .find_map(|word| known(&word.to_lowercase()));
     Some((plain(folder), split.unwrap_or_else(|| "train".to_owned())))
 }
 
@@ -107,7 +141,8 @@ pub(super) fn choose(names: &[String], part: Option<&str>) -> Result<Vec<String>
         folder => format!("{folder}/{split}"),
     };
     let all = || groups.keys().map(label).collect::<Vec<_>>();
-    let means = |key: &(String, String), part: &str| label(key) == part || key.1 == part || key.0 == part;
+    let means =
+        |key: &(String, String), part: &str| label(key) == part || key.1 == part || key.0 == part;
     let exact = part.and_then(|part| groups.keys().find(|key| label(key) == part));
     let mut found: Vec<_> = match (exact, part) {
         (Some(key), _) => vec![key],
@@ -124,25 +159,37 @@ pub(super) fn choose(names: &[String], part: Option<&str>) -> Result<Vec<String>
     let files = &groups[found.remove(0)];
     // Shards belong together; files that only share words with each other do not.
     let shard = |name: &String| {
-        stem(name).and_then(|stem| of_shard(stem.rsplit('/').next().unwrap_or(stem)).map(|s| (s.number, s.of)))
+        stem(name).and_then(|stem| {
+            of_shard(stem.rsplit('/').next().unwrap_or(stem)).map(|s| (s.number, s.of))
+        })
     };
     let shards: Option<Vec<_>> = files.iter().map(shard).collect();
     if let Some(mut shards) = shards {
         shards.sort_unstable();
         let of = shards[0].1;
-        if shards.iter().enumerate().all(|(index, shard)| *shard == (index, of)) && shards.len() == of {
+        if shards
+            .iter()
+            .enumerate()
+            .all(|(index, shard)| *shard == (index, of))
+            && shards.len() == of
+        {
             return Ok(files.clone());
         }
-        let one_of_each =
-            shards.windows(2).all(|pair| pair[0].0 < pair[1].0) && shards.iter().all(|shard| shard.1 == of);
+        let one_of_each = shards.windows(2).all(|pair| pair[0].0 < pair[1].0)
+            && shards.iter().all(|shard| shard.1 == of);
         return Err(match one_of_each {
-            true => Unclear::Incomplete { there: files.clone(), of },
+            true => Unclear::Incomplete {
+                there: files.clone(),
+                of,
+            },
             false => Unclear::Several(files.clone()),
         });
     }
     let folder_is_split = |name: &String| {
         let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-        WORDS.iter().any(|(word, _)| folder.rsplit('/').next() == Some(*word))
+        WORDS
+            .iter()
+            .any(|(word, _)| folder.rsplit('/').next() == Some(*word))
     };
     if files.len() == 1 || files.iter().all(folder_is_split) {
         return Ok(files.clone());
@@ -155,7 +202,13 @@ mod tests {
     use super::*;
 
     fn chosen(names: &[&str], part: Option<&str>) -> Result<Vec<String>, Unclear> {
-        choose(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), part)
+        choose(
+            &names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>(),
+            part,
+        )
     }
 
     fn files(names: &[&str]) -> Result<Vec<String>, Unclear> {
@@ -163,13 +216,18 @@ mod tests {
     }
 
     fn several(names: &[&str]) -> Result<Vec<String>, Unclear> {
-        Err(Unclear::Several(names.iter().map(|name| (*name).to_owned()).collect()))
+        Err(Unclear::Several(
+            names.iter().map(|name| (*name).to_owned()).collect(),
+        ))
     }
 
     #[test]
     fn splits_are_found_as_datasets_are_laid_out() {
         // One file; splits with numbered files; splits of other names.
-        assert_eq!(chosen(&["README.md", "alpaca_data.json"], None), files(&["alpaca_data.json"]));
+        assert_eq!(
+            chosen(&["README.md", "alpaca_data.json"], None),
+            files(&["alpaca_data.json"])
+        );
         let numbered = [
             "data/test-00000-of-00001.parquet",
             "data/train-00000-of-00002-a1b2.parquet",
@@ -183,10 +241,17 @@ mod tests {
             "data/train_sft-00000-of-00001.parquet",
         ];
         assert_eq!(chosen(&prefs, Some("train_prefs")), files(&prefs[1..2]));
-        assert_eq!(chosen(&prefs, None), several(&["test_prefs", "train_prefs", "train_sft"]));
+        assert_eq!(
+            chosen(&prefs, None),
+            several(&["test_prefs", "train_prefs", "train_sft"])
+        );
         assert_eq!(
             chosen(&prefs, Some("trian")),
-            Err(Unclear::NoSuch(vec!["test_prefs".into(), "train_prefs".into(), "train_sft".into()]))
+            Err(Unclear::NoSuch(vec![
+                "test_prefs".into(),
+                "train_prefs".into(),
+                "train_sft".into()
+            ]))
         );
         // Folders with splits, and splits that are folders.
         let hh = [
@@ -195,15 +260,37 @@ mod tests {
             "helpful-base/test.jsonl.gz",
             "helpful-base/train.jsonl.gz",
         ];
-        assert_eq!(chosen(&hh, None), several(&["harmless-base/train", "helpful-base/train"]));
-        assert_eq!(chosen(&hh, Some("train")), several(&["harmless-base/train", "helpful-base/train"]));
-        assert_eq!(chosen(&hh, Some("helpful-base")), several(&["helpful-base/test", "helpful-base/train"]));
+        assert_eq!(
+            chosen(&hh, None),
+            several(&["harmless-base/train", "helpful-base/train"])
+        );
+        assert_eq!(
+            chosen(&hh, Some("train")),
+            several(&["harmless-base/train", "helpful-base/train"])
+        );
+        assert_eq!(
+            chosen(&hh, Some("helpful-base")),
+            several(&["helpful-base/test", "helpful-base/train"])
+        );
         assert_eq!(chosen(&hh, Some("helpful-base/train")), files(&hh[3..]));
-        assert_eq!(chosen(&hh, Some("helpful-base/test.jsonl.gz")), files(&hh[2..3]));
-        let converted = ["default/train/0000.parquet", "default/train/0001.parquet", "default/validation/0000.parquet"];
+        assert_eq!(
+            chosen(&hh, Some("helpful-base/test.jsonl.gz")),
+            files(&hh[2..3])
+        );
+        let converted = [
+            "default/train/0000.parquet",
+            "default/train/0001.parquet",
+            "default/validation/0000.parquet",
+        ];
         assert_eq!(chosen(&converted, None), files(&converted[..2]));
-        assert_eq!(chosen(&converted, Some("validation")), files(&converted[2..]));
-        assert_eq!(chosen(&["my-dev.jsonl", "my-train.jsonl"], Some("validation")), files(&["my-dev.jsonl"]));
+        assert_eq!(
+            chosen(&converted, Some("validation")),
+            files(&converted[2..])
+        );
+        assert_eq!(
+            chosen(&["my-dev.jsonl", "my-train.jsonl"], Some("validation")),
+            files(&["my-dev.jsonl"])
+        );
         // Words with numbers beside them, and within others.
         for (name, split) in [
             ("eval.jsonl", "test"),
@@ -218,18 +305,50 @@ mod tests {
         ] {
             assert_eq!(place(name).unwrap().1, split, "{name}");
         }
-        assert_eq!(chosen(&["alpaca_data.json", "alpaca_eval.json"], None), files(&["alpaca_data.json"]));
-        let described = ["config.json", "data/dataset_info.json", "dataset_infos.json", "rows.json", "state.json"];
+        assert_eq!(
+            chosen(&["alpaca_data.json", "alpaca_eval.json"], None),
+            files(&["alpaca_data.json"])
+        );
+        let described = [
+            "config.json",
+            "data/dataset_info.json",
+            "dataset_infos.json",
+            "rows.json",
+            "state.json",
+        ];
         assert_eq!(chosen(&described, None), files(&["rows.json"]));
         // A part of a split is not the split; nor are two of one.
-        assert_eq!(chosen(&numbered[..2], None), Err(Unclear::Incomplete { there: vec![numbered[1].into()], of: 2 }));
-        assert_eq!(chosen(&numbered[..2], Some(numbered[1])), files(&numbered[1..2]), "unless it is asked for");
-        let twice = ["train-00000-of-00001-a.parquet", "train-00000-of-00001-b.parquet"];
+        assert_eq!(
+            chosen(&numbered[..2], None),
+            Err(Unclear::Incomplete {
+                there: vec![numbered[1].into()],
+                of: 2
+            })
+        );
+        assert_eq!(
+            chosen(&numbered[..2], Some(numbered[1])),
+            files(&numbered[1..2]),
+            "unless it is asked for"
+        );
+        let twice = [
+            "train-00000-of-00001-a.parquet",
+            "train-00000-of-00001-b.parquet",
+        ];
         assert_eq!(chosen(&twice, None), several(&twice));
-        let both = ["train-00000-of-00001.parquet", "train-00000-of-00002.parquet", "train-00001-of-00002.parquet"];
+        let both = [
+            "train-00000-of-00001.parquet",
+            "train-00000-of-00002.parquet",
+            "train-00001-of-00002.parquet",
+        ];
         assert_eq!(chosen(&both, None), several(&both));
         // Files that are all called the same are not one split.
-        assert_eq!(chosen(&["a.json", "b.json"], None), several(&["a.json", "b.json"]));
-        assert_eq!(chosen(&["README.md", "dataset_infos.json", ".cache/x.json"], None), Err(Unclear::NoRows));
+        assert_eq!(
+            chosen(&["a.json", "b.json"], None),
+            several(&["a.json", "b.json"])
+        );
+        assert_eq!(
+            chosen(&["README.md", "dataset_infos.json", ".cache/x.json"], None),
+            Err(Unclear::NoRows)
+        );
     }
 }

@@ -23,7 +23,10 @@ impl Method for Alright {
         });
         // Weights that sum to a hair below 1 leave a gap at the end: it belongs to the last objective that can be drawn.
         let last = || self.weights.iter().rposition(|weight| *weight > 0.0);
-        only(self.weights.len(), drawn.or_else(last).expect("a plan has a weight above 0"))
+        only(
+            self.weights.len(),
+            drawn.or_else(last).expect("a plan has a weight above 0"),
+        )
     }
 }
 
@@ -32,7 +35,14 @@ mod tests {
     use super::*;
 
     fn draw(weights: &[f64], seed: u64, step: usize) -> usize {
-        Alright { weights: weights.to_vec(), seed }.weights(step).iter().position(|w| *w == 1.0).unwrap()
+        Alright {
+            weights: weights.to_vec(),
+            seed,
+        }
+        .weights(step)
+        .iter()
+        .position(|w| *w == 1.0)
+        .unwrap()
     }
 
     #[test]
@@ -44,7 +54,10 @@ mod tests {
             for (n, weight) in count.iter().zip(weights) {
                 // Five standard deviations of a binomial.
                 let allowed = 5.0 * (weight * (1.0 - weight) * 1e5f64).sqrt();
-                assert!((*n as f64 - weight * 1e5).abs() <= allowed, "seed {seed}: {count:?}");
+                assert!(
+                    (*n as f64 - weight * 1e5).abs() <= allowed,
+                    "seed {seed}: {count:?}"
+                );
             }
         }
     }
@@ -54,7 +67,8 @@ mod tests {
         for (steps, seeds) in [(1, 0), (0, 1), (2, 0)] {
             let same = (0..100_000usize)
                 .filter(|&i| {
-                    draw(&[0.5, 0.5], i as u64 / 300, i) == draw(&[0.5, 0.5], i as u64 / 300 + seeds, i + steps)
+                    draw(&[0.5, 0.5], i as u64 / 300, i)
+                        == draw(&[0.5, 0.5], i as u64 / 300 + seeds, i + steps)
                 })
                 .count();
             assert!(same.abs_diff(50_000) < 800, "{same}");
@@ -63,9 +77,15 @@ mod tests {
 
     #[test]
     fn a_draw_depends_on_seed_and_step_alone() {
-        let mut straight = Alright { weights: vec![0.6, 0.4], seed: 7 };
+        let mut straight = Alright {
+            weights: vec![0.6, 0.4],
+            seed: 7,
+        };
         let all: Vec<_> = (0..200).map(|step| straight.weights(step)).collect();
-        let mut resumed = Alright { weights: vec![0.6, 0.4], seed: 7 };
+        let mut resumed = Alright {
+            weights: vec![0.6, 0.4],
+            seed: 7,
+        };
         for step in [199, 3, 120, 3, 0] {
             assert_eq!(resumed.weights(step), all[step]);
         }
@@ -77,7 +97,10 @@ mod tests {
 
     #[test]
     fn lambda_0_and_1_are_one_objective_alone() {
-        assert!((0..10_000).all(|step| draw(&[1.0, 0.0], 3, step) == 0 && draw(&[0.0, 1.0], 3, step) == 1));
+        assert!(
+            (0..10_000)
+                .all(|step| draw(&[1.0, 0.0], 3, step) == 0 && draw(&[0.0, 1.0], 3, step) == 1)
+        );
     }
 
     #[test]

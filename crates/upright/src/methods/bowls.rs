@@ -17,11 +17,20 @@ impl Bowls {
     /// Starts at (3, 3).
     pub(crate) fn new(centres: Vec<[f64; 2]>, rate: f64) -> Self {
         let none = vec![0; centres.len()];
-        Self { theta: [3.0; 2], centres, rate, gradient: [0.0; 2], looked_at: none.clone(), descended: none }
+        Self {
+            theta: [3.0; 2],
+            centres,
+            rate,
+            gradient: [0.0; 2],
+            looked_at: none.clone(),
+            descended: none,
+        }
     }
 
     pub(crate) fn value(&self, id: usize) -> f64 {
-        (0..2).map(|i| 0.5 * (self.theta[i] - self.centres[id][i]).powi(2)).sum()
+        (0..2)
+            .map(|i| 0.5 * (self.theta[i] - self.centres[id][i]).powi(2))
+            .sum()
     }
 }
 

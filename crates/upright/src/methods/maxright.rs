@@ -18,11 +18,26 @@ pub struct Maxright {
 
 impl Maxright {
     /// One weight, optimum f* and tie rank an objective (the smallest rank wins), and k.
-    pub fn new(weights: Vec<f64>, optima: Vec<f64>, tie_ranks: &[usize], probe_every: usize) -> Self {
+    pub fn new(
+        weights: Vec<f64>,
+        optima: Vec<f64>,
+        tie_ranks: &[usize],
+        probe_every: usize,
+    ) -> Self {
         let mut candidates: Vec<_> = (0..weights.len()).filter(|i| weights[*i] > 0.0).collect();
-        candidates.sort_by(|&a, &b| weights[a].total_cmp(&weights[b]).then(tie_ranks[b].cmp(&tie_ranks[a])));
+        candidates.sort_by(|&a, &b| {
+            weights[a]
+                .total_cmp(&weights[b])
+                .then(tie_ranks[b].cmp(&tie_ranks[a]))
+        });
         let last = vec![None; weights.len()];
-        Self { weights, optima, probe_every, candidates, last }
+        Self {
+            weights,
+            optima,
+            probe_every,
+            candidates,
+            last,
+        }
     }
 }
 
@@ -30,7 +45,10 @@ impl Method for Maxright {
     fn probes(&self, step: usize) -> Vec<ObjectiveId> {
         let unknown = self.candidates.iter().any(|i| self.last[*i].is_none());
         let due = self.candidates.len() > 1 && (unknown || step.is_multiple_of(self.probe_every));
-        (0..self.weights.len()).filter(|i| due && self.candidates.contains(i)).map(ObjectiveId).collect()
+        (0..self.weights.len())
+            .filter(|i| due && self.candidates.contains(i))
+            .map(ObjectiveId)
+            .collect()
     }
 
     fn observe(&mut self, id: ObjectiveId, loss: f64) {
@@ -39,9 +57,16 @@ impl Method for Maxright {
 
     fn weights(&mut self, _step: usize) -> Vec<f64> {
         // A gap below 0 says that the optimum was too high, and counts as none.
-        let gap = |i: usize| self.weights[i] * (self.last[i].unwrap_or(0.0) - self.optima[i]).max(0.0);
-        let widest = self.candidates.iter().max_by(|a, b| gap(**a).total_cmp(&gap(**b)));
-        only(self.weights.len(), *widest.expect("a plan has a weight above 0"))
+        let gap =
+            |i: usize| self.weights[i] * (self.last[i].unwrap_or(0.0) - self.optima[i]).max(0.0);
+        let widest = self
+            .candidates
+            .iter()
+            .max_by(|a, b| gap(**a).total_cmp(&gap(**b)));
+        only(
+            self.weights.len(),
+            *widest.expect("a plan has a weight above 0"),
+        )
     }
 
     fn state(&self) -> Vec<f64> {
@@ -64,9 +89,16 @@ mod tests {
 
     /// What is chosen once the losses are known. Of two, the second is the preference objective.
     fn choice(weights: &[f64], optima: &[f64], losses: &[f64]) -> usize {
-        let ranks = if weights.len() == 2 { vec![1, 0] } else { (0..weights.len()).collect() };
+        let ranks = if weights.len() == 2 {
+            vec![1, 0]
+        } else {
+            (0..weights.len()).collect()
+        };
         let mut method = Maxright::new(weights.to_vec(), optima.to_vec(), &ranks, 1);
-        losses.iter().enumerate().for_each(|(i, loss)| method.observe(ObjectiveId(i), *loss));
+        losses
+            .iter()
+            .enumerate()
+            .for_each(|(i, loss)| method.observe(ObjectiveId(i), *loss));
         method.weights(0).iter().position(|w| *w == 1.0).unwrap()
     }
 
@@ -76,19 +108,23 @@ mod tests {
         let table: [Case; 12] = [
             (&[0.5, 0.5], &[0.0, 0.0], &[2.0, 1.0], 0),
             (&[0.5, 0.5], &[0.0, 0.0], &[1.0, 2.0], 1),
-            (&[0.5, 0.5], &[1.5, 0.0], &[2.0, 1.0], 1),   // 0.25 against 0.5
-            (&[0.9, 0.1], &[0.0, 0.0], &[1.0, 5.0], 0),   // 0.9 against 0.5
-            (&[0.5, 0.5], &[0.0, 0.0], &[1.0, 1.0], 1),   // a tie, of equal weights: the preference objective
+            (&[0.5, 0.5], &[1.5, 0.0], &[2.0, 1.0], 1), // 0.25 against 0.5
+            (&[0.9, 0.1], &[0.0, 0.0], &[1.0, 5.0], 0), // 0.9 against 0.5
+            (&[0.5, 0.5], &[0.0, 0.0], &[1.0, 1.0], 1), // a tie, of equal weights: the preference objective
             (&[0.75, 0.25], &[0.0, 0.0], &[1.0, 3.0], 0), // a tie: the larger weight
             (&[0.75, 0.25], &[2.0, 2.0], &[1.0, 1.9], 0), // both gaps below 0 count as 0: a tie
             (&[0.5, 0.5], &[2.0, 2.0], &[1.9, 1.0], 1),
             (&[0.99, 0.01], &[2.0, 0.0], &[1.9, 0.1], 1), // a gap below 0 loses to any other
-            (&[0.0, 1.0], &[0.0, 0.0], &[9.0, 0.0], 1),   // weight 0 is never chosen, not even in a tie
+            (&[0.0, 1.0], &[0.0, 0.0], &[9.0, 0.0], 1), // weight 0 is never chosen, not even in a tie
             (&[1.0, 0.0], &[0.0, 0.0], &[0.0, 9.0], 0),
             (&[0.25, 0.25, 0.5], &[0.0, 1.0, 1.0], &[1.0, 3.0, 1.9], 1), // 0.25, 0.5, 0.45
         ];
         for (weights, optima, losses, expected) in table {
-            assert_eq!(choice(weights, optima, losses), expected, "{weights:?} {optima:?} {losses:?}");
+            assert_eq!(
+                choice(weights, optima, losses),
+                expected,
+                "{weights:?} {optima:?} {losses:?}"
+            );
         }
     }
 
@@ -151,7 +187,10 @@ mod tests {
     fn k_longer_than_the_run_looks_once() {
         let mut toy = Bowls::new(vec![[-1.0, 0.0], [1.0, 0.0]], 0.1);
         let mut method = Maxright::new(vec![0.5, 0.5], vec![0.0; 2], &[1, 0], 1000);
-        train(&mut toy, &mut method, 0..50, |_, _, _| Ok(ControlFlow::Continue(()))).unwrap();
+        train(&mut toy, &mut method, 0..50, |_, _, _| {
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
         assert_eq!(toy.looked_at, [1, 1]);
         assert_eq!(toy.descended.iter().sum::<usize>(), 50);
     }

@@ -21,7 +21,9 @@ mod tests {
 
     #[test]
     fn the_weights_never_change() {
-        let mut mix = Mix { weights: vec![0.75, 0.25, 0.0] };
+        let mut mix = Mix {
+            weights: vec![0.75, 0.25, 0.0],
+        };
         assert_eq!(mix.weights(0), mix.weights(17));
         assert_eq!(mix.weights(3), [0.75, 0.25, 0.0]);
         assert!(mix.probes(0).is_empty() && mix.state().is_empty());

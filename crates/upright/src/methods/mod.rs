@@ -52,9 +52,19 @@ pub struct Settings {
 impl MethodKind {
     /// The method itself.
     pub fn build(self, settings: &Settings) -> Box<dyn Method> {
-        let Settings { weights, tie_ranks, optima, probe_every, seed, stages } = settings.clone();
+        let Settings {
+            weights,
+            tie_ranks,
+            optima,
+            probe_every,
+            seed,
+            stages,
+        } = settings.clone();
         match self {
-            Self::Sequential => Box::new(Sequential { objectives: weights.len(), stages }),
+            Self::Sequential => Box::new(Sequential {
+                objectives: weights.len(),
+                stages,
+            }),
             Self::Mix => Box::new(Mix { weights }),
             Self::Alright => Box::new(Alright { weights, seed }),
             Self::Maxright => Box::new(Maxright::new(weights, optima, &tie_ranks, probe_every)),
@@ -89,7 +99,10 @@ mod tests {
             seed: 42,
             stages: vec![(0, 1000), (1, 2000)],
         };
-        train(&mut toy, &mut *kind.build(&settings), 0..2000, |_, _, _| Ok(ControlFlow::Continue(()))).unwrap();
+        train(&mut toy, &mut *kind.build(&settings), 0..2000, |_, _, _| {
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
         (toy.value(0) + toy.value(1)) / 2.0 - 0.5
     }
 

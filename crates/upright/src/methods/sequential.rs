@@ -14,7 +14,11 @@ pub struct Sequential {
 
 impl Method for Sequential {
     fn weights(&mut self, step: usize) -> Vec<f64> {
-        let stage = self.stages.iter().find(|(_, end)| step < *end).or(self.stages.last());
+        let stage = self
+            .stages
+            .iter()
+            .find(|(_, end)| step < *end)
+            .or(self.stages.last());
         only(self.objectives, stage.expect("a plan has a stage").0)
     }
 }
@@ -25,8 +29,13 @@ mod tests {
 
     #[test]
     fn stages_follow_each_other_and_an_objective_may_return() {
-        let mut method = Sequential { objectives: 3, stages: vec![(1, 2), (0, 3), (1, 5)] };
-        let chosen: Vec<_> = (0..6).map(|step| method.weights(step).iter().position(|w| *w == 1.0).unwrap()).collect();
+        let mut method = Sequential {
+            objectives: 3,
+            stages: vec![(1, 2), (0, 3), (1, 5)],
+        };
+        let chosen: Vec<_> = (0..6)
+            .map(|step| method.weights(step).iter().position(|w| *w == 1.0).unwrap())
+            .collect();
         assert_eq!(chosen, [1, 1, 0, 1, 1, 1]);
         assert_eq!(method.weights(0), [0.0, 1.0, 0.0]);
     }

@@ -7,7 +7,9 @@ pub fn dominates(a: &[f64], b: &[f64]) -> bool {
 
 /// Indices of the points that no other point dominates, in the order given. Equal points are all on the front.
 pub fn pareto_front(points: &[Vec<f64>]) -> Vec<usize> {
-    (0..points.len()).filter(|i| !points.iter().any(|other| dominates(other, &points[*i]))).collect()
+    (0..points.len())
+        .filter(|i| !points.iter().any(|other| dominates(other, &points[*i])))
+        .collect()
 }
 
 /// Deb's Delta for two objectives (Deb et al. 2002, NSGA-II): how unevenly the non-dominated ones of some points lie
@@ -27,12 +29,19 @@ pub fn spread_along(points: &[[f64; 2]], extremes: [[f64; 2]; 2]) -> Option<f64>
     }
     let distance = |a: [f64; 2], b: [f64; 2]| (a[0] - b[0]).hypot(a[1] - b[1]);
     let ends = distance(*front.first()?, low) + distance(*front.last()?, high);
-    let gaps: Vec<f64> = front.windows(2).map(|pair| distance(pair[0], pair[1])).collect();
+    let gaps: Vec<f64> = front
+        .windows(2)
+        .map(|pair| distance(pair[0], pair[1]))
+        .collect();
     let sum: f64 = gaps.iter().sum();
     let mean = sum / gaps.len().max(1) as f64;
     let uneven: f64 = gaps.iter().map(|gap| (gap - mean).abs()).sum();
     // All points and both extremes in one place are as even as can be.
-    Some(if ends + sum > 0.0 { (ends + uneven) / (ends + sum) } else { 0.0 })
+    Some(if ends + sum > 0.0 {
+        (ends + uneven) / (ends + sum)
+    } else {
+        0.0
+    })
 }
 
 #[cfg(test)]
@@ -41,7 +50,15 @@ mod tests {
 
     #[test]
     fn the_front_is_what_nothing_beats() {
-        let points = [[1.0, 4.0], [2.0, 2.0], [3.0, 3.0], [4.0, 1.0], [2.0, 2.0], [4.0, 2.0]].map(|p| p.to_vec());
+        let points = [
+            [1.0, 4.0],
+            [2.0, 2.0],
+            [3.0, 3.0],
+            [4.0, 1.0],
+            [2.0, 2.0],
+            [4.0, 2.0],
+        ]
+        .map(|p| p.to_vec());
         assert_eq!(pareto_front(&points), [0, 1, 3, 4]);
         // Of three objectives a point is beaten only by one that is nowhere worse.
         let points = [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [3.0, 2.0, 3.0]].map(|p| p.to_vec());
@@ -57,7 +74,9 @@ mod tests {
     fn even_points_that_reach_the_extremes_have_a_delta_of_0() {
         let on_line = |xs: &[f64]| xs.iter().map(|x| [*x, 4.0 - x]).collect::<Vec<_>>();
         let delta = |xs: &[f64]| spread_along(&on_line(xs), [[4.0, 0.0], [0.0, 4.0]]).unwrap();
-        let near = |xs: &[f64], value: f64| assert!((delta(xs) - value).abs() < 1e-12, "{xs:?}: {}", delta(xs));
+        let near = |xs: &[f64], value: f64| {
+            assert!((delta(xs) - value).abs() < 1e-12, "{xs:?}: {}", delta(xs))
+        };
         near(&[0.0, 1.0, 2.0, 3.0, 4.0], 0.0);
         near(&[3.0, 1.0, 2.0], 0.5);
         near(&[0.0, 1.0, 4.0], 0.5);

@@ -17,21 +17,33 @@ impl Spread {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        Self { mean, error: (values.len() > 1).then(|| (squares / (n - 1.0) / n).sqrt()) }
+        Self {
+            mean,
+            error: (values.len() > 1).then(|| (squares / (n - 1.0) / n).sqrt()),
+        }
     }
 
     /// The mean of independent means, at least one. Where one of them has no error it has none either.
     pub fn mean_of(all: &[Self]) -> Self {
         let n = all.len() as f64;
-        let squares: Option<f64> = all.iter().map(|spread| Some(spread.error? * spread.error?)).sum();
+        let squares: Option<f64> = all
+            .iter()
+            .map(|spread| Some(spread.error? * spread.error?))
+            .sum();
         let mean = all.iter().map(|spread| spread.mean).sum::<f64>() / n;
-        Self { mean, error: squares.map(|squares| squares.sqrt() / n) }
+        Self {
+            mean,
+            error: squares.map(|squares| squares.sqrt() / n),
+        }
     }
 
     /// The same in another unit.
     #[must_use]
     pub fn times(&self, factor: f64) -> Self {
-        Self { mean: factor * self.mean, error: self.error.map(|error| factor.abs() * error) }
+        Self {
+            mean: factor * self.mean,
+            error: self.error.map(|error| factor.abs() * error),
+        }
     }
 
     /// How far the error reaches to either side: nowhere where there is none.
@@ -100,27 +112,57 @@ mod tests {
     fn the_error_is_that_of_the_mean() {
         // Deviations -1, 0, 1: variance 1, over 3 values.
         let spread = Spread::of(&[1.0, 2.0, 3.0]);
-        assert!((spread.mean - 2.0).abs() < 1e-15 && (spread.reach() - (1f64 / 3.0).sqrt()).abs() < 1e-15);
+        assert!(
+            (spread.mean - 2.0).abs() < 1e-15
+                && (spread.reach() - (1f64 / 3.0).sqrt()).abs() < 1e-15
+        );
         // Equal values have an error, of 0; a single one has none.
-        assert_eq!((Spread::of(&[4.0, 4.0]).error, Spread::of(&[4.0]).error), (Some(0.0), None));
+        assert_eq!(
+            (Spread::of(&[4.0, 4.0]).error, Spread::of(&[4.0]).error),
+            (Some(0.0), None)
+        );
         // Errors 0.3 and 0.4: half of 0.5.
         let spread = |mean, error| Spread { mean, error };
-        assert_eq!(Spread::mean_of(&[spread(1.0, Some(0.3)), spread(2.0, Some(0.4))]), spread(1.5, Some(0.25)));
-        assert_eq!(Spread::mean_of(&[spread(1.0, Some(0.3)), spread(2.0, None)]), spread(1.5, None));
-        assert_eq!(spread(0.5, Some(0.25)).times(-100.0), spread(-50.0, Some(25.0)));
+        assert_eq!(
+            Spread::mean_of(&[spread(1.0, Some(0.3)), spread(2.0, Some(0.4))]),
+            spread(1.5, Some(0.25))
+        );
+        assert_eq!(
+            Spread::mean_of(&[spread(1.0, Some(0.3)), spread(2.0, None)]),
+            spread(1.5, None)
+        );
+        assert_eq!(
+            spread(0.5, Some(0.25)).times(-100.0),
+            spread(-50.0, Some(25.0))
+        );
     }
 
     #[test]
     fn a_mean_within_two_errors_of_a_limit_is_too_close_to_call() {
-        let below = |mean, error| Spread { mean, error: Some(error) }.is_below(1.0);
+        let below = |mean, error| {
+            Spread {
+                mean,
+                error: Some(error),
+            }
+            .is_below(1.0)
+        };
         assert_eq!(below(0.5, 0.125), Call::Yes);
         assert_eq!(below(1.5, 0.125), Call::No);
         // Exactly two errors away, on either side, is not clear; one error was enough before.
-        assert_eq!([below(0.5, 0.25), below(1.5, 0.25), below(0.5, 0.3)], [Call::TooCloseToCall; 3]);
+        assert_eq!(
+            [below(0.5, 0.25), below(1.5, 0.25), below(0.5, 0.3)],
+            [Call::TooCloseToCall; 3]
+        );
         // No error at all, known or not: only equal numbers are too close.
         let bare = |mean| Spread { mean, error: None }.is_below(1.0);
-        assert_eq!([bare(0.999), bare(1.0), bare(1.001)], [Call::Yes, Call::TooCloseToCall, Call::No]);
-        assert_eq!([below(0.999, 0.0), below(1.0, 0.0)], [Call::Yes, Call::TooCloseToCall]);
+        assert_eq!(
+            [bare(0.999), bare(1.0), bare(1.001)],
+            [Call::Yes, Call::TooCloseToCall, Call::No]
+        );
+        assert_eq!(
+            [below(0.999, 0.0), below(1.0, 0.0)],
+            [Call::Yes, Call::TooCloseToCall]
+        );
     }
 
     #[test]

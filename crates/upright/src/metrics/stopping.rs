@@ -5,7 +5,12 @@
 ///
 /// The authors' code stops when *any* objective has reached its own optimum, which a run that forgets the others does too.
 pub fn reached(losses: &[f64], points: &[Vec<f64>], within: f64) -> bool {
-    points.iter().any(|point| losses.iter().zip(point).all(|(loss, target)| *loss <= target + within))
+    points.iter().any(|point| {
+        losses
+            .iter()
+            .zip(point)
+            .all(|(loss, target)| *loss <= target + within)
+    })
 }
 
 #[cfg(test)]

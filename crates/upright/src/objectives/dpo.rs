@@ -13,7 +13,11 @@ use super::{Defaults, Form, Objective, Response, RowLoss, Totals, pair};
 pub const DPO: Form = Form {
     responses: 2,
     reference: true,
-    defaults: Defaults { beta: Some(0.1), label_smoothing: Some(0.0), ..Defaults::NONE },
+    defaults: Defaults {
+        beta: Some(0.1),
+        label_smoothing: Some(0.0),
+        ..Defaults::NONE
+    },
     metrics: &pair::METRICS,
     row: |o, r, t| row(o, r, t, sigmoid_loss),
 };
@@ -22,7 +26,10 @@ pub const DPO: Form = Form {
 pub const IPO: Form = Form {
     responses: 2,
     reference: true,
-    defaults: Defaults { beta: Some(0.1), ..Defaults::NONE },
+    defaults: Defaults {
+        beta: Some(0.1),
+        ..Defaults::NONE
+    },
     metrics: &pair::METRICS,
     row: |o, r, t| row(o, r, t, squared_loss),
 };
@@ -43,7 +50,9 @@ fn row(
 
 /// log pi(y|x) - log ref(y|x) of the chosen and the rejected response.
 pub(super) fn log_ratios(responses: &[Response]) -> [f64; 2] {
-    let ratio = |response: &Response| response.policy - response.reference.expect("a reference scored this row");
+    let ratio = |response: &Response| {
+        response.policy - response.reference.expect("a reference scored this row")
+    };
     [ratio(&responses[0]), ratio(&responses[1])]
 }
 
@@ -67,11 +76,21 @@ mod tests {
     use super::*;
 
     fn objective(kind: LossKind, beta: f64, label_smoothing: f64) -> Objective {
-        Objective { beta, label_smoothing, ..Objective::new(kind) }
+        Objective {
+            beta,
+            label_smoothing,
+            ..Objective::new(kind)
+        }
     }
 
     fn row(policy: [f64; 2], reference: [f64; 2]) -> Vec<Response> {
-        (0..2).map(|i| Response { policy: policy[i], reference: Some(reference[i]), tokens: 5 }).collect()
+        (0..2)
+            .map(|i| Response {
+                policy: policy[i],
+                reference: Some(reference[i]),
+                tokens: 5,
+            })
+            .collect()
     }
 
     /// torchtune's `test_dpo_loss.py`: beta 0.1; ratios chosen less rejected of the policy -0.4, 20, 20, of the reference
@@ -79,9 +98,15 @@ mod tests {
     #[test]
     fn published_losses() {
         let dpo = objective(LossKind::Dpo, 0.1, 0.0);
-        let rows =
-            [row([-0.5, -0.1], [-0.5, -0.1]), row([-10.0, -30.0], [-10.1, -20.1]), row([-1.0, -21.0], [-0.1, -0.1])];
-        let one = Totals { rows: 1, tokens: 10 };
+        let rows = [
+            row([-0.5, -0.1], [-0.5, -0.1]),
+            row([-10.0, -30.0], [-10.1, -20.1]),
+            row([-1.0, -21.0], [-0.1, -0.1]),
+        ];
+        let one = Totals {
+            rows: 1,
+            tokens: 10,
+        };
         for (row, expected) in rows.iter().zip([LN_2, 0.313_262, 0.126_928]) {
             assert!((dpo.row(row, one).loss - expected).abs() < 1e-6);
         }
@@ -90,15 +115,30 @@ mod tests {
         // -beta (1 - sigmoid(1)) / 3 = -0.1 * 0.268941 / 3
         assert!((slopes[1][0] + 0.008_964_7).abs() < 1e-7 && slopes[1][1] == -slopes[1][0]);
         // rewards: chosen 0, 0.01, -0.09; rejected 0, -0.99, -2.09; the first pair is no success, for they are equal
-        let expected = [-0.08 / 3.0, -3.08 / 3.0, 2.0 / 3.0, 1.0, -11.5 / 3.0, -51.1 / 3.0];
-        assert!(metrics.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{metrics:?}");
+        let expected = [
+            -0.08 / 3.0,
+            -3.08 / 3.0,
+            2.0 / 3.0,
+            1.0,
+            -11.5 / 3.0,
+            -51.1 / 3.0,
+        ];
+        assert!(
+            metrics
+                .iter()
+                .zip(expected)
+                .all(|(a, b)| (a - b).abs() < 1e-12),
+            "{metrics:?}"
+        );
     }
 
     #[test]
     fn policy_equal_to_reference_is_ln_2() {
-        for (logps, beta, smoothing) in
-            [([-80.1, -77.9], 0.1, 0.0), ([-3e4, -1e-3], 5.0, 0.0), ([-9.0, -4.0], 0.1, 0.3)]
-        {
+        for (logps, beta, smoothing) in [
+            ([-80.1, -77.9], 0.1, 0.0),
+            ([-3e4, -1e-3], 5.0, 0.0),
+            ([-9.0, -4.0], 0.1, 0.3),
+        ] {
             let rows: Vec<_> = (0..8).map(|_| row(logps, logps)).collect();
             let (loss, slopes, _) = evaluate(&objective(LossKind::Dpo, beta, smoothing), &rows);
             assert!((loss - LN_2).abs() < 1e-15, "{loss}");
@@ -111,19 +151,45 @@ mod tests {
     #[test]
     fn label_smoothing_pulls_the_margin_to_a_finite_value() {
         let smooth = objective(LossKind::Dpo, 0.5, 0.1);
-        let part = smooth.row(&row([-1.0, -3.0], [-1.0, -1.0]), Totals { rows: 1, tokens: 10 });
+        let part = smooth.row(
+            &row([-1.0, -3.0], [-1.0, -1.0]),
+            Totals {
+                rows: 1,
+                tokens: 10,
+            },
+        );
         assert!((part.loss - 0.413_261_687).abs() < 1e-9);
         assert!((part.slopes[0] - 0.5 * -0.168_941_421).abs() < 1e-9);
         // The minimum is where sigmoid(h) = 0.9.
         let h = (0.9f64 / 0.1).ln();
-        assert!(smooth.row(&row([h / 0.5, 0.0], [0.0, 0.0]), Totals { rows: 1, tokens: 10 }).slopes[0].abs() < 1e-15);
+        assert!(
+            smooth
+                .row(
+                    &row([h / 0.5, 0.0], [0.0, 0.0]),
+                    Totals {
+                        rows: 1,
+                        tokens: 10
+                    }
+                )
+                .slopes[0]
+                .abs()
+                < 1e-15
+        );
     }
 
     /// beta 0.25: (logits - 2)^2 at logits 3 is 1, slope 2; at the target 2 both are 0.
     #[test]
     fn ipo_is_a_squared_distance_to_half_over_beta() {
         let ipo = objective(LossKind::Ipo, 0.25, 0.0);
-        let at = |logits: f64| ipo.row(&row([-5.0 + logits, -7.0], [-5.0, -7.0]), Totals { rows: 2, tokens: 10 });
+        let at = |logits: f64| {
+            ipo.row(
+                &row([-5.0 + logits, -7.0], [-5.0, -7.0]),
+                Totals {
+                    rows: 2,
+                    tokens: 10,
+                },
+            )
+        };
         assert_eq!((at(3.0).loss, at(3.0).slopes), (0.5, vec![1.0, -1.0]));
         assert_eq!((at(2.0).loss, at(2.0).slopes[0]), (0.0, 0.0));
         assert_eq!(at(0.0).loss, 2.0);
@@ -135,9 +201,15 @@ mod tests {
             for smoothing in [0.0, 0.1] {
                 for logits in [1e3, -1e3, 1e6, -1e6, 1e150, -1e150] {
                     let objective = objective(kind, 0.5, smoothing);
-                    let part = objective.row(&row([logits, -1e3], [0.0, -1e3]), Totals { rows: 1, tokens: 2 });
+                    let part = objective.row(
+                        &row([logits, -1e3], [0.0, -1e3]),
+                        Totals { rows: 1, tokens: 2 },
+                    );
                     let numbers = part.slopes.iter().chain(&part.metrics).chain([&part.loss]);
-                    assert!(numbers.clone().all(|x| x.is_finite()), "{kind:?} {logits}: {part:?}");
+                    assert!(
+                        numbers.clone().all(|x| x.is_finite()),
+                        "{kind:?} {logits}: {part:?}"
+                    );
                 }
             }
         }
@@ -147,7 +219,10 @@ mod tests {
     #[test]
     fn an_infinite_log_probability_is_not_hidden() {
         let dpo = objective(LossKind::Dpo, 0.1, 0.0);
-        let part = dpo.row(&row([f64::NEG_INFINITY, -1.0], [-1.0, -1.0]), Totals { rows: 1, tokens: 2 });
+        let part = dpo.row(
+            &row([f64::NEG_INFINITY, -1.0], [-1.0, -1.0]),
+            Totals { rows: 1, tokens: 2 },
+        );
         assert_eq!(part.loss, f64::INFINITY);
     }
 }

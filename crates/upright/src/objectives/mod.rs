@@ -51,7 +51,11 @@ impl LossKind {
 
 impl fmt::Display for LossKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.to_possible_value().expect("every loss has a name").get_name())
+        f.write_str(
+            self.to_possible_value()
+                .expect("every loss has a name")
+                .get_name(),
+        )
     }
 }
 
@@ -84,7 +88,12 @@ pub struct Defaults {
 
 impl Defaults {
     /// Of a loss without settings.
-    pub const NONE: Self = Self { beta: None, label_smoothing: None, alpha: None, gamma: None };
+    pub const NONE: Self = Self {
+        beta: None,
+        label_smoothing: None,
+        alpha: None,
+        gamma: None,
+    };
 }
 
 /// A loss with its settings. Those that it does not take ([`Form::defaults`]) are not looked at.
@@ -136,10 +145,21 @@ pub struct RowLoss {
 impl Objective {
     /// A loss with its default settings.
     pub fn new(kind: LossKind) -> Self {
-        let Defaults { beta, label_smoothing, alpha, gamma } = kind.form().defaults;
+        let Defaults {
+            beta,
+            label_smoothing,
+            alpha,
+            gamma,
+        } = kind.form().defaults;
         let [beta, label_smoothing, alpha, gamma] =
             [beta, label_smoothing, alpha, gamma].map(|value| value.unwrap_or(0.0));
-        Self { kind, beta, label_smoothing, alpha, gamma }
+        Self {
+            kind,
+            beta,
+            label_smoothing,
+            alpha,
+            gamma,
+        }
     }
 
     /// Loss, slopes and metrics of one row in a step of the given size.
@@ -148,7 +168,12 @@ impl Objective {
     /// If the row has another number of responses than [`Form::responses`], or no reference where one is needed.
     pub fn row(&self, responses: &[Response], totals: Totals) -> RowLoss {
         let form = self.kind.form();
-        assert_eq!(responses.len(), form.responses, "responses of a row of {:?}", self.kind);
+        assert_eq!(
+            responses.len(),
+            form.responses,
+            "responses of a row of {:?}",
+            self.kind
+        );
         (form.row)(self, responses, totals)
     }
 }
@@ -161,7 +186,10 @@ pub fn evaluate(objective: &Objective, rows: &[Vec<Response>]) -> (f64, Vec<Vec<
     let slopes = rows.iter().map(|row| {
         let part = objective.row(row, totals);
         loss += part.loss;
-        metrics.iter_mut().zip(&part.metrics).for_each(|(sum, value)| *sum += value);
+        metrics
+            .iter_mut()
+            .zip(&part.metrics)
+            .for_each(|(sum, value)| *sum += value);
         part.slopes
     });
     let slopes = slopes.collect();
@@ -171,7 +199,10 @@ pub fn evaluate(objective: &Objective, rows: &[Vec<Response>]) -> (f64, Vec<Vec<
 impl Totals {
     /// Sizes of a batch.
     pub fn of(rows: &[Vec<Response>]) -> Self {
-        Self { rows: rows.len(), tokens: rows.iter().flatten().map(|response| response.tokens).sum() }
+        Self {
+            rows: rows.len(),
+            tokens: rows.iter().flatten().map(|response| response.tokens).sum(),
+        }
     }
 }
 
@@ -183,23 +214,50 @@ mod tests {
     /// the losses are smooth with third derivatives of order 1: the error is about h^2 + 1e-16 / h.
     #[test]
     fn slopes_are_the_derivatives_of_the_loss() {
-        let all = LossKind::value_variants().iter().map(|kind| Objective::new(*kind));
+        let all = LossKind::value_variants()
+            .iter()
+            .map(|kind| Objective::new(*kind));
         let others = [
-            Objective { beta: 0.7, label_smoothing: 0.2, ..Objective::new(LossKind::Dpo) },
-            Objective { beta: 0.3, ..Objective::new(LossKind::Ipo) },
-            Objective { beta: 0.3, label_smoothing: 0.1, alpha: 0.4, ..Objective::new(LossKind::Rpo) },
-            Objective { beta: 1.5, ..Objective::new(LossKind::Orpo) },
-            Objective { beta: 0.8, gamma: 0.3, label_smoothing: 0.2, ..Objective::new(LossKind::Simpo) },
+            Objective {
+                beta: 0.7,
+                label_smoothing: 0.2,
+                ..Objective::new(LossKind::Dpo)
+            },
+            Objective {
+                beta: 0.3,
+                ..Objective::new(LossKind::Ipo)
+            },
+            Objective {
+                beta: 0.3,
+                label_smoothing: 0.1,
+                alpha: 0.4,
+                ..Objective::new(LossKind::Rpo)
+            },
+            Objective {
+                beta: 1.5,
+                ..Objective::new(LossKind::Orpo)
+            },
+            Objective {
+                beta: 0.8,
+                gamma: 0.3,
+                label_smoothing: 0.2,
+                ..Objective::new(LossKind::Simpo)
+            },
         ];
         for objective in all.chain(others) {
-            let response =
-                |policy: f64, reference: f64, tokens| Response { policy, reference: Some(reference), tokens };
+            let response = |policy: f64, reference: f64, tokens| Response {
+                policy,
+                reference: Some(reference),
+                tokens,
+            };
             let pairs = [
                 [response(-12.0, -13.5, 7), response(-20.0, -19.0, 11)],
                 [response(-40.0, -31.0, 12), response(-9.0, -20.0, 3)],
                 [response(-5.0, -5.0, 2), response(-6.0, -6.0, 2)],
             ];
-            let rows: Vec<_> = pairs.map(|pair| pair[..objective.kind.form().responses].to_vec()).to_vec();
+            let rows: Vec<_> = pairs
+                .map(|pair| pair[..objective.kind.form().responses].to_vec())
+                .to_vec();
             let (_, slopes, _) = evaluate(&objective, &rows);
             let h = 2f64.powi(-14);
             for (i, row) in rows.iter().enumerate() {
@@ -210,7 +268,11 @@ mod tests {
                         evaluate(&objective, &moved).0
                     };
                     let difference = (at(h) - at(-h)) / (2.0 * h);
-                    assert!((difference - slopes[i][j]).abs() < 1e-9, "{objective:?}: {difference} {}", slopes[i][j]);
+                    assert!(
+                        (difference - slopes[i][j]).abs() < 1e-9,
+                        "{objective:?}: {difference} {}",
+                        slopes[i][j]
+                    );
                 }
             }
         }
@@ -219,28 +281,53 @@ mod tests {
     #[test]
     fn a_step_cut_into_packs_adds_up_to_the_same_loss() {
         let rows: Vec<_> = [(-3.0, 2), (-50.0, 40), (-8.0, 5)]
-            .map(|(policy, tokens)| vec![Response { policy, reference: None, tokens }])
+            .map(|(policy, tokens)| {
+                vec![Response {
+                    policy,
+                    reference: None,
+                    tokens,
+                }]
+            })
             .to_vec();
         let sft = Objective::new(LossKind::Sft);
         let totals = Totals::of(&rows);
         let parts: f64 = rows.iter().map(|row| sft.row(row, totals).loss).sum();
-        assert_eq!(totals, Totals { rows: 3, tokens: 47 });
+        assert_eq!(
+            totals,
+            Totals {
+                rows: 3,
+                tokens: 47
+            }
+        );
         assert!((parts - 61.0 / 47.0).abs() < 1e-15);
     }
 
     /// Losses that compare a pair, at every margin that f64 can hold. Of likelihoods a token only the negative ones exist.
     #[test]
     fn huge_margins_stay_finite() {
-        let pairs = LossKind::value_variants().iter().filter(|kind| kind.form().responses == 2);
+        let pairs = LossKind::value_variants()
+            .iter()
+            .filter(|kind| kind.form().responses == 2);
         for &kind in pairs {
             for label_smoothing in [0.0, 0.1] {
                 for far in [1e3, 1e6, 1e150] {
                     for policy in [[-far, -1.0], [-1.0, -far], [-far, -far]] {
-                        let objective = Objective { label_smoothing, ..Objective::new(kind) };
-                        let row = policy.map(|policy| Response { policy, reference: Some(-1.0), tokens: 2 });
+                        let objective = Objective {
+                            label_smoothing,
+                            ..Objective::new(kind)
+                        };
+                        let row = policy.map(|policy| Response {
+                            policy,
+                            reference: Some(-1.0),
+                            tokens: 2,
+                        });
                         let part = objective.row(&row, Totals { rows: 1, tokens: 4 });
-                        let mut numbers = part.slopes.iter().chain(&part.metrics).chain([&part.loss]);
-                        assert!(numbers.all(|x| x.is_finite()), "{kind:?} {policy:?}: {part:?}");
+                        let mut numbers =
+                            part.slopes.iter().chain(&part.metrics).chain([&part.loss]);
+                        assert!(
+                            numbers.all(|x| x.is_finite()),
+                            "{kind:?} {policy:?}: {part:?}"
+                        );
                         assert_eq!(part.metrics.len(), kind.form().metrics.len());
                     }
                 }
@@ -251,9 +338,16 @@ mod tests {
     #[test]
     fn losses_have_the_names_by_which_they_are_read() {
         for kind in LossKind::value_variants() {
-            assert_eq!(LossKind::from_str(&kind.to_string(), false).as_ref(), Ok(kind));
+            assert_eq!(
+                LossKind::from_str(&kind.to_string(), false).as_ref(),
+                Ok(kind)
+            );
             let pairs = kind.form().responses == 2;
-            assert_eq!(pairs, kind.form().metrics.starts_with(&pair::METRICS), "{kind}");
+            assert_eq!(
+                pairs,
+                kind.form().metrics.starts_with(&pair::METRICS),
+                "{kind}"
+            );
         }
     }
 }

@@ -15,7 +15,10 @@ use super::{Defaults, Form, Objective, Response, RowLoss, Totals, pair};
 pub const ORPO: Form = Form {
     responses: 2,
     reference: false,
-    defaults: Defaults { beta: Some(0.1), ..Defaults::NONE },
+    defaults: Defaults {
+        beta: Some(0.1),
+        ..Defaults::NONE
+    },
     metrics: &pair::metrics::<9>(&["nll_loss", "log_odds_ratio", "log_odds_chosen"]),
     row,
 };
@@ -33,7 +36,14 @@ fn row(objective: &Objective, responses: &[Response], totals: Totals) -> RowLoss
     ];
     let nll = -means[0];
     let more = [nll, -value, log_ratio];
-    pair::part(responses, totals, nll + beta * value, slopes, means.map(|mean| beta * mean), &more)
+    pair::part(
+        responses,
+        totals,
+        nll + beta * value,
+        slopes,
+        means.map(|mean| beta * mean),
+        &more,
+    )
 }
 
 /// log(P / (1 - P)) at log P, and its derivative by log P, 1 / (1 - P).
@@ -49,7 +59,11 @@ fn log_odds(log_p: f64) -> (f64, f64) {
 
 /// log(1 - e^x) for x < 0, without losing x near 0 or e^x beside 1 (Maechler 2012).
 fn log_1m_exp(x: f64) -> f64 {
-    if x > -std::f64::consts::LN_2 { (-x.exp_m1()).ln() } else { (-x.exp()).ln_1p() }
+    if x > -std::f64::consts::LN_2 {
+        (-x.exp_m1()).ln()
+    } else {
+        (-x.exp()).ln_1p()
+    }
 }
 
 #[cfg(test)]
@@ -59,10 +73,19 @@ mod tests {
     use super::super::LossKind;
     use super::*;
 
-    const ONE: Totals = Totals { rows: 1, tokens: 10 };
+    const ONE: Totals = Totals {
+        rows: 1,
+        tokens: 10,
+    };
 
     fn row(policy: [f64; 2], tokens: [usize; 2]) -> Vec<Response> {
-        [0, 1].map(|i| Response { policy: policy[i], reference: None, tokens: tokens[i] }).to_vec()
+        [0, 1]
+            .map(|i| Response {
+                policy: policy[i],
+                reference: None,
+                tokens: tokens[i],
+            })
+            .to_vec()
     }
 
     /// Probabilities a token 3/4 and 1/3: odds 3 and 1/2, ratio 6, sigmoid(log 6) = 6/7. With beta 0.7 the loss is
@@ -70,13 +93,27 @@ mod tests {
     /// -log sigmoid has -1/7, so (-1 - 0.7 * 4 / 7) / 4 tokens = -0.35 and 0.7 * 1.5 / 7 / 5 tokens = 0.03.
     #[test]
     fn likelihood_of_the_chosen_and_odds_of_both() {
-        let orpo = Objective { beta: 0.7, ..Objective::new(LossKind::Orpo) };
-        let part = orpo.row(&row([4.0 * 0.75f64.ln(), 5.0 * (1.0 / 3.0f64).ln()], [4, 5]), ONE);
+        let orpo = Objective {
+            beta: 0.7,
+            ..Objective::new(LossKind::Orpo)
+        };
+        let part = orpo.row(
+            &row([4.0 * 0.75f64.ln(), 5.0 * (1.0 / 3.0f64).ln()], [4, 5]),
+            ONE,
+        );
         assert!((part.loss - 0.395_587_548).abs() < 1e-9, "{part:?}");
-        assert!((part.slopes[0] + 0.35).abs() < 1e-15 && (part.slopes[1] - 0.03).abs() < 1e-15, "{part:?}");
-        let [nll, ratio, odds] = part.metrics[6..] else { panic!("{part:?}") };
+        assert!(
+            (part.slopes[0] + 0.35).abs() < 1e-15 && (part.slopes[1] - 0.03).abs() < 1e-15,
+            "{part:?}"
+        );
+        let [nll, ratio, odds] = part.metrics[6..] else {
+            panic!("{part:?}")
+        };
         assert!((nll - 0.287_682_072).abs() < 1e-9 && (odds - 6f64.ln()).abs() < 1e-15);
-        assert!((ratio - (6.0f64 / 7.0).ln()).abs() < 1e-15 && (part.loss - (nll - 0.7 * ratio)).abs() < 1e-15);
+        assert!(
+            (ratio - (6.0f64 / 7.0).ln()).abs() < 1e-15
+                && (part.loss - (nll - 0.7 * ratio)).abs() < 1e-15
+        );
         assert!((part.metrics[0] - 0.7 * 0.75f64.ln()).abs() < 1e-15 && part.metrics[2] == 1.0);
     }
 
@@ -85,7 +122,10 @@ mod tests {
     fn log_1m_exp_keeps_its_digits_at_both_ends() {
         for x in [-1e-6, -1e-9, -1e-15, -1e-300] {
             let found = log_1m_exp(x);
-            assert!((found - ((-x).ln() + x / 2.0)).abs() < 1e-12, "{x}: {found}");
+            assert!(
+                (found - ((-x).ln() + x / 2.0)).abs() < 1e-12,
+                "{x}: {found}"
+            );
         }
         for x in [-40f64, -300.0, -700.0] {
             assert!((log_1m_exp(x) / -x.exp() - 1.0).abs() < 1e-15, "{x}");
@@ -101,10 +141,16 @@ mod tests {
     /// -f32::EPSILON.
     #[test]
     fn a_certain_chosen_response_has_a_finite_slope() {
-        let orpo = Objective { beta: 1.0, ..Objective::new(LossKind::Orpo) };
+        let orpo = Objective {
+            beta: 1.0,
+            ..Objective::new(LossKind::Orpo)
+        };
         for log_p in [-1e-6, -1e-9, -1e-12, 0.0, 1e-8] {
             let part = orpo.row(&row([log_p, (1.0 / 3.0f64).ln()], [1, 1]), ONE);
-            assert!((part.slopes[0] - (-1.0 - 0.5)).abs() < 1e-6, "{log_p}: {part:?}");
+            assert!(
+                (part.slopes[0] - (-1.0 - 0.5)).abs() < 1e-6,
+                "{log_p}: {part:?}"
+            );
             assert!((0.0..1e-5).contains(&part.loss), "{log_p}: {part:?}");
         }
     }
@@ -112,14 +158,26 @@ mod tests {
     /// A certain rejected response: log odds stop at log(1 / epsilon) = 15.94, and it is still pushed away.
     #[test]
     fn a_certain_rejected_response_is_pushed_away() {
-        let orpo = Objective { beta: 1.0, ..Objective::new(LossKind::Orpo) };
+        let orpo = Objective {
+            beta: 1.0,
+            ..Objective::new(LossKind::Orpo)
+        };
         for log_p in [-1e-9, 0.0, 1e-8] {
             let part = orpo.row(&row([-LN_2, log_p], [1, 1]), ONE);
-            assert!((part.loss - (LN_2 + 15.942_385)).abs() < 1e-5, "{log_p}: {part:?}");
-            assert!((part.slopes[1] * f64::from(f32::EPSILON) - 1.0).abs() < 1e-6, "{log_p}: {part:?}");
+            assert!(
+                (part.loss - (LN_2 + 15.942_385)).abs() < 1e-5,
+                "{log_p}: {part:?}"
+            );
+            assert!(
+                (part.slopes[1] * f64::from(f32::EPSILON) - 1.0).abs() < 1e-6,
+                "{log_p}: {part:?}"
+            );
         }
         // Both of them: the odds are equal.
         let part = orpo.row(&row([0.0, 0.0], [3, 2]), ONE);
-        assert!((part.loss - LN_2).abs() < 1e-15 && part.slopes.iter().all(|slope| slope.is_finite()), "{part:?}");
+        assert!(
+            (part.loss - LN_2).abs() < 1e-15 && part.slopes.iter().all(|slope| slope.is_finite()),
+            "{part:?}"
+        );
     }
 }

@@ -4,15 +4,25 @@ use super::{Response, RowLoss, Totals};
 
 /// Metrics of every such loss, by TRL's names. `logps/` are sums over a response's tokens, whatever the loss divides by
 /// (TRL's ORPO and CPO trainers report means there; here they are `rewards/` over beta).
-pub const METRICS: [&str; 6] =
-    ["rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"];
+pub const METRICS: [&str; 6] = [
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/accuracies",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+];
 
 /// [`METRICS`], and those that a loss adds.
 pub(super) const fn metrics<const N: usize>(more: &[&'static str]) -> [&'static str; N] {
     let mut all = [""; N];
     let mut i = 0;
     while i < N {
-        all[i] = if i < METRICS.len() { METRICS[i] } else { more[i - METRICS.len()] };
+        all[i] = if i < METRICS.len() {
+            METRICS[i]
+        } else {
+            more[i - METRICS.len()]
+        };
         i += 1;
     }
     all
@@ -31,11 +41,22 @@ pub(super) fn part(
     let share = 1.0 / totals.rows as f64;
     let accurate = if rewards[0] > rewards[1] { 1.0 } else { 0.0 };
     let margin = rewards[0] - rewards[1];
-    let metrics = [rewards[0], rewards[1], accurate, margin, responses[0].policy, responses[1].policy];
+    let metrics = [
+        rewards[0],
+        rewards[1],
+        accurate,
+        margin,
+        responses[0].policy,
+        responses[1].policy,
+    ];
     RowLoss {
         loss: share * value,
         slopes: slopes.iter().map(|slope| share * slope).collect(),
-        metrics: metrics.iter().chain(more).map(|metric| share * metric).collect(),
+        metrics: metrics
+            .iter()
+            .chain(more)
+            .map(|metric| share * metric)
+            .collect(),
     }
 }
 
@@ -71,7 +92,10 @@ mod tests {
     /// log sigmoid(-1000) = -1000 to the last bit, and sigmoid(1000)'s complement is e^-1000, which is 0.
     #[test]
     fn the_logistic_function_neither_overflows_nor_rounds_to_its_limit() {
-        assert_eq!((log_sigmoid(-1e3), log_sigmoid(1e3), sigmoid(-1e3)), (-1e3, 0.0, 0.0));
+        assert_eq!(
+            (log_sigmoid(-1e3), log_sigmoid(1e3), sigmoid(-1e3)),
+            (-1e3, 0.0, 0.0)
+        );
         assert_eq!(log_sigmoid(40.0), -(-40f64).exp());
         assert_eq!(logistic(f64::INFINITY, 0.0), (0.0, 0.0));
     }
@@ -79,9 +103,20 @@ mod tests {
     /// Two pairs in the step, so half of everything: rewards 3 and 1, sums -6 and -8.
     #[test]
     fn metrics_are_named_in_their_order() {
-        let response = |policy| Response { policy, reference: None, tokens: 2 };
+        let response = |policy| Response {
+            policy,
+            reference: None,
+            tokens: 2,
+        };
         let responses = [response(-6.0), response(-8.0)];
-        let part = part(&responses, Totals { rows: 2, tokens: 8 }, 5.0, [-1.0, 4.0], [3.0, 1.0], &[7.0]);
+        let part = part(
+            &responses,
+            Totals { rows: 2, tokens: 8 },
+            5.0,
+            [-1.0, 4.0],
+            [3.0, 1.0],
+            &[7.0],
+        );
         assert_eq!((part.loss, part.slopes), (2.5, vec![-0.5, 2.0]));
         assert_eq!(part.metrics, [1.5, 0.5, 0.5, 1.0, -3.0, -4.0, 3.5]);
         assert_eq!(metrics::<7>(&["more"])[5..], ["logps/rejected", "more"]);

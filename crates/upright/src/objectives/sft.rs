@@ -6,12 +6,22 @@
 use super::{Defaults, Form, Objective, Response, RowLoss, Totals};
 
 /// Negative log-likelihood.
-pub const SFT: Form = Form { responses: 1, reference: false, defaults: Defaults::NONE, metrics: &[], row };
+pub const SFT: Form = Form {
+    responses: 1,
+    reference: false,
+    defaults: Defaults::NONE,
+    metrics: &[],
+    row,
+};
 
 /// -sum(logp) / tokens of the step; the slope of every token is -1 / tokens of the step.
 fn row(_: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
     let slope = -1.0 / totals.tokens as f64;
-    RowLoss { loss: slope * responses[0].policy, slopes: vec![slope], metrics: Vec::new() }
+    RowLoss {
+        loss: slope * responses[0].policy,
+        slopes: vec![slope],
+        metrics: Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -24,7 +34,16 @@ mod tests {
     fn tokens_weigh_the_same_in_every_row() {
         let sft = Objective::new(LossKind::Sft);
         let totals = Totals { rows: 2, tokens: 4 };
-        let part = |policy, tokens| sft.row(&[Response { policy, reference: None, tokens }], totals);
+        let part = |policy, tokens| {
+            sft.row(
+                &[Response {
+                    policy,
+                    reference: None,
+                    tokens,
+                }],
+                totals,
+            )
+        };
         assert_eq!(part(-6.0, 3).loss + part(-2.0, 1).loss, 2.0);
         assert_eq!(part(-6.0, 3).loss + part(-4.0, 1).loss, 2.5);
         assert_eq!(part(-6.0, 3).slopes, [-0.25]);

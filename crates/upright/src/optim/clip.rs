@@ -21,9 +21,16 @@ fn norm(values: &[f32]) -> f64 {
     let chunk_sum = |chunk: &[f32]| {
         let mut lanes = [0.0f64; 8];
         let eights = chunk.chunks_exact(8);
-        let rest: f64 = eights.remainder().iter().map(|x| f64::from(*x).powi(2)).sum();
+        let rest: f64 = eights
+            .remainder()
+            .iter()
+            .map(|x| f64::from(*x).powi(2))
+            .sum();
         for eight in eights {
-            lanes.iter_mut().zip(eight).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
+            lanes
+                .iter_mut()
+                .zip(eight)
+                .for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
         }
         lanes.iter().sum::<f64>() + rest
     };
@@ -40,7 +47,10 @@ mod tests {
         let mut gradient = [3.0f32, 0.0, -4.0];
         assert_eq!(clip(&mut gradient, 1.0), 5.0);
         let c = 1.0 / 5.000_001;
-        assert!((f64::from(gradient[0]) - 3.0 * c).abs() < 1e-7 && (f64::from(gradient[2]) + 4.0 * c).abs() < 1e-7);
+        assert!(
+            (f64::from(gradient[0]) - 3.0 * c).abs() < 1e-7
+                && (f64::from(gradient[2]) + 4.0 * c).abs() < 1e-7
+        );
     }
 
     #[test]

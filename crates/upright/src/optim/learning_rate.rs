@@ -41,7 +41,9 @@ impl LearningRate {
         match self.curve {
             Curve::Constant => self.peak,
             Curve::Linear => self.peak * (1.0 - done).max(0.0),
-            Curve::Cosine => self.peak * (0.5 * (1.0 + (std::f64::consts::PI * done).cos())).max(0.0),
+            Curve::Cosine => {
+                self.peak * (0.5 * (1.0 + (std::f64::consts::PI * done).cos())).max(0.0)
+            }
         }
     }
 }
@@ -50,20 +52,39 @@ impl LearningRate {
 mod tests {
     use super::*;
 
-    fn rates<const N: usize>(curve: Curve, warmup: usize, steps: usize, at: [usize; N]) -> [f64; N] {
-        at.map(|step| LearningRate { peak: 2.0, curve, warmup, steps }.at(step))
+    fn rates<const N: usize>(
+        curve: Curve,
+        warmup: usize,
+        steps: usize,
+        at: [usize; N],
+    ) -> [f64; N] {
+        at.map(|step| {
+            LearningRate {
+                peak: 2.0,
+                curve,
+                warmup,
+                steps,
+            }
+            .at(step)
+        })
     }
 
     #[test]
     fn warm_up_rises_from_0_to_the_peak() {
-        assert_eq!(rates(Curve::Constant, 4, 10, [0, 1, 2, 3, 4, 9]), [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]);
+        assert_eq!(
+            rates(Curve::Constant, 4, 10, [0, 1, 2, 3, 4, 9]),
+            [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
+        );
         assert_eq!(rates(Curve::Constant, 0, 10, [0, 9]), [2.0, 2.0]);
     }
 
     /// transformers: max(0, (steps - step) / (steps - warmup)).
     #[test]
     fn linear_falls_to_0() {
-        assert_eq!(rates(Curve::Linear, 2, 10, [0, 1, 2, 4, 6, 8, 10, 12]), [0.0, 1.0, 2.0, 1.5, 1.0, 0.5, 0.0, 0.0]);
+        assert_eq!(
+            rates(Curve::Linear, 2, 10, [0, 1, 2, 4, 6, 8, 10, 12]),
+            [0.0, 1.0, 2.0, 1.5, 1.0, 0.5, 0.0, 0.0]
+        );
         assert_eq!(rates(Curve::Linear, 0, 4, [0, 1, 3]), [2.0, 1.5, 0.5]);
     }
 
@@ -72,7 +93,13 @@ mod tests {
     fn cosine_falls_to_0() {
         let expected = [2.0, 1.5, 0.5, 0.0];
         let found = rates(Curve::Cosine, 1, 4, [1, 2, 3, 4]);
-        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{found:?}");
+        assert!(
+            found
+                .iter()
+                .zip(expected)
+                .all(|(a, b)| (a - b).abs() < 1e-15),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! From a config to a plan, setting by setting.
 
 use super::checks::{
-    HELD_OUT, choice, count, count_from, folder, held_out, no_such, positive, real, threads, truncation, wrong,
+    HELD_OUT, choice, count, count_from, folder, held_out, no_such, positive, real, threads,
+    truncation, wrong,
 };
 use super::objective::{losses, objectives};
 use super::stages::{length, stages};
-use super::{LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, StopPlan};
+use super::{
+    LoraPlan, ObjectivePlan, OptimiserPlan, Plan, Recompute, ReferencePlan, ReferenceRows, StopPlan,
+};
 use crate::config::{self, Config};
 use crate::data::{Truncation, source};
 use crate::methods::MethodKind;
@@ -21,19 +24,33 @@ impl Plan {
         let Some(model) = &config.model else {
             let hint = match &config.out {
                 Some(out) if out.join(config::FILE).is_file() => {
-                    format!("--resume --out {} continues the run as it was started", files::quoted(out))
+                    format!(
+                        "--resume --out {} continues the run as it was started",
+                        files::quoted(out)
+                    )
                 }
                 _ => "give the folder of the base model: --model DIR".to_owned(),
             };
             return Err(Error::input("model is missing").hint(hint));
         };
-        let model_hint = "give the folder that holds config.json, tokenizer.json and the .safetensors files";
+        let model_hint =
+            "give the folder that holds config.json, tokenizer.json and the .safetensors files";
         let objectives = objectives(config)?;
         let method = choice("method", config.method.as_deref(), MethodKind::Alright)?;
-        let Truncation { max_length, min_prompt, rule: too_long } =
-            truncation(config.max_length.as_ref(), config.min_prompt.as_ref(), config.too_long.as_deref())?;
+        let Truncation {
+            max_length,
+            min_prompt,
+            rule: too_long,
+        } = truncation(
+            config.max_length.as_ref(),
+            config.min_prompt.as_ref(),
+            config.too_long.as_deref(),
+        )?;
         let seed = config.seed.as_ref().map_or(Some(42), |seed| seed.whole());
-        let out = config.out.clone().filter(|path| !path.as_os_str().is_empty());
+        let out = config
+            .out
+            .clone()
+            .filter(|path| !path.as_os_str().is_empty());
         Ok(Self {
             model: folder("model", model, model_hint)?,
             init_adapter: match &config.init_adapter {
@@ -50,7 +67,11 @@ impl Plan {
             min_prompt,
             too_long,
             seed: seed.ok_or_else(|| {
-                wrong("seed", "be a whole number from 0 to 2^63 - 1", config.seed.as_ref().expect("given"))
+                wrong(
+                    "seed",
+                    "be a whole number from 0 to 2^63 - 1",
+                    config.seed.as_ref().expect("given"),
+                )
             })?,
             eval_every: count("eval-every", config.eval_every.as_ref(), 50)?,
             eval_rows: count("eval-rows", config.eval_rows.as_ref(), 64)?,
@@ -62,26 +83,40 @@ impl Plan {
             reference: reference(config, &objectives)?,
             lora: lora(config)?,
             optimiser: optimiser(config)?,
-            out: out.ok_or_else(|| Error::input("out is missing").hint("give the folder of the run: --out DIR"))?,
+            out: out.ok_or_else(|| {
+                Error::input("out is missing").hint("give the folder of the run: --out DIR")
+            })?,
             objectives,
         })
     }
 }
 
 fn stop(config: &Config, objectives: &[ObjectivePlan]) -> Result<Option<StopPlan>> {
-    let within = real("stop-within", config.stop_within.as_ref(), 1e-4, "be a number of at least 0", |x| x >= 0.0)?;
+    let within = real(
+        "stop-within",
+        config.stop_within.as_ref(),
+        1e-4,
+        "be a number of at least 0",
+        |x| x >= 0.0,
+    )?;
     if config.stop_at.is_empty() {
         return match &config.stop_within {
             None => Ok(None),
-            Some(within) => Err(Error::input(format!("stop-within {within} is given, but no losses to come near to"))
-                .hint("give --stop-at NAME=LOSS,..., or leave --stop-within out")),
+            Some(within) => Err(Error::input(format!(
+                "stop-within {within} is given, but no losses to come near to"
+            ))
+            .hint("give --stop-at NAME=LOSS,..., or leave --stop-within out")),
         };
     }
     let mut points = vec![];
     for written in &config.stop_at {
         let mut point = vec![f64::INFINITY; objectives.len()];
-        let list = written.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
-        losses("stop-at", Some(&list), objectives)?.into_iter().for_each(|(i, loss)| point[i] = loss);
+        let list = written
+            .parse()
+            .unwrap_or_else(|never: std::convert::Infallible| match never {});
+        losses("stop-at", Some(&list), objectives)?
+            .into_iter()
+            .for_each(|(i, loss)| point[i] = loss);
         points.push(point);
     }
     Ok(Some(StopPlan { points, within }))
@@ -92,16 +127,28 @@ fn lora(config: &Config) -> Result<LoraPlan> {
     let targets = config.lora_targets.clone().unwrap_or_default().0;
     let listed = || config.lora_targets.clone().unwrap_or_default();
     if targets.iter().any(String::is_empty) {
-        return Err(wrong("lora-targets", "name a layer between any two commas", listed()));
+        return Err(wrong(
+            "lora-targets",
+            "name a layer between any two commas",
+            listed(),
+        ));
     }
     if (1..targets.len()).any(|i| targets[..i].contains(&targets[i])) {
         return Err(wrong("lora-targets", "name every layer once", listed()));
     }
-    Ok(LoraPlan { rank, alpha: positive("lora-alpha", config.lora_alpha.as_ref(), rank as f64)?, targets })
+    Ok(LoraPlan {
+        rank,
+        alpha: positive("lora-alpha", config.lora_alpha.as_ref(), rank as f64)?,
+        targets,
+    })
 }
 
 fn optimiser(config: &Config) -> Result<OptimiserPlan> {
-    let from_0 = |key, value, default| real(key, value, default, "be a number of at least 0", |x| x >= 0.0);
+    let from_0 = |key, value, default| {
+        real(key, value, default, "be a number of at least 0", |x| {
+            x >= 0.0
+        })
+    };
     Ok(OptimiserPlan {
         learning_rate: positive("learning-rate", config.learning_rate.as_ref(), 5e-5)?,
         schedule: choice("schedule", config.schedule.as_deref(), Curve::Constant)?,
@@ -116,12 +163,25 @@ fn optimiser(config: &Config) -> Result<OptimiserPlan> {
 
 /// Where no loss compares with a reference, what is given is checked and then left out.
 fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferencePlan> {
-    let needed = objectives.iter().any(|objective| objective.loss.form().reference);
+    let needed = objectives
+        .iter()
+        .any(|objective| objective.loss.form().reference);
     let epochs = positive("reference-epochs", config.reference_epochs.as_ref(), 1.0)?;
     let batch = |default| count("reference-batch", config.reference_batch.as_ref(), default);
     batch(1)?;
-    let rows = config.reference_rows.as_ref().map(|rows| count("reference-rows", Some(rows), 0)).transpose()?;
-    let train = |on, batch| Ok(ReferencePlan::Train { on, epochs, batch, rows });
+    let rows = config
+        .reference_rows
+        .as_ref()
+        .map(|rows| count("reference-rows", Some(rows), 0))
+        .transpose()?;
+    let train = |on, batch| {
+        Ok(ReferencePlan::Train {
+            on,
+            epochs,
+            batch,
+            rows,
+        })
+    };
     match config.reference.as_deref() {
         None | Some("none") => Ok(ReferencePlan::Base),
         Some("train:chosen" | "train:sft") if !needed => Ok(ReferencePlan::Base),
@@ -129,14 +189,23 @@ fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferenceP
             only(ReferenceRows::Chosen, objectives)?;
             train(ReferenceRows::Chosen, batch(8)?)
         }
-        Some("train:sft") => train(ReferenceRows::Sft, batch(only(ReferenceRows::Sft, objectives)?.batch)?),
-        Some(other) if other.starts_with("train:") => {
-            Err(no_such("reference", other, ["none", "train:chosen", "train:sft", "an adapter folder"]))
-        }
+        Some("train:sft") => train(
+            ReferenceRows::Sft,
+            batch(only(ReferenceRows::Sft, objectives)?.batch)?,
+        ),
+        Some(other) if other.starts_with("train:") => Err(no_such(
+            "reference",
+            other,
+            ["none", "train:chosen", "train:sft", "an adapter folder"],
+        )),
         Some(path) => {
             let hint = "give a PEFT adapter folder, none, train:chosen or train:sft";
             let folder = folder("reference", path.as_ref(), hint)?;
-            Ok(if needed { ReferencePlan::Folder(folder) } else { ReferencePlan::Base })
+            Ok(if needed {
+                ReferencePlan::Folder(folder)
+            } else {
+                ReferencePlan::Base
+            })
         }
     }
 }
@@ -147,16 +216,27 @@ fn only(on: ReferenceRows, objectives: &[ObjectivePlan]) -> Result<&ObjectivePla
         ReferenceRows::Chosen => ("train:chosen", "preference"),
         ReferenceRows::Sft => ("train:sft", "instruction"),
     };
-    let candidates: Vec<&ObjectivePlan> = objectives.iter().filter(|objective| on.are_of(objective)).collect();
+    let candidates: Vec<&ObjectivePlan> = objectives
+        .iter()
+        .filter(|objective| on.are_of(objective))
+        .collect();
     match candidates[..] {
         // Several losses on the same rows have one reference.
-        [objective, ref others @ ..] if others.iter().all(|other| other.same_rows(objective)) => Ok(objective),
+        [objective, ref others @ ..] if others.iter().all(|other| other.same_rows(objective)) => {
+            Ok(objective)
+        }
         [] => Err(wrong("reference", "train on data that is there", word)
             .hint("there is no instruction data: give --sft, or --reference train:chosen")),
         _ => {
-            let names: Vec<&str> = candidates.iter().map(|objective| &objective.name[..]).collect();
-            Err(Error::input(format!("reference {word} needs one {kind} objective, there are: {}", names.join(", ")))
-                .hint("train the reference by itself, and give its adapter folder: --reference DIR"))
+            let names: Vec<&str> = candidates
+                .iter()
+                .map(|objective| &objective.name[..])
+                .collect();
+            Err(Error::input(format!(
+                "reference {word} needs one {kind} objective, there are: {}",
+                names.join(", ")
+            ))
+            .hint("train the reference by itself, and give its adapter folder: --reference DIR"))
         }
     }
 }

@@ -20,10 +20,26 @@ pub(crate) fn count(key: &str, value: Option<&Number>, default: usize) -> Result
 }
 
 /// A whole number of at least `least`.
-pub(crate) fn count_from(least: u64, key: &str, value: Option<&Number>, default: usize) -> Result<usize> {
-    let Some(value) = value else { return Ok(default) };
-    let whole = value.whole().filter(|n| *n >= least).and_then(|n| usize::try_from(n).ok());
-    whole.ok_or_else(|| wrong(key, &format!("be a whole number of at least {least}"), value))
+pub(crate) fn count_from(
+    least: u64,
+    key: &str,
+    value: Option<&Number>,
+    default: usize,
+) -> Result<usize> {
+    let Some(value) = value else {
+        return Ok(default);
+    };
+    let whole = value
+        .whole()
+        .filter(|n| *n >= least)
+        .and_then(|n| usize::try_from(n).ok());
+    whole.ok_or_else(|| {
+        wrong(
+            key,
+            &format!("be a whole number of at least {least}"),
+            value,
+        )
+    })
 }
 
 /// Maximum length in tokens of a prompt plus one response, where none is given.
@@ -36,11 +52,23 @@ pub(crate) fn truncation(
     too_long: Option<&str>,
 ) -> Result<Truncation> {
     let max_length = count_from(2, "max-length", max_length, MAX_LENGTH)?;
-    let min_prompt = count("min-prompt", min_prompt, Truncation::usual_min_prompt(max_length))?;
+    let min_prompt = count(
+        "min-prompt",
+        min_prompt,
+        Truncation::usual_min_prompt(max_length),
+    )?;
     if min_prompt >= max_length {
-        return Err(wrong("min-prompt", &format!("be below max-length, {max_length}"), min_prompt));
+        return Err(wrong(
+            "min-prompt",
+            &format!("be below max-length, {max_length}"),
+            min_prompt,
+        ));
     }
-    Ok(Truncation { max_length, min_prompt, rule: choice("too-long", too_long, TooLong::CutPrompt)? })
+    Ok(Truncation {
+        max_length,
+        min_prompt,
+        rule: choice("too-long", too_long, TooLong::CutPrompt)?,
+    })
 }
 
 /// Threads: as many as there are cores if nothing is said.
@@ -48,9 +76,8 @@ pub(crate) fn threads(value: Option<&Number>) -> Result<usize> {
     const MOST: usize = 1024;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match count("threads", value, cores)? {
-        threads if threads > MOST => {
-            Err(wrong("threads", &format!("be at most {MOST}"), threads).hint(format!("there are {cores} cores")))
-        }
+        threads if threads > MOST => Err(wrong("threads", &format!("be at most {MOST}"), threads)
+            .hint(format!("there are {cores} cores"))),
         threads => Ok(threads),
     }
 }
@@ -63,8 +90,13 @@ pub(crate) fn real(
     must: &str,
     fits: impl Fn(f64) -> bool,
 ) -> Result<f64> {
-    let Some(value) = value else { return Ok(default) };
-    value.real().filter(|x| fits(*x)).ok_or_else(|| wrong(key, must, value))
+    let Some(value) = value else {
+        return Ok(default);
+    };
+    value
+        .real()
+        .filter(|x| fits(*x))
+        .ok_or_else(|| wrong(key, must, value))
 }
 
 /// A finite number above 0.
@@ -77,22 +109,36 @@ pub(crate) const HELD_OUT: f64 = 0.05;
 
 /// Fraction of the rows that is held out of training: held-out.
 pub(crate) fn held_out(value: Option<&Number>, default: f64) -> Result<f64> {
-    real("held-out", value, default, "be a share from 0 to below 1", |x| (0.0..1.0).contains(&x))
+    real(
+        "held-out",
+        value,
+        default,
+        "be a share from 0 to below 1",
+        |x| (0.0..1.0).contains(&x),
+    )
 }
 
 /// One of the names of `T`.
 pub(crate) fn choice<T: ValueEnum>(key: &str, value: Option<&str>, default: T) -> Result<T> {
-    let Some(value) = value else { return Ok(default) };
+    let Some(value) = value else {
+        return Ok(default);
+    };
     if let Ok(choice) = T::from_str(value, false) {
         return Ok(choice);
     }
-    let names: Vec<String> =
-        T::value_variants().iter().filter_map(|v| Some(v.to_possible_value()?.get_name().to_owned())).collect();
+    let names: Vec<String> = T::value_variants()
+        .iter()
+        .filter_map(|v| Some(v.to_possible_value()?.get_name().to_owned()))
+        .collect();
     Err(no_such(key, value, names.iter().map(String::as_str)))
 }
 
 /// A name that is none of those known.
-pub(crate) fn no_such<'a>(key: &str, value: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Error {
+pub(crate) fn no_such<'a>(
+    key: &str,
+    value: &str,
+    known: impl IntoIterator<Item = &'a str> + Clone,
+) -> Error {
     let names: Vec<_> = known.clone().into_iter().collect();
     let error = wrong(key, &format!("be one of {}", names.join(", ")), value);
     match nearest(value, known) {
@@ -104,13 +150,17 @@ pub(crate) fn no_such<'a>(key: &str, value: &str, known: impl IntoIterator<Item 
 /// A file that is there.
 pub(crate) fn file(key: &str, path: &Path) -> Result<PathBuf> {
     if path.is_dir() {
-        return Err(wrong(key, "be a file", path.display()).hint("it is a folder; name a file in it"));
+        return Err(
+            wrong(key, "be a file", path.display()).hint("it is a folder; name a file in it")
+        );
     }
     if let Some(what) = upright_engine::place::other_than_file(path) {
         let hint = format!("it is {what}; copy what it says into a file");
         return Err(wrong(key, "be a file", path.display()).hint(hint));
     }
-    path.is_file().then(|| path.to_owned()).ok_or_else(|| missing(key, "file", path))
+    path.is_file()
+        .then(|| path.to_owned())
+        .ok_or_else(|| missing(key, "file", path))
 }
 
 /// A folder that is there.
@@ -118,11 +168,17 @@ pub(crate) fn folder(key: &str, path: &Path, hint: &str) -> Result<PathBuf> {
     if path.is_file() {
         return Err(wrong(key, "be a folder", path.display()).hint(format!("it is a file; {hint}")));
     }
-    path.is_dir().then(|| path.to_owned()).ok_or_else(|| missing(key, "folder", path).hint(hint))
+    path.is_dir()
+        .then(|| path.to_owned())
+        .ok_or_else(|| missing(key, "folder", path).hint(hint))
 }
 
 fn missing(key: &str, kind: &str, path: &Path) -> Error {
     let error = Error::input(format!("{key}: there is no {kind} `{}`", path.display()));
     let here = std::env::current_dir().unwrap_or_default();
-    if path.is_relative() { error.hint(format!("the path starts at {}", here.display())) } else { error }
+    if path.is_relative() {
+        error.hint(format!("the path starts at {}", here.display()))
+    } else {
+        error
+    }
 }

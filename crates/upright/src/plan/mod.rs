@@ -154,8 +154,24 @@ impl ObjectivePlan {
     /// Whether another objective has the same rows, read in the same way.
     pub fn same_rows(&self, other: &Self) -> bool {
         let rows = |objective: &Self| {
-            let Self { data, map, eval_data, template, turns, rows, .. } = objective.clone();
-            (data, map, eval_data, template, turns, rows, objective.is_preference())
+            let Self {
+                data,
+                map,
+                eval_data,
+                template,
+                turns,
+                rows,
+                ..
+            } = objective.clone();
+            (
+                data,
+                map,
+                eval_data,
+                template,
+                turns,
+                rows,
+                objective.is_preference(),
+            )
         };
         rows(self) == rows(other)
     }
@@ -299,17 +315,33 @@ impl Plan {
         for objective in &self.objectives {
             let name = &objective.name;
             if objective.batch == 0 {
-                return Err(checks::wrong(&format!("objective {name}: batch"), "be at least 1", 0));
+                return Err(checks::wrong(
+                    &format!("objective {name}: batch"),
+                    "be at least 1",
+                    0,
+                ));
             }
             if !(0.0..=1.0).contains(&objective.weight) {
                 let must = "lie between 0 and 1";
-                return Err(checks::wrong(&format!("objective {name}: weight"), must, objective.weight));
+                return Err(checks::wrong(
+                    &format!("objective {name}: weight"),
+                    must,
+                    objective.weight,
+                ));
             }
         }
         let objectives = self.objectives.len();
-        if let Some(stage) = self.stages.iter().find(|stage| stage.objective >= objectives) {
+        if let Some(stage) = self
+            .stages
+            .iter()
+            .find(|stage| stage.objective >= objectives)
+        {
             let must = format!("be the index of one of {objectives} objectives");
-            return Err(checks::wrong("objective of a stage", &must, stage.objective));
+            return Err(checks::wrong(
+                "objective of a stage",
+                &must,
+                stage.objective,
+            ));
         }
         Ok(())
     }
@@ -318,13 +350,23 @@ impl Plan {
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (old, new) = (self.settings(), other.settings());
         let value = |settings: &[(String, String)], key: &str| {
-            settings.iter().find(|(name, _)| name == key).map_or("not set".into(), |(_, value)| value.clone())
+            settings
+                .iter()
+                .find(|(name, _)| name == key)
+                .map_or("not set".into(), |(_, value)| value.clone())
         };
         let mut keys: Vec<_> = old.iter().chain(&new).map(|(key, _)| key.clone()).collect();
         let mut seen = std::collections::HashSet::new();
-        keys.retain(|key| seen.insert(key.clone()) && !FREE.contains(&key.rsplit('.').next().unwrap_or(key)));
-        let changes = keys.iter().map(|key| (key, value(&old, key), value(&new, key)));
-        changes.filter(|(_, old, new)| old != new).map(|(key, old, new)| format!("{key}: {old} -> {new}")).collect()
+        keys.retain(|key| {
+            seen.insert(key.clone()) && !FREE.contains(&key.rsplit('.').next().unwrap_or(key))
+        });
+        let changes = keys
+            .iter()
+            .map(|key| (key, value(&old, key), value(&new, key)));
+        changes
+            .filter(|(_, old, new)| old != new)
+            .map(|(key, old, new)| format!("{key}: {old} -> {new}"))
+            .collect()
     }
 
     /// The plan without what changes no result, so that equal work is found wherever it is done.
@@ -360,7 +402,15 @@ impl Plan {
         fn flatten(key: &str, value: &toml::Value, into: &mut Vec<(String, String)>) {
             match value {
                 toml::Value::Table(table) => table.iter().for_each(|(name, value)| {
-                    flatten(&if key.is_empty() { name.clone() } else { format!("{key}.{name}") }, value, into);
+                    flatten(
+                        &if key.is_empty() {
+                            name.clone()
+                        } else {
+                            format!("{key}.{name}")
+                        },
+                        value,
+                        into,
+                    );
                 }),
                 value => into.push((key.to_owned(), value.to_string())),
             }
@@ -378,38 +428,73 @@ impl Plan {
 
     /// The loss of an objective.
     pub fn objective(&self, index: usize) -> Objective {
-        let ObjectivePlan { loss: kind, beta, label_smoothing, alpha, gamma, .. } = self.objectives[index];
+        let ObjectivePlan {
+            loss: kind,
+            beta,
+            label_smoothing,
+            alpha,
+            gamma,
+            ..
+        } = self.objectives[index];
         let [alpha, gamma] = [alpha, gamma].map(|value| value.unwrap_or(0.0));
-        Objective { kind, beta, label_smoothing, alpha, gamma }
+        Objective {
+            kind,
+            beta,
+            label_smoothing,
+            alpha,
+            gamma,
+        }
     }
 
     /// Weights of the objectives.
     pub fn weights(&self) -> Vec<f64> {
-        self.objectives.iter().map(|objective| objective.weight).collect()
+        self.objectives
+            .iter()
+            .map(|objective| objective.weight)
+            .collect()
     }
 
     /// f* on training rows, where given.
     pub fn optima(&self) -> Vec<Option<f64>> {
-        self.objectives.iter().map(|objective| objective.optimum).collect()
+        self.objectives
+            .iter()
+            .map(|objective| objective.optimum)
+            .collect()
     }
 
     /// f* on held-out rows, where given.
     pub fn optima_eval(&self) -> Vec<Option<f64>> {
-        self.objectives.iter().map(|objective| objective.optimum_eval).collect()
+        self.objectives
+            .iter()
+            .map(|objective| objective.optimum_eval)
+            .collect()
     }
 
     /// Whether any objective compares with a reference.
     pub fn needs_reference(&self) -> bool {
-        self.objectives.iter().any(|objective| objective.loss.form().reference)
+        self.objectives
+            .iter()
+            .any(|objective| objective.loss.form().reference)
     }
 
     /// The method. Optima that are not given count as 0.
     pub fn method(&self, schedule: &Schedule) -> Box<dyn Method> {
-        let stages = schedule.stages.iter().filter_map(|stage| Some((stage.objective?, stage.end)));
+        let stages = schedule
+            .stages
+            .iter()
+            .filter_map(|stage| Some((stage.objective?, stage.end)));
         self.method.build(&methods::Settings {
             weights: self.weights(),
-            tie_ranks: self.objectives.iter().map(|objective| objective.tie_rank).collect(),
-            optima: self.optima().iter().map(|optimum| optimum.unwrap_or(0.0)).collect(),
+            tie_ranks: self
+                .objectives
+                .iter()
+                .map(|objective| objective.tie_rank)
+                .collect(),
+            optima: self
+                .optima()
+                .iter()
+                .map(|optimum| optimum.unwrap_or(0.0))
+                .collect(),
             probe_every: self.probe_every,
             seed: self.seed,
             stages: stages.collect(),
@@ -418,7 +503,17 @@ impl Plan {
 
     /// The learning rate over so many steps: of a stage, or of training the reference.
     pub fn learning_rate(&self, steps: usize) -> LearningRate {
-        let OptimiserPlan { learning_rate: peak, schedule: curve, warmup, .. } = self.optimiser;
-        LearningRate { peak, curve, warmup, steps }
+        let OptimiserPlan {
+            learning_rate: peak,
+            schedule: curve,
+            warmup,
+            ..
+        } = self.optimiser;
+        LearningRate {
+            peak,
+            curve,
+            warmup,
+            steps,
+        }
     }
 }

@@ -33,7 +33,9 @@ impl Length {
         match self {
             Self::Steps(steps) => steps,
             // A product like 1.1 * 10 lies a hair above the whole number that is meant.
-            Self::Epochs(epochs) => ((epochs * epoch as f64 - 1e-9).ceil() as usize).max(epoch.min(1)),
+            Self::Epochs(epochs) => {
+                ((epochs * epoch as f64 - 1e-9).ceil() as usize).max(epoch.min(1))
+            }
         }
     }
 }
@@ -57,39 +59,65 @@ impl Schedule {
         let lengths = match plan.method {
             MethodKind::Sequential if plan.stages.is_empty() => split(plan, total)?,
             MethodKind::Sequential => {
-                let of = |objective: usize, length: Length| (Some(objective), length.steps(epoch(objective)));
-                plan.stages.iter().map(|stage| of(stage.objective, stage.length)).collect()
+                let of = |objective: usize, length: Length| {
+                    (Some(objective), length.steps(epoch(objective)))
+                };
+                plan.stages
+                    .iter()
+                    .map(|stage| of(stage.objective, stage.length))
+                    .collect()
             }
             _ => vec![(None, total)],
         };
         if plan.length == Some(Length::Steps(0)) {
-            return Ok(Self { steps: 0, stages: vec![Stage { start: 0, end: 0, objective: None }] });
+            return Ok(Self {
+                steps: 0,
+                stages: vec![Stage {
+                    start: 0,
+                    end: 0,
+                    objective: None,
+                }],
+            });
         }
         let mut stages = vec![];
         let mut start = 0usize;
         for (objective, steps) in lengths.into_iter().filter(|(_, steps)| *steps > 0) {
             let end = start.saturating_add(steps);
-            stages.push(Stage { start, end, objective });
+            stages.push(Stage {
+                start,
+                end,
+                objective,
+            });
             start = end;
         }
         let used = |i: usize| match plan.method {
-            MethodKind::Sequential if !plan.stages.is_empty() => plan.stages.iter().any(|stage| stage.objective == i),
+            MethodKind::Sequential if !plan.stages.is_empty() => {
+                plan.stages.iter().any(|stage| stage.objective == i)
+            }
             _ => plan.objectives[i].weight > 0.0,
         };
         if let Some(i) = (0..rows.len()).find(|i| rows[*i] == 0 && used(*i)) {
-            return Err(Error::input(format!("objective {} has no training row", plan.objectives[i].name)));
+            return Err(Error::input(format!(
+                "objective {} has no training row",
+                plan.objectives[i].name
+            )));
         }
         if stages.is_empty() || start > MOST_STEPS {
-            return Err(
-                Error::input(format!("the run has {start} steps")).hint(format!("give --steps 1 to {MOST_STEPS}"))
-            );
+            return Err(Error::input(format!("the run has {start} steps"))
+                .hint(format!("give --steps 1 to {MOST_STEPS}")));
         }
-        Ok(Self { steps: start, stages })
+        Ok(Self {
+            steps: start,
+            stages,
+        })
     }
 
     /// The stage that a step lies in; past the end the last one.
     pub fn stage(&self, step: usize) -> &Stage {
-        self.stages.iter().find(|stage| step < stage.end).unwrap_or(&self.stages[self.stages.len() - 1])
+        self.stages
+            .iter()
+            .find(|stage| step < stage.end)
+            .unwrap_or(&self.stages[self.stages.len() - 1])
     }
 }
 
@@ -106,8 +134,11 @@ fn split(plan: &Plan, total: usize) -> Result<Vec<(Option<usize>, usize)>> {
         done = boundary;
         let objective = &plan.objectives[*i];
         if steps == 0 && total > 0 && objective.weight > 0.0 {
-            return Err(Error::input(format!("sequential: objective {} gets no step of {total}", objective.name))
-                .hint("give more --steps, or say how long each stage is: --stages"));
+            return Err(Error::input(format!(
+                "sequential: objective {} gets no step of {total}",
+                objective.name
+            ))
+            .hint("give more --steps, or say how long each stage is: --stages"));
         }
         Ok((Some(*i), steps))
     });

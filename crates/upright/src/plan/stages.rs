@@ -10,14 +10,29 @@ use crate::{Error, Result};
 pub(super) fn length(config: &Config) -> Result<Option<Length>> {
     // A run without a step measures an adapter that is there.
     let least = if config.init_adapter.is_some() { 0 } else { 1 };
-    let steps = config.steps.as_ref().map(|steps| count_from(least, "steps", Some(steps), 0)).transpose()?;
-    let epochs = config.epochs.as_ref().map(|epochs| positive("epochs", Some(epochs), 0.0)).transpose()?;
-    let both =
-        |a: &str, b: &str| Err(Error::input(format!("{a} and {b} both say how long the run is")).hint("give one"));
+    let steps = config
+        .steps
+        .as_ref()
+        .map(|steps| count_from(least, "steps", Some(steps), 0))
+        .transpose()?;
+    let epochs = config
+        .epochs
+        .as_ref()
+        .map(|epochs| positive("epochs", Some(epochs), 0.0))
+        .transpose()?;
+    let both = |a: &str, b: &str| {
+        Err(Error::input(format!("{a} and {b} both say how long the run is")).hint("give one"))
+    };
     match (steps, epochs, &config.stages) {
-        (Some(steps), Some(epochs), _) => both(&format!("steps {steps}"), &format!("epochs {epochs}")),
-        (Some(steps), _, Some(stages)) => both(&format!("steps {steps}"), &format!("stages {stages}")),
-        (_, Some(epochs), Some(stages)) => both(&format!("epochs {epochs}"), &format!("stages {stages}")),
+        (Some(steps), Some(epochs), _) => {
+            both(&format!("steps {steps}"), &format!("epochs {epochs}"))
+        }
+        (Some(steps), _, Some(stages)) => {
+            both(&format!("steps {steps}"), &format!("stages {stages}"))
+        }
+        (_, Some(epochs), Some(stages)) => {
+            both(&format!("epochs {epochs}"), &format!("stages {stages}"))
+        }
         (None, None, Some(_)) => Ok(None),
         (Some(steps), ..) => Ok(Some(Length::Steps(steps))),
         (None, epochs, None) => Ok(Some(Length::Epochs(epochs.unwrap_or(1.0)))),
@@ -25,11 +40,19 @@ pub(super) fn length(config: &Config) -> Result<Option<Length>> {
 }
 
 /// `--stages dpo:100,sft:3e`.
-pub(super) fn stages(config: &Config, method: MethodKind, objectives: &[ObjectivePlan]) -> Result<Vec<StagePlan>> {
-    let Some(list) = &config.stages else { return Ok(vec![]) };
+pub(super) fn stages(
+    config: &Config,
+    method: MethodKind,
+    objectives: &[ObjectivePlan],
+) -> Result<Vec<StagePlan>> {
+    let Some(list) = &config.stages else {
+        return Ok(vec![]);
+    };
     if method != MethodKind::Sequential {
-        return Err(Error::input(format!("stages {list} are given, but the method is not sequential"))
-            .hint("give --method sequential, or leave --stages out"));
+        return Err(Error::input(format!(
+            "stages {list} are given, but the method is not sequential"
+        ))
+        .hint("give --method sequential, or leave --stages out"));
     }
     let hint = "write NAME:STEPS, or NAME:EPOCHS with an e, as dpo:100,sft:3e";
     if list.0.is_empty() {
@@ -37,13 +60,19 @@ pub(super) fn stages(config: &Config, method: MethodKind, objectives: &[Objectiv
     }
     list.0
         .iter()
-        .map(|entry| stage(entry, objectives).map_err(|e| if e.hint.is_empty() { e.hint(hint) } else { e }))
+        .map(|entry| {
+            stage(entry, objectives).map_err(|e| if e.hint.is_empty() { e.hint(hint) } else { e })
+        })
         .collect()
 }
 
 fn stage(entry: &str, objectives: &[ObjectivePlan]) -> Result<StagePlan> {
     let Some((name, length)) = entry.rsplit_once(':') else {
-        return Err(wrong("stages", "be NAME:LENGTH, with commas between", entry));
+        return Err(wrong(
+            "stages",
+            "be NAME:LENGTH, with commas between",
+            entry,
+        ));
     };
     let names = objectives.iter().map(|objective| objective.name.as_str());
     let Some(objective) = names.clone().position(|known| known == name.trim()) else {

@@ -36,30 +36,49 @@ pub struct Tick {
 impl Axis {
     /// Equal differences are equally long.
     pub fn linear(name: impl Into<String>) -> Self {
-        Self { name: name.into(), scale: Scale::Linear, limits: None, categories: Vec::new(), labelled: true }
+        Self {
+            name: name.into(),
+            scale: Scale::Linear,
+            limits: None,
+            categories: Vec::new(),
+            labelled: true,
+        }
     }
 
     /// Equal ratios are equally long; what is not above 0 is left out.
     pub fn log(name: impl Into<String>) -> Self {
-        Self { scale: Scale::Log, ..Self::linear(name) }
+        Self {
+            scale: Scale::Log,
+            ..Self::linear(name)
+        }
     }
 
     /// Names at 0, 1, 2, ... for bars and strips.
     pub fn categories(name: impl Into<String>, categories: &[&str]) -> Self {
         let limits = Some([-0.5, categories.len() as f64 - 0.5]);
-        Self { limits, categories: categories.iter().map(|name| (*name).to_owned()).collect(), ..Self::linear(name) }
+        Self {
+            limits,
+            categories: categories.iter().map(|name| (*name).to_owned()).collect(),
+            ..Self::linear(name)
+        }
     }
 
     /// The same without text at its ticks.
     #[must_use]
     pub fn unlabelled(self) -> Self {
-        Self { labelled: false, ..self }
+        Self {
+            labelled: false,
+            ..self
+        }
     }
 
     /// The same from `low` to `high`.
     #[must_use]
     pub fn from(self, low: f64, high: f64) -> Self {
-        Self { limits: Some([low, high]), ..self }
+        Self {
+            limits: Some([low, high]),
+            ..self
+        }
     }
 
     /// The same between two places, as [`Axis::ends`] gives them.
@@ -69,7 +88,10 @@ impl Axis {
             Scale::Linear => ends,
             Scale::Log => ends.map(|place| 10f64.powf(place)),
         };
-        Self { limits: Some(limits), ..self }
+        Self {
+            limits: Some(limits),
+            ..self
+        }
     }
 
     /// Where a value lies on a scale on which distances are equal; not finite where the axis cannot show it.
@@ -86,18 +108,29 @@ impl Axis {
         if let Some(limits) = self.limits {
             return limits.map(|limit| self.place(limit));
         }
-        let places = values.map(|value| self.place(value)).filter(|place| place.is_finite());
-        let [low, high] = places.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], p| [low.min(p), high.max(p)]);
+        let places = values
+            .map(|value| self.place(value))
+            .filter(|place| place.is_finite());
+        let [low, high] = places.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], p| {
+            [low.min(p), high.max(p)]
+        });
         if low > high {
             return [0.0, 1.0];
         }
-        let margin = if high > low { 0.04 * (high / 2.0 - low / 2.0) * 2.0 } else { 0.5 };
+        let margin = if high > low {
+            0.04 * (high / 2.0 - low / 2.0) * 2.0
+        } else {
+            0.5
+        };
         // Ends of which every distance and every value is a number.
         let [least, most] = match self.scale {
             Scale::Linear => [-f64::MAX / 4.0, f64::MAX / 4.0],
             Scale::Log => [-323.0, 308.0],
         };
-        [(low - margin).clamp(least, most), (high + margin).clamp(least, most)]
+        [
+            (low - margin).clamp(least, most),
+            (high + margin).clamp(least, most),
+        ]
     }
 
     /// Ticks between two places, of numbers about `most` or fewer.
@@ -107,9 +140,12 @@ impl Axis {
         }
         let names = self.categories.iter().enumerate();
         let mut ticks: Vec<Tick> = match self.scale {
-            _ if !self.categories.is_empty() => {
-                names.map(|(i, name)| Tick { at: i as f64, label: name.clone() }).collect()
-            }
+            _ if !self.categories.is_empty() => names
+                .map(|(i, name)| Tick {
+                    at: i as f64,
+                    label: name.clone(),
+                })
+                .collect(),
             Scale::Linear => linear_ticks(low, high, most),
             Scale::Log => log_ticks(low, high, most),
         };
@@ -124,17 +160,30 @@ impl Axis {
 fn linear_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
     let rough = (high - low) / most.max(1) as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|step| *step >= rough * 0.999);
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|m| m * power)
+        .find(|step| *step >= rough * 0.999);
     let step = step.unwrap_or(10.0 * power);
     let decimals = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
     // More digits than anybody counts.
     let is_plain = low.abs().max(high.abs()) < 1e15 && step >= 1e-12;
     let slack = 1e-9 * (high - low);
-    let (first, last) = (((low - slack) / step).ceil() as i64, ((high + slack) / step).floor() as i64);
+    let (first, last) = (
+        ((low - slack) / step).ceil() as i64,
+        ((high + slack) / step).floor() as i64,
+    );
     let tick = |i: i64| {
         let at = i as f64 * step;
-        let label = if is_plain { format!("{at:.decimals$}") } else { format!("{at:.2e}") };
-        Tick { at, label: minus(&label) }
+        let label = if is_plain {
+            format!("{at:.decimals$}")
+        } else {
+            format!("{at:.2e}")
+        };
+        Tick {
+            at,
+            label: minus(&label),
+        }
     };
     (first..=last).take(most + 2).map(tick).collect()
 }
@@ -146,14 +195,29 @@ fn log_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
     let (first, last) = (low.floor() as i32, high.ceil() as i32);
     let value = |digit: u32, power: i32| {
         // A division is exact where a product with a power below 1 is not.
-        if power < 0 { f64::from(digit) / 10f64.powi(-power) } else { f64::from(digit) * 10f64.powi(power) }
+        if power < 0 {
+            f64::from(digit) / 10f64.powi(-power)
+        } else {
+            f64::from(digit) * 10f64.powi(power)
+        }
     };
     let inside = |value: f64| (low - 1e-9..=high + 1e-9).contains(&value.log10());
     let count = |digits: &[u32]| -> usize {
-        (first..=last).map(|power| digits.iter().filter(|digit| inside(value(**digit, power))).count()).sum()
+        (first..=last)
+            .map(|power| {
+                digits
+                    .iter()
+                    .filter(|digit| inside(value(**digit, power)))
+                    .count()
+            })
+            .sum()
     };
     let decades = count(&[1]);
-    let labelled = if decades >= 3 { Some(&[1][..]) } else { LABELLED.into_iter().find(|digits| count(digits) >= 3) };
+    let labelled = if decades >= 3 {
+        Some(&[1][..])
+    } else {
+        LABELLED.into_iter().find(|digits| count(digits) >= 3)
+    };
     let Some(labelled) = labelled else {
         let ticks = linear_ticks(10f64.powf(low), 10f64.powf(high), most.min(4));
         return ticks.into_iter().filter(|tick| inside(tick.at)).collect();
@@ -206,27 +270,58 @@ mod tests {
     use super::*;
 
     fn labels(ticks: &[Tick]) -> Vec<&str> {
-        ticks.iter().map(|tick| &tick.label[..]).filter(|label| !label.is_empty()).collect()
+        ticks
+            .iter()
+            .map(|tick| &tick.label[..])
+            .filter(|label| !label.is_empty())
+            .collect()
     }
 
     #[test]
     fn ticks_are_round_numbers() {
         let linear = Axis::linear("x");
-        assert_eq!(labels(&linear.ticks([-0.31, 0.52], 7)), ["−0.2", "0.0", "0.2", "0.4"]);
-        assert_eq!(labels(&linear.ticks([0.0, 20_000.0], 7)), ["0", "5000", "10000", "15000", "20000"]);
-        assert_eq!(labels(&linear.ticks([1.0, 2.0], 7)), ["1.0", "1.2", "1.4", "1.6", "1.8", "2.0"]);
+        assert_eq!(
+            labels(&linear.ticks([-0.31, 0.52], 7)),
+            ["−0.2", "0.0", "0.2", "0.4"]
+        );
+        assert_eq!(
+            labels(&linear.ticks([0.0, 20_000.0], 7)),
+            ["0", "5000", "10000", "15000", "20000"]
+        );
+        assert_eq!(
+            labels(&linear.ticks([1.0, 2.0], 7)),
+            ["1.0", "1.2", "1.4", "1.6", "1.8", "2.0"]
+        );
         let log = Axis::log("x");
-        assert_eq!(labels(&log.ticks([-1.0, 2.0], 10)), ["0.1", "1", "10", "100"]);
-        assert_eq!(labels(&log.ticks([2.0, 6.0], 10)), ["10²", "10³", "10⁴", "10⁵", "10⁶"]);
-        assert_eq!(labels(&log.ticks([-1.0, 0.4], 10)), ["0.1", "0.2", "0.5", "1", "2"]);
-        assert_eq!(labels(&log.ticks([-11.0, -9.5], 10)), ["10⁻¹¹", "2·10⁻¹¹", "5·10⁻¹¹", "10⁻¹⁰", "2·10⁻¹⁰"]);
-        assert_eq!(labels(&linear.ticks([0.0, 20_000.0], 3)), ["0", "10000", "20000"]);
+        assert_eq!(
+            labels(&log.ticks([-1.0, 2.0], 10)),
+            ["0.1", "1", "10", "100"]
+        );
+        assert_eq!(
+            labels(&log.ticks([2.0, 6.0], 10)),
+            ["10²", "10³", "10⁴", "10⁵", "10⁶"]
+        );
+        assert_eq!(
+            labels(&log.ticks([-1.0, 0.4], 10)),
+            ["0.1", "0.2", "0.5", "1", "2"]
+        );
+        assert_eq!(
+            labels(&log.ticks([-11.0, -9.5], 10)),
+            ["10⁻¹¹", "2·10⁻¹¹", "5·10⁻¹¹", "10⁻¹⁰", "2·10⁻¹⁰"]
+        );
+        assert_eq!(
+            labels(&linear.ticks([0.0, 20_000.0], 3)),
+            ["0", "10000", "20000"]
+        );
         // Less than a decade has more digits, and next to nothing round numbers.
         assert_eq!(labels(&log.ticks([-0.6, -0.05], 10)), ["0.3", "0.5", "0.7"]);
         assert_eq!(labels(&log.ticks([0.18, 0.27], 10)), ["1.6", "1.7", "1.8"]);
         let bars = Axis::categories("method", &["mix", "alright"]);
         assert_eq!(
-            (bars.ends(std::iter::empty()), labels(&bars.ticks([-0.5, 1.5], 7))),
+            (
+                bars.ends(std::iter::empty()),
+                labels(&bars.ticks([-0.5, 1.5], 7))
+            ),
             ([-0.5, 1.5], vec!["mix", "alright"])
         );
     }
@@ -238,24 +333,46 @@ mod tests {
             for high in extremes.into_iter().flat_map(|value| [value, -value]) {
                 for axis in [Axis::linear("x"), Axis::log("x")] {
                     let ends = axis.ends([low, high].into_iter());
-                    assert!((ends[1] - ends[0]).is_finite() && ends[0] <= ends[1], "{low} {high} {ends:?}");
+                    assert!(
+                        (ends[1] - ends[0]).is_finite() && ends[0] <= ends[1],
+                        "{low} {high} {ends:?}"
+                    );
                     let again = axis.clone().within(ends).ends(std::iter::empty());
-                    assert!(again.iter().all(|end| end.is_finite()), "{low} {high} {again:?}");
+                    assert!(
+                        again.iter().all(|end| end.is_finite()),
+                        "{low} {high} {again:?}"
+                    );
                     let ticks = axis.ticks(ends, 7);
-                    assert!(ticks.len() < 7000 && labels(&ticks).len() < 20, "{low} {high} {}", ticks.len());
-                    assert!(ticks.iter().all(|tick| tick.label.chars().count() < 24), "{low} {high}");
+                    assert!(
+                        ticks.len() < 7000 && labels(&ticks).len() < 20,
+                        "{low} {high} {}",
+                        ticks.len()
+                    );
+                    assert!(
+                        ticks.iter().all(|tick| tick.label.chars().count() < 24),
+                        "{low} {high}"
+                    );
                 }
             }
         }
         assert_eq!(Axis::log("x").ticks([f64::NEG_INFINITY, 1.0], 7), []);
-        assert_eq!(labels(&Axis::linear("x").ticks([0.0, 2e300], 2)), ["0.00e0", "1.00e300", "2.00e300"]);
+        assert_eq!(
+            labels(&Axis::linear("x").ticks([0.0, 2e300], 2)),
+            ["0.00e0", "1.00e300", "2.00e300"]
+        );
     }
 
     #[test]
     fn an_axis_reaches_over_its_values() {
-        assert_eq!(Axis::linear("x").ends([0.0, 100.0, f64::NAN].into_iter()), [-4.0, 104.0]);
+        assert_eq!(
+            Axis::linear("x").ends([0.0, 100.0, f64::NAN].into_iter()),
+            [-4.0, 104.0]
+        );
         assert_eq!(Axis::linear("x").ends([3.0].into_iter()), [2.5, 3.5]);
         assert_eq!(Axis::log("x").ends([0.0, -1.0].into_iter()), [0.0, 1.0]);
-        assert_eq!(Axis::log("x").from(0.1, 10.0).ends([5e9].into_iter()), [-1.0, 1.0]);
+        assert_eq!(
+            Axis::log("x").from(0.1, 10.0).ends([5e9].into_iter()),
+            [-1.0, 1.0]
+        );
     }
 }

@@ -12,14 +12,16 @@ pub(super) struct Frame {
 impl Frame {
     pub(super) fn contains(&self, [x, y]: Point) -> bool {
         // A hair of room, so that a point on the edge is not lost to rounding.
-        let inside = |value: f64, [low, high]: [f64; 2]| value >= low - 0.01 && value <= high + 0.01;
+        let inside =
+            |value: f64, [low, high]: [f64; 2]| value >= low - 0.01 && value <= high + 0.01;
         inside(x, self.x) && inside(y, self.y)
     }
 
     /// The piece of a straight line that lies inside (Liang and Barsky).
     fn piece(&self, a: Point, b: Point) -> Option<[Point; 2]> {
         let (mut from, mut to) = (0.0, 1.0);
-        for (start, step, [low, high]) in [(a[0], b[0] - a[0], self.x), (a[1], b[1] - a[1], self.y)] {
+        for (start, step, [low, high]) in [(a[0], b[0] - a[0], self.x), (a[1], b[1] - a[1], self.y)]
+        {
             if step == 0.0 {
                 if start < low || start > high {
                     return None;
@@ -54,23 +56,32 @@ impl Frame {
 
     /// The part of a polygon that lies inside (Sutherland and Hodgman).
     pub(super) fn area(&self, points: &[Point]) -> Vec<Point> {
-        let edges = [(0, self.x[0], 1.0), (0, self.x[1], -1.0), (1, self.y[0], 1.0), (1, self.y[1], -1.0)];
-        edges.iter().fold(points.to_vec(), |points, &(axis, edge, side)| {
-            let depth = |point: &Point| (point[axis] - edge) * side;
-            let mut kept = Vec::new();
-            for (i, point) in points.iter().enumerate() {
-                let before = &points[(i + points.len() - 1) % points.len()];
-                let (d0, d1) = (depth(before), depth(point));
-                if (d0 < 0.0) != (d1 < 0.0) {
-                    let share = d0 / (d0 - d1);
-                    kept.push([0, 1].map(|k: usize| before[k] + share * (point[k] - before[k])));
+        let edges = [
+            (0, self.x[0], 1.0),
+            (0, self.x[1], -1.0),
+            (1, self.y[0], 1.0),
+            (1, self.y[1], -1.0),
+        ];
+        edges
+            .iter()
+            .fold(points.to_vec(), |points, &(axis, edge, side)| {
+                let depth = |point: &Point| (point[axis] - edge) * side;
+                let mut kept = Vec::new();
+                for (i, point) in points.iter().enumerate() {
+                    let before = &points[(i + points.len() - 1) % points.len()];
+                    let (d0, d1) = (depth(before), depth(point));
+                    if (d0 < 0.0) != (d1 < 0.0) {
+                        let share = d0 / (d0 - d1);
+                        kept.push(
+                            [0, 1].map(|k: usize| before[k] + share * (point[k] - before[k])),
+                        );
+                    }
+                    if d1 >= 0.0 {
+                        kept.push(*point);
+                    }
                 }
-                if d1 >= 0.0 {
-                    kept.push(*point);
-                }
-            }
-            kept
-        })
+                kept
+            })
     }
 }
 
@@ -87,7 +98,11 @@ pub(super) fn simplified(line: &[Point]) -> Vec<Point> {
             open.extend([(from, middle), (middle, to)]);
         }
     }
-    line.iter().zip(kept).filter(|(_, kept)| *kept).map(|(point, _)| *point).collect()
+    line.iter()
+        .zip(kept)
+        .filter(|(_, kept)| *kept)
+        .map(|(point, _)| *point)
+        .collect()
 }
 
 /// Distance of a point from the straight piece between two others.
@@ -96,7 +111,11 @@ fn from_piece([x, y]: Point, a: Point, b: Point) -> f64 {
     let squared = along[0] * along[0] + along[1] * along[1];
     let share = ((x - a[0]) * along[0] + (y - a[1]) * along[1]) / squared;
     // A piece without length has no direction.
-    let share = if squared > 0.0 { share.clamp(0.0, 1.0) } else { 0.0 };
+    let share = if squared > 0.0 {
+        share.clamp(0.0, 1.0)
+    } else {
+        0.0
+    };
     (x - a[0] - share * along[0]).hypot(y - a[1] - share * along[1])
 }
 
@@ -104,15 +123,36 @@ fn from_piece([x, y]: Point, a: Point, b: Point) -> f64 {
 mod tests {
     use super::*;
 
-    const UNIT: Frame = Frame { x: [0.0, 1.0], y: [0.0, 1.0] };
+    const UNIT: Frame = Frame {
+        x: [0.0, 1.0],
+        y: [0.0, 1.0],
+    };
 
     #[test]
     fn lines_are_cut_at_the_edges_and_may_come_back() {
-        let line = [[-1.0, 0.5], [0.5, 0.5], [0.5, 2.0], [0.75, 2.0], [0.75, 0.5]];
+        let line = [
+            [-1.0, 0.5],
+            [0.5, 0.5],
+            [0.5, 2.0],
+            [0.75, 2.0],
+            [0.75, 0.5],
+        ];
         let pieces = UNIT.line(&line);
-        assert_eq!(pieces, [vec![[0.0, 0.5], [0.5, 0.5], [0.5, 1.0]], vec![[0.75, 1.0], [0.75, 0.5]]]);
+        assert_eq!(
+            pieces,
+            [
+                vec![[0.0, 0.5], [0.5, 0.5], [0.5, 1.0]],
+                vec![[0.75, 1.0], [0.75, 0.5]]
+            ]
+        );
         assert!(UNIT.line(&[[2.0, 0.0], [3.0, 1.0]]).is_empty());
-        let broken = [[0.1, 0.1], [0.2, 0.2], [f64::NAN, 0.3], [0.4, 0.4], [0.5, 0.5]];
+        let broken = [
+            [0.1, 0.1],
+            [0.2, 0.2],
+            [f64::NAN, 0.3],
+            [0.4, 0.4],
+            [0.5, 0.5],
+        ];
         assert_eq!(UNIT.line(&broken).len(), 2);
     }
 
@@ -126,13 +166,25 @@ mod tests {
 
     #[test]
     fn what_is_simplified_looks_the_same() {
-        let straight: Vec<Point> = (0..=1000).map(|i| [f64::from(i) / 10.0, f64::from(i) / 30.0]).collect();
+        let straight: Vec<Point> = (0..=1000)
+            .map(|i| [f64::from(i) / 10.0, f64::from(i) / 30.0])
+            .collect();
         assert_eq!(simplified(&straight), [straight[0], straight[1000]]);
-        let arc: Vec<Point> =
-            (0..=1000).map(|i| f64::from(i) * 0.006).map(|a| [50.0 * a.cos(), 50.0 * a.sin()]).collect();
+        let arc: Vec<Point> = (0..=1000)
+            .map(|i| f64::from(i) * 0.006)
+            .map(|a| [50.0 * a.cos(), 50.0 * a.sin()])
+            .collect();
         let few = simplified(&arc);
-        assert!(few.len() < 80 && few[0] == arc[0] && few.last() == arc.last(), "{}", few.len());
-        let nearest = |point: &Point| few.windows(2).map(|w| from_piece(*point, w[0], w[1])).fold(f64::MAX, f64::min);
+        assert!(
+            few.len() < 80 && few[0] == arc[0] && few.last() == arc.last(),
+            "{}",
+            few.len()
+        );
+        let nearest = |point: &Point| {
+            few.windows(2)
+                .map(|w| from_piece(*point, w[0], w[1]))
+                .fold(f64::MAX, f64::min)
+        };
         assert!(arc.iter().all(|point| nearest(point) <= 0.15));
         let (there, back) = ([0.0, 0.0], [9.0, 0.0]);
         assert_eq!(simplified(&[there, back, there]), [there, back, there]);

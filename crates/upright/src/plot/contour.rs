@@ -21,14 +21,23 @@ pub(super) fn lines(grid: &Grid, level: f64) -> Vec<Vec<[f64; 2]>> {
             let edges: [(Edge, usize, usize); 4] = [
                 ((corner, false), corner, corner + 1),
                 ((corner + 1, true), corner + 1, corner + columns + 1),
-                ((corner + columns, false), corner + columns, corner + columns + 1),
+                (
+                    (corner + columns, false),
+                    corner + columns,
+                    corner + columns + 1,
+                ),
                 ((corner, true), corner, corner + columns),
             ];
-            if edges.iter().any(|(_, from, to)| !grid.values[*from].is_finite() || !grid.values[*to].is_finite()) {
+            if edges.iter().any(|(_, from, to)| {
+                !grid.values[*from].is_finite() || !grid.values[*to].is_finite()
+            }) {
                 continue;
             }
-            let crossed: Vec<Edge> =
-                edges.iter().filter(|(_, from, to)| above(*from) != above(*to)).map(|(edge, ..)| *edge).collect();
+            let crossed: Vec<Edge> = edges
+                .iter()
+                .filter(|(_, from, to)| above(*from) != above(*to))
+                .map(|(edge, ..)| *edge)
+                .collect();
             // Of a saddle's four, neighbours around the corner below are joined.
             for pair in crossed.chunks(2) {
                 if let [a, b] = pair {
@@ -55,7 +64,11 @@ pub(super) fn lines(grid: &Grid, level: f64) -> Vec<Vec<[f64; 2]>> {
         if next[&edge].contains(start) && line.len() > 2 {
             line.push(*start);
         }
-        lines.push(line.into_iter().map(|edge| crossing(grid, rows, edge, level)).collect());
+        lines.push(
+            line.into_iter()
+                .map(|edge| crossing(grid, rows, edge, level))
+                .collect(),
+        );
     }
     lines
 }
@@ -65,8 +78,14 @@ fn crossing(grid: &Grid, rows: usize, (from, up): Edge, level: f64) -> [f64; 2] 
     let to = from + if up { grid.columns } else { 1 };
     let share = (level - grid.values[from]) / (grid.values[to] - grid.values[from]);
     let (column, row) = ((from % grid.columns) as f64, (from / grid.columns) as f64);
-    let (column, row) = if up { (column, row + share) } else { (column + share, row) };
-    let at = |[low, high]: [f64; 2], place: f64, count: usize| low + (high - low) * place / (count - 1) as f64;
+    let (column, row) = if up {
+        (column, row + share)
+    } else {
+        (column + share, row)
+    };
+    let at = |[low, high]: [f64; 2], place: f64, count: usize| {
+        low + (high - low) * place / (count - 1) as f64
+    };
     [at(grid.x, column, grid.columns), at(grid.y, row, rows)]
 }
 
@@ -80,13 +99,28 @@ mod tests {
         let circles = lines(&cone, 1.0);
         assert_eq!(circles.len(), 1);
         assert_eq!(circles[0].first(), circles[0].last());
-        assert!(circles[0].len() > 100 && circles[0].iter().all(|[x, y]| (x.hypot(*y) - 1.0).abs() < 1e-3));
+        assert!(
+            circles[0].len() > 100
+                && circles[0]
+                    .iter()
+                    .all(|[x, y]| (x.hypot(*y) - 1.0).abs() < 1e-3)
+        );
         let plane = Grid::of([0.0, 4.0], [0.0, 1.0], 9, |x, y| x + y);
         let straight = lines(&plane, 2.25);
         assert_eq!(straight.len(), 1);
-        assert!(straight[0].iter().all(|[x, y]| (x + y - 2.25).abs() < 1e-12));
-        let along: f64 = straight[0].windows(2).map(|w| (w[1][0] - w[0][0]).hypot(w[1][1] - w[0][1])).sum();
-        assert!((along - 2f64.sqrt()).abs() < 1e-9, "walked once, without jumps: {along}");
+        assert!(
+            straight[0]
+                .iter()
+                .all(|[x, y]| (x + y - 2.25).abs() < 1e-12)
+        );
+        let along: f64 = straight[0]
+            .windows(2)
+            .map(|w| (w[1][0] - w[0][0]).hypot(w[1][1] - w[0][1]))
+            .sum();
+        assert!(
+            (along - 2f64.sqrt()).abs() < 1e-9,
+            "walked once, without jumps: {along}"
+        );
         assert!(lines(&plane, 9.0).is_empty());
     }
 

@@ -82,28 +82,50 @@ pub struct Grid {
 impl Grid {
     /// Values of a function of x and y on `size` times `size` points.
     pub fn of(x: [f64; 2], y: [f64; 2], size: usize, value: impl Fn(f64, f64) -> f64) -> Self {
-        let at = |[low, high]: [f64; 2], i: usize| low + (high - low) * i as f64 / (size - 1) as f64;
-        let values = (0..size * size).map(|i| value(at(x, i % size), at(y, i / size))).collect();
-        Self { x, y, columns: size, values }
+        let at =
+            |[low, high]: [f64; 2], i: usize| low + (high - low) * i as f64 / (size - 1) as f64;
+        let values = (0..size * size)
+            .map(|i| value(at(x, i % size), at(y, i / size)))
+            .collect();
+        Self {
+            x,
+            y,
+            columns: size,
+            values,
+        }
     }
 }
 
 impl Figure {
     /// A figure without panels.
     pub fn new(title: impl Into<String>, columns: usize, panel_size: [f64; 2]) -> Self {
-        Self { title: title.into(), columns, panel_size, panels: Vec::new() }
+        Self {
+            title: title.into(),
+            columns,
+            panel_size,
+            panels: Vec::new(),
+        }
     }
 }
 
 impl Panel {
     /// A panel without marks.
     pub fn new(title: impl Into<String>, x: Axis, y: Axis) -> Self {
-        Self { title: title.into(), x, y, layers: Vec::new() }
+        Self {
+            title: title.into(),
+            x,
+            y,
+            layers: Vec::new(),
+        }
     }
 
     /// Adds a mark above the others; the name goes to the legend, unless it is empty.
     pub fn add(&mut self, mark: Mark, style: Style, name: &str) {
-        self.layers.push(Layer { mark, style, name: name.to_owned() });
+        self.layers.push(Layer {
+            mark,
+            style,
+            name: name.to_owned(),
+        });
     }
 }
 
@@ -128,18 +150,26 @@ impl Mark {
             }
             Self::ErrorBars(points) => (
                 points.iter().map(|p| p[0]).collect(),
-                points.iter().flat_map(|p| [p[1] - p[2], p[1] + p[2]]).collect(),
+                points
+                    .iter()
+                    .flat_map(|p| [p[1] - p[2], p[1] + p[2]])
+                    .collect(),
             ),
             Self::ErrorBarsAcross(points) => (
-                points.iter().flat_map(|p| [p[0] - p[2], p[0] + p[2]]).collect(),
+                points
+                    .iter()
+                    .flat_map(|p| [p[0] - p[2], p[0] + p[2]])
+                    .collect(),
                 points.iter().map(|p| p[1]).collect(),
             ),
-            Self::Band(points) => {
-                (points.iter().map(|p| p[0]).collect(), points.iter().flat_map(|p| [p[1], p[2]]).collect())
-            }
-            Self::Rectangles(all) => {
-                (all.iter().flat_map(|r| [r[0], r[1]]).collect(), all.iter().flat_map(|r| [r[2], r[3]]).collect())
-            }
+            Self::Band(points) => (
+                points.iter().map(|p| p[0]).collect(),
+                points.iter().flat_map(|p| [p[1], p[2]]).collect(),
+            ),
+            Self::Rectangles(all) => (
+                all.iter().flat_map(|r| [r[0], r[1]]).collect(),
+                all.iter().flat_map(|r| [r[2], r[3]]).collect(),
+            ),
             Self::Vertical(x) => (vec![*x], vec![]),
             Self::Horizontal(y) => (vec![], vec![*y]),
             Self::Contours(grid, _) => (grid.x.to_vec(), grid.y.to_vec()),

@@ -7,11 +7,14 @@ use ttf_parser::{Face, GlyphId, OutlineBuilder};
 /// DejaVu Sans, cut to Latin, Greek and a few signs; see the licence beside it.
 const FILE: &[u8] = include_bytes!("font/DejaVuSans-subset.ttf");
 
-static FACE: LazyLock<Face<'static>> = LazyLock::new(|| Face::parse(FILE, 0).expect("the font that is compiled in"));
+static FACE: LazyLock<Face<'static>> =
+    LazyLock::new(|| Face::parse(FILE, 0).expect("the font that is compiled in"));
 
 /// Signs that the font lacks become question marks.
 fn glyph(sign: char) -> GlyphId {
-    FACE.glyph_index(sign).or_else(|| FACE.glyph_index('?')).unwrap_or_default()
+    FACE.glyph_index(sign)
+        .or_else(|| FACE.glyph_index('?'))
+        .unwrap_or_default()
 }
 
 fn advance(glyph: GlyphId, size: f64) -> f64 {
@@ -44,7 +47,11 @@ pub(super) fn lines(text: &str, size: f64, most: f64) -> Vec<String> {
 
 /// Draws the outline of a line of text that begins at the origin; y grows downwards.
 pub(super) fn outline(text: &str, size: f64, pen: &mut tiny_skia::PathBuilder) {
-    let mut pen = Pen { path: pen, x: 0.0, scale: scale(size) as f32 };
+    let mut pen = Pen {
+        path: pen,
+        x: 0.0,
+        scale: scale(size) as f32,
+    };
     for sign in text.chars() {
         let glyph = glyph(sign);
         FACE.outline_glyph(glyph, &mut pen);

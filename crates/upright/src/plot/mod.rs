@@ -65,7 +65,10 @@ impl Figure {
         let path = folder.join(format!("{name}.svg"));
         files::write_atomic(&path, svg::write(&drawing).as_bytes())?;
         for (suffix, theme) in [("", Theme::Light), ("-dark", Theme::Dark)] {
-            files::write_atomic(&folder.join(format!("{name}{suffix}.png")), &png::draw(&drawing, theme)?)?;
+            files::write_atomic(
+                &folder.join(format!("{name}{suffix}.png")),
+                &png::draw(&drawing, theme)?,
+            )?;
         }
         Ok(path)
     }

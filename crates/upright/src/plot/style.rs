@@ -107,7 +107,11 @@ impl Marker {
             Self::Star => (10, 1.7, -FRAC_PI_2),
         };
         let corner = |i: usize| {
-            let inner = if self == Self::Star && i % 2 == 1 { 0.45 } else { 1.0 };
+            let inner = if self == Self::Star && i % 2 == 1 {
+                0.45
+            } else {
+                1.0
+            };
             let (sin, cos) = (turn + TAU * i as f64 / corners as f64).sin_cos();
             [radius * size * inner * cos, radius * size * inner * sin]
         };
@@ -134,7 +138,13 @@ impl Style {
     /// Number `index` of the styles that differ in colour, dash and marker.
     pub fn series(index: usize) -> Self {
         const DASHES: [Dash; 4] = [Dash::Solid, Dash::Dashed, Dash::DashDotted, Dash::Dotted];
-        const MARKERS: [Marker; 5] = [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond, Marker::Down];
+        const MARKERS: [Marker; 5] = [
+            Marker::Circle,
+            Marker::Square,
+            Marker::Triangle,
+            Marker::Diamond,
+            Marker::Down,
+        ];
         Self {
             ink: Ink::Series(index),
             dash: DASHES[index % DASHES.len()],
@@ -146,7 +156,13 @@ impl Style {
 
     /// A plain thin line.
     pub fn thin(ink: Ink) -> Self {
-        Self { ink, dash: Dash::Solid, width: 1.0, marker: None, opacity: 1.0 }
+        Self {
+            ink,
+            dash: Dash::Solid,
+            width: 1.0,
+            marker: None,
+            opacity: 1.0,
+        }
     }
 
     /// The same with another dash.
@@ -164,13 +180,19 @@ impl Style {
     /// The same with this marker.
     #[must_use]
     pub fn marker(self, marker: Marker) -> Self {
-        Self { marker: Some(marker), ..self }
+        Self {
+            marker: Some(marker),
+            ..self
+        }
     }
 
     /// The same without markers.
     #[must_use]
     pub fn unmarked(self) -> Self {
-        Self { marker: None, ..self }
+        Self {
+            marker: None,
+            ..self
+        }
     }
 
     /// The same, see-through.

@@ -17,7 +17,12 @@ pub(super) fn write(drawing: &Drawing) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
          height=\"{height:.0}\" role=\"img\" font-family=\"{FONTS}\">\n"
     );
-    let _ = writeln!(svg, "<title>{}</title>\n<style>{}</style>", escaped(&drawing.title), style());
+    let _ = writeln!(
+        svg,
+        "<title>{}</title>\n<style>{}</style>",
+        escaped(&drawing.title),
+        style()
+    );
     shapes(drawing, &mut svg);
     svg
 }
@@ -38,7 +43,10 @@ pub(super) fn write_inline(drawing: &Drawing) -> String {
 /// Everything after the head, and the end of the element.
 fn shapes(drawing: &Drawing, svg: &mut String) {
     let [width, height] = drawing.size;
-    let _ = writeln!(svg, "<rect class=\"up-paper-fill\" width=\"{width:.0}\" height=\"{height:.0}\"/>");
+    let _ = writeln!(
+        svg,
+        "<rect class=\"up-paper-fill\" width=\"{width:.0}\" height=\"{height:.0}\"/>"
+    );
     for shape in &drawing.shapes {
         match shape {
             Shape::Line(points, stroke) => {
@@ -48,7 +56,11 @@ fn shapes(drawing: &Drawing, svg: &mut String) {
                     name(stroke.ink),
                     number(stroke.width)
                 );
-                let dashes = stroke.dash.pattern().iter().map(|length| number(length * stroke.width));
+                let dashes = stroke
+                    .dash
+                    .pattern()
+                    .iter()
+                    .map(|length| number(length * stroke.width));
                 let dashes = dashes.collect::<Vec<_>>().join(" ");
                 if !dashes.is_empty() {
                     let _ = write!(svg, " stroke-dasharray=\"{dashes}\"");
@@ -70,7 +82,10 @@ fn shapes(drawing: &Drawing, svg: &mut String) {
                 );
                 see_through(svg, *opacity);
                 // A line without length under a round cap is a disc.
-                let dots: String = points.iter().map(|[x, y]| format!("M{} {}h0", number(*x), number(*y))).collect();
+                let dots: String = points
+                    .iter()
+                    .map(|[x, y]| format!("M{} {}h0", number(*x), number(*y)))
+                    .collect();
                 let _ = writeln!(svg, " d=\"{dots}\"/>");
             }
             Shape::Text(text) => label(svg, text),
@@ -85,7 +100,11 @@ fn label(svg: &mut String, text: &Text) {
     if text.rim {
         svg.push_str(" up-rim");
     }
-    let _ = write!(svg, "\" x=\"{x}\" y=\"{y}\" font-size=\"{}\"", number(text.size));
+    let _ = write!(
+        svg,
+        "\" x=\"{x}\" y=\"{y}\" font-size=\"{}\"",
+        number(text.size)
+    );
     match text.anchor {
         Anchor::Start => {}
         Anchor::Middle => svg.push_str(" text-anchor=\"middle\""),
@@ -102,8 +121,10 @@ fn label(svg: &mut String, text: &Text) {
 
 /// Every ink as a stroke and as a fill, in light and in dark.
 pub(super) fn style() -> String {
-    let inks: Vec<Ink> =
-        [Ink::Paper, Ink::Text, Ink::Muted, Ink::Grid].into_iter().chain((0..Ink::SERIES).map(Ink::Series)).collect();
+    let inks: Vec<Ink> = [Ink::Paper, Ink::Text, Ink::Muted, Ink::Grid]
+        .into_iter()
+        .chain((0..Ink::SERIES).map(Ink::Series))
+        .collect();
     let rules = |theme: Theme| {
         let rule = |ink: &Ink| {
             let (name, rgb) = (name(*ink), ink.rgb(theme));
@@ -138,7 +159,13 @@ fn see_through(svg: &mut String, opacity: f64) {
 fn path(points: &[Point]) -> String {
     let mut path = String::new();
     for (i, [x, y]) in points.iter().enumerate() {
-        let _ = write!(path, "{}{} {}", if i == 0 { "M" } else { "L" }, number(*x), number(*y));
+        let _ = write!(
+            path,
+            "{}{} {}",
+            if i == 0 { "M" } else { "L" },
+            number(*x),
+            number(*y)
+        );
     }
     path
 }
@@ -147,9 +174,16 @@ fn path(points: &[Point]) -> String {
 fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+    if text == "-0" {
+        "0".to_owned()
+    } else {
+        text.to_owned()
+    }
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

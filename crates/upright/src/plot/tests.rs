@@ -5,20 +5,59 @@ use super::*;
 fn every_mark() -> Figure {
     let mut figure = Figure::new("Every mark <there is> & its looks", 2, [220.0, 160.0]);
     let mut left = Panel::new("", Axis::linear("steps"), Axis::log("gap (nats)"));
-    left.add(Mark::Band(vec![[0.0, 0.1, 1.0], [10.0, 0.2, 2.0]]), Style::series(0).opacity(0.2), "spread");
-    left.add(Mark::Line(vec![[0.0, 1.0], [5.0, 0.0], [6.0, 0.5], [10.0, 0.01]]), Style::series(0), "sequential");
-    left.add(Mark::ErrorBars(vec![[6.0, 0.5, 0.6]]), Style::series(1), "error");
+    left.add(
+        Mark::Band(vec![[0.0, 0.1, 1.0], [10.0, 0.2, 2.0]]),
+        Style::series(0).opacity(0.2),
+        "spread",
+    );
+    left.add(
+        Mark::Line(vec![[0.0, 1.0], [5.0, 0.0], [6.0, 0.5], [10.0, 0.01]]),
+        Style::series(0),
+        "sequential",
+    );
+    left.add(
+        Mark::ErrorBars(vec![[6.0, 0.5, 0.6]]),
+        Style::series(1),
+        "error",
+    );
     left.add(Mark::Vertical(3.0), Style::thin(Ink::Muted), "");
     left.add(Mark::Horizontal(0.1), Style::thin(Ink::Muted), "");
-    left.add(Mark::Note([9.9, 0.5], "a note".into()), Style::thin(Ink::Text), "");
-    left.add(Mark::ErrorBarsAcross(vec![[6.0, 0.5, 2.0]]), Style::series(1), "error across");
-    let mut right =
-        Panel::new("right", Axis::categories("method", &["mix", "alright"]), Axis::linear("loss").from(0.0, 2.0));
-    right.add(Mark::bars(&[[0.0, 1.0], [1.0, 5.0]], 0.6), Style::series(2), "bars");
-    right.add(Mark::Points(vec![[0.0, 0.5], [9.0, 9.0]]), Style::series(3).marker(Marker::Star), "star");
-    right.add(Mark::Dots(vec![[0.2, 0.5], [0.2, 0.5], [0.4, 1.5]]), Style::series(4), "dots");
+    left.add(
+        Mark::Note([9.9, 0.5], "a note".into()),
+        Style::thin(Ink::Text),
+        "",
+    );
+    left.add(
+        Mark::ErrorBarsAcross(vec![[6.0, 0.5, 2.0]]),
+        Style::series(1),
+        "error across",
+    );
+    let mut right = Panel::new(
+        "right",
+        Axis::categories("method", &["mix", "alright"]),
+        Axis::linear("loss").from(0.0, 2.0),
+    );
+    right.add(
+        Mark::bars(&[[0.0, 1.0], [1.0, 5.0]], 0.6),
+        Style::series(2),
+        "bars",
+    );
+    right.add(
+        Mark::Points(vec![[0.0, 0.5], [9.0, 9.0]]),
+        Style::series(3).marker(Marker::Star),
+        "star",
+    );
+    right.add(
+        Mark::Dots(vec![[0.2, 0.5], [0.2, 0.5], [0.4, 1.5]]),
+        Style::series(4),
+        "dots",
+    );
     let bowl = Grid::of([-0.5, 1.5], [0.0, 2.0], 30, |x, y| x * x + y * y);
-    right.add(Mark::Contours(bowl, vec![0.5, 1.0]), Style::thin(Ink::Series(5)), "sequential");
+    right.add(
+        Mark::Contours(bowl, vec![0.5, 1.0]),
+        Style::thin(Ink::Series(5)),
+        "sequential",
+    );
     figure.panels = vec![left, right];
     figure
 }
@@ -26,16 +65,28 @@ fn every_mark() -> Figure {
 #[test]
 fn an_svg_is_well_formed_and_says_what_it_shows() {
     let svg = every_mark().svg();
-    for part in ["Every mark &lt;there is&gt; &amp; its looks", ">steps<", ">gap (nats)<", ">mix<", ">a note<", ">0.5<"]
-    {
+    for part in [
+        "Every mark &lt;there is&gt; &amp; its looks",
+        ">steps<",
+        ">gap (nats)<",
+        ">mix<",
+        ">a note<",
+        ">0.5<",
+    ] {
         assert!(svg.contains(part), "{part}\n{svg}");
     }
     // The legend has each name once.
     assert_eq!(svg.matches(">sequential<").count(), 1);
-    assert!(svg.contains("prefers-color-scheme:dark") && !svg.contains("NaN") && !svg.contains("inf"));
+    assert!(
+        svg.contains("prefers-color-scheme:dark") && !svg.contains("NaN") && !svg.contains("inf")
+    );
     // Every element is closed: those without content by themselves, the others in order.
     let mut open = Vec::new();
-    for tag in svg.split('<').skip(1).map(|rest| rest.split('>').next().unwrap()) {
+    for tag in svg
+        .split('<')
+        .skip(1)
+        .map(|rest| rest.split('>').next().unwrap())
+    {
         match tag.strip_prefix('/') {
             Some(name) => assert_eq!(open.pop(), Some(name)),
             None if tag.ends_with('/') => {}
@@ -82,7 +133,10 @@ fn nothing_is_drawn_outside_of_the_picture() {
             drawing::Shape::Text(text) => vec![text.at],
         };
         for [x, y] in points {
-            assert!(x >= 0.0 && y >= 0.0 && x <= drawing.size[0] && y <= drawing.size[1], "{shape:?}");
+            assert!(
+                x >= 0.0 && y >= 0.0 && x <= drawing.size[0] && y <= drawing.size[1],
+                "{shape:?}"
+            );
         }
     }
 }
@@ -91,14 +145,21 @@ fn nothing_is_drawn_outside_of_the_picture() {
 fn read_png(bytes: &[u8]) -> (u32, u32, [u8; 3]) {
     let pixmap = tiny_skia::Pixmap::decode_png(bytes).unwrap();
     let first = pixmap.pixel(0, 0).unwrap();
-    (pixmap.width(), pixmap.height(), [first.red(), first.green(), first.blue()])
+    (
+        pixmap.width(),
+        pixmap.height(),
+        [first.red(), first.green(), first.blue()],
+    )
 }
 
 #[test]
 fn a_png_is_as_large_as_the_svg_and_has_its_theme() {
     let figure = every_mark();
-    let [light, dark] = [Theme::Light, Theme::Dark].map(|theme| read_png(&figure.png(theme).unwrap()));
-    let [width, height] = layout::lay_out(&figure).size.map(|length| (length as f32 * 2.0).ceil() as u32);
+    let [light, dark] =
+        [Theme::Light, Theme::Dark].map(|theme| read_png(&figure.png(theme).unwrap()));
+    let [width, height] = layout::lay_out(&figure)
+        .size
+        .map(|length| (length as f32 * 2.0).ceil() as u32);
     assert_eq!(light, (width, height, [255, 255, 255]));
     assert_eq!(dark, (width, height, [0x0d, 0x11, 0x17]));
 }
@@ -108,10 +169,17 @@ fn pictures_are_saved_in_both_formats() {
     let dir = tempfile::tempdir().unwrap();
     let path = every_mark().save(dir.path(), "marks").unwrap();
     assert_eq!(path, dir.path().join("marks.svg"));
-    let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
+    let mut names: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|f| f.unwrap().file_name())
+        .collect();
     names.sort();
     assert_eq!(names, ["marks-dark.png", "marks.png", "marks.svg"]);
-    assert!(every_mark().save(&dir.path().join("missing"), "marks").is_err());
+    assert!(
+        every_mark()
+            .save(&dir.path().join("missing"), "marks")
+            .is_err()
+    );
 }
 
 /// WCAG's contrast, (lighter + 0.05) / (darker + 0.05) of relative luminances.
@@ -120,13 +188,20 @@ fn every_ink_of_text_and_series_stands_out_from_the_paper() {
     let luminance = |rgb: u32| {
         let [_, r, g, b] = rgb.to_be_bytes().map(|byte| {
             let c = f64::from(byte) / 255.0;
-            if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
+            if c <= 0.04045 {
+                c / 12.92
+            } else {
+                ((c + 0.055) / 1.055).powf(2.4)
+            }
         });
         0.2126 * r + 0.7152 * g + 0.0722 * b
     };
     for theme in [Theme::Light, Theme::Dark] {
         let paper = luminance(Ink::Paper.rgb(theme));
-        for ink in [Ink::Text, Ink::Muted].into_iter().chain((0..Ink::SERIES).map(Ink::Series)) {
+        for ink in [Ink::Text, Ink::Muted]
+            .into_iter()
+            .chain((0..Ink::SERIES).map(Ink::Series))
+        {
             let own = luminance(ink.rgb(theme));
             let contrast = (paper.max(own) + 0.05) / (paper.min(own) + 0.05);
             assert!(contrast >= 4.5, "{ink:?} {theme:?}: {contrast}");
@@ -136,6 +211,8 @@ fn every_ink_of_text_and_series_stands_out_from_the_paper() {
 
 #[test]
 fn styles_differ_in_more_than_colour() {
-    let looks: Vec<_> = (0..Ink::SERIES).map(|i| (Style::series(i).dash, Style::series(i).marker)).collect();
+    let looks: Vec<_> = (0..Ink::SERIES)
+        .map(|i| (Style::series(i).dash, Style::series(i).marker))
+        .collect();
     assert!((0..looks.len()).all(|i| !looks[..i].contains(&looks[i])));
 }

@@ -126,18 +126,28 @@ impl Outcome {
         let mut ideal_distance = [None; 2];
         for set in 0..2 {
             for (name, optimum) in objectives.iter().zip(&setting.ideal[set]) {
-                let end = run.points.last().and_then(|point| run.loss(point, set, name));
+                let end = run
+                    .points
+                    .last()
+                    .and_then(|point| run.loss(point, set, name));
                 ends[set].push(end);
-                gaps[set].push(end.zip(optimum.as_ref()).map(|(end, optimum)| gap::gap(end, optimum.value)));
+                gaps[set].push(
+                    end.zip(optimum.as_ref())
+                        .map(|(end, optimum)| gap::gap(end, optimum.value)),
+                );
             }
             let all: Option<Vec<f64>> = gaps[set].iter().copied().collect();
             ideal_distance[set] = all.map(|gaps| gap::ideal_distance(&gaps));
         }
         let trainings = sums::trainings(runs, run);
-        let total = |value: &dyn Fn(&Run) -> Option<f64>| trainings.as_ref()?.iter().map(|run| value(run)).sum();
+        let total = |value: &dyn Fn(&Run) -> Option<f64>| {
+            trainings.as_ref()?.iter().map(|run| value(run)).sum()
+        };
         let updates = |name: &String| {
             total(&|run| {
-                let Some(id) = run.objective(name) else { return Some(0.0) };
+                let Some(id) = run.objective(name) else {
+                    return Some(0.0);
+                };
                 Some(run.updates.iter().filter(|step| step[id]).count() as f64)
             })
         };
@@ -150,14 +160,21 @@ impl Outcome {
             busy_seconds: total(&|run| run.busy_seconds),
             tokens: total(&|run| Some(run.tokens as f64)),
             updates: objectives.iter().map(updates).collect(),
-            peak_memory_gb: trainings.iter().flatten().filter_map(|run| run.peak_memory_gb).reduce(f64::max),
+            peak_memory_gb: trainings
+                .iter()
+                .flatten()
+                .filter_map(|run| run.peak_memory_gb)
+                .reduce(f64::max),
         }
     }
 }
 
 /// Everything of a run that decides its steps, without its seed and without places.
 fn identity(run: &Run) -> Result<String> {
-    let mut written = Written { plan: run.plan().anywhere(), facts: run.written.facts.clone() };
+    let mut written = Written {
+        plan: run.plan().anywhere(),
+        facts: run.written.facts.clone(),
+    };
     let plan = &mut written.plan;
     (plan.seed, plan.eval_every) = (0, 0);
     let maxright = plan.method == MethodKind::Maxright;
@@ -188,7 +205,10 @@ fn apart(runs: &[Run], group: Vec<usize>) -> Vec<Vec<usize>> {
     }
     let mut found: Vec<Vec<usize>> = Vec::new();
     for index in group {
-        match found.iter_mut().find(|other| adapter(other[0]) == adapter(index)) {
+        match found
+            .iter_mut()
+            .find(|other| adapter(other[0]) == adapter(index))
+        {
             Some(other) => other.push(index),
             None => found.push(vec![index]),
         }
@@ -214,15 +234,22 @@ impl Arm {
         }
         // Of runs of one seed that are not finished the longest stands first.
         let order = |i: &usize| (runs[*i].seed, std::cmp::Reverse(runs[*i].steps));
-        groups.iter_mut().for_each(|(_, group)| group.sort_by_key(order));
+        groups
+            .iter_mut()
+            .for_each(|(_, group)| group.sort_by_key(order));
         let groups = groups.into_iter().flat_map(|(_, group)| apart(runs, group));
-        let mut arms: Vec<Self> = groups.map(|group| Self::of(runs, group, objectives, settings)).collect();
+        let mut arms: Vec<Self> = groups
+            .map(|group| Self::of(runs, group, objectives, settings))
+            .collect();
         labels::fill_in(&mut arms, runs, objectives);
         let order = |a: &Self, b: &Self| {
             // One that trains an objective alone stands where the objective does, and a sequential arm where its first does.
             let place = |arm: &Self| match &arm.role {
                 Role::Alone(name) => (0, objectives.iter().position(|other| other == name)),
-                Role::Sequential(names) => (1, objectives.iter().rev().position(|other| *other == names[0])),
+                Role::Sequential(names) => (
+                    1,
+                    objectives.iter().rev().position(|other| *other == names[0]),
+                ),
                 Role::Mix => (2, None),
                 Role::Alright => (3, None),
                 Role::Maxright => (4, None),
@@ -246,25 +273,42 @@ impl Arm {
         let unfinished = !group.iter().any(|i| runs[*i].is_finished());
         let everyone = group.clone();
         let (mut counted, mut repeated): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
-        for index in group.into_iter().filter(|i| unfinished || runs[*i].is_finished()) {
+        for index in group
+            .into_iter()
+            .filter(|i| unfinished || runs[*i].is_finished())
+        {
             // A copy, or the same draw again: a second one would only make the error smaller.
             let known = counted.iter().any(|i| runs[*i].seed == runs[index].seed);
-            if known { repeated.push(index) } else { counted.push(index) }
+            if known {
+                repeated.push(index)
+            } else {
+                counted.push(index)
+            }
         }
         let group = counted;
         let first = &runs[group[0]];
         let all = || group.iter().map(|i| &runs[*i]);
-        let setting = settings.iter().position(|setting| setting.runs.contains(&group[0])).unwrap_or(0);
-        let outcomes: Vec<Outcome> =
-            group.iter().map(|i| Outcome::of(runs, *i, objectives, &settings[setting])).collect();
+        let setting = settings
+            .iter()
+            .position(|setting| setting.runs.contains(&group[0]))
+            .unwrap_or(0);
+        let outcomes: Vec<Outcome> = group
+            .iter()
+            .map(|i| Outcome::of(runs, *i, objectives, &settings[setting]))
+            .collect();
         // A mean is over all runs of the arm or over none.
         let spread = |values: Vec<Option<f64>>| {
             let values: Option<Vec<f64>> = values.into_iter().collect();
-            values.filter(|values| !values.is_empty()).map(|values| Spread::of(&values))
+            values
+                .filter(|values| !values.is_empty())
+                .map(|values| Spread::of(&values))
         };
-        let over = |value: &dyn Fn(&Outcome) -> Option<f64>| spread(outcomes.iter().map(value).collect());
+        let over =
+            |value: &dyn Fn(&Outcome) -> Option<f64>| spread(outcomes.iter().map(value).collect());
         let each = |value: &dyn Fn(&Outcome, usize) -> Option<f64>| -> Vec<_> {
-            (0..objectives.len()).map(|k| over(&|outcome| value(outcome, k))).collect()
+            (0..objectives.len())
+                .map(|k| over(&|outcome| value(outcome, k)))
+                .collect()
         };
         let ends = [0, 1].map(|set| each(&|outcome, k| outcome.ends[set][k]));
         let gaps = [0, 1].map(|set| each(&|outcome, k| outcome.gaps[set][k]));
@@ -284,7 +328,10 @@ impl Arm {
             terms: None,
             unfinished,
             planned: first.planned,
-            ended_early: all().filter(|run| run.ended_early()).map(|run| run.steps).collect(),
+            ended_early: all()
+                .filter(|run| run.ended_early())
+                .map(|run| run.steps)
+                .collect(),
             ends,
             gaps,
             ideal_distance,
@@ -293,7 +340,10 @@ impl Arm {
             busy_seconds: over(&|outcome| outcome.busy_seconds),
             tokens_per_second: over(&rate),
             utilisation: spread(all().map(|run| run.utilisation).collect()),
-            peak_memory_gb: outcomes.iter().filter_map(|outcome| outcome.peak_memory_gb).reduce(f64::max),
+            peak_memory_gb: outcomes
+                .iter()
+                .filter_map(|outcome| outcome.peak_memory_gb)
+                .reduce(f64::max),
             runtime_increase: None,
             cost_increase: None,
             utilisation_increase: None,
@@ -331,7 +381,10 @@ impl Arm {
 
     /// Where it ends on a set, if every objective was measured.
     pub fn end(&self, set: usize) -> Option<Vec<f64>> {
-        self.ends[set].iter().map(|end| end.map(|end| end.mean)).collect()
+        self.ends[set]
+            .iter()
+            .map(|end| end.map(|end| end.mean))
+            .collect()
     }
 }
 
@@ -341,18 +394,27 @@ fn role(run: &Run, objectives: &[String]) -> Role {
     // An objective that counts here and that other runs lack: what sets this run apart is its name.
     let used = |i: &usize| match plan.method {
         MethodKind::Sequential => run.stages.iter().any(|stage| stage.objective == Some(*i)),
-        MethodKind::Mix | MethodKind::Alright | MethodKind::Maxright => plan.objectives[*i].weight > 0.0,
+        MethodKind::Mix | MethodKind::Alright | MethodKind::Maxright => {
+            plan.objectives[*i].weight > 0.0
+        }
     };
     let foreign = |i: &usize| !objectives.contains(&plan.objectives[*i].name);
     if run.planned == 0 {
-        return if run.sum().is_some() { Role::Sum } else { Role::Measured(run.adapter()) };
+        return if run.sum().is_some() {
+            Role::Sum
+        } else {
+            Role::Measured(run.adapter())
+        };
     }
     match (run.alone(), plan.method) {
         (Some(id), _) if foreign(&id) => Role::Other(name(id)),
         (Some(id), _) => Role::Alone(name(id)),
-        (None, MethodKind::Sequential) => {
-            Role::Sequential(run.stages.iter().filter_map(|stage| stage.objective.map(name)).collect())
-        }
+        (None, MethodKind::Sequential) => Role::Sequential(
+            run.stages
+                .iter()
+                .filter_map(|stage| stage.objective.map(name))
+                .collect(),
+        ),
         (None, method) => match (0..plan.objectives.len()).filter(used).find(foreign) {
             Some(id) => Role::Other(name(id)),
             None if method == MethodKind::Mix => Role::Mix,

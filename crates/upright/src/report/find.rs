@@ -23,13 +23,20 @@ pub(super) fn runs(folders: &[PathBuf]) -> Result<Vec<Found>> {
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
     for folder in folders {
         if !folder.is_dir() {
-            let what = if folder.exists() { "is not a folder" } else { "there is no such folder" };
+            let what = if folder.exists() {
+                "is not a folder"
+            } else {
+                "there is no such folder"
+            };
             return Err(Error::input(format!("{}: {what}", folder.display()))
                 .hint("give the folder of a run, or one that holds runs"));
         }
         let before = seen.len();
         let below = match study::listed(folder)? {
-            Some(runs) => runs.into_iter().filter(|run| run_dir::holds_run(run)).collect(),
+            Some(runs) => runs
+                .into_iter()
+                .filter(|run| run_dir::holds_run(run))
+                .collect(),
             None => {
                 let mut below = Vec::new();
                 search(folder, DEEPEST, &mut below)?;
@@ -39,7 +46,10 @@ pub(super) fn runs(folders: &[PathBuf]) -> Result<Vec<Found>> {
         };
         for path in &below {
             if seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
-                found.push(Found { place: place(folder, path), path: path.clone() });
+                found.push(Found {
+                    place: place(folder, path),
+                    path: path.clone(),
+                });
             }
         }
         if below.is_empty() && seen.len() == before {
@@ -49,7 +59,10 @@ pub(super) fn runs(folders: &[PathBuf]) -> Result<Vec<Found>> {
     }
     // Runs of the same name in several folders are told apart by the folder.
     for index in 0..found.len() {
-        let twins = found.iter().filter(|other| other.place == found[index].place).count();
+        let twins = found
+            .iter()
+            .filter(|other| other.place == found[index].place)
+            .count();
         if twins > 1 {
             found[index].place = format!("{} ({})", found[index].place, index + 1);
         }
@@ -64,12 +77,18 @@ fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
         found.push(folder.to_owned());
         return Ok(());
     }
-    if files::cache_dir().canonicalize().is_ok_and(|cache| folder.canonicalize().is_ok_and(|folder| folder == cache)) {
+    if files::cache_dir()
+        .canonicalize()
+        .is_ok_and(|cache| folder.canonicalize().is_ok_and(|folder| folder == cache))
+    {
         return Ok(());
     }
-    let entries =
-        fs::read_dir(folder).map_err(|error| Error::input(format!("{}: cannot read: {error}", folder.display())))?;
-    for entry in entries.flatten().filter(|entry| entry.file_name() != "checkpoints") {
+    let entries = fs::read_dir(folder)
+        .map_err(|error| Error::input(format!("{}: cannot read: {error}", folder.display())))?;
+    for entry in entries
+        .flatten()
+        .filter(|entry| entry.file_name() != "checkpoints")
+    {
         let path = entry.path();
         // Of links only those to runs are followed: others may lead in circles.
         let real = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -81,7 +100,18 @@ fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 fn place(folder: &Path, run: &Path) -> String {
-    let inside = run.strip_prefix(folder).ok().filter(|inside| !inside.as_os_str().is_empty());
-    let named = || run.canonicalize().ok()?.file_name().map(|name| name.display().to_string());
-    inside.map(|inside| inside.display().to_string()).or_else(named).unwrap_or_else(|| run.display().to_string())
+    let inside = run
+        .strip_prefix(folder)
+        .ok()
+        .filter(|inside| !inside.as_os_str().is_empty());
+    let named = || {
+        run.canonicalize()
+            .ok()?
+            .file_name()
+            .map(|name| name.display().to_string())
+    };
+    inside
+        .map(|inside| inside.display().to_string())
+        .or_else(named)
+        .unwrap_or_else(|| run.display().to_string())
 }

@@ -55,16 +55,28 @@ pub struct Best {
 
 /// Which arms are on the front of their setting, among those that train all objectives.
 pub(super) fn best(arms: &[Arm], settings: &[Setting]) -> Best {
-    let mut best = Best { on_front: vec![[false; 2]; arms.len()], worst: Vec::new() };
+    let mut best = Best {
+        on_front: vec![[false; 2]; arms.len()],
+        worst: Vec::new(),
+    };
     for setting in 0..settings.len() {
         let worst = [0, 1].map(|set| {
             let own = |i: &usize| arms[*i].setting == setting && !arms[*i].unfinished;
-            let ends: Vec<(usize, Vec<f64>)> =
-                (0..arms.len()).filter(own).filter_map(|i| Some((i, arms[i].end(set)?))).collect();
+            let ends: Vec<(usize, Vec<f64>)> = (0..arms.len())
+                .filter(own)
+                .filter_map(|i| Some((i, arms[i].end(set)?)))
+                .collect();
             let points: Vec<Vec<f64>> = ends.iter().map(|(_, end)| end.clone()).collect();
-            pareto_front(&points).into_iter().for_each(|i| best.on_front[ends[i].0][set] = true);
+            pareto_front(&points)
+                .into_iter()
+                .for_each(|i| best.on_front[ends[i].0][set] = true);
             let count = points.first()?.len();
-            let most = |k: usize| points.iter().map(|point| point[k]).fold(f64::NEG_INFINITY, f64::max);
+            let most = |k: usize| {
+                points
+                    .iter()
+                    .map(|point| point[k])
+                    .fold(f64::NEG_INFINITY, f64::max)
+            };
             Some((0..count).map(most).collect::<Vec<f64>>())
         });
         best.worst.push(worst);
@@ -77,7 +89,9 @@ pub(super) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Fr
     let mut fronts: Vec<Front> = Vec::new();
     let weighed = |arm: &Arm| (arm.is_joint() || arm.is_sequential()) && !arm.unfinished;
     for (index, arm) in arms.iter().enumerate().filter(|(_, arm)| weighed(arm)) {
-        let own = |front: &&mut Front| front.method == arm.family && front.comparison() == arm.comparison();
+        let own = |front: &&mut Front| {
+            front.method == arm.family && front.comparison() == arm.comparison()
+        };
         match fronts.iter_mut().find(own) {
             Some(front) => front.arms.push(index),
             None => fronts.push(Front {
@@ -95,9 +109,12 @@ pub(super) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Fr
     for front in &mut fronts {
         front.weights = distinct(front.arms.iter().map(|i| &arms[*i]));
         for set in 0..2 {
-            let ends: Option<Vec<Vec<f64>>> = front.arms.iter().map(|i| arms[*i].end(set)).collect();
+            let ends: Option<Vec<Vec<f64>>> =
+                front.arms.iter().map(|i| arms[*i].end(set)).collect();
             let Some(ends) = ends else { continue };
-            front.hypervolume[set] = best.worst[front.setting][set].as_ref().map(|worst| hypervolume(&ends, worst));
+            front.hypervolume[set] = best.worst[front.setting][set]
+                .as_ref()
+                .map(|worst| hypervolume(&ends, worst));
             if let Some(extremes) = extremes(arms, front.setting, set, objectives) {
                 let own: Vec<&Arm> = front.arms.iter().map(|i| &arms[*i]).collect();
                 front.delta[set] = delta(&own, &ends, set, extremes);
@@ -113,7 +130,10 @@ fn delta(arms: &[&Arm], ends: &[Vec<f64>], set: usize, extremes: [[f64; 2]; 2]) 
     let mut by_seed = Vec::new();
     for outcome in &arms[0].outcomes {
         let with_seed = |arm: &&Arm| {
-            let own = arm.outcomes.iter().find(|other| other.seed == outcome.seed)?;
+            let own = arm
+                .outcomes
+                .iter()
+                .find(|other| other.seed == outcome.seed)?;
             Some([own.ends[set][0]?, own.ends[set][1]?])
         };
         let points: Option<Vec<[f64; 2]>> = arms.iter().map(with_seed).collect();
@@ -129,10 +149,19 @@ fn delta(arms: &[&Arm], ends: &[Vec<f64>], set: usize, extremes: [[f64; 2]; 2]) 
 }
 
 /// Where each of two objectives ends that is trained alone.
-fn extremes(arms: &[Arm], setting: usize, set: usize, objectives: &[String]) -> Option<[[f64; 2]; 2]> {
-    let [first, second] = objectives else { return None };
+fn extremes(
+    arms: &[Arm],
+    setting: usize,
+    set: usize,
+    objectives: &[String],
+) -> Option<[[f64; 2]; 2]> {
+    let [first, second] = objectives else {
+        return None;
+    };
     let alone = |name: &String| {
-        let own = |arm: &&Arm| arm.setting == setting && !arm.unfinished && arm.role == Role::Alone(name.clone());
+        let own = |arm: &&Arm| {
+            arm.setting == setting && !arm.unfinished && arm.role == Role::Alone(name.clone())
+        };
         let end = arms.iter().find(own)?.end(set)?;
         Some([end[0], end[1]])
     };

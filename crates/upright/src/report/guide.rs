@@ -5,10 +5,22 @@ use crate::{objectives::LossKind, plan::ObjectivePlan};
 
 /// The words a reader needs, each with what it means here.
 pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
-    let plans =
-        || report.runs.iter().flat_map(|run| &run.plan().objectives).filter(|o| report.objectives.contains(&o.name));
-    let first = |wanted: bool| plans().find(|o| o.is_preference() == wanted).map(|o| o.name.clone());
-    let mut losses: Vec<String> = plans().filter(|o| o.is_preference()).map(preference).collect();
+    let plans = || {
+        report
+            .runs
+            .iter()
+            .flat_map(|run| &run.plan().objectives)
+            .filter(|o| report.objectives.contains(&o.name))
+    };
+    let first = |wanted: bool| {
+        plans()
+            .find(|o| o.is_preference() == wanted)
+            .map(|o| o.name.clone())
+    };
+    let mut losses: Vec<String> = plans()
+        .filter(|o| o.is_preference())
+        .map(preference)
+        .collect();
     losses.sort();
     losses.dedup();
     let mut words: Vec<(String, String)> = Vec::new();
@@ -25,7 +37,10 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
     if let Some(name) = &preference {
         say(
             &format!("Preferences ({name})"),
-            format!("The model learns from pairs which of two answers is preferred. {}", losses.join(" ")),
+            format!(
+                "The model learns from pairs which of two answers is preferred. {}",
+                losses.join(" ")
+            ),
         );
     }
     if report.objectives.len() > 1 {
@@ -105,17 +120,25 @@ fn methods(report: &Report) -> Vec<(&'static str, String)> {
     let any = |of: fn(&Role) -> bool| report.arms.iter().any(|arm| of(&arm.role));
     let mut words = Vec::new();
     if any(|role| matches!(role, Role::Sequential(_))) {
-        words.push(("Sequential", "Trains one objective, then the other: what most people do. ".to_owned()));
+        words.push((
+            "Sequential",
+            "Trains one objective, then the other: what most people do. ".to_owned(),
+        ));
     }
     if any(|role| *role == Role::Mix) {
-        words.push(("Mix", "Trains all objectives in every step, weighted: keeps all, and pays for all.".into()));
+        words.push((
+            "Mix",
+            "Trains all objectives in every step, weighted: keeps all, and pays for all.".into(),
+        ));
     }
     if any(|role| *role == Role::Alright) {
-        words.push(("ALRIGHT", "Trains one objective a step and draws which, by its weight.".into()));
+        words.push((
+            "ALRIGHT",
+            "Trains one objective a step and draws which, by its weight.".into(),
+        ));
     }
     if any(|role| *role == Role::Maxright) {
-        let k =
-            "Trains one objective a step: the one whose weighted gap is larger. It looks at all losses every k steps.";
+        let k = "Trains one objective a step: the one whose weighted gap is larger. It looks at all losses every k steps.";
         words.push(("MAXRIGHT", k.into()));
     }
     if any(|role| *role == Role::Sum) {
@@ -124,17 +147,31 @@ fn methods(report: &Report) -> Vec<(&'static str, String)> {
         words.push(("Sum of adapters", sum.into()));
     }
     if any(|role| matches!(role, Role::Measured(_))) {
-        words.push(("Adapter", "An adapter that was there already, measured as it is, without a step.".into()));
+        words.push((
+            "Adapter",
+            "An adapter that was there already, measured as it is, without a step.".into(),
+        ));
     }
     let joint = report.arms.iter().find(|arm| arm.is_joint());
-    let lambda =
-        joint.and_then(|arm| labels::lambda(report.runs[arm.runs[0]].plan(), &arm.weights, &report.objectives));
+    let lambda = joint.and_then(|arm| {
+        labels::lambda(
+            report.runs[arm.runs[0]].plan(),
+            &arm.weights,
+            &report.objectives,
+        )
+    });
     if let Some(lambda) = lambda {
         let several = weights::distinct(report.arms.iter().filter(|arm| arm.is_joint())).len() > 1;
-        let here = if several { String::new() } else { format!(" Here it is {}.", labels::short(lambda)) };
+        let here = if several {
+            String::new()
+        } else {
+            format!(" Here it is {}.", labels::short(lambda))
+        };
         words.push((
             "lambda",
-            format!("The weight of preferences: 0 is instructions alone, 1 is preferences alone.{here}"),
+            format!(
+                "The weight of preferences: 0 is instructions alone, 1 is preferences alone.{here}"
+            ),
         ));
     }
     words

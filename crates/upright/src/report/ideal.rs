@@ -51,17 +51,35 @@ fn comparable(a: &Run, b: &Run) -> bool {
     let (facts, others) = (&a.written.facts, &b.written.facts);
     let rows = |run: &Run| {
         let plan = run.plan();
-        (plan.max_length, plan.min_prompt, plan.too_long, plan.eval_rows)
+        (
+            plan.max_length,
+            plan.min_prompt,
+            plan.too_long,
+            plan.eval_rows,
+        )
     };
     if facts.base != others.base || facts.tokenizer != others.tokenizer || rows(a) != rows(b) {
         return false;
     }
-    let shared = plan.objectives.iter().enumerate().filter_map(|(i, o)| Some((i, b.objective(&o.name)?)));
+    let shared = plan
+        .objectives
+        .iter()
+        .enumerate()
+        .filter_map(|(i, o)| Some((i, b.objective(&o.name)?)));
     let mut needs = (false, false);
     for (i, k) in shared {
         let (mine, theirs) = (&plan.objectives[i], &other.objectives[k]);
-        let measures =
-            |o: &ObjectivePlan| (o.loss, o.beta, o.label_smoothing, o.alpha, o.gamma, o.turns, o.map.clone());
+        let measures = |o: &ObjectivePlan| {
+            (
+                o.loss,
+                o.beta,
+                o.label_smoothing,
+                o.alpha,
+                o.gamma,
+                o.turns,
+                o.map.clone(),
+            )
+        };
         if measures(mine) != measures(theirs) || facts.data[i] != others.data[k] {
             return false;
         }
@@ -74,10 +92,14 @@ fn comparable(a: &Run, b: &Run) -> bool {
 fn same_reference(a: &Run, b: &Run) -> bool {
     let (mine, theirs) = (a.plan(), b.plan());
     match (&mine.reference, &theirs.reference) {
-        (ReferencePlan::Folder(_), ReferencePlan::Folder(_)) => a.written.facts.reference == b.written.facts.reference,
+        (ReferencePlan::Folder(_), ReferencePlan::Folder(_)) => {
+            a.written.facts.reference == b.written.facts.reference
+        }
         // A reference that is trained has the adapter's shape and optimiser.
         (ReferencePlan::Train { .. }, _) => {
-            mine.reference == theirs.reference && mine.lora == theirs.lora && mine.optimiser == theirs.optimiser
+            mine.reference == theirs.reference
+                && mine.lora == theirs.lora
+                && mine.optimiser == theirs.optimiser
         }
         (mine, theirs) => mine == theirs,
     }
@@ -90,30 +112,53 @@ impl Setting {
         order.sort_by_key(|i| std::cmp::Reverse(runs[*i].plan().objectives.len()));
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for index in order {
-            match groups.iter_mut().find(|group| comparable(&runs[group[0]], &runs[index])) {
+            match groups
+                .iter_mut()
+                .find(|group| comparable(&runs[group[0]], &runs[index]))
+            {
                 Some(group) => group.push(index),
                 None => groups.push(vec![index]),
             }
         }
         groups.iter_mut().for_each(|group| group.sort_unstable());
         groups.sort();
-        groups.into_iter().map(|group| Self::of(runs, group, objectives)).collect()
+        groups
+            .into_iter()
+            .map(|group| Self::of(runs, group, objectives))
+            .collect()
     }
 
     fn of(runs: &[Run], group: Vec<usize>, objectives: &[String]) -> Self {
         let all = || group.iter().map(|i| &runs[*i]);
         let start = |set: usize, name: &String| {
             let fresh = all().filter(|run| run.plan().init_adapter.is_none());
-            let first = |run: &Run| run.loss(run.points.first().filter(|point| point.step == 0)?, set, name);
+            let first = |run: &Run| {
+                run.loss(
+                    run.points.first().filter(|point| point.step == 0)?,
+                    set,
+                    name,
+                )
+            };
             let losses: Vec<f64> = fresh.filter_map(first).collect();
             (!losses.is_empty()).then(|| Spread::of(&losses))
         };
         let optimum = |set: usize, name: &String| {
             given(all(), set, name).or_else(|| {
-                let alone = all()
-                    .filter(|run| run.is_finished() && run.alone().is_some_and(|id| run.objective(name) == Some(id)));
-                let losses = alone.flat_map(|run| run.points.iter().filter_map(|point| run.loss(point, set, name)));
-                losses.reduce(f64::min).map(|value| Optimum { value, source: Source::Alone })
+                let alone = all().filter(|run| {
+                    run.is_finished()
+                        && run
+                            .alone()
+                            .is_some_and(|id| run.objective(name) == Some(id))
+                });
+                let losses = alone.flat_map(|run| {
+                    run.points
+                        .iter()
+                        .filter_map(|point| run.loss(point, set, name))
+                });
+                losses.reduce(f64::min).map(|value| Optimum {
+                    value,
+                    source: Source::Alone,
+                })
             })
         };
         let each = |set: usize| objectives.iter().map(|name| optimum(set, name)).collect();
@@ -129,7 +174,10 @@ impl Setting {
 
     /// The ideal point on a set, if every objective has an optimum.
     pub fn ideal_point(&self, set: usize) -> Option<Vec<f64>> {
-        self.ideal[set].iter().map(|optimum| Some(optimum.as_ref()?.value)).collect()
+        self.ideal[set]
+            .iter()
+            .map(|optimum| Some(optimum.as_ref()?.value))
+            .collect()
     }
 }
 
@@ -137,10 +185,21 @@ impl Setting {
 fn given<'r>(runs: impl Iterator<Item = &'r Run>, set: usize, name: &str) -> Option<Optimum> {
     let told = |run: &'r Run| {
         let objective = &run.plan().objectives[run.objective(name)?];
-        if set == 0 { objective.optimum_eval } else { objective.optimum }
+        if set == 0 {
+            objective.optimum_eval
+        } else {
+            objective.optimum
+        }
     };
     let mut values: Vec<f64> = runs.filter_map(told).collect();
     values.sort_by(f64::total_cmp);
     let (first, last) = (*values.first()?, *values.last()?);
-    Some(Optimum { value: first, source: if first < last { Source::Differing } else { Source::Given } })
+    Some(Optimum {
+        value: first,
+        source: if first < last {
+            Source::Differing
+        } else {
+            Source::Given
+        },
+    })
 }

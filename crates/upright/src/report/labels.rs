@@ -10,11 +10,16 @@ use crate::plan::{Length, Plan};
 /// Weights of the objectives compared. Of stages that were given alone, the shares of the steps.
 pub(super) fn weights(run: &Run, objectives: &[String]) -> Vec<f64> {
     let weight = |name: &String| {
-        let Some(id) = run.objective(name) else { return 0.0 };
+        let Some(id) = run.objective(name) else {
+            return 0.0;
+        };
         if run.weighed {
             return run.plan().objectives[id].weight;
         }
-        let of = run.stages.iter().filter(|stage| stage.objective == Some(id));
+        let of = run
+            .stages
+            .iter()
+            .filter(|stage| stage.objective == Some(id));
         of.map(|stage| stage.steps()).sum::<usize>() as f64 / run.planned.max(1) as f64
     };
     objectives.iter().map(weight).collect()
@@ -33,7 +38,10 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
     let shares = |arm: &Arm| {
         let run = first(arm);
         let steps = |name: &String| {
-            let of = run.stages.iter().filter(|stage| stage.objective == run.objective(name));
+            let of = run
+                .stages
+                .iter()
+                .filter(|stage| stage.objective == run.objective(name));
             of.map(|stage| stage.steps()).sum::<usize>()
         };
         format!("{:?}", objectives.iter().map(steps).collect::<Vec<_>>())
@@ -46,17 +54,29 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
     let models = several(&|arm| Some(first(arm).written.facts.base.clone()));
     for arm in &mut *arms {
         let run = &runs[arm.runs[0]];
-        let k = arm.probe_every.filter(|_| probes).map_or_else(String::new, |k| format!(" k {k}"));
+        let k = arm
+            .probe_every
+            .filter(|_| probes)
+            .map_or_else(String::new, |k| format!(" k {k}"));
         arm.family = base(&arm.role) + &k;
-        let split = if splits && arm.is_sequential() { split(run) } else { base(&arm.role) };
+        let split = if splits && arm.is_sequential() {
+            split(run)
+        } else {
+            base(&arm.role)
+        };
         let weights = if weights && has_weights(arm) {
             format!(" {}", weighed(run.plan(), &arm.weights, objectives))
         } else {
             String::new()
         };
-        let model = if models { format!(", on {}", run.model()) } else { String::new() };
+        let model = if models {
+            format!(", on {}", run.model())
+        } else {
+            String::new()
+        };
         let reference = reference(run).filter(|_| references);
-        let reference = reference.map_or_else(String::new, |reference| format!(", reference {reference}"));
+        let reference =
+            reference.map_or_else(String::new, |reference| format!(", reference {reference}"));
         arm.label = split + &weights + &k + &model + &reference;
     }
     tell_apart(arms, runs);
@@ -84,8 +104,13 @@ fn base(role: &Role) -> String {
 /// Stages with their lengths in steps.
 fn split(run: &Run) -> String {
     let name = |id: usize| &run.plan().objectives[id].name;
-    let stage = |stage: &crate::plan::Stage| Some(format!("{} {}", name(stage.objective?), stage.steps()));
-    run.stages.iter().filter_map(stage).collect::<Vec<_>>().join(", then ")
+    let stage =
+        |stage: &crate::plan::Stage| Some(format!("{} {}", name(stage.objective?), stage.steps()));
+    run.stages
+        .iter()
+        .filter_map(stage)
+        .collect::<Vec<_>>()
+        .join(", then ")
 }
 
 /// `lambda 0.25` where two objectives are weighed, one of them a preference; all weights otherwise.
@@ -93,14 +118,24 @@ pub(super) fn weighed(plan: &Plan, weights: &[f64], objectives: &[String]) -> St
     if let Some(lambda) = lambda(plan, weights, objectives) {
         return format!("lambda {}", short(lambda));
     }
-    let named = objectives.iter().zip(weights).map(|(name, weight)| format!("{name} {}", short(*weight)));
+    let named = objectives
+        .iter()
+        .zip(weights)
+        .map(|(name, weight)| format!("{name} {}", short(*weight)));
     named.collect::<Vec<_>>().join(" ")
 }
 
 /// The weight of the preference objective, where there is one beside one other.
 pub(super) fn lambda(plan: &Plan, weights: &[f64], objectives: &[String]) -> Option<f64> {
-    let preference = |name: &&String| plan.objectives.iter().any(|o| o.name == **name && o.is_preference());
-    let mut all = objectives.iter().zip(weights).filter(|(name, _)| preference(name));
+    let preference = |name: &&String| {
+        plan.objectives
+            .iter()
+            .any(|o| o.name == **name && o.is_preference())
+    };
+    let mut all = objectives
+        .iter()
+        .zip(weights)
+        .filter(|(name, _)| preference(name));
     let (_, weight) = all.next()?;
     (objectives.len() == 2 && all.next().is_none()).then_some(*weight)
 }
@@ -114,17 +149,30 @@ pub(super) fn short(value: f64) -> String {
 /// Arms of one label get the settings in which they differ behind it, and where there is none a number.
 fn tell_apart(arms: &mut [Arm], runs: &[Run]) {
     for index in 0..arms.len() {
-        let twins: Vec<usize> = (0..arms.len()).filter(|i| arms[*i].label == arms[index].label).collect();
+        let twins: Vec<usize> = (0..arms.len())
+            .filter(|i| arms[*i].label == arms[index].label)
+            .collect();
         if twins.len() < 2 {
             continue;
         }
-        let settings: Vec<_> = twins.iter().map(|i| comparable_settings(&runs[arms[*i].runs[0]])).collect();
+        let settings: Vec<_> = twins
+            .iter()
+            .map(|i| comparable_settings(&runs[arms[*i].runs[0]]))
+            .collect();
         // No arm is told from another by its seeds, nor by an adapter that one of its seeds alone has.
         let begins = |run: &usize| &runs[*run].written.facts.init_adapter;
-        let several = |twin: &usize| arms[*twin].runs.iter().any(|run| begins(run) != begins(&arms[*twin].runs[0]));
+        let several = |twin: &usize| {
+            arms[*twin]
+                .runs
+                .iter()
+                .any(|run| begins(run) != begins(&arms[*twin].runs[0]))
+        };
         let by_seed = twins.iter().any(several);
         let tells = |key: &String| key != "seed" && !(by_seed && key == "init-adapter");
-        let differing: Vec<String> = differing_keys(&settings).into_iter().filter(tells).collect();
+        let differing: Vec<String> = differing_keys(&settings)
+            .into_iter()
+            .filter(tells)
+            .collect();
         let mut taken: Vec<String> = Vec::new();
         for (position, twin) in twins.iter().enumerate() {
             let value = |key: &String| settings[position].iter().find(|(other, _)| other == key);
@@ -145,7 +193,9 @@ fn tell_apart(arms: &mut [Arm], runs: &[Run]) {
 
 /// Keys that not all lists of settings have with the same value, in order.
 pub(super) fn differing_keys(settings: &[Vec<(String, String)>]) -> Vec<String> {
-    let value = |list: &[(String, String)], key: &str| list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+    let value = |list: &[(String, String)], key: &str| {
+        list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone())
+    };
     let mut keys: Vec<String> = Vec::new();
     for (key, _) in settings.iter().flatten() {
         let first = value(&settings[0], key);
@@ -158,16 +208,33 @@ pub(super) fn differing_keys(settings: &[Vec<(String, String)>]) -> Vec<String> 
 
 /// Settings of a run without its places, and what it met, as keys and values for a reader.
 pub(super) fn comparable_settings(run: &Run) -> Vec<(String, String)> {
-    const PLACES: [&str; 8] =
-        ["out", "model", "init-adapter", "threads", "checkpoint-every", "keep", "recompute", "tie-rank"];
+    const PLACES: [&str; 8] = [
+        "out",
+        "model",
+        "init-adapter",
+        "threads",
+        "checkpoint-every",
+        "keep",
+        "recompute",
+        "tie-rank",
+    ];
     let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
     let plan = run.plan().anywhere();
     let mut settings: Vec<(String, String)> = plan
         .settings()
         .into_iter()
-        .filter(|(key, _)| !PLACES.contains(&&last(key)[..]) && key != "stages" && key != "reference")
-        .filter(|(key, _)| !["data", "eval-data"].contains(&&last(key)[..]) && !key.starts_with("reference."))
-        .map(|(key, value)| (key.replace("length.", ""), value.trim_matches('"').to_owned()))
+        .filter(|(key, _)| {
+            !PLACES.contains(&&last(key)[..]) && key != "stages" && key != "reference"
+        })
+        .filter(|(key, _)| {
+            !["data", "eval-data"].contains(&&last(key)[..]) && !key.starts_with("reference.")
+        })
+        .map(|(key, value)| {
+            (
+                key.replace("length.", ""),
+                value.trim_matches('"').to_owned(),
+            )
+        })
         .collect();
     if !plan.stages.is_empty() {
         let stage = |stage: &crate::plan::StagePlan| {
@@ -177,11 +244,17 @@ pub(super) fn comparable_settings(run: &Run) -> Vec<(String, String)> {
             };
             format!("{}:{length}", plan.objectives[stage.objective].name)
         };
-        settings.push(("stages".into(), plan.stages.iter().map(stage).collect::<Vec<_>>().join(",")));
+        settings.push((
+            "stages".into(),
+            plan.stages.iter().map(stage).collect::<Vec<_>>().join(","),
+        ));
     }
     let facts = &run.written.facts;
     let hash = |value: &str| value.get(..8).unwrap_or("none").to_owned();
-    settings.push(("model".into(), format!("{} {}", run.model(), hash(&facts.base))));
+    settings.push((
+        "model".into(),
+        format!("{} {}", run.model(), hash(&facts.base)),
+    ));
     settings.push(("reference".into(), reference(run)));
     settings.push(("init-adapter".into(), hash(&facts.init_adapter)));
     settings.push(("tier".into(), facts.tier.clone()));
@@ -190,7 +263,10 @@ pub(super) fn comparable_settings(run: &Run) -> Vec<(String, String)> {
         let name = &objective.name;
         settings.push((format!("{name}.data"), hash(&data.sha256)));
         settings.push((format!("{name}.held-out data"), hash(&data.eval_sha256)));
-        settings.push((format!("{name}.template used"), format!("{} {}", data.template, hash(&data.template_sha256))));
+        settings.push((
+            format!("{name}.template used"),
+            format!("{} {}", data.template, hash(&data.template_sha256)),
+        ));
     }
     settings
 }
@@ -201,6 +277,10 @@ fn reference(run: &Run) -> String {
     match &run.plan().reference {
         Base => "base".into(),
         Train { epochs, batch, .. } => format!("{}, {epochs} epochs of {batch}", run.reference()),
-        Folder(_) => format!("{} {}", run.reference(), run.written.facts.reference.get(..8).unwrap_or_default()),
+        Folder(_) => format!(
+            "{} {}",
+            run.reference(),
+            run.written.facts.reference.get(..8).unwrap_or_default()
+        ),
     }
 }

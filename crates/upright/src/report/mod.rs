@@ -94,8 +94,13 @@ impl Report {
                 Ok(run) => runs.push(run),
                 Err(error) => {
                     // The page names places as seen from the folder that was given.
-                    let why = error.message.replace(&found.path.display().to_string(), &found.place);
-                    damaged.push(Damaged { place: found.place, why });
+                    let why = error
+                        .message
+                        .replace(&found.path.display().to_string(), &found.place);
+                    damaged.push(Damaged {
+                        place: found.place,
+                        why,
+                    });
                 }
             }
         }
@@ -123,7 +128,10 @@ impl Report {
         report.claims = claims::claims(&report);
         for folder in folders {
             for mut asked in study::answers(folder)? {
-                asked.answers.iter_mut().for_each(|answer| answer.run = report.who(folder, &answer.run));
+                asked
+                    .answers
+                    .iter_mut()
+                    .for_each(|answer| answer.run = report.who(folder, &answer.run));
                 report.answers.push(asked);
             }
         }
@@ -145,23 +153,44 @@ impl Report {
         let mut all = tables::shown(self);
         all.extend(tables::behind_figures(self));
         for table in &all {
-            files::write_atomic(&tables.join(format!("{}.csv", table.name)), table.csv().as_bytes())?;
-            files::write_atomic(&tables.join(format!("{}.md", table.name)), table.markdown().as_bytes())?;
+            files::write_atomic(
+                &tables.join(format!("{}.csv", table.name)),
+                table.csv().as_bytes(),
+            )?;
+            files::write_atomic(
+                &tables.join(format!("{}.md", table.name)),
+                table.markdown().as_bytes(),
+            )?;
         }
         observer.begin("drawing", shown.len());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let draw = |i: usize| shown[i].figure.save(&figures, shown[i].name);
-        let drawn = parallel::map(shown.len(), threads, draw, &mut |done| observer.advance(done, ""));
+        let drawn = parallel::map(shown.len(), threads, draw, &mut |done| {
+            observer.advance(done, "")
+        });
         observer.end();
         drawn?;
         // What an earlier report of these runs had and this one has not.
-        let stale = |names: &[&str], current: &dyn Fn(&str) -> bool, folder: &Path, endings: &[&str]| {
-            for name in names.iter().filter(|name| !current(name)) {
-                endings.iter().for_each(|ending| drop(std::fs::remove_file(folder.join(format!("{name}{ending}")))));
-            }
-        };
-        stale(&figures::NAMES, &|name| shown.iter().any(|f| f.name == name), &figures, &[".svg", ".png", "-dark.png"]);
-        stale(&tables::NAMES, &|name| all.iter().any(|t| t.name == name), &tables, &[".csv", ".md"]);
+        let stale =
+            |names: &[&str], current: &dyn Fn(&str) -> bool, folder: &Path, endings: &[&str]| {
+                for name in names.iter().filter(|name| !current(name)) {
+                    endings.iter().for_each(|ending| {
+                        drop(std::fs::remove_file(folder.join(format!("{name}{ending}"))))
+                    });
+                }
+            };
+        stale(
+            &figures::NAMES,
+            &|name| shown.iter().any(|f| f.name == name),
+            &figures,
+            &[".svg", ".png", "-dark.png"],
+        );
+        stale(
+            &tables::NAMES,
+            &|name| all.iter().any(|t| t.name == name),
+            &tables,
+            &[".csv", ".md"],
+        );
         let path = out.join(PAGE);
         files::write_atomic(&path, page::page(self, &shown).as_bytes())?;
         Ok(path)
@@ -169,13 +198,17 @@ impl Report {
 
     /// Whether distances can be measured.
     fn has_ideal(&self) -> bool {
-        self.settings.iter().any(|setting| (0..2).any(|set| setting.ideal_point(set).is_some()))
+        self.settings
+            .iter()
+            .any(|setting| (0..2).any(|set| setting.ideal_point(set).is_some()))
     }
 
     /// A setting in words, where there are several.
     fn setting_name(&self, setting: usize) -> String {
         let of = &self.settings[setting];
-        let several = |value: fn(&Setting) -> &String| self.settings.iter().any(|other| value(other) != value(of));
+        let several = |value: fn(&Setting) -> &String| {
+            self.settings.iter().any(|other| value(other) != value(of))
+        };
         let mut words = Vec::new();
         if several(|setting| &setting.model) {
             words.push(format!("on {}", of.model));
@@ -195,10 +228,15 @@ impl Report {
     /// Whose answer it is: an arm's with its seed where the text leads to a run.
     fn who(&self, folder: &Path, run: &str) -> String {
         let path = folder.join(run).canonicalize().ok();
-        let index = self.runs.iter().position(|other| path.is_some() && other.path.canonicalize().ok() == path);
+        let index = self
+            .runs
+            .iter()
+            .position(|other| path.is_some() && other.path.canonicalize().ok() == path);
         let arm = index.and_then(|index| self.arms.iter().find(|arm| arm.all.contains(&index)));
         match (index, arm) {
-            (Some(index), Some(arm)) if arm.all.len() > 1 => format!("{}, seed {}", arm.label, self.runs[index].seed),
+            (Some(index), Some(arm)) if arm.all.len() > 1 => {
+                format!("{}, seed {}", arm.label, self.runs[index].seed)
+            }
             (_, Some(arm)) => arm.label.clone(),
             _ => run.to_owned(),
         }
@@ -208,17 +246,27 @@ impl Report {
     fn path(&self, arm: &Arm) -> Vec<Stop> {
         let runs: Vec<&Run> = arm.runs.iter().map(|i| &self.runs[*i]).collect();
         let at = |step: usize| {
-            let points: Option<Vec<_>> =
-                runs.iter().map(|run| Some((*run, run.points.iter().find(|point| point.step == step)?))).collect();
+            let points: Option<Vec<_>> = runs
+                .iter()
+                .map(|run| Some((*run, run.points.iter().find(|point| point.step == step)?)))
+                .collect();
             let points = points?;
             let mean = |set: usize, name: &String| {
-                let losses: Option<Vec<f64>> = points.iter().map(|(run, point)| run.loss(point, set, name)).collect();
+                let losses: Option<Vec<f64>> = points
+                    .iter()
+                    .map(|(run, point)| run.loss(point, set, name))
+                    .collect();
                 losses.map(|losses| Spread::of(&losses))
             };
-            let losses = [0, 1].map(|set| self.objectives.iter().map(|name| mean(set, name)).collect());
+            let losses =
+                [0, 1].map(|set| self.objectives.iter().map(|name| mean(set, name)).collect());
             Some(Stop { step, losses })
         };
-        runs[0].points.iter().filter_map(|point| at(point.step)).collect()
+        runs[0]
+            .points
+            .iter()
+            .filter_map(|point| at(point.step))
+            .collect()
     }
 
     /// Whether an arm is compared with others: all are but those that train one objective alone, unless there are no others.
@@ -239,13 +287,21 @@ impl Report {
         const BINS: usize = 400;
         let run = &self.runs[arm.runs[0]];
         let width = run.steps.div_ceil(BINS).max(1);
-        let ids: Vec<Option<usize>> = self.objectives.iter().map(|name| run.objective(name)).collect();
+        let ids: Vec<Option<usize>> = self
+            .objectives
+            .iter()
+            .map(|name| run.objective(name))
+            .collect();
         let mut found: Vec<(usize, usize, Vec<f64>)> = Vec::new();
         for (bin, steps) in run.updates.chunks(width).enumerate() {
             let share = |id: &Option<usize>| {
                 let Some(id) = *id else { return 0.0 };
                 let of = |step: &Vec<bool>| {
-                    if step[id] { 1.0 / step.iter().filter(|used| **used).count() as f64 } else { 0.0 }
+                    if step[id] {
+                        1.0 / step.iter().filter(|used| **used).count() as f64
+                    } else {
+                        0.0
+                    }
                 };
                 steps.iter().map(of).sum::<f64>() / steps.len() as f64
             };
@@ -262,9 +318,16 @@ impl Report {
     /// Indices of MAXRIGHT's arms that differ in k alone, by k: one list for each setting, terms and weights with several.
     fn probed(&self) -> Vec<Vec<usize>> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
-        for (index, arm) in self.arms.iter().enumerate().filter(|(_, arm)| arm.role == Role::Maxright) {
-            let like =
-                |other: &Arm| other.comparison() == arm.comparison() && weights::same(&other.weights, &arm.weights);
+        for (index, arm) in self
+            .arms
+            .iter()
+            .enumerate()
+            .filter(|(_, arm)| arm.role == Role::Maxright)
+        {
+            let like = |other: &Arm| {
+                other.comparison() == arm.comparison()
+                    && weights::same(&other.weights, &arm.weights)
+            };
             match groups.iter_mut().find(|group| like(&self.arms[group[0]])) {
                 Some(group) => group.push(index),
                 None => groups.push(vec![index]),
@@ -284,7 +347,11 @@ impl Report {
 fn compared(runs: &[Run]) -> Vec<String> {
     let single = |run: &&Run| run.plan().objectives.len() == 1;
     let several: Vec<&Run> = runs.iter().filter(|run| !single(run)).collect();
-    let asked: Vec<&Run> = if several.is_empty() { runs.iter().collect() } else { several };
+    let asked: Vec<&Run> = if several.is_empty() {
+        runs.iter().collect()
+    } else {
+        several
+    };
     let mut all: Vec<String> = Vec::new();
     for objective in asked.iter().flat_map(|run| &run.plan().objectives) {
         if !all.contains(&objective.name) {

@@ -17,7 +17,8 @@ use crate::{metrics::Call, plot};
 /// The HTML document.
 pub(super) fn page(report: &Report, figures: &[Shown]) -> String {
     let title = words::title(report);
-    let mut sections: Vec<(&str, &str, String)> = vec![("read", "How to read this", how_to_read(report))];
+    let mut sections: Vec<(&str, &str, String)> =
+        vec![("read", "How to read this", how_to_read(report))];
     if !report.claims.is_empty() {
         sections.push(("claims", "What the paper claims", claims(report)));
     }
@@ -38,7 +39,9 @@ pub(super) fn page(report: &Report, figures: &[Shown]) -> String {
     }
     sections.push(("runs", "The runs", runs(report)));
 
-    let links = sections.iter().map(|(id, heading, _)| format!("<li><a href=\"#{id}\">{heading}</a></li>"));
+    let links = sections
+        .iter()
+        .map(|(id, heading, _)| format!("<li><a href=\"#{id}\">{heading}</a></li>"));
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -55,7 +58,10 @@ pub(super) fn page(report: &Report, figures: &[Shown]) -> String {
     );
     for (id, heading, body) in &sections {
         let class = if *id == "read" { " class=\"box\"" } else { "" };
-        let _ = writeln!(html, "<section{class}>\n<h2 id=\"{id}\">{heading}</h2>\n{body}</section>");
+        let _ = writeln!(
+            html,
+            "<section{class}>\n<h2 id=\"{id}\">{heading}</h2>\n{body}</section>"
+        );
     }
     let _ = write!(
         html,
@@ -68,7 +74,11 @@ pub(super) fn page(report: &Report, figures: &[Shown]) -> String {
 
 /// Text as it may stand in an element or in a quoted attribute.
 pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 fn paragraph(text: &str) -> String {
@@ -76,8 +86,16 @@ fn paragraph(text: &str) -> String {
 }
 
 fn lede(report: &Report) -> String {
-    let about = report.study.about.as_deref().map(|about| format!("<p class=\"lede\">{}</p>\n", escaped(about)));
-    about.unwrap_or_default() + &words::what_was_run(report).iter().map(|text| paragraph(text)).collect::<String>()
+    let about = report
+        .study
+        .about
+        .as_deref()
+        .map(|about| format!("<p class=\"lede\">{}</p>\n", escaped(about)));
+    about.unwrap_or_default()
+        + &words::what_was_run(report)
+            .iter()
+            .map(|text| paragraph(text))
+            .collect::<String>()
 }
 
 fn warnings(report: &Report) -> String {
@@ -88,13 +106,22 @@ fn warnings(report: &Report) -> String {
 fn in_short(report: &Report) -> String {
     let words = words::in_short(report);
     let paragraphs: String = words.iter().map(|text| paragraph(text)).collect();
-    if words.is_empty() { String::new() } else { format!("<div class=\"short\">\n{paragraphs}</div>\n") }
+    if words.is_empty() {
+        String::new()
+    } else {
+        format!("<div class=\"short\">\n{paragraphs}</div>\n")
+    }
 }
 
 fn how_to_read(report: &Report) -> String {
     let mut html = "<div class=\"columns\">\n".to_owned();
     for (name, text) in guide::how_to_read(report) {
-        let _ = writeln!(html, "<p><strong>{}</strong> {}</p>", escaped(&name), escaped(&text));
+        let _ = writeln!(
+            html,
+            "<p><strong>{}</strong> {}</p>",
+            escaped(&name),
+            escaped(&text)
+        );
     }
     html + "</div>\n"
 }
@@ -119,8 +146,11 @@ fn claims(report: &Report) -> String {
         );
         let numbers: String = claim.verdicts.iter().map(verdict).collect();
         if claim.verdicts.len() > 1 {
-            let at: Vec<String> =
-                claim.verdicts.iter().map(|verdict| format!("{}: {}", verdict.at, verdict.words())).collect();
+            let at: Vec<String> = claim
+                .verdicts
+                .iter()
+                .map(|verdict| format!("{}: {}", verdict.at, verdict.words()))
+                .collect();
             let _ = write!(
                 html,
                 "<p class=\"numbers\">{}</p>\n<details><summary>The numbers</summary>\n{numbers}</details>\n",
@@ -135,12 +165,19 @@ fn claims(report: &Report) -> String {
 }
 
 fn verdict(verdict: &Verdict) -> String {
-    verdict.lines().iter().map(|line| format!("<p class=\"numbers\">{}</p>\n", escaped(line))).collect()
+    verdict
+        .lines()
+        .iter()
+        .map(|line| format!("<p class=\"numbers\">{}</p>\n", escaped(line)))
+        .collect()
 }
 
 fn results(report: &Report) -> String {
     let table = tables::results(report);
-    let mut html = words::results(report).iter().map(|text| paragraph(text)).collect::<String>();
+    let mut html = words::results(report)
+        .iter()
+        .map(|text| paragraph(text))
+        .collect::<String>();
     html += &table_html(&table);
     html + &files("tables", table.name, &[".csv", ".md"])
 }
@@ -155,35 +192,67 @@ fn table_html(table: &Table) -> String {
     let class = |i: usize, also: &str| {
         let numeric = if table.is_numeric(i) { "number" } else { "" };
         let first = if starts(i) { "first" } else { "" };
-        let words: Vec<&str> = [numeric, first, also].into_iter().filter(|word| !word.is_empty()).collect();
-        if words.is_empty() { String::new() } else { format!(" class=\"{}\"", words.join(" ")) }
+        let words: Vec<&str> = [numeric, first, also]
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .collect();
+        if words.is_empty() {
+            String::new()
+        } else {
+            format!(" class=\"{}\"", words.join(" "))
+        }
     };
     if table.columns.iter().any(|column| !column.group.is_empty()) {
         html.push_str("<tr>");
         let mut i = 0;
         while i < table.columns.len() {
             let group = &table.columns[i].group;
-            let span = table.columns[i..].iter().take_while(|column| column.group == *group).count();
-            let class = if group.is_empty() { "" } else { " class=\"group first\"" };
-            let _ = write!(html, "<th colspan=\"{span}\" scope=\"colgroup\"{class}>{}</th>", escaped(group));
+            let span = table.columns[i..]
+                .iter()
+                .take_while(|column| column.group == *group)
+                .count();
+            let class = if group.is_empty() {
+                ""
+            } else {
+                " class=\"group first\""
+            };
+            let _ = write!(
+                html,
+                "<th colspan=\"{span}\" scope=\"colgroup\"{class}>{}</th>",
+                escaped(group)
+            );
             i += span;
         }
         html.push_str("</tr>\n");
     }
     html.push_str("<tr>");
     for (i, column) in table.columns.iter().enumerate() {
-        let _ = write!(html, "<th scope=\"col\"{}>{}</th>", class(i, ""), escaped(&column.name));
+        let _ = write!(
+            html,
+            "<th scope=\"col\"{}>{}</th>",
+            class(i, ""),
+            escaped(&column.name)
+        );
     }
     html.push_str("</tr>\n</thead>\n<tbody>\n");
     for (r, row) in table.rows.iter().enumerate() {
-        let reference = if table.references.contains(&r) { " class=\"reference\"" } else { "" };
+        let reference = if table.references.contains(&r) {
+            " class=\"reference\""
+        } else {
+            ""
+        };
         let _ = write!(html, "<tr{reference}>");
         for (i, cell) in row.iter().enumerate() {
             let best = if table.is_best(r, i) { "best" } else { "" };
             let wide = if table::is_long(cell) { "wide" } else { "" };
             let _ = match i {
                 0 => write!(html, "<th scope=\"row\">{}</th>", shown(cell)),
-                _ => write!(html, "<td{}>{}</td>", class(i, &format!("{best}{wide}")), shown(cell)),
+                _ => write!(
+                    html,
+                    "<td{}>{}</td>",
+                    class(i, &format!("{best}{wide}")),
+                    shown(cell)
+                ),
             };
         }
         html.push_str("</tr>\n");
@@ -220,7 +289,9 @@ fn figure(shown: &Shown) -> String {
         escaped(&shown.figure.title),
         shown.figure.inline_svg(),
         escaped(&shown.caption),
-        links.replace("</p>\n", "") + " · numbers: " + numbers.trim_start_matches("<p class=\"files\">")
+        links.replace("</p>\n", "")
+            + " · numbers: "
+            + numbers.trim_start_matches("<p class=\"files\">")
     )
 }
 
@@ -234,13 +305,20 @@ fn files(folder: &str, name: &str, endings: &[&str]) -> String {
         _ => "Markdown",
     };
     let link = |ending: &&str| format!("<a href=\"{folder}/{name}{ending}\">{}</a>", said(ending));
-    format!("<p class=\"files\">{}</p>\n", endings.iter().map(link).collect::<Vec<_>>().join(" · "))
+    format!(
+        "<p class=\"files\">{}</p>\n",
+        endings.iter().map(link).collect::<Vec<_>>().join(" · ")
+    )
 }
 
 fn answers(report: &Report) -> String {
     let mut html = String::new();
     for asked in &report.answers {
-        let _ = writeln!(html, "<p class=\"prompt\">{}</p>\n<div class=\"answers\">", escaped(&asked.prompt));
+        let _ = writeln!(
+            html,
+            "<p class=\"prompt\">{}</p>\n<div class=\"answers\">",
+            escaped(&asked.prompt)
+        );
         for answer in &asked.answers {
             let (who, text) = (escaped(&answer.run), escaped(&answer.text));
             let _ = writeln!(html, "<div><h3>{who}</h3><p>{text}</p></div>");
@@ -248,7 +326,10 @@ fn answers(report: &Report) -> String {
         html.push_str("</div>\n");
     }
     if report.answers.len() > 3 {
-        format!("<details open><summary>{} prompts</summary>\n{html}</details>\n", report.answers.len())
+        format!(
+            "<details open><summary>{} prompts</summary>\n{html}</details>\n",
+            report.answers.len()
+        )
     } else {
         html
     }
@@ -256,22 +337,43 @@ fn answers(report: &Report) -> String {
 
 /// Every run with its folder and the settings in which the runs differ, and those that could not be read.
 fn runs(report: &Report) -> String {
-    let settings: Vec<_> = report.runs.iter().map(labels::comparable_settings).collect();
+    let settings: Vec<_> = report
+        .runs
+        .iter()
+        .map(labels::comparable_settings)
+        .collect();
     let differing = labels::differing_keys(&settings);
-    let columns = ["folder", "arm", "steps", "settings that differ"].map(table::Column::new).to_vec();
-    let mut table = Table::new("runs", "Runs and the settings in which they differ", columns);
+    let columns = ["folder", "arm", "steps", "settings that differ"]
+        .map(table::Column::new)
+        .to_vec();
+    let mut table = Table::new(
+        "runs",
+        "Runs and the settings in which they differ",
+        columns,
+    );
     for (index, (run, settings)) in report.runs.iter().zip(&settings).enumerate() {
-        let arm = report.arms.iter().find(|arm| arm.all.contains(&index)).map_or("", |arm| &arm.label);
+        let arm = report
+            .arms
+            .iter()
+            .find(|arm| arm.all.contains(&index))
+            .map_or("", |arm| &arm.label);
         let steps = match (run.is_finished(), run.planned) {
             (_, 0) => "none".into(),
-            (true, planned) if run.ended_early() => format!("{} of {planned}: it reached its goal", run.steps),
+            (true, planned) if run.ended_early() => {
+                format!("{} of {planned}: it reached its goal", run.steps)
+            }
             (true, steps) => steps.to_string(),
             (false, planned) => format!("unfinished: {} of {planned}", run.steps),
         };
         let own = settings.iter().filter(|(key, _)| differing.contains(key));
-        let own = own.map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join("; ");
+        let own = own
+            .map(|(key, value)| format!("{key} {value}"))
+            .collect::<Vec<_>>()
+            .join("; ");
         let text = |text: &str| Cell::Text(text.to_owned());
-        table.rows.push(vec![text(&run.place), text(arm), text(&steps), text(&own)]);
+        table
+            .rows
+            .push(vec![text(&run.place), text(arm), text(&steps), text(&own)]);
     }
     let mut html = String::new();
     let unfinished = report.runs.iter().filter(|run| !run.is_finished()).count();
@@ -290,10 +392,19 @@ fn runs(report: &Report) -> String {
         html += &paragraph("These could not be read and count in nothing:");
         html.push_str("<ul>\n");
         for damaged in &report.damaged {
-            let _ = writeln!(html, "<li><code>{}</code>: {}</li>", escaped(&damaged.place), escaped(&damaged.why));
+            let _ = writeln!(
+                html,
+                "<li><code>{}</code>: {}</li>",
+                escaped(&damaged.place),
+                escaped(&damaged.why)
+            );
         }
         html.push_str("</ul>\n");
     }
     let open = if report.runs.len() <= 6 { " open" } else { "" };
-    html + &format!("<details{open}><summary>{} runs</summary>\n{}</details>\n", report.runs.len(), table_html(&table))
+    html + &format!(
+        "<details{open}><summary>{} runs</summary>\n{}</details>\n",
+        report.runs.len(),
+        table_html(&table)
+    )
 }

@@ -30,23 +30,35 @@ pub(super) fn places(report: &Report) -> Vec<Place<'_>> {
     let finished = |arm: &&Arm| !arm.unfinished;
     for comparison in report.comparisons() {
         let own = move |arm: &&Arm| arm.comparison() == comparison;
-        let joint = || report.arms.iter().filter(finished).filter(own).filter(|arm| arm.is_joint());
+        let joint = || {
+            report
+                .arms
+                .iter()
+                .filter(finished)
+                .filter(own)
+                .filter(|arm| arm.is_joint())
+        };
         for weights in distinct(joint()) {
             let with = |role: Role| {
-                let mut found: Vec<&Arm> =
-                    joint().filter(|arm| arm.role == role && same(&arm.weights, &weights)).collect();
+                let mut found: Vec<&Arm> = joint()
+                    .filter(|arm| arm.role == role && same(&arm.weights, &weights))
+                    .collect();
                 found.sort_by_key(|arm| (arm.probe_every != Some(USUAL_PROBES), arm.probe_every));
                 found.first().copied()
             };
-            let any = report
-                .arms
-                .iter()
-                .position(|arm| own(&arm) && !arm.unfinished && arm.is_joint() && same(&arm.weights, &weights));
-            let sequential = any.map(|index| matching(&report.arms, index)).unwrap_or_default();
-            let (mix, alright, maxright) = (with(Role::Mix), with(Role::Alright), with(Role::Maxright));
+            let any = report.arms.iter().position(|arm| {
+                own(&arm) && !arm.unfinished && arm.is_joint() && same(&arm.weights, &weights)
+            });
+            let sequential = any
+                .map(|index| matching(&report.arms, index))
+                .unwrap_or_default();
+            let (mix, alright, maxright) =
+                (with(Role::Mix), with(Role::Alright), with(Role::Maxright));
             let taken: Vec<&Arm> = [mix, alright, maxright].into_iter().flatten().collect();
             let here = |arm: &&Arm| match arm.role {
-                Role::Mix | Role::Alright | Role::Maxright => own(arm) && same(&arm.weights, &weights),
+                Role::Mix | Role::Alright | Role::Maxright => {
+                    own(arm) && same(&arm.weights, &weights)
+                }
                 Role::Other(_) => own(arm),
                 Role::Sum => arm.setting == comparison.0 && same(&arm.weights, &weights),
                 Role::Measured(_) => arm.setting == comparison.0,
@@ -55,11 +67,17 @@ pub(super) fn places(report: &Report) -> Vec<Place<'_>> {
             let beside = report.arms.iter().filter(finished).filter(here);
             places.push(Place {
                 at: place(report, comparison, &weights),
-                sequential: sequential.into_iter().map(|i| &report.arms[i]).filter(finished).collect(),
+                sequential: sequential
+                    .into_iter()
+                    .map(|i| &report.arms[i])
+                    .filter(finished)
+                    .collect(),
                 mix,
                 alternating: [alright, maxright].into_iter().flatten().collect(),
                 maxright,
-                beside: beside.filter(|arm| taken.iter().all(|other| other.label != arm.label)).collect(),
+                beside: beside
+                    .filter(|arm| taken.iter().all(|other| other.label != arm.label))
+                    .collect(),
             });
         }
     }

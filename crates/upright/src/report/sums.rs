@@ -6,7 +6,11 @@ use crate::run::Written;
 /// The runs whose steps stand behind a run's adapter: the run itself, or for a sum the runs whose adapters it adds up. `None`
 /// if the report does not have them, or if the run measures an adapter that was there already.
 pub(super) fn trainings<'r>(runs: &'r [Run], run: &'r Run) -> Option<Vec<&'r Run>> {
-    if run.sum().is_some() { parts(runs, run) } else { (run.planned > 0).then(|| vec![run]) }
+    if run.sum().is_some() {
+        parts(runs, run)
+    } else {
+        (run.planned > 0).then(|| vec![run])
+    }
 }
 
 /// For each objective with a weight, the run that trained it alone with the sum's seed and settings, as a study does. The
@@ -18,7 +22,9 @@ fn parts<'r>(runs: &'r [Run], sum: &Run) -> Option<Vec<&'r Run>> {
         if objective.weight == 0.0 {
             continue;
         }
-        let trains = |run: &&Run| run.alone() == Some(index) && run.is_finished() && self::settings(run) == settings;
+        let trains = |run: &&Run| {
+            run.alone() == Some(index) && run.is_finished() && self::settings(run) == settings
+        };
         let found: Vec<&Run> = runs.iter().filter(trains).collect();
         let first = *found.first()?;
         if found.iter().any(|run| run.planned != first.planned) {
@@ -31,7 +37,10 @@ fn parts<'r>(runs: &'r [Run], sum: &Run) -> Option<Vec<&'r Run>> {
 
 /// What a sum and the runs behind it have in common: seed, model, rows, losses, adapter shape and optimizer.
 fn settings(run: &Run) -> Written {
-    let mut written = Written { plan: run.plan().anywhere(), facts: run.written.facts.clone() };
+    let mut written = Written {
+        plan: run.plan().anywhere(),
+        facts: run.written.facts.clone(),
+    };
     written.plan.length = None;
     written.plan.init_adapter = None;
     for objective in &mut written.plan.objectives {

@@ -50,11 +50,19 @@ pub(super) enum Cell {
 
 impl Column {
     pub(super) fn new(name: impl Into<String>) -> Self {
-        Self { group: String::new(), name: name.into(), better: None }
+        Self {
+            group: String::new(),
+            name: name.into(),
+            better: None,
+        }
     }
 
     pub(super) fn of(group: &str, name: impl Into<String>, better: Option<Better>) -> Self {
-        Self { group: group.into(), name: name.into(), better }
+        Self {
+            group: group.into(),
+            name: name.into(),
+            better,
+        }
     }
 }
 
@@ -81,7 +89,13 @@ impl Cell {
             Self::Text(text) => text.clone(),
             Self::Number(value, decimals) => fixed(*value, *decimals),
             // A single run has no error, and that of a count that is the same in all runs says nothing.
-            Self::Spread(Spread { mean, error: Some(error) }, decimals) if *error > 0.0 || *decimals > 0 => {
+            Self::Spread(
+                Spread {
+                    mean,
+                    error: Some(error),
+                },
+                decimals,
+            ) if *error > 0.0 || *decimals > 0 => {
                 format!("{} ± {error:.decimals$}", fixed(*mean, *decimals))
             }
             Self::Spread(Spread { mean, .. }, decimals) => fixed(*mean, *decimals),
@@ -115,7 +129,9 @@ impl Table {
 
     /// Rows whose value in a column is the best one of it, of at least two that differ.
     pub(super) fn is_best(&self, row: usize, column: usize) -> bool {
-        let Some(better) = self.columns[column].better else { return false };
+        let Some(better) = self.columns[column].better else {
+            return false;
+        };
         let sign = if better == Better::Small { 1.0 } else { -1.0 };
         let group = self.groups.get(row);
         let aside = |row: &usize| self.references.contains(row) || self.aside.contains(row);
@@ -124,21 +140,45 @@ impl Table {
             return false;
         }
         let rows = (0..self.rows.len()).filter(contends);
-        let values: Vec<f64> = rows.filter_map(|row| self.rows[row][column].value()).map(|x| sign * x).collect();
-        let (best, worst) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(b, w), x| (b.min(*x), w.max(*x)));
-        best < worst && self.rows[row][column].value().is_some_and(|x| sign * x == best)
+        let values: Vec<f64> = rows
+            .filter_map(|row| self.rows[row][column].value())
+            .map(|x| sign * x)
+            .collect();
+        let (best, worst) = values
+            .iter()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(b, w), x| {
+                (b.min(*x), w.max(*x))
+            });
+        best < worst
+            && self.rows[row][column]
+                .value()
+                .is_some_and(|x| sign * x == best)
     }
 
     /// Comma-separated values: a mean and its error are two columns; what is missing is empty.
     pub(super) fn csv(&self) -> String {
-        let spreads = |column: usize| self.rows.iter().any(|row| matches!(row[column], Cell::Spread(..)));
+        let spreads = |column: usize| {
+            self.rows
+                .iter()
+                .any(|row| matches!(row[column], Cell::Spread(..)))
+        };
         let mut text = String::new();
         let mut line = |cells: Vec<String>| {
-            let _ = writeln!(text, "{}", cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(","));
+            let _ = writeln!(
+                text,
+                "{}",
+                cells
+                    .iter()
+                    .map(|cell| quoted(cell))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            );
         };
         let mut header = Vec::new();
         for (i, column) in self.columns.iter().enumerate() {
-            let name = [&column.group[..], &column.name].into_iter().filter(|part| !part.is_empty());
+            let name = [&column.group[..], &column.name]
+                .into_iter()
+                .filter(|part| !part.is_empty());
             let name = name.collect::<Vec<_>>().join(" ");
             header.push(name.clone());
             if spreads(i) {
@@ -156,7 +196,11 @@ impl Table {
                     Cell::Missing => String::new(),
                 });
                 if spreads(i) {
-                    let error = if let Cell::Spread(spread, _) = cell { spread.error } else { None };
+                    let error = if let Cell::Spread(spread, _) = cell {
+                        spread.error
+                    } else {
+                        None
+                    };
                     cells.push(error.map_or_else(String::new, |error| error.to_string()));
                 }
             }
@@ -167,9 +211,15 @@ impl Table {
 
     /// A Markdown table under its title, the best of each column in bold.
     pub(super) fn markdown(&self) -> String {
-        let safe = |text: &str| text.replace('\\', "\\\\").replace('|', "\\|").replace(['\n', '\r'], " ");
+        let safe = |text: &str| {
+            text.replace('\\', "\\\\")
+                .replace('|', "\\|")
+                .replace(['\n', '\r'], " ")
+        };
         let name = |column: &Column| {
-            let parts = [&column.group[..], &column.name].into_iter().filter(|part| !part.is_empty());
+            let parts = [&column.group[..], &column.name]
+                .into_iter()
+                .filter(|part| !part.is_empty());
             safe(&parts.collect::<Vec<_>>().join(", "))
         };
         let mut text = format!("{}\n\n", safe(&self.title));
@@ -181,7 +231,11 @@ impl Table {
         for (r, row) in self.rows.iter().enumerate() {
             let cell = |(c, cell): (usize, &Cell)| {
                 let shown = safe(&cell.shown());
-                if self.is_best(r, c) { format!("**{shown}**") } else { shown }
+                if self.is_best(r, c) {
+                    format!("**{shown}**")
+                } else {
+                    shown
+                }
             };
             let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
             let _ = writeln!(text, "| {} |", cells.join(" | "));
@@ -191,7 +245,9 @@ impl Table {
 
     /// Whether a column holds numbers.
     pub(super) fn is_numeric(&self, column: usize) -> bool {
-        self.rows.iter().all(|row| !matches!(row[column], Cell::Text(_)))
+        self.rows
+            .iter()
+            .all(|row| !matches!(row[column], Cell::Text(_)))
     }
 }
 
@@ -202,7 +258,11 @@ pub(super) fn is_long(cell: &Cell) -> bool {
 
 /// A field of CSV (RFC 4180).
 fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -210,11 +270,23 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let columns = vec![Column::new("arm"), Column::of("fit", "loss", Some(Better::Small)), Column::new("steps")];
+        let columns = vec![
+            Column::new("arm"),
+            Column::of("fit", "loss", Some(Better::Small)),
+            Column::new("steps"),
+        ];
         let mut table = Table::new("t", "A | title", columns);
         let spread = |mean, error| Cell::Spread(Spread { mean, error }, 3);
-        table.rows.push(vec![Cell::Text("a, \"b\"".into()), spread(0.5, Some(0.25)), Cell::Number(-7.0, 0)]);
-        table.rows.push(vec![Cell::Text("c|d".into()), spread(1.0 / 3.0, None), Cell::Missing]);
+        table.rows.push(vec![
+            Cell::Text("a, \"b\"".into()),
+            spread(0.5, Some(0.25)),
+            Cell::Number(-7.0, 0),
+        ]);
+        table.rows.push(vec![
+            Cell::Text("c|d".into()),
+            spread(1.0 / 3.0, None),
+            Cell::Missing,
+        ]);
         table
     }
 
@@ -234,13 +306,25 @@ mod tests {
     #[test]
     fn nothing_is_below_0_by_no_digit() {
         let shown = [-0.000_4, -0.000_6, -0.0, 0.0, -1.25].map(|value| fixed(value, 3));
-        assert_eq!(shown, ["0.000", "\u{2212}0.001", "0.000", "0.000", "\u{2212}1.250"]);
-        assert_eq!((fixed(-0.4, 0), fixed(-10.0, 0)), ("0".into(), "\u{2212}10".into()));
-        let spread = Spread { mean: -0.000_1, error: Some(0.000_2) };
+        assert_eq!(
+            shown,
+            ["0.000", "\u{2212}0.001", "0.000", "0.000", "\u{2212}1.250"]
+        );
+        assert_eq!(
+            (fixed(-0.4, 0), fixed(-10.0, 0)),
+            ("0".into(), "\u{2212}10".into())
+        );
+        let spread = Spread {
+            mean: -0.000_1,
+            error: Some(0.000_2),
+        };
         assert_eq!(Cell::Spread(spread, 3).shown(), "0.000 ± 0.000");
         // Equal runs have an error of 0, and equal counts none that is worth a word.
         let equal = Spread::of(&[4.0, 4.0]);
-        assert_eq!([0, 1].map(|decimals| Cell::Spread(equal, decimals).shown()), ["4", "4.0 ± 0.0"]);
+        assert_eq!(
+            [0, 1].map(|decimals| Cell::Spread(equal, decimals).shown()),
+            ["4", "4.0 ± 0.0"]
+        );
     }
 
     #[test]

@@ -11,7 +11,15 @@ use super::{
 pub(super) const SET_NAMES: [&str; 2] = ["held-out rows", "training rows"];
 
 /// Names of all tables there can be.
-pub(super) const NAMES: [&str; 7] = ["results", "gaps", "cost", "fronts", "probes", "curves", "decisions"];
+pub(super) const NAMES: [&str; 7] = [
+    "results",
+    "gaps",
+    "cost",
+    "fronts",
+    "probes",
+    "curves",
+    "decisions",
+];
 
 /// The tables that the page shows.
 pub(super) fn shown(report: &Report) -> Vec<Table> {
@@ -34,7 +42,12 @@ pub(super) fn behind_figures(report: &Report) -> Vec<Table> {
 pub(super) fn results(report: &Report) -> Table {
     let mut columns = vec![Column::new("arm"), Column::new("runs")];
     for set in SET_NAMES {
-        columns.extend(report.objectives.iter().map(|name| Column::of(set, format!("{name} loss"), None)));
+        columns.extend(
+            report
+                .objectives
+                .iter()
+                .map(|name| Column::of(set, format!("{name} loss"), None)),
+        );
         columns.push(Column::of(set, "distance", Some(Better::Small)));
         columns.push(Column::of(set, "front", None));
     }
@@ -47,18 +60,32 @@ pub(super) fn results(report: &Report) -> Table {
         let mut start = vec![Cell::Text(named("start, before training")), Cell::Missing];
         let mut ideal = vec![Cell::Text(named("ideal, each alone")), Cell::Missing];
         for set in 0..2 {
-            start.extend(of.start[set].iter().map(|loss| Cell::number(loss.map(|loss| loss.mean), 3)));
-            let value = |optimum: &Option<super::Optimum>| optimum.as_ref().map(|optimum| optimum.value);
-            ideal.extend(of.ideal[set].iter().map(|optimum| Cell::number(value(optimum), 3)));
+            start.extend(
+                of.start[set]
+                    .iter()
+                    .map(|loss| Cell::number(loss.map(|loss| loss.mean), 3)),
+            );
+            let value =
+                |optimum: &Option<super::Optimum>| optimum.as_ref().map(|optimum| optimum.value);
+            ideal.extend(
+                of.ideal[set]
+                    .iter()
+                    .map(|optimum| Cell::number(value(optimum), 3)),
+            );
             start.extend([Cell::Missing, Cell::Text(String::new())]);
             ideal.extend([Cell::Missing, Cell::Text(String::new())]);
         }
-        table.references.extend([table.rows.len(), table.rows.len() + 1]);
+        table
+            .references
+            .extend([table.rows.len(), table.rows.len() + 1]);
         table.groups.extend([setting; 2]);
         table.rows.extend([start, ideal]);
     }
     for (index, arm) in report.arms.iter().enumerate() {
-        let mut row = vec![Cell::Text(named(arm)), Cell::Number(arm.runs.len() as f64, 0)];
+        let mut row = vec![
+            Cell::Text(named(arm)),
+            Cell::Number(arm.runs.len() as f64, 0),
+        ];
         for set in 0..2 {
             row.extend(arm.ends[set].iter().map(|end| Cell::spread(*end, 3)));
             row.push(Cell::spread(arm.ideal_distance[set], 3));
@@ -81,18 +108,30 @@ fn aside(table: &mut Table, report: &Report, arm: &Arm) {
 
 /// An arm's label, with a mark where it is not at its end.
 fn named(arm: &Arm) -> String {
-    if arm.unfinished { format!("{} (unfinished)", arm.label) } else { arm.label.clone() }
+    if arm.unfinished {
+        format!("{} (unfinished)", arm.label)
+    } else {
+        arm.label.clone()
+    }
 }
 
 /// Gaps to the optimum and distances to the ideal point.
 pub(super) fn gaps(report: &Report) -> Table {
     let mut columns = vec![Column::new("arm")];
     for set in SET_NAMES {
-        columns.extend(report.objectives.iter().map(|name| Column::of(set, format!("{name} gap"), None)));
+        columns.extend(
+            report
+                .objectives
+                .iter()
+                .map(|name| Column::of(set, format!("{name} gap"), None)),
+        );
         columns.push(Column::of(set, "distance", Some(Better::Small)));
     }
-    let mut table =
-        Table::new("gaps", "Gaps to the optimum of each objective, and distance to the ideal point", columns);
+    let mut table = Table::new(
+        "gaps",
+        "Gaps to the optimum of each objective, and distance to the ideal point",
+        columns,
+    );
     for arm in &report.arms {
         let mut row = vec![Cell::Text(named(arm))];
         for set in 0..2 {
@@ -108,7 +147,12 @@ pub(super) fn gaps(report: &Report) -> Table {
 /// What every arm costs.
 pub(super) fn cost(report: &Report) -> Table {
     let mut columns = vec![Column::new("arm")];
-    columns.extend(report.objectives.iter().map(|name| Column::of("steps of", name.clone(), None)));
+    columns.extend(
+        report
+            .objectives
+            .iter()
+            .map(|name| Column::of("steps of", name.clone(), None)),
+    );
     columns.extend([
         Column::new("seconds"),
         Column::new("runtime increase (%)"),
@@ -146,19 +190,41 @@ pub(super) fn cost(report: &Report) -> Table {
 
 /// Methods over their weights; none where no method has several.
 pub(super) fn fronts(report: &Report) -> Option<Table> {
-    let mut columns = vec![Column::new("method"), Column::new("weights"), Column::new("arms")];
+    let mut columns = vec![
+        Column::new("method"),
+        Column::new("weights"),
+        Column::new("arms"),
+    ];
     for set in SET_NAMES {
         columns.push(Column::of(set, "hypervolume", Some(Better::Large)));
         columns.push(Column::of(set, "Delta", Some(Better::Small)));
     }
-    let mut table = Table::new("fronts", "What each method reaches over its weights", columns);
+    let mut table = Table::new(
+        "fronts",
+        "What each method reaches over its weights",
+        columns,
+    );
     for front in &report.fronts {
-        let method = [front.method.clone(), report.comparison_name(front.comparison())];
-        let method = method.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ");
+        let method = [
+            front.method.clone(),
+            report.comparison_name(front.comparison()),
+        ];
+        let method = method
+            .into_iter()
+            .filter(|words| !words.is_empty())
+            .collect::<Vec<_>>()
+            .join(", ");
         let run = &report.runs[report.arms[front.arms[0]].runs[0]];
-        let weights = front.weights.iter().map(|weights| labels::weighed(run.plan(), weights, &report.objectives));
+        let weights = front
+            .weights
+            .iter()
+            .map(|weights| labels::weighed(run.plan(), weights, &report.objectives));
         let weights = weights.collect::<Vec<_>>().join("; ");
-        let mut row = vec![Cell::Text(method), Cell::Text(weights), Cell::Number(front.arms.len() as f64, 0)];
+        let mut row = vec![
+            Cell::Text(method),
+            Cell::Text(weights),
+            Cell::Number(front.arms.len() as f64, 0),
+        ];
         for set in 0..2 {
             row.extend([
                 Cell::number(front.hypervolume[set], 4),
@@ -175,13 +241,27 @@ pub(super) fn fronts(report: &Report) -> Option<Table> {
 pub(super) fn curves(report: &Report) -> Table {
     let mut columns = vec![Column::new("arm"), Column::new("step")];
     for set in SET_NAMES {
-        columns.extend(report.objectives.iter().map(|name| Column::of(set, format!("{name} loss"), None)));
+        columns.extend(
+            report
+                .objectives
+                .iter()
+                .map(|name| Column::of(set, format!("{name} loss"), None)),
+        );
     }
     let mut table = Table::new("curves", "Losses over the steps", columns);
     for arm in &report.arms {
         for point in report.path(arm) {
-            let mut row = vec![Cell::Text(arm.label.clone()), Cell::Number(point.step as f64, 0)];
-            row.extend(point.losses.iter().flatten().map(|loss| Cell::spread(*loss, 4)));
+            let mut row = vec![
+                Cell::Text(arm.label.clone()),
+                Cell::Number(point.step as f64, 0),
+            ];
+            row.extend(
+                point
+                    .losses
+                    .iter()
+                    .flatten()
+                    .map(|loss| Cell::spread(*loss, 4)),
+            );
             table.rows.push(row);
         }
     }
@@ -190,13 +270,29 @@ pub(super) fn curves(report: &Report) -> Table {
 
 /// Which objectives every step of an arm's first run descended; shares where steps share a bin.
 pub(super) fn decisions(report: &Report) -> Table {
-    let mut columns = vec![Column::new("arm"), Column::new("first step"), Column::new("last step")];
-    columns.extend(report.objectives.iter().map(|name| Column::of("share of", name.clone(), None)));
-    let mut table = Table::new("decisions", "Which objective was updated when, first seed of each arm", columns);
+    let mut columns = vec![
+        Column::new("arm"),
+        Column::new("first step"),
+        Column::new("last step"),
+    ];
+    columns.extend(
+        report
+            .objectives
+            .iter()
+            .map(|name| Column::of("share of", name.clone(), None)),
+    );
+    let mut table = Table::new(
+        "decisions",
+        "Which objective was updated when, first seed of each arm",
+        columns,
+    );
     for arm in &report.arms {
         for (from, to, shares) in report.decisions(arm) {
-            let mut row =
-                vec![Cell::Text(arm.label.clone()), Cell::Number(from as f64, 0), Cell::Number((to - 1) as f64, 0)];
+            let mut row = vec![
+                Cell::Text(arm.label.clone()),
+                Cell::Number(from as f64, 0),
+                Cell::Number((to - 1) as f64, 0),
+            ];
             row.extend(shares.iter().map(|share| Cell::Number(*share, 3)));
             table.rows.push(row);
         }
@@ -209,9 +305,16 @@ pub(super) fn probes(report: &Report) -> Option<Table> {
     let mut columns = vec![Column::new("arm"), Column::new("k")];
     columns.extend(SET_NAMES.map(|set| Column::of(set, "distance", Some(Better::Small))));
     columns.push(Column::of("", "seconds", Some(Better::Small)));
-    let mut table = Table::new("probes", "MAXRIGHT by how often it looks at all losses", columns);
-    for (group, index) in
-        report.probed().into_iter().enumerate().flat_map(|(i, group)| group.into_iter().map(move |arm| (i, arm)))
+    let mut table = Table::new(
+        "probes",
+        "MAXRIGHT by how often it looks at all losses",
+        columns,
+    );
+    for (group, index) in report
+        .probed()
+        .into_iter()
+        .enumerate()
+        .flat_map(|(i, group)| group.into_iter().map(move |arm| (i, arm)))
     {
         let arm = &report.arms[index];
         table.groups.push(group);

@@ -19,11 +19,15 @@ pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec
     let mut found: Vec<Vec<(String, String)>> = Vec::new();
     let run = |arm: &Arm| &runs[arm.runs[0]];
     let trains = |arm: &&mut Arm| {
-        let all = objectives.iter().all(|name| run(arm).objective(name).is_some());
+        let all = objectives
+            .iter()
+            .all(|name| run(arm).objective(name).is_some());
         all && run(arm).planned > 0 && !matches!(arm.role, Role::Alone(_))
     };
-    let (by_epochs, by_steps): (Vec<_>, Vec<_>) =
-        arms.iter_mut().filter(trains).partition(|arm| run(arm).stages_in_epochs());
+    let (by_epochs, by_steps): (Vec<_>, Vec<_>) = arms
+        .iter_mut()
+        .filter(trains)
+        .partition(|arm| run(arm).stages_in_epochs());
     for arm in by_steps {
         let own = given(run(arm), objectives);
         let known = found.iter().position(|other| *other == own);
@@ -34,12 +38,19 @@ pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec
     }
     // Epochs of different datasets add up to other steps at every split, as in the paper: where there is one length only,
     // they are held against that.
-    let but_steps =
-        |given: &[(String, String)]| given.iter().filter(|(key, _)| key != STEPS).cloned().collect::<Vec<_>>();
+    let but_steps = |given: &[(String, String)]| {
+        given
+            .iter()
+            .filter(|(key, _)| key != STEPS)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
     let fixed = found.len();
     for arm in by_epochs {
         let own = given(run(arm), objectives);
-        let alike: Vec<usize> = (0..fixed).filter(|i| but_steps(&found[*i]) == but_steps(&own)).collect();
+        let alike: Vec<usize> = (0..fixed)
+            .filter(|i| but_steps(&found[*i]) == but_steps(&own))
+            .collect();
         let known = match alike[..] {
             [only] => Some(only),
             _ => found.iter().position(|other| *other == own),
@@ -51,7 +62,10 @@ pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec
     }
     let differing = labels::differing_keys(&found);
     let name = |own: &Vec<(String, String)>| {
-        let words = own.iter().filter(|(key, _)| differing.contains(key)).map(|(key, value)| format!("{key} {value}"));
+        let words = own
+            .iter()
+            .filter(|(key, _)| differing.contains(key))
+            .map(|(key, value)| format!("{key} {value}"));
         words.collect::<Vec<_>>().join(", ")
     };
     found.iter().map(name).collect()
@@ -61,15 +75,28 @@ pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec
 fn given(run: &Run, objectives: &[String]) -> Vec<(String, String)> {
     let mut given = vec![(STEPS.to_owned(), run.planned.to_string())];
     for name in objectives {
-        let batch = run.objective(name).map(|id| run.plan().objectives[id].batch.to_string());
+        let batch = run
+            .objective(name)
+            .map(|id| run.plan().objectives[id].batch.to_string());
         given.push((format!("{name}.batch"), batch.unwrap_or_default()));
     }
     // An objective may have any name.
-    let rest = Plan { objectives: Vec::new(), ..run.plan().clone() }.settings();
-    let rest = rest.into_iter().filter(|(key, _)| key.starts_with("optimiser.") || key.starts_with("lora."));
+    let rest = Plan {
+        objectives: Vec::new(),
+        ..run.plan().clone()
+    }
+    .settings();
+    let rest = rest
+        .into_iter()
+        .filter(|(key, _)| key.starts_with("optimiser.") || key.starts_with("lora."));
     given.extend(rest.map(|(key, value)| (key.replace("optimiser.", ""), value)));
     let begins = &run.written.facts.init_adapter;
-    given.extend((!begins.is_empty()).then(|| ("init-adapter".to_owned(), begins[..begins.len().min(8)].to_owned())));
+    given.extend((!begins.is_empty()).then(|| {
+        (
+            "init-adapter".to_owned(),
+            begins[..begins.len().min(8)].to_owned(),
+        )
+    }));
     given
 }
 
@@ -77,7 +104,8 @@ impl Report {
     /// The terms of a setting's arms; a single none where no arm has any.
     pub(super) fn terms_in(&self, setting: usize) -> Vec<Option<usize>> {
         let own = self.arms.iter().filter(|arm| arm.setting == setting);
-        let mut found: Vec<Option<usize>> = own.map(|arm| arm.terms).filter(Option::is_some).collect();
+        let mut found: Vec<Option<usize>> =
+            own.map(|arm| arm.terms).filter(Option::is_some).collect();
         found.sort_unstable();
         found.dedup();
         if found.is_empty() { vec![None] } else { found }
@@ -85,7 +113,11 @@ impl Report {
 
     /// Every setting with each of its terms.
     pub(super) fn comparisons(&self) -> Vec<Comparison> {
-        let of = |setting: usize| self.terms_in(setting).into_iter().map(move |terms| (setting, terms));
+        let of = |setting: usize| {
+            self.terms_in(setting)
+                .into_iter()
+                .map(move |terms| (setting, terms))
+        };
         (0..self.settings.len()).flat_map(of).collect()
     }
 

@@ -11,7 +11,10 @@ pub(super) fn compare_costs(arms: &mut [Arm]) {
             Role::Sum => matching_sum(arms, index),
             _ => continue,
         };
-        let matching: Vec<usize> = matching.into_iter().filter(|i| !arms[*i].unfinished).collect();
+        let matching: Vec<usize> = matching
+            .into_iter()
+            .filter(|i| !arms[*i].unfinished)
+            .collect();
         if arms[index].unfinished || matching.is_empty() {
             continue;
         }
@@ -21,15 +24,31 @@ pub(super) fn compare_costs(arms: &mut [Arm]) {
         };
         let seconds = mean(&|arm| arm.seconds);
         let utilisation = mean(&|arm| arm.utilisation);
-        let increase = |own: Option<Spread>, other: Option<Spread>| increase_percent(&own?, &other?);
-        let (runtime, used) = (increase(arms[index].seconds, seconds), increase(arms[index].utilisation, utilisation));
+        let increase =
+            |own: Option<Spread>, other: Option<Spread>| increase_percent(&own?, &other?);
+        let (runtime, used) = (
+            increase(arms[index].seconds, seconds),
+            increase(arms[index].utilisation, utilisation),
+        );
         let compared: Vec<&Arm> = matching.iter().chain([&index]).map(|i| &arms[*i]).collect();
         let (_, time) = time(&compared);
         let orders: Option<Vec<Sample>> = matching.iter().map(|i| arms[*i].sample(time)).collect();
-        let ratio = arms[index].sample(time).zip(orders).and_then(|(own, orders)| own.over(&Sample::mean_of(&orders)));
-        let cost = ratio.map(|ratio| Spread { mean: ratio.mean - 1.0, ..ratio }.times(100.0));
+        let ratio = arms[index]
+            .sample(time)
+            .zip(orders)
+            .and_then(|(own, orders)| own.over(&Sample::mean_of(&orders)));
+        let cost = ratio.map(|ratio| {
+            Spread {
+                mean: ratio.mean - 1.0,
+                ..ratio
+            }
+            .times(100.0)
+        });
         let against = matching.iter().map(|i| arms[*i].label.clone()).collect();
-        (arms[index].runtime_increase, arms[index].utilisation_increase) = (runtime, used);
+        (
+            arms[index].runtime_increase,
+            arms[index].utilisation_increase,
+        ) = (runtime, used);
         arms[index].cost_increase = cost;
         arms[index].against = against;
     }
@@ -77,7 +96,10 @@ pub(super) fn matching(arms: &[Arm], index: usize) -> Vec<usize> {
     let of = |arm: &&Arm| arm.comparison() == arms[index].comparison();
     let sequential = |arm: &&Arm| of(arm) && arm.is_sequential();
     let with = |weights: &[f64]| {
-        let found = arms.iter().enumerate().filter(|(_, arm)| sequential(arm) && same(&arm.weights, weights));
+        let found = arms
+            .iter()
+            .enumerate()
+            .filter(|(_, arm)| sequential(arm) && same(&arm.weights, weights));
         found.map(|(i, _)| i).collect::<Vec<usize>>()
     };
     let exact = with(&arms[index].weights);
@@ -86,9 +108,15 @@ pub(super) fn matching(arms: &[Arm], index: usize) -> Vec<usize> {
     }
     let splits = distinct(arms.iter().filter(sequential));
     let weights = distinct(arms.iter().filter(|arm| of(arm) && arm.is_joint()));
-    let rank = weights.iter().position(|other| same(other, &arms[index].weights));
+    let rank = weights
+        .iter()
+        .position(|other| same(other, &arms[index].weights));
     // Only weights that no split has may be paired by rank.
-    let strangers = !splits.iter().any(|split| weights.iter().any(|other| same(split, other) && !even(split)));
+    let strangers = !splits.iter().any(|split| {
+        weights
+            .iter()
+            .any(|other| same(split, other) && !even(split))
+    });
     match rank {
         Some(rank) if splits.len() == weights.len() && strangers => with(&splits[rank]),
         _ => Vec::new(),
@@ -111,10 +139,19 @@ fn matching_sum(arms: &[Arm], index: usize) -> Vec<usize> {
     }
     found.sort_unstable();
     found.dedup();
-    if found.iter().all(|other| arms[*other].terms == arms[found[0]].terms) { found } else { Vec::new() }
+    if found
+        .iter()
+        .all(|other| arms[*other].terms == arms[found[0]].terms)
+    {
+        found
+    } else {
+        Vec::new()
+    }
 }
 
 /// Whether all weights are equal: 1/2 pairs with 1/2 in any study.
 fn even(weights: &[f64]) -> bool {
-    weights.iter().all(|weight| (weight - weights[0]).abs() < SAME)
+    weights
+        .iter()
+        .all(|weight| (weight - weights[0]).abs() < SAME)
 }

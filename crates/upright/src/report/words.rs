@@ -12,13 +12,25 @@ pub(super) fn title(report: &Report) -> String {
     if let Some(title) = &report.study.title {
         return title.clone();
     }
-    let mut models: Vec<&str> = report.settings.iter().map(|setting| &setting.model[..]).collect();
+    let mut models: Vec<&str> = report
+        .settings
+        .iter()
+        .map(|setting| &setting.model[..])
+        .collect();
     models.dedup();
-    let on = if models.len() == 1 { format!(" on \u{201c}{}\u{201d}", models[0]) } else { String::new() };
+    let on = if models.len() == 1 {
+        format!(" on \u{201c}{}\u{201d}", models[0])
+    } else {
+        String::new()
+    };
     match &report.arms[..] {
         [arm] if report.runs.len() == 1 => format!("One run{on}: {}", arm.label),
         [arm] => format!("{} runs{on}: {}", report.runs.len(), arm.label),
-        arms => format!("{} runs of {} arms compared{on}", report.runs.len(), arms.len()),
+        arms => format!(
+            "{} runs of {} arms compared{on}",
+            report.runs.len(),
+            arms.len()
+        ),
     }
 }
 
@@ -32,18 +44,30 @@ pub(super) fn listed(items: &[String]) -> String {
 }
 
 fn counted(count: usize, one: &str, many: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+    if count == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{count} {many}")
+    }
 }
 
 /// The same value of all runs, or how many there are.
-fn common<T: PartialEq>(values: Vec<T>, said: impl Fn(&T) -> String, otherwise: impl Fn(usize) -> String) -> String {
+fn common<T: PartialEq>(
+    values: Vec<T>,
+    said: impl Fn(&T) -> String,
+    otherwise: impl Fn(usize) -> String,
+) -> String {
     let mut distinct: Vec<T> = Vec::new();
     for value in values {
         if !distinct.contains(&value) {
             distinct.push(value);
         }
     }
-    if let [one] = &distinct[..] { said(one) } else { otherwise(distinct.len()) }
+    if let [one] = &distinct[..] {
+        said(one)
+    } else {
+        otherwise(distinct.len())
+    }
 }
 
 /// Model, data, steps, seeds, reference, machine.
@@ -54,12 +78,27 @@ pub(super) fn what_was_run(report: &Report) -> Vec<String> {
     seeds.dedup();
     let seeds: Vec<String> = seeds.iter().map(ToString::to_string).collect();
     let planned = |run: &Run| run.planned;
-    let (few, many) = (runs.iter().map(planned).min().unwrap_or(0), runs.iter().map(planned).max().unwrap_or(0));
-    let steps = if few == many { format!("{few}") } else { format!("{few} to {many}") };
-    let model = common(runs.iter().map(Run::model).collect(), Clone::clone, |n| format!("{n} models"));
-    let model = if model.ends_with("models") { model } else { format!("\u{201c}{model}\u{201d}") };
+    let (few, many) = (
+        runs.iter().map(planned).min().unwrap_or(0),
+        runs.iter().map(planned).max().unwrap_or(0),
+    );
+    let steps = if few == many {
+        format!("{few}")
+    } else {
+        format!("{few} to {many}")
+    };
+    let model = common(runs.iter().map(Run::model).collect(), Clone::clone, |n| {
+        format!("{n} models")
+    });
+    let model = if model.ends_with("models") {
+        model
+    } else {
+        format!("\u{201c}{model}\u{201d}")
+    };
     let tier = common(
-        runs.iter().map(|run| run.written.facts.tier.clone()).collect(),
+        runs.iter()
+            .map(|run| run.written.facts.tier.clone())
+            .collect(),
         |tier| format!("the instruction tier {tier}"),
         |n| format!("{n} instruction tiers"),
     );
@@ -68,28 +107,63 @@ pub(super) fn what_was_run(report: &Report) -> Vec<String> {
         counted(runs.len(), "run", "runs"),
         counted(report.arms.len(), "arm", "arms"),
         if seeds.len() == 1 { "" } else { "s" },
-        if seeds.len() > 8 { format!("{} different ones", seeds.len()) } else { listed(&seeds) },
-        if report.arms.len() > 1 { "Runs that differ in nothing but the seed are one arm." } else { "" }
+        if seeds.len() > 8 {
+            format!("{} different ones", seeds.len())
+        } else {
+            listed(&seeds)
+        },
+        if report.arms.len() > 1 {
+            "Runs that differ in nothing but the seed are one arm."
+        } else {
+            ""
+        }
     );
-    let objectives: Vec<String> = report.objectives.iter().filter_map(|name| objective(report, name)).collect();
+    let objectives: Vec<String> = report
+        .objectives
+        .iter()
+        .filter_map(|name| objective(report, name))
+        .collect();
     let reference = common(
-        runs.iter().filter(|run| run.plan().needs_reference()).map(reference).collect(),
+        runs.iter()
+            .filter(|run| run.plan().needs_reference())
+            .map(reference)
+            .collect(),
         |reference| format!("Preferences are measured against {reference}."),
-        |n| if n == 0 { String::new() } else { format!("Preferences are measured against {n} different references.") },
+        |n| {
+            if n == 0 {
+                String::new()
+            } else {
+                format!("Preferences are measured against {n} different references.")
+            }
+        },
     );
-    vec![first.trim().to_owned(), format!("{} {reference}", objectives.join(" ")).trim().to_owned()]
+    vec![
+        first.trim().to_owned(),
+        format!("{} {reference}", objectives.join(" "))
+            .trim()
+            .to_owned(),
+    ]
 }
 
 /// One objective, its loss and its rows.
 fn objective(report: &Report, name: &str) -> Option<String> {
-    let (run, id) = report.runs.iter().find_map(|run| Some((run, run.objective(name)?)))?;
+    let (run, id) = report
+        .runs
+        .iter()
+        .find_map(|run| Some((run, run.objective(name)?)))?;
     let (plan, data) = (&run.plan().objectives[id], &run.written.facts.data[id]);
     let file = |file: &crate::data::DataFile| {
         let name = file.name();
-        std::path::Path::new(&name).file_name().map_or_else(|| name.clone(), |name| name.display().to_string())
+        std::path::Path::new(&name)
+            .file_name()
+            .map_or_else(|| name.clone(), |name| name.display().to_string())
     };
     let files: Vec<String> = plan.data.iter().map(file).collect();
-    let rows = if plan.is_preference() { "pairs" } else { "rows" };
+    let rows = if plan.is_preference() {
+        "pairs"
+    } else {
+        "rows"
+    };
     Some(format!(
         "The objective {name} is {} on {}: {} training {rows}, {} held out, {} a step.",
         loss_words(plan),
@@ -104,7 +178,12 @@ fn loss_words(plan: &ObjectivePlan) -> String {
     match plan.loss {
         LossKind::Sft => "the likelihood of answers (SFT)".into(),
         LossKind::Dpo => format!("direct preference optimisation (DPO, beta {})", plan.beta),
-        other => format!("the loss {}", serde_json::to_string(&other).unwrap_or_default().trim_matches('"')),
+        other => format!(
+            "the loss {}",
+            serde_json::to_string(&other)
+                .unwrap_or_default()
+                .trim_matches('"')
+        ),
     }
 }
 
@@ -128,22 +207,38 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
     let mut said = Vec::new();
     for (setting, terms) in report.comparisons() {
         let here = report.comparison_name((setting, terms));
-        let here = if here.is_empty() { here } else { format!(" ({here})") };
-        let set = if report.settings[setting].ideal_point(0).is_some() { 0 } else { 1 };
+        let here = if here.is_empty() {
+            here
+        } else {
+            format!(" ({here})")
+        };
+        let set = if report.settings[setting].ideal_point(0).is_some() {
+            0
+        } else {
+            1
+        };
         let contends = |arm: &&Arm| {
             let asked = arm.setting == setting && (arm.terms.is_none() || arm.terms == terms);
             asked && !arm.unfinished && !matches!(arm.role, Role::Alone(_))
         };
         let far = |arm: &Arm| Some(arm.ideal_distance[set]?.mean);
-        let mut all: Vec<(&Arm, f64)> =
-            report.arms.iter().filter(contends).filter_map(|arm| Some((arm, far(arm)?))).collect();
+        let mut all: Vec<(&Arm, f64)> = report
+            .arms
+            .iter()
+            .filter(contends)
+            .filter_map(|arm| Some((arm, far(arm)?)))
+            .collect();
         all.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let [(best, distance), .., (worst, most)] = &all[..] else { continue };
+        let [(best, distance), .., (worst, most)] = &all[..] else {
+            continue;
+        };
         let price = |arm: &Arm| match arm.cost_increase.map(|increase| increase.mean.round()) {
             Some(more) if more >= 1.0 => format!(", at {more:.0}% more time than Sequential"),
             Some(less) if less <= -1.0 => format!(", in {:.0}% less time than Sequential", -less),
             Some(_) => ", in the time of Sequential".to_owned(),
-            None if arm.role == Role::Sum && arm.seconds.is_none() => ", at an unknown cost".to_owned(),
+            None if arm.role == Role::Sum && arm.seconds.is_none() => {
+                ", at an unknown cost".to_owned()
+            }
             None => String::new(),
         };
         let mut text = format!(
@@ -156,7 +251,9 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
         );
         let near = |arm: &Arm| arm.sample(claims::distance(set));
         let too_close = |arm: &Arm| {
-            let difference = near(best).zip(near(arm)).map(|(best, other)| best.less(&other));
+            let difference = near(best)
+                .zip(near(arm))
+                .map(|(best, other)| best.less(&other));
             difference.is_some_and(|difference| difference.is_below(0.0) == Call::TooCloseToCall)
         };
         let tied: Vec<String> = all[1..]
@@ -168,9 +265,16 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
             text += &format!(" Too close to call against it: {}.", listed(&tied));
         }
         // Whoever costs about what Sequential costs.
-        let cheap =
-            |arm: &Arm| arm.cost_increase.is_some_and(|more| more.is_below(CHEAP) == Call::Yes) || arm.is_sequential();
-        if let Some((arm, far)) = all.iter().find(|(arm, _)| cheap(arm)).filter(|(arm, _)| arm.label != best.label) {
+        let cheap = |arm: &Arm| {
+            arm.cost_increase
+                .is_some_and(|more| more.is_below(CHEAP) == Call::Yes)
+                || arm.is_sequential()
+        };
+        if let Some((arm, far)) = all
+            .iter()
+            .find(|(arm, _)| cheap(arm))
+            .filter(|(arm, _)| arm.label != best.label)
+        {
             text += &format!(
                 " Of those that cost about what Sequential costs it is \u{201c}{}\u{201d} ({far:.3}{}).",
                 arm.label,
@@ -181,21 +285,45 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
     }
     if !report.claims.is_empty() {
         let all = report.claims.len();
-        let count = |call: Option<Call>| report.claims.iter().filter(|claim| claim.call() == call).count();
+        let count = |call: Option<Call>| {
+            report
+                .claims
+                .iter()
+                .filter(|claim| claim.call() == call)
+                .count()
+        };
         let (holding, failing) = (count(Some(Call::Yes)), count(Some(Call::No)));
         let (close, part) = (count(Some(Call::TooCloseToCall)), count(None));
-        let mut counts = vec![format!("{holding} {}", if holding == 1 { "holds" } else { "hold" })];
+        let mut counts = vec![format!(
+            "{holding} {}",
+            if holding == 1 { "holds" } else { "hold" }
+        )];
         if part > 0 {
             counts.push(format!("{part} in part"));
         }
         if close > 0 {
-            counts.push(format!("{close} {} too close to call", if close == 1 { "is" } else { "are" }));
+            counts.push(format!(
+                "{close} {} too close to call",
+                if close == 1 { "is" } else { "are" }
+            ));
         }
-        counts.push(format!("{failing} {}", if failing == 1 { "does not" } else { "do not" }));
-        let bare = match report.claims.iter().filter(|claim| !claim.mark().is_empty()).count() {
+        counts.push(format!(
+            "{failing} {}",
+            if failing == 1 { "does not" } else { "do not" }
+        ));
+        let bare = match report
+            .claims
+            .iter()
+            .filter(|claim| !claim.mark().is_empty())
+            .count()
+        {
             0 => String::new(),
-            some if some == all => " No error is known for any of them: another seed may say otherwise.".to_owned(),
-            some => format!(" For {some} of them no error is known: another seed may say otherwise."),
+            some if some == all => {
+                " No error is known for any of them: another seed may say otherwise.".to_owned()
+            }
+            some => {
+                format!(" For {some} of them no error is known: another seed may say otherwise.")
+            }
         };
         said.push(format!(
             "Of {} of the paper that these runs can answer, {}.{bare}",
@@ -216,7 +344,11 @@ pub(super) fn how_claims_are_decided(report: &Report) -> String {
          with an error of its own. Delta has an error if two seeds or more were run at every weight. The ideal point counts \
          as exact."
     );
-    if report.arms.iter().any(|arm| !arm.unfinished && !arm.ended_early.is_empty()) {
+    if report
+        .arms
+        .iter()
+        .any(|arm| !arm.unfinished && !arm.ended_early.is_empty())
+    {
         text += " Some runs stopped at their goal, losses on training rows that their plan names, before they had taken all \
                  their steps. Their ends are held against those of runs that took all of theirs: they might have come \
                  nearer, and would have cost more. The numbers say who stopped when.";
@@ -242,24 +374,43 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
         ));
     }
     if (0..report.settings.len()).any(|setting| report.terms_in(setting).len() > 1) {
-        let terms: Vec<String> = report.terms.iter().map(|terms| format!("\u{201c}{terms}\u{201d}")).collect();
+        let terms: Vec<String> = report
+            .terms
+            .iter()
+            .map(|terms| format!("\u{201c}{terms}\u{201d}"))
+            .collect();
         warnings.push(format!(
             "Not all arms were given the same: there are {}. Claims, costs and who is nearest are asked among those that were \
              given the same steps, rows a step, adapter shape and optimiser; tables and figures show all of them.",
             listed(&terms)
         ));
     }
-    let differing = report.settings.iter().flat_map(|setting| setting.ideal.iter().flatten().flatten());
-    if differing.into_iter().any(|optimum| optimum.source == Source::Differing) {
+    let differing = report
+        .settings
+        .iter()
+        .flat_map(|setting| setting.ideal.iter().flatten().flatten());
+    if differing
+        .into_iter()
+        .any(|optimum| optimum.source == Source::Differing)
+    {
         warnings.push(
             "The runs were given different optima for the same objective; the smallest of them is taken here.".into(),
         );
     }
-    let repeated = report.arms.iter().flat_map(|arm| arm.repeated.iter().map(move |index| (arm, index)));
+    let repeated = report
+        .arms
+        .iter()
+        .flat_map(|arm| arm.repeated.iter().map(move |index| (arm, index)));
     let repeated: Vec<String> = repeated
         .map(|(arm, index)| {
-            let (run, first) = (&report.runs[*index], arm.runs.iter().map(|i| &report.runs[*i]));
-            let first = first.into_iter().find(|first| first.seed == run.seed).map_or("", |first| &first.place);
+            let (run, first) = (
+                &report.runs[*index],
+                arm.runs.iter().map(|i| &report.runs[*i]),
+            );
+            let first = first
+                .into_iter()
+                .find(|first| first.seed == run.seed)
+                .map_or("", |first| &first.place);
             format!("{} (as {first}, seed {})", run.place, run.seed)
         })
         .collect();
@@ -271,15 +422,25 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
     }
     let left_out = left_out(report);
     if !left_out.is_empty() {
-        let (plural, them) = if left_out.len() == 1 { ("", "it") } else { ("s", "them") };
+        let (plural, them) = if left_out.len() == 1 {
+            ("", "it")
+        } else {
+            ("s", "them")
+        };
         let names = listed(&left_out);
         warnings
             .push(format!("Not every run has the objective{plural} {names}: losses and gaps of {them} are left out."));
     }
     if !report.damaged.is_empty() {
-        let places: Vec<String> = report.damaged.iter().map(|damaged| damaged.place.clone()).collect();
-        warnings
-            .push(format!("Damaged and left out: {}. What is wrong is said below, under The runs.", listed(&places)));
+        let places: Vec<String> = report
+            .damaged
+            .iter()
+            .map(|damaged| damaged.place.clone())
+            .collect();
+        warnings.push(format!(
+            "Damaged and left out: {}. What is wrong is said below, under The runs.",
+            listed(&places)
+        ));
     }
     warnings
 }
@@ -316,7 +477,12 @@ fn ideal(report: &Report) -> String {
     for (index, setting) in report.settings.iter().enumerate() {
         for set in 0..2 {
             let name = |k: usize| &report.objectives[k];
-            let measured = |k: usize| report.arms.iter().any(|arm| arm.setting == index && arm.ends[set][k].is_some());
+            let measured = |k: usize| {
+                report
+                    .arms
+                    .iter()
+                    .any(|arm| arm.setting == index && arm.ends[set][k].is_some())
+            };
             let missing: Vec<String> = (0..report.objectives.len())
                 .filter(|k| setting.ideal[set][*k].is_none() && measured(*k))
                 .map(|k| name(k).clone())
@@ -325,13 +491,22 @@ fn ideal(report: &Report) -> String {
                 lacking.push(format!("{} on {}", listed(&missing), SET_NAMES[set]));
                 continue;
             }
-            let Some(point) = setting.ideal_point(set) else { continue };
-            let values: Vec<String> = point.iter().enumerate().map(|(k, x)| format!("{} {x:.3}", name(k))).collect();
+            let Some(point) = setting.ideal_point(set) else {
+                continue;
+            };
+            let values: Vec<String> = point
+                .iter()
+                .enumerate()
+                .map(|(k, x)| format!("{} {x:.3}", name(k)))
+                .collect();
             let place = match report.settings.len() {
                 1 => SET_NAMES[set].to_owned(),
                 _ => format!("{}, {}", SET_NAMES[set], report.setting_name(index)),
             };
-            parts.push((format!("{} on {place}", listed(&values)), sources(setting, set)));
+            parts.push((
+                format!("{} on {place}", listed(&values)),
+                sources(setting, set),
+            ));
         }
     }
     let mut text = String::new();
@@ -339,7 +514,11 @@ fn ideal(report: &Report) -> String {
         let points: Vec<&str> = parts.iter().map(|(point, _)| &point[..]).collect();
         let mut from: Vec<&str> = parts.iter().map(|(_, from)| *from).collect();
         from.dedup();
-        text = format!("The ideal point is {}: {}.", points.join("; "), from.join("; "));
+        text = format!(
+            "The ideal point is {}: {}.",
+            points.join("; "),
+            from.join("; ")
+        );
     }
     if !lacking.is_empty() {
         text += &format!(
@@ -353,7 +532,12 @@ fn ideal(report: &Report) -> String {
 }
 
 fn sources(setting: &super::Setting, set: usize) -> &'static str {
-    let all = |source: Source| setting.ideal[set].iter().flatten().all(|optimum| optimum.source == source);
+    let all = |source: Source| {
+        setting.ideal[set]
+            .iter()
+            .flatten()
+            .all(|optimum| optimum.source == source)
+    };
     if all(Source::Given) {
         "the optima that the runs were given"
     } else if all(Source::Alone) {

@@ -36,7 +36,11 @@ impl Met {
 
     /// Names a plan that would meet the same, by everything that decides its result.
     pub fn hash(&self, plan: &Plan) -> Result<String> {
-        Written { plan: plan.clone(), facts: self.written.facts.clone() }.hash()
+        Written {
+            plan: plan.clone(),
+            facts: self.written.facts.clone(),
+        }
+        .hash()
     }
 
     /// Where another meeting differs, as `what: here -> there`; empty where the same work would be done.
@@ -51,9 +55,21 @@ impl Met {
 
     /// Names the model that nothing was trained into, asked in the wording of an objective's prompts.
     pub fn base(&self, objective: usize) -> String {
-        let Facts { base, tier, tokenizer, data, .. } = &self.written.facts;
-        let DataFacts { template, template_sha256, .. } = &data[objective];
-        let known = [base, tier, tokenizer, template, template_sha256].map(String::as_str).join("\n");
+        let Facts {
+            base,
+            tier,
+            tokenizer,
+            data,
+            ..
+        } = &self.written.facts;
+        let DataFacts {
+            template,
+            template_sha256,
+            ..
+        } = &data[objective];
+        let known = [base, tier, tokenizer, template, template_sha256]
+            .map(String::as_str)
+            .join("\n");
         files::hex(&Sha256::digest(known.as_bytes())[..8])
     }
 
@@ -65,7 +81,12 @@ impl Met {
     /// Reads what [`Met::to_toml`] wrote, from a file.
     pub fn read(path: &Path) -> Result<Self> {
         let written = Written::read_file(path)?;
-        let rows = written.facts.data.iter().map(|data| data.train_rows).collect();
+        let rows = written
+            .facts
+            .data
+            .iter()
+            .map(|data| data.train_rows)
+            .collect();
         Ok(Self { written, rows })
     }
 }

@@ -40,19 +40,27 @@ use crate::{
 };
 
 /// Runs a plan to its end in `plan.out`, or continues it. `config` is what was written, kept beside the plan.
-pub fn run(plan: &Plan, config: &str, resume: bool, observer: &mut dyn Observer) -> Result<Summary> {
+pub fn run(
+    plan: &Plan,
+    config: &str,
+    resume: bool,
+    observer: &mut dyn Observer,
+) -> Result<Summary> {
     memory::forget_peak();
     if !(resume && run_dir::holds_run(&plan.out)) {
         run_dir::check_free(&plan.out)?;
     }
     let engine = Engine::open(&plan.model, plan.threads, plan.recompute.into(), observer)?;
     let datasets = engine.datasets(plan, observer)?;
-    run_with(&engine, plan, config, resume, datasets, observer).map_err(|error| match error.kind {
-        Kind::Interrupted if plan.out.join(config::FILE).is_file() => {
-            error.hint(format!("upright train --resume --out {} continues it", files::quoted(&plan.out)))
+    run_with(&engine, plan, config, resume, datasets, observer).map_err(|error| {
+        match error.kind {
+            Kind::Interrupted if plan.out.join(config::FILE).is_file() => error.hint(format!(
+                "upright train --resume --out {} continues it",
+                files::quoted(&plan.out)
+            )),
+            Kind::Interrupted => error.hint("the same command with --resume goes on"),
+            Kind::Input | Kind::Failure => error,
         }
-        Kind::Interrupted => error.hint("the same command with --resume goes on"),
-        Kind::Input | Kind::Failure => error,
     })?;
     Summary::read(&plan.out)
 }
@@ -77,10 +85,15 @@ fn run_with(
     }
     let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
     let schedule = Schedule::new(plan, &rows)?;
-    for stage in schedule.stages.iter().filter(|stage| (1..=plan.optimiser.warmup).contains(&stage.steps())) {
+    for stage in schedule
+        .stages
+        .iter()
+        .filter(|stage| (1..=plan.optimiser.warmup).contains(&stage.steps()))
+    {
         let (warmup, steps) = (plan.optimiser.warmup, stage.steps());
-        observer
-            .note(&format!("warning: the warm-up of {warmup} steps is not over after the {steps} steps of a stage"));
+        observer.note(&format!(
+            "warning: the warm-up of {warmup} steps is not over after the {steps} steps of a stage"
+        ));
     }
     let (adapter, lora) = engine.adapter(plan, observer)?;
     engine.check_finite(&datasets, &adapter)?;
@@ -90,14 +103,26 @@ fn run_with(
     let mut method = plan.method(&schedule);
     let optimiser = AdamW::new(plan.optimiser.adamw, adapter.parameters.len());
     let rate = rate_at(plan, &schedule, 0);
-    let mut learner =
-        ModelLearner::new(&engine.decoder, adapter, optimiser, rate, plan.optimiser.clip, plan.token_budget, tasks);
+    let mut learner = ModelLearner::new(
+        &engine.decoder,
+        adapter,
+        optimiser,
+        rate,
+        plan.optimiser.clip,
+        plan.token_budget,
+        tasks,
+    );
 
-    let identity = Identity { lora, base: engine.base() };
-    let mut checkpoints = Checkpoints::new(RunDir::checkpoints(&plan.out), identity.clone(), plan.keep);
+    let identity = Identity {
+        lora,
+        base: engine.base(),
+    };
+    let mut checkpoints =
+        Checkpoints::new(RunDir::checkpoints(&plan.out), identity.clone(), plan.keep);
     let mut found = None;
     if lock.is_some()
-        && let Some(snapshot) = checkpoints.newest(engine.decoder.config(), |skipped| observer.note(&skipped))
+        && let Some(snapshot) =
+            checkpoints.newest(engine.decoder.config(), |skipped| observer.note(&skipped))
     {
         learner.learning_rate = rate_at(plan, &schedule, snapshot.state.step);
         found = Some(snapshot.state.clone());
@@ -109,10 +134,20 @@ fn run_with(
     }
 
     // A new run is evaluated before anything of it is written.
-    let start =
-        if lock.is_none() { Some(evaluation(&learner, 0, plan, observer).map_err(before_training)?) } else { None };
+    let start = if lock.is_none() {
+        Some(evaluation(&learner, 0, plan, observer).map_err(before_training)?)
+    } else {
+        None
+    };
     let lock = lock.map_or_else(|| RunDir::take(&plan.out, true), Ok)?;
-    let dir = RunDir::open(&plan.out, lock, config, &written.to_toml()?, first, plan.eval_every)?;
+    let dir = RunDir::open(
+        &plan.out,
+        lock,
+        config,
+        &written.to_toml()?,
+        first,
+        plan.eval_every,
+    )?;
     let mut run = Run {
         plan,
         schedule: &schedule,
@@ -133,21 +168,37 @@ fn run_with(
     let (mut stopped, mut begun) = (None, first);
     // A run that was killed between its last evaluation and its adapter has no step left to take.
     let last = if run.reached { first } else { schedule.steps };
-    let trained = train(&mut learner, &mut *method, first..last, |step, learner, method| {
-        let flow = run.after(step, learner, method)?;
-        begun = step.index + 1;
-        if flow.is_break() && !run.reached {
-            stopped = Some(step.index + 1);
-        }
-        Ok(flow)
-    });
+    let trained = train(
+        &mut learner,
+        &mut *method,
+        first..last,
+        |step, learner, method| {
+            let flow = run.after(step, learner, method)?;
+            begun = step.index + 1;
+            if flow.is_break() && !run.reached {
+                stopped = Some(step.index + 1);
+            }
+            Ok(flow)
+        },
+    );
     run.observer.end();
-    trained.map_err(|error| if error.kind == Kind::Failure { error.at(format!("step {begun}")) } else { error })?;
+    trained.map_err(|error| {
+        if error.kind == Kind::Failure {
+            error.at(format!("step {begun}"))
+        } else {
+            error
+        }
+    })?;
     if run.reached {
-        run.observer.note(&format!("ended at step {begun}: an evaluation reached what --stop-at asks for"));
+        run.observer.note(&format!(
+            "ended at step {begun}: an evaluation reached what --stop-at asks for"
+        ));
     }
     if let Some(step) = stopped {
-        return Err(Error::interrupted(&format!("after step {step} of {}", schedule.steps)));
+        return Err(Error::interrupted(&format!(
+            "after step {step} of {}",
+            schedule.steps
+        )));
     }
     let folder = adapter_dir(&plan.out);
     files::create_dir(&folder)?;
@@ -160,8 +211,13 @@ fn before_training(error: Error) -> Error {
     if error.kind != Kind::Failure {
         return error;
     }
-    let error = error.at("the first evaluation").hint("a file is damaged; download it again");
-    Error { kind: Kind::Input, ..error }
+    let error = error
+        .at("the first evaluation")
+        .hint("a file is damaged; download it again");
+    Error {
+        kind: Kind::Input,
+        ..error
+    }
 }
 
 /// Whether the run in a folder came to its end: its adapter is the last thing written, and the adapter's config the last
@@ -177,14 +233,27 @@ fn evaluation(
     plan: &Plan,
     observer: &mut dyn Observer,
 ) -> Result<Map<String, Value>> {
-    Ok(evaluate(learner, step, observer)?.line(&learner.tasks, [&plan.optima_eval(), &plan.optima()]))
+    Ok(evaluate(learner, step, observer)?
+        .line(&learner.tasks, [&plan.optima_eval(), &plan.optima()]))
 }
 
 /// Puts a checkpoint back into the learner and the method.
-fn restore(learner: &mut ModelLearner<'_>, method: &mut dyn Method, snapshot: Snapshot) -> Result<()> {
-    let Snapshot { state, adapter, m, v } = snapshot;
+fn restore(
+    learner: &mut ModelLearner<'_>,
+    method: &mut dyn Method,
+    snapshot: Snapshot,
+) -> Result<()> {
+    let Snapshot {
+        state,
+        adapter,
+        m,
+        v,
+    } = snapshot;
     if adapter.layout != learner.adapter.layout || state.orders.len() != learner.tasks.len() {
-        return Err(Error::failure(format!("the checkpoint of step {} does not fit this run", state.step)));
+        return Err(Error::failure(format!(
+            "the checkpoint of step {} does not fit this run",
+            state.step
+        )));
     }
     learner.adapter = adapter;
     learner.optimiser.m = m;
@@ -219,7 +288,8 @@ struct Run<'r> {
 
 impl Run<'_> {
     fn evaluation_is_due(&self, done: usize) -> bool {
-        done == self.schedule.steps || (self.plan.eval_every > 0 && done.is_multiple_of(self.plan.eval_every))
+        done == self.schedule.steps
+            || (self.plan.eval_every > 0 && done.is_multiple_of(self.plan.eval_every))
     }
 
     fn checkpoint_is_due(&self, done: usize) -> bool {
@@ -227,13 +297,19 @@ impl Run<'_> {
             || (self.plan.checkpoint_every > 0 && done.is_multiple_of(self.plan.checkpoint_every))
     }
 
-    fn after(&mut self, step: &Step, learner: &mut ModelLearner<'_>, method: &dyn Method) -> Result<ControlFlow<()>> {
+    fn after(
+        &mut self,
+        step: &Step,
+        learner: &mut ModelLearner<'_>,
+        method: &dyn Method,
+    ) -> Result<ControlFlow<()>> {
         let took = self.last.took();
         let done = step.index + 1;
         let line = record::step_line(step, learner, self.plan, took);
         self.dir.step(&line)?;
         self.observer.step(&line);
-        self.observer.advance(done, &record::step_note(step, learner, took.wall));
+        self.observer
+            .advance(done, &record::step_note(step, learner, took.wall));
         if done < self.schedule.steps && self.schedule.stage(done).start == done {
             learner.optimiser.reset();
             learner.learning_rate = rate_at(self.plan, self.schedule, done);
@@ -256,7 +332,11 @@ impl Run<'_> {
                     step: done,
                     updates: learner.optimiser.updates,
                     method: method.state(),
-                    orders: learner.tasks.iter().map(|task| task.order.state()).collect(),
+                    orders: learner
+                        .tasks
+                        .iter()
+                        .map(|task| task.order.state())
+                        .collect(),
                     held_out,
                     rolling: !due,
                 },
@@ -266,11 +346,20 @@ impl Run<'_> {
             })?;
         }
         self.last = Clock::now();
-        Ok(if stop || self.reached { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(if stop || self.reached {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
     }
 
     /// What was due at the step that a run continues from: a stop or a kill may have come before it was done.
-    fn catch_up(&mut self, learner: &ModelLearner<'_>, first: usize, found: Option<State>) -> Result<()> {
+    fn catch_up(
+        &mut self,
+        learner: &ModelLearner<'_>,
+        first: usize,
+        found: Option<State>,
+    ) -> Result<()> {
         self.checkpoints.prune();
         match run_dir::evaluation(&self.plan.out, first)? {
             Some(line) => self.note_evaluation(first, &line),
@@ -282,7 +371,10 @@ impl Run<'_> {
         }
         match found {
             Some(state) if state.rolling && (self.checkpoint_is_due(first) || self.reached) => {
-                self.checkpoints.settle(State { held_out: self.held_out(first), ..state })
+                self.checkpoints.settle(State {
+                    held_out: self.held_out(first),
+                    ..state
+                })
             }
             _ => Ok(()),
         }
@@ -297,15 +389,28 @@ impl Run<'_> {
 
     fn note_evaluation(&mut self, step: usize, line: &Map<String, Value>) {
         self.evaluated = Some((step, mixed(line, &self.plan.objectives)));
-        let loss = |name: &str| line.get(&format!("{}/loss/{name}", SETS[1])).and_then(Value::as_f64);
-        let losses = self.plan.objectives.iter().map(|objective| loss(&objective.name).unwrap_or(f64::INFINITY));
+        let loss = |name: &str| {
+            line.get(&format!("{}/loss/{name}", SETS[1]))
+                .and_then(Value::as_f64)
+        };
+        let losses = self
+            .plan
+            .objectives
+            .iter()
+            .map(|objective| loss(&objective.name).unwrap_or(f64::INFINITY));
         let losses: Vec<f64> = losses.collect();
-        self.reached = self.plan.stop.as_ref().is_some_and(|stop| reached(&losses, &stop.points, stop.within));
+        self.reached = self
+            .plan
+            .stop
+            .as_ref()
+            .is_some_and(|stop| reached(&losses, &stop.points, stop.within));
     }
 
     /// Weighted held-out loss after `step` steps, if it was measured.
     fn held_out(&self, step: usize) -> Option<f64> {
-        self.evaluated.filter(|(at, _)| *at == step).and_then(|(_, loss)| loss)
+        self.evaluated
+            .filter(|(at, _)| *at == step)
+            .and_then(|(_, loss)| loss)
     }
 }
 

@@ -101,9 +101,13 @@ impl Written {
     pub(super) fn read_file(path: &Path) -> Result<Self> {
         let text = files::read_text(path)?;
         let edited = "was it written by another version of upright, or edited?";
-        let written: Self = toml::from_str(&text)
-            .map_err(|error| config::located(&error, &text, &path.display().to_string()).hint(edited))?;
-        written.plan.check_read().map_err(|error| error.at(path.display()).hint(edited))?;
+        let written: Self = toml::from_str(&text).map_err(|error| {
+            config::located(&error, &text, &path.display().to_string()).hint(edited)
+        })?;
+        written
+            .plan
+            .check_read()
+            .map_err(|error| error.at(path.display()).hint(edited))?;
         Ok(written)
     }
 
@@ -114,9 +118,19 @@ impl Written {
     /// Names a run by everything that decides its result.
     pub(super) fn hash(&self) -> Result<String> {
         // The fingerprint says which base it is; its lineage names places.
-        let facts = Facts { base_lineage: Vec::new(), ..self.facts.clone() };
-        let text = Self { plan: self.plan.anywhere(), facts }.to_toml()?;
-        Ok(Sha256::digest(text.as_bytes())[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+        let facts = Facts {
+            base_lineage: Vec::new(),
+            ..self.facts.clone()
+        };
+        let text = Self {
+            plan: self.plan.anywhere(),
+            facts,
+        }
+        .to_toml()?;
+        Ok(Sha256::digest(text.as_bytes())[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
     }
 }
 
@@ -126,26 +140,47 @@ pub(super) fn check_unchanged(run: &Path, now: &Written) -> Result<()> {
     if !Fingerprint::is_complete(&then.facts.base) {
         let problem = "cannot continue: an older build began this run and recorded samples of the base's weights only, so \
                        nothing proves that the base is still the same";
-        return Err(Error::input(format!("{}: {problem}", run.display()))
-            .hint("start it again with another --out; its adapter and its report can still be used"));
+        return Err(Error::input(format!("{}: {problem}", run.display())).hint(
+            "start it again with another --out; its adapter and its report can still be used",
+        ));
     }
     let differences = differences(&then, now);
     if differences.is_empty() {
         return Ok(());
     }
-    Err(Error::input(format!("{}: cannot continue with other settings: {}", run.display(), differences.join("; ")))
-        .hint("give the settings it was started with (they are in its config.toml), or another --out"))
+    Err(Error::input(format!(
+        "{}: cannot continue with other settings: {}",
+        run.display(),
+        differences.join("; ")
+    ))
+    .hint("give the settings it was started with (they are in its config.toml), or another --out"))
 }
 
 /// What makes another run of a plan, as `what: then -> now`.
 pub(super) fn differences(then: &Written, now: &Written) -> Vec<String> {
     let mut differences = then.plan.differences(&now.plan);
     let facts = [
-        ("the base model's weights", &then.facts.base, &now.facts.base),
-        ("the instruction tier (UPRIGHT_CPU)", &then.facts.tier, &now.facts.tier),
+        (
+            "the base model's weights",
+            &then.facts.base,
+            &now.facts.base,
+        ),
+        (
+            "the instruction tier (UPRIGHT_CPU)",
+            &then.facts.tier,
+            &now.facts.tier,
+        ),
         ("the tokenizer", &then.facts.tokenizer, &now.facts.tokenizer),
-        ("the adapter it started from", &then.facts.init_adapter, &now.facts.init_adapter),
-        ("the reference adapter", &then.facts.reference, &now.facts.reference),
+        (
+            "the adapter it started from",
+            &then.facts.init_adapter,
+            &now.facts.init_adapter,
+        ),
+        (
+            "the reference adapter",
+            &then.facts.reference,
+            &now.facts.reference,
+        ),
     ];
     for (what, then, now) in facts {
         if then != now {
@@ -157,9 +192,14 @@ pub(super) fn differences(then: &Written, now: &Written) -> Vec<String> {
         if a.template_sha256 != b.template_sha256 {
             let (then, now) = (short(&a.template_sha256), short(&b.template_sha256));
             differences.push(format!("the template of {name}: {then} -> {now}"));
-        } else if a.sha256 == b.sha256 && a.eval_sha256 == b.eval_sha256 && a.encoded_sha256 != b.encoded_sha256 {
+        } else if a.sha256 == b.sha256
+            && a.eval_sha256 == b.eval_sha256
+            && a.encoded_sha256 != b.encoded_sha256
+        {
             let (then, now) = (short(&a.encoded_sha256), short(&b.encoded_sha256));
-            differences.push(format!("the tokens of {name}, from the same file: {then} -> {now}"));
+            differences.push(format!(
+                "the tokens of {name}, from the same file: {then} -> {now}"
+            ));
         } else if a != b {
             differences.push(format!(
                 "the data of {name}: {} rows, {} -> {} rows, {}",
@@ -177,7 +217,10 @@ pub(super) fn differences(then: &Written, now: &Written) -> Vec<String> {
 pub(crate) fn is_called(model: &Path, name: &str) -> bool {
     let called = hub::named(model).map(|(id, _)| PathBuf::from(id));
     let folder = model.canonicalize().unwrap_or_else(|_| model.to_owned());
-    [Some(folder), called].iter().flatten().any(|own| own.file_name() == Path::new(name).file_name())
+    [Some(folder), called]
+        .iter()
+        .flatten()
+        .any(|own| own.file_name() == Path::new(name).file_name())
 }
 
 /// The folder of an adapter: itself, or the one in the folder of a run.
@@ -193,14 +236,25 @@ pub(crate) fn adapter_in(folder: &Path) -> Result<PathBuf> {
         return Ok(adapter);
     }
     let checkpoints = run_dir::RunDir::checkpoints(folder);
-    let steps = std::fs::read_dir(&checkpoints).into_iter().flatten().flatten();
+    let steps = std::fs::read_dir(&checkpoints)
+        .into_iter()
+        .flatten()
+        .flatten();
     let step = |name: String| name.strip_prefix("step-")?.parse::<usize>().ok();
-    let newest = steps.filter_map(|entry| step(entry.file_name().to_string_lossy().into_owned())).max();
-    let error = Error::input(format!("{}: this run is not finished, so it has no adapter yet", folder.display()));
+    let newest = steps
+        .filter_map(|entry| step(entry.file_name().to_string_lossy().into_owned()))
+        .max();
+    let error = Error::input(format!(
+        "{}: this run is not finished, so it has no adapter yet",
+        folder.display()
+    ));
     Err(match newest {
         Some(step) => {
             let folder = checkpoints.join(format!("step-{step}"));
-            error.hint(format!("finish it with --resume, or give its newest checkpoint, {}", files::quoted(&folder)))
+            error.hint(format!(
+                "finish it with --resume, or give its newest checkpoint, {}",
+                files::quoted(&folder)
+            ))
         }
         None => error.hint("finish it with --resume"),
     })
@@ -222,7 +276,11 @@ pub(super) fn order(plan: &Plan, index: usize, rows: usize) -> Order {
 }
 
 /// The objectives with their data.
-pub(crate) fn tasks<'r>(plan: &Plan, datasets: Vec<Dataset>, reference: Option<&'r Reference>) -> Vec<Task<'r>> {
+pub(crate) fn tasks<'r>(
+    plan: &Plan,
+    datasets: Vec<Dataset>,
+    reference: Option<&'r Reference>,
+) -> Vec<Task<'r>> {
     let task = |(index, data): (usize, Dataset)| {
         let objective = &plan.objectives[index];
         Task {
@@ -240,27 +298,55 @@ pub(crate) fn tasks<'r>(plan: &Plan, datasets: Vec<Dataset>, reference: Option<&
 
 impl Engine {
     /// Opens a model folder. Weights that are new here are hashed, which the observer is shown.
-    pub fn open(model: &Path, threads: usize, recompute: Recompute, observer: &mut dyn Observer) -> Result<Self> {
-        let decoder = Decoder::open(model, &Options { threads, tier: None, recompute })?;
-        let fingerprint = decoder.install(|| identity::of_model(model, decoder.config(), observer))?;
+    pub fn open(
+        model: &Path,
+        threads: usize,
+        recompute: Recompute,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let decoder = Decoder::open(
+            model,
+            &Options {
+                threads,
+                tier: None,
+                recompute,
+            },
+        )?;
+        let fingerprint =
+            decoder.install(|| identity::of_model(model, decoder.config(), observer))?;
         Self::with_decoder(model, decoder, fingerprint)
     }
 
     /// A model of the folder's `config.json` and tokenizer with random weights: for measurements of speed.
     pub fn random(model: &Path, seed: u64, threads: usize, recompute: Recompute) -> Result<Self> {
-        let decoder = Decoder::random(model, seed, &Options { threads, tier: None, recompute })?;
+        let decoder = Decoder::random(
+            model,
+            seed,
+            &Options {
+                threads,
+                tier: None,
+                recompute,
+            },
+        )?;
         let fingerprint = Fingerprint::of_random(decoder.config(), seed);
         Self::with_decoder(model, decoder, fingerprint)
     }
 
     fn with_decoder(model: &Path, decoder: Decoder, fingerprint: Fingerprint) -> Result<Self> {
         let config = decoder.config();
-        let tokenizer = Tokenizer::open(model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
+        let tokenizer =
+            Tokenizer::open(model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
         let lineage = Lineage::read(model)?;
         if let Some(lineage) = &lineage {
             lineage.check(model, &fingerprint)?;
         }
-        Ok(Self { model: model.to_owned(), decoder, fingerprint, tokenizer, lineage })
+        Ok(Self {
+            model: model.to_owned(),
+            decoder,
+            fingerprint,
+            tokenizer,
+            lineage,
+        })
     }
 
     /// The base, as the folder of an adapter on it names it.
@@ -278,10 +364,21 @@ impl Engine {
     }
 
     /// The rows of every objective.
-    pub(crate) fn datasets(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<Vec<Dataset>> {
-        let kind =
-            |index: usize| if plan.objectives[index].is_preference() { Kind::Preference } else { Kind::Instruction };
-        (0..plan.objectives.len()).map(|index| self.dataset(plan, index, kind(index), observer)).collect()
+    pub(crate) fn datasets(
+        &self,
+        plan: &Plan,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Dataset>> {
+        let kind = |index: usize| {
+            if plan.objectives[index].is_preference() {
+                Kind::Preference
+            } else {
+                Kind::Instruction
+            }
+        };
+        (0..plan.objectives.len())
+            .map(|index| self.dataset(plan, index, kind(index), observer))
+            .collect()
     }
 
     /// The rows of one objective; what was dropped or cut is noted.
@@ -303,7 +400,10 @@ impl Engine {
             max_length: plan.max_length,
             min_prompt: plan.min_prompt,
             too_long: plan.too_long,
-            eval: objective.eval_data.clone().map_or(Held::Fraction(plan.held_out), Held::File),
+            eval: objective
+                .eval_data
+                .clone()
+                .map_or(Held::Fraction(plan.held_out), Held::File),
             threads: plan.threads,
         };
         observer.begin(&format!("reading {}", objective.name), 0);
@@ -321,10 +421,16 @@ impl Engine {
     }
 
     /// The adapter a run starts from, and how it is written down.
-    pub(crate) fn adapter(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<(Adapter, LoraConfig)> {
+    pub(crate) fn adapter(
+        &self,
+        plan: &Plan,
+        observer: &mut dyn Observer,
+    ) -> Result<(Adapter, LoraConfig)> {
         let config = self.decoder.config();
         for (key, share) in &config.dropout {
-            observer.note(&format!("note: {key} {share} of config.json is not applied: training here has no dropout"));
+            observer.note(&format!(
+                "note: {key} {share} of config.json is not applied: training here has no dropout"
+            ));
         }
         if let Some(folder) = &plan.init_adapter {
             let found = self.read_peft(folder, observer)?;
@@ -344,7 +450,11 @@ impl Engine {
         let lora = LoraConfig::new(plan.lora.rank, plan.lora.alpha, targets);
         let layout = AdapterLayout::new(config, &lora)?;
         let side = |target: &LoraTarget| target.inputs.min(target.outputs);
-        if let Some(target) = layout.targets.iter().find(|target| target.rank > side(target)) {
+        if let Some(target) = layout
+            .targets
+            .iter()
+            .find(|target| target.rank > side(target))
+        {
             observer.note(&format!(
                 "warning: rank {} of {} is above {}, its smaller side, with which an adapter can say all there is to say",
                 target.rank,
@@ -356,7 +466,11 @@ impl Engine {
     }
 
     /// An adapter used as it is.
-    pub(crate) fn read_adapter(&self, folder: &Path, observer: &mut dyn Observer) -> Result<Adapter> {
+    pub(crate) fn read_adapter(
+        &self,
+        folder: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Adapter> {
         Ok(self.read_peft(folder, observer)?.adapter)
     }
 
@@ -365,7 +479,14 @@ impl Engine {
         let folder = &adapter_in(folder)?;
         let found = peft::read(folder, self.decoder.config())?;
         let theirs = found.base.fingerprint.as_ref();
-        let (folder, name) = (folder.display(), found.base.name.as_deref().unwrap_or("a model without a name"));
+        let (folder, name) = (
+            folder.display(),
+            found
+                .base
+                .name
+                .as_deref()
+                .unwrap_or("a model without a name"),
+        );
         if let Some(theirs) = theirs.filter(|theirs| !self.fingerprint.matches(theirs)) {
             let (theirs, ours) = (short(theirs), short(self.fingerprint.as_str()));
             return Err(Error::input(format!(
@@ -375,12 +496,13 @@ impl Engine {
             .hint("give --model the base it was trained on"));
         }
         if theirs.is_none() && is_adapter(Path::new(name)) {
-            return Err(Error::input(format!("{folder}: sits on another adapter, {name}, not on a model alone")).hint(
-                format!(
-                    "upright export --merge {} --out MERGED, then give MERGED as --model",
-                    files::quoted(Path::new(name))
-                ),
-            ));
+            return Err(Error::input(format!(
+                "{folder}: sits on another adapter, {name}, not on a model alone"
+            ))
+            .hint(format!(
+                "upright export --merge {} --out MERGED, then give MERGED as --model",
+                files::quoted(Path::new(name))
+            )));
         }
         if theirs.is_none() && found.base.name.is_some() && !is_called(&self.model, name) {
             observer.note(&format!(
@@ -394,12 +516,21 @@ impl Engine {
     /// One row of every objective through the model: a broken model is named before an hour is spent on a reference.
     pub(super) fn check_finite(&self, datasets: &[Dataset], adapter: &Adapter) -> Result<()> {
         for example in datasets.iter().filter_map(|data| data.train.first()) {
-            let Example { prompt, responses, .. } = example;
+            let Example {
+                prompt, responses, ..
+            } = example;
             let mut pack = Pack::default();
-            pack.tree(prompt, &responses.iter().map(|response| &response[..]).collect::<Vec<_>>());
+            pack.tree(
+                prompt,
+                &responses
+                    .iter()
+                    .map(|response| &response[..])
+                    .collect::<Vec<_>>(),
+            );
             let scores = self.decoder.score(&pack, Some(adapter))?;
             if scores.logp.iter().any(|logp| !logp.is_finite()) {
-                let error = Error::not_finite("the first evaluation", &self.decoder, &pack, Some(adapter));
+                let error =
+                    Error::not_finite("the first evaluation", &self.decoder, &pack, Some(adapter));
                 return Err(error.at(self.model.display()));
             }
         }
@@ -409,7 +540,9 @@ impl Engine {
     /// The plan with what it met.
     pub(super) fn describe(&self, plan: &Plan, datasets: &[Dataset]) -> Result<Written> {
         let adapter = |folder: Option<&PathBuf>| -> Result<String> {
-            let Some(folder) = folder else { return Ok(String::new()) };
+            let Some(folder) = folder else {
+                return Ok(String::new());
+            };
             let found = peft::read(&adapter_in(folder)?, self.decoder.config())?;
             Ok(files::hex(&reference::digest(&found.adapter)))
         };
@@ -436,6 +569,9 @@ impl Engine {
             reference: adapter(reference)?,
             data: data.collect(),
         };
-        Ok(Written { plan: plan.clone(), facts })
+        Ok(Written {
+            plan: plan.clone(),
+            facts,
+        })
     }
 }

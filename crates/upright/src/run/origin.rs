@@ -32,21 +32,36 @@ impl Origin {
     pub(crate) fn of(folder: &Path) -> Option<Self> {
         // RUN/adapter and RUN/checkpoints/step-N.
         let folder = folder.canonicalize().ok()?;
-        let run = folder.ancestors().take(3).find(|above| run_dir::holds_run(above))?;
+        let run = folder
+            .ancestors()
+            .take(3)
+            .find(|above| run_dir::holds_run(above))?;
         let written = Written::read(run).ok()?;
-        Some(Self { run: run.to_owned(), written })
+        Some(Self {
+            run: run.to_owned(),
+            written,
+        })
     }
 
     /// The rows of an objective.
     fn rows(&self, index: usize) -> Option<OriginRows<'_>> {
         let Written { plan, facts } = &self.written;
-        Some(OriginRows { plan, objective: &plan.objectives[index], data: facts.data.get(index)? })
+        Some(OriginRows {
+            plan,
+            objective: &plan.objectives[index],
+            data: facts.data.get(index)?,
+        })
     }
 
     /// The instruction rows, or those of the first objective where there are none.
     pub(crate) fn instruction_rows(&self) -> Option<OriginRows<'_>> {
         let objectives = &self.written.plan.objectives;
-        self.rows(objectives.iter().position(|objective| !objective.is_preference()).unwrap_or(0))
+        self.rows(
+            objectives
+                .iter()
+                .position(|objective| !objective.is_preference())
+                .unwrap_or(0),
+        )
     }
 
     /// The rows of a kind: those of `file` where an objective has them, else those of the first objective of the kind.
@@ -56,9 +71,12 @@ impl Origin {
         let place = |path: &PathBuf| path.canonicalize().ok();
         let places = |file: &DataFile| file.shards.iter().map(place).collect::<Option<Vec<_>>>();
         let wanted = places(file);
-        let has_file =
-            |objective: &ObjectivePlan| wanted.is_some() && objective.data.iter().any(|data| places(data) == wanted);
-        let same = objectives.iter().position(|objective| is_of_kind(objective) && has_file(objective));
+        let has_file = |objective: &ObjectivePlan| {
+            wanted.is_some() && objective.data.iter().any(|data| places(data) == wanted)
+        };
+        let same = objectives
+            .iter()
+            .position(|objective| is_of_kind(objective) && has_file(objective));
         self.rows(same.or_else(|| objectives.iter().position(is_of_kind))?)
     }
 }

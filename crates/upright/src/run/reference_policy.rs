@@ -41,10 +41,18 @@ pub(super) fn prepare(
         ReferencePlan::Folder(folder) => Some(engine.read_adapter(folder, observer)?),
         ReferencePlan::Train { .. } => Some(trained(engine, plan, observer)?.0),
     };
-    let mut reference =
-        Reference::open(&files::cache("reference-logps")?, &engine.decoder, &engine.fingerprint, adapter.as_ref())?;
+    let mut reference = Reference::open(
+        &files::cache("reference-logps")?,
+        &engine.decoder,
+        &engine.fingerprint,
+        adapter.as_ref(),
+    )?;
     let mut rows: Vec<&Example> = Vec::new();
-    for (index, data) in datasets.iter().enumerate().filter(|(index, _)| needs(*index)) {
+    for (index, data) in datasets
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| needs(*index))
+    {
         rows.extend(drawn(plan, schedule, index, data));
         rows.extend(data.eval(plan.eval_rows));
         rows.extend(data.fit(plan.eval_rows));
@@ -52,9 +60,17 @@ pub(super) fn prepare(
     // Training rows are evaluated, too.
     let mut seen = std::collections::HashSet::new();
     rows.retain(|row| seen.insert(std::ptr::from_ref(*row)));
-    let computed = reference.prepare(&engine.decoder, adapter.as_ref(), &rows, plan.token_budget, observer)?;
-    observer
-        .note(&format!("reference: {} rows needed, {computed} responses scored, the rest from the cache", rows.len()));
+    let computed = reference.prepare(
+        &engine.decoder,
+        adapter.as_ref(),
+        &rows,
+        plan.token_budget,
+        observer,
+    )?;
+    observer.note(&format!(
+        "reference: {} rows needed, {computed} responses scored, the rest from the cache",
+        rows.len()
+    ));
     Ok(Some(reference))
 }
 
@@ -80,34 +96,61 @@ pub fn has_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
 }
 
 /// Training rows of an objective that the run may draw: exact where the method's choice does not depend on losses.
-fn drawn<'d>(plan: &Plan, schedule: &Schedule, index: usize, data: &'d Dataset) -> Vec<&'d Example> {
+fn drawn<'d>(
+    plan: &Plan,
+    schedule: &Schedule,
+    index: usize,
+    data: &'d Dataset,
+) -> Vec<&'d Example> {
     let mut method = plan.method(schedule);
     let decided_by_losses = (0..schedule.steps).any(|step| !method.probes(step).is_empty());
     let batches = if decided_by_losses {
         schedule.steps
     } else {
-        (0..schedule.steps).filter(|&step| method.weights(step)[index] > 0.0).count()
+        (0..schedule.steps)
+            .filter(|&step| method.weights(step)[index] > 0.0)
+            .count()
     };
     first_batches(plan, index, data, batches)
 }
 
 /// Training rows of an objective's first batches.
-pub(crate) fn first_batches<'d>(plan: &Plan, index: usize, data: &'d Dataset, batches: usize) -> Vec<&'d Example> {
+pub(crate) fn first_batches<'d>(
+    plan: &Plan,
+    index: usize,
+    data: &'d Dataset,
+    batches: usize,
+) -> Vec<&'d Example> {
     let mut order = open::order(plan, index, data.train.len());
     let mut wanted = vec![false; data.train.len()];
     for _ in 0..batches.min(order.batches()) {
         order.peek().iter().for_each(|&row| wanted[row] = true);
         order.advance();
     }
-    data.train.iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(example, _)| example).collect()
+    data.train
+        .iter()
+        .zip(wanted)
+        .filter(|(_, wanted)| *wanted)
+        .map(|(example, _)| example)
+        .collect()
 }
 
 /// The run that trains a reference: SFT alone, with the optimiser and the adapter of the run that needs it.
 fn plan_of(plan: &Plan) -> (Plan, Kind) {
-    let ReferencePlan::Train { on, epochs, batch, rows } = plan.reference else {
+    let ReferencePlan::Train {
+        on,
+        epochs,
+        batch,
+        rows,
+    } = plan.reference
+    else {
         unreachable!("only a reference that is trained has a plan")
     };
-    let source = plan.objectives.iter().find(|objective| on.are_of(objective)).expect("a plan has such an objective");
+    let source = plan
+        .objectives
+        .iter()
+        .find(|objective| on.are_of(objective))
+        .expect("a plan has such an objective");
     let (name, kind) = match on {
         ReferenceRows::Chosen => ("chosen", Kind::Chosen),
         ReferenceRows::Sft => ("sft", Kind::Instruction),
@@ -147,12 +190,18 @@ fn plan_of(plan: &Plan) -> (Plan, Kind) {
 }
 
 /// The run that trains a plan's reference, the hash that it is found by, and its rows.
-fn named(engine: &Engine, plan: &Plan, observer: &mut dyn Observer) -> Result<(Plan, String, Dataset)> {
+fn named(
+    engine: &Engine,
+    plan: &Plan,
+    observer: &mut dyn Observer,
+) -> Result<(Plan, String, Dataset)> {
     let (mut plan, kind) = plan_of(plan);
     let data = engine.dataset(&plan, 0, kind, observer)?;
     // Whether it was asked for or found, it is the same reference.
     plan.objectives[0].template = Some(data.template.to_string());
-    let hash = engine.describe(&plan, std::slice::from_ref(&data))?.hash()?;
+    let hash = engine
+        .describe(&plan, std::slice::from_ref(&data))?
+        .hash()?;
     Ok((plan, hash, data))
 }
 
@@ -170,5 +219,8 @@ fn trained(engine: &Engine, plan: &Plan, observer: &mut dyn Observer) -> Result<
     } else {
         observer.note(&format!("reference: trained before, {}", adapter.display()));
     }
-    Ok((peft::read(&adapter, engine.decoder.config())?.adapter, missing))
+    Ok((
+        peft::read(&adapter, engine.decoder.config())?.adapter,
+        missing,
+    ))
 }

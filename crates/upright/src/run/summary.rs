@@ -66,10 +66,18 @@ impl Summary {
         let written = Written::read(run)?;
         let steps = read_lines(&run.join("steps.jsonl"))?;
         let evals = read_lines(&run.join("evals.jsonl"))?;
-        let number = |line: Option<&Map<String, Value>>, key: &str| line.and_then(|line| line.get(key)?.as_f64());
+        let number = |line: Option<&Map<String, Value>>, key: &str| {
+            line.and_then(|line| line.get(key)?.as_f64())
+        };
         let (first, last) = (evals.first(), evals.last());
         let both = |line, key: &str| SETS.map(|set| number(line, &format!("{set}/{key}")));
-        let losses = || written.plan.objectives.iter().map(|objective| objective.loss);
+        let losses = || {
+            written
+                .plan
+                .objectives
+                .iter()
+                .map(|objective| objective.loss)
+        };
         let objectives = written.plan.objectives.iter().map(|objective| {
             let name = &objective.name;
             let descended = |line: &&Map<String, Value>| line.contains_key(&format!("loss/{name}"));
@@ -88,9 +96,16 @@ impl Summary {
             }
         });
         // Of no step the sum would be -0.
-        let total = |key: &str| steps.iter().filter_map(|line| number(Some(line), key)).fold(0.0, |sum, x| sum + x);
+        let total = |key: &str| {
+            steps
+                .iter()
+                .filter_map(|line| number(Some(line), key))
+                .fold(0.0, |sum, x| sum + x)
+        };
         let (seconds, tokens) = (total("seconds"), total("tokens"));
-        let peaks = steps.iter().filter_map(|line| number(Some(line), "peak_memory_gb"));
+        let peaks = steps
+            .iter()
+            .filter_map(|line| number(Some(line), "peak_memory_gb"));
         Ok(Self {
             run: run.to_owned(),
             method: written.plan.method,

@@ -16,14 +16,20 @@ impl Counts {
     pub fn of(tokens: &[u32]) -> Self {
         let mut sorted = tokens.to_vec();
         sorted.sort_unstable();
-        let counts: Vec<(u32, u64)> = sorted.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u64)).collect();
+        let counts: Vec<(u32, u64)> = sorted
+            .chunk_by(|a, b| a == b)
+            .map(|same| (same[0], same.len() as u64))
+            .collect();
         let squared = counts.iter().map(|(_, count)| count * count).sum();
         Self { counts, squared }
     }
 
     /// Cosine similarity, from 0 (no token in common) to 1 (the same shares of the same tokens); 0 for an empty text.
     pub fn cosine(&self, other: &Self) -> f64 {
-        let (mut left, mut right) = (self.counts.iter().peekable(), other.counts.iter().peekable());
+        let (mut left, mut right) = (
+            self.counts.iter().peekable(),
+            other.counts.iter().peekable(),
+        );
         let mut dot = 0;
         while let (Some((a, n)), Some((b, m))) = (left.peek(), right.peek()) {
             match a.cmp(b) {
@@ -41,7 +47,11 @@ impl Counts {
 }
 
 fn cosine(dot: u64, a: u64, b: u64) -> f64 {
-    if dot == 0 { 0.0 } else { (dot as f64 / ((a as f64).sqrt() * (b as f64).sqrt())).min(1.0) }
+    if dot == 0 {
+        0.0
+    } else {
+        (dot as f64 / ((a as f64).sqrt() * (b as f64).sqrt())).min(1.0)
+    }
 }
 
 /// Many vectors, by the tokens that are in them: a search touches those alone that share a token.
@@ -61,7 +71,10 @@ impl Index {
                 having.entry(*token).or_default().push((row as u32, *count));
             }
         }
-        Self { having, squared: vectors.iter().map(|vector| vector.squared).collect() }
+        Self {
+            having,
+            squared: vectors.iter().map(|vector| vector.squared).collect(),
+        }
     }
 
     /// Number of the vector with the largest cosine to `to`, and that cosine. Of vectors that are equally near, the first.
@@ -96,7 +109,14 @@ mod tests {
     fn cosines_by_hand() {
         let [a, b, none] = [&[7, 9, 9][..], &[9, 7, 7], &[]].map(Counts::of);
         assert!((a.cosine(&b) - 0.8).abs() < 1e-15);
-        assert_eq!((a.cosine(&none), none.cosine(&none), a.cosine(&Counts::of(&[1, 2]))), (0.0, 0.0, 0.0));
+        assert_eq!(
+            (
+                a.cosine(&none),
+                none.cosine(&none),
+                a.cosine(&Counts::of(&[1, 2]))
+            ),
+            (0.0, 0.0, 0.0)
+        );
         // The same shares of the same tokens.
         assert!((a.cosine(&Counts::of(&[9, 7, 9, 9, 7, 9])) - 1.0).abs() < 1e-15);
     }
@@ -104,8 +124,14 @@ mod tests {
     #[test]
     fn the_first_of_equals_is_the_nearest() {
         let vectors = [&[1, 2][..], &[3], &[3, 3], &[4]].map(Counts::of);
-        assert_eq!(Index::of(&vectors).nearest(&Counts::of(&[3]), &mut Vec::new()), (1, 1.0));
-        assert_eq!(Index::of(&vectors).nearest(&Counts::of(&[9]), &mut Vec::new()), (0, 0.0));
+        assert_eq!(
+            Index::of(&vectors).nearest(&Counts::of(&[3]), &mut Vec::new()),
+            (1, 1.0)
+        );
+        assert_eq!(
+            Index::of(&vectors).nearest(&Counts::of(&[9]), &mut Vec::new()),
+            (0, 0.0)
+        );
     }
 
     proptest! {

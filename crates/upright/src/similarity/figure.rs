@@ -15,12 +15,20 @@ struct Shown {
 
 impl Shown {
     fn points(&self, pairs: &[Pair]) -> Vec<[f64; 2]> {
-        pairs.iter().enumerate().map(|(rank, pair)| [rank as f64 + 0.5, (self.value)(pair)]).collect()
+        pairs
+            .iter()
+            .enumerate()
+            .map(|(rank, pair)| [rank as f64 + 0.5, (self.value)(pair)])
+            .collect()
     }
 
     /// A line in the style of this similarity; the second of two is dashed.
     fn line(&self) -> Style {
-        let dash = if self.name == "rejected" { Dash::Dashed } else { Dash::Solid };
+        let dash = if self.name == "rejected" {
+            Dash::Dashed
+        } else {
+            Dash::Solid
+        };
         Style::series(self.style).unmarked().dash(dash).width(2.5)
     }
 }
@@ -33,19 +41,40 @@ pub fn figure(pairs: &[Pair]) -> Figure {
         [640.0, 170.0],
     );
     let empty = |title: &str| {
-        let rank = Axis::linear("rank of the pair, by the similarity of its prompts").from(0.0, pairs.len() as f64);
+        let rank = Axis::linear("rank of the pair, by the similarity of its prompts")
+            .from(0.0, pairs.len() as f64);
         Panel::new(title, rank, Axis::linear("cosine").from(0.0, 1.0))
     };
     let mut prompts = empty("Both prompts");
     // They fall in order: a line is all of them.
-    let shown = Shown { value: |pair| pair.prompts, style: 2, name: "prompts" };
+    let shown = Shown {
+        value: |pair| pair.prompts,
+        style: 2,
+        name: "prompts",
+    };
     prompts.add(Mark::Line(shown.points(pairs)), shown.line(), shown.name);
     let mut answers = empty("Answers of the preference with that of the instruction");
-    let chosen = Shown { value: |pair| pair.chosen, style: 0, name: "chosen" };
-    let rejected = Shown { value: |pair| pair.rejected, style: 1, name: "rejected" };
+    let chosen = Shown {
+        value: |pair| pair.chosen,
+        style: 0,
+        name: "chosen",
+    };
+    let rejected = Shown {
+        value: |pair| pair.rejected,
+        style: 1,
+        name: "rejected",
+    };
     scatter(&mut answers, pairs, &[chosen, rejected]);
     let mut both = empty("Chosen with rejected");
-    scatter(&mut both, pairs, &[Shown { value: |pair| pair.chosen_rejected, style: 3, name: "chosen with rejected" }]);
+    scatter(
+        &mut both,
+        pairs,
+        &[Shown {
+            value: |pair| pair.chosen_rejected,
+            style: 3,
+            name: "chosen with rejected",
+        }],
+    );
     figure.panels = vec![prompts, answers, both];
     figure
 }
@@ -53,11 +82,19 @@ pub fn figure(pairs: &[Pair]) -> Figure {
 /// A dot a pair, and the running median above all dots.
 fn scatter(panel: &mut Panel, pairs: &[Pair], all: &[Shown]) {
     for shown in all {
-        panel.add(Mark::Dots(shown.points(pairs)), Style::series(shown.style).opacity(0.35), "");
+        panel.add(
+            Mark::Dots(shown.points(pairs)),
+            Style::series(shown.style).opacity(0.35),
+            "",
+        );
     }
     // A rim keeps the lines apart from the dots.
     for shown in all {
-        panel.add(Mark::Line(medians(pairs, shown.value)), Style::thin(Ink::Paper).width(5.0), "");
+        panel.add(
+            Mark::Line(medians(pairs, shown.value)),
+            Style::thin(Ink::Paper).width(5.0),
+            "",
+        );
     }
     for shown in all {
         let name = format!("{}: dots and running median", shown.name);
@@ -94,7 +131,10 @@ mod tests {
         let pairs: Vec<Pair> = (0..82).map(pair).collect();
         let medians = medians(&pairs, |pair| pair.prompts);
         // Windows of 3: 0 1 2, 3 4 5, ..., and 81 alone.
-        assert_eq!((medians[0], medians[1], medians[27]), ([1.5, 1.0], [4.5, 4.0], [81.5, 81.0]));
+        assert_eq!(
+            (medians[0], medians[1], medians[27]),
+            ([1.5, 1.0], [4.5, 4.0], [81.5, 81.0])
+        );
         assert_eq!(figure(&pairs).panels.len(), 3);
     }
 }

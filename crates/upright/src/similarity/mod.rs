@@ -64,23 +64,44 @@ impl Texts {
         let (mut found, _) = file.read(map, kind)?;
         found.rows.truncate(most);
         if found.rows.is_empty() {
-            let reasons: Vec<_> = found.dropped.iter().map(|d| format!("{} {}", d.rows.len(), d.reason)).collect();
-            return Err(Error::input(format!("{}: no row can be used ({})", file.name(), reasons.join(", ")))
-                .hint("rows need a prompt and answers that differ"));
+            let reasons: Vec<_> = found
+                .dropped
+                .iter()
+                .map(|d| format!("{} {}", d.rows.len(), d.reason))
+                .collect();
+            return Err(Error::input(format!(
+                "{}: no row can be used ({})",
+                file.name(),
+                reasons.join(", ")
+            ))
+            .hint("rows need a prompt and answers that differ"));
         }
-        Ok(Self { rows: found.rows, kind })
+        Ok(Self {
+            rows: found.rows,
+            kind,
+        })
     }
 
     /// Counts of each row's prompt and answers.
-    fn counts(&self, tokenizer: &Tokenizer, threads: usize, observer: &mut dyn Observer) -> Result<Vec<Vec<Counts>>> {
+    fn counts(
+        &self,
+        tokenizer: &Tokenizer,
+        threads: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Vec<Counts>>> {
         let blocks: Vec<&[Row]> = self.rows.chunks(BLOCK).collect();
-        let what = if self.kind == Kind::Instruction { "instructions, in rows" } else { "preferences, in rows" };
+        let what = if self.kind == Kind::Instruction {
+            "instructions, in rows"
+        } else {
+            "preferences, in rows"
+        };
         observer.begin(what, self.rows.len());
         let count = |text: &str| tokenizer.response(text).map(|tokens| Counts::of(&tokens));
         let row = |row: &Row| -> Result<Vec<Counts>> {
             let answers = row.responses.iter().map(|answer| count(&answer.content));
             let all = std::iter::once(count(&text(&row.prompt))).chain(answers);
-            all.collect::<Result<_>>().map_err(|error| error.at(row.place()))
+            all.collect::<Result<_>>()
+                .map_err(|error| error.at(row.place()))
         };
         let work = |index: usize| blocks[index].iter().map(row).collect::<Result<Vec<_>>>();
         let counted = parallel::map(blocks.len(), threads, work, &mut |done| {
@@ -94,14 +115,26 @@ impl Texts {
 /// A prompt's text, without the markers of turns.
 pub fn text(prompt: &Prompt) -> String {
     match prompt {
-        Prompt::Text(text) => text.replace("\n\nHuman:", "\n").replace("\n\nAssistant:", "\n").trim().to_owned(),
-        Prompt::Instruction { system, instruction, input } => {
-            let parts = [system, instruction, input].into_iter().filter(|part| !part.trim().is_empty());
+        Prompt::Text(text) => text
+            .replace("\n\nHuman:", "\n")
+            .replace("\n\nAssistant:", "\n")
+            .trim()
+            .to_owned(),
+        Prompt::Instruction {
+            system,
+            instruction,
+            input,
+        } => {
+            let parts = [system, instruction, input]
+                .into_iter()
+                .filter(|part| !part.trim().is_empty());
             parts.map(String::as_str).collect::<Vec<_>>().join("\n")
         }
-        Prompt::Messages(messages) => {
-            messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n")
-        }
+        Prompt::Messages(messages) => messages
+            .iter()
+            .map(|message| message.content.as_str())
+            .collect::<Vec<_>>()
+            .join("\n"),
     }
 }
 
@@ -118,9 +151,17 @@ pub fn similarity(
 ) -> Result<Vec<Pair>> {
     let instructions = sft.counts(tokenizer, threads, observer)?;
     let preferences = dpo.counts(tokenizer, threads, observer)?;
-    let index = Index::of(&instructions.iter().map(|counts| counts[0].clone()).collect::<Vec<_>>());
-    let blocks: Vec<(usize, &[Vec<Counts>])> =
-        preferences.chunks(BLOCK).enumerate().map(|(block, rows)| (block * BLOCK, rows)).collect();
+    let index = Index::of(
+        &instructions
+            .iter()
+            .map(|counts| counts[0].clone())
+            .collect::<Vec<_>>(),
+    );
+    let blocks: Vec<(usize, &[Vec<Counts>])> = preferences
+        .chunks(BLOCK)
+        .enumerate()
+        .map(|(block, rows)| (block * BLOCK, rows))
+        .collect();
     observer.begin("nearest prompts, in rows", preferences.len());
     let work = |block: usize| {
         let (first, rows) = blocks[block];
@@ -144,14 +185,22 @@ pub fn similarity(
     });
     observer.end();
     let mut pairs = pairs?.concat();
-    pairs.sort_by(|a, b| b.prompts.total_cmp(&a.prompts).then(a.dpo_row.cmp(&b.dpo_row)));
+    pairs.sort_by(|a, b| {
+        b.prompts
+            .total_cmp(&a.prompts)
+            .then(a.dpo_row.cmp(&b.dpo_row))
+    });
     Ok(pairs)
 }
 
 /// The pairs that contradict each other most, the worst first.
 pub fn conflicts(pairs: &[Pair], most: usize) -> Vec<Pair> {
     let mut worst = pairs.to_vec();
-    worst.sort_by(|a, b| b.conflict().total_cmp(&a.conflict()).then(a.dpo_row.cmp(&b.dpo_row)));
+    worst.sort_by(|a, b| {
+        b.conflict()
+            .total_cmp(&a.conflict())
+            .then(a.dpo_row.cmp(&b.dpo_row))
+    });
     worst.truncate(most);
     worst
 }
@@ -164,11 +213,24 @@ mod tests {
     #[test]
     fn templates_and_turns_are_not_counted() {
         let turns = "\n\nHuman: Where is it?\n\nAssistant: There.\n\nHuman: Where?\n\nAssistant:";
-        assert_eq!(text(&Prompt::Text(turns.into())), "Where is it?\n There.\n Where?");
-        let instruction = Prompt::Instruction { system: " ".into(), instruction: "Count.".into(), input: "2".into() };
+        assert_eq!(
+            text(&Prompt::Text(turns.into())),
+            "Where is it?\n There.\n Where?"
+        );
+        let instruction = Prompt::Instruction {
+            system: " ".into(),
+            instruction: "Count.".into(),
+            input: "2".into(),
+        };
         assert_eq!(text(&instruction), "Count.\n2");
         let say = |role, content: &str| Message::new(role, content);
-        assert_eq!(text(&Prompt::Messages(vec![say(Role::System, "Be kind."), say(Role::User, "Hi")])), "Be kind.\nHi");
+        assert_eq!(
+            text(&Prompt::Messages(vec![
+                say(Role::System, "Be kind."),
+                say(Role::User, "Hi")
+            ])),
+            "Be kind.\nHi"
+        );
     }
 
     #[test]
@@ -181,8 +243,16 @@ mod tests {
             rejected: 0.0,
             chosen_rejected: 0.0,
         };
-        let pairs = [pair(0, 1.0, 0.9), pair(1, 0.8, 0.0), pair(2, 0.5, 0.0), pair(3, 0.8, 0.0)];
-        let rows: Vec<_> = conflicts(&pairs, 3).iter().map(|pair| pair.dpo_row).collect();
+        let pairs = [
+            pair(0, 1.0, 0.9),
+            pair(1, 0.8, 0.0),
+            pair(2, 0.5, 0.0),
+            pair(3, 0.8, 0.0),
+        ];
+        let rows: Vec<_> = conflicts(&pairs, 3)
+            .iter()
+            .map(|pair| pair.dpo_row)
+            .collect();
         assert_eq!(rows, [1, 3, 2]);
     }
 }

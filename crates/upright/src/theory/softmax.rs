@@ -37,7 +37,9 @@ impl<const D: usize> Question<D> {
             .iter()
             .map(ahead)
             .enumerate()
-            .fold((answer, 0.0), |most, (index, score)| if score > most.1 { (index, score) } else { most });
+            .fold((answer, 0.0), |most, (index, score)| {
+                if score > most.1 { (index, score) } else { most }
+            });
         let (mut rest, mut gradient) = (0.0, [0.0; D]);
         for (index, other) in self.answers.iter().enumerate() {
             let difference = subtract(other, own);
@@ -47,7 +49,10 @@ impl<const D: usize> Question<D> {
             }
             gradient = add_scaled(&gradient, -weight, &difference);
         }
-        (-(most + rest.ln_1p()), gradient.map(|slope| slope / (1.0 + rest)))
+        (
+            -(most + rest.ln_1p()),
+            gradient.map(|slope| slope / (1.0 + rest)),
+        )
     }
 }
 
@@ -62,31 +67,60 @@ pub struct Task<const D: usize> {
 impl<const D: usize> Task<D> {
     /// SFT (4): the first scored answer of every question is imitated.
     pub fn sft(questions: Vec<Question<D>>) -> Self {
-        let objective = Objective { beta: 1.0, ..Objective::new(LossKind::Sft) };
-        Self { objective, questions: questions.into_iter().map(|question| (question, Vec::new())).collect() }
+        let objective = Objective {
+            beta: 1.0,
+            ..Objective::new(LossKind::Sft)
+        };
+        Self {
+            objective,
+            questions: questions
+                .into_iter()
+                .map(|question| (question, Vec::new()))
+                .collect(),
+        }
     }
 
     /// DPO (1)-(3) against the softmax policy with the parameters `reference`.
     pub fn dpo(questions: Vec<Question<D>>, reference: [f64; D], beta: f64) -> Self {
-        let objective = Objective { beta, ..Objective::new(LossKind::Dpo) };
+        let objective = Objective {
+            beta,
+            ..Objective::new(LossKind::Dpo)
+        };
         let scored = |question: Question<D>| {
-            let logps = question.scored.iter().map(|&answer| question.log_probability(&reference, answer).0).collect();
+            let logps = question
+                .scored
+                .iter()
+                .map(|&answer| question.log_probability(&reference, answer).0)
+                .collect();
             (question, logps)
         };
-        Self { objective, questions: questions.into_iter().map(scored).collect() }
+        Self {
+            objective,
+            questions: questions.into_iter().map(scored).collect(),
+        }
     }
 
     /// Loss and gradient at one question, which are f(theta; x, ..) and g(theta; x, ..) of the paper.
     pub fn at(&self, theta: &[f64; D], question: usize) -> (f64, [f64; D]) {
         let (question, reference) = &self.questions[question];
-        let mut responses = [Response { policy: 0.0, reference: None, tokens: 1 }; 2];
+        let mut responses = [Response {
+            policy: 0.0,
+            reference: None,
+            tokens: 1,
+        }; 2];
         let mut gradients = [[0.0; D]; 2];
         for (i, answer) in question.scored.iter().enumerate() {
             (responses[i].policy, gradients[i]) = question.log_probability(theta, *answer);
             responses[i].reference = reference.get(i).copied();
         }
         let count = question.scored.len();
-        let row = self.objective.row(&responses[..count], Totals { rows: 1, tokens: count });
+        let row = self.objective.row(
+            &responses[..count],
+            Totals {
+                rows: 1,
+                tokens: count,
+            },
+        );
         let sum = |sum: [f64; D], i: usize| add_scaled(&sum, row.slopes[i], &gradients[i]);
         (row.loss, (0..count).fold([0.0; D], sum))
     }
@@ -96,13 +130,18 @@ impl<const D: usize> Task<D> {
         let share = 1.0 / self.questions.len() as f64;
         (0..self.questions.len())
             .map(|i| self.at(theta, i))
-            .fold((0.0, [0.0; D]), |(value, gradient), (v, g)| (value + share * v, add_scaled(&gradient, share, &g)))
+            .fold((0.0, [0.0; D]), |(value, gradient), (v, g)| {
+                (value + share * v, add_scaled(&gradient, share, &g))
+            })
     }
 
     /// Upper bound of the second moment of the stochastic gradient (Proposition A.1): 4 beta^2 Phi^2, where Phi is the
     /// largest norm of a feature vector; beta counts as 1 for SFT.
     pub fn second_moment_bound(&self) -> f64 {
-        let features = self.questions.iter().flat_map(|(question, _)| &question.answers);
+        let features = self
+            .questions
+            .iter()
+            .flat_map(|(question, _)| &question.answers);
         let largest = features.map(|phi| dot(phi, phi)).fold(0.0, f64::max);
         4.0 * self.objective.beta.powi(2) * largest
     }
@@ -133,7 +172,15 @@ pub struct Softmax<const D: usize> {
 impl<const D: usize> Softmax<D> {
     /// A policy at `theta`.
     pub fn new(tasks: Vec<Task<D>>, theta: [f64; D], rate: f64) -> Self {
-        Self { theta, rate, weight_decay: 0.0, seed: 0, tasks, gradient: [0.0; D], updates: 0 }
+        Self {
+            theta,
+            rate,
+            weight_decay: 0.0,
+            seed: 0,
+            tasks,
+            gradient: [0.0; D],
+            updates: 0,
+        }
     }
 
     /// Loss of an objective over all its data where the parameters are now.
@@ -157,7 +204,10 @@ impl<const D: usize> Softmax<D> {
         if loss.is_finite() {
             return Ok((loss, gradient));
         }
-        Err(Error::failure(format!("the loss of objective {} is {loss} at {:?}", id.0, self.theta)))
+        Err(Error::failure(format!(
+            "the loss of objective {} is {loss} at {:?}",
+            id.0, self.theta
+        )))
     }
 }
 
@@ -191,11 +241,18 @@ pub fn weights(lambda: f64) -> Vec<f64> {
 }
 
 /// f_mix (6) and its gradient: the weighted sum of the objectives.
-pub fn mixed<const D: usize>(tasks: &[Task<D>], weights: &[f64], theta: &[f64; D]) -> (f64, [f64; D]) {
-    tasks.iter().zip(weights).fold((0.0, [0.0; D]), |(value, gradient), (task, weight)| {
-        let (v, g) = task.whole(theta);
-        (value + weight * v, add_scaled(&gradient, *weight, &g))
-    })
+pub fn mixed<const D: usize>(
+    tasks: &[Task<D>],
+    weights: &[f64],
+    theta: &[f64; D],
+) -> (f64, [f64; D]) {
+    tasks
+        .iter()
+        .zip(weights)
+        .fold((0.0, [0.0; D]), |(value, gradient), (task, weight)| {
+            let (v, g) = task.whole(theta);
+            (value + weight * v, add_scaled(&gradient, *weight, &g))
+        })
 }
 
 /// Where a convex function of one number is smallest: its slope changes sign there. Halved to the last bit.
@@ -203,13 +260,20 @@ pub fn mixed<const D: usize>(tasks: &[Task<D>], weights: &[f64], theta: &[f64; D
 /// # Panics
 /// If the slope does not go from below 0 at `low` to above 0 at `high`.
 pub fn minimiser(slope: impl Fn(f64) -> f64, mut low: f64, mut high: f64) -> f64 {
-    assert!(slope(low) < 0.0 && slope(high) > 0.0, "no minimum between {low} and {high}");
+    assert!(
+        slope(low) < 0.0 && slope(high) > 0.0,
+        "no minimum between {low} and {high}"
+    );
     loop {
         let middle = low + (high - low) / 2.0;
         if middle <= low || middle >= high {
             return middle;
         }
-        if slope(middle) < 0.0 { low = middle } else { high = middle }
+        if slope(middle) < 0.0 {
+            low = middle
+        } else {
+            high = middle
+        }
     }
 }
 

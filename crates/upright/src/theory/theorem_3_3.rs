@@ -23,13 +23,22 @@ const STEPS: [usize; 9] = [10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_0
 
 /// The question of the preference, x_1 in Table 2.
 fn preference() -> Question<1> {
-    Question { answers: vec![[-1.0], [-0.5]], scored: vec![0, 1] }
+    Question {
+        answers: vec![[-1.0], [-0.5]],
+        scored: vec![0, 1],
+    }
 }
 
 /// Table 2's objectives: DPO, SFT.
 pub fn tasks() -> Vec<Task<1>> {
-    let instruction = Question { answers: vec![[1.0], [0.5]], scored: vec![0] };
-    vec![Task::dpo(vec![preference()], [REFERENCE], 1.0), Task::sft(vec![instruction])]
+    let instruction = Question {
+        answers: vec![[1.0], [0.5]],
+        scored: vec![0],
+    };
+    vec![
+        Task::dpo(vec![preference()], [REFERENCE], 1.0),
+        Task::sft(vec![instruction]),
+    ]
 }
 
 /// f_ref (34), the objective that the reference is to have minimised: -log pi(y_w | x_1).
@@ -57,7 +66,12 @@ impl Tradeoff {
         let at = |theta: f64| mixed(&tasks, &weights, &[theta]);
         let argmin = minimiser(|theta| at(theta).1[0], RANGE[0], RANGE[1]);
         let minimum = at(argmin).0;
-        Self { lambda, argmin, minimum, gap_at_zero: at(0.0).0 - minimum }
+        Self {
+            lambda,
+            argmin,
+            minimum,
+            gap_at_zero: at(0.0).0 - minimum,
+        }
     }
 
     /// G_mix(theta) = f_mix(theta) - its minimum.
@@ -110,7 +124,10 @@ pub struct Theorem33 {
 /// A loss that is not finite, which this example does not have.
 pub fn theorem_3_3() -> Result<Theorem33> {
     let lambdas: Vec<Tradeoff> = LAMBDAS.map(Tradeoff::of).to_vec();
-    let runs = STEPS.iter().map(|&steps| run(steps, &lambdas)).collect::<Result<Vec<_>>>()?;
+    let runs = STEPS
+        .iter()
+        .map(|&steps| run(steps, &lambdas))
+        .collect::<Result<Vec<_>>>()?;
     let half = Tradeoff::of(0.5);
     let c_star = (2.0 * half.minimum).exp();
     // f_DPO(0) = log(1 + c).
@@ -133,7 +150,10 @@ pub fn theorem_3_3() -> Result<Theorem33> {
 fn run(steps: usize, lambdas: &[Tradeoff]) -> Result<Run> {
     let stage = steps - 1;
     let mut policy = Softmax::new(tasks(), [START], RATE);
-    let mut method = Sequential { objectives: 2, stages: vec![(DPO.0, stage), (SFT.0, 2 * stage)] };
+    let mut method = Sequential {
+        objectives: 2,
+        stages: vec![(DPO.0, stage), (SFT.0, 2 * stage)],
+    };
     let mut after_dpo = START;
     train(&mut policy, &mut method, 0..2 * stage, |step, policy, _| {
         if step.index + 1 == stage {
@@ -142,7 +162,12 @@ fn run(steps: usize, lambdas: &[Tradeoff]) -> Result<Run> {
         Ok(ControlFlow::Continue(()))
     })?;
     let end = policy.theta[0];
-    Ok(Run { steps, after_dpo, end, gaps: lambdas.iter().map(|tradeoff| tradeoff.gap(end)).collect() })
+    Ok(Run {
+        steps,
+        after_dpo,
+        end,
+        gaps: lambdas.iter().map(|tradeoff| tradeoff.gap(end)).collect(),
+    })
 }
 
 /// Weight of DPO below which f_mix is smallest above theta = 0: where its slope at 0 changes sign.
@@ -160,7 +185,10 @@ fn slips(half: &Tradeoff, c: f64) -> Vec<String> {
             c.ln_1p(),
             printed.whole(&[0.0]).0
         ),
-        format!("(39) at theta = 0 is {:.5}, not 0.256843; the bound holds.", half.gap_at_zero),
+        format!(
+            "(39) at theta = 0 is {:.5}, not 0.256843; the bound holds.",
+            half.gap_at_zero
+        ),
         "(40) and (41) drop the factor 1/2 of (37) and (38); the steps here have it.".to_owned(),
         format!(
             "The proof is for lambda = 1/2. Below lambda = {:.4} the minimum lies above theta = 0, and the gap comes from \

@@ -40,8 +40,16 @@ impl Settings {
     /// T from 100 to a million in half decades. With the small alpha_0 all of it is transient and the printed bound fails,
     /// with the other the transient is short.
     pub fn usual(threads: usize) -> Self {
-        let steps = vec![100, 316, 1_000, 3_162, 10_000, 31_623, 100_000, 316_228, 1_000_000];
-        Self { lambda: 0.5, steps, alphas: vec![0.05, 4.0], seeds: 64, threads }
+        let steps = vec![
+            100, 316, 1_000, 3_162, 10_000, 31_623, 100_000, 316_228, 1_000_000,
+        ];
+        Self {
+            lambda: 0.5,
+            steps,
+            alphas: vec![0.05, 4.0],
+            seeds: 64,
+            threads,
+        }
     }
 }
 
@@ -125,7 +133,8 @@ impl Bound {
 
     /// (51).
     fn printed(&self, alpha: f64, steps: f64) -> f64 {
-        self.distance * alpha / (2.0 * steps.sqrt()) + Self::noise(self.printed_moment, alpha, steps)
+        self.distance * alpha / (2.0 * steps.sqrt())
+            + Self::noise(self.printed_moment, alpha, steps)
     }
 }
 
@@ -157,8 +166,13 @@ pub fn theorem_4_1(settings: &Settings, observer: &mut dyn Observer) -> Result<T
     let work = |index: usize| {
         let ((steps, alpha), run) = (cells[index / runs], index % runs);
         let mut method: Box<dyn Method> = match run {
-            seed if seed < settings.seeds => Box::new(Alright { weights: weights.clone(), seed: seed as u64 }),
-            _ => Box::new(Mix { weights: weights.clone() }),
+            seed if seed < settings.seeds => Box::new(Alright {
+                weights: weights.clone(),
+                seed: seed as u64,
+            }),
+            _ => Box::new(Mix {
+                weights: weights.clone(),
+            }),
         };
         end(&mut *method, steps, alpha / (steps as f64).sqrt()).map(|theta| tradeoff.gap(theta))
     };
@@ -204,19 +218,27 @@ pub fn theorem_4_1(settings: &Settings, observer: &mut dyn Observer) -> Result<T
 /// theta_T: the example's parameter after T - 1 steps.
 fn end(method: &mut dyn Method, steps: usize, rate: f64) -> Result<f64> {
     let mut policy = Softmax::new(tasks(), [START], rate);
-    train(&mut policy, method, 0..steps - 1, |_, _, _| Ok(ControlFlow::Continue(())))?;
+    train(&mut policy, method, 0..steps - 1, |_, _, _| {
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok(policy.theta[0])
 }
 
 impl Series {
     fn new(alpha_0: f64, points: Vec<Point>) -> Self {
-        let (transient, tail): (Vec<Point>, Vec<Point>) = points.iter().partition(|point| point.transient);
-        let gaps = |points: &[Point]| slope(points.iter().map(|point| (point.steps, point.mean_gap)));
+        let (transient, tail): (Vec<Point>, Vec<Point>) =
+            points.iter().partition(|point| point.transient);
+        let gaps =
+            |points: &[Point]| slope(points.iter().map(|point| (point.steps, point.mean_gap)));
         let rate = |point: &Point| (point.steps as f64).ln() / (point.steps as f64).sqrt();
-        let tail_rate_slope = slope(tail.iter().map(|point| (point.steps, rate(point)))).map(|(slope, _)| slope);
+        let tail_rate_slope =
+            slope(tail.iter().map(|point| (point.steps, rate(point)))).map(|(slope, _)| slope);
         // d log(mean) = d mean / mean; the slope is a weighted sum of the logs.
         let tail_slope_error = gaps(&tail).map(|(_, parts)| {
-            let errors = tail.iter().zip(&parts).map(|(point, part)| part * point.standard_error / point.mean_gap);
+            let errors = tail
+                .iter()
+                .zip(&parts)
+                .map(|(point, part)| part * point.standard_error / point.mean_gap);
             errors.map(|error| error * error).sum::<f64>().sqrt()
         });
         Self {
@@ -239,7 +261,10 @@ fn slope(points: impl Iterator<Item = (usize, f64)>) -> Option<(f64, Vec<f64>)> 
     let centre = logs.iter().map(|(x, _)| x).sum::<f64>() / logs.len() as f64;
     let spread: f64 = logs.iter().map(|(x, _)| (x - centre).powi(2)).sum();
     let parts: Vec<f64> = logs.iter().map(|(x, _)| (x - centre) / spread).collect();
-    Some((logs.iter().zip(&parts).map(|((_, y), part)| y * part).sum(), parts))
+    Some((
+        logs.iter().zip(&parts).map(|((_, y), part)| y * part).sum(),
+        parts,
+    ))
 }
 
 fn slips(series: &[Series]) -> Vec<String> {
@@ -255,7 +280,11 @@ fn slips(series: &[Series]) -> Vec<String> {
             .to_owned(),
     ];
     for series in series {
-        let violated: Vec<&Point> = series.points.iter().filter(|point| point.mean_gap > point.printed_bound).collect();
+        let violated: Vec<&Point> = series
+            .points
+            .iter()
+            .filter(|point| point.mean_gap > point.printed_bound)
+            .collect();
         if let (Some(first), Some(last)) = (violated.first(), violated.last()) {
             slips.push(format!(
                 "The printed bound is violated at alpha_0 = {} for T from {} to {}: at T = {} it is {:.3} and the mean gap \

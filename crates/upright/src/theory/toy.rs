@@ -96,8 +96,14 @@ pub struct Toy {
 /// Features of x_1, of which DPO and the reference are trained, times `sign`; those of x_2 as in Table 3.
 fn questions(sign: f64) -> [Question<2>; 2] {
     [
-        Question { answers: vec![[sign, sign], [0.5 * sign, 0.5 * sign]], scored: vec![0, 1] },
-        Question { answers: vec![[1.0, 0.5], [0.5, 0.5]], scored: vec![0] },
+        Question {
+            answers: vec![[sign, sign], [0.5 * sign, 0.5 * sign]],
+            scored: vec![0, 1],
+        },
+        Question {
+            answers: vec![[1.0, 0.5], [0.5, 0.5]],
+            scored: vec![0],
+        },
     ]
 }
 
@@ -110,15 +116,28 @@ fn learner(tasks: Vec<Task<2>>) -> Softmax<2> {
 
 /// The parameters after the reference's steps.
 fn reference(preference: &Question<2>) -> Result<[f64; 2]> {
-    let imitated = Question { scored: vec![preference.scored[0]], ..preference.clone() };
+    let imitated = Question {
+        scored: vec![preference.scored[0]],
+        ..preference.clone()
+    };
     let mut policy = learner(vec![Task::sft(vec![imitated])]);
-    let mut alone = Sequential { objectives: 1, stages: vec![(0, REFERENCE_STEPS)] };
-    train(&mut policy, &mut alone, 0..REFERENCE_STEPS, |_, _, _| Ok(ControlFlow::Continue(())))?;
+    let mut alone = Sequential {
+        objectives: 1,
+        stages: vec![(0, REFERENCE_STEPS)],
+    };
+    train(&mut policy, &mut alone, 0..REFERENCE_STEPS, |_, _, _| {
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok(policy.theta)
 }
 
 fn place(policy: &Softmax<2>, step: usize) -> Place {
-    Place { step, theta: policy.theta, dpo: policy.value(DPO), sft: policy.value(SFT) }
+    Place {
+        step,
+        theta: policy.theta,
+        dpo: policy.value(DPO),
+        sft: policy.value(SFT),
+    }
 }
 
 /// What is known of a walk while it is under way.
@@ -132,7 +151,11 @@ impl Way {
     fn new(tasks: &[Task<2>]) -> Self {
         let policy = learner(tasks.to_vec());
         let path = vec![place(&policy, 0)];
-        Self { policy, steps: [0; 2], path }
+        Self {
+            policy,
+            steps: [0; 2],
+            path,
+        }
     }
 
     fn taken(&self) -> usize {
@@ -156,7 +179,11 @@ impl Way {
             if taken.is_multiple_of(KEEP_EVERY) {
                 path.push(place(policy, taken));
             }
-            Ok(if done(policy) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            Ok(if done(policy) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
         })?;
         self.path.push(place(&self.policy, taken));
         Ok(())
@@ -165,14 +192,24 @@ impl Way {
     fn end(self, method: &'static str, between: Option<Place>) -> Walk {
         let end = place(&self.policy, self.taken());
         let gaps = [gap(end.dpo, OPTIMA[DPO.0]), gap(end.sft, OPTIMA[SFT.0])];
-        Walk { method, steps: self.steps, end, ideal_distance: ideal_distance(&gaps), between, path: self.path }
+        Walk {
+            method,
+            steps: self.steps,
+            end,
+            ideal_distance: ideal_distance(&gaps),
+            between,
+            path: self.path,
+        }
     }
 }
 
 /// DPO until it is low enough, then SFT until it is.
 fn sequential(tasks: &[Task<2>]) -> Result<Walk> {
     let mut way = Way::new(tasks);
-    let mut method = Sequential { objectives: 2, stages: vec![(DPO.0, STAGE_STEPS), (SFT.0, 2 * STAGE_STEPS)] };
+    let mut method = Sequential {
+        objectives: 2,
+        stages: vec![(DPO.0, STAGE_STEPS), (SFT.0, 2 * STAGE_STEPS)],
+    };
     let low = |id: ObjectiveId| move |policy: &Softmax<2>| policy.value(id) <= STAGE_ENDS_AT;
     way.walk(&mut method, 0..STAGE_STEPS, low(DPO))?;
     let between = place(&way.policy, way.taken());
@@ -189,15 +226,36 @@ fn joint(tasks: &[Task<2>], name: &'static str, method: &mut dyn Method) -> Resu
 fn variant(name: &'static str, sign: f64, seed: u64) -> Result<Variant> {
     let [preference, instruction] = questions(sign);
     let reference = reference(&preference)?;
-    let tasks = vec![Task::dpo(vec![preference], reference, BETA), Task::sft(vec![instruction])];
+    let tasks = vec![
+        Task::dpo(vec![preference], reference, BETA),
+        Task::sft(vec![instruction]),
+    ];
     let weights = weights(LAMBDA);
     let walks = vec![
         sequential(&tasks)?,
-        joint(&tasks, "alright", &mut Alright { weights: weights.clone(), seed })?,
-        joint(&tasks, "maxright", &mut Maxright::new(weights, OPTIMA.to_vec(), &[0, 1], PROBE_EVERY))?,
+        joint(
+            &tasks,
+            "alright",
+            &mut Alright {
+                weights: weights.clone(),
+                seed,
+            },
+        )?,
+        joint(
+            &tasks,
+            "maxright",
+            &mut Maxright::new(weights, OPTIMA.to_vec(), &[0, 1], PROBE_EVERY),
+        )?,
     ];
     let start = place(&learner(tasks.clone()), 0);
-    Ok(Variant { name, reference, start, ideal: OPTIMA, walks, tasks })
+    Ok(Variant {
+        name,
+        reference,
+        start,
+        ideal: OPTIMA,
+        walks,
+        tasks,
+    })
 }
 
 /// All of Figure 2; `seed` is that of ALRIGHT's draws.
@@ -205,8 +263,12 @@ fn variant(name: &'static str, sign: f64, seed: u64) -> Result<Variant> {
 /// # Errors
 /// A loss that is not finite, which these data do not have.
 pub fn toy(seed: u64) -> Result<Toy> {
-    let variants = vec![variant("as-printed", 1.0, seed)?, variant("conflicting", -1.0, seed)?];
-    let [printed, conflicting] = [0, 1].map(|i: usize| variants[i].walks[0].between.unwrap_or(variants[i].start));
+    let variants = vec![
+        variant("as-printed", 1.0, seed)?,
+        variant("conflicting", -1.0, seed)?,
+    ];
+    let [printed, conflicting] =
+        [0, 1].map(|i: usize| variants[i].walks[0].between.unwrap_or(variants[i].start));
     let slips = vec![
         format!(
             "Table 3's objectives do not conflict (the chosen answers' features differ from the others' by [0.5, 0.5] and \

@@ -113,7 +113,8 @@ impl Run {
 
     /// Adapters that a study added up.
     pub(crate) fn sum(self, name: &str) -> Self {
-        self.measuring(&format!("/study/sums/{name}")).with("\"/out\"", &format!("\"/study/runs/{name}\""))
+        self.measuring(&format!("/study/sums/{name}"))
+            .with("\"/out\"", &format!("\"/study/runs/{name}\""))
     }
 
     /// What `config.toml` says.
@@ -129,7 +130,10 @@ impl Run {
     }
 
     fn names(&self) -> Vec<String> {
-        ["sft".to_owned(), "dpo".to_owned()].into_iter().chain(self.third.clone()).collect()
+        ["sft".to_owned(), "dpo".to_owned()]
+            .into_iter()
+            .chain(self.third.clone())
+            .collect()
     }
 
     fn plan(&self) -> String {
@@ -151,18 +155,28 @@ impl Run {
             self.method, self.probe_every, self.seed
         );
         for (i, (name, weight)) in self.names().iter().zip(&self.weights).enumerate() {
-            let (loss, beta, rank) = if i == 0 { ("sft", 0.0, 1) } else { ("dpo", 0.1, 2 * (i - 1)) };
+            let (loss, beta, rank) = if i == 0 {
+                ("sft", 0.0, 1)
+            } else {
+                ("dpo", 0.1, 2 * (i - 1))
+            };
             text += &format!(
                 "\n[[plan.objectives]]\nname = \"{name}\"\nloss = \"{loss}\"\ndata = \"/data/{name}.jsonl\"\n\
                  weight = {weight:?}\nbatch = 8\nbeta = {beta:?}\nlabel-smoothing = 0.0\ntie-rank = {rank}\n"
             );
         }
         for (objective, steps) in &self.stages {
-            text += &format!("\n[[plan.stages]]\nobjective = {objective}\nlength = {{ steps = {steps} }}\n");
+            text += &format!(
+                "\n[[plan.stages]]\nobjective = {objective}\nlength = {{ steps = {steps} }}\n"
+            );
         }
-        text += "\n[facts]\nbase = \"0123456789abcdef\"\ntier = \"portable\"\ntokenizer = \"fedcba\"\n";
+        text +=
+            "\n[facts]\nbase = \"0123456789abcdef\"\ntier = \"portable\"\ntokenizer = \"fedcba\"\n";
         // As good as its hash.
-        text += &format!("init-adapter = \"{}\"\nreference = \"\"\n", self.measures.replace('/', "-"));
+        text += &format!(
+            "init-adapter = \"{}\"\nreference = \"\"\n",
+            self.measures.replace('/', "-")
+        );
         for name in self.names() {
             text += &format!(
                 "\n[[facts.data]]\nsha256 = \"aa-{name}\"\neval-sha256 = \"\"\ndialect = \"alpaca\"\n\
@@ -177,7 +191,9 @@ impl Run {
 
     /// Which objectives a step descends.
     fn descends(&self, step: usize) -> Vec<usize> {
-        let all: Vec<usize> = (0..self.weights.len()).filter(|i| self.weights[*i] > 0.0).collect();
+        let all: Vec<usize> = (0..self.weights.len())
+            .filter(|i| self.weights[*i] > 0.0)
+            .collect();
         let stage = self.stages.iter().scan(0, |end, (objective, steps)| {
             *end += steps;
             Some((*objective, *end))
@@ -198,7 +214,10 @@ impl Run {
         let wave = ((step * 7 + self.seed as usize * 3) % 5) as f64;
         line.insert("tokens".into(), json!(100 + 10 * step));
         line.insert("seconds".into(), json!(self.seconds + 0.001 * wave));
-        line.insert("utilisation".into(), json!(0.5 + self.seconds + 0.02 * wave));
+        line.insert(
+            "utilisation".into(),
+            json!(0.5 + self.seconds + 0.02 * wave),
+        );
         line.insert("peak_memory_gb".into(), json!(1.5));
         Value::Object(line)
     }
@@ -207,11 +226,23 @@ impl Run {
     fn evaluation(&self, step: usize, name: &dyn Fn(usize) -> String) -> Value {
         let mut line = Map::new();
         line.insert("step".into(), json!(step));
-        let share = if self.planned == 0 { 1.0 } else { step as f64 / self.planned as f64 };
+        let share = if self.planned == 0 {
+            1.0
+        } else {
+            step as f64 / self.planned as f64
+        };
         for (set, scale) in [("eval", 1.1), ("fit", 1.0)] {
             for id in 0..self.weights.len() {
-                let (start, end) = if id == 0 { (1.0, self.ends[0]) } else { (5.0, self.ends[1]) };
-                let loss = if share == 1.0 { end } else { start + share * (end - start) };
+                let (start, end) = if id == 0 {
+                    (1.0, self.ends[0])
+                } else {
+                    (5.0, self.ends[1])
+                };
+                let loss = if share == 1.0 {
+                    end
+                } else {
+                    start + share * (end - start)
+                };
                 line.insert(format!("{set}/loss/{}", name(id)), json!(loss * scale));
             }
         }
@@ -221,7 +252,9 @@ impl Run {
 
 impl Study {
     pub(crate) fn new() -> Self {
-        let study = Self { folder: tempfile::tempdir().unwrap() };
+        let study = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         fs::create_dir(study.path().join("runs")).unwrap();
         study
     }
@@ -242,15 +275,35 @@ impl Study {
         let (plan, names) = (run.plan(), run.names());
         // An objective that was renamed in the plan has the new name in the records too.
         let of = |id: usize| {
-            let edit = run.edits.iter().find(|(old, _)| *old == format!("name = \"{}\"", names[id]));
-            edit.map_or(names[id].clone(), |(_, new)| new.split('"').nth(1).unwrap().to_owned())
+            let edit = run
+                .edits
+                .iter()
+                .find(|(old, _)| *old == format!("name = \"{}\"", names[id]));
+            edit.map_or(names[id].clone(), |(_, new)| {
+                new.split('"').nth(1).unwrap().to_owned()
+            })
         };
-        let lines = |all: Vec<Value>| all.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let lines = |all: Vec<Value>| {
+            all.iter()
+                .map(|line| format!("{line}\n"))
+                .collect::<String>()
+        };
         self.write(&file("plan.toml"), &plan);
         self.write(&file("config.toml"), &run.asked);
-        self.write(&file("steps.jsonl"), &lines((0..run.taken).map(|step| run.step(step, &of)).collect()));
+        self.write(
+            &file("steps.jsonl"),
+            &lines((0..run.taken).map(|step| run.step(step, &of)).collect()),
+        );
         let evaluated: Vec<usize> = (0..=run.taken).filter(|step| step % 4 == 0).collect();
-        self.write(&file("evals.jsonl"), &lines(evaluated.into_iter().map(|step| run.evaluation(step, &of)).collect()));
+        self.write(
+            &file("evals.jsonl"),
+            &lines(
+                evaluated
+                    .into_iter()
+                    .map(|step| run.evaluation(step, &of))
+                    .collect(),
+            ),
+        );
     }
 
     /// Changes a file of a run.
@@ -263,8 +316,14 @@ impl Study {
     }
 
     pub(crate) fn copy_runs_to(&self, other: &Self) {
-        for run in fs::read_dir(self.path().join("runs")).unwrap().map(|entry| entry.unwrap().path()) {
-            for file in fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().path()) {
+        for run in fs::read_dir(self.path().join("runs"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+        {
+            for file in fs::read_dir(&run)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+            {
                 let name = file.strip_prefix(self.path()).unwrap().to_str().unwrap();
                 other.write(name, &fs::read_to_string(&file).unwrap());
             }
@@ -281,7 +340,8 @@ pub(crate) struct Csv {
 impl Csv {
     pub(crate) fn read(folder: &Path, name: &str) -> Self {
         let text = fs::read_to_string(folder.join(format!("{name}.csv"))).unwrap();
-        let (mut rows, mut row, mut cell, mut quoted) = (Vec::new(), Vec::new(), String::new(), false);
+        let (mut rows, mut row, mut cell, mut quoted) =
+            (Vec::new(), Vec::new(), String::new(), false);
         let mut letters = text.chars().peekable();
         while let Some(letter) = letters.next() {
             match letter {
@@ -296,25 +356,36 @@ impl Csv {
             }
         }
         let header: Vec<String> = rows.remove(0);
-        assert!(rows.iter().all(|row| row.len() == header.len()), "{name}: {header:?}");
+        assert!(
+            rows.iter().all(|row| row.len() == header.len()),
+            "{name}: {header:?}"
+        );
         Self { header, rows }
     }
 
     #[track_caller]
     pub(crate) fn column(&self, name: &str) -> usize {
-        self.header.iter().position(|other| other == name).unwrap_or_else(|| panic!("{name} in {:?}", self.header))
+        self.header
+            .iter()
+            .position(|other| other == name)
+            .unwrap_or_else(|| panic!("{name} in {:?}", self.header))
     }
 
     #[track_caller]
     pub(crate) fn cell(&self, row: &str, column: &str) -> &str {
-        let found = self.rows.iter().find(|cells| cells[0] == row).unwrap_or_else(|| panic!("{row}"));
+        let found = self
+            .rows
+            .iter()
+            .find(|cells| cells[0] == row)
+            .unwrap_or_else(|| panic!("{row}"));
         &found[self.column(column)]
     }
 
     #[track_caller]
     pub(crate) fn number(&self, row: &str, column: &str) -> f64 {
         let cell = self.cell(row, column);
-        cell.parse().unwrap_or_else(|_| panic!("{row}, {column}: {cell:?}"))
+        cell.parse()
+            .unwrap_or_else(|_| panic!("{row}, {column}: {cell:?}"))
     }
 }
 

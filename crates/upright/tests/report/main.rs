@@ -21,11 +21,26 @@ fn story() -> Study {
     for seed in [1u64, 2] {
         let shift = 0.01 * seed as f64;
         let add = |name: &str, settings: Run, sft: f64, dpo: f64, seconds: f64| {
-            let settings = settings.seed(seed).ending(sft + shift, dpo + shift * 2.0).seconds(seconds + shift);
+            let settings = settings
+                .seed(seed)
+                .ending(sft + shift, dpo + shift * 2.0)
+                .seconds(seconds + shift);
             study.add(&format!("{name}-{seed}"), &settings);
         };
-        add("dpo-sft", run("sequential").stages(&[(1, 4), (0, 4)]), 0.5, 2.0, 0.1);
-        add("sft-dpo", run("sequential").stages(&[(0, 4), (1, 4)]), 2.0, 0.2, 0.1);
+        add(
+            "dpo-sft",
+            run("sequential").stages(&[(1, 4), (0, 4)]),
+            0.5,
+            2.0,
+            0.1,
+        );
+        add(
+            "sft-dpo",
+            run("sequential").stages(&[(0, 4), (1, 4)]),
+            2.0,
+            0.2,
+            0.1,
+        );
         add("mix", run("mix"), 0.45, 0.4, 0.19);
         add("alright", run("alright"), 0.5, 0.5, 0.105);
         add("maxright", run("maxright"), 0.4, 0.3, 0.11);
@@ -40,22 +55,42 @@ fn sweep() -> Study {
     study.add("dpo-alone", &run("mix").weights(0.0, 1.0).ending(1.2, 0.1));
     for (lambda, dpo) in [(0.25, 2), (0.5, 4), (0.75, 6)] {
         let at = |method: &str| run(method).weights(1.0 - lambda, lambda);
-        study.add(&format!("alright-{lambda}"), &at("alright").ending(0.4 + lambda, 1.0 - lambda));
-        study.add(&format!("maxright-{lambda}"), &at("maxright").ending(0.3 + lambda, 0.9 - lambda));
+        study.add(
+            &format!("alright-{lambda}"),
+            &at("alright").ending(0.4 + lambda, 1.0 - lambda),
+        );
+        study.add(
+            &format!("maxright-{lambda}"),
+            &at("maxright").ending(0.3 + lambda, 0.9 - lambda),
+        );
         let split = run("sequential").stages(&[(1, dpo), (0, 8 - dpo)]);
-        study.add(&format!("sequential-{lambda}"), &split.ending(0.4, 2.0 + 0.1 * lambda));
+        study.add(
+            &format!("sequential-{lambda}"),
+            &split.ending(0.4, 2.0 + 0.1 * lambda),
+        );
     }
-    study.add("maxright-100", &run("maxright").probe_every(100).ending(0.9, 0.9).seconds(0.05));
+    study.add(
+        "maxright-100",
+        &run("maxright")
+            .probe_every(100)
+            .ending(0.9, 0.9)
+            .seconds(0.05),
+    );
     study
 }
 
 fn write(study: &Study) -> String {
     let report = Report::read(&[study.path()]).unwrap();
-    let page = report.write(&study.path().join("report"), &mut Silent).unwrap();
+    let page = report
+        .write(&study.path().join("report"), &mut Silent)
+        .unwrap();
     fs::read_to_string(page).unwrap()
 }
 
 #[track_caller]
 fn near(found: f64, expected: f64) {
-    assert!((found - expected).abs() <= 1e-12 * expected.abs().max(1.0), "{found} is not {expected}");
+    assert!(
+        (found - expected).abs() <= 1e-12 * expected.abs().max(1.0),
+        "{found} is not {expected}"
+    );
 }

@@ -21,7 +21,10 @@ fn study() -> Study {
 /// A run a seed, which ends at an SFT loss of 0 and a DPO loss of its own.
 fn add(study: &Study, name: &str, settings: &Run, dpo: &[(u64, f64)]) {
     for (seed, loss) in dpo {
-        study.add(&format!("{name}-{seed}"), &settings.clone().seed(*seed).ending(0.0, *loss));
+        study.add(
+            &format!("{name}-{seed}"),
+            &settings.clone().seed(*seed).ending(0.0, *loss),
+        );
     }
 }
 
@@ -31,8 +34,13 @@ fn sequential() -> Run {
 
 fn claim(study: &Study, words: &str) -> Claim {
     let report = Report::read(&[study.path()]).unwrap();
-    let found = report.claims.iter().find(|claim| claim.text.contains(words));
-    found.unwrap_or_else(|| panic!("{words} in {:?}", report.claims)).clone()
+    let found = report
+        .claims
+        .iter()
+        .find(|claim| claim.text.contains(words));
+    found
+        .unwrap_or_else(|| panic!("{words} in {:?}", report.claims))
+        .clone()
 }
 
 #[track_caller]
@@ -70,11 +78,19 @@ fn shared_seeds_are_pairs_and_two_errors_decide() {
         for words in ["forgets dpo", "end nearer to"] {
             let claim = claim(&study, words);
             let verdict = &claim.verdicts[0];
-            assert_eq!((verdict.holds, verdict.no_error), ([Some(expected); 2], no_error), "{words}: {after:?}");
+            assert_eq!(
+                (verdict.holds, verdict.no_error),
+                ([Some(expected); 2], no_error),
+                "{words}: {after:?}"
+            );
             let shown = format!("<li class=\"{class}\"><p>{}: ", claim.text);
             assert!(page.contains(&shown), "{shown}: {after:?}");
         }
-        assert_eq!(page.contains("one run, no error known"), no_error.is_some(), "{after:?}");
+        assert_eq!(
+            page.contains("one run, no error known"),
+            no_error.is_some(),
+            "{after:?}"
+        );
     }
 }
 
@@ -82,10 +98,23 @@ fn shared_seeds_are_pairs_and_two_errors_decide() {
 #[test]
 fn the_nearest_of_all_is_called_by_the_same_rule() {
     let study = study();
-    add(&study, "dpo-sft", &sequential(), &[(1, 3.0), (2, 3.1), (3, 3.2)]);
+    add(
+        &study,
+        "dpo-sft",
+        &sequential(),
+        &[(1, 3.0), (2, 3.1), (3, 3.2)],
+    );
     add(&study, "mix", &run("mix"), &[(1, 1.0), (2, 1.2), (3, 1.1)]);
-    add(&study, "maxright", &run("maxright"), &[(1, 0.9), (2, 1.25), (3, 0.9)]);
-    assert_eq!(verdict(&study, "MAXRIGHT ends nearer").holds, [Some(TooCloseToCall); 2]);
+    add(
+        &study,
+        "maxright",
+        &run("maxright"),
+        &[(1, 0.9), (2, 1.25), (3, 0.9)],
+    );
+    assert_eq!(
+        verdict(&study, "MAXRIGHT ends nearer").holds,
+        [Some(TooCloseToCall); 2]
+    );
     let page = write(&study);
     for words in [
         "\u{201c}maxright\u{201d} ends nearest to the ideal point",
@@ -95,15 +124,29 @@ fn the_nearest_of_all_is_called_by_the_same_rule() {
         assert!(page.contains(words), "{words}");
     }
     // One clear pair the other way is enough.
-    add(&study, "alright", &run("alright"), &[(1, 0.5), (2, 0.6), (3, 0.5)]);
+    add(
+        &study,
+        "alright",
+        &run("alright"),
+        &[(1, 0.5), (2, 0.6), (3, 0.5)],
+    );
     assert_eq!(verdict(&study, "MAXRIGHT ends nearer").holds, [Some(No); 2]);
     // Whoever is not asked about counts as nearer only where that is clear.
     let often = run("maxright").probe_every(1);
     add(&study, "often", &often, &[(1, 0.4), (2, 0.7), (3, 0.45)]);
     let nearest = || verdict(&study, "MAXRIGHT ends nearer").because;
     assert!(!nearest()[1].contains("not asked about"), "{:?}", nearest());
-    add(&study, "seldom", &run("maxright").probe_every(100), &[(1, 0.1), (2, 0.15), (3, 0.1)]);
-    assert!(nearest()[1].contains("not asked about, but nearer: \u{201c}maxright k 100\u{201d}"), "{:?}", nearest());
+    add(
+        &study,
+        "seldom",
+        &run("maxright").probe_every(100),
+        &[(1, 0.1), (2, 0.15), (3, 0.1)],
+    );
+    assert!(
+        nearest()[1].contains("not asked about, but nearer: \u{201c}maxright k 100\u{201d}"),
+        "{:?}",
+        nearest()
+    );
 }
 
 /// Costs are ratios seed by seed, held against 1.25 with their error.
@@ -113,24 +156,34 @@ fn costs_are_called_by_the_same_rule() {
         let study = study();
         for seed in 1..4 {
             let add = |name: &str, settings: Run, seconds: f64| {
-                study.add(&format!("{name}-{seed}"), &settings.seed(seed).seconds(seconds));
+                study.add(
+                    &format!("{name}-{seed}"),
+                    &settings.seed(seed).seconds(seconds),
+                );
             };
             // Sequential takes twice as long with every seed.
             let scale = 2f64.powi(seed as i32);
             add("dpo-sft", sequential(), 0.1 * scale);
-            add("alright", run("alright"), alright[seed as usize - 1] * scale);
+            add(
+                "alright",
+                run("alright"),
+                alright[seed as usize - 1] * scale,
+            );
             add("mix", run("mix"), mix[seed as usize - 1] * scale);
         }
         // Clock seconds alone, whose ratios are easy to see.
         for name in ["dpo-sft", "alright", "mix"] {
             for seed in 1..4 {
-                study.edit(&format!("{name}-{seed}/steps.jsonl"), |text| text.replace("\"utilisation\"", "\"was\""));
+                study.edit(&format!("{name}-{seed}/steps.jsonl"), |text| {
+                    text.replace("\"utilisation\"", "\"was\"")
+                });
             }
         }
         let verdict = verdict(&study, "cost about");
         assert_eq!(verdict.holds[0], verdict.holds[1]);
         assert!(
-            verdict.because[0].starts_with("seconds against Sequential: \u{201c}alright\u{201d} 1."),
+            verdict.because[0]
+                .starts_with("seconds against Sequential: \u{201c}alright\u{201d} 1."),
             "{verdict:?}"
         );
         assert!(verdict.because[0].contains(" ± "), "{verdict:?}");
@@ -149,7 +202,10 @@ fn costs_are_called_by_the_same_rule() {
 fn delta(points: &[[f64; 2]]) -> f64 {
     let distance = |a: [f64; 2], b: [f64; 2]| (a[0] - b[0]).hypot(a[1] - b[1]);
     let ends = distance(points[0], [0.0, 4.0]) + distance(points[points.len() - 1], [1.0, 0.0]);
-    let gaps: Vec<f64> = points.windows(2).map(|pair| distance(pair[0], pair[1])).collect();
+    let gaps: Vec<f64> = points
+        .windows(2)
+        .map(|pair| distance(pair[0], pair[1]))
+        .collect();
     let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
     let uneven: f64 = gaps.iter().map(|gap| (gap - mean).abs()).sum();
     (ends + uneven) / (ends + gaps.iter().sum::<f64>())
@@ -165,11 +221,19 @@ fn evenness_is_called_by_the_same_rule() {
             for (run_of, seed) in seeds[k].into_iter().enumerate() {
                 let at = |method: &str| run(method).weights(1.0 - lambda, lambda).seed(seed);
                 let x = alright[run_of][k];
-                study.add(&format!("alright-{lambda}-{seed}"), &at("alright").ending(1.0 - x, 4.0 * x));
+                study.add(
+                    &format!("alright-{lambda}-{seed}"),
+                    &at("alright").ending(1.0 - x, 4.0 * x),
+                );
                 let dpo = (8.0 * lambda) as usize;
-                let split = run("sequential").stages(&[(1, dpo), (0, 8 - dpo)]).seed(seed);
+                let split = run("sequential")
+                    .stages(&[(1, dpo), (0, 8 - dpo)])
+                    .seed(seed);
                 let x = 0.40 + 0.01 * k as f64 + 0.001 * run_of as f64;
-                study.add(&format!("sequential-{lambda}-{seed}"), &split.ending(1.0 - x, 4.0 * x));
+                study.add(
+                    &format!("sequential-{lambda}-{seed}"),
+                    &split.ending(1.0 - x, 4.0 * x),
+                );
             }
         }
         study
@@ -178,23 +242,45 @@ fn evenness_is_called_by_the_same_rule() {
     let even = [[0.2, 0.5, 0.8], [0.15, 0.5, 0.8]];
     let study = study_of(even, same);
     let found = verdict(&study, "evenly");
-    assert_eq!((found.holds, found.no_error), ([Some(Yes); 2], None), "{found:?}");
+    assert_eq!(
+        (found.holds, found.no_error),
+        ([Some(Yes); 2], None),
+        "{found:?}"
+    );
     let report = Report::read(&[study.path()]).unwrap();
-    let front = report.fronts.iter().find(|front| front.method == "alright").unwrap();
+    let front = report
+        .fronts
+        .iter()
+        .find(|front| front.method == "alright")
+        .unwrap();
     let deltas = even.map(|xs| delta(&[xs[2], xs[1], xs[0]].map(|x| [1.0 - x, 4.0 * x])));
     let (mean, error) = mean_and_error(&deltas);
     let spread = front.delta[1].as_ref().unwrap().spread;
     near(spread.mean, mean);
     near(spread.error.unwrap(), error);
     // One seed is more even than Sequential's, the other less: a mean alone would call it.
-    let found = verdict(&study_of([[0.2, 0.5, 0.8], [0.39, 0.40, 0.41]], same), "evenly");
-    assert_eq!((found.holds, found.no_error), ([Some(TooCloseToCall); 2], None), "{found:?}");
+    let found = verdict(
+        &study_of([[0.2, 0.5, 0.8], [0.39, 0.40, 0.41]], same),
+        "evenly",
+    );
+    assert_eq!(
+        (found.holds, found.no_error),
+        ([Some(TooCloseToCall); 2], None),
+        "{found:?}"
+    );
     // No two seeds ran every weight.
     let study = study_of(even, [[1, 2], [1, 3], [1, 4]]);
     let found = verdict(&study, "evenly");
-    assert_eq!((found.holds, found.no_error), ([Some(Yes); 2], Some(NoError::SeedsDiffer)), "{found:?}");
+    assert_eq!(
+        (found.holds, found.no_error),
+        ([Some(Yes); 2], Some(NoError::SeedsDiffer)),
+        "{found:?}"
+    );
     assert!(!found.because[1].contains('±'), "{found:?}");
-    assert!(write(&study).contains("</span>, no error known, as no two seeds were run at every weight."));
+    assert!(
+        write(&study)
+            .contains("</span>, no error known, as no two seeds were run at every weight.")
+    );
 }
 
 /// A small k must be clearly nearer, and clearly slower.
@@ -206,7 +292,9 @@ fn the_claim_on_k_asks_both_parts_by_the_same_rule() {
             for seed in [1, 2] {
                 let at = run("maxright").probe_every(probe_every).seed(seed);
                 let index = seed as usize - 1;
-                let ended = at.ending(0.0, distances[k][index]).seconds(seconds[k][index]);
+                let ended = at
+                    .ending(0.0, distances[k][index])
+                    .seconds(seconds[k][index]);
                 study.add(&format!("k-{probe_every}-{seed}"), &ended);
             }
         }
@@ -217,8 +305,14 @@ fn the_claim_on_k_asks_both_parts_by_the_same_rule() {
     assert_eq!(asked([near, far], [slow, fast]), [Some(Yes); 2]);
     assert_eq!(asked([far, near], [slow, fast]), [Some(No); 2]);
     assert_eq!(asked([near, far], [fast, slow]), [Some(No); 2]);
-    assert_eq!(asked([near, far], [[0.1, 0.16], fast]), [Some(TooCloseToCall); 2]);
-    assert_eq!(asked([[0.5, 1.0], far], [slow, fast]), [Some(TooCloseToCall); 2]);
+    assert_eq!(
+        asked([near, far], [[0.1, 0.16], fast]),
+        [Some(TooCloseToCall); 2]
+    );
+    assert_eq!(
+        asked([[0.5, 1.0], far], [slow, fast]),
+        [Some(TooCloseToCall); 2]
+    );
 }
 
 #[test]
@@ -233,17 +327,27 @@ fn the_numbers_say_what_the_page_says() {
     add(&study, "alright", &run("alright"), &[(2, 2.6)]);
     let json = serde_json::to_value(claim(&study, "end nearer to")).unwrap();
     let verdict = &json["verdicts"][0];
-    assert_eq!(verdict["holds"], serde_json::json!(["too-close-to-call", "too-close-to-call"]));
+    assert_eq!(
+        verdict["holds"],
+        serde_json::json!(["too-close-to-call", "too-close-to-call"])
+    );
     assert_eq!(verdict["no_error"], serde_json::Value::Null);
 }
 
 /// Several places and two sets of rows in a few words.
 #[test]
 fn a_claim_is_summarized_in_words() {
-    let at =
-        |holds: [Option<Call>; 2]| Verdict { at: String::new(), holds, because: Default::default(), no_error: None };
+    let at = |holds: [Option<Call>; 2]| Verdict {
+        at: String::new(),
+        holds,
+        because: Default::default(),
+        no_error: None,
+    };
     let summary = |places: &[[Option<Call>; 2]]| {
-        let claim = Claim { text: String::new(), verdicts: places.iter().map(|holds| at(*holds)).collect() };
+        let claim = Claim {
+            text: String::new(),
+            verdicts: places.iter().map(|holds| at(*holds)).collect(),
+        };
         claim.summary()
     };
     let (yes, no, close) = (Some(Yes), Some(No), Some(TooCloseToCall));
@@ -255,13 +359,31 @@ fn a_claim_is_summarized_in_words() {
         (&[[None, close]], "too close to call here"),
         (&[[yes, no], [yes, no]], "holds here on held-out rows only"),
         (&[[no, yes]], "holds here on training rows only"),
-        (&[[yes, close]], "holds here on held-out rows, too close to call on training rows"),
-        (&[[close, yes]], "holds here on training rows, too close to call on held-out rows"),
-        (&[[no, close]], "does not hold here on held-out rows, too close to call on training rows"),
-        (&[[close, no]], "does not hold here on training rows, too close to call on held-out rows"),
+        (
+            &[[yes, close]],
+            "holds here on held-out rows, too close to call on training rows",
+        ),
+        (
+            &[[close, yes]],
+            "holds here on training rows, too close to call on held-out rows",
+        ),
+        (
+            &[[no, close]],
+            "does not hold here on held-out rows, too close to call on training rows",
+        ),
+        (
+            &[[close, no]],
+            "does not hold here on training rows, too close to call on held-out rows",
+        ),
         (&[[yes, yes], [no, yes]], "holds here in part"),
-        (&[[yes, yes], [close, yes]], "holds here in part, too close to call in part"),
-        (&[[no, no], [close, no]], "does not hold here in part, too close to call in part"),
+        (
+            &[[yes, yes], [close, yes]],
+            "holds here in part, too close to call in part",
+        ),
+        (
+            &[[no, no], [close, no]],
+            "does not hold here in part, too close to call in part",
+        ),
     ] {
         assert_eq!(summary(places), words, "{places:?}");
     }

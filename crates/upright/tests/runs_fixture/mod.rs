@@ -13,7 +13,13 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 /// What every run of these tests has in common, unless it says otherwise.
-const COMMON: [&str; 5] = ["--model model", "--max-length 96", "--lora-rank 4", "--learning-rate 2e-3", "--no-report"];
+const COMMON: [&str; 5] = [
+    "--model model",
+    "--max-length 96",
+    "--lora-rank 4",
+    "--learning-rate 2e-3",
+    "--no-report",
+];
 
 /// Both objectives.
 pub(crate) const TWO: &str = "--sft sft.jsonl --dpo dpo.jsonl --sft-batch 4 --dpo-batch 3";
@@ -30,9 +36,13 @@ impl Random {
     }
 
     fn words(&mut self, from: usize, to: usize) -> String {
-        const WORDS: [&str; 12] =
-            ["tea", "river", "a", "seven", "blue", "why", "stone", "is", "not", "go", "lamp", "often"];
-        let words: Vec<&str> = (0..from + self.below(to - from)).map(|_| WORDS[self.below(WORDS.len())]).collect();
+        const WORDS: [&str; 12] = [
+            "tea", "river", "a", "seven", "blue", "why", "stone", "is", "not", "go", "lamp",
+            "often",
+        ];
+        let words: Vec<&str> = (0..from + self.below(to - from))
+            .map(|_| WORDS[self.below(WORDS.len())])
+            .collect();
         words.join(" ")
     }
 }
@@ -60,8 +70,12 @@ impl Ended {
 impl Fixture {
     /// `golden` is a folder of the engine's golden models, all of which have 160 tokens or more.
     pub(crate) fn new(golden: &str) -> Self {
-        let fixture = Self { folder: tempfile::tempdir().unwrap() };
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../upright-engine/tests/golden").join(golden);
+        let fixture = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../upright-engine/tests/golden")
+            .join(golden);
         let model = fixture.path("model");
         fs::create_dir(&model).unwrap();
         for entry in fs::read_dir(golden).unwrap().map(Result::unwrap) {
@@ -71,7 +85,11 @@ impl Fixture {
             }
         }
         fs::write(model.join("tokenizer.json"), tokenizer().to_string()).unwrap();
-        fs::write(model.join("tokenizer_config.json"), r#"{"eos_token": "<eos>"}"#).unwrap();
+        fs::write(
+            model.join("tokenizer_config.json"),
+            r#"{"eos_token": "<eos>"}"#,
+        )
+        .unwrap();
         fixture.write_rows("sft.jsonl", 60, 1, false);
         fixture.write_rows("dpo.jsonl", 50, 2, true);
         fixture
@@ -101,15 +119,24 @@ impl Fixture {
     pub(crate) fn command(&self, out: &str, flags: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_upright"));
         let missing = |flag: &&str| !flags.contains(flag.split(' ').next().unwrap());
-        let common = COMMON.into_iter().filter(missing).flat_map(str::split_whitespace);
-        command.args(["train", "--out", out]).args(common).args(flags.split_whitespace());
+        let common = COMMON
+            .into_iter()
+            .filter(missing)
+            .flat_map(str::split_whitespace);
+        command
+            .args(["train", "--out", out])
+            .args(common)
+            .args(flags.split_whitespace());
         self.at_home(&mut command);
         command
     }
 
     /// Gives a command the fixture's folder and cache.
     pub(crate) fn at_home(&self, command: &mut Command) {
-        command.current_dir(self.folder.path()).env("UPRIGHT_CACHE", self.path("cache")).stdin(Stdio::null());
+        command
+            .current_dir(self.folder.path())
+            .env("UPRIGHT_CACHE", self.path("cache"))
+            .stdin(Stdio::null());
     }
 
     pub(crate) fn train(&self, out: &str, flags: &str) -> Ended {
@@ -129,14 +156,24 @@ impl Fixture {
     /// Asserts that two runs are the same, but for the settings named in `config.toml` and `plan.toml`.
     #[track_caller]
     pub(crate) fn assert_same(&self, a: &str, b: &str, settings: &[&str]) {
-        let (mut left, mut right) = (contents(&self.path(a), settings), contents(&self.path(b), settings));
-        let (names, others): (Vec<_>, Vec<_>) = (left.keys().cloned().collect(), right.keys().cloned().collect());
+        let (mut left, mut right) = (
+            contents(&self.path(a), settings),
+            contents(&self.path(b), settings),
+        );
+        let (names, others): (Vec<_>, Vec<_>) = (
+            left.keys().cloned().collect(),
+            right.keys().cloned().collect(),
+        );
         assert_eq!(names, others, "files of {a} and {b}");
         for name in names {
             let (x, y) = (left.remove(&name).unwrap(), right.remove(&name).unwrap());
             if x != y {
                 let (x, y) = (String::from_utf8_lossy(&x), String::from_utf8_lossy(&y));
-                let differing = x.lines().zip(y.lines()).enumerate().find(|(_, (x, y))| x != y);
+                let differing = x
+                    .lines()
+                    .zip(y.lines())
+                    .enumerate()
+                    .find(|(_, (x, y))| x != y);
                 panic!("{name} differs between {a} and {b}: {differing:.2000?}");
             }
         }
@@ -146,8 +183,10 @@ impl Fixture {
 /// A token a printable character, and `<eos>`.
 fn tokenizer() -> Value {
     let characters = (' '..='~').chain(['\n']);
-    let vocabulary: Map<String, Value> =
-        characters.enumerate().map(|(index, letter)| (letter.to_string(), json!(index + 4))).collect();
+    let vocabulary: Map<String, Value> = characters
+        .enumerate()
+        .map(|(index, letter)| (letter.to_string(), json!(index + 4)))
+        .collect();
     json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
         "post_processor": null, "decoder": {"type": "Fuse"},
@@ -161,7 +200,9 @@ fn tokenizer() -> Value {
 
 fn lines(path: &Path) -> Vec<Map<String, Value>> {
     let text = fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// Every file of a folder by its path in it, as far as equal runs have to agree. The lock is an empty file that only says
@@ -172,7 +213,12 @@ pub(crate) fn contents(folder: &Path, settings: &[&str]) -> BTreeMap<String, Vec
     while let Some(next) = folders.pop() {
         for entry in fs::read_dir(next).unwrap().map(Result::unwrap) {
             let path = entry.path();
-            let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            let name = path
+                .strip_prefix(folder)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
             if path.is_dir() {
                 // An empty folder counts too.
                 files.insert(format!("{name}/"), vec![]);
@@ -185,16 +231,33 @@ pub(crate) fn contents(folder: &Path, settings: &[&str]) -> BTreeMap<String, Vec
     if let Some(steps) = files.get_mut("steps.jsonl") {
         let line = |line: &str| {
             let mut line: Map<String, Value> = serde_json::from_str(line).unwrap();
-            upright::run::TIMES.iter().for_each(|name| assert!(line.remove(*name).is_some(), "{name}"));
+            upright::run::TIMES
+                .iter()
+                .for_each(|name| assert!(line.remove(*name).is_some(), "{name}"));
             format!("{}\n", json!(line))
         };
-        *steps = std::str::from_utf8(steps).unwrap().lines().map(line).collect::<String>().into_bytes();
+        *steps = std::str::from_utf8(steps)
+            .unwrap()
+            .lines()
+            .map(line)
+            .collect::<String>()
+            .into_bytes();
     }
     for name in ["config.toml", "plan.toml"] {
         if let Some(file) = files.get_mut(name) {
-            let differs = |line: &&str| ["out"].iter().chain(settings).any(|key| line.starts_with(&format!("{key} =")));
+            let differs = |line: &&str| {
+                ["out"]
+                    .iter()
+                    .chain(settings)
+                    .any(|key| line.starts_with(&format!("{key} =")))
+            };
             let text = std::str::from_utf8(file).unwrap();
-            *file = text.lines().filter(|line| !differs(line)).collect::<Vec<_>>().join("\n").into_bytes();
+            *file = text
+                .lines()
+                .filter(|line| !differs(line))
+                .collect::<Vec<_>>()
+                .join("\n")
+                .into_bytes();
         }
     }
     files
@@ -212,8 +275,16 @@ impl Process {
     pub(crate) fn start(mut command: Command) -> Self {
         let output = tempfile::tempdir().unwrap();
         let file = |name: &str| fs::File::create(output.path().join(name)).unwrap();
-        let child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
-        Self { child, began: Instant::now(), output }
+        let child = command
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            began: Instant::now(),
+            output,
+        }
     }
 
     pub(crate) fn stderr(&self) -> String {
@@ -229,7 +300,11 @@ impl Process {
             if when(self) {
                 return true;
             }
-            assert!(self.began.elapsed() < Duration::from_secs(120), "{}", self.stderr());
+            assert!(
+                self.began.elapsed() < Duration::from_secs(120),
+                "{}",
+                self.stderr()
+            );
             std::thread::sleep(Duration::from_micros(300));
         }
     }
@@ -241,7 +316,11 @@ impl Process {
     /// Sends a signal by name; the shell's own `kill` is there wherever there is a shell.
     pub(crate) fn signal(&self, name: &str) {
         let command = format!("kill -{name} {}", self.child.id());
-        Command::new("sh").args(["-c", &command]).stderr(Stdio::null()).status().unwrap();
+        Command::new("sh")
+            .args(["-c", &command])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
     }
 
     /// SIGKILL.
@@ -254,6 +333,10 @@ impl Process {
     pub(crate) fn end(mut self) -> Ended {
         let code = self.child.wait().unwrap().code();
         let stdout = fs::read_to_string(self.output.path().join("stdout")).unwrap();
-        Ended { code, stdout, stderr: self.stderr() }
+        Ended {
+            code,
+            stdout,
+            stderr: self.stderr(),
+        }
     }
 }

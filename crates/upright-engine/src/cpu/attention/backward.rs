@@ -52,19 +52,44 @@ pub fn backward(
     assert_eq!(qkv.len(), d_qkv.len(), "length of the gradient");
     let offsets = pack.offsets();
     let d_qkv = Shared::new(d_qkv);
-    let operands = Operands { pack, offsets: &offsets, shape, qkv, q, k, v, out, lse, d_out, d_qkv };
+    let operands = Operands {
+        pack,
+        offsets: &offsets,
+        shape,
+        qkv,
+        q,
+        k,
+        v,
+        out,
+        lse,
+        d_out,
+        d_qkv,
+    };
     let runs: Vec<(usize, Range<usize>)> = (0..pack.spans.len())
         .flat_map(|span| {
             let (first, len) = (offsets[span], pack.spans[span].len);
             let step = len.div_ceil(RUNS).next_multiple_of(ROWS).max(RUN);
-            (0..len).step_by(step).map(move |from| (span, first + from..first + len.min(from + step)))
+            (0..len)
+                .step_by(step)
+                .map(move |from| (span, first + from..first + len.min(from + step)))
         })
         .collect();
-    let tasks: Vec<_> = runs.iter().flat_map(|run| (0..shape.kv_heads).map(move |kv_head| (run, kv_head))).collect();
+    let tasks: Vec<_> = runs
+        .iter()
+        .flat_map(|run| (0..shape.kv_heads).map(move |kv_head| (run, kv_head)))
+        .collect();
     let tasks = tasks.into_par_iter().with_max_len(1);
     let above: Vec<Above> = tasks
         .map(|((span, queries), kv_head)| {
-            on_kernel(tier, Backward { operands, span: *span, queries: queries.clone(), kv_head })
+            on_kernel(
+                tier,
+                Backward {
+                    operands,
+                    span: *span,
+                    queries: queries.clone(),
+                    kv_head,
+                },
+            )
         })
         .collect();
     // Every run has written the gradients of its own keys and values: those after it on a path add theirs, in order.
@@ -136,8 +161,24 @@ impl Visit for Backward<'_> {
 
 impl Backward<'_> {
     fn run<K: Kernel, E: ValueType>(self, qkv: &[E], out: &[E]) -> Above {
-        let Self { span, kv_head, queries, .. } = self;
-        let Operands { pack, offsets, shape, q, k, v, lse, d_out, d_qkv, .. } = self.operands;
+        let Self {
+            span,
+            kv_head,
+            queries,
+            ..
+        } = self;
+        let Operands {
+            pack,
+            offsets,
+            shape,
+            q,
+            k,
+            v,
+            lse,
+            d_out,
+            d_qkv,
+            ..
+        } = self.operands;
         let (size, group) = (shape.head_size, shape.group());
         let vector = |at: usize| &qkv[at..at + size];
         let path = path(pack, span);
@@ -148,13 +189,24 @@ impl Backward<'_> {
         let padded = (offset + len - base).next_multiple_of(KEYS);
 
         let mut vectors = Buffer::<E>::new(padded * size);
-        gather(seen().map(|row| vector(v.at(row, kv_head))), &mut vectors, size);
+        gather(
+            seen().map(|row| vector(v.at(row, kv_head))),
+            &mut vectors,
+            size,
+        );
         let values = right::<K>(&View::of(&vectors[..], padded, size));
-        gather(seen().map(|row| vector(k.at(row, kv_head))), &mut vectors, size);
+        gather(
+            seen().map(|row| vector(k.at(row, kv_head))),
+            &mut vectors,
+            size,
+        );
         let keys = right::<K>(&View::of(&vectors[..], padded, size));
         let keys_t = right::<K>(&View::of(&vectors[..], padded, size).t());
         drop(vectors);
-        let (mut d_keys, mut d_values) = (Buffer::<f32>::zeroed(padded * size), Buffer::<f32>::zeroed(padded * size));
+        let (mut d_keys, mut d_values) = (
+            Buffer::<f32>::zeroed(padded * size),
+            Buffer::<f32>::zeroed(padded * size),
+        );
 
         let step = (ROWS / group).max(1);
         let most = step * group;
@@ -164,35 +216,95 @@ impl Backward<'_> {
         for first in (offset..offset + len).step_by(step) {
             let last = (offset + len).min(first + step);
             let rows = (last - first) * group;
-            let at = |row: usize| (start + first - offset + row / group, kv_head * group + row % group);
+            let at = |row: usize| {
+                (
+                    start + first - offset + row / group,
+                    kv_head * group + row % group,
+                )
+            };
             let place = |row: usize| at(row).0 * shape.heads + at(row).1;
             let queries = &mut queries[..rows * size];
-            gather((0..rows).map(at).map(|(token, head)| vector(q.at(token, head))), queries, size);
+            gather(
+                (0..rows)
+                    .map(at)
+                    .map(|(token, head)| vector(q.at(token, head))),
+                queries,
+                size,
+            );
             let d_outs = &mut d_outs[..rows * size];
-            gather((0..rows).map(|row| &d_out[place(row) * size..][..size]), d_outs, size);
+            gather(
+                (0..rows).map(|row| &d_out[place(row) * size..][..size]),
+                d_outs,
+                size,
+            );
             // Wanted after the products, and as far away.
             (0..rows).for_each(|row| fetch(&out[place(row) * size..][..size]));
             let from = (shape.seen(first).start - base) / KEYS * KEYS;
             let width = (last - base).next_multiple_of(KEYS) - from;
             let (p, d_p) = (&mut p[..rows * width], &mut d_p[..rows * width]);
-            let (queries, d_outs) = (View::of(queries, rows, size), View::rows(d_outs, rows, size));
-            multiply::<K>(left::<K>(&queries).whole(), keys.lines(from, width), p, width, false);
-            multiply::<K>(left::<K>(&d_outs).whole(), values.lines(from, width), d_p, width, false);
-            for (row, (p, d_p)) in p.chunks_exact_mut(width).zip(d_p.chunks_exact_mut(width)).enumerate() {
+            let (queries, d_outs) = (
+                View::of(queries, rows, size),
+                View::rows(d_outs, rows, size),
+            );
+            multiply::<K>(
+                left::<K>(&queries).whole(),
+                keys.lines(from, width),
+                p,
+                width,
+                false,
+            );
+            multiply::<K>(
+                left::<K>(&d_outs).whole(),
+                values.lines(from, width),
+                d_p,
+                width,
+                false,
+            );
+            for (row, (p, d_p)) in p
+                .chunks_exact_mut(width)
+                .zip(d_p.chunks_exact_mut(width))
+                .enumerate()
+            {
                 let seen = shape.seen(first + row / group);
                 let seen = seen.start.saturating_sub(base + from)..seen.end - base - from;
                 let place = place(row);
                 let (out, d_out) = (&out[place * size..][..size], &d_out[place * size..][..size]);
-                dispatch(Probabilities { p, d_p, seen, scale: shape.scale, lse: lse[place], out, d_out });
+                dispatch(Probabilities {
+                    p,
+                    d_p,
+                    seen,
+                    scale: shape.scale,
+                    lse: lse[place],
+                    out,
+                    d_out,
+                });
             }
             let (p, d_p) = (View::rows(p, rows, width), View::rows(d_p, rows, width));
             let there = from * size..(from + width) * size;
             let d_values = &mut d_values[there.clone()];
-            multiply::<K>(left::<K>(&p.t()).whole(), right::<K>(&d_outs.t()).whole(), d_values, size, true);
+            multiply::<K>(
+                left::<K>(&p.t()).whole(),
+                right::<K>(&d_outs.t()).whole(),
+                d_values,
+                size,
+                true,
+            );
             let d_keys = &mut d_keys[there];
-            multiply::<K>(left::<K>(&d_p.t()).whole(), right::<K>(&queries.t()).whole(), d_keys, size, true);
+            multiply::<K>(
+                left::<K>(&d_p.t()).whole(),
+                right::<K>(&queries.t()).whole(),
+                d_keys,
+                size,
+                true,
+            );
             let d_queries = &mut d_queries[..rows * size];
-            multiply::<K>(left::<K>(&d_p).whole(), keys_t.depth::<K>(from, width), d_queries, size, false);
+            multiply::<K>(
+                left::<K>(&d_p).whole(),
+                keys_t.depth::<K>(from, width),
+                d_queries,
+                size,
+                false,
+            );
             for (row, d_query) in d_queries.chunks_exact(size).enumerate() {
                 let (token, head) = at(row);
                 // SAFETY: this task alone writes its queries' heads.
@@ -206,7 +318,11 @@ impl Backward<'_> {
                 unsafe { d_qkv.part(layout.at(row, kv_head), size) }.copy_from_slice(gradient);
             }
         }
-        Above { base, keys: Buffer::from(&d_keys[..above]), values: Buffer::from(&d_values[..above]) }
+        Above {
+            base,
+            keys: Buffer::from(&d_keys[..above]),
+            values: Buffer::from(&d_values[..above]),
+        }
     }
 }
 
@@ -227,7 +343,15 @@ impl<E: Element> Work for Probabilities<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { p, d_p, seen, scale, lse, out, d_out } = self;
+        let Self {
+            p,
+            d_p,
+            seen,
+            scale,
+            lse,
+            out,
+            d_out,
+        } = self;
         assert!(p.len() == d_p.len() && p.len().is_multiple_of(KEYS) && seen.end <= p.len());
         let drop = dot::<L, E>(out, d_out);
         // SAFETY: whole vectors of the rows: the number of lanes divides KEYS.
@@ -236,7 +360,9 @@ impl<E: Element> Work for Probabilities<'_, E> {
                 let (p, d_p) = (p.as_mut_ptr().add(at), d_p.as_mut_ptr().add(at));
                 let e = exp(L::load(p).mul(L::splat(scale)).sub(L::splat(lse)));
                 e.store(p);
-                e.mul(L::load(d_p).sub(L::splat(drop))).mul(L::splat(scale)).store(d_p);
+                e.mul(L::load(d_p).sub(L::splat(drop)))
+                    .mul(L::splat(scale))
+                    .store(d_p);
             }
         }
         for row in [p, d_p] {

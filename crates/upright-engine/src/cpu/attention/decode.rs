@@ -29,7 +29,11 @@ pub enum Cache {
 impl Cache {
     /// Of no token yet.
     pub fn new(tier: Tier) -> Self {
-        if tier.rounds() { Self::Bf16([Vec::new(), Vec::new()]) } else { Self::F32([Vec::new(), Vec::new()]) }
+        if tier.rounds() {
+            Self::Bf16([Vec::new(), Vec::new()])
+        } else {
+            Self::F32([Vec::new(), Vec::new()])
+        }
     }
 
     /// Appends the keys and values of tokens, given their rows of queries, keys and values.
@@ -37,7 +41,12 @@ impl Cache {
     /// # Panics
     /// If the rows are of another precision.
     pub fn extend(&mut self, shape: &Shape, qkv: Values<'_>, [k, v]: [HeadLayout; 2]) {
-        fn append<E: Element>(to: &mut [Vec<E>; 2], shape: &Shape, qkv: &[E], layouts: [HeadLayout; 2]) {
+        fn append<E: Element>(
+            to: &mut [Vec<E>; 2],
+            shape: &Shape,
+            qkv: &[E],
+            layouts: [HeadLayout; 2],
+        ) {
             for (to, layout) in to.iter_mut().zip(layouts) {
                 for token in 0..qkv.len() / layout.row {
                     for start in (0..shape.kv_heads).map(|head| layout.at(token, head)) {
@@ -65,7 +74,14 @@ pub fn last_token(shape: &Shape, row: Values<'_>, q: HeadLayout, cache: &Cache, 
     }
 }
 
-fn of_heads<E: Element>(shape: &Shape, row: &[f32], q: HeadLayout, keys: &[E], values: &[E], out: &mut [f32]) {
+fn of_heads<E: Element>(
+    shape: &Shape,
+    row: &[f32],
+    q: HeadLayout,
+    keys: &[E],
+    values: &[E],
+    out: &mut [f32],
+) {
     let (size, stride) = (shape.head_size, shape.kv_heads * shape.head_size);
     let seen = shape.seen(keys.len() / stride - 1);
     let work = 2 * seen.len() * out.len();
@@ -74,7 +90,15 @@ fn of_heads<E: Element>(shape: &Shape, row: &[f32], q: HeadLayout, keys: &[E], v
         let (start, from) = (q.at(0, head), head / shape.group() * size);
         let (keys, values) = (&keys[from..], &values[from..]);
         let query = &row[start..start + size];
-        dispatch(Head { query, keys, values, stride, seen: seen.clone(), scale: shape.scale, out });
+        dispatch(Head {
+            query,
+            keys,
+            values,
+            stride,
+            seen: seen.clone(),
+            scale: shape.scale,
+            out,
+        });
     };
     if work < SHARED {
         out.chunks_mut(size).enumerate().for_each(one);
@@ -99,16 +123,33 @@ impl<E: Element> Work for Head<'_, E> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { query, keys, values, stride, seen, scale, out } = self;
+        let Self {
+            query,
+            keys,
+            values,
+            stride,
+            seen,
+            scale,
+            out,
+        } = self;
         let size = query.len();
         let mut scores = vec![0.0; seen.len().next_multiple_of(KEYS)];
         for (score, token) in scores.iter_mut().zip(seen.clone()) {
             *score = dot::<L, E>(&keys[token * stride..][..size], query);
         }
-        let (sum, _) = Softmax { scores: &mut scores, seen: 0..seen.len(), scale }.run::<L>();
+        let (sum, _) = Softmax {
+            scores: &mut scores,
+            seen: 0..seen.len(),
+            scale,
+        }
+        .run::<L>();
         out.fill(0.0);
         for (share, token) in scores.iter().zip(seen) {
-            map::<L, E, 1, 1>(&Plus(share / sum), [&values[token * stride..][..size]], [&mut *out]);
+            map::<L, E, 1, 1>(
+                &Plus(share / sum),
+                [&values[token * stride..][..size]],
+                [&mut *out],
+            );
         }
     }
 }

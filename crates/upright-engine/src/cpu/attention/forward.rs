@@ -51,12 +51,32 @@ pub fn forward(
         for from in (0..run.len).step_by(TASK) {
             let queries = offset + from..offset + run.len.min(from + TASK);
             let first_row = run.start + from;
-            tasks.extend((0..shape.kv_heads).map(|kv_head| (span, queries.clone(), first_row, kv_head)));
+            tasks.extend(
+                (0..shape.kv_heads).map(|kv_head| (span, queries.clone(), first_row, kv_head)),
+            );
         }
     }
-    tasks.into_par_iter().with_max_len(1).for_each(|(span, queries, first_row, kv_head)| {
-        on_kernel(tier, Forward { path: path(pack, span), shape, qkv, q, k, v, queries, first_row, kv_head, out, lse });
-    });
+    tasks
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|(span, queries, first_row, kv_head)| {
+            on_kernel(
+                tier,
+                Forward {
+                    path: path(pack, span),
+                    shape,
+                    qkv,
+                    q,
+                    k,
+                    v,
+                    queries,
+                    first_row,
+                    kv_head,
+                    out,
+                    lse,
+                },
+            );
+        });
 }
 
 /// The queries of one run of positions of a path, for the heads of one key and value head.
@@ -96,9 +116,17 @@ impl Forward<'_> {
         let count = self.queries.end - base;
         let padded = count.next_multiple_of(KEYS);
         let mut vectors = Buffer::<E>::new(padded * size);
-        gather(seen().map(|row| vector(self.k.at(row, kv_head))), &mut vectors, size);
+        gather(
+            seen().map(|row| vector(self.k.at(row, kv_head))),
+            &mut vectors,
+            size,
+        );
         let keys = right::<K>(&View::of(&vectors[..], padded, size));
-        gather(seen().map(|row| vector(self.v.at(row, kv_head))), &mut vectors, size);
+        gather(
+            seen().map(|row| vector(self.v.at(row, kv_head))),
+            &mut vectors,
+            size,
+        );
         let values = right::<K>(&View::of(&vectors[..], padded, size).t());
 
         let step = (ROWS / group).max(1);
@@ -109,32 +137,58 @@ impl Forward<'_> {
         for first in self.queries.clone().step_by(step) {
             let last = self.queries.end.min(first + step);
             let rows = (last - first) * group;
-            let at =
-                |row: usize| (self.first_row + first - self.queries.start + row / group, kv_head * group + row % group);
-            let heads = (0..rows).map(at).map(|(token, head)| vector(self.q.at(token, head)));
+            let at = |row: usize| {
+                (
+                    self.first_row + first - self.queries.start + row / group,
+                    kv_head * group + row % group,
+                )
+            };
+            let heads = (0..rows)
+                .map(at)
+                .map(|(token, head)| vector(self.q.at(token, head)));
             gather(heads, &mut queries[..rows * size], size);
             // Keys from the first block that a query sees to the last.
             let from = (shape.seen(first).start - base) / KEYS * KEYS;
             let width = (last - base).next_multiple_of(KEYS) - from;
             let queries = left::<K>(&View::of(&queries[..rows * size], rows, size));
             let scores = &mut scores[..rows * width];
-            multiply::<K>(queries.whole(), keys.lines(from, width), scores, width, false);
+            multiply::<K>(
+                queries.whole(),
+                keys.lines(from, width),
+                scores,
+                width,
+                false,
+            );
             for (row, scores) in scores.chunks_exact_mut(width).enumerate() {
                 let seen = shape.seen(first + row / group);
                 let seen = seen.start.saturating_sub(base + from)..seen.end - base - from;
-                let (sum, lse) = dispatch(Softmax { scores, seen, scale: shape.scale });
+                let (sum, lse) = dispatch(Softmax {
+                    scores,
+                    seen,
+                    scale: shape.scale,
+                });
                 let (token, head) = at(row);
                 sums[row] = sum;
                 // SAFETY: this task alone writes its queries' heads.
                 unsafe { self.lse.part(token * shape.heads + head, 1)[0] = lse };
             }
             let shares = left::<K>(&View::rows(scores, rows, width));
-            multiply::<K>(shares.whole(), values.depth::<K>(from, width), &mut result[..rows * size], size, false);
+            multiply::<K>(
+                shares.whole(),
+                values.depth::<K>(from, width),
+                &mut result[..rows * size],
+                size,
+                false,
+            );
             for (row, result) in result[..rows * size].chunks_exact(size).enumerate() {
                 let (token, head) = at(row);
                 // SAFETY: this task alone writes its queries' heads.
                 let out = unsafe { self.out.part((token * shape.heads + head) * size, size) };
-                dispatch(Scaled { x: result, by: 1.0 / sums[row], out });
+                dispatch(Scaled {
+                    x: result,
+                    by: 1.0 / sums[row],
+                    out,
+                });
             }
         }
     }
@@ -153,7 +207,11 @@ impl Work for Softmax<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) -> (f32, f32) {
-        let Self { scores, seen, scale } = self;
+        let Self {
+            scores,
+            seen,
+            scale,
+        } = self;
         let around = around::<L>(&seen);
         scores[..around.start].fill(0.0);
         scores[around.end..].fill(0.0);
@@ -170,7 +228,9 @@ impl Work for Softmax<'_> {
             let largest = largest.largest();
             let mut sum = L::splat(0.0);
             for at in (0..scores.len()).step_by(L::LEN) {
-                let e = exp(L::load(start.add(at)).sub(L::splat(largest)).mul(L::splat(scale)));
+                let e = exp(L::load(start.add(at))
+                    .sub(L::splat(largest))
+                    .mul(L::splat(scale)));
                 e.store(start.add(at));
                 sum = sum.add(e);
             }

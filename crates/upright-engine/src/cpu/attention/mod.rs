@@ -41,9 +41,18 @@ impl HeadLayout {
     }
 
     fn assert_within(self, tokens: usize, heads: usize, size: usize, len: usize) {
-        let last = (tokens - 1).checked_mul(self.row).zip((heads - 1).checked_mul(self.head));
-        let end = last.and_then(|(row, head)| row.checked_add(head)?.checked_add(self.offset)?.checked_add(size));
-        assert!(end.is_some_and(|end| end <= len), "{tokens} tokens of {heads} heads at {self:?} in {len} values");
+        let last = (tokens - 1)
+            .checked_mul(self.row)
+            .zip((heads - 1).checked_mul(self.head));
+        let end = last.and_then(|(row, head)| {
+            row.checked_add(head)?
+                .checked_add(self.offset)?
+                .checked_add(size)
+        });
+        assert!(
+            end.is_some_and(|end| end <= len),
+            "{tokens} tokens of {heads} heads at {self:?} in {len} values"
+        );
     }
 }
 
@@ -76,17 +85,35 @@ impl Shape {
     /// Pairs of a query and a key that it sees, over all tokens of a pack, for one head.
     fn pairs(&self, pack: &Pack) -> usize {
         let runs = pack.spans.iter().zip(pack.offsets());
-        runs.flat_map(|(span, offset)| offset..offset + span.len).map(|position| self.seen(position).len()).sum()
+        runs.flat_map(|(span, offset)| offset..offset + span.len)
+            .map(|position| self.seen(position).len())
+            .sum()
     }
 
     /// Every pointer that the kernels form follows from these; `qkv` and `out` are lengths.
-    fn assert_fits(&self, pack: &Pack, qkv: usize, [q, k, v]: [HeadLayout; 3], out: usize, lse: &[f32]) {
+    fn assert_fits(
+        &self,
+        pack: &Pack,
+        qkv: usize,
+        [q, k, v]: [HeadLayout; 3],
+        out: usize,
+        lse: &[f32],
+    ) {
         let tokens = pack.tokens.len();
-        assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads), "heads are a multiple of kv_heads");
-        assert!(self.head_size > 0 && self.window != Some(0), "an empty head or window");
+        assert!(
+            self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
+            "heads are a multiple of kv_heads"
+        );
+        assert!(
+            self.head_size > 0 && self.window != Some(0),
+            "an empty head or window"
+        );
         let mut end = 0;
         for (index, span) in pack.spans.iter().enumerate() {
-            assert!(span.start == end && span.parent.is_none_or(|parent| parent < index), "spans of a pack");
+            assert!(
+                span.start == end && span.parent.is_none_or(|parent| parent < index),
+                "spans of a pack"
+            );
             end += span.len;
         }
         assert_eq!(end, tokens, "tokens of all spans");
@@ -96,14 +123,25 @@ impl Shape {
             v.assert_within(tokens, self.kv_heads, self.head_size, qkv);
         }
         // Tasks write heads of their own side by side, which is sound only where no two heads share a value.
-        let starts = |l: HeadLayout, heads: usize| (0..heads).map(move |head| l.offset + head * l.head);
-        let all = starts(q, self.heads).chain(starts(k, self.kv_heads)).chain(starts(v, self.kv_heads));
+        let starts =
+            |l: HeadLayout, heads: usize| (0..heads).map(move |head| l.offset + head * l.head);
+        let all = starts(q, self.heads)
+            .chain(starts(k, self.kv_heads))
+            .chain(starts(v, self.kv_heads));
         let mut all: Vec<usize> = all.collect();
         all.sort_unstable();
-        let apart = all.windows(2).all(|pair| pair[1] - pair[0] >= self.head_size);
-        let one_row = q.row == k.row && k.row == v.row && all[all.len() - 1] + self.head_size <= all[0] + q.row;
+        let apart = all
+            .windows(2)
+            .all(|pair| pair[1] - pair[0] >= self.head_size);
+        let one_row = q.row == k.row
+            && k.row == v.row
+            && all[all.len() - 1] + self.head_size <= all[0] + q.row;
         assert!(apart && one_row, "heads overlap");
-        assert_eq!(out, tokens * self.heads * self.head_size, "length of the output");
+        assert_eq!(
+            out,
+            tokens * self.heads * self.head_size,
+            "length of the output"
+        );
         assert_eq!(lse.len(), tokens * self.heads, "length of the log-sum-exps");
     }
 }
@@ -127,8 +165,15 @@ fn around<L: Lanes>(seen: &Range<usize>) -> Range<usize> {
 }
 
 /// Rows of the positions `wanted` of a path, in order.
-fn rows_of(path: &[Range<usize>], wanted: Range<usize>) -> impl Iterator<Item = usize> + Clone + '_ {
-    path.iter().cloned().flatten().skip(wanted.start).take(wanted.len())
+fn rows_of(
+    path: &[Range<usize>],
+    wanted: Range<usize>,
+) -> impl Iterator<Item = usize> + Clone + '_ {
+    path.iter()
+        .cloned()
+        .flatten()
+        .skip(wanted.start)
+        .take(wanted.len())
 }
 
 /// A slice that tasks write disjoint parts of.
@@ -145,7 +190,10 @@ unsafe impl Sync for Shared {}
 
 impl Shared {
     fn new(values: &mut [f32]) -> Self {
-        Self { start: values.as_mut_ptr(), len: values.len() }
+        Self {
+            start: values.as_mut_ptr(),
+            len: values.len(),
+        }
     }
 
     /// # Safety

@@ -40,14 +40,24 @@ impl<V: Pod> Side<V> {
     pub(super) fn lines(&self, first: usize, lines: usize) -> Part<'_, V> {
         assert!(first.is_multiple_of(self.panel) && first + lines <= self.lines);
         let values = &self.panels[first / self.panel * self.stride..];
-        Part { values, stride: self.stride, lines, depth: self.depth }
+        Part {
+            values,
+            stride: self.stride,
+            lines,
+            depth: self.depth,
+        }
     }
 
     /// Elements of k from `first` on, a multiple of [`KEYS`](super::KEYS).
     pub(super) fn depth<K: Kernel<Value = V>>(&self, first: usize, depth: usize) -> Part<'_, V> {
         assert!(first.is_multiple_of(super::KEYS) && first + depth <= self.depth);
         let values = &self.panels[K::padded(first) * self.panel..];
-        Part { values, stride: self.stride, lines: self.lines, depth }
+        Part {
+            values,
+            stride: self.stride,
+            lines: self.lines,
+            depth,
+        }
     }
 }
 
@@ -65,7 +75,13 @@ fn side<K: Kernel>(view: &View<'_>, panel: usize, pack: Pack<K>) -> Side<K::Valu
     let stride = panel * K::padded(view.cols);
     let mut panels = Buffer::new(view.rows.div_ceil(panel) * stride);
     pack(view, 0..view.rows, 0..view.cols, &mut panels);
-    Side { panels, panel, stride, lines: view.rows, depth: view.cols }
+    Side {
+        panels,
+        panel,
+        stride,
+        lines: view.rows,
+        depth: view.cols,
+    }
 }
 
 /// `C = A B` or, to `add`, `C += A B`: row `i` of C starts at `c[i * c_stride]`.
@@ -78,11 +94,26 @@ pub(super) fn multiply<K: Kernel>(
 ) {
     let (m, n) = (a.lines, b.lines);
     assert_eq!(a.depth, b.depth, "the depths of two operands");
-    assert!(n <= c_stride && m > 0 && (m - 1) * c_stride + n <= c.len(), "C of {m}x{n} in {}", c.len());
+    assert!(
+        n <= c_stride && m > 0 && (m - 1) * c_stride + n <= c.len(),
+        "C of {m}x{n} in {}",
+        c.len()
+    );
     let to = c.as_mut_ptr();
     let onto = add.then_some((to.cast_const(), c_stride));
-    let to = Destination { to, stride: c_stride, onto, bias: None };
-    let segment = Segment { a: a.values, a_panel: a.stride, b: b.values, b_panel: b.stride, k: a.depth };
+    let to = Destination {
+        to,
+        stride: c_stride,
+        onto,
+        bias: None,
+    };
+    let segment = Segment {
+        a: a.values,
+        a_panel: a.stride,
+        b: b.values,
+        b_panel: b.stride,
+        k: a.depth,
+    };
     // SAFETY: C is borrowed and holds `m` rows of `n` values; the panels were packed by the same kernel, which whoever
     // chose it knows to run here.
     unsafe { K::block(&[segment], m, n, to, true) };
@@ -92,13 +123,19 @@ pub(super) fn multiply<K: Kernel>(
 const AHEAD: usize = 12;
 
 /// Copies head vectors of `size` values into rows of `out`, and zeroes the rows that are left.
-pub(super) fn gather<'a, E: Element>(vectors: impl Iterator<Item = &'a [E]> + Clone, out: &mut [E], size: usize) {
+pub(super) fn gather<'a, E: Element>(
+    vectors: impl Iterator<Item = &'a [E]> + Clone,
+    out: &mut [E],
+    size: usize,
+) {
     let mut ahead = vectors.clone();
     ahead.by_ref().take(AHEAD).for_each(fetch);
     let mut rows = out.chunks_exact_mut(size);
     for vector in vectors {
         ahead.next().into_iter().for_each(fetch);
-        rows.next().expect("a row for every vector").copy_from_slice(vector);
+        rows.next()
+            .expect("a row for every vector")
+            .copy_from_slice(vector);
     }
     rows.for_each(|row| row.fill(E::zeroed()));
 }

@@ -39,7 +39,13 @@ impl Kernel for Amx {
         pack(Order::Lines, view, lines, k, out);
     }
 
-    unsafe fn block(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destination, stream_a: bool) {
+    unsafe fn block(
+        segments: &[Segment<'_, u32>],
+        m: usize,
+        n: usize,
+        to: Destination,
+        stream_a: bool,
+    ) {
         // SAFETY: the caller's.
         unsafe { block::<Hardware>(segments, m, n, to, stream_a) }
     }
@@ -67,7 +73,13 @@ trait Tiles {
     ///
     /// # Safety
     /// The panels hold `tiles` tiles each; `tiles` is at least 1.
-    unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, stream_a: bool);
+    unsafe fn multiply(
+        &mut self,
+        a: [*const u32; 2],
+        b: [*const u32; 2],
+        tiles: usize,
+        stream_a: bool,
+    );
 
     /// Writes the sums to a square whose rows are `stride` apart.
     ///
@@ -79,14 +91,26 @@ trait Tiles {
 /// # Safety
 /// As [`Kernel::block`].
 #[target_feature(enable = "avx512f")]
-unsafe fn block<T: Tiles>(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destination, stream_a: bool) {
-    segments.iter().for_each(|segment| assert_panels(segment, m, n));
+unsafe fn block<T: Tiles>(
+    segments: &[Segment<'_, u32>],
+    m: usize,
+    n: usize,
+    to: Destination,
+    stream_a: bool,
+) {
+    segments
+        .iter()
+        .for_each(|segment| assert_panels(segment, m, n));
     let mut tiles = T::configure();
     let mut square = Square([[0.0; SIDE]; SIDE]);
     // Where a second panel is missing, the first stands in and what comes of it is not written.
     let pair = |values: &[u32], panel: usize, line: usize, lines: usize| {
         let first = &values[line / LINES * panel..];
-        let second = if line + LINES < lines { &first[panel..] } else { first };
+        let second = if line + LINES < lines {
+            &first[panel..]
+        } else {
+            first
+        };
         [first.as_ptr(), second.as_ptr()]
     };
     // What streams goes by once: the inner loop turns around what stays.
@@ -119,7 +143,10 @@ unsafe fn block<T: Tiles>(segments: &[Segment<'_, u32>], m: usize, n: usize, to:
                 }
             }
             for segment in segments {
-                let (a, b) = (pair(segment.a, segment.a_panel, i, m), pair(segment.b, segment.b_panel, j, n));
+                let (a, b) = (
+                    pair(segment.a, segment.a_panel, i, m),
+                    pair(segment.b, segment.b_panel, j, n),
+                );
                 // SAFETY: the assertion above: every panel holds the segment's tiles, of which there is one at least.
                 unsafe { tiles.multiply(a, b, segment.k.div_ceil(DEPTH), stream_a) };
             }
@@ -227,7 +254,13 @@ impl Tiles for Hardware {
         }
     }
 
-    unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, stream_a: bool) {
+    unsafe fn multiply(
+        &mut self,
+        a: [*const u32; 2],
+        b: [*const u32; 2],
+        tiles: usize,
+        stream_a: bool,
+    ) {
         /// The loop, with the instructions that load tiles of A and of B.
         macro_rules! products {
             ($a:literal, $b:literal) => {
@@ -325,7 +358,13 @@ pub(super) mod model {
             Amx::pack_b(view, lines, k, out);
         }
 
-        unsafe fn block(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destination, stream_a: bool) {
+        unsafe fn block(
+            segments: &[Segment<'_, u32>],
+            m: usize,
+            n: usize,
+            to: Destination,
+            stream_a: bool,
+        ) {
             // SAFETY: the caller's.
             unsafe { block::<Software>(segments, m, n, to, stream_a) }
         }
@@ -354,10 +393,18 @@ pub(super) mod model {
             }
         }
 
-        unsafe fn multiply(&mut self, a: [*const u32; 2], b: [*const u32; 2], tiles: usize, _: bool) {
+        unsafe fn multiply(
+            &mut self,
+            a: [*const u32; 2],
+            b: [*const u32; 2],
+            tiles: usize,
+            _: bool,
+        ) {
             for tile in 0..tiles {
                 // SAFETY: the caller's.
-                let load = |panel: *const u32| unsafe { &*panel.add(tile * TILE).cast::<[[u32; 16]; 16]>() };
+                let load = |panel: *const u32| unsafe {
+                    &*panel.add(tile * TILE).cast::<[[u32; 16]; 16]>()
+                };
                 for (i, a) in a.into_iter().enumerate() {
                     for (j, b) in b.into_iter().enumerate() {
                         dot_products(&mut self.0[i][j], load(a), load(b));
@@ -380,8 +427,15 @@ pub(super) mod model {
     /// A row's products of even k and of odd k are summed apart, fused and from zero, then added to each other and to the
     /// sums. Subnormals count as zero.
     fn dot_products(sums: &mut [[f32; 16]; 16], a: &[[u32; 16]; 16], b: &[[u32; 16]; 16]) {
-        let flush = |x: f32| if x.is_subnormal() { 0.0f32.copysign(x) } else { x };
-        let float = |pair: u32, half: u32| flush(bf16::from_bits((pair >> (16 * half)) as u16).to_f32());
+        let flush = |x: f32| {
+            if x.is_subnormal() {
+                0.0f32.copysign(x)
+            } else {
+                x
+            }
+        };
+        let float =
+            |pair: u32, half: u32| flush(bf16::from_bits((pair >> (16 * half)) as u16).to_f32());
         for m in 0..16 {
             for n in 0..16 {
                 let mut halves = [0.0; 2];

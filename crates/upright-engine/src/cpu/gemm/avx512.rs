@@ -38,7 +38,9 @@ impl Kernel for Avx512 {
 
     unsafe fn block(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destination, _: bool) {
         assert!(!segments.is_empty(), "a sum of one product at least");
-        segments.iter().for_each(|segment| assert_panels(segment, m, n));
+        segments
+            .iter()
+            .for_each(|segment| assert_panels(segment, m, n));
         // SAFETY: the caller's; the panels are as long as they must be.
         unsafe { block(segments, m, n, to) }
     }
@@ -79,9 +81,19 @@ unsafe fn micro<const V: usize>(
     // all sums; rows and columns of C beyond `rows` and `cols` are masked.
     unsafe {
         for (index, segment) in segments.iter().enumerate() {
-            let a = segment.a.as_ptr().add(i / LINES * segment.a_panel + i % LINES * 16);
+            let a = segment
+                .a
+                .as_ptr()
+                .add(i / LINES * segment.a_panel + i % LINES * 16);
             let b = segment.b.as_ptr().add(j / LINES * segment.b_panel);
-            add_products(sums.as_mut_ptr(), index > 0, a, b, segment.b_panel, segment.k.div_ceil(2));
+            add_products(
+                sums.as_mut_ptr(),
+                index > 0,
+                a,
+                b,
+                segment.b_panel,
+                segment.k.div_ceil(2),
+            );
         }
         let sums = sums.assume_init_ref();
         for r in 0..ROWS {
@@ -114,7 +126,11 @@ unsafe fn add_products<const V: usize>(
     pairs: usize,
 ) {
     // SAFETY: the caller's.
-    let mut sums = if further { unsafe { *to } } else { [[_mm512_setzero_ps(); V]; ROWS] };
+    let mut sums = if further {
+        unsafe { *to }
+    } else {
+        [[_mm512_setzero_ps(); V]; ROWS]
+    };
     for pair in 0..pairs {
         // SAFETY: the caller's; a panel of A is tiles of 16 lines by 16 pairs, one of B a row of 16 lines for each pair.
         unsafe {

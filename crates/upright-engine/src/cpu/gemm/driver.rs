@@ -61,7 +61,8 @@ impl<'a, K: Kernel> Panels<'a, K> {
 }
 
 /// Packs lines of a view at some k.
-pub(in crate::cpu) type Pack<K> = fn(&View<'_>, Range<usize>, Range<usize>, &mut [<K as Kernel>::Value]);
+pub(in crate::cpu) type Pack<K> =
+    fn(&View<'_>, Range<usize>, Range<usize>, &mut [<K as Kernel>::Value]);
 
 /// A stretch of one term's K, a block at most.
 struct Piece {
@@ -71,12 +72,17 @@ struct Piece {
 
 /// Blocks of a term's K, in order.
 fn blocks<K: Kernel>(depth: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..depth).step_by(K::BLOCK).map(move |start| start..depth.min(start + K::BLOCK))
+    (0..depth)
+        .step_by(K::BLOCK)
+        .map(move |start| start..depth.min(start + K::BLOCK))
 }
 
 /// Values of the panels of `lines` lines, block after block.
 pub(super) fn packed_len<K: Kernel>(lines: usize, panel: usize, depth: usize) -> usize {
-    lines.next_multiple_of(panel) * blocks::<K>(depth).map(|k| K::padded(k.len())).sum::<usize>()
+    lines.next_multiple_of(panel)
+        * blocks::<K>(depth)
+            .map(|k| K::padded(k.len()))
+            .sum::<usize>()
 }
 
 /// Pieces that are summed in registers before C is touched.
@@ -91,7 +97,10 @@ fn passes<K: Kernel>(terms: &[Term<'_>]) -> Vec<Vec<Piece>> {
                 room = K::BLOCK + TOGETHER;
             }
             room -= len;
-            passes.last_mut().expect("one was pushed").push(Piece { term, k });
+            passes
+                .last_mut()
+                .expect("one was pushed")
+                .push(Piece { term, k });
         }
     }
     passes
@@ -106,27 +115,54 @@ impl Visit for Sum<'_> {
         let Self { terms, m, n, to } = self;
         let depth: usize = terms.iter().map(|term| term.b.rows).sum();
         let small = m.saturating_mul(n).saturating_mul(depth) < INLINE;
-        let threads = if small { 1 } else { rayon::current_num_threads() };
-        let share_a = m <= n || terms.iter().any(|term| matches!(term.a, Operand::Packed(_)));
-        let a = Side::<K> { lines: m, panel: K::A_PANEL, unit: K::A_UNIT, pack: K::pack_a };
-        let b = Side::<K> { lines: n, panel: K::B_PANEL, unit: K::B_UNIT, pack: K::pack_b };
+        let threads = if small {
+            1
+        } else {
+            rayon::current_num_threads()
+        };
+        let share_a = m <= n
+            || terms
+                .iter()
+                .any(|term| matches!(term.a, Operand::Packed(_)));
+        let a = Side::<K> {
+            lines: m,
+            panel: K::A_PANEL,
+            unit: K::A_UNIT,
+            pack: K::pack_a,
+        };
+        let b = Side::<K> {
+            lines: n,
+            panel: K::B_PANEL,
+            unit: K::B_UNIT,
+            pack: K::pack_b,
+        };
         let (shared, owned) = if share_a { (&a, &b) } else { (&b, &a) };
         let sides = terms.iter().map(|term| match (term.a, share_a) {
             (Operand::View(a), false) => (Operand::View(term.b.t()), a),
             (a, _) => (a, term.b.t()),
         });
         let (shared_operands, owned_views): (Vec<Operand<'_>>, Vec<View<'_>>) = sides.unzip();
-        let panels: Vec<Panels<'_, K>> =
-            shared_operands.iter().map(|operand| Panels::of(shared, operand, threads > 1)).collect();
+        let panels: Vec<Panels<'_, K>> = shared_operands
+            .iter()
+            .map(|operand| Panels::of(shared, operand, threads > 1))
+            .collect();
 
         let passes = passes::<K>(terms);
-        let length = |pass: &Vec<Piece>| pass.iter().map(|piece| K::padded(piece.k.len())).sum::<usize>();
+        let length = |pass: &Vec<Piece>| {
+            pass.iter()
+                .map(|piece| K::padded(piece.k.len()))
+                .sum::<usize>()
+        };
         let deepest = passes.iter().map(length).max().unwrap_or(0);
         let most = (CHUNK / (deepest * size_of::<K::Value>()).max(1)).max(WORTHY);
         let (own_step, shared_step) = cut(owned, shared, most, threads);
         let tasks: Vec<_> = (0..owned.lines)
             .step_by(own_step)
-            .flat_map(|own| (0..shared.lines).step_by(shared_step).map(move |start| (own, start)))
+            .flat_map(|own| {
+                (0..shared.lines)
+                    .step_by(shared_step)
+                    .map(move |start| (own, start))
+            })
             .collect();
         each(threads > 1, tasks, |(own, start)| {
             let lines = own..owned.lines.min(own + own_step);
@@ -137,24 +173,46 @@ impl Visit for Sum<'_> {
                 let mut rest = &mut chunk[..];
                 let segments = pass.iter().map(|Piece { term, k }| {
                     let line = K::padded(k.len());
-                    let (own_panels, others) = std::mem::take(&mut rest).split_at_mut(own_width * line);
+                    let (own_panels, others) =
+                        std::mem::take(&mut rest).split_at_mut(own_width * line);
                     rest = others;
                     (owned.pack)(&owned_views[*term], lines.clone(), k.clone(), own_panels);
                     // Blocks before this one are whole.
-                    let before = shared.lines.next_multiple_of(shared.panel) * K::padded(k.start) + start * line;
-                    let shared_panels =
-                        &panels[*term].values()[before..][..shared_len.next_multiple_of(shared.panel) * line];
-                    let (a, b) = if share_a { (shared_panels, &*own_panels) } else { (&*own_panels, shared_panels) };
-                    Segment { a, a_panel: K::A_PANEL * line, b, b_panel: K::B_PANEL * line, k: k.len() }
+                    let before = shared.lines.next_multiple_of(shared.panel) * K::padded(k.start)
+                        + start * line;
+                    let shared_panels = &panels[*term].values()[before..]
+                        [..shared_len.next_multiple_of(shared.panel) * line];
+                    let (a, b) = if share_a {
+                        (shared_panels, &*own_panels)
+                    } else {
+                        (&*own_panels, shared_panels)
+                    };
+                    Segment {
+                        a,
+                        a_panel: K::A_PANEL * line,
+                        b,
+                        b_panel: K::B_PANEL * line,
+                        k: k.len(),
+                    }
                 });
                 let segments: Vec<_> = segments.collect();
-                let (m, n) = if share_a { (shared_len, lines.len()) } else { (lines.len(), shared_len) };
+                let (m, n) = if share_a {
+                    (shared_len, lines.len())
+                } else {
+                    (lines.len(), shared_len)
+                };
                 let (i, j) = if share_a { (start, own) } else { (own, start) };
                 // SAFETY: `sum` has asserted that C holds M rows and N columns and that the tier is available; the
                 // tasks' rectangles of C are disjoint; the panels were packed above.
                 unsafe {
                     let to = to.at(i, j);
-                    K::block(&segments, m, n, if index == 0 { to } else { to.again() }, share_a);
+                    K::block(
+                        &segments,
+                        m,
+                        n,
+                        if index == 0 { to } else { to.again() },
+                        share_a,
+                    );
                 }
             }
         });
@@ -163,17 +221,44 @@ impl Visit for Sum<'_> {
 
 /// Lines of a chunk of the owned side, and of a part of the shared one. Every thread gets the same number of chunks, two or
 /// more where they stay worth the way of what streams past them; where there are too few, parts make up for it.
-fn cut<K: Kernel>(owned: &Side<K>, shared: &Side<K>, most: usize, threads: usize) -> (usize, usize) {
-    let rounds = owned.lines.div_ceil(most * threads).max(if owned.lines >= 2 * threads * WORTHY { 2 } else { 1 });
-    let chunks = if owned.lines >= threads * WORTHY { rounds * threads } else { owned.lines.div_ceil(WORTHY) };
-    let parts = (2 * threads).div_ceil(chunks).min(shared.lines.div_ceil(WORTHY));
-    let chunks = if threads == 1 { owned.lines.div_ceil(most) } else { chunks.max((2 * threads).div_ceil(parts)) };
-    (pieces(owned, chunks), pieces(shared, if threads == 1 { 1 } else { parts }))
+fn cut<K: Kernel>(
+    owned: &Side<K>,
+    shared: &Side<K>,
+    most: usize,
+    threads: usize,
+) -> (usize, usize) {
+    let rounds = owned
+        .lines
+        .div_ceil(most * threads)
+        .max(if owned.lines >= 2 * threads * WORTHY {
+            2
+        } else {
+            1
+        });
+    let chunks = if owned.lines >= threads * WORTHY {
+        rounds * threads
+    } else {
+        owned.lines.div_ceil(WORTHY)
+    };
+    let parts = (2 * threads)
+        .div_ceil(chunks)
+        .min(shared.lines.div_ceil(WORTHY));
+    let chunks = if threads == 1 {
+        owned.lines.div_ceil(most)
+    } else {
+        chunks.max((2 * threads).div_ceil(parts))
+    };
+    (
+        pieces(owned, chunks),
+        pieces(shared, if threads == 1 { 1 } else { parts }),
+    )
 }
 
 /// Length of the pieces that cut a side's lines in about `parts`, a multiple of its unit.
 fn pieces<K: Kernel>(side: &Side<K>, parts: usize) -> usize {
-    side.lines.div_ceil(parts.max(1)).next_multiple_of(side.unit)
+    side.lines
+        .div_ceil(parts.max(1))
+        .next_multiple_of(side.unit)
 }
 
 /// Packs all lines of a view, block after block.
@@ -185,7 +270,11 @@ pub(super) fn pack_whole<K: Kernel>(
     parallel: bool,
 ) {
     let width = view.rows.next_multiple_of(panel);
-    let parts = if parallel { rayon::current_num_threads() * 4 } else { 1 };
+    let parts = if parallel {
+        rayon::current_num_threads() * 4
+    } else {
+        1
+    };
     let group = view.rows.div_ceil(parts).next_multiple_of(panel);
     let mut rest = out;
     let mut tasks = Vec::new();
@@ -193,9 +282,16 @@ pub(super) fn pack_whole<K: Kernel>(
         let (block, others) = rest.split_at_mut(width * K::padded(k.len()));
         rest = others;
         let step = group * K::padded(k.len());
-        tasks.extend(block.chunks_mut(step).enumerate().map(|(piece, out)| (k.clone(), piece * group, out)));
+        tasks.extend(
+            block
+                .chunks_mut(step)
+                .enumerate()
+                .map(|(piece, out)| (k.clone(), piece * group, out)),
+        );
     }
-    each(parallel, tasks, |(k, start, out)| pack(view, start..view.rows.min(start + group), k, out));
+    each(parallel, tasks, |(k, start, out)| {
+        pack(view, start..view.rows.min(start + group), k, out)
+    });
 }
 
 pub(super) fn each<T: Send>(parallel: bool, items: Vec<T>, task: impl Fn(T) + Send + Sync) {

@@ -111,9 +111,26 @@ pub struct Finish<'a> {
 ///
 /// # Panics
 /// As [`sum`].
-pub fn product(tier: Tier, a: View<'_>, b: View<'_>, c: &mut [f32], c_stride: usize, accumulate: bool) {
-    let onto = if accumulate { Onto::Itself } else { Onto::Nothing };
-    sum(tier, &[Term::new(a, b)], c, c_stride, Finish { onto, bias: None });
+pub fn product(
+    tier: Tier,
+    a: View<'_>,
+    b: View<'_>,
+    c: &mut [f32],
+    c_stride: usize,
+    accumulate: bool,
+) {
+    let onto = if accumulate {
+        Onto::Itself
+    } else {
+        Onto::Nothing
+    };
+    sum(
+        tier,
+        &[Term::new(a, b)],
+        c,
+        c_stride,
+        Finish { onto, bias: None },
+    );
 }
 
 /// `C = sum of the terms`, finished as `finish` says; row `i` of C starts at `c[i * c_stride]`. Runs on the current rayon
@@ -133,12 +150,21 @@ pub fn sum(tier: Tier, terms: &[Term<'_>], c: &mut [f32], c_stride: usize, finis
         }
         term.b.assert_within();
     }
-    assert!(finish.bias.is_none_or(|bias| bias.len() == n), "one bias a column");
+    assert!(
+        finish.bias.is_none_or(|bias| bias.len() == n),
+        "one bias a column"
+    );
     if m == 0 || n == 0 {
         return;
     }
-    let end = (m - 1).checked_mul(c_stride).and_then(|start| start.checked_add(n));
-    assert!(c_stride >= n && end.is_some_and(|end| end <= c.len()), "C of {m}x{n}, stride {c_stride}, in {}", c.len());
+    let end = (m - 1)
+        .checked_mul(c_stride)
+        .and_then(|start| start.checked_add(n));
+    assert!(
+        c_stride >= n && end.is_some_and(|end| end <= c.len()),
+        "C of {m}x{n}, stride {c_stride}, in {}",
+        c.len()
+    );
     let to = c.as_mut_ptr();
     let onto = match finish.onto {
         Onto::Nothing => None,
@@ -148,13 +174,20 @@ pub fn sum(tier: Tier, terms: &[Term<'_>], c: &mut [f32], c_stride: usize, finis
             Some((rows.as_ptr(), n))
         }
     };
-    let to = Destination { to, stride: c_stride, onto, bias: finish.bias.map(<[f32]>::as_ptr) };
+    let to = Destination {
+        to,
+        stride: c_stride,
+        onto,
+        bias: finish.bias.map(<[f32]>::as_ptr),
+    };
     if terms.iter().all(|term| term.b.rows == 0) {
         // SAFETY: C and what it is added to hold M rows of N values, the bias holds N.
         unsafe { (0..m).for_each(|i| (0..n).for_each(|j| to.at(i, j).write(0.0))) };
         return;
     }
-    terms.iter().for_each(|term| counters::product(m, n, term.b.rows));
+    terms
+        .iter()
+        .for_each(|term| counters::product(m, n, term.b.rows));
     on_kernel(tier, driver::Sum { terms, m, n, to });
 }
 
@@ -203,7 +236,9 @@ impl Destination {
             Self {
                 to: self.to.add(m * self.stride + n),
                 stride: self.stride,
-                onto: self.onto.map(|(onto, stride)| (onto.add(m * stride + n), stride)),
+                onto: self
+                    .onto
+                    .map(|(onto, stride)| (onto.add(m * stride + n), stride)),
                 bias: self.bias.map(|bias| bias.add(n)),
             }
         }
@@ -228,7 +263,11 @@ impl Destination {
 
     /// The destination of every pass but the first.
     fn again(self) -> Self {
-        Self { onto: Some((self.to.cast_const(), self.stride)), bias: None, ..self }
+        Self {
+            onto: Some((self.to.cast_const(), self.stride)),
+            bias: None,
+            ..self
+        }
     }
 }
 
@@ -278,5 +317,11 @@ pub(super) trait Kernel {
     /// # Safety
     /// `to` has `m` rows and `n` columns that nothing else touches meanwhile, the panels are those of `m` and `n` lines
     /// and `k` elements, and the machine can run the kernel.
-    unsafe fn block(segments: &[Segment<'_, Self::Value>], m: usize, n: usize, to: Destination, stream_a: bool);
+    unsafe fn block(
+        segments: &[Segment<'_, Self::Value>],
+        m: usize,
+        n: usize,
+        to: Destination,
+        stream_a: bool,
+    );
 }

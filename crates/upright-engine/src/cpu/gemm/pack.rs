@@ -32,7 +32,13 @@ pub(super) enum Order {
 }
 
 /// Packs `lines` of a view of lines by k, at the given k. `out` takes pairs: `TILE` for every 16 lines and 32 k.
-pub(super) fn pack(order: Order, view: &View<'_>, lines: Range<usize>, k: Range<usize>, out: &mut [u32]) {
+pub(super) fn pack(
+    order: Order,
+    view: &View<'_>,
+    lines: Range<usize>,
+    k: Range<usize>,
+    out: &mut [u32],
+) {
     assert!(lines.end <= view.rows && k.end <= view.cols);
     assert!(super::Tier::Avx512.available());
     // SAFETY: the ranges lie within the view, whose elements `product` asserted to lie within the values; the machine
@@ -41,7 +47,13 @@ pub(super) fn pack(order: Order, view: &View<'_>, lines: Range<usize>, k: Range<
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn pack_panels(order: Order, view: &View<'_>, lines: Range<usize>, k: Range<usize>, out: &mut [u32]) {
+unsafe fn pack_panels(
+    order: Order,
+    view: &View<'_>,
+    lines: Range<usize>,
+    k: Range<usize>,
+    out: &mut [u32],
+) {
     let panel_len = k.len().div_ceil(DEPTH) * TILE;
     let mut line = lines.start;
     let mut panels = out.chunks_exact_mut(panel_len);
@@ -50,25 +62,45 @@ unsafe fn pack_panels(order: Order, view: &View<'_>, lines: Range<usize>, k: Ran
         && view.row_stride == 1
     {
         while line + 2 * LINES <= lines.end {
-            let (Some(first), Some(second)) = (panels.next(), panels.next()) else { return };
+            let (Some(first), Some(second)) = (panels.next(), panels.next()) else {
+                return;
+            };
             // SAFETY: elements `(line + i, k)`, `i < 32`, lie within the values.
-            unsafe { two_panels(values.as_ptr().add(line), view.column_stride, k.clone(), first, second) };
+            unsafe {
+                two_panels(
+                    values.as_ptr().add(line),
+                    view.column_stride,
+                    k.clone(),
+                    first,
+                    second,
+                )
+            };
             line += 2 * LINES;
         }
     }
     for (line, panel) in (line..lines.end).step_by(LINES).zip(panels) {
         let count = LINES.min(lines.end - line);
-        for (k0, tile) in k.clone().step_by(DEPTH).zip(panel.as_chunks_mut::<TILE>().0) {
+        for (k0, tile) in k
+            .clone()
+            .step_by(DEPTH)
+            .zip(panel.as_chunks_mut::<TILE>().0)
+        {
             let depth = DEPTH.min(k.end - k0);
             let from = line * view.row_stride + k0 * view.column_stride;
             // SAFETY: elements `(line + i, k0 + j)`, `i < count`, `j < depth` lie within the values.
             let (rows, found) = unsafe {
                 match view.values {
                     Values::F32(values) => load_f32(values.as_ptr().add(from), view, count, depth),
-                    Values::Bf16(values) => load_bf16(values.as_ptr().add(from), view, count, depth),
+                    Values::Bf16(values) => {
+                        load_bf16(values.as_ptr().add(from), view, count, depth)
+                    }
                 }
             };
-            let rows = if found == order { rows } else { transpose(rows) };
+            let rows = if found == order {
+                rows
+            } else {
+                transpose(rows)
+            };
             for (out, row) in tile.as_chunks_mut::<16>().0.iter_mut().zip(rows) {
                 // SAFETY: 16 pairs are 64 bytes.
                 unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), row) };
@@ -83,17 +115,30 @@ unsafe fn pack_panels(order: Order, view: &View<'_>, lines: Range<usize>, k: Ran
 /// 32 elements can be read at `from + k * stride` for every k.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn two_panels(from: *const bf16, stride: usize, k: Range<usize>, first: &mut [u32], second: &mut [u32]) {
+unsafe fn two_panels(
+    from: *const bf16,
+    stride: usize,
+    k: Range<usize>,
+    first: &mut [u32],
+    second: &mut [u32],
+) {
     // Word 2i is line i of the even k, word 2i + 1 line i of the odd k, which the permutation finds behind the even one's 32.
     let mut low = [0u16; 32];
     for (i, word) in low.iter_mut().enumerate() {
         *word = (i / 2 + 32 * (i % 2)) as u16;
     }
     let high = low.map(|word| word + LINES as u16);
-    let outs = first.as_chunks_mut::<16>().0.iter_mut().zip(second.as_chunks_mut::<16>().0);
+    let outs = first
+        .as_chunks_mut::<16>()
+        .0
+        .iter_mut()
+        .zip(second.as_chunks_mut::<16>().0);
     // SAFETY: the caller's; 32 words and 16 pairs are 64 bytes; what is fetched ahead is only wished for.
     unsafe {
-        let (low, high) = (_mm512_loadu_si512(low.as_ptr().cast()), _mm512_loadu_si512(high.as_ptr().cast()));
+        let (low, high) = (
+            _mm512_loadu_si512(low.as_ptr().cast()),
+            _mm512_loadu_si512(high.as_ptr().cast()),
+        );
         for (pair, (first, second)) in outs.enumerate() {
             let at = k.start + 2 * pair;
             let line = from.wrapping_add(at * stride);
@@ -105,8 +150,14 @@ unsafe fn two_panels(from: *const bf16, stride: usize, k: Range<usize>, first: &
             };
             let even = load(line, at < k.end);
             let odd = load(line.wrapping_add(stride), at + 1 < k.end);
-            _mm512_storeu_si512(first.as_mut_ptr().cast(), _mm512_permutex2var_epi16(even, low, odd));
-            _mm512_storeu_si512(second.as_mut_ptr().cast(), _mm512_permutex2var_epi16(even, high, odd));
+            _mm512_storeu_si512(
+                first.as_mut_ptr().cast(),
+                _mm512_permutex2var_epi16(even, low, odd),
+            );
+            _mm512_storeu_si512(
+                second.as_mut_ptr().cast(),
+                _mm512_permutex2var_epi16(even, high, odd),
+            );
         }
     }
 }
@@ -115,7 +166,11 @@ unsafe fn two_panels(from: *const bf16, stride: usize, k: Range<usize>, first: &
 pub(super) fn assert_panels(segment: &Segment<'_, u32>, m: usize, n: usize) {
     let tiles = segment.k.div_ceil(DEPTH) * TILE;
     let end = |lines: usize, panel: usize| (lines.div_ceil(LINES) - 1) * panel + tiles;
-    assert!(segment.k > 0 && end(m, segment.a_panel) <= segment.a.len() && end(n, segment.b_panel) <= segment.b.len());
+    assert!(
+        segment.k > 0
+            && end(m, segment.a_panel) <= segment.a.len()
+            && end(n, segment.b_panel) <= segment.b.len()
+    );
 }
 
 type Rows = [__m512i; 16];
@@ -140,7 +195,9 @@ unsafe fn load_f32(from: *const f32, view: &View<'_>, lines: usize, depth: usize
             let mask = mask16(lines);
             // Lane 2i is line i of the even k, lane 2i + 1 line i of the odd k.
             let interleave = _mm512_add_epi16(
-                _mm512_cvtepu16_epi32(_mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)),
+                _mm512_cvtepu16_epi32(_mm256_setr_epi16(
+                    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+                )),
                 _mm512_slli_epi32(
                     _mm512_cvtepu16_epi32(_mm256_setr_epi16(
                         16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
@@ -158,7 +215,10 @@ unsafe fn load_f32(from: *const f32, view: &View<'_>, lines: usize, depth: usize
             }
             (rows, Order::Lines)
         } else {
-            (load_one_by_one(view, lines, depth, |at| rounded(*from.add(at)).to_bits()), Order::Pairs)
+            (
+                load_one_by_one(view, lines, depth, |at| rounded(*from.add(at)).to_bits()),
+                Order::Pairs,
+            )
         }
     }
 }
@@ -166,7 +226,12 @@ unsafe fn load_f32(from: *const f32, view: &View<'_>, lines: usize, depth: usize
 /// A tile of bf16, in whichever order its strides make cheap.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn load_bf16(from: *const bf16, view: &View<'_>, lines: usize, depth: usize) -> (Rows, Order) {
+unsafe fn load_bf16(
+    from: *const bf16,
+    view: &View<'_>,
+    lines: usize,
+    depth: usize,
+) -> (Rows, Order) {
     let mut rows = [_mm512_setzero_si512(); 16];
     // SAFETY: masks keep every load within `lines` by `depth` elements, which the caller vouches for.
     unsafe {
@@ -189,11 +254,17 @@ unsafe fn load_bf16(from: *const bf16, view: &View<'_>, lines: usize, depth: usi
                 _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(DEPTH * view.column_stride).cast());
                 let even = _mm256_maskz_loadu_epi16(mask, line.cast());
                 let odd = _mm256_maskz_loadu_epi16(odd, next.cast());
-                *row = _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
+                *row = _mm512_or_si512(
+                    _mm512_cvtepu16_epi32(even),
+                    _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16),
+                );
             }
             (rows, Order::Lines)
         } else {
-            (load_one_by_one(view, lines, depth, |at| (*from.add(at)).to_bits()), Order::Pairs)
+            (
+                load_one_by_one(view, lines, depth, |at| (*from.add(at)).to_bits()),
+                Order::Pairs,
+            )
         }
     }
 }
@@ -201,7 +272,12 @@ unsafe fn load_bf16(from: *const bf16, view: &View<'_>, lines: usize, depth: usi
 /// A tile of any strides, element by element.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn load_one_by_one(view: &View<'_>, lines: usize, depth: usize, element: impl Fn(usize) -> u16) -> Rows {
+unsafe fn load_one_by_one(
+    view: &View<'_>,
+    lines: usize,
+    depth: usize,
+    element: impl Fn(usize) -> u16,
+) -> Rows {
     let mut pairs = [[0u32; 16]; 16];
     for i in 0..lines {
         for j in 0..depth {
@@ -214,7 +290,11 @@ unsafe fn load_one_by_one(view: &View<'_>, lines: usize, depth: usize, element: 
 }
 
 fn mask16(count: usize) -> __mmask16 {
-    if count >= 16 { u16::MAX } else { (1 << count) - 1 }
+    if count >= 16 {
+        u16::MAX
+    } else {
+        (1 << count) - 1
+    }
 }
 
 /// Transposes 16 x 16 pairs.

@@ -30,7 +30,13 @@ impl Packed {
                 let view = self.0;
                 let mut bytes = room::<K>(view.rows, view.cols);
                 let out = bytemuck::cast_slice_mut(&mut bytes);
-                pack_whole::<K>(K::pack_a, &view, K::A_PANEL, out, view.rows * view.cols > 1 << 14);
+                pack_whole::<K>(
+                    K::pack_a,
+                    &view,
+                    K::A_PANEL,
+                    out,
+                    view.rows * view.cols > 1 << 14,
+                );
                 bytes
             }
         }
@@ -38,15 +44,27 @@ impl Packed {
         if view.rows == 0 {
             return Self::empty(tier, view.cols);
         }
-        Self { tier, rows: view.rows, cols: view.cols, bytes: on_kernel(tier, Whole(view)) }
+        Self {
+            tier,
+            rows: view.rows,
+            cols: view.cols,
+            bytes: on_kernel(tier, Whole(view)),
+        }
     }
 
     /// Packs rows as they are made: `fill` writes row `i`, `[cols]`, and rows are made in any order, on any thread.
     ///
     /// # Panics
     /// If the machine lacks the tier.
-    pub fn from_rows(tier: Tier, rows: usize, cols: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
-        Self::from_rows_beside(tier, rows, cols, &mut vec![(); rows], |row, values, _| fill(row, values))
+    pub fn from_rows(
+        tier: Tier,
+        rows: usize,
+        cols: usize,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Self {
+        Self::from_rows_beside(tier, rows, cols, &mut vec![(); rows], |row, values, _| {
+            fill(row, values)
+        })
     }
 
     /// The same, and `fill` is given the row of `beside` too, `[rows, any]`.
@@ -76,11 +94,17 @@ impl Packed {
                     let line = K::padded(K::BLOCK.min(cols - start));
                     let (block, others) = std::mem::take(&mut rest).split_at_mut(width * line);
                     rest = others;
-                    panels.iter_mut().zip(block.chunks_mut(K::A_PANEL * line)).for_each(|(list, out)| list.push(out));
+                    panels
+                        .iter_mut()
+                        .zip(block.chunks_mut(K::A_PANEL * line))
+                        .for_each(|(list, out)| list.push(out));
                 }
                 let beside = beside.chunks_mut(K::A_PANEL * width_beside);
                 let mut tasks: Vec<_> = panels.into_iter().zip(beside).enumerate().collect();
-                let group = tasks.len().div_ceil(4 * rayon::current_num_threads()).max(1);
+                let group = tasks
+                    .len()
+                    .div_ceil(4 * rayon::current_num_threads())
+                    .max(1);
                 let mut groups = Vec::new();
                 while !tasks.is_empty() {
                     let rest = tasks.split_off(group.min(tasks.len()));
@@ -91,7 +115,9 @@ impl Packed {
                     for (panel, (outs, beside)) in group {
                         let first = panel * K::A_PANEL;
                         let count = K::A_PANEL.min(rows - first);
-                        let both = values.chunks_exact_mut(cols).zip(beside.chunks_exact_mut(width_beside));
+                        let both = values
+                            .chunks_exact_mut(cols)
+                            .zip(beside.chunks_exact_mut(width_beside));
                         for (row, (values, beside)) in both.enumerate() {
                             fill(first + row, values, beside);
                         }
@@ -112,12 +138,22 @@ impl Packed {
             "{} values beside {rows} rows",
             beside.len()
         );
-        Self { tier, rows, cols, bytes: on_kernel(tier, Rows(rows, cols, beside, &fill)) }
+        Self {
+            tier,
+            rows,
+            cols,
+            bytes: on_kernel(tier, Rows(rows, cols, beside, &fill)),
+        }
     }
 
     /// No rows.
     fn empty(tier: Tier, cols: usize) -> Self {
-        Self { tier, rows: 0, cols, bytes: Buffer::new(0) }
+        Self {
+            tier,
+            rows: 0,
+            cols,
+            bytes: Buffer::new(0),
+        }
     }
 
     /// The tier whose products take it.

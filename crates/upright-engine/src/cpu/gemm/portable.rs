@@ -14,7 +14,8 @@ pub(super) fn on_widest<V: Visit>(work: V) -> V::Output {
         if std::arch::is_x86_feature_detected!("avx512f") {
             return work.visit::<Avx512f>();
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
             return work.visit::<Avx2>();
         }
     }
@@ -77,12 +78,18 @@ version!(
 
 /// Panels of `W` lines: for every k, the lines' elements side by side.
 fn pack<const W: usize>(view: &View<'_>, lines: Range<usize>, k: Range<usize>, out: &mut [f32]) {
-    for (start, panel) in lines.clone().step_by(W).zip(out.chunks_exact_mut(W * k.len())) {
+    for (start, panel) in lines
+        .clone()
+        .step_by(W)
+        .zip(out.chunks_exact_mut(W * k.len()))
+    {
         let count = W.min(lines.end - start);
         let from = start * view.row_stride + k.start * view.column_stride;
         let strides = (view.row_stride, view.column_stride);
         match view.values {
-            Values::F32(values) => pack_panel::<W, _>(&values[from..], strides, count, panel, |&x| x),
+            Values::F32(values) => {
+                pack_panel::<W, _>(&values[from..], strides, count, panel, |&x| x)
+            }
             Values::Bf16(values) => {
                 pack_panel::<W, _>(&values[from..], strides, count, panel, |x| {
                     f32::from_bits(u32::from(x.to_bits()) << 16)
@@ -107,14 +114,20 @@ fn pack_panel<const W: usize, T>(
     if line_stride == 1 {
         for (k, column) in columns.iter_mut().enumerate() {
             let line = &values[k * k_stride..][..count];
-            column.iter_mut().zip(line).for_each(|(out, x)| *out = widen(x));
+            column
+                .iter_mut()
+                .zip(line)
+                .for_each(|(out, x)| *out = widen(x));
         }
     } else {
         // A few k of every line at a time, so that what is read and what is written both stay in the first cache.
         for (piece, columns) in columns.chunks_mut(16).enumerate() {
             for line in 0..count {
                 let from = &values[line * line_stride + piece * 16 * k_stride..];
-                columns.iter_mut().zip(from.iter().step_by(k_stride)).for_each(|(column, x)| column[line] = widen(x));
+                columns
+                    .iter_mut()
+                    .zip(from.iter().step_by(k_stride))
+                    .for_each(|(column, x)| column[line] = widen(x));
             }
         }
     }
@@ -134,9 +147,23 @@ unsafe fn block<L: Lanes, const M: usize, const N: usize>(
         for i in (0..m).step_by(M) {
             let (rows, cols) = (M.min(m - i), N.min(n - j));
             let mut sums = [[L::splat(0.0); 2]; M];
-            for Segment { a, a_panel, b, b_panel, k } in segments {
-                let (a, b) = (&a[i / M * a_panel..][..M * k], &b[j / N * b_panel..][..N * k]);
-                let a = Left { start: a.as_ptr(), row_stride: 1, depth_stride: M };
+            for Segment {
+                a,
+                a_panel,
+                b,
+                b_panel,
+                k,
+            } in segments
+            {
+                let (a, b) = (
+                    &a[i / M * a_panel..][..M * k],
+                    &b[j / N * b_panel..][..N * k],
+                );
+                let a = Left {
+                    start: a.as_ptr(),
+                    row_stride: 1,
+                    depth_stride: M,
+                };
                 // SAFETY: the panels hold k times M and N values.
                 sums = unsafe { tile::<L, M, 2>(sums, a, b.as_ptr(), N, *k) };
             }
@@ -167,7 +194,10 @@ unsafe fn block<L: Lanes, const M: usize, const N: usize>(
                         }
                     }
                     for (r, sums) in square.iter().enumerate().take(rows) {
-                        sums.iter().enumerate().take(cols).for_each(|(c, sum)| to.at(r, c).write(*sum));
+                        sums.iter()
+                            .enumerate()
+                            .take(cols)
+                            .for_each(|(c, sum)| to.at(r, c).write(*sum));
                     }
                 }
             }

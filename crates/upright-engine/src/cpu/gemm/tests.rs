@@ -38,14 +38,29 @@ impl Matrix {
             3 => (1, rows + 3),
             _ => (2 * cols + 1, 2),
         };
-        let floats = numbers(seed, (rows - 1) * row_stride + (cols - 1) * column_stride + 1);
+        let floats = numbers(
+            seed,
+            (rows - 1) * row_stride + (cols - 1) * column_stride + 1,
+        );
         let halves = floats.iter().map(|&x| bf16::from_f32(x)).collect();
-        Self { floats, halves, rows, cols, row_stride, column_stride, as_bf16 }
+        Self {
+            floats,
+            halves,
+            rows,
+            cols,
+            row_stride,
+            column_stride,
+            as_bf16,
+        }
     }
 
     fn view(&self) -> View<'_> {
         View {
-            values: if self.as_bf16 { Values::Bf16(&self.halves) } else { Values::F32(&self.floats) },
+            values: if self.as_bf16 {
+                Values::Bf16(&self.halves)
+            } else {
+                Values::F32(&self.floats)
+            },
             rows: self.rows,
             cols: self.cols,
             row_stride: self.row_stride,
@@ -55,27 +70,44 @@ impl Matrix {
 
     fn element(&self, rounded: bool, i: usize, j: usize) -> f64 {
         let at = i * self.row_stride + j * self.column_stride;
-        if rounded || self.as_bf16 { self.halves[at].to_f64() } else { f64::from(self.floats[at]) }
+        if rounded || self.as_bf16 {
+            self.halves[at].to_f64()
+        } else {
+            f64::from(self.floats[at])
+        }
     }
 }
 
 type Product = fn(&[Term<'_>], Destination);
 
 fn run<K: Kernel>(terms: &[Term<'_>], to: Destination) {
-    driver::Sum { terms, m: terms[0].a.rows(), n: terms[0].b.cols, to }.visit::<K>();
+    driver::Sum {
+        terms,
+        m: terms[0].a.rows(),
+        n: terms[0].b.cols,
+        to,
+    }
+    .visit::<K>();
 }
 
 fn destination(c: &mut [f32], stride: usize, accumulate: bool) -> Destination {
     let to = c.as_mut_ptr();
-    Destination { to, stride, onto: accumulate.then_some((to.cast_const(), stride)), bias: None }
+    Destination {
+        to,
+        stride,
+        onto: accumulate.then_some((to.cast_const(), stride)),
+        bias: None,
+    }
 }
 
 /// Every kernel that this machine can run: name, whether it rounds to bf16, its product.
 fn kernels() -> Vec<(&'static str, bool, Product)> {
-    let mut kernels: Vec<(&'static str, bool, Product)> = vec![("baseline", false, run::<portable::Baseline>)];
+    let mut kernels: Vec<(&'static str, bool, Product)> =
+        vec![("baseline", false, run::<portable::Baseline>)];
     #[cfg(target_arch = "x86_64")]
     {
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
             kernels.push(("avx2", false, run::<portable::Avx2>));
         }
         if std::arch::is_x86_feature_detected!("avx512f") {
@@ -93,11 +125,20 @@ fn kernels() -> Vec<(&'static str, bool, Product)> {
 }
 
 /// Relative error of the Frobenius norm, against f64; `c` holds the result, `before` what was there.
-fn error(a: &Matrix, b: &Matrix, rounded: bool, before: Option<&[f32]>, c: &[f32], stride: usize) -> f64 {
+fn error(
+    a: &Matrix,
+    b: &Matrix,
+    rounded: bool,
+    before: Option<&[f32]>,
+    c: &[f32],
+    stride: usize,
+) -> f64 {
     let (mut wrong, mut norm) = (0.0, 0.0);
     for i in 0..a.rows {
         for j in 0..b.cols {
-            let sum: f64 = (0..a.cols).map(|k| a.element(rounded, i, k) * b.element(rounded, k, j)).sum();
+            let sum: f64 = (0..a.cols)
+                .map(|k| a.element(rounded, i, k) * b.element(rounded, k, j))
+                .sum();
             let want = sum + before.map_or(0.0, |c| f64::from(c[i * stride + j]));
             wrong += (f64::from(c[i * stride + j]) - want).powi(2);
             norm += want.powi(2);
@@ -111,12 +152,25 @@ fn check(a: &Matrix, b: &Matrix, gap: usize, accumulate: bool) {
     let before = numbers(7, (a.rows - 1) * stride + b.cols);
     for (name, rounded, product) in kernels() {
         let mut c = before.clone();
-        product(&[Term::new(a.view(), b.view())], destination(&mut c, stride, accumulate));
+        product(
+            &[Term::new(a.view(), b.view())],
+            destination(&mut c, stride, accumulate),
+        );
         let error = error(a, b, rounded, accumulate.then_some(&before), &c, stride);
         let bound = if rounded { 1e-5 } else { 1e-6 };
-        assert!(error < bound, "{name}: {error} on {}x{}x{}", a.rows, b.cols, a.cols);
+        assert!(
+            error < bound,
+            "{name}: {error} on {}x{}x{}",
+            a.rows,
+            b.cols,
+            a.cols
+        );
         for (i, row) in c.chunks(stride).enumerate().take(a.rows - 1) {
-            assert_eq!(row[b.cols..], before[i * stride..][b.cols..stride], "{name}: between the rows of C");
+            assert_eq!(
+                row[b.cols..],
+                before[i * stride..][b.cols..stride],
+                "{name}: between the rows of C"
+            );
         }
     }
 }
@@ -154,8 +208,18 @@ fn several_blocks_of_k_and_several_tasks() {
         (1000, 1, 1500),
     ] {
         for accumulate in [false, true] {
-            check(&Matrix::new(1, m, k, 0, false), &Matrix::new(2, k, n, 1, true), 0, accumulate);
-            check(&Matrix::new(3, m, k, 1, false), &Matrix::new(4, k, n, 0, false), 2, accumulate);
+            check(
+                &Matrix::new(1, m, k, 0, false),
+                &Matrix::new(2, k, n, 1, true),
+                0,
+                accumulate,
+            );
+            check(
+                &Matrix::new(3, m, k, 1, false),
+                &Matrix::new(4, k, n, 0, false),
+                2,
+                accumulate,
+            );
         }
     }
 }
@@ -166,18 +230,39 @@ fn bits_depend_on_row_column_and_depth_alone() {
     let (m, n, k) = (130, 210, 1100);
     let a = Matrix::new(5, m, k, 0, false);
     let (before, bias) = (numbers(8, m * n), numbers(9, n));
-    for (layout, onto, biased) in [(0, true, false), (1, false, true), (0, true, true), (1, false, false)] {
+    for (layout, onto, biased) in [
+        (0, true, false),
+        (1, false, true),
+        (0, true, true),
+        (1, false, false),
+    ] {
         let b = Matrix::new(6, k, n, layout, true);
         for (name, _, product) in kernels() {
             let part = |rows: Range<usize>, cols: Range<usize>| {
-                let mut c: Vec<f32> = rows.clone().flat_map(|i| before[i * n..][cols.clone()].to_vec()).collect();
+                let mut c: Vec<f32> = rows
+                    .clone()
+                    .flat_map(|i| before[i * n..][cols.clone()].to_vec())
+                    .collect();
                 let bias = biased.then(|| bias[cols.start..].as_ptr());
-                let to = Destination { bias, ..destination(&mut c, cols.len(), onto) };
-                product(&[Term::new(a.view().row_range(rows), b.view().col_range(cols))], to);
+                let to = Destination {
+                    bias,
+                    ..destination(&mut c, cols.len(), onto)
+                };
+                product(
+                    &[Term::new(
+                        a.view().row_range(rows),
+                        b.view().col_range(cols),
+                    )],
+                    to,
+                );
                 c
             };
             let whole = |threads: usize| {
-                rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| part(0..m, 0..n))
+                rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap()
+                    .install(|| part(0..m, 0..n))
             };
             let one = whole(1);
             for threads in [2, 3, 8] {
@@ -188,7 +273,10 @@ fn bits_depend_on_row_column_and_depth_alone() {
                     let c = part(rows.clone(), cols.clone());
                     for (i, row) in rows.clone().enumerate() {
                         let want = &one[row * n..][cols.clone()];
-                        assert!(same(want, &c[i * cols.len()..][..cols.len()]), "{name}: {rows:?} {cols:?}");
+                        assert!(
+                            same(want, &c[i * cols.len()..][..cols.len()]),
+                            "{name}: {rows:?} {cols:?}"
+                        );
                     }
                 }
             }
@@ -199,7 +287,10 @@ fn bits_depend_on_row_column_and_depth_alone() {
 #[test]
 fn a_bias_and_a_residual_are_added() {
     let (m, n, k) = (50, 70, 40);
-    let (a, b) = (Matrix::new(1, m, k, 0, false), Matrix::new(2, k, n, 1, true));
+    let (a, b) = (
+        Matrix::new(1, m, k, 0, false),
+        Matrix::new(2, k, n, 1, true),
+    );
     let (residual, bias) = (numbers(3, m * n), numbers(4, n));
     for (name, rounded, product) in kernels() {
         for (onto, biased) in [(true, true), (true, false), (false, true)] {
@@ -215,7 +306,10 @@ fn a_bias_and_a_residual_are_added() {
             };
             product(&[Term::new(a.view(), b.view())], to);
             let error = error(&a, &b, rounded, Some(&before), &c, n);
-            assert!(error < 1e-5, "{name}: {error}, residual {onto}, bias {biased}");
+            assert!(
+                error < 1e-5,
+                "{name}: {error}, residual {onto}, bias {biased}"
+            );
         }
     }
 }
@@ -235,7 +329,10 @@ fn what_is_not_finite_stays_so() {
                 let mut c = vec![0.0; 400];
                 product(tier, a.view(), b.view(), &mut c, 20, false);
                 for (i, row) in c.chunks(20).enumerate() {
-                    assert!(row.iter().all(|x| x.is_finite() == (i != 3)), "{tier}: {bad} in row 3, row {i}");
+                    assert!(
+                        row.iter().all(|x| x.is_finite() == (i != 3)),
+                        "{tier}: {bad} in row 3, row {i}"
+                    );
                     assert!(i != 3 || !bad.is_nan() || row.iter().all(|x| x.is_nan()));
                 }
             }
@@ -246,15 +343,43 @@ fn what_is_not_finite_stays_so() {
 #[test]
 fn nothing_to_add_up() {
     let mut c = vec![1.0; 6];
-    product(Tier::Portable, View::rows(&[], 2, 0), View::rows(&[], 0, 2), &mut c, 3, true);
+    product(
+        Tier::Portable,
+        View::rows(&[], 2, 0),
+        View::rows(&[], 0, 2),
+        &mut c,
+        3,
+        true,
+    );
     assert_eq!(c, [1.0; 6]);
-    product(Tier::Portable, View::rows(&[], 2, 0), View::rows(&[], 0, 2), &mut c, 3, false);
+    product(
+        Tier::Portable,
+        View::rows(&[], 2, 0),
+        View::rows(&[], 0, 2),
+        &mut c,
+        3,
+        false,
+    );
     assert_eq!(c, [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
-    product(Tier::Portable, View::rows(&[], 0, 3), View::rows(&[1.0; 6], 3, 2), &mut [], 2, false);
+    product(
+        Tier::Portable,
+        View::rows(&[], 0, 3),
+        View::rows(&[1.0; 6], 3, 2),
+        &mut [],
+        2,
+        false,
+    );
 }
 
 #[test]
 #[should_panic(expected = "a view of 2x3")]
 fn a_view_beyond_its_values() {
-    product(Tier::Portable, View::rows(&[0.0; 5], 2, 3), View::rows(&[0.0; 6], 3, 2), &mut [0.0; 4], 2, false);
+    product(
+        Tier::Portable,
+        View::rows(&[0.0; 5], 2, 3),
+        View::rows(&[0.0; 6], 3, 2),
+        &mut [0.0; 4],
+        2,
+        false,
+    );
 }

@@ -99,7 +99,13 @@ impl<'a> View<'a> {
 
     /// `[rows, cols]`, row-major, of which row `i` starts at `i * row_stride`.
     pub fn strided(values: Values<'a>, rows: usize, cols: usize, row_stride: usize) -> Self {
-        Self { values, rows, cols, row_stride, column_stride: 1 }
+        Self {
+            values,
+            rows,
+            cols,
+            row_stride,
+            column_stride: 1,
+        }
     }
 
     /// The transpose, `[cols, rows]`, of the same values.
@@ -117,10 +123,22 @@ impl<'a> View<'a> {
     /// The rows of `range`, `[range.len(), cols]`.
     #[must_use]
     pub fn row_range(self, range: Range<usize>) -> Self {
-        assert!(range.start <= range.end && range.end <= self.rows, "rows {range:?} of {}", self.rows);
-        let skip = if range.is_empty() { 0 } else { range.start * self.row_stride };
+        assert!(
+            range.start <= range.end && range.end <= self.rows,
+            "rows {range:?} of {}",
+            self.rows
+        );
+        let skip = if range.is_empty() {
+            0
+        } else {
+            range.start * self.row_stride
+        };
         let values = self.values.part(skip..self.values.len());
-        Self { values, rows: range.len(), ..self }
+        Self {
+            values,
+            rows: range.len(),
+            ..self
+        }
     }
 
     /// The columns of `range`, `[rows, range.len()]`.

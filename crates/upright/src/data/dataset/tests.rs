@@ -37,7 +37,9 @@ fn task(prompt: impl Into<String>, completion: &str) -> Value {
 }
 
 fn tasks(count: usize) -> Vec<Value> {
-    (0..count).map(|index| task(format!("prompt {index}"), "yes")).collect()
+    (0..count)
+        .map(|index| task(format!("prompt {index}"), "yes"))
+        .collect()
 }
 
 fn load(spec: &DataSpec) -> Dataset {
@@ -56,7 +58,13 @@ fn numbers(examples: &[Example]) -> Vec<usize> {
 
 #[test]
 fn a_dataset_says_what_it_did() {
-    let rows = [task("p1", "a"), task("p2", " "), task("p3", "<eos>"), task("p4", "b"), task("x".repeat(80), "c")];
+    let rows = [
+        task("p1", "a"),
+        task("p2", " "),
+        task("p3", "<eos>"),
+        task("p4", "b"),
+        task("x".repeat(80), "c"),
+    ];
     let (_dir, mut spec) = file(&rows);
     let mut steps = Vec::new();
     let dataset = Dataset::load(&spec, &bytewise(), &mut |done, total| {
@@ -65,13 +73,35 @@ fn a_dataset_says_what_it_did() {
     })
     .unwrap();
     steps.dedup();
-    assert_eq!(steps.last(), Some(&(4, 4)), "the row without text is not encoded");
+    assert_eq!(
+        steps.last(),
+        Some(&(4, 4)),
+        "the row without text is not encoded"
+    );
     assert_eq!(numbers(&dataset.train), [0, 3, 4]);
-    assert_eq!((&dataset.dialect[..], &dataset.template), ("prompt-completion", &Template::Raw));
-    assert_eq!(dataset.dropped, [Dropped { reason: "empty response".into(), rows: vec![1, 2] }]);
-    assert_eq!((dataset.truncated_prompts, dataset.truncated_responses), (1, 0));
-    assert_eq!((dataset.sha256.len(), dataset.eval_sha256.clone()), (64, None));
-    assert_eq!(dataset.train[2].prompt.len() + dataset.train[2].responses[0].len(), 64);
+    assert_eq!(
+        (&dataset.dialect[..], &dataset.template),
+        ("prompt-completion", &Template::Raw)
+    );
+    assert_eq!(
+        dataset.dropped,
+        [Dropped {
+            reason: "empty response".into(),
+            rows: vec![1, 2]
+        }]
+    );
+    assert_eq!(
+        (dataset.truncated_prompts, dataset.truncated_responses),
+        (1, 0)
+    );
+    assert_eq!(
+        (dataset.sha256.len(), dataset.eval_sha256.clone()),
+        (64, None)
+    );
+    assert_eq!(
+        dataset.train[2].prompt.len() + dataset.train[2].responses[0].len(),
+        64
+    );
     spec.template = None;
     assert_eq!(load(&spec).template, Template::UserAssistant);
 }
@@ -79,49 +109,101 @@ fn a_dataset_says_what_it_did() {
 #[test]
 fn pairs_share_a_cut_prompt_and_chosen_rows_are_the_same_ones() {
     let pair = |prompt: String, chosen: &str, rejected: &str| json!({"prompt": prompt, "chosen": chosen, "rejected": rejected});
-    let rows = [pair("x".repeat(70), "short", "rather longer"), pair("p".into(), "a", "a"), pair("q".into(), "a", "b")];
+    let rows = [
+        pair("x".repeat(70), "short", "rather longer"),
+        pair("p".into(), "a", "a"),
+        pair("q".into(), "a", "b"),
+    ];
     let (_dir, mut spec) = file(&rows);
     spec.kind = Kind::Preference;
     let dataset = load(&spec);
-    let [chosen, rejected] = dataset.train[0].responses.as_slice() else { panic!("a pair") };
-    assert_eq!((dataset.train[0].prompt.len(), chosen.len(), rejected.len()), (64 - 14, 6, 14));
+    let [chosen, rejected] = dataset.train[0].responses.as_slice() else {
+        panic!("a pair")
+    };
+    assert_eq!(
+        (dataset.train[0].prompt.len(), chosen.len(), rejected.len()),
+        (64 - 14, 6, 14)
+    );
     assert_eq!(dataset.truncated_prompts, 1);
     spec.kind = Kind::Chosen;
     let chosen = load(&spec);
     assert_eq!(numbers(&chosen.train), numbers(&dataset.train));
-    assert!(chosen.train.iter().all(|example| example.responses.len() == 1));
+    assert!(
+        chosen
+            .train
+            .iter()
+            .all(|example| example.responses.len() == 1)
+    );
 }
 
 #[test]
 fn chosen_rows_are_cut_dropped_and_divided_as_the_pairs_are() {
-    let pair =
-        |prompt: &str, chosen: &str, rejected: &str| json!({"prompt": prompt, "chosen": chosen, "rejected": rejected});
+    let pair = |prompt: &str, chosen: &str, rejected: &str| json!({"prompt": prompt, "chosen": chosen, "rejected": rejected});
     let long = "r".repeat(30);
     let mut rows = vec![
         pair("p", "a", &long),
         pair("p", &long, "a"),
-        pair("q", "abcdefghijklmnopqrstu one", "abcdefghijklmnopqrstu two"),
+        pair(
+            "q",
+            "abcdefghijklmnopqrstu one",
+            "abcdefghijklmnopqrstu two",
+        ),
         pair("a prompt of its own", "a", "abcdef"),
         pair("eos", "a", "a<eos>"),
     ];
-    rows.extend((0..40).map(|index| pair(&format!("prompt {index}"), "yes", ["no", "never ever"][index % 2])));
+    rows.extend((0..40).map(|index| {
+        pair(
+            &format!("prompt {index}"),
+            "yes",
+            ["no", "never ever"][index % 2],
+        )
+    }));
     let (_dir, mut spec) = file(&rows);
     (spec.max_length, spec.eval) = (20, Held::Fraction(0.3));
     let without_responses = |examples: &[Example]| -> Vec<(usize, Vec<u32>)> {
-        examples.iter().map(|example| (example.row, example.prompt.clone())).collect()
+        examples
+            .iter()
+            .map(|example| (example.row, example.prompt.clone()))
+            .collect()
     };
-    for (rule, out, cut) in [(TooLong::Drop, 5, 0), (TooLong::CutPrompt, 2, 1), (TooLong::CutResponse, 2, 1)] {
+    for (rule, out, cut) in [
+        (TooLong::Drop, 5, 0),
+        (TooLong::CutPrompt, 2, 1),
+        (TooLong::CutResponse, 2, 1),
+    ] {
         (spec.too_long, spec.kind) = (rule, Kind::Preference);
         let pairs = load(&spec);
         spec.kind = Kind::Chosen;
         let chosen = load(&spec);
-        assert_eq!(pairs.dropped.iter().map(|entry| entry.rows.len()).sum::<usize>(), out, "{rule:?}");
-        assert_eq!((&chosen.dropped, chosen.truncated_prompts), (&pairs.dropped, pairs.truncated_prompts));
-        assert_eq!(chosen.truncated_responses, cut, "{rule:?}: those that are kept");
+        assert_eq!(
+            pairs
+                .dropped
+                .iter()
+                .map(|entry| entry.rows.len())
+                .sum::<usize>(),
+            out,
+            "{rule:?}"
+        );
+        assert_eq!(
+            (&chosen.dropped, chosen.truncated_prompts),
+            (&pairs.dropped, pairs.truncated_prompts)
+        );
+        assert_eq!(
+            chosen.truncated_responses, cut,
+            "{rule:?}: those that are kept"
+        );
         for (ours, theirs) in [(&chosen.train, &pairs.train), (&chosen.eval, &pairs.eval)] {
             assert!(!ours.is_empty());
-            assert_eq!(without_responses(ours), without_responses(theirs), "{rule:?}");
-            assert!(ours.iter().zip(theirs).all(|(ours, theirs)| ours.responses == theirs.responses[..1]));
+            assert_eq!(
+                without_responses(ours),
+                without_responses(theirs),
+                "{rule:?}"
+            );
+            assert!(
+                ours.iter()
+                    .zip(theirs)
+                    .all(|(ours, theirs)| ours.responses == theirs.responses[..1])
+            );
         }
     }
 }
@@ -138,7 +220,10 @@ fn the_first_usable_rows_are_taken_before_any_are_held_out() {
     assert_eq!(numbers(&dataset.train), [0, 3, 4, 5, 6]);
     assert_eq!(
         dataset.dropped,
-        [Dropped { reason: "empty response".into(), rows: vec![1, 2] }],
+        [Dropped {
+            reason: "empty response".into(),
+            rows: vec![1, 2]
+        }],
         "row 9 was not looked at"
     );
     spec.eval = Held::Fraction(0.4);
@@ -155,12 +240,31 @@ fn rows_that_are_added_move_nothing_and_no_prompt_is_on_both_sides() {
     let (_dir, mut spec) = file(&rows[..300]);
     spec.eval = Held::default();
     let before = load(&spec);
-    assert!((5..30).contains(&before.eval.len()), "{} of 300", before.eval.len());
+    assert!(
+        (5..30).contains(&before.eval.len()),
+        "{} of 300",
+        before.eval.len()
+    );
     write(&spec.files[0].shards[0], &rows);
     let after = load(&spec);
-    assert_eq!(numbers(&after.eval).into_iter().filter(|&row| row < 300).collect::<Vec<_>>(), numbers(&before.eval));
-    let held: HashSet<&[u32]> = after.eval.iter().map(|example| example.prompt.as_slice()).collect();
-    assert!(after.train.iter().all(|example| !held.contains(example.prompt.as_slice())));
+    assert_eq!(
+        numbers(&after.eval)
+            .into_iter()
+            .filter(|&row| row < 300)
+            .collect::<Vec<_>>(),
+        numbers(&before.eval)
+    );
+    let held: HashSet<&[u32]> = after
+        .eval
+        .iter()
+        .map(|example| example.prompt.as_slice())
+        .collect();
+    assert!(
+        after
+            .train
+            .iter()
+            .all(|example| !held.contains(example.prompt.as_slice()))
+    );
     assert_eq!(after.eval.len(), 2 * held.len());
 }
 
@@ -174,7 +278,11 @@ fn both_sides_have_a_prompt_if_there_are_two() {
     };
     assert_eq!(sides(&tasks(3), 1e-9), (2, 1));
     assert_eq!(sides(&tasks(3), 0.999_999), (1, 2));
-    assert_eq!(sides(&[task("p", "a"), task("p", "b")], 0.5), (2, 0), "one prompt cannot be divided");
+    assert_eq!(
+        sides(&[task("p", "a"), task("p", "b")], 0.5),
+        (2, 0),
+        "one prompt cannot be divided"
+    );
     assert_eq!(sides(&tasks(100), 0.0), (100, 0));
 }
 
@@ -182,22 +290,48 @@ fn both_sides_have_a_prompt_if_there_are_two() {
 fn a_file_of_held_out_rows_is_never_trained_on() {
     let (dir, mut spec) = file(&tasks(6));
     let held = dir.path().join("held.jsonl");
-    write(&held, &[task("prompt 2", "other answer"), task("new", "x"), task("empty", "")]);
+    write(
+        &held,
+        &[
+            task("prompt 2", "other answer"),
+            task("new", "x"),
+            task("empty", ""),
+        ],
+    );
     spec.eval = Held::File(held.clone().into());
     let dataset = load(&spec);
     assert_eq!(numbers(&dataset.train), [0, 1, 3, 4, 5]);
     assert_eq!(numbers(&dataset.eval), [0, 1]);
     assert_eq!(
         dataset.dropped,
-        [Dropped { reason: format!("prompt is held out in {}", held.display()), rows: vec![2] }]
+        [Dropped {
+            reason: format!("prompt is held out in {}", held.display()),
+            rows: vec![2]
+        }]
     );
-    assert_eq!(dataset.eval_dropped, [Dropped { reason: "empty response".into(), rows: vec![2] }]);
+    assert_eq!(
+        dataset.eval_dropped,
+        [Dropped {
+            reason: "empty response".into(),
+            rows: vec![2]
+        }]
+    );
     assert_eq!(dataset.eval_sha256.map(|hash| hash.len()), Some(64));
     spec.eval = Held::File(spec.files[0].clone());
     let error = complaint(&spec);
-    assert!(error.message.contains("none of 6 rows is usable: 6 prompt is held out in "), "{}", error.message);
+    assert!(
+        error
+            .message
+            .contains("none of 6 rows is usable: 6 prompt is held out in "),
+        "{}",
+        error.message
+    );
     spec.eval = Held::File(dir.path().join("nowhere.jsonl").into());
-    assert!(complaint(&spec).message.ends_with("nowhere.jsonl: no such file"));
+    assert!(
+        complaint(&spec)
+            .message
+            .ends_with("nowhere.jsonl: no such file")
+    );
 }
 
 #[test]
@@ -205,7 +339,12 @@ fn samples_are_fixed_and_in_row_order() {
     let (_dir, mut spec) = file(&tasks(200));
     spec.eval = Held::Fraction(0.3);
     let dataset = load(&spec);
-    let rows = |examples: Vec<&Example>| examples.iter().map(|example| example.row).collect::<Vec<_>>();
+    let rows = |examples: Vec<&Example>| {
+        examples
+            .iter()
+            .map(|example| example.row)
+            .collect::<Vec<_>>()
+    };
     let sample = rows(dataset.fit(10));
     assert_eq!(sample.len(), 10);
     assert!(sample.is_sorted() && sample != numbers(&dataset.train)[..10]);
@@ -218,11 +357,15 @@ fn samples_are_fixed_and_in_row_order() {
 
 #[test]
 fn nothing_usable_lists_the_reasons() {
-    let (_dir, mut spec) = file(&[task("", "x"), task("p", ""), task("q", " "), task("r", "x".repeat(99).as_str())]);
+    let (_dir, mut spec) = file(&[
+        task("", "x"),
+        task("p", ""),
+        task("q", " "),
+        task("r", "x".repeat(99).as_str()),
+    ]);
     spec.too_long = TooLong::Drop;
     let error = complaint(&spec);
-    let expected =
-        "rows.jsonl: none of 4 rows is usable: 1 empty prompt; 2 empty response; 1 longer than the maximum length";
+    let expected = "rows.jsonl: none of 4 rows is usable: 1 empty prompt; 2 empty response; 1 longer than the maximum length";
     assert!(error.message.ends_with(expected), "{}", error.message);
 }
 
@@ -230,11 +373,32 @@ fn nothing_usable_lists_the_reasons() {
 fn impossible_settings_are_refused() {
     let (_dir, spec) = file(&tasks(3));
     for fraction in [1.0, -0.1, f64::NAN] {
-        let error = complaint(&DataSpec { eval: Held::Fraction(fraction), ..spec.clone() });
-        assert!(error.message.contains(&format!("a share of {fraction} cannot be held out")));
+        let error = complaint(&DataSpec {
+            eval: Held::Fraction(fraction),
+            ..spec.clone()
+        });
+        assert!(
+            error
+                .message
+                .contains(&format!("a share of {fraction} cannot be held out"))
+        );
     }
-    assert!(complaint(&DataSpec { rows: Some(0), ..spec.clone() }).message.contains("0 rows are asked for"));
-    assert!(complaint(&DataSpec { max_length: 1, ..spec }).message.contains("too short"));
+    assert!(
+        complaint(&DataSpec {
+            rows: Some(0),
+            ..spec.clone()
+        })
+        .message
+        .contains("0 rows are asked for")
+    );
+    assert!(
+        complaint(&DataSpec {
+            max_length: 1,
+            ..spec
+        })
+        .message
+        .contains("too short")
+    );
     let talk = json!({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]});
     let (_dir, spec) = file(&[talk]);
     let error = complaint(&spec);
@@ -266,8 +430,9 @@ proptest! {
 fn several_files_are_one_set() {
     let (dir, mut spec) = file(&tasks(6));
     let other = dir.path().join("other.jsonl");
-    let rows: Vec<Value> =
-        (0..2).map(|index| json!({"instruction": format!("task {index}"), "output": "no", "source": "s"})).collect();
+    let rows: Vec<Value> = (0..2)
+        .map(|index| json!({"instruction": format!("task {index}"), "output": "no", "source": "s"}))
+        .collect();
     write(&other, &rows);
     let alone = load(&spec);
     spec.files.push(other.clone().into());
@@ -275,22 +440,33 @@ fn several_files_are_one_set() {
     assert_eq!(numbers(&both.train), [0, 1, 2, 3, 4, 5, 0, 1]);
     assert_eq!(
         (both.dialect.as_str(), both.unread.as_slice()),
-        ("prompt-completion and alpaca", ["source".to_owned()].as_slice())
+        (
+            "prompt-completion and alpaca",
+            ["source".to_owned()].as_slice()
+        )
     );
     assert_ne!(both.sha256, alone.sha256);
     assert!(
-        both.describe("sft").contains("8 rows (dialect prompt-completion and alpaca")
+        both.describe("sft")
+            .contains("8 rows (dialect prompt-completion and alpaca")
             && both.describe("sft").contains("columns not read: source")
     );
 
     // Half and half: the two rows of the second file come three times each.
     let share = |files: &mut [DataFile], shares: [f64; 2]| {
-        files.iter_mut().zip(shares).for_each(|(file, share)| file.share = Some(share));
+        files
+            .iter_mut()
+            .zip(shares)
+            .for_each(|(file, share)| file.share = Some(share));
     };
     share(&mut spec.files, [0.5, 0.5]);
     let halves = load(&spec);
     assert_eq!(numbers(&halves.train), [0, 1, 2, 3, 4, 5, 0, 1, 0, 1, 0, 1]);
-    assert!(halves.describe("sft").contains("4 of them repeat"), "{}", halves.describe("sft"));
+    assert!(
+        halves.describe("sft").contains("4 of them repeat"),
+        "{}",
+        halves.describe("sft")
+    );
     assert_eq!(halves.fit(99).len(), 8, "a sample has no row twice");
     assert_ne!(halves.sha256, both.sha256);
     share(&mut spec.files, [6.0, 2.0]);
@@ -300,10 +476,22 @@ fn several_files_are_one_set() {
     assert_eq!(much.train.len(), 6 + 54);
     spec.eval = Held::Fraction(0.3);
     let carved = load(&spec);
-    let of_second = carved.train.iter().filter(|row| row.responses == much.train[6].responses).count();
-    assert_eq!(of_second, 9 * (carved.train.len() - of_second), "shares hold of what is left to train on");
+    let of_second = carved
+        .train
+        .iter()
+        .filter(|row| row.responses == much.train[6].responses)
+        .count();
+    assert_eq!(
+        of_second,
+        9 * (carved.train.len() - of_second),
+        "shares hold of what is left to train on"
+    );
     spec.files[0].share = None;
-    assert!(complaint(&spec).message.contains("some files have a share and some have none"));
+    assert!(
+        complaint(&spec)
+            .message
+            .contains("some files have a share and some have none")
+    );
     share(&mut spec.files, [1.0, 1e6]);
     assert!(complaint(&spec).message.contains("would come"));
 
@@ -311,7 +499,11 @@ fn several_files_are_one_set() {
     write(&marked, &[task("\n\nHuman: a\n\nAssistant:", " b")]);
     spec.files = vec![other.into(), marked.into()];
     spec.template = None;
-    assert!(complaint(&spec).message.contains("would have the template user-assistant"));
+    assert!(
+        complaint(&spec)
+            .message
+            .contains("would have the template user-assistant")
+    );
 }
 
 #[test]
@@ -323,45 +515,89 @@ fn shards_are_one_file_with_one_share() {
         write(&path, rows);
         path
     };
-    let shards = vec![shard("0", &tasks(9)[..2]), shard("1", &tasks(9)[2..3]), shard("2", &tasks(9)[3..])];
+    let shards = vec![
+        shard("0", &tasks(9)[..2]),
+        shard("1", &tasks(9)[2..3]),
+        shard("2", &tasks(9)[3..]),
+    ];
     spec.files = vec![shards.clone().into()];
     let split = load(&spec);
-    assert_eq!((&split.train, &split.dialect), (&whole.train, &whole.dialect));
+    assert_eq!(
+        (&split.train, &split.dialect),
+        (&whole.train, &whole.dialect)
+    );
     assert_ne!(split.sha256, whole.sha256);
     spec.rows = Some(4);
-    assert_eq!(numbers(&load(&spec).train), [0, 1, 2, 3], "the first rows of all, not of each");
+    assert_eq!(
+        numbers(&load(&spec).train),
+        [0, 1, 2, 3],
+        "the first rows of all, not of each"
+    );
     spec.rows = None;
     // Half of an epoch from three files and half from one: the two rows of the other come as often as the nine.
-    spec.files.push(shard("other", &[task("x", "y"), task("z", "y")]).into());
-    spec.files.iter_mut().for_each(|file| file.share = Some(0.5));
+    spec.files
+        .push(shard("other", &[task("x", "y"), task("z", "y")]).into());
+    spec.files
+        .iter_mut()
+        .for_each(|file| file.share = Some(0.5));
     let halves = load(&spec);
-    assert_eq!(numbers(&halves.train)[..17], [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 0, 1, 0, 1, 0, 1]);
+    assert_eq!(
+        numbers(&halves.train)[..17],
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 0, 1, 0, 1, 0, 1]
+    );
     assert_eq!(halves.train.len(), 18);
     // Held-out rows may lie in several files, too.
     spec.files.truncate(1);
     spec.eval = Held::File(shards[1..].to_vec().into());
     let held = load(&spec);
-    assert_eq!((numbers(&held.train), numbers(&held.eval)), (vec![0, 1], vec![0, 1, 2, 3, 4, 5, 6]));
-    assert!(held.dropped[0].reason.ends_with("1 and 1 more"), "{:?}", held.dropped);
+    assert_eq!(
+        (numbers(&held.train), numbers(&held.eval)),
+        (vec![0, 1], vec![0, 1, 2, 3, 4, 5, 6])
+    );
+    assert!(
+        held.dropped[0].reason.ends_with("1 and 1 more"),
+        "{:?}",
+        held.dropped
+    );
 }
 
 #[test]
 fn rows_that_come_once_more_are_of_the_whole_file() {
     let (dir, mut spec) = file(&tasks(150));
     let other = dir.path().join("other.jsonl");
-    write(&other, &(0..100).map(|index| task(format!("sorted {index}"), "no")).collect::<Vec<_>>());
+    write(
+        &other,
+        &(0..100)
+            .map(|index| task(format!("sorted {index}"), "no"))
+            .collect::<Vec<_>>(),
+    );
     spec.files.push(other.into());
-    spec.files.iter_mut().for_each(|file| file.share = Some(0.5));
+    spec.files
+        .iter_mut()
+        .for_each(|file| file.share = Some(0.5));
     let halves = load(&spec);
     assert_eq!(halves.train.len(), 300);
     let again = numbers(&halves.train[250..]);
-    assert!(again.is_sorted() && again.windows(2).all(|pair| pair[0] < pair[1]), "{again:?}");
+    assert!(
+        again.is_sorted() && again.windows(2).all(|pair| pair[0] < pair[1]),
+        "{again:?}"
+    );
     let late = again.iter().filter(|row| **row >= 50).count();
-    assert!((15..=35).contains(&late), "{late} of 50 rows are of the second half");
+    assert!(
+        (15..=35).contains(&late),
+        "{late} of 50 rows are of the second half"
+    );
     assert_eq!(load(&spec).train, halves.train);
     // Not those that the fixed sample scores.
-    let scored: Vec<&Example> = halves.fit(50).into_iter().filter(|row| halves.train[150..250].contains(row)).collect();
-    let both = scored.iter().filter(|row| halves.train[250..].contains(row)).count();
+    let scored: Vec<&Example> = halves
+        .fit(50)
+        .into_iter()
+        .filter(|row| halves.train[150..250].contains(row))
+        .collect();
+    let both = scored
+        .iter()
+        .filter(|row| halves.train[250..].contains(row))
+        .count();
     assert!(both * 4 < scored.len(), "{both} of {}", scored.len());
 }
 
@@ -369,7 +605,9 @@ fn rows_that_come_once_more_are_of_the_whole_file() {
 fn reasoning_that_a_template_has_no_words_for_is_said_to_be_left_out() {
     let row = |asked: &str, more: Value| {
         let mut said = json!({"role": "assistant", "content": "a"});
-        said.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        said.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         json!({"messages": [{"role": "user", "content": asked}, said]})
     };
     let rows = [
@@ -382,8 +620,13 @@ fn reasoning_that_a_template_has_no_words_for_is_said_to_be_left_out() {
     spec.template = Some(TemplateName::UserAssistant);
     let data = load(&spec);
     assert_eq!(data.reasoning_left_out, 2);
-    let said = "; the reasoning of 2 rows is left out: the template user-assistant has no words for it";
-    assert!(data.describe("sft").ends_with(said), "{}", data.describe("sft"));
+    let said =
+        "; the reasoning of 2 rows is left out: the template user-assistant has no words for it";
+    assert!(
+        data.describe("sft").ends_with(said),
+        "{}",
+        data.describe("sft")
+    );
 }
 
 #[test]
@@ -396,14 +639,25 @@ fn bos_that_the_tokenizers_files_disagree_about_is_said() {
         configure(&folder, &settings);
         spec.template = Some(template);
         let tokenizer = Tokenizer::open(folder.path(), None, None).unwrap();
-        Dataset::load(&spec, &tokenizer, &mut |_, _| true).unwrap().describe("sft")
+        Dataset::load(&spec, &tokenizer, &mut |_, _| true)
+            .unwrap()
+            .describe("sft")
     };
     let words = "; prompts begin with BOS, by add_bos_token in tokenizer_config.json; transformers 5 heeds tokenizer.json alone, which puts none";
     assert!(said(TemplateName::Raw, json!(true)).ends_with(words));
     assert!(bos_note(false).contains("without BOS") && bos_note(false).ends_with("which puts one"));
     assert!(!said(TemplateName::Raw, json!(false)).contains("BOS"));
     // A chat template writes its own.
-    assert!(!said(TemplateName::Chat { name: None, date: None }, json!(true)).contains("BOS"));
+    assert!(
+        !said(
+            TemplateName::Chat {
+                name: None,
+                date: None
+            },
+            json!(true)
+        )
+        .contains("BOS")
+    );
 }
 
 #[test]
@@ -420,12 +674,23 @@ fn tools_anywhere_in_a_file_have_their_template() {
     };
     let templates = json!([{"name": "default", "template": text("D")}, {"name": "tool_use", "template": text("T")}]);
     let settings = json!({"eos_token": "<eos>", "chat_template": templates});
-    std::fs::write(model.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
+    std::fs::write(
+        model.path().join("tokenizer_config.json"),
+        settings.to_string(),
+    )
+    .unwrap();
     let tokenizer = Tokenizer::open(model.path(), None, None).unwrap();
     spec.template = Some(TemplateName::CHAT);
     let data = Dataset::load(&spec, &tokenizer, &mut |_, _| true).unwrap();
-    let prompts: Vec<String> = data.train.iter().map(|row| tokenizer.decode(&row.prompt).unwrap()).collect();
-    assert_eq!((&prompts[17][..], &prompts[18][..], &prompts[19][..]), ("D<q17>", "Tf<q18>", "D<q19>"));
+    let prompts: Vec<String> = data
+        .train
+        .iter()
+        .map(|row| tokenizer.decode(&row.prompt).unwrap())
+        .collect();
+    assert_eq!(
+        (&prompts[17][..], &prompts[18][..], &prompts[19][..]),
+        ("D<q17>", "Tf<q18>", "D<q19>")
+    );
 }
 
 #[test]
@@ -447,6 +712,9 @@ fn log_probabilities_that_a_file_brings_are_said_to_be_left_out() {
     let (_dir, mut spec) = file(&[row("b"), row("c")]);
     spec.kind = Kind::Preference;
     let said = load(&spec).describe("dpo");
-    assert!(said.contains("columns not read: ref_chosen_logps, ref_rejected_logps (of which tokens"), "{said}");
+    assert!(
+        said.contains("columns not read: ref_chosen_logps, ref_rejected_logps (of which tokens"),
+        "{said}"
+    );
     assert!(said.ends_with("the reference is computed)"), "{said}");
 }

@@ -9,8 +9,17 @@ use super::{Message, Role, WRITTEN_CALLS};
 use crate::{Error, Result};
 
 /// Keys of a message that chat templates read besides role and content, and those that say whether it is trained.
-const MORE: [&str; 9] =
-    ["tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "reasoning", "weight", "train", "training"];
+const MORE: [&str; 9] = [
+    "tool_calls",
+    "tool_call_id",
+    "name",
+    "reasoning_content",
+    "thinking",
+    "reasoning",
+    "weight",
+    "train",
+    "training",
+];
 
 /// Calls that ShareGPT's `function_call` turns write as JSON, `{"name": …, "arguments": …}` or a list of these, as chat
 /// templates read them; `None` where it is other text.
@@ -23,7 +32,12 @@ fn calls_in(text: &str) -> Option<Value> {
         let whole = function["name"].is_string() && function.get("arguments").is_some();
         whole.then(|| json!({"type": "function", "function": function}))
     };
-    calls.into_iter().map(call).collect::<Option<Vec<_>>>().filter(|calls| !calls.is_empty()).map(Value::from)
+    calls
+        .into_iter()
+        .map(call)
+        .collect::<Option<Vec<_>>>()
+        .filter(|calls| !calls.is_empty())
+        .map(Value::from)
 }
 
 /// One row while it is being understood.
@@ -64,7 +78,9 @@ impl Cells<'_> {
         let pairs = match self.row.columns.get(column) {
             None | Some(Value::Null) => return Ok(Vec::new()),
             Some(Value::Array(pairs)) => pairs,
-            Some(other) => return Err(self.wrong(column, "a list of [question, answer] pairs", other)),
+            Some(other) => {
+                return Err(self.wrong(column, "a list of [question, answer] pairs", other));
+            }
         };
         let mut turns = Vec::with_capacity(2 * pairs.len());
         for (index, pair) in pairs.iter().enumerate() {
@@ -86,19 +102,40 @@ impl Cells<'_> {
     }
 
     pub(super) fn as_message(&self, place: &str, value: &Value) -> Result<Message> {
-        let Value::Object(fields) = value else { return Err(self.wrong(place, "a message (role, content)", value)) };
-        let (role_key, content_key) = if fields.contains_key("role") { ("role", "content") } else { ("from", "value") };
+        let Value::Object(fields) = value else {
+            return Err(self.wrong(place, "a message (role, content)", value));
+        };
+        let (role_key, content_key) = if fields.contains_key("role") {
+            ("role", "content")
+        } else {
+            ("from", "value")
+        };
         // An empty list of calls calls nothing, as null does.
-        let is_there = |value: &&Value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
+        let is_there = |value: &&Value| {
+            !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty())
+        };
         let more: Map<String, Value> = MORE
             .iter()
-            .filter_map(|name| Some(((*name).to_owned(), fields.get(*name).filter(is_there)?.clone())))
+            .filter_map(|name| {
+                Some((
+                    (*name).to_owned(),
+                    fields.get(*name).filter(is_there)?.clone(),
+                ))
+            })
             .collect();
         // A turn that only calls tools may have no content, or null.
-        let nothing = fields.get("tool_calls").filter(|calls| !calls.is_null()).and(Some(&Value::Null));
-        let (Some(role), Some(content)) = (fields.get(role_key), fields.get(content_key).or(nothing)) else {
+        let nothing = fields
+            .get("tool_calls")
+            .filter(|calls| !calls.is_null())
+            .and(Some(&Value::Null));
+        let (Some(role), Some(content)) =
+            (fields.get(role_key), fields.get(content_key).or(nothing))
+        else {
             let found: Vec<&str> = fields.keys().map(String::as_str).take(6).collect();
-            return Err(self.complain(place, &format!("a message has {}, not role and content", found.join(", "))));
+            return Err(self.complain(
+                place,
+                &format!("a message has {}, not role and content", found.join(", ")),
+            ));
         };
         let role_name = self.as_text(&format!("{place}.{role_key}"), role)?;
         let Some(role) = Role::parse(&role_name) else {
@@ -112,24 +149,33 @@ impl Cells<'_> {
             Value::Null if nothing.is_some() => String::new(),
             content => self.as_content(&format!("{place}.{content_key}"), content)?,
         };
-        let mut message = Message { role, content, more };
+        let mut message = Message {
+            role,
+            content,
+            more,
+        };
         if role_name == "function_call" {
-            message.more.extend(calls_in(&message.content).map(|calls| (WRITTEN_CALLS.to_owned(), calls)));
+            message
+                .more
+                .extend(calls_in(&message.content).map(|calls| (WRITTEN_CALLS.to_owned(), calls)));
         }
         Ok(message)
     }
 
     /// What a message says: text, or OpenAI's list of parts, all of them text.
     fn as_content(&self, place: &str, value: &Value) -> Result<String> {
-        let Value::Array(parts) = value else { return self.as_text(place, value) };
-        let part = |(index, part): (usize, &Value)| match (part["type"].as_str(), part["text"].as_str()) {
-            (Some("text"), Some(text)) => Ok(text.to_owned()),
-            (Some(kind), _) if kind != "text" => Err(self.complain(
-                &format!("{place}[{index}]"),
-                &format!("a part of the type {kind:?} cannot be read, only text"),
-            )),
-            _ => Err(self.wrong(place, "text", value)),
+        let Value::Array(parts) = value else {
+            return self.as_text(place, value);
         };
+        let part =
+            |(index, part): (usize, &Value)| match (part["type"].as_str(), part["text"].as_str()) {
+                (Some("text"), Some(text)) => Ok(text.to_owned()),
+                (Some(kind), _) if kind != "text" => Err(self.complain(
+                    &format!("{place}[{index}]"),
+                    &format!("a part of the type {kind:?} cannot be read, only text"),
+                )),
+                _ => Err(self.wrong(place, "text", value)),
+            };
         parts.iter().enumerate().map(part).collect()
     }
 
@@ -138,8 +184,9 @@ impl Cells<'_> {
         let list = match self.row.columns.get(column) {
             None | Some(Value::Null) => return Ok(Vec::new()),
             Some(Value::String(text)) if text.trim().is_empty() => return Ok(Vec::new()),
-            Some(Value::String(text)) => serde_json::from_str(text)
-                .map_err(|error| self.complain(column, &format!("expected a JSON list of tools: {error}")))?,
+            Some(Value::String(text)) => serde_json::from_str(text).map_err(|error| {
+                self.complain(column, &format!("expected a JSON list of tools: {error}"))
+            })?,
             Some(value) => value.clone(),
         };
         match list {
@@ -151,7 +198,8 @@ impl Cells<'_> {
     /// The same of ShareGPT's rows, whose tools are mostly descriptions of functions without the object around them that
     /// chat templates expect.
     pub(super) fn bare_tools(&self, column: &str) -> Result<Vec<Value>> {
-        let whole = |tool: Value| match tool.get("name").is_some() && tool.get("function").is_none() {
+        let whole = |tool: Value| match tool.get("name").is_some() && tool.get("function").is_none()
+        {
             true => json!({"type": "function", "function": tool}),
             false => tool,
         };
@@ -168,15 +216,25 @@ impl Cells<'_> {
     }
 
     fn as_text(&self, place: &str, value: &Value) -> Result<String> {
-        value.as_str().map(str::to_owned).ok_or_else(|| self.wrong(place, "text", value))
+        value
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| self.wrong(place, "text", value))
     }
 
     pub(super) fn wrong(&self, place: &str, wanted: &str, found: &Value) -> Error {
-        self.complain(place, &format!("expected {wanted}, found {}", type_name(found)))
+        self.complain(
+            place,
+            &format!("expected {wanted}, found {}", type_name(found)),
+        )
     }
 
     fn complain(&self, place: &str, what: &str) -> Error {
-        Error::input(format!("{}: {}, column {place}: {what}", self.path.display(), self.row.place()))
-            .hint("correct the row, or take it out of the file")
+        Error::input(format!(
+            "{}: {}, column {place}: {what}",
+            self.path.display(),
+            self.row.place()
+        ))
+        .hint("correct the row, or take it out of the file")
     }
 }

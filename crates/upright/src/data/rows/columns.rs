@@ -31,19 +31,25 @@ impl ColumnMap {
         }
         for row in rows {
             let named = || self.0.iter().filter(|(_, column)| !column.is_empty());
-            if let Some((name, column)) = named().find(|(_, column)| !row.columns.contains_key(column)) {
+            if let Some((name, column)) =
+                named().find(|(_, column)| !row.columns.contains_key(column))
+            {
                 let error = Error::input(format!(
                     "{}: {} has no column {column:?}, which the map gives for {name}: its columns are {}",
                     path.display(),
                     row.place(),
                     columns(&row.columns)
                 ));
-                return Err(match nearest(column, row.columns.keys().map(String::as_str)) {
-                    Some(close) => error.hint(format!("did you mean {name}={close}?")),
-                    None => error.hint("give the name of a column that every row has"),
-                });
+                return Err(
+                    match nearest(column, row.columns.keys().map(String::as_str)) {
+                        Some(close) => error.hint(format!("did you mean {name}={close}?")),
+                        None => error.hint("give the name of a column that every row has"),
+                    },
+                );
             }
-            let values: Vec<_> = named().map(|(_, column)| row.columns[column].clone()).collect();
+            let values: Vec<_> = named()
+                .map(|(_, column)| row.columns[column].clone())
+                .collect();
             for (_, column) in named() {
                 row.columns.shift_remove(column);
             }
@@ -65,12 +71,17 @@ impl FromStr for ColumnMap {
         let mut map: Vec<(String, String)> = Vec::new();
         let all = || INSTRUCTION.iter().chain(&PREFERENCE).chain(&PROMPT);
         let needed = |name: &str| all().any(|dialect| dialect.needs.contains(&name));
-        let mut known: Vec<&str> =
-            all().flat_map(|dialect| dialect.needs.iter().chain(dialect.also)).copied().collect();
+        let mut known: Vec<&str> = all()
+            .flat_map(|dialect| dialect.needs.iter().chain(dialect.also))
+            .copied()
+            .collect();
         known.sort_unstable();
         known.dedup();
         for entry in text.split(',') {
-            let Some((name, column)) = entry.split_once('=').map(|(name, column)| (name.trim(), column.trim())) else {
+            let Some((name, column)) = entry
+                .split_once('=')
+                .map(|(name, column)| (name.trim(), column.trim()))
+            else {
                 return Err(Error::input(format!("`{entry}` is not NAME=COLUMN"))
                     .hint("write it as prompt=question,chosen=good"));
             };
@@ -82,7 +93,8 @@ impl FromStr for ColumnMap {
                 });
             }
             if (column.is_empty() && needed(name)) || map.iter().any(|(other, _)| other == name) {
-                return Err(Error::input(format!("`{entry}`: {name} needs one column")).hint("name each column once"));
+                return Err(Error::input(format!("`{entry}`: {name} needs one column"))
+                    .hint("name each column once"));
             }
             map.push((name.to_owned(), column.to_owned()));
         }
@@ -98,13 +110,19 @@ impl Serialize for ColumnMap {
 
 impl<'de> Deserialize<'de> for ColumnMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
 impl fmt::Display for ColumnMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let entries: Vec<String> = self.0.iter().map(|(name, column)| format!("{name}={column}")).collect();
+        let entries: Vec<String> = self
+            .0
+            .iter()
+            .map(|(name, column)| format!("{name}={column}"))
+            .collect();
         f.write_str(&entries.join(","))
     }
 }
@@ -126,25 +144,45 @@ mod tests {
 
     #[test]
     fn columns_take_their_dialects_names() {
-        let mut found = rows(&[json!({"question": "q", "good": "a", "rejected": "old", "bad": "b"})]);
+        let mut found =
+            rows(&[json!({"question": "q", "good": "a", "rejected": "old", "bad": "b"})]);
         let map: ColumnMap = "prompt=question, chosen=good,rejected=bad".parse().unwrap();
         assert_eq!(map.to_string(), "prompt=question,chosen=good,rejected=bad");
         map.apply(Path::new("f"), &mut found).unwrap();
-        assert_eq!(json!(found[0].columns), json!({"rejected": "b", "prompt": "q", "chosen": "a"}));
-        let mut tools = rows(&[json!({"messages": [], "tools": "[]"}), json!({"messages": []})]);
+        assert_eq!(
+            json!(found[0].columns),
+            json!({"rejected": "b", "prompt": "q", "chosen": "a"})
+        );
+        let mut tools = rows(&[
+            json!({"messages": [], "tools": "[]"}),
+            json!({"messages": []}),
+        ]);
         let map: ColumnMap = "tools=".parse().unwrap();
         map.apply(Path::new("f"), &mut tools).unwrap();
-        assert_eq!((json!(tools[0].columns), map.to_string().as_str()), (json!({"messages": []}), "tools="));
+        assert_eq!(
+            (json!(tools[0].columns), map.to_string().as_str()),
+            (json!({"messages": []}), "tools=")
+        );
         let mut swapped = rows(&[json!({"chosen": 1, "rejected": 2})]);
-        "chosen=rejected,rejected=chosen".parse::<ColumnMap>().unwrap().apply(Path::new("f"), &mut swapped).unwrap();
-        assert_eq!(json!(swapped[0].columns), json!({"chosen": 2, "rejected": 1}));
+        "chosen=rejected,rejected=chosen"
+            .parse::<ColumnMap>()
+            .unwrap()
+            .apply(Path::new("f"), &mut swapped)
+            .unwrap();
+        assert_eq!(
+            json!(swapped[0].columns),
+            json!({"chosen": 2, "rejected": 1})
+        );
     }
 
     #[test]
     fn mistakes_name_the_columns_there_are() {
         let complaint = |map: &str| {
             let mut found = rows(&[json!({"question": "q", "b": 1}), json!({"quest": "q"})]);
-            let error = map.parse::<ColumnMap>().and_then(|map| map.apply(Path::new("f"), &mut found)).unwrap_err();
+            let error = map
+                .parse::<ColumnMap>()
+                .and_then(|map| map.apply(Path::new("f"), &mut found))
+                .unwrap_err();
             format!("{} | {}", error.message, error.hint)
         };
         assert_eq!(
@@ -157,7 +195,8 @@ mod tests {
         assert!(complaint("zebra=question").contains("the dialects' columns are answer, chosen,"));
         assert!(complaint("prompt").contains("is not NAME=COLUMN"));
         assert!(
-            complaint("prompt=a,prompt=b").contains("needs one column") && complaint("prompt=").contains("one column")
+            complaint("prompt=a,prompt=b").contains("needs one column")
+                && complaint("prompt=").contains("one column")
         );
     }
 }

@@ -20,7 +20,10 @@ pub(super) fn ranked(cells: &Cells) -> Result<Reading> {
         let place = format!("{place}.completion");
         let said = match &entry["completion"] {
             Value::String(text) => vec![Message::said(text)],
-            Value::Array(list) => list.iter().map(|value| cells.as_message(&place, value)).collect::<Result<_>>()?,
+            Value::Array(list) => list
+                .iter()
+                .map(|value| cells.as_message(&place, value))
+                .collect::<Result<_>>()?,
             other => return Err(cells.wrong(&place, "a text or a list of messages", other)),
         };
         ranked.push((rank, said));

@@ -6,17 +6,32 @@ use crate::Result;
 
 /// `instruction`, `output`, and perhaps `input`, `system` and `history`.
 pub(super) fn alpaca(cells: &Cells) -> Result<Reading> {
-    Ok(Reading::Row(alpaca_prompt(cells)?, vec![Message::said(cells.text("output")?)]))
+    Ok(Reading::Row(
+        alpaca_prompt(cells)?,
+        vec![Message::said(cells.text("output")?)],
+    ))
 }
 
 /// Alpaca's prompt columns; with a history the row is a conversation.
 pub(super) fn alpaca_prompt(cells: &Cells) -> Result<Prompt> {
-    let (system, instruction, input) = (cells.text("system")?, cells.text("instruction")?, cells.text("input")?);
+    let (system, instruction, input) = (
+        cells.text("system")?,
+        cells.text("instruction")?,
+        cells.text("input")?,
+    );
     let history = cells.history("history")?;
     if history.is_empty() {
-        return Ok(Prompt::Instruction { system, instruction, input });
+        return Ok(Prompt::Instruction {
+            system,
+            instruction,
+            input,
+        });
     }
-    let asked = if input.trim().is_empty() { instruction } else { format!("{instruction}\n{input}") };
+    let asked = if input.trim().is_empty() {
+        instruction
+    } else {
+        format!("{instruction}\n{input}")
+    };
     let mut messages = opened(system, history);
     messages.push(Message::new(Role::User, asked));
     Ok(Prompt::Messages(messages))
@@ -31,7 +46,11 @@ pub(super) fn asked(cells: &Cells, column: &str) -> Result<Prompt> {
     let text = cells.text(column)?;
     Ok(match system.trim().is_empty() {
         true => Prompt::Text(text),
-        false => Prompt::Instruction { system, instruction: text, input: String::new() },
+        false => Prompt::Instruction {
+            system,
+            instruction: text,
+            input: String::new(),
+        },
     })
 }
 
@@ -43,27 +62,41 @@ pub(super) fn prompt_completion(cells: &Cells) -> Result<Reading> {
         messages.extend(cells.messages("completion")?);
         return Ok(last_turn(messages));
     }
-    Ok(Reading::Row(prompt, vec![Message::said(cells.text("completion")?)]))
+    Ok(Reading::Row(
+        prompt,
+        vec![Message::said(cells.text("completion")?)],
+    ))
 }
 
 /// OpenAI's `messages`, with `system` beside them.
 pub(super) fn messages(cells: &Cells) -> Result<Reading> {
-    Ok(last_turn(opened(cells.text("system")?, cells.messages("messages")?)))
+    Ok(last_turn(opened(
+        cells.text("system")?,
+        cells.messages("messages")?,
+    )))
 }
 
 /// ShareGPT's `conversations`, with `system` beside them.
 pub(super) fn sharegpt(cells: &Cells) -> Result<Reading> {
-    Ok(last_turn(opened(cells.text("system")?, cells.messages("conversations")?)))
+    Ok(last_turn(opened(
+        cells.text("system")?,
+        cells.messages("conversations")?,
+    )))
 }
 
 /// `question` and `answer`.
 pub(super) fn question_answer(cells: &Cells) -> Result<Reading> {
-    Ok(Reading::Row(asked(cells, "question")?, vec![Message::said(cells.text("answer")?)]))
+    Ok(Reading::Row(
+        asked(cells, "question")?,
+        vec![Message::said(cells.text("answer")?)],
+    ))
 }
 
 /// A conversation with the row's system text above it, where there is one and the conversation brings none.
 pub(super) fn opened(system: String, mut messages: Vec<Message>) -> Vec<Message> {
-    let has_one = messages.first().is_some_and(|message| message.role == Role::System);
+    let has_one = messages
+        .first()
+        .is_some_and(|message| message.role == Role::System);
     if !system.trim().is_empty() && !has_one {
         messages.insert(0, Message::new(Role::System, system));
     }
@@ -73,7 +106,9 @@ pub(super) fn opened(system: String, mut messages: Vec<Message>) -> Vec<Message>
 /// The last turn is the response, everything before it the prompt.
 fn last_turn(mut messages: Vec<Message>) -> Reading {
     match messages.pop() {
-        Some(said) if said.role == Role::Assistant => Reading::Row(Prompt::Messages(messages), vec![said]),
+        Some(said) if said.role == Role::Assistant => {
+            Reading::Row(Prompt::Messages(messages), vec![said])
+        }
         _ => Reading::Dropped("no assistant turn at the end"),
     }
 }

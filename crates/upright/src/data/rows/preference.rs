@@ -7,7 +7,8 @@ use crate::Result;
 
 const NO_BOUNDARY: &str = "chosen and rejected share no prompt that ends in a turn boundary";
 const TURNS_DIFFER: &str = "chosen and rejected differ before their last turn";
-const PROMPT_ELSEWHERE: &str = "its prompt is not what its conversation asks (prompt= in --map leaves the column out)";
+const PROMPT_ELSEWHERE: &str =
+    "its prompt is not what its conversation asks (prompt= in --map leaves the column out)";
 const NO_ANSWER: &str = "no assistant turn at the end";
 
 /// `prompt`, `chosen`, `rejected`: texts, lists of messages, or a text with lists of messages; perhaps `system`.
@@ -25,7 +26,13 @@ fn prompted(cells: &Cells, column: &str) -> Result<Reading> {
     if !cells.is_list("chosen") && !cells.is_list("rejected") {
         return Ok(Reading::Row(prompt, answers(cells)?));
     }
-    between(cells, column, &prompt, cells.messages("chosen")?, cells.messages("rejected")?)
+    between(
+        cells,
+        column,
+        &prompt,
+        cells.messages("chosen")?,
+        cells.messages("rejected")?,
+    )
 }
 
 /// A prompt that was [`asked`] in a column, and answers that are lists of messages: the answers alone, or with the prompt
@@ -38,7 +45,10 @@ pub(super) fn between(
     rejected: Vec<Message>,
 ) -> Result<Reading> {
     if let Prompt::Messages(prompt) = prompt {
-        return Ok(split_messages(continued(prompt, &chosen), continued(prompt, &rejected)));
+        return Ok(split_messages(
+            continued(prompt, &chosen),
+            continued(prompt, &rejected),
+        ));
     }
     let text = cells.text(column)?;
     Ok(match split_messages(chosen, rejected) {
@@ -46,7 +56,9 @@ pub(super) fn between(
             // Where the lists begin with the person, the text can only be what they say already, in its own words or in a
             // template's.
             let first = opening(&before);
-            let begins = before.get(first).is_some_and(|turn| turn.role == Role::User);
+            let begins = before
+                .get(first)
+                .is_some_and(|turn| turn.role == Role::User);
             let text = text.trim();
             let says = |turn: &Message| {
                 let content = turn.content.trim();
@@ -58,7 +70,10 @@ pub(super) fn between(
                 (false, false) => before.insert(first, Message::new(Role::User, text)),
                 (true, false) => return Ok(Reading::Dropped(PROMPT_ELSEWHERE)),
             }
-            Reading::Row(Prompt::Messages(opened(cells.text("system")?, before)), answers)
+            Reading::Row(
+                Prompt::Messages(opened(cells.text("system")?, before)),
+                answers,
+            )
         }
         other => other,
     })
@@ -66,7 +81,10 @@ pub(super) fn between(
 
 /// Both answers as texts.
 fn answers(cells: &Cells) -> Result<Vec<Message>> {
-    Ok(vec![Message::said(cells.text("chosen")?), Message::said(cells.text("rejected")?)])
+    Ok(vec![
+        Message::said(cells.text("chosen")?),
+        Message::said(cells.text("rejected")?),
+    ])
 }
 
 /// Alpaca's prompt columns beside `chosen` and `rejected`.
@@ -81,24 +99,33 @@ pub(super) fn sharegpt(cells: &Cells) -> Result<Reading> {
     if chosen.role != Role::Assistant || rejected.role != Role::Assistant {
         return Ok(Reading::Dropped(NO_ANSWER));
     }
-    Ok(Reading::Row(Prompt::Messages(prompt), vec![chosen, rejected]))
+    Ok(Reading::Row(
+        Prompt::Messages(prompt),
+        vec![chosen, rejected],
+    ))
 }
 
 /// `chosen` and `rejected` alone: whole conversations that begin alike; perhaps `system`.
 pub(super) fn without_prompt(cells: &Cells) -> Result<Reading> {
     let system = cells.text("system")?;
     if cells.is_list("chosen") || cells.is_list("rejected") {
-        return Ok(match split_messages(cells.messages("chosen")?, cells.messages("rejected")?) {
-            Reading::Row(Prompt::Messages(turns), answers) => {
-                Reading::Row(Prompt::Messages(opened(system, turns)), answers)
-            }
-            other => other,
-        });
+        return Ok(
+            match split_messages(cells.messages("chosen")?, cells.messages("rejected")?) {
+                Reading::Row(Prompt::Messages(turns), answers) => {
+                    Reading::Row(Prompt::Messages(opened(system, turns)), answers)
+                }
+                other => other,
+            },
+        );
     }
     let (chosen, rejected) = (cells.text("chosen")?, cells.text("rejected")?);
     Ok(match turn_boundary(&chosen, &rejected) {
         // The rest of a conversation, in which the person speaks, is no answer.
-        Some(cut) if [&chosen, &rejected].iter().any(|text| text[cut..].contains("\n\nHuman:")) => {
+        Some(cut)
+            if [&chosen, &rejected]
+                .iter()
+                .any(|text| text[cut..].contains("\n\nHuman:")) =>
+        {
             Reading::Dropped(TURNS_DIFFER)
         }
         Some(cut) => {
@@ -106,9 +133,17 @@ pub(super) fn without_prompt(cells: &Cells) -> Result<Reading> {
                 "" => chosen[..cut].to_owned(),
                 system => format!("{system}\n\n{}", chosen[..cut].trim_start()),
             };
-            Reading::Row(Prompt::Text(prompt), vec![Message::said(&chosen[cut..]), Message::said(&rejected[cut..])])
+            Reading::Row(
+                Prompt::Text(prompt),
+                vec![
+                    Message::said(&chosen[cut..]),
+                    Message::said(&rejected[cut..]),
+                ],
+            )
         }
-        None if chosen.trim().is_empty() || rejected.trim().is_empty() => Reading::Dropped("empty response"),
+        None if chosen.trim().is_empty() || rejected.trim().is_empty() => {
+            Reading::Dropped("empty response")
+        }
         None => Reading::Dropped(NO_BOUNDARY),
     })
 }
@@ -116,7 +151,11 @@ pub(super) fn without_prompt(cells: &Cells) -> Result<Reading> {
 /// Just after the last "\n\nAssistant:" that both texts begin with. Answers that begin alike are so not torn apart.
 fn turn_boundary(chosen: &str, rejected: &str) -> Option<usize> {
     const TURN: &str = "\n\nAssistant:";
-    let shared = chosen.bytes().zip(rejected.bytes()).take_while(|(a, b)| a == b).count();
+    let shared = chosen
+        .bytes()
+        .zip(rejected.bytes())
+        .take_while(|(a, b)| a == b)
+        .count();
     // The marker is ASCII, so it ends on a character boundary even where the shared bytes do not.
     let shared = chosen.floor_char_boundary(shared);
     chosen[..shared].rfind(TURN).map(|start| start + TURN.len())
@@ -134,12 +173,20 @@ pub(super) fn continued(prompt: &[Message], answer: &[Message]) -> Vec<Message> 
     if turns.len() <= asked.len() || !turns.iter().zip(asked).all(same) {
         return [prompt, answer].concat();
     }
-    [if own.is_empty() { above } else { own }, asked, &turns[asked.len()..]].concat()
+    [
+        if own.is_empty() { above } else { own },
+        asked,
+        &turns[asked.len()..],
+    ]
+    .concat()
 }
 
 /// How many turns stand above the conversation itself.
 fn opening(messages: &[Message]) -> usize {
-    messages.iter().take_while(|message| message.role == Role::System).count()
+    messages
+        .iter()
+        .take_while(|message| message.role == Role::System)
+        .count()
 }
 
 /// The turns before the last are the prompt, and must be the same; the last ones are the answers.

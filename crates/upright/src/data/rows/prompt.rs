@@ -27,12 +27,18 @@ pub(super) fn instruction(cells: &Cells) -> Result<Reading> {
 
 /// OpenAI's `messages`, with `system` beside them.
 pub(super) fn messages(cells: &Cells) -> Result<Reading> {
-    Ok(unanswered(opened(cells.text("system")?, cells.messages("messages")?)))
+    Ok(unanswered(opened(
+        cells.text("system")?,
+        cells.messages("messages")?,
+    )))
 }
 
 /// ShareGPT's `conversations`, with `system` beside them.
 pub(super) fn sharegpt(cells: &Cells) -> Result<Reading> {
-    Ok(unanswered(opened(cells.text("system")?, cells.messages("conversations")?)))
+    Ok(unanswered(opened(
+        cells.text("system")?,
+        cells.messages("conversations")?,
+    )))
 }
 
 /// `question`.
@@ -42,7 +48,13 @@ pub(super) fn question(cells: &Cells) -> Result<Reading> {
 
 fn question_in(cells: &Cells, column: &str) -> Result<Reading> {
     let prompt = asked(cells, column)?;
-    let answer = |name: &str| if says(cells, name)? { cells.messages(name) } else { Ok(Vec::new()) };
+    let answer = |name: &str| {
+        if says(cells, name)? {
+            cells.messages(name)
+        } else {
+            Ok(Vec::new())
+        }
+    };
     let (chosen, rejected) = (answer("chosen")?, answer("rejected")?);
     // One of the two is enough to know what they answer.
     let pair = match (chosen.is_empty(), rejected.is_empty()) {
@@ -62,7 +74,11 @@ fn question_in(cells: &Cells, column: &str) -> Result<Reading> {
 /// Whether a column is a list of messages. One of anything else is no answer that could be trained on, and the question is
 /// there all the same.
 fn says(cells: &Cells, column: &str) -> Result<bool> {
-    Ok(cells.is_list(column) && cells.list(column)?.first().is_some_and(serde_json::Value::is_object))
+    Ok(cells.is_list(column)
+        && cells
+            .list(column)?
+            .first()
+            .is_some_and(serde_json::Value::is_object))
 }
 
 /// A row without its answers.
@@ -85,7 +101,10 @@ pub(super) fn shared(cells: &Cells) -> Result<Reading> {
 
 /// A conversation up to the model's turn.
 fn unanswered(mut messages: Vec<Message>) -> Reading {
-    if messages.last().is_some_and(|message| message.role == Role::Assistant) {
+    if messages
+        .last()
+        .is_some_and(|message| message.role == Role::Assistant)
+    {
         messages.pop();
     }
     Reading::Row(Prompt::Messages(messages), Vec::new())

@@ -7,7 +7,11 @@ fn raw(values: &[Value]) -> Vec<RawRow> {
     values
         .iter()
         .enumerate()
-        .map(|(index, value)| RawRow { index, line: Some(index + 1), columns: value.as_object().unwrap().clone() })
+        .map(|(index, value)| RawRow {
+            index,
+            line: Some(index + 1),
+            columns: value.as_object().unwrap().clone(),
+        })
         .collect()
 }
 
@@ -17,7 +21,10 @@ fn read_as(kind: Kind, values: &[Value]) -> Rows {
 
 fn complaint(kind: Kind, values: &[Value]) -> Error {
     let error = read(Path::new("f.jsonl"), &raw(values), kind).unwrap_err();
-    assert!(error.message.starts_with("f.jsonl: ") && !error.hint.is_empty(), "{error:?}");
+    assert!(
+        error.message.starts_with("f.jsonl: ") && !error.hint.is_empty(),
+        "{error:?}"
+    );
     error
 }
 
@@ -26,7 +33,11 @@ fn one(kind: Kind, value: Value) -> (&'static str, Prompt, Vec<String>) {
     let mut read = read_as(kind, &[value]);
     assert_eq!(read.dropped, []);
     let row = read.rows.pop().unwrap();
-    (read.dialect, row.prompt, row.responses.into_iter().map(|said| said.content).collect())
+    (
+        read.dialect,
+        row.prompt,
+        row.responses.into_iter().map(|said| said.content).collect(),
+    )
 }
 
 fn why_dropped(kind: Kind, value: Value) -> String {
@@ -52,9 +63,15 @@ fn alpaca_keeps_instruction_and_input_apart() {
         input: input.into(),
     };
     let row = json!({"instruction": "Sort.", "input": "2 1", "output": "1 2", "score": 5});
-    assert_eq!(one(Kind::Instruction, row), ("alpaca", prompt("", "2 1"), vec!["1 2".into()]));
+    assert_eq!(
+        one(Kind::Instruction, row),
+        ("alpaca", prompt("", "2 1"), vec!["1 2".into()])
+    );
     let row = json!({"instruction": "Sort.", "input": null, "output": "?", "system": "Be terse.", "history": []});
-    assert_eq!(one(Kind::Instruction, row), ("alpaca", prompt("Be terse.", ""), vec!["?".into()]));
+    assert_eq!(
+        one(Kind::Instruction, row),
+        ("alpaca", prompt("Be terse.", ""), vec!["?".into()])
+    );
     let row = json!({"instruction": "Sort.", "input": "2 1", "output": "1 2", "system": "S", "history": [["q", "a"]]});
     let turns = vec![
         says(Role::System, "S"),
@@ -70,9 +87,15 @@ fn instruction_dialects_are_found_by_their_columns() {
     let asked = vec![says(Role::User, "hi")];
     let expected = |name| (name, Prompt::Messages(asked.clone()), vec!["ho".to_owned()]);
     let row = json!({"prompt": "The sky is", "completion": " blue."});
-    assert_eq!(one(Kind::Instruction, row), ("prompt-completion", text("The sky is"), vec![" blue.".into()]));
-    let row =
-        json!({"prompt": [{"role": "user", "content": "hi"}], "completion": [{"role": "assistant", "content": "ho"}]});
+    assert_eq!(
+        one(Kind::Instruction, row),
+        (
+            "prompt-completion",
+            text("The sky is"),
+            vec![" blue.".into()]
+        )
+    );
+    let row = json!({"prompt": [{"role": "user", "content": "hi"}], "completion": [{"role": "assistant", "content": "ho"}]});
     assert_eq!(one(Kind::Instruction, row), expected("prompt-completion"));
     let row = json!({"prompt": "hi", "completion": [{"role": "assistant", "content": "ho"}]});
     assert_eq!(one(Kind::Instruction, row), expected("prompt-completion"));
@@ -81,14 +104,24 @@ fn instruction_dialects_are_found_by_their_columns() {
     let row = json!({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]});
     assert_eq!(one(Kind::Instruction, row), expected("sharegpt"));
     let row = json!({"question": "hi", "answer": "ho"});
-    assert_eq!(one(Kind::Instruction, row), ("question-answer", text("hi"), vec!["ho".into()]));
-    let row =
-        json!({"system": "S", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]});
-    let Prompt::Messages(turns) = one(Kind::Instruction, row).1 else { panic!("a conversation") };
+    assert_eq!(
+        one(Kind::Instruction, row),
+        ("question-answer", text("hi"), vec!["ho".into()])
+    );
+    let row = json!({"system": "S", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]});
+    let Prompt::Messages(turns) = one(Kind::Instruction, row).1 else {
+        panic!("a conversation")
+    };
     assert_eq!(turns[0], says(Role::System, "S"));
     let unanswered = json!({"messages": [{"role": "assistant", "content": "ho"}, {"role": "user", "content": "hi"}]});
-    assert_eq!(why_dropped(Kind::Instruction, unanswered), "no assistant turn at the end");
-    assert_eq!(why_dropped(Kind::Instruction, json!({"messages": []})), "no assistant turn at the end");
+    assert_eq!(
+        why_dropped(Kind::Instruction, unanswered),
+        "no assistant turn at the end"
+    );
+    assert_eq!(
+        why_dropped(Kind::Instruction, json!({"messages": []})),
+        "no assistant turn at the end"
+    );
     let unasked = json!({"messages": [{"role": "assistant", "content": "ho"}]});
     assert_eq!(why_dropped(Kind::Instruction, unasked), "empty prompt");
 }
@@ -102,28 +135,44 @@ fn preference_dialects_are_found_by_their_columns() {
     let named = "prompt-chosen-rejected";
 
     let row = json!({"prompt": "hi", "chosen": "good", "rejected": "bad"});
-    assert_eq!(one(Kind::Preference, row.clone()), (named, text("hi"), answers()));
+    assert_eq!(
+        one(Kind::Preference, row.clone()),
+        (named, text("hi"), answers())
+    );
     assert_eq!(one(Kind::Chosen, row), (named, text("hi"), answers()));
     let row = json!({"prompt": [user], "chosen": [turn("good")], "rejected": [turn("bad")]});
     assert_eq!(one(Kind::Preference, row), (named, asked(), answers()));
     let row = json!({"prompt": [user], "chosen": "good", "rejected": "bad"});
     assert_eq!(one(Kind::Preference, row), (named, asked(), answers()));
     let row = json!({"prompt": [user], "chosen": [user, turn("good")], "rejected": [turn("bad")]});
-    assert_eq!(one(Kind::Preference, row), (named, asked(), answers()), "one side repeats the prompt");
+    assert_eq!(
+        one(Kind::Preference, row),
+        (named, asked(), answers()),
+        "one side repeats the prompt"
+    );
     let row = json!({"prompt": "hi", "chosen": [turn("good")], "rejected": [turn("bad")]});
     assert_eq!(
         one(Kind::Preference, row),
         (named, asked(), answers()),
         "answers that are messages are of a conversation"
     );
-    let row = json!({"prompt": "hi", "chosen": [user, turn("good")], "rejected": [user, turn("bad")]});
+    let row =
+        json!({"prompt": "hi", "chosen": [user, turn("good")], "rejected": [user, turn("bad")]});
     assert_eq!(one(Kind::Preference, row), (named, asked(), answers()));
-    let row = json!({"prompt": " ", "chosen": [user, turn("good")], "rejected": [user, turn("bad")]});
-    assert_eq!(one(Kind::Preference, row), (named, asked(), answers()), "a blank prompt is none");
+    let row =
+        json!({"prompt": " ", "chosen": [user, turn("good")], "rejected": [user, turn("bad")]});
+    assert_eq!(
+        one(Kind::Preference, row),
+        (named, asked(), answers()),
+        "a blank prompt is none"
+    );
     let system = json!({"role": "system", "content": "S"});
     let row = json!({"prompt": "hi", "chosen": [system, user, turn("good")], "rejected": [system, user, turn("bad")]});
     let opened = Prompt::Messages(vec![says(Role::System, "S"), says(Role::User, "hi")]);
-    assert_eq!(one(Kind::Preference, row), (named, opened.clone(), answers()));
+    assert_eq!(
+        one(Kind::Preference, row),
+        (named, opened.clone(), answers())
+    );
     let row = json!({"prompt": "hi", "chosen": [system, turn("good")], "rejected": [system, turn("bad")]});
     assert_eq!(one(Kind::Preference, row), (named, opened, answers()));
 
@@ -131,26 +180,38 @@ fn preference_dialects_are_found_by_their_columns() {
     assert_eq!(one(Kind::Preference, row).0, "alpaca-preference");
     let row = json!({"conversations": [{"from": "human", "value": "hi"}],
         "chosen": {"from": "gpt", "value": "good"}, "rejected": {"from": "gpt", "value": "bad"}});
-    assert_eq!(one(Kind::Preference, row), ("sharegpt-preference", asked(), answers()));
+    assert_eq!(
+        one(Kind::Preference, row),
+        ("sharegpt-preference", asked(), answers())
+    );
     let row = json!({"chosen": [user, turn("good")], "rejected": [user, turn("bad")]});
-    assert_eq!(one(Kind::Preference, row), ("chosen-rejected", asked(), answers()));
+    assert_eq!(
+        one(Kind::Preference, row),
+        ("chosen-rejected", asked(), answers())
+    );
 
-    let row =
-        json!({"chosen": [user, turn("x"), user, turn("good")], "rejected": [user, turn("y"), user, turn("bad")]});
-    assert_eq!(why_dropped(Kind::Preference, row), "chosen and rejected differ before their last turn");
+    let row = json!({"chosen": [user, turn("x"), user, turn("good")], "rejected": [user, turn("y"), user, turn("bad")]});
+    assert_eq!(
+        why_dropped(Kind::Preference, row),
+        "chosen and rejected differ before their last turn"
+    );
     let row = json!({"chosen": [turn("good")], "rejected": [turn("bad")]});
     assert_eq!(why_dropped(Kind::Preference, row), "empty prompt");
     let row = json!({"chosen": [turn("good"), user], "rejected": [turn("bad"), user]});
-    assert_eq!(why_dropped(Kind::Preference, row), "no assistant turn at the end");
+    assert_eq!(
+        why_dropped(Kind::Preference, row),
+        "no assistant turn at the end"
+    );
 }
 
 #[test]
 fn a_prompt_that_the_answers_repeat_is_asked_once() {
     let turn = |content: &str| json!({"role": "assistant", "content": content});
     let turns = |row: Value| match one(Kind::Preference, row).1 {
-        Prompt::Messages(turns) => {
-            turns.into_iter().map(|turn| format!("{}: {}", turn.role.as_str(), turn.content)).collect::<Vec<_>>()
-        }
+        Prompt::Messages(turns) => turns
+            .into_iter()
+            .map(|turn| format!("{}: {}", turn.role.as_str(), turn.content))
+            .collect::<Vec<_>>(),
         other => panic!("{other:?}"),
     };
     let whole = |above: &[Value], asked: &Value, said: &str| {
@@ -163,17 +224,28 @@ fn a_prompt_that_the_answers_repeat_is_asked_once() {
         json!({"role": "user", "content": "hi", "tool_calls": []}),
     ] {
         let row = |prompt: Value| json!({"prompt": prompt, "chosen": whole(&[], &asked, "good"), "rejected": whole(&[], &asked, "bad")});
-        assert_eq!(turns(row(json!("hi "))), [format!("user: {}", asked["content"].as_str().unwrap())]);
+        assert_eq!(
+            turns(row(json!("hi "))),
+            [format!("user: {}", asked["content"].as_str().unwrap())]
+        );
         let plain = json!({"role": "user", "content": "hi"});
         assert_eq!(turns(row(json!([plain]))), ["user: hi"]);
         let mut opened = row(json!([plain]));
         opened["system"] = json!("S");
-        assert_eq!(turns(opened), ["system: S", "user: hi"], "the answers do not repeat the system text");
+        assert_eq!(
+            turns(opened),
+            ["system: S", "user: hi"],
+            "the answers do not repeat the system text"
+        );
         let above = std::slice::from_ref(&system);
-        let row =
-            json!({"prompt": [plain], "chosen": whole(above, &asked, "good"), "rejected": whole(above, &asked, "bad")});
-        assert_eq!(turns(row), ["system: S", "user: hi"], "the answers alone have a system turn");
-        let completion = |rank: u32, said: &str| json!({"rank": rank, "completion": whole(&[], &asked, said)});
+        let row = json!({"prompt": [plain], "chosen": whole(above, &asked, "good"), "rejected": whole(above, &asked, "bad")});
+        assert_eq!(
+            turns(row),
+            ["system: S", "user: hi"],
+            "the answers alone have a system turn"
+        );
+        let completion =
+            |rank: u32, said: &str| json!({"rank": rank, "completion": whole(&[], &asked, said)});
         let row = json!({"context": [plain], "completions": [completion(0, "good"), completion(1, "bad")]});
         assert_eq!(turns(row), ["user: hi"]);
     }
@@ -182,10 +254,15 @@ fn a_prompt_that_the_answers_repeat_is_asked_once() {
     let row = json!({"prompt": "hi", "chosen": whole(&[], &asked, "good"), "rejected": whole(&[], &asked, "bad")});
     assert_eq!(turns(row), ["user: hi, all"]);
     let row = |prompt: &str| json!({"prompt": prompt, "chosen": whole(&[], &asked, "good"), "rejected": whole(&[], &asked, "bad")});
-    assert_eq!(turns(row("User: hi, all\nAssistant:")), ["user: hi, all"], "or in a template's");
+    assert_eq!(
+        turns(row("User: hi, all\nAssistant:")),
+        ["user: hi, all"],
+        "or in a template's"
+    );
     // A text that is something else is not left out in silence.
     assert!(
-        why_dropped(Kind::Preference, row("A passage.")).starts_with("its prompt is not what its conversation asks")
+        why_dropped(Kind::Preference, row("A passage."))
+            .starts_with("its prompt is not what its conversation asks")
     );
     // A model that speaks first does not hide the question.
     let asked = json!({"role": "user", "content": "hi"});
@@ -196,21 +273,33 @@ fn a_prompt_that_the_answers_repeat_is_asked_once() {
 
 #[test]
 fn a_system_text_stands_above_every_prompt() {
-    let asked = |text: &str| Prompt::Instruction { system: "S".into(), instruction: text.into(), input: String::new() };
+    let asked = |text: &str| Prompt::Instruction {
+        system: "S".into(),
+        instruction: text.into(),
+        input: String::new(),
+    };
     let turns = || Prompt::Messages(vec![says(Role::System, "S"), says(Role::User, "hi")]);
     let answers = || vec!["good".to_owned(), "bad".to_owned()];
     let user = json!({"role": "user", "content": "hi"});
     let turn = |content: &str| json!([{"role": "assistant", "content": content}]);
     let row = json!({"system": "S", "question": "hi", "chosen": "good", "rejected": "bad"});
-    assert_eq!(one(Kind::Preference, row.clone()), ("question-chosen-rejected", asked("hi"), answers()));
+    assert_eq!(
+        one(Kind::Preference, row.clone()),
+        ("question-chosen-rejected", asked("hi"), answers())
+    );
     assert_eq!(one(Kind::Prompt, row), ("question", asked("hi"), vec![]));
-    let row = json!({"system": "S", "prompt": "hi", "chosen": turn("good"), "rejected": turn("bad")});
+    let row =
+        json!({"system": "S", "prompt": "hi", "chosen": turn("good"), "rejected": turn("bad")});
     assert_eq!(one(Kind::Preference, row).1, turns());
     let row = json!({"system": "S", "prompt": [user], "chosen": "good", "rejected": "bad"});
     assert_eq!(one(Kind::Preference, row).1, turns());
-    let whole = |said: &str| json!([user, {"role": "assistant", "content": "x"}, user, turn(said)[0]]);
-    let row = json!({"system": "S", "prompt": "hi", "chosen": whole("good"), "rejected": whole("bad")});
-    let Prompt::Messages(found) = one(Kind::Preference, row).1 else { panic!("a conversation") };
+    let whole =
+        |said: &str| json!([user, {"role": "assistant", "content": "x"}, user, turn(said)[0]]);
+    let row =
+        json!({"system": "S", "prompt": "hi", "chosen": whole("good"), "rejected": whole("bad")});
+    let Prompt::Messages(found) = one(Kind::Preference, row).1 else {
+        panic!("a conversation")
+    };
     assert_eq!((found.len(), &found[0]), (4, &says(Role::System, "S")));
     let row = json!({"system": "S", "question": "hi", "answer": "good"});
     assert_eq!(one(Kind::Instruction, row).1, asked("hi"));
@@ -219,36 +308,77 @@ fn a_system_text_stands_above_every_prompt() {
     let row = json!({"system": " ", "prompt": "hi", "completion": "good"});
     assert_eq!(one(Kind::Instruction, row).1, text("hi"));
     let row = json!({"system": "S", "messages": [user, turn("good")[0]]});
-    assert_eq!((one(Kind::Instruction, row.clone()).1, one(Kind::Prompt, row).1), (turns(), turns()));
+    assert_eq!(
+        (
+            one(Kind::Instruction, row.clone()).1,
+            one(Kind::Prompt, row).1
+        ),
+        (turns(), turns())
+    );
     let with = |said: &str| json!([user, turn(said)[0]]);
     let row = json!({"system": "S", "chosen": with("good"), "rejected": with("bad")});
-    assert_eq!((one(Kind::Preference, row.clone()).1, one(Kind::Prompt, row).1), (turns(), turns()));
+    assert_eq!(
+        (
+            one(Kind::Preference, row.clone()).1,
+            one(Kind::Prompt, row).1
+        ),
+        (turns(), turns())
+    );
     let ranked = |rank: u32, said: &str| json!({"rank": rank, "completion": said});
     let row = json!({"system": "S", "context": "hi", "completions": [ranked(0, "good"), ranked(1, "bad")]});
-    assert_eq!((one(Kind::Preference, row.clone()).1, one(Kind::Prompt, row).1), (turns(), turns()));
+    assert_eq!(
+        (
+            one(Kind::Preference, row.clone()).1,
+            one(Kind::Prompt, row).1
+        ),
+        (turns(), turns())
+    );
     let own = json!({"role": "system", "content": "own"});
     let row = json!({"system": "S", "messages": [own, user, turn("good")[0]]});
-    let Prompt::Messages(found) = one(Kind::Instruction, row).1 else { panic!("a conversation") };
+    let Prompt::Messages(found) = one(Kind::Instruction, row).1 else {
+        panic!("a conversation")
+    };
     assert_eq!((found.len(), &found[0]), (2, &says(Role::System, "own")));
     let marked = |said: &str| format!("\n\nHuman: hi\n\nAssistant: {said}");
     let row = json!({"system": "S", "chosen": marked("good"), "rejected": marked("bad")});
-    assert_eq!(one(Kind::Preference, row).1, text("S\n\nHuman: hi\n\nAssistant:"));
+    assert_eq!(
+        one(Kind::Preference, row).1,
+        text("S\n\nHuman: hi\n\nAssistant:")
+    );
 }
 
 #[test]
 fn answers_that_are_labelled_bad_are_not_imitated() {
     let row = |label: Value| json!({"prompt": "p", "completion": "c", "label": label});
-    let read = read_as(Kind::Instruction, &[row(json!(true)), row(json!(false)), row(Value::Null)]);
-    assert_eq!(read.rows.iter().map(|row| row.index).collect::<Vec<_>>(), [0, 2]);
-    assert_eq!(read.dropped, [Dropped { reason: "labelled as a bad answer".into(), rows: vec![1] }]);
+    let read = read_as(
+        Kind::Instruction,
+        &[row(json!(true)), row(json!(false)), row(Value::Null)],
+    );
+    assert_eq!(
+        read.rows.iter().map(|row| row.index).collect::<Vec<_>>(),
+        [0, 2]
+    );
+    assert_eq!(
+        read.dropped,
+        [Dropped {
+            reason: "labelled as a bad answer".into(),
+            rows: vec![1]
+        }]
+    );
     assert!(read.unread.is_empty());
     let talk = json!([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]);
     assert_eq!(
-        why_dropped(Kind::Instruction, json!({"conversations": talk, "kto_tag": false})),
+        why_dropped(
+            Kind::Instruction,
+            json!({"conversations": talk, "kto_tag": false})
+        ),
         "labelled as a bad answer"
     );
     // Classes of a classifier say nothing of that kind.
-    assert_eq!(read_as(Kind::Instruction, &[row(json!(0))]).unread, ["label"]);
+    assert_eq!(
+        read_as(Kind::Instruction, &[row(json!(0))]).unread,
+        ["label"]
+    );
     assert_eq!(read_as(Kind::Prompt, &[row(json!(false))]).rows.len(), 1);
 }
 
@@ -262,16 +392,36 @@ fn sharegpt_writes_tools_and_calls_in_its_own_way() {
         read_as(Kind::Instruction, &[value]).rows.pop().unwrap()
     };
     let found = row(call);
-    assert_eq!(found.tools, [json!({"type": "function", "function": {"name": "f", "parameters": {}}})]);
-    let Prompt::Messages(turns) = &found.prompt else { panic!("a conversation") };
-    assert_eq!((turns[1].role, &turns[1].content[..], turns[2].role), (Role::Assistant, call, Role::Tool));
+    assert_eq!(
+        found.tools,
+        [json!({"type": "function", "function": {"name": "f", "parameters": {}}})]
+    );
+    let Prompt::Messages(turns) = &found.prompt else {
+        panic!("a conversation")
+    };
+    assert_eq!(
+        (turns[1].role, &turns[1].content[..], turns[2].role),
+        (Role::Assistant, call, Role::Tool)
+    );
     let function = json!({"name": "f", "arguments": {"x": 1}});
-    assert_eq!(turns[1].more[WRITTEN_CALLS], json!([{"type": "function", "function": function}]));
-    for (said, calls) in
-        [(format!("[{call}, {call}]"), 2), ("f(1)".into(), 0), ("{\"name\": 3}".into(), 0), ("[]".into(), 0)]
-    {
-        let Prompt::Messages(turns) = row(&said).prompt else { panic!("a conversation") };
-        let found = turns[1].more.get(WRITTEN_CALLS).and_then(Value::as_array).map_or(0, Vec::len);
+    assert_eq!(
+        turns[1].more[WRITTEN_CALLS],
+        json!([{"type": "function", "function": function}])
+    );
+    for (said, calls) in [
+        (format!("[{call}, {call}]"), 2),
+        ("f(1)".into(), 0),
+        ("{\"name\": 3}".into(), 0),
+        ("[]".into(), 0),
+    ] {
+        let Prompt::Messages(turns) = row(&said).prompt else {
+            panic!("a conversation")
+        };
+        let found = turns[1]
+            .more
+            .get(WRITTEN_CALLS)
+            .and_then(Value::as_array)
+            .map_or(0, Vec::len);
         assert_eq!((found, &turns[1].content), (calls, &said));
     }
 }
@@ -283,16 +433,32 @@ fn ranked_completions_are_pairs() {
     let user = json!([{"role": "user", "content": "hi"}]);
     let ranked = |first: Value, second: Value| json!({"context": user, "completions": [{"rank": first, "completion": turn("bad")}, {"rank": second, "completion": turn("good")}]});
     let asked = Prompt::Messages(vec![says(Role::User, "hi")]);
-    assert_eq!(one(Kind::Preference, ranked(json!(1), json!(0))), ("context-completions", asked.clone(), answers()));
-    assert_eq!(why_dropped(Kind::Preference, ranked(json!(1), json!(1))), "both completions have one rank");
-    let text =
-        json!({"context": "hi", "completions": [{"rank": 0, "completion": "good"}, {"rank": 2, "completion": "bad"}]});
-    assert_eq!(one(Kind::Preference, text), ("context-completions", asked, answers()));
+    assert_eq!(
+        one(Kind::Preference, ranked(json!(1), json!(0))),
+        ("context-completions", asked.clone(), answers())
+    );
+    assert_eq!(
+        why_dropped(Kind::Preference, ranked(json!(1), json!(1))),
+        "both completions have one rank"
+    );
+    let text = json!({"context": "hi", "completions": [{"rank": 0, "completion": "good"}, {"rank": 2, "completion": "bad"}]});
+    assert_eq!(
+        one(Kind::Preference, text),
+        ("context-completions", asked, answers())
+    );
     let some = |count: usize| {
-        let completions: Vec<Value> = (0..count).map(|rank| json!({"rank": rank, "completion": turn("x")})).collect();
-        why_dropped(Kind::Preference, json!({"context": user, "completions": completions}))
+        let completions: Vec<Value> = (0..count)
+            .map(|rank| json!({"rank": rank, "completion": turn("x")}))
+            .collect();
+        why_dropped(
+            Kind::Preference,
+            json!({"context": user, "completions": completions}),
+        )
     };
-    assert_eq!((some(1).as_str(), some(3).as_str()), ("fewer than two completions", "more than two completions"));
+    assert_eq!(
+        (some(1).as_str(), some(3).as_str()),
+        ("fewer than two completions", "more than two completions")
+    );
 }
 
 #[test]
@@ -306,13 +472,28 @@ fn tools_and_what_goes_with_them_are_kept() {
     ]});
     let row = read_as(Kind::Instruction, &[value]).rows.pop().unwrap();
     assert_eq!(row.tools, [json!({"type": "function"})]);
-    let Prompt::Messages(turns) = &row.prompt else { panic!("a conversation") };
-    assert_eq!((turns[0].content.as_str(), turns[1].content.as_str(), turns.len()), ("hi", "", 3));
+    let Prompt::Messages(turns) = &row.prompt else {
+        panic!("a conversation")
+    };
+    assert_eq!(
+        (
+            turns[0].content.as_str(),
+            turns[1].content.as_str(),
+            turns.len()
+        ),
+        ("hi", "", 3)
+    );
     assert_eq!(
         (json!(turns[1].more), json!(turns[2].more)),
         (json!({"tool_calls": call}), json!({"tool_call_id": "a"}))
     );
-    assert_eq!((row.responses[0].content.as_str(), &row.responses[0].more["tool_calls"]), ("", &call));
+    assert_eq!(
+        (
+            row.responses[0].content.as_str(),
+            &row.responses[0].more["tool_calls"]
+        ),
+        ("", &call)
+    );
 }
 
 #[test]
@@ -320,27 +501,46 @@ fn an_empty_list_of_calls_calls_nothing() {
     let said = |content: Value| json!({"role": "assistant", "content": content, "tool_calls": []});
     let row = |content: Value| json!({"tools": [], "messages": [{"role": "user", "content": "hi", "tool_calls": []}, said(content)]});
     let read = read_as(Kind::Instruction, &[row(json!("ho"))]);
-    let Prompt::Messages(turns) = &read.rows[0].prompt else { panic!("a conversation") };
-    assert_eq!((&turns[0], &read.rows[0].responses[0]), (&says(Role::User, "hi"), &Message::said("ho")));
+    let Prompt::Messages(turns) = &read.rows[0].prompt else {
+        panic!("a conversation")
+    };
+    assert_eq!(
+        (&turns[0], &read.rows[0].responses[0]),
+        (&says(Role::User, "hi"), &Message::said("ho"))
+    );
     assert!(read.rows[0].tools.is_empty());
     for content in [json!(null), json!("")] {
-        assert_eq!(why_dropped(Kind::Instruction, row(content)), "empty response");
+        assert_eq!(
+            why_dropped(Kind::Instruction, row(content)),
+            "empty response"
+        );
     }
 }
 
 #[test]
 fn columns_that_are_not_read_are_named() {
-    let row =
-        json!({"prompt": "p", "chosen": "a", "rejected": "b", "ref_chosen_logps": -1.5, "id": null, "source": "s"});
-    assert_eq!(read_as(Kind::Preference, &[row]).unread, ["ref_chosen_logps", "source"]);
+    let row = json!({"prompt": "p", "chosen": "a", "rejected": "b", "ref_chosen_logps": -1.5, "id": null, "source": "s"});
+    assert_eq!(
+        read_as(Kind::Preference, &[row]).unread,
+        ["ref_chosen_logps", "source"]
+    );
     let row = |more: Value| {
         let mut row = json!({"prompt": "p", "completion": "c"});
-        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        row.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         row
     };
-    let rows =
-        [row(json!({"id": null})), row(json!({"id": 7, "system": "S"})), row(json!({"id": 8, "language": "en"}))];
-    assert_eq!(read_as(Kind::Instruction, &rows).unread, ["id", "language"], "whichever row has them");
+    let rows = [
+        row(json!({"id": null})),
+        row(json!({"id": 7, "system": "S"})),
+        row(json!({"id": 8, "language": "en"})),
+    ];
+    assert_eq!(
+        read_as(Kind::Instruction, &rows).unread,
+        ["id", "language"],
+        "whichever row has them"
+    );
 }
 
 #[test]
@@ -348,33 +548,67 @@ fn an_implicit_prompt_ends_at_the_last_shared_turn() {
     let pair = |chosen: &str, rejected: &str| json!({"chosen": chosen, "rejected": rejected});
     let split = |chosen: &str, rejected: &str| one(Kind::Preference, pair(chosen, rejected));
     let prompt = "\n\nHuman: Name a tree.\n\nAssistant:";
-    let (dialect, found, answers) = split(&format!("{prompt} The oak."), &format!("{prompt} The ash."));
+    let (dialect, found, answers) =
+        split(&format!("{prompt} The oak."), &format!("{prompt} The ash."));
     assert_eq!(
         (dialect, found, answers),
-        ("chosen-rejected", text(prompt), vec![" The oak.".into(), " The ash.".into()])
+        (
+            "chosen-rejected",
+            text(prompt),
+            vec![" The oak.".into(), " The ash.".into()]
+        )
     );
     // Answers that begin alike, to the middle of a character; one that is the beginning of the other.
-    assert_eq!(split(&format!("{prompt} é"), &format!("{prompt} è")).2, [" é", " è"]);
-    assert_eq!(split(&format!("{prompt} Oak"), &format!("{prompt} Oaks")).2, [" Oak", " Oaks"]);
+    assert_eq!(
+        split(&format!("{prompt} é"), &format!("{prompt} è")).2,
+        [" é", " è"]
+    );
+    assert_eq!(
+        split(&format!("{prompt} Oak"), &format!("{prompt} Oaks")).2,
+        [" Oak", " Oaks"]
+    );
     // Two turns; then a difference before the last turn: what the person says there is nobody's answer.
     let two = format!("{prompt} Oak.\n\nHuman: Another.\n\nAssistant:");
-    assert_eq!(split(&format!("{two} Elm."), &format!("{two} Fir.")).1, text(&two));
-    let early = pair(&format!("{two} Elm."), &format!("{prompt} Ash.\n\nHuman: More.\n\nAssistant: Yew."));
-    assert_eq!(why_dropped(Kind::Preference, early), "chosen and rejected differ before their last turn");
+    assert_eq!(
+        split(&format!("{two} Elm."), &format!("{two} Fir.")).1,
+        text(&two)
+    );
+    let early = pair(
+        &format!("{two} Elm."),
+        &format!("{prompt} Ash.\n\nHuman: More.\n\nAssistant: Yew."),
+    );
+    assert_eq!(
+        why_dropped(Kind::Preference, early),
+        "chosen and rejected differ before their last turn"
+    );
     let longer = pair(&format!("{two} Elm."), &format!("{prompt} Ash."));
-    assert_eq!(why_dropped(Kind::Preference, longer), "chosen and rejected differ before their last turn");
+    assert_eq!(
+        why_dropped(Kind::Preference, longer),
+        "chosen and rejected differ before their last turn"
+    );
     let reason = "chosen and rejected share no prompt that ends in a turn boundary";
-    assert_eq!(why_dropped(Kind::Preference, pair("A tree: oak", "A tree: ash")), reason);
-    assert_eq!(why_dropped(Kind::Preference, pair(" ", "A tree: ash")), "empty response");
-    assert_eq!(why_dropped(Kind::Preference, pair(prompt, &format!("{prompt} Oak"))), "empty response");
+    assert_eq!(
+        why_dropped(Kind::Preference, pair("A tree: oak", "A tree: ash")),
+        reason
+    );
+    assert_eq!(
+        why_dropped(Kind::Preference, pair(" ", "A tree: ash")),
+        "empty response"
+    );
+    assert_eq!(
+        why_dropped(Kind::Preference, pair(prompt, &format!("{prompt} Oak"))),
+        "empty response"
+    );
     let same = format!("{prompt} Oak");
-    assert_eq!(why_dropped(Kind::Preference, pair(&same, &same)), "chosen equals rejected");
+    assert_eq!(
+        why_dropped(Kind::Preference, pair(&same, &same)),
+        "chosen equals rejected"
+    );
 }
 
 #[test]
 fn unusable_rows_are_counted_by_reason() {
-    let row =
-        |prompt: &str, chosen: &str, rejected: &str| json!({"prompt": prompt, "chosen": chosen, "rejected": rejected});
+    let row = |prompt: &str, chosen: &str, rejected: &str| json!({"prompt": prompt, "chosen": chosen, "rejected": rejected});
     let rows = [
         row("p", "a", "b"),
         row("p", "a", "a"),
@@ -384,26 +618,45 @@ fn unusable_rows_are_counted_by_reason() {
         row("q", "a", "b"),
     ];
     let blank = read_as(Kind::Preference, &[row("p", "a", " ")]);
-    assert_eq!(blank.rows.len(), 1, "a blank answer that was rejected is worth avoiding");
+    assert_eq!(
+        blank.rows.len(),
+        1,
+        "a blank answer that was rejected is worth avoiding"
+    );
     for kind in [Kind::Preference, Kind::Chosen] {
         let read = read_as(kind, &rows);
-        assert_eq!(read.rows.iter().map(|row| row.index).collect::<Vec<_>>(), [0, 5]);
-        let dropped: Vec<(&str, &[usize])> =
-            read.dropped.iter().map(|entry| (entry.reason.as_str(), entry.rows.as_slice())).collect();
-        let expected: [(&str, &[usize]); 3] =
-            [("chosen equals rejected", &[1]), ("empty response", &[2, 4]), ("empty prompt", &[3])];
+        assert_eq!(
+            read.rows.iter().map(|row| row.index).collect::<Vec<_>>(),
+            [0, 5]
+        );
+        let dropped: Vec<(&str, &[usize])> = read
+            .dropped
+            .iter()
+            .map(|entry| (entry.reason.as_str(), entry.rows.as_slice()))
+            .collect();
+        let expected: [(&str, &[usize]); 3] = [
+            ("chosen equals rejected", &[1]),
+            ("empty response", &[2, 4]),
+            ("empty prompt", &[3]),
+        ];
         assert_eq!(dropped, expected);
     }
     let read = read_as(
         Kind::Instruction,
-        &[json!({"instruction": "", "output": "x"}), json!({"instruction": "i", "output": null})],
+        &[
+            json!({"instruction": "", "output": "x"}),
+            json!({"instruction": "i", "output": null}),
+        ],
     );
     assert_eq!(read.dropped.len(), 2, "null is empty");
 }
 
 #[test]
 fn a_file_for_the_other_objective_is_said_to_be_one() {
-    let error = complaint(Kind::Instruction, &[json!({"chosen": "a", "rejected": "b"})]);
+    let error = complaint(
+        Kind::Instruction,
+        &[json!({"chosen": "a", "rejected": "b"})],
+    );
     assert_eq!(
         error.message,
         "f.jsonl: this is a preference file (--dpo), given where an instruction file (--sft) is wanted: \
@@ -412,47 +665,81 @@ fn a_file_for_the_other_objective_is_said_to_be_one() {
     assert!(error.hint.contains("--dpo"));
     let turn = |text: &str| json!({"from": "gpt", "value": text});
     let pair = json!({"conversations": [{"from": "human", "value": "q"}], "chosen": turn("a"), "rejected": turn("b")});
-    assert!(complaint(Kind::Instruction, &[pair]).message.contains("the dialect sharegpt-preference"));
+    assert!(
+        complaint(Kind::Instruction, &[pair])
+            .message
+            .contains("the dialect sharegpt-preference")
+    );
     let both = json!({"prompt": "q", "chosen": "a", "rejected": "b",
         "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]});
-    assert_eq!(one(Kind::Instruction, both.clone()).0, "messages", "UltraFeedback is both");
+    assert_eq!(
+        one(Kind::Instruction, both.clone()).0,
+        "messages",
+        "UltraFeedback is both"
+    );
     assert_eq!(one(Kind::Preference, both).0, "prompt-chosen-rejected");
     let error = complaint(Kind::Chosen, &[json!({"instruction": "a", "output": "b"})]);
-    assert!(
-        error.message.contains("this is an instruction file (--sft), given where a preference file (--dpo) is wanted")
-    );
+    assert!(error.message.contains(
+        "this is an instruction file (--sft), given where a preference file (--dpo) is wanted"
+    ));
     assert!(error.hint.contains("--sft"));
 }
 
 #[test]
 fn an_unknown_dialect_names_the_nearest() {
-    let error = complaint(Kind::Instruction, &[json!({"instruction": "a", "input": "b", "response": "c"})]);
+    let error = complaint(
+        Kind::Instruction,
+        &[json!({"instruction": "a", "input": "b", "response": "c"})],
+    );
     assert_eq!(
         error.message,
         "f.jsonl: row 0 (line 1) is in no known dialect: its columns are instruction, input, response; \
          the nearest dialect is alpaca (instruction, output), which lacks output"
     );
     assert!(
-        error.hint.contains("--sft-map prompt=COLUMN") && error.hint.contains("prompt-completion (prompt, completion)")
+        error.hint.contains("--sft-map prompt=COLUMN")
+            && error
+                .hint
+                .contains("prompt-completion (prompt, completion)")
     );
-    let error = complaint(Kind::Preference, &[json!({"prompt": "a", "chosen": "b", "lost": "c"})]);
-    assert!(
-        error
-            .message
-            .contains("nearest dialect is prompt-chosen-rejected (prompt, chosen, rejected), which lacks rejected")
+    let error = complaint(
+        Kind::Preference,
+        &[json!({"prompt": "a", "chosen": "b", "lost": "c"})],
     );
-    let many: Map<String, Value> = (0..50).map(|i| (format!("column\n{i}"), json!(1))).collect();
+    assert!(error.message.contains(
+        "nearest dialect is prompt-chosen-rejected (prompt, chosen, rejected), which lacks rejected"
+    ));
+    let many: Map<String, Value> = (0..50)
+        .map(|i| (format!("column\n{i}"), json!(1)))
+        .collect();
     let error = complaint(Kind::Instruction, &[Value::Object(many)]);
-    assert!(error.message.ends_with("column\\n11, and 38 more"), "{}", error.message);
+    assert!(
+        error.message.ends_with("column\\n11, and 38 more"),
+        "{}",
+        error.message
+    );
     let error = complaint(Kind::Instruction, &[json!({"text": "The sky is blue."})]);
-    assert!(error.message.ends_with("its columns are text") && error.hint.contains("no prompt"), "{error:?}");
-    assert!(complaint(Kind::Instruction, &[json!({})]).message.contains("its columns are none"));
-    assert_eq!(read(Path::new("f"), &[], Kind::Chosen).unwrap_err().message, "f: there are no rows");
+    assert!(
+        error.message.ends_with("its columns are text") && error.hint.contains("no prompt"),
+        "{error:?}"
+    );
+    assert!(
+        complaint(Kind::Instruction, &[json!({})])
+            .message
+            .contains("its columns are none")
+    );
+    assert_eq!(
+        read(Path::new("f"), &[], Kind::Chosen).unwrap_err().message,
+        "f: there are no rows"
+    );
 }
 
 #[test]
 fn later_rows_must_fit_the_first() {
-    let rows = [json!({"prompt": "a", "completion": "b"}), json!({"instruction": "a", "output": "b"})];
+    let rows = [
+        json!({"prompt": "a", "completion": "b"}),
+        json!({"instruction": "a", "output": "b"}),
+    ];
     let error = complaint(Kind::Instruction, &rows);
     assert_eq!(
         error.message,
@@ -470,33 +757,66 @@ fn wrong_types_name_row_column_and_type() {
     );
     let found = message(Kind::Instruction, json!({"messages": "hi"}));
     assert!(found.ends_with("column messages: expected a list of messages, found text"));
-    let found = message(Kind::Instruction, json!({"messages": [{"role": "user", "content": "hi"}, "ho"]}));
+    let found = message(
+        Kind::Instruction,
+        json!({"messages": [{"role": "user", "content": "hi"}, "ho"]}),
+    );
     assert!(found.ends_with("column messages[1]: expected a message (role, content), found text"));
-    let found = message(Kind::Instruction, json!({"messages": [{"role": "user", "content": ["hi"]}]}));
+    let found = message(
+        Kind::Instruction,
+        json!({"messages": [{"role": "user", "content": ["hi"]}]}),
+    );
     assert!(found.ends_with("column messages[0].content: expected text, found a list"));
     let image = json!({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]});
     let found = message(Kind::Instruction, image);
-    assert!(found.ends_with("column messages[0].content[0]: a part of the type \"image\" cannot be read, only text"));
+    assert!(found.ends_with(
+        "column messages[0].content[0]: a part of the type \"image\" cannot be read, only text"
+    ));
     let row = |tools: Value| json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "tools": tools});
-    assert!(message(Kind::Instruction, row(json!("[{"))).contains("column tools: expected a JSON list of tools"));
     assert!(
-        message(Kind::Instruction, row(json!([1]))).contains("column tools: expected a list of tools, each an object")
+        message(Kind::Instruction, row(json!("[{")))
+            .contains("column tools: expected a JSON list of tools")
+    );
+    assert!(
+        message(Kind::Instruction, row(json!([1])))
+            .contains("column tools: expected a list of tools, each an object")
     );
     let completion = json!({"context": "q", "completions": [{"rank": "first", "completion": "a"}]});
     assert!(
-        message(Kind::Preference, completion).ends_with("column completions[0].rank: expected a number, found text")
+        message(Kind::Preference, completion)
+            .ends_with("column completions[0].rank: expected a number, found text")
     );
-    let found = message(Kind::Instruction, json!({"messages": [{"role": "bard", "content": "hi"}]}));
+    let found = message(
+        Kind::Instruction,
+        json!({"messages": [{"role": "bard", "content": "hi"}]}),
+    );
     assert!(found.ends_with("column messages[0].role: the role \"bard\" is unknown"));
-    let found = message(Kind::Instruction, json!({"messages": [{"speaker": "user", "content": "hi"}]}));
-    assert!(found.ends_with("column messages[0]: a message has speaker, content, not role and content"));
-    let found = message(Kind::Instruction, json!({"instruction": "a", "output": "b", "history": [["q"]]}));
+    let found = message(
+        Kind::Instruction,
+        json!({"messages": [{"speaker": "user", "content": "hi"}]}),
+    );
+    assert!(
+        found.ends_with("column messages[0]: a message has speaker, content, not role and content")
+    );
+    let found = message(
+        Kind::Instruction,
+        json!({"instruction": "a", "output": "b", "history": [["q"]]}),
+    );
     assert!(found.ends_with("column history[0]: expected a pair [question, answer], found a list"));
-    let found = message(Kind::Preference, json!({"prompt": {"x": 1}, "chosen": "b", "rejected": "c"}));
+    let found = message(
+        Kind::Preference,
+        json!({"prompt": {"x": 1}, "chosen": "b", "rejected": "c"}),
+    );
     assert!(found.ends_with("column prompt: expected text, found an object"));
-    let found = message(Kind::Preference, json!({"chosen": [{"role": "user", "content": "hi"}], "rejected": "c"}));
+    let found = message(
+        Kind::Preference,
+        json!({"chosen": [{"role": "user", "content": "hi"}], "rejected": "c"}),
+    );
     assert!(found.ends_with("column rejected: expected a list of messages, found text"));
-    let found = message(Kind::Preference, json!({"conversations": [], "chosen": "b", "rejected": "c"}));
+    let found = message(
+        Kind::Preference,
+        json!({"conversations": [], "chosen": "b", "rejected": "c"}),
+    );
     assert!(found.ends_with("column chosen: expected a message (role, content), found text"));
 }
 
@@ -506,8 +826,15 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i32>().prop_map(Value::from),
         r"[a-zé \n]{0,6}".prop_map(Value::from),
-        prop::sample::select(vec!["user", "assistant", "human", "gpt", "\n\nAssistant: é", "\n\nAssistant: è"])
-            .prop_map(Value::from),
+        prop::sample::select(vec![
+            "user",
+            "assistant",
+            "human",
+            "gpt",
+            "\n\nAssistant: é",
+            "\n\nAssistant: è"
+        ])
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 24, 4, |inner| {
         let names = prop::sample::select(vec![
@@ -524,8 +851,9 @@ fn any_json() -> impl Strategy<Value = Value> {
         ]);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::vec((names, inner), 0..4)
-                .prop_map(|fields| Value::Object(fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
+            prop::collection::vec((names, inner), 0..4).prop_map(|fields| Value::Object(
+                fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+            )),
         ]
     })
 }

@@ -13,10 +13,16 @@ pub(super) fn add(environment: &mut Environment<'static>) {
     environment.set_unknown_method_callback(method);
     // Whatever Python's `iter` and `len` take: texts are both, null is neither.
     environment.add_test("iterable", |value: &Value| {
-        !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number)
+        !matches!(
+            value.kind(),
+            ValueKind::None | ValueKind::Bool | ValueKind::Number
+        )
     });
     environment.add_test("sequence", |value: &Value| {
-        !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number)
+        !matches!(
+            value.kind(),
+            ValueKind::None | ValueKind::Bool | ValueKind::Number
+        )
     });
     environment.add_filter("indent", indent);
     for name in ["escape", "e"] {
@@ -40,14 +46,21 @@ fn indent(
     blank: Option<bool>,
     options: Kwargs,
 ) -> Result<String, Error> {
-    let Some(text) = value.as_str() else { return Err(wrong(format!("indent: {} is not text", value.kind()))) };
+    let Some(text) = value.as_str() else {
+        return Err(wrong(format!("indent: {} is not text", value.kind())));
+    };
     let width = width.or(options.get("width")?).unwrap_or_else(|| 4.into());
     let first = first.or(options.get("first")?).unwrap_or(false);
     let blank = blank.or(options.get("blank")?).unwrap_or(false);
     options.assert_all_used()?;
     let margin = match width.as_str() {
         Some(margin) => margin.to_owned(),
-        None => " ".repeat(width.as_usize().ok_or_else(|| wrong("indent: the width is no number"))?.min(256)),
+        None => " ".repeat(
+            width
+                .as_usize()
+                .ok_or_else(|| wrong("indent: the width is no number"))?
+                .min(256),
+        ),
     };
     let mut out = if first { margin.clone() } else { String::new() };
     for (index, line) in python::lines(&format!("{text}\n")).into_iter().enumerate() {
@@ -79,8 +92,15 @@ fn escaped(text: &str) -> String {
 }
 
 /// Methods of Python's strings, lists and maps.
-fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let Some(text) = value.as_str() else { return unknown_method_callback(state, value, name, args) };
+fn method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    name: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
+    let Some(text) = value.as_str() else {
+        return unknown_method_callback(state, value, name, args);
+    };
     Ok(match name {
         "title" => {
             let () = from_args(args)?;
@@ -88,7 +108,11 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
         }
         "splitlines" => {
             let (keep,): (Option<bool>,) = from_args(args)?;
-            let lines = if keep.unwrap_or(false) { python::lines_with_ends(text) } else { python::lines(text) };
+            let lines = if keep.unwrap_or(false) {
+                python::lines_with_ends(text)
+            } else {
+                python::lines(text)
+            };
             lines.into_iter().map(Value::from).collect()
         }
         "rsplit" => {
@@ -96,7 +120,9 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
             let Some(separator) = separator.filter(|separator| !separator.is_empty()) else {
                 return Err(wrong("rsplit: needs a separator"));
             };
-            let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+            let most = most
+                .and_then(|most| usize::try_from(most).ok())
+                .unwrap_or(usize::MAX);
             let mut parts: Vec<&str> = text.rsplitn(most.saturating_add(1), separator).collect();
             parts.reverse();
             parts.into_iter().map(Value::from).collect()
@@ -124,7 +150,11 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
         }
         "index" | "rindex" => {
             let (wanted,): (&str,) = from_args(args)?;
-            let found = if name == "index" { text.find(wanted) } else { text.rfind(wanted) };
+            let found = if name == "index" {
+                text.find(wanted)
+            } else {
+                text.rfind(wanted)
+            };
             let at = found.ok_or_else(|| wrong("substring not found"))?;
             text[..at].chars().count().into()
         }

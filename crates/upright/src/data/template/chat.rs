@@ -50,8 +50,13 @@ pub(super) struct Words {
 
 impl Words {
     /// Those of templates that know nothing but turns.
-    pub(super) const OF_TURNS: Self =
-        Self { tools: false, calls: false, text_arguments: false, results: true, reasoning: false };
+    pub(super) const OF_TURNS: Self = Self {
+        tools: false,
+        calls: false,
+        text_arguments: false,
+        results: true,
+        reasoning: false,
+    };
 }
 
 /// Names that reasoning has in messages.
@@ -79,49 +84,81 @@ pub(super) fn is_in(model: &Path) -> bool {
 fn sources(model: &Path) -> Result<Vec<Source>> {
     let mut found = Vec::new();
     let mut add = |path: &Path, name: &str, text: String| {
-        found.push(Source { path: path.to_owned(), name: name.to_owned(), text });
+        found.push(Source {
+            path: path.to_owned(),
+            name: name.to_owned(),
+            text,
+        });
     };
     let path = model.join(FILE);
     if let Some(text) = files::read_text_if_there(&path)? {
         add(&path, "default", text);
     }
     let mut named: Vec<PathBuf> = std::fs::read_dir(model.join(NAMED_FOLDER))
-        .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+        .map(|entries| {
+            entries
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .collect()
+        })
         .unwrap_or_default();
-    named.retain(|path| path.extension().is_some_and(|extension| extension == "jinja"));
+    named.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "jinja")
+    });
     named.sort();
     for path in named {
-        add(&path, &path.file_stem().unwrap_or_default().to_string_lossy(), text_of(&path)?);
+        add(
+            &path,
+            &path.file_stem().unwrap_or_default().to_string_lossy(),
+            text_of(&path)?,
+        );
     }
     if !found.is_empty() {
         return Ok(found);
     }
     for file in [PROCESSOR_FILE, TOKENIZER_FILE] {
         let path = model.join(file);
-        let Some(text) = files::read_text_if_there(&path)? else { continue };
+        let Some(text) = files::read_text_if_there(&path)? else {
+            continue;
+        };
         let settings: Value = serde_json::from_str(&text).map_err(|error| {
-            Error::input(format!("{}: broken JSON: {error}", path.display())).hint("download the file again")
+            Error::input(format!("{}: broken JSON: {error}", path.display()))
+                .hint("download the file again")
         })?;
         let mut of_config = Vec::new();
         match &settings["chat_template"] {
             Value::Null => continue,
             Value::String(text) => of_config.push(("default", text.as_str())),
             Value::Array(list) => {
-                of_config.extend(
-                    list.iter().filter_map(|entry| Some((entry["name"].as_str()?, entry["template"].as_str()?))),
-                );
+                of_config.extend(list.iter().filter_map(|entry| {
+                    Some((entry["name"].as_str()?, entry["template"].as_str()?))
+                }));
             }
             Value::Object(map) => {
-                of_config.extend(map.iter().filter_map(|(name, text)| Some((name.as_str(), text.as_str()?))));
+                of_config.extend(
+                    map.iter()
+                        .filter_map(|(name, text)| Some((name.as_str(), text.as_str()?))),
+                );
             }
             _ => {}
         }
         if of_config.is_empty() {
-            return Err(Error::input(format!("{}: chat_template is neither text nor named texts", path.display()))
-                .hint("download the file again, or give --template a .jinja file"));
+            return Err(Error::input(format!(
+                "{}: chat_template is neither text nor named texts",
+                path.display()
+            ))
+            .hint("download the file again, or give --template a .jinja file"));
         }
-        let named = of_config.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned()));
-        return Ok(named.map(|(name, text)| Source { path: path.clone(), name, text }).collect());
+        let named = of_config
+            .into_iter()
+            .map(|(name, text)| (name.to_owned(), text.to_owned()));
+        return Ok(named
+            .map(|(name, text)| Source {
+                path: path.clone(),
+                name,
+                text,
+            })
+            .collect());
     }
     Ok(found)
 }
@@ -165,14 +202,24 @@ impl ChatTemplate {
                 }
             });
         };
-        let name = TemplateName::Chat { name: name.map(str::to_owned), date };
+        let name = TemplateName::Chat {
+            name: name.map(str::to_owned),
+            date,
+        };
         let new = |source: &Source| {
-            Self::new(name.clone(), &source.text, &source.path, date.unwrap_or(Date::USUAL), tokenizer)
+            Self::new(
+                name.clone(),
+                &source.text,
+                &source.path,
+                date.unwrap_or(Date::USUAL),
+                tokenizer,
+            )
         };
         let mut template = new(source)?;
         if let Some(for_tools) = for_tools.filter(|for_tools| for_tools.name != source.name) {
             let for_tools = new(for_tools)?;
-            template.sha256 = sha256_hex(format!("{}\n{}\n", template.sha256, for_tools.sha256).as_bytes());
+            template.sha256 =
+                sha256_hex(format!("{}\n{}\n", template.sha256, for_tools.sha256).as_bytes());
             template.for_tools = Some(Box::new(for_tools));
         }
         Ok(Arc::new(template))
@@ -180,7 +227,10 @@ impl ChatTemplate {
 
     /// The template that a row's conversation is written with, as transformers chooses it.
     pub(super) fn of(&self, row: &Row) -> &Self {
-        self.for_tools.as_deref().filter(|_| !row.tools.is_empty()).unwrap_or(self)
+        self.for_tools
+            .as_deref()
+            .filter(|_| !row.tools.is_empty())
+            .unwrap_or(self)
     }
 
     /// The tokens that end what the model says, in rows without tools and with them.
@@ -194,23 +244,47 @@ impl ChatTemplate {
     /// It cannot be read, or is not Jinja.
     pub(super) fn of_file(path: &Path, tokenizer: &Tokenizer) -> Result<Arc<Self>> {
         let name = TemplateName::File(path.to_owned());
-        Ok(Arc::new(Self::new(name, &text_of(path)?, path, Date::USUAL, tokenizer)?))
+        Ok(Arc::new(Self::new(
+            name,
+            &text_of(path)?,
+            path,
+            Date::USUAL,
+            tokenizer,
+        )?))
     }
 
-    fn new(name: TemplateName, text: &str, path: &Path, date: Date, tokenizer: &Tokenizer) -> Result<Self> {
+    fn new(
+        name: TemplateName,
+        text: &str,
+        path: &Path,
+        date: Date,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self> {
         let renderer = Renderer::new(text, date).map_err(|complaint| match complaint {
-            Complaint::Refused(what) => {
-                Error::input(format!("{}: not a chat template that can be read: {what}", path.display()))
-                    .hint("correct the file, or choose another template: user-assistant, alpaca, raw")
-            }
+            Complaint::Refused(what) => Error::input(format!(
+                "{}: not a chat template that can be read: {what}",
+                path.display()
+            ))
+            .hint("correct the file, or choose another template: user-assistant, alpaca, raw"),
             other => unrendered(path, other),
         })?;
         let tokens = tokenizer.special_texts().clone();
         let sha256 = sha256_hex(format!("{text}\0{date}").as_bytes());
         let words = Words::default();
         let (path, end) = (path.to_owned(), tokenizer.eos());
-        let mut template = Self { name, path, renderer, tokens, sha256, end, words, for_tools: None };
-        template.learn(tokenizer).map_err(|complaint| unrendered(&template.path, complaint))?;
+        let mut template = Self {
+            name,
+            path,
+            renderer,
+            tokens,
+            sha256,
+            end,
+            words,
+            for_tools: None,
+        };
+        template
+            .learn(tokenizer)
+            .map_err(|complaint| unrendered(&template.path, complaint))?;
         Ok(template)
     }
 
@@ -231,7 +305,9 @@ impl ChatTemplate {
         const THOUGHT: &str = "upright-thought";
         let with = |role: Role, content: &str, more: Value| {
             let mut message = Message::new(role, content);
-            message.more.extend(more.as_object().cloned().unwrap_or_default());
+            message
+                .more
+                .extend(more.as_object().cloned().unwrap_or_default());
             message
         };
         let asked = || Message::new(Role::User, "a");
@@ -239,7 +315,8 @@ impl ChatTemplate {
         let arguments = format!("{{\"x\": \"{CALL}\"}}");
         let calls = json!([{"id": "123456789", "type": "function", "function": {"name": "f", "arguments": arguments}}]);
         // Some templates know calls with words beside them only, or without.
-        let called = ["", "b"].map(|content| with(Role::Assistant, content, json!({"tool_calls": calls})));
+        let called =
+            ["", "b"].map(|content| with(Role::Assistant, content, json!({"tool_calls": calls})));
         let calling = called.clone().map(|called| vec![asked(), called]);
         self.words.tools = self.writes(&[asked()], TOOL, true)?.unwrap_or(true);
         self.words.text_arguments = true;
@@ -250,7 +327,11 @@ impl ChatTemplate {
             calls &= self.writes(talk, CALL, false)? != Some(false);
         }
         self.words.calls = calls;
-        let result = with(Role::Tool, RESULT, json!({"tool_call_id": "123456789", "name": "f"}));
+        let result = with(
+            Role::Tool,
+            RESULT,
+            json!({"tool_call_id": "123456789", "name": "f"}),
+        );
         let before = [called[0].clone(), called[1].clone(), Message::said("b")];
         let answered = before.map(|turn| vec![asked(), turn, result.clone(), Message::said("c")]);
         let thinking = [called[0].clone(), Message::said("b")].map(|mut turn| {
@@ -264,7 +345,11 @@ impl ChatTemplate {
     }
 
     /// Whether a text is in what is written of one of these conversations; `None` where each of them is refused.
-    fn any_writes(&self, talks: &[Vec<Message>], text: &str) -> std::result::Result<Option<bool>, Complaint> {
+    fn any_writes(
+        &self,
+        talks: &[Vec<Message>],
+        text: &str,
+    ) -> std::result::Result<Option<bool>, Complaint> {
         let mut found = None;
         for talk in talks {
             if let Some(written) = self.writes(talk, text, false)? {
@@ -276,7 +361,12 @@ impl ChatTemplate {
 
     /// Whether a text is in what is written of a conversation with a tool, or, unless there must be one, without; `None`
     /// where that is refused.
-    fn writes(&self, talk: &[Message], text: &str, tool: bool) -> std::result::Result<Option<bool>, Complaint> {
+    fn writes(
+        &self,
+        talk: &[Message],
+        text: &str,
+        tool: bool,
+    ) -> std::result::Result<Option<bool>, Complaint> {
         let about = if tool { text } else { "f" };
         let tools = [json!({"type": "function", "function": {
             "name": about, "description": about, "parameters": {"type": "object", "properties": {}}}})];
@@ -297,14 +387,21 @@ impl ChatTemplate {
     /// The first special token after what the model says: `<|im_end|>`, `<end_of_turn>`, `</s>`.
     fn closing(&self, tokenizer: &Tokenizer) -> std::result::Result<Option<u32>, Complaint> {
         const SAID: &str = "upright";
-        let talk = [Message::new(Role::User, "a"), Message::new(Role::Assistant, SAID)];
+        let talk = [
+            Message::new(Role::User, "a"),
+            Message::new(Role::Assistant, SAID),
+        ];
         let text = match self.marked(&talk, &[], false) {
             Ok(marked) => marked.text,
             Err(Complaint::Refused(_)) => return Ok(None),
             Err(other) => return Err(other),
         };
-        let Some(said) = text.rfind(SAID) else { return Ok(None) };
-        let Ok(after) = tokenizer.continued(&text[said + SAID.len()..]) else { return Ok(None) };
+        let Some(said) = text.rfind(SAID) else {
+            return Ok(None);
+        };
+        let Ok(after) = tokenizer.continued(&text[said + SAID.len()..]) else {
+            return Ok(None);
+        };
         Ok(after.into_iter().find(|&id| tokenizer.is_added(id)))
     }
 
@@ -315,8 +412,21 @@ impl ChatTemplate {
         generation_prompt: bool,
     ) -> std::result::Result<Marked, Complaint> {
         let mut context = self.tokens.clone();
-        context.insert("messages".into(), messages.iter().map(|message| as_json(message, self.words)).collect());
-        context.insert("tools".into(), if tools.is_empty() { Value::Null } else { tools.into() });
+        context.insert(
+            "messages".into(),
+            messages
+                .iter()
+                .map(|message| as_json(message, self.words))
+                .collect(),
+        );
+        context.insert(
+            "tools".into(),
+            if tools.is_empty() {
+                Value::Null
+            } else {
+                tools.into()
+            },
+        );
         context.insert("documents".into(), Value::Null);
         context.insert("add_generation_prompt".into(), generation_prompt.into());
         self.renderer.render(&context)
@@ -326,7 +436,12 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// The template refuses the conversation, or asks for more than one may take.
-    pub fn text(&self, messages: &[Message], tools: &[Value], generation_prompt: bool) -> Result<Marked> {
+    pub fn text(
+        &self,
+        messages: &[Message],
+        tools: &[Value],
+        generation_prompt: bool,
+    ) -> Result<Marked> {
         self.marked(messages, tools, generation_prompt).map_err(|complaint| match complaint {
             Complaint::Refused(what) => {
                 Error::input(format!("the template {} refuses the conversation: {what}", self.name))
@@ -354,9 +469,14 @@ impl ChatTemplate {
                     .hint("take the weights out of the rows, or use a template without {% generation %}"));
                 }
                 let marked = self.text(&whole, &row.tools, false)?;
-                let Some(first) = marked.spans.first() else { return Err(self.marks_nothing()) };
+                let Some(first) = marked.spans.first() else {
+                    return Err(self.marks_nothing());
+                };
                 let prompt = marked.text[..first.start].to_owned();
-                return Ok(Rendered { responses: vec![pieces(&marked, first.start)], prompt });
+                return Ok(Rendered {
+                    responses: vec![pieces(&marked, first.start)],
+                    prompt,
+                });
             }
             let before = |messages: &[Message]| Ok(self.text(messages, &row.tools, true)?.text);
             let through = |messages: &[Message]| Ok(self.text(messages, &row.tools, false)?.text);
@@ -412,7 +532,10 @@ fn pieces(marked: &Marked, start: usize) -> Vec<Piece> {
     for span in marked.spans.iter().filter(|span| span.end > start) {
         let from = span.start.max(start);
         if at < from {
-            pieces.push(Piece { text: marked.text[at..from].to_owned(), scored: false });
+            pieces.push(Piece {
+                text: marked.text[at..from].to_owned(),
+                scored: false,
+            });
         }
         pieces.push(Piece::scored(&marked.text[from..span.end]));
         at = span.end;
@@ -422,9 +545,20 @@ fn pieces(marked: &Marked, start: usize) -> Vec<Piece> {
 
 /// A template whose conversation does not begin with its prompt: nobody could say which tokens are the model's.
 pub(super) fn hidden_boundary(name: &TemplateName, prompt: &str, whole: &str) -> Error {
-    let same = whole.floor_char_boundary(prompt.bytes().zip(whole.bytes()).take_while(|(a, b)| a == b).count());
+    let same = whole.floor_char_boundary(
+        prompt
+            .bytes()
+            .zip(whole.bytes())
+            .take_while(|(a, b)| a == b)
+            .count(),
+    );
     let part = |text: &str| {
-        text[text.floor_char_boundary(same)..].chars().take(24).collect::<String>().escape_debug().to_string()
+        text[text.floor_char_boundary(same)..]
+            .chars()
+            .take(24)
+            .collect::<String>()
+            .escape_debug()
+            .to_string()
     };
     Error::input(format!(
         "the template {name} hides where the model's words begin: after {same} bytes its prompt goes on with \"{}\", the \
@@ -449,16 +583,32 @@ fn as_json(message: &Message, words: Words) -> Value {
         spoken.more.insert("tool_calls".into(), written.clone());
         return as_json(&spoken, words);
     }
-    let reasoning = REASONING.iter().find_map(|name| message.more.get(*name)).cloned();
+    let reasoning = REASONING
+        .iter()
+        .find_map(|name| message.more.get(*name))
+        .cloned();
     let mut fields = Map::new();
-    fields.extend(reasoning.clone().map(|reasoning| ("thinking".to_owned(), reasoning)));
+    fields.extend(
+        reasoning
+            .clone()
+            .map(|reasoning| ("thinking".to_owned(), reasoning)),
+    );
     fields.insert("role".into(), json!(message.role.as_str()));
     if !(message.content.is_empty() && message.more.contains_key("tool_calls")) {
         fields.insert("content".into(), json!(message.content));
     }
-    fields.extend(message.more.clone().into_iter().filter(|(name, _)| name != WRITTEN_CALLS));
+    fields.extend(
+        message
+            .more
+            .clone()
+            .into_iter()
+            .filter(|(name, _)| name != WRITTEN_CALLS),
+    );
     fields.extend(reasoning.map(|reasoning| ("reasoning_content".to_owned(), reasoning)));
-    if let Some(Value::Array(calls)) = fields.get_mut("tool_calls").filter(|_| !words.text_arguments) {
+    if let Some(Value::Array(calls)) = fields
+        .get_mut("tool_calls")
+        .filter(|_| !words.text_arguments)
+    {
         calls.iter_mut().for_each(decode_arguments);
     }
     Value::Object(fields)
@@ -466,9 +616,15 @@ fn as_json(message: &Message, words: Words) -> Value {
 
 /// OpenAI writes the arguments of a call as JSON in a text, which `tojson` would quote once more.
 fn decode_arguments(call: &mut Value) {
-    let function = if call.get("function").is_some() { &mut call["function"] } else { call };
+    let function = if call.get("function").is_some() {
+        &mut call["function"]
+    } else {
+        call
+    };
     if let Some(arguments) = function.get_mut("arguments")
-        && let Some(decoded @ Value::Object(_)) = arguments.as_str().and_then(|text| serde_json::from_str(text).ok())
+        && let Some(decoded @ Value::Object(_)) = arguments
+            .as_str()
+            .and_then(|text| serde_json::from_str(text).ok())
     {
         *arguments = decoded;
     }
@@ -476,7 +632,10 @@ fn decode_arguments(call: &mut Value) {
 
 impl fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChatTemplate").field("name", &self.name).field("sha256", &self.sha256).finish_non_exhaustive()
+        f.debug_struct("ChatTemplate")
+            .field("name", &self.name)
+            .field("sha256", &self.sha256)
+            .finish_non_exhaustive()
     }
 }
 

@@ -30,11 +30,23 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const DAYS: [&str; 7] = [
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+];
 
 impl Date {
     /// 26 July 2024, which Llama 3's template writes where nothing tells it the day.
-    pub const USUAL: Self = Self { year: 2024, month: 7, day: 26 };
+    pub const USUAL: Self = Self {
+        year: 2024,
+        month: 7,
+        day: 26,
+    };
 
     fn is_leap_year(self) -> bool {
         self.year % 4 == 0 && (self.year % 100 != 0 || self.year % 400 == 0)
@@ -51,13 +63,17 @@ impl Date {
 
     /// 1 on the first of January.
     fn day_of_year(self) -> usize {
-        (1..self.month).map(|month| Self { month, ..self }.days_in_month()).sum::<usize>() + self.day
+        (1..self.month)
+            .map(|month| Self { month, ..self }.days_in_month())
+            .sum::<usize>()
+            + self.day
     }
 
     /// 0 on Sundays.
     fn weekday(self) -> usize {
         let before = self.year - 1;
-        let days = before * 365 + before / 4 - before / 100 + before / 400 + self.day_of_year() as i32;
+        let days =
+            before * 365 + before / 4 - before / 100 + before / 400 + self.day_of_year() as i32;
         days.rem_euclid(7) as usize
     }
 
@@ -76,7 +92,11 @@ impl Date {
                 code = letters.next()?;
             }
             let number = |value: usize, width: usize| {
-                if bare { value.to_string() } else { format!("{value:0width$}") }
+                if bare {
+                    value.to_string()
+                } else {
+                    format!("{value:0width$}")
+                }
             };
             text += &match code {
                 'Y' => self.year.to_string(),
@@ -108,12 +128,25 @@ impl FromStr for Date {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::input(format!("`{text}` is not a day")).hint("write it as 2026-01-31");
-        let numbers: Vec<usize> =
-            text.splitn(3, '-').map(|part| part.parse().map_err(|_| wrong())).collect::<Result<_>>()?;
-        let [year @ 1..=9999, month @ 1..=12, day @ 1..=31] = numbers[..] else { return Err(wrong()) };
-        let date = Self { year: year as i32, month, day };
-        if day > date.days_in_month() { Err(wrong()) } else { Ok(date) }
+        let wrong =
+            || Error::input(format!("`{text}` is not a day")).hint("write it as 2026-01-31");
+        let numbers: Vec<usize> = text
+            .splitn(3, '-')
+            .map(|part| part.parse().map_err(|_| wrong()))
+            .collect::<Result<_>>()?;
+        let [year @ 1..=9999, month @ 1..=12, day @ 1..=31] = numbers[..] else {
+            return Err(wrong());
+        };
+        let date = Self {
+            year: year as i32,
+            month,
+            day,
+        };
+        if day > date.days_in_month() {
+            Err(wrong())
+        } else {
+            Ok(date)
+        }
     }
 }
 
@@ -130,18 +163,43 @@ mod tests {
     #[test]
     fn formats_are_pythons() {
         let on = |day: &str, format: &str| day.parse::<Date>().unwrap().strftime(format);
-        assert_eq!(Date::USUAL.strftime("%d %b %Y").as_deref(), Some("26 Jul 2024"));
-        assert_eq!(on("2026-11-03", "%A, %B %-d, %Y (%a %j %e)").unwrap(), "Tuesday, November 3, 2026 (Tue 307  3)");
-        assert_eq!(on("2000-02-29", "%F %y %w %% %H:%M %I %p").unwrap(), "2000-02-29 00 2 % 00:00 12 AM");
+        assert_eq!(
+            Date::USUAL.strftime("%d %b %Y").as_deref(),
+            Some("26 Jul 2024")
+        );
+        assert_eq!(
+            on("2026-11-03", "%A, %B %-d, %Y (%a %j %e)").unwrap(),
+            "Tuesday, November 3, 2026 (Tue 307  3)"
+        );
+        assert_eq!(
+            on("2000-02-29", "%F %y %w %% %H:%M %I %p").unwrap(),
+            "2000-02-29 00 2 % 00:00 12 AM"
+        );
         assert_eq!(on("2024-12-31", "%j %A").unwrap(), "366 Tuesday");
-        assert_eq!((on("2024-01-01", "%Q"), on("2024-01-01", "%")), (None, None));
+        assert_eq!(
+            (on("2024-01-01", "%Q"), on("2024-01-01", "%")),
+            (None, None)
+        );
     }
 
     #[test]
     fn days_that_are_not_are_refused() {
-        for text in ["", "2024", "2024-13-01", "2024-00-01", "2023-02-29", "2024-01-32", "1-1-1-1", "0-1-1", "a-b-c"] {
+        for text in [
+            "",
+            "2024",
+            "2024-13-01",
+            "2024-00-01",
+            "2023-02-29",
+            "2024-01-32",
+            "1-1-1-1",
+            "0-1-1",
+            "a-b-c",
+        ] {
             let error = text.parse::<Date>().unwrap_err();
-            assert!(error.message.contains("is not a day") && error.hint.contains("2026-01-31"), "{text}");
+            assert!(
+                error.message.contains("is not a day") && error.hint.contains("2026-01-31"),
+                "{text}"
+            );
         }
     }
 }

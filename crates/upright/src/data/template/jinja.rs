@@ -59,35 +59,60 @@ impl Jinja {
         let source = source.replace("\r\n", "\n").replace('\r', "\n");
         let (source, marks) = with_generation_blocks(&source);
         let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
         environment.set_syntax(syntax.map_err(|error| complaint(&error, STEPS))?);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_recursion_limit(200);
         builtins::add(&mut environment);
         environment.set_formatter(|out, _, value| {
-            out.write_str(&python::text(value)).map_err(|_| minijinja::Error::from(ErrorKind::WriteFailure))
+            out.write_str(&python::text(value))
+                .map_err(|_| minijinja::Error::from(ErrorKind::WriteFailure))
         });
         environment.add_filter("tojson", tojson);
-        environment.add_filter(BLOCK, |text: &str| format!("{}{text}{}", MARKS[0], MARKS[1]));
-        environment.add_function("raise_exception", |message: &str| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message.to_owned()))
+        environment.add_filter(BLOCK, |text: &str| {
+            format!("{}{text}{}", MARKS[0], MARKS[1])
         });
+        environment.add_function(
+            "raise_exception",
+            |message: &str| -> Result<Value, minijinja::Error> {
+                Err(minijinja::Error::new(
+                    ErrorKind::InvalidOperation,
+                    message.to_owned(),
+                ))
+            },
+        );
         environment.add_function("strftime_now", move |format: &str| {
             date.strftime(format).ok_or_else(|| {
-                minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now: no such format: {format}"))
+                minijinja::Error::new(
+                    ErrorKind::InvalidOperation,
+                    format!("strftime_now: no such format: {format}"),
+                )
             })
         });
-        environment.add_template_owned(NAME, source).map_err(|error| complaint(&error, STEPS))?;
+        environment
+            .add_template_owned(NAME, source)
+            .map_err(|error| complaint(&error, STEPS))?;
         Ok(Self { environment, marks })
     }
 
     /// Renders a conversation of so many bytes.
-    pub(super) fn render(&self, context: &serde_json::Map<String, Json>, size: u64) -> Result<Marked, Complaint> {
+    pub(super) fn render(
+        &self,
+        context: &serde_json::Map<String, Json>,
+        size: u64,
+    ) -> Result<Marked, Complaint> {
         let steps = STEPS.saturating_add(size.saturating_mul(STEPS_PER_BYTE));
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(steps));
-        let template = environment.get_template(NAME).map_err(|error| complaint(&error, steps))?;
-        let text = template.render(Value::from(Serde(context))).map_err(|error| complaint(&error, steps))?;
+        let template = environment
+            .get_template(NAME)
+            .map_err(|error| complaint(&error, steps))?;
+        let text = template
+            .render(Value::from(Serde(context)))
+            .map_err(|error| complaint(&error, steps))?;
         unmark(&text).map_err(Complaint::Refused)
     }
 }
@@ -99,11 +124,24 @@ const BLOCK: &str = "said_by_the_model";
 /// comments.
 fn with_generation_blocks(source: &str) -> (String, bool) {
     let (mut out, mut rest, mut found) = (String::with_capacity(source.len()), source, false);
-    while let Some(start) = rest.match_indices(['%', '#']).map(|(at, _)| at).find(|at| rest[..*at].ends_with('{')) {
-        let end = if rest[start..].starts_with('#') { "#}" } else { "%}" };
-        let Some(len) = rest[start + 1..].find(end) else { break };
+    while let Some(start) = rest
+        .match_indices(['%', '#'])
+        .map(|(at, _)| at)
+        .find(|at| rest[..*at].ends_with('{'))
+    {
+        let end = if rest[start..].starts_with('#') {
+            "#}"
+        } else {
+            "%}"
+        };
+        let Some(len) = rest[start + 1..].find(end) else {
+            break;
+        };
         let inside = &rest[start + 1..start + 1 + len];
-        let word = inside.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
+        let word = inside
+            .trim_start_matches(['-', '+'])
+            .trim_end_matches(['-', '+'])
+            .trim();
         let tag = match word {
             _ if end == "#}" => None,
             "generation" => Some(format!("filter {BLOCK}")),
@@ -112,7 +150,10 @@ fn with_generation_blocks(source: &str) -> (String, bool) {
         };
         found |= tag.is_some();
         out += &rest[..=start];
-        out += &tag.map_or_else(|| inside.to_owned(), |tag| inside.replace(word, &format!(" {tag} ")));
+        out += &tag.map_or_else(
+            || inside.to_owned(),
+            |tag| inside.replace(word, &format!(" {tag} ")),
+        );
         rest = &rest[start + 1 + len..];
     }
     (out + rest, found)
@@ -120,7 +161,8 @@ fn with_generation_blocks(source: &str) -> (String, bool) {
 
 fn unmark(marked: &str) -> Result<Marked, String> {
     let (mut text, mut spans, mut open) = (String::with_capacity(marked.len()), Vec::new(), None);
-    let unpaired = || "the conversation holds U+FDD0 or U+FDD1, which are not characters".to_owned();
+    let unpaired =
+        || "the conversation holds U+FDD0 or U+FDD1, which are not characters".to_owned();
     for letter in marked.chars() {
         match (MARKS.iter().position(|mark| *mark == letter), open) {
             (None, _) => text.push(letter),
@@ -132,7 +174,11 @@ fn unmark(marked: &str) -> Result<Marked, String> {
             _ => return Err(unpaired()),
         }
     }
-    if open.is_some() { Err(unpaired()) } else { Ok(Marked { text, spans }) }
+    if open.is_some() {
+        Err(unpaired())
+    } else {
+        Ok(Marked { text, spans })
+    }
 }
 
 /// transformers' `tojson`, which is `json.dumps` without escapes for HTML. Its first argument is not Jinja's `indent`.
@@ -142,7 +188,9 @@ fn tojson(
     indent: Option<Value>,
     options: Kwargs,
 ) -> Result<String, minijinja::Error> {
-    let wrong = |error: &dyn std::fmt::Display| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string());
+    let wrong = |error: &dyn std::fmt::Display| {
+        minijinja::Error::new(ErrorKind::BadSerialization, error.to_string())
+    };
     if value.is_undefined() {
         return Err(wrong(&"tojson: the value is undefined"));
     }
@@ -151,21 +199,39 @@ fn tojson(
         Some(indent) => Some(indent),
         None => options.get::<Option<Value>>("indent")?,
     };
-    let indent = indent.filter(|indent| !indent.is_none()).map(|indent| match indent.as_usize() {
-        Some(spaces) => " ".repeat(spaces.min(64)),
-        None => indent.as_str().unwrap_or_default().to_owned(),
-    });
-    let usual = (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned());
+    let indent = indent
+        .filter(|indent| !indent.is_none())
+        .map(|indent| match indent.as_usize() {
+            Some(spaces) => " ".repeat(spaces.min(64)),
+            None => indent.as_str().unwrap_or_default().to_owned(),
+        });
+    let usual = (
+        if indent.is_some() { "," } else { ", " }.to_owned(),
+        ": ".to_owned(),
+    );
     let separators = match options.get::<Option<Value>>("separators")? {
         Some(pair) if !pair.is_none() => {
-            let part = |index: usize| pair.get_item_by_index(index).map(|part| python::text(&part));
+            let part = |index: usize| {
+                pair.get_item_by_index(index)
+                    .map(|part| python::text(&part))
+            };
             (part(0)?, part(1)?)
         }
         _ => usual,
     };
-    let flag = |name: &str| options.get::<Option<bool>>(name).map(|flag| flag.unwrap_or(false));
-    let ensure_ascii = ensure_ascii.map_or_else(|| flag("ensure_ascii"), |given| Ok(given.is_true()))?;
-    let dumps = python::Dumps { ensure_ascii, indent, separators, sort_keys: flag("sort_keys")? };
+    let flag = |name: &str| {
+        options
+            .get::<Option<bool>>(name)
+            .map(|flag| flag.unwrap_or(false))
+    };
+    let ensure_ascii =
+        ensure_ascii.map_or_else(|| flag("ensure_ascii"), |given| Ok(given.is_true()))?;
+    let dumps = python::Dumps {
+        ensure_ascii,
+        indent,
+        separators,
+        sort_keys: flag("sort_keys")?,
+    };
     options.assert_all_used()?;
     Ok(dumps.write(&json))
 }
@@ -173,9 +239,10 @@ fn tojson(
 /// What a template's error means where so many steps are allowed.
 fn complaint(error: &minijinja::Error, steps: u64) -> Complaint {
     match error.kind() {
-        ErrorKind::OutOfFuel => {
-            Complaint::Limit(format!("one conversation takes more than {} million steps", steps / 1_000_000))
-        }
+        ErrorKind::OutOfFuel => Complaint::Limit(format!(
+            "one conversation takes more than {} million steps",
+            steps / 1_000_000
+        )),
         _ => Complaint::Refused(said(error)),
     }
 }
@@ -188,7 +255,9 @@ fn said(error: &minijinja::Error) -> String {
         (kind, None) => kind.to_string(),
     };
     let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
-    error.line().map_or(what.clone(), |line| format!("{what} (line {line} of the template)"))
+    error.line().map_or(what.clone(), |line| {
+        format!("{what} (line {line} of the template)")
+    })
 }
 
 #[cfg(test)]
@@ -199,18 +268,34 @@ mod tests {
     use super::*;
 
     fn render(source: &str, context: Json) -> Result<Marked, Complaint> {
-        Jinja::new(source, Date::USUAL)?.render(context.as_object().unwrap(), context.to_string().len() as u64)
+        Jinja::new(source, Date::USUAL)?.render(
+            context.as_object().unwrap(),
+            context.to_string().len() as u64,
+        )
     }
 
     fn text(source: &str, context: Json) -> String {
-        render(source, context).unwrap_or_else(|error| panic!("{source}: {error:?}")).text
+        render(source, context)
+            .unwrap_or_else(|error| panic!("{source}: {error:?}"))
+            .text
     }
 
     #[test]
     fn what_python_has_is_there() {
-        let say = |source: &str| text(source, json!({"s": " a,b ", "m": {"k": 1}, "none": null, "yes": true}));
-        assert_eq!(say("{{ s.strip().split(',')[-1] }}{{ s.startswith(' ') }}"), "bTrue");
-        assert_eq!(say("{% for k, v in m.items() %}{{ k }}={{ v }}{% endfor %}{{ none }}{{ missing }}"), "k=1None");
+        let say = |source: &str| {
+            text(
+                source,
+                json!({"s": " a,b ", "m": {"k": 1}, "none": null, "yes": true}),
+            )
+        };
+        assert_eq!(
+            say("{{ s.strip().split(',')[-1] }}{{ s.startswith(' ') }}"),
+            "bTrue"
+        );
+        assert_eq!(
+            say("{% for k, v in m.items() %}{{ k }}={{ v }}{% endfor %}{{ none }}{{ missing }}"),
+            "k=1None"
+        );
         assert_eq!(
             say("{{ strftime_now('%d %b %Y') }} {{ m | tojson }} {{ m | tojson(indent=2) }}"),
             "26 Jul 2024 {\"k\": 1} {\n  \"k\": 1\n}"
@@ -223,7 +308,9 @@ mod tests {
         );
         assert_eq!(say("  {% if yes %}\nx\n  {% endif %}\ny\n"), "x\ny");
         assert_eq!(
-            say("{% set ns = namespace(n=0) %}{% for i in [1, 2] %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}"),
+            say(
+                "{% set ns = namespace(n=0) %}{% for i in [1, 2] %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}"
+            ),
             "3"
         );
     }
@@ -233,11 +320,25 @@ mod tests {
         let source = "u\n{%- generation -%}\n a{{ x }} {% endgeneration %}\n b{% generation %}c{% endgeneration %}";
         let marked = render(source, json!({"x": "é"})).unwrap();
         assert_eq!(marked.text, "uaé  bc");
-        let spans: Vec<&str> = marked.spans.iter().map(|span| &marked.text[span.clone()]).collect();
+        let spans: Vec<&str> = marked
+            .spans
+            .iter()
+            .map(|span| &marked.text[span.clone()])
+            .collect();
         assert_eq!(spans, ["aé ", "c"]);
-        assert!(render("{% generation %}{{ x }}{% endgeneration %}", json!({"x": "\u{fdd0}"})).is_err());
+        assert!(
+            render(
+                "{% generation %}{{ x }}{% endgeneration %}",
+                json!({"x": "\u{fdd0}"})
+            )
+            .is_err()
+        );
         let marks = |source: &str| Jinja::new(source, Date::USUAL).unwrap().marks;
-        assert!(marks(source) && marks("{# a #}{% set x = '{#' %}{% generation %}{% endgeneration %}") && !marks("a"));
+        assert!(
+            marks(source)
+                && marks("{# a #}{% set x = '{#' %}{% generation %}{% endgeneration %}")
+                && !marks("a")
+        );
         assert!(!marks("{#- here stood {% generation %} once -#}{{ x }}"));
     }
 
@@ -247,7 +348,10 @@ mod tests {
             Err(Complaint::Refused(what)) => what,
             other => panic!("{source}: {other:?}"),
         };
-        assert_eq!(complaint("\n{{ raise_exception('No system role') }}"), "No system role (line 2 of the template)");
+        assert_eq!(
+            complaint("\n{{ raise_exception('No system role') }}"),
+            "No system role (line 2 of the template)"
+        );
         assert!(complaint("{% if %}").contains("line 1"));
         assert!(complaint("{{ a.b }}").contains("undefined"));
         assert!(complaint("{{ strftime_now('%Q') }}").contains("%Q"));
@@ -255,15 +359,22 @@ mod tests {
 
     #[test]
     fn an_endless_template_ends() {
-        let limit =
-            |million: u64| Err(Complaint::Limit(format!("one conversation takes more than {million} million steps")));
+        let limit = |million: u64| {
+            Err(Complaint::Limit(format!(
+                "one conversation takes more than {million} million steps"
+            )))
+        };
         let double = "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
         assert_eq!(render(double, json!({})), limit(1));
-        let count = "{% for i in range(9999) %}{% for j in range(9999) %}{{ j }}{% endfor %}{% endfor %}";
+        let count =
+            "{% for i in range(9999) %}{% for j in range(9999) %}{{ j }}{% endfor %}{% endfor %}";
         assert_eq!(render(count, json!({})), limit(1));
         // A longer conversation may take more.
         let once = "{% for i in range(1000) %}{{ x|length }}{% endfor %}";
-        assert_eq!(render(once, json!({"x": "a".repeat(500)})).unwrap().text, "500".repeat(1000));
+        assert_eq!(
+            render(once, json!({"x": "a".repeat(500)})).unwrap().text,
+            "500".repeat(1000)
+        );
         assert_eq!(render(count, json!({"x": "a".repeat(500_000)})), limit(3));
     }
 

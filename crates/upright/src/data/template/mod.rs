@@ -70,7 +70,10 @@ pub struct Piece {
 
 impl Piece {
     fn scored(text: &str) -> Self {
-        Self { text: text.to_owned(), scored: true }
+        Self {
+            text: text.to_owned(),
+            scored: true,
+        }
     }
 }
 
@@ -95,15 +98,26 @@ impl Template {
     ///
     /// # Errors
     /// The model or the file has no such template, or it is broken.
-    pub fn choose(name: Option<&TemplateName>, rows: &[Row], tokenizer: &Tokenizer) -> Result<Self> {
-        let name = name.cloned().unwrap_or_else(|| Self::default_for(rows, tokenizer.folder()));
+    pub fn choose(
+        name: Option<&TemplateName>,
+        rows: &[Row],
+        tokenizer: &Tokenizer,
+    ) -> Result<Self> {
+        let name = name
+            .cloned()
+            .unwrap_or_else(|| Self::default_for(rows, tokenizer.folder()));
         Ok(match &name {
             TemplateName::Alpaca => Self::Alpaca,
             TemplateName::UserAssistant => Self::UserAssistant,
             TemplateName::Raw => Self::Raw,
             TemplateName::Chat { name, date } => {
                 let tools = rows.iter().any(|row| !row.tools.is_empty());
-                Self::Chat(ChatTemplate::of_model(name.as_deref(), *date, tools, tokenizer)?)
+                Self::Chat(ChatTemplate::of_model(
+                    name.as_deref(),
+                    *date,
+                    tools,
+                    tokenizer,
+                )?)
             }
             TemplateName::File(path) => Self::Chat(ChatTemplate::of_file(path, tokenizer)?),
         })
@@ -113,8 +127,11 @@ impl Template {
     /// they are conversations and the model has one, else `user-assistant`.
     pub fn default_for(rows: &[Row], model: &Path) -> TemplateName {
         let first = &rows[..rows.len().min(16)];
-        let all = |is: fn(&Prompt) -> bool| !first.is_empty() && first.iter().all(|row| is(&row.prompt));
-        if all(|prompt| matches!(prompt, Prompt::Text(text) if text.trim_end().ends_with("Assistant:"))) {
+        let all =
+            |is: fn(&Prompt) -> bool| !first.is_empty() && first.iter().all(|row| is(&row.prompt));
+        if all(
+            |prompt| matches!(prompt, Prompt::Text(text) if text.trim_end().ends_with("Assistant:")),
+        ) {
             TemplateName::Raw
         } else if all(|prompt| matches!(prompt, Prompt::Messages(_))) && chat::is_in(model) {
             TemplateName::CHAT
@@ -185,7 +202,11 @@ impl Template {
     /// How many of a prompt's first tokens begin every sequence: they stay when its left is cut.
     pub fn head(&self, prompt: &[u32], tokenizer: &Tokenizer) -> usize {
         match self {
-            Self::Chat(_) => usize::from(prompt.first().is_some_and(|first| Some(*first) == tokenizer.bos_id())),
+            Self::Chat(_) => usize::from(
+                prompt
+                    .first()
+                    .is_some_and(|first| Some(*first) == tokenizer.bos_id()),
+            ),
             _ if prompt.starts_with(tokenizer.bos()) => tokenizer.bos().len(),
             Self::Alpaca | Self::UserAssistant | Self::Raw => 0,
         }
@@ -201,11 +222,19 @@ impl Template {
             Self::Alpaca => plain::alpaca(&row.prompt),
             Self::UserAssistant => Some(plain::user_assistant(&row.prompt.messages())),
             Self::Raw => plain::raw(&row.prompt),
-            Self::Chat(chat) => return chat.of(row).prompt(row).map_err(|error| error.at(row.place())),
+            Self::Chat(chat) => {
+                return chat
+                    .of(row)
+                    .prompt(row)
+                    .map_err(|error| error.at(row.place()));
+            }
         };
         prompt.ok_or_else(|| {
-            Error::input(format!("{}: its prompt is a conversation, and the template {self} has no turns", row.place()))
-                .hint("use the template user-assistant, or chat where the model has one")
+            Error::input(format!(
+                "{}: its prompt is a conversation, and the template {self} has no turns",
+                row.place()
+            ))
+            .hint("use the template user-assistant, or chat where the model has one")
         })
     }
 
@@ -217,19 +246,34 @@ impl Template {
     pub fn render(&self, row: &Row, turns: Turns) -> Result<Rendered> {
         self.check_words(row)?;
         if let Self::Chat(chat) = self {
-            return chat.of(row).render(row, turns).map_err(|error| error.at(row.place()));
+            return chat
+                .of(row)
+                .render(row, turns)
+                .map_err(|error| error.at(row.place()));
         }
         if let (Turns::All, Self::UserAssistant, [said]) = (turns, self, row.responses.as_slice()) {
-            let whole: Vec<Message> = row.prompt.messages().into_iter().chain([said.clone()]).collect();
+            let whole: Vec<Message> = row
+                .prompt
+                .messages()
+                .into_iter()
+                .chain([said.clone()])
+                .collect();
             let before = |messages: &[Message]| Ok(plain::user_assistant(messages));
             let through = |messages: &[Message]| match messages.split_last() {
-                Some((last, before)) => Ok(plain::user_assistant(before) + &self.response(&last.content)),
+                Some((last, before)) => {
+                    Ok(plain::user_assistant(before) + &self.response(&last.content))
+                }
                 None => Ok(String::new()),
             };
-            return by_turns(&whole, &self.name(), before, through).map_err(|error| error.at(row.place()));
+            return by_turns(&whole, &self.name(), before, through)
+                .map_err(|error| error.at(row.place()));
         }
         let prompt = self.prompt(row)?;
-        let responses = row.responses.iter().map(|said| vec![Piece::scored(&self.response(&said.content))]).collect();
+        let responses = row
+            .responses
+            .iter()
+            .map(|said| vec![Piece::scored(&self.response(&said.content))])
+            .collect();
         Ok(Rendered { prompt, responses })
     }
 
@@ -251,29 +295,48 @@ impl Template {
         let words = self.words(row);
         let calls = |message: &Message| message.more.contains_key("tool_calls");
         let (what, out) = if !row.tools.is_empty() && !words.tools {
-            ("the row describes tools", "; or leave the tools out: tools= in --map, --sft-map or --dpo-map")
+            (
+                "the row describes tools",
+                "; or leave the tools out: tools= in --map, --sft-map or --dpo-map",
+            )
         } else if !words.calls && turns.iter().chain(&row.responses).any(calls) {
             ("its conversation calls tools", "")
-        } else if !words.results && turns.iter().any(|turn| turn.role == Role::Tool && !turn.content.trim().is_empty())
+        } else if !words.results
+            && turns
+                .iter()
+                .any(|turn| turn.role == Role::Tool && !turn.content.trim().is_empty())
         {
             ("its conversation has results of tools", "")
         } else {
             return Ok(());
         };
-        let problem = format!("{}: {what}, and the template {self} has no words for them", row.place());
-        Err(Error::input(problem)
-            .hint(format!("use --template chat with a model whose template has, or a .jinja file{out}")))
+        let problem = format!(
+            "{}: {what}, and the template {self} has no words for them",
+            row.place()
+        );
+        Err(Error::input(problem).hint(format!(
+            "use --template chat with a model whose template has, or a .jinja file{out}"
+        )))
     }
 
     fn words(&self, row: &Row) -> chat::Words {
-        if let Self::Chat(chat) = self { chat.of(row).words } else { chat::Words::OF_TURNS }
+        if let Self::Chat(chat) = self {
+            chat.of(row).words
+        } else {
+            chat::Words::OF_TURNS
+        }
     }
 
     /// Whether a response thinks before it answers, and the template has no words for that. Templates leave out the
     /// reasoning of earlier turns on purpose, and a row of which only the answers are wanted is none to refuse.
     pub fn leaves_reasoning_out(&self, row: &Row) -> bool {
-        let is_said = |thought: &Value| thought.as_str().is_some_and(|text| !text.trim().is_empty());
-        let thinks = |said: &Message| chat::REASONING.iter().any(|name| said.more.get(*name).is_some_and(is_said));
+        let is_said =
+            |thought: &Value| thought.as_str().is_some_and(|text| !text.trim().is_empty());
+        let thinks = |said: &Message| {
+            chat::REASONING
+                .iter()
+                .any(|name| said.more.get(*name).is_some_and(is_said))
+        };
         row.responses.iter().any(thinks) && !self.words(row).reasoning
     }
 }
@@ -288,7 +351,10 @@ fn by_turns(
 ) -> Result<Rendered> {
     let text = through(whole)?;
     let (mut prompt, mut pieces, mut at) = (None, Vec::new(), 0);
-    let said = whole.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant);
+    let said = whole
+        .iter()
+        .enumerate()
+        .filter(|(_, message)| message.role == Role::Assistant);
     for (index, said) in said {
         let (opened, closed) = (before(&whole[..index])?, through(&whole[..=index])?);
         for part in [&opened, &closed] {
@@ -302,12 +368,21 @@ fn by_turns(
         }
         match prompt {
             None => prompt = Some(opened.clone()),
-            Some(_) => pieces.push(Piece { text: text[at..opened.len()].to_owned(), scored: false }),
+            Some(_) => pieces.push(Piece {
+                text: text[at..opened.len()].to_owned(),
+                scored: false,
+            }),
         }
-        pieces.push(Piece { text: text[opened.len()..closed.len()].to_owned(), scored: said.is_trained() });
+        pieces.push(Piece {
+            text: text[opened.len()..closed.len()].to_owned(),
+            scored: said.is_trained(),
+        });
         at = closed.len();
     }
-    Ok(Rendered { prompt: prompt.unwrap_or_default(), responses: vec![pieces] })
+    Ok(Rendered {
+        prompt: prompt.unwrap_or_default(),
+        responses: vec![pieces],
+    })
 }
 
 #[cfg(test)]
@@ -316,11 +391,18 @@ mod tests {
 
     fn row(prompt: Prompt) -> Row {
         let responses = vec![Message::said(" Yes."), Message::said("No.")];
-        Row { responses, ..Row::unanswered(3, Some(4), prompt) }
+        Row {
+            responses,
+            ..Row::unanswered(3, Some(4), prompt)
+        }
     }
 
     fn task(system: &str, input: &str) -> Row {
-        row(Prompt::Instruction { system: system.into(), instruction: "Add.".into(), input: input.into() })
+        row(Prompt::Instruction {
+            system: system.into(),
+            instruction: "Add.".into(),
+            input: input.into(),
+        })
     }
 
     fn talk() -> Row {
@@ -335,7 +417,18 @@ mod tests {
 
     /// Responses of one scored piece each.
     fn said(rendered: &Rendered) -> Vec<&str> {
-        rendered.responses.iter().flatten().map(|piece| if piece.scored { &piece.text[..] } else { "read" }).collect()
+        rendered
+            .responses
+            .iter()
+            .flatten()
+            .map(|piece| {
+                if piece.scored {
+                    &piece.text[..]
+                } else {
+                    "read"
+                }
+            })
+            .collect()
     }
 
     fn prompt(template: &Template, row: &Row) -> String {
@@ -353,18 +446,36 @@ mod tests {
         let without = "Below is an instruction that describes a task. Write a response that appropriately completes the \
                        request.\n\n### Instruction:\nAdd.\n\n### Response:\n";
         assert_eq!(prompt(&Template::Alpaca, &task("", " ")), without);
-        assert_eq!(prompt(&Template::Alpaca, &row(Prompt::Text("Add.".into()))), without);
+        assert_eq!(
+            prompt(&Template::Alpaca, &row(Prompt::Text("Add.".into()))),
+            without
+        );
         let own = prompt(&Template::Alpaca, &task("You add.", "1 2"));
-        assert_eq!(own, "You add.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n");
+        assert_eq!(
+            own,
+            "You add.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n"
+        );
     }
 
     #[test]
     fn user_assistant_joins_turns() {
         let template = &Template::UserAssistant;
-        assert_eq!(prompt(template, &task("", "1 2")), "User: Add.\n1 2\nAssistant:");
-        assert_eq!(prompt(template, &task("Be brief.", "")), "System: Be brief.\nUser: Add.\nAssistant:");
-        assert_eq!(prompt(template, &row(Prompt::Text("Hi".into()))), "User: Hi\nAssistant:");
-        assert_eq!(prompt(template, &talk()), "System: Be kind.\nUser: Hi\nAssistant: Ho\nUser: Really?\nAssistant:");
+        assert_eq!(
+            prompt(template, &task("", "1 2")),
+            "User: Add.\n1 2\nAssistant:"
+        );
+        assert_eq!(
+            prompt(template, &task("Be brief.", "")),
+            "System: Be brief.\nUser: Add.\nAssistant:"
+        );
+        assert_eq!(
+            prompt(template, &row(Prompt::Text("Hi".into()))),
+            "User: Hi\nAssistant:"
+        );
+        assert_eq!(
+            prompt(template, &talk()),
+            "System: Be kind.\nUser: Hi\nAssistant: Ho\nUser: Really?\nAssistant:"
+        );
     }
 
     #[test]
@@ -379,8 +490,18 @@ mod tests {
 
     #[test]
     fn the_space_between_belongs_to_the_response() {
-        assert_eq!(said(&Template::UserAssistant.render(&task("", ""), Turns::Last).unwrap()), [" Yes.", " No."]);
-        assert_eq!(said(&Template::Alpaca.render(&task("", ""), Turns::Last).unwrap()), ["Yes.", "No."]);
+        assert_eq!(
+            said(
+                &Template::UserAssistant
+                    .render(&task("", ""), Turns::Last)
+                    .unwrap()
+            ),
+            [" Yes.", " No."]
+        );
+        assert_eq!(
+            said(&Template::Alpaca.render(&task("", ""), Turns::Last).unwrap()),
+            ["Yes.", "No."]
+        );
     }
 
     #[test]
@@ -389,9 +510,14 @@ mod tests {
             let error = template.render(&talk(), Turns::Last).unwrap_err();
             assert_eq!(
                 error.message,
-                format!("row 3 (line 4): its prompt is a conversation, and the template {template} has no turns")
+                format!(
+                    "row 3 (line 4): its prompt is a conversation, and the template {template} has no turns"
+                )
             );
-            assert_eq!(error.hint, "use the template user-assistant, or chat where the model has one");
+            assert_eq!(
+                error.hint,
+                "use the template user-assistant, or chat where the model has one"
+            );
         }
     }
 

@@ -27,12 +27,14 @@ pub enum TemplateName {
     File(PathBuf),
 }
 
-pub(super) const NAMES: &str =
-    "templates: alpaca, user-assistant, raw, chat (the model's own; chat:NAME, chat@YYYY-MM-DD), or a .jinja file";
+pub(super) const NAMES: &str = "templates: alpaca, user-assistant, raw, chat (the model's own; chat:NAME, chat@YYYY-MM-DD), or a .jinja file";
 
 impl TemplateName {
     /// The model's default template.
-    pub const CHAT: Self = Self::Chat { name: None, date: None };
+    pub const CHAT: Self = Self::Chat {
+        name: None,
+        date: None,
+    };
 }
 
 impl FromStr for TemplateName {
@@ -45,11 +47,18 @@ impl FromStr for TemplateName {
             "raw" => Ok(Self::Raw),
             "chat" => Ok(Self::CHAT),
             _ if name.starts_with("chat:") || name.starts_with("chat@") => {
-                let (which, date) = name.split_once('@').map_or((name, None), |(which, date)| (which, Some(date)));
-                let date = date.map(str::parse).transpose().map_err(|error: Error| error.at(name))?;
+                let (which, date) = name
+                    .split_once('@')
+                    .map_or((name, None), |(which, date)| (which, Some(date)));
+                let date = date
+                    .map(str::parse)
+                    .transpose()
+                    .map_err(|error: Error| error.at(name))?;
                 let which = which.strip_prefix("chat:").map(str::to_owned);
                 if which.as_deref() == Some("") {
-                    return Err(Error::input(format!("{name}: no name follows the colon")).hint(NAMES));
+                    return Err(
+                        Error::input(format!("{name}: no name follows the colon")).hint(NAMES)
+                    );
                 }
                 Ok(Self::Chat { name: which, date })
             }
@@ -81,15 +90,29 @@ mod tests {
 
     #[test]
     fn names_are_parsed_and_written_alike() {
-        for name in
-            ["alpaca", "user-assistant", "raw", "chat", "chat:tool_use", "chat@2026-11-23", "chat:a@2024-02-29", "t/x"]
-        {
+        for name in [
+            "alpaca",
+            "user-assistant",
+            "raw",
+            "chat",
+            "chat:tool_use",
+            "chat@2026-11-23",
+            "chat:a@2024-02-29",
+            "t/x",
+        ] {
             assert_eq!(name.parse::<TemplateName>().unwrap().to_string(), name);
         }
         let complaint = |name: &str| name.parse::<TemplateName>().unwrap_err();
-        assert_eq!(complaint("Alpaca").message, "no template is called \"Alpaca\"");
+        assert_eq!(
+            complaint("Alpaca").message,
+            "no template is called \"Alpaca\""
+        );
         assert_eq!(complaint("Alpaca").hint, NAMES);
         assert!(complaint("chat:").message.contains("no name"));
-        assert!(complaint("chat@2023-02-29").message.starts_with("chat@2023-02-29: "));
+        assert!(
+            complaint("chat@2023-02-29")
+                .message
+                .starts_with("chat@2023-02-29: ")
+        );
     }
 }

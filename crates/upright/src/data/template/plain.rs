@@ -10,7 +10,11 @@ pub(super) fn alpaca(prompt: &Prompt) -> Option<String> {
                            the request.";
     let (system, instruction, input) = match prompt {
         Prompt::Text(text) => ("", text.as_str(), ""),
-        Prompt::Instruction { system, instruction, input } => (system.as_str(), instruction.as_str(), input.as_str()),
+        Prompt::Instruction {
+            system,
+            instruction,
+            input,
+        } => (system.as_str(), instruction.as_str(), input.as_str()),
         Prompt::Messages(_) => return None,
     };
     let has_input = !input.trim().is_empty();
@@ -20,8 +24,14 @@ pub(super) fn alpaca(prompt: &Prompt) -> Option<String> {
         _ if has_input => WITH_INPUT,
         _ => WITHOUT,
     };
-    let input = if has_input { format!("### Input:\n{input}\n\n") } else { String::new() };
-    Some(format!("{opening}\n\n### Instruction:\n{instruction}\n\n{input}### Response:\n"))
+    let input = if has_input {
+        format!("### Input:\n{input}\n\n")
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "{opening}\n\n### Instruction:\n{instruction}\n\n{input}### Response:\n"
+    ))
 }
 
 /// Turn by turn, the last one opened.
@@ -42,7 +52,11 @@ fn turn(text: &mut String, role: Role, content: &str) {
         Role::Tool => "Tool",
     };
     // As in a response, one space separates the model's words from its name.
-    let content = if role == Role::Assistant { content.trim_start() } else { content };
+    let content = if role == Role::Assistant {
+        content.trim_start()
+    } else {
+        content
+    };
     text.push_str(&format!("{name}: {content}\n"));
 }
 

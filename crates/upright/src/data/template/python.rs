@@ -21,8 +21,10 @@ fn repr(value: &Value) -> String {
         ValueKind::Bool => if value.is_true() { "True" } else { "False" }.to_owned(),
         ValueKind::String => quoted(value.as_str().unwrap_or_default()),
         ValueKind::Seq | ValueKind::Iterable => {
-            let items: Vec<String> =
-                value.try_iter().map(|items| items.map(|v| repr(&v)).collect()).unwrap_or_default();
+            let items: Vec<String> = value
+                .try_iter()
+                .map(|items| items.map(|v| repr(&v)).collect())
+                .unwrap_or_default();
             match items.as_slice() {
                 [one] if value.is_tuple() => format!("({one},)"),
                 items if value.is_tuple() => format!("({})", items.join(", ")),
@@ -30,12 +32,18 @@ fn repr(value: &Value) -> String {
             }
         }
         ValueKind::Map => {
-            let keys = value.try_iter().map(|keys| keys.collect::<Vec<_>>()).unwrap_or_default();
+            let keys = value
+                .try_iter()
+                .map(|keys| keys.collect::<Vec<_>>())
+                .unwrap_or_default();
             let entry = |key: &Value| {
                 let entry = value.get_item(key).unwrap_or_default();
                 format!("{}: {}", repr(key), repr(&entry))
             };
-            format!("{{{}}}", keys.iter().map(entry).collect::<Vec<_>>().join(", "))
+            format!(
+                "{{{}}}",
+                keys.iter().map(entry).collect::<Vec<_>>().join(", ")
+            )
         }
         ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
             Ok(number) => float(number),
@@ -48,10 +56,16 @@ fn repr(value: &Value) -> String {
 /// `repr(number)` of a float: an exponent below 1e-4 and from 1e16 on, of two digits or more.
 fn float(number: f64) -> String {
     if !number.is_finite() {
-        return if number.is_nan() { "nan".to_owned() } else { format!("{number}") };
+        return if number.is_nan() {
+            "nan".to_owned()
+        } else {
+            format!("{number}")
+        };
     }
     let scientific = format!("{number:e}");
-    let parts = scientific.split_once('e').and_then(|(digits, exponent)| Some((digits, exponent.parse::<i32>().ok()?)));
+    let parts = scientific
+        .split_once('e')
+        .and_then(|(digits, exponent)| Some((digits, exponent.parse::<i32>().ok()?)));
     match parts {
         Some((digits, exponent)) if !(-4..16).contains(&exponent) => {
             let sign = if exponent < 0 { '-' } else { '+' };
@@ -77,7 +91,10 @@ pub(super) fn title(text: &str) -> String {
 
 /// What ends a line for `splitlines`.
 fn ends_line(letter: char) -> bool {
-    matches!(letter, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
+    matches!(
+        letter,
+        '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
+    )
 }
 
 /// `text.splitlines(True)`: lines with what ends them.
@@ -98,13 +115,21 @@ pub(super) fn lines_with_ends(text: &str) -> Vec<&str> {
 
 /// `text.splitlines()`.
 pub(super) fn lines(text: &str) -> Vec<&str> {
-    let bare = |line| str::strip_suffix(line, "\r\n").or(str::strip_suffix(line, ends_line)).unwrap_or(line);
+    let bare = |line| {
+        str::strip_suffix(line, "\r\n")
+            .or(str::strip_suffix(line, ends_line))
+            .unwrap_or(line)
+    };
     lines_with_ends(text).into_iter().map(bare).collect()
 }
 
 /// A string with the quotes that Python picks.
 fn quoted(text: &str) -> String {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
     let mut out = String::from(quote);
     for letter in text.chars() {
         match letter {
@@ -168,7 +193,9 @@ impl Dumps {
                 out.push('}');
             }
             Json::String(text) => self.string(text, out),
-            Json::Number(number) if number.is_f64() => *out += &float(number.as_f64().unwrap_or_default()),
+            Json::Number(number) if number.is_f64() => {
+                *out += &float(number.as_f64().unwrap_or_default())
+            }
             other => *out += &other.to_string(),
         }
     }
@@ -210,7 +237,10 @@ mod tests {
     #[test]
     fn values_print_as_in_python() {
         let print = |json: Json| text(&Value::from(minijinja::value::Serde(json)));
-        assert_eq!(print(json!(true)) + &print(json!(null)) + &print(json!(1.0)), "TrueNone1.0");
+        assert_eq!(
+            print(json!(true)) + &print(json!(null)) + &print(json!(1.0)),
+            "TrueNone1.0"
+        );
         assert_eq!(
             print(json!({"a": [1, false, "it's", "\"q'\n"], "b": {}})),
             r#"{'a': [1, False, "it's", '"q\'\n'], 'b': {}}"#
@@ -221,14 +251,30 @@ mod tests {
 
     #[test]
     fn floats_lines_and_titles_are_pythons() {
-        let floats = [0.0, -0.0, 1.0, 1e15, 1e16, 1.5e20, 1e-4, 1e-5, -2.5e-7, 1e100, 123456789.123, f64::INFINITY];
+        let floats = [
+            0.0,
+            -0.0,
+            1.0,
+            1e15,
+            1e16,
+            1.5e20,
+            1e-4,
+            1e-5,
+            -2.5e-7,
+            1e100,
+            123456789.123,
+            f64::INFINITY,
+        ];
         assert_eq!(
             floats.map(float).join(" "),
             "0.0 -0.0 1.0 1000000000000000.0 1e+16 1.5e+20 0.0001 1e-05 -2.5e-07 1e+100 123456789.123 inf"
         );
         assert_eq!(lines("a\nb\r\nc\r\rd\u{2028}"), ["a", "b", "c", "", "d"]);
         assert_eq!(lines_with_ends("a\nb\r\nc"), ["a\n", "b\r\n", "c"]);
-        assert_eq!((lines("").len(), lines("\n").len(), lines("x").len()), (0, 1, 1));
+        assert_eq!(
+            (lines("").len(), lines("\n").len(), lines("x").len()),
+            (0, 1, 1)
+        );
         assert_eq!(title("it's ab,CD 3x"), "It'S Ab,Cd 3X");
     }
 
@@ -237,15 +283,24 @@ mod tests {
         let dumps = |indent: Option<&str>, ensure_ascii, sort_keys| Dumps {
             ensure_ascii,
             indent: indent.map(str::to_owned),
-            separators: (if indent.is_some() { "," } else { ", " }.into(), ": ".into()),
+            separators: (
+                if indent.is_some() { "," } else { ", " }.into(),
+                ": ".into(),
+            ),
             sort_keys,
         };
         let value = json!({"b": [1, 2.5, {}], "a": "é<\u{1f600}", "c": []});
-        assert_eq!(dumps(None, false, false).write(&value), r#"{"b": [1, 2.5, {}], "a": "é<😀", "c": []}"#);
+        assert_eq!(
+            dumps(None, false, false).write(&value),
+            r#"{"b": [1, 2.5, {}], "a": "é<😀", "c": []}"#
+        );
         assert_eq!(
             dumps(None, true, true).write(&json!({"b": 1, "a": "é😀"})),
             r#"{"a": "\u00e9\ud83d\ude00", "b": 1}"#
         );
-        assert_eq!(dumps(Some("  "), false, false).write(&json!({"a": [1]})), "{\n  \"a\": [\n    1\n  ]\n}");
+        assert_eq!(
+            dumps(Some("  "), false, false).write(&json!({"a": [1]})),
+            "{\n  \"a\": [\n    1\n  ]\n}"
+        );
     }
 }

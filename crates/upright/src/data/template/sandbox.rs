@@ -83,12 +83,23 @@ impl Renderer {
     pub(super) fn new(source: &str, date: Date) -> Result<Self, Complaint> {
         let Some(program) = PROGRAM.get() else {
             let jinja = compiled(source, date)?;
-            return Ok(Self { marks: jinja.marks, place: Place::Here(Box::new(jinja)) });
+            return Ok(Self {
+                marks: jinja.marks,
+                place: Place::Here(Box::new(jinja)),
+            });
         };
         let (first, marks) = Worker::start(program, source, date)?;
         let idle = Mutex::new(vec![first]);
-        let pool = Pool { program: program.clone(), source: source.to_owned(), date, idle };
-        Ok(Self { marks, place: Place::Apart(pool) })
+        let pool = Pool {
+            program: program.clone(),
+            source: source.to_owned(),
+            date,
+            idle,
+        };
+        Ok(Self {
+            marks,
+            place: Place::Apart(pool),
+        })
     }
 
     /// Renders a conversation.
@@ -97,7 +108,11 @@ impl Renderer {
             Place::Here(jinja) => return rendered(jinja, context, size_of(context)),
             Place::Apart(pool) => pool,
         };
-        let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = pool
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         if let Some(mut worker) = idle {
             match worker.ask(context) {
                 Ok(answer) => return pool.answered(worker, answer),
@@ -116,7 +131,10 @@ impl Pool {
     /// Keeps a child for later, and hands on what it answered.
     fn answered(&self, mut worker: Worker, answer: Answer) -> Result<Marked, Complaint> {
         worker.has_rendered = true;
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(worker);
         match answer {
             Answer::Text(marked) => Ok(marked),
             Answer::Complaint(complaint) => Err(complaint),
@@ -156,15 +174,30 @@ impl Worker {
     /// Starts a child; also says whether the template marks what the model says.
     fn start(program: &PathBuf, source: &str, date: Date) -> Result<(Self, bool), Complaint> {
         let mut command = Command::new(program);
-        command.arg(COMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg(COMMAND)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         // Ctrl-C is the parent's to answer.
         command.process_group(0);
         let broken = |error: std::io::Error| Complaint::Broken(error.to_string());
         let mut child = command.spawn().map_err(broken)?;
         let requests = child.stdin.take();
-        let answers = child.stdout.take().ok_or_else(|| Complaint::Broken("it has no stdout".to_owned()))?;
-        let mut worker = Self { child, requests, answers: BufReader::new(answers), has_rendered: false };
-        match worker.ask(&Setup { source: source.into(), date: date.to_string() })? {
+        let answers = child
+            .stdout
+            .take()
+            .ok_or_else(|| Complaint::Broken("it has no stdout".to_owned()))?;
+        let mut worker = Self {
+            child,
+            requests,
+            answers: BufReader::new(answers),
+            has_rendered: false,
+        };
+        match worker.ask(&Setup {
+            source: source.into(),
+            date: date.to_string(),
+        })? {
             Answer::Ready(marks) => Ok((worker, marks)),
             Answer::Complaint(complaint) => Err(complaint),
             Answer::Text(_) => Err(Complaint::Broken("it answered out of turn".to_owned())),
@@ -172,9 +205,13 @@ impl Worker {
     }
 
     fn ask(&mut self, request: &impl Serialize) -> Result<Answer, Complaint> {
-        let mut line = serde_json::to_vec(request).map_err(|error| Complaint::Broken(error.to_string()))?;
+        let mut line =
+            serde_json::to_vec(request).map_err(|error| Complaint::Broken(error.to_string()))?;
         line.push(b'\n');
-        let sent = self.requests.as_mut().map(|requests| requests.write_all(&line));
+        let sent = self
+            .requests
+            .as_mut()
+            .map(|requests| requests.write_all(&line));
         let mut answer = String::new();
         let received = self.answers.read_line(&mut answer);
         match (sent, received) {
@@ -204,15 +241,27 @@ fn ended(status: ExitStatus, said: &str, size: u64) -> Complaint {
     let signal = status.signal();
     let is = |wanted: Signal| signal == Some(wanted.as_raw());
     if said.contains("overflowed its stack") || is(Signal::SEGV) {
-        let what = format!("its expressions or values nest too deeply for a stack of {} MB", STACK / 1_000_000);
+        let what = format!(
+            "its expressions or values nest too deeply for a stack of {} MB",
+            STACK / 1_000_000
+        );
         Complaint::Limit(what)
     } else if is(Signal::XCPU) {
-        Complaint::Limit(format!("one conversation takes more than {} s of processor time", seconds(size)))
+        Complaint::Limit(format!(
+            "one conversation takes more than {} s of processor time",
+            seconds(size)
+        ))
     } else if said.contains("memory allocation of") || is(Signal::KILL) {
-        Complaint::Limit(format!("one conversation takes more than {} MB of memory", memory(size) / 1_000_000))
+        Complaint::Limit(format!(
+            "one conversation takes more than {} MB of memory",
+            memory(size) / 1_000_000
+        ))
     } else {
         let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        Complaint::Broken(format!("it ended with {status}: {}", said.chars().take(200).collect::<String>()))
+        Complaint::Broken(format!(
+            "it ended with {status}: {}",
+            said.chars().take(200).collect::<String>()
+        ))
     }
 }
 
@@ -238,7 +287,8 @@ fn memory(size: u64) -> u64 {
 fn limit(resource: Resource, wanted: u64) -> Result<(), String> {
     let Rlimit { maximum, .. } = getrlimit(resource);
     let current = Some(maximum.map_or(wanted, |maximum| wanted.min(maximum)));
-    setrlimit(resource, Rlimit { current, maximum }).map_err(|error| format!("{resource:?}: {error}"))
+    setrlimit(resource, Rlimit { current, maximum })
+        .map_err(|error| format!("{resource:?}: {error}"))
 }
 
 /// Limits the next piece of work of this process, on a request of so many bytes. Processor time is limited in whole
@@ -254,11 +304,18 @@ fn limit_work(size: u64) -> Result<(), String> {
 ///
 /// # Errors
 /// A limit cannot be set, or the parent cannot be understood.
-pub fn serve(requests: impl Read + Send + 'static, answers: impl Write + Send + 'static) -> Result<(), String> {
+pub fn serve(
+    requests: impl Read + Send + 'static,
+    answers: impl Write + Send + 'static,
+) -> Result<(), String> {
     limit(Resource::Core, 0)?;
-    let serving = std::thread::Builder::new().stack_size(STACK).spawn(move || answer_all(requests, answers));
+    let serving = std::thread::Builder::new()
+        .stack_size(STACK)
+        .spawn(move || answer_all(requests, answers));
     let serving = serving.map_err(|error| error.to_string())?;
-    serving.join().unwrap_or_else(|_| Err("the template engine failed".to_owned()))
+    serving
+        .join()
+        .unwrap_or_else(|_| Err("the template engine failed".to_owned()))
 }
 
 fn answer_all(requests: impl Read, mut answers: impl Write) -> Result<(), String> {
@@ -268,7 +325,9 @@ fn answer_all(requests: impl Read, mut answers: impl Write) -> Result<(), String
     loop {
         line.clear();
         // The parent's rows are the parent's to bound.
-        let read = requests.read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
+        let read = requests
+            .read_until(b'\n', &mut line)
+            .map_err(|error| error.to_string())?;
         if read == 0 {
             return Ok(());
         }
@@ -276,8 +335,12 @@ fn answer_all(requests: impl Read, mut answers: impl Write) -> Result<(), String
         limit_work(size)?;
         let answer = match &jinja {
             None => {
-                let setup: Setup<'_> = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
-                let date = setup.date.parse().map_err(|error: crate::Error| error.message)?;
+                let setup: Setup<'_> =
+                    serde_json::from_slice(&line).map_err(|error| error.to_string())?;
+                let date = setup
+                    .date
+                    .parse()
+                    .map_err(|error: crate::Error| error.message)?;
                 match compiled(&setup.source, date) {
                     Ok(compiled) => Answer::Ready(jinja.insert(compiled).marks),
                     Err(complaint) => Answer::Complaint(complaint),
@@ -293,7 +356,10 @@ fn answer_all(requests: impl Read, mut answers: impl Write) -> Result<(), String
         };
         let mut answer = serde_json::to_vec(&answer).map_err(|error| error.to_string())?;
         answer.push(b'\n');
-        answers.write_all(&answer).and_then(|()| answers.flush()).map_err(|error| error.to_string())?;
+        answers
+            .write_all(&answer)
+            .and_then(|()| answers.flush())
+            .map_err(|error| error.to_string())?;
         limit(Resource::Data, u64::MAX)?;
     }
 }

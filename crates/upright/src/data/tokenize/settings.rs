@@ -9,7 +9,15 @@ use tokenizers::AddedToken;
 use crate::{Error, Result, files};
 
 /// Names of special tokens that every tokenizer may have, and that chat templates know.
-const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const NAMED: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
 
 /// The main configuration file.
 pub(super) const CONFIG: &str = "tokenizer_config.json";
@@ -45,9 +53,17 @@ impl Settings {
         let config = read_json(&dir.join(CONFIG))?;
         // The older files are read only beside a configuration that does not list the added tokens.
         let is_complete = config.get("added_tokens_decoder").is_some();
-        let map = if is_complete { Value::Null } else { read_json(&dir.join("special_tokens_map.json"))? };
+        let map = if is_complete {
+            Value::Null
+        } else {
+            read_json(&dir.join("special_tokens_map.json"))?
+        };
         let merged = merged(&config, &map);
-        let listed_in = dir.join(if is_complete { CONFIG } else { "added_tokens.json" });
+        let listed_in = dir.join(if is_complete {
+            CONFIG
+        } else {
+            "added_tokens.json"
+        });
         let listed = if is_complete {
             listed_with_flags(&config["added_tokens_decoder"], &listed_in)?
         } else {
@@ -63,7 +79,8 @@ impl Settings {
         let class = config["tokenizer_class"].as_str().unwrap_or_default();
         let class = class.strip_suffix("Fast").unwrap_or(class);
         let builds_its_own = OWN_PREFIX_SPACE.contains(&class);
-        let prefix_space = builds_its_own.then(|| config["add_prefix_space"].as_bool().unwrap_or(false));
+        let prefix_space =
+            builds_its_own.then(|| config["add_prefix_space"].as_bool().unwrap_or(false));
         Ok(Self {
             listed,
             listed_with_flags: is_complete,
@@ -83,7 +100,9 @@ impl Settings {
 
 /// A file of JSON; null where there is none.
 fn read_json(path: &Path) -> Result<Value> {
-    let Some(bytes) = files::read_if_there(path)? else { return Ok(Value::Null) };
+    let Some(bytes) = files::read_if_there(path)? else {
+        return Ok(Value::Null);
+    };
     serde_json::from_slice(&bytes).map_err(|error| {
         Error::input(format!("{}: broken JSON: {error}", path.display()))
             .hint("download the file again, or remove it if the tokenizer does not need it")
@@ -101,7 +120,10 @@ fn merged(config: &Value, map: &Value) -> Map<String, Value> {
 
 /// A special token without an id: its text, or an object that describes it.
 fn special_token(value: &Value) -> Option<AddedToken> {
-    let text = value.as_str().or_else(|| value["content"].as_str()).filter(|text| !text.is_empty())?;
+    let text = value
+        .as_str()
+        .or_else(|| value["content"].as_str())
+        .filter(|text| !text.is_empty())?;
     let flag = |name: &str| value[name].as_bool().unwrap_or(false);
     let token = AddedToken::from(text, true);
     Some(
@@ -133,7 +155,9 @@ fn special_tokens(settings: &Map<String, Value>) -> Vec<AddedToken> {
         }
     }
     let empty = |value: &&Value| value.as_array().is_some_and(Vec::is_empty);
-    let others = settings.get("extra_special_tokens").filter(|value| !value.is_null() && !empty(value));
+    let others = settings
+        .get("extra_special_tokens")
+        .filter(|value| !value.is_null() && !empty(value));
     match others.or_else(|| settings.get("additional_special_tokens")) {
         Some(Value::Array(values)) => values.iter().for_each(add),
         Some(Value::Object(values)) => values.values().for_each(add),
@@ -148,10 +172,14 @@ fn listed_with_flags(listed: &Value, path: &Path) -> Result<Vec<(u32, AddedToken
         Error::input(format!("{}: added_tokens_decoder: {what}", path.display()))
             .hint("download the file again; transformers writes it as {\"0\": {\"content\": \"<s>\", ..}}")
     };
-    let Some(entries) = listed.as_object() else { return Err(wrong("is not an object".into())) };
+    let Some(entries) = listed.as_object() else {
+        return Err(wrong("is not an object".into()));
+    };
     let mut tokens = BTreeMap::new();
     for (id, value) in entries {
-        let number: u32 = id.parse().map_err(|_| wrong(format!("`{id}` is not an id")))?;
+        let number: u32 = id
+            .parse()
+            .map_err(|_| wrong(format!("`{id}` is not an id")))?;
         let Some(text) = value["content"].as_str() else {
             return Err(wrong(format!("the token {id} has no text `content`")));
         };
@@ -168,15 +196,25 @@ fn listed_with_flags(listed: &Value, path: &Path) -> Result<Vec<(u32, AddedToken
 }
 
 /// `added_tokens.json`: an id for each text.
-fn listed_by_text(listed: &Value, special: &[AddedToken], path: &Path) -> Result<Vec<(u32, AddedToken)>> {
+fn listed_by_text(
+    listed: &Value,
+    special: &[AddedToken],
+    path: &Path,
+) -> Result<Vec<(u32, AddedToken)>> {
     let mut tokens = BTreeMap::new();
     for (text, id) in listed.as_object().into_iter().flatten() {
         let Some(number) = id.as_u64().and_then(|id| u32::try_from(id).ok()) else {
-            return Err(Error::input(format!("{}: the token `{text}` has the id {id}, not a number", path.display()))
-                .hint("download the file again"));
+            return Err(Error::input(format!(
+                "{}: the token `{text}` has the id {id}, not a number",
+                path.display()
+            ))
+            .hint("download the file again"));
         };
         let is_special = special.iter().any(|token| token.content == *text);
-        tokens.insert(number, AddedToken::from(text.as_str(), is_special).normalized(!is_special));
+        tokens.insert(
+            number,
+            AddedToken::from(text.as_str(), is_special).normalized(!is_special),
+        );
     }
     Ok(tokens.into_iter().collect())
 }

@@ -14,7 +14,11 @@ const OPACITIES: [f64; 2] = [1.0, 0.42];
 
 /// Gaps of every objective and the distance to the ideal point; none without any optimum.
 pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
-    if !report.arms.iter().any(|arm| arm.gaps.iter().flatten().any(Option::is_some)) {
+    if !report
+        .arms
+        .iter()
+        .any(|arm| arm.gaps.iter().flatten().any(Option::is_some))
+    {
         return None;
     }
     let count = report.objectives.len();
@@ -26,44 +30,96 @@ pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
         [200.0, arms.len() as f64 * ROW + 8.0],
     );
     for k in 0..panels {
-        let value = |arm: &Arm, set: usize| if k < count { arm.gaps[set][k] } else { arm.ideal_distance[set] };
+        let value = |arm: &Arm, set: usize| {
+            if k < count {
+                arm.gaps[set][k]
+            } else {
+                arm.ideal_distance[set]
+            }
+        };
         let name = report.objectives.get(k).map(|name| format!("{name} gap"));
         let name = name.unwrap_or_else(|| "distance to the ideal point".into());
-        figure.panels.push(bars(report, &arms, looks, &name, k == 0, &[(0, &value), (1, &value)]));
+        figure.panels.push(bars(
+            report,
+            &arms,
+            looks,
+            &name,
+            k == 0,
+            &[(0, &value), (1, &value)],
+        ));
     }
     let caption = format!(
         "How far each arm ends from the best each objective could be: shorter is better, 0 is as good as training that \
          objective alone. The distance takes all gaps together. Full bars are held-out rows, pale ones training rows; \
          whiskers are standard errors.{}",
-        if arms.len() < report.arms.len() { " Arms that train one objective alone are left out." } else { "" }
+        if arms.len() < report.arms.len() {
+            " Arms that train one objective alone are left out."
+        } else {
+            ""
+        }
     );
-    Some(Shown { name: "gaps", heading: "Gaps and distance", figure: figure.fit(WIDTH), caption, table: "gaps" })
+    Some(Shown {
+        name: "gaps",
+        heading: "Gaps and distance",
+        figure: figure.fit(WIDTH),
+        caption,
+        table: "gaps",
+    })
 }
 
 /// Seconds, and the increases against Sequential where there are any.
 pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
-    let takes_time = |i: &usize| report.arms[*i].seconds.is_some_and(|seconds| seconds.mean > 0.0);
+    let takes_time = |i: &usize| {
+        report.arms[*i]
+            .seconds
+            .is_some_and(|seconds| seconds.mean > 0.0)
+    };
     let arms: Vec<usize> = contenders(report).into_iter().filter(takes_time).collect();
-    let joint: Vec<usize> = arms.iter().copied().filter(|i| report.arms[*i].is_joint()).collect();
+    let joint: Vec<usize> = arms
+        .iter()
+        .copied()
+        .filter(|i| report.arms[*i].is_joint())
+        .collect();
     let some = |value: OfArm| joint.iter().any(|i| value(&report.arms[*i]).is_some());
     let mut values: Vec<(&str, OfArm)> = vec![("seconds of all steps", |arm| arm.seconds)];
-    let (runtime, used) = (some(|arm| arm.runtime_increase), some(|arm| arm.utilisation_increase));
+    let (runtime, used) = (
+        some(|arm| arm.runtime_increase),
+        some(|arm| arm.utilisation_increase),
+    );
     if runtime {
         values.push(("increase in runtime (%)", |arm| arm.runtime_increase));
     }
     if used {
-        values.push(("increase in utilisation (%)", |arm| arm.utilisation_increase));
+        values.push(("increase in utilisation (%)", |arm| {
+            arm.utilisation_increase
+        }));
     }
     if arms.is_empty() {
         return None;
     }
-    let mut figure = Figure::new("What each arm costs", values.len(), [200.0, arms.len() as f64 * ROW * 0.8 + 8.0]);
+    let mut figure = Figure::new(
+        "What each arm costs",
+        values.len(),
+        [200.0, arms.len() as f64 * ROW * 0.8 + 8.0],
+    );
     for (k, (name, value)) in values.iter().enumerate() {
         let value = |arm: &Arm, _: usize| value(arm);
-        figure.panels.push(bars(report, &arms, looks, name, k == 0, &[(0, &value)]));
+        figure
+            .panels
+            .push(bars(report, &arms, looks, name, k == 0, &[(0, &value)]));
     }
-    let caption = format!("{}{}", increases(report, &joint, runtime), missing(report, runtime, used));
-    Some(Shown { name: "cost", heading: "Cost", figure: figure.fit(WIDTH), caption, table: "cost" })
+    let caption = format!(
+        "{}{}",
+        increases(report, &joint, runtime),
+        missing(report, runtime, used)
+    );
+    Some(Shown {
+        name: "cost",
+        heading: "Cost",
+        figure: figure.fit(WIDTH),
+        caption,
+        table: "cost",
+    })
 }
 
 /// The increases in words.
@@ -94,13 +150,26 @@ fn increases(report: &Report, joint: &[usize], runtime: bool) -> String {
     };
     // A method at several weights has a range.
     let of = |(name, role): (&str, Role)| {
-        let own = joint.iter().map(|i| &report.arms[*i]).filter(|arm| arm.role == role);
-        let mut all: Vec<f64> = own.filter_map(|arm| Some(arm.runtime_increase?.mean)).collect();
+        let own = joint
+            .iter()
+            .map(|i| &report.arms[*i])
+            .filter(|arm| arm.role == role);
+        let mut all: Vec<f64> = own
+            .filter_map(|arm| Some(arm.runtime_increase?.mean))
+            .collect();
         all.sort_by(f64::total_cmp);
         let (least, most) = (words(*all.first()?), words(*all.last()?));
-        Some(if least == most { format!("{name} {least}") } else { format!("{name} from {least} to {most}") })
+        Some(if least == most {
+            format!("{name} {least}")
+        } else {
+            format!("{name} from {least} to {most}")
+        })
     };
-    let all = [("Mix", Role::Mix), ("ALRIGHT", Role::Alright), ("MAXRIGHT", Role::Maxright)];
+    let all = [
+        ("Mix", Role::Mix),
+        ("ALRIGHT", Role::Alright),
+        ("MAXRIGHT", Role::Maxright),
+    ];
     let all: Vec<String> = all.into_iter().filter_map(of).collect();
     format!(
         "{seconds}An increase is measured against the Sequential runs of the same weights (the mean of their orders), 0% being \
@@ -114,8 +183,13 @@ fn missing(report: &Report, runtime: bool, used: bool) -> String {
     if !runtime {
         return "Increases need a Sequential run of the same weights and steps beside the joint ones.".to_owned();
     }
-    match (used, report.arms.iter().any(|arm| arm.utilisation.is_some())) {
-        (false, false) => "Utilisation of the processors was not recorded in these runs.".to_owned(),
+    match (
+        used,
+        report.arms.iter().any(|arm| arm.utilisation.is_some()),
+    ) {
+        (false, false) => {
+            "Utilisation of the processors was not recorded in these runs.".to_owned()
+        }
         _ => String::new(),
     }
 }
@@ -137,23 +211,53 @@ fn bars(
 ) -> Panel {
     let shown: Vec<&Arm> = arms.iter().map(|i| &report.arms[*i]).collect();
     let categories = names(&shown);
-    let all = || values.iter().flat_map(|(set, value)| shown.iter().filter_map(|arm| value(arm, *set)));
-    let low = all().map(|value| value.mean - value.reach()).fold(0.0, f64::min);
-    let high = all().map(|value| value.mean + value.reach()).fold(0.0, f64::max);
+    let all = || {
+        values
+            .iter()
+            .flat_map(|(set, value)| shown.iter().filter_map(|arm| value(arm, *set)))
+    };
+    let low = all()
+        .map(|value| value.mean - value.reach())
+        .fold(0.0, f64::min);
+    let high = all()
+        .map(|value| value.mean + value.reach())
+        .fold(0.0, f64::max);
     let room = 0.05 * (high - low).max(1e-9);
     let axis = Axis::linear(name).from(if low < 0.0 { low - room } else { 0.0 }, high + room);
-    let mut panel = Panel::new("", axis, if labelled { categories } else { categories.unlabelled() });
+    let mut panel = Panel::new(
+        "",
+        axis,
+        if labelled {
+            categories
+        } else {
+            categories.unlabelled()
+        },
+    );
     let width = 0.76 / values.len() as f64;
     for (position, (set, value)) in values.iter().enumerate() {
         for (row, (arm, index)) in shown.iter().zip(arms).enumerate() {
-            let Some(value) = value(arm, *set) else { continue };
+            let Some(value) = value(arm, *set) else {
+                continue;
+            };
             // The first arm stands at the top, and in its row the first value.
             let y = (shown.len() - 1 - row) as f64 + 0.38 - (position as f64 + 0.5) * width;
-            let style = Style::thin(looks[*index].ink).opacity(if values.len() > 1 { OPACITIES[*set] } else { 0.85 });
-            panel.add(Mark::bars_across(&[[value.mean, y]], width * 0.9), style, "");
+            let style = Style::thin(looks[*index].ink).opacity(if values.len() > 1 {
+                OPACITIES[*set]
+            } else {
+                0.85
+            });
+            panel.add(
+                Mark::bars_across(&[[value.mean, y]], width * 0.9),
+                style,
+                "",
+            );
             if value.reach() > 0.0 {
                 let whisker = Style::thin(Ink::Text).width(1.2);
-                panel.add(Mark::ErrorBarsAcross(vec![[value.mean, y, value.reach()]]), whisker, "");
+                panel.add(
+                    Mark::ErrorBarsAcross(vec![[value.mean, y, value.reach()]]),
+                    whisker,
+                    "",
+                );
             }
         }
         if values.len() > 1 {

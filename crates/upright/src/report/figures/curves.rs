@@ -30,7 +30,9 @@ pub(super) fn curves(report: &Report, looks: &[Style]) -> Option<Shown> {
     for facet in &facets {
         for objective in 0..report.objectives.len() {
             for &set in &sets {
-                figure.panels.push(panel(report, looks, &paths, facet, objective, set));
+                figure
+                    .panels
+                    .push(panel(report, looks, &paths, facet, objective, set));
             }
         }
     }
@@ -41,7 +43,12 @@ pub(super) fn curves(report: &Report, looks: &[Style]) -> Option<Shown> {
                    and rises again while another objective is trained is being forgotten. Where training rows go on falling \
                    and held-out rows do not, the model learns its rows by heart.";
     let apart = report.arms.iter().any(|arm| report.ends_apart(arm));
-    let caption = caption.to_owned() + if apart { " A line ends where the first of its arm's runs does." } else { "" };
+    let caption = caption.to_owned()
+        + if apart {
+            " A line ends where the first of its arm's runs does."
+        } else {
+            ""
+        };
     Some(Shown {
         name: "curves",
         heading: "Losses over the steps",
@@ -53,23 +60,43 @@ pub(super) fn curves(report: &Report, looks: &[Style]) -> Option<Shown> {
 
 /// Mean losses of an arm on a set, by step.
 fn line(path: &[Stop], objective: usize, set: usize) -> Vec<(f64, Spread)> {
-    path.iter().filter_map(|stop| Some((stop.step as f64, stop.losses[set][objective]?))).collect()
+    path.iter()
+        .filter_map(|stop| Some((stop.step as f64, stop.losses[set][objective]?)))
+        .collect()
 }
 
-fn panel(report: &Report, looks: &[Style], paths: &[Vec<Stop>], facet: &Facet, objective: usize, set: usize) -> Panel {
-    let optimum = report.settings[facet.setting].ideal[set][objective].as_ref().map(|optimum| optimum.value);
+fn panel(
+    report: &Report,
+    looks: &[Style],
+    paths: &[Vec<Stop>],
+    facet: &Facet,
+    objective: usize,
+    set: usize,
+) -> Panel {
+    let optimum = report.settings[facet.setting].ideal[set][objective]
+        .as_ref()
+        .map(|optimum| optimum.value);
     // All facets of a setting have the same axes.
     let whole = (0..report.arms.len()).filter(|i| report.arms[*i].setting == facet.setting);
-    let losses: Vec<Spread> = whole.flat_map(|i| line(&paths[i], objective, set)).map(|(_, loss)| loss).collect();
+    let losses: Vec<Spread> = whole
+        .flat_map(|i| line(&paths[i], objective, set))
+        .map(|(_, loss)| loss)
+        .collect();
     let values: Vec<f64> = losses.iter().map(|loss| loss.mean).chain(optimum).collect();
     // Both sets have the same scale.
-    let sets = paths.iter().flat_map(|path| [0, 1].map(|set| line(path, objective, set)));
+    let sets = paths
+        .iter()
+        .flat_map(|path| [0, 1].map(|set| line(path, objective, set)));
     let ratios = spans_decades(sets.flatten().map(|(_, loss)| loss.mean).chain(optimum));
     let name = &report.objectives[objective];
     let title = if facet.name.is_empty() {
         format!("{name} on {}", SET_NAMES[set])
     } else {
-        format!("{}: {name}, {}", facet.name, SET_NAMES[set].trim_end_matches(" rows"))
+        format!(
+            "{}: {name}, {}",
+            facet.name,
+            SET_NAMES[set].trim_end_matches(" rows")
+        )
     };
     let axis = loss_axis(loss_name(report, objective), ratios);
     let axis = match axis.scale {
@@ -77,29 +104,61 @@ fn panel(report: &Report, looks: &[Style], paths: &[Vec<Stop>], facet: &Facet, o
         // Where a panel is one of many, its title says the rest.
         Scale::Log if facet.name.is_empty() => axis,
         Scale::Log => {
-            let unit = if loss_unit(report, objective).is_some() { "nats, " } else { "" };
-            Axis { name: format!("{unit}log scale"), ..axis }
+            let unit = if loss_unit(report, objective).is_some() {
+                "nats, "
+            } else {
+                ""
+            };
+            Axis {
+                name: format!("{unit}log scale"),
+                ..axis
+            }
         }
     };
-    let bands = losses.iter().flat_map(|loss| [loss.mean - loss.reach(), loss.mean + loss.reach()]);
+    let bands = losses
+        .iter()
+        .flat_map(|loss| [loss.mean - loss.reach(), loss.mean + loss.reach()]);
     let ends = axis.ends(values.into_iter().chain(bands));
     let mut panel = Panel::new(title, Axis::linear("step"), axis.within(ends));
-    let lines: Vec<_> = facet.arms.iter().map(|i| (*i, line(&paths[*i], objective, set))).collect();
+    let lines: Vec<_> = facet
+        .arms
+        .iter()
+        .map(|i| (*i, line(&paths[*i], objective, set)))
+        .collect();
     for (index, line) in &lines {
         let ends = |loss: &Spread| [loss.mean - loss.reach(), loss.mean + loss.reach()];
-        let band = line.iter().map(|(step, loss)| [*step, ends(loss)[0], ends(loss)[1]]).collect();
+        let band = line
+            .iter()
+            .map(|(step, loss)| [*step, ends(loss)[0], ends(loss)[1]])
+            .collect();
         if line.iter().any(|(_, loss)| loss.reach() > 0.0) {
-            panel.add(Mark::Band(band), Style::thin(looks[*index].ink).opacity(0.16), "");
+            panel.add(
+                Mark::Band(band),
+                Style::thin(looks[*index].ink).opacity(0.16),
+                "",
+            );
         }
     }
     if let Some(optimum) = optimum {
-        panel.add(Mark::Horizontal(optimum), Style::thin(Ink::Text).dash(Dash::Dotted).width(1.5), "optimum");
+        panel.add(
+            Mark::Horizontal(optimum),
+            Style::thin(Ink::Text).dash(Dash::Dotted).width(1.5),
+            "optimum",
+        );
     }
     for (index, line) in &lines {
         let points = line.iter().map(|(step, loss)| [*step, loss.mean]).collect();
-        let style = if line.len() > MARKED { looks[*index].unmarked() } else { looks[*index] };
+        let style = if line.len() > MARKED {
+            looks[*index].unmarked()
+        } else {
+            looks[*index]
+        };
         if !line.is_empty() {
-            panel.add(Mark::Line(points), style.width(1.8), &report.arms[*index].family);
+            panel.add(
+                Mark::Line(points),
+                style.width(1.8),
+                &report.arms[*index].family,
+            );
         }
     }
     panel
@@ -107,5 +166,8 @@ fn panel(report: &Report, looks: &[Style], paths: &[Vec<Stop>], facet: &Facet, o
 
 /// Whether anything was measured on a set.
 fn measured(report: &Report, set: usize) -> bool {
-    report.arms.iter().any(|arm| arm.ends[set].iter().any(Option::is_some))
+    report
+        .arms
+        .iter()
+        .any(|arm| arm.ends[set].iter().any(Option::is_some))
 }

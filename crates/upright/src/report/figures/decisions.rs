@@ -7,18 +7,34 @@ use crate::{
 };
 
 /// Inks of objectives; those of methods mean methods.
-const INKS: [Ink; 5] = [Ink::Series(4), Ink::Muted, Ink::Series(5), Ink::Series(3), Ink::Series(1)];
+const INKS: [Ink; 5] = [
+    Ink::Series(4),
+    Ink::Muted,
+    Ink::Series(5),
+    Ink::Series(3),
+    Ink::Series(1),
+];
 
 /// The figure; none where no arm takes a step on an objective compared.
 pub(super) fn decisions(report: &Report) -> Option<Shown> {
-    let arms: Vec<&Arm> = contenders(report).iter().map(|i| &report.arms[*i]).collect();
+    let arms: Vec<&Arm> = contenders(report)
+        .iter()
+        .map(|i| &report.arms[*i])
+        .collect();
     // Arms that descend an objective of their own have nothing to decide.
     let decides = |arm: &&Arm| {
-        let descends = arm.updates.iter().flatten().any(|updates| updates.mean > 0.0);
+        let descends = arm
+            .updates
+            .iter()
+            .flatten()
+            .any(|updates| updates.mean > 0.0);
         descends && report.runs[arm.runs[0]].steps > 0
     };
     let arms: Vec<&Arm> = arms.into_iter().filter(decides).collect();
-    let most = arms.iter().map(|arm| report.runs[arm.runs[0]].steps).max()?;
+    let most = arms
+        .iter()
+        .map(|arm| report.runs[arm.runs[0]].steps)
+        .max()?;
     let axis = Axis::linear("step").from(0.0, most as f64);
     let mut panel = Panel::new("", axis, names(&arms));
     for (k, name) in report.objectives.iter().enumerate() {
@@ -34,7 +50,11 @@ pub(super) fn decisions(report: &Report) -> Option<Shown> {
             panel.add(Mark::Band(band), style, name);
         }
     }
-    let mut figure = Figure::new("Which objective was updated when", 1, [600.0, arms.len() as f64 * 26.0 + 6.0]);
+    let mut figure = Figure::new(
+        "Which objective was updated when",
+        1,
+        [600.0, arms.len() as f64 * 26.0 + 6.0],
+    );
     figure.panels.push(panel);
     let caption =
         "One row an arm (its first run), one sliver a step, from left to right. Sequential changes over once, Mix \

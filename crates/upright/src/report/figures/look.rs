@@ -6,7 +6,13 @@ use crate::{
     report::{Report, Role},
 };
 
-const MARKERS: [Marker; 5] = [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond, Marker::Down];
+const MARKERS: [Marker; 5] = [
+    Marker::Circle,
+    Marker::Square,
+    Marker::Triangle,
+    Marker::Diamond,
+    Marker::Down,
+];
 const DASHES: [Dash; 4] = [Dash::Solid, Dash::Dashed, Dash::DashDotted, Dash::Dotted];
 
 /// A style for every arm of the report.
@@ -16,7 +22,13 @@ pub(super) fn looks(report: &Report) -> Vec<Style> {
         if families.iter().any(|(family, _)| *family == arm.family) {
             continue;
         }
-        let objective = |name: &String| report.objectives.iter().position(|other| other == name).unwrap_or(0);
+        let objective = |name: &String| {
+            report
+                .objectives
+                .iter()
+                .position(|other| other == name)
+                .unwrap_or(0)
+        };
         let (ink, marker) = match &arm.role {
             Role::Alright => (0, 0),
             Role::Sequential(names) if objective(&names[0]) == 0 => (1, 3),
@@ -27,16 +39,39 @@ pub(super) fn looks(report: &Report) -> Vec<Style> {
             Role::Other(_) | Role::Sum | Role::Measured(_) => (5, 3),
         };
         // A family that shares its ink has the next dash and marker; those that train one objective are dotted.
-        let alike = families.iter().filter(|(_, (other, ..))| *other == ink).count();
-        let dash = if matches!(arm.role, Role::Alone(_)) { 3 } else { alike % DASHES.len() };
-        let taken = |marker: usize| families.iter().any(|(_, look)| *look == (ink, marker, dash));
-        let marker = (0..MARKERS.len()).map(|i| (marker + i) % MARKERS.len()).find(|m| !taken(*m)).unwrap_or(marker);
+        let alike = families
+            .iter()
+            .filter(|(_, (other, ..))| *other == ink)
+            .count();
+        let dash = if matches!(arm.role, Role::Alone(_)) {
+            3
+        } else {
+            alike % DASHES.len()
+        };
+        let taken = |marker: usize| {
+            families
+                .iter()
+                .any(|(_, look)| *look == (ink, marker, dash))
+        };
+        let marker = (0..MARKERS.len())
+            .map(|i| (marker + i) % MARKERS.len())
+            .find(|m| !taken(*m))
+            .unwrap_or(marker);
         families.push((&arm.family, (ink, marker, dash)));
     }
     let look = |family: &str| {
-        let found = families.iter().find(|(other, _)| *other == family).map(|(_, look)| *look);
+        let found = families
+            .iter()
+            .find(|(other, _)| *other == family)
+            .map(|(_, look)| *look);
         let (ink, marker, dash) = found.unwrap_or_default();
-        let style = Style { ink: Ink::Series(ink), dash: DASHES[dash], width: 2.0, marker: None, opacity: 1.0 };
+        let style = Style {
+            ink: Ink::Series(ink),
+            dash: DASHES[dash],
+            width: 2.0,
+            marker: None,
+            opacity: 1.0,
+        };
         style.marker(MARKERS[marker])
     };
     report.arms.iter().map(|arm| look(&arm.family)).collect()

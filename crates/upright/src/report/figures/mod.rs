@@ -28,7 +28,15 @@ pub(super) struct Shown {
 }
 
 /// Names of all figures there can be.
-pub(super) const NAMES: [&str; 7] = ["trajectories", "curves", "gaps", "cost", "decisions", "fronts", "probes"];
+pub(super) const NAMES: [&str; 7] = [
+    "trajectories",
+    "curves",
+    "gaps",
+    "cost",
+    "decisions",
+    "fronts",
+    "probes",
+];
 
 /// Every figure that the report has numbers for, in the order of the page.
 pub(super) fn figures(report: &Report) -> Vec<Shown> {
@@ -51,12 +59,16 @@ const WIDTH: f64 = 1040.0;
 /// `dpo loss (nats)`.
 fn loss_name(report: &Report, objective: usize) -> String {
     let name = &report.objectives[objective];
-    loss_unit(report, objective).map_or_else(|| format!("{name} loss"), |unit| format!("{name} loss ({unit})"))
+    loss_unit(report, objective).map_or_else(
+        || format!("{name} loss"),
+        |unit| format!("{name} loss ({unit})"),
+    )
 }
 
 /// What a loss is measured in, if all runs say the same: some losses are sums of different things, or squares.
 fn loss_unit(report: &Report, objective: usize) -> Option<&'static str> {
-    let kind = |run: &Run| Some(run.plan().objectives[run.objective(&report.objectives[objective])?].loss);
+    let kind =
+        |run: &Run| Some(run.plan().objectives[run.objective(&report.objectives[objective])?].loss);
     let unit = |kind: LossKind| match kind {
         LossKind::Sft => Some("nats a token"),
         LossKind::Dpo => Some("nats"),
@@ -72,7 +84,9 @@ const MANY_TIMES: f64 = 10.0;
 
 /// Whether values ask for a scale of equal ratios, and can have one.
 fn spans_decades(values: impl Iterator<Item = f64>) -> bool {
-    let [low, high] = values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| [low.min(x), high.max(x)]);
+    let [low, high] = values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| {
+        [low.min(x), high.max(x)]
+    });
     low > 0.0 && high > MANY_TIMES * low
 }
 
@@ -89,7 +103,9 @@ fn loss_axis(name: String, ratios: bool) -> Axis {
 
 /// Arms that are compared with each other: all but those that train one objective alone, unless there are no others.
 fn contenders(report: &Report) -> Vec<usize> {
-    (0..report.arms.len()).filter(|i| report.contends(&report.arms[*i])).collect()
+    (0..report.arms.len())
+        .filter(|i| report.contends(&report.arms[*i]))
+        .collect()
 }
 
 /// Names of arms for an axis on which the first stands at the top.

@@ -21,10 +21,17 @@ const SET_TITLES: [&str; 2] = ["Held-out rows (eval)", "Training rows (fit)"];
 /// The two objectives of the plane: the first preference along x and the first other one along y, else the first two.
 fn axes(report: &Report) -> Option<[usize; 2]> {
     let preference = |name: &String| {
-        let of = |run: &crate::report::Run| Some(run.plan().objectives[run.objective(name)?].is_preference());
+        let of = |run: &crate::report::Run| {
+            Some(run.plan().objectives[run.objective(name)?].is_preference())
+        };
         report.runs.iter().find_map(of).unwrap_or(false)
     };
-    let find = |wanted: bool| report.objectives.iter().position(|name| preference(name) == wanted);
+    let find = |wanted: bool| {
+        report
+            .objectives
+            .iter()
+            .position(|name| preference(name) == wanted)
+    };
     match (find(true), find(false)) {
         (Some(x), Some(y)) => Some([x, y]),
         _ => (report.objectives.len() > 1).then_some([0, 1]),
@@ -38,13 +45,23 @@ struct Plane {
 
 impl Plane {
     /// Scales that suit these places and the start and the ideal point of every setting.
-    fn of(report: &Report, objectives: [usize; 2], places: impl Iterator<Item = [Spread; 2]>) -> Self {
+    fn of(
+        report: &Report,
+        objectives: [usize; 2],
+        places: impl Iterator<Item = [Spread; 2]>,
+    ) -> Self {
         let mut all: Vec<[f64; 2]> = places.map(mean).collect();
         let fixed = |setting| [0, 1].map(|set| fixed_points(setting, objectives, set));
         all.extend(report.settings.iter().flat_map(fixed).flatten().flatten());
-        let axis =
-            |i: usize| loss_axis(loss_name(report, objectives[i]), spans_decades(all.iter().map(|place| place[i])));
-        Self { axes: [axis(0), axis(1)] }
+        let axis = |i: usize| {
+            loss_axis(
+                loss_name(report, objectives[i]),
+                spans_decades(all.iter().map(|place| place[i])),
+            )
+        };
+        Self {
+            axes: [axis(0), axis(1)],
+        }
     }
 }
 
@@ -60,8 +77,18 @@ fn mean([x, y]: [Spread; 2]) -> [f64; 2] {
 /// An empty panel over all these places with their errors, and over points that have none.
 fn panel(plane: &Plane, title: String, places: &[[Spread; 2]], fixed: &[[f64; 2]]) -> Panel {
     let axis = |i: usize| {
-        let ends = |place: &[Spread; 2]| [place[i].mean - place[i].reach(), place[i].mean + place[i].reach()];
-        let means = || places.iter().map(|place| place[i].mean).chain(fixed.iter().map(|place| place[i]));
+        let ends = |place: &[Spread; 2]| {
+            [
+                place[i].mean - place[i].reach(),
+                place[i].mean + place[i].reach(),
+            ]
+        };
+        let means = || {
+            places
+                .iter()
+                .map(|place| place[i].mean)
+                .chain(fixed.iter().map(|place| place[i]))
+        };
         let axis = plane.axes[i].clone();
         let whole = axis.ends(means().chain(places.iter().flat_map(ends)));
         axis.within(whole)
@@ -79,14 +106,22 @@ fn fixed_points(setting: &Setting, [x, y]: [usize; 2], set: usize) -> [Option<[f
 fn add_fixed(panel: &mut Panel, setting: &Setting, axes: [usize; 2], set: usize) {
     let [start, ideal] = fixed_points(setting, axes, set);
     if let Some(start) = start {
-        panel.add(Mark::Points(vec![start]), Style::thin(Ink::Muted).marker(Marker::Circle), "start");
+        panel.add(
+            Mark::Points(vec![start]),
+            Style::thin(Ink::Muted).marker(Marker::Circle),
+            "start",
+        );
     }
     add_ideal(panel, ideal);
 }
 
 fn add_ideal(panel: &mut Panel, ideal: Option<[f64; 2]>) {
     if let Some(ideal) = ideal {
-        panel.add(Mark::Points(vec![ideal]), Style::thin(Ink::Text).marker(Marker::Star), "ideal point");
+        panel.add(
+            Mark::Points(vec![ideal]),
+            Style::thin(Ink::Text).marker(Marker::Star),
+            "ideal point",
+        );
     }
 }
 
@@ -97,7 +132,11 @@ fn add_end(panel: &mut Panel, [x, y]: [Spread; 2], style: Style, name: &str) {
         panel.add(Mark::ErrorBars(vec![[x.mean, y.mean, y.reach()]]), thin, "");
     }
     if x.reach() > 0.0 {
-        panel.add(Mark::ErrorBarsAcross(vec![[x.mean, y.mean, x.reach()]]), thin, "");
+        panel.add(
+            Mark::ErrorBarsAcross(vec![[x.mean, y.mean, x.reach()]]),
+            thin,
+            "",
+        );
     }
     // A line of one point is its marker, and its sample in the legend has the dash too.
     panel.add(Mark::Line(vec![[x.mean, y.mean]]), style, name);
@@ -106,7 +145,10 @@ fn add_end(panel: &mut Panel, [x, y]: [Spread; 2], style: Style, name: &str) {
 /// Said where the plane is not the whole space.
 fn beyond(report: &Report, [x, y]: [usize; 2]) -> String {
     let (all, names) = (report.objectives.len(), &report.objectives);
-    let said = format!(" There are {all} objectives; this plane shows {} and {}.", names[x], names[y]);
+    let said = format!(
+        " There are {all} objectives; this plane shows {} and {}.",
+        names[x], names[y]
+    );
     if all > 2 { said } else { String::new() }
 }
 
@@ -118,24 +160,42 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
     let beside = (2..=3).contains(&facets.len());
     let columns = if beside { facets.len() } else { 2 };
     let height = if facets.len() == 1 { 360.0 } else { 270.0 };
-    let mut figure =
-        Figure::new("Paths through the plane of both losses, from the start to the end", columns, [400.0, height]);
+    let mut figure = Figure::new(
+        "Paths through the plane of both losses, from the start to the end",
+        columns,
+        [400.0, height],
+    );
     // Runs that stop at different steps have their ends beyond what all of them went.
     let path = |arm: &Arm, set: usize| -> Vec<[Spread; 2]> {
-        let mut path: Vec<_> = report.path(arm).iter().filter_map(|stop| place(&stop.losses[set], axes)).collect();
+        let mut path: Vec<_> = report
+            .path(arm)
+            .iter()
+            .filter_map(|stop| place(&stop.losses[set], axes))
+            .collect();
         path.extend(place(&arm.ends[set], axes).filter(|end| path.last() != Some(end)));
         path
     };
-    let everywhere = report.arms.iter().flat_map(|arm| [0, 1].map(|set| path(arm, set))).flatten();
+    let everywhere = report
+        .arms
+        .iter()
+        .flat_map(|arm| [0, 1].map(|set| path(arm, set)))
+        .flatten();
     let plane = Plane::of(report, axes, everywhere);
-    let all = || facets.iter().flat_map(|facet| [0, 1].map(|set| (facet, set)));
+    let all = || {
+        facets
+            .iter()
+            .flat_map(|facet| [0, 1].map(|set| (facet, set)))
+    };
     let mut shown: Vec<(&Facet, usize)> = all().collect();
     if beside {
         shown.sort_by_key(|(_, set)| *set);
     }
     for (facet, set) in shown {
         // All facets of a setting have the same axes.
-        let whole = report.arms.iter().filter(|arm| arm.setting == facet.setting);
+        let whole = report
+            .arms
+            .iter()
+            .filter(|arm| arm.setting == facet.setting);
         let places: Vec<[Spread; 2]> = whole.flat_map(|arm| path(arm, set)).collect();
         if places.is_empty() {
             continue;
@@ -144,12 +204,23 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
             true => SET_TITLES[set].to_owned(),
             false => format!("{}: {}", facet.name, SET_NAMES[set]),
         };
-        let fixed: Vec<_> = fixed_points(&report.settings[facet.setting], axes, set).into_iter().flatten().collect();
+        let fixed: Vec<_> = fixed_points(&report.settings[facet.setting], axes, set)
+            .into_iter()
+            .flatten()
+            .collect();
         let mut panel = panel(&plane, title, &places, &fixed);
-        let paths: Vec<_> = facet.arms.iter().map(|i| (*i, path(&report.arms[*i], set))).collect();
+        let paths: Vec<_> = facet
+            .arms
+            .iter()
+            .map(|i| (*i, path(&report.arms[*i], set)))
+            .collect();
         for (index, path) in &paths {
             let line = path.iter().map(|place| mean(*place)).collect();
-            panel.add(Mark::Line(line), looks[*index].unmarked().width(1.8).opacity(0.75), "");
+            panel.add(
+                Mark::Line(line),
+                looks[*index].unmarked().width(1.8).opacity(0.75),
+                "",
+            );
         }
         if let Some(front) = alright_front(report, axes, facet.setting, set) {
             let style = Style::thin(Ink::Muted).dash(Dash::Dotted).width(1.6);
@@ -177,7 +248,13 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
         nearest(report),
         beyond(report, axes)
     );
-    Some(Shown { name: "trajectories", heading: "Paths", figure: figure.fit(WIDTH), caption, table: "curves" })
+    Some(Shown {
+        name: "trajectories",
+        heading: "Paths",
+        figure: figure.fit(WIDTH),
+        caption,
+        table: "curves",
+    })
 }
 
 /// Said where runs of an arm stop at different steps.
@@ -192,23 +269,52 @@ fn straight(report: &Report) -> &'static str {
 /// Who ends nearest to the ideal point, in a sentence.
 fn nearest(report: &Report) -> String {
     // Distances of different settings, and of arms that were given different things, are not compared.
-    let sets = if report.comparisons().len() == 1 { 0..2 } else { 0..0 };
+    let sets = if report.comparisons().len() == 1 {
+        0..2
+    } else {
+        0..0
+    };
     let of = |set: usize| {
-        let far = |i: &usize| Some((*i, report.arms[*i].ideal_distance[set].filter(|_| !report.arms[*i].unfinished)?));
+        let far = |i: &usize| {
+            Some((
+                *i,
+                report.arms[*i].ideal_distance[set].filter(|_| !report.arms[*i].unfinished)?,
+            ))
+        };
         let all: Vec<(usize, Spread)> = super::contenders(report).iter().filter_map(far).collect();
         let (best, distance) = *all.iter().min_by(|a, b| a.1.mean.total_cmp(&b.1.mean))?;
         let label = &report.arms[best].label;
-        (all.len() > 1).then(|| format!("\u{201c}{label}\u{201d} on {} ({:.3} away)", SET_NAMES[set], distance.mean))
+        (all.len() > 1).then(|| {
+            format!(
+                "\u{201c}{label}\u{201d} on {} ({:.3} away)",
+                SET_NAMES[set], distance.mean
+            )
+        })
     };
     let found: Vec<String> = sets.filter_map(of).collect();
-    if found.is_empty() { String::new() } else { format!(" Nearest to the ideal point: {}.", found.join(", ")) }
+    if found.is_empty() {
+        String::new()
+    } else {
+        format!(" Nearest to the ideal point: {}.", found.join(", "))
+    }
 }
 
 /// The non-dominated end points of ALRIGHT over its weights, along x.
-fn alright_front(report: &Report, axes: [usize; 2], setting: usize, set: usize) -> Option<Vec<[f64; 2]>> {
-    let front = report.fronts.iter().find(|front| front.role == Role::Alright && front.setting == setting)?;
-    let ends: Vec<[f64; 2]> =
-        front.arms.iter().filter_map(|i| place(&report.arms[*i].ends[set], axes).map(mean)).collect();
+fn alright_front(
+    report: &Report,
+    axes: [usize; 2],
+    setting: usize,
+    set: usize,
+) -> Option<Vec<[f64; 2]>> {
+    let front = report
+        .fronts
+        .iter()
+        .find(|front| front.role == Role::Alright && front.setting == setting)?;
+    let ends: Vec<[f64; 2]> = front
+        .arms
+        .iter()
+        .filter_map(|i| place(&report.arms[*i].ends[set], axes).map(mean))
+        .collect();
     let all: Vec<Vec<f64>> = ends.iter().map(|end| end.to_vec()).collect();
     let mut line: Vec<[f64; 2]> = pareto_front(&all).into_iter().map(|i| ends[i]).collect();
     line.sort_by(|a, b| a[0].total_cmp(&b[0]));
@@ -220,19 +326,39 @@ fn worst(report: &Report, setting: usize) -> Option<String> {
     let fronts = report.fronts.iter().any(|front| front.setting == setting);
     let worst = report.best.worst.get(setting).filter(|_| fronts)?;
     let on = |set: usize| {
-        let point = worst[set].as_ref()?.iter().map(|x| format!("{x:.3}")).collect::<Vec<_>>();
+        let point = worst[set]
+            .as_ref()?
+            .iter()
+            .map(|x| format!("{x:.3}"))
+            .collect::<Vec<_>>();
         Some(format!("({}) on {}", point.join(", "), SET_NAMES[set]))
     };
-    let words = [0, 1].into_iter().filter_map(on).collect::<Vec<_>>().join(" and ");
+    let words = [0, 1]
+        .into_iter()
+        .filter_map(on)
+        .collect::<Vec<_>>()
+        .join(" and ");
     let name = report.comparison_name((setting, None));
-    Some(if name.is_empty() { words } else { format!("{words}, {name}") })
+    Some(if name.is_empty() {
+        words
+    } else {
+        format!("{words}, {name}")
+    })
 }
 
 /// Said of Sequential's weights where they are no weights that anybody asked for.
 fn shares(report: &Report) -> &'static str {
-    let sequential = report.fronts.iter().filter(|front| matches!(front.role, Role::Sequential(_)));
-    let mut runs = sequential.flat_map(|front| &front.arms).map(|i| &report.runs[report.arms[*i].runs[0]]);
-    match (runs.clone().all(|run| run.weighed), runs.any(|run| run.weighed)) {
+    let sequential = report
+        .fronts
+        .iter()
+        .filter(|front| matches!(front.role, Role::Sequential(_)));
+    let mut runs = sequential
+        .flat_map(|front| &front.arms)
+        .map(|i| &report.runs[report.arms[*i].runs[0]]);
+    match (
+        runs.clone().all(|run| run.weighed),
+        runs.any(|run| run.weighed),
+    ) {
         (true, _) => "",
         (_, false) => " For Sequential the weight is the share of its steps.",
         _ => " For Sequential the weight is the share of its steps, unless weights were asked for.",
@@ -242,17 +368,44 @@ fn shares(report: &Report) -> &'static str {
 /// End points of every method over its weights.
 pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
     let axes = axes(report).filter(|_| !report.fronts.is_empty())?;
-    let all = report.fronts.iter().flat_map(|front| &front.arms).map(|i| &report.arms[*i]);
+    let all = report
+        .fronts
+        .iter()
+        .flat_map(|front| &front.arms)
+        .map(|i| &report.arms[*i]);
     let weights = distinct(all);
-    let marker = |of: &[f64]| look::marker(weights.iter().position(|other| same(other, of)).unwrap_or(0));
-    let mut figure = Figure::new("Where each method ends, over its weights", 2, [400.0, 340.0]);
-    let all = report.fronts.iter().flat_map(|front| &front.arms).flat_map(|i| &report.arms[*i].ends);
+    let marker = |of: &[f64]| {
+        look::marker(
+            weights
+                .iter()
+                .position(|other| same(other, of))
+                .unwrap_or(0),
+        )
+    };
+    let mut figure = Figure::new(
+        "Where each method ends, over its weights",
+        2,
+        [400.0, 340.0],
+    );
+    let all = report
+        .fronts
+        .iter()
+        .flat_map(|front| &front.arms)
+        .flat_map(|i| &report.arms[*i].ends);
     let plane = Plane::of(report, axes, all.filter_map(|ends| place(ends, axes)));
-    for (setting, set) in (0..report.settings.len()).flat_map(|setting| [(setting, 0), (setting, 1)]) {
-        let fronts: Vec<_> = report.fronts.iter().filter(|front| front.setting == setting).collect();
+    for (setting, set) in
+        (0..report.settings.len()).flat_map(|setting| [(setting, 0), (setting, 1)])
+    {
+        let fronts: Vec<_> = report
+            .fronts
+            .iter()
+            .filter(|front| front.setting == setting)
+            .collect();
         let end = |i: &usize| Some((*i, place(&report.arms[*i].ends[set], axes)?));
-        let ends: Vec<Vec<(usize, [Spread; 2])>> =
-            fronts.iter().map(|front| front.arms.iter().filter_map(end).collect()).collect();
+        let ends: Vec<Vec<(usize, [Spread; 2])>> = fronts
+            .iter()
+            .map(|front| front.arms.iter().filter_map(end).collect())
+            .collect();
         let places: Vec<[Spread; 2]> = ends.iter().flatten().map(|(_, place)| *place).collect();
         if places.is_empty() {
             continue;
@@ -265,15 +418,28 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
         let mut panel = panel(&plane, title, &places, ideal.as_slice());
         for (front, ends) in fronts.iter().zip(&ends) {
             let line = ends.iter().map(|(_, place)| mean(*place)).collect();
-            panel.add(Mark::Line(line), looks[front.arms[0]].unmarked(), &front.method);
+            panel.add(
+                Mark::Line(line),
+                looks[front.arms[0]].unmarked(),
+                &front.method,
+            );
         }
         for (index, end) in ends.iter().flatten() {
-            add_end(&mut panel, *end, looks[*index].marker(marker(&report.arms[*index].weights)), "");
+            add_end(
+                &mut panel,
+                *end,
+                looks[*index].marker(marker(&report.arms[*index].weights)),
+                "",
+            );
         }
         let run = &report.runs[0];
         for weights in &weights {
             let name = labels::weighed(run.plan(), weights, &report.objectives);
-            panel.add(Mark::Points(Vec::new()), Style::thin(Ink::Muted).marker(marker(weights)), &name);
+            panel.add(
+                Mark::Points(Vec::new()),
+                Style::thin(Ink::Muted).marker(marker(weights)),
+                &name,
+            );
         }
         add_ideal(&mut panel, ideal);
         figure.panels.push(panel);
@@ -281,8 +447,10 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
     if figure.panels.is_empty() {
         return None;
     }
-    let reference =
-        (0..report.settings.len()).filter_map(|setting| worst(report, setting)).collect::<Vec<_>>().join("; ");
+    let reference = (0..report.settings.len())
+        .filter_map(|setting| worst(report, setting))
+        .collect::<Vec<_>>()
+        .join("; ");
     let caption = format!(
         "One line a method, one marker a weight (mean over runs, bars are standard errors). Lines further to the lower left \
          are better. Points that are spread along a line mean that the weight decides how much of each objective one gets; \
@@ -292,5 +460,11 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
         beyond(report, axes)
     );
     let (figure, caption) = (figure.fit(WIDTH), caption + shares(report));
-    Some(Shown { name: "fronts", heading: "Trade-off", figure, caption, table: "fronts" })
+    Some(Shown {
+        name: "fronts",
+        heading: "Trade-off",
+        figure,
+        caption,
+        table: "fronts",
+    })
 }

@@ -22,15 +22,18 @@ fn vector(size: f64) -> impl Strategy<Value = Vector> {
 
 /// A question of 2 to 5 answers, of which so many are scored.
 fn question(scored: usize) -> impl Strategy<Value = Question<2>> {
-    prop::collection::vec(vector(3.0), 2..6)
-        .prop_map(move |answers| Question { answers, scored: (0..scored).collect() })
+    prop::collection::vec(vector(3.0), 2..6).prop_map(move |answers| Question {
+        answers,
+        scored: (0..scored).collect(),
+    })
 }
 
 /// DPO and SFT, each over 1 to 4 questions.
 fn objectives() -> impl Strategy<Value = Vec<Task<2>>> {
     let some = |scored| prop::collection::vec(question(scored), 1..5);
-    (some(2), some(1), vector(2.0), 0.05..2.0f64)
-        .prop_map(|(pairs, rows, reference, beta)| vec![Task::dpo(pairs, reference, beta), Task::sft(rows)])
+    (some(2), some(1), vector(2.0), 0.05..2.0f64).prop_map(|(pairs, rows, reference, beta)| {
+        vec![Task::dpo(pairs, reference, beta), Task::sft(rows)]
+    })
 }
 
 fn between(a: &Vector, b: &Vector, share: f64) -> Vector {
@@ -139,8 +142,14 @@ proptest! {
 fn both_sides_of_lemma_a_6(eta: &[f64], q: &[f64]) -> (f64, f64) {
     let last = q.len();
     let mean = eta.iter().zip(q).map(|(eta, q)| eta * q).sum::<f64>() / last as f64;
-    let tail = |k: usize| (last - k..last).map(|t| eta[t] * (q[t] - q[last - k - 1])).sum::<f64>();
-    let tails = (1..last).map(|k| tail(k) / (k * (k + 1)) as f64).sum::<f64>();
+    let tail = |k: usize| {
+        (last - k..last)
+            .map(|t| eta[t] * (q[t] - q[last - k - 1]))
+            .sum::<f64>()
+    };
+    let tails = (1..last)
+        .map(|k| tail(k) / (k * (k + 1)) as f64)
+        .sum::<f64>();
     (eta[last - 1] * q[last - 1], mean + tails)
 }
 
@@ -148,11 +157,25 @@ fn both_sides_of_lemma_a_6(eta: &[f64], q: &[f64]) -> (f64, f64) {
 /// Each step starts again at the same place, and what it moved by is the gradient. Draws of both kinds are apart for any seeds.
 #[test]
 fn the_drawn_gradient_is_unbiased() {
-    let pair = |a: Vector, b: Vector| Question { answers: vec![a, b, [0.3, -0.2]], scored: vec![0, 1] };
-    let row = |a: Vector, b: Vector| Question { answers: vec![a, b], scored: vec![0] };
+    let pair = |a: Vector, b: Vector| Question {
+        answers: vec![a, b, [0.3, -0.2]],
+        scored: vec![0, 1],
+    };
+    let row = |a: Vector, b: Vector| Question {
+        answers: vec![a, b],
+        scored: vec![0],
+    };
     let tasks = vec![
-        Task::dpo(vec![pair([1.0, 0.0], [-1.0, 0.5]), pair([0.0, 2.0], [1.0, 1.0])], [0.1, -0.4], 0.7),
-        Task::sft(vec![row([1.0, -1.0], [0.0, 1.0]), row([-2.0, 0.0], [1.0, 0.0]), row([0.5, 0.5], [0.0, 0.0])]),
+        Task::dpo(
+            vec![pair([1.0, 0.0], [-1.0, 0.5]), pair([0.0, 2.0], [1.0, 1.0])],
+            [0.1, -0.4],
+            0.7,
+        ),
+        Task::sft(vec![
+            row([1.0, -1.0], [0.0, 1.0]),
+            row([-2.0, 0.0], [1.0, 0.0]),
+            row([0.5, 0.5], [0.0, 0.0]),
+        ]),
     ];
     const DRAWS: usize = 40_000;
     let theta = [0.4, -0.9];
@@ -160,24 +183,39 @@ fn the_drawn_gradient_is_unbiased() {
         let mut policy = Softmax::new(tasks.clone(), theta, 1.0);
         policy.seed = seed;
         let (mut sum, mut squares, mut drawn) = ([0.0; 2], [0.0; 2], [0usize; 2]);
-        train(&mut policy, &mut Alright { weights: weights(lambda), seed: 2 * seed }, 0..DRAWS, |step, policy, _| {
-            for i in 0..2 {
-                let gradient = theta[i] - policy.theta[i];
-                sum[i] += gradient;
-                squares[i] += gradient * gradient;
-            }
-            drawn[usize::from(step.weights[SFT.0] > 0.0)] += 1;
-            policy.theta = theta;
-            Ok(ControlFlow::Continue(()))
-        })
+        train(
+            &mut policy,
+            &mut Alright {
+                weights: weights(lambda),
+                seed: 2 * seed,
+            },
+            0..DRAWS,
+            |step, policy, _| {
+                for i in 0..2 {
+                    let gradient = theta[i] - policy.theta[i];
+                    sum[i] += gradient;
+                    squares[i] += gradient * gradient;
+                }
+                drawn[usize::from(step.weights[SFT.0] > 0.0)] += 1;
+                policy.theta = theta;
+                Ok(ControlFlow::Continue(()))
+            },
+        )
         .unwrap();
         let (_, expected) = mixed(&tasks, &weights(lambda), &theta);
         for i in 0..2 {
             let mean = sum[i] / DRAWS as f64;
             let error = ((squares[i] / DRAWS as f64 - mean * mean) / DRAWS as f64).sqrt();
-            assert!((mean - expected[i]).abs() < 4.0 * error, "lambda {lambda}: {mean} ±{error}, {}", expected[i]);
+            assert!(
+                (mean - expected[i]).abs() < 4.0 * error,
+                "lambda {lambda}: {mean} ±{error}, {}",
+                expected[i]
+            );
             assert!(error < 0.02, "so that the test can tell");
         }
-        assert_eq!((drawn[DPO.0] == 0, drawn[SFT.0] == 0), (lambda == 0.0, lambda == 1.0));
+        assert_eq!(
+            (drawn[DPO.0] == 0, drawn[SFT.0] == 0),
+            (lambda == 0.0, lambda == 1.0)
+        );
     }
 }
