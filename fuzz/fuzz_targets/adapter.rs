@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use upright_engine::config::DecoderConfig;
-use upright_engine::peft::{self, CONFIG_FILE, TENSOR_FILE};
 use upright_fuzz::{repository, scratch};
+use upright_model::config::DecoderConfig;
+use upright_model::peft::{self, CONFIG_FILE, TENSOR_FILE};
 
 struct Setup {
     folder: PathBuf,

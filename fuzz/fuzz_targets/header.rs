@@ -7,5 +7,5 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|file: &[u8]| {
-    let _ = upright_engine::weights::check_header(Path::new("model.safetensors"), file);
+    let _ = upright_model::weights::check_header(Path::new("model.safetensors"), file);
 });

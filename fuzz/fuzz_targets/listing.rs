@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use upright::hub::{Id, of_adapter, of_data, of_model, parse_listing, shards};
+use upright_hub::{Id, of_adapter, of_data, of_model, parse_listing, shards};
 
 fuzz_target!(|input: &str| {
     let (id, json) = input.split_once('\n').unwrap_or(("org/name", input));

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use upright::plot::Axis;
-use upright::report::Report;
-use upright::run::Summary;
 use upright_fuzz::{repository, scratch};
+use upright_plot::Axis;
+use upright_report::Report;
+use upright_runs::summary::Summary;
 
 struct Setup {
     run: PathBuf,

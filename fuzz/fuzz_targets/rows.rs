@@ -5,13 +5,13 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use upright::data::rows::{self, ColumnMap, Kind};
-use upright::data::{prompts, source};
+use upright_data::rows::{self, ColumnMap, RowKind};
+use upright_data::{prompts, source};
 
 fuzz_target!(|file: &[u8]| {
     let path = Path::new("rows.jsonl");
     if let Ok(raw) = source::parse(path, file) {
-        for kind in [Kind::Instruction, Kind::Preference, Kind::Chosen] {
+        for kind in [RowKind::Instruction, RowKind::Preference, RowKind::Chosen] {
             let _ = rows::read(path, &raw, kind);
         }
     }

@@ -3,9 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use upright::config::Config;
 use upright::experiment::Study;
-use upright::plan::Plan;
+use upright_runs::plan::Plan;
+use upright_runs::settings::Config;
 
 fuzz_target!(|text: &str| {
     if let Ok(config) = Config::parse(text, "run.toml") {

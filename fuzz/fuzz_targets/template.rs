@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use libfuzzer_sys::{Corpus, fuzz_target};
-use upright::data::rows::{self, Kind, Row};
-use upright::data::template::{Template, TemplateName, Turns};
-use upright::data::{Tokenizer, source};
+use upright_data::rows::{self, Row, RowKind};
+use upright_data::template::{Template, TemplateName, Turns};
+use upright_data::{Tokenizer, source};
 use upright_fuzz::{repository, scratch};
 
 struct Setup {
@@ -34,7 +34,7 @@ static SETUP: LazyLock<Setup> = LazyLock::new(|| {
         file: scratch().join("chat_template.jinja"),
         tokenizer: Tokenizer::open(&repository("crates/upright/demo/model"), None, None)
             .expect("a tokenizer"),
-        rows: rows::read(path, &raw, Kind::Instruction)
+        rows: rows::read(path, &raw, RowKind::Instruction)
             .expect("conversations")
             .rows,
     }

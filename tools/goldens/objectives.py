@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Losses and slopes of made-up rows, by torch's autograd in float64.
 
-    python objectives.py ../../crates/upright/tests/objectives/goldens.json
+    python objectives.py ../../crates/upright-core/tests/it/data/goldens.json
 
 Each formula is written as its paper has it, from summed log-probabilities and lengths, with no thought of overflow: the
 rows stay where that is exact enough. A loss is a mean over rows, but SFT's, a mean over the tokens of all rows. slopes are

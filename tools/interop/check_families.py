@@ -139,11 +139,11 @@ def peft_adapter(base, settings, folder, seed, steps=3):
     model = get_peft_model(load(base), LoraConfig(task_type="CAUSAL_LM", **{**dict(r=4, lora_alpha=6), **settings}))
     for name, parameter in model.named_parameters():
         if "lora_B" in name: parameter.data.normal_(std=0.1)
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     for _ in range(steps):
         ids = torch.randint(1, 250, (2, 24))
         loss = model(input_ids=ids, labels=ids).loss
-        optimiser.zero_grad(); loss.backward(); optimiser.step()
+        optimizer.zero_grad(); loss.backward(); optimizer.step()
     model.save_pretrained(folder)
 
 

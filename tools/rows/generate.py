@@ -1,4 +1,4 @@
-"""Writes crates/upright/tests/rows/pairs-*.parquet: conversations as pairs, in the ways in which parquet files are written.
+"""Writes crates/upright-data/tests/it/parquet/pairs-*.parquet: conversations as pairs, in the ways in which parquet files are written.
 
     python3 -m venv venv && venv/bin/pip install pyarrow==22.0.0
     venv/bin/python tools/rows/generate.py
@@ -9,7 +9,7 @@ import pathlib
 import pyarrow
 import pyarrow.parquet
 
-FOLDER = pathlib.Path(__file__).parents[2] / "crates/upright/tests/rows"
+FOLDER = pathlib.Path(__file__).parents[2] / "crates/upright-data/tests/it/parquet"
 say = lambda role, content: {"role": role, "content": content, "tool_calls": None}
 rows = [
     {

@@ -1,4 +1,4 @@
-"""Renders every template of crates/upright/tests/templates/ with transformers, for crates/upright/tests/templates.rs.
+"""Renders every template of crates/upright-data/tests/it/templates_data/ with transformers, for crates/upright-data/tests/it/templates.rs.
 
     python3 -m venv venv && venv/bin/pip install transformers==5.23.0 jinja2==3.1.6
     venv/bin/python tools/templates/generate.py
@@ -18,7 +18,7 @@ from transformers.utils import chat_template_utils
 
 assert (transformers.__version__, jinja2.__version__) == ("5.23.0", "3.1.6"), "the versions above are pinned"
 
-FOLDER = pathlib.Path(__file__).parents[2] / "crates/upright/tests/templates"
+FOLDER = pathlib.Path(__file__).parents[2] / "crates/upright-data/tests/it/templates_data"
 DAY = datetime.datetime(2026, 1, 31)
 TOKENS = {
     "llama-2": ("<s>", "</s>"), "mistral-v1": ("<s>", "</s>"), "mistral-v3": ("<s>", "</s>"), "zephyr": ("<s>", "</s>"),

@@ -1,203 +1,26 @@
-//! A LoRA adapter: a layout, and ONE flat vector of f32 parameters. Gradient and optimiser state are flat vectors of the
-//! same layout.
+//! An adapter on a device.
 
-mod combine;
-pub(crate) mod layout;
-#[cfg(test)]
-mod tests;
-
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::DecoderConfig;
-use crate::weights::names::block_name;
+use upright_model::adapter::{Adapter, AdapterLayout};
 
-pub use combine::combine;
+use crate::vector::Vector;
 
-/// The target that means every linear but the head.
-pub const ALL_LINEAR: &str = "all-linear";
-
-/// What a person says about an adapter; with a model's config it becomes an [`AdapterLayout`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoraConfig {
-    /// R, at least 1.
-    pub rank: usize,
-    /// The adapter is multiplied by `alpha / R`.
-    pub alpha: f64,
-    /// Module names or what follows a dot in them, such as `q_proj`; or [`ALL_LINEAR`].
-    pub targets: Vec<String>,
-    /// `alpha / sqrt(R)` in place of `alpha / R`.
-    pub use_rslora: bool,
-    /// R of modules whose names end in the key. Where several keys fit, the first in alphabetical order counts.
-    pub rank_pattern: BTreeMap<String, usize>,
-    /// alpha of modules whose names end in the key, in the same way.
-    pub alpha_pattern: BTreeMap<String, f64>,
-}
-
-impl LoraConfig {
-    /// One rank and one alpha for all targets.
-    pub fn new(rank: usize, alpha: f64, targets: Vec<String>) -> Self {
-        let (rank_pattern, alpha_pattern) = (BTreeMap::new(), BTreeMap::new());
-        Self {
-            rank,
-            alpha,
-            targets,
-            use_rslora: false,
-            rank_pattern,
-            alpha_pattern,
-        }
-    }
-}
-
-/// A linear of a model that an adapter can sit on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinearSpec {
-    /// Block the linear belongs to.
-    pub layer: usize,
-    /// Which linear of the block.
-    pub slot: Slot,
-    /// Dotted module name as transformers has it.
-    pub module: String,
-    /// Input features.
-    pub inputs: usize,
-    /// Output features.
-    pub outputs: usize,
-}
-
-/// Every linear of a model but the head, sorted by layer, then slot.
-pub fn linears(config: &DecoderConfig) -> Vec<LinearSpec> {
-    let block = |layer: usize| {
-        let name = block_name(config.family, layer);
-        layout::linears_of_block(config).map(move |(slot, shape)| {
-            let module = format!("{name}.{}", shape.name);
-            LinearSpec {
-                layer,
-                slot,
-                module,
-                inputs: shape.inputs,
-                outputs: shape.outputs,
-            }
-        })
-    };
-    (0..config.layers).flat_map(block).collect()
-}
-
-/// A linear that a block offers for adaptation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Slot {
-    /// Fused query-key-value (GPT-NeoX).
-    Qkv,
-    /// Queries.
-    Q,
-    /// Keys.
-    K,
-    /// Values.
-    V,
-    /// Attention's output projection.
-    Output,
-    /// SwiGLU's gate.
-    Gate,
-    /// MLP up (GPT-NeoX: `dense_h_to_4h`).
-    Up,
-    /// MLP down (GPT-NeoX: `dense_4h_to_h`).
-    Down,
-}
-
-/// One adapted linear: `y += scale * (x Aᵀ) Bᵀ` with A `[rank, inputs]` and B `[outputs, rank]`, row-major.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoraTarget {
-    /// Dotted module name as transformers has it.
-    pub module: String,
-    /// Block the linear belongs to.
-    pub layer: usize,
-    /// Which linear of the block.
-    pub slot: Slot,
-    /// Input features K.
-    pub inputs: usize,
-    /// Output features N.
-    pub outputs: usize,
-    /// R.
-    pub rank: usize,
-    /// `alpha / R`, or `alpha / sqrt(R)` with rsLoRA.
-    pub scale: f32,
-    /// Where A begins in the flat vector; B follows it.
-    pub offset: usize,
-}
-
-impl LoraTarget {
-    /// Range of A in the flat vector.
-    pub fn a(&self) -> std::ops::Range<usize> {
-        self.offset..self.offset + self.rank * self.inputs
-    }
-
-    /// Range of B in the flat vector.
-    pub fn b(&self) -> std::ops::Range<usize> {
-        let start = self.a().end;
-        start..start + self.outputs * self.rank
-    }
-}
-
-/// Which linears are adapted, and where their parameters lie. Targets are sorted by layer, then slot.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AdapterLayout {
-    /// The adapted linears.
-    pub targets: Vec<LoraTarget>,
-    /// Length of the flat vector.
-    pub len: usize,
-}
-
-impl AdapterLayout {
-    /// The target on a linear, if it is adapted.
-    pub fn find(&self, layer: usize, slot: Slot) -> Option<&LoraTarget> {
-        self.targets
-            .binary_search_by_key(&(layer, slot), |t| (t.layer, t.slot))
-            .ok()
-            .map(|i| &self.targets[i])
-    }
-
-    /// Lowest block with an adapted linear; nothing below it needs a gradient.
-    pub fn lowest_layer(&self) -> usize {
-        self.targets.first().map_or(usize::MAX, |t| t.layer)
-    }
-}
-
-/// Adapter parameters with their layout.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Adapter {
-    /// Where each A and B lies.
+/// An adapter on a decoder's device.
+#[derive(Clone, Debug)]
+pub struct DeviceAdapter {
+    /// Which linears it adapts, and where their parameters are.
     pub layout: Arc<AdapterLayout>,
-    /// The flat vector, length `layout.len`.
-    pub parameters: Vec<f32>,
+    /// The parameters.
+    pub parameters: Vector,
 }
 
-impl Adapter {
-    /// An adapter that changes nothing and has no direction to learn in: for gradients and optimiser state.
-    pub fn zeros(layout: Arc<AdapterLayout>) -> Self {
-        let parameters = vec![0.0; layout.len];
-        Self { layout, parameters }
-    }
-
-    /// A fresh adapter as PEFT draws it: A uniform between `-1/sqrt(inputs)` and `1/sqrt(inputs)`, B zero, so that it
-    /// changes nothing yet. Every value depends only on the seed, the target's index in the layout and the element.
-    pub fn init(layout: Arc<AdapterLayout>, seed: u64) -> Self {
-        let mut adapter = Self::zeros(layout);
-        for (index, target) in adapter.layout.targets.iter().enumerate() {
-            let bound = 1.0 / (target.inputs as f64).sqrt();
-            let key = split_mix(split_mix(seed).wrapping_add(index as u64));
-            for (element, value) in adapter.parameters[target.a()].iter_mut().enumerate() {
-                let bits = split_mix(key.wrapping_add(element as u64)) >> 11;
-                let unit = bits as f64 / (1_u64 << 53) as f64;
-                *value = (bound * (2.0 * unit - 1.0)) as f32;
-            }
+impl DeviceAdapter {
+    /// The adapter in memory.
+    pub fn to_host(&self) -> Adapter {
+        Adapter {
+            layout: Arc::clone(&self.layout),
+            parameters: self.parameters.read().into_owned(),
         }
-        adapter
     }
-}
-
-/// SplitMix64's output for a state: a bijection that scatters counters.
-fn split_mix(state: u64) -> u64 {
-    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

@@ -1,20 +1,30 @@
-//! Generation: one token at a time from the keys and values of what came before.
+//! Generation: sequences that join, are continued token by token from their keys and values, and leave.
 
-use crate::{
-    Result,
-    adapter::Adapter,
-    cpu::{attention::Cache, rope::Angles},
-    decoder::Decoder,
-    pack::{Pack, Span},
-};
+use std::collections::BTreeMap;
 
-/// Several sequences being continued, each with its own cache of keys and values.
+use upright_base::{Error, Result};
+use upright_model::pack::Pack;
+
+pub use crate::next::{Candidate, Next, Want};
+use crate::{backend::Sequences, cpu::generation::CpuSequences, scores::check_tokens};
+
+/// A sequence of a [`Generation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceId(usize);
+
+/// The sequences on a device.
+pub(crate) enum Running<'a> {
+    Cpu(CpuSequences<'a>),
+}
+
+/// Several sequences being continued. Neighbours do not change a sequence's bits.
 pub struct Generation<'a> {
-    decoder: &'a Decoder,
-    adapter: Option<&'a Adapter>,
-    /// By block, then by sequence.
-    caches: Vec<Vec<Cache>>,
-    lengths: Vec<usize>,
+    vocab: usize,
+    running: Running<'a>,
+    /// Tokens of every sequence.
+    lengths: BTreeMap<SequenceId, usize>,
+    joined: usize,
+    limit: usize,
 }
 
 impl std::fmt::Debug for Generation<'_> {
@@ -26,96 +36,158 @@ impl std::fmt::Debug for Generation<'_> {
 }
 
 impl<'a> Generation<'a> {
-    /// Reads the prompts (each at least one token); returns the logits `[V]` of the token that follows each.
-    ///
-    /// # Errors
-    /// A token outside the vocabulary.
-    pub fn start(
-        decoder: &'a Decoder,
-        adapter: Option<&'a Adapter>,
-        prompts: &[&[u32]],
-    ) -> Result<(Self, Vec<Vec<f32>>)> {
-        let mut pack = Pack::default();
-        for prompt in prompts {
-            pack.root(prompt);
+    pub(crate) fn new(vocab: usize, running: Running<'a>, limit: usize) -> Self {
+        Self {
+            vocab,
+            running,
+            lengths: BTreeMap::new(),
+            joined: 0,
+            limit,
         }
-        decoder.check(&pack)?;
-        let config = decoder.config();
-        let (caches, x) = decoder.install(|| {
-            let angles = Angles::new(&config.rotary, &pack.positions());
-            let last: Vec<usize> = pack
-                .spans
-                .iter()
-                .map(|span| span.start + span.len - 1)
-                .collect();
-            let mut x = decoder.embed(&pack);
-            let mut caches = Vec::with_capacity(config.layers);
-            for layer in 0..config.layers {
-                let block = decoder.block(&pack, &angles, adapter, layer, Some(&last));
-                let (y, trace) = block.forward(x);
-                x = y;
-                let cache = |span: &Span| block.cache(&trace, span.start..span.start + span.len);
-                caches.push(pack.spans.iter().map(cache).collect());
-            }
-            (caches, x)
-        });
-        let generation = Self {
-            decoder,
-            adapter,
-            caches,
-            lengths: prompts.iter().map(|prompt| prompt.len()).collect(),
-        };
-        let logits = generation.logits(&x);
-        Ok((generation, logits))
     }
 
-    /// Continues some of the sequences by one token each, `(sequence, token)`, each sequence at most once and in
-    /// ascending order; returns the logits `[V]` of the token that follows each.
+    fn sequences(&mut self) -> &mut CpuSequences<'a> {
+        let Running::Cpu(sequences) = &mut self.running;
+        sequences
+    }
+
+    fn bytes_of(&self, tokens: usize) -> usize {
+        let Running::Cpu(sequences) = &self.running;
+        sequences.bytes(tokens)
+    }
+
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.lengths
+            .values()
+            .map(|length| self.bytes_of(*length))
+            .sum()
+    }
+
+    /// Whether further sequences of so many tokens each fit beside what is there, if that is to grow to `reserved` tokens
+    /// per sequence.
+    pub fn fits(&self, tokens: &[usize], reserved: usize) -> bool {
+        let mut bytes = 0;
+        for length in self.lengths.values().chain(tokens) {
+            bytes += self.bytes_of(length + reserved);
+        }
+        bytes <= self.limit
+    }
+
+    /// Tokens of a sequence so far; `None` where it has left.
+    pub fn length(&self, sequence: SequenceId) -> Option<usize> {
+        self.lengths.get(&sequence).copied()
+    }
+
+    /// Refuses to grow beyond the limit.
+    fn check_memory(&self, more: usize) -> Result<()> {
+        let needed = self.bytes().saturating_add(more);
+        if needed <= self.limit {
+            return Ok(());
+        }
+        let megabytes = |bytes: usize| bytes.div_ceil(1 << 20);
+        Err(Error::input(format!(
+            "the keys and values of {} sequences need {} MB, and the limit is {} MB",
+            self.lengths.len(),
+            megabytes(needed),
+            megabytes(self.limit)
+        ))
+        .hint("continue fewer sequences at once, or shorter ones"))
+    }
+
+    /// Starts sequences from their prompts, at least one token each; returns what follows each of them.
     ///
     /// # Errors
-    /// A token outside the vocabulary.
+    /// A token outside the vocabulary; keys and values beyond the limit. No sequence has joined then.
     ///
     /// # Panics
-    /// If the sequences are not ascending, or one is not there.
-    pub fn advance(&mut self, tokens: &[(usize, u32)]) -> Result<Vec<Vec<f32>>> {
-        assert!(
-            tokens.is_sorted_by(|a, b| a.0 < b.0),
-            "sequences ascending, each once"
-        );
-        let mut pack = Pack::default();
-        for (_, token) in tokens {
-            pack.root(&[*token]);
+    /// If a prompt is empty.
+    pub fn join(&mut self, prompts: &[&[u32]], want: Want) -> Result<Vec<(SequenceId, Next)>> {
+        if prompts.is_empty() {
+            return Ok(Vec::new());
         }
-        self.decoder.check(&pack)?;
-        let positions: Vec<usize> = tokens
-            .iter()
-            .map(|(sequence, _)| self.lengths[*sequence])
-            .collect();
-        let (decoder, adapter, caches) = (self.decoder, self.adapter, &mut self.caches);
-        let x = decoder.install(|| {
-            let angles = Angles::new(&decoder.config().rotary, &positions);
-            let mut x = decoder.embed(&pack);
-            for (layer, caches) in caches.iter_mut().enumerate() {
-                let chosen = caches.iter_mut().enumerate();
-                let chosen = chosen
-                    .filter(|(sequence, _)| tokens.iter().any(|(wanted, _)| wanted == sequence));
-                let mut chosen: Vec<&mut Cache> = chosen.map(|(_, cache)| cache).collect();
-                x = decoder
-                    .block(&pack, &angles, adapter, layer, None)
-                    .continue_from(x, &mut chosen);
-            }
-            x
-        });
-        tokens
-            .iter()
-            .for_each(|(sequence, _)| self.lengths[*sequence] += 1);
-        Ok(self.logits(&x))
+        self.check_tokens(prompts)?;
+        self.check_memory(
+            prompts
+                .iter()
+                .map(|prompt| self.bytes_of(prompt.len()))
+                .sum(),
+        )?;
+        let mut named = Vec::with_capacity(prompts.len());
+        for prompt in prompts {
+            named.push((self.joined, *prompt));
+            self.joined += 1;
+        }
+        let next = self.sequences().join(&named, want);
+        let mut joined = Vec::with_capacity(prompts.len());
+        for ((id, prompt), next) in named.into_iter().zip(next) {
+            self.lengths.insert(SequenceId(id), prompt.len());
+            joined.push((SequenceId(id), next));
+        }
+        Ok(joined)
     }
 
-    fn logits(&self, x: &[f32]) -> Vec<Vec<f32>> {
-        let z = self.decoder.install(|| self.decoder.head().logits(x));
-        z.chunks(self.decoder.config().vocab)
-            .map(<[f32]>::to_vec)
-            .collect()
+    /// Starts a sequence with the tokens, keys and values of another, which stays: of a prefix that several sequences
+    /// share.
+    ///
+    /// # Errors
+    /// Keys and values beyond the limit.
+    ///
+    /// # Panics
+    /// If the sequence has left.
+    pub fn fork(&mut self, sequence: SequenceId) -> Result<SequenceId> {
+        let length = self.lengths[&sequence];
+        self.check_memory(self.bytes_of(length))?;
+        let id = self.joined;
+        self.joined += 1;
+        self.sequences().fork(sequence.0, id);
+        self.lengths.insert(SequenceId(id), length);
+        Ok(SequenceId(id))
+    }
+
+    /// Appends tokens, at least one each, to some of the sequences, each at most once; returns what follows each.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary; keys and values beyond the limit. No sequence has grown then.
+    ///
+    /// # Panics
+    /// If a sequence has left or stands there twice, or has no token.
+    pub fn advance(&mut self, tokens: &[(SequenceId, &[u32])], want: Want) -> Result<Vec<Next>> {
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        let added: Vec<&[u32]> = tokens.iter().map(|(_, tokens)| *tokens).collect();
+        self.check_tokens(&added)?;
+        let mut more = 0;
+        for (sequence, tokens) in tokens {
+            let length = self.lengths[sequence];
+            more += self.bytes_of(length + tokens.len()) - self.bytes_of(length);
+        }
+        self.check_memory(more)?;
+        let named: Vec<(usize, &[u32])> = tokens
+            .iter()
+            .map(|(sequence, tokens)| (sequence.0, *tokens))
+            .collect();
+        let next = self.sequences().advance(&named, want);
+        for (sequence, tokens) in tokens {
+            *self.lengths.get_mut(sequence).expect("looked up above") += tokens.len();
+        }
+        Ok(next)
+    }
+
+    /// Ends a sequence and frees its memory.
+    pub fn leave(&mut self, sequence: SequenceId) {
+        if self.lengths.remove(&sequence).is_some() {
+            self.sequences().leave(sequence.0);
+        }
+    }
+
+    fn check_tokens(&self, sequences: &[&[u32]]) -> Result<()> {
+        let mut pack = Pack::default();
+        for tokens in sequences {
+            assert!(!tokens.is_empty(), "at least one token per sequence");
+            pack.root(tokens);
+        }
+        check_tokens(&pack, self.vocab)
     }
 }

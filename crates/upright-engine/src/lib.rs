@@ -1,23 +1,51 @@
-//! The engine of `upright`: tokens become log-probabilities, and slopes on those log-probabilities become gradients of a
-//! LoRA adapter. It has never heard of SFT or DPO. Read [`decoder`] first; each module uses only those listed above it.
+//! The decoder on a device: tokens become log-probabilities, and the derivative of a loss with respect to each
+//! log-probability becomes the gradient of a LoRA adapter. The engine knows tokens, not SFT or DPO.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`decoder`] | [`Decoder`]: open, score, forward, backward |
+//! | [`vector`] | [`Vector`]: an adapter's parameters, gradient and moments, on the decoder's device |
+//! | [`generation`] | [`Generation`]: sequences that are continued token by token |
+//! | [`usage`] | [`Usage`]: memory, busy time and arithmetic of the device |
+//! | [`microbench`] | rates of the CPU's kernels beside what bounds them |
+//! | `scores`, `next`, `adapter` | what goes in and out of a pass |
+//! | `backend` | what a device owes the decoder |
+//! | `cpu/` | the CPU: decoder, block, head, linear, generation, and `kernels/` |
+//!
+//! ```
+//! use upright_engine::{Decoder, Options};
+//! use upright_model::pack::Pack;
+//!
+//! # fn main() -> upright_base::Result<()> {
+//! # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama");
+//! let decoder = Decoder::open(&folder, &Options::default())?;
+//! let mut pack = Pack::default();
+//! pack.tree(&[1, 2, 3], &[&[4, 5]]);
+//! let scores = decoder.score(&pack, None)?;
+//! assert_eq!(scores.logp.len(), 2);
+//! # Ok(())
+//! # }
+//! ```
 
-pub mod error;
-pub mod place;
-pub mod config;
-pub mod pack;
-pub mod weights;
-pub mod adapter;
-pub mod peft;
-mod buffer;
-mod rows;
-pub mod merge;
-pub mod cpu;
-pub mod memory;
-pub mod processor;
-mod linear;
-mod block;
-mod head;
+#![allow(unsafe_code, reason = "kernels")]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests write what they like")
+)]
+
+mod adapter;
+mod backend;
+mod cpu;
 pub mod decoder;
 pub mod generation;
+pub mod microbench;
+mod next;
+mod scores;
+pub mod usage;
+pub mod vector;
 
-pub use error::{Error, Result};
+pub use cpu::tier::Tier;
+pub use decoder::{Activations, Decoder, DeviceAdapter, Options, Scores, Slopes, devices};
+pub use generation::Generation;
+pub use usage::{Counts, Usage};
+pub use vector::Vector;

@@ -1,44 +1,33 @@
-//! `upright` post-trains language models on instruction data (SFT) and preference data (DPO) at once, so that neither
-//! makes the model forget the other. Read [`train`] first: a `Learner` has several losses and can descend them; a
-//! `Method` says which to descend now.
+//! The command line of `upright`, and what only it needs: studies, the demo, benchmarks, exports, similarity.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`cli`] | the commands; the only place that prints or exits |
+//! | [`experiment`] | a study: its file, the graph of its runs, and how they are executed |
+//! | [`demo`] | the embedded model and rows, and the comparison of the methods on them |
+//! | [`mod@bench`] | steps of the production loop, timed and counted |
+//! | [`export`] | runs and adapters as folders that load elsewhere |
+//! | [`similarity`] | the rows of two files beside each other, by token counts |
+//!
+//! The parts that a program of its own would use are crates of their own: start with `upright-core` for methods and
+//! objectives on any model, or `upright-train` for runs.
+//!
+//! ```
+//! use upright_runs::settings::Config;
+//!
+//! let config = Config::parse("steps = 100\nmethod = 'mix'", "example.toml").unwrap();
+//! assert_eq!(config.method.as_deref(), Some("mix"));
+//! ```
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests write what they like")
+)]
 
-pub mod error;
-pub mod quiet;
-pub mod observer;
-pub mod files;
-pub mod plot;
-mod identity;
-pub mod lineage;
-pub mod model_files;
-pub mod hub;
-pub mod random;
-pub mod parallel;
-pub mod nearest;
-pub mod objectives;
-pub mod train;
-pub mod methods;
-pub mod metrics;
-pub mod theory;
-pub mod optim;
-pub mod data;
-pub mod similarity;
-pub mod config;
-pub mod plan;
-pub mod reference;
-pub mod learner;
-pub mod evaluation;
-pub mod checkpoint;
-pub mod run_dir;
-pub mod tensorboard;
-pub mod run;
-pub mod report;
 pub mod bench;
-pub mod export;
-pub mod generate;
+pub mod cli;
 pub mod demo;
 pub mod experiment;
-pub mod cli;
-
-pub use error::{Error, Result};
+pub mod export;
+pub mod similarity;

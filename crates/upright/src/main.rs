@@ -1,4 +1,4 @@
-//! The binary of `upright`; see `upright::cli`.
+//! The binary of `upright`; see `crate::cli`.
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {

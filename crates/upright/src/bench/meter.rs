@@ -1,59 +1,56 @@
-//! The engine's counters around every call of a learner.
+//! The engine's counters around every call of the learner.
 
-use upright_engine::cpu::counters::Counts;
+use upright_base::Error;
+use upright_core::train::{Learner, ObjectiveId};
+use upright_engine::Counts;
+use upright_train::learner::ModelLearner;
 
-use crate::{
-    Result,
-    train::{Learner, ObjectiveId},
-};
-
-/// What one step took, one entry an objective.
+/// The arithmetic of one step, one entry per objective.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepCounts {
-    /// Of looking at a loss. Where that objective is descended in the same step, its forward pass is in here.
-    pub looked_at: Vec<Counts>,
-    /// Of descending it.
-    pub descended: Vec<Counts>,
+    /// Of probing a loss. Where that objective is trained on in the same step, its forward pass is in here.
+    pub probed: Vec<Counts>,
+    /// Of training on it.
+    pub trained: Vec<Counts>,
 }
 
 impl StepCounts {
     fn new(objectives: usize) -> Self {
         Self {
-            looked_at: vec![Counts::default(); objectives],
-            descended: vec![Counts::default(); objectives],
+            probed: vec![Counts::default(); objectives],
+            trained: vec![Counts::default(); objectives],
         }
     }
 
     /// Everything.
     pub fn total(&self) -> Counts {
-        self.looked_at.iter().chain(&self.descended).copied().sum()
+        self.probed.iter().chain(&self.trained).copied().sum()
     }
 
-    /// Objectives that were looked at and not descended: what a method that compares losses pays for its comparison.
+    /// Objectives that were probed and not trained on: what a method that compares losses pays for its comparison.
     pub fn losers(&self) -> Counts {
-        let lost = |(looked_at, descended): (&Counts, &Counts)| {
-            if *descended == Counts::default() {
-                *looked_at
-            } else {
-                Counts::default()
+        let mut losers = Counts::default();
+        for (probed, trained) in self.probed.iter().zip(&self.trained) {
+            if *trained == Counts::default() {
+                losers = losers + *probed;
             }
-        };
-        self.looked_at.iter().zip(&self.descended).map(lost).sum()
+        }
+        losers
     }
 }
 
 /// A learner whose work is counted. The counters are those of the process: one learner at a time.
 #[derive(Debug)]
-pub struct Meter<L> {
+pub struct Meter<'a> {
     /// The learner.
-    pub learner: L,
+    pub learner: ModelLearner<'a>,
     /// The step in progress.
     step: StepCounts,
 }
 
-impl<L: Learner> Meter<L> {
+impl<'a> Meter<'a> {
     /// Nothing is counted yet.
-    pub fn new(learner: L) -> Self {
+    pub fn new(learner: ModelLearner<'a>) -> Self {
         Self {
             step: StepCounts::new(learner.objectives()),
             learner,
@@ -64,28 +61,34 @@ impl<L: Learner> Meter<L> {
     pub fn take(&mut self) -> StepCounts {
         std::mem::replace(&mut self.step, StepCounts::new(self.learner.objectives()))
     }
+
+    fn counts(&self) -> Counts {
+        self.learner.decoder.usage().counts
+    }
 }
 
-impl<L: Learner> Learner for Meter<L> {
+impl Learner for Meter<'_> {
+    type Error = Error;
+
     fn objectives(&self) -> usize {
         self.learner.objectives()
     }
 
-    fn loss(&mut self, id: ObjectiveId) -> Result<f64> {
-        let before = Counts::now();
+    fn loss(&mut self, id: ObjectiveId) -> Result<f64, Error> {
+        let before = self.counts();
         let loss = self.learner.loss(id)?;
-        self.step.looked_at[id.0] = self.step.looked_at[id.0] + (Counts::now() - before);
+        self.step.probed[id.0] = self.step.probed[id.0] + (self.counts() - before);
         Ok(loss)
     }
 
-    fn accumulate(&mut self, id: ObjectiveId, weight: f64) -> Result<f64> {
-        let before = Counts::now();
+    fn accumulate(&mut self, id: ObjectiveId, weight: f64) -> Result<f64, Error> {
+        let before = self.counts();
         let loss = self.learner.accumulate(id, weight)?;
-        self.step.descended[id.0] = self.step.descended[id.0] + (Counts::now() - before);
+        self.step.trained[id.0] = self.step.trained[id.0] + (self.counts() - before);
         Ok(loss)
     }
 
-    fn update(&mut self) -> Result<()> {
+    fn update(&mut self) -> Result<(), Error> {
         self.learner.update()
     }
 }

@@ -3,20 +3,19 @@
 use std::{ops::ControlFlow, time::Instant};
 
 use serde::Serialize;
-use upright_engine::cpu::counters::Counts;
+use upright_engine::Counts;
 
 use super::{Bench, Meter, StepCounts, report};
-use crate::{
-    Result,
-    methods::{MethodKind, Settings},
-    observer::Observer,
+use upright_base::{Result, observer::Observer};
+use upright_core::{
+    methods::{MethodContext, MethodKind},
     train::{Method, train},
 };
 
 /// k of the MAXRIGHT runs.
 const PROBE_EVERY: [usize; 3] = [1, 10, 100];
 
-/// A method and how often it looks.
+/// A method and how often it probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compared {
     /// One objective, by its index.
@@ -25,28 +24,28 @@ pub enum Compared {
     Mix,
     /// One, drawn.
     Alright,
-    /// The one with the largest gap; all are looked at every so many steps.
+    /// The one with the largest gap; all are probed every so many steps.
     Maxright(usize),
 }
 
 /// What some steps of a method took.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MethodCost {
-    /// The method; an objective's name where it is descended alone.
+    /// The method; an objective's name where it is trained on alone.
     pub method: String,
     /// Steps taken.
     pub steps: usize,
-    /// Steps that descended each objective.
-    pub descended: Vec<usize>,
-    /// Steps that looked at losses to decide.
-    pub looked: usize,
+    /// Steps that trained on each objective.
+    pub trained: Vec<usize>,
+    /// Steps that probed losses to decide.
+    pub probed: usize,
     /// Mean time of a step.
     pub seconds_per_step: f64,
     /// Multiply-adds of products and attention.
     pub multiply_adds: u64,
-    /// Those of looking at an objective that is then not descended.
+    /// Multiply-adds of probing an objective that is then not trained on.
     pub multiply_adds_of_losers: u64,
-    /// Multiply-adds of the same updates without any looking: what is left.
+    /// Multiply-adds of the same updates without any probe.
     pub multiply_adds_of_updates: u64,
     /// Tokens that went forward.
     pub tokens_forward: u64,
@@ -69,7 +68,7 @@ impl Bench {
     /// The method, with weights, optima and seed of the plan.
     pub fn method(&self, compared: Compared) -> Box<dyn Method> {
         let plan = self.plan();
-        let mut settings = Settings {
+        let mut settings = MethodContext {
             weights: plan.weights(),
             tie_ranks: plan
                 .objectives
@@ -128,19 +127,20 @@ impl Bench {
         };
         let mut meter = Meter::new(self.learner()?);
         let mut counted: Vec<StepCounts> = Vec::new();
-        let mut descended = vec![0; self.plan().objectives.len()];
-        let (mut seconds, mut looked) = (0.0, 0);
+        let mut trained = vec![0; self.plan().objectives.len()];
+        let mut probed = 0;
+        let mut seconds = 0.0;
         observer.begin(&name, steps);
         let mut began = Instant::now();
-        let trained = train(
+        let done = train(
             &mut meter,
             &mut *self.method(compared),
             0..steps,
             |step, meter, _| {
                 seconds += began.elapsed().as_secs_f64();
                 counted.push(meter.take());
-                looked += usize::from(step.probed.iter().any(Option::is_some));
-                descended
+                probed += usize::from(step.probed.iter().any(Option::is_some));
+                trained
                     .iter_mut()
                     .zip(&step.losses)
                     .for_each(|(count, loss)| *count += usize::from(loss.is_some()));
@@ -150,14 +150,14 @@ impl Bench {
             },
         );
         observer.end();
-        trained?;
+        done?;
         let total: Counts = counted.iter().map(StepCounts::total).sum();
         let losers: Counts = counted.iter().map(StepCounts::losers).sum();
         Ok(MethodCost {
             method: name,
             steps,
-            descended,
-            looked,
+            trained,
+            probed,
             seconds_per_step: seconds / steps as f64,
             multiply_adds: total.multiply_adds(),
             multiply_adds_of_losers: losers.multiply_adds(),

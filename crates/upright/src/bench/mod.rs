@@ -8,23 +8,20 @@ mod steps;
 
 use std::ops::ControlFlow;
 
-use upright_engine::decoder::Decoder;
+use upright_engine::Decoder;
 
 pub use meter::{Meter, StepCounts};
 pub use methods::{Compared, MethodCost};
 pub use steps::{StepCost, TimedStep};
 
-use crate::{
-    Error, Result,
-    config::Config,
-    data::{Dataset, Example},
-    files::Scratch,
-    learner::ModelLearner,
-    observer::Observer,
-    optim::adamw::AdamW,
-    plan::Plan,
+use upright_base::{Error, Result, files::Scratch, observer::Observer};
+use upright_core::optimizer::AdamW;
+use upright_data::{Dataset, Example};
+use upright_runs::{plan::Plan, settings::Config};
+use upright_train::{
+    learner::{ModelLearner, Optimization},
     reference::Reference,
-    run::{self, Engine},
+    run::{self, Model, model, tasks},
 };
 
 /// Where the frozen base comes from. A step takes as long on either.
@@ -39,7 +36,7 @@ pub enum Base {
 /// A model and rows, ready to be trained on and thrown away.
 pub struct Bench {
     plan: Plan,
-    engine: Engine,
+    model: Model,
     datasets: Vec<Dataset>,
     reference: Option<Reference>,
 }
@@ -63,25 +60,25 @@ impl Bench {
             out: Some(scratch.path().to_owned()),
             ..config.clone()
         })?;
-        let recompute = plan.recompute.into();
-        let engine = match base {
-            Base::Files => Engine::open(&plan.model, plan.threads, recompute, observer)?,
-            Base::Random => Engine::random(&plan.model, plan.seed, plan.threads, recompute)?,
+        let options = model::options(&plan);
+        let model = match base {
+            Base::Files => Model::open(&plan.model, &options, observer)?,
+            Base::Random => Model::random(&plan.model, plan.seed, &options)?,
         };
-        let datasets = engine.datasets(&plan, observer)?;
+        let datasets = model.datasets(&plan, observer)?;
         let mut reference = None;
         if plan.needs_reference() {
-            let needs = |index: &usize| plan.objectives[*index].loss.form().reference;
+            let needs = |index: &usize| plan.objectives[*index].loss.spec().reference;
             let drawn = |index| run::first_batches(&plan, index, &datasets[index], batches);
             let rows: Vec<&Example> = (0..datasets.len()).filter(needs).flat_map(drawn).collect();
             let mut values =
-                Reference::open(scratch.path(), &engine.decoder, &engine.fingerprint, None)?;
-            values.prepare(&engine.decoder, None, &rows, plan.token_budget, observer)?;
+                Reference::open(scratch.path(), &model.decoder, &model.fingerprint, None)?;
+            values.prepare(&model.decoder, None, &rows, plan.token_budget, observer)?;
             reference = Some(values);
         }
         Ok(Self {
             plan,
-            engine,
+            model,
             datasets,
             reference,
         })
@@ -94,25 +91,25 @@ impl Bench {
 
     /// The frozen base.
     pub fn decoder(&self) -> &Decoder {
-        &self.engine.decoder
+        &self.model.decoder
     }
 
     /// A learner at the start of a run.
     pub fn learner(&self) -> Result<ModelLearner<'_>> {
         let (adapter, _) = self
-            .engine
-            .adapter(&self.plan, &mut crate::observer::Silent)?;
-        let optimiser = AdamW::new(self.plan.optimiser.adamw, adapter.parameters.len());
-        let tasks = run::tasks(&self.plan, self.datasets.clone(), self.reference.as_ref());
-        let (rate, clip) = (self.plan.learning_rate(1), self.plan.optimiser.clip);
+            .model
+            .adapter(&self.plan, &mut upright_base::observer::Silent)?;
+        let optimization = Optimization {
+            optimizer: AdamW::new(self.plan.optimizer.adamw),
+            learning_rate: self.plan.learning_rate(1),
+            clip: self.plan.optimizer.clip,
+        };
         Ok(ModelLearner::new(
-            &self.engine.decoder,
+            &self.model.decoder,
             adapter,
-            optimiser,
-            rate,
-            clip,
+            optimization,
             self.plan.token_budget,
-            tasks,
+            tasks::tasks(&self.plan, self.datasets.clone(), self.reference.as_ref()),
         ))
     }
 }

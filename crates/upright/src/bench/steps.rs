@@ -5,7 +5,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::{Bench, Meter, report};
-use crate::{Result, methods::Sequential, observer::Observer, train::train};
+use upright_base::{Result, observer::Observer};
+use upright_core::{methods::Sequential, train::train};
 
 /// One step, as it was timed.
 #[derive(Clone, Copy, Debug, PartialEq)]

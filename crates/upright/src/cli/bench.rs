@@ -4,22 +4,21 @@ use std::{fmt::Write, path::PathBuf};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
+use upright_base::memory;
 use upright_engine::{
-    adapter::AdapterLayout,
-    cpu::{
-        Tier,
-        rates::{self, KernelRate, MatrixRate},
-    },
-    memory,
+    Tier,
+    microbench::{self, KernelRate, MatrixRate},
 };
+use upright_model::adapter::AdapterLayout;
+use upright_train::fetch::fetched;
 
-use super::{print, print_json, terminal};
-use crate::{
-    Error, Result,
-    bench::{Base, Bench, MethodCost, StepCost},
-    config::{Config, List, Number},
-    hub::Hub,
+use super::{machine::Machine, print, print_json, terminal};
+use crate::bench::{Base, Bench, MethodCost, StepCost};
+use upright_base::{Error, Result};
+use upright_hub::Hub;
+use upright_runs::{
     plan::checks::{count, threads},
+    settings::{Config, List, Number},
 };
 
 /// Where the reference's log-probabilities come from, for a reader of the numbers.
@@ -129,9 +128,8 @@ pub(super) struct Arguments {
     /// Measure each kernel beside what bounds it; needs no model
     #[arg(long, conflicts_with = "methods")]
     kernels: bool,
-    /// Threads [default: one a core]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    threads: Option<Number>,
+    #[command(flatten)]
+    machine: Machine,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -159,7 +157,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     if let (Base::Random, Some(model)) = (base, &config.model) {
         config.model = Some(hub.tokenizer(model, &mut terminal)?);
     }
-    let config = config.fetched(&hub, &mut terminal)?;
+    let config = fetched(&config, &hub, &mut terminal)?;
     let bench = Bench::open(&config, base, steps + 1, &mut terminal)?;
     if arguments.methods {
         let costs = bench.methods(steps, &mut terminal)?;
@@ -177,7 +175,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     }
     let timed = bench.steps(steps, &mut terminal)?;
     let peak = peak_gb();
-    let matrix = rates::matrix(bench.decoder().tier(), bench.decoder().threads())?;
+    let tier = bench.decoder().tier().unwrap_or(Tier::detect());
+    let matrix = microbench::matrix(tier, bench.decoder().threads())?;
     let costs: Vec<StepCost> = timed.iter().map(|steps| StepCost::of(steps)).collect();
     if arguments.json {
         let names = bench
@@ -201,11 +200,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 /// What `upright train` would be told.
 fn settings(arguments: &Arguments, steps: usize) -> Config {
     let number = |given: &Option<Number>, usual: &str| {
-        Some(
-            given
-                .clone()
-                .unwrap_or_else(|| usual.parse().unwrap_or_else(|never| match never {})),
-        )
+        Some(given.clone().unwrap_or_else(|| Number::from(usual)))
     };
     let file = |path: &Option<PathBuf>| {
         path.iter()
@@ -238,7 +233,8 @@ fn settings(arguments: &Arguments, steps: usize) -> Config {
         lora_rank: number(&a.lora_rank, "32"),
         lora_targets: a.lora_targets.clone(),
         seed: a.seed.clone(),
-        threads: a.threads.clone(),
+        threads: a.machine.threads.clone(),
+        device: a.machine.device.clone(),
         held_out: number(&None, "0"),
         steps: number(&None, &steps.to_string()),
         ..Config::default()
@@ -280,7 +276,7 @@ fn setting(bench: &Bench, base: Base, steps: usize) -> Map<String, Value> {
         .map(|objective| (objective.name.clone(), json!(objective.batch)));
     let value = json!({
         "model": plan.model, "model_type": decoder.config().model_type, "random_weights": base == Base::Random,
-        "tier": decoder.tier().name(), "threads": decoder.threads(), "steps": steps, "lora_rank": plan.lora.rank,
+        "tier": decoder.tier_name(), "threads": decoder.threads(), "steps": steps, "lora_rank": plan.lora.rank,
         "lora_targets": lora_targets(bench), "batch": Value::Object(batch.collect()),
         "max_length": plan.max_length, "reference": plan.needs_reference().then_some(REFERENCE),
     });
@@ -323,7 +319,7 @@ fn heading(bench: &Bench) -> String {
         plan.lora.rank,
         lora_targets(bench).join(", "),
         batches.join(", "),
-        decoder.tier(),
+        decoder.tier_name(),
         decoder.threads()
     );
     if plan.needs_reference() {
@@ -390,7 +386,7 @@ fn methods_table(bench: &Bench, costs: &[MethodCost], peak: Option<f64>) -> Stri
         "",
         "steps",
         names.join(" "),
-        "looked",
+        "probed",
         "s/step",
         "GMA updates",
         "GMA losers",
@@ -400,8 +396,8 @@ fn methods_table(bench: &Bench, costs: &[MethodCost], peak: Option<f64>) -> Stri
     );
     let billions = |multiply_adds: u64| multiply_adds as f64 / 1e9;
     for cost in costs {
-        let descended: Vec<String> = cost
-            .descended
+        let trained: Vec<String> = cost
+            .trained
             .iter()
             .map(|steps| format!("{steps:>6}"))
             .collect();
@@ -410,8 +406,8 @@ fn methods_table(bench: &Bench, costs: &[MethodCost], peak: Option<f64>) -> Stri
             "{:16} {:>6} {} {:>6} {:>9.3} {:>13.3} {:>13.3} {:>13.3} {:>9} {:>9}",
             cost.method,
             cost.steps,
-            descended.join(" "),
-            cost.looked,
+            trained.join(" "),
+            cost.probed,
             cost.seconds_per_step,
             billions(cost.multiply_adds_of_updates),
             billions(cost.multiply_adds_of_losers),
@@ -422,8 +418,8 @@ fn methods_table(bench: &Bench, costs: &[MethodCost], peak: Option<f64>) -> Stri
     }
     let _ = writeln!(
         text,
-        "\nlooked: steps that compared losses; GMA: 10^9 multiply-adds of products and attention, counted by the engine;\n\
-         losers: of looking at an objective that is then not descended; forward, backward: tokens"
+        "\nprobed: steps that compared losses; GMA: 10^9 multiply-adds of products and attention, counted by the engine;\n\
+         losers: of probing an objective that is then not trained on; forward, backward: tokens"
     );
     text + &ending(peak)
 }
@@ -431,10 +427,10 @@ fn methods_table(bench: &Bench, costs: &[MethodCost], peak: Option<f64>) -> Stri
 fn kernels(arguments: &Arguments) -> Result<()> {
     let (tier, threads) = (
         Tier::from_environment()?,
-        threads(arguments.threads.as_ref())?,
+        threads(arguments.machine.threads.as_ref())?,
     );
     let mut measured: Vec<KernelRate> = Vec::new();
-    rates::kernels(tier, threads, |rate| measured.push(rate))?;
+    microbench::kernels(tier, threads, |rate| measured.push(rate))?;
     if arguments.json {
         let kernels = measured.iter().map(|rate| {
             json!({
@@ -458,8 +454,8 @@ fn kernels(arguments: &Arguments) -> Result<()> {
     );
     for rate in &measured {
         let bound_by = match rate.limit {
-            rates::Limit::Tier => "multiply-adds of the tier, registers only",
-            rates::Limit::Memory => "a copy of as many bytes",
+            microbench::Limit::Tier => "multiply-adds of the tier, registers only",
+            microbench::Limit::Memory => "a copy of as many bytes",
         };
         let _ = writeln!(
             text,

@@ -4,7 +4,7 @@ use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
 use super::{Cli, print};
-use crate::{Error, Result};
+use upright_base::{Error, Result};
 
 /// Prints a shell's completions of every command and flag.
 #[derive(Args, Debug)]

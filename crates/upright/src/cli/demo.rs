@@ -7,17 +7,11 @@ use std::{
 
 use clap::Args;
 
-use super::{print, print_json, terminal};
-use crate::{
-    Error, Result,
-    config::Number,
-    demo::{Demo, Story},
-    error::Kind,
-    files,
-    metrics::Spread,
-    plan::checks::threads,
-    report::Verdict,
-};
+use super::{machine::Machine, print, print_json, terminal};
+use crate::demo::{Demo, Story};
+use upright_base::{Error, ErrorKind, Result, files};
+use upright_core::metrics::Spread;
+use upright_report::Verdict;
 
 /// Compares the methods on the embedded model, in minutes.
 #[derive(Args, Debug)]
@@ -28,26 +22,25 @@ pub(super) struct Arguments {
     /// Print the table as one JSON object.
     #[arg(long)]
     json: bool,
-    /// Threads [default: one a core]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    threads: Option<Number>,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     terminal::catch_signals()?;
     let mut terminal = terminal::Terminal::new();
-    let threads = threads(arguments.threads.as_ref())?;
+    let options = arguments.machine.options()?;
     let go_on = if arguments.out.is_some() {
         "the same command goes on"
     } else {
         "with --out DIR a stopped demo can go on"
     };
     let tell = |dir: &Path, terminal: &mut terminal::Terminal| {
-        let demo = Demo::new(dir, threads)?;
+        let demo = Demo::new(dir, &options)?;
         let story = demo.tell(terminal).map_err(|error| match error.kind {
-            Kind::Interrupted => error.hint(go_on),
-            Kind::Input | Kind::Failure => error,
+            ErrorKind::Interrupted => error.hint(go_on),
+            ErrorKind::Input | ErrorKind::Failure => error,
         })?;
         Ok::<_, Error>((demo, story))
     };
@@ -153,10 +146,8 @@ fn table(story: &Story) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        metrics::Call,
-        report::{Claim, NoError},
-    };
+    use upright_core::metrics::Call;
+    use upright_report::{Claim, NoError};
 
     /// A verdict over both sets stands above the numbers of both, each with its name.
     #[test]

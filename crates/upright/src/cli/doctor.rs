@@ -5,17 +5,21 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use upright_engine::{config::DecoderConfig, cpu::Tier, decoder::Recompute, memory};
+use upright_base::memory;
+use upright_engine::{
+    Options, Tier,
+    decoder::{ActivationBytes, WeightBytes},
+};
+use upright_model::config::DecoderConfig;
 
 use super::{gigabytes, print, print_json, terminal::Terminal};
-use crate::{
-    Result,
-    config::Number,
-    files,
-    hub::Hub,
+use upright_base::{Result, files};
+use upright_hub::Hub;
+use upright_runs::{
     plan::checks::{MAX_LENGTH, count, folder},
-    run::Engine,
+    settings::Number,
 };
+use upright_train::run::Model;
 
 /// Reports cores, memory, instruction sets and cache folders; with a model, whether it fits.
 #[derive(Args, Debug)]
@@ -47,12 +51,12 @@ struct Needs {
 
 fn needs(model: &Path, token_budget: usize) -> Result<Needs> {
     // With its tokenizer, without which nothing else here would open it.
-    let Engine { decoder, .. } = Engine::open(model, 0, Recompute::Auto, &mut Terminal::new())?;
-    let (kept, recomputed) = decoder.bytes_per_token(0);
-    let weights = decoder.weights();
+    let Model { decoder, .. } = Model::open(model, &Options::default(), &mut Terminal::new())?;
+    let ActivationBytes { kept, recomputed } = decoder.bytes_per_token(0);
+    let WeightBytes { mapped, owned } = decoder.weight_bytes();
     Ok(Needs {
-        mapped: weights.bytes_mapped(),
-        owned: weights.bytes_owned(),
+        mapped,
+        owned,
         kept: kept.saturating_mul(token_budget),
         recomputed: (recomputed + kept / decoder.config().layers.max(1))
             .saturating_mul(token_budget),
@@ -105,7 +109,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         return print_json(&json!({
             "version": env!("CARGO_PKG_VERSION"), "cores": cores, "memory_total_bytes": total,
             "memory_available_bytes": available, "tiers": tiers.iter().map(|t| t.name()).collect::<Vec<_>>(),
-            "tier": tier.name(), "cache": cache, "cache_writable": writable, "model": model,
+            "devices": ["cpu"], "tier": tier.name(), "cache": cache, "cache_writable": writable, "model": model,
         }));
     }
     let known = |bytes: Option<usize>| bytes.map_or_else(|| "unknown".to_owned(), gigabytes);
@@ -118,6 +122,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         known(available),
         known(total)
     );
+    let _ = writeln!(text, "devices      cpu (this build has no CUDA)");
     let names: Vec<&str> = tiers.iter().map(|t| t.name()).collect();
     let _ = writeln!(
         text,

@@ -2,34 +2,33 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
-use upright_engine::{
-    adapter::Adapter,
-    decoder::{Decoder, Recompute},
-};
+use upright_engine::DeviceAdapter;
+use upright_engine::decoder::Decoder;
 
 use super::{
+    machine::Machine,
     print, print_json,
     terminal::{self, Terminal},
 };
-use crate::{
-    Error, Result,
-    config::{Number, data_file},
-    data::{
-        ColumnMap, DataFile, DataSpec, Dataset, Example, Held, Kind, Truncation, Turns, pack::pack,
-        source,
-    },
-    hub::Hub,
-    objectives::{LossKind, Objective, Response, evaluate},
-    observer::Observer,
+use upright_base::{Error, Result, observer::Observer};
+use upright_core::objectives::{LossKind, Objective, Response, evaluate};
+use upright_data::{
+    ColumnMap, DataFile, DataSpec, Dataset, Example, HeldOut, RowKind, Truncation, Turns, source,
+};
+use upright_hub::Hub;
+use upright_runs::{
+    origin::{Origin, OriginRows},
     plan::{
         self,
-        checks::{HELD_OUT, choice, count, folder, held_out, threads, truncation, wrong},
-        loss::{Settings, dpo_loss},
+        checks::{Choice, HELD_OUT, choice, count, folder, held_out, threads, truncation, wrong},
+        loss::{LossSettings, dpo_loss},
     },
-    run::{Engine, Origin, OriginRows},
+    settings::Number,
 };
+use upright_train::fetch::data_file;
+use upright_train::{not_finite::not_finite, packing::pack, run::Model};
 
 /// Measures a model or an adapter.
 #[derive(Debug, Subcommand)]
@@ -118,9 +117,8 @@ pub(super) struct Loss {
     /// With --per-row: the token ids of prompt and responses as well, as they were scored.
     #[arg(long, requires = "per_row")]
     ids: bool,
-    /// Threads [default: one a core]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    threads: Option<Number>,
+    #[command(flatten)]
+    machine: Machine,
     /// Tokens computed at once [default: 2048]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     token_budget: Option<Number>,
@@ -130,8 +128,8 @@ pub(super) struct Loss {
 }
 
 /// Names of a row's responses.
-fn names(kind: Kind) -> &'static [&'static str] {
-    if kind == Kind::Preference {
+fn names(kind: RowKind) -> &'static [&'static str] {
+    if kind == RowKind::Preference {
         &["chosen", "rejected"]
     } else {
         &["response"]
@@ -158,11 +156,11 @@ impl Loss {
                 format!("dpo-{name}")
             }
         };
-        let objective = Settings {
+        let objective = LossSettings {
             beta,
             alpha,
             gamma,
-            ..Settings::default()
+            ..LossSettings::default()
         }
         .of(kind, key)?;
         let settings = [
@@ -171,7 +169,7 @@ impl Loss {
             ("dpo-alpha", alpha.is_some()),
         ];
         match (
-            kind.form().reference,
+            kind.spec().reference,
             &self.reference,
             settings.iter().find(|(_, given)| *given),
         ) {
@@ -192,7 +190,7 @@ impl Loss {
 }
 
 /// Which rows of a file are scored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Split {
     /// All.
     All,
@@ -200,6 +198,18 @@ enum Split {
     Train,
     /// Those that a run holds out.
     HeldOut,
+}
+
+impl Choice for Split {
+    const ALL: &'static [Self] = &[Self::All, Self::Train, Self::HeldOut];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Train => "train",
+            Self::HeldOut => "held-out",
+        }
+    }
 }
 
 /// How rows are read: each setting as it was given, else as in the run of the adapter, else the usual one.
@@ -214,10 +224,10 @@ struct Reading {
 
 impl Loss {
     /// The file to score and what its rows are. Ids of the hub are fetched.
-    fn rows(&self, hub: &Hub, terminal: &mut Terminal) -> Result<(DataFile, Kind)> {
+    fn rows(&self, hub: &Hub, terminal: &mut Terminal) -> Result<(DataFile, RowKind)> {
         match (&self.sft, &self.dpo) {
-            (Some(path), _) => Ok((data_file(hub, path, terminal)?, Kind::Instruction)),
-            (None, Some(path)) => Ok((data_file(hub, path, terminal)?, Kind::Preference)),
+            (Some(path), _) => Ok((data_file(hub, path, terminal)?, RowKind::Instruction)),
+            (None, Some(path)) => Ok((data_file(hub, path, terminal)?, RowKind::Preference)),
             (None, None) => Err(Error::input("no rows").hint("give --sft FILE or --dpo FILE")),
         }
     }
@@ -243,13 +253,7 @@ impl Loss {
             }
             take("max-length", &mut max_length, run.plan.max_length);
             if too_long.is_none() {
-                let rule = run
-                    .plan
-                    .too_long
-                    .to_possible_value()
-                    .expect("every rule has a name")
-                    .get_name()
-                    .to_owned();
+                let rule = run.plan.too_long.name().to_owned();
                 from_run.push(format!("--too-long {rule}"));
                 too_long = Some(rule);
             }
@@ -261,7 +265,12 @@ impl Loss {
         )
     }
 
-    fn reading(&self, file: DataFile, kind: Kind, run: Option<&OriginRows<'_>>) -> Result<Reading> {
+    fn reading(
+        &self,
+        file: DataFile,
+        kind: RowKind,
+        run: Option<&OriginRows<'_>>,
+    ) -> Result<Reading> {
         let mut from_run = Vec::new();
         let template = match (&self.template, run) {
             (Some(name), _) => Some(plan::template("template", name)?),
@@ -299,7 +308,7 @@ impl Loss {
             .as_ref()
             .map(|limit| count("limit", Some(limit), 0))
             .transpose()?;
-        let mut eval = Held::Fraction(0.0);
+        let mut eval = HeldOut::Fraction(0.0);
         let mut rows = limit;
         if split != Split::All {
             let usual = run.map_or(HELD_OUT, |run| run.plan.held_out);
@@ -314,13 +323,13 @@ impl Loss {
             eval = match held_file {
                 Some(file) => {
                     from_run.push(format!("held-out rows in {}", file.name()));
-                    Held::File(file)
+                    HeldOut::File(file)
                 }
                 None => {
                     if run.is_some() && given.is_none() {
                         from_run.push(format!("--held-out {fraction}"));
                     }
-                    Held::Fraction(fraction)
+                    HeldOut::Fraction(fraction)
                 }
             };
         }
@@ -329,7 +338,7 @@ impl Loss {
             min_prompt,
             rule: too_long,
         } = cut;
-        let threads = threads(self.threads.as_ref())?;
+        let threads = threads(self.machine.threads.as_ref())?;
         let files = vec![file];
         let spec = DataSpec {
             files,
@@ -396,7 +405,7 @@ fn note_origin(
 pub(super) fn run(arguments: &Loss) -> Result<()> {
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
     let objective = arguments.objective()?;
-    let threads = threads(arguments.threads.as_ref())?;
+    let options = arguments.machine.options()?;
     terminal::catch_signals()?;
     if arguments.unpack_all {
         source::unpack_all();
@@ -413,37 +422,37 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let (file, kind) = arguments.rows(&hub, &mut terminal)?;
     let run_rows = origin
         .as_ref()
-        .and_then(|origin| origin.rows_of(kind == Kind::Preference, &file));
+        .and_then(|origin| origin.rows_of(kind == RowKind::Preference, &file));
     let reading = arguments.reading(file, kind, run_rows.as_ref())?;
     let model = hub.model(&arguments.model, &mut terminal)?;
     let model = folder("model", &model, "give the folder of the base model")?;
-    let engine = Engine::open(&model, threads, Recompute::Auto, &mut terminal)?;
+    let model = Model::open(&model, &options, &mut terminal)?;
     let base = PathBuf::from("none");
     let reference = arguments.reference.as_ref().filter(|path| **path != base);
     let reference = reference
         .map(|path| hub.adapter(path, &mut terminal))
         .transpose()?;
-    let mut open = |key: &str, path: Option<&PathBuf>| -> Result<Option<Adapter>> {
+    let mut open = |key: &str, path: Option<&PathBuf>| -> Result<Option<DeviceAdapter>> {
         let path = path
             .map(|path| folder(key, path, "give a PEFT adapter folder"))
             .transpose()?;
-        path.map(|path| engine.read_adapter(&path, &mut terminal))
+        path.map(|path| model.load_adapter(&path, &mut terminal))
             .transpose()
     };
     let adapter = open("adapter", adapter.as_ref())?;
     let reference = open("reference", reference.as_ref())?;
-    let data = Dataset::load(&reading.spec, &engine.tokenizer, &mut |_, _| {
+    let data = Dataset::load(&reading.spec, &model.tokenizer, &mut |_, _| {
         !terminal.stop_requested()
     })?;
     if let (Some(origin), Some(run)) = (&origin, &run_rows) {
         note_origin(run, &origin.run, &reading, &data, &mut terminal);
     }
-    terminal.note(&data.describe(if kind == Kind::Preference {
+    terminal.note(&data.describe(if kind == RowKind::Preference {
         "dpo"
     } else {
         "sft"
     }));
-    if let Some(note) = data.positions_note(engine.decoder.config().max_positions) {
+    if let Some(note) = data.positions_note(model.decoder.config().max_positions) {
         terminal.note(&format!("warning: {note}"));
     }
     let side = if reading.split == Split::HeldOut {
@@ -460,9 +469,9 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
             Error::input("no row is held out").hint("give a larger --held-out, or --split all")
         );
     }
-    let mut score = |what: &str, adapter: Option<&Adapter>| {
+    let mut score = |what: &str, adapter: Option<&DeviceAdapter>| {
         sums(
-            &engine.decoder,
+            &model.decoder,
             adapter,
             &examples,
             token_budget,
@@ -506,7 +515,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
 /// Summed log-probability of every response of every example.
 fn sums(
     decoder: &Decoder,
-    adapter: Option<&Adapter>,
+    adapter: Option<&DeviceAdapter>,
     examples: &[&Example],
     token_budget: usize,
     what: &str,
@@ -532,7 +541,7 @@ fn sums(
                     "the log-probability of row {}",
                     examples[segment.example].row
                 );
-                return Err(Error::not_finite(value, decoder, &packed.pack, adapter));
+                return Err(not_finite(value, decoder, &packed.pack, adapter));
             }
             sums[segment.example][segment.response] = sum;
             done += usize::from(segment.response == 0);
@@ -555,7 +564,7 @@ fn responses(example: &Example, policy: &[f64], reference: Option<&[f64]>) -> Ve
 /// One line of `--per-row`.
 fn row_line(
     example: &Example,
-    kind: Kind,
+    kind: RowKind,
     policy: &[f64],
     reference: Option<&[f64]>,
     objective: Option<&Objective>,
@@ -589,7 +598,7 @@ fn row_line(
 }
 
 /// The tokens of prompt and responses, by the names of a row's line.
-fn ids(example: &Example, kind: Kind) -> Value {
+fn ids(example: &Example, kind: RowKind) -> Value {
     let mut ids = Map::from_iter([("prompt".to_owned(), json!(example.prompt))]);
     ids.extend(
         names(kind)
@@ -603,7 +612,7 @@ fn ids(example: &Example, kind: Kind) -> Value {
 /// The totals of a file.
 fn totals(
     examples: &[&Example],
-    kind: Kind,
+    kind: RowKind,
     policy: &[Vec<f64>],
     reference: Option<&[Vec<f64>]>,
     objective: Option<&Objective>,
@@ -640,7 +649,7 @@ fn totals(
             .collect();
         let (loss, _, metrics) = evaluate(objective, &rows);
         line.insert("loss".into(), json!(loss));
-        for (name, value) in objective.kind.form().metrics.iter().zip(metrics) {
+        for (name, value) in objective.kind.spec().metrics.iter().zip(metrics) {
             line.insert((*name).to_owned(), json!(value));
         }
     }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::{print, print_json, terminal};
 use crate::experiment::{Estimate, Experiment, Outcome, Outcomes, State};
-use crate::{Error, Result};
+use upright_base::{Error, Result};
 
 /// Compares methods as a TOML file says: references, optima, fronts, runs, and a report. What is finished is not repeated.
 #[derive(Args, Debug)]

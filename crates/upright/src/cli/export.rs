@@ -3,15 +3,13 @@
 use std::{fmt::Write, path::PathBuf};
 
 use clap::Args;
-use upright_engine::weights::Float;
+use upright_model::weights::Float;
 
 use super::{print, print_json, terminal};
-use crate::{
-    Error, Result,
-    config::{List, Number},
-    export::{Export, Exported, parse_size},
-    hub::Hub,
-};
+use crate::export::{Export, Exported, parse_size};
+use upright_base::{Error, Result};
+use upright_hub::Hub;
+use upright_runs::settings::{List, Number};
 
 /// Writes an adapter as a PEFT folder, a weighted sum of adapters, or a merged model.
 #[derive(Args, Debug)]
@@ -71,7 +69,7 @@ impl Arguments {
             ))
             .hint("as --weights 0.5,0.5"));
         }
-        let number = |text: &String| text.parse::<Number>().ok().and_then(|number| number.real());
+        let number = |text: &String| Number::from(&text[..]).real();
         let weight = |text: &String| {
             number(text).ok_or_else(|| {
                 Error::input(format!(

@@ -7,29 +7,35 @@ use std::{
 
 use clap::Args;
 use serde_json::json;
-use upright_engine::{adapter::Adapter, decoder::Recompute};
+use upright_engine::DeviceAdapter;
 
 use super::{
+    machine::Machine,
     print, print_json,
     terminal::{self, Terminal},
 };
-use crate::{
-    Error, Result,
-    config::{Number, data_file},
-    data::{
-        ColumnMap, Template, TemplateName, Tokenizer, prompts,
-        rows::{Message, Prompt, Role, Row},
-        source,
-    },
-    files,
-    generate::{Ear, Generated, Sampling, ends, generate},
-    hub::Hub,
+use upright_base::{
+    Error, Result, files,
     observer::{Observer, Silent},
+};
+use upright_data::{
+    ColumnMap, Template, TemplateName, Tokenizer, prompts,
+    rows::{Message, Prompt, Role, Row},
+    source,
+};
+use upright_hub::Hub;
+use upright_runs::{
+    origin::Origin,
     plan::{
         self,
-        checks::{count, count_from, folder, real, threads},
+        checks::{count, count_from, folder, real},
     },
-    run::{Engine, Origin},
+    settings::Number,
+};
+use upright_train::fetch::data_file;
+use upright_train::{
+    generate::{Generated, Request, Sampling, TokenSink, ends, generate},
+    run::Model,
 };
 
 /// The model, and how it speaks.
@@ -57,9 +63,8 @@ pub(super) struct Speaker {
     /// Seed of the draws [default: 42]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     seed: Option<Number>,
-    /// Threads [default: one a core]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    threads: Option<Number>,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 /// Answers prompts: JSON lines out.
@@ -153,10 +158,10 @@ impl Speaker {
         Template::choose(None, rows, tokenizer)
     }
 
-    fn open(&self, observer: &mut dyn Observer) -> Result<(Engine, Option<Adapter>)> {
+    fn open(&self, observer: &mut dyn Observer) -> Result<(Model, Option<DeviceAdapter>)> {
         // A name that is none is told before a model is fetched.
         self.asked()?;
-        let threads = threads(self.threads.as_ref())?;
+        let options = self.machine.options()?;
         let hub = Hub::from_environment();
         let adapter = self
             .adapter
@@ -168,11 +173,11 @@ impl Speaker {
             &hub.model(&self.model, observer)?,
             "give the folder of a model",
         )?;
-        let engine = Engine::open(&model, threads, Recompute::Auto, observer)?;
+        let model = Model::open(&model, &options, observer)?;
         let adapter = adapter
-            .map(|folder| engine.read_adapter(&folder, observer))
+            .map(|folder| model.load_adapter(&folder, observer))
             .transpose()?;
-        Ok((engine, adapter))
+        Ok((model, adapter))
     }
 }
 
@@ -228,10 +233,10 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
     };
     // From here on there is something to finish.
     terminal::catch_signals()?;
-    let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
+    let (model, adapter) = arguments.speaker.open(&mut terminal)?;
     let template = arguments
         .speaker
-        .template(&rows, &engine.tokenizer, &mut terminal)?;
+        .template(&rows, &model.tokenizer, &mut terminal)?;
     terminal.note(&format!("{} prompts, template {template}", rows.len()));
     for left_out in &dropped {
         terminal.note(&format!(
@@ -246,7 +251,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         .iter()
         .map(|row| template.prompt(row).map_err(at_file))
         .collect::<Result<Vec<String>>>()?;
-    let ids = |text: &String| template.prompt_ids(text, &engine.tokenizer);
+    let ids = |text: &String| template.prompt_ids(text, &model.tokenizer);
     let ids = texts.iter().map(ids).collect::<Result<Vec<_>>>()?;
     if let Some(row) = ids.iter().position(Vec::is_empty) {
         return Err(Error::input(format!(
@@ -254,7 +259,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
             rows[row].place()
         )));
     }
-    let positions = engine.decoder.config().max_positions;
+    let positions = model.decoder.config().max_positions;
     let longer = ids
         .iter()
         .filter(|ids| ids.len() + sampling.max_tokens - 1 > positions)
@@ -267,7 +272,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
             ids.len()
         ));
     }
-    let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
+    let (decoder, tokenizer) = (&model.decoder, &model.tokenizer);
     let mut lines = String::new();
     let mut answered = |index: usize, answer: &Generated| {
         let line = json!({
@@ -280,21 +285,20 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         }
         Ok(())
     };
-    let ear = Ear {
+    let sink = TokenSink {
         heard: &mut |_, _| {},
         answered: &mut answered,
     };
-    let ends = ends(&engine.model, &template, tokenizer)?;
-    let done = generate(
+    let ends = ends(&model.model, &template, tokenizer)?;
+    let request = Request {
         decoder,
-        adapter.as_ref(),
-        &ends,
-        &ids,
-        &sampling,
+        adapter: adapter.as_ref(),
+        ends: &ends,
+        prompts: &ids,
+        sampling: &sampling,
         batch,
-        &mut terminal,
-        ear,
-    );
+    };
+    let done = generate(&request, &mut terminal, sink);
     if let Some(path) = &arguments.out {
         // What was answered before a stop is kept.
         files::write_atomic(path, lines.as_bytes())?;
@@ -307,13 +311,13 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
 pub(super) fn chat(arguments: &Chat) -> Result<()> {
     let sampling = arguments.speaker.sampling()?;
     let mut terminal = Terminal::new();
-    let (engine, adapter) = arguments.speaker.open(&mut terminal)?;
+    let (model, adapter) = arguments.speaker.open(&mut terminal)?;
     // What the usual template would be if conversations like this one stood in a file.
     let like = Row::unanswered(0, None, Prompt::Messages(Vec::new()));
     let template = arguments
         .speaker
-        .template(&[like], &engine.tokenizer, &mut terminal)?;
-    let ends = ends(&engine.model, &template, &engine.tokenizer)?;
+        .template(&[like], &model.tokenizer, &mut terminal)?;
+    let ends = ends(&model.model, &template, &model.tokenizer)?;
     let mut messages: Vec<Message> = Vec::new();
     let mut lines = std::io::stdin().lock().lines();
     loop {
@@ -335,11 +339,11 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
             Prompt::Text(line)
         };
         let row = Row::unanswered(0, None, prompt);
-        let ids = [template.prompt_ids(&template.prompt(&row)?, &engine.tokenizer)?];
+        let ids = [template.prompt_ids(&template.prompt(&row)?, &model.tokenizer)?];
         let (mut heard, mut said, mut failed) = (Vec::new(), String::new(), None);
         let mut speak = |_: usize, token: u32| {
             heard.push(token);
-            match engine.tokenizer.decode(&heard) {
+            match model.tokenizer.decode(&heard) {
                 // A character of several tokens is held back until it is whole.
                 Ok(text) if text.ends_with('\u{fffd}') => {}
                 Ok(text) => {
@@ -351,23 +355,21 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
                 Err(error) => failed = Some(error),
             }
         };
-        let adapter = adapter.as_ref();
-        let ear = Ear {
+        let sink = TokenSink {
             heard: &mut speak,
             answered: &mut |_, _| Ok(()),
         };
-        generate(
-            &engine.decoder,
-            adapter,
-            &ends,
-            &ids,
-            &sampling,
-            1,
-            &mut Silent,
-            ear,
-        )?;
+        let request = Request {
+            decoder: &model.decoder,
+            adapter: adapter.as_ref(),
+            ends: &ends,
+            prompts: &ids,
+            sampling: &sampling,
+            batch: 1,
+        };
+        generate(&request, &mut Silent, sink)?;
         // What was held back for a whole character and never became one.
-        let whole = engine.tokenizer.decode(&heard)?;
+        let whole = model.tokenizer.decode(&heard)?;
         print(whole.strip_prefix(&said).unwrap_or_default())?;
         said = whole;
         if let Some(error) = failed {

@@ -6,19 +6,21 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{print, print_as_is, print_json, similarity, terminal::Terminal, visible};
-use crate::{
-    Error, Result,
-    config::{Number, data_file},
-    data::{
-        ColumnMap, DataFile, DataSpec, Dataset, Dropped, Example, Held, Kind, Template, Tokenizer,
-        Truncation, Turns, bos_note, pack, prefix_space_note, rows, source,
-    },
-    hub::Hub,
+use upright_base::{Error, Result};
+use upright_data::{
+    ColumnMap, DataFile, DataSpec, Dataset, Dropped, Example, HeldOut, RowKind, Template,
+    Tokenizer, Truncation, Turns, bos_note, prefix_space_note, rows, source,
+};
+use upright_hub::Hub;
+use upright_runs::{
     plan::{
         self,
         checks::{HELD_OUT, choice, count, count_from, folder, held_out, threads, truncation},
     },
+    settings::Number,
 };
+use upright_train::fetch::data_file;
+use upright_train::packing;
 
 /// Shows what a run would see of a file of rows.
 #[derive(Args, Clone, Debug)]
@@ -66,7 +68,7 @@ pub(super) struct Inspect {
     /// Show this row of the file, counted from 0
     #[arg(long, value_name = "ROW", allow_hyphen_values = true)]
     row: Option<Number>,
-    /// Threads [default: one a core]
+    /// Threads [default: one per core]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     threads: Option<Number>,
     /// Print one JSON object, without the rows.
@@ -148,7 +150,7 @@ impl Lengths {
 }
 
 impl Report {
-    fn of(kind: Kind, data: &Dataset, token_budget: usize, positions: usize) -> Self {
+    fn of(kind: RowKind, data: &Dataset, token_budget: usize, positions: usize) -> Self {
         let rows: Vec<&Example> = data.train.iter().collect();
         let whole = |row: &Example| {
             row.responses
@@ -156,14 +158,14 @@ impl Report {
                 .map(|r| row.prompt.len() + r.len() - 1)
                 .collect::<Vec<_>>()
         };
-        let packs = pack::pack(&rows, token_budget);
+        let packs = packing::pack(&rows, token_budget);
         let packed_rows = packs.iter().map(|packed| packed.pack.tokens.len()).sum();
         let padded = |chunk: &[&Example]| {
             let lengths: Vec<usize> = chunk.iter().flat_map(|row| whole(row)).collect();
             lengths.len() * lengths.iter().max().unwrap_or(&0)
         };
         Self {
-            kind: if kind == Kind::Preference {
+            kind: if kind == RowKind::Preference {
                 "preference"
             } else {
                 "instruction"
@@ -316,7 +318,7 @@ fn load(
     arguments: &Inspect,
     threads: usize,
     tokenizer: &Tokenizer,
-) -> Result<(Kind, Dataset)> {
+) -> Result<(RowKind, Dataset)> {
     let template = arguments
         .template
         .as_deref()
@@ -343,7 +345,7 @@ fn load(
         .map(|rows| count("rows", Some(rows), 0))
         .transpose()?;
     let held_out = held_out(arguments.held_out.as_ref(), HELD_OUT)?;
-    let read = |kind: Kind| {
+    let read = |kind: RowKind| {
         let spec = DataSpec {
             files: vec![file.clone()],
             kind,
@@ -355,7 +357,7 @@ fn load(
             min_prompt,
             too_long,
             threads,
-            eval: Held::Fraction(held_out),
+            eval: HeldOut::Fraction(held_out),
         };
         Dataset::load(&spec, tokenizer, &mut |_, _| true).map(|data| (kind, data))
     };
@@ -365,12 +367,12 @@ fn load(
     map.apply(path, &mut source.rows)?;
     let first = source.rows.first().is_some_and(|row| {
         row.columns.contains_key("chosen")
-            || rows::read(path, std::slice::from_ref(row), Kind::Preference).is_ok()
+            || rows::read(path, std::slice::from_ref(row), RowKind::Preference).is_ok()
     });
     read(if first {
-        Kind::Preference
+        RowKind::Preference
     } else {
-        Kind::Instruction
+        RowKind::Instruction
     })
 }
 
@@ -394,7 +396,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
         &model,
         "give the folder of a model, of which config.json and the tokenizer are read",
     )?;
-    let config = upright_engine::config::DecoderConfig::read(&model)?;
+    let config = upright_model::config::DecoderConfig::read(&model)?;
     let tokenizer =
         Tokenizer::open(&model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
     let Some(given) = arguments.data.as_deref() else {
@@ -449,7 +451,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
 /// One row as it is trained on: what is read in plain, what is scored in colour or between marks.
 fn shown(
     row: &Example,
-    kind: Kind,
+    kind: RowKind,
     template: &Template,
     tokenizer: &Tokenizer,
     colour: bool,
@@ -469,7 +471,7 @@ fn shown(
     };
     text += &painted(&tokenizer.decode(&row.prompt)?, "2");
     text.push('\n');
-    let names: &[(&str, &str)] = if kind == Kind::Preference {
+    let names: &[(&str, &str)] = if kind == RowKind::Preference {
         &[("chosen", "32"), ("rejected", "31")]
     } else {
         &[("response", "32")]

@@ -1,5 +1,7 @@
 //! The command line: the only place that prints or exits. Results go to stdout, everything else to stderr.
 
+#![allow(clippy::disallowed_methods, reason = "the only place that prints")]
+
 mod bench;
 mod completions;
 mod demo;
@@ -9,6 +11,7 @@ mod experiment;
 mod export;
 mod generate;
 mod inspect;
+mod machine;
 mod reference;
 mod report;
 mod similarity;
@@ -23,10 +26,11 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{Parser, Subcommand, error::ErrorKind as ClapErrorKind};
 use serde::Serialize;
 
-use crate::{Error, Result, data::template::sandbox, error::Kind, files};
+use upright_base::{Error, ErrorKind, Result, files};
+use upright_data::template::sandbox;
 
 /// What [`main`] returns, for people.
 const EXIT_CODES: &str =
@@ -84,7 +88,7 @@ pub fn main() -> ExitCode {
         // Help and version are results and go to stdout, but not the help that a missing command is answered with.
         Err(error)
             if !error.use_stderr()
-                || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
+                || error.kind() == ClapErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
         {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
@@ -130,7 +134,7 @@ fn own_program() -> PathBuf {
 /// Says what went wrong, and the way out.
 fn failed(error: &Error) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
-    let what = if error.kind == Kind::Interrupted {
+    let what = if error.kind == ErrorKind::Interrupted {
         "interrupted"
     } else {
         "error"
@@ -140,9 +144,9 @@ fn failed(error: &Error) -> ExitCode {
         let _ = writeln!(stderr, "hint: {}", visible(&error.hint));
     }
     ExitCode::from(match error.kind {
-        Kind::Input => 2,
-        Kind::Failure => 1,
-        Kind::Interrupted => 130,
+        ErrorKind::Input => 2,
+        ErrorKind::Failure => 1,
+        ErrorKind::Interrupted => 130,
     })
 }
 

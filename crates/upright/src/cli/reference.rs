@@ -5,7 +5,10 @@ use std::fmt::Write;
 use clap::{Arg, Command, CommandFactory};
 
 use super::{Cli, EXIT_CODES, print};
-use crate::{Result, config::ObjectiveConfig, data::template::sandbox, experiment::keys};
+use crate::experiment::keys;
+use upright_base::Result;
+use upright_data::template::sandbox;
+use upright_runs::settings::ObjectiveConfig;
 
 /// Runs the command. `docs/reference.md` is its output, which a test keeps true.
 pub(super) fn run() -> Result<()> {

@@ -5,11 +5,8 @@ use std::{fs, path::PathBuf};
 use clap::Args;
 
 use super::{make_out, print, print_json, terminal::Terminal};
-use crate::{
-    Error, Result, files,
-    observer::Observer,
-    report::{PAGE, Report},
-};
+use upright_base::{Error, Result, files, observer::Observer};
+use upright_report::{PAGE, Report};
 
 /// Writes a page about runs.
 #[derive(Args, Debug)]

@@ -7,15 +7,15 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{make_out, print, print_json, terminal::Terminal};
-use crate::{
-    Error, Result,
-    config::{Number, data_file},
-    data::{ColumnMap, Kind, Tokenizer, rows::Row},
-    files,
-    hub::Hub,
+use crate::similarity::{Pair, Texts, conflicts, figure::figure, similarity, text};
+use upright_base::{Error, Result, files};
+use upright_data::{ColumnMap, RowKind, Tokenizer, rows::Row};
+use upright_hub::Hub;
+use upright_runs::{
     plan::checks::{count, count_from},
-    similarity::{Pair, Texts, conflicts, figure::figure, similarity, text},
+    settings::Number,
 };
+use upright_train::fetch::data_file;
 
 /// Flags of the comparison.
 #[derive(Args, Clone, Debug)]
@@ -271,13 +271,13 @@ pub(super) fn run(
     let sft = Texts::read(
         &sft,
         &map("sft-map", &arguments.sft_map)?,
-        Kind::Instruction,
+        RowKind::Instruction,
         sft_rows,
     )?;
     let dpo = Texts::read(
         &dpo,
         &map("dpo-map", &arguments.dpo_map)?,
-        Kind::Preference,
+        RowKind::Preference,
         dpo_rows,
     )?;
     let pairs = similarity(&sft, &dpo, tokenizer, threads, &mut terminal)?;

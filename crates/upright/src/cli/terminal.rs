@@ -16,7 +16,7 @@ use signal_hook::{
 };
 
 use super::visible;
-use crate::{Error, Result, observer::Observer};
+use upright_base::{Error, Result, observer::Observer};
 
 /// How often work is reported where there is no terminal to draw on.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);

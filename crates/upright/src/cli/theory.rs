@@ -9,18 +9,17 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{make_out, print, print_json, terminal::Terminal};
-use crate::{
-    Error, Result,
-    config::Number,
-    files,
+use upright_base::{Error, Result, files};
+use upright_plot::Figure;
+use upright_runs::{
     plan::checks::{count_from, threads},
-    plot::Figure,
-    theory::{
-        figures,
-        theorem_3_3::{Theorem33, theorem_3_3},
-        theorem_4_1::{Settings, Theorem41, theorem_4_1},
-        toy::{Place, Toy, toy},
-    },
+    settings::Number,
+};
+use upright_theory::{
+    figures,
+    theorem_3_3::{Theorem33, theorem_3_3},
+    theorem_4_1::{Theorem41, Theorem41Config, theorem_4_1},
+    toy::{Place, Toy, toy},
 };
 
 /// Computes the paper's toy and theorems, by the loop that trains models.
@@ -38,7 +37,7 @@ pub(super) struct Theory {
     /// Seeds behind every mean of theorem 4.1 [default: 64]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     seeds: Option<Number>,
-    /// Threads [default: one a core]
+    /// Threads [default: one per core]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     threads: Option<Number>,
 }
@@ -73,7 +72,7 @@ const TOY_SEED: u64 = 1;
 
 /// Runs the command.
 pub(super) fn run(arguments: &Theory) -> Result<()> {
-    let mut settings = Settings::usual(threads(arguments.threads.as_ref())?);
+    let mut settings = Theorem41Config::usual(threads(arguments.threads.as_ref())?);
     if arguments.seeds.is_some() && !matches!(arguments.what, What::Theorem41 | What::All) {
         return Err(Error::input("--seeds is for theorem-4.1")
             .hint("the others have no seeds to average over"));

@@ -5,17 +5,12 @@ use std::fmt::Write;
 use clap::Args;
 
 use super::{print, print_json, terminal};
-use crate::{
-    Result,
-    config::Config,
-    files,
-    hub::Hub,
-    observer::Observer,
-    plan::Plan,
-    report::Report,
-    run::{self, Summary},
-    tensorboard::TensorBoard,
-};
+use upright_base::{Result, files, observer::Observer};
+use upright_hub::Hub;
+use upright_report::Report;
+use upright_runs::{plan::Plan, run_dir, settings::Config, summary::Summary};
+use upright_train::fetch::fetched;
+use upright_train::{run, tensorboard::TensorBoard};
 
 /// Trains an adapter by one of the methods.
 #[derive(Args, Debug)]
@@ -29,7 +24,7 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
     terminal::catch_signals()?;
     let config = arguments.config.clone().resolve()?;
     let mut terminal = terminal::Terminal::new();
-    let plan = Plan::from_config(&config.fetched(&Hub::from_environment(), &mut terminal)?)?;
+    let plan = Plan::from_config(&fetched(&config, &Hub::from_environment(), &mut terminal)?)?;
     for note in plan.notes(&config) {
         terminal.note(&note);
     }
@@ -131,12 +126,12 @@ fn table(summary: &Summary) -> String {
         format!("{:?}", summary.method).to_lowercase(),
         summary.seconds,
         summary.tokens_per_second,
-        summary.tier
+        summary.arithmetic
     );
     let _ = writeln!(
         text,
         "adapter: {}",
-        run::adapter_dir(&summary.run).display()
+        run_dir::adapter_dir(&summary.run).display()
     );
     text
 }

@@ -5,22 +5,28 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::{
-    Error, Result,
-    config::Config,
-    data::{
-        Template,
-        rows::{Prompt, Row},
-    },
-    evaluation::SETS,
-    files,
-    generate::{Ear, Generated, Sampling, generate},
-    metrics::Spread,
+use upright_base::{
+    Error, Result, files,
     observer::{Observer, Quiet, Silent},
+};
+use upright_core::metrics::Spread;
+use upright_data::{
+    Template,
+    rows::{Prompt, Row},
+};
+use upright_engine::Options;
+use upright_report::{ANSWERS, Answer, Answers, Claim, Report, STUDY, Study};
+use upright_runs::{
     plan::Plan,
-    report::{ANSWERS, Answer, Answers, Claim, Report, STUDY, Study},
-    run::{self, Engine, Summary},
-    run_dir::read_lines,
+    records::SETS,
+    run_dir::{self, read_lines},
+    settings::Config,
+    summary::ObjectiveSummary,
+    summary::Summary,
+};
+use upright_train::{
+    generate::{Generated, Request, Sampling, TokenSink, generate},
+    run::{self, Model},
 };
 
 /// What the binary carries, by its place in the demo's folder; `tools/demo` makes it.
@@ -105,7 +111,7 @@ pub struct Compared {
     pub ideal_distance: [Spread; 2],
     /// Seconds of all steps.
     pub seconds: Spread,
-    /// Tokens descended.
+    /// Tokens trained on.
     pub tokens: Spread,
 }
 
@@ -134,7 +140,7 @@ pub struct Story {
 #[derive(Debug)]
 pub struct Demo {
     dir: PathBuf,
-    threads: usize,
+    options: Options,
     /// Steps of every run, even.
     pub steps: usize,
     /// Seeds of every method, at least one.
@@ -143,14 +149,14 @@ pub struct Demo {
 
 impl Demo {
     /// Unpacks model and rows.
-    pub fn new(dir: &Path, threads: usize) -> Result<Self> {
+    pub fn new(dir: &Path, options: &Options) -> Result<Self> {
         // A demo that goes on finds its own files; anybody else's are not touched.
         let mut missing = Vec::new();
         for (name, bytes) in FILES {
             match std::fs::read(dir.join(name)) {
                 Ok(there) if there == bytes => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    missing.push((name, bytes))
+                    missing.push((name, bytes));
                 }
                 _ => {
                     return Err(Error::input(format!(
@@ -167,7 +173,7 @@ impl Demo {
         }
         Ok(Self {
             dir: dir.to_owned(),
-            threads,
+            options: *options,
             steps: STEPS,
             seeds: SEEDS.to_vec(),
         })
@@ -186,12 +192,13 @@ impl Demo {
         observer: &mut dyn Observer,
     ) -> Result<Summary> {
         let text = format!(
-            "model = {}\nsft = {}\ndpo = {}\nout = {}\nseed = {seed}\nthreads = {}\n{SETTINGS}\n{}",
+            "model = {}\nsft = {}\ndpo = {}\nout = {}\nseed = {seed}\nthreads = {}\ndevice = \"{}\"\n{SETTINGS}\n{}",
             self.path("model"),
             self.path("instructions.jsonl"),
             self.path("preferences.jsonl"),
             self.path(&format!("runs/{name}")),
-            self.threads,
+            self.options.threads,
+            self.options.device,
             settings
                 .replace("STEPS", &self.steps.to_string())
                 .replace("HALF", &(self.steps / 2).to_string()),
@@ -316,12 +323,7 @@ impl Demo {
 
     /// The same questions to the base and to the adapters of some runs.
     fn answers(&self, runs: &[&Summary]) -> Result<Vec<Answers>> {
-        let engine = Engine::open(
-            &self.dir.join("model"),
-            self.threads,
-            Default::default(),
-            &mut Silent,
-        )?;
+        let model = Model::open(&self.dir.join("model"), &self.options, &mut Silent)?;
         let mut asked = Vec::new();
         let mut ids = Vec::new();
         for question in QUESTIONS {
@@ -332,7 +334,7 @@ impl Demo {
             };
             let row = Row::unanswered(0, None, prompt);
             ids.push(
-                engine
+                model
                     .tokenizer
                     .prompt(&Template::UserAssistant.prompt(&row)?)?,
             );
@@ -350,7 +352,9 @@ impl Demo {
         for run in [None].into_iter().chain(runs.iter().map(Some)) {
             let mut silent = Silent;
             let adapter = match run {
-                Some(run) => Some(engine.read_adapter(&run::adapter_dir(&run.run), &mut silent)?),
+                Some(run) => {
+                    Some(model.load_adapter(&run_dir::adapter_dir(&run.run), &mut silent)?)
+                }
                 None => None,
             };
             let place = |run: &&Summary| {
@@ -361,7 +365,7 @@ impl Demo {
                     .to_string()
             };
             let name = run.map_or_else(|| "base".to_owned(), place);
-            let (decoder, tokenizer) = (&engine.decoder, &engine.tokenizer);
+            let (decoder, tokenizer) = (&model.decoder, &model.tokenizer);
             let mut answered = |index: usize, answer: &Generated| {
                 let text = tokenizer.decode(&answer.tokens)?.trim().to_owned();
                 asked[index].answers.push(Answer {
@@ -371,20 +375,19 @@ impl Demo {
                 });
                 Ok(())
             };
-            let ear = Ear {
+            let sink = TokenSink {
                 heard: &mut |_, _| {},
                 answered: &mut answered,
             };
-            generate(
+            let request = Request {
                 decoder,
-                adapter.as_ref(),
-                &[tokenizer.eos()],
-                &ids,
-                &sampling,
-                1,
-                &mut silent,
-                ear,
-            )?;
+                adapter: adapter.as_ref(),
+                ends: &[tokenizer.eos()],
+                prompts: &ids,
+                sampling: &sampling,
+                batch: 1,
+            };
+            generate(&request, &mut silent, sink)?;
         }
         Ok(asked)
     }
@@ -399,7 +402,7 @@ impl Compared {
                 .position(|objective| objective.name == name)
         };
         let pick = |name: &str,
-                    value: fn(&run::ObjectiveSummary) -> [Option<f64>; 2],
+                    value: fn(&ObjectiveSummary) -> [Option<f64>; 2],
                     set: usize|
          -> Result<Spread> {
             let values = runs

@@ -1,13 +1,15 @@
 //! What the trained models say to the same prompts (Section D.6 of the paper), side by side.
 
-use super::{Experiment, Ground, Kind, Part, Questions};
-use crate::data::rows::{Prompt, Row};
-use crate::data::{Template, TemplateName};
-use crate::generate::{Ear, Generated, Sampling, ends, generate};
-use crate::observer::{Observer, Quiet};
-use crate::report::{ANSWERS, Answer, Answers};
-use crate::run::{self, Engine};
-use crate::{Error, Result, files, hub};
+use super::{Experiment, Job, JobKind, Questions, Setup};
+use upright_base::observer::{Observer, Quiet};
+use upright_base::{Error, Result, files};
+use upright_data::rows::{Prompt, Row};
+use upright_data::{Template, TemplateName};
+use upright_model::model_files::hub_name;
+use upright_report::{ANSWERS, Answer, Answers};
+use upright_runs::run_dir;
+use upright_train::generate::{Generated, Request, Sampling, TokenSink, ends, generate};
+use upright_train::run::Model;
 
 /// What answers are called that no adapter gave.
 const BASE: &str = "base";
@@ -18,11 +20,11 @@ struct Asked<'a> {
     run: String,
     /// What a base is known by: another model, tokenizer or template may have its name. A run's folder says it.
     of: String,
-    ground: &'a Ground,
-    part: Option<&'a Part>,
+    ground: &'a Setup,
+    part: Option<&'a Job>,
 }
 
-impl Ground {
+impl Setup {
     /// The objective in whose wording is asked: as the instruction rows are written, where there are any.
     fn asks_as(&self) -> usize {
         self.plan
@@ -36,7 +38,7 @@ impl Ground {
     fn base_name(&self, hash: &str, level: usize) -> String {
         let model = &self.plan.model;
         let folder = || model.file_name().map(|name| name.display().to_string());
-        let model = hub::named(model)
+        let model = hub_name(model)
             .map(|(id, _)| id)
             .or_else(folder)
             .unwrap_or_else(|| model.display().to_string());
@@ -64,7 +66,7 @@ impl Experiment {
         };
         let mut answered: Vec<Answers> = questions.prompts.iter().map(empty).collect();
         let asked = self.asked();
-        let mut engine: Option<Engine> = None;
+        let mut opened: Option<Model> = None;
         observer.begin("answers", asked.len());
         let all = asked.iter().enumerate().try_for_each(|(done, asked)| {
             let Asked {
@@ -93,23 +95,12 @@ impl Experiment {
                 Some(found) => found,
                 None => {
                     let plan = &ground.plan;
-                    if engine
-                        .as_ref()
-                        .is_none_or(|engine| engine.model != plan.model)
-                    {
-                        engine = Some(Engine::open(
-                            &plan.model,
-                            plan.threads,
-                            plan.recompute.into(),
-                            observer,
-                        )?);
-                    }
-                    self.texts(
-                        engine.as_ref().expect("opened above"),
-                        asked,
-                        questions,
-                        &mut Quiet(observer),
-                    )?
+                    let model = match opened.take() {
+                        Some(model) if model.model == plan.model => model,
+                        _ => Model::of_plan(plan, observer)?,
+                    };
+                    let model = opened.insert(model);
+                    self.texts(model, asked, questions, &mut Quiet(observer))?
                 }
             };
             for (answered, text) in answered.iter_mut().zip(texts) {
@@ -171,7 +162,7 @@ impl Experiment {
             }));
             let parts = self.graph.parts.iter().filter(|part| {
                 part.ground == index
-                    && part.kind != Kind::Reference
+                    && part.kind != JobKind::Reference
                     && part.plan.seed == first
                     && self.is_finished(part)
             });
@@ -191,7 +182,7 @@ impl Experiment {
     /// Answers of one model.
     fn texts(
         &self,
-        engine: &Engine,
+        model: &Model,
         asked: &Asked<'_>,
         questions: &Questions,
         observer: &mut dyn Observer,
@@ -210,11 +201,11 @@ impl Experiment {
             Row::unanswered(0, None, prompt)
         };
         let rows: Vec<Row> = questions.prompts.iter().map(row).collect();
-        let template = Template::choose(Some(&name), &rows, &engine.tokenizer)?;
-        let ids = |row: &Row| template.prompt_ids(&template.prompt(row)?, &engine.tokenizer);
+        let template = Template::choose(Some(&name), &rows, &model.tokenizer)?;
+        let ids = |row: &Row| template.prompt_ids(&template.prompt(row)?, &model.tokenizer);
         let prompts = rows.iter().map(ids).collect::<Result<Vec<_>>>()?;
         let adapter = match part.and_then(|part| self.folder(part)) {
-            Some(folder) => Some(engine.read_adapter(&run::adapter_dir(&folder), observer)?),
+            Some(folder) => Some(model.load_adapter(&run_dir::adapter_dir(&folder), observer)?),
             None => None,
         };
         let sampling = Sampling {
@@ -225,24 +216,23 @@ impl Experiment {
         };
         let mut texts = Vec::new();
         let mut answered = |_: usize, answer: &Generated| {
-            texts.push(engine.tokenizer.decode(&answer.tokens)?.trim().to_owned());
+            texts.push(model.tokenizer.decode(&answer.tokens)?.trim().to_owned());
             Ok(())
         };
-        let ear = Ear {
+        let sink = TokenSink {
             heard: &mut |_, _| {},
             answered: &mut answered,
         };
-        let ends = ends(&engine.model, &template, &engine.tokenizer)?;
-        generate(
-            &engine.decoder,
-            adapter.as_ref(),
-            &ends,
-            &prompts,
-            &sampling,
-            prompts.len(),
-            observer,
-            ear,
-        )?;
+        let ends = ends(&model.model, &template, &model.tokenizer)?;
+        let request = Request {
+            decoder: &model.decoder,
+            adapter: adapter.as_ref(),
+            ends: &ends,
+            prompts: &prompts,
+            sampling: &sampling,
+            batch: prompts.len(),
+        };
+        generate(&request, observer, sink)?;
         Ok(texts)
     }
 }

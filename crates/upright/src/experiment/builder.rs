@@ -4,15 +4,16 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::parts::{Graph, Ground, Kind, Part};
+use super::graph::{Graph, Job, JobKind, Setup};
 use super::study::{Baseline, Front, Study, Sweep};
-use crate::config::{Config, Number, ObjectiveConfig};
-use crate::hub::Hub;
-use crate::methods::MethodKind;
-use crate::observer::Observer;
-use crate::plan::{ObjectivePlan, Plan, ReferencePlan, Schedule};
-use crate::run::Met;
-use crate::{Error, Result, files};
+use upright_base::observer::Observer;
+use upright_base::{Error, Result, files};
+use upright_core::methods::MethodKind;
+use upright_hub::Hub;
+use upright_runs::plan::{ObjectivePlan, Plan, ReferencePlan, Schedule};
+use upright_runs::settings::{Config, List, Number, ObjectiveConfig};
+use upright_train::fetch::fetched;
+use upright_train::run::Preflight;
 
 /// Where the folders of runs are in a study's folder.
 const RUNS: &str = "runs";
@@ -110,10 +111,7 @@ struct Builder<'a> {
 
 /// A number as a setting.
 fn number(value: impl std::fmt::Display) -> Number {
-    value
-        .to_string()
-        .parse()
-        .expect("any text is a number until it is read")
+    Number::from(&value.to_string()[..])
 }
 
 /// The point of a sweep in names: the lambda of two objectives, or all weights.
@@ -159,7 +157,7 @@ impl Builder<'_> {
     fn ground(&mut self, sweep: &Sweep, observer: &mut dyn Observer) -> Result<usize> {
         let count = sweep.settings.objective.len();
         let even = vec![1.0 / count as f64; count];
-        let settings = sweep.settings.fetched(&Hub::from_environment(), observer)?;
+        let settings = fetched(&sweep.settings, &Hub::from_environment(), observer)?;
         let config = Config {
             seed: Some(number(0)),
             ..weighted(&settings, &even, MethodKind::Mix)
@@ -184,7 +182,7 @@ impl Builder<'_> {
         if let Some(known) = known {
             return Ok(known);
         }
-        let met = Met::of(&plan, observer)?;
+        let met = Preflight::of(&plan, observer)?;
         Schedule::new(&plan, &met.rows)?;
         // Runs keep theirs to themselves: they would all say the same.
         let written = Config {
@@ -199,7 +197,7 @@ impl Builder<'_> {
             };
             observer.note(&format!("{place}{note}"));
         }
-        self.graph.grounds.push(Ground {
+        self.graph.grounds.push(Setup {
             met,
             alone: Vec::new(),
             front: Vec::new(),
@@ -238,14 +236,14 @@ impl Builder<'_> {
     fn push(
         &mut self,
         name: String,
-        kind: Kind,
+        kind: JobKind,
         mut needs: Vec<usize>,
         ground: usize,
         config: Config,
     ) -> Result<usize> {
         let plan = self.plan(&config)?;
         let met = &self.graph.grounds[ground].met;
-        if !matches!(kind, Kind::Sum(_)) {
+        if !matches!(kind, JobKind::Sum(_)) {
             // A baseline is a further objective on rows that are there.
             let rows = plan.objectives.iter().map(|objective| {
                 let same = |other: &ObjectivePlan| other.same_rows(objective);
@@ -262,21 +260,21 @@ impl Builder<'_> {
         needs.dedup();
         let mut hasher = Sha256::new();
         let kind_text = match &kind {
-            Kind::Run { stops } => format!("run {stops}"),
-            Kind::Sum(of) => format!(
+            JobKind::Run { stops } => format!("run {stops}"),
+            JobKind::Sum(of) => format!(
                 "sum {:?}",
                 of.iter().map(|(_, weight)| weight).collect::<Vec<_>>()
             ),
-            Kind::Reference => "reference".to_owned(),
+            JobKind::Reference => "reference".to_owned(),
             // A run like any other: what it is needed for does not change what it is.
-            Kind::Alone => "run false".to_owned(),
+            JobKind::Alone => "run false".to_owned(),
         };
         hasher.update(&kind_text);
         hasher.update(met.hash(&plan)?);
         for point in self.graph.grounds[ground]
             .given_front
             .iter()
-            .filter(|_| kind == Kind::Run { stops: true })
+            .filter(|_| kind == JobKind::Run { stops: true })
             .flatten()
         {
             hasher.update(point.to_le_bytes());
@@ -305,8 +303,8 @@ impl Builder<'_> {
         let folder = there
             .cloned()
             .unwrap_or_else(|| name.replace('/', ".") + &end);
-        let folder = (kind != Kind::Reference).then(|| Path::new(RUNS).join(folder));
-        self.graph.parts.push(Part {
+        let folder = (kind != JobKind::Reference).then(|| Path::new(RUNS).join(folder));
+        self.graph.parts.push(Job {
             name,
             kind,
             needs,
@@ -322,13 +320,13 @@ impl Builder<'_> {
     /// What all sweeps on a ground share: the reference, each objective alone, the front.
     fn common(&mut self, ground: usize, sweeps: &[&Sweep]) -> Result<()> {
         let (prefix, steps) = (self.prefix(sweeps), self.steps(ground)?);
-        let Ground { settings, plan, .. } = self.graph.grounds[ground].clone();
+        let Setup { settings, plan, .. } = self.graph.grounds[ground].clone();
         let mut first = Vec::new();
         if matches!(plan.reference, ReferencePlan::Train { .. }) {
             let config = weighted(&settings, &plan.weights(), MethodKind::Mix);
             first.push(self.push(
                 format!("{prefix}reference"),
-                Kind::Reference,
+                JobKind::Reference,
                 Vec::new(),
                 ground,
                 config,
@@ -379,7 +377,7 @@ impl Builder<'_> {
         steps: usize,
         first: &[usize],
     ) -> Result<usize> {
-        let Ground { settings, plan, .. } = self.graph.grounds[ground].clone();
+        let Setup { settings, plan, .. } = self.graph.grounds[ground].clone();
         let config = Config {
             seed: Some(number(seed)),
             steps: Some(number(steps)),
@@ -391,7 +389,7 @@ impl Builder<'_> {
             )
         };
         let name = format!("{prefix}alone-{}-seed-{seed}", plan.objectives[index].name);
-        self.push(name, Kind::Alone, first.to_vec(), ground, config)
+        self.push(name, JobKind::Alone, first.to_vec(), ground, config)
     }
 
     /// What every run of a method or a baseline needs: the reference and the optima.
@@ -420,7 +418,7 @@ impl Builder<'_> {
             seed,
             probe_every,
         } = *joint;
-        let Ground { settings, plan, .. } = self.graph.grounds[ground].clone();
+        let Setup { settings, plan, .. } = self.graph.grounds[ground].clone();
         let config = Config {
             seed: Some(number(seed)),
             probe_every: probe_every.cloned(),
@@ -437,13 +435,13 @@ impl Builder<'_> {
             "{prefix}{name}-{}{k}-seed-{seed}",
             point_name(&plan, weights)
         );
-        self.push(name, Kind::Run { stops }, needs, ground, config)
+        self.push(name, JobKind::Run { stops }, needs, ground, config)
     }
 
     /// The runs of one sweep.
     fn sweep(&mut self, ground: usize, prefix: &str, sweep: &Sweep) -> Result<()> {
         self.sweep.clone_from(&sweep.name);
-        let Ground {
+        let Setup {
             settings,
             plan,
             front,
@@ -472,7 +470,7 @@ impl Builder<'_> {
                                 let (order, stages) = stages;
                                 let config = Config {
                                     seed: Some(number(seed)),
-                                    stages: Some(stages.parse().expect("any text is a list")),
+                                    stages: Some(List::from(&stages[..])),
                                     steps: None,
                                     epochs: None,
                                     ..weighted(&settings, weights, method)
@@ -482,7 +480,7 @@ impl Builder<'_> {
                                     format!("{prefix}sequential-{order}-{point}-seed-{seed}");
                                 self.push(
                                     name,
-                                    Kind::Run { stops: false },
+                                    JobKind::Run { stops: false },
                                     self.optima(ground),
                                     ground,
                                     config,
@@ -568,14 +566,14 @@ impl Builder<'_> {
         weights: &[f64],
         seed: u64,
     ) -> Result<usize> {
-        let Ground { settings, plan, .. } = self.graph.grounds[ground].clone();
+        let Setup { settings, plan, .. } = self.graph.grounds[ground].clone();
         match baseline {
             Baseline::Sum => {
                 let steps = self.steps(ground)?;
                 let first: Vec<usize> = self.optima(ground);
                 let first: Vec<usize> = first
                     .into_iter()
-                    .filter(|part| self.graph.parts[*part].kind == Kind::Reference)
+                    .filter(|part| self.graph.parts[*part].kind == JobKind::Reference)
                     .collect();
                 let mut of = Vec::new();
                 for (index, weight) in weights.iter().enumerate() {
@@ -594,7 +592,7 @@ impl Builder<'_> {
                     ..weighted(&settings, weights, MethodKind::Mix)
                 };
                 let name = format!("{prefix}sum-{}-seed-{seed}", point_name(&plan, weights));
-                self.push(name, Kind::Sum(of), needs, ground, config)
+                self.push(name, JobKind::Sum(of), needs, ground, config)
             }
             Baseline::Loss(objective) => {
                 let mut config = weighted(&settings, &vec![0.0; weights.len()], MethodKind::Mix);
@@ -621,7 +619,7 @@ impl Builder<'_> {
                 );
                 self.push(
                     name,
-                    Kind::Run { stops: false },
+                    JobKind::Run { stops: false },
                     self.optima(ground),
                     ground,
                     config,

@@ -1,11 +1,11 @@
 //! How long a study will take, from a few steps measured here: for a look before a night is spent.
 
-use super::{Experiment, Kind, Part};
-use crate::Result;
+use super::{Experiment, Job, JobKind};
 use crate::bench::{Base, Bench, StepCost};
-use crate::methods::MethodKind;
-use crate::observer::{Observer, Quiet};
-use crate::plan::{Plan, ReferencePlan, ReferenceRows, Schedule};
+use upright_base::Result;
+use upright_base::observer::{Observer, Quiet};
+use upright_core::methods::MethodKind;
+use upright_runs::plan::{Plan, ReferencePlan, ReferenceRows, Schedule};
 
 /// Steps of each objective that are measured, besides one that is not counted.
 const STEPS: usize = 2;
@@ -98,7 +98,7 @@ impl Experiment {
             .zip(&ground.plan.objectives)
             .map(|(step, objective)| step / objective.batch as f64)
             .collect();
-        // Held-out rows, and as many training rows.
+        // HeldOut-out rows, and as many training rows.
         let scored = |(index, cost): (usize, &f64)| {
             2.0 * ground.plan.eval_rows.min(ground.met.rows[index]) as f64 * cost * SCORING
         };
@@ -111,10 +111,10 @@ impl Experiment {
     }
 
     /// Steps and seconds of a part that runs to its length.
-    fn expected(&self, part: &Part, costs: &Costs) -> Result<(usize, f64)> {
+    fn expected(&self, part: &Job, costs: &Costs) -> Result<(usize, f64)> {
         let ground = &self.graph.grounds[part.ground];
         if let (
-            Kind::Reference,
+            JobKind::Reference,
             ReferencePlan::Train {
                 on,
                 epochs,
@@ -129,7 +129,7 @@ impl Experiment {
                 .iter()
                 .position(|objective| on.are_of(objective))
                 .unwrap_or(0);
-            let steps = crate::plan::Length::Epochs(*epochs)
+            let steps = upright_runs::plan::Length::Epochs(*epochs)
                 .steps(rows.unwrap_or(ground.met.rows[index]).div_ceil(*batch));
             // A pair shares its prompt, and its chosen response is about half of the rest.
             let share = if *on == ReferenceRows::Chosen {
@@ -142,7 +142,7 @@ impl Experiment {
                 steps as f64 * *batch as f64 * costs.rows[index] * share,
             ));
         }
-        if matches!(part.kind, Kind::Sum(_)) {
+        if matches!(part.kind, JobKind::Sum(_)) {
             return Ok((0, costs.evaluation));
         }
         let plan = &part.plan;

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Experiment;
-use super::parts::Ground;
-use crate::run::Met;
-use crate::{Error, Result, files};
+use super::graph::Setup;
+use upright_base::{Error, Result, files};
+use upright_train::run::Preflight;
 
 /// A front as other studies read it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ fn front_files(out: &Path, ground: &str) -> [PathBuf; 2] {
     ]
 }
 
-impl Ground {
+impl Setup {
     /// The points of a front that another study left in its folder.
     pub(super) fn read_front(&self, folder: &Path) -> Result<Vec<Vec<f64>>> {
         let entries =
@@ -42,7 +42,7 @@ impl Ground {
                 continue;
             };
             let [ground, points] = front_files(folder, hash);
-            let differences = Met::read(&ground)?.differences(&self.met);
+            let differences = Preflight::read(&ground)?.differences(&self.met);
             if differences.is_empty() {
                 let text = files::read_text(&points)?;
                 let found: FrontFile = serde_json::from_str(&text)

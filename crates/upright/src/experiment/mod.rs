@@ -5,24 +5,26 @@
 mod answers;
 mod builder;
 mod estimate;
+mod execute;
 mod front;
+mod graph;
 pub mod keys;
-mod parts;
 mod study;
-mod work;
 
 pub use estimate::Estimate;
-pub use parts::{Graph, Ground, Kind, Part};
+pub use graph::{Graph, Job, JobKind, Setup};
 pub use study::{Baseline, Front, Questions, Study, Sweep};
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::error::Kind as ErrorKind;
-use crate::observer::{Observer, Quiet};
-use crate::report::{self, ANSWERS, Report, STUDY};
-use crate::{Error, Result, files, run};
+use upright_base::ErrorKind;
+use upright_base::observer::{Observer, Quiet};
+use upright_base::{Error, Result, files};
+use upright_report::{ANSWERS, Report, STUDY};
+use upright_runs::run_dir;
+use upright_train::run;
 
 /// Name of the study's file in its folder.
 const FILE: &str = "experiment.toml";
@@ -78,7 +80,7 @@ pub struct Outcomes {
 
 /// A part as a scheduler sees it: what must be finished before, and the command that does it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Job {
+pub struct ScheduledJob {
     /// Name of the part.
     pub part: String,
     /// Names of the parts it needs.
@@ -102,21 +104,21 @@ impl Experiment {
     }
 
     /// A part's run folder; none for a reference.
-    pub fn folder(&self, part: &Part) -> Option<PathBuf> {
+    pub fn folder(&self, part: &Job) -> Option<PathBuf> {
         Some(self.out.join(part.folder.as_ref()?))
     }
 
     /// Whether a part needs no more work, as far as the study's folder says: a reference needs none once every run on it is
     /// finished.
-    pub fn is_finished(&self, part: &Part) -> bool {
-        let needs = |other: &&Part| {
+    pub fn is_finished(&self, part: &Job) -> bool {
+        let needs = |other: &&Job| {
             other
                 .needs
                 .iter()
                 .any(|need| self.graph.parts[*need].hash == part.hash)
         };
         match self.folder(part) {
-            Some(folder) => run::is_finished(&folder),
+            Some(folder) => run_dir::is_finished(&folder),
             None => self
                 .graph
                 .parts
@@ -127,9 +129,9 @@ impl Experiment {
     }
 
     /// Whether a part needs no more work. A reference is also looked up in the cache, which takes a while.
-    fn is_there(&self, part: &Part, observer: &mut dyn Observer) -> Result<bool> {
+    fn is_there(&self, part: &Job, observer: &mut dyn Observer) -> Result<bool> {
         match self.is_finished(part) {
-            false if part.kind == Kind::Reference => {
+            false if part.kind == JobKind::Reference => {
                 run::has_reference(&part.plan, &mut Quiet(observer))
             }
             finished => Ok(finished),
@@ -137,9 +139,9 @@ impl Experiment {
     }
 
     /// One line a part for any scheduler: `file` and `out` as they were given.
-    pub fn jobs(&self, file: &Path, only: &[String]) -> Result<Vec<Job>> {
+    pub fn jobs(&self, file: &Path, only: &[String]) -> Result<Vec<ScheduledJob>> {
         let name = |index: &usize| self.graph.parts[*index].name.clone();
-        let job = |index: usize| Job {
+        let job = |index: usize| ScheduledJob {
             part: name(&index),
             needs: self.graph.parts[index].needs.iter().map(name).collect(),
             command: [
@@ -233,7 +235,7 @@ impl Experiment {
     fn runs(&self) -> Vec<PathBuf> {
         let folders = self.graph.parts.iter().filter_map(|part| self.folder(part));
         folders
-            .filter(|folder| crate::run_dir::holds_run(folder))
+            .filter(|folder| run_dir::holds_run(folder))
             .collect()
     }
 
@@ -261,7 +263,7 @@ impl Experiment {
         // Runs of the file as it once was stay, and are not part of this study.
         let inside = |run: &PathBuf| run.strip_prefix(&self.out).map(Path::to_owned).ok();
         let said = |text: &str| (!text.is_empty()).then(|| text.trim().to_owned());
-        let study = report::Study {
+        let study = upright_report::Study {
             title: said(&self.study.title),
             about: said(&self.study.about),
             runs: Some(runs.iter().filter_map(inside).collect()),

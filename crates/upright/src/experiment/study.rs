@@ -7,12 +7,14 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::keys;
-use crate::config::{Config, List, Number, ObjectiveConfig, nearest, one_or_many};
-use crate::methods::MethodKind;
-use crate::objectives::LossKind;
-use crate::plan::checks::{choice, count, no_such, wrong};
-use crate::plan::listed;
-use crate::{Error, Result, files};
+use upright_base::suggest::nearest;
+use upright_base::{Error, Result, files};
+use upright_core::methods::MethodKind;
+use upright_core::objectives::LossKind;
+use upright_data::one_or_many;
+use upright_runs::plan::checks::{choice, count, no_such, wrong};
+use upright_runs::plan::listed;
+use upright_runs::settings::{Config, List, Number, ObjectiveConfig};
 
 /// What is compared, with what, and on what.
 #[derive(Clone, Debug)]
@@ -365,7 +367,7 @@ fn checked(
     let stages: Vec<List> = written
         .stages
         .iter()
-        .map(|text| text.parse().expect("any text is a list"))
+        .map(|text| List::from(&text[..]))
         .collect();
     Ok(Sweep {
         orders: if stages.is_empty() && sequential {
@@ -379,7 +381,7 @@ fn checked(
         weights,
         stages,
         probe_every: if written.probe_every.is_empty() {
-            vec!["10".parse().expect("text")]
+            vec![Number::from("10")]
         } else {
             written.probe_every.clone()
         },
@@ -403,7 +405,7 @@ fn checked(
 /// Whether the rows of an objective are pairs; a loss nobody knows is refused when the plan is made.
 fn is_preference(objective: &ObjectiveConfig) -> bool {
     let kind = choice("loss", objective.loss.as_deref(), LossKind::Sft);
-    kind.is_ok_and(|kind| kind.form().responses == 2)
+    kind.is_ok_and(|kind| kind.spec().responses == 2)
 }
 
 fn name_of(objective: &ObjectiveConfig) -> &str {
@@ -456,7 +458,7 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
     )?;
     let kind = choice("baselines", Some(name), LossKind::Sft)?;
     // A loss with a reference is tied to it as strongly as the objective it stands in for.
-    let tied = kind.form().reference && !table.contains_key("beta");
+    let tied = kind.spec().reference && !table.contains_key("beta");
     table.clear();
     Ok(Baseline::Loss(Box::new(ObjectiveConfig {
         name: Some(name.to_owned()),
@@ -544,7 +546,7 @@ fn orders(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec<
         return Ok(vec![order]);
     }
     let order = |text: &String| -> Result<Vec<usize>> {
-        let List(listed) = text.parse().expect("any text is a list");
+        let List(listed) = List::from(&text[..]);
         let index = |name: &String| {
             let found = names.iter().position(|known| known == name);
             found.ok_or_else(|| no_such("orders", name, names.iter().copied()))

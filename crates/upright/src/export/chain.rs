@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use upright_engine::{
+use upright_model::{
     adapter::Adapter,
     config::DecoderConfig,
     merge::Merge,
@@ -10,15 +10,15 @@ use upright_engine::{
     weights::Fingerprint,
 };
 
-use crate::{
-    Error, Result, files,
-    hub::{self, Hub, Id},
+use upright_base::{Error, Result, files, observer::Observer};
+use upright_hub::{self, Hub, Id};
+use upright_model::{
     identity,
-    lineage::{Base, Lineage, Part, Step},
-    observer::Observer,
-    plan::checks::folder,
-    run, run_dir,
+    lineage::{Base, Lineage, MergedAdapter, Step},
+    model_files::hub_name,
 };
+use upright_runs::{plan::checks::folder, run_dir};
+use upright_train::run::adapters;
 
 /// Longest chain that is followed.
 const MOST: usize = 16;
@@ -31,7 +31,7 @@ pub(super) fn adapter_folder(given: &Path) -> Result<PathBuf> {
                 .hint("give the folder of a run, of a checkpoint or of an adapter"),
         );
     }
-    run::adapter_in(given)
+    adapters::adapter_in(given)
 }
 
 /// An adapter, read for the model at the bottom of its chain.
@@ -75,7 +75,7 @@ impl Chain {
                 )?,
                 None => base_folder(&top, &peft::read_base(&top)?, hub, observer)?,
             };
-            if !run_dir::holds_run(&base) && !run::is_adapter(&base) {
+            if !run_dir::holds_run(&base) && !adapters::is_adapter(&base) {
                 break base;
             }
             folders.push(adapter_folder(&base)?);
@@ -154,7 +154,7 @@ impl Chain {
                     return Err(Error::input(problem).hint("give the base it was trained on: --model DIR"));
                 }
                 Some(_) => {}
-                None if below == 0 && !run::is_called(&self.model, name) => observer.note(&format!(
+                None if below == 0 && !adapters::is_called(&self.model, name) => observer.note(&format!(
                     "warning: {folder}: says it was trained on {name}, not on {under}; it has no fingerprint to tell by"
                 )),
                 None => {}
@@ -183,7 +183,7 @@ impl Chain {
     pub(super) fn lineage(
         &self,
         count: usize,
-        parts: &[Part],
+        parts: &[MergedAdapter],
         fingerprint: &Fingerprint,
         observer: &mut dyn Observer,
     ) -> Result<Lineage> {
@@ -192,7 +192,7 @@ impl Chain {
         if let Some(known) = &known {
             known.check(&self.model, &own)?;
         }
-        let (name, revision) = match hub::named(&self.model) {
+        let (name, revision) = match hub_name(&self.model) {
             Some((name, commit)) => (name, Some(commit)),
             None => (self.model.display().to_string(), None),
         };
@@ -208,7 +208,7 @@ impl Chain {
         let link = |link: &Link| {
             let name = link.folder.display().to_string();
             Step {
-                adapters: vec![Part {
+                adapters: vec![MergedAdapter {
                     name,
                     sha256: link.sha256.clone(),
                     weight: 1.0,

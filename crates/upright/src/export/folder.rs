@@ -7,11 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    Error, Result, files,
-    model_files::{is_companion, own_code},
-    observer::Observer,
-};
+use upright_base::{Error, Result, files, observer::Observer};
+use upright_model::model_files::{is_companion, own_code};
 
 /// A folder in the making, beside the place where it will be; removed again unless it is finished.
 pub(super) struct Partial {
@@ -93,7 +90,7 @@ impl Partial {
         if self.out.exists() {
             fs::remove_dir(&self.out).map_err(|error| Error::io(&self.out, "replace", error))?;
         }
-        fs::rename(&self.path, &self.out).map_err(|error| Error::io(&self.out, "write", error))
+        files::rename(&self.path, &self.out)
     }
 }
 
@@ -158,5 +155,5 @@ pub(super) fn copy_companions(
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let bytes = files::read(from).map_err(|error| Error::io(from, "read", error))?;
-    fs::write(to, bytes).map_err(|error| Error::io(to, "write", error))
+    files::write_atomic(to, &bytes)
 }

@@ -7,23 +7,22 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
-use upright_engine::{
+use upright_model::{
     adapter::{self, Adapter, LoraConfig},
     merge::{Merge, MergeOptions, MergedFiles},
     peft::{self, BaseModel},
     weights::Float,
 };
 
-use crate::{
-    Error, Result, files,
-    hub::Hub,
-    identity,
-    lineage::{self, Part},
-    model_files::OF_AN_ADAPTER,
-    observer::Observer,
-};
 use chain::Chain;
 use folder::{Partial, copy_companions};
+use upright_base::{Error, Result, files, observer::Observer};
+use upright_hub::Hub;
+use upright_model::{
+    identity,
+    lineage::{self, MergedAdapter},
+    model_files::OF_AN_ADAPTER,
+};
 
 /// [`MergedFiles::rounding`] that deserves a warning.
 const MUCH_ROUNDING: f64 = 0.5;
@@ -53,7 +52,7 @@ pub struct Exported {
     /// The model at the bottom.
     pub model: PathBuf,
     /// Everything that is in it above the model, the lowest first.
-    pub adapters: Vec<Part>,
+    pub adapters: Vec<MergedAdapter>,
     /// Files that were written, sorted.
     pub files: Vec<String>,
     /// Fingerprint of the model: of the merged one, or of the adapter's base.
@@ -68,7 +67,7 @@ struct Sum {
     adapter: Adapter,
     lora: LoraConfig,
     base: BaseModel,
-    parts: Vec<Part>,
+    parts: Vec<MergedAdapter>,
 }
 
 impl Export {
@@ -184,13 +183,13 @@ impl Export {
         &self,
         kind: &'static str,
         chain: &Chain,
-        parts: Vec<Part>,
+        parts: Vec<MergedAdapter>,
         files: Vec<String>,
         fingerprint: String,
     ) -> Exported {
         let below = chain.links[..chain.links.len() - 1]
             .iter()
-            .map(|link| Part {
+            .map(|link| MergedAdapter {
                 name: link.folder.display().to_string(),
                 sha256: link.sha256.clone(),
                 weight: 1.0,
@@ -219,13 +218,13 @@ impl Export {
             .collect::<Result<Vec<_>>>()?;
         let part = |(chain, (_, weight)): (&Chain, &(PathBuf, f64))| {
             let top = chain.top();
-            Part {
+            MergedAdapter {
                 name: top.folder.display().to_string(),
                 sha256: top.sha256.clone(),
                 weight: *weight,
             }
         };
-        let parts: Vec<Part> = chains.iter().zip(&self.adapters).map(part).collect();
+        let parts: Vec<MergedAdapter> = chains.iter().zip(&self.adapters).map(part).collect();
         let base = chains[0].base(observer)?;
         let (adapter, lora) = match &chains[..] {
             [alone] if self.adapters[0].1 == 1.0 => (

@@ -1,7 +1,7 @@
 //! Figure 6.
 
 use super::Pair;
-use crate::plot::{Axis, Dash, Figure, Ink, Mark, Panel, Style};
+use upright_plot::{Axis, Dash, Figure, Ink, Mark, Panel, Style};
 
 /// Windows of the running median.
 const WINDOWS: usize = 40;

@@ -9,16 +9,12 @@ pub mod figure;
 
 use serde::Serialize;
 
-use crate::{
-    Error, Result,
-    data::{
-        ColumnMap, DataFile, Kind, Tokenizer,
-        rows::{Prompt, Row},
-    },
-    observer::Observer,
-    parallel,
-};
 use counts::{Counts, Index};
+use upright_base::{Error, Result, observer::Observer, parallel};
+use upright_data::{
+    ColumnMap, DataFile, RowKind, Tokenizer,
+    rows::{Prompt, Row},
+};
 
 /// Rows that one thread takes at a time.
 const BLOCK: usize = 64;
@@ -52,7 +48,7 @@ impl Pair {
 pub struct Texts {
     /// The usable rows, in file order.
     pub rows: Vec<Row>,
-    kind: Kind,
+    kind: RowKind,
 }
 
 impl Texts {
@@ -60,7 +56,7 @@ impl Texts {
     ///
     /// # Errors
     /// The file cannot be read, is of another kind, or has no usable row.
-    pub fn read(file: &DataFile, map: &ColumnMap, kind: Kind, most: usize) -> Result<Self> {
+    pub fn read(file: &DataFile, map: &ColumnMap, kind: RowKind, most: usize) -> Result<Self> {
         let (mut found, _) = file.read(map, kind)?;
         found.rows.truncate(most);
         if found.rows.is_empty() {
@@ -90,7 +86,7 @@ impl Texts {
         observer: &mut dyn Observer,
     ) -> Result<Vec<Vec<Counts>>> {
         let blocks: Vec<&[Row]> = self.rows.chunks(BLOCK).collect();
-        let what = if self.kind == Kind::Instruction {
+        let what = if self.kind == RowKind::Instruction {
             "instructions, in rows"
         } else {
             "preferences, in rows"
@@ -208,7 +204,7 @@ pub fn conflicts(pairs: &[Pair], most: usize) -> Vec<Pair> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::rows::{Message, Role};
+    use upright_data::rows::{Message, Role};
 
     #[test]
     fn templates_and_turns_are_not_counted() {

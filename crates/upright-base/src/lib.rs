@@ -1,0 +1,40 @@
+//! What every part of `upright` stands on: errors with a way out, progress, files that are whole or not there, and
+//! what the operating system says of memory and processor time. Nothing here knows of models or training.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`error`] | [`Error`]: a message, a hint, and who can fix it |
+//! | [`observer`] | [`Observer`](observer::Observer): progress, notes, and requests to stop |
+//! | [`files`] | atomic writes, locks, append-only lines, the cache |
+//! | [`file_kind`] | refuses pipes, devices and folders where a file is expected |
+//! | [`parallel`] | a parallel map whose results do not depend on the number of threads |
+//! | [`suggest`] | "did you mean" |
+//! | [`quiet`] | panics of libraries become errors |
+//! | [`memory`], [`processor`] | memory and processor time of this process |
+//!
+//! ```
+//! use upright_base::{Error, ErrorKind};
+//!
+//! let error = Error::file("rows.jsonl", "row 3 has no prompt", "add a column `prompt`");
+//! assert_eq!(error.to_string(), "rows.jsonl: row 3 has no prompt");
+//! assert_eq!(error.hint, "add a column `prompt`");
+//! assert_eq!(error.kind, ErrorKind::Input);
+//! ```
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests write what they like")
+)]
+
+pub mod error;
+pub mod file_kind;
+pub mod files;
+pub mod memory;
+pub mod observer;
+pub mod parallel;
+pub mod processor;
+pub mod quiet;
+pub mod suggest;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,110 @@
+//! ALRIGHT (Algorithm 2): an objective is drawn by its weight, i ~ Bernoulli(lambda) for two, and its plain gradient is
+//! trained on. In the mean that is the gradient of f_mix, for the price of one objective.
+
+use super::one_hot;
+use crate::train::Method;
+use upright_math::random::uniform;
+
+/// Draws one objective a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alright {
+    /// Probability of each objective; they sum to 1.
+    pub weights: Vec<f64>,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Method for Alright {
+    fn weights(&mut self, step: usize) -> Vec<f64> {
+        let mut left = uniform(self.seed, step as u64);
+        let drawn = self.weights.iter().position(|weight| {
+            left -= weight;
+            left < 0.0
+        });
+        // Weights that sum to a hair below 1 leave a gap at the end: it belongs to the last objective that can be drawn.
+        let last = || self.weights.iter().rposition(|weight| *weight > 0.0);
+        one_hot(
+            self.weights.len(),
+            drawn.or_else(last).expect("a plan has a weight above 0"),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draw(weights: &[f64], seed: u64, step: usize) -> usize {
+        Alright {
+            weights: weights.to_vec(),
+            seed,
+        }
+        .weights(step)
+        .iter()
+        .position(|w| *w == 1.0)
+        .unwrap()
+    }
+
+    #[test]
+    fn every_objective_is_drawn_by_its_weight() {
+        let weights = [0.2, 0.0, 0.5, 0.3];
+        for seed in [0, 1, 42, u64::MAX] {
+            let mut count = [0usize; 4];
+            (0..100_000).for_each(|step| count[draw(&weights, seed, step)] += 1);
+            for (n, weight) in count.iter().zip(weights) {
+                // Five standard deviations of a binomial.
+                let allowed = 5.0 * (weight * (1.0 - weight) * 1e5f64).sqrt();
+                assert!(
+                    (*n as f64 - weight * 1e5).abs() <= allowed,
+                    "seed {seed}: {count:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn neighbours_in_step_and_seed_are_independent() {
+        for (steps, seeds) in [(1, 0), (0, 1), (2, 0)] {
+            let same = (0..100_000usize)
+                .filter(|&i| {
+                    draw(&[0.5, 0.5], i as u64 / 300, i)
+                        == draw(&[0.5, 0.5], i as u64 / 300 + seeds, i + steps)
+                })
+                .count();
+            assert!(same.abs_diff(50_000) < 800, "{same}");
+        }
+    }
+
+    #[test]
+    fn a_draw_depends_on_seed_and_step_alone() {
+        let mut straight = Alright {
+            weights: vec![0.6, 0.4],
+            seed: 7,
+        };
+        let all: Vec<_> = (0..200).map(|step| straight.weights(step)).collect();
+        let mut resumed = Alright {
+            weights: vec![0.6, 0.4],
+            seed: 7,
+        };
+        for step in [199, 3, 120, 3, 0] {
+            assert_eq!(resumed.weights(step), all[step]);
+        }
+        assert_ne!(
+            (0..64).map(|s| draw(&[0.5, 0.5], 7, s)).collect::<Vec<_>>(),
+            (0..64).map(|s| draw(&[0.5, 0.5], 8, s)).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn lambda_0_and_1_are_one_objective_alone() {
+        assert!(
+            (0..10_000)
+                .all(|step| draw(&[1.0, 0.0], 3, step) == 0 && draw(&[0.0, 1.0], 3, step) == 1)
+        );
+    }
+
+    #[test]
+    fn weights_that_sum_to_less_never_fall_on_an_objective_of_weight_0() {
+        assert!((0..1000).all(|step| draw(&[0.0, 1e-9, 0.0], 3, step) == 1));
+    }
+}

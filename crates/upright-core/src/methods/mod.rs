@@ -1,0 +1,132 @@
+//! Methods: each is one decision per step, in one small file of plain numbers over any number of objectives. A new method
+//! is a new file, and its line in [`MethodKind`] and in [`MethodKind::build`].
+
+mod alright;
+#[cfg(test)]
+pub(crate) mod bowls;
+mod maxright;
+mod mix;
+mod sequential;
+
+pub use alright::Alright;
+pub use maxright::Maxright;
+pub use mix::Mix;
+pub use sequential::Sequential;
+
+use crate::train::Method;
+
+/// The methods by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
+pub enum MethodKind {
+    /// One objective after the other (Algorithm 1).
+    Sequential,
+    /// All objectives in every step, weighted.
+    Mix,
+    /// One objective a step, drawn by its weight (Algorithm 2).
+    Alright,
+    /// One objective a step, the one with the largest weighted gap (Algorithms 3 and 4).
+    Maxright,
+}
+
+impl MethodKind {
+    /// All of them, in the order of help texts.
+    pub const ALL: &'static [Self] = &[Self::Sequential, Self::Mix, Self::Alright, Self::Maxright];
+
+    /// Its name in settings and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sequential => "sequential",
+            Self::Mix => "mix",
+            Self::Alright => "alright",
+            Self::Maxright => "maxright",
+        }
+    }
+}
+
+/// What a method may need to know of the plan. All lists but `stages` have one entry per objective.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MethodContext {
+    /// Weights of the objectives; they sum to 1.
+    pub weights: Vec<f64>,
+    /// Preference among objectives that tie in gap and weight: the smallest rank wins.
+    pub tie_ranks: Vec<usize>,
+    /// Optimum f* of every objective, on training rows.
+    pub optima: Vec<f64>,
+    /// MAXRIGHT probes all objectives where `step % probe_every == 0`.
+    pub probe_every: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// Stages of Sequential: an objective, and the step at which it ends.
+    pub stages: Vec<(usize, usize)>,
+}
+
+impl MethodKind {
+    /// The method itself.
+    pub fn build(self, settings: &MethodContext) -> Box<dyn Method> {
+        let MethodContext {
+            weights,
+            tie_ranks,
+            optima,
+            probe_every,
+            seed,
+            stages,
+        } = settings.clone();
+        match self {
+            Self::Sequential => Box::new(Sequential {
+                objectives: weights.len(),
+                stages,
+            }),
+            Self::Mix => Box::new(Mix { weights }),
+            Self::Alright => Box::new(Alright { weights, seed }),
+            Self::Maxright => Box::new(Maxright::new(weights, optima, &tie_ranks, probe_every)),
+        }
+    }
+}
+
+/// Weight 1 for one objective of `count`: its plain gradient.
+fn one_hot(count: usize, id: usize) -> Vec<f64> {
+    let mut weights = vec![0.0; count];
+    weights[id] = 1.0;
+    weights
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use super::bowls::Bowls;
+    use super::*;
+    use crate::train::train;
+
+    /// Mixed loss after 2,000 steps less its minimum: 0.5, at the origin, for equal weights of two bowls at (-1, 0) and
+    /// (1, 0).
+    fn final_gap(kind: MethodKind) -> f64 {
+        let mut toy = Bowls::new(vec![[-1.0, 0.0], [1.0, 0.0]], 0.02);
+        let settings = MethodContext {
+            weights: vec![0.5, 0.5],
+            tie_ranks: vec![1, 0],
+            optima: vec![0.0; 2],
+            probe_every: 10,
+            seed: 42,
+            stages: vec![(0, 1000), (1, 2000)],
+        };
+        train(&mut toy, &mut *kind.build(&settings), 0..2000, |_, _, _| {
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+        (toy.value(0) + toy.value(1)) / 2.0 - 0.5
+    }
+
+    #[test]
+    fn joint_methods_close_the_gap_that_sequential_leaves_open() {
+        assert!(final_gap(MethodKind::Sequential) > 0.4);
+        assert!(final_gap(MethodKind::Mix) < 1e-6);
+        assert!(final_gap(MethodKind::Alright) < 0.05);
+        assert!(final_gap(MethodKind::Maxright) < 0.05);
+    }
+}

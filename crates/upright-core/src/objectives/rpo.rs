@@ -1,0 +1,124 @@
+//! RPO: DPO, and the likelihood of the chosen response beside it (Iterative Reasoning Preference Optimization, Pang et al.
+//! 2024, arXiv 2404.19733, version 3, section 2).
+//!
+//! DPO's loss of the pair (`dpo.rs`, label smoothing included) + alpha * (-log pi(y_w|x) / |y_w|). As in the paper every
+//! response is divided by its own length, so a long one weighs no more than a short one; in its first version alpha stood at
+//! the DPO term.
+//!
+//! LLaMA-Factory's `pref_ftx` is this alpha, off by default. TRL's `loss_type=["sigmoid", "sft"], loss_weights=[1, alpha]`
+//! (once `rpo_alpha`) divides the sum over a batch's chosen responses by the tokens of them all, so a long one weighs more.
+//! The chosen responses are the preference data's: rows of an instruction data set are another objective, SFT.
+
+use super::{
+    Defaults, LossSpec, Objective, Response, RowLoss, Totals,
+    dpo::{log_ratios, sigmoid_loss},
+    pair,
+};
+
+/// DPO with the negative log-likelihood of the chosen response. `nll_loss` is TRL's name; the loss is `dpo_loss` + alpha *
+/// `nll_loss`.
+pub const RPO: LossSpec = LossSpec {
+    responses: 2,
+    reference: true,
+    defaults: Defaults {
+        beta: Some(0.1),
+        label_smoothing: Some(0.0),
+        alpha: Some(1.0),
+        ..Defaults::NONE
+    },
+    metrics: &pair::metrics::<8>(&["nll_loss", "dpo_loss"]),
+    row,
+};
+
+/// Slopes: DPO's, and -alpha / |y_w| more for the chosen response.
+fn row(objective: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
+    let &Objective { alpha, beta, .. } = objective;
+    let ratios = log_ratios(responses);
+    let (dpo, slope) = sigmoid_loss(objective, ratios[0] - ratios[1]);
+    let nll = -pair::means(responses)[0];
+    let slopes = [slope - alpha / responses[0].tokens as f64, -slope];
+    pair::part(
+        responses,
+        totals,
+        dpo + alpha * nll,
+        slopes,
+        ratios.map(|ratio| beta * ratio),
+        &[nll, dpo],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::f64::consts::LN_2;
+
+    use super::super::{LossKind, evaluate};
+    use super::*;
+
+    fn row(policy: [f64; 2], reference: [f64; 2], tokens: [usize; 2]) -> Vec<Response> {
+        [0, 1]
+            .map(|i| Response {
+                policy: policy[i],
+                reference: Some(reference[i]),
+                tokens: tokens[i],
+            })
+            .to_vec()
+    }
+
+    /// beta 0.5, alpha 2: ratios 1 and -1, so h = 0.5 * 2 = 1 and -log sigmoid(1) = 0.3132617; the chosen response has
+    /// -6 / 4 = -1.5 nats a token, so the loss is 0.3132617 + 2 * 1.5. d/dh = -sigmoid(-1) = -0.2689414, so the slopes are
+    /// -0.1344707 - 2 / 4 and 0.1344707.
+    #[test]
+    fn dpo_and_the_chosen_response_a_token() {
+        let rpo = Objective {
+            beta: 0.5,
+            alpha: 2.0,
+            ..Objective::new(LossKind::Rpo)
+        };
+        let part = rpo.row(
+            &row([-6.0, -9.0], [-7.0, -8.0], [4, 3]),
+            Totals { rows: 1, tokens: 7 },
+        );
+        assert!((part.loss - 3.313_261_688).abs() < 1e-9, "{part:?}");
+        assert!(
+            (part.slopes[0] + 0.634_470_711).abs() < 1e-9
+                && (part.slopes[1] - 0.134_470_711).abs() < 1e-9
+        );
+        assert_eq!(part.metrics[..6], [0.5, -0.5, 1.0, 1.0, -6.0, -9.0]);
+        assert!(part.metrics[6] == 1.5 && (part.metrics[7] - 0.313_261_688).abs() < 1e-9);
+    }
+
+    /// Policy equal to the reference; means 2 and 6 nats a token weigh the same, though one has nine times the tokens:
+    /// ln 2 + (2 + 6) / 2, where all tokens alike would give ln 2 + (18 + 6) / 10.
+    #[test]
+    fn every_response_is_divided_by_its_own_length() {
+        let rows = [
+            row([-18.0, -5.0], [-18.0, -5.0], [9, 2]),
+            row([-6.0, -5.0], [-6.0, -5.0], [1, 2]),
+        ];
+        let (loss, slopes, _) = evaluate(&Objective::new(LossKind::Rpo), &rows);
+        assert!((loss - (LN_2 + 4.0)).abs() < 1e-15);
+        assert!(
+            (slopes[0][0] - (-0.025 - 1.0 / 18.0)).abs() < 1e-16
+                && (slopes[1][0] - (-0.025 - 0.5)).abs() < 1e-15
+        );
+    }
+
+    /// With alpha 0 nothing is left but DPO, to the bit, label smoothing included.
+    #[test]
+    fn without_alpha_it_is_dpo() {
+        let settings = |kind| Objective {
+            beta: 0.3,
+            label_smoothing: 0.2,
+            alpha: 0.0,
+            ..Objective::new(kind)
+        };
+        let (rows, totals) = (
+            row([-6.0, -9.0], [-7.0, -7.5], [4, 3]),
+            Totals { rows: 3, tokens: 7 },
+        );
+        let [rpo, dpo] =
+            [LossKind::Rpo, LossKind::Dpo].map(|kind| settings(kind).row(&rows, totals));
+        assert_eq!((rpo.loss, rpo.slopes), (dpo.loss, dpo.slopes));
+        assert_eq!(rpo.metrics[..6], dpo.metrics);
+    }
+}

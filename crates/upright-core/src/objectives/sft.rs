@@ -1,0 +1,51 @@
+//! SFT (4): the negative log-likelihood of the response given the prompt.
+//!
+//! As in the authors' code it is the mean over the scored tokens of the step, where the formula averages summed
+//! log-probabilities over rows.
+
+use super::{Defaults, LossSpec, Objective, Response, RowLoss, Totals};
+
+/// Negative log-likelihood.
+pub const SFT: LossSpec = LossSpec {
+    responses: 1,
+    reference: false,
+    defaults: Defaults::NONE,
+    metrics: &[],
+    row,
+};
+
+/// -sum(logp) / tokens of the step; the slope of every token is -1 / tokens of the step.
+fn row(_: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
+    let slope = -1.0 / totals.tokens as f64;
+    RowLoss {
+        loss: slope * responses[0].policy,
+        slopes: vec![slope],
+        metrics: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LossKind, Objective, Response, Totals};
+
+    /// Two rows of 3 and 1 tokens: -(-6 - 2) / 4 = 2. The mean of the rows' means, (2 + 2) / 2, agrees only because both
+    /// rows have the same; with -6 and -4 it is (6 + 4) / 4 = 2.5 against (2 + 4) / 2 = 3.
+    #[test]
+    fn tokens_weigh_the_same_in_every_row() {
+        let sft = Objective::new(LossKind::Sft);
+        let totals = Totals { rows: 2, tokens: 4 };
+        let part = |policy, tokens| {
+            sft.row(
+                &[Response {
+                    policy,
+                    reference: None,
+                    tokens,
+                }],
+                totals,
+            )
+        };
+        assert_eq!(part(-6.0, 3).loss + part(-2.0, 1).loss, 2.0);
+        assert_eq!(part(-6.0, 3).loss + part(-4.0, 1).loss, 2.5);
+        assert_eq!(part(-6.0, 3).slopes, [-0.25]);
+    }
+}

@@ -1,0 +1,90 @@
+//! SimPO (Meng et al. 2024, arXiv 2405.14734, equation 6): the pair's likelihoods a token are compared with each other, and
+//! with no reference.
+//!
+//! h = beta * log pi(y_w|x) / |y_w| - beta * log pi(y_l|x) / |y_l| - gamma; loss -log sigmoid(h), with label smoothing as in
+//! `dpo.rs` (the authors' code and TRL's CPO trainer have it; the paper's loss is without). gamma is the margin that the
+//! rewards should have, TRL's and LLaMA-Factory's `simpo_gamma`. The authors' models have beta 2 or 2.5, and they suggest to
+//! begin with gamma / beta = 0.5: hence the defaults 2 and 1. TRL and LLaMA-Factory begin with beta 0.1 and gamma 0.5.
+
+use super::{Defaults, LossSpec, Objective, Response, RowLoss, Totals, pair};
+
+/// Simple preference optimization. Rewards are beta * log pi(y|x) / |y|; the margin does not subtract gamma.
+pub const SIMPO: LossSpec = LossSpec {
+    responses: 2,
+    reference: false,
+    defaults: Defaults {
+        beta: Some(2.0),
+        label_smoothing: Some(0.0),
+        gamma: Some(1.0),
+        ..Defaults::NONE
+    },
+    metrics: &pair::METRICS,
+    row,
+};
+
+/// Slopes: beta / |y| times d/dh, and the opposite sign for the rejected response.
+fn row(objective: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
+    let &Objective {
+        beta,
+        gamma,
+        label_smoothing,
+        ..
+    } = objective;
+    let rewards = pair::means(responses).map(|mean| beta * mean);
+    let (value, slope) = pair::logistic(rewards[0] - rewards[1] - gamma, label_smoothing);
+    let slopes = [
+        slope * beta / responses[0].tokens as f64,
+        -slope * beta / responses[1].tokens as f64,
+    ];
+    pair::part(responses, totals, value, slopes, rewards, &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::f64::consts::LN_2;
+
+    use super::super::LossKind;
+    use super::*;
+
+    fn row(policy: [f64; 2], tokens: [usize; 2]) -> Vec<Response> {
+        [0, 1]
+            .map(|i| Response {
+                policy: policy[i],
+                reference: None,
+                tokens: tokens[i],
+            })
+            .to_vec()
+    }
+
+    /// The defaults: -4 / 4 = -1 and -6 / 3 = -2 nats a token, rewards -2 and -4, h = 2 - 1 = 1: -log sigmoid(1) =
+    /// 0.3132617, and -sigmoid(-1) = -0.2689414 times 2 / 4 and -2 / 3.
+    #[test]
+    fn likelihoods_a_token_are_compared() {
+        let simpo = Objective::new(LossKind::Simpo);
+        assert_eq!((simpo.beta, simpo.gamma), (2.0, 1.0));
+        let part = simpo.row(&row([-4.0, -6.0], [4, 3]), Totals { rows: 1, tokens: 7 });
+        assert!((part.loss - 0.313_261_688).abs() < 1e-9);
+        assert!(
+            (part.slopes[0] + 0.134_470_711).abs() < 1e-9
+                && (part.slopes[1] - 0.179_294_280).abs() < 1e-9
+        );
+        assert_eq!(part.metrics, [-2.0, -4.0, 1.0, 2.0, -4.0, -6.0]);
+    }
+
+    /// A margin of just gamma is h = 0, half way: ln 2. Equal rewards are h = -gamma: log(1 + e^gamma), and no success.
+    #[test]
+    fn gamma_is_the_margin_asked_for() {
+        let simpo = Objective {
+            beta: 2.5,
+            gamma: 1.25,
+            ..Objective::new(LossKind::Simpo)
+        };
+        let totals = Totals {
+            rows: 1,
+            tokens: 12,
+        };
+        assert!((simpo.row(&row([-4.0, -12.0], [4, 8]), totals).loss - LN_2).abs() < 1e-15);
+        let equal = simpo.row(&row([-4.0, -8.0], [4, 8]), totals);
+        assert!((equal.loss - 1.25f64.exp().ln_1p()).abs() < 1e-15 && equal.metrics[2] == 0.0);
+    }
+}

@@ -1,0 +1,701 @@
+//! A file of rows as a training set, a held-out set, and the fixed samples of both that evaluations score.
+
+use std::collections::HashSet;
+
+use sha2::{Digest, Sha256};
+
+use super::encode::{Encoded, Encoder, encode};
+use super::rows::{self, ColumnMap, Dropped, Row, RowKind, Rows};
+use super::{
+    DataFile, Example, Template, TemplateName, Tokenizer, TooLong, Truncation, Turns, sha256_hex,
+    split,
+};
+use upright_base::{Error, Result, files};
+
+/// TRL's columns of log-probabilities that a reference gave. They hold for one tokenizer, template, maximum length and
+/// model, of which the file says nothing.
+const REFERENCE_COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
+
+/// Where held-out rows come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HeldOut {
+    /// About this share of the prompts, picked by a hash of the words that open each: rows that are added move no other row,
+    /// no template does, and no prompt is on both sides. If there are two prompts or more, each side gets at least one. 0
+    /// holds nothing out.
+    Fraction(f64),
+    /// All rows of another file of the same kind; rows with one of its prompts are not trained on.
+    File(DataFile),
+}
+
+impl Default for HeldOut {
+    fn default() -> Self {
+        Self::Fraction(0.05)
+    }
+}
+
+/// What to load, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataSpec {
+    /// The files of rows, at least one, all in the same dialect or in several.
+    pub files: Vec<DataFile>,
+    /// What their rows are wanted for.
+    pub kind: RowKind,
+    /// Columns under other names.
+    pub map: ColumnMap,
+    /// The template; `None` for [`Template::default_for`] the rows.
+    pub template: Option<TemplateName>,
+    /// Which turns of a conversation are imitated.
+    pub turns: Turns,
+    /// Use the first so many usable rows of each of `files`, before any are held out; `None` for all.
+    pub rows: Option<usize>,
+    /// Most tokens of prompt, response and EOS together.
+    pub max_length: usize,
+    /// See [`Truncation::min_prompt`].
+    pub min_prompt: usize,
+    /// What gives way in rows that are too long; where several turns are imitated, [`TooLong::CutPrompt`] cuts the end.
+    pub too_long: TooLong,
+    /// Where held-out rows come from.
+    pub eval: HeldOut,
+    /// Threads that encode rows; they decide nothing.
+    pub threads: usize,
+}
+
+/// Rows ready to be packed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// Rows to train on, in file order, at least one.
+    pub train: Vec<Example>,
+    /// HeldOut-out rows, in file order; may be none.
+    pub eval: Vec<Example>,
+    /// The template used.
+    pub template: Template,
+    /// Name of the dialect that the file is in; of several, each once.
+    pub dialect: String,
+    /// Columns that the dialects do not look at.
+    pub unread: Vec<String>,
+    /// Rows of the files that are not used, by reason.
+    pub dropped: Vec<Dropped>,
+    /// The same of the file of held-out rows, where there is one.
+    pub eval_dropped: Vec<Dropped>,
+    /// Rows, of both sides, whose prompt was cut to fit.
+    pub truncated_prompts: usize,
+    /// Responses, of both sides, that were cut to fit and have no EOS.
+    pub truncated_responses: usize,
+    /// Rows, of both sides, whose responses think before they answer, which the template has no words for.
+    pub reasoning_left_out: usize,
+    /// Whether prompts begin with BOS, where the tokenizer's files disagree about it ([`Tokenizer::contested_bos`]).
+    pub contested_bos: Option<bool>,
+    /// SHA-256 of the file; of several, of their hashes and shares.
+    pub sha256: String,
+    /// SHA-256 of the file of held-out rows, where there is one.
+    pub eval_sha256: Option<String>,
+    /// SHA-256 of the rows as they are trained on and evaluated: tokens, scored stretches, and the side of each.
+    pub encoded_sha256: String,
+    /// Whether texts begin with a space, where the tokenizer's files disagree ([`Tokenizer::contested_prefix_space`]).
+    pub contested_prefix_space: Option<bool>,
+    /// Whether nothing was held out although a share was asked for, because all rows open alike.
+    pub opens_alike: bool,
+    /// Hashes of the prompts of the training rows, those that shares repeat left out: they stand behind the others.
+    train_hashes: Vec<u64>,
+    eval_hashes: Vec<u64>,
+}
+
+/// A usable row with the hash of its prompt.
+type Hashed = (u64, Example);
+
+/// One file, encoded.
+#[derive(Default)]
+struct FileRows {
+    usable: Vec<Hashed>,
+    dropped: Vec<Dropped>,
+    prompts_cut: usize,
+    responses_cut: usize,
+    reasoning_left_out: usize,
+}
+
+impl Dataset {
+    /// Reads, renders, tokenises, fits and divides a file's rows. `progress` is called with rows done and rows in all, and
+    /// returns whether to go on.
+    ///
+    /// # Errors
+    /// The file cannot be read or understood, a setting is impossible, no row is usable, or `progress` said to stop.
+    pub fn load(
+        spec: &DataSpec,
+        tokenizer: &Tokenizer,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Self> {
+        check(spec)?;
+        // Some rows turn out unusable. Where the first rows do not hold as many usable ones as are wanted, all are read.
+        if let Some(wanted) = spec.rows {
+            let most = wanted.saturating_mul(2).saturating_add(64);
+            match Self::of_first(most, spec, tokenizer, progress) {
+                Ok(Some(data)) => return Ok(data),
+                Err(stopped) if stopped.kind == upright_base::ErrorKind::Interrupted => {
+                    return Err(stopped);
+                }
+                _ => {}
+            }
+        }
+        let data = Self::of_first(usize::MAX, spec, tokenizer, progress)?;
+        Ok(data.expect("all rows are enough"))
+    }
+
+    /// The same of the first `most` rows of every file; `None` where these are too few.
+    fn of_first(
+        most: usize,
+        spec: &DataSpec,
+        tokenizer: &Tokenizer,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Option<Self>> {
+        let mut files = Vec::with_capacity(spec.files.len());
+        let mut mores = Vec::with_capacity(spec.files.len());
+        for file in &spec.files {
+            let (rows, sha256, more) = file.read_first(&spec.map, spec.kind, most)?;
+            files.push((file, (rows, sha256)));
+            mores.push(more);
+        }
+        let other = match &spec.eval {
+            HeldOut::File(file) => Some((file, file.read(&spec.map, spec.kind)?)),
+            HeldOut::Fraction(_) => None,
+        };
+        let template = choose(
+            spec,
+            &files,
+            other.as_ref().map(|(_, (rows, _))| rows),
+            tokenizer,
+        )?;
+        let encoder = Encoder {
+            template: &template,
+            turns: spec.turns,
+            tokenizer,
+            truncation: spec.truncation(),
+        };
+        let wanted = spec.rows.unwrap_or(usize::MAX);
+        let of_file = |rows: &Rows| rows.rows.len().min(wanted);
+        let total = files
+            .iter()
+            .map(|(_, (rows, _))| of_file(rows))
+            .sum::<usize>()
+            + other.as_ref().map_or(0, |(_, (rows, _))| rows.rows.len());
+
+        let (mut dialects, mut unread, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut parts, mut before) = (Vec::new(), 0);
+        for (file, (rows, sha256)) in files {
+            if !dialects.contains(&rows.dialect) {
+                dialects.push(rows.dialect);
+            }
+            unread.extend(
+                rows.unread
+                    .iter()
+                    .filter(|column| !unread.contains(*column))
+                    .cloned()
+                    .collect::<Vec<_>>(),
+            );
+            hashes.push((sha256, file.share));
+            let own = of_file(&rows);
+            parts.push(FileRows::encode(
+                &file.name(),
+                rows,
+                wanted,
+                spec,
+                &encoder,
+                &mut |done| progress(before + done.min(own), total),
+            )?);
+            before += own;
+        }
+        if parts
+            .iter()
+            .zip(mores)
+            .any(|(part, more)| more && most < usize::MAX && part.usable.len() < wanted)
+        {
+            return Ok(None);
+        }
+        let mut held = None;
+        if let Some((file, (rows, sha256))) = other {
+            let part = FileRows::encode(
+                &file.name(),
+                rows,
+                usize::MAX,
+                spec,
+                &encoder,
+                &mut |done| progress(before + done, total),
+            )?;
+            held = Some((file, part, sha256));
+        }
+
+        let mut data = Self {
+            train: Vec::new(),
+            eval: Vec::new(),
+            dialect: dialects.join(" and "),
+            unread,
+            dropped: Vec::new(),
+            eval_dropped: Vec::new(),
+            truncated_prompts: 0,
+            truncated_responses: 0,
+            reasoning_left_out: 0,
+            contested_bos: (tokenizer.contested_bos() && !matches!(template, Template::Chat(_)))
+                .then(|| !tokenizer.bos().is_empty()),
+            sha256: identity(&hashes),
+            eval_sha256: None,
+            encoded_sha256: String::new(),
+            contested_prefix_space: tokenizer.contested_prefix_space(),
+            opens_alike: false,
+            train_hashes: Vec::new(),
+            eval_hashes: Vec::new(),
+            template: template.clone(),
+        };
+        let mut trains = Vec::with_capacity(parts.len());
+        for (mut part, file) in parts.into_iter().zip(&spec.files) {
+            if let Some((held_file, held, _)) = &held {
+                part.without(&held.usable, &held_file.name(), &file.name())?;
+            }
+            data.note(&part, (spec.files.len() > 1).then(|| file.name()));
+            trains.push(part.usable);
+        }
+        let held_rows = match held {
+            Some((_, part, sha256)) => {
+                data.truncated_prompts += part.prompts_cut;
+                data.truncated_responses += part.responses_cut;
+                data.reasoning_left_out += part.reasoning_left_out;
+                (data.eval_dropped, data.eval_sha256) = (part.dropped, Some(sha256));
+                part.usable
+            }
+            None => {
+                let HeldOut::Fraction(fraction) = spec.eval else {
+                    unreachable!("a file of held-out rows was read")
+                };
+                let held = split::carve(&mut trains, fraction);
+                data.opens_alike = fraction > 0.0
+                    && held.is_empty()
+                    && trains.iter().map(Vec::len).sum::<usize>() > 1;
+                held
+            }
+        };
+        (data.eval_hashes, data.eval) = held_rows.into_iter().unzip();
+        let repeated = repeated(&spec.files, &trains)?;
+        (data.train_hashes, data.train) = trains.into_iter().flatten().unzip();
+        data.train.extend(repeated);
+        data.encoded_sha256 = encoded_sha256([&data.train, &data.eval]);
+        Ok(Some(data))
+    }
+
+    /// Takes down what a file's rows lost; of several files, which file's.
+    fn note(&mut self, part: &FileRows, name: Option<String>) {
+        for Dropped { reason, rows } in &part.dropped {
+            let reason = name
+                .as_ref()
+                .map_or_else(|| reason.clone(), |name| format!("{reason} in {name}"));
+            self.dropped.push(Dropped {
+                reason,
+                rows: rows.clone(),
+            });
+        }
+        self.truncated_prompts += part.prompts_cut;
+        self.truncated_responses += part.responses_cut;
+        self.reasoning_left_out += part.reasoning_left_out;
+    }
+
+    /// What became of the file, in one line.
+    pub fn describe(&self, name: &str) -> String {
+        let held_out = match self.eval.len() {
+            0 => String::new(),
+            held_out => format!(" to train on, {held_out} held out"),
+        };
+        let (rows, dialect, template) = (self.train.len(), &self.dialect, &self.template);
+        let mut text =
+            format!("{name}: {rows} rows{held_out} (dialect {dialect}, template {template})");
+        if self.train.len() > self.train_hashes.len() {
+            text += &format!(
+                "; {} of them repeat, for the files' shares",
+                self.train.len() - self.train_hashes.len()
+            );
+        }
+        if !self.unread.is_empty() {
+            text += &format!("; columns not read: {}", rows::listed(self.unread.iter()));
+            if self
+                .unread
+                .iter()
+                .any(|column| REFERENCE_COLUMNS.contains(&&column[..]))
+            {
+                text += " (of which tokens and of which model they are nobody can check: the reference is computed)";
+            }
+        }
+        for dropped in self.dropped.iter().chain(&self.eval_dropped) {
+            text += &format!(
+                "; {} dropped, {}: {}",
+                dropped.rows.len(),
+                dropped.reason,
+                dropped.named()
+            );
+        }
+        if self.truncated_prompts + self.truncated_responses > 0 {
+            text += &format!(
+                "; cut to fit: {} prompts, {} responses",
+                self.truncated_prompts, self.truncated_responses
+            );
+        }
+        if self.reasoning_left_out > 0 {
+            text += &format!(
+                "; the reasoning of {} rows is left out: the template {template} has no words for it",
+                self.reasoning_left_out
+            );
+        }
+        if let Some(begin) = self.contested_bos {
+            text += &format!("; {}", bos_note(begin));
+        }
+        if let Some(space) = self.contested_prefix_space {
+            text += &format!("; {}", prefix_space_note(space));
+        }
+        if self.opens_alike {
+            text += "; warning: nothing is held out, because all rows open with the same words";
+        }
+        text
+    }
+
+    /// Says how many rows are longer than the `positions` that a model was trained for; none if no row is.
+    pub fn positions_note(&self, positions: usize) -> Option<String> {
+        let mut longer = 0;
+        let mut longest = 0;
+        for example in self.train.iter().chain(&self.eval) {
+            // The last token of a response is predicted and never read.
+            let response = example.responses.iter().map(Vec::len).max().unwrap_or(0);
+            let length = (example.prompt.len() + response).saturating_sub(1);
+            longer += usize::from(length > positions);
+            longest = longest.max(length);
+        }
+        (longer > 0).then(|| {
+            format!(
+                "{longer} rows have more tokens than the {positions} positions of the model (max_position_embeddings), up to \
+                 {longest}; --max-length {positions} truncates them"
+            )
+        })
+    }
+
+    /// A fixed sample of at most `n` training rows, in file order: those whose prompts have the smallest hashes.
+    pub fn fit(&self, n: usize) -> Vec<&Example> {
+        sample(
+            &self.train[..self.train_hashes.len()],
+            &self.train_hashes,
+            n,
+        )
+    }
+
+    /// At most `n` of the held-out rows, picked in the same way.
+    pub fn eval(&self, n: usize) -> Vec<&Example> {
+        sample(&self.eval, &self.eval_hashes, n)
+    }
+}
+
+/// Says whether prompts begin with BOS, which the tokenizer's files disagree about.
+pub fn bos_note(begin: bool) -> String {
+    let (with, puts) = if begin {
+        ("with", "none")
+    } else {
+        ("without", "one")
+    };
+    format!(
+        "prompts begin {with} BOS, by add_bos_token in tokenizer_config.json; transformers 5 heeds tokenizer.json alone, which \
+         puts {puts}"
+    )
+}
+
+/// Says whether texts begin with a space, which the tokenizer's files disagree about.
+pub fn prefix_space_note(space: bool) -> String {
+    let (with, puts) = if space {
+        ("with", "none")
+    } else {
+        ("without", "one")
+    };
+    format!(
+        "texts begin {with} a space, by add_prefix_space in tokenizer_config.json as in transformers; tokenizer.json alone puts \
+         {puts}"
+    )
+}
+
+/// SHA-256 of examples: those to train on, then those held out.
+fn encoded_sha256(sides: [&Vec<Example>; 2]) -> String {
+    let mut hash = Sha256::new();
+    for examples in sides {
+        hash.update((examples.len() as u64).to_le_bytes());
+        for example in examples {
+            let mut numbers = vec![example.prompt.len(), example.responses.len()];
+            for (index, response) in example.responses.iter().enumerate() {
+                let read = example.read_of(index);
+                numbers.extend([response.len(), read.len()]);
+                for range in read {
+                    numbers.extend([range.start, range.end]);
+                }
+            }
+            for number in numbers {
+                hash.update((number as u64).to_le_bytes());
+            }
+            for token in example
+                .prompt
+                .iter()
+                .chain(example.responses.iter().flatten())
+            {
+                hash.update(token.to_le_bytes());
+            }
+        }
+    }
+    files::hex(&hash.finalize())
+}
+
+fn sample<'a>(examples: &'a [Example], hashes: &[u64], n: usize) -> Vec<&'a Example> {
+    picked(hashes, n)
+        .into_iter()
+        .map(|index| &examples[index])
+        .collect()
+}
+
+/// The places of the `n` smallest hashes, ascending.
+fn picked(hashes: &[u64], n: usize) -> Vec<usize> {
+    let mut picked: Vec<usize> = (0..hashes.len()).collect();
+    picked.sort_by_key(|&index| (hashes[index], index));
+    picked.truncate(n);
+    picked.sort_unstable();
+    picked
+}
+
+fn check(spec: &DataSpec) -> Result<()> {
+    spec.truncation().check()?;
+    let names: Vec<String> = spec.files.iter().map(DataFile::name).collect();
+    let name = names.join(", ");
+    let given = spec
+        .files
+        .iter()
+        .filter(|file| file.share.is_some())
+        .count();
+    if spec.files.is_empty() || !(given == 0 || given == spec.files.len()) {
+        return Err(Error::input(format!(
+            "{name}: some files have a share and some have none"
+        ))
+        .hint("give every file a share, as FILE:0.7, or none of them"));
+    }
+    if spec.rows == Some(0) {
+        return Err(Error::input(format!("{name}: 0 rows are asked for"))
+            .hint("ask for at least one, or leave the number out to use all"));
+    }
+    match spec.eval {
+        HeldOut::Fraction(fraction) if !(0.0..1.0).contains(&fraction) => Err(Error::input(
+            format!("{name}: a share of {fraction} cannot be held out"),
+        )
+        .hint("give a number from 0 to below 1; 0.05 is usual")),
+        _ => Ok(()),
+    }
+}
+
+impl DataSpec {
+    fn truncation(&self) -> Truncation {
+        Truncation {
+            max_length: self.max_length,
+            min_prompt: self.min_prompt,
+            rule: self.too_long,
+        }
+    }
+}
+
+/// The one template of all files: that which was asked for, or the usual one of the first file, if it is of all. HeldOut-out
+/// rows of their own have it too.
+fn choose(
+    spec: &DataSpec,
+    files: &[(&DataFile, (Rows, String))],
+    held_out: Option<&Rows>,
+    tokenizer: &Tokenizer,
+) -> Result<Template> {
+    let usual = |rows: &Rows| Template::default_for(&rows.rows, tokenizer.folder());
+    let (first, (first_rows, _)) = files.first().expect("checked");
+    let different = files
+        .iter()
+        .find(|(_, (rows, _))| usual(rows) != usual(first_rows));
+    if let (None, Some((file, (rows, _)))) = (&spec.template, different) {
+        return Err(Error::input(format!(
+            "{} would have the template {}, {} the template {}",
+            first.name(),
+            usual(first_rows),
+            file.name(),
+            usual(rows)
+        ))
+        .hint("name one template for both, or make them two objectives"));
+    }
+    // The first rows of every file say how they are written; any row may bring tools, which have templates of their own.
+    let some = |rows: &Rows| {
+        let with_tools = rows.rows.iter().find(|row| !row.tools.is_empty());
+        rows.rows
+            .iter()
+            .take(16)
+            .chain(with_tools)
+            .cloned()
+            .collect::<Vec<Row>>()
+    };
+    let all: Vec<Row> = files
+        .iter()
+        .map(|(_, (rows, _))| rows)
+        .chain(held_out)
+        .flat_map(some)
+        .collect();
+    Template::choose(
+        Some(spec.template.as_ref().unwrap_or(&usual(first_rows))),
+        &all,
+        tokenizer,
+    )
+}
+
+/// What files are by their contents: a file by its own hash, several by theirs and their shares.
+fn identity(files: &[(String, Option<f64>)]) -> String {
+    match files {
+        [(sha256, _)] => sha256.clone(),
+        _ => {
+            let lines: String = files
+                .iter()
+                .map(|(sha256, share)| format!("{sha256} {share:?}\n"))
+                .collect();
+            sha256_hex(lines.as_bytes())
+        }
+    }
+}
+
+/// Rows that come once more, so that an epoch takes from every file its share and passes over every row at least once:
+/// the file that is longest for its share once, every other as often as that asks for. What is less than the whole file
+/// is picked by hashes of prompts, so that a sorted file is not bent to its start, and from the other end than the
+/// samples that evaluations score.
+fn repeated(files: &[DataFile], rows: &[Vec<Hashed>]) -> Result<Vec<Example>> {
+    const MOST: f64 = 1000.0;
+    let share = |index: usize| files[index].share.filter(|_| files.len() > 1);
+    let pace = |index: usize| share(index).map(|share| rows[index].len() as f64 / share);
+    let Some(longest) = (0..files.len()).filter_map(pace).reduce(f64::max) else {
+        return Ok(Vec::new());
+    };
+    let mut repeated = Vec::new();
+    for (index, (file, rows)) in files.iter().zip(rows).enumerate() {
+        let wanted = (share(index).unwrap_or(0.0) * longest).round();
+        if wanted > MOST * rows.len() as f64 {
+            return Err(Error::input(format!(
+                "{}: for its share, each of its {} rows would come {:.0} times in an epoch",
+                file.name(),
+                rows.len(),
+                wanted / rows.len() as f64
+            ))
+            .hint("give it a smaller share, or more rows"));
+        }
+        let more = (wanted as usize).saturating_sub(rows.len());
+        let (examples, hashes): (Vec<&Example>, Vec<u64>) =
+            rows.iter().map(|(hash, row)| (row, !hash)).unzip();
+        for _ in 0..more / rows.len().max(1) {
+            repeated.extend(examples.iter().copied().cloned());
+        }
+        repeated.extend(
+            picked(&hashes, more % rows.len().max(1))
+                .into_iter()
+                .map(|index| examples[index].clone()),
+        );
+    }
+    Ok(repeated)
+}
+
+impl FileRows {
+    fn encode(
+        name: &str,
+        rows: Rows,
+        wanted: usize,
+        spec: &DataSpec,
+        encoder: &Encoder<'_>,
+        progress: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Self> {
+        let mut part = Self {
+            dropped: rows.dropped,
+            ..Self::default()
+        };
+        let mut left: &[Row] = &rows.rows;
+        let mut done = 0;
+        // A row may turn out unusable only here, so the first `wanted` usable ones can take more than one round.
+        while part.usable.len() < wanted && !left.is_empty() {
+            let (now, later) = left.split_at(left.len().min(wanted - part.usable.len()));
+            let encoded = encode(now, encoder, spec.threads, &mut |more| {
+                progress(done + more)
+            });
+            for (row, encoded) in now.iter().zip(encoded.map_err(|error| error.at(name))?) {
+                let end = encoder.template.end_of(row, encoder.tokenizer);
+                let encoded = if spec.kind == RowKind::Chosen {
+                    encoded.chosen_alone(end)
+                } else {
+                    encoded
+                };
+                let is_usable = matches!(encoded, Encoded::Usable { .. });
+                part.reasoning_left_out +=
+                    usize::from(is_usable && encoder.template.leaves_reasoning_out(row));
+                part.take(row, encoded);
+            }
+            done += now.len();
+            left = later;
+        }
+        if part.usable.is_empty() {
+            return Err(part.nothing_left(name));
+        }
+        // Rows beyond the last one used are not looked at, so they are not dropped either.
+        if let Some(first_unused) = left.first() {
+            for entry in &mut part.dropped {
+                entry.rows.retain(|&row| row < first_unused.index);
+            }
+            part.dropped.retain(|entry| !entry.rows.is_empty());
+        }
+        part.dropped
+            .iter_mut()
+            .for_each(|entry| entry.rows.sort_unstable());
+        Ok(part)
+    }
+
+    fn take(&mut self, row: &Row, encoded: Encoded) {
+        match encoded {
+            Encoded::Usable {
+                example,
+                prompt_hash,
+                prompt_cut,
+                responses_cut,
+            } => {
+                self.prompts_cut += usize::from(prompt_cut);
+                self.responses_cut += responses_cut;
+                self.usable.push((prompt_hash, example));
+            }
+            Encoded::Dropped(reason) => Dropped::add(&mut self.dropped, reason, row.index),
+        }
+    }
+
+    fn nothing_left(&self, name: &str) -> Error {
+        let total: usize = self.dropped.iter().map(|entry| entry.rows.len()).sum();
+        let reasons: Vec<String> = self
+            .dropped
+            .iter()
+            .map(|entry| format!("{} {}", entry.rows.len(), entry.reason))
+            .collect();
+        Error::input(format!(
+            "{name}: none of {total} rows is usable: {}",
+            reasons.join("; ")
+        ))
+        .hint("look at the first rows: are prompt and response where this dialect has them?")
+    }
+
+    /// Drops, by name, the rows whose prompts are held out.
+    fn without(&mut self, held: &[Hashed], held_name: &str, name: &str) -> Result<()> {
+        let held: HashSet<u64> = held.iter().map(|(hash, _)| *hash).collect();
+        let (out, train): (Vec<Hashed>, Vec<Hashed>) = std::mem::take(&mut self.usable)
+            .into_iter()
+            .partition(|(hash, _)| held.contains(hash));
+        for (_, example) in out {
+            Dropped::add(
+                &mut self.dropped,
+                &format!("prompt is held out in {held_name}"),
+                example.row,
+            );
+        }
+        self.usable = train;
+        if self.usable.is_empty() {
+            Err(self.nothing_left(name))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Rows of text become token ids. Each module uses those above it in this table.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`source`] | files: JSON, JSON Lines, Parquet, gzip |
+//! | [`rows`] | the dialect of a row, and its conversation |
+//! | [`tokenize`] | the model's tokenizer and its special tokens |
+//! | [`template`] | a conversation as text: chat templates in Jinja, and built-in ones |
+//! | [`truncate`] | a row cut to the maximum length |
+//! | [`encode`] | many rows to token ids, on all threads |
+//! | [`data_file`], `split` | which files belong together, and which rows are held out |
+//! | [`dataset`] | all of it: an objective's rows, ready for training |
+//! | [`order`] | which rows a step takes |
+//! | [`prompts`] | rows that are to be answered |
+//!
+//! ```
+//! use upright_data::{RowKind, rows, source};
+//!
+//! let text = br#"{"instruction": "Name a river.", "output": "The Nile."}"#;
+//! let raw = source::parse("rows.jsonl".as_ref(), text)?;
+//! let read = rows::read("rows.jsonl".as_ref(), &raw, RowKind::Instruction)?;
+//! assert_eq!(read.dialect, "alpaca");
+//! # Ok::<(), upright_base::Error>(())
+//! ```
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests write what they like")
+)]
+
+pub mod data_file;
+pub mod dataset;
+pub mod encode;
+pub mod one_or_many;
+pub mod order;
+pub mod prompts;
+pub mod rows;
+pub mod source;
+mod split;
+pub mod template;
+pub mod tokenize;
+pub mod truncate;
+
+pub use data_file::DataFile;
+pub use dataset::{DataSpec, Dataset, HeldOut, bos_note, prefix_space_note};
+pub use rows::{ColumnMap, Dropped, RowKind};
+pub use template::{Template, TemplateName, Turns};
+pub use tokenize::Tokenizer;
+pub use truncate::{TooLong, Truncation};
+
+use std::ops::Range;
+
+use sha2::{Digest, Sha256};
+
+/// A row as the learner sees it: token ids of a prompt and of its one (SFT) or two (chosen, rejected) responses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Example {
+    /// Zero-based index of the row in its file, before anything was dropped.
+    pub row: usize,
+    /// The prompt, at least one token.
+    pub prompt: Vec<u32>,
+    /// The responses, each at least one token, EOS included where the response is whole.
+    pub responses: Vec<Vec<u32>>,
+    /// For each response the stretches of it that are read and not scored, ascending: what others say between the turns
+    /// of a conversation. Responses beyond the end of this list are scored throughout.
+    pub read: Vec<Vec<Range<usize>>>,
+}
+
+impl Example {
+    /// Its tokens, the prompt once.
+    pub fn tokens(&self) -> usize {
+        self.prompt.len() + self.responses.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// The stretches of a response that are read and not scored.
+    pub fn read_of(&self, response: usize) -> &[Range<usize>] {
+        self.read.get(response).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many tokens of a response are scored.
+    pub fn scored(&self, response: usize) -> usize {
+        self.responses[response].len()
+            - self.read_of(response).iter().map(Range::len).sum::<usize>()
+    }
+
+    /// Takes away what is read at the end of a response that was cut: nothing follows it that is scored.
+    fn clip(&mut self) {
+        for (response, read) in self.responses.iter_mut().zip(&mut self.read) {
+            while let Some(last) = read.last_mut() {
+                last.end = last.end.min(response.len());
+                if last.start < last.end && last.end < response.len() {
+                    break;
+                }
+                if last.start < last.end {
+                    response.truncate(last.start);
+                }
+                read.pop();
+            }
+        }
+    }
+}
+
+/// SHA-256 in hexadecimal, as `sha256sum` prints it.
+fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// The first eight bytes of a text's SHA-256: the same number on every machine and in every version.
+fn hash64(text: &str) -> u64 {
+    let digest = Sha256::digest(text.as_bytes());
+    u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
+}

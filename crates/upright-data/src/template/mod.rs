@@ -1,0 +1,550 @@
+//! Templates: how a row becomes the text of a prompt and the texts of its responses.
+
+mod builtins;
+mod chat;
+mod date;
+mod jinja;
+mod name;
+mod plain;
+mod python;
+pub mod sandbox;
+
+pub use chat::ChatTemplate;
+pub use date::Date;
+pub use jinja::Marked;
+pub use name::TemplateName;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Tokenizer;
+use super::rows::{Message, Prompt, Role, Row};
+use upright_base::{Error, Result};
+
+/// The wording around a prompt, ready to render. In `alpaca` and `user-assistant`, white space at the start of a response
+/// is the template's business, and a space that separates prompt and response belongs to the response: tokenizers join it
+/// to the word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Template {
+    /// Stanford Alpaca's "Below is an instruction", with and without an input.
+    Alpaca,
+    /// `User: …` and `Assistant:`, turn by turn.
+    UserAssistant,
+    /// Prompt and response as they are.
+    Raw,
+    /// The model's own Jinja template, or one of a file.
+    Chat(Arc<ChatTemplate>),
+}
+
+/// Which of the model's turns in a conversation are imitated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Turns {
+    /// The last; what comes before it is the prompt.
+    #[default]
+    Last,
+    /// Every one; what others say between them is read.
+    All,
+}
+
+impl Turns {
+    /// All of them, in the order of help texts.
+    pub const ALL: &'static [Self] = &[Self::Last, Self::All];
+
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Last => "last",
+            Self::All => "all",
+        }
+    }
+}
+
+impl Turns {
+    /// Whether the last turn alone is imitated.
+    pub fn is_last(&self) -> bool {
+        *self == Self::Last
+    }
+}
+
+/// A stretch of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// What it says.
+    pub text: String,
+    /// Whether the model is to say it, or only reads it.
+    pub scored: bool,
+}
+
+impl Piece {
+    fn scored(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            scored: true,
+        }
+    }
+}
+
+/// A row as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// The prompt, with its template.
+    pub prompt: String,
+    /// The responses, each with the space that separates it from the prompt: one scored piece, or, where every turn is
+    /// imitated or a template marks the model's words, several that follow each other.
+    pub responses: Vec<Vec<Piece>>,
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name().fmt(f)
+    }
+}
+
+impl Template {
+    /// The template of a name, or the usual one of these rows.
+    ///
+    /// # Errors
+    /// The model or the file has no such template, or it is broken.
+    pub fn choose(
+        name: Option<&TemplateName>,
+        rows: &[Row],
+        tokenizer: &Tokenizer,
+    ) -> Result<Self> {
+        let name = name
+            .cloned()
+            .unwrap_or_else(|| Self::default_for(rows, tokenizer.folder()));
+        Ok(match &name {
+            TemplateName::Alpaca => Self::Alpaca,
+            TemplateName::UserAssistant => Self::UserAssistant,
+            TemplateName::Raw => Self::Raw,
+            TemplateName::Chat { name, date } => {
+                let tools = rows.iter().any(|row| !row.tools.is_empty());
+                Self::Chat(ChatTemplate::of_model(
+                    name.as_deref(),
+                    *date,
+                    tools,
+                    tokenizer,
+                )?)
+            }
+            TemplateName::File(path) => Self::Chat(ChatTemplate::of_file(path, tokenizer)?),
+        })
+    }
+
+    /// `raw` where the first rows' prompts are texts that end in a turn marker already (HH-RLHF), the model's own where
+    /// they are conversations and the model has one, else `user-assistant`.
+    pub fn default_for(rows: &[Row], model: &Path) -> TemplateName {
+        let first = &rows[..rows.len().min(16)];
+        let all =
+            |is: fn(&Prompt) -> bool| !first.is_empty() && first.iter().all(|row| is(&row.prompt));
+        if all(
+            |prompt| matches!(prompt, Prompt::Text(text) if text.trim_end().ends_with("Assistant:")),
+        ) {
+            TemplateName::Raw
+        } else if all(|prompt| matches!(prompt, Prompt::Messages(_))) && chat::is_in(model) {
+            TemplateName::CHAT
+        } else {
+            TemplateName::UserAssistant
+        }
+    }
+
+    /// How it is asked for.
+    pub fn name(&self) -> TemplateName {
+        match self {
+            Self::Alpaca => TemplateName::Alpaca,
+            Self::UserAssistant => TemplateName::UserAssistant,
+            Self::Raw => TemplateName::Raw,
+            Self::Chat(chat) => chat.name.clone(),
+        }
+    }
+
+    /// SHA-256 of a template that comes from a file; what it renders may differ between files of one name.
+    pub fn sha256(&self) -> Option<&str> {
+        match self {
+            Self::Chat(chat) => Some(&chat.sha256),
+            Self::Alpaca | Self::UserAssistant | Self::Raw => None,
+        }
+    }
+
+    /// Whether it has words for a conversation.
+    pub fn has_turns(&self) -> bool {
+        matches!(self, Self::UserAssistant | Self::Chat(_))
+    }
+
+    /// The token that ends the response of a row; [`end`](Self::end), unless its tools have a template of their own.
+    pub fn end_of(&self, row: &Row, tokenizer: &Tokenizer) -> u32 {
+        match self {
+            Self::Chat(chat) => chat.of(row).end,
+            Self::Alpaca | Self::UserAssistant | Self::Raw => tokenizer.eos(),
+        }
+    }
+
+    /// The tokens that end a response, of whichever row.
+    pub fn ends(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+        match self {
+            Self::Chat(chat) => chat.ends().collect(),
+            Self::Alpaca | Self::UserAssistant | Self::Raw => vec![tokenizer.eos()],
+        }
+    }
+
+    /// The token that ends a response: what the template closes the model's turn with, else EOS.
+    pub fn end(&self, tokenizer: &Tokenizer) -> u32 {
+        match self {
+            Self::Chat(chat) => chat.end,
+            Self::Alpaca | Self::UserAssistant | Self::Raw => tokenizer.eos(),
+        }
+    }
+
+    /// Ids of a rendered prompt. A chat template writes BOS itself where there is to be one, every other leaves it to the
+    /// tokenizer.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::prompt`].
+    pub fn prompt_ids(&self, prompt: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+        match self {
+            Self::Chat(_) => tokenizer.verbatim(prompt),
+            Self::Alpaca | Self::UserAssistant | Self::Raw => tokenizer.prompt(prompt),
+        }
+    }
+
+    /// How many of a prompt's first tokens begin every sequence: they stay when its left is cut.
+    pub fn head(&self, prompt: &[u32], tokenizer: &Tokenizer) -> usize {
+        match self {
+            Self::Chat(_) => usize::from(
+                prompt
+                    .first()
+                    .is_some_and(|first| Some(*first) == tokenizer.bos_id()),
+            ),
+            _ if prompt.starts_with(tokenizer.bos()) => tokenizer.bos().len(),
+            Self::Alpaca | Self::UserAssistant | Self::Raw => 0,
+        }
+    }
+
+    /// The text of a row's prompt, opened for a response.
+    ///
+    /// # Errors
+    /// Those of [`Template::render`].
+    pub fn prompt(&self, row: &Row) -> Result<String> {
+        self.check_words(row)?;
+        let prompt = match self {
+            Self::Alpaca => plain::alpaca(&row.prompt),
+            Self::UserAssistant => Some(plain::user_assistant(&row.prompt.messages())),
+            Self::Raw => plain::raw(&row.prompt),
+            Self::Chat(chat) => {
+                return chat
+                    .of(row)
+                    .prompt(row)
+                    .map_err(|error| error.at(row.place()));
+            }
+        };
+        prompt.ok_or_else(|| {
+            Error::input(format!(
+                "{}: its prompt is a conversation, and the template {self} has no turns",
+                row.place()
+            ))
+            .hint("use the template user-assistant, or chat where the model has one")
+        })
+    }
+
+    /// A row as text. `turns` matters where there is one response and the prompt is a conversation.
+    ///
+    /// # Errors
+    /// The row is a conversation and the template has no turns, or no words for tools; a chat template refuses it or hides
+    /// where the response begins. The message starts with the row's place in its file.
+    pub fn render(&self, row: &Row, turns: Turns) -> Result<Rendered> {
+        self.check_words(row)?;
+        if let Self::Chat(chat) = self {
+            return chat
+                .of(row)
+                .render(row, turns)
+                .map_err(|error| error.at(row.place()));
+        }
+        if let (Turns::All, Self::UserAssistant, [said]) = (turns, self, row.responses.as_slice()) {
+            let whole: Vec<Message> = row
+                .prompt
+                .messages()
+                .into_iter()
+                .chain([said.clone()])
+                .collect();
+            let before = |messages: &[Message]| Ok(plain::user_assistant(messages));
+            let through = |messages: &[Message]| match messages.split_last() {
+                Some((last, before)) => {
+                    Ok(plain::user_assistant(before) + &self.response(&last.content))
+                }
+                None => Ok(String::new()),
+            };
+            return by_turns(&whole, &self.name(), before, through)
+                .map_err(|error| error.at(row.place()));
+        }
+        let prompt = self.prompt(row)?;
+        let responses = row
+            .responses
+            .iter()
+            .map(|said| vec![Piece::scored(&self.response(&said.content))])
+            .collect();
+        Ok(Rendered { prompt, responses })
+    }
+
+    /// A response as it follows the prompt in a template other than a chat template.
+    fn response(&self, text: &str) -> String {
+        match self {
+            Self::Alpaca => text.trim_start().to_owned(),
+            Self::UserAssistant => format!(" {}", text.trim_start()),
+            Self::Raw | Self::Chat(_) => text.to_owned(),
+        }
+    }
+
+    /// Refuses what a template would leave out in silence.
+    fn check_words(&self, row: &Row) -> Result<()> {
+        let turns = match &row.prompt {
+            Prompt::Messages(messages) => messages.as_slice(),
+            Prompt::Text(_) | Prompt::Instruction { .. } => &[],
+        };
+        let words = self.words(row);
+        let calls = |message: &Message| message.more.contains_key("tool_calls");
+        let (what, out) = if !row.tools.is_empty() && !words.tools {
+            (
+                "the row describes tools",
+                "; or leave the tools out: tools= in --map, --sft-map or --dpo-map",
+            )
+        } else if !words.calls && turns.iter().chain(&row.responses).any(calls) {
+            ("its conversation calls tools", "")
+        } else if !words.results
+            && turns
+                .iter()
+                .any(|turn| turn.role == Role::Tool && !turn.content.trim().is_empty())
+        {
+            ("its conversation has results of tools", "")
+        } else {
+            return Ok(());
+        };
+        let problem = format!(
+            "{}: {what}, and the template {self} has no words for them",
+            row.place()
+        );
+        Err(Error::input(problem).hint(format!(
+            "use --template chat with a model whose template has, or a .jinja file{out}"
+        )))
+    }
+
+    fn words(&self, row: &Row) -> chat::Words {
+        if let Self::Chat(chat) = self {
+            chat.of(row).words
+        } else {
+            chat::Words::OF_TURNS
+        }
+    }
+
+    /// Whether a response thinks before it answers, and the template has no words for that. Templates leave out the
+    /// reasoning of earlier turns on purpose, and a row of which only the answers are wanted is none to refuse.
+    pub fn leaves_reasoning_out(&self, row: &Row) -> bool {
+        let is_said =
+            |thought: &Value| thought.as_str().is_some_and(|text| !text.trim().is_empty());
+        let thinks = |said: &Message| {
+            chat::REASONING
+                .iter()
+                .any(|name| said.more.get(*name).is_some_and(is_said))
+        };
+        row.responses.iter().any(thinks) && !self.words(row).reasoning
+    }
+}
+
+/// A conversation whose every turn of the model's is scored. `before` renders a conversation opened for the model's next
+/// turn, `through` one that ends with it; each has to be how the whole begins.
+fn by_turns(
+    whole: &[Message],
+    name: &TemplateName,
+    before: impl Fn(&[Message]) -> Result<String>,
+    through: impl Fn(&[Message]) -> Result<String>,
+) -> Result<Rendered> {
+    let text = through(whole)?;
+    let (mut prompt, mut pieces, mut at) = (None, Vec::new(), 0);
+    let said = whole
+        .iter()
+        .enumerate()
+        .filter(|(_, message)| message.role == Role::Assistant);
+    for (index, said) in said {
+        let (opened, closed) = (before(&whole[..index])?, through(&whole[..=index])?);
+        for part in [&opened, &closed] {
+            if !text.starts_with(part.as_str()) {
+                return Err(chat::hidden_boundary(name, part, &text)
+                    .hint("use --sft-turns last, which trains on the last turn alone, or another template"));
+            }
+        }
+        if opened.len() < at || closed.len() < opened.len() {
+            return Err(chat::hidden_boundary(name, &opened, &closed));
+        }
+        match prompt {
+            None => prompt = Some(opened.clone()),
+            Some(_) => pieces.push(Piece {
+                text: text[at..opened.len()].to_owned(),
+                scored: false,
+            }),
+        }
+        pieces.push(Piece {
+            text: text[opened.len()..closed.len()].to_owned(),
+            scored: said.is_trained(),
+        });
+        at = closed.len();
+    }
+    Ok(Rendered {
+        prompt: prompt.unwrap_or_default(),
+        responses: vec![pieces],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(prompt: Prompt) -> Row {
+        let responses = vec![Message::said(" Yes."), Message::said("No.")];
+        Row {
+            responses,
+            ..Row::unanswered(3, Some(4), prompt)
+        }
+    }
+
+    fn task(system: &str, input: &str) -> Row {
+        row(Prompt::Instruction {
+            system: system.into(),
+            instruction: "Add.".into(),
+            input: input.into(),
+        })
+    }
+
+    fn talk() -> Row {
+        let say = Message::new;
+        row(Prompt::Messages(vec![
+            say(Role::System, "Be kind."),
+            say(Role::User, "Hi"),
+            say(Role::Assistant, " Ho"),
+            say(Role::User, "Really?"),
+        ]))
+    }
+
+    /// Responses of one scored piece each.
+    fn said(rendered: &Rendered) -> Vec<&str> {
+        rendered
+            .responses
+            .iter()
+            .flatten()
+            .map(|piece| {
+                if piece.scored {
+                    &piece.text[..]
+                } else {
+                    "read"
+                }
+            })
+            .collect()
+    }
+
+    fn prompt(template: &Template, row: &Row) -> String {
+        template.render(row, Turns::Last).unwrap().prompt
+    }
+
+    #[test]
+    fn alpaca_words_both_cases_and_takes_a_system_text() {
+        assert_eq!(
+            prompt(&Template::Alpaca, &task("", "1 2")),
+            "Below is an instruction that describes a task, paired with an input that provides further context. Write a \
+             response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### \
+             Response:\n"
+        );
+        let without = "Below is an instruction that describes a task. Write a response that appropriately completes the \
+                       request.\n\n### Instruction:\nAdd.\n\n### Response:\n";
+        assert_eq!(prompt(&Template::Alpaca, &task("", " ")), without);
+        assert_eq!(
+            prompt(&Template::Alpaca, &row(Prompt::Text("Add.".into()))),
+            without
+        );
+        let own = prompt(&Template::Alpaca, &task("You add.", "1 2"));
+        assert_eq!(
+            own,
+            "You add.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n"
+        );
+    }
+
+    #[test]
+    fn user_assistant_joins_turns() {
+        let template = &Template::UserAssistant;
+        assert_eq!(
+            prompt(template, &task("", "1 2")),
+            "User: Add.\n1 2\nAssistant:"
+        );
+        assert_eq!(
+            prompt(template, &task("Be brief.", "")),
+            "System: Be brief.\nUser: Add.\nAssistant:"
+        );
+        assert_eq!(
+            prompt(template, &row(Prompt::Text("Hi".into()))),
+            "User: Hi\nAssistant:"
+        );
+        assert_eq!(
+            prompt(template, &talk()),
+            "System: Be kind.\nUser: Hi\nAssistant: Ho\nUser: Really?\nAssistant:"
+        );
+    }
+
+    #[test]
+    fn raw_changes_nothing() {
+        let marked = row(Prompt::Text("\n\nHuman: Hi\n\nAssistant:".into()));
+        let rendered = Template::Raw.render(&marked, Turns::All).unwrap();
+        assert_eq!(rendered.prompt, "\n\nHuman: Hi\n\nAssistant:");
+        assert_eq!(said(&rendered), [" Yes.", "No."]);
+        assert_eq!(prompt(&Template::Raw, &task("", "1 2")), "Add.\n1 2");
+        assert_eq!(prompt(&Template::Raw, &task("S", "")), "S\nAdd.");
+    }
+
+    #[test]
+    fn the_space_between_belongs_to_the_response() {
+        assert_eq!(
+            said(
+                &Template::UserAssistant
+                    .render(&task("", ""), Turns::Last)
+                    .unwrap()
+            ),
+            [" Yes.", " No."]
+        );
+        assert_eq!(
+            said(&Template::Alpaca.render(&task("", ""), Turns::Last).unwrap()),
+            ["Yes.", "No."]
+        );
+    }
+
+    #[test]
+    fn templates_without_turns_refuse_conversations() {
+        for template in [Template::Raw, Template::Alpaca] {
+            let error = template.render(&talk(), Turns::Last).unwrap_err();
+            assert_eq!(
+                error.message,
+                format!(
+                    "row 3 (line 4): its prompt is a conversation, and the template {template} has no turns"
+                )
+            );
+            assert_eq!(
+                error.hint,
+                "use the template user-assistant, or chat where the model has one"
+            );
+        }
+    }
+
+    #[test]
+    fn prompts_that_end_in_a_turn_marker_are_left_alone_by_default() {
+        let marked = row(Prompt::Text("\n\nHuman: Hi\n\nAssistant: ".into()));
+        let plain = row(Prompt::Text("Hi".into()));
+        let model = tempfile::tempdir().unwrap();
+        let usual = |rows: &[Row]| Template::default_for(rows, model.path());
+        assert_eq!(usual(&[marked.clone(), marked.clone()]), TemplateName::Raw);
+        assert_eq!(usual(&[marked, plain.clone()]), TemplateName::UserAssistant);
+        assert_eq!(usual(&[talk()]), TemplateName::UserAssistant);
+        assert_eq!(usual(&[]), TemplateName::UserAssistant);
+        std::fs::write(model.path().join("chat_template.jinja"), "").unwrap();
+        assert_eq!(usual(&[talk()]), TemplateName::CHAT, "the model has one");
+        assert_eq!(usual(&[talk(), plain]), TemplateName::UserAssistant);
+    }
+}

@@ -1,0 +1,11 @@
+//! Rows and templates as people have them.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests write files and print as they like"
+)]
+
+mod rows;
+mod templates;
+mod tokenizer;

@@ -1,0 +1,97 @@
+//! A decoder in memory on the CPU, and the parts that its passes are made of.
+
+use std::sync::Arc;
+
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
+use upright_base::{Error, Result};
+use upright_model::{Recompute, config::DecoderConfig, pack::Pack, weights::Weights};
+
+use super::{
+    block::Block,
+    buffer::Buffer,
+    head::Head,
+    kernels::{counters::Counters, norm::Norm, rope::Angles},
+    linear::{HostAdapter, Scope},
+    tier::Tier,
+};
+
+/// A frozen decoder in memory.
+pub(crate) struct Decoder {
+    pub(crate) config: Arc<DecoderConfig>,
+    pub(crate) weights: Weights,
+    pub(crate) tier: Tier,
+    pub(crate) recompute: Recompute,
+    pub(crate) pool: Arc<ThreadPool>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// The threads of a decoder; their arithmetic is counted.
+///
+/// # Errors
+/// The system does not start them.
+pub(crate) fn thread_pool(threads: usize, counters: &Arc<Counters>) -> Result<ThreadPool> {
+    let counters = Arc::clone(counters);
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("engine-{i}"))
+        .start_handler(move |_| Arc::clone(&counters).attach())
+        .build()
+        .map_err(|error| {
+            Error::input(format!("cannot start {threads} threads: {error}"))
+                .hint("ask for fewer threads")
+        })
+}
+
+impl Decoder {
+    /// The residual stream under the first block, `[T, H]`.
+    pub(super) fn embed(&self, pack: &Pack) -> Buffer<f32> {
+        let hidden = self.config.hidden;
+        let table = self.weights.embedding.data();
+        let mut x = Buffer::new(pack.tokens.len() * hidden);
+        x.par_chunks_mut(hidden)
+            .zip(&pack.tokens)
+            .for_each(|(x, &token)| {
+                let row = &table[token as usize * hidden..][..hidden];
+                for (x, v) in x.iter_mut().zip(row) {
+                    *x = v.to_f32();
+                }
+            });
+        x
+    }
+
+    /// A block at work on a pack; the output of the last one is that of the rows `wanted`, ascending, or of all.
+    pub(super) fn block<'a>(
+        &'a self,
+        pack: &'a Pack,
+        angles: &'a Angles,
+        adapter: Option<HostAdapter<'a>>,
+        layer: usize,
+        wanted: Option<&'a [usize]>,
+    ) -> Block<'a> {
+        let is_last = layer + 1 == self.config.layers;
+        Block {
+            config: &self.config,
+            weights: &self.weights.blocks[layer],
+            pack,
+            angles,
+            scope: Scope {
+                tier: self.tier,
+                layer,
+                adapter,
+            },
+            wanted: wanted.filter(|rows| is_last && rows.len() < pack.tokens.len()),
+        }
+    }
+
+    pub(super) fn head(&self) -> Head<'_> {
+        Head {
+            tier: self.tier,
+            norm: Norm {
+                kind: self.config.norm,
+                eps: self.config.norm_eps,
+                weights: &self.weights.final_norm,
+            },
+            weight: self.weights.head(),
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! From hidden states to log-probabilities, and to unit gradients, in one pass over chunks of the vocabulary: no logits
+//! tensor is whole, but for the softmax of a pass that may have no backward.
+//!
+//! For a row with hidden state h (normed) and a target y, `logp = (W h)_y - lse(W h)` and
+//! `d logp / dh = W_y - Wᵀ softmax(W h)`. The second term does not depend on the target or on the loss's slope, so it is
+//! made together with the log-sum-exp, while slopes are still unknown, with the running maximum taken out as in online
+//! softmax. A loss's slope only scales it later. Where nobody knows yet whether the loss will be trained on, the softmax is
+//! kept instead, and backward makes the term by the same sums in the same order.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use rayon::prelude::*;
+
+use upright_model::{pack::Target, weights::Matrix};
+
+use super::{
+    buffer::Buffer,
+    kernels::{
+        Lanes, Work, dispatch, exp,
+        gemm::{Finish, Onto, Packed, Term, View, product, sum},
+        norm::Norm,
+    },
+    tier::Tier,
+};
+
+/// Scored rows worked on together.
+const ROWS: usize = 2048;
+/// Vocabulary rows of one chunk.
+const VOCABULARY: usize = 2048;
+
+/// The head of a decoder.
+pub(crate) struct Head<'a> {
+    pub(crate) tier: Tier,
+    pub(crate) norm: Norm<'a>,
+    pub(crate) weight: &'a Matrix,
+}
+
+/// What a forward pass keeps for [`Head::backward`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Nothing: only the log-probabilities are wanted.
+    Nothing,
+    /// The softmax, `[rows, V]` in the tier's precision, from which backward makes the gradient: for a pass that may have
+    /// no backward.
+    Softmax,
+    /// The gradient.
+    Gradient,
+}
+
+/// What backward needs of the scored rows.
+pub(crate) struct HeadTrace {
+    /// Targets of every row: `(row, target)`, ascending.
+    wanted: Vec<(usize, usize)>,
+    /// Hidden states before the final norm, `[rows, H]`.
+    x: Buffer<f32>,
+    expected: Expected,
+}
+
+/// `Wᵀ softmax(W h)` of the scored rows.
+enum Expected {
+    /// `[rows, H]`.
+    Made(Buffer<f32>),
+    /// What it is made of, by [`ROWS`] rows.
+    Softmax(Vec<Softmax>),
+}
+
+/// The softmax of some rows, chunk after chunk of the vocabulary.
+struct Softmax {
+    chunks: Vec<Shares>,
+    /// What all shares of a row add up to.
+    sums: Vec<f64>,
+}
+
+/// A chunk's part of the softmax, not yet divided by its sum.
+struct Shares {
+    /// First vocabulary row.
+    first: usize,
+    /// `exp(logit - maximum)` `[rows, width]`, the maximum being that of this chunk and those before.
+    shares: Packed,
+    /// By what this chunk's maximum shrinks everything before it, a row.
+    corrections: Vec<f32>,
+}
+
+/// One scored row of the online softmax. Atomic because rows are gone through in any order on any thread, each by one.
+struct Running {
+    /// Largest logit yet, f32.
+    maximum: AtomicU32,
+    /// Sum of `exp(logit - maximum)`, f64.
+    sum: AtomicU64,
+    /// By what the newest chunk shrinks everything before it, f32.
+    correction: AtomicU32,
+}
+
+impl Running {
+    fn new() -> Self {
+        let before = AtomicU32::new(f32::NEG_INFINITY.to_bits());
+        Self {
+            maximum: before,
+            sum: AtomicU64::new(0f64.to_bits()),
+            correction: AtomicU32::new(0),
+        }
+    }
+
+    fn maximum(&self) -> f32 {
+        f32::from_bits(self.maximum.load(Relaxed))
+    }
+
+    fn sum(&self) -> f64 {
+        f64::from_bits(self.sum.load(Relaxed))
+    }
+
+    fn correction(&self) -> f32 {
+        f32::from_bits(self.correction.load(Relaxed))
+    }
+
+    /// Takes a chunk's logits in, and writes `exp(logit - maximum)` where that is wanted.
+    fn absorb(&self, z: &[f32], shares: Option<&mut [f32]>) {
+        let before = self.maximum();
+        let (maximum, sum) = dispatch(Absorb { before, z, shares });
+        let correction = (before - maximum).exp();
+        self.sum.store(
+            (self.sum() * f64::from(correction) + sum).to_bits(),
+            Relaxed,
+        );
+        self.maximum.store(maximum.to_bits(), Relaxed);
+        self.correction.store(correction.to_bits(), Relaxed);
+    }
+}
+
+impl Head<'_> {
+    /// Log-probability of every target, and a trace for [`Head::backward`]. `x` `[rows, H]` are the hidden states of the
+    /// rows of the pack that `scored` lists.
+    pub(crate) fn forward(
+        &self,
+        x: Buffer<f32>,
+        scored: &[usize],
+        targets: &[Target],
+        keep: Keep,
+    ) -> (Vec<f64>, HeadTrace) {
+        let hidden = self.weight.cols;
+        // Targets by the scored row they belong to, so that a chunk of rows finds its own.
+        let mut wanted: Vec<(usize, usize)> = targets
+            .iter()
+            .enumerate()
+            .map(|(i, t)| {
+                (
+                    scored
+                        .binary_search(&t.row)
+                        .expect("a target's row is scored"),
+                    i,
+                )
+            })
+            .collect();
+        wanted.sort_unstable();
+
+        let mut logp = vec![0.0; targets.len()];
+        let mut made = Buffer::new(if keep == Keep::Gradient { x.len() } else { 0 });
+        let mut softmax = Vec::new();
+        for start in (0..scored.len()).step_by(ROWS) {
+            let count = ROWS.min(scored.len() - start);
+            let own = wanted.partition_point(|w| w.0 < start)
+                ..wanted.partition_point(|w| w.0 < start + count);
+            let own: Vec<_> = wanted[own]
+                .iter()
+                .map(|&(row, i)| (row - start, i, targets[i].token as usize))
+                .collect();
+            let normed = Packed::from_rows(self.tier, count, hidden, |row, y| {
+                self.norm.row(&x[(start + row) * hidden..][..hidden], y);
+            });
+            match keep {
+                Keep::Nothing => _ = self.softmax(&normed, &own, &mut logp, None),
+                Keep::Softmax => {
+                    let mut chunks = Vec::new();
+                    let sums = self.softmax(
+                        &normed,
+                        &own,
+                        &mut logp,
+                        Some(&mut |shares| chunks.push(shares)),
+                    );
+                    softmax.push(Softmax { chunks, sums });
+                }
+                Keep::Gradient => {
+                    let expected = &mut made[start * hidden..(start + count) * hidden];
+                    let mut add = |shares| self.add(&shares, expected);
+                    let sums = self.softmax(&normed, &own, &mut logp, Some(&mut add));
+                    divide(expected, &sums);
+                }
+            }
+        }
+        let expected = if keep == Keep::Softmax {
+            Expected::Softmax(softmax)
+        } else {
+            Expected::Made(made)
+        };
+        (
+            logp,
+            HeadTrace {
+                wanted,
+                x,
+                expected,
+            },
+        )
+    }
+
+    /// Logits of every row of `x` `[rows, H]`: `[rows, V]`, for choosing a next token.
+    pub(crate) fn logits(&self, x: &[f32]) -> Vec<f32> {
+        let (vocabulary, hidden) = (self.weight.rows, self.weight.cols);
+        let rows = x.len() / hidden;
+        let mut normed = vec![0.0; x.len()];
+        self.norm.forward(x, &mut normed);
+        let mut z = vec![0.0; rows * vocabulary];
+        let w = View::bf16(self.weight.data(), vocabulary, hidden);
+        product(
+            self.tier,
+            View::rows(&normed, rows, hidden),
+            w.t(),
+            &mut z,
+            vocabulary,
+            false,
+        );
+        z
+    }
+
+    /// One pass over the vocabulary for some rows: log-probabilities of `own`, which lists `(row, target, token)`, and what
+    /// a row's shares add up to. `each` is handed the shares of one chunk after the other.
+    fn softmax(
+        &self,
+        normed: &Packed,
+        own: &[(usize, usize, usize)],
+        logp: &mut [f64],
+        mut each: Option<&mut dyn FnMut(Shares)>,
+    ) -> Vec<f64> {
+        let (vocabulary, count) = (self.weight.rows, normed.rows());
+        let running: Vec<Running> = (0..count).map(|_| Running::new()).collect();
+        let mut z = Buffer::new(count * VOCABULARY.min(vocabulary));
+        for first in (0..vocabulary).step_by(VOCABULARY) {
+            let width = VOCABULARY.min(vocabulary - first);
+            let z = &mut z[..count * width];
+            sum(
+                self.tier,
+                &[Term::new(normed, self.rows(first, width).t())],
+                z,
+                width,
+                Finish::default(),
+            );
+            for &(row, target, token) in own {
+                if (first..first + width).contains(&token) {
+                    logp[target] = f64::from(z[row * width + token - first]);
+                }
+            }
+            let Some(each) = &mut each else {
+                z.par_chunks(width)
+                    .zip(&running)
+                    .for_each(|(z, running)| running.absorb(z, None));
+                continue;
+            };
+            let shares = Packed::from_rows(self.tier, count, width, |row, shares| {
+                running[row].absorb(&z[row * width..][..width], Some(shares));
+            });
+            each(Shares {
+                first,
+                shares,
+                corrections: running.iter().map(Running::correction).collect(),
+            });
+        }
+        for &(row, target, _) in own {
+            logp[target] -= f64::from(running[row].maximum()) + running[row].sum().ln();
+        }
+        running.iter().map(Running::sum).collect()
+    }
+
+    /// Adds a chunk's shares of the vocabulary's rows to `expected` `[rows, H]`; the first chunk begins it.
+    fn add(
+        &self,
+        Shares {
+            first,
+            shares,
+            corrections,
+        }: &Shares,
+        expected: &mut [f32],
+    ) {
+        let hidden = self.weight.cols;
+        if *first > 0 {
+            expected
+                .par_chunks_mut(hidden)
+                .zip(corrections)
+                .for_each(|(row, &correction)| {
+                    // Most often nothing has grown.
+                    if correction != 1.0 {
+                        row.iter_mut().for_each(|v| *v *= correction);
+                    }
+                });
+        }
+        let onto = if *first > 0 {
+            Onto::Itself
+        } else {
+            Onto::Nothing
+        };
+        let w = self.rows(*first, shares.cols());
+        sum(
+            self.tier,
+            &[Term::new(shares, w)],
+            expected,
+            hidden,
+            Finish { onto, bias: None },
+        );
+    }
+
+    /// Rows of the weight, `[count, H]`.
+    fn rows(&self, first: usize, count: usize) -> View<'_> {
+        let hidden = self.weight.cols;
+        View::bf16(
+            &self.weight.data()[first * hidden..(first + count) * hidden],
+            count,
+            hidden,
+        )
+    }
+
+    /// The gradient of the hidden states under the final norm, `[rows, H]`, that the slopes (d loss / d logp of each of the
+    /// targets) ask for.
+    pub(crate) fn backward(
+        &self,
+        trace: HeadTrace,
+        targets: &[Target],
+        slopes: &[f64],
+    ) -> Buffer<f32> {
+        let hidden = self.weight.cols;
+        let HeadTrace {
+            wanted,
+            x,
+            expected,
+        } = trace;
+        let expected = match expected {
+            Expected::Made(expected) => expected,
+            Expected::Softmax(softmax) => {
+                let mut expected = Buffer::new(x.len());
+                for (Softmax { chunks, sums }, expected) in
+                    softmax.into_iter().zip(expected.chunks_mut(ROWS * hidden))
+                {
+                    chunks
+                        .into_iter()
+                        .for_each(|shares| self.add(&shares, expected));
+                    divide(expected, &sums);
+                }
+                expected
+            }
+        };
+        let mut dx = Buffer::new(x.len());
+        dx.par_chunks_mut(hidden).enumerate().for_each(|(row, dx)| {
+            dx.fill(0.0);
+            let at = row * hidden..(row + 1) * hidden;
+            let own = wanted.partition_point(|w| w.0 < row)..wanted.partition_point(|w| w.0 <= row);
+            let own = wanted[own]
+                .iter()
+                .map(|(_, target)| (targets[*target].token as usize, slopes[*target]));
+            let total = own.clone().map(|(_, slope)| slope).sum::<f64>() as f32;
+            let mut d: Vec<f32> = expected[at.clone()].iter().map(|e| -total * e).collect();
+            for (token, slope) in own {
+                let w = &self.weight.data()[token * hidden..(token + 1) * hidden];
+                d.iter_mut()
+                    .zip(w)
+                    .for_each(|(d, w)| *d += slope as f32 * w.to_f32());
+            }
+            self.norm.row_backward(&x[at], &d, dx);
+        });
+        dx
+    }
+}
+
+/// Divides every row by its sum.
+fn divide(rows: &mut [f32], sums: &[f64]) {
+    rows.par_chunks_mut(rows.len() / sums.len())
+        .zip(sums)
+        .for_each(|(row, sum)| {
+            let scale = (1.0 / sum) as f32;
+            row.iter_mut().for_each(|v| *v *= scale);
+        });
+}
+
+/// The largest of logits and `before`, and the sum of `exp(z - maximum)`, which is also written where it is wanted.
+struct Absorb<'a> {
+    before: f32,
+    z: &'a [f32],
+    shares: Option<&'a mut [f32]>,
+}
+
+impl Work for Absorb<'_> {
+    type Output = (f32, f64);
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> (f32, f64) {
+        /// Vectors added up in f32 before going on in f64.
+        const FEW: usize = 16;
+        let Self {
+            before,
+            z,
+            mut shares,
+        } = self;
+        assert!(
+            shares.as_ref().is_none_or(|shares| shares.len() == z.len()),
+            "a share a logit"
+        );
+        let (whole, tail) = z.split_at(z.len() - z.len() % L::LEN);
+        let mut largest = L::splat(before);
+        for chunk in whole.chunks_exact(L::LEN) {
+            // SAFETY: the chunk has LEN values.
+            largest = unsafe { L::load(chunk.as_ptr()) }.max(largest);
+        }
+        let maximum = tail
+            .iter()
+            .fold(largest.largest(), |a, &b| if b > a { b } else { a });
+        let mut sum = 0f64;
+        for start in (0..whole.len()).step_by(FEW * L::LEN) {
+            let mut partial = L::splat(0.0);
+            for at in (start..whole.len().min(start + FEW * L::LEN)).step_by(L::LEN) {
+                // SAFETY: LEN values from `at` on lie in both.
+                unsafe {
+                    let e = exp(L::load(whole.as_ptr().add(at)).sub(L::splat(maximum)));
+                    if let Some(shares) = &mut shares {
+                        e.store(shares.as_mut_ptr().add(at));
+                    }
+                    partial = partial.add(e);
+                }
+            }
+            sum += f64::from(partial.sum());
+        }
+        for (i, value) in tail.iter().enumerate() {
+            let e = exp(L::splat(*value - maximum)).to_array()[0];
+            if let Some(shares) = &mut shares {
+                shares[whole.len() + i] = e;
+            }
+            sum += f64::from(e);
+        }
+        (maximum, sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+    use upright_model::{config::NormKind, weights::NormWeights};
+
+    /// Three chunks of the vocabulary and two of the rows, with rows that two targets share, against f64.
+    #[test]
+    fn chunks_add_up_to_the_whole_softmax() {
+        let (vocabulary, hidden, rows) = (2 * VOCABULARY + 37, 16, ROWS + 44);
+        let value = |i: usize, k: usize| ((i * 7919 + k * 104_729) % 2003) as f32 / 1001.5 - 1.0;
+        let w: Vec<bf16> = (0..vocabulary * hidden)
+            .map(|i| bf16::from_f32(1.5 * value(i, 1)))
+            .collect();
+        let weight = Matrix::owned(vocabulary, hidden, w.clone());
+        let weights = NormWeights {
+            scale: vec![1.0; hidden],
+            bias: None,
+        };
+        let norm = Norm {
+            kind: NormKind::Rms,
+            eps: 1e-6,
+            weights: &weights,
+        };
+        let x: Vec<f32> = (0..rows * hidden).map(|i| value(i, 2)).collect();
+        let token = |row: usize, k: usize| ((row * 131 + k * 4099) % vocabulary) as u32;
+        let targets: Vec<Target> = (0..rows)
+            .flat_map(|row| {
+                [0, 1].map(|k| Target {
+                    row,
+                    token: token(row, k),
+                })
+            })
+            .collect();
+        let head = Head {
+            tier: Tier::Portable,
+            norm,
+            weight: &weight,
+        };
+        let scored: Vec<usize> = (0..rows).collect();
+        let forward = |keep| head.forward(Buffer::from(&x[..]), &scored, &targets, keep);
+        let (logp, trace) = forward(Keep::Gradient);
+        assert_eq!(forward(Keep::Nothing).0, logp);
+        let Expected::Made(made) = &trace.expected else {
+            panic!("the gradient is made")
+        };
+        for row in (0..rows).step_by(37) {
+            let mut h = vec![0.0; hidden];
+            norm.row(&x[row * hidden..(row + 1) * hidden], &mut h);
+            let column = |v: usize| {
+                w[v * hidden..(v + 1) * hidden]
+                    .iter()
+                    .map(|w| f64::from(w.to_f32()))
+            };
+            let z: Vec<f64> = (0..vocabulary)
+                .map(|v| column(v).zip(&h).map(|(w, h)| w * f64::from(*h)).sum())
+                .collect();
+            let total: f64 = z.iter().map(|z| z.exp()).sum();
+            for k in 0..2 {
+                let truth = z[token(row, k) as usize] - total.ln();
+                assert!(
+                    (logp[2 * row + k] - truth).abs() < 1e-5,
+                    "row {row}: {} {truth}",
+                    logp[2 * row + k]
+                );
+            }
+            let mut expected = vec![0.0; hidden];
+            for v in 0..vocabulary {
+                column(v)
+                    .zip(&mut expected)
+                    .for_each(|(w, e)| *e += z[v].exp() / total * w);
+            }
+            for (found, truth) in made[row * hidden..(row + 1) * hidden].iter().zip(expected) {
+                assert!(
+                    (f64::from(*found) - truth).abs() < 1e-5,
+                    "row {row}: {found} {truth}"
+                );
+            }
+        }
+        let (later, kept) = forward(Keep::Softmax);
+        assert_eq!(later, logp);
+        let slopes: Vec<f64> = (0..targets.len()).map(|i| f64::from(value(i, 3))).collect();
+        let backward = |trace| head.backward(trace, &targets, &slopes).to_vec();
+        assert_eq!(
+            backward(kept),
+            backward(trace),
+            "made in backward, the gradient has the same bits"
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! Attention of the newest token of one sequence to everything before it, for generation.
+
+use std::ops::Range;
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::{HeadLayout, KEYS, Shape, forward::Softmax};
+use crate::cpu::kernels::{
+    Tier, counters,
+    elementwise::{Map, dot, map},
+    gemm::Values,
+    simd::{Element, Lanes, Work, dispatch},
+};
+
+/// Tokens that a cache makes room for at a time.
+const GROWTH: usize = 64;
+
+/// Multiply-adds of a token from which its heads are shared out among threads.
+const SHARED: usize = 1 << 18;
+
+/// Keys and values of one sequence in one block, `[tokens, kv_heads * head_size]` each, in the precision of a tier's
+/// products.
+#[derive(Clone)]
+pub(crate) enum Cache {
+    /// Of the portable tier.
+    F32([Vec<f32>; 2]),
+    /// Of a tier that rounds.
+    Bf16([Vec<bf16>; 2]),
+}
+
+impl Cache {
+    /// Of no token yet.
+    pub(crate) fn new(tier: Tier) -> Self {
+        if tier.rounds() {
+            Self::Bf16([Vec::new(), Vec::new()])
+        } else {
+            Self::F32([Vec::new(), Vec::new()])
+        }
+    }
+
+    /// Bytes for so many tokens of `width` keys and as many values, as it grows.
+    pub(crate) fn bytes(tier: Tier, width: usize, tokens: usize) -> usize {
+        let size = if tier.rounds() {
+            size_of::<bf16>()
+        } else {
+            size_of::<f32>()
+        };
+        2 * width * size * tokens.next_multiple_of(GROWTH)
+    }
+
+    /// Appends the keys and values of tokens, given their rows of queries, keys and values.
+    ///
+    /// # Panics
+    /// If the rows are of another precision.
+    pub(crate) fn extend(&mut self, shape: &Shape, qkv: Values<'_>, [k, v]: [HeadLayout; 2]) {
+        fn append<E: Element>(
+            to: &mut [Vec<E>; 2],
+            shape: &Shape,
+            qkv: &[E],
+            layouts: [HeadLayout; 2],
+        ) {
+            for (to, layout) in to.iter_mut().zip(layouts) {
+                let tokens = qkv.len() / layout.row;
+                let width = shape.kv_heads * shape.head_size;
+                let needed = to.len() + tokens * width;
+                if needed > to.capacity() {
+                    to.reserve_exact(needed.next_multiple_of(GROWTH * width) - to.len());
+                }
+                for token in 0..tokens {
+                    for start in (0..shape.kv_heads).map(|head| layout.at(token, head)) {
+                        to.extend_from_slice(&qkv[start..start + shape.head_size]);
+                    }
+                }
+            }
+        }
+        match (self, qkv) {
+            (Self::F32(to), Values::F32(qkv)) => append(to, shape, qkv, [k, v]),
+            (Self::Bf16(to), Values::Bf16(qkv)) => append(to, shape, qkv, [k, v]),
+            _ => panic!("keys and values of one precision"),
+        }
+    }
+}
+
+/// `out` takes the attention output, `[heads * head_size]`, of the token that was last appended to `cache`; `row` holds its
+/// query where `q` says. Everything is f32 arithmetic. Runs on the current rayon pool.
+pub(crate) fn last_token(
+    shape: &Shape,
+    row: Values<'_>,
+    q: HeadLayout,
+    cache: &Cache,
+    out: &mut [f32],
+) {
+    let mut room = vec![0.0; row.len()];
+    let row = row.floats(&mut room);
+    match cache {
+        Cache::F32([keys, values]) => of_heads(shape, row, q, keys, values, out),
+        Cache::Bf16([keys, values]) => of_heads(shape, row, q, keys, values, out),
+    }
+}
+
+fn of_heads<E: Element>(
+    shape: &Shape,
+    row: &[f32],
+    q: HeadLayout,
+    keys: &[E],
+    values: &[E],
+    out: &mut [f32],
+) {
+    let (size, stride) = (shape.head_size, shape.kv_heads * shape.head_size);
+    let seen = shape.seen(keys.len() / stride - 1);
+    let work = 2 * seen.len() * out.len();
+    counters::attention(work);
+    let one = |(head, out): (usize, &mut [f32])| {
+        let (start, from) = (q.at(0, head), head / shape.group() * size);
+        let (keys, values) = (&keys[from..], &values[from..]);
+        let query = &row[start..start + size];
+        dispatch(Head {
+            query,
+            keys,
+            values,
+            stride,
+            seen: seen.clone(),
+            scale: shape.scale,
+            out,
+        });
+    };
+    if work < SHARED {
+        out.chunks_mut(size).enumerate().for_each(one);
+    } else {
+        out.par_chunks_mut(size).enumerate().for_each(one);
+    }
+}
+
+/// One head's query, against keys and values of which token `t` has those from `t * stride` on.
+struct Head<'a, E> {
+    query: &'a [f32],
+    keys: &'a [E],
+    values: &'a [E],
+    stride: usize,
+    seen: Range<usize>,
+    scale: f32,
+    out: &'a mut [f32],
+}
+
+impl<E: Element> Work for Head<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self {
+            query,
+            keys,
+            values,
+            stride,
+            seen,
+            scale,
+            out,
+        } = self;
+        let size = query.len();
+        let mut scores = vec![0.0; seen.len().next_multiple_of(KEYS)];
+        for (score, token) in scores.iter_mut().zip(seen.clone()) {
+            *score = dot::<L, E>(&keys[token * stride..][..size], query);
+        }
+        let (sum, _) = Softmax {
+            scores: &mut scores,
+            seen: 0..seen.len(),
+            scale,
+        }
+        .run::<L>();
+        out.fill(0.0);
+        for (share, token) in scores.iter().zip(seen) {
+            map::<L, E, 1, 1>(
+                &Plus(share / sum),
+                [&values[token * stride..][..size]],
+                [&mut *out],
+            );
+        }
+    }
+}
+
+/// `y + by x`.
+struct Plus(f32);
+
+impl Map<1, 1> for Plus {
+    #[inline(always)]
+    fn apply<L: Lanes>(&self, [x]: [L; 1], [y]: [L; 1]) -> [L; 1] {
+        [x.mul_add(L::splat(self.0), y)]
+    }
+}

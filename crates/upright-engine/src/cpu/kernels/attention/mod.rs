@@ -1,0 +1,207 @@
+//! Attention over the tree of spans, forward and backward, without score matrices in memory.
+//!
+//! A span's queries see one sequence: the tokens of its path from the root. Tasks copy the keys and values of that path
+//! into panels of a tier's kernel and then know nothing of the tree. Every sum (scores, softmax, outputs, gradients) runs in the order of
+//! positions along the path, and masked or padded keys add an exact zero, so a token's output and the gradient of its
+//! query have the same bits wherever its path lies, whatever its neighbours, and on any number of threads.
+
+mod backward;
+mod decode;
+mod forward;
+mod panels;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use backward::backward;
+pub(crate) use decode::{Cache, last_token};
+pub(crate) use forward::forward;
+
+use std::ops::Range;
+
+use super::simd::Lanes;
+use upright_model::pack::Pack;
+
+/// Keys are taken in multiples of this, so that a sum has the same terms whichever query begins its block.
+const KEYS: usize = 32;
+
+/// Where the vector of head h of token t lies: `head_size` values at `t * row + h * head + offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeadLayout {
+    /// Distance between tokens.
+    pub row: usize,
+    /// Distance between heads.
+    pub head: usize,
+    /// Where head 0 of token 0 starts.
+    pub offset: usize,
+}
+
+impl HeadLayout {
+    fn at(self, token: usize, head: usize) -> usize {
+        token * self.row + head * self.head + self.offset
+    }
+
+    fn assert_within(self, tokens: usize, heads: usize, size: usize, len: usize) {
+        let last = (tokens - 1)
+            .checked_mul(self.row)
+            .zip((heads - 1).checked_mul(self.head));
+        let end = last.and_then(|(row, head)| {
+            row.checked_add(head)?
+                .checked_add(self.offset)?
+                .checked_add(size)
+        });
+        assert!(
+            end.is_some_and(|end| end <= len),
+            "{tokens} tokens of {heads} heads at {self:?} in {len} values"
+        );
+    }
+}
+
+/// Sizes of an attention layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Shape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; query head h uses number `h / (heads / kv_heads)`.
+    pub kv_heads: usize,
+    /// Values in a head.
+    pub head_size: usize,
+    /// A query sees this many positions, its own included; `None` sees all before it.
+    pub window: Option<usize>,
+    /// Factor of the scores.
+    pub scale: f32,
+}
+
+impl Shape {
+    /// Query heads of a key and value head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Positions that the query at position `p` sees.
+    fn seen(&self, p: usize) -> Range<usize> {
+        (p + 1).saturating_sub(self.window.unwrap_or(usize::MAX))..p + 1
+    }
+
+    /// Pairs of a query and a key that it sees, over all tokens of a pack, for one head.
+    fn pairs(&self, pack: &Pack) -> usize {
+        let runs = pack.spans.iter().zip(pack.offsets());
+        runs.flat_map(|(span, offset)| offset..offset + span.len)
+            .map(|position| self.seen(position).len())
+            .sum()
+    }
+
+    /// Every pointer that the kernels form follows from these; `qkv` and `out` are lengths.
+    fn assert_fits(
+        &self,
+        pack: &Pack,
+        qkv: usize,
+        [q, k, v]: [HeadLayout; 3],
+        out: usize,
+        lse: &[f32],
+    ) {
+        let tokens = pack.tokens.len();
+        assert!(
+            self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
+            "heads are a multiple of kv_heads"
+        );
+        assert!(
+            self.head_size > 0 && self.window != Some(0),
+            "an empty head or window"
+        );
+        let mut end = 0;
+        for (index, span) in pack.spans.iter().enumerate() {
+            assert!(
+                span.start == end && span.parent.is_none_or(|parent| parent < index),
+                "spans of a pack"
+            );
+            end += span.len;
+        }
+        assert_eq!(end, tokens, "tokens of all spans");
+        if tokens > 0 {
+            q.assert_within(tokens, self.heads, self.head_size, qkv);
+            k.assert_within(tokens, self.kv_heads, self.head_size, qkv);
+            v.assert_within(tokens, self.kv_heads, self.head_size, qkv);
+        }
+        // Tasks write heads of their own side by side, which is sound only where no two heads share a value.
+        let starts =
+            |l: HeadLayout, heads: usize| (0..heads).map(move |head| l.offset + head * l.head);
+        let all = starts(q, self.heads)
+            .chain(starts(k, self.kv_heads))
+            .chain(starts(v, self.kv_heads));
+        let mut all: Vec<usize> = all.collect();
+        all.sort_unstable();
+        let apart = all
+            .windows(2)
+            .all(|pair| pair[1] - pair[0] >= self.head_size);
+        let one_row = q.row == k.row
+            && k.row == v.row
+            && all[all.len() - 1] + self.head_size <= all[0] + q.row;
+        assert!(apart && one_row, "heads overlap");
+        assert_eq!(
+            out,
+            tokens * self.heads * self.head_size,
+            "length of the output"
+        );
+        assert_eq!(lse.len(), tokens * self.heads, "length of the log-sum-exps");
+    }
+}
+
+/// Runs of rows that are the path of a span, from the root down to and including the span itself.
+fn path(pack: &Pack, span: usize) -> Vec<Range<usize>> {
+    let mut runs = Vec::new();
+    let mut at = Some(span);
+    while let Some(index) = at {
+        let span = pack.spans[index];
+        runs.push(span.start..span.start + span.len);
+        at = span.parent;
+    }
+    runs.reverse();
+    runs
+}
+
+/// Keys of a block of whole vectors that holds all that a query sees.
+fn around<L: Lanes>(seen: &Range<usize>) -> Range<usize> {
+    seen.start / L::LEN * L::LEN..seen.end.next_multiple_of(L::LEN)
+}
+
+/// Rows of the positions `wanted` of a path, in order.
+fn rows_of(
+    path: &[Range<usize>],
+    wanted: Range<usize>,
+) -> impl Iterator<Item = usize> + Clone + '_ {
+    path.iter()
+        .cloned()
+        .flatten()
+        .skip(wanted.start)
+        .take(wanted.len())
+}
+
+/// A slice that tasks write disjoint parts of.
+#[derive(Clone, Copy)]
+struct Shared {
+    start: *mut f32,
+    len: usize,
+}
+
+// SAFETY: made from an exclusive borrow that outlives the tasks; whoever takes a part vouches that it is theirs alone.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn new(values: &mut [f32]) -> Self {
+        Self {
+            start: values.as_mut_ptr(),
+            len: values.len(),
+        }
+    }
+
+    /// # Safety
+    /// Nothing else reads or writes the part while it lives.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn part(&self, from: usize, len: usize) -> &mut [f32] {
+        assert!(from + len <= self.len);
+        // SAFETY: within the slice, and the caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(from), len) }
+    }
+}

@@ -1,0 +1,75 @@
+//! Counters of a decoder's arithmetic. Every thread of a decoder's pool adds to the counters of that decoder.
+
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::usage::Counts;
+
+/// The counters of one decoder.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    products: AtomicU64,
+    attention: AtomicU64,
+    forward: AtomicU64,
+    backward: AtomicU64,
+}
+
+thread_local! {
+    /// The counters of the decoder that this thread works for; none on a thread of no decoder.
+    static OWN: RefCell<Option<Arc<Counters>>> = const { RefCell::new(None) };
+}
+
+impl Counters {
+    /// Makes this thread add to these counters.
+    pub(crate) fn attach(self: Arc<Self>) {
+        OWN.set(Some(self));
+    }
+
+    /// A forward pass of so many tokens.
+    pub(crate) fn forward(&self, tokens: usize) {
+        self.forward.fetch_add(tokens as u64, Ordering::Relaxed);
+    }
+
+    /// A backward pass of so many tokens.
+    pub(crate) fn backward(&self, tokens: usize) {
+        self.backward.fetch_add(tokens as u64, Ordering::Relaxed);
+    }
+
+    /// Everything so far. Exact while the decoder is not at work.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            products: self.products.load(Ordering::Relaxed),
+            attention: self.attention.load(Ordering::Relaxed),
+            tokens_forward: self.forward.load(Ordering::Relaxed),
+            tokens_backward: self.backward.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A matrix product of `[m, k]` and `[k, n]` is about to be computed.
+pub(super) fn product(m: usize, n: usize, k: usize) {
+    OWN.with_borrow(|own| {
+        if let Some(counters) = own {
+            let multiply_adds = m as u64 * n as u64 * k as u64;
+            counters
+                .products
+                .fetch_add(multiply_adds, Ordering::Relaxed);
+        }
+    });
+}
+
+/// So many multiply-adds of attention are about to be computed.
+pub(super) fn attention(multiply_adds: usize) {
+    OWN.with_borrow(|own| {
+        if let Some(counters) = own {
+            counters
+                .attention
+                .fetch_add(multiply_adds as u64, Ordering::Relaxed);
+        }
+    });
+}

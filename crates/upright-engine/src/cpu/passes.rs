@@ -1,0 +1,259 @@
+//! The decoder's passes on the CPU.
+
+use std::sync::Arc;
+
+use upright_base::{memory, processor};
+use upright_model::{Recompute, pack::Pack};
+
+use super::{
+    block::Trace,
+    buffer::{Buffer, spare_bytes},
+    decoder::Decoder,
+    generation::CpuSequences,
+    head::{HeadTrace, Keep},
+    kernels::{REVISION, rope::Angles, vector_width},
+    linear::HostAdapter,
+};
+use crate::{
+    adapter::DeviceAdapter,
+    backend::{ActivationBytes, Backend, Purpose, WeightBytes},
+    scores::{Scores, Slopes},
+    usage::Usage,
+    vector::Vector,
+};
+
+/// What a backward pass needs of its forward pass.
+pub(crate) struct Activations {
+    angles: Angles,
+    /// Rows of the pack with a target, ascending.
+    scored: Vec<usize>,
+    blocks: Vec<Kept>,
+    head: HeadTrace,
+}
+
+/// What is kept of a block.
+enum Kept {
+    /// Nothing: no adapter at it or below.
+    Nothing,
+    /// Its input `[T, H]`; the rest is recomputed.
+    Input(Buffer<f32>),
+    /// All activations.
+    Trace(Box<Trace>),
+}
+
+impl DeviceAdapter {
+    fn on_host(&self) -> HostAdapter<'_> {
+        HostAdapter {
+            layout: &self.layout,
+            parameters: self.parameters.host(),
+        }
+    }
+}
+
+impl Backend for Decoder {
+    type Activations = Activations;
+    type Sequences<'a> = CpuSequences<'a>;
+
+    fn score(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Scores {
+        self.counters.forward(pack.tokens.len());
+        let adapter = adapter.map(DeviceAdapter::on_host);
+        let logp = self.pool.install(|| {
+            let angles = Angles::new(&self.config.rotary, &pack.positions());
+            let scored = pack.scored_rows();
+            let mut x = self.embed(pack);
+            for layer in 0..self.config.layers {
+                let block = self.block(pack, &angles, adapter, layer, Some(&scored));
+                x = block.forward(x).0;
+            }
+            let (logp, _) = self
+                .head()
+                .forward(x, &scored, &pack.targets, Keep::Nothing);
+            logp
+        });
+        Scores { logp }
+    }
+
+    fn forward(
+        &self,
+        pack: &Pack,
+        adapter: &DeviceAdapter,
+        purpose: Purpose,
+    ) -> (Scores, Activations) {
+        self.counters.forward(pack.tokens.len());
+        let adapter = adapter.on_host();
+        let keep = match purpose {
+            Purpose::Train => Keep::Gradient,
+            Purpose::Probe => self.keep_of_a_probe(pack, adapter),
+        };
+        let lowest = adapter.layout.lowest_layer();
+        let keep_traces = self.keeps_traces(pack, adapter);
+        self.pool.install(|| {
+            let angles = Angles::new(&self.config.rotary, &pack.positions());
+            let scored = pack.scored_rows();
+            let mut blocks = Vec::with_capacity(self.config.layers);
+            let mut x = self.embed(pack);
+            for layer in 0..self.config.layers {
+                let block = self.block(pack, &angles, Some(adapter), layer, Some(&scored));
+                let input = (layer >= lowest && !keep_traces).then(|| Buffer::from(&x[..]));
+                let (y, trace) = block.forward(x);
+                x = y;
+                blocks.push(match input {
+                    Some(input) => Kept::Input(input),
+                    None if layer >= lowest => Kept::Trace(Box::new(trace)),
+                    None => Kept::Nothing,
+                });
+            }
+            let (logp, head) = self.head().forward(x, &scored, &pack.targets, keep);
+            let activations = Activations {
+                angles,
+                scored,
+                blocks,
+                head,
+            };
+            (Scores { logp }, activations)
+        })
+    }
+
+    fn backward(
+        &self,
+        pack: &Pack,
+        adapter: &DeviceAdapter,
+        activations: Activations,
+        slopes: &Slopes,
+        gradient: &mut Vector,
+    ) {
+        self.counters.backward(pack.tokens.len());
+        let Activations {
+            angles,
+            scored,
+            mut blocks,
+            head,
+        } = activations;
+        let adapter = adapter.on_host();
+        let lowest = adapter.layout.lowest_layer();
+        let gradient = gradient.host_mut();
+        self.pool.install(|| {
+            let mut dx = self.head().backward(head, &pack.targets, &slopes.logp);
+            for layer in (0..self.config.layers).rev() {
+                let block = self.block(pack, &angles, Some(adapter), layer, Some(&scored));
+                let trace = match blocks.pop().expect("one entry per block") {
+                    Kept::Nothing => break,
+                    Kept::Input(x) => block.forward(x).1,
+                    Kept::Trace(trace) => *trace,
+                };
+                dx = block.backward(&trace, dx, gradient, layer > lowest);
+            }
+        });
+    }
+
+    fn sequences<'a>(&'a self, adapter: Option<&'a DeviceAdapter>) -> CpuSequences<'a> {
+        CpuSequences::new(self, adapter.map(DeviceAdapter::on_host))
+    }
+
+    fn vector(&self, values: Vec<f32>) -> Vector {
+        Vector::on_host(values, Arc::clone(&self.pool))
+    }
+
+    fn find_non_finite(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Option<String> {
+        if let Some(tensor) = self.weights.find_non_finite(self.config.family) {
+            return Some(format!("the model's tensor {tensor}"));
+        }
+        let adapter = adapter.map(DeviceAdapter::on_host);
+        if let Some(HostAdapter { layout, parameters }) = adapter
+            && let Some(tensor) = layout.find_non_finite(parameters)
+        {
+            return Some(format!("the adapter's tensor {tensor}"));
+        }
+        self.pool.install(|| {
+            let angles = Angles::new(&self.config.rotary, &pack.positions());
+            let scored = pack.scored_rows();
+            let mut x = self.embed(pack);
+            for layer in 0..self.config.layers {
+                let block = self.block(pack, &angles, adapter, layer, Some(&scored));
+                x = block.forward(x).0;
+                if x.iter().any(|v| !v.is_finite()) {
+                    return Some(format!(
+                        "the output of block {layer} (overflow; every weight is finite)"
+                    ));
+                }
+            }
+            let (logp, _) = self
+                .head()
+                .forward(x, &scored, &pack.targets, Keep::Nothing);
+            let is_broken = logp.iter().any(|v| !v.is_finite());
+            is_broken.then(|| "the head's log-probabilities".to_owned())
+        })
+    }
+
+    fn arithmetic(&self) -> String {
+        format!("{}/f32x{}/{REVISION}", self.tier.name(), vector_width())
+    }
+
+    fn usage(&self) -> Usage {
+        Usage {
+            peak_bytes: memory::peak_bytes(),
+            busy_seconds: processor::seconds(),
+            units: std::thread::available_parallelism().map_or(1, usize::from),
+            counts: self.counters.counts(),
+        }
+    }
+
+    fn weight_bytes(&self) -> WeightBytes {
+        WeightBytes {
+            mapped: self.weights.bytes_mapped(),
+            owned: self.weights.bytes_owned(),
+        }
+    }
+
+    fn bytes_per_token(&self, lowest_layer: usize) -> ActivationBytes {
+        let layers = self.config.layers.saturating_sub(lowest_layer);
+        ActivationBytes {
+            kept: layers * Trace::bytes_per_token(&self.config, self.tier),
+            recomputed: size_of::<f32>() * layers * self.config.hidden,
+        }
+    }
+}
+
+impl Decoder {
+    /// The softmax where a probe can keep it: the head's gradient is then left to the backward pass.
+    fn keep_of_a_probe(&self, pack: &Pack, adapter: HostAdapter<'_>) -> Keep {
+        let kept = self.bytes_of_traces(pack, adapter);
+        // At most 4 bytes per probability.
+        let softmax = 4 * pack.scored_rows().len() * self.config.vocab;
+        if self.recompute != Recompute::On && self.fits(kept + softmax) {
+            Keep::Softmax
+        } else {
+            Keep::Gradient
+        }
+    }
+
+    fn bytes_of_traces(&self, pack: &Pack, adapter: HostAdapter<'_>) -> usize {
+        let ranks: usize = adapter
+            .layout
+            .targets
+            .iter()
+            .map(|target| target.rank)
+            .sum();
+        let per_token = self.bytes_per_token(adapter.layout.lowest_layer()).kept;
+        pack.tokens.len() * (per_token + size_of::<f32>() * ranks)
+    }
+
+    fn keeps_traces(&self, pack: &Pack, adapter: HostAdapter<'_>) -> bool {
+        match self.recompute {
+            Recompute::On => false,
+            Recompute::Off => true,
+            Recompute::Auto => self.fits(self.bytes_of_traces(pack, adapter)),
+        }
+    }
+
+    /// Whether so many bytes fit into half of the memory that is available.
+    fn fits(&self, bytes: usize) -> bool {
+        let Some(available) = memory::available_bytes() else {
+            return true;
+        };
+        // The mapped base counts as available, and must stay in memory all the same. Buffers of earlier steps count as
+        // used, and are there for this one.
+        let left = (available + spare_bytes()).saturating_sub(self.weights.bytes_mapped());
+        bytes < left / 2
+    }
+}

@@ -1,0 +1,106 @@
+//! The token that follows a sequence.
+
+use std::cmp::Ordering;
+
+/// What is wanted of the token that follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// All logits.
+    Logits,
+    /// The N best tokens.
+    Best(usize),
+}
+
+/// The token that follows a sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// The logits `[V]`.
+    Logits(Vec<f32>),
+    /// The best tokens, best first; of equal ones the smaller id.
+    Best(Vec<Candidate>),
+}
+
+/// A token that may follow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// Its id.
+    pub token: u32,
+    /// Its log-probability, in nats.
+    pub logp: f64,
+}
+
+impl Next {
+    /// What is wanted of the logits of one row.
+    pub(crate) fn of_logits(logits: &[f32], want: Want) -> Self {
+        let count = match want {
+            Want::Logits => return Self::Logits(logits.to_vec()),
+            Want::Best(count) => count.min(logits.len()),
+        };
+        let better =
+            |a: &usize, b: &usize| -> Ordering { logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)) };
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        if count > 0 && count < order.len() {
+            order.select_nth_unstable_by(count - 1, better);
+        }
+        order.truncate(count);
+        order.sort_unstable_by(better);
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut sum = 0.0;
+        for z in logits {
+            sum += f64::from(z - largest).exp();
+        }
+        let mut best = Vec::with_capacity(count);
+        for token in order {
+            best.push(Candidate {
+                token: token as u32,
+                logp: f64::from(logits[token] - largest) - sum.ln(),
+            });
+        }
+        Self::Best(best)
+    }
+
+    /// The logits.
+    ///
+    /// # Panics
+    /// If they were not wanted.
+    pub fn logits(&self) -> &[f32] {
+        match self {
+            Self::Logits(logits) => logits,
+            Self::Best(_) => panic!("logits were not asked for"),
+        }
+    }
+
+    /// The best tokens.
+    ///
+    /// # Panics
+    /// If they were not wanted.
+    pub fn best(&self) -> &[Candidate] {
+        match self {
+            Self::Best(best) => best,
+            Self::Logits(_) => panic!("the best tokens were not asked for"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shares of e^0, e^3, e^1, e^3, e^-2 over their sum, 44.02; the first of two equal ones comes first.
+    #[test]
+    fn the_best_tokens_come_with_their_log_probabilities() {
+        let logits = [0.0, 3.0, 1.0, 3.0, -2.0];
+        let best = Next::of_logits(&logits, Want::Best(3));
+        let tokens: Vec<u32> = best
+            .best()
+            .iter()
+            .map(|candidate| candidate.token)
+            .collect();
+        assert_eq!(tokens, [1, 3, 2]);
+        for (candidate, share) in best.best().iter().zip([0.4563, 0.4563, 0.0617]) {
+            assert!((candidate.logp.exp() - share).abs() < 1e-4, "{candidate:?}");
+        }
+        assert_eq!(Next::of_logits(&logits, Want::Best(9)).best().len(), 5);
+        assert_eq!(Next::of_logits(&logits, Want::Logits).logits(), logits);
+    }
+}

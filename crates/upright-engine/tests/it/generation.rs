@@ -1,0 +1,196 @@
+//! Tokens generated from keys and values are those that scoring the whole sequence would choose.
+
+use std::path::Path;
+
+use upright_base::ErrorKind;
+use upright_engine::{
+    Decoder, DeviceAdapter, Options,
+    generation::{SequenceId, Want},
+};
+use upright_model::{
+    pack::{Pack, Target},
+    peft,
+};
+
+use super::machine;
+
+const NAMES: [&str; 7] = [
+    "neox_parallel",
+    "neox_sequential",
+    "llama",
+    "llama3_rope",
+    "mistral",
+    "qwen2",
+    "qwen3",
+];
+
+fn open(name: &str, options: &Options) -> (Decoder, DeviceAdapter) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    let decoder = Decoder::open(&dir, options).unwrap();
+    let folder = peft::read(&dir.join("adapter"), decoder.config()).unwrap();
+    let adapter = decoder.load(folder.adapter);
+    (decoder, adapter)
+}
+
+/// Log-probability of every token of the vocabulary after `sequence`, by scoring it whole.
+fn whole(decoder: &Decoder, adapter: &DeviceAdapter, sequence: &[u32]) -> Vec<f64> {
+    let mut pack = Pack::default();
+    pack.root(sequence);
+    let row = sequence.len() - 1;
+    pack.targets = (0..decoder.config().vocab as u32)
+        .map(|token| Target { row, token })
+        .collect();
+    decoder.score(&pack, Some(adapter)).unwrap().logp
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|z| f64::from(z - largest).exp()).sum();
+    logits
+        .iter()
+        .map(|z| f64::from(z - largest) - sum.ln())
+        .collect()
+}
+
+/// Log-probabilities of every token of the vocabulary after every beginning of some sequences: from keys and values, and by
+/// scoring whole sequences.
+fn along_sequences(name: &str, options: &Options) -> [Vec<f64>; 2] {
+    let (decoder, adapter) = open(name, options);
+    let [mut cached, mut scored] = [Vec::new(), Vec::new()];
+    // The windows of mistral and qwen2 are 8 tokens: the sequences run past them.
+    let mut sequences: Vec<Vec<u32>> = vec![vec![5, 9, 31, 7, 2, 60], vec![11], (1..12).collect()];
+    let prompts: Vec<&[u32]> = sequences.iter().map(|s| &s[..]).collect();
+    let mut generation = decoder.generation(Some(&adapter), None);
+    let mut live = generation.join(&prompts, Want::Logits).unwrap();
+    let ids: Vec<SequenceId> = live.iter().map(|(id, _)| *id).collect();
+    for step in 0..8 {
+        let mut added: Vec<(SequenceId, [u32; 1])> = Vec::new();
+        for (id, next) in &live {
+            let index = ids.iter().position(|other| other == id).unwrap();
+            let logits = next.logits();
+            assert!(logits.iter().all(|z| z.is_finite()));
+            cached.extend(log_softmax(logits));
+            scored.extend(whole(&decoder, &adapter, &sequences[index]));
+            // The same on every device.
+            let token = (7 * step + index) as u32 + 3;
+            sequences[index].push(token);
+            added.push((*id, [token]));
+        }
+        // The second sequence leaves half way.
+        if step == 3 {
+            generation.leave(ids[1]);
+            added.retain(|(id, _)| *id != ids[1]);
+        }
+        let tokens: Vec<(SequenceId, &[u32])> =
+            added.iter().map(|(id, token)| (*id, &token[..])).collect();
+        let next = generation.advance(&tokens, Want::Logits).unwrap();
+        live = added.iter().map(|(id, _)| *id).zip(next).collect();
+    }
+    assert_eq!(generation.length(ids[1]), None);
+    let unknown = generation.advance(&[(ids[0], &[u32::MAX])], Want::Logits);
+    assert_eq!(unknown.unwrap_err().kind, ErrorKind::Input);
+    [cached, scored]
+}
+
+fn rms(a: &[f64], b: &[f64]) -> f64 {
+    (a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>() / a.len() as f64).sqrt()
+}
+
+#[test]
+fn a_cached_step_is_a_whole_pass_in_every_family() {
+    for name in NAMES {
+        let [cached, truth] = along_sequences(name, &machine::exact());
+        let off = cached
+            .iter()
+            .zip(&truth)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f64::max);
+        assert!(off < 1e-4, "{name}: off by {off:e}");
+        for options in machine::rounding() {
+            // A cache rounds what a whole pass rounds, and no more.
+            let device = machine::name(&options);
+            let [cached, scored] = along_sequences(name, &options).map(|found| rms(&found, &truth));
+            println!(
+                "{name}, {device}: root mean square error {cached:.5} cached, {scored:.5} scored"
+            );
+            assert!(
+                cached > 0.0 && cached < 1.1 * scored,
+                "{name}, {device}: {cached} against {scored}"
+            );
+        }
+    }
+}
+
+/// Two questions on one prefix that is computed once, several tokens at a time, beside a sequence that joins late: the
+/// same bits as each of them alone, one token at a time.
+#[test]
+fn a_prefix_can_be_kept_and_neighbors_change_nothing() {
+    for options in machine::all() {
+        for name in NAMES {
+            let device = machine::name(&options);
+            let (decoder, adapter) = open(name, &options);
+            let prefix = [5u32, 9, 31, 7, 2, 60, 11, 3, 8];
+            let suffixes: [&[u32]; 2] = [&[4, 17, 22], &[6]];
+            let mut alone = Vec::new();
+            for suffix in suffixes {
+                let mut generation = decoder.generation(Some(&adapter), None);
+                let joined = generation.join(&[&prefix], Want::Logits).unwrap();
+                let mut next = joined[0].1.clone();
+                for token in suffix {
+                    let tokens = [(joined[0].0, std::slice::from_ref(token))];
+                    next = generation.advance(&tokens, Want::Logits).unwrap().remove(0);
+                }
+                alone.push(next);
+            }
+            let mut generation = decoder.generation(Some(&adapter), None);
+            let kept = generation.join(&[&prefix], Want::Best(1)).unwrap()[0].0;
+            let first = generation.fork(kept).unwrap();
+            let second = generation.fork(kept).unwrap();
+            let late = generation.join(&[&[40, 41]], Want::Best(1)).unwrap()[0].0;
+            let tokens = [
+                (second, suffixes[1]),
+                (late, &[9][..]),
+                (first, suffixes[0]),
+            ];
+            let next = generation.advance(&tokens, Want::Logits).unwrap();
+            assert_eq!(next[0], alone[1], "{name}, {device}");
+            assert_eq!(next[2], alone[0], "{name}, {device}");
+            assert_eq!(generation.length(kept), Some(prefix.len()));
+            assert_eq!(generation.length(first), Some(prefix.len() + 3));
+        }
+    }
+}
+
+#[test]
+fn keys_and_values_stay_within_their_limit() {
+    let (decoder, adapter) = open("llama", &machine::exact());
+    let prompt: Vec<u32> = (1..60).collect();
+    let one = {
+        let mut generation = decoder.generation(Some(&adapter), None);
+        generation.join(&[&prompt], Want::Best(1)).unwrap();
+        generation.bytes()
+    };
+    let mut generation = decoder.generation(Some(&adapter), Some(2 * one));
+    assert!(generation.fits(&[prompt.len(), prompt.len()], 0));
+    assert!(!generation.fits(&[prompt.len(), prompt.len()], 60));
+    let joined = generation.join(&[&prompt, &prompt], Want::Best(1)).unwrap();
+    let error = generation.join(&[&prompt], Want::Best(1)).unwrap_err();
+    assert!(error.message.contains("and the limit is"), "{error}");
+    assert!(generation.fork(joined[0].0).is_err());
+    // A sequence may grow within the memory that it has, and no further.
+    generation
+        .advance(&[(joined[0].0, &[1])], Want::Best(1))
+        .unwrap();
+    let many = [1u32; 64];
+    assert!(
+        generation
+            .advance(&[(joined[0].0, &many)], Want::Best(1))
+            .is_err()
+    );
+    generation.leave(joined[1].0);
+    generation
+        .advance(&[(joined[0].0, &many)], Want::Best(1))
+        .unwrap();
+}

@@ -1,0 +1,24 @@
+//! Arithmetic that several crates share, on plain slices: nothing here allocates, prints or depends on anything.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`random`] | random numbers as functions of a seed and a position |
+//! | [`adamw`] | one AdamW update of a slice |
+//! | [`norm`] | the Euclidean norm of a long vector, with bits that do not depend on threads |
+//!
+//! ```
+//! use upright_math::{norm::norm, random::uniform};
+//!
+//! assert_eq!(norm(&[3.0, 0.0, -4.0]), 5.0);
+//! assert_eq!(uniform(42, 7), uniform(42, 7));
+//! ```
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests write what they like")
+)]
+
+pub mod adamw;
+pub mod norm;
+pub mod random;

@@ -1,0 +1,123 @@
+//! Decoder architecture, parsed from a Hugging Face `config.json`.
+
+pub(crate) mod json;
+mod read;
+mod rope;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::path::Path;
+
+use upright_base::Result;
+
+/// Which table of tensor names a checkpoint follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `gpt_neox.layers.N.attention.query_key_value`, ...: GPT-NeoX, Pythia.
+    GptNeox,
+    /// `model.layers.N.self_attn.q_proj`, ...: Llama and everything with its names (Mistral, Qwen2, Qwen3).
+    Llama,
+}
+
+/// The normalisation in front of attention, MLP and head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NormKind {
+    /// Subtract the mean, divide by the standard deviation, scale, add a bias.
+    Layer,
+    /// Divide by the root mean square, scale.
+    Rms,
+}
+
+/// How attention and MLP add to the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residual {
+    /// `y = x + attention(norm1(x)) + mlp(norm2(x))`.
+    Parallel,
+    /// `x1 = x + attention(norm1(x)); y = x1 + mlp(norm2(x1))`.
+    Sequential,
+}
+
+/// The MLP's nonlinearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `down(gelu(up(x)))` with the exact (erf) GELU.
+    Gelu,
+    /// `down(gelu(up(x)))` with the tanh approximation.
+    GeluTanh,
+    /// `down(silu(gate(x)) * up(x))`.
+    SwiGlu,
+}
+
+/// Rotary embedding in the two-halves layout of Hugging Face.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rotary {
+    /// Dimensions of a head that rotate (even); the rest pass through.
+    pub dims: usize,
+    /// Angle a position for each of the `dims / 2` pairs, scaling included.
+    pub frequencies: Vec<f64>,
+}
+
+/// Architecture of a decoder: everything the block needs to know, nothing else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecoderConfig {
+    /// Table of tensor names.
+    pub family: Family,
+    /// `model_type` as the file says it, for messages.
+    pub model_type: String,
+    /// H: width of the residual stream.
+    pub hidden: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Size of a head, even; `heads * head_size` may differ from `hidden`.
+    pub head_size: usize,
+    /// Width of the MLP.
+    pub intermediate: usize,
+    /// V: vocabulary rows of the embedding and the head.
+    pub vocab: usize,
+    /// Longest position the model was made for.
+    pub max_positions: usize,
+    /// Kind of every norm.
+    pub norm: NormKind,
+    /// Added under the norm's root.
+    pub norm_eps: f32,
+    /// Rotary embedding.
+    pub rotary: Rotary,
+    /// Sliding window of every block: a query attends to keys at most `window - 1` positions before it. Length `layers`.
+    pub windows: Vec<Option<usize>>,
+    /// Root-mean-square norm over each head of q and k before rotary embedding (Qwen3).
+    pub qk_norm: bool,
+    /// Biases on q, k and v.
+    pub qkv_bias: bool,
+    /// Bias on the attention's output projection.
+    pub output_bias: bool,
+    /// Biases on the MLP's linears.
+    pub mlp_bias: bool,
+    /// Residual wiring.
+    pub residual: Residual,
+    /// MLP nonlinearity.
+    pub activation: Activation,
+    /// The head is the embedding.
+    pub tied_head: bool,
+    /// `bos_token_id` of the config, if it has one.
+    pub bos: Option<u32>,
+    /// `eos_token_id` of the config: the first if it lists several.
+    pub eos: Option<u32>,
+    /// Dropout that the config asks for in training, by key, where it is above 0. The engine applies none.
+    pub dropout: Vec<(&'static str, f64)>,
+}
+
+impl DecoderConfig {
+    /// Reads `config.json` of a model folder, in the dialect of transformers 4 or 5, with transformers' defaults for keys
+    /// that are missing.
+    ///
+    /// # Errors
+    /// Bad input, naming file, key, value and what would work: an unknown `model_type`, a key of the wrong type, sizes
+    /// that contradict each other, quantised weights, or anything that would change the arithmetic and is not implemented.
+    pub fn read(dir: &Path) -> Result<Self> {
+        read::read(dir)
+    }
+}

@@ -1,0 +1,80 @@
+//! The identity of a base: the fingerprint of its weights, with the digests of its files kept in the cache.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    config::DecoderConfig,
+    merge::Merge,
+    weights::{DigestStore, Fingerprint, Float},
+};
+
+use upright_base::{Error, Result, files, observer::Observer};
+
+/// Where the digests of weight files are in the cache.
+const FOLDER: &str = "weights";
+
+/// Hashing shows its progress once it has taken this long.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// The cache as a store of digests. A cache that cannot be written costs the time of hashing again.
+struct Cache {
+    folder: PathBuf,
+}
+
+impl DigestStore for Cache {
+    fn load(&self, key: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.folder.join(key)).ok()
+    }
+
+    fn save(&self, key: &str, record: &[u8]) {
+        let _ = files::create_dir(&self.folder)
+            .and_then(|()| files::write_atomic(&self.folder.join(key), record));
+    }
+}
+
+/// The fingerprint of the model in a folder. Runs on the current rayon pool.
+///
+/// # Errors
+/// Weights that are missing or damaged; a stop.
+pub fn of_model(
+    model: &Path,
+    config: &DecoderConfig,
+    observer: &mut dyn Observer,
+) -> Result<Fingerprint> {
+    of_merge(&Merge::open(model, config, &[])?, 0, None, observer)
+}
+
+/// The fingerprint of a model with its first `count` adapters merged, held as `dtype` or as its files are.
+///
+/// # Errors
+/// A stop, or files that change meanwhile.
+pub fn of_merge(
+    merge: &Merge<'_>,
+    count: usize,
+    dtype: Option<Float>,
+    observer: &mut dyn Observer,
+) -> Result<Fingerprint> {
+    let cache = Cache {
+        folder: files::cache_dir().join(FOLDER),
+    };
+    let began = Instant::now();
+    let mut is_shown = false;
+    let fingerprint = merge.fingerprint(count, dtype, Some(&cache), &mut |done, total| {
+        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000) as usize;
+        if !is_shown && began.elapsed() > SLOW {
+            observer.begin("hashing the weights, MB", megabytes(total));
+            is_shown = true;
+        }
+        if is_shown {
+            observer.advance(megabytes(done), "");
+        }
+        !observer.stop_requested()
+    });
+    if is_shown {
+        observer.end();
+    }
+    fingerprint?.ok_or_else(|| Error::interrupted("while hashing the weights"))
+}

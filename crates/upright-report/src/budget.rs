@@ -1,0 +1,142 @@
+//! What arms are given besides their method: steps, rows a step, the adapter's shape, the optimizer. Verdicts and costs are
+//! asked among arms that were given the same.
+
+use super::{
+    Report,
+    arm::{Arm, Comparison, Role},
+    labels,
+    run::Run,
+};
+use upright_runs::plan::Plan;
+
+const STEPS: &str = "steps";
+
+/// Gives every arm its terms; returns what tells each of them from the others.
+pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec<String> {
+    let mut found: Vec<Vec<(String, String)>> = Vec::new();
+    let run = |arm: &Arm| &runs[arm.runs[0]];
+    let trains = |arm: &&mut Arm| {
+        let all = objectives
+            .iter()
+            .all(|name| run(arm).objective(name).is_some());
+        all && run(arm).planned > 0 && !matches!(arm.role, Role::Alone(_))
+    };
+    let (by_epochs, by_steps): (Vec<_>, Vec<_>) = arms
+        .iter_mut()
+        .filter(trains)
+        .partition(|arm| run(arm).stages_in_epochs());
+    for arm in by_steps {
+        let own = given(run(arm), objectives);
+        let known = found.iter().position(|other| *other == own);
+        arm.terms = Some(known.unwrap_or(found.len()));
+        if known.is_none() {
+            found.push(own);
+        }
+    }
+    // Epochs of different datasets add up to other steps at every split, as in the paper: where there is one length only,
+    // they are held against that.
+    let but_steps = |given: &[(String, String)]| {
+        given
+            .iter()
+            .filter(|(key, _)| key != STEPS)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let fixed = found.len();
+    for arm in by_epochs {
+        let own = given(run(arm), objectives);
+        let alike: Vec<usize> = (0..fixed)
+            .filter(|i| but_steps(&found[*i]) == but_steps(&own))
+            .collect();
+        let known = match alike[..] {
+            [only] => Some(only),
+            _ => found.iter().position(|other| *other == own),
+        };
+        arm.terms = Some(known.unwrap_or(found.len()));
+        if known.is_none() {
+            found.push(own);
+        }
+    }
+    let differing = labels::differing_keys(&found);
+    let name = |own: &Vec<(String, String)>| {
+        let words = own
+            .iter()
+            .filter(|(key, _)| differing.contains(key))
+            .map(|(key, value)| format!("{key} {value}"));
+        words.collect::<Vec<_>>().join(", ")
+    };
+    found.iter().map(name).collect()
+}
+
+/// What a run was given, as settings.
+fn given(run: &Run, objectives: &[String]) -> Vec<(String, String)> {
+    let mut given = vec![(STEPS.to_owned(), run.planned.to_string())];
+    for name in objectives {
+        let batch = run
+            .objective(name)
+            .map(|id| run.plan().objectives[id].batch.to_string());
+        given.push((format!("{name}.batch"), batch.unwrap_or_default()));
+    }
+    // An objective may have any name.
+    let rest = Plan {
+        objectives: Vec::new(),
+        ..run.plan().clone()
+    }
+    .settings();
+    let rest = rest
+        .into_iter()
+        .filter(|(key, _)| key.starts_with("optimizer.") || key.starts_with("lora."));
+    given.extend(rest.map(|(key, value)| (key.replace("optimizer.", ""), value)));
+    let begins = &run.written.facts.init_adapter;
+    given.extend((!begins.is_empty()).then(|| {
+        (
+            "init-adapter".to_owned(),
+            begins[..begins.len().min(8)].to_owned(),
+        )
+    }));
+    given
+}
+
+impl Report {
+    /// The terms of a setting's arms; a single none where no arm has any.
+    pub(super) fn terms_in(&self, setting: usize) -> Vec<Option<usize>> {
+        let own = self.arms.iter().filter(|arm| arm.setting == setting);
+        let mut found: Vec<Option<usize>> =
+            own.map(|arm| arm.terms).filter(Option::is_some).collect();
+        found.sort_unstable();
+        found.dedup();
+        if found.is_empty() { vec![None] } else { found }
+    }
+
+    /// Every setting with each of its terms.
+    pub(super) fn comparisons(&self) -> Vec<Comparison> {
+        let of = |setting: usize| {
+            self.terms_in(setting)
+                .into_iter()
+                .map(move |terms| (setting, terms))
+        };
+        (0..self.settings.len()).flat_map(of).collect()
+    }
+
+    /// Terms and setting in words, as far as there are several.
+    pub(super) fn comparison_name(&self, (setting, terms): Comparison) -> String {
+        let mut words: Vec<String> = Vec::new();
+        if let (Some(terms), true) = (terms, self.terms_in(setting).len() > 1) {
+            words.push(self.terms[terms].clone());
+        }
+        if self.settings.len() > 1 {
+            words.push(self.setting_name(setting));
+        }
+        words.join(", ")
+    }
+
+    /// Arms that are compared with each other have the same number here. One that takes no step is compared with those of
+    /// its setting, if they were all given the same.
+    pub(super) fn group(&self, arm: &Arm) -> usize {
+        let terms = match self.terms_in(arm.setting)[..] {
+            [only] => only,
+            _ => arm.terms,
+        };
+        arm.setting * (self.terms.len() + 1) + terms.map_or(0, |terms| terms + 1)
+    }
+}

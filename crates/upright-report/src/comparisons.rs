@@ -1,0 +1,98 @@
+//! Where claims are asked: arms of the same weights in the same setting that were given the same.
+
+use super::{
+    Report,
+    arm::Comparison,
+    arm::{Arm, Role},
+    labels,
+    matching::{distinct, matching, same},
+};
+
+/// The arms at one place: weights, among arms of a setting that were given the same.
+pub(super) struct Place<'r> {
+    /// Weights, terms and setting in words, as far as there are several.
+    pub(super) at: String,
+    pub(super) sequential: Vec<&'r Arm>,
+    pub(super) mix: Option<&'r Arm>,
+    /// ALRIGHT and MAXRIGHT, as far as they are there.
+    pub(super) alternating: Vec<&'r Arm>,
+    pub(super) maxright: Option<&'r Arm>,
+    /// All others that are measured and weighed as these: other k, baselines, sums, adapters.
+    pub(super) beside: Vec<&'r Arm>,
+}
+
+/// The probe interval that the paper takes; where it was not run, the smallest.
+const USUAL_PROBES: usize = 10;
+
+/// Every place where a joint method was run to its end.
+pub(super) fn places(report: &Report) -> Vec<Place<'_>> {
+    let mut places = Vec::new();
+    let finished = |arm: &&Arm| !arm.unfinished;
+    for comparison in report.comparisons() {
+        let own = move |arm: &&Arm| arm.comparison() == comparison;
+        let joint = || {
+            report
+                .arms
+                .iter()
+                .filter(finished)
+                .filter(own)
+                .filter(|arm| arm.is_joint())
+        };
+        for weights in distinct(joint()) {
+            let with = |role: Role| {
+                let mut found: Vec<&Arm> = joint()
+                    .filter(|arm| arm.role == role && same(&arm.weights, &weights))
+                    .collect();
+                found.sort_by_key(|arm| (arm.probe_every != Some(USUAL_PROBES), arm.probe_every));
+                found.first().copied()
+            };
+            let any = report.arms.iter().position(|arm| {
+                own(&arm) && !arm.unfinished && arm.is_joint() && same(&arm.weights, &weights)
+            });
+            let sequential = any
+                .map(|index| matching(&report.arms, index))
+                .unwrap_or_default();
+            let (mix, alright, maxright) =
+                (with(Role::Mix), with(Role::Alright), with(Role::Maxright));
+            let taken: Vec<&Arm> = [mix, alright, maxright].into_iter().flatten().collect();
+            let here = |arm: &&Arm| match arm.role {
+                Role::Mix | Role::Alright | Role::Maxright => {
+                    own(arm) && same(&arm.weights, &weights)
+                }
+                Role::Other(_) => own(arm),
+                Role::Sum => arm.setting == comparison.0 && same(&arm.weights, &weights),
+                Role::Measured(_) => arm.setting == comparison.0,
+                Role::Alone(_) | Role::Sequential(_) => false,
+            };
+            let beside = report.arms.iter().filter(finished).filter(here);
+            places.push(Place {
+                at: place(report, comparison, &weights),
+                sequential: sequential
+                    .into_iter()
+                    .map(|i| &report.arms[i])
+                    .filter(finished)
+                    .collect(),
+                mix,
+                alternating: [alright, maxright].into_iter().flatten().collect(),
+                maxright,
+                beside: beside
+                    .filter(|arm| taken.iter().all(|other| other.label != arm.label))
+                    .collect(),
+            });
+        }
+    }
+    places
+}
+
+/// Weights, terms and setting in words, as far as there are several.
+pub(super) fn place(report: &Report, comparison: Comparison, weights: &[f64]) -> String {
+    let of = |arm: &&Arm| arm.is_joint() && !arm.unfinished;
+    let mut words = Vec::new();
+    if distinct(report.arms.iter().filter(of)).len() > 1 {
+        let run = &report.runs[report.settings[comparison.0].runs[0]];
+        words.push(labels::weighed(run.plan(), weights, &report.objectives));
+    }
+    words.push(report.comparison_name(comparison));
+    words.retain(|words| !words.is_empty());
+    words.join(", ")
+}

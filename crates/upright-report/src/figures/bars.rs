@@ -1,0 +1,270 @@
+//! Bars: gaps and distance, and what every arm costs.
+
+use super::{Shown, WIDTH, contenders, names};
+use crate::{Arm, Report, Role, tables::SET_NAMES};
+use upright_core::metrics::Spread;
+use upright_plot::{Axis, Figure, Ink, Mark, Panel, Style};
+
+/// Height of an arm's row.
+const ROW: f64 = 31.0;
+/// How the two sets differ.
+const OPACITIES: [f64; 2] = [1.0, 0.42];
+
+/// Gaps of every objective and the distance to the ideal point; none without any optimum.
+pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
+    if !report
+        .arms
+        .iter()
+        .any(|arm| arm.gaps.iter().flatten().any(Option::is_some))
+    {
+        return None;
+    }
+    let count = report.objectives.len();
+    let panels = count + usize::from(report.has_ideal());
+    let arms = contenders(report);
+    let mut figure = Figure::new(
+        "Gap to the optimum of each objective, and distance to the ideal point",
+        panels,
+        [200.0, arms.len() as f64 * ROW + 8.0],
+    );
+    for k in 0..panels {
+        let value = |arm: &Arm, set: usize| {
+            if k < count {
+                arm.gaps[set][k]
+            } else {
+                arm.ideal_distance[set]
+            }
+        };
+        let name = report.objectives.get(k).map(|name| format!("{name} gap"));
+        let name = name.unwrap_or_else(|| "distance to the ideal point".into());
+        figure.panels.push(bars(
+            report,
+            &arms,
+            looks,
+            &name,
+            k == 0,
+            &[(0, &value), (1, &value)],
+        ));
+    }
+    let caption = format!(
+        "How far each arm ends from the best each objective could be: shorter is better, 0 is as good as training that \
+         objective alone. The distance takes all gaps together. Full bars are held-out rows, pale ones training rows; \
+         whiskers are standard errors.{}",
+        if arms.len() < report.arms.len() {
+            " Arms that train one objective alone are left out."
+        } else {
+            ""
+        }
+    );
+    Some(Shown {
+        name: "gaps",
+        heading: "Gaps and distance",
+        figure: figure.fit(WIDTH),
+        caption,
+        table: "gaps",
+    })
+}
+
+/// Seconds, and the increases against Sequential where there are any.
+pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
+    let takes_time = |i: &usize| {
+        report.arms[*i]
+            .seconds
+            .is_some_and(|seconds| seconds.mean > 0.0)
+    };
+    let arms: Vec<usize> = contenders(report).into_iter().filter(takes_time).collect();
+    let joint: Vec<usize> = arms
+        .iter()
+        .copied()
+        .filter(|i| report.arms[*i].is_joint())
+        .collect();
+    let some = |value: OfArm| joint.iter().any(|i| value(&report.arms[*i]).is_some());
+    let mut values: Vec<(&str, OfArm)> = vec![("seconds of all steps", |arm| arm.seconds)];
+    let (runtime, used) = (
+        some(|arm| arm.runtime_increase),
+        some(|arm| arm.utilization_increase),
+    );
+    if runtime {
+        values.push(("increase in runtime (%)", |arm| arm.runtime_increase));
+    }
+    if used {
+        values.push(("increase in utilization (%)", |arm| {
+            arm.utilization_increase
+        }));
+    }
+    if arms.is_empty() {
+        return None;
+    }
+    let mut figure = Figure::new(
+        "What each arm costs",
+        values.len(),
+        [200.0, arms.len() as f64 * ROW * 0.8 + 8.0],
+    );
+    for (k, (name, value)) in values.iter().enumerate() {
+        let value = |arm: &Arm, _: usize| value(arm);
+        figure
+            .panels
+            .push(bars(report, &arms, looks, name, k == 0, &[(0, &value)]));
+    }
+    let caption = format!(
+        "{}{}",
+        increases(report, &joint, runtime),
+        missing(report, runtime, used)
+    );
+    Some(Shown {
+        name: "cost",
+        heading: "Cost",
+        figure: figure.fit(WIDTH),
+        caption,
+        table: "cost",
+    })
+}
+
+/// The increases in words.
+fn increases(report: &Report, joint: &[usize], runtime: bool) -> String {
+    let busy = report.arms.iter().any(|arm| arm.busy_seconds.is_some());
+    let sums = report.arms.iter().any(|arm| arm.role == Role::Sum);
+    let seconds = format!(
+        "Seconds are those of all training steps, without evaluations. {}{}",
+        if sums {
+            "A sum of adapters costs what training its adapters cost, as far as their runs are here. "
+        } else {
+            ""
+        },
+        if busy {
+            "Busy seconds are seconds times the share of the processors that was used: what a run cost itself, whatever else \
+             the machine did meanwhile. Verdicts on cost go by them. "
+        } else {
+            ""
+        }
+    );
+    if !runtime {
+        return seconds;
+    }
+    let words = |percent: f64| match percent.round() {
+        more if more >= 1.0 => format!("{more:.0}% more"),
+        less if less <= -1.0 => format!("{:.0}% less", -less),
+        _ => "as much".to_owned(),
+    };
+    // A method at several weights has a range.
+    let of = |(name, role): (&str, Role)| {
+        let own = joint
+            .iter()
+            .map(|i| &report.arms[*i])
+            .filter(|arm| arm.role == role);
+        let mut all: Vec<f64> = own
+            .filter_map(|arm| Some(arm.runtime_increase?.mean))
+            .collect();
+        all.sort_by(f64::total_cmp);
+        let (least, most) = (words(*all.first()?), words(*all.last()?));
+        Some(if least == most {
+            format!("{name} {least}")
+        } else {
+            format!("{name} from {least} to {most}")
+        })
+    };
+    let all = [
+        ("Mix", Role::Mix),
+        ("ALRIGHT", Role::Alright),
+        ("MAXRIGHT", Role::Maxright),
+    ];
+    let all: Vec<String> = all.into_iter().filter_map(of).collect();
+    format!(
+        "{seconds}An increase is measured against the Sequential runs of the same weights (the mean of their orders), 0% being \
+         just as long; the time of Sequential is what training one objective a step costs. Here: {}. ",
+        all.join(", ")
+    )
+}
+
+/// What is not shown, and how to get it.
+fn missing(report: &Report, runtime: bool, used: bool) -> String {
+    if !runtime {
+        return "Increases need a Sequential run of the same weights and steps beside the joint ones.".to_owned();
+    }
+    match (
+        used,
+        report.arms.iter().any(|arm| arm.utilization.is_some()),
+    ) {
+        (false, false) => {
+            "Utilisation of the processors was not recorded in these runs.".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+/// A value of an arm.
+type OfArm = fn(&Arm) -> Option<Spread>;
+
+/// A value of an arm on a set.
+type Value<'v> = &'v dyn Fn(&Arm, usize) -> Option<Spread>;
+
+/// One panel: a row an arm, and in it a bar a value.
+fn bars(
+    report: &Report,
+    arms: &[usize],
+    looks: &[Style],
+    name: &str,
+    labelled: bool,
+    values: &[(usize, Value<'_>)],
+) -> Panel {
+    let shown: Vec<&Arm> = arms.iter().map(|i| &report.arms[*i]).collect();
+    let categories = names(&shown);
+    let all = || {
+        values
+            .iter()
+            .flat_map(|(set, value)| shown.iter().filter_map(|arm| value(arm, *set)))
+    };
+    let low = all()
+        .map(|value| value.mean - value.reach())
+        .fold(0.0, f64::min);
+    let high = all()
+        .map(|value| value.mean + value.reach())
+        .fold(0.0, f64::max);
+    let room = 0.05 * (high - low).max(1e-9);
+    let axis = Axis::linear(name).from(if low < 0.0 { low - room } else { 0.0 }, high + room);
+    let mut panel = Panel::new(
+        "",
+        axis,
+        if labelled {
+            categories
+        } else {
+            categories.unlabelled()
+        },
+    );
+    let width = 0.76 / values.len() as f64;
+    for (position, (set, value)) in values.iter().enumerate() {
+        for (row, (arm, index)) in shown.iter().zip(arms).enumerate() {
+            let Some(value) = value(arm, *set) else {
+                continue;
+            };
+            // The first arm stands at the top, and in its row the first value.
+            let y = (shown.len() - 1 - row) as f64 + 0.38 - (position as f64 + 0.5) * width;
+            let style = Style::thin(looks[*index].ink).opacity(if values.len() > 1 {
+                OPACITIES[*set]
+            } else {
+                0.85
+            });
+            panel.add(
+                Mark::bars_across(&[[value.mean, y]], width * 0.9),
+                style,
+                "",
+            );
+            if value.reach() > 0.0 {
+                let whisker = Style::thin(Ink::Text).width(1.2);
+                panel.add(
+                    Mark::ErrorBarsAcross(vec![[value.mean, y, value.reach()]]),
+                    whisker,
+                    "",
+                );
+            }
+        }
+        if values.len() > 1 {
+            let style = Style::thin(Ink::Muted).opacity(OPACITIES[*set]);
+            panel.add(Mark::Rectangles(Vec::new()), style, SET_NAMES[*set]);
+        }
+    }
+    if low < 0.0 {
+        panel.add(Mark::Vertical(0.0), Style::thin(Ink::Muted), "");
+    }
+    panel
+}

@@ -1,0 +1,171 @@
+//! Losses over the steps, one panel an objective and a set.
+
+use super::{
+    Shown, WIDTH,
+    facets::{Facet, facets},
+    loss_axis, loss_name, loss_unit, spans_decades,
+};
+use crate::{Report, Stop, tables::SET_NAMES};
+use upright_core::metrics::Spread;
+use upright_plot::{Axis, Dash, Figure, Ink, Mark, Panel, Style, axis::Scale};
+
+/// Lines with more evaluations than this are drawn without a marker at each.
+const MARKED: usize = 16;
+
+/// The figure; none without evaluations.
+pub(super) fn curves(report: &Report, looks: &[Style]) -> Option<Shown> {
+    let sets: Vec<usize> = (0..2).filter(|set| measured(report, *set)).collect();
+    let facets = facets(report);
+    let count = report.objectives.len() * sets.len();
+    // Of many facets each is a row.
+    let (columns, height) = match facets.len() {
+        1 => (sets.len(), 220.0),
+        _ if count <= 4 => (count, 150.0),
+        _ => (sets.len(), 150.0),
+    };
+    let mut figure = Figure::new("Losses over the steps", columns, [220.0, height]);
+    let paths: Vec<Vec<Stop>> = report.arms.iter().map(|arm| report.path(arm)).collect();
+    for facet in &facets {
+        for objective in 0..report.objectives.len() {
+            for &set in &sets {
+                figure
+                    .panels
+                    .push(panel(report, looks, &paths, facet, objective, set));
+            }
+        }
+    }
+    if figure.panels.is_empty() {
+        return None;
+    }
+    let caption = "Each line is the mean over an arm's runs, the band around it the standard error. A loss that has been low \
+                   and rises again while another objective is trained is being forgotten. Where training rows go on falling \
+                   and held-out rows do not, the model learns its rows by heart.";
+    let apart = report.arms.iter().any(|arm| report.ends_apart(arm));
+    let caption = caption.to_owned()
+        + if apart {
+            " A line ends where the first of its arm's runs does."
+        } else {
+            ""
+        };
+    Some(Shown {
+        name: "curves",
+        heading: "Losses over the steps",
+        figure: figure.fit(WIDTH),
+        caption,
+        table: "curves",
+    })
+}
+
+/// Mean losses of an arm on a set, by step.
+fn line(path: &[Stop], objective: usize, set: usize) -> Vec<(f64, Spread)> {
+    path.iter()
+        .filter_map(|stop| Some((stop.step as f64, stop.losses[set][objective]?)))
+        .collect()
+}
+
+fn panel(
+    report: &Report,
+    looks: &[Style],
+    paths: &[Vec<Stop>],
+    facet: &Facet,
+    objective: usize,
+    set: usize,
+) -> Panel {
+    let optimum = report.settings[facet.setting].ideal[set][objective]
+        .as_ref()
+        .map(|optimum| optimum.value);
+    // All facets of a setting have the same axes.
+    let whole = (0..report.arms.len()).filter(|i| report.arms[*i].setting == facet.setting);
+    let losses: Vec<Spread> = whole
+        .flat_map(|i| line(&paths[i], objective, set))
+        .map(|(_, loss)| loss)
+        .collect();
+    let values: Vec<f64> = losses.iter().map(|loss| loss.mean).chain(optimum).collect();
+    // Both sets have the same scale.
+    let sets = paths
+        .iter()
+        .flat_map(|path| [0, 1].map(|set| line(path, objective, set)));
+    let ratios = spans_decades(sets.flatten().map(|(_, loss)| loss.mean).chain(optimum));
+    let name = &report.objectives[objective];
+    let title = if facet.name.is_empty() {
+        format!("{name} on {}", SET_NAMES[set])
+    } else {
+        format!(
+            "{}: {name}, {}",
+            facet.name,
+            SET_NAMES[set].trim_end_matches(" rows")
+        )
+    };
+    let axis = loss_axis(loss_name(report, objective), ratios);
+    let axis = match axis.scale {
+        Scale::Linear => axis,
+        // Where a panel is one of many, its title says the rest.
+        Scale::Log if facet.name.is_empty() => axis,
+        Scale::Log => {
+            let unit = if loss_unit(report, objective).is_some() {
+                "nats, "
+            } else {
+                ""
+            };
+            Axis {
+                name: format!("{unit}log scale"),
+                ..axis
+            }
+        }
+    };
+    let bands = losses
+        .iter()
+        .flat_map(|loss| [loss.mean - loss.reach(), loss.mean + loss.reach()]);
+    let ends = axis.ends(values.into_iter().chain(bands));
+    let mut panel = Panel::new(title, Axis::linear("step"), axis.within(ends));
+    let lines: Vec<_> = facet
+        .arms
+        .iter()
+        .map(|i| (*i, line(&paths[*i], objective, set)))
+        .collect();
+    for (index, line) in &lines {
+        let ends = |loss: &Spread| [loss.mean - loss.reach(), loss.mean + loss.reach()];
+        let band = line
+            .iter()
+            .map(|(step, loss)| [*step, ends(loss)[0], ends(loss)[1]])
+            .collect();
+        if line.iter().any(|(_, loss)| loss.reach() > 0.0) {
+            panel.add(
+                Mark::Band(band),
+                Style::thin(looks[*index].ink).opacity(0.16),
+                "",
+            );
+        }
+    }
+    if let Some(optimum) = optimum {
+        panel.add(
+            Mark::Horizontal(optimum),
+            Style::thin(Ink::Text).dash(Dash::Dotted).width(1.5),
+            "optimum",
+        );
+    }
+    for (index, line) in &lines {
+        let points = line.iter().map(|(step, loss)| [*step, loss.mean]).collect();
+        let style = if line.len() > MARKED {
+            looks[*index].unmarked()
+        } else {
+            looks[*index]
+        };
+        if !line.is_empty() {
+            panel.add(
+                Mark::Line(points),
+                style.width(1.8),
+                &report.arms[*index].family,
+            );
+        }
+    }
+    panel
+}
+
+/// Whether anything was measured on a set.
+fn measured(report: &Report, set: usize) -> bool {
+    report
+        .arms
+        .iter()
+        .any(|arm| arm.ends[set].iter().any(Option::is_some))
+}

@@ -1,0 +1,92 @@
+//! Panels beside each other: one for all arms of the same weights and setting, so that no picture has too many lines.
+
+use crate::{
+    Arm, Report, Role, labels,
+    matching::{distinct, matching, same},
+};
+
+/// Arms that are shown in one panel.
+pub(super) struct Facet {
+    /// What they have in common; empty where there is one facet.
+    pub(super) name: String,
+    pub(super) setting: usize,
+    /// Indices of the report's arms.
+    pub(super) arms: Vec<usize>,
+}
+
+/// All facets. Arms that train an objective alone, and those that no weight places, are in every facet of their setting.
+pub(super) fn facets(report: &Report) -> Vec<Facet> {
+    let mut facets = Vec::new();
+    for setting in 0..report.settings.len() {
+        let own: Vec<usize> = (0..report.arms.len())
+            .filter(|i| report.arms[*i].setting == setting)
+            .collect();
+        let arm = |i: &usize| &report.arms[*i];
+        let everywhere = |arm: &Arm| {
+            matches!(
+                arm.role,
+                Role::Alone(_) | Role::Other(_) | Role::Sum | Role::Measured(_)
+            )
+        };
+        let weights = distinct(own.iter().map(arm).filter(|arm| arm.is_joint()));
+        if weights.is_empty() {
+            facets.push(Facet {
+                name: String::new(),
+                setting,
+                arms: own,
+            });
+            continue;
+        }
+        let mut placed: Vec<usize> = Vec::new();
+        let mut of_setting = Vec::new();
+        for weights in &weights {
+            let joint: Vec<usize> = own
+                .iter()
+                .copied()
+                .filter(|i| arm(i).is_joint() && same(&arm(i).weights, weights))
+                .collect();
+            let mut sequential: Vec<usize> = joint
+                .iter()
+                .flat_map(|i| matching(&report.arms, *i))
+                .collect();
+            sequential.sort_unstable();
+            sequential.dedup();
+            placed.extend(&sequential);
+            of_setting.push((weights.clone(), [joint, sequential].concat()));
+        }
+        let left = || {
+            own.iter()
+                .filter(|i| arm(i).is_sequential() && !placed.contains(i))
+        };
+        for weights in distinct(left().map(arm)) {
+            let arms = left()
+                .copied()
+                .filter(|i| same(&arm(i).weights, &weights))
+                .collect();
+            of_setting.push((weights, arms));
+        }
+        for (weights, mut arms) in of_setting {
+            arms.extend(own.iter().filter(|i| everywhere(arm(i))));
+            arms.sort_unstable();
+            let run = &report.runs[report.settings[setting].runs[0]];
+            facets.push(Facet {
+                name: labels::weighed(run.plan(), &weights, &report.objectives),
+                setting,
+                arms,
+            });
+        }
+    }
+    if let [one] = &mut facets[..] {
+        one.name.clear();
+    }
+    if report.settings.len() > 1 {
+        for facet in &mut facets {
+            let setting = report.setting_name(facet.setting);
+            let words = [&facet.name[..], &setting]
+                .into_iter()
+                .filter(|word| !word.is_empty());
+            facet.name = words.collect::<Vec<_>>().join(", ");
+        }
+    }
+    facets
+}

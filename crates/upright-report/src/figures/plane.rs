@@ -1,0 +1,467 @@
+//! The plane of two losses: how arms move through it, and where methods end over their weights.
+
+use super::{
+    Shown, WIDTH,
+    facets::{Facet, facets},
+    loss_axis, loss_name, spans_decades,
+};
+use crate::{
+    Arm, Comparable, Report, Role, labels,
+    matching::{distinct, same},
+    tables::SET_NAMES,
+};
+use upright_core::metrics::{Spread, front::pareto_front};
+use upright_plot::{Axis, Dash, Figure, Ink, Mark, Marker, Panel, Style};
+
+/// Titles of panels where nothing else tells them apart.
+const SET_TITLES: [&str; 2] = ["HeldOut-out rows (eval)", "Training rows (fit)"];
+
+/// The two objectives of the plane: the first preference along x and the first other one along y, else the first two.
+fn axes(report: &Report) -> Option<[usize; 2]> {
+    let preference = |name: &String| {
+        let of =
+            |run: &crate::Run| Some(run.plan().objectives[run.objective(name)?].is_preference());
+        report.runs.iter().find_map(of).unwrap_or(false)
+    };
+    let find = |wanted: bool| {
+        report
+            .objectives
+            .iter()
+            .position(|name| preference(name) == wanted)
+    };
+    match (find(true), find(false)) {
+        (Some(x), Some(y)) => Some([x, y]),
+        _ => (report.objectives.len() > 1).then_some([0, 1]),
+    }
+}
+
+/// The plane with its axes, which are the same on both sets.
+struct Plane {
+    axes: [Axis; 2],
+}
+
+impl Plane {
+    /// Scales that suit these places and the start and the ideal point of every setting.
+    fn of(
+        report: &Report,
+        objectives: [usize; 2],
+        places: impl Iterator<Item = [Spread; 2]>,
+    ) -> Self {
+        let mut all: Vec<[f64; 2]> = places.map(mean).collect();
+        let fixed = |setting| [0, 1].map(|set| fixed_points(setting, objectives, set));
+        all.extend(report.settings.iter().flat_map(fixed).flatten().flatten());
+        let axis = |i: usize| {
+            loss_axis(
+                loss_name(report, objectives[i]),
+                spans_decades(all.iter().map(|place| place[i])),
+            )
+        };
+        Self {
+            axes: [axis(0), axis(1)],
+        }
+    }
+}
+
+/// A place in the plane, where both losses were measured.
+fn place(losses: &[Option<Spread>], [x, y]: [usize; 2]) -> Option<[Spread; 2]> {
+    Some([losses[x]?, losses[y]?])
+}
+
+fn mean([x, y]: [Spread; 2]) -> [f64; 2] {
+    [x.mean, y.mean]
+}
+
+/// An empty panel over all these places with their errors, and over points that have none.
+fn panel(plane: &Plane, title: String, places: &[[Spread; 2]], fixed: &[[f64; 2]]) -> Panel {
+    let axis = |i: usize| {
+        let ends = |place: &[Spread; 2]| {
+            [
+                place[i].mean - place[i].reach(),
+                place[i].mean + place[i].reach(),
+            ]
+        };
+        let means = || {
+            places
+                .iter()
+                .map(|place| place[i].mean)
+                .chain(fixed.iter().map(|place| place[i]))
+        };
+        let axis = plane.axes[i].clone();
+        let whole = axis.ends(means().chain(places.iter().flat_map(ends)));
+        axis.within(whole)
+    };
+    Panel::new(title, axis(0), axis(1))
+}
+
+/// Start and ideal point of a setting on a set, as far as they are known.
+fn fixed_points(setting: &Comparable, [x, y]: [usize; 2], set: usize) -> [Option<[f64; 2]>; 2] {
+    let value = |k: usize| setting.ideal[set][k].as_ref().map(|optimum| optimum.value);
+    let ideal = || Some([value(x)?, value(y)?]);
+    [place(&setting.start[set], [x, y]).map(mean), ideal()]
+}
+
+fn add_fixed(panel: &mut Panel, setting: &Comparable, axes: [usize; 2], set: usize) {
+    let [start, ideal] = fixed_points(setting, axes, set);
+    if let Some(start) = start {
+        panel.add(
+            Mark::Points(vec![start]),
+            Style::thin(Ink::Muted).marker(Marker::Circle),
+            "start",
+        );
+    }
+    add_ideal(panel, ideal);
+}
+
+fn add_ideal(panel: &mut Panel, ideal: Option<[f64; 2]>) {
+    if let Some(ideal) = ideal {
+        panel.add(
+            Mark::Points(vec![ideal]),
+            Style::thin(Ink::Text).marker(Marker::Star),
+            "ideal point",
+        );
+    }
+}
+
+/// Error bars both ways, and the marker above them.
+fn add_end(panel: &mut Panel, [x, y]: [Spread; 2], style: Style, name: &str) {
+    let thin = style.unmarked().width(1.3);
+    if y.reach() > 0.0 {
+        panel.add(Mark::ErrorBars(vec![[x.mean, y.mean, y.reach()]]), thin, "");
+    }
+    if x.reach() > 0.0 {
+        panel.add(
+            Mark::ErrorBarsAcross(vec![[x.mean, y.mean, x.reach()]]),
+            thin,
+            "",
+        );
+    }
+    // A line of one point is its marker, and its sample in the legend has the dash too.
+    panel.add(Mark::Line(vec![[x.mean, y.mean]]), style, name);
+}
+
+/// Said where the plane is not the whole space.
+fn beyond(report: &Report, [x, y]: [usize; 2]) -> String {
+    let (all, names) = (report.objectives.len(), &report.objectives);
+    let said = format!(
+        " There are {all} objectives; this plane shows {} and {}.",
+        names[x], names[y]
+    );
+    if all > 2 { said } else { String::new() }
+}
+
+/// The paper's Figure 3, left: a panel for each set, and for all arms of the same weights.
+pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
+    let axes = axes(report)?;
+    let facets = facets(report);
+    // Few facets stand beside each other over the other set, many below each other with both sets side by side.
+    let beside = (2..=3).contains(&facets.len());
+    let columns = if beside { facets.len() } else { 2 };
+    let height = if facets.len() == 1 { 360.0 } else { 270.0 };
+    let mut figure = Figure::new(
+        "Paths through the plane of both losses, from the start to the end",
+        columns,
+        [400.0, height],
+    );
+    // Runs that stop at different steps have their ends beyond what all of them went.
+    let path = |arm: &Arm, set: usize| -> Vec<[Spread; 2]> {
+        let mut path: Vec<_> = report
+            .path(arm)
+            .iter()
+            .filter_map(|stop| place(&stop.losses[set], axes))
+            .collect();
+        path.extend(place(&arm.ends[set], axes).filter(|end| path.last() != Some(end)));
+        path
+    };
+    let everywhere = report
+        .arms
+        .iter()
+        .flat_map(|arm| [0, 1].map(|set| path(arm, set)))
+        .flatten();
+    let plane = Plane::of(report, axes, everywhere);
+    let all = || {
+        facets
+            .iter()
+            .flat_map(|facet| [0, 1].map(|set| (facet, set)))
+    };
+    let mut shown: Vec<(&Facet, usize)> = all().collect();
+    if beside {
+        shown.sort_by_key(|(_, set)| *set);
+    }
+    for (facet, set) in shown {
+        // All facets of a setting have the same axes.
+        let whole = report
+            .arms
+            .iter()
+            .filter(|arm| arm.setting == facet.setting);
+        let places: Vec<[Spread; 2]> = whole.flat_map(|arm| path(arm, set)).collect();
+        if places.is_empty() {
+            continue;
+        }
+        let title = match facet.name.is_empty() {
+            true => SET_TITLES[set].to_owned(),
+            false => format!("{}: {}", facet.name, SET_NAMES[set]),
+        };
+        let fixed: Vec<_> = fixed_points(&report.settings[facet.setting], axes, set)
+            .into_iter()
+            .flatten()
+            .collect();
+        let mut panel = panel(&plane, title, &places, &fixed);
+        let paths: Vec<_> = facet
+            .arms
+            .iter()
+            .map(|i| (*i, path(&report.arms[*i], set)))
+            .collect();
+        for (index, path) in &paths {
+            let line = path.iter().map(|place| mean(*place)).collect();
+            panel.add(
+                Mark::Line(line),
+                looks[*index].unmarked().width(1.8).opacity(0.75),
+                "",
+            );
+        }
+        if let Some(front) = alright_front(report, axes, facet.setting, set) {
+            let style = Style::thin(Ink::Muted).dash(Dash::Dotted).width(1.6);
+            panel.add(Mark::Line(front), style, "alright's ends over all weights");
+        }
+        for index in &facet.arms {
+            if let Some(end) = place(&report.arms[*index].ends[set], axes) {
+                add_end(&mut panel, end, looks[*index], &report.arms[*index].family);
+            }
+        }
+        add_fixed(&mut panel, &report.settings[facet.setting], axes, set);
+        figure.panels.push(panel);
+    }
+    if figure.panels.is_empty() {
+        return None;
+    }
+    let caption = format!(
+        "Every arm begins at the grey dot and ends at its marker (mean over its runs, bars are standard errors). To the left \
+         is a better {} loss, down a better {} loss, so the best place is the lower left corner; the star is the ideal \
+         point, where both losses are as small as when each is trained alone. A path that first goes one way and then bends \
+         back gives up in its second half what it had won in the first: that is forgetting.{}{}{}",
+        report.objectives[axes[0]],
+        report.objectives[axes[1]],
+        straight(report),
+        nearest(report),
+        beyond(report, axes)
+    );
+    Some(Shown {
+        name: "trajectories",
+        heading: "Paths",
+        figure: figure.fit(WIDTH),
+        caption,
+        table: "curves",
+    })
+}
+
+/// Said where runs of an arm stop at different steps.
+fn straight(report: &Report) -> &'static str {
+    if !report.arms.iter().any(|arm| report.ends_apart(arm)) {
+        return "";
+    }
+    " Where runs of an arm stop at different steps, its path is their mean as far as all of them went, and from there a straight \
+     line to the mean of their ends."
+}
+
+/// Who ends nearest to the ideal point, in a sentence.
+fn nearest(report: &Report) -> String {
+    // Distances of different settings, and of arms that were given different things, are not compared.
+    let sets = if report.comparisons().len() == 1 {
+        0..2
+    } else {
+        0..0
+    };
+    let of = |set: usize| {
+        let far = |i: &usize| {
+            Some((
+                *i,
+                report.arms[*i].ideal_distance[set].filter(|_| !report.arms[*i].unfinished)?,
+            ))
+        };
+        let all: Vec<(usize, Spread)> = super::contenders(report).iter().filter_map(far).collect();
+        let (best, distance) = *all.iter().min_by(|a, b| a.1.mean.total_cmp(&b.1.mean))?;
+        let label = &report.arms[best].label;
+        (all.len() > 1).then(|| {
+            format!(
+                "\u{201c}{label}\u{201d} on {} ({:.3} away)",
+                SET_NAMES[set], distance.mean
+            )
+        })
+    };
+    let found: Vec<String> = sets.filter_map(of).collect();
+    if found.is_empty() {
+        String::new()
+    } else {
+        format!(" Nearest to the ideal point: {}.", found.join(", "))
+    }
+}
+
+/// The non-dominated end points of ALRIGHT over its weights, along x.
+fn alright_front(
+    report: &Report,
+    axes: [usize; 2],
+    setting: usize,
+    set: usize,
+) -> Option<Vec<[f64; 2]>> {
+    let front = report
+        .fronts
+        .iter()
+        .find(|front| front.role == Role::Alright && front.setting == setting)?;
+    let ends: Vec<[f64; 2]> = front
+        .arms
+        .iter()
+        .filter_map(|i| place(&report.arms[*i].ends[set], axes).map(mean))
+        .collect();
+    let all: Vec<Vec<f64>> = ends.iter().map(|end| end.to_vec()).collect();
+    let mut line: Vec<[f64; 2]> = pareto_front(&all).into_iter().map(|i| ends[i]).collect();
+    line.sort_by(|a, b| a[0].total_cmp(&b[0]));
+    (line.len() > 1).then_some(line)
+}
+
+/// The place up to which the hypervolumes of a setting are counted, in words.
+fn worst(report: &Report, setting: usize) -> Option<String> {
+    let fronts = report.fronts.iter().any(|front| front.setting == setting);
+    let worst = report.best.worst.get(setting).filter(|_| fronts)?;
+    let on = |set: usize| {
+        let point = worst[set]
+            .as_ref()?
+            .iter()
+            .map(|x| format!("{x:.3}"))
+            .collect::<Vec<_>>();
+        Some(format!("({}) on {}", point.join(", "), SET_NAMES[set]))
+    };
+    let words = [0, 1]
+        .into_iter()
+        .filter_map(on)
+        .collect::<Vec<_>>()
+        .join(" and ");
+    let name = report.comparison_name((setting, None));
+    Some(if name.is_empty() {
+        words
+    } else {
+        format!("{words}, {name}")
+    })
+}
+
+/// Said of Sequential's weights where they are no weights that anybody asked for.
+fn shares(report: &Report) -> &'static str {
+    let sequential = report
+        .fronts
+        .iter()
+        .filter(|front| matches!(front.role, Role::Sequential(_)));
+    let mut runs = sequential
+        .flat_map(|front| &front.arms)
+        .map(|i| &report.runs[report.arms[*i].runs[0]]);
+    match (
+        runs.clone().all(|run| run.weighed),
+        runs.any(|run| run.weighed),
+    ) {
+        (true, _) => "",
+        (_, false) => " For Sequential the weight is the share of its steps.",
+        _ => " For Sequential the weight is the share of its steps, unless weights were asked for.",
+    }
+}
+
+/// End points of every method over its weights.
+pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
+    let axes = axes(report).filter(|_| !report.fronts.is_empty())?;
+    let all = report
+        .fronts
+        .iter()
+        .flat_map(|front| &front.arms)
+        .map(|i| &report.arms[*i]);
+    let weights = distinct(all);
+    let marker = |of: &[f64]| {
+        super::style::marker(
+            weights
+                .iter()
+                .position(|other| same(other, of))
+                .unwrap_or(0),
+        )
+    };
+    let mut figure = Figure::new(
+        "Where each method ends, over its weights",
+        2,
+        [400.0, 340.0],
+    );
+    let all = report
+        .fronts
+        .iter()
+        .flat_map(|front| &front.arms)
+        .flat_map(|i| &report.arms[*i].ends);
+    let plane = Plane::of(report, axes, all.filter_map(|ends| place(ends, axes)));
+    for (setting, set) in
+        (0..report.settings.len()).flat_map(|setting| [(setting, 0), (setting, 1)])
+    {
+        let fronts: Vec<_> = report
+            .fronts
+            .iter()
+            .filter(|front| front.setting == setting)
+            .collect();
+        let end = |i: &usize| Some((*i, place(&report.arms[*i].ends[set], axes)?));
+        let ends: Vec<Vec<(usize, [Spread; 2])>> = fronts
+            .iter()
+            .map(|front| front.arms.iter().filter_map(end).collect())
+            .collect();
+        let places: Vec<[Spread; 2]> = ends.iter().flatten().map(|(_, place)| *place).collect();
+        if places.is_empty() {
+            continue;
+        }
+        let title = match report.settings.len() {
+            1 => SET_TITLES[set].to_owned(),
+            _ => format!("{}: {}", report.setting_name(setting), SET_NAMES[set]),
+        };
+        let [_, ideal] = fixed_points(&report.settings[setting], axes, set);
+        let mut panel = panel(&plane, title, &places, ideal.as_slice());
+        for (front, ends) in fronts.iter().zip(&ends) {
+            let line = ends.iter().map(|(_, place)| mean(*place)).collect();
+            panel.add(
+                Mark::Line(line),
+                looks[front.arms[0]].unmarked(),
+                &front.method,
+            );
+        }
+        for (index, end) in ends.iter().flatten() {
+            add_end(
+                &mut panel,
+                *end,
+                looks[*index].marker(marker(&report.arms[*index].weights)),
+                "",
+            );
+        }
+        let run = &report.runs[0];
+        for weights in &weights {
+            let name = labels::weighed(run.plan(), weights, &report.objectives);
+            panel.add(
+                Mark::Points(Vec::new()),
+                Style::thin(Ink::Muted).marker(marker(weights)),
+                &name,
+            );
+        }
+        add_ideal(&mut panel, ideal);
+        figure.panels.push(panel);
+    }
+    if figure.panels.is_empty() {
+        return None;
+    }
+    let reference = (0..report.settings.len())
+        .filter_map(|setting| worst(report, setting))
+        .collect::<Vec<_>>()
+        .join("; ");
+    let caption = format!(
+        "One line a method, one marker a weight (mean over runs, bars are standard errors). Lines further to the lower left \
+         are better. Points that are spread along a line mean that the weight decides how much of each objective one gets; \
+         points that sit in one place mean that it does not. The table says how much of the plane each method beats \
+         (hypervolume, counted up to the worst end point: {reference}; larger is better) and how unevenly its points lie \
+         between the ends of the runs that train one objective alone (Deb's Delta: 0 is even, about 1 is all in one place).{}",
+        beyond(report, axes)
+    );
+    let (figure, caption) = (figure.fit(WIDTH), caption + shares(report));
+    Some(Shown {
+        name: "fronts",
+        heading: "Trade-off",
+        figure,
+        caption,
+        table: "fronts",
+    })
+}

@@ -1,0 +1,81 @@
+//! How arms look: the colour is the method, dash and marker tell apart what shares it, also in grey. Arms of one family,
+//! which differ in weights alone, look the same: they have panels of their own, or markers by weight.
+
+use crate::{Report, Role};
+use upright_plot::{Dash, Ink, Marker, Style};
+
+const MARKERS: [Marker; 5] = [
+    Marker::Circle,
+    Marker::Square,
+    Marker::Triangle,
+    Marker::Diamond,
+    Marker::Down,
+];
+const DASHES: [Dash; 4] = [Dash::Solid, Dash::Dashed, Dash::DashDotted, Dash::Dotted];
+
+/// A style for every arm of the report.
+pub(super) fn looks(report: &Report) -> Vec<Style> {
+    let mut families: Vec<(&str, (usize, usize, usize))> = Vec::new();
+    for arm in &report.arms {
+        if families.iter().any(|(family, _)| *family == arm.family) {
+            continue;
+        }
+        let objective = |name: &String| {
+            report
+                .objectives
+                .iter()
+                .position(|other| other == name)
+                .unwrap_or(0)
+        };
+        let (ink, marker) = match &arm.role {
+            Role::Alright => (0, 0),
+            Role::Sequential(names) if objective(&names[0]) == 0 => (1, 3),
+            Role::Sequential(_) => (1, 1),
+            Role::Maxright => (2, 4),
+            Role::Mix => (3, 2),
+            Role::Alone(name) => (4, objective(name)),
+            Role::Other(_) | Role::Sum | Role::Measured(_) => (5, 3),
+        };
+        // A family that shares its ink has the next dash and marker; those that train one objective are dotted.
+        let alike = families
+            .iter()
+            .filter(|(_, (other, ..))| *other == ink)
+            .count();
+        let dash = if matches!(arm.role, Role::Alone(_)) {
+            3
+        } else {
+            alike % DASHES.len()
+        };
+        let taken = |marker: usize| {
+            families
+                .iter()
+                .any(|(_, look)| *look == (ink, marker, dash))
+        };
+        let marker = (0..MARKERS.len())
+            .map(|i| (marker + i) % MARKERS.len())
+            .find(|m| !taken(*m))
+            .unwrap_or(marker);
+        families.push((&arm.family, (ink, marker, dash)));
+    }
+    let look = |family: &str| {
+        let found = families
+            .iter()
+            .find(|(other, _)| *other == family)
+            .map(|(_, look)| *look);
+        let (ink, marker, dash) = found.unwrap_or_default();
+        let style = Style {
+            ink: Ink::Series(ink),
+            dash: DASHES[dash],
+            width: 2.0,
+            marker: None,
+            opacity: 1.0,
+        };
+        style.marker(MARKERS[marker])
+    };
+    report.arms.iter().map(|arm| look(&arm.family)).collect()
+}
+
+/// Marker number `index`.
+pub(super) fn marker(index: usize) -> Marker {
+    MARKERS[index % MARKERS.len()]
+}

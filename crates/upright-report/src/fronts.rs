@@ -1,0 +1,169 @@
+//! What a method reaches over its weights: its end points, the volume they beat, and how evenly they lie.
+
+use serde::Serialize;
+
+use super::{
+    arm::Comparison,
+    arm::{Arm, Role},
+    ideal::Comparable,
+    matching::distinct,
+};
+use upright_core::metrics::{
+    Sample,
+    front::{pareto_front, spread_along},
+    hypervolume::hypervolume,
+};
+
+/// The end points of one method over its weights. Arrays of two are held-out rows and training rows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Front {
+    /// The method, with the order of its stages, or its k.
+    pub method: String,
+    /// What its arms do.
+    #[serde(skip)]
+    pub role: Role,
+    /// Which of the report's settings.
+    pub setting: usize,
+    /// Which of the report's terms.
+    pub terms: Option<usize>,
+    /// Indices of the report's arms, by weight.
+    pub arms: Vec<usize>,
+    /// The weights they differ in.
+    pub weights: Vec<Vec<f64>>,
+    /// Volume of the losses that some end point beats, up to the setting's worst.
+    pub hypervolume: [Option<f64>; 2],
+    /// How unevenly the end points lie, Deb's Delta; two objectives only, both of them trained alone. It is the mean over the
+    /// seeds that every arm was run with. With fewer than two such seeds it is that of the mean end points, without an error.
+    pub delta: [Option<Sample>; 2],
+}
+
+impl Front {
+    /// Whom it is held against.
+    pub(super) fn comparison(&self) -> Comparison {
+        (self.setting, self.terms)
+    }
+}
+
+/// Marks of arms that no other arm of their setting beats, and the worst of each objective.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Best {
+    /// For every arm, whether no other ends nowhere worse and somewhere better.
+    pub on_front: Vec<[bool; 2]>,
+    /// For every setting, the largest loss of each objective over all end points: where hypervolumes begin.
+    pub worst: Vec<[Option<Vec<f64>>; 2]>,
+}
+
+/// Which arms are on the front of their setting, among those that train all objectives.
+pub(super) fn best(arms: &[Arm], settings: &[Comparable]) -> Best {
+    let mut best = Best {
+        on_front: vec![[false; 2]; arms.len()],
+        worst: Vec::new(),
+    };
+    for setting in 0..settings.len() {
+        let worst = [0, 1].map(|set| {
+            let own = |i: &usize| arms[*i].setting == setting && !arms[*i].unfinished;
+            let ends: Vec<(usize, Vec<f64>)> = (0..arms.len())
+                .filter(own)
+                .filter_map(|i| Some((i, arms[i].end(set)?)))
+                .collect();
+            let points: Vec<Vec<f64>> = ends.iter().map(|(_, end)| end.clone()).collect();
+            pareto_front(&points)
+                .into_iter()
+                .for_each(|i| best.on_front[ends[i].0][set] = true);
+            let count = points.first()?.len();
+            let most = |k: usize| {
+                points
+                    .iter()
+                    .map(|point| point[k])
+                    .fold(f64::NEG_INFINITY, f64::max)
+            };
+            Some((0..count).map(most).collect::<Vec<f64>>())
+        });
+        best.worst.push(worst);
+    }
+    best
+}
+
+/// Every method with several weights.
+pub(super) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Front> {
+    let mut fronts: Vec<Front> = Vec::new();
+    let weighed = |arm: &Arm| (arm.is_joint() || arm.is_sequential()) && !arm.unfinished;
+    for (index, arm) in arms.iter().enumerate().filter(|(_, arm)| weighed(arm)) {
+        let own = |front: &&mut Front| {
+            front.method == arm.family && front.comparison() == arm.comparison()
+        };
+        match fronts.iter_mut().find(own) {
+            Some(front) => front.arms.push(index),
+            None => fronts.push(Front {
+                method: arm.family.clone(),
+                role: arm.role.clone(),
+                setting: arm.setting,
+                terms: arm.terms,
+                arms: vec![index],
+                weights: Vec::new(),
+                hypervolume: [None; 2],
+                delta: [None, None],
+            }),
+        }
+    }
+    for front in &mut fronts {
+        front.weights = distinct(front.arms.iter().map(|i| &arms[*i]));
+        for set in 0..2 {
+            let ends: Option<Vec<Vec<f64>>> =
+                front.arms.iter().map(|i| arms[*i].end(set)).collect();
+            let Some(ends) = ends else { continue };
+            front.hypervolume[set] = best.worst[front.setting][set]
+                .as_ref()
+                .map(|worst| hypervolume(&ends, worst));
+            if let Some(extremes) = extremes(arms, front.setting, set, objectives) {
+                let own: Vec<&Arm> = front.arms.iter().map(|i| &arms[*i]).collect();
+                front.delta[set] = delta(&own, &ends, set, extremes);
+            }
+        }
+    }
+    fronts.retain(|front| front.weights.len() > 1);
+    fronts
+}
+
+/// Deb's Delta of arms of two objectives that end at `ends`.
+fn delta(arms: &[&Arm], ends: &[Vec<f64>], set: usize, extremes: [[f64; 2]; 2]) -> Option<Sample> {
+    let mut by_seed = Vec::new();
+    for outcome in &arms[0].outcomes {
+        let with_seed = |arm: &&Arm| {
+            let own = arm
+                .outcomes
+                .iter()
+                .find(|other| other.seed == outcome.seed)?;
+            Some([own.ends[set][0]?, own.ends[set][1]?])
+        };
+        let points: Option<Vec<[f64; 2]>> = arms.iter().map(with_seed).collect();
+        if let Some(points) = points {
+            by_seed.push((outcome.seed, spread_along(&points, extremes)?));
+        }
+    }
+    if by_seed.len() > 1 {
+        return Sample::of(by_seed);
+    }
+    let points: Vec<[f64; 2]> = ends.iter().map(|end| [end[0], end[1]]).collect();
+    spread_along(&points, extremes).map(Sample::bare)
+}
+
+/// Where each of two objectives ends that is trained alone.
+fn extremes(
+    arms: &[Arm],
+    setting: usize,
+    set: usize,
+    objectives: &[String],
+) -> Option<[[f64; 2]; 2]> {
+    let [first, second] = objectives else {
+        return None;
+    };
+    let alone = |name: &String| {
+        let own = |arm: &&Arm| {
+            arm.setting == setting && !arm.unfinished && arm.role == Role::Alone(name.clone())
+        };
+        let end = arms.iter().find(own)?.end(set)?;
+        Some([end[0], end[1]])
+    };
+    Some([alone(first)?, alone(second)?])
+}

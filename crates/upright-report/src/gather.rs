@@ -1,0 +1,290 @@
+//! Runs gathered into arms: which runs differ in their seed alone, what their means are, and in which order they stand.
+
+use super::{
+    arm::{Arm, Outcome, Role},
+    budget,
+    ideal::Comparable,
+    labels, matching,
+    run::Run,
+    sums,
+};
+use upright_base::Result;
+use upright_core::{
+    methods::MethodKind,
+    metrics::{Spread, gap},
+};
+use upright_runs::plan_record::PlanRecord;
+
+impl Outcome {
+    fn of(runs: &[Run], index: usize, objectives: &[String], setting: &Comparable) -> Self {
+        let run = &runs[index];
+        let (mut ends, mut gaps) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        let mut ideal_distance = [None; 2];
+        for set in 0..2 {
+            for (name, optimum) in objectives.iter().zip(&setting.ideal[set]) {
+                let end = run
+                    .points
+                    .last()
+                    .and_then(|point| run.loss(point, set, name));
+                ends[set].push(end);
+                gaps[set].push(
+                    end.zip(optimum.as_ref())
+                        .map(|(end, optimum)| gap::gap(end, optimum.value)),
+                );
+            }
+            let all: Option<Vec<f64>> = gaps[set].iter().copied().collect();
+            ideal_distance[set] = all.map(|gaps| gap::ideal_distance(&gaps));
+        }
+        let trainings = sums::trainings(runs, run);
+        let total = |value: &dyn Fn(&Run) -> Option<f64>| {
+            trainings.as_ref()?.iter().map(|run| value(run)).sum()
+        };
+        let updates = |name: &String| {
+            total(&|run| {
+                let Some(id) = run.objective(name) else {
+                    return Some(0.0);
+                };
+                Some(run.updates.iter().filter(|step| step[id]).count() as f64)
+            })
+        };
+        Self {
+            seed: run.seed,
+            ends,
+            gaps,
+            ideal_distance,
+            seconds: total(&|run| Some(run.seconds)),
+            busy_seconds: total(&|run| run.busy_seconds),
+            tokens: total(&|run| Some(run.tokens as f64)),
+            updates: objectives.iter().map(updates).collect(),
+            peak_memory_gb: trainings
+                .iter()
+                .flatten()
+                .filter_map(|run| run.peak_memory_gb)
+                .reduce(f64::max),
+        }
+    }
+}
+
+/// Everything of a run that decides its steps, without its seed and without places.
+fn identity(run: &Run) -> Result<String> {
+    let mut written = PlanRecord {
+        plan: run.plan().anywhere(),
+        facts: run.written.facts.clone(),
+    };
+    let plan = &mut written.plan;
+    (plan.seed, plan.eval_every) = (0, 0);
+    let maxright = plan.method == MethodKind::Maxright;
+    if !maxright {
+        plan.probe_every = 0;
+    }
+    for objective in &mut plan.objectives {
+        objective.optimum_eval = None;
+        objective.optimum = objective.optimum.filter(|_| maxright);
+    }
+    written.facts.base_lineage.clear();
+    match run.sum() {
+        // Its adapters were made by runs of its seed. Any other adapter that is measured is itself alone.
+        Some(name) => {
+            written.facts.init_adapter.clear();
+            Ok(format!("{name}\n{}", written.to_toml()?))
+        }
+        None => written.to_toml(),
+    }
+}
+
+/// Sums of the same name and seed that are different adapters are those of different studies: each adapter for itself.
+fn apart(runs: &[Run], group: Vec<usize>) -> Vec<Vec<usize>> {
+    let adapter = |i: usize| &runs[i].written.facts.init_adapter;
+    let clash = |a: usize, b: usize| runs[a].seed == runs[b].seed && adapter(a) != adapter(b);
+    if !group.iter().any(|a| group.iter().any(|b| clash(*a, *b))) {
+        return vec![group];
+    }
+    let mut found: Vec<Vec<usize>> = Vec::new();
+    for index in group {
+        match found
+            .iter_mut()
+            .find(|other| adapter(other[0]) == adapter(index))
+        {
+            Some(other) => other.push(index),
+            None => found.push(vec![index]),
+        }
+    }
+    found
+}
+
+impl Arm {
+    /// Runs gathered into arms, in the order of the page, and the terms they were trained on; labels and costs against each
+    /// other are filled in.
+    pub(super) fn gather(
+        runs: &[Run],
+        objectives: &[String],
+        settings: &[Comparable],
+    ) -> Result<(Vec<Self>, Vec<String>)> {
+        let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+        for (index, run) in runs.iter().enumerate() {
+            let own = identity(run)?;
+            match groups.iter_mut().find(|(other, _)| *other == own) {
+                Some((_, group)) => group.push(index),
+                None => groups.push((own, vec![index])),
+            }
+        }
+        // Of runs of one seed that are not finished the longest stands first.
+        let order = |i: &usize| (runs[*i].seed, std::cmp::Reverse(runs[*i].steps));
+        groups
+            .iter_mut()
+            .for_each(|(_, group)| group.sort_by_key(order));
+        let groups = groups.into_iter().flat_map(|(_, group)| apart(runs, group));
+        let mut arms: Vec<Self> = groups
+            .map(|group| Self::of(runs, group, objectives, settings))
+            .collect();
+        labels::fill_in(&mut arms, runs, objectives);
+        let order = |a: &Self, b: &Self| {
+            // One that trains an objective alone stands where the objective does, and a sequential arm where its first does.
+            let place = |arm: &Self| match &arm.role {
+                Role::Alone(name) => (0, objectives.iter().position(|other| other == name)),
+                Role::Sequential(names) => (
+                    1,
+                    objectives.iter().rev().position(|other| *other == names[0]),
+                ),
+                Role::Mix => (2, None),
+                Role::Alright => (3, None),
+                Role::Maxright => (4, None),
+                Role::Other(_) => (5, None),
+                Role::Sum => (6, None),
+                Role::Measured(_) => (7, None),
+            };
+            let key = (a.setting, place(a)).cmp(&(b.setting, place(b)));
+            key.then_with(|| a.role.cmp(&b.role))
+                .then_with(|| matching::in_order(&a.weights, &b.weights))
+                .then(a.probe_every.cmp(&b.probe_every))
+                .then_with(|| a.label.cmp(&b.label))
+        };
+        arms.sort_by(order);
+        let terms = budget::find(&mut arms, runs, objectives);
+        matching::compare_costs(&mut arms);
+        Ok((arms, terms))
+    }
+
+    fn of(runs: &[Run], group: Vec<usize>, objectives: &[String], settings: &[Comparable]) -> Self {
+        let unfinished = !group.iter().any(|i| runs[*i].is_finished());
+        let everyone = group.clone();
+        let (mut counted, mut repeated): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
+        for index in group
+            .into_iter()
+            .filter(|i| unfinished || runs[*i].is_finished())
+        {
+            // A copy, or the same draw again: a second one would only make the error smaller.
+            let known = counted.iter().any(|i| runs[*i].seed == runs[index].seed);
+            if known {
+                repeated.push(index);
+            } else {
+                counted.push(index);
+            }
+        }
+        let group = counted;
+        let first = &runs[group[0]];
+        let all = || group.iter().map(|i| &runs[*i]);
+        let setting = settings
+            .iter()
+            .position(|setting| setting.runs.contains(&group[0]))
+            .unwrap_or(0);
+        let outcomes: Vec<Outcome> = group
+            .iter()
+            .map(|i| Outcome::of(runs, *i, objectives, &settings[setting]))
+            .collect();
+        // A mean is over all runs of the arm or over none.
+        let spread = |values: Vec<Option<f64>>| {
+            let values: Option<Vec<f64>> = values.into_iter().collect();
+            values
+                .filter(|values| !values.is_empty())
+                .map(|values| Spread::of(&values))
+        };
+        let over =
+            |value: &dyn Fn(&Outcome) -> Option<f64>| spread(outcomes.iter().map(value).collect());
+        let each = |value: &dyn Fn(&Outcome, usize) -> Option<f64>| -> Vec<_> {
+            (0..objectives.len())
+                .map(|k| over(&|outcome| value(outcome, k)))
+                .collect()
+        };
+        let ends = [0, 1].map(|set| each(&|outcome, k| outcome.ends[set][k]));
+        let gaps = [0, 1].map(|set| each(&|outcome, k| outcome.gaps[set][k]));
+        let ideal_distance = [0, 1].map(|set| over(&|outcome| outcome.ideal_distance[set]));
+        let rate = |outcome: &Outcome| {
+            let (tokens, seconds) = (outcome.tokens?, outcome.seconds?);
+            Some(if seconds > 0.0 { tokens / seconds } else { 0.0 })
+        };
+        Self {
+            label: String::new(),
+            family: String::new(),
+            role: role(first, objectives),
+            weights: labels::weights(first, objectives),
+            probe_every: (first.plan().method == MethodKind::Maxright && first.alone().is_none())
+                .then_some(first.plan().probe_every),
+            setting,
+            terms: None,
+            unfinished,
+            planned: first.planned,
+            ended_early: all()
+                .filter(|run| run.ended_early())
+                .map(|run| run.steps)
+                .collect(),
+            ends,
+            gaps,
+            ideal_distance,
+            updates: each(&|outcome, k| outcome.updates[k]),
+            seconds: over(&|outcome| outcome.seconds),
+            busy_seconds: over(&|outcome| outcome.busy_seconds),
+            tokens_per_second: over(&rate),
+            utilization: spread(all().map(|run| run.utilization).collect()),
+            peak_memory_gb: outcomes
+                .iter()
+                .filter_map(|outcome| outcome.peak_memory_gb)
+                .reduce(f64::max),
+            runtime_increase: None,
+            cost_increase: None,
+            utilization_increase: None,
+            against: Vec::new(),
+            outcomes,
+            runs: group,
+            all: everyone,
+            repeated,
+        }
+    }
+}
+
+fn role(run: &Run, objectives: &[String]) -> Role {
+    let plan = run.plan();
+    let name = |id: usize| plan.objectives[id].name.clone();
+    // An objective that counts here and that other runs lack: what sets this run apart is its name.
+    let used = |i: &usize| match plan.method {
+        MethodKind::Sequential => run.stages.iter().any(|stage| stage.objective == Some(*i)),
+        MethodKind::Mix | MethodKind::Alright | MethodKind::Maxright => {
+            plan.objectives[*i].weight > 0.0
+        }
+    };
+    let foreign = |i: &usize| !objectives.contains(&plan.objectives[*i].name);
+    if run.planned == 0 {
+        return if run.sum().is_some() {
+            Role::Sum
+        } else {
+            Role::Measured(run.adapter())
+        };
+    }
+    let joint = |role: Role| match (0..plan.objectives.len()).filter(used).find(foreign) {
+        Some(id) => Role::Other(name(id)),
+        None => role,
+    };
+    match (run.alone(), plan.method) {
+        (Some(id), _) if foreign(&id) => Role::Other(name(id)),
+        (Some(id), _) => Role::Alone(name(id)),
+        (None, MethodKind::Sequential) => Role::Sequential(
+            run.stages
+                .iter()
+                .filter_map(|stage| stage.objective.map(name))
+                .collect(),
+        ),
+        (None, MethodKind::Mix) => joint(Role::Mix),
+        (None, MethodKind::Alright) => joint(Role::Alright),
+        (None, MethodKind::Maxright) => joint(Role::Maxright),
+    }
+}

@@ -1,0 +1,287 @@
+//! Names of arms: what each does, and of its settings those in which the arms differ.
+
+use super::{
+    arm::{Arm, Role},
+    matching::distinct,
+    run::Run,
+};
+use upright_runs::plan::{Length, Plan};
+
+/// Weights of the objectives compared. Of stages that were given alone, the shares of the steps.
+pub(super) fn weights(run: &Run, objectives: &[String]) -> Vec<f64> {
+    let weight = |name: &String| {
+        let Some(id) = run.objective(name) else {
+            return 0.0;
+        };
+        if run.weighed {
+            return run.plan().objectives[id].weight;
+        }
+        let of = run
+            .stages
+            .iter()
+            .filter(|stage| stage.objective == Some(id));
+        of.map(|stage| stage.steps()).sum::<usize>() as f64 / run.planned.max(1) as f64
+    };
+    objectives.iter().map(weight).collect()
+}
+
+/// Gives every arm its label.
+pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
+    let first = |arm: &Arm| &runs[arm.runs[0]];
+    let several = |what: &dyn Fn(&Arm) -> Option<String>| {
+        let mut found: Vec<String> = arms.iter().filter_map(what).collect();
+        found.sort();
+        found.dedup();
+        found.len() > 1
+    };
+    // Orders of the same lengths are one split.
+    let shares = |arm: &Arm| {
+        let run = first(arm);
+        let steps = |name: &String| {
+            let of = run
+                .stages
+                .iter()
+                .filter(|stage| stage.objective == run.objective(name));
+            of.map(|stage| stage.steps()).sum::<usize>()
+        };
+        format!("{:?}", objectives.iter().map(steps).collect::<Vec<_>>())
+    };
+    let splits = several(&|arm| arm.is_sequential().then(|| shares(arm)));
+    let weights = distinct(arms.iter().filter(|arm| has_weights(arm))).len() > 1;
+    let probes = several(&|arm| arm.probe_every.map(|k| k.to_string()));
+    let reference = |run: &Run| run.plan().needs_reference().then(|| run.reference());
+    let references = several(&|arm| reference(first(arm)));
+    let models = several(&|arm| Some(first(arm).written.facts.base.clone()));
+    for arm in &mut *arms {
+        let run = &runs[arm.runs[0]];
+        let k = arm
+            .probe_every
+            .filter(|_| probes)
+            .map_or_else(String::new, |k| format!(" k {k}"));
+        arm.family = base(&arm.role) + &k;
+        let split = if splits && arm.is_sequential() {
+            split(run)
+        } else {
+            base(&arm.role)
+        };
+        let weights = if weights && has_weights(arm) {
+            format!(" {}", weighed(run.plan(), &arm.weights, objectives))
+        } else {
+            String::new()
+        };
+        let model = if models {
+            format!(", on {}", run.model())
+        } else {
+            String::new()
+        };
+        let reference = reference(run).filter(|_| references);
+        let reference =
+            reference.map_or_else(String::new, |reference| format!(", reference {reference}"));
+        arm.label = split + &weights + &k + &model + &reference;
+    }
+    tell_apart(arms, runs);
+}
+
+/// Whether weights of the objectives belong to an arm's name.
+fn has_weights(arm: &Arm) -> bool {
+    arm.is_joint() || arm.role == Role::Sum
+}
+
+/// What the arm does.
+fn base(role: &Role) -> String {
+    match role {
+        Role::Alone(name) => format!("{name} alone"),
+        Role::Sequential(names) => names.join(", then "),
+        Role::Mix => "mix".into(),
+        Role::Alright => "alright".into(),
+        Role::Maxright => "maxright".into(),
+        Role::Other(name) => name.clone(),
+        Role::Sum => "sum of adapters".into(),
+        Role::Measured(name) => format!("adapter {name}"),
+    }
+}
+
+/// Stages with their lengths in steps.
+fn split(run: &Run) -> String {
+    let name = |id: usize| &run.plan().objectives[id].name;
+    let stage = |stage: &upright_runs::plan::Stage| {
+        Some(format!("{} {}", name(stage.objective?), stage.steps()))
+    };
+    run.stages
+        .iter()
+        .filter_map(stage)
+        .collect::<Vec<_>>()
+        .join(", then ")
+}
+
+/// `lambda 0.25` where two objectives are weighed, one of them a preference; all weights otherwise.
+pub(super) fn weighed(plan: &Plan, weights: &[f64], objectives: &[String]) -> String {
+    if let Some(lambda) = lambda(plan, weights, objectives) {
+        return format!("lambda {}", short(lambda));
+    }
+    let named = objectives
+        .iter()
+        .zip(weights)
+        .map(|(name, weight)| format!("{name} {}", short(*weight)));
+    named.collect::<Vec<_>>().join(" ")
+}
+
+/// The weight of the preference objective, where there is one beside one other.
+pub(super) fn lambda(plan: &Plan, weights: &[f64], objectives: &[String]) -> Option<f64> {
+    let preference = |name: &&String| {
+        plan.objectives
+            .iter()
+            .any(|o| o.name == **name && o.is_preference())
+    };
+    let mut all = objectives
+        .iter()
+        .zip(weights)
+        .filter(|(name, _)| preference(name));
+    let (_, weight) = all.next()?;
+    (objectives.len() == 2 && all.next().is_none()).then_some(*weight)
+}
+
+/// A number without digits that say nothing.
+pub(super) fn short(value: f64) -> String {
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Arms of one label get the settings in which they differ behind it, and where there is none a number.
+fn tell_apart(arms: &mut [Arm], runs: &[Run]) {
+    for index in 0..arms.len() {
+        let twins: Vec<usize> = (0..arms.len())
+            .filter(|i| arms[*i].label == arms[index].label)
+            .collect();
+        if twins.len() < 2 {
+            continue;
+        }
+        let settings: Vec<_> = twins
+            .iter()
+            .map(|i| comparable_settings(&runs[arms[*i].runs[0]]))
+            .collect();
+        // No arm is told from another by its seeds, nor by an adapter that one of its seeds alone has.
+        let begins = |run: &usize| &runs[*run].written.facts.init_adapter;
+        let several = |twin: &usize| {
+            arms[*twin]
+                .runs
+                .iter()
+                .any(|run| begins(run) != begins(&arms[*twin].runs[0]))
+        };
+        let by_seed = twins.iter().any(several);
+        let tells = |key: &String| key != "seed" && !(by_seed && key == "init-adapter");
+        let differing: Vec<String> = differing_keys(&settings)
+            .into_iter()
+            .filter(tells)
+            .collect();
+        let mut taken: Vec<String> = Vec::new();
+        for (position, twin) in twins.iter().enumerate() {
+            let value = |key: &String| settings[position].iter().find(|(other, _)| other == key);
+            let more = differing.iter().map(|key| match value(key) {
+                Some((_, value)) => format!(", {key} {value}"),
+                None => format!(", no {key}"),
+            });
+            let mut more: String = more.collect();
+            if taken.contains(&more) {
+                more += &format!(" ({})", position + 1);
+            }
+            taken.push(more.clone());
+            arms[*twin].label += &more;
+            arms[*twin].family += &more;
+        }
+    }
+}
+
+/// Keys that not all lists of settings have with the same value, in order.
+pub(super) fn differing_keys(settings: &[Vec<(String, String)>]) -> Vec<String> {
+    let value = |list: &[(String, String)], key: &str| {
+        list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone())
+    };
+    let mut keys: Vec<String> = Vec::new();
+    for (key, _) in settings.iter().flatten() {
+        let first = value(&settings[0], key);
+        if !keys.contains(key) && settings.iter().any(|list| value(list, key) != first) {
+            keys.push(key.clone());
+        }
+    }
+    keys
+}
+
+/// Settings of a run without its places, and what it met, as keys and values for a reader.
+pub(super) fn comparable_settings(run: &Run) -> Vec<(String, String)> {
+    const PLACES: [&str; 8] = [
+        "out",
+        "model",
+        "init-adapter",
+        "threads",
+        "checkpoint-every",
+        "keep",
+        "recompute",
+        "tie-rank",
+    ];
+    let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
+    let plan = run.plan().anywhere();
+    let mut settings: Vec<(String, String)> = plan
+        .settings()
+        .into_iter()
+        .filter(|(key, _)| {
+            !PLACES.contains(&&last(key)[..]) && key != "stages" && key != "reference"
+        })
+        .filter(|(key, _)| {
+            !["data", "eval-data"].contains(&&last(key)[..]) && !key.starts_with("reference.")
+        })
+        .map(|(key, value)| {
+            (
+                key.replace("length.", ""),
+                value.trim_matches('"').to_owned(),
+            )
+        })
+        .collect();
+    if !plan.stages.is_empty() {
+        let stage = |stage: &upright_runs::plan::StagePlan| {
+            let length = match stage.length {
+                Length::Steps(steps) => steps.to_string(),
+                Length::Epochs(epochs) => format!("{epochs}e"),
+            };
+            format!("{}:{length}", plan.objectives[stage.objective].name)
+        };
+        settings.push((
+            "stages".into(),
+            plan.stages.iter().map(stage).collect::<Vec<_>>().join(","),
+        ));
+    }
+    let facts = &run.written.facts;
+    let hash = |value: &str| value.get(..8).unwrap_or("none").to_owned();
+    settings.push((
+        "model".into(),
+        format!("{} {}", run.model(), hash(&facts.base)),
+    ));
+    settings.push(("reference".into(), reference(run)));
+    settings.push(("init-adapter".into(), hash(&facts.init_adapter)));
+    settings.push(("arithmetic".into(), facts.arithmetic.clone()));
+    settings.push(("tokenizer".into(), hash(&facts.tokenizer)));
+    for (objective, data) in plan.objectives.iter().zip(&facts.data) {
+        let name = &objective.name;
+        settings.push((format!("{name}.data"), hash(&data.sha256)));
+        settings.push((format!("{name}.held-out data"), hash(&data.eval_sha256)));
+        settings.push((
+            format!("{name}.template used"),
+            format!("{} {}", data.template, hash(&data.template_sha256)),
+        ));
+    }
+    settings
+}
+
+/// The reference with what tells it from others of its kind.
+fn reference(run: &Run) -> String {
+    use upright_runs::plan::ReferencePlan::{Base, Folder, Train};
+    match &run.plan().reference {
+        Base => "base".into(),
+        Train { epochs, batch, .. } => format!("{}, {epochs} epochs of {batch}", run.reference()),
+        Folder(_) => format!(
+            "{} {}",
+            run.reference(),
+            run.written.facts.reference.get(..8).unwrap_or_default()
+        ),
+    }
+}

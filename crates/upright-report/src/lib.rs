@@ -1,0 +1,388 @@
+//! The report of runs: one page that explains itself, its figures and its tables, from run folders alone.
+//!
+//! [`Report::read`] turns folders into numbers, [`Report::write`] turns numbers into files. Runs whose plans differ in nothing
+//! but the seed are one [`Arm`]. A copied folder reports the same.
+//!
+//! | part | what it is for |
+//! |---|---|
+//! | `discover`, `run`, `study` | folders are read |
+//! | `arm`, `gather`, `labels` | runs become arms |
+//! | `budget`, `matching`, `comparisons`, `ideal`, `sums` | which arms are compared, and with what |
+//! | `fronts`, `claims` | verdicts |
+//! | `prose`, `glossary`, `table`, `tables`, `figures/` | words, tables and pictures |
+//! | `page` | the page |
+//!
+//! ```
+//! use upright_report::Report;
+//!
+//! let error = Report::read(&["no/such/folder".into()]).unwrap_err();
+//! assert!(error.message.contains("no/such/folder"));
+//! ```
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests write what they like")
+)]
+
+mod arm;
+mod budget;
+mod claims;
+mod comparisons;
+mod discover;
+mod figures;
+mod fronts;
+mod gather;
+mod glossary;
+mod ideal;
+mod labels;
+mod matching;
+mod page;
+mod prose;
+mod run;
+mod study;
+mod sums;
+mod table;
+mod tables;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use arm::{Arm, Role};
+pub use claims::{Claim, NoError, Verdict};
+pub use fronts::{Best, Front};
+pub use ideal::{Comparable, Optimum, Source};
+pub use run::{Point, Run};
+pub use study::{ANSWERS, Answer, Answers, STUDY, Study};
+
+use upright_base::{Error, Result, files, observer::Observer, parallel};
+use upright_core::metrics::Spread;
+
+/// Name of the page in a report's folder.
+pub const PAGE: &str = "report.html";
+
+/// Everything the page says, as numbers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// What the runs are for, where a file beside them says it.
+    pub study: Study,
+    /// Names of the objectives compared.
+    pub objectives: Vec<String>,
+    /// What losses are measured in.
+    pub settings: Vec<Comparable>,
+    /// What arms are given besides their method, as far as they differ in it; those that were given the same are compared.
+    pub terms: Vec<String>,
+    /// The arms, in the order of the page.
+    pub arms: Vec<Arm>,
+    /// Which arms no other arm beats.
+    pub best: Best,
+    /// Methods over their weights.
+    pub fronts: Vec<Front>,
+    /// The paper's claims, asked of the arms.
+    pub claims: Vec<Claim>,
+    /// Answers to the same prompts; a run is named by its arm and seed.
+    pub answers: Vec<Answers>,
+    /// The runs that could be read.
+    pub runs: Vec<Run>,
+    /// Runs that could not, and why.
+    pub damaged: Vec<Damaged>,
+}
+
+/// Where an arm is after some steps: means over its runs.
+#[derive(Clone, Debug)]
+struct Stop {
+    step: usize,
+    /// One an objective compared, on held-out rows and on training rows.
+    losses: [Vec<Option<Spread>>; 2],
+}
+
+/// A run that says what no run could have written, or nothing that can be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Damaged {
+    /// Where it is, seen from the folder that was given.
+    pub place: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl Report {
+    /// Reads every run in or below the folders: a run's folder itself, or one that holds runs somewhere below.
+    ///
+    /// # Errors
+    /// A folder holds no run, or none that can be read.
+    pub fn read(folders: &[PathBuf]) -> Result<Self> {
+        let (mut runs, mut damaged) = (Vec::new(), Vec::new());
+        for found in discover::runs(folders)? {
+            match Run::read(&found) {
+                Ok(run) => runs.push(run),
+                Err(error) => {
+                    // The page names places as seen from the folder that was given.
+                    let why = error
+                        .message
+                        .replace(&found.path.display().to_string(), &found.place);
+                    damaged.push(Damaged {
+                        place: found.place,
+                        why,
+                    });
+                }
+            }
+        }
+        if let (true, Some(first)) = (runs.is_empty(), damaged.first()) {
+            return Err(Error::input(format!("no run can be read: {}", first.why))
+                .hint("put the file back from a copy of the run, or train it again into another --out"));
+        }
+        let objectives = compared(&runs);
+        let settings = Comparable::find(&runs, &objectives);
+        let (arms, terms) = Arm::gather(&runs, &objectives, &settings)?;
+        let best = fronts::best(&arms, &settings);
+        let mut report = Self {
+            study: study::study(folders)?,
+            fronts: fronts::fronts(&arms, &best, &objectives),
+            claims: Vec::new(),
+            answers: Vec::new(),
+            objectives,
+            settings,
+            terms,
+            arms,
+            best,
+            runs,
+            damaged,
+        };
+        report.claims = claims::claims(&report);
+        for folder in folders {
+            for mut asked in study::answers(folder)? {
+                asked
+                    .answers
+                    .iter_mut()
+                    .for_each(|answer| answer.run = report.who(folder, &answer.run));
+                report.answers.push(asked);
+            }
+        }
+        Ok(report)
+    }
+
+    /// Writes the page, its figures and its tables into a folder; returns the page's path.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(&self, out: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
+        let (figures, tables) = (out.join("figures"), out.join("tables"));
+        files::create_dir(&figures)?;
+        files::create_dir(&tables)?;
+        for folder in [&figures, &tables] {
+            files::check_inside(out, folder)?;
+        }
+        let shown = figures::figures(self);
+        let mut all = tables::shown(self);
+        all.extend(tables::behind_figures(self));
+        for table in &all {
+            files::write_atomic(
+                &tables.join(format!("{}.csv", table.name)),
+                table.csv().as_bytes(),
+            )?;
+            files::write_atomic(
+                &tables.join(format!("{}.md", table.name)),
+                table.markdown().as_bytes(),
+            )?;
+        }
+        observer.begin("drawing", shown.len());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let draw = |i: usize| shown[i].figure.save(&figures, shown[i].name);
+        let drawn = parallel::map(shown.len(), threads, draw, &mut |done| {
+            observer.advance(done, "");
+        });
+        observer.end();
+        drawn?;
+        // What an earlier report of these runs had and this one has not.
+        let stale =
+            |names: &[&str], current: &dyn Fn(&str) -> bool, folder: &Path, endings: &[&str]| {
+                for name in names.iter().filter(|name| !current(name)) {
+                    endings.iter().for_each(|ending| {
+                        drop(std::fs::remove_file(folder.join(format!("{name}{ending}"))));
+                    });
+                }
+            };
+        stale(
+            &figures::NAMES,
+            &|name| shown.iter().any(|f| f.name == name),
+            &figures,
+            &[".svg", ".png", "-dark.png"],
+        );
+        stale(
+            &tables::NAMES,
+            &|name| all.iter().any(|t| t.name == name),
+            &tables,
+            &[".csv", ".md"],
+        );
+        let path = out.join(PAGE);
+        files::write_atomic(&path, page::page(self, &shown).as_bytes())?;
+        Ok(path)
+    }
+
+    /// Whether distances can be measured.
+    fn has_ideal(&self) -> bool {
+        self.settings
+            .iter()
+            .any(|setting| (0..2).any(|set| setting.ideal_point(set).is_some()))
+    }
+
+    /// A setting in words, where there are several.
+    fn setting_name(&self, setting: usize) -> String {
+        let of = &self.settings[setting];
+        let several = |value: fn(&Comparable) -> &String| {
+            self.settings.iter().any(|other| value(other) != value(of))
+        };
+        let mut words = Vec::new();
+        if several(|setting| &setting.model) {
+            words.push(format!("on {}", of.model));
+        }
+        if several(|setting| &setting.reference) {
+            words.push(format!("reference {}", of.reference));
+        }
+        let named = words.join(", ");
+        let twin = |other: &Comparable| other.model == of.model && other.reference == of.reference;
+        let twins = self.settings.iter().filter(|other| twin(other)).count();
+        match (named.is_empty(), twins) {
+            (false, 1) => named,
+            _ => format!("{named} setting {}", setting + 1).trim().to_owned(),
+        }
+    }
+
+    /// Whose answer it is: an arm's with its seed where the text leads to a run.
+    fn who(&self, folder: &Path, run: &str) -> String {
+        let path = folder.join(run).canonicalize().ok();
+        let index = self
+            .runs
+            .iter()
+            .position(|other| path.is_some() && other.path.canonicalize().ok() == path);
+        let arm = index.and_then(|index| self.arms.iter().find(|arm| arm.all.contains(&index)));
+        match (index, arm) {
+            (Some(index), Some(arm)) if arm.all.len() > 1 => {
+                format!("{}, seed {}", arm.label, self.runs[index].seed)
+            }
+            (_, Some(arm)) => arm.label.clone(),
+            _ => run.to_owned(),
+        }
+    }
+
+    /// Means of an arm at every evaluation that all its runs have.
+    fn path(&self, arm: &Arm) -> Vec<Stop> {
+        let runs: Vec<&Run> = arm.runs.iter().map(|i| &self.runs[*i]).collect();
+        let at = |step: usize| {
+            let points: Option<Vec<_>> = runs
+                .iter()
+                .map(|run| Some((*run, run.points.iter().find(|point| point.step == step)?)))
+                .collect();
+            let points = points?;
+            let mean = |set: usize, name: &String| {
+                let losses: Option<Vec<f64>> = points
+                    .iter()
+                    .map(|(run, point)| run.loss(point, set, name))
+                    .collect();
+                losses.map(|losses| Spread::of(&losses))
+            };
+            let losses =
+                [0, 1].map(|set| self.objectives.iter().map(|name| mean(set, name)).collect());
+            Some(Stop { step, losses })
+        };
+        runs[0]
+            .points
+            .iter()
+            .filter_map(|point| at(point.step))
+            .collect()
+    }
+
+    /// Whether an arm is compared with others: all are but those that train one objective alone, unless there are no others.
+    fn contends(&self, arm: &Arm) -> bool {
+        let alone = |arm: &Arm| matches!(arm.role, Role::Alone(_));
+        !alone(arm) || self.arms.iter().all(alone)
+    }
+
+    /// Whether runs of an arm end at different steps.
+    fn ends_apart(&self, arm: &Arm) -> bool {
+        let end = |i: usize| self.runs[i].points.last().map(|point| point.step);
+        arm.runs.iter().any(|i| end(*i) != end(arm.runs[0]))
+    }
+
+    /// What the first run of an arm trained on: first step, step after the last, and the share of each objective compared
+    /// in these steps. Equal neighbours are one entry; very long runs are cut into bins.
+    fn decisions(&self, arm: &Arm) -> Vec<(usize, usize, Vec<f64>)> {
+        const BINS: usize = 400;
+        let run = &self.runs[arm.runs[0]];
+        let width = run.steps.div_ceil(BINS).max(1);
+        let ids: Vec<Option<usize>> = self
+            .objectives
+            .iter()
+            .map(|name| run.objective(name))
+            .collect();
+        let mut found: Vec<(usize, usize, Vec<f64>)> = Vec::new();
+        for (bin, steps) in run.updates.chunks(width).enumerate() {
+            let share = |id: &Option<usize>| {
+                let Some(id) = *id else { return 0.0 };
+                let of = |step: &Vec<bool>| {
+                    if step[id] {
+                        1.0 / step.iter().filter(|used| **used).count() as f64
+                    } else {
+                        0.0
+                    }
+                };
+                steps.iter().map(of).sum::<f64>() / steps.len() as f64
+            };
+            let shares: Vec<f64> = ids.iter().map(share).collect();
+            let (from, to) = (bin * width, bin * width + steps.len());
+            match found.last_mut() {
+                Some((_, end, before)) if *before == shares => *end = to,
+                _ => found.push((from, to, shares)),
+            }
+        }
+        found
+    }
+
+    /// Indices of MAXRIGHT's arms that differ in k alone, by k: one list for each setting, terms and weights with several.
+    fn probed(&self) -> Vec<Vec<usize>> {
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for (index, arm) in self
+            .arms
+            .iter()
+            .enumerate()
+            .filter(|(_, arm)| arm.role == Role::Maxright)
+        {
+            let like = |other: &Arm| {
+                other.comparison() == arm.comparison()
+                    && matching::same(&other.weights, &arm.weights)
+            };
+            match groups.iter_mut().find(|group| like(&self.arms[group[0]])) {
+                Some(group) => group.push(index),
+                None => groups.push(vec![index]),
+            }
+        }
+        for group in &mut groups {
+            group.sort_by_key(|i| self.arms[*i].probe_every);
+            group.dedup_by_key(|i| self.arms[*i].probe_every);
+        }
+        groups.retain(|group| group.len() > 1);
+        groups
+    }
+}
+
+/// The objectives that every run has, in the order of the first. A run of a single objective may lack the others; where
+/// no objective is shared, all of them.
+fn compared(runs: &[Run]) -> Vec<String> {
+    let single = |run: &&Run| run.plan().objectives.len() == 1;
+    let several: Vec<&Run> = runs.iter().filter(|run| !single(run)).collect();
+    let asked: Vec<&Run> = if several.is_empty() {
+        runs.iter().collect()
+    } else {
+        several
+    };
+    let mut all: Vec<String> = Vec::new();
+    for objective in asked.iter().flat_map(|run| &run.plan().objectives) {
+        if !all.contains(&objective.name) {
+            all.push(objective.name.clone());
+        }
+    }
+    let everywhere = |name: &&String| asked.iter().all(|run| run.objective(name).is_some());
+    let shared: Vec<String> = all.iter().filter(everywhere).cloned().collect();
+    if shared.is_empty() { all } else { shared }
+}

@@ -1,0 +1,157 @@
+//! Weights: which are the same, in which order they stand, and against which Sequential an arm is measured.
+
+use super::arm::{Arm, Outcome, Role};
+use upright_core::metrics::{Sample, Spread, cost::increase_percent};
+
+/// Every arm's cost against the Sequential of its weights: the mean over the orders that are there.
+pub(super) fn compare_costs(arms: &mut [Arm]) {
+    for index in 0..arms.len() {
+        let matching = match arms[index].role {
+            Role::Mix | Role::Alright | Role::Maxright => matching(arms, index),
+            Role::Sum => matching_sum(arms, index),
+            _ => continue,
+        };
+        let matching: Vec<usize> = matching
+            .into_iter()
+            .filter(|i| !arms[*i].unfinished)
+            .collect();
+        if arms[index].unfinished || matching.is_empty() {
+            continue;
+        }
+        let mean = |value: &dyn Fn(&Arm) -> Option<Spread>| {
+            let values: Option<Vec<Spread>> = matching.iter().map(|i| value(&arms[*i])).collect();
+            values.map(|values| Spread::mean_of(&values))
+        };
+        let seconds = mean(&|arm| arm.seconds);
+        let utilization = mean(&|arm| arm.utilization);
+        let increase =
+            |own: Option<Spread>, other: Option<Spread>| increase_percent(&own?, &other?);
+        let (runtime, used) = (
+            increase(arms[index].seconds, seconds),
+            increase(arms[index].utilization, utilization),
+        );
+        let compared: Vec<&Arm> = matching.iter().chain([&index]).map(|i| &arms[*i]).collect();
+        let (_, time) = time(&compared);
+        let orders: Option<Vec<Sample>> = matching.iter().map(|i| arms[*i].sample(time)).collect();
+        let ratio = arms[index]
+            .sample(time)
+            .zip(orders)
+            .and_then(|(own, orders)| own.over(&Sample::mean_of(&orders)));
+        let cost = ratio.map(|ratio| {
+            Spread {
+                mean: ratio.mean - 1.0,
+                ..ratio
+            }
+            .times(100.0)
+        });
+        let against = matching.iter().map(|i| arms[*i].label.clone()).collect();
+        (
+            arms[index].runtime_increase,
+            arms[index].utilization_increase,
+        ) = (runtime, used);
+        arms[index].cost_increase = cost;
+        arms[index].against = against;
+    }
+}
+
+/// The time by which arms are compared, and what it is called: what they cost themselves, or what the clock says where one
+/// did not record that.
+pub(super) fn time(arms: &[&Arm]) -> (&'static str, fn(&Outcome) -> Option<f64>) {
+    if arms.iter().all(|arm| arm.busy_seconds.is_some()) {
+        ("busy seconds", |outcome| outcome.busy_seconds)
+    } else {
+        ("seconds", |outcome| outcome.seconds)
+    }
+}
+
+/// How far apart two weights may be and still be the same.
+const SAME: f64 = 1e-6;
+
+/// Whether two lists of weights are the same.
+pub(super) fn same(a: &[f64], b: &[f64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < SAME)
+}
+
+/// By the weight of the last objective first: of SFT and DPO by lambda.
+pub(super) fn in_order(a: &[f64], b: &[f64]) -> std::cmp::Ordering {
+    let each = a.iter().zip(b).rev().map(|(a, b)| a.total_cmp(b));
+    each.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
+}
+
+/// The different weights among some arms, in order.
+pub(super) fn distinct<'a>(arms: impl Iterator<Item = &'a Arm>) -> Vec<Vec<f64>> {
+    let mut found: Vec<Vec<f64>> = Vec::new();
+    for arm in arms {
+        if !found.iter().any(|other| same(other, &arm.weights)) {
+            found.push(arm.weights.clone());
+        }
+    }
+    found.sort_by(|a, b| in_order(a, b));
+    found
+}
+
+/// The sequential arms that an arm is compared with: those of its setting, terms and weights. Where none has its weights,
+/// and there are as many splits as weights, they pair in order, as the paper pairs lambda 0.01 with one epoch of six.
+pub(super) fn matching(arms: &[Arm], index: usize) -> Vec<usize> {
+    let of = |arm: &&Arm| arm.comparison() == arms[index].comparison();
+    let sequential = |arm: &&Arm| of(arm) && arm.is_sequential();
+    let with = |weights: &[f64]| {
+        let found = arms
+            .iter()
+            .enumerate()
+            .filter(|(_, arm)| sequential(arm) && same(&arm.weights, weights));
+        found.map(|(i, _)| i).collect::<Vec<usize>>()
+    };
+    let exact = with(&arms[index].weights);
+    if !exact.is_empty() || !arms[index].is_joint() {
+        return exact;
+    }
+    let splits = distinct(arms.iter().filter(sequential));
+    let weights = distinct(arms.iter().filter(|arm| of(arm) && arm.is_joint()));
+    let rank = weights
+        .iter()
+        .position(|other| same(other, &arms[index].weights));
+    // Only weights that no split has may be paired by rank.
+    let strangers = !splits.iter().any(|split| {
+        weights
+            .iter()
+            .any(|other| same(split, other) && !even(split))
+    });
+    match rank {
+        Some(rank) if splits.len() == weights.len() && strangers => with(&splits[rank]),
+        _ => Vec::new(),
+    }
+}
+
+/// The sequential arms that a sum of adapters is compared with: those that joint arms of its setting and weights are compared
+/// with, and those of its weights. A sum has no terms of its own: arms of several terms are no answer.
+fn matching_sum(arms: &[Arm], index: usize) -> Vec<usize> {
+    let mut found = Vec::new();
+    for (other, arm) in arms.iter().enumerate() {
+        if arm.setting != arms[index].setting || !same(&arm.weights, &arms[index].weights) {
+            continue;
+        }
+        if arm.is_joint() {
+            found.extend(matching(arms, other));
+        } else if arm.is_sequential() {
+            found.push(other);
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    if found
+        .iter()
+        .all(|other| arms[*other].terms == arms[found[0]].terms)
+    {
+        found
+    } else {
+        Vec::new()
+    }
+}
+
+/// Whether all weights are equal: 1/2 pairs with 1/2 in any study.
+fn even(weights: &[f64]) -> bool {
+    weights
+        .iter()
+        .all(|weight| (weight - weights[0]).abs() < SAME)
+}

@@ -1,0 +1,539 @@
+//! What the page says in sentences.
+
+use super::{Arm, Report, Role, Run, Source, claims, table::listed, tables::SET_NAMES};
+use upright_core::{
+    metrics::{Call, spread::CLEAR},
+    objectives::LossKind,
+};
+use upright_runs::plan::{ObjectivePlan, ReferencePlan, ReferenceRows};
+
+/// Title of the page.
+pub(super) fn title(report: &Report) -> String {
+    if let Some(title) = &report.study.title {
+        return title.clone();
+    }
+    let mut models: Vec<&str> = report
+        .settings
+        .iter()
+        .map(|setting| &setting.model[..])
+        .collect();
+    models.dedup();
+    let on = if models.len() == 1 {
+        format!(" on \u{201c}{}\u{201d}", models[0])
+    } else {
+        String::new()
+    };
+    match &report.arms[..] {
+        [arm] if report.runs.len() == 1 => format!("One run{on}: {}", arm.label),
+        [arm] => format!("{} runs{on}: {}", report.runs.len(), arm.label),
+        arms => format!(
+            "{} runs of {} arms compared{on}",
+            report.runs.len(),
+            arms.len()
+        ),
+    }
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{count} {many}")
+    }
+}
+
+/// The same value of all runs, or how many there are.
+fn common<T: PartialEq>(
+    values: Vec<T>,
+    said: impl Fn(&T) -> String,
+    otherwise: impl Fn(usize) -> String,
+) -> String {
+    let mut distinct: Vec<T> = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    if let [one] = &distinct[..] {
+        said(one)
+    } else {
+        otherwise(distinct.len())
+    }
+}
+
+/// Model, data, steps, seeds, reference, machine.
+pub(super) fn what_was_run(report: &Report) -> Vec<String> {
+    let runs = &report.runs;
+    let mut seeds: Vec<u64> = runs.iter().map(|run| run.seed).collect();
+    seeds.sort_unstable();
+    seeds.dedup();
+    let seeds: Vec<String> = seeds.iter().map(ToString::to_string).collect();
+    let planned = |run: &Run| run.planned;
+    let (few, many) = (
+        runs.iter().map(planned).min().unwrap_or(0),
+        runs.iter().map(planned).max().unwrap_or(0),
+    );
+    let steps = if few == many {
+        format!("{few}")
+    } else {
+        format!("{few} to {many}")
+    };
+    let model = common(runs.iter().map(Run::model).collect(), Clone::clone, |n| {
+        format!("{n} models")
+    });
+    let model = if model.ends_with("models") {
+        model
+    } else {
+        format!("\u{201c}{model}\u{201d}")
+    };
+    let tier = common(
+        runs.iter()
+            .map(|run| run.written.facts.arithmetic.clone())
+            .collect(),
+        |tier| format!("the instruction tier {tier}"),
+        |n| format!("{n} instruction tiers"),
+    );
+    let first = format!(
+        "{} of the model {model} in {}, {steps} steps each, with seed{} {}, on {tier}. {}",
+        counted(runs.len(), "run", "runs"),
+        counted(report.arms.len(), "arm", "arms"),
+        if seeds.len() == 1 { "" } else { "s" },
+        if seeds.len() > 8 {
+            format!("{} different ones", seeds.len())
+        } else {
+            listed(&seeds)
+        },
+        if report.arms.len() > 1 {
+            "Runs that differ in nothing but the seed are one arm."
+        } else {
+            ""
+        }
+    );
+    let objectives: Vec<String> = report
+        .objectives
+        .iter()
+        .filter_map(|name| objective(report, name))
+        .collect();
+    let reference = common(
+        runs.iter()
+            .filter(|run| run.plan().needs_reference())
+            .map(reference)
+            .collect(),
+        |reference| format!("Preferences are measured against {reference}."),
+        |n| {
+            if n == 0 {
+                String::new()
+            } else {
+                format!("Preferences are measured against {n} different references.")
+            }
+        },
+    );
+    vec![
+        first.trim().to_owned(),
+        format!("{} {reference}", objectives.join(" "))
+            .trim()
+            .to_owned(),
+    ]
+}
+
+/// One objective, its loss and its rows.
+fn objective(report: &Report, name: &str) -> Option<String> {
+    let (run, id) = report
+        .runs
+        .iter()
+        .find_map(|run| Some((run, run.objective(name)?)))?;
+    let (plan, data) = (&run.plan().objectives[id], &run.written.facts.data[id]);
+    let file = |file: &upright_data::DataFile| {
+        let name = file.name();
+        std::path::Path::new(&name)
+            .file_name()
+            .map_or_else(|| name.clone(), |name| name.display().to_string())
+    };
+    let files: Vec<String> = plan.data.iter().map(file).collect();
+    let rows = if plan.is_preference() {
+        "pairs"
+    } else {
+        "rows"
+    };
+    Some(format!(
+        "The objective {name} is {} on {}: {} training {rows}, {} held out, {} a step.",
+        loss_words(plan),
+        listed(&files),
+        data.train_rows,
+        data.eval_rows,
+        plan.batch
+    ))
+}
+
+fn loss_words(plan: &ObjectivePlan) -> String {
+    match plan.loss {
+        LossKind::Sft => "the likelihood of answers (SFT)".into(),
+        LossKind::Dpo => format!("direct preference optimization (DPO, beta {})", plan.beta),
+        other => format!(
+            "the loss {}",
+            serde_json::to_string(&other)
+                .unwrap_or_default()
+                .trim_matches('"')
+        ),
+    }
+}
+
+fn reference(run: &Run) -> String {
+    match &run.plan().reference {
+        ReferencePlan::Base => "the base model itself".into(),
+        ReferencePlan::Folder(_) => format!("the base model with the adapter {}", run.reference()),
+        ReferencePlan::Train { on, epochs, .. } => format!(
+            "the base model after {epochs} {} of {}",
+            if *epochs == 1.0 { "epoch" } else { "epochs" },
+            match on {
+                ReferenceRows::Chosen => "the chosen responses",
+                ReferenceRows::Sft => "the instruction rows",
+            }
+        ),
+    }
+}
+
+/// The page in two or three sentences: who is nearest, at what price, and what Sequential forgets.
+pub(super) fn in_short(report: &Report) -> Vec<String> {
+    let mut said = Vec::new();
+    for (setting, terms) in report.comparisons() {
+        let here = report.comparison_name((setting, terms));
+        let here = if here.is_empty() {
+            here
+        } else {
+            format!(" ({here})")
+        };
+        let set = if report.settings[setting].ideal_point(0).is_some() {
+            0
+        } else {
+            1
+        };
+        let contends = |arm: &&Arm| {
+            let asked = arm.setting == setting && (arm.terms.is_none() || arm.terms == terms);
+            asked && !arm.unfinished && !matches!(arm.role, Role::Alone(_))
+        };
+        let far = |arm: &Arm| Some(arm.ideal_distance[set]?.mean);
+        let mut all: Vec<(&Arm, f64)> = report
+            .arms
+            .iter()
+            .filter(contends)
+            .filter_map(|arm| Some((arm, far(arm)?)))
+            .collect();
+        all.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let [(best, distance), .., (worst, most)] = &all[..] else {
+            continue;
+        };
+        let price = |arm: &Arm| match arm.cost_increase.map(|increase| increase.mean.round()) {
+            Some(more) if more >= 1.0 => format!(", at {more:.0}% more time than Sequential"),
+            Some(less) if less <= -1.0 => format!(", in {:.0}% less time than Sequential", -less),
+            Some(_) => ", in the time of Sequential".to_owned(),
+            None if arm.role == Role::Sum && arm.seconds.is_none() => {
+                ", at an unknown cost".to_owned()
+            }
+            None => String::new(),
+        };
+        let mut text = format!(
+            "On {}{here} \u{201c}{}\u{201d} ends nearest to the ideal point ({distance:.3} away{}), \u{201c}{}\u{201d} farthest \
+             ({most:.3}).",
+            SET_NAMES[set],
+            best.label,
+            price(best),
+            worst.label
+        );
+        let near = |arm: &Arm| arm.sample(claims::distance(set));
+        let too_close = |arm: &Arm| {
+            let difference = near(best)
+                .zip(near(arm))
+                .map(|(best, other)| best.less(&other));
+            difference.is_some_and(|difference| difference.is_below(0.0) == Call::TooCloseToCall)
+        };
+        let tied: Vec<String> = all[1..]
+            .iter()
+            .filter(|(arm, _)| too_close(arm))
+            .map(|(arm, far)| format!("\u{201c}{}\u{201d} ({far:.3})", arm.label))
+            .collect();
+        if !tied.is_empty() {
+            text += &format!(" Too close to call against it: {}.", listed(&tied));
+        }
+        // Whoever costs about what Sequential costs.
+        let cheap = |arm: &Arm| {
+            arm.cost_increase
+                .is_some_and(|more| more.is_below(CHEAP) == Call::Yes)
+                || arm.is_sequential()
+        };
+        if let Some((arm, far)) = all
+            .iter()
+            .find(|(arm, _)| cheap(arm))
+            .filter(|(arm, _)| arm.label != best.label)
+        {
+            text += &format!(
+                " Of those that cost about what Sequential costs it is \u{201c}{}\u{201d} ({far:.3}{}).",
+                arm.label,
+                price(arm)
+            );
+        }
+        said.push(text);
+    }
+    if !report.claims.is_empty() {
+        let all = report.claims.len();
+        let count = |call: Option<Call>| {
+            report
+                .claims
+                .iter()
+                .filter(|claim| claim.call() == call)
+                .count()
+        };
+        let (holding, failing) = (count(Some(Call::Yes)), count(Some(Call::No)));
+        let (close, part) = (count(Some(Call::TooCloseToCall)), count(None));
+        let mut counts = vec![format!(
+            "{holding} {}",
+            if holding == 1 { "holds" } else { "hold" }
+        )];
+        if part > 0 {
+            counts.push(format!("{part} in part"));
+        }
+        if close > 0 {
+            counts.push(format!(
+                "{close} {} too close to call",
+                if close == 1 { "is" } else { "are" }
+            ));
+        }
+        counts.push(format!(
+            "{failing} {}",
+            if failing == 1 { "does not" } else { "do not" }
+        ));
+        let bare = match report
+            .claims
+            .iter()
+            .filter(|claim| !claim.mark().is_empty())
+            .count()
+        {
+            0 => String::new(),
+            some if some == all => {
+                " No error is known for any of them: another seed may say otherwise.".to_owned()
+            }
+            some => {
+                format!(" For {some} of them no error is known: another seed may say otherwise.")
+            }
+        };
+        said.push(format!(
+            "Of {} of the paper that these runs can answer, {}.{bare}",
+            counted(all, "claim", "claims"),
+            counts.join(", ")
+        ));
+    }
+    said
+}
+
+/// What stands above the claims.
+pub(super) fn how_claims_are_decided(report: &Report) -> String {
+    let mut text = format!(
+        "Each claim is asked of the numbers of this page, and one rule answers all of them. A difference is called if it \
+         exceeds {CLEAR} of its standard errors; otherwise the claim is too close to call. Arms that share two seeds or more \
+         are compared seed by seed; the errors of other arms are combined. A claim about several pairs of arms does not hold \
+         if one pair is clearly the other way, and holds if all pairs are clearly as claimed. A cost is a ratio to Sequential \
+         with an error of its own. Delta has an error if two seeds or more were run at every weight. The ideal point counts \
+         as exact."
+    );
+    if report
+        .arms
+        .iter()
+        .any(|arm| !arm.unfinished && !arm.ended_early.is_empty())
+    {
+        text += " Some runs stopped at their goal, losses on training rows that their plan names, before they had taken all \
+                 their steps. Their ends are held against those of runs that took all of theirs: they might have come \
+                 nearer, and would have cost more. The numbers say who stopped when.";
+    }
+    if report.claims.iter().any(|claim| !claim.mark().is_empty()) {
+        text += " An arm of one run has no error. There the bare numbers decide, the verdict says so, and another seed may \
+                 decide otherwise.";
+    }
+    text
+}
+
+/// Percent more time than Sequential that is still about the same.
+const CHEAP: f64 = 100.0 * (claims::ABOUT_THE_SAME - 1.0);
+
+/// What a reader must know before comparing.
+pub(super) fn warnings(report: &Report) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if report.settings.len() > 1 {
+        warnings.push(format!(
+            "These runs measure their losses in {} different settings (another base model, reference, loss, data or length limit). \
+             Losses of different settings cannot be compared with each other; gaps, costs and claims are computed within each.",
+            report.settings.len()
+        ));
+    }
+    if (0..report.settings.len()).any(|setting| report.terms_in(setting).len() > 1) {
+        let terms: Vec<String> = report
+            .terms
+            .iter()
+            .map(|terms| format!("\u{201c}{terms}\u{201d}"))
+            .collect();
+        warnings.push(format!(
+            "Not all arms were given the same: there are {}. Claims, costs and who is nearest are asked among those that were \
+             given the same steps, rows a step, adapter shape and optimizer; tables and figures show all of them.",
+            listed(&terms)
+        ));
+    }
+    let differing = report
+        .settings
+        .iter()
+        .flat_map(|setting| setting.ideal.iter().flatten().flatten());
+    if differing
+        .into_iter()
+        .any(|optimum| optimum.source == Source::Differing)
+    {
+        warnings.push(
+            "The runs were given different optima for the same objective; the smallest of them is taken here.".into(),
+        );
+    }
+    let repeated = report
+        .arms
+        .iter()
+        .flat_map(|arm| arm.repeated.iter().map(move |index| (arm, index)));
+    let repeated: Vec<String> = repeated
+        .map(|(arm, index)| {
+            let (run, first) = (
+                &report.runs[*index],
+                arm.runs.iter().map(|i| &report.runs[*i]),
+            );
+            let first = first
+                .into_iter()
+                .find(|first| first.seed == run.seed)
+                .map_or("", |first| &first.place);
+            format!("{} (as {first}, seed {})", run.place, run.seed)
+        })
+        .collect();
+    if !repeated.is_empty() {
+        warnings.push(format!(
+            "Copies or repetitions, which have plan and seed of another run and count in no mean: {}.",
+            listed(&repeated)
+        ));
+    }
+    let left_out = left_out(report);
+    if !left_out.is_empty() {
+        let (plural, them) = if left_out.len() == 1 {
+            ("", "it")
+        } else {
+            ("s", "them")
+        };
+        let names = listed(&left_out);
+        warnings
+            .push(format!("Not every run has the objective{plural} {names}: losses and gaps of {them} are left out."));
+    }
+    if !report.damaged.is_empty() {
+        let places: Vec<String> = report
+            .damaged
+            .iter()
+            .map(|damaged| damaged.place.clone())
+            .collect();
+        warnings.push(format!(
+            "Damaged and left out: {}. What is wrong is said below, under The runs.",
+            listed(&places)
+        ));
+    }
+    warnings
+}
+
+fn left_out(report: &Report) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for objective in report.runs.iter().flat_map(|run| &run.plan().objectives) {
+        if !report.objectives.contains(&objective.name) && !names.contains(&objective.name) {
+            names.push(objective.name.clone());
+        }
+    }
+    names
+}
+
+/// What stands above the table of results.
+pub(super) fn results(report: &Report) -> Vec<String> {
+    let mut said = vec![if report.has_ideal() {
+        "Smaller is better in every column; the smallest distance is marked. On the front means that no other arm of this \
+         table is at least as good in every loss and better in one."
+            .to_owned()
+    } else {
+        "Smaller is better in every column. On the front means that no other arm of this table is at least as good in every \
+         loss and better in one."
+            .to_owned()
+    }];
+    said.push(ideal(report));
+    said
+}
+
+/// Which ideal point, or how to get one.
+fn ideal(report: &Report) -> String {
+    let mut parts = Vec::new();
+    let mut lacking = Vec::new();
+    for (index, setting) in report.settings.iter().enumerate() {
+        for set in 0..2 {
+            let name = |k: usize| &report.objectives[k];
+            let measured = |k: usize| {
+                report
+                    .arms
+                    .iter()
+                    .any(|arm| arm.setting == index && arm.ends[set][k].is_some())
+            };
+            let missing: Vec<String> = (0..report.objectives.len())
+                .filter(|k| setting.ideal[set][*k].is_none() && measured(*k))
+                .map(|k| name(k).clone())
+                .collect();
+            if !missing.is_empty() {
+                lacking.push(format!("{} on {}", listed(&missing), SET_NAMES[set]));
+                continue;
+            }
+            let Some(point) = setting.ideal_point(set) else {
+                continue;
+            };
+            let values: Vec<String> = point
+                .iter()
+                .enumerate()
+                .map(|(k, x)| format!("{} {x:.3}", name(k)))
+                .collect();
+            let place = match report.settings.len() {
+                1 => SET_NAMES[set].to_owned(),
+                _ => format!("{}, {}", SET_NAMES[set], report.setting_name(index)),
+            };
+            parts.push((
+                format!("{} on {place}", listed(&values)),
+                sources(setting, set),
+            ));
+        }
+    }
+    let mut text = String::new();
+    if !parts.is_empty() {
+        let points: Vec<&str> = parts.iter().map(|(point, _)| &point[..]).collect();
+        let mut from: Vec<&str> = parts.iter().map(|(_, from)| *from).collect();
+        from.dedup();
+        text = format!(
+            "The ideal point is {}: {}.",
+            points.join("; "),
+            from.join("; ")
+        );
+    }
+    if !lacking.is_empty() {
+        text += &format!(
+            " No optimum is known for {}, so gaps and distances that need it are left out. To get them, train that objective \
+             alone for as many steps (lambda 0 is SFT alone, lambda 1 DPO alone) and report that run beside these, or give \
+             --optimum (training rows) and --optimum-eval (held-out rows).",
+            lacking.join("; ")
+        );
+    }
+    text.trim().to_owned()
+}
+
+fn sources(setting: &super::Comparable, set: usize) -> &'static str {
+    let all = |source: Source| {
+        setting.ideal[set]
+            .iter()
+            .flatten()
+            .all(|optimum| optimum.source == source)
+    };
+    if all(Source::Given) {
+        "the optima that the runs were given"
+    } else if all(Source::Alone) {
+        "the smallest loss that any evaluation saw while the objective was trained alone"
+    } else {
+        "optima that the runs were given, else the smallest loss while the objective was trained alone"
+    }
+}

@@ -1,0 +1,354 @@
+//! One run, read from its folder alone.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::discover::Found;
+use upright_base::{Error, Result, files};
+use upright_core::{
+    methods::MethodKind,
+    metrics::{cost::median, stopping::reached},
+};
+use upright_model::model_files::hub_name;
+use upright_runs::{
+    plan::{Length, Plan, ReferencePlan, Schedule, Stage, StopPlan},
+    plan_record::PlanRecord,
+    records::SETS,
+    run_dir::read_lines,
+    settings,
+};
+
+/// What a run's folder says.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// Where it is, seen from the folder that was given.
+    pub place: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Steps taken.
+    pub steps: usize,
+    /// Steps planned.
+    pub planned: usize,
+    /// Seconds of all steps, without evaluations and checkpoints.
+    pub seconds: f64,
+    /// Seconds times the share of the processors' time that was used, summed over the steps: what the run cost itself,
+    /// whatever else the machine did. Where every step recorded it.
+    pub busy_seconds: Option<f64>,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Median over the steps of the share of the processors' time that was used, 0 to 1; where it was recorded.
+    pub utilization: Option<f64>,
+    /// Most memory held at once, in GB.
+    pub peak_memory_gb: Option<f64>,
+    /// Its evaluations, in order.
+    #[serde(skip)]
+    pub points: Vec<Point>,
+    /// For every step, the objectives of the plan that were trained on.
+    #[serde(skip)]
+    pub updates: Vec<Vec<bool>>,
+    /// Stages of Sequential; one for a joint method.
+    #[serde(skip)]
+    pub(super) stages: Vec<Stage>,
+    /// Whether its weights were asked for; those of a sequential run whose stages alone were are no more than a default.
+    #[serde(skip)]
+    pub(super) weighed: bool,
+    #[serde(skip)]
+    pub(super) path: PathBuf,
+    #[serde(skip)]
+    pub(super) written: PlanRecord,
+}
+
+/// One evaluation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// After so many steps.
+    pub step: usize,
+    /// Loss of every objective of the plan, on each of [`SETS`].
+    pub losses: [Vec<Option<f64>>; 2],
+}
+
+impl Run {
+    /// Reads a run.
+    ///
+    /// # Errors
+    /// A file cannot be read, or says what no run could have written.
+    pub(super) fn read(found: &Found) -> Result<Self> {
+        let written = PlanRecord::read(&found.path)?;
+        let plan = &written.plan;
+        let rows: Vec<usize> = written
+            .facts
+            .data
+            .iter()
+            .map(|data| data.train_rows)
+            .collect();
+        if rows.len() != plan.objectives.len() {
+            return Err(damaged(
+                &found.path,
+                "plan.toml",
+                "does not say what the data of every objective is",
+            ));
+        }
+        let stages = match plan.length {
+            // An adapter is measured and not trained.
+            Some(Length::Steps(0)) => Vec::new(),
+            _ => {
+                Schedule::new(plan, &rows)
+                    .map_err(|error| error.at(found.path.display()))?
+                    .stages
+            }
+        };
+        let planned = stages.last().map_or(0, |stage| stage.end);
+        let lines = read_lines(&found.path.join("steps.jsonl"))?;
+        check_steps(&found.path, &lines, planned)?;
+        let points = points(&found.path, plan, lines.len())?;
+        let number = |line: &Map<String, Value>, key: &str| line.get(key).and_then(Value::as_f64);
+        let all = |key: &str| {
+            lines
+                .iter()
+                .filter_map(|line| number(line, key))
+                .collect::<Vec<f64>>()
+        };
+        let trained = |line: &Map<String, Value>| {
+            plan.objectives
+                .iter()
+                .map(|o| line.contains_key(&format!("loss/{}", o.name)))
+                .collect()
+        };
+        let run = Self {
+            place: found.place.clone(),
+            seed: plan.seed,
+            steps: lines.len(),
+            planned,
+            // Of no step the sum would be -0.
+            seconds: all("seconds")
+                .iter()
+                .fold(0.0, |sum, seconds| sum + seconds),
+            busy_seconds: lines.iter().try_fold(0.0, |sum, line| {
+                Some(sum + number(line, "seconds")? * number(line, "utilization")?)
+            }),
+            tokens: all("tokens").iter().sum::<f64>() as u64,
+            utilization: median(&all("utilization")),
+            peak_memory_gb: all("peak_memory_gb").into_iter().reduce(f64::max),
+            points,
+            updates: lines.iter().map(trained).collect(),
+            stages,
+            weighed: plan.stages.is_empty() || asks_for_weights(&found.path),
+            path: found.path.clone(),
+            written,
+        };
+        if run.is_finished() {
+            run.check_end()?;
+        }
+        Ok(run)
+    }
+
+    /// Whether it took all its steps, or ended where its plan stops.
+    pub fn is_finished(&self) -> bool {
+        let Some(end) = self.points.last().filter(|point| point.step == self.steps) else {
+            return false;
+        };
+        let losses: Vec<f64> = end.losses[1]
+            .iter()
+            .map(|loss| loss.unwrap_or(f64::INFINITY))
+            .collect();
+        let stops = |stop: &StopPlan| reached(&losses, &stop.points, stop.within);
+        self.steps == self.planned || self.plan().stop.as_ref().is_some_and(stops)
+    }
+
+    /// Whether its plan let it end before it took all its steps.
+    pub fn ended_early(&self) -> bool {
+        self.is_finished() && self.steps < self.planned
+    }
+
+    /// The end of a finished run is measured, on one set at least, and finite.
+    fn check_end(&self) -> Result<()> {
+        let end = self
+            .points
+            .last()
+            .into_iter()
+            .flat_map(|point| &point.losses);
+        let measured = end.flatten().filter(|loss| loss.is_some()).count();
+        if measured > 0 {
+            return Ok(());
+        }
+        Err(damaged(
+            &self.path,
+            "evals.jsonl",
+            "has no loss after the last step",
+        ))
+    }
+
+    /// What was planned.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.written.plan
+    }
+
+    /// Index of an objective in this run's plan.
+    pub(super) fn objective(&self, name: &str) -> Option<usize> {
+        self.plan()
+            .objectives
+            .iter()
+            .position(|objective| objective.name == name)
+    }
+
+    /// Loss of an objective at one evaluation.
+    pub(super) fn loss(&self, point: &Point, set: usize, name: &str) -> Option<f64> {
+        point.losses[set][self.objective(name)?]
+    }
+
+    /// The objective that this run trains on, if there is one only.
+    pub(super) fn alone(&self) -> Option<usize> {
+        if self.planned == 0 {
+            return None;
+        }
+        let objectives = &self.plan().objectives;
+        let mut used = (0..objectives.len()).filter(|i| match self.plan().method {
+            MethodKind::Sequential => self.stages.iter().any(|stage| stage.objective == Some(*i)),
+            MethodKind::Mix | MethodKind::Alright | MethodKind::Maxright => {
+                objectives[*i].weight > 0.0
+            }
+        });
+        used.next().filter(|_| used.next().is_none())
+    }
+
+    /// Name of the base model: its id on the hub, or its folder's name.
+    pub(super) fn model(&self) -> String {
+        let model = &self.plan().model;
+        let name = || model.file_name().map(|name| name.display().to_string());
+        hub_name(model)
+            .map(|(id, _)| id)
+            .or_else(name)
+            .unwrap_or_else(|| model.display().to_string())
+    }
+
+    /// Whether it is a sequential run whose stages were given in epochs.
+    pub(super) fn stages_in_epochs(&self) -> bool {
+        self.plan()
+            .stages
+            .iter()
+            .any(|stage| matches!(stage.length, Length::Epochs(_)))
+    }
+
+    /// Of a run that measures what a study added up: its name without seed and hash. A study keeps the sum in `sums/`, under
+    /// the name of the run's own folder.
+    pub(super) fn sum(&self) -> Option<&str> {
+        let (adapter, own) = (
+            self.plan().init_adapter.as_ref()?,
+            self.plan().out.file_name()?,
+        );
+        let added = self.planned == 0
+            && adapter.file_name() == Some(own)
+            && adapter.parent()?.ends_with("sums");
+        let name = own.to_str().filter(|_| added)?;
+        Some(name.rsplit_once("-seed-").map_or(name, |(name, _)| name))
+    }
+
+    /// Name of the adapter it begins with: its id on the hub, or its folder's name; of the adapter in a run the run's.
+    pub(super) fn adapter(&self) -> String {
+        let Some(folder) = &self.plan().init_adapter else {
+            return self.place.clone();
+        };
+        let above = folder
+            .parent()
+            .filter(|above| folder.ends_with("adapter") && above.file_name().is_some());
+        let name = || {
+            above
+                .unwrap_or(folder)
+                .file_name()
+                .map(|name| name.display().to_string())
+        };
+        hub_name(folder)
+            .map(|(id, _)| id)
+            .or_else(name)
+            .unwrap_or_else(|| self.place.clone())
+    }
+
+    /// The reference in a word or two.
+    pub(super) fn reference(&self) -> String {
+        use upright_runs::plan::ReferenceRows::{Chosen, Sft};
+        match &self.plan().reference {
+            ReferencePlan::Base => "base".into(),
+            ReferencePlan::Train { on: Chosen, .. } => "chosen".into(),
+            ReferencePlan::Train { on: Sft, .. } => "sft".into(),
+            ReferencePlan::Folder(folder) => folder
+                .file_name()
+                .map_or_else(|| "adapter".into(), |name| name.display().to_string()),
+        }
+    }
+}
+
+/// Whether what was written for a run names lambda or weights.
+fn asks_for_weights(run: &Path) -> bool {
+    let text = files::read_text(&run.join(settings::FILE)).unwrap_or_default();
+    let config: toml::Table = text.parse().unwrap_or_default();
+    let objectives = config
+        .get("objective")
+        .and_then(toml::Value::as_array)
+        .into_iter()
+        .flatten();
+    config.contains_key("lambda")
+        || objectives
+            .into_iter()
+            .any(|objective| objective.get("weight").is_some())
+}
+
+fn damaged(run: &Path, file: &str, what: &str) -> Error {
+    Error::input(format!("{}: {what}", run.join(file).display()))
+}
+
+/// Steps are numbered from 0 without a gap, and there are no more than planned.
+fn check_steps(run: &Path, lines: &[Map<String, Value>], planned: usize) -> Result<()> {
+    let number = |line: &Map<String, Value>| line.get("step").and_then(Value::as_u64);
+    if let Some(at) = (0..lines.len()).find(|i| number(&lines[*i]) != Some(*i as u64)) {
+        return Err(damaged(
+            run,
+            "steps.jsonl",
+            &format!("line {}: is not step {at}", at + 1),
+        ));
+    }
+    if lines.len() > planned {
+        let what = format!("holds {} steps, and the plan has {planned}", lines.len());
+        return Err(damaged(run, "steps.jsonl", &what));
+    }
+    Ok(())
+}
+
+fn points(run: &Path, plan: &Plan, steps: usize) -> Result<Vec<Point>> {
+    let mut points: Vec<Point> = Vec::new();
+    for (i, line) in read_lines(&run.join("evals.jsonl"))?.iter().enumerate() {
+        let step = line
+            .get("step")
+            .and_then(Value::as_u64)
+            .map(|step| step as usize);
+        let later =
+            |step: &usize| *step <= steps && points.last().is_none_or(|before| before.step < *step);
+        let Some(step) = step.filter(later) else {
+            return Err(damaged(
+                run,
+                "evals.jsonl",
+                &format!("line {}: its step is not the next one", i + 1),
+            ));
+        };
+        let mut losses = SETS.map(|_| Vec::new());
+        for (set, losses) in SETS.iter().zip(&mut losses) {
+            for objective in &plan.objectives {
+                let key = format!("{set}/loss/{}", objective.name);
+                let loss = line
+                    .get(&key)
+                    .map(|loss| loss.as_f64().filter(|loss| loss.is_finite()));
+                if loss == Some(None) {
+                    return Err(damaged(
+                        run,
+                        "evals.jsonl",
+                        &format!("line {}: {key} is not a number", i + 1),
+                    ));
+                }
+                losses.push(loss.flatten());
+            }
+        }
+        points.push(Point { step, losses });
+    }
+    Ok(points)
+}

@@ -1,0 +1,53 @@
+//! The training behind a sum of adapters, found among the runs of the report.
+
+use super::run::Run;
+use upright_runs::plan_record::PlanRecord;
+
+/// The runs whose steps stand behind a run's adapter: the run itself, or for a sum the runs whose adapters it adds up. `None`
+/// if the report does not have them, or if the run measures an adapter that was there already.
+pub(super) fn trainings<'r>(runs: &'r [Run], run: &'r Run) -> Option<Vec<&'r Run>> {
+    if run.sum().is_some() {
+        parts(runs, run)
+    } else {
+        (run.planned > 0).then(|| vec![run])
+    }
+}
+
+/// For each objective with a weight, the run that trained it alone with the sum's seed and settings, as a study does. The
+/// sum's own folder does not say how long these runs were: several lengths are no answer.
+fn parts<'r>(runs: &'r [Run], sum: &Run) -> Option<Vec<&'r Run>> {
+    let settings = settings(sum);
+    let mut parts = Vec::new();
+    for (index, objective) in sum.plan().objectives.iter().enumerate() {
+        if objective.weight == 0.0 {
+            continue;
+        }
+        let trains = |run: &&Run| {
+            run.alone() == Some(index) && run.is_finished() && self::settings(run) == settings
+        };
+        let found: Vec<&Run> = runs.iter().filter(trains).collect();
+        let first = *found.first()?;
+        if found.iter().any(|run| run.planned != first.planned) {
+            return None;
+        }
+        parts.push(first);
+    }
+    Some(parts)
+}
+
+/// What a sum and the runs behind it have in common: seed, model, rows, losses, adapter shape and optimizer.
+fn settings(run: &Run) -> PlanRecord {
+    let mut written = PlanRecord {
+        plan: run.plan().anywhere(),
+        facts: run.written.facts.clone(),
+    };
+    written.plan.length = None;
+    written.plan.init_adapter = None;
+    for objective in &mut written.plan.objectives {
+        objective.weight = 0.0;
+        (objective.optimum, objective.optimum_eval) = (None, None);
+    }
+    written.facts.init_adapter.clear();
+    written.facts.base_lineage.clear();
+    written
+}

@@ -1,0 +1,353 @@
+//! A table as CSV with every digit, and as Markdown and HTML for a reader.
+
+use std::fmt::Write;
+
+use upright_core::metrics::Spread;
+
+/// Rows under named columns.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    /// Name of its files.
+    pub(super) name: &'static str,
+    /// What it shows.
+    pub(super) title: String,
+    pub(super) columns: Vec<Column>,
+    /// As many cells a row as there are columns.
+    pub(super) rows: Vec<Vec<Cell>>,
+    /// Indices of rows that are no arms, such as a start: they are never the best.
+    pub(super) references: Vec<usize>,
+    /// Indices of rows that are no contenders: they are never the best either.
+    pub(super) aside: Vec<usize>,
+    /// Rows that are compared with each other have the same number here; empty where all are.
+    pub(super) groups: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Column {
+    /// What stands above the name over several columns; empty for none.
+    pub(super) group: String,
+    pub(super) name: String,
+    /// Which end of its numbers is good: that one is marked.
+    pub(super) better: Option<Better>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Better {
+    Small,
+    Large,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Cell {
+    Text(String),
+    /// A value, and how many decimals a reader sees.
+    Number(f64, usize),
+    /// A mean with its standard error, and decimals.
+    Spread(Spread, usize),
+    /// Nothing was measured.
+    Missing,
+}
+
+impl Column {
+    pub(super) fn new(name: impl Into<String>) -> Self {
+        Self {
+            group: String::new(),
+            name: name.into(),
+            better: None,
+        }
+    }
+
+    pub(super) fn of(group: &str, name: impl Into<String>, better: Option<Better>) -> Self {
+        Self {
+            group: group.into(),
+            name: name.into(),
+            better,
+        }
+    }
+}
+
+impl Cell {
+    pub(super) fn spread(spread: Option<Spread>, decimals: usize) -> Self {
+        spread.map_or(Self::Missing, |spread| Self::Spread(spread, decimals))
+    }
+
+    pub(super) fn number(number: Option<f64>, decimals: usize) -> Self {
+        number.map_or(Self::Missing, |number| Self::Number(number, decimals))
+    }
+
+    fn value(&self) -> Option<f64> {
+        match self {
+            Self::Number(value, _) => Some(*value),
+            Self::Spread(spread, _) => Some(spread.mean),
+            Self::Text(_) | Self::Missing => None,
+        }
+    }
+
+    /// As a reader sees it.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Number(value, decimals) => fixed(*value, *decimals),
+            // A single run has no error, and that of a count that is the same in all runs says nothing.
+            Self::Spread(
+                Spread {
+                    mean,
+                    error: Some(error),
+                },
+                decimals,
+            ) if *error > 0.0 || *decimals > 0 => {
+                format!("{} ± {error:.decimals$}", fixed(*mean, *decimals))
+            }
+            Self::Spread(Spread { mean, .. }, decimals) => fixed(*mean, *decimals),
+            Self::Missing => "–".into(),
+        }
+    }
+}
+
+/// A number with so many decimals and a true minus sign; without one where no digit is left to be below 0.
+pub(super) fn fixed(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    match text.strip_prefix('-') {
+        Some(digits) if digits.trim_matches(['0', '.']).is_empty() => digits.to_owned(),
+        Some(digits) => format!("\u{2212}{digits}"),
+        None => text,
+    }
+}
+
+impl Table {
+    pub(super) fn new(name: &'static str, title: impl Into<String>, columns: Vec<Column>) -> Self {
+        Self {
+            name,
+            title: title.into(),
+            columns,
+            rows: Vec::new(),
+            references: Vec::new(),
+            aside: Vec::new(),
+            groups: Vec::new(),
+        }
+    }
+
+    /// Rows whose value in a column is the best one of it, of at least two that differ.
+    pub(super) fn is_best(&self, row: usize, column: usize) -> bool {
+        let Some(better) = self.columns[column].better else {
+            return false;
+        };
+        let sign = if better == Better::Small { 1.0 } else { -1.0 };
+        let group = self.groups.get(row);
+        let aside = |row: &usize| self.references.contains(row) || self.aside.contains(row);
+        let contends = |row: &usize| !aside(row) && self.groups.get(*row) == group;
+        if !contends(&row) {
+            return false;
+        }
+        let rows = (0..self.rows.len()).filter(contends);
+        let values: Vec<f64> = rows
+            .filter_map(|row| self.rows[row][column].value())
+            .map(|x| sign * x)
+            .collect();
+        let (best, worst) = values
+            .iter()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(b, w), x| {
+                (b.min(*x), w.max(*x))
+            });
+        best < worst
+            && self.rows[row][column]
+                .value()
+                .is_some_and(|x| sign * x == best)
+    }
+
+    /// Comma-separated values: a mean and its error are two columns; what is missing is empty.
+    pub(super) fn csv(&self) -> String {
+        let spreads = |column: usize| {
+            self.rows
+                .iter()
+                .any(|row| matches!(row[column], Cell::Spread(..)))
+        };
+        let mut text = String::new();
+        let mut line = |cells: Vec<String>| {
+            let _ = writeln!(
+                text,
+                "{}",
+                cells
+                    .iter()
+                    .map(|cell| quoted(cell))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            );
+        };
+        let mut header = Vec::new();
+        for (i, column) in self.columns.iter().enumerate() {
+            let name = [&column.group[..], &column.name]
+                .into_iter()
+                .filter(|part| !part.is_empty());
+            let name = name.collect::<Vec<_>>().join(" ");
+            header.push(name.clone());
+            if spreads(i) {
+                header.push(format!("{name} error"));
+            }
+        }
+        line(header);
+        for row in &self.rows {
+            let mut cells = Vec::new();
+            for (i, cell) in row.iter().enumerate() {
+                cells.push(match cell {
+                    Cell::Text(text) => text.clone(),
+                    Cell::Number(value, _) => value.to_string(),
+                    Cell::Spread(spread, _) => spread.mean.to_string(),
+                    Cell::Missing => String::new(),
+                });
+                if spreads(i) {
+                    let error = if let Cell::Spread(spread, _) = cell {
+                        spread.error
+                    } else {
+                        None
+                    };
+                    cells.push(error.map_or_else(String::new, |error| error.to_string()));
+                }
+            }
+            line(cells);
+        }
+        text
+    }
+
+    /// A Markdown table under its title, the best of each column in bold.
+    pub(super) fn markdown(&self) -> String {
+        let safe = |text: &str| {
+            text.replace('\\', "\\\\")
+                .replace('|', "\\|")
+                .replace(['\n', '\r'], " ")
+        };
+        let name = |column: &Column| {
+            let parts = [&column.group[..], &column.name]
+                .into_iter()
+                .filter(|part| !part.is_empty());
+            safe(&parts.collect::<Vec<_>>().join(", "))
+        };
+        let mut text = format!("{}\n\n", safe(&self.title));
+        let names: Vec<String> = self.columns.iter().map(name).collect();
+        let _ = writeln!(text, "| {} |", names.join(" | "));
+        let side = |i: usize| if self.is_numeric(i) { "---:" } else { "---" };
+        let sides: Vec<&str> = (0..self.columns.len()).map(side).collect();
+        let _ = writeln!(text, "|{}|", sides.join("|"));
+        for (r, row) in self.rows.iter().enumerate() {
+            let cell = |(c, cell): (usize, &Cell)| {
+                let shown = safe(&cell.shown());
+                if self.is_best(r, c) {
+                    format!("**{shown}**")
+                } else {
+                    shown
+                }
+            };
+            let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
+        }
+        text
+    }
+
+    /// Whether a column holds numbers.
+    pub(super) fn is_numeric(&self, column: usize) -> bool {
+        self.rows
+            .iter()
+            .all(|row| !matches!(row[column], Cell::Text(_)))
+    }
+}
+
+/// Whether a cell's text is a paragraph rather than a word.
+pub(super) fn is_long(cell: &Cell) -> bool {
+    matches!(cell, Cell::Text(text) if text.len() > 60)
+}
+
+/// A field of CSV (RFC 4180).
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub(super) fn listed(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let columns = vec![
+            Column::new("arm"),
+            Column::of("fit", "loss", Some(Better::Small)),
+            Column::new("steps"),
+        ];
+        let mut table = Table::new("t", "A | title", columns);
+        let spread = |mean, error| Cell::Spread(Spread { mean, error }, 3);
+        table.rows.push(vec![
+            Cell::Text("a, \"b\"".into()),
+            spread(0.5, Some(0.25)),
+            Cell::Number(-7.0, 0),
+        ]);
+        table.rows.push(vec![
+            Cell::Text("c|d".into()),
+            spread(1.0 / 3.0, None),
+            Cell::Missing,
+        ]);
+        table
+    }
+
+    #[test]
+    fn csv_keeps_every_digit_and_quotes() {
+        let csv = "arm,fit loss,fit loss error,steps\n\"a, \"\"b\"\"\",0.5,0.25,-7\nc|d,0.3333333333333333,,\n";
+        assert_eq!(table().csv(), csv);
+    }
+
+    #[test]
+    fn markdown_is_a_table_with_the_best_in_bold() {
+        let markdown = "A \\| title\n\n| arm | fit, loss | steps |\n|---|---:|---:|\n\
+                        | a, \"b\" | 0.500 ± 0.250 | −7 |\n| c\\|d | **0.333** | – |\n";
+        assert_eq!(table().markdown(), markdown);
+    }
+
+    #[test]
+    fn nothing_is_below_0_by_no_digit() {
+        let shown = [-0.000_4, -0.000_6, -0.0, 0.0, -1.25].map(|value| fixed(value, 3));
+        assert_eq!(
+            shown,
+            ["0.000", "\u{2212}0.001", "0.000", "0.000", "\u{2212}1.250"]
+        );
+        assert_eq!(
+            (fixed(-0.4, 0), fixed(-10.0, 0)),
+            ("0".into(), "\u{2212}10".into())
+        );
+        let spread = Spread {
+            mean: -0.000_1,
+            error: Some(0.000_2),
+        };
+        assert_eq!(Cell::Spread(spread, 3).shown(), "0.000 ± 0.000");
+        // Equal runs have an error of 0, and equal counts none that is worth a word.
+        let equal = Spread::of(&[4.0, 4.0]);
+        assert_eq!(
+            [0, 1].map(|decimals| Cell::Spread(equal, decimals).shown()),
+            ["4", "4.0 ± 0.0"]
+        );
+    }
+
+    #[test]
+    fn a_column_of_equal_values_has_no_best() {
+        let mut table = table();
+        table.rows[0][1] = Cell::Number(1.0 / 3.0, 3);
+        assert!((0..2).all(|row| !table.is_best(row, 1)));
+        // Nor has one among rows of other groups, or that are no contenders.
+        let mut table = self::table();
+        table.groups = vec![0, 1];
+        assert!(!table.is_best(1, 1));
+        (table.groups, table.references) = (vec![], vec![0]);
+        assert!(!table.is_best(1, 1));
+        (table.references, table.aside) = (vec![], vec![1]);
+        assert!((0..2).all(|row| !table.is_best(row, 1)));
+    }
+}

@@ -1,0 +1,330 @@
+//! The tables of the page, and the numbers behind every figure.
+
+use super::{
+    Report,
+    arm::Arm,
+    labels,
+    table::{Better, Cell, Column, Table},
+};
+
+/// The two sets, as a reader knows them.
+pub(super) const SET_NAMES: [&str; 2] = ["held-out rows", "training rows"];
+
+/// Names of all tables there can be.
+pub(super) const NAMES: [&str; 7] = [
+    "results",
+    "gaps",
+    "cost",
+    "fronts",
+    "probes",
+    "curves",
+    "decisions",
+];
+
+/// The tables that the page shows.
+pub(super) fn shown(report: &Report) -> Vec<Table> {
+    let mut tables = vec![results(report)];
+    if report.has_ideal() {
+        tables.push(gaps(report));
+    }
+    tables.push(cost(report));
+    tables.extend(fronts(report));
+    tables.extend(probes(report));
+    tables
+}
+
+/// The numbers behind figures that no shown table has.
+pub(super) fn behind_figures(report: &Report) -> Vec<Table> {
+    vec![curves(report), decisions(report)]
+}
+
+/// Where every arm ends: losses and distance, and whether another arm beats it.
+pub(super) fn results(report: &Report) -> Table {
+    let mut columns = vec![Column::new("arm"), Column::new("runs")];
+    for set in SET_NAMES {
+        columns.extend(
+            report
+                .objectives
+                .iter()
+                .map(|name| Column::of(set, format!("{name} loss"), None)),
+        );
+        columns.push(Column::of(set, "distance", Some(Better::Small)));
+        columns.push(Column::of(set, "front", None));
+    }
+    let mut table = Table::new("results", "Where every arm ends", columns);
+    for (setting, of) in report.settings.iter().enumerate() {
+        let named = |what: &str| match report.settings.len() {
+            1 => what.to_owned(),
+            _ => format!("{what}, {}", report.setting_name(setting)),
+        };
+        let mut start = vec![Cell::Text(named("start, before training")), Cell::Missing];
+        let mut ideal = vec![Cell::Text(named("ideal, each alone")), Cell::Missing];
+        for set in 0..2 {
+            start.extend(
+                of.start[set]
+                    .iter()
+                    .map(|loss| Cell::number(loss.map(|loss| loss.mean), 3)),
+            );
+            let value =
+                |optimum: &Option<super::Optimum>| optimum.as_ref().map(|optimum| optimum.value);
+            ideal.extend(
+                of.ideal[set]
+                    .iter()
+                    .map(|optimum| Cell::number(value(optimum), 3)),
+            );
+            start.extend([Cell::Missing, Cell::Text(String::new())]);
+            ideal.extend([Cell::Missing, Cell::Text(String::new())]);
+        }
+        table
+            .references
+            .extend([table.rows.len(), table.rows.len() + 1]);
+        table.groups.extend([setting; 2]);
+        table.rows.extend([start, ideal]);
+    }
+    for (index, arm) in report.arms.iter().enumerate() {
+        let mut row = vec![
+            Cell::Text(named(arm)),
+            Cell::Number(arm.runs.len() as f64, 0),
+        ];
+        for set in 0..2 {
+            row.extend(arm.ends[set].iter().map(|end| Cell::spread(*end, 3)));
+            row.push(Cell::spread(arm.ideal_distance[set], 3));
+            let on_front = report.best.on_front[index][set];
+            row.push(Cell::Text(if on_front { "yes" } else { "" }.into()));
+        }
+        aside(&mut table, report, arm);
+        table.rows.push(row);
+    }
+    table
+}
+
+/// Says whom the next row, an arm's, is compared with. One that trains one objective is no contender for the least distance.
+fn aside(table: &mut Table, report: &Report, arm: &Arm) {
+    table.groups.push(report.group(arm));
+    if !report.contends(arm) {
+        table.aside.push(table.rows.len());
+    }
+}
+
+/// An arm's label, with a mark where it is not at its end.
+fn named(arm: &Arm) -> String {
+    if arm.unfinished {
+        format!("{} (unfinished)", arm.label)
+    } else {
+        arm.label.clone()
+    }
+}
+
+/// Gaps to the optimum and distances to the ideal point.
+pub(super) fn gaps(report: &Report) -> Table {
+    let mut columns = vec![Column::new("arm")];
+    for set in SET_NAMES {
+        columns.extend(
+            report
+                .objectives
+                .iter()
+                .map(|name| Column::of(set, format!("{name} gap"), None)),
+        );
+        columns.push(Column::of(set, "distance", Some(Better::Small)));
+    }
+    let mut table = Table::new(
+        "gaps",
+        "Gaps to the optimum of each objective, and distance to the ideal point",
+        columns,
+    );
+    for arm in &report.arms {
+        let mut row = vec![Cell::Text(named(arm))];
+        for set in 0..2 {
+            row.extend(arm.gaps[set].iter().map(|gap| Cell::spread(*gap, 4)));
+            row.push(Cell::spread(arm.ideal_distance[set], 4));
+        }
+        aside(&mut table, report, arm);
+        table.rows.push(row);
+    }
+    table
+}
+
+/// What every arm costs.
+pub(super) fn cost(report: &Report) -> Table {
+    let mut columns = vec![Column::new("arm")];
+    columns.extend(
+        report
+            .objectives
+            .iter()
+            .map(|name| Column::of("steps of", name.clone(), None)),
+    );
+    columns.extend([
+        Column::new("seconds"),
+        Column::new("runtime increase (%)"),
+        Column::new("busy seconds"),
+        Column::new("utilization (%)"),
+        Column::new("utilization increase (%)"),
+        Column::new("tokens a second"),
+        Column::new("peak memory (GB)"),
+    ]);
+    let mut table = Table::new(
+        "cost",
+        "What every arm costs; increases are against Sequential of the same weights and steps",
+        columns,
+    );
+    for arm in &report.arms {
+        let mut row = vec![Cell::Text(named(arm))];
+        for steps in &arm.updates {
+            let differ = steps.is_some_and(|steps| steps.reach() > 0.0);
+            row.push(Cell::spread(*steps, if differ { 1 } else { 0 }));
+        }
+        let percent = arm.utilization.map(|used| used.times(100.0));
+        row.extend([
+            Cell::spread(arm.seconds, 2),
+            Cell::spread(arm.runtime_increase, 1),
+            Cell::spread(arm.busy_seconds, 2),
+            Cell::spread(percent, 1),
+            Cell::spread(arm.utilization_increase, 1),
+            Cell::spread(arm.tokens_per_second, 0),
+            Cell::number(arm.peak_memory_gb, 2),
+        ]);
+        table.rows.push(row);
+    }
+    table
+}
+
+/// Methods over their weights; none where no method has several.
+pub(super) fn fronts(report: &Report) -> Option<Table> {
+    let mut columns = vec![
+        Column::new("method"),
+        Column::new("weights"),
+        Column::new("arms"),
+    ];
+    for set in SET_NAMES {
+        columns.push(Column::of(set, "hypervolume", Some(Better::Large)));
+        columns.push(Column::of(set, "Delta", Some(Better::Small)));
+    }
+    let mut table = Table::new(
+        "fronts",
+        "What each method reaches over its weights",
+        columns,
+    );
+    for front in &report.fronts {
+        let method = [
+            front.method.clone(),
+            report.comparison_name(front.comparison()),
+        ];
+        let method = method
+            .into_iter()
+            .filter(|words| !words.is_empty())
+            .collect::<Vec<_>>()
+            .join(", ");
+        let run = &report.runs[report.arms[front.arms[0]].runs[0]];
+        let weights = front
+            .weights
+            .iter()
+            .map(|weights| labels::weighed(run.plan(), weights, &report.objectives));
+        let weights = weights.collect::<Vec<_>>().join("; ");
+        let mut row = vec![
+            Cell::Text(method),
+            Cell::Text(weights),
+            Cell::Number(front.arms.len() as f64, 0),
+        ];
+        for set in 0..2 {
+            row.extend([
+                Cell::number(front.hypervolume[set], 4),
+                Cell::spread(front.delta[set].as_ref().map(|delta| delta.spread), 3),
+            ]);
+        }
+        table.groups.push(report.group(&report.arms[front.arms[0]]));
+        table.rows.push(row);
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// Mean losses of every arm at every evaluation that all its runs have.
+pub(super) fn curves(report: &Report) -> Table {
+    let mut columns = vec![Column::new("arm"), Column::new("step")];
+    for set in SET_NAMES {
+        columns.extend(
+            report
+                .objectives
+                .iter()
+                .map(|name| Column::of(set, format!("{name} loss"), None)),
+        );
+    }
+    let mut table = Table::new("curves", "Losses over the steps", columns);
+    for arm in &report.arms {
+        for point in report.path(arm) {
+            let mut row = vec![
+                Cell::Text(arm.label.clone()),
+                Cell::Number(point.step as f64, 0),
+            ];
+            row.extend(
+                point
+                    .losses
+                    .iter()
+                    .flatten()
+                    .map(|loss| Cell::spread(*loss, 4)),
+            );
+            table.rows.push(row);
+        }
+    }
+    table
+}
+
+/// Which objectives every step of an arm's first run trained on; shares where steps share a bin.
+pub(super) fn decisions(report: &Report) -> Table {
+    let mut columns = vec![
+        Column::new("arm"),
+        Column::new("first step"),
+        Column::new("last step"),
+    ];
+    columns.extend(
+        report
+            .objectives
+            .iter()
+            .map(|name| Column::of("share of", name.clone(), None)),
+    );
+    let mut table = Table::new(
+        "decisions",
+        "Which objective was updated when, first seed of each arm",
+        columns,
+    );
+    for arm in &report.arms {
+        for (from, to, shares) in report.decisions(arm) {
+            let mut row = vec![
+                Cell::Text(arm.label.clone()),
+                Cell::Number(from as f64, 0),
+                Cell::Number((to - 1) as f64, 0),
+            ];
+            row.extend(shares.iter().map(|share| Cell::Number(*share, 3)));
+            table.rows.push(row);
+        }
+    }
+    table
+}
+
+/// MAXRIGHT over k; none where there are not several.
+pub(super) fn probes(report: &Report) -> Option<Table> {
+    let mut columns = vec![Column::new("arm"), Column::new("k")];
+    columns.extend(SET_NAMES.map(|set| Column::of(set, "distance", Some(Better::Small))));
+    columns.push(Column::of("", "seconds", Some(Better::Small)));
+    let mut table = Table::new(
+        "probes",
+        "MAXRIGHT by how often it looks at all losses",
+        columns,
+    );
+    for (group, index) in report
+        .probed()
+        .into_iter()
+        .enumerate()
+        .flat_map(|(i, group)| group.into_iter().map(move |arm| (i, arm)))
+    {
+        let arm = &report.arms[index];
+        table.groups.push(group);
+        table.rows.push(vec![
+            Cell::Text(arm.label.clone()),
+            Cell::number(arm.probe_every.map(|k| k as f64), 0),
+            Cell::spread(arm.ideal_distance[0], 4),
+            Cell::spread(arm.ideal_distance[1], 4),
+            Cell::spread(arm.seconds, 2),
+        ]);
+    }
+    (!table.rows.is_empty()).then_some(table)
+}

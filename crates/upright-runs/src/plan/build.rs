@@ -1,0 +1,241 @@
+//! From a config to a plan, setting by setting.
+
+use super::checks::{
+    HELD_OUT, choice, count, count_from, device, folder, held_out, no_such, positive, real,
+    threads, truncation, wrong,
+};
+use super::objective::{losses, objectives};
+use super::stages::{length, stages};
+use super::{
+    LoraPlan, ObjectivePlan, OptimizerPlan, Plan, Recompute, ReferencePlan, ReferenceRows, StopPlan,
+};
+use crate::settings::{self, Config, List};
+use upright_base::{Error, Result, files};
+use upright_core::methods::MethodKind;
+use upright_core::optimizer::{Curve, adamw};
+use upright_data::{Truncation, source};
+
+impl Plan {
+    /// What the config means. Looks at the file system only to see that what is named is there.
+    pub fn from_config(config: &Config) -> Result<Self> {
+        if config.unpack_all {
+            source::unpack_all();
+        }
+        let Some(model) = &config.model else {
+            let hint = match &config.out {
+                Some(out) if out.join(settings::FILE).is_file() => {
+                    format!(
+                        "--resume --out {} continues the run as it was started",
+                        files::quoted(out)
+                    )
+                }
+                _ => "give the folder of the base model: --model DIR".to_owned(),
+            };
+            return Err(Error::input("model is missing").hint(hint));
+        };
+        let model_hint =
+            "give the folder that holds config.json, tokenizer.json and the .safetensors files";
+        let objectives = objectives(config)?;
+        let method = choice("method", config.method.as_deref(), MethodKind::Alright)?;
+        let Truncation {
+            max_length,
+            min_prompt,
+            rule: too_long,
+        } = truncation(
+            config.max_length.as_ref(),
+            config.min_prompt.as_ref(),
+            config.too_long.as_deref(),
+        )?;
+        let seed = config.seed.as_ref().map_or(Some(42), |seed| seed.whole());
+        let out = config
+            .out
+            .clone()
+            .filter(|path| !path.as_os_str().is_empty());
+        Ok(Self {
+            model: folder("model", model, model_hint)?,
+            init_adapter: match &config.init_adapter {
+                Some(path) => Some(folder("init-adapter", path, "give a PEFT adapter folder")?),
+                None => None,
+            },
+            method,
+            length: length(config)?,
+            stages: stages(config, method, &objectives)?,
+            stop: stop(config, &objectives)?,
+            probe_every: count("probe-every", config.probe_every.as_ref(), 10)?,
+            held_out: held_out(config.held_out.as_ref(), HELD_OUT)?,
+            max_length,
+            min_prompt,
+            too_long,
+            seed: seed.ok_or_else(|| {
+                wrong(
+                    "seed",
+                    "be a whole number from 0 to 2^63 - 1",
+                    config.seed.as_ref().expect("given"),
+                )
+            })?,
+            eval_every: count("eval-every", config.eval_every.as_ref(), 50)?,
+            eval_rows: count("eval-rows", config.eval_rows.as_ref(), 64)?,
+            checkpoint_every: count("checkpoint-every", config.checkpoint_every.as_ref(), 50)?,
+            keep: count("keep", config.keep.as_ref(), 2)?,
+            threads: threads(config.threads.as_ref())?,
+            token_budget: count("token-budget", config.token_budget.as_ref(), 2048)?,
+            recompute: choice("recompute", config.recompute.as_deref(), Recompute::Auto)?,
+            device: Some(device(config.device.as_deref())?),
+            reference: reference(config, &objectives)?,
+            lora: lora(config)?,
+            optimizer: optimizer(config)?,
+            out: out.ok_or_else(|| {
+                Error::input("out is missing").hint("give the folder of the run: --out DIR")
+            })?,
+            objectives,
+        })
+    }
+}
+
+fn stop(config: &Config, objectives: &[ObjectivePlan]) -> Result<Option<StopPlan>> {
+    let within = real(
+        "stop-within",
+        config.stop_within.as_ref(),
+        1e-4,
+        "be a number of at least 0",
+        |x| x >= 0.0,
+    )?;
+    if config.stop_at.is_empty() {
+        return match &config.stop_within {
+            None => Ok(None),
+            Some(within) => Err(Error::input(format!(
+                "stop-within {within} is given, but no losses to come near to"
+            ))
+            .hint("give --stop-at NAME=LOSS,..., or leave --stop-within out")),
+        };
+    }
+    let mut points = vec![];
+    for written in &config.stop_at {
+        let mut point = vec![f64::INFINITY; objectives.len()];
+        let list = List::from(&written[..]);
+        losses("stop-at", Some(&list), objectives)?
+            .into_iter()
+            .for_each(|(i, loss)| point[i] = loss);
+        points.push(point);
+    }
+    Ok(Some(StopPlan { points, within }))
+}
+
+fn lora(config: &Config) -> Result<LoraPlan> {
+    let rank = count("lora-rank", config.lora_rank.as_ref(), 16)?;
+    let targets = config.lora_targets.clone().unwrap_or_default().0;
+    let listed = || config.lora_targets.clone().unwrap_or_default();
+    if targets.iter().any(String::is_empty) {
+        return Err(wrong(
+            "lora-targets",
+            "name a layer between any two commas",
+            listed(),
+        ));
+    }
+    if (1..targets.len()).any(|i| targets[..i].contains(&targets[i])) {
+        return Err(wrong("lora-targets", "name every layer once", listed()));
+    }
+    Ok(LoraPlan {
+        rank,
+        alpha: positive("lora-alpha", config.lora_alpha.as_ref(), rank as f64)?,
+        targets,
+    })
+}
+
+fn optimizer(config: &Config) -> Result<OptimizerPlan> {
+    let from_0 = |key, value, default| {
+        real(key, value, default, "be a number of at least 0", |x| {
+            x >= 0.0
+        })
+    };
+    Ok(OptimizerPlan {
+        learning_rate: positive("learning-rate", config.learning_rate.as_ref(), 5e-5)?,
+        schedule: choice("schedule", config.schedule.as_deref(), Curve::Constant)?,
+        warmup: count_from(0, "warmup", config.warmup.as_ref(), 0)?,
+        clip: from_0("clip", config.clip.as_ref(), 1.0)?,
+        adamw: adamw::AdamWConfig {
+            weight_decay: from_0("weight-decay", config.weight_decay.as_ref(), 0.0)?,
+            ..adamw::AdamWConfig::default()
+        },
+    })
+}
+
+/// Where no loss compares with a reference, what is given is checked and then left out.
+fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferencePlan> {
+    let needed = objectives
+        .iter()
+        .any(|objective| objective.loss.spec().reference);
+    let epochs = positive("reference-epochs", config.reference_epochs.as_ref(), 1.0)?;
+    let batch = |default| count("reference-batch", config.reference_batch.as_ref(), default);
+    batch(1)?;
+    let rows = config
+        .reference_rows
+        .as_ref()
+        .map(|rows| count("reference-rows", Some(rows), 0))
+        .transpose()?;
+    let train = |on, batch| {
+        Ok(ReferencePlan::Train {
+            on,
+            epochs,
+            batch,
+            rows,
+        })
+    };
+    match config.reference.as_deref() {
+        None | Some("none") => Ok(ReferencePlan::Base),
+        Some("train:chosen" | "train:sft") if !needed => Ok(ReferencePlan::Base),
+        Some("train:chosen") => {
+            only(ReferenceRows::Chosen, objectives)?;
+            train(ReferenceRows::Chosen, batch(8)?)
+        }
+        Some("train:sft") => train(
+            ReferenceRows::Sft,
+            batch(only(ReferenceRows::Sft, objectives)?.batch)?,
+        ),
+        Some(other) if other.starts_with("train:") => Err(no_such(
+            "reference",
+            other,
+            ["none", "train:chosen", "train:sft", "an adapter folder"],
+        )),
+        Some(path) => {
+            let hint = "give a PEFT adapter folder, none, train:chosen or train:sft";
+            let folder = folder("reference", path.as_ref(), hint)?;
+            Ok(if needed {
+                ReferencePlan::Folder(folder)
+            } else {
+                ReferencePlan::Base
+            })
+        }
+    }
+}
+
+/// The one objective whose rows a reference can be trained on.
+fn only(on: ReferenceRows, objectives: &[ObjectivePlan]) -> Result<&ObjectivePlan> {
+    let (word, kind) = match on {
+        ReferenceRows::Chosen => ("train:chosen", "preference"),
+        ReferenceRows::Sft => ("train:sft", "instruction"),
+    };
+    let candidates: Vec<&ObjectivePlan> = objectives
+        .iter()
+        .filter(|objective| on.are_of(objective))
+        .collect();
+    match candidates[..] {
+        // Several losses on the same rows have one reference.
+        [objective, ref others @ ..] if others.iter().all(|other| other.same_rows(objective)) => {
+            Ok(objective)
+        }
+        [] => Err(wrong("reference", "train on data that is there", word)
+            .hint("there is no instruction data: give --sft, or --reference train:chosen")),
+        _ => {
+            let names: Vec<&str> = candidates
+                .iter()
+                .map(|objective| &objective.name[..])
+                .collect();
+            Err(Error::input(format!(
+                "reference {word} needs one {kind} objective, there are: {}",
+                names.join(", ")
+            ))
+            .hint("train the reference by itself, and give its adapter folder: --reference DIR"))
+        }
+    }
+}

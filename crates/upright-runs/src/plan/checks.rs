@@ -1,0 +1,216 @@
+//! One value at a time: the key, what it must be, and what was found, in one line.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use upright_core::{LossKind, MethodKind, optimizer::Curve};
+
+use crate::settings::Number;
+use upright_base::suggest::nearest;
+use upright_base::{Error, Result};
+use upright_data::{TooLong, Truncation, Turns};
+use upright_model::{Device, Recompute};
+
+/// `key must be ..., found ...`.
+pub fn wrong(key: &str, must: &str, found: impl Display) -> Error {
+    Error::input(format!("{key} must {must}, found `{found}`"))
+}
+
+/// A whole number of at least 1.
+pub fn count(key: &str, value: Option<&Number>, default: usize) -> Result<usize> {
+    count_from(1, key, value, default)
+}
+
+/// A whole number of at least `least`.
+pub fn count_from(least: u64, key: &str, value: Option<&Number>, default: usize) -> Result<usize> {
+    let Some(value) = value else {
+        return Ok(default);
+    };
+    let whole = value
+        .whole()
+        .filter(|n| *n >= least)
+        .and_then(|n| usize::try_from(n).ok());
+    whole.ok_or_else(|| {
+        wrong(
+            key,
+            &format!("be a whole number of at least {least}"),
+            value,
+        )
+    })
+}
+
+/// Maximum length in tokens of a prompt plus one response, where none is given.
+pub const MAX_LENGTH: usize = 2048;
+
+/// How long a row may be, and what gives way: max-length, min-prompt, too-long.
+pub fn truncation(
+    max_length: Option<&Number>,
+    min_prompt: Option<&Number>,
+    too_long: Option<&str>,
+) -> Result<Truncation> {
+    let max_length = count_from(2, "max-length", max_length, MAX_LENGTH)?;
+    let min_prompt = count(
+        "min-prompt",
+        min_prompt,
+        Truncation::usual_min_prompt(max_length),
+    )?;
+    if min_prompt >= max_length {
+        return Err(wrong(
+            "min-prompt",
+            &format!("be below max-length, {max_length}"),
+            min_prompt,
+        ));
+    }
+    Ok(Truncation {
+        max_length,
+        min_prompt,
+        rule: choice("too-long", too_long, TooLong::CutPrompt)?,
+    })
+}
+
+/// Threads: as many as there are cores if nothing is said.
+pub fn threads(value: Option<&Number>) -> Result<usize> {
+    const MOST: usize = 1024;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match count("threads", value, cores)? {
+        threads if threads > MOST => Err(wrong("threads", &format!("be at most {MOST}"), threads)
+            .hint(format!("there are {cores} cores"))),
+        threads => Ok(threads),
+    }
+}
+
+/// A finite number that `fits`; `must` says when it does.
+pub fn real(
+    key: &str,
+    value: Option<&Number>,
+    default: f64,
+    must: &str,
+    fits: impl Fn(f64) -> bool,
+) -> Result<f64> {
+    let Some(value) = value else {
+        return Ok(default);
+    };
+    value
+        .real()
+        .filter(|x| fits(*x))
+        .ok_or_else(|| wrong(key, must, value))
+}
+
+/// A finite number above 0.
+pub fn positive(key: &str, value: Option<&Number>, default: f64) -> Result<f64> {
+    real(key, value, default, "be a number above 0", |x| x > 0.0)
+}
+
+/// Fraction of the rows held out where none is given.
+pub const HELD_OUT: f64 = 0.05;
+
+/// Fraction of the rows that is held out of training: held-out.
+pub fn held_out(value: Option<&Number>, default: f64) -> Result<f64> {
+    real(
+        "held-out",
+        value,
+        default,
+        "be a share from 0 to below 1",
+        |x| (0.0..1.0).contains(&x),
+    )
+}
+
+/// A setting that is one of several names.
+pub trait Choice: Copy + 'static {
+    /// All of them, in the order of messages.
+    const ALL: &'static [Self];
+
+    /// Its name.
+    fn name(self) -> &'static str;
+}
+
+macro_rules! choices {
+    ($($kind:ty),*) => {
+        $(impl Choice for $kind {
+            const ALL: &'static [Self] = <$kind>::ALL;
+
+            fn name(self) -> &'static str {
+                self.name()
+            }
+        })*
+    };
+}
+
+choices!(Curve, LossKind, MethodKind, Recompute, TooLong, Turns);
+
+/// One of the names of `T`.
+pub fn choice<T: Choice>(key: &str, value: Option<&str>, default: T) -> Result<T> {
+    let Some(value) = value else {
+        return Ok(default);
+    };
+    for choice in T::ALL {
+        if choice.name() == value {
+            return Ok(*choice);
+        }
+    }
+    Err(no_such(
+        key,
+        value,
+        T::ALL.iter().map(|choice| choice.name()),
+    ))
+}
+
+/// The device; the best one where nothing is said.
+pub fn device(value: Option<&str>) -> Result<Device> {
+    let Some(value) = value else {
+        return Ok(Device::Auto);
+    };
+    value
+        .parse()
+        .map_err(|_| wrong("device", "be auto, cpu, cuda or cuda:N", value))
+}
+
+/// A name that is none of those known.
+pub fn no_such<'a>(
+    key: &str,
+    value: &str,
+    known: impl IntoIterator<Item = &'a str> + Clone,
+) -> Error {
+    let names: Vec<_> = known.clone().into_iter().collect();
+    let error = wrong(key, &format!("be one of {}", names.join(", ")), value);
+    match nearest(value, known) {
+        Some(close) => error.hint(format!("did you mean `{close}`?")),
+        None => error,
+    }
+}
+
+/// A file that is there.
+pub fn file(key: &str, path: &Path) -> Result<PathBuf> {
+    if path.is_dir() {
+        return Err(
+            wrong(key, "be a file", path.display()).hint("it is a folder; name a file in it")
+        );
+    }
+    if let Some(what) = upright_base::file_kind::other_than_file(path) {
+        let hint = format!("it is {what}; copy what it says into a file");
+        return Err(wrong(key, "be a file", path.display()).hint(hint));
+    }
+    path.is_file()
+        .then(|| path.to_owned())
+        .ok_or_else(|| missing(key, "file", path))
+}
+
+/// A folder that is there.
+pub fn folder(key: &str, path: &Path, hint: &str) -> Result<PathBuf> {
+    if path.is_file() {
+        return Err(wrong(key, "be a folder", path.display()).hint(format!("it is a file; {hint}")));
+    }
+    path.is_dir()
+        .then(|| path.to_owned())
+        .ok_or_else(|| missing(key, "folder", path).hint(hint))
+}
+
+fn missing(key: &str, kind: &str, path: &Path) -> Error {
+    let error = Error::input(format!("{key}: there is no {kind} `{}`", path.display()));
+    let here = std::env::current_dir().unwrap_or_default();
+    if path.is_relative() {
+        error.hint(format!("the path starts at {}", here.display()))
+    } else {
+        error
+    }
+}

@@ -1,0 +1,485 @@
+//! The objectives of a config: `--sft` and `--dpo`, or any number of `[[objective]]`. Both become the same list.
+
+use std::path::{Path, PathBuf};
+
+use super::ObjectivePlan;
+use super::checks::{choice, count, file, no_such, real, wrong};
+use super::loss::{LossSettings, dpo_loss};
+use crate::settings::{Config, List, Number, ObjectiveConfig};
+use upright_base::{Error, Result};
+use upright_core::objectives::{Defaults, LossKind};
+use upright_data::{ColumnMap, DataFile, TemplateName, Turns};
+
+/// All objectives, checked, with weights and optima.
+pub(super) fn objectives(config: &Config) -> Result<Vec<ObjectivePlan>> {
+    refuse_strays(config)?;
+    // What the run says is checked whether or not a loss takes it.
+    let of_run = LossSettings {
+        beta: config.beta.as_ref(),
+        label_smoothing: config.label_smoothing.as_ref(),
+        ..LossSettings::default()
+    };
+    of_run.of(LossKind::Dpo, str::to_owned)?;
+    let named = if config.objective.is_empty() {
+        shorthand(config)?
+    } else {
+        config.objective.clone()
+    };
+    let mut objectives = vec![];
+    for (i, objective) in named.iter().enumerate() {
+        objectives.push(one(config, i, objective, named.len())?);
+        let name = &objectives[i].name;
+        if objectives[..i].iter().any(|other| other.name == *name) {
+            return Err(wrong("name", "differ between objectives", name));
+        }
+    }
+    weigh(config, &mut objectives)?;
+    let mut order: Vec<usize> = (0..objectives.len()).collect();
+    order.sort_by_key(|i| !objectives[*i].is_preference());
+    order
+        .iter()
+        .enumerate()
+        .for_each(|(rank, i)| objectives[*i].tie_rank = rank);
+    for (key, list) in [
+        ("optimum", &config.optimum),
+        ("optimum-eval", &config.optimum_eval),
+    ] {
+        for (i, optimum) in losses(key, list.as_ref(), &objectives)? {
+            let slot = if key == "optimum" {
+                &mut objectives[i].optimum
+            } else {
+                &mut objectives[i].optimum_eval
+            };
+            *slot = Some(optimum);
+        }
+    }
+    Ok(objectives)
+}
+
+/// LossSettings of `--sft` or `--dpo` without it, or beside `[[objective]]`, are mistakes.
+fn refuse_strays(config: &Config) -> Result<()> {
+    let sft = [
+        ("sft-eval", config.sft_eval.is_some()),
+        ("sft-map", config.sft_map.is_some()),
+        ("sft-turns", config.sft_turns.is_some()),
+        ("sft-template", config.sft_template.is_some()),
+        ("sft-rows", config.sft_rows.is_some()),
+        ("sft-batch", config.sft_batch.is_some()),
+    ];
+    let dpo = [
+        ("dpo-eval", config.dpo_eval.is_some()),
+        ("dpo-map", config.dpo_map.is_some()),
+        ("dpo-template", config.dpo_template.is_some()),
+        ("dpo-rows", config.dpo_rows.is_some()),
+        ("dpo-batch", config.dpo_batch.is_some()),
+        ("dpo-loss", config.dpo_loss.is_some()),
+        ("dpo-alpha", config.dpo_alpha.is_some()),
+        ("dpo-gamma", config.dpo_gamma.is_some()),
+    ];
+    let heads = [
+        ("sft", !config.sft.is_empty()),
+        ("dpo", !config.dpo.is_empty()),
+        ("lambda", config.lambda.is_some()),
+    ];
+    let given =
+        |list: &[(&'static str, bool)]| list.iter().find(|(_, given)| *given).map(|(key, _)| *key);
+    if !config.objective.is_empty() {
+        return match given(&heads).or(given(&sft)).or(given(&dpo)) {
+            None => Ok(()),
+            Some(key) => Err(
+                Error::input(format!("{key} cannot stand beside [[objective]]")).hint(
+                    "sft and dpo are shorthand for two objectives: write all of them one way",
+                ),
+            ),
+        };
+    }
+    let stray = given(&sft)
+        .filter(|_| config.sft.is_empty())
+        .map(|key| (key, "sft"));
+    match stray.or(given(&dpo)
+        .filter(|_| config.dpo.is_empty())
+        .map(|key| (key, "dpo")))
+    {
+        None => Ok(()),
+        Some((key, head)) => Err(
+            Error::input(format!("{key} is given, but no data for {head}"))
+                .hint(format!("give --{head} FILE, or leave --{key} out")),
+        ),
+    }
+}
+
+/// `--sft` and `--dpo` as objectives of those names, without weights.
+fn shorthand(config: &Config) -> Result<Vec<ObjectiveConfig>> {
+    let dpo_loss = dpo_loss(config.dpo_loss.as_deref())?;
+    let c = config.clone();
+    let sft = ObjectiveConfig {
+        name: Some("sft".into()),
+        loss: Some("sft".into()),
+        data: c.sft,
+        map: c.sft_map,
+        turns: c.sft_turns,
+        eval: c.sft_eval,
+        template: c.sft_template,
+        rows: c.sft_rows,
+        batch: c.sft_batch,
+        ..ObjectiveConfig::default()
+    };
+    let dpo = ObjectiveConfig {
+        name: Some("dpo".into()),
+        loss: Some(dpo_loss.to_string()),
+        data: c.dpo,
+        map: c.dpo_map,
+        eval: c.dpo_eval,
+        template: c.dpo_template,
+        rows: c.dpo_rows,
+        batch: c.dpo_batch,
+        alpha: c.dpo_alpha,
+        gamma: c.dpo_gamma,
+        ..ObjectiveConfig::default()
+    };
+    let given: Vec<_> = [sft, dpo]
+        .into_iter()
+        .filter(|objective| !objective.data.is_empty())
+        .collect();
+    if given.is_empty() {
+        return Err(
+            Error::input("there is no objective").hint("give --sft FILE, --dpo FILE, or both")
+        );
+    }
+    Ok(given)
+}
+
+/// The same settings with `--sft` and `--dpo` written as a list, and what is said for all preference losses said of each.
+pub fn listed(config: &Config) -> Result<Config> {
+    refuse_strays(config)?;
+    let mut objectives = if config.objective.is_empty() {
+        shorthand(config)?
+    } else {
+        config.objective.clone()
+    };
+    for objective in &mut objectives {
+        let kind = choice("loss", objective.loss.as_deref(), LossKind::Sft)?;
+        let takes = &kind.spec().defaults;
+        if takes.beta.is_some() {
+            objective.beta = objective.beta.take().or_else(|| config.beta.clone());
+        }
+        if takes.label_smoothing.is_some() {
+            objective.label_smoothing = objective
+                .label_smoothing
+                .take()
+                .or_else(|| config.label_smoothing.clone());
+        }
+    }
+    let bare = Config {
+        objective: objectives,
+        beta: None,
+        label_smoothing: None,
+        dpo_loss: None,
+        dpo_alpha: None,
+        dpo_gamma: None,
+        sft: Vec::new(),
+        dpo: Vec::new(),
+        sft_map: None,
+        dpo_map: None,
+        sft_eval: None,
+        dpo_eval: None,
+        sft_template: None,
+        dpo_template: None,
+        sft_turns: None,
+        sft_rows: None,
+        dpo_rows: None,
+        sft_batch: None,
+        dpo_batch: None,
+        ..config.clone()
+    };
+    Ok(bare)
+}
+
+/// One objective. Its keys are `sft-batch` in shorthand, and `objective "name": batch` in a list.
+fn one(
+    config: &Config,
+    i: usize,
+    written: &ObjectiveConfig,
+    count_of_all: usize,
+) -> Result<ObjectivePlan> {
+    let listed = !config.objective.is_empty();
+    let Some(name) = written.name.clone() else {
+        return Err(Error::input(format!(
+            "[[objective]] {} of {count_of_all} has no name",
+            i + 1
+        )));
+    };
+    let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if name.is_empty() || !name.chars().all(letters) {
+        return Err(wrong("name", "be of small letters, digits, - and _", &name));
+    }
+    let key = |of: &str| match (listed, of) {
+        (true, _) => format!("objective {name}: {of}"),
+        (false, "data") => name.clone(),
+        (false, "beta" | "label-smoothing") => of.to_owned(),
+        (false, _) => format!("{name}-{of}"),
+    };
+    let missing = |of: &str, hint: &str| {
+        Error::input(format!("{} is missing", key(of))).hint(hint.to_owned())
+    };
+    if written.loss.is_none() {
+        let names: Vec<_> = LossKind::ALL
+            .iter()
+            .map(|kind| format!("\"{kind}\""))
+            .collect();
+        return Err(missing(
+            "loss",
+            &format!("give loss, one of {}", names.join(", ")),
+        ));
+    }
+    let loss = choice(&key("loss"), written.loss.as_deref(), LossKind::Sft)?;
+    if written.data.is_empty() {
+        return Err(missing("data", "give data = \"FILE\""));
+    }
+    let form = loss.spec();
+    let Defaults {
+        beta,
+        label_smoothing,
+        ..
+    } = form.defaults;
+    // Smoothing that the run asks for and a preference loss cannot do is a mistake; of SFT nobody expects it.
+    let smooths = |value: &&Number| {
+        label_smoothing.is_some() || form.responses == 2 && value.real() != Some(0.0)
+    };
+    let settings = LossSettings {
+        beta: written
+            .beta
+            .as_ref()
+            .or(config.beta.as_ref().filter(|_| beta.is_some())),
+        label_smoothing: written
+            .label_smoothing
+            .as_ref()
+            .or(config.label_smoothing.as_ref().filter(smooths)),
+        alpha: written.alpha.as_ref(),
+        gamma: written.gamma.as_ref(),
+    };
+    let objective = settings.of(loss, key)?;
+    let any = |value: &Option<Number>, of: &str| match value {
+        Some(value) => real(&key(of), Some(value), 0.0, "be a number", |_| true).map(Some),
+        None => Ok(None),
+    };
+    Ok(ObjectivePlan {
+        data: files(&key("data"), &written.data, config)?,
+        map: match &written.map {
+            Some(map) => map
+                .to_string()
+                .parse::<ColumnMap>()
+                .map_err(|error| error.at(key("map")))?,
+            None => ColumnMap::default(),
+        },
+        eval_data: match &written.eval {
+            Some(path) => Some(rows(&key("eval"), path.clone().into(), config)?),
+            None => None,
+        },
+        template: match &written.template {
+            Some(name) => Some(template(&key("template"), name)?.to_string()),
+            None => None,
+        },
+        turns: match &written.turns {
+            Some(turns) if form.responses == 2 => {
+                return Err(wrong(
+                    &key("turns"),
+                    "be left out: a pair is compared by its last turns",
+                    turns,
+                ));
+            }
+            turns => choice(&key("turns"), turns.as_deref(), Turns::Last)?,
+        },
+        rows: match &written.rows {
+            Some(rows) => Some(count(&key("rows"), Some(rows), 0)?),
+            None => None,
+        },
+        weight: real(
+            &key("weight"),
+            written.weight.as_ref(),
+            f64::NAN,
+            "lie in [0, 1]",
+            |x| (0.0..=1.0).contains(&x),
+        )?,
+        batch: count(
+            &key("batch"),
+            written.batch.as_ref(),
+            if form.responses == 2 { 4 } else { 8 },
+        )?,
+        beta: objective.beta,
+        label_smoothing: objective.label_smoothing,
+        alpha: form.defaults.alpha.map(|_| objective.alpha),
+        gamma: form.defaults.gamma.map(|_| objective.gamma),
+        optimum: any(&written.optimum, "optimum")?,
+        optimum_eval: any(&written.optimum_eval, "optimum-eval")?,
+        tie_rank: 0,
+        loss,
+        name,
+    })
+}
+
+/// The files that a path or a looked-up id means, each there.
+fn rows(key: &str, mut named: DataFile, config: &Config) -> Result<DataFile> {
+    if let Some(shards) = config.files.get(&named.shards[0]) {
+        named.shards.clone_from(shards);
+    }
+    named
+        .shards
+        .iter()
+        .try_for_each(|shard| file(key, shard).map(|_| ()))?;
+    Ok(named)
+}
+
+/// The files of an objective, each there, with shares above 0 for all or for none.
+fn files(key: &str, written: &[String], config: &Config) -> Result<Vec<DataFile>> {
+    let mut files: Vec<DataFile> = Vec::with_capacity(written.len());
+    for text in written {
+        let named = DataFile::from(&text[..]);
+        // A file may have a name that looks like one with a share.
+        let found = if Path::new(text).is_file() {
+            DataFile::from(PathBuf::from(text))
+        } else {
+            named
+        };
+        if found
+            .share
+            .is_some_and(|share| !(share > 0.0 && share.is_finite()))
+        {
+            return Err(wrong(key, "have a share above 0 after the colon", text));
+        }
+        let found = rows(key, found, config)?;
+        if files
+            .iter()
+            .flat_map(|other| &other.shards)
+            .any(|other| found.shards.contains(other))
+        {
+            return Err(
+                wrong(key, "name every file once", text).hint("give it a larger share instead")
+            );
+        }
+        files.push(found);
+    }
+    let shares = files.iter().filter(|file| file.share.is_some()).count();
+    match files.as_slice() {
+        [_] if shares == 1 => Err(
+            wrong(key, "be several files to have shares", &written[0]).hint(format!(
+                "leave the share out: {}",
+                written[0].rsplit_once(':').map_or("", |(name, _)| name)
+            )),
+        ),
+        _ if shares != 0 && shares != files.len() => Err(wrong(
+            key,
+            "have a share for every file or for none",
+            written.join(", "),
+        )),
+        _ => Ok(files),
+    }
+}
+
+/// A template that can be asked for; whether the model has it is seen when the model is opened.
+pub fn template(key: &str, name: &str) -> Result<TemplateName> {
+    let name: TemplateName = name.parse().map_err(|error: Error| error.at(key))?;
+    if let TemplateName::File(path) = &name {
+        file(key, path)?;
+    }
+    Ok(name)
+}
+
+/// Fills in weights that lambda or nothing gives, and checks their sum.
+fn weigh(config: &Config, objectives: &mut [ObjectivePlan]) -> Result<()> {
+    if config.objective.is_empty() {
+        let lambda = real(
+            "lambda",
+            config.lambda.as_ref(),
+            0.5,
+            "lie in [0, 1]",
+            |x| (0.0..=1.0).contains(&x),
+        )
+        .map_err(|error| {
+            error.hint("lambda is the weight of DPO: 0 is SFT alone, 1 is DPO alone")
+        })?;
+        if let [alone] = objectives {
+            let implied = if alone.is_preference() { 1.0 } else { 0.0 };
+            if config.lambda.is_some() && lambda != implied {
+                let (other, name) = (
+                    if alone.is_preference() { "sft" } else { "dpo" },
+                    &alone.name,
+                );
+                return Err(wrong(
+                    "lambda",
+                    &format!("be {implied} where {name} is the only objective"),
+                    lambda,
+                )
+                .hint(format!("give --{other} FILE, or leave --lambda out")));
+            }
+            alone.weight = 1.0;
+        } else {
+            objectives.iter_mut().for_each(|o| {
+                o.weight = if o.is_preference() {
+                    lambda
+                } else {
+                    1.0 - lambda
+                }
+            });
+        }
+        return Ok(());
+    }
+    if objectives.iter().all(|objective| objective.weight.is_nan()) {
+        let equal = 1.0 / objectives.len() as f64;
+        objectives
+            .iter_mut()
+            .for_each(|objective| objective.weight = equal);
+    }
+    if let Some(without) = objectives
+        .iter()
+        .find(|objective| objective.weight.is_nan())
+    {
+        return Err(
+            Error::input(format!("objective {}: weight is missing", without.name))
+                .hint("give every objective a weight, or none of them"),
+        );
+    }
+    let sum: f64 = objectives.iter().map(|objective| objective.weight).sum();
+    if (sum - 1.0).abs() > 1e-6 {
+        let list: Vec<_> = objectives
+            .iter()
+            .map(|o| format!("{} {}", o.name, o.weight))
+            .collect();
+        return Err(wrong("weight", "sum to 1 over all objectives", sum).hint(list.join(", ")));
+    }
+    Ok(())
+}
+
+/// `name=value` entries as indices and values.
+pub(super) fn losses(
+    key: &str,
+    list: Option<&List>,
+    objectives: &[ObjectivePlan],
+) -> Result<Vec<(usize, f64)>> {
+    let mut found: Vec<(usize, f64)> = vec![];
+    for entry in list.into_iter().flat_map(|list| &list.0) {
+        let Some((name, value)) = entry.split_once('=') else {
+            return Err(wrong(key, "be NAME=VALUE, with commas between", entry)
+                .hint(format!("as --{key} sft=1.49,dpo=0.06")));
+        };
+        let names = objectives.iter().map(|objective| objective.name.as_str());
+        let Some(i) = names.clone().position(|known| known == name.trim()) else {
+            return Err(no_such(&format!("objective of {key}"), name.trim(), names));
+        };
+        if found.iter().any(|(other, _)| *other == i) {
+            return Err(wrong(key, "name every objective once", entry));
+        }
+        let number = Number::from(value.trim());
+        found.push((
+            i,
+            real(
+                key,
+                Some(&number),
+                0.0,
+                &format!("give {} a number", name.trim()),
+                |_| true,
+            )?,
+        ));
+    }
+    Ok(found)
+}

@@ -1,0 +1,88 @@
+//! How long a run is, as it was written: `--steps`, `--epochs`, or `--stages`.
+
+use super::checks::{count, count_from, no_such, positive, wrong};
+use super::{Length, ObjectivePlan, StagePlan};
+use crate::settings::{Config, Number};
+use upright_base::{Error, Result};
+use upright_core::methods::MethodKind;
+
+/// Length of the run; none where stages say it.
+pub(super) fn length(config: &Config) -> Result<Option<Length>> {
+    // A run without a step measures an adapter that is there.
+    let least = if config.init_adapter.is_some() { 0 } else { 1 };
+    let steps = config
+        .steps
+        .as_ref()
+        .map(|steps| count_from(least, "steps", Some(steps), 0))
+        .transpose()?;
+    let epochs = config
+        .epochs
+        .as_ref()
+        .map(|epochs| positive("epochs", Some(epochs), 0.0))
+        .transpose()?;
+    let both = |a: &str, b: &str| {
+        Err(Error::input(format!("{a} and {b} both say how long the run is")).hint("give one"))
+    };
+    match (steps, epochs, &config.stages) {
+        (Some(steps), Some(epochs), _) => {
+            both(&format!("steps {steps}"), &format!("epochs {epochs}"))
+        }
+        (Some(steps), _, Some(stages)) => {
+            both(&format!("steps {steps}"), &format!("stages {stages}"))
+        }
+        (_, Some(epochs), Some(stages)) => {
+            both(&format!("epochs {epochs}"), &format!("stages {stages}"))
+        }
+        (None, None, Some(_)) => Ok(None),
+        (Some(steps), ..) => Ok(Some(Length::Steps(steps))),
+        (None, epochs, None) => Ok(Some(Length::Epochs(epochs.unwrap_or(1.0)))),
+    }
+}
+
+/// `--stages dpo:100,sft:3e`.
+pub(super) fn stages(
+    config: &Config,
+    method: MethodKind,
+    objectives: &[ObjectivePlan],
+) -> Result<Vec<StagePlan>> {
+    let Some(list) = &config.stages else {
+        return Ok(vec![]);
+    };
+    if method != MethodKind::Sequential {
+        return Err(Error::input(format!(
+            "stages {list} are given, but the method is not sequential"
+        ))
+        .hint("give --method sequential, or leave --stages out"));
+    }
+    let hint = "write NAME:STEPS, or NAME:EPOCHS with an e, as dpo:100,sft:3e";
+    if list.0.is_empty() {
+        return Err(wrong("stages", "name a stage", list).hint(hint));
+    }
+    list.0
+        .iter()
+        .map(|entry| {
+            stage(entry, objectives).map_err(|e| if e.hint.is_empty() { e.hint(hint) } else { e })
+        })
+        .collect()
+}
+
+fn stage(entry: &str, objectives: &[ObjectivePlan]) -> Result<StagePlan> {
+    let Some((name, length)) = entry.rsplit_once(':') else {
+        return Err(wrong(
+            "stages",
+            "be NAME:LENGTH, with commas between",
+            entry,
+        ));
+    };
+    let names = objectives.iter().map(|objective| objective.name.as_str());
+    let Some(objective) = names.clone().position(|known| known == name.trim()) else {
+        return Err(no_such("objective of stages", name.trim(), names));
+    };
+
+    let key = format!("stages, {}: the length", name.trim());
+    let length = match length.trim().strip_suffix('e') {
+        Some(epochs) => Length::Epochs(positive(&key, Some(&Number::from(epochs)), 0.0)?),
+        None => Length::Steps(count(&key, Some(&Number::from(length.trim())), 0)?),
+    };
+    Ok(StagePlan { objective, length })
+}

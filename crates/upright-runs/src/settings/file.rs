@@ -1,0 +1,310 @@
+//! The TOML file of a config, and flags laid over it.
+
+use std::path::Path;
+
+use toml::Table;
+
+use upright_base::suggest::nearest;
+
+use super::{Config, FILE, ObjectiveConfig};
+use upright_base::{Error, Result, files};
+
+/// Settings that say how long a run is: a flag for one takes the place of whichever the file has.
+const LENGTHS: [&str; 3] = ["steps", "epochs", "stages"];
+
+impl Config {
+    /// The flags, with everything they leave open taken from the file that `--config` names; where they continue a run and
+    /// name neither a file nor a model, from the settings that the run was begun with.
+    pub fn resolve(self) -> Result<Self> {
+        match (&self.config, &self.out) {
+            (Some(path), _) => {
+                let settings = Self::read(path)?;
+                self.over(settings)
+            }
+            (None, Some(out)) if self.resume && self.model.is_none() => {
+                let settings = Self::begun(out)?;
+                self.over(settings)
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// The settings that the run in a folder was begun with. Their paths start where that was.
+    fn begun(out: &Path) -> Result<Self> {
+        let file = out.join(FILE);
+        if !file.is_file() {
+            return Err(Error::input(format!(
+                "{}: holds no run that could go on: it has no {FILE}",
+                out.display()
+            ))
+            .hint("begin one with --model DIR, or repeat the command that it was begun with"));
+        }
+        let settings = Self::read(&file)?;
+        if settings.out.is_none() {
+            let message = format!(
+                "{}: is empty or damaged: it does not say which folder the run is in",
+                file.display()
+            );
+            return Err(Error::input(message)
+                .hint("put the file back, or repeat the command that the run was begun with, and --resume"));
+        }
+        let place = |path: &Path| std::fs::canonicalize(path).ok();
+        if settings.out.as_deref().and_then(place) != place(out) {
+            let then = settings.out.unwrap_or_default();
+            let message = format!(
+                "{}: was begun as --out {}, in another folder",
+                out.display(),
+                then.display()
+            );
+            return Err(Error::input(message).hint(format!(
+                "its paths start there: go on from there, or give --config {} where they are right here",
+                files::quoted(&file)
+            )));
+        }
+        Ok(settings)
+    }
+
+    /// Reads a TOML file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = files::read_text(path).map_err(|error| {
+            let message = format!("config {}", error.message);
+            Error { message, ..error }.hint("give a TOML file")
+        })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads TOML text; `name` stands for it in messages.
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        let table: Table = text.parse().map_err(|error| located(&error, text, name))?;
+        let unknown = |key: &str, known: &[String], place: &str| {
+            let found = Error::input(format!("{name}: unknown key `{key}`{place}"));
+            match nearest(key, known.iter().map(String::as_str)) {
+                Some(close) => found.hint(format!("did you mean `{close}`?")),
+                None => found.hint(format!("known keys: {}", known.join(", "))),
+            }
+        };
+        let known = Self::keys();
+        if let Some(key) = table.keys().find(|key| !known.contains(key)) {
+            return Err(unknown(key, &known, ""));
+        }
+        let objectives = table
+            .get("objective")
+            .and_then(toml::Value::as_array)
+            .into_iter()
+            .flatten();
+        let known = ObjectiveConfig::keys();
+        for objective in objectives.filter_map(toml::Value::as_table) {
+            if let Some(key) = objective.keys().find(|key| !known.contains(key)) {
+                return Err(unknown(key, &known, " in an [[objective]]"));
+            }
+        }
+        toml::from_str(text).map_err(|error| located(&error, text, name))
+    }
+
+    /// This config where it says something, the other where it does not.
+    pub fn over(self, other: Self) -> Result<Self> {
+        let unfit = |error: &dyn std::fmt::Display| Error::input(format!("config: {error}"));
+        let upper = Table::try_from(&self).map_err(|error| unfit(&error))?;
+        let mut table = Table::try_from(&other).map_err(|error| unfit(&error))?;
+        if LENGTHS.iter().any(|key| upper.contains_key(*key)) {
+            table.retain(|key, _| !LENGTHS.contains(&key));
+        }
+        table.extend(upper);
+        let merged: Self = table.try_into().map_err(|error| unfit(&error))?;
+        Ok(Self {
+            config: self.config,
+            ..merged
+        })
+    }
+
+    /// The config as a TOML file.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::input(format!("config: {error}")))
+    }
+
+    /// Keys of the TOML file.
+    pub fn keys() -> Vec<String> {
+        let mut keys = flags::<Self>();
+        keys.retain(|key| key != "config");
+        keys.push("objective".into());
+        keys
+    }
+}
+
+impl ObjectiveConfig {
+    /// Keys of an `[[objective]]`.
+    pub fn keys() -> Vec<String> {
+        flags::<Self>()
+    }
+}
+
+fn flags<T: clap::Args>() -> Vec<String> {
+    let command = T::augment_args(clap::Command::new("upright"));
+    command
+        .get_arguments()
+        .filter_map(|argument| argument.get_long().map(str::to_owned))
+        .collect()
+}
+
+/// A TOML error with the line it stands in.
+pub fn located(error: &toml::de::Error, text: &str, name: &str) -> Error {
+    let message = error.message().trim().replace('\n', "; ");
+    let Some(span) = error.span() else {
+        return Error::input(format!("{name}: {message}"));
+    };
+    let start = span.start.min(text.len());
+    let number = text
+        .bytes()
+        .take(start)
+        .filter(|byte| *byte == b'\n')
+        .count()
+        + 1;
+    let line: String = text
+        .lines()
+        .nth(number - 1)
+        .unwrap_or("")
+        .trim()
+        .chars()
+        .take(80)
+        .collect();
+    Error::input(format!("{name}, line {number}, `{line}`: {message}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, FromArgMatches};
+
+    use super::*;
+
+    fn flags(words: &str) -> Config {
+        let command = Config::augment_args(clap::Command::new("train").no_binary_name(true));
+        Config::from_arg_matches(&command.get_matches_from(words.split_whitespace())).unwrap()
+    }
+
+    fn read(text: &str) -> Config {
+        Config::parse(text, "run.toml").unwrap()
+    }
+
+    fn wrong(text: &str) -> String {
+        let error = Config::parse(text, "run.toml").unwrap_err();
+        assert_eq!(error.kind, upright_base::ErrorKind::Input);
+        format!("{error}\n{}", error.hint)
+    }
+
+    #[test]
+    fn every_flag_is_a_key_and_reads_the_same() {
+        let written = flags(
+            "--model m --sft a.json --lambda -0.1 --steps -5 --learning-rate -1e-3 --lora-targets q_proj,v_proj \
+             --stages dpo:100,sft:3e --optimum sft=1.49,dpo=0.06 --seed 7 --resume --too-long drop",
+        );
+        let file = read(
+            "model = 'm'\nsft = 'a.json'\nlambda = -0.1\nsteps = -5\nlearning-rate = -1e-3\n\
+             lora-targets = ['q_proj', 'v_proj']\nstages = 'dpo:100,sft:3e'\noptimum = { sft = 1.49, dpo = 0.06 }\n\
+             seed = 7\nresume = true\ntoo-long = 'drop'",
+        );
+        assert_eq!(
+            read(&written.to_toml().unwrap()),
+            read(&file.to_toml().unwrap())
+        );
+        let keys = Config::keys();
+        assert!(
+            keys.iter().any(|key| key == "objective") && !keys.iter().any(|key| key == "config")
+        );
+        assert!(keys.len() > 40 && keys.iter().all(|key| !key.contains('_')));
+    }
+
+    #[test]
+    fn negative_numbers_reach_our_own_checks() {
+        Config::augment_args(clap::Command::new("train")).debug_assert();
+        for text in ["-1", "-0.1", "-1e-3", "-inf", "-x"] {
+            let config = flags(&format!(
+                "--learning-rate {text} --steps {text} --seed={text}"
+            ));
+            assert_eq!(config.learning_rate.unwrap().to_string(), text);
+            assert_eq!(
+                (
+                    config.steps.unwrap().to_string(),
+                    config.seed.unwrap().to_string()
+                ),
+                (text.into(), text.into())
+            );
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = read(
+            "model = 'm'\nlambda = 0.2\nsteps = 10\njson = true\n[[objective]]\nname = 'a'\nrows = 5",
+        );
+        let merged = flags("--lambda 0.7 --epochs 2").over(file).unwrap();
+        assert_eq!(merged.lambda.unwrap().real(), Some(0.7));
+        assert_eq!(
+            (merged.steps, merged.epochs.unwrap().real()),
+            (None, Some(2.0))
+        );
+        assert_eq!(merged.model, Some("m".into()));
+        assert!(merged.json && !merged.resume);
+        assert_eq!(merged.objective[0].rows.as_ref().unwrap().whole(), Some(5));
+    }
+
+    #[test]
+    fn a_file_is_found_through_its_flag() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.toml");
+        std::fs::write(&path, "lambda = 0.25\nseed = 3").unwrap();
+        let config = flags(&format!("--config {} --seed 4", path.display()))
+            .resolve()
+            .unwrap();
+        assert_eq!(
+            (config.lambda.unwrap().real(), config.seed.unwrap().whole()),
+            (Some(0.25), Some(4))
+        );
+        std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
+        assert!(Config::read(&path).unwrap_err().message.contains("UTF-8"));
+        assert!(
+            Config::read(&folder.path().join("none.toml"))
+                .unwrap_err()
+                .message
+                .contains("none.toml")
+        );
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_types_are_named() {
+        let table = [
+            (
+                "lamda = 0.5",
+                vec!["run.toml", "`lamda`", "did you mean `lambda`?"],
+            ),
+            (
+                "learning_rate = 1",
+                vec!["`learning_rate`", "did you mean `learning-rate`?"],
+            ),
+            ("zebra = 1", vec!["`zebra`", "known keys: out,"]),
+            (
+                "[[objective]]\nweigth = 1",
+                vec!["`weigth` in an [[objective]]", "did you mean `weight`?"],
+            ),
+            ("config = 'x'", vec!["`config`"]),
+            (
+                "sft = 'a'\nmodel = 5",
+                vec!["line 2", "`model = 5`", "path"],
+            ),
+            ("steps = true", vec!["line 1", "`steps = true`", "a number"]),
+            ("steps = [1]", vec!["`steps = [1]`", "a number"]),
+            ("model = 'a", vec!["line 1", "model"]),
+            (
+                "model = 'a'\nmodel = 'b'",
+                vec!["line 2", "model", "duplicate"],
+            ),
+            ("objective = 3", vec!["objective = 3"]),
+        ];
+        for (text, parts) in table {
+            let message = wrong(text);
+            assert!(
+                parts.iter().all(|part| message.contains(part)),
+                "{text}: {message}"
+            );
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Continuations of prompts: greedy or sampled, several at a time.
+
+use std::path::Path;
+
+use serde_json::Value;
+use upright_base::{Error, Result, files, observer::Observer};
+use upright_data::{Template, Tokenizer};
+use upright_engine::{
+    Decoder, DeviceAdapter,
+    generation::{Next, SequenceId, Want},
+};
+use upright_math::random::uniform;
+
+/// How the next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Maximum tokens of a response.
+    pub max_tokens: usize,
+    /// 0 takes the likeliest token; otherwise logits are divided by it.
+    pub temperature: f64,
+    /// Only the likeliest tokens that together have this probability are drawn from.
+    pub top_p: f64,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// What is wanted of the engine: the best token alone, where no draw is made.
+    fn want(&self) -> Want {
+        if self.temperature == 0.0 {
+            Want::Best(1)
+        } else {
+            Want::Logits
+        }
+    }
+
+    /// The next token, of what [`Sampling::want`] asked for.
+    fn choose(&self, next: &Next, response: usize, position: usize) -> u32 {
+        match next {
+            Next::Best(best) => best[0].token,
+            Next::Logits(logits) => self.draw(logits, response, position),
+        }
+    }
+
+    /// Draws the next token. The draw is a function of the seed, the response's number and the position in it.
+    fn draw(&self, logits: &[f32], response: usize, position: usize) -> u32 {
+        let likelier = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_unstable_by(likelier);
+        let largest = f64::from(logits[order[0]]);
+        let share = |token: usize| ((f64::from(logits[token]) - largest) / self.temperature).exp();
+        let total: f64 = order.iter().map(|&token| share(token)).sum();
+        let mut kept = 0.0;
+        let nucleus = order.iter().take_while(|&&token| {
+            let before = kept;
+            kept += share(token) / total;
+            before < self.top_p
+        });
+        let nucleus: Vec<usize> = nucleus.copied().collect();
+        let mass: f64 = nucleus.iter().map(|&token| share(token)).sum();
+        let mut draw = uniform(
+            self.seed ^ (response as u64).rotate_left(32),
+            position as u64,
+        ) * mass;
+        let drawn = nucleus.iter().find(|&&token| {
+            draw -= share(token);
+            draw < 0.0
+        });
+        *drawn.unwrap_or(&nucleus[nucleus.len() - 1]) as u32
+    }
+}
+
+/// What a model says to a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generated {
+    /// Ids of the response, without the token that ended it.
+    pub tokens: Vec<u32>,
+    /// Whether it ended by itself.
+    pub ended: bool,
+}
+
+/// Hears of answers as they come, with the number of their prompt.
+pub struct TokenSink<'a> {
+    /// Every token as it is chosen.
+    pub heard: &'a mut dyn FnMut(usize, u32),
+    /// Every whole answer, in the order of the prompts.
+    pub answered: &'a mut dyn FnMut(usize, &Generated) -> Result<()>,
+}
+
+/// The tokens that end a response: the template's, the tokenizer's, and every `eos_token_id` of the model's
+/// `generation_config.json`, or where that names none of its `config.json`.
+///
+/// # Errors
+/// One of these files is no JSON, or holds something there that is no id.
+pub fn ends(model: &Path, template: &Template, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let mut ends = template.ends(tokenizer);
+    ends.push(tokenizer.eos());
+    for path in ["generation_config.json", "config.json"].map(|name| model.join(name)) {
+        let Some(bytes) = files::read_if_there(&path)? else {
+            continue;
+        };
+        let wrong = |what: String| Error::input(format!("{}: {what}", path.display()));
+        let config: Value = serde_json::from_slice(&bytes).map_err(|error| {
+            wrong(format!("broken JSON: {error}")).hint("download the file again")
+        })?;
+        let named = match &config["eos_token_id"] {
+            Value::Null => continue,
+            Value::Array(ids) => &ids[..],
+            id => std::slice::from_ref(id),
+        };
+        for id in named {
+            let id = id.as_i64().ok_or_else(|| {
+                wrong(format!(
+                    "eos_token_id must be a token id or a list of them, found `{id}`"
+                ))
+                .hint("correct it, or take it out: the tokenizer names an end, too")
+            })?;
+            // A negative one means none.
+            ends.extend(u32::try_from(id));
+        }
+        break;
+    }
+    ends.sort_unstable();
+    ends.dedup();
+    Ok(ends)
+}
+
+/// What is to be continued, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The model.
+    pub decoder: &'a Decoder,
+    /// The adapter on it, if any.
+    pub adapter: Option<&'a DeviceAdapter>,
+    /// Each of these tokens ends a response.
+    pub ends: &'a [u32],
+    /// The prompts, at least one token each.
+    pub prompts: &'a [Vec<u32>],
+    /// How tokens are chosen.
+    pub sampling: &'a Sampling,
+    /// Maximum number of sequences at once; fewer where their keys and values do not fit into memory.
+    pub batch: usize,
+}
+
+/// A sequence that is being continued.
+struct Live {
+    /// Number of its prompt.
+    prompt: usize,
+    sequence: SequenceId,
+    /// What follows it.
+    next: Next,
+}
+
+/// Continues every prompt. A response does not depend on the prompts beside it.
+///
+/// # Errors
+/// A token outside the vocabulary; a prompt whose keys and values do not fit into memory; a stop.
+pub fn generate(
+    request: &Request<'_>,
+    observer: &mut dyn Observer,
+    sink: TokenSink<'_>,
+) -> Result<()> {
+    observer.begin("generating", request.prompts.len());
+    let done = continue_all(request, observer, sink);
+    observer.end();
+    done
+}
+
+fn continue_all(
+    request: &Request<'_>,
+    observer: &mut dyn Observer,
+    sink: TokenSink<'_>,
+) -> Result<()> {
+    let Request {
+        prompts, sampling, ..
+    } = *request;
+    let want = sampling.want();
+    let mut generation = request.decoder.generation(request.adapter, None);
+    let unanswered = Generated {
+        tokens: Vec::new(),
+        ended: false,
+    };
+    let mut responses = vec![unanswered; prompts.len()];
+    let mut is_done = vec![false; prompts.len()];
+    let mut live: Vec<Live> = Vec::new();
+    let mut started = 0;
+    let mut told = 0;
+    loop {
+        // Prompts take the places of sequences that have left. The first one is tried even if it seems too large.
+        let mut joining: Vec<&[u32]> = Vec::new();
+        let mut lengths = Vec::new();
+        while started + joining.len() < prompts.len()
+            && live.len() + joining.len() < request.batch.max(1)
+        {
+            let prompt = &prompts[started + joining.len()][..];
+            lengths.push(prompt.len());
+            let is_first = live.is_empty() && joining.is_empty();
+            if !is_first && !generation.fits(&lengths, sampling.max_tokens) {
+                break;
+            }
+            joining.push(prompt);
+        }
+        for (sequence, next) in generation.join(&joining, want)? {
+            live.push(Live {
+                prompt: started,
+                sequence,
+                next,
+            });
+            started += 1;
+        }
+        if live.is_empty() {
+            return Ok(());
+        }
+        if observer.stop_requested() {
+            return Err(Error::interrupted("before every prompt was answered"));
+        }
+
+        let mut continuing: Vec<(usize, SequenceId, [u32; 1])> = Vec::new();
+        for Live {
+            prompt,
+            sequence,
+            next,
+        } in live.drain(..)
+        {
+            let response = &mut responses[prompt];
+            let token = sampling.choose(&next, prompt, response.tokens.len());
+            response.ended = request.ends.contains(&token);
+            if !response.ended {
+                response.tokens.push(token);
+                (sink.heard)(prompt, token);
+            }
+            if response.ended || response.tokens.len() >= sampling.max_tokens {
+                is_done[prompt] = true;
+                generation.leave(sequence);
+            } else {
+                continuing.push((prompt, sequence, [token]));
+            }
+        }
+        while told < prompts.len() && is_done[told] {
+            (sink.answered)(told, &responses[told])?;
+            told += 1;
+            observer.advance(told, "");
+        }
+        let mut tokens: Vec<(SequenceId, &[u32])> = Vec::with_capacity(continuing.len());
+        for (_, sequence, token) in &continuing {
+            tokens.push((*sequence, token));
+        }
+        let next = generation.advance(&tokens, want)?;
+        for ((prompt, sequence, _), next) in continuing.iter().zip(next) {
+            live.push(Live {
+                prompt: *prompt,
+                sequence: *sequence,
+                next,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use upright_engine::generation::Candidate;
+
+    use super::*;
+
+    const LOGITS: [f32; 5] = [0.0, 3.0, 1.0, 3.0, -2.0];
+
+    fn sampling(temperature: f64, top_p: f64) -> Sampling {
+        Sampling {
+            max_tokens: 8,
+            temperature,
+            top_p,
+            seed: 3,
+        }
+    }
+
+    #[test]
+    fn greedy_asks_for_one_token_and_takes_it() {
+        let greedy = sampling(0.0, 1.0);
+        assert_eq!(greedy.want(), Want::Best(1));
+        let best = Next::Best(vec![Candidate {
+            token: 1,
+            logp: -0.5,
+        }]);
+        assert_eq!(greedy.choose(&best, 0, 0), 1);
+    }
+
+    #[test]
+    fn draws_follow_the_softmax_and_stay_in_the_nucleus() {
+        let draw = |s: Sampling| {
+            let mut counts = [0usize; 5];
+            (0..20_000).for_each(|i| counts[s.draw(&LOGITS, i / 100, i % 100) as usize] += 1);
+            counts
+        };
+        // Shares at temperature 1: e^0, e^3, e^1, e^3, e^-2 over their sum, 44.02.
+        let found = draw(sampling(1.0, 1.0));
+        for (count, share) in found
+            .into_iter()
+            .zip([0.0227, 0.4563, 0.0617, 0.4563, 0.0031])
+        {
+            assert!((count as f64 / 2e4 - share).abs() < 0.012, "{found:?}");
+        }
+        // 0.9126 lies in the two likeliest: a nucleus of 0.9 is those.
+        let nucleus = draw(sampling(1.0, 0.9));
+        assert_eq!(nucleus[1] + nucleus[3], 20_000);
+        assert!(draw(sampling(0.05, 1.0))[2] == 0);
+    }
+}

@@ -1,0 +1,41 @@
+//! From a plan to an adapter: the one crate where engine, data and objectives meet.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`packing`] | examples laid end to end in packs |
+//! | [`learner`] | the language model as a [`Learner`](upright_core::Learner) |
+//! | [`mod@reference`] | the frozen policy's log-probabilities, cached |
+//! | [`evaluation`] | every objective on held-out rows and on a sample of its training rows |
+//! | [`checkpoint`] | everything a run needs to continue to the bit |
+//! | [`run`] | opens what a plan names, prepares the reference, and takes the steps |
+//! | [`fetch`] | ids of the Hub in a config become local files |
+//! | [`generate`] | greedy and sampled continuations |
+//! | [`tensorboard`] | event files for TensorBoard |
+//!
+//! ```
+//! use upright_data::Example;
+//! use upright_train::packing::pack;
+//!
+//! let example = Example { prompt: vec![1, 2, 3], responses: vec![vec![4, 5]], ..Example::default() };
+//! let packs = pack(&[&example, &example], 2048);
+//! assert_eq!(packs.len(), 1);
+//! ```
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests write what they like")
+)]
+
+pub mod checkpoint;
+pub mod evaluation;
+pub mod fetch;
+pub mod generate;
+pub mod learner;
+pub mod not_finite;
+pub mod packing;
+pub mod reference;
+pub mod run;
+pub mod tensorboard;
+
+pub use run::{Model, Preflight};

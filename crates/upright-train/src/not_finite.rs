@@ -1,0 +1,20 @@
+//! The error of a value that is not finite before anything was trained.
+
+use upright_base::Error;
+use upright_engine::{Decoder, DeviceAdapter};
+use upright_model::pack::Pack;
+
+/// Names the tensor of the model or the adapter that is at fault.
+pub fn not_finite(
+    value: impl std::fmt::Display,
+    decoder: &Decoder,
+    pack: &Pack,
+    adapter: Option<&DeviceAdapter>,
+) -> Error {
+    let cause = match decoder.find_non_finite(pack, adapter) {
+        Some(tensor) => format!(": {tensor}"),
+        None => String::new(),
+    };
+    Error::input(format!("{value} is not finite{cause}"))
+        .hint("a file is damaged; download it again")
+}

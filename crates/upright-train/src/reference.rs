@@ -1,0 +1,297 @@
+//! Log-probabilities of the reference policy: computed once for the rows a run will draw, and kept for every later run.
+//!
+//! A cached value is found by what it is a function of: the frozen base, the reference's adapter and the instruction tier
+//! (one file each), and the tokens of prompt and response with those of them that are scored (one record each). Templates,
+//! truncation and row numbers act only through these, so no setting can be forgotten in the key.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+use upright_engine::{Decoder, DeviceAdapter};
+use upright_model::{adapter::Adapter, weights::Fingerprint};
+
+use crate::{
+    not_finite::not_finite,
+    packing::{PackedRows, pack},
+};
+use upright_base::{Error, Result, files, observer::Observer};
+use upright_data::Example;
+
+/// Bytes of a record: half of a SHA-256 of the tokens, the value, and a check.
+const RECORD: usize = 16 + 8 + 4;
+
+type Key = [u8; 16];
+
+/// The reference policy's summed log-probabilities, by the tokens of prompt and response.
+#[derive(Debug)]
+pub struct Reference {
+    path: PathBuf,
+    values: HashMap<Key, f64>,
+}
+
+fn key(example: &Example, response: usize) -> Key {
+    let (prompt, tokens) = (&example.prompt, &example.responses[response]);
+    let mut hash = Sha256::new();
+    let mut number = |number: usize| hash.update((number as u64).to_le_bytes());
+    number(prompt.len());
+    number(tokens.len());
+    for read in example.read_of(response) {
+        number(read.start);
+        number(read.end);
+    }
+    prompt
+        .iter()
+        .chain(tokens)
+        .for_each(|token| hash.update(token.to_le_bytes()));
+    hash.finalize()[..16]
+        .try_into()
+        .expect("a SHA-256 is longer")
+}
+
+/// The keys of an example's responses.
+fn keys(example: &Example) -> Vec<Key> {
+    (0..example.responses.len())
+        .map(|response| key(example, response))
+        .collect()
+}
+
+/// The summed log-probability of every response in a pack of `examples`, in nats.
+fn scored<'e>(
+    decoder: &Decoder,
+    adapter: Option<&DeviceAdapter>,
+    packed: &PackedRows,
+    examples: &[&'e Example],
+) -> Result<Vec<(&'e Example, usize, f64)>> {
+    let scores = decoder.score(&packed.pack, adapter)?;
+    let mut sums = Vec::new();
+    for segment in &packed.segments {
+        let example = examples[segment.example];
+        let value: f64 = scores.logp[segment.targets.clone()].iter().sum();
+        if !value.is_finite() {
+            let value = format!("the reference's log-probability of row {}", example.row);
+            return Err(not_finite(value, decoder, &packed.pack, adapter));
+        }
+        sums.push((example, segment.response, value));
+    }
+    Ok(sums)
+}
+
+/// What an adapter computes, whatever file it is from: its values, and what they are multiplied by.
+pub fn digest(adapter: &Adapter) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for target in &adapter.layout.targets {
+        hash.update(format!(
+            "{} {} {:?};",
+            target.module, target.rank, target.scale
+        ));
+    }
+    adapter
+        .parameters
+        .iter()
+        .for_each(|value| hash.update(value.to_le_bytes()));
+    hash.finalize().into()
+}
+
+fn record(key: &Key, value: f64) -> [u8; RECORD] {
+    let mut record = [0; RECORD];
+    record[..16].copy_from_slice(key);
+    record[16..24].copy_from_slice(&value.to_le_bytes());
+    let check = Sha256::digest(&record[..24]);
+    record[24..].copy_from_slice(&check[..4]);
+    record
+}
+
+impl Reference {
+    /// The values that a folder of such caches knows so far of the base with `adapter`, or of the base itself.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn open(
+        folder: &Path,
+        decoder: &Decoder,
+        fingerprint: &Fingerprint,
+        adapter: Option<&Adapter>,
+    ) -> Result<Self> {
+        let mut hash = Sha256::new();
+        hash.update(fingerprint.as_str());
+        hash.update(decoder.arithmetic());
+        if let Some(adapter) = adapter {
+            hash.update(digest(adapter));
+        }
+        let name: String = hash.finalize()[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let path = folder.join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Error::io(&path, "read", error)),
+        };
+        let mut values = HashMap::new();
+        for bytes in bytes.chunks_exact(RECORD) {
+            let key: Key = bytes[..16].try_into().expect("16 bytes");
+            let value = f64::from_le_bytes(bytes[16..24].try_into().expect("8 bytes"));
+            // A record torn by a full disk or a kill fails its check, and is made again.
+            if record(&key, value) == bytes {
+                values.insert(key, value);
+            }
+        }
+        Ok(Self { path, values })
+    }
+
+    /// Computes and stores the values that are not known yet; returns how many responses were scored for that. Where values
+    /// are known, one pack of them is scored again first: a file whose values have other bits is discarded.
+    ///
+    /// # Errors
+    /// A value that is not finite, a file that cannot be written, a stop.
+    pub fn prepare(
+        &mut self,
+        decoder: &Decoder,
+        adapter: Option<&DeviceAdapter>,
+        examples: &[&Example],
+        token_budget: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<usize> {
+        let mut seen = HashSet::new();
+        let mut missing = Vec::new();
+        let mut known = Vec::new();
+        for &example in examples {
+            let keys = keys(example);
+            let is_known = keys.iter().all(|key| self.values.contains_key(key));
+            if seen.insert(keys) {
+                if is_known {
+                    known.push(example);
+                } else {
+                    missing.push(example);
+                }
+            }
+        }
+        if let Some(row) = self.first_wrong(decoder, adapter, &known, token_budget)? {
+            observer.note(&format!(
+                "warning: {}: its log-probability of row {row} is not what this model gives; the file is discarded and all \
+                 values are computed again",
+                self.path.display()
+            ));
+            fs::remove_file(&self.path)
+                .map_err(|error| files::unwritable_cache(&self.path, &error))?;
+            self.values.clear();
+            missing.append(&mut known);
+        }
+        if missing.is_empty() {
+            return Ok(0);
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.path);
+        let mut file = file.map_err(|error| files::unwritable_cache(&self.path, &error))?;
+        // A torn record would shift every later one.
+        let whole = file
+            .metadata()
+            .map(|metadata| metadata.len() / RECORD as u64 * RECORD as u64);
+        whole
+            .and_then(|whole| file.set_len(whole))
+            .map_err(|error| Error::io(&self.path, "write", error))?;
+        observer.begin("reference log-probabilities", missing.len());
+        let mut done = 0;
+        let mut computed = 0;
+        for packed in &pack(&missing, token_budget) {
+            if observer.stop_requested() {
+                observer.end();
+                return Err(Error::interrupted(
+                    "while scoring the reference; what is done is cached",
+                ));
+            }
+            let mut records = Vec::new();
+            for (example, response, value) in scored(decoder, adapter, packed, &missing)? {
+                let key = key(example, response);
+                records.extend(record(&key, value));
+                self.values.insert(key, value);
+                computed += 1;
+                done += usize::from(response == 0);
+            }
+            file.write_all(&records)
+                .map_err(|error| Error::io(&self.path, "write", error))?;
+            observer.advance(done, "");
+        }
+        observer.end();
+        Ok(computed)
+    }
+
+    /// Scores the first pack of examples whose values are known, and returns the row of one whose bits differ.
+    fn first_wrong(
+        &self,
+        decoder: &Decoder,
+        adapter: Option<&DeviceAdapter>,
+        known: &[&Example],
+        token_budget: usize,
+    ) -> Result<Option<usize>> {
+        let packs = pack(known, token_budget);
+        let Some(first) = packs.first() else {
+            return Ok(None);
+        };
+        for (example, response, value) in scored(decoder, adapter, first, known)? {
+            if self.values[&key(example, response)].to_bits() != value.to_bits() {
+                return Ok(Some(example.row));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The summed log-probability of every response of an example.
+    ///
+    /// # Panics
+    /// If the example was never given to [`Reference::prepare`].
+    pub fn sums(&self, example: &Example) -> Vec<f64> {
+        (0..example.responses.len())
+            .map(|response| self.values[&key(example, response)])
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_found_by_all_that_it_depends_on() {
+        let example = |prompt: &[u32], response: &[u32], read: &[std::ops::Range<usize>]| {
+            let (prompt, responses, read) = (
+                prompt.to_vec(),
+                vec![response.to_vec()],
+                vec![read.to_vec()],
+            );
+            Example {
+                row: 0,
+                prompt,
+                responses,
+                read,
+            }
+        };
+        let all = [
+            example(&[1, 2], &[3, 4, 5, 6], &[]),
+            example(&[1, 2, 3], &[4, 5, 6], &[]),
+            example(&[1, 2], &[3, 4, 5, 7], &[]),
+            example(&[1, 2], &[3, 4, 5, 6], &[0..1, 2..3]),
+            example(&[1, 2], &[3, 4, 5, 6], &[0..1, 1..3]),
+        ];
+        let keys: HashSet<Key> = all.iter().map(|example| key(example, 0)).collect();
+        assert_eq!(keys.len(), all.len());
+        assert_eq!(
+            key(
+                &Example {
+                    row: 7,
+                    ..all[3].clone()
+                },
+                0
+            ),
+            key(&all[3], 0)
+        );
+    }
+}

@@ -1,0 +1,410 @@
+//! A run from its plan to its adapter: opens what the plan names, prepares the reference, and takes the steps.
+
+pub mod adapters;
+pub mod model;
+mod preflight;
+mod record;
+mod reference_policy;
+pub mod tasks;
+
+use std::ops::ControlFlow;
+
+use serde_json::{Map, Value};
+use upright_base::{Error, ErrorKind, Result, files, memory, observer::Observer};
+use upright_core::{
+    metrics::stopping::reached,
+    optimizer::{AdamW, LearningRate},
+    train::{Method, Step, train},
+};
+use upright_data::Dataset;
+use upright_model::peft;
+use upright_runs::{
+    Summary,
+    plan::{Plan, Schedule},
+    plan_record,
+    records::{SETS, mixed},
+    run_dir::{self, RunDir, adapter_dir, is_finished},
+    settings,
+};
+
+pub use model::Model;
+pub use preflight::Preflight;
+pub use reference_policy::{first_batches, has_reference, train_reference};
+
+use self::{record::Clock, tasks::tasks};
+use crate::{
+    checkpoint::{Checkpoints, Identity, Snapshot, State},
+    evaluation::evaluate,
+    learner::{ModelLearner, Optimization},
+};
+
+/// Runs a plan to its end in `plan.out`, or continues it. `config` is what was written, kept beside the plan.
+pub fn run(
+    plan: &Plan,
+    config: &str,
+    resume: bool,
+    observer: &mut dyn Observer,
+) -> Result<Summary> {
+    memory::forget_peak();
+    if !(resume && run_dir::holds_run(&plan.out)) {
+        run_dir::check_free(&plan.out)?;
+    }
+    let model = Model::of_plan(plan, observer)?;
+    let datasets = model.datasets(plan, observer)?;
+    run_with(&model, plan, config, resume, datasets, observer).map_err(|error| {
+        match error.kind {
+            ErrorKind::Interrupted if plan.out.join(settings::FILE).is_file() => {
+                error.hint(format!(
+                    "upright train --resume --out {} continues it",
+                    files::quoted(&plan.out)
+                ))
+            }
+            ErrorKind::Interrupted => error.hint("run the same command with --resume to continue"),
+            ErrorKind::Input | ErrorKind::Failure => error,
+        }
+    })?;
+    Summary::read(&plan.out)
+}
+
+/// The steps of a plan whose model and data are open; none if the run in its folder is finished.
+fn run_with(
+    model: &Model,
+    plan: &Plan,
+    config: &str,
+    resume: bool,
+    datasets: Vec<Dataset>,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let written = model.describe(plan, &datasets)?;
+    let mut lock = None;
+    if resume && run_dir::holds_run(&plan.out) {
+        lock = Some(RunDir::take(&plan.out, false)?);
+        plan_record::check_unchanged(&plan.out, &written)?;
+        if is_finished(&plan.out) {
+            return Ok(());
+        }
+    }
+    let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
+    let schedule = Schedule::new(plan, &rows)?;
+    for stage in schedule
+        .stages
+        .iter()
+        .filter(|stage| (1..=plan.optimizer.warmup).contains(&stage.steps()))
+    {
+        let (warmup, steps) = (plan.optimizer.warmup, stage.steps());
+        observer.note(&format!(
+            "warning: the warm-up of {warmup} steps is not over after the {steps} steps of a stage"
+        ));
+    }
+    let (adapter, lora) = model.adapter(plan, observer)?;
+    model.check_finite(&datasets, &adapter)?;
+    let reference = reference_policy::prepare(model, plan, &schedule, &datasets, observer)?;
+    let tasks = tasks(plan, datasets, reference.as_ref());
+
+    let mut method = plan.method(&schedule);
+    let optimization = Optimization {
+        optimizer: AdamW::new(plan.optimizer.adamw),
+        learning_rate: rate_at(plan, &schedule, 0),
+        clip: plan.optimizer.clip,
+    };
+    let mut learner = ModelLearner::new(
+        &model.decoder,
+        adapter,
+        optimization,
+        plan.token_budget,
+        tasks,
+    );
+
+    let identity = Identity {
+        lora,
+        base: model.base(),
+    };
+    let mut checkpoints =
+        Checkpoints::new(RunDir::checkpoints(&plan.out), identity.clone(), plan.keep);
+    let mut found = None;
+    if lock.is_some()
+        && let Some(snapshot) =
+            checkpoints.newest(model.decoder.config(), |skipped| observer.note(&skipped))
+    {
+        learner.learning_rate = rate_at(plan, &schedule, snapshot.state.step);
+        found = Some(snapshot.state.clone());
+        restore(&mut learner, &mut *method, snapshot)?;
+    }
+    let first = found.as_ref().map_or(0, |state| state.step);
+    if found.is_some() {
+        observer.note(&format!("continuing at step {first} of {}", schedule.steps));
+    }
+
+    // A new run is evaluated before anything of it is written.
+    let start = if lock.is_none() {
+        Some(evaluation(&learner, 0, plan, observer).map_err(before_training)?)
+    } else {
+        None
+    };
+    let lock = lock.map_or_else(|| RunDir::take(&plan.out, true), Ok)?;
+    let dir = RunDir::open(
+        &plan.out,
+        lock,
+        config,
+        &written.to_toml()?,
+        first,
+        plan.eval_every,
+    )?;
+    let mut run = Run {
+        plan,
+        schedule: &schedule,
+        dir,
+        checkpoints: &mut checkpoints,
+        observer,
+        last: Clock::now(&model.decoder),
+        evaluated: None,
+        reached: false,
+    };
+    match start {
+        Some(start) => run.record_evaluation(0, start)?,
+        None => run.catch_up(&learner, first, found)?,
+    }
+
+    run.observer.begin("training", schedule.steps);
+    run.last = Clock::now(&model.decoder);
+    let (mut stopped, mut begun) = (None, first);
+    // A run that was killed between its last evaluation and its adapter has no step left to take.
+    let last = if run.reached { first } else { schedule.steps };
+    let trained = train(
+        &mut learner,
+        &mut *method,
+        first..last,
+        |step, learner, method| {
+            let flow = run.after(step, learner, method)?;
+            begun = step.index + 1;
+            if flow.is_break() && !run.reached {
+                stopped = Some(step.index + 1);
+            }
+            Ok(flow)
+        },
+    );
+    run.observer.end();
+    trained.map_err(|error| {
+        if error.kind == ErrorKind::Failure {
+            error.at(format!("step {begun}"))
+        } else {
+            error
+        }
+    })?;
+    if run.reached {
+        run.observer.note(&format!(
+            "ended at step {begun}: an evaluation reached what --stop-at asks for"
+        ));
+    }
+    if let Some(step) = stopped {
+        return Err(Error::interrupted(&format!(
+            "after step {step} of {}",
+            schedule.steps
+        )));
+    }
+    let folder = adapter_dir(&plan.out);
+    files::create_dir(&folder)?;
+    let Identity { lora, base } = &identity;
+    peft::write(&folder, &learner.adapter.to_host(), lora, base)
+}
+
+/// What fails while nothing is trained yet is the fault of the model's files, or of an adapter's.
+fn before_training(error: Error) -> Error {
+    if error.kind != ErrorKind::Failure {
+        return error;
+    }
+    let error = error
+        .at("the first evaluation")
+        .hint("a file is damaged; download it again");
+    Error {
+        kind: ErrorKind::Input,
+        ..error
+    }
+}
+
+/// A line of `evals.jsonl`.
+fn evaluation(
+    learner: &ModelLearner<'_>,
+    step: usize,
+    plan: &Plan,
+    observer: &mut dyn Observer,
+) -> Result<Map<String, Value>> {
+    Ok(evaluate(learner, step, observer)?
+        .line(&learner.tasks, [&plan.optima_eval(), &plan.optima()]))
+}
+
+/// Puts a checkpoint back into the learner and the method.
+fn restore(
+    learner: &mut ModelLearner<'_>,
+    method: &mut dyn Method,
+    snapshot: Snapshot,
+) -> Result<()> {
+    let Snapshot {
+        state,
+        adapter,
+        m,
+        v,
+    } = snapshot;
+    if adapter.layout != learner.adapter.layout || state.orders.len() != learner.tasks.len() {
+        return Err(Error::failure(format!(
+            "the checkpoint of step {} does not fit this run",
+            state.step
+        )));
+    }
+    learner.adapter.parameters.write(&adapter.parameters);
+    learner.moments.m.write(&m);
+    learner.moments.v.write(&v);
+    learner.optimizer.updates = state.updates;
+    for (task, order) in learner.tasks.iter_mut().zip(&state.orders) {
+        task.order.restore(order)?;
+    }
+    method.restore(&state.method);
+    Ok(())
+}
+
+/// The rates of the stage that a step belongs to: the optimizer starts afresh with every stage.
+fn rate_at(plan: &Plan, schedule: &Schedule, step: usize) -> LearningRate {
+    plan.learning_rate(schedule.stage(step).steps())
+}
+
+/// What happens after every step.
+struct Run<'r> {
+    plan: &'r Plan,
+    schedule: &'r Schedule,
+    dir: RunDir,
+    checkpoints: &'r mut Checkpoints,
+    observer: &'r mut dyn Observer,
+    /// When the step in progress began.
+    last: Clock,
+    /// The newest evaluation's step and weighted held-out loss.
+    evaluated: Option<(usize, Option<f64>)>,
+    /// Whether the newest evaluation found what the plan stops at.
+    reached: bool,
+}
+
+impl Run<'_> {
+    fn evaluation_is_due(&self, done: usize) -> bool {
+        done == self.schedule.steps
+            || (self.plan.eval_every > 0 && done.is_multiple_of(self.plan.eval_every))
+    }
+
+    fn checkpoint_is_due(&self, done: usize) -> bool {
+        done == self.schedule.steps
+            || (self.plan.checkpoint_every > 0 && done.is_multiple_of(self.plan.checkpoint_every))
+    }
+
+    fn after(
+        &mut self,
+        step: &Step,
+        learner: &mut ModelLearner<'_>,
+        method: &dyn Method,
+    ) -> Result<ControlFlow<()>> {
+        let took = self.last.elapsed(learner.decoder);
+        let done = step.index + 1;
+        let line = record::step_line(step, learner, self.plan, took);
+        self.dir.step(&line)?;
+        self.observer.step(&line);
+        self.observer
+            .advance(done, &record::step_note(step, learner, took.wall));
+        if done < self.schedule.steps && self.schedule.stage(done).start == done {
+            learner.reset_optimizer(rate_at(self.plan, self.schedule, done));
+        }
+        let mut stop = self.observer.stop_requested();
+        if self.evaluation_is_due(done) && !stop {
+            match evaluation(learner, done, self.plan, self.observer) {
+                Ok(line) => self.record_evaluation(done, line)?,
+                Err(error) if error.kind == ErrorKind::Interrupted => stop = true,
+                Err(error) => return Err(error),
+            }
+        }
+        // What a stop leaves undone here is made up for by `catch_up`.
+        let due = (self.checkpoint_is_due(done) || self.reached) && !stop;
+        if due || stop || self.checkpoints.rolling_is_due() {
+            let held_out = self.held_out(done);
+            self.dir.sync()?;
+            self.checkpoints.write(&Snapshot {
+                state: State {
+                    step: done,
+                    updates: learner.optimizer.updates,
+                    method: method.state(),
+                    orders: learner
+                        .tasks
+                        .iter()
+                        .map(|task| task.order.state())
+                        .collect(),
+                    held_out,
+                    rolling: !due,
+                },
+                adapter: learner.adapter.to_host(),
+                m: learner.moments.m.read().into_owned(),
+                v: learner.moments.v.read().into_owned(),
+            })?;
+        }
+        self.last = Clock::now(learner.decoder);
+        Ok(if stop || self.reached {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// What was due at the step that a run continues from: a stop or a kill may have come before it was done.
+    fn catch_up(
+        &mut self,
+        learner: &ModelLearner<'_>,
+        first: usize,
+        found: Option<State>,
+    ) -> Result<()> {
+        self.checkpoints.prune();
+        match run_dir::evaluation(&self.plan.out, first)? {
+            Some(line) => self.note_evaluation(first, &line),
+            None if first == 0 || self.evaluation_is_due(first) => {
+                let line = evaluation(learner, first, self.plan, self.observer)?;
+                self.record_evaluation(first, line)?;
+            }
+            None => {}
+        }
+        match found {
+            Some(state) if state.rolling && (self.checkpoint_is_due(first) || self.reached) => {
+                self.checkpoints.settle(State {
+                    held_out: self.held_out(first),
+                    ..state
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn record_evaluation(&mut self, step: usize, line: Map<String, Value>) -> Result<()> {
+        self.dir.evaluation(&line)?;
+        self.observer.evaluation(&line);
+        self.note_evaluation(step, &line);
+        Ok(())
+    }
+
+    fn note_evaluation(&mut self, step: usize, line: &Map<String, Value>) {
+        self.evaluated = Some((step, mixed(line, &self.plan.objectives)));
+        let loss = |name: &str| {
+            line.get(&format!("{}/loss/{name}", SETS[1]))
+                .and_then(Value::as_f64)
+        };
+        let losses = self
+            .plan
+            .objectives
+            .iter()
+            .map(|objective| loss(&objective.name).unwrap_or(f64::INFINITY));
+        let losses: Vec<f64> = losses.collect();
+        self.reached = self
+            .plan
+            .stop
+            .as_ref()
+            .is_some_and(|stop| reached(&losses, &stop.points, stop.within));
+    }
+
+    /// Weighted held-out loss after `step` steps, if it was measured.
+    fn held_out(&self, step: usize) -> Option<f64> {
+        self.evaluated
+            .filter(|(at, _)| *at == step)
+            .and_then(|(_, loss)| loss)
+    }
+}

@@ -1,0 +1,313 @@
+//! A model folder with its tokenizer, opened and checked before anything is trained or written.
+
+use std::path::{Path, PathBuf};
+
+use upright_base::{Error, Result, files, observer::Observer};
+use upright_data::{DataSpec, Dataset, Example, HeldOut, RowKind, Tokenizer};
+use upright_engine::{Decoder, DeviceAdapter, Options};
+use upright_model::{
+    adapter::{Adapter, AdapterLayout, LoraConfig, LoraTarget},
+    identity,
+    lineage::Lineage,
+    pack::Pack,
+    peft::{self, BaseModel, PeftFolder},
+    weights::Fingerprint,
+};
+use upright_runs::{
+    plan::{Plan, ReferencePlan},
+    plan_record::{DataProvenance, PlanRecord, Provenance, short},
+};
+
+use super::adapters::{adapter_in, is_adapter, is_called};
+use crate::{not_finite::not_finite, reference};
+
+/// A model folder, opened.
+pub struct Model {
+    /// Its folder.
+    pub model: PathBuf,
+    /// The frozen base.
+    pub decoder: Decoder,
+    /// The identity of its weights.
+    pub fingerprint: Fingerprint,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What it was merged from, if it was.
+    pub lineage: Option<Lineage>,
+}
+
+/// How a plan asks the decoder to run.
+pub fn options(plan: &Plan) -> Options {
+    Options {
+        device: plan.device.unwrap_or_default(),
+        threads: plan.threads,
+        tier: None,
+        recompute: plan.recompute,
+    }
+}
+
+impl Model {
+    /// Opens a model folder. Weights that are new here are hashed, which the observer is shown.
+    pub fn open(model: &Path, options: &Options, observer: &mut dyn Observer) -> Result<Self> {
+        let decoder = Decoder::open(model, options)?;
+        let fingerprint =
+            decoder.install(|| identity::of_model(model, decoder.config(), observer))?;
+        Self::with_decoder(model, decoder, fingerprint)
+    }
+
+    /// Opens the model of a plan.
+    pub fn of_plan(plan: &Plan, observer: &mut dyn Observer) -> Result<Self> {
+        Self::open(&plan.model, &options(plan), observer)
+    }
+
+    /// A model of the folder's `config.json` and tokenizer with random weights: for measurements of speed.
+    pub fn random(model: &Path, seed: u64, options: &Options) -> Result<Self> {
+        let decoder = Decoder::random(model, seed, options)?;
+        let fingerprint = Fingerprint::of_random(decoder.config(), seed);
+        Self::with_decoder(model, decoder, fingerprint)
+    }
+
+    fn with_decoder(model: &Path, decoder: Decoder, fingerprint: Fingerprint) -> Result<Self> {
+        let config = decoder.config();
+        let tokenizer =
+            Tokenizer::open(model, config.eos, config.bos)?.for_vocabulary(config.vocab)?;
+        let lineage = Lineage::read(model)?;
+        if let Some(lineage) = &lineage {
+            lineage.check(model, &fingerprint)?;
+        }
+        Ok(Self {
+            model: model.to_owned(),
+            decoder,
+            fingerprint,
+            tokenizer,
+            lineage,
+        })
+    }
+
+    /// The base, as the folder of an adapter on it names it.
+    pub fn base(&self) -> BaseModel {
+        let (name, revision) = match upright_model::model_files::hub_name(&self.model) {
+            Some((name, commit)) => (name, Some(commit)),
+            None => (self.model.display().to_string(), None),
+        };
+        BaseModel {
+            name: Some(name),
+            revision,
+            fingerprint: Some(self.fingerprint.as_str().to_owned()),
+            lineage: self.lineage.as_ref().map(Lineage::to_json),
+        }
+    }
+
+    /// The rows of every objective.
+    pub fn datasets(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<Vec<Dataset>> {
+        let kind = |index: usize| {
+            if plan.objectives[index].is_preference() {
+                RowKind::Preference
+            } else {
+                RowKind::Instruction
+            }
+        };
+        (0..plan.objectives.len())
+            .map(|index| self.dataset(plan, index, kind(index), observer))
+            .collect()
+    }
+
+    /// The rows of one objective; what was dropped or cut is noted.
+    pub fn dataset(
+        &self,
+        plan: &Plan,
+        index: usize,
+        kind: RowKind,
+        observer: &mut dyn Observer,
+    ) -> Result<Dataset> {
+        let objective = &plan.objectives[index];
+        let spec = DataSpec {
+            files: objective.data.clone(),
+            kind,
+            map: objective.map.clone(),
+            template: objective.template.as_deref().map(str::parse).transpose()?,
+            turns: objective.turns,
+            rows: objective.rows,
+            max_length: plan.max_length,
+            min_prompt: plan.min_prompt,
+            too_long: plan.too_long,
+            eval: objective
+                .eval_data
+                .clone()
+                .map_or(HeldOut::Fraction(plan.held_out), HeldOut::File),
+            threads: plan.threads,
+        };
+        observer.begin(&format!("reading {}", objective.name), 0);
+        let data = Dataset::load(&spec, &self.tokenizer, &mut |done, _| {
+            observer.advance(done, "");
+            !observer.stop_requested()
+        });
+        observer.end();
+        let data = data?;
+        observer.note(&data.describe(&objective.name));
+        if let Some(note) = data.positions_note(self.decoder.config().max_positions) {
+            observer.note(&format!("warning: {}: {note}", objective.name));
+        }
+        Ok(data)
+    }
+
+    /// The adapter a run starts from, and how it is written down.
+    pub fn adapter(
+        &self,
+        plan: &Plan,
+        observer: &mut dyn Observer,
+    ) -> Result<(Adapter, LoraConfig)> {
+        let config = self.decoder.config();
+        for (key, share) in &config.dropout {
+            observer.note(&format!(
+                "note: {key} {share} of config.json is not applied: training here has no dropout"
+            ));
+        }
+        if let Some(folder) = &plan.init_adapter {
+            let found = self.read_peft(folder, observer)?;
+            if found.dropout > 0.0 {
+                let (folder, dropout) = (folder.display(), found.dropout);
+                observer.note(&format!(
+                    "note: {folder}: its lora_dropout {dropout} is not applied: training here has no dropout"
+                ));
+            }
+            return Ok((found.adapter, found.lora));
+        }
+        let targets = if plan.lora.targets.is_empty() {
+            AdapterLayout::default_targets(config.family)
+        } else {
+            plan.lora.targets.clone()
+        };
+        let lora = LoraConfig::new(plan.lora.rank, plan.lora.alpha, targets);
+        let layout = AdapterLayout::new(config, &lora)?;
+        let side = |target: &LoraTarget| target.inputs.min(target.outputs);
+        if let Some(target) = layout
+            .targets
+            .iter()
+            .find(|target| target.rank > side(target))
+        {
+            observer.note(&format!(
+                "warning: rank {} of {} is above {}, its smaller side, with which an adapter can say all there is to say",
+                target.rank,
+                target.module,
+                side(target)
+            ));
+        }
+        Ok((Adapter::init(layout.into(), plan.seed), lora))
+    }
+
+    /// An adapter used as it is.
+    pub fn read_adapter(&self, folder: &Path, observer: &mut dyn Observer) -> Result<Adapter> {
+        Ok(self.read_peft(folder, observer)?.adapter)
+    }
+
+    /// The same, brought to the decoder's device.
+    pub fn load_adapter(
+        &self,
+        folder: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<DeviceAdapter> {
+        Ok(self.decoder.load(self.read_adapter(folder, observer)?))
+    }
+
+    /// Reads a PEFT folder. One of another base is refused by its fingerprint; where it has none, another name is noted.
+    fn read_peft(&self, folder: &Path, observer: &mut dyn Observer) -> Result<PeftFolder> {
+        let folder = &adapter_in(folder)?;
+        let found = peft::read(folder, self.decoder.config())?;
+        let theirs = found.base.fingerprint.as_ref();
+        let (folder, name) = (
+            folder.display(),
+            found
+                .base
+                .name
+                .as_deref()
+                .unwrap_or("a model without a name"),
+        );
+        if let Some(theirs) = theirs.filter(|theirs| !self.fingerprint.matches(theirs)) {
+            let (theirs, ours) = (short(theirs), short(self.fingerprint.as_str()));
+            return Err(Error::input(format!(
+                "{folder}: was trained on another base, {name}: its fingerprint is {theirs}, that of {} is {ours}",
+                self.model.display()
+            ))
+            .hint("give --model the base it was trained on"));
+        }
+        if theirs.is_none() && is_adapter(Path::new(name)) {
+            return Err(Error::input(format!(
+                "{folder}: sits on another adapter, {name}, not on a model alone"
+            ))
+            .hint(format!(
+                "upright export --merge {} --out MERGED, then give MERGED as --model",
+                files::quoted(Path::new(name))
+            )));
+        }
+        if theirs.is_none() && found.base.name.is_some() && !is_called(&self.model, name) {
+            observer.note(&format!(
+                "warning: {folder}: says it was trained on {name}, not on {}; it has no fingerprint to tell by",
+                self.model.display()
+            ));
+        }
+        Ok(found)
+    }
+
+    /// One row of every objective through the model: a broken model is named before an hour is spent on a reference.
+    pub fn check_finite(&self, datasets: &[Dataset], adapter: &Adapter) -> Result<()> {
+        let adapter = self.decoder.load(adapter.clone());
+        for example in datasets.iter().filter_map(|data| data.train.first()) {
+            let Example {
+                prompt, responses, ..
+            } = example;
+            let mut pack = Pack::default();
+            pack.tree(
+                prompt,
+                &responses
+                    .iter()
+                    .map(|response| &response[..])
+                    .collect::<Vec<_>>(),
+            );
+            let scores = self.decoder.score(&pack, Some(&adapter))?;
+            if scores.logp.iter().any(|logp| !logp.is_finite()) {
+                let error =
+                    not_finite("the first evaluation", &self.decoder, &pack, Some(&adapter));
+                return Err(error.at(self.model.display()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The plan with what it met.
+    pub fn describe(&self, plan: &Plan, datasets: &[Dataset]) -> Result<PlanRecord> {
+        let adapter = |folder: Option<&PathBuf>| -> Result<String> {
+            let Some(folder) = folder else {
+                return Ok(String::new());
+            };
+            let found = peft::read(&adapter_in(folder)?, self.decoder.config())?;
+            Ok(files::hex(&reference::digest(&found.adapter)))
+        };
+        let reference = match &plan.reference {
+            ReferencePlan::Folder(folder) => Some(folder),
+            ReferencePlan::Base | ReferencePlan::Train { .. } => None,
+        };
+        let data = datasets.iter().map(|data| DataProvenance {
+            sha256: data.sha256.clone(),
+            eval_sha256: data.eval_sha256.clone().unwrap_or_default(),
+            dialect: data.dialect.to_string(),
+            template: data.template.to_string(),
+            template_sha256: data.template.sha256().unwrap_or_default().to_owned(),
+            train_rows: data.train.len(),
+            eval_rows: data.eval.len(),
+            encoded_sha256: data.encoded_sha256.clone(),
+        });
+        let facts = Provenance {
+            base: self.fingerprint.as_str().to_owned(),
+            base_lineage: self.lineage.as_ref().map_or_else(Vec::new, Lineage::lines),
+            arithmetic: self.decoder.arithmetic(),
+            tokenizer: self.tokenizer.sha256().to_owned(),
+            init_adapter: adapter(plan.init_adapter.as_ref())?,
+            reference: adapter(reference)?,
+            data: data.collect(),
+        };
+        Ok(PlanRecord {
+            plan: plan.clone(),
+            facts,
+        })
+    }
+}

@@ -1,0 +1,95 @@
+//! The preflight of a plan: opens its model, reads its rows and hashes both, before anything is trained. A study plans
+//! its runs by it.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use upright_base::{Result, files, observer::Observer};
+use upright_runs::{
+    plan::Plan,
+    plan_record::{self, DataProvenance, PlanRecord, Provenance},
+};
+
+use super::Model;
+
+/// A plan that a run could start from now, with the hashes of everything it depends on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preflight {
+    written: PlanRecord,
+    /// Training rows of every objective.
+    pub rows: Vec<usize>,
+}
+
+impl Preflight {
+    /// Opens the plan's model and reads its rows.
+    ///
+    /// # Errors
+    /// Whatever a run of the plan would be refused for.
+    pub fn of(plan: &Plan, observer: &mut dyn Observer) -> Result<Self> {
+        let model = Model::of_plan(plan, observer)?;
+        let datasets = model.datasets(plan, observer)?;
+        let (adapter, _) = model.adapter(plan, observer)?;
+        model.check_finite(&datasets, &adapter)?;
+        Ok(Self {
+            written: model.describe(plan, &datasets)?,
+            rows: datasets.iter().map(|data| data.train.len()).collect(),
+        })
+    }
+
+    /// Names a plan that would meet the same files, by everything that decides its result.
+    pub fn hash(&self, plan: &Plan) -> Result<String> {
+        PlanRecord {
+            plan: plan.clone(),
+            facts: self.written.facts.clone(),
+        }
+        .hash()
+    }
+
+    /// Where another preflight differs, as `what: here -> there`; empty where the same work would be done.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        plan_record::differences(&self.written, &other.written)
+    }
+
+    /// Name of the template of an objective's prompts.
+    pub fn template(&self, objective: usize) -> &str {
+        &self.written.facts.data[objective].template
+    }
+
+    /// Names the model that nothing was trained into, asked in the wording of an objective's prompts.
+    pub fn base(&self, objective: usize) -> String {
+        let Provenance {
+            base,
+            arithmetic,
+            tokenizer,
+            data,
+            ..
+        } = &self.written.facts;
+        let DataProvenance {
+            template,
+            template_sha256,
+            ..
+        } = &data[objective];
+        let known = [base, arithmetic, tokenizer, template, template_sha256]
+            .map(String::as_str)
+            .join("\n");
+        files::hex(&Sha256::digest(known.as_bytes())[..8])
+    }
+
+    /// As a TOML file.
+    pub fn to_toml(&self) -> Result<String> {
+        self.written.to_toml()
+    }
+
+    /// Reads what [`Preflight::to_toml`] wrote, from a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let written = PlanRecord::read_file(path)?;
+        let rows = written
+            .facts
+            .data
+            .iter()
+            .map(|data| data.train_rows)
+            .collect();
+        Ok(Self { written, rows })
+    }
+}

@@ -1,0 +1,227 @@
+//! The reference policy of a run: the base itself, an adapter that exists, or one that is trained first and kept for
+//! every later run with the same plan.
+
+use upright_base::{
+    Result,
+    files::{self, Lock},
+    observer::Observer,
+};
+use upright_core::{methods::MethodKind, objectives::LossKind};
+use upright_data::{Dataset, Example, RowKind};
+use upright_model::{adapter::Adapter, peft};
+use upright_runs::{
+    plan::{Length, ObjectivePlan, Plan, ReferencePlan, ReferenceRows, Schedule},
+    run_dir::{adapter_dir, is_finished},
+};
+
+use super::{Model, run_with, tasks};
+use crate::reference::Reference;
+
+/// Seed of every reference that is trained, so that runs which differ in their seed share one, as a study should.
+const SEED: u64 = 0;
+
+/// Where they are in the cache, each by its hash.
+const REFERENCES: &str = "references";
+
+/// Rows of each kind that are scored before and after a reference is trained.
+const EVAL_ROWS: usize = 16;
+
+/// Makes the reference ready for every row that the run may draw or evaluate; `None` where no objective needs one.
+pub(super) fn prepare(
+    model: &Model,
+    plan: &Plan,
+    schedule: &Schedule,
+    datasets: &[Dataset],
+    observer: &mut dyn Observer,
+) -> Result<Option<Reference>> {
+    let needs = |index: usize| plan.objectives[index].loss.spec().reference;
+    if !(0..datasets.len()).any(needs) {
+        return Ok(None);
+    }
+    let adapter = match &plan.reference {
+        ReferencePlan::Base => None,
+        ReferencePlan::Folder(folder) => Some(model.read_adapter(folder, observer)?),
+        ReferencePlan::Train { .. } => Some(trained(model, plan, observer)?.0),
+    };
+    let mut reference = Reference::open(
+        &files::cache("reference-logps")?,
+        &model.decoder,
+        &model.fingerprint,
+        adapter.as_ref(),
+    )?;
+    let adapter = adapter.map(|adapter| model.decoder.load(adapter));
+    let mut rows: Vec<&Example> = Vec::new();
+    for (index, data) in datasets
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| needs(*index))
+    {
+        rows.extend(drawn(plan, schedule, index, data));
+        rows.extend(data.eval(plan.eval_rows));
+        rows.extend(data.fit(plan.eval_rows));
+    }
+    // Training rows are evaluated, too.
+    let mut seen = std::collections::HashSet::new();
+    rows.retain(|row| seen.insert(std::ptr::from_ref(*row)));
+    let computed = reference.prepare(
+        &model.decoder,
+        adapter.as_ref(),
+        &rows,
+        plan.token_budget,
+        observer,
+    )?;
+    observer.note(&format!(
+        "reference: {} rows needed, {computed} responses scored, the rest from the cache",
+        rows.len()
+    ));
+    Ok(Some(reference))
+}
+
+/// Makes the reference of a plan, where it is one that is trained first: a run of its own in the cache, which every run
+/// with that reference finds there. Returns whether it had to be trained.
+pub fn train_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
+    if !matches!(plan.reference, ReferencePlan::Train { .. }) {
+        return Ok(false);
+    }
+    let model = Model::of_plan(plan, observer)?;
+    Ok(trained(&model, plan, observer)?.1)
+}
+
+/// Whether nothing of a plan's reference is left to train. Nothing is written.
+pub fn has_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
+    if !matches!(plan.reference, ReferencePlan::Train { .. }) {
+        return Ok(true);
+    }
+    let model = Model::of_plan(plan, observer)?;
+    let (_, hash, _) = named(&model, plan, observer)?;
+    files::check_own(&files::cache_dir())?;
+    Ok(is_finished(&files::cache_dir().join(REFERENCES).join(hash)))
+}
+
+/// Training rows of an objective that the run may draw: exact where the method's choice does not depend on losses.
+fn drawn<'d>(
+    plan: &Plan,
+    schedule: &Schedule,
+    index: usize,
+    data: &'d Dataset,
+) -> Vec<&'d Example> {
+    let mut method = plan.method(schedule);
+    let decided_by_losses = (0..schedule.steps).any(|step| !method.probes(step).is_empty());
+    let batches = if decided_by_losses {
+        schedule.steps
+    } else {
+        (0..schedule.steps)
+            .filter(|&step| method.weights(step)[index] > 0.0)
+            .count()
+    };
+    first_batches(plan, index, data, batches)
+}
+
+/// Training rows of an objective's first batches.
+pub fn first_batches<'d>(
+    plan: &Plan,
+    index: usize,
+    data: &'d Dataset,
+    batches: usize,
+) -> Vec<&'d Example> {
+    let mut order = tasks::order(plan, index, data.train.len());
+    let mut wanted = vec![false; data.train.len()];
+    for _ in 0..batches.min(order.batches()) {
+        order.peek().iter().for_each(|&row| wanted[row] = true);
+        order.advance();
+    }
+    data.train
+        .iter()
+        .zip(wanted)
+        .filter(|(_, wanted)| *wanted)
+        .map(|(example, _)| example)
+        .collect()
+}
+
+/// The run that trains a reference: SFT alone, with the optimizer and the adapter of the run that needs it.
+fn plan_of(plan: &Plan) -> (Plan, RowKind) {
+    let ReferencePlan::Train {
+        on,
+        epochs,
+        batch,
+        rows,
+    } = plan.reference
+    else {
+        unreachable!("only a reference that is trained has a plan")
+    };
+    let source = plan
+        .objectives
+        .iter()
+        .find(|objective| on.are_of(objective))
+        .expect("a plan has such an objective");
+    let (name, kind) = match on {
+        ReferenceRows::Chosen => ("chosen", RowKind::Chosen),
+        ReferenceRows::Sft => ("sft", RowKind::Instruction),
+    };
+    let objective = ObjectivePlan {
+        name: name.into(),
+        loss: LossKind::Sft,
+        weight: 1.0,
+        rows: rows.or(source.rows),
+        batch,
+        beta: 0.0,
+        label_smoothing: 0.0,
+        alpha: None,
+        gamma: None,
+        optimum: None,
+        optimum_eval: None,
+        tie_rank: 0,
+        ..source.clone()
+    };
+    let plan = Plan {
+        init_adapter: None,
+        method: MethodKind::Mix,
+        length: Some(Length::Epochs(epochs)),
+        probe_every: 1,
+        eval_every: 0,
+        eval_rows: EVAL_ROWS,
+        checkpoint_every: 0,
+        keep: 1,
+        reference: ReferencePlan::Base,
+        seed: SEED,
+        objectives: vec![objective],
+        stages: Vec::new(),
+        stop: None,
+        ..plan.clone()
+    };
+    (plan, kind)
+}
+
+/// The run that trains a plan's reference, the hash that it is found by, and its rows.
+fn named(
+    model: &Model,
+    plan: &Plan,
+    observer: &mut dyn Observer,
+) -> Result<(Plan, String, Dataset)> {
+    let (mut plan, kind) = plan_of(plan);
+    let data = model.dataset(&plan, 0, kind, observer)?;
+    // Whether it was asked for or found, it is the same reference.
+    plan.objectives[0].template = Some(data.template.to_string());
+    let hash = model.describe(&plan, std::slice::from_ref(&data))?.hash()?;
+    Ok((plan, hash, data))
+}
+
+/// The adapter of a reference that the program trains: a run of its own in the cache, found by what it is made from; and
+/// whether it was trained now.
+fn trained(model: &Model, plan: &Plan, observer: &mut dyn Observer) -> Result<(Adapter, bool)> {
+    let (mut plan, hash, data) = named(model, plan, observer)?;
+    plan.out = files::cache(REFERENCES)?.join(hash);
+    let _lock = Lock::wait(&plan.out.with_extension("lock"), observer)?;
+    let adapter = adapter_dir(&plan.out);
+    let missing = !is_finished(&plan.out);
+    if missing {
+        observer.note(&format!("reference: training it in {}", plan.out.display()));
+        run_with(model, &plan, &plan.to_toml()?, true, vec![data], observer)?;
+    } else {
+        observer.note(&format!("reference: trained before, {}", adapter.display()));
+    }
+    Ok((
+        peft::read(&adapter, model.decoder.config())?.adapter,
+        missing,
+    ))
+}

@@ -1,0 +1,349 @@
+//! TensorBoard event files: every number of a run's records, for those who watch with it.
+//!
+//! A file is a list of records: the length, its checksum, the message, its checksum; a message is TensorFlow's `Event` in
+//! the wire format of protocol buffers. Only five fields of it are needed, so it is written by hand.
+
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Map, Value};
+
+use upright_base::observer::Observer;
+use upright_runs::run_dir::read_lines;
+
+/// Where event files lie in a run's folder.
+const FOLDER: &str = "tensorboard";
+
+/// Passes everything on to another observer, and writes the numbers of every line into an event file of its own under
+/// `tensorboard/` in the run's folder. A run that continues begins another file, which holds its records from the start and
+/// tells TensorBoard to forget the older ones.
+pub struct TensorBoard<'a> {
+    inner: &'a mut dyn Observer,
+    run: PathBuf,
+    /// `None` until the first line, and after a failure.
+    file: Option<File>,
+    failed: bool,
+}
+
+impl<'a> TensorBoard<'a> {
+    /// Watches the run in a folder, which need not be there yet.
+    pub fn new(run: &Path, inner: &'a mut dyn Observer) -> Self {
+        Self {
+            inner,
+            run: run.to_owned(),
+            file: None,
+            failed: false,
+        }
+    }
+
+    fn write(&mut self, line: &Map<String, Value>) {
+        if self.failed {
+            return;
+        }
+        if let Err(error) = self.try_write(line) {
+            // A run is worth more than its picture.
+            self.failed = true;
+            self.inner.note(&format!(
+                "warning: {}: cannot be written: {error}",
+                self.run.join(FOLDER).display()
+            ));
+        }
+    }
+
+    fn try_write(&mut self, line: &Map<String, Value>) -> std::io::Result<()> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let mut bytes = Vec::new();
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                std::fs::create_dir_all(self.run.join(FOLDER))?;
+                let name = format!(
+                    "events.out.tfevents.{}.{}.upright",
+                    now.as_secs(),
+                    now.subsec_nanos()
+                );
+                bytes.extend(record(&event(now, 0, &text(FILE_VERSION, "brain.Event:2"))));
+                bytes.extend(record(&event(
+                    now,
+                    0,
+                    &message(SESSION_LOG, &varint(1, SESSION_START)),
+                )));
+                for name in ["steps.jsonl", "evals.jsonl"] {
+                    let lines = read_lines(&self.run.join(name)).unwrap_or_default();
+                    bytes.extend(
+                        lines
+                            .iter()
+                            .filter(|known| *known != line)
+                            .flat_map(|known| numbers(now, known)),
+                    );
+                }
+                let path = self.run.join(FOLDER).join(name);
+                self.file
+                    .insert(File::options().write(true).create_new(true).open(path)?)
+            }
+        };
+        bytes.extend(numbers(now, line));
+        file.write_all(&bytes)
+    }
+}
+
+/// The record of a line.
+fn numbers(now: Duration, line: &Map<String, Value>) -> Vec<u8> {
+    let step = line.get("step").and_then(Value::as_u64).unwrap_or(0);
+    let mut values = Vec::new();
+    line.iter()
+        .filter(|(name, _)| *name != "step")
+        .for_each(|(name, value)| scalars(name, value, &mut values));
+    record(&event(now, step, &message(SUMMARY, &values)))
+}
+
+impl Observer for TensorBoard<'_> {
+    fn note(&mut self, text: &str) {
+        self.inner.note(text);
+    }
+
+    fn begin(&mut self, what: &str, total: usize) {
+        self.inner.begin(what, total);
+    }
+
+    fn advance(&mut self, done: usize, note: &str) {
+        self.inner.advance(done, note);
+    }
+
+    fn end(&mut self) {
+        self.inner.end();
+    }
+
+    fn step(&mut self, line: &Map<String, Value>) {
+        self.inner.step(line);
+        self.write(line);
+    }
+
+    fn evaluation(&mut self, line: &Map<String, Value>) {
+        self.inner.evaluation(line);
+        self.write(line);
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.inner.stop_requested()
+    }
+}
+
+// Numbers of fields, from tensorflow/core/util/event.proto and tensorflow/core/framework/summary.proto.
+const WALL_TIME: u64 = 1;
+const STEP: u64 = 2;
+const FILE_VERSION: u64 = 3;
+const SUMMARY: u64 = 5;
+const SESSION_LOG: u64 = 7;
+const SUMMARY_VALUE: u64 = 1;
+const TAG: u64 = 1;
+const SIMPLE_VALUE: u64 = 2;
+/// `SessionLog.SessionStatus.START`.
+const SESSION_START: u64 = 1;
+
+/// Every number below a key as a value of a summary: `weights/0` for the first of a list.
+fn scalars(tag: &str, value: &Value, values: &mut Vec<u8>) {
+    match value {
+        Value::Number(number) => {
+            let mut scalar = text(TAG, tag);
+            scalar.extend(key(SIMPLE_VALUE, 5));
+            scalar.extend((number.as_f64().unwrap_or(f64::NAN) as f32).to_le_bytes());
+            values.extend(message(SUMMARY_VALUE, &scalar));
+        }
+        Value::Array(list) => {
+            list.iter()
+                .enumerate()
+                .for_each(|(index, value)| scalars(&format!("{tag}/{index}"), value, values));
+        }
+        Value::Object(fields) => {
+            fields
+                .iter()
+                .for_each(|(name, value)| scalars(&format!("{tag}/{name}"), value, values));
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+fn event(now: Duration, step: u64, what: &[u8]) -> Vec<u8> {
+    let mut event = key(WALL_TIME, 1);
+    event.extend(now.as_secs_f64().to_le_bytes());
+    event.extend(varint(STEP, step));
+    event.extend(what);
+    event
+}
+
+/// The key of a field: its number and how its value is written.
+fn key(field: u64, kind: u64) -> Vec<u8> {
+    number(field << 3 | kind)
+}
+
+fn varint(field: u64, value: u64) -> Vec<u8> {
+    [key(field, 0), number(value)].concat()
+}
+
+fn message(field: u64, bytes: &[u8]) -> Vec<u8> {
+    [&key(field, 2)[..], &number(bytes.len() as u64), bytes].concat()
+}
+
+fn text(field: u64, text: &str) -> Vec<u8> {
+    message(field, text.as_bytes())
+}
+
+/// Seven bits a byte, the lowest first.
+fn number(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+fn record(message: &[u8]) -> Vec<u8> {
+    let length = (message.len() as u64).to_le_bytes();
+    let checks = [masked(&length).to_le_bytes(), masked(message).to_le_bytes()];
+    [&length[..], &checks[0], message, &checks[1]].concat()
+}
+
+/// TensorFlow's checksum: CRC-32C, turned and shifted so that the check of a check is no zero.
+fn masked(bytes: &[u8]) -> u32 {
+    crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+/// CRC-32C (Castagnoli), bit by bit: records are short.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 {
+                crc >> 1 ^ 0x82f6_3b78
+            } else {
+                crc >> 1
+            }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use upright_base::observer::Silent;
+
+    #[test]
+    fn checksums_are_castagnolis() {
+        // RFC 3720, B.4.
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(number(300), [0xac, 0x02]);
+    }
+
+    /// The records of a file, their checksums checked.
+    fn records(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        while !bytes.is_empty() {
+            let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            let check =
+                |of: &[u8], at: usize| assert_eq!(masked(of).to_le_bytes(), bytes[at..at + 4]);
+            check(&bytes[..8], 8);
+            check(&bytes[12..12 + length], 12 + length);
+            found.push(bytes[12..12 + length].to_vec());
+            bytes = &bytes[16 + length..];
+        }
+        found
+    }
+
+    #[test]
+    fn every_number_of_a_line_is_written() {
+        let run = tempfile::tempdir().unwrap();
+        std::fs::write(
+            run.path().join("steps.jsonl"),
+            "{\"step\": 6, \"loss/sft\": 3.0}\n",
+        )
+        .unwrap();
+        let mut silent = Silent;
+        let mut board = TensorBoard::new(run.path(), &mut silent);
+        let line = |value: Value| value.as_object().unwrap().clone();
+        board.step(&line(
+            json!({"step": 7, "weights": [0.25, 0.75], "loss/sft": 1.5, "none": null}),
+        ));
+        board.evaluation(&line(json!({"step": 8, "eval/loss/sft": 2})));
+        let files: Vec<_> = std::fs::read_dir(run.path().join("tensorboard"))
+            .unwrap()
+            .collect();
+        let [Ok(file)] = &files[..] else {
+            panic!("{files:?}")
+        };
+        assert!(file.file_name().to_string_lossy().contains("tfevents"));
+        let records = records(&std::fs::read(file.path()).unwrap());
+        // After the time (9 bytes): the step, then what happened.
+        assert_eq!(
+            records[0][9..],
+            [&[0x10, 0][..], &[0x1a, 13], b"brain.Event:2"].concat()
+        );
+        assert_eq!(
+            records[1][9..],
+            [0x10, 0, 0x3a, 2, 0x08, 1],
+            "a session starts"
+        );
+        let scalar = |tag: &str, value: f32| {
+            let tag = [&[0x0a, tag.len() as u8], tag.as_bytes()].concat();
+            let scalar = [&tag[..], &[0x15], &value.to_le_bytes()].concat();
+            [&[0x0a, scalar.len() as u8], &scalar[..]].concat()
+        };
+        let values = scalar("loss/sft", 3.0);
+        assert_eq!(
+            records[2][9..],
+            [&[0x10, 6, 0x2a, values.len() as u8][..], &values].concat(),
+            "what came before"
+        );
+        let values = [
+            scalar("weights/0", 0.25),
+            scalar("weights/1", 0.75),
+            scalar("loss/sft", 1.5),
+        ]
+        .concat();
+        assert_eq!(
+            records[3][9..],
+            [&[0x10, 7, 0x2a, values.len() as u8][..], &values].concat()
+        );
+        let values = scalar("eval/loss/sft", 2.0);
+        assert_eq!(
+            records[4][9..],
+            [&[0x10, 8, 0x2a, values.len() as u8][..], &values].concat()
+        );
+        assert_eq!(records.len(), 5);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_said_once_and_the_run_goes_on() {
+        struct Notes(Vec<String>);
+        impl Observer for Notes {
+            fn note(&mut self, text: &str) {
+                self.0.push(text.to_owned());
+            }
+        }
+        let run = tempfile::tempdir().unwrap();
+        std::fs::write(run.path().join("tensorboard"), "a file").unwrap();
+        let mut notes = Notes(Vec::new());
+        let mut board = TensorBoard::new(run.path(), &mut notes);
+        let line = json!({"step": 1, "loss/sft": 1.5})
+            .as_object()
+            .unwrap()
+            .clone();
+        board.step(&line);
+        board.step(&line);
+        assert!(
+            matches!(&notes.0[..], [one] if one.contains("tensorboard: cannot be written")),
+            "{:?}",
+            notes.0
+        );
+    }
+}

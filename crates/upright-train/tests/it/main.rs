@@ -1,0 +1,219 @@
+//! Ten optimizer steps of the real learner against the same ten in PyTorch (`tools/goldens/README.md`): SFT on two rows at
+//! even steps, DPO on three at odd ones.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests write files and print as they like"
+)]
+
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+use upright_base::observer::Silent;
+use upright_core::{
+    objectives::{LossKind, Objective},
+    optimizer::{AdamW, AdamWConfig, Curve, LearningRate},
+    train::{Method, train},
+};
+use upright_data::{Example, order::Order};
+use upright_engine::{Decoder, Options, Tier};
+use upright_model::{Recompute, merge, peft};
+use upright_train::{
+    learner::{ModelLearner, Optimization, Task},
+    reference::Reference,
+};
+
+const NAMES: [&str; 9] = [
+    "llama",
+    "llama3_rope",
+    "llama_linear_rope",
+    "mistral",
+    "neox_parallel",
+    "neox_patterns",
+    "neox_sequential",
+    "qwen2",
+    "qwen3",
+];
+
+/// Norm of the difference over the norm.
+const TOLERANCE: f64 = 1e-4;
+
+fn relative(found: &[f64], wanted: &[f64]) -> f64 {
+    assert_eq!(found.len(), wanted.len());
+    let difference: f64 = found.iter().zip(wanted).map(|(f, w)| (f - w).powi(2)).sum();
+    (difference / wanted.iter().map(|w| w.powi(2)).sum::<f64>()).sqrt()
+}
+
+/// SFT, DPO, SFT, ...
+struct InTurn;
+
+impl Method for InTurn {
+    fn weights(&mut self, step: usize) -> Vec<f64> {
+        if step.is_multiple_of(2) {
+            vec![1.0, 0.0]
+        } else {
+            vec![0.0, 1.0]
+        }
+    }
+}
+
+fn examples(dir: &Path) -> Vec<Example> {
+    let rows: Vec<Value> =
+        serde_json::from_slice(&fs::read(dir.join("rows.json")).unwrap()).unwrap();
+    let ids = |value: &Value| {
+        value
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|id| id.as_u64().unwrap() as u32)
+            .collect()
+    };
+    let example = |(row, value): (usize, &Value)| Example {
+        row,
+        prompt: ids(&value["prompt"]),
+        responses: value["responses"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(ids)
+            .collect(),
+        read: Vec::new(),
+    };
+    rows.iter().enumerate().map(example).collect()
+}
+
+fn task<'a>(
+    name: &str,
+    kind: LossKind,
+    train: &[Example],
+    reference: Option<&'a Reference>,
+) -> Task<'a> {
+    Task {
+        name: name.into(),
+        objective: Objective::new(kind),
+        train: train.to_vec(),
+        held_out: vec![],
+        fit: vec![],
+        order: Order::new(0, name, train.len(), train.len()),
+        reference,
+    }
+}
+
+/// Everything of ten steps that the goldens know, as `(name, relative error)`.
+fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
+    let dir: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../upright-engine/tests/golden")
+        .join(name);
+    let bytes = fs::read(dir.join("golden.safetensors")).unwrap();
+    let golden = SafeTensors::deserialize(&bytes).unwrap();
+    let wanted = |name: &str| -> Vec<f64> {
+        let data = golden.tensor(name).unwrap().data();
+        data.chunks_exact(4)
+            .map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap())))
+            .collect()
+    };
+    let options = Options {
+        threads: 2,
+        tier: Some(Tier::Portable),
+        recompute: Recompute::Off,
+        ..Options::default()
+    };
+    let decoder = Decoder::open(&dir, &options).unwrap();
+    let adapter = |folder: &str| {
+        peft::read(&dir.join(folder), decoder.config())
+            .unwrap()
+            .adapter
+    };
+    let (start, frozen, rows) = (adapter("adapter"), adapter("reference"), examples(&dir));
+
+    let cache = tempfile::tempdir().unwrap();
+    let fingerprint = merge::fingerprint(&dir, decoder.config(), None, &mut |_, _| true)
+        .unwrap()
+        .unwrap();
+    let mut reference =
+        Reference::open(cache.path(), &decoder, &fingerprint, Some(&frozen)).unwrap();
+    let pairs: Vec<&Example> = rows[..3].iter().collect();
+    let frozen = decoder.load(frozen);
+    assert_eq!(
+        reference
+            .prepare(&decoder, Some(&frozen), &pairs, token_budget, &mut Silent)
+            .unwrap(),
+        6
+    );
+
+    let optimization = Optimization {
+        optimizer: AdamW::new(AdamWConfig {
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 0.0,
+        }),
+        learning_rate: LearningRate {
+            peak: 1e-3,
+            curve: Curve::Constant,
+            warmup: 0,
+            steps: 10,
+        },
+        clip: 1.0,
+    };
+    let tasks = vec![
+        task("sft", LossKind::Sft, &rows[3..], None),
+        task("dpo", LossKind::Dpo, &rows[..3], Some(&reference)),
+    ];
+    let mut learner = ModelLearner::new(&decoder, start, optimization, token_budget, tasks);
+    let (mut losses, mut norms) = (vec![], vec![]);
+    train(&mut learner, &mut InTurn, 0..10, |step, learner, _| {
+        losses.push(step.losses[step.index % 2].unwrap());
+        norms.push(learner.report.gradient_norm);
+        Ok(ControlFlow::Continue(()))
+    })
+    .unwrap();
+
+    let mut errors = vec![
+        (
+            "steps_loss".to_owned(),
+            relative(&losses, &wanted("steps_loss")),
+        ),
+        (
+            "steps_grad_norm".to_owned(),
+            relative(&norms, &wanted("steps_grad_norm")),
+        ),
+    ];
+    let adapter = learner.adapter.to_host();
+    for target in &adapter.layout.targets {
+        for (part, range) in [("lora_A", target.a()), ("lora_B", target.b())] {
+            let key = format!("adapter10.{}.{part}.weight", target.module);
+            let found: Vec<f64> = adapter.parameters[range]
+                .iter()
+                .map(|value| f64::from(*value))
+                .collect();
+            errors.push((key.clone(), relative(&found, &wanted(&key))));
+        }
+    }
+    errors
+}
+
+#[test]
+fn ten_steps_are_those_of_pytorch() {
+    for name in NAMES {
+        // All rows in one pack, and every row in its own.
+        for token_budget in [2048, 1] {
+            let errors = errors(name, token_budget);
+            let worst = errors.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+            println!(
+                "{name}, budget {token_budget}: worst {} {:.1e}, losses {:.1e}, norms {:.1e}",
+                worst.0, worst.1, errors[0].1, errors[1].1
+            );
+            let off: Vec<_> = errors
+                .iter()
+                .filter(|(_, error)| error.is_nan() || *error >= TOLERANCE)
+                .collect();
+            assert!(off.is_empty(), "{name}, budget {token_budget}: {off:?}");
+        }
+    }
+}

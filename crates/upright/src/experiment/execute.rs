@@ -1,0 +1,204 @@
+//! How a part is done, and what is read off those that are finished.
+
+use std::path::PathBuf;
+
+use super::graph::{Job, JobKind};
+use super::{Experiment, State};
+use crate::export::Export;
+use upright_base::observer::Observer;
+use upright_base::{Error, Result};
+use upright_hub::Hub;
+use upright_runs::plan::Plan;
+use upright_runs::records::SETS;
+use upright_runs::run_dir::{self, read_lines};
+use upright_runs::settings::{Config, List, Number};
+use upright_train::run;
+use upright_train::tensorboard::TensorBoard;
+
+impl Experiment {
+    /// Does one part whose needs are finished. A reference may turn out to be in the cache.
+    pub(super) fn work(&self, part: &Job, observer: &mut dyn Observer) -> Result<State> {
+        let Some(folder) = self.folder(part) else {
+            let trained = run::train_reference(&part.plan, observer)?;
+            return Ok(if trained { State::Done } else { State::Found });
+        };
+        let config = match &part.kind {
+            JobKind::Reference => unreachable!("a reference has no folder here"),
+            JobKind::Alone => part.config.clone(),
+            JobKind::Run { stops } => self.informed(part, *stops)?,
+            JobKind::Sum(of) => {
+                let sum = self.out.join("sums").join(
+                    part.folder
+                        .as_ref()
+                        .and_then(|f| f.file_name())
+                        .unwrap_or_default(),
+                );
+                if !sum.exists() {
+                    let adapters = of
+                        .iter()
+                        .map(|(index, weight)| (self.adapter(*index), *weight))
+                        .collect();
+                    let model = Some(part.plan.model.clone());
+                    let out = sum.clone();
+                    Export {
+                        adapters,
+                        model,
+                        base_name: None,
+                        out,
+                        hub: Hub::from_environment(),
+                    }
+                    .adapter(observer)?;
+                }
+                // It is there already: a run without a step measures it. The reference still has the shape of the settings.
+                Config {
+                    init_adapter: Some(sum),
+                    steps: Some(Number::from("0")),
+                    epochs: None,
+                    ..self.informed(part, false)?
+                }
+            }
+        };
+        let config = Config {
+            out: Some(folder.clone()),
+            ..config
+        };
+        let (plan, written) = (
+            Plan::from_config(&config)?,
+            self.as_written(part, &config).to_toml()?,
+        );
+        if config.tensorboard {
+            run::run(
+                &plan,
+                &written,
+                true,
+                &mut TensorBoard::new(&folder, observer),
+            )?;
+        } else {
+            run::run(&plan, &written, true, observer)?;
+        }
+        Ok(State::Done)
+    }
+
+    /// The settings with ids of the hub in place of what was fetched, as anybody could give them to `upright train`.
+    fn as_written(&self, part: &Job, config: &Config) -> Config {
+        let ground = &self.graph.grounds[part.ground];
+        let (written, fetched) = (&ground.written, &ground.settings);
+        let mut config = config.clone();
+        config.model.clone_from(&written.model);
+        config.reference.clone_from(&written.reference);
+        if config.init_adapter == fetched.init_adapter {
+            config.init_adapter.clone_from(&written.init_adapter);
+        }
+        let places: Vec<_> = fetched.objective.iter().zip(&written.objective).collect();
+        for objective in &mut config.objective {
+            for (fetched, written) in &places {
+                if objective.data == fetched.data {
+                    objective.data.clone_from(&written.data);
+                }
+                if objective.eval == fetched.eval {
+                    objective.eval.clone_from(&written.eval);
+                }
+            }
+        }
+        config
+    }
+
+    /// The settings of a part with the optima, and with the points at which it stops.
+    fn informed(&self, part: &Job, stops: bool) -> Result<Config> {
+        let ground = &self.graph.grounds[part.ground];
+        let [held_out, fit] = self.optima(part.ground)?;
+        let list = |losses: &[Option<f64>]| {
+            let named = ground
+                .objectives()
+                .zip(losses)
+                .filter_map(|(name, loss)| Some(format!("{name}={}", (*loss)?)));
+            List(named.collect())
+        };
+        let mut config = Config {
+            optimum: Some(list(&fit)),
+            ..part.config.clone()
+        };
+        let known = list(&held_out);
+        config.optimum_eval = (!known.0.is_empty()).then_some(known);
+        if stops {
+            let mut points = ground.given_front.clone();
+            for &end in &ground.front {
+                points.push(self.end(end)?);
+            }
+            points.push(
+                fit.iter()
+                    .map(|loss| loss.unwrap_or(f64::NEG_INFINITY))
+                    .collect(),
+            );
+            let point = |point: &Vec<f64>| {
+                let named = ground
+                    .objectives()
+                    .zip(point)
+                    .map(|(name, loss)| format!("{name}={loss}"));
+                named.collect::<Vec<_>>().join(",")
+            };
+            config.stop_at = points.iter().map(point).collect();
+        }
+        Ok(config)
+    }
+
+    fn adapter(&self, index: usize) -> PathBuf {
+        run_dir::adapter_dir(
+            &self.out.join(
+                self.graph.parts[index]
+                    .folder
+                    .as_ref()
+                    .expect("a run has a folder"),
+            ),
+        )
+    }
+
+    /// The smallest losses that evaluations saw while each objective was trained alone with any seed, on each of [`SETS`];
+    /// none where there are no held-out rows.
+    pub(super) fn optima(&self, ground: usize) -> Result<[Vec<Option<f64>>; 2]> {
+        let ground = &self.graph.grounds[ground];
+        let mut optima = SETS.map(|_| Vec::new());
+        for (name, parts) in ground.objectives().zip(&ground.alone) {
+            let mut lines = Vec::new();
+            for part in parts {
+                lines.extend(self.evaluations(*part)?);
+            }
+            for (set, optima) in SETS.iter().zip(&mut optima) {
+                let key = format!("{set}/loss/{name}");
+                let losses = lines.iter().filter_map(|line| line.get(&key)?.as_f64());
+                optima.push(losses.reduce(f64::min));
+            }
+        }
+        Ok(optima)
+    }
+
+    /// Losses on training rows at the end of a part.
+    pub(super) fn end(&self, index: usize) -> Result<Vec<f64>> {
+        let ground = &self.graph.grounds[self.graph.parts[index].ground];
+        let lines = self.evaluations(index)?;
+        let loss = |name: &str| {
+            lines
+                .last()?
+                .get(&format!("{}/loss/{name}", SETS[1]))?
+                .as_f64()
+        };
+        ground
+            .objectives()
+            .map(loss)
+            .collect::<Option<_>>()
+            .ok_or_else(|| {
+                Error::failure(format!(
+                    "{}: its last evaluation lacks a loss",
+                    self.graph.parts[index].name
+                ))
+            })
+    }
+
+    fn evaluations(&self, index: usize) -> Result<Vec<serde_json::Map<String, serde_json::Value>>> {
+        let folder = self.graph.parts[index]
+            .folder
+            .as_ref()
+            .expect("a run has a folder");
+        read_lines(&self.out.join(folder).join("evals.jsonl"))
+    }
+}

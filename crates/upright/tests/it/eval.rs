@@ -1,0 +1,143 @@
+//! `upright eval loss` reads rows as the run of the adapter did.
+
+use crate::fixture::{Done, Place};
+use serde_json::{Value, json};
+
+fn eval(place: &Place, words: &str) -> (Value, String) {
+    let done = Done::good(place.command(&format!("eval loss --model model {words} --json")));
+    (done.json()[0].clone(), done.stderr)
+}
+
+/// Numbers of the rows that are scored.
+fn rows(place: &Place, words: &str) -> Vec<u64> {
+    let done = Done::good(place.command(&format!("eval loss --model model {words} --per-row")));
+    done.json()
+        .iter()
+        .map(|line| line["row"].as_u64().unwrap())
+        .collect()
+}
+
+#[test]
+fn rows_are_read_as_in_the_run_of_the_adapter() {
+    let place = Place::new();
+    place.model("model", "llama");
+    let renamed: Vec<Value> = (0..40)
+        .map(|i| json!({"ask": format!("Count {i} voles, one by one."), "answer": format!("There are {i} voles.")}))
+        .collect();
+    place.rows("asked.jsonl", &renamed);
+    // The map turns the columns into those of the dialect of completions.
+    let map = "prompt=ask,completion=answer";
+    let words = format!(
+        "--sft asked.jsonl --sft-map {map} --sft-template alpaca --max-length 240 --min-prompt 7 --held-out 0.3 --eval-rows 99 \
+         --method sequential --stages sft:2 --learning-rate 1e-3 !--steps"
+    );
+    Done::good(place.train(&words));
+    let adapter = "--adapter run/adapter --sft asked.jsonl";
+    let (as_in_run, notes) = eval(&place, adapter);
+    let explicit = format!(
+        "{adapter} --template alpaca --map {map} --max-length 240 --min-prompt 7 --too-long cut-prompt"
+    );
+    let (as_given, quiet) = eval(&place, &explicit);
+    assert_eq!(as_in_run, as_given);
+    let said = format!(
+        "run: --template alpaca, --map {map}, --min-prompt 7, --max-length 240, --too-long cut-prompt"
+    );
+    assert!(notes.contains("as in the run "), "{notes}");
+    assert!(notes.contains(&said), "{notes}");
+    assert!(!quiet.contains("as in the run"), "{quiet}");
+    let (other, _) = eval(&place, &format!("{adapter} --template raw"));
+    assert_ne!(other["loss"], as_in_run["loss"]);
+
+    // The held-out rows, and so the loss, are those of the run's last evaluation.
+    let evals = String::from_utf8(place.read("run/evals.jsonl")).unwrap();
+    let last: Value = serde_json::from_str(evals.lines().last().unwrap()).unwrap();
+    for (split, key) in [("held-out", "eval/loss/sft"), ("train", "fit/loss/sft")] {
+        let (line, _) = eval(&place, &format!("{adapter} --split {split}"));
+        // The same sums in another order.
+        let (loss, recorded) = (line["loss"].as_f64().unwrap(), last[key].as_f64().unwrap());
+        assert!(
+            (loss / recorded - 1.0).abs() < 1e-14,
+            "{split}: {loss}, {recorded}"
+        );
+    }
+    assert!(
+        notes.contains("--split held-out scores the latter alone"),
+        "{notes}"
+    );
+    let held = rows(&place, &format!("{adapter} --split held-out"));
+    let train = rows(&place, &format!("{adapter} --split train"));
+    let mut all = [held.clone(), train].concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..40).collect::<Vec<u64>>());
+    assert_eq!(
+        rows(&place, &format!("{adapter} --split held-out --limit 2")),
+        held[..2]
+    );
+    let done = Done::of(place.command(&format!(
+        "eval loss --model model {adapter} --split held-out --held-out 0"
+    )));
+    assert!(done.error().contains("no row is held out"), "{done:?}");
+    let done = Done::of(place.command(&format!(
+        "eval loss --model model {adapter} --split all --held-out 0.3"
+    )));
+    assert!(
+        done.error()
+            .contains("held-out 0.3 has no effect: all rows are scored"),
+        "{done:?}"
+    );
+    let done = Done::of(place.command(&format!("eval loss --model model {adapter} --split some")));
+    assert!(
+        done.error()
+            .contains("split must be one of all, train, held-out, found `some`"),
+        "{done:?}"
+    );
+}
+
+/// A minimum prompt is checked against the run's maximum length, not the usual one.
+#[test]
+fn the_run_leaves_room_for_a_long_prompt() {
+    let place = Place::new();
+    Done::good(place.train("--max-length 4096 --min-prompt 80"));
+    let (_, notes) = eval(
+        &place,
+        "--adapter run/adapter --sft sft.jsonl --min-prompt 3000",
+    );
+    assert!(notes.contains("--max-length 4096"), "{notes}");
+    let done = Done::of(place.command("eval loss --model model --sft sft.jsonl --min-prompt 3000"));
+    assert!(
+        done.error()
+            .contains("min-prompt must be below max-length, 2048, found `3000`"),
+        "{done:?}"
+    );
+}
+
+/// The same questions as instructions and as preferences, in any template: a row is on one side.
+#[test]
+fn no_template_and_no_second_objective_moves_a_row() {
+    let place = Place::new();
+    let question = |i: u64| format!("What is {i} and {i}?");
+    let sft: Vec<Value> = (0..40)
+        .map(|i| json!({"instruction": question(i), "input": "", "output": "Two."}))
+        .collect();
+    let dpo: Vec<Value> = (0..40)
+        .map(|i| json!({"prompt": question(i), "chosen": "Two.", "rejected": "No."}))
+        .collect();
+    let talk = |i: u64| json!({"messages": [{"role": "user", "content": question(i)}, {"role": "assistant", "content": "Two."}]});
+    place.rows("sft.jsonl", &sft);
+    place.rows("dpo.jsonl", &dpo);
+    place.rows("talk.jsonl", &(0..40).map(talk).collect::<Vec<_>>());
+    let split = "--split held-out --held-out 0.3";
+    let held = rows(
+        &place,
+        &format!("--sft sft.jsonl --template user-assistant {split}"),
+    );
+    assert!((5..20).contains(&held.len()), "{held:?}");
+    for words in [
+        "--sft sft.jsonl --template alpaca",
+        "--sft sft.jsonl --template raw",
+        "--dpo dpo.jsonl",
+        "--sft talk.jsonl --template user-assistant",
+    ] {
+        assert_eq!(rows(&place, &format!("{words} {split}")), held, "{words}");
+    }
+}

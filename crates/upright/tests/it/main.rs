@@ -1,0 +1,31 @@
+//! The program as its users run it, on tiny models: one binary, so that the engine is linked once.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests write files and print as they like"
+)]
+
+mod bad_input;
+mod commands;
+mod costs;
+mod demo;
+mod eval;
+mod experiment;
+mod export;
+mod fixture;
+mod hostile_files;
+mod hostile_templates;
+mod hub;
+mod identity;
+mod inspect;
+mod objectives;
+mod readme;
+mod reference;
+mod report;
+mod rows;
+mod runs_fixture;
+mod similarity;
+mod snapshots;
+mod theory;
+mod tidy;
