@@ -7,6 +7,7 @@ use crate::{
     adapter::DeviceAdapter,
     next::{Next, Want},
     scores::{Scores, Slopes},
+    sum::Sum,
     usage::Usage,
     vector::Vector,
 };
@@ -41,7 +42,7 @@ pub(crate) trait Backend {
         purpose: Purpose,
     ) -> (Scores, Self::Activations);
 
-    /// Adds the adapter's gradient to `gradient`. Slopes are finite, one per target.
+    /// Writes the adapter's gradient of this pack alone. Slopes are finite, one per target.
     fn backward(
         &self,
         pack: &Pack,
@@ -56,6 +57,9 @@ pub(crate) trait Backend {
 
     /// Values on this device.
     fn vector(&self, values: Vec<f32>) -> Vector;
+
+    /// A sum of so many values on this device, in units of two to the power of `exponent`.
+    fn sum(&self, len: usize, exponent: i32) -> Sum;
 
     /// Names the first place where a pass over the pack leaves the finite range: a tensor of the base, or a block's output.
     fn find_non_finite(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Option<String>;

@@ -25,6 +25,7 @@ use crate::{
     cpu,
     generation::{Generation, Running},
     scores::check_tokens,
+    sum::Sum,
     usage::Usage,
     vector::Vector,
 };
@@ -195,6 +196,11 @@ impl Decoder {
         self.cpu().vector(values)
     }
 
+    /// A sum of so many values on the device, in units of two to the power of `exponent`.
+    pub fn sum(&self, len: usize, exponent: i32) -> Sum {
+        self.cpu().sum(len, exponent)
+    }
+
     /// Log-probabilities of a pack's targets under the base with an adapter, or under the base alone.
     ///
     /// # Errors
@@ -232,7 +238,7 @@ impl Decoder {
         Ok((scores, Activations(DeviceActivations::Cpu(activations))))
     }
 
-    /// Adds to `gradient` (the adapter's layout) the gradient of a loss whose derivative with respect to the targets'
+    /// Writes into `gradient` (the adapter's layout) the gradient of a loss whose derivative with respect to the targets'
     /// log-probabilities is given. Pack and adapter are those of the forward pass, unchanged.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`decoder`] | [`Decoder`]: open, score, forward, backward |
 //! | [`vector`] | [`Vector`]: an adapter's parameters, gradient and moments, on the decoder's device |
+//! | [`sum`] | [`Sum`]: gradients of packs, added exactly in any order |
 //! | [`generation`] | [`Generation`]: sequences that are continued token by token |
 //! | [`usage`] | [`Usage`]: memory, busy time and arithmetic of the device |
 //! | [`microbench`] | rates of the CPU's kernels beside what bounds them |
@@ -41,11 +42,13 @@ pub mod generation;
 pub mod microbench;
 mod next;
 mod scores;
+pub mod sum;
 pub mod usage;
 pub mod vector;
 
 pub use cpu::tier::Tier;
 pub use decoder::{Activations, Decoder, DeviceAdapter, Options, Scores, Slopes, devices};
 pub use generation::Generation;
+pub use sum::{OutOfRange, Sum};
 pub use usage::{Counts, Usage};
 pub use vector::Vector;

@@ -157,6 +157,18 @@ impl AdapterLayout {
             .map(|i| &self.targets[i])
     }
 
+    /// Names the tensor that a value of the flat vector belongs to.
+    pub fn tensor_at(&self, index: usize) -> String {
+        for target in &self.targets {
+            for (part, range) in [("lora_A", target.a()), ("lora_B", target.b())] {
+                if range.contains(&index) {
+                    return format!("{}.{part}.weight", target.module);
+                }
+            }
+        }
+        format!("value {index}")
+    }
+
     /// Names the first tensor with a value that is not finite.
     pub fn find_non_finite(&self, parameters: &[f32]) -> Option<String> {
         for target in &self.targets {

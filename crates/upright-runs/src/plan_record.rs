@@ -127,6 +127,13 @@ pub fn check_unchanged(run: &Path, now: &PlanRecord) -> Result<()> {
             "start it again with another --out; its adapter and its report can still be used",
         ));
     }
+    if then.plan.optimizer.gradient_exponent.is_none() {
+        let problem = "cannot continue: an older build began this run and added the gradients of packs in another way, so its \
+                       steps would have other bits";
+        return Err(Error::input(format!("{}: {problem}", run.display())).hint(
+            "start it again with another --out; its adapter and its report can still be used",
+        ));
+    }
     let differences = differences(&then, now);
     if differences.is_empty() {
         return Ok(());

@@ -7,7 +7,9 @@ use upright_core::{
     train::{Learner, ObjectiveId},
 };
 use upright_data::{Example, order::Order};
-use upright_engine::{Activations, Decoder, DeviceAdapter, Scores, Slopes, Vector};
+use upright_engine::{
+    Activations, Decoder, DeviceAdapter, OutOfRange, Scores, Slopes, Sum, Vector,
+};
 use upright_model::{adapter::Adapter, pack::Pack};
 
 use crate::{
@@ -80,7 +82,10 @@ pub struct ModelLearner<'a> {
     pub tasks: Vec<Task<'a>>,
     /// What the last update was like.
     pub report: StepReport,
+    /// Gradient of one pack, then of the step.
     gradient: Vector,
+    /// The gradients of the step's packs, added up.
+    sum: Sum,
     /// The forward passes of the batches that were probed in this step.
     probed: Vec<Option<Vec<Pass>>>,
     trained: Vec<bool>,
@@ -113,6 +118,14 @@ struct Pass {
     activations: Activations,
 }
 
+/// Where passes run.
+#[derive(Clone, Copy)]
+struct Place<'l> {
+    decoder: &'l Decoder,
+    adapter: &'l DeviceAdapter,
+    token_budget: usize,
+}
+
 /// How a learner optimizes.
 #[derive(Clone, Copy, Debug)]
 pub struct Optimization {
@@ -122,6 +135,8 @@ pub struct Optimization {
     pub learning_rate: LearningRate,
     /// Maximum norm of the gradient; 0 disables clipping.
     pub clip: f64,
+    /// The unit of the gradient's sum is two to this power.
+    pub gradient_exponent: i32,
 }
 
 /// The end of a run whose numbers left the finite range; the files on the disk are from before.
@@ -212,6 +227,56 @@ impl Task<'_> {
         Ok(measured)
     }
 
+    /// Forward and backward pass of the next batch, pack by pack; `each` is given the gradient of every pack, times
+    /// `weight`, in `gradient`. `probed` are the batch's forward passes, where there were any.
+    fn gradients(
+        &self,
+        place: &Place<'_>,
+        probed: Option<Vec<Pass>>,
+        weight: f64,
+        gradient: &mut Vector,
+        each: &mut dyn FnMut(usize, &Vector) -> Result<()>,
+    ) -> Result<Measured> {
+        let Place {
+            decoder, adapter, ..
+        } = *place;
+        let examples = self.next_batch();
+        let totals = Self::totals(&examples);
+        let mut measured = self.empty(&examples);
+        let mut probed = probed.map(Vec::into_iter);
+        for (index, packed) in pack(&examples, place.token_budget).into_iter().enumerate() {
+            let Pass {
+                packed,
+                scores,
+                activations,
+            } = match probed.as_mut().and_then(Iterator::next) {
+                Some(pass) => pass,
+                None => {
+                    let (scores, activations) = decoder.forward(&packed.pack, adapter)?;
+                    Pass {
+                        packed,
+                        scores,
+                        activations,
+                    }
+                }
+            };
+            let mut slopes = vec![0.0; packed.pack.targets.len()];
+            for (segments, row) in self.rows(&packed, &examples, &scores, totals) {
+                for segment in segments {
+                    slopes[segment.targets.clone()].fill(weight * row.slopes[segment.response]);
+                }
+                measured.add(&row);
+            }
+            if !measured.loss.is_finite() {
+                return Err(self.not_finite(measured.loss, decoder, &packed.pack, adapter));
+            }
+            let slopes = Slopes { logp: slopes };
+            decoder.backward(&packed.pack, adapter, activations, &slopes, gradient)?;
+            each(index, gradient)?;
+        }
+        Ok(measured)
+    }
+
     fn empty(&self, examples: &[&Example]) -> Measured {
         Measured {
             loss: 0.0,
@@ -262,6 +327,7 @@ impl<'a> ModelLearner<'a> {
                 ..StepReport::default()
             },
             gradient: decoder.vector(vec![0.0; len]),
+            sum: decoder.sum(len, optimization.gradient_exponent),
             probed: (0..count).map(|_| None).collect(),
             trained: vec![false; count],
             tasks,
@@ -312,54 +378,48 @@ impl<'a> ModelLearner<'a> {
         Ok((measured.loss, probed))
     }
 
-    /// Forward and backward pass of the next batch, pack by pack. A batch that was probed has its forward pass already.
+    /// The gradient of every pack of an objective's next batch, for measurements: nothing is added up or updated.
+    ///
+    /// # Errors
+    /// That of `each`; a loss that is not finite.
+    pub fn gradients(
+        &mut self,
+        id: ObjectiveId,
+        each: &mut dyn FnMut(usize, &Vector) -> Result<()>,
+    ) -> Result<Measured> {
+        let place = Place {
+            decoder: self.decoder,
+            adapter: &self.adapter,
+            token_budget: self.token_budget,
+        };
+        self.tasks[id.0].gradients(&place, None, 1.0, &mut self.gradient, each)
+    }
+
+    /// Adds the gradient of the next batch to the step's. A batch that was probed has its forward pass already.
     fn train_on(&mut self, id: ObjectiveId, weight: f64) -> Result<Measured> {
         let probed = self.probed[id.0].take();
         let task = &self.tasks[id.0];
-        let examples = task.next_batch();
-        let totals = Task::totals(&examples);
-        let mut measured = task.empty(&examples);
-        let mut one = |pass: Pass, gradient: &mut Vector| -> Result<()> {
-            let Pass {
-                packed,
-                scores,
-                activations,
-            } = pass;
-            let mut slopes = vec![0.0; packed.pack.targets.len()];
-            for (segments, row) in task.rows(&packed, &examples, &scores, totals) {
-                for segment in segments {
-                    slopes[segment.targets.clone()].fill(weight * row.slopes[segment.response]);
-                }
-                measured.add(&row);
-            }
-            let pack = &packed.pack;
-            if !measured.loss.is_finite() {
-                return Err(task.not_finite(measured.loss, self.decoder, pack, &self.adapter));
-            }
-            let slopes = Slopes { logp: slopes };
-            self.decoder
-                .backward(pack, &self.adapter, activations, &slopes, gradient)
+        let place = Place {
+            decoder: self.decoder,
+            adapter: &self.adapter,
+            token_budget: self.token_budget,
         };
-        match probed {
-            Some(passes) => {
-                for pass in passes {
-                    one(pass, &mut self.gradient)?;
-                }
-            }
-            None => {
-                for packed in pack(&examples, self.token_budget) {
-                    let (scores, activations) =
-                        self.decoder.forward(&packed.pack, &self.adapter)?;
-                    let pass = Pass {
-                        packed,
-                        scores,
-                        activations,
-                    };
-                    one(pass, &mut self.gradient)?;
-                }
-            }
-        }
-        Ok(measured)
+        let sum = &mut self.sum;
+        task.gradients(
+            &place,
+            probed,
+            weight,
+            &mut self.gradient,
+            &mut |pack, gradient| {
+                sum.add(gradient).map_err(|OutOfRange { index, value }| {
+                    let tensor = place.adapter.layout.tensor_at(index);
+                    diverged(format!(
+                        "the gradient of {}, pack {pack}, is out of range: {value} in {tensor}",
+                        task.name
+                    ))
+                })
+            },
+        )
     }
 }
 
@@ -390,15 +450,10 @@ impl Learner for ModelLearner<'_> {
 
     fn update(&mut self) -> Result<()> {
         let learning_rate = self.learning_rate.at(self.optimizer.updates as usize);
+        self.sum.write_to(&mut self.gradient);
         let norm = self.gradient.norm();
         self.report.learning_rate = learning_rate;
         self.report.gradient_norm = norm;
-        if !norm.is_finite() {
-            let trained = self.trained_now();
-            return Err(diverged(format!(
-                "the gradient of {trained} is not finite: its norm is {norm}"
-            )));
-        }
         if let Some(coefficient) = clip_coefficient(norm, self.clip) {
             self.gradient.scale(coefficient);
         }
@@ -411,7 +466,7 @@ impl Learner for ModelLearner<'_> {
                 "an update by {trained} made the adapter not finite"
             )));
         }
-        self.gradient.clear();
+        self.sum.clear();
         for (index, task) in self.tasks.iter_mut().enumerate() {
             let was_probed = self.probed[index].take().is_some();
             if self.trained[index] {

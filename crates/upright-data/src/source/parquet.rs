@@ -68,8 +68,10 @@ fn first(path: &Path, bytes: Vec<u8>, most: usize) -> Result<(Vec<Columns>, bool
         let what = format!("its {size} bytes unpack to more than {MOST_TIMES} times as many");
         broken(path, what).hint(super::UNPACK_ALL_HINT)
     };
-    if parquet_pages::largest(reader.metadata(), &bytes) > limit as u64 {
-        return Err(unpack_too_much());
+    match parquet_pages::largest(reader.metadata(), &bytes) {
+        None => return Err(broken(path, "the header of a page is damaged")),
+        Some(largest) if largest > limit as u64 => return Err(unpack_too_much()),
+        Some(_) => {}
     }
     let (mut rows, mut held) = (Vec::new(), 0);
     for row in reader.get_row_iter(None).map_err(wrong)? {
@@ -165,6 +167,7 @@ fn value(field: &Field) -> Option<Value> {
 mod tests {
     use std::sync::Arc;
 
+    use parquet::basic::{Compression, GzipLevel};
     use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
     use parquet::file::{properties::WriterProperties, writer::SerializedFileWriter};
     use parquet::schema::parser::parse_message_type;
@@ -174,14 +177,14 @@ mod tests {
 
     /// One text so many times.
     fn repeated(text: usize, times: usize) -> Vec<u8> {
+        repeated_with(text, times, WriterProperties::default())
+    }
+
+    fn repeated_with(text: usize, times: usize, properties: WriterProperties) -> Vec<u8> {
         let schema = parse_message_type("message rows { required binary prompt (UTF8); }").unwrap();
         let mut bytes = Vec::new();
-        let mut file = SerializedFileWriter::new(
-            &mut bytes,
-            Arc::new(schema),
-            Arc::new(WriterProperties::default()),
-        )
-        .unwrap();
+        let mut file =
+            SerializedFileWriter::new(&mut bytes, Arc::new(schema), Arc::new(properties)).unwrap();
         let mut group = file.next_row_group().unwrap();
         let mut column = group.next_column().unwrap().unwrap();
         let values = vec![ByteArray::from("x".repeat(text).into_bytes()); times];
@@ -252,6 +255,23 @@ mod tests {
         );
         assert!(error.hint.contains("--unpack-all"), "{error:?}");
         assert_eq!(rows(path, bomb, 3).unwrap().0.len(), 3);
+    }
+
+    /// The first header is that of the dictionary page: its type, then its size unpacked, here 2 MB in four bytes.
+    #[test]
+    fn a_page_cannot_promise_more_than_the_file_could_hold() {
+        let gzip = Compression::GZIP(GzipLevel::default());
+        let properties = WriterProperties::builder().set_compression(gzip).build();
+        let mut bytes = repeated_with(2_000_000, 2, properties);
+        let path = Path::new("x.parquet");
+        assert_eq!(rows(path, bytes.clone(), 1).unwrap().0.len(), 1);
+        assert_eq!(bytes[4..7], [0x15, 4, 0x15]);
+        bytes[7..11].copy_from_slice(&[0xfe, 0xff, 0xff, 0x7f]);
+        let error = rows(path, bytes, 1).unwrap_err();
+        assert!(
+            error.message.contains("unpack to more than 1000 times"),
+            "{error}"
+        );
     }
 
     #[test]

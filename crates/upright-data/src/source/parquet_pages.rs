@@ -9,9 +9,9 @@ use parquet::file::metadata::ParquetMetaData;
 /// Structs within structs that a header may have; real ones have three.
 const MAX_DEPTH: usize = 16;
 
-/// The largest size that any page of the file promises to unpack to. Pages behind a header that cannot be read are left to
-/// the reader, which refuses them.
-pub(super) fn largest(metadata: &ParquetMetaData, file: &[u8]) -> u64 {
+/// The largest size that any page of the file promises to unpack to. `None` where a header is not what the format asks for:
+/// the reader would guess what it means, and its guess may be another.
+pub(super) fn largest(metadata: &ParquetMetaData, file: &[u8]) -> Option<u64> {
     let mut largest = 0;
     for group in metadata.row_groups() {
         for column in group.columns() {
@@ -19,16 +19,13 @@ pub(super) fn largest(metadata: &ParquetMetaData, file: &[u8]) -> u64 {
             let mut at = start;
             let end = start.saturating_add(length);
             while at < end {
-                let header = usize::try_from(at).ok().and_then(|at| file.get(at..));
-                let Some(page) = header.and_then(Page::read) else {
-                    break;
-                };
+                let page = Page::read(file.get(usize::try_from(at).ok()?..)?)?;
                 largest = largest.max(page.unpacked);
                 at = at.saturating_add(page.header).saturating_add(page.packed);
             }
         }
     }
-    largest
+    Some(largest)
 }
 
 /// Sizes of a page, in bytes.
@@ -47,15 +44,16 @@ impl Page {
         let mut id = 0;
         while let Some((field, kind)) = reader.field(&mut id)? {
             match (field, kind) {
-                (2, 5) => unpacked = Some(reader.signed()?),
-                (3, 5) => packed = Some(reader.signed()?),
+                (2, 5) => unpacked = Some(reader.size()?),
+                (3, 5) => packed = Some(reader.size()?),
+                (2 | 3, _) => return None,
                 _ => reader.skip(kind, 0)?,
             }
         }
         Some(Self {
             header: (bytes.len() - reader.rest.len()) as u64,
-            packed: u64::try_from(packed?).ok()?,
-            unpacked: u64::try_from(unpacked?).ok()?,
+            packed: packed?,
+            unpacked: unpacked?,
         })
     }
 }
@@ -88,6 +86,12 @@ impl Compact<'_> {
             }
         }
         None
+    }
+
+    /// A size: 32 bits, from 0.
+    fn size(&mut self) -> Option<u64> {
+        let value = i32::try_from(self.signed()?).ok()?;
+        u64::try_from(value).ok()
     }
 
     /// A number whose sign is in its lowest bit.

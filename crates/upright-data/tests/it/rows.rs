@@ -46,16 +46,15 @@ fn parquet_rows_are_read_in_every_compression() {
     assert_eq!(hashes.len(), PARQUET.len());
 }
 
-/// Found by a fuzzer: 4 KB whose page header promises 1.4 GB.
+/// Found by a fuzzer: 4 KB whose page header promises 1.4 GB, in a number of 55 bits that a lenient reader cuts to 32.
 #[test]
-fn a_page_that_promises_more_than_the_file_could_hold_is_refused() {
+fn a_damaged_page_header_is_refused_before_its_page_is_read() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/parquet/page-size.parquet");
     let error = source::read(&path).unwrap_err();
     assert!(
-        error.message.contains("unpack to more than 1000 times"),
+        error.message.contains("the header of a page is damaged"),
         "{error}"
     );
-    assert!(error.hint.contains("--unpack-all"), "{error}");
 }
 
 fn read_everything(name: &str, bytes: &[u8]) {

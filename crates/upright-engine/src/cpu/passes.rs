@@ -18,6 +18,7 @@ use crate::{
     adapter::DeviceAdapter,
     backend::{ActivationBytes, Backend, Purpose, WeightBytes},
     scores::{Scores, Slopes},
+    sum::Sum,
     usage::Usage,
     vector::Vector,
 };
@@ -132,6 +133,7 @@ impl Backend for Decoder {
         let adapter = adapter.on_host();
         let lowest = adapter.layout.lowest_layer();
         let gradient = gradient.host_mut();
+        gradient.fill(0.0);
         self.pool.install(|| {
             let mut dx = self.head().backward(head, &pack.targets, &slopes.logp);
             for layer in (0..self.config.layers).rev() {
@@ -152,6 +154,10 @@ impl Backend for Decoder {
 
     fn vector(&self, values: Vec<f32>) -> Vector {
         Vector::on_host(values, Arc::clone(&self.pool))
+    }
+
+    fn sum(&self, len: usize, exponent: i32) -> Sum {
+        Sum::on_host(len, exponent, Arc::clone(&self.pool))
     }
 
     fn find_non_finite(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Option<String> {

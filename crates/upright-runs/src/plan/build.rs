@@ -7,7 +7,8 @@ use super::checks::{
 use super::objective::{losses, objectives};
 use super::stages::{length, stages};
 use super::{
-    LoraPlan, ObjectivePlan, OptimizerPlan, Plan, Recompute, ReferencePlan, ReferenceRows, StopPlan,
+    GRADIENT_EXPONENT, LoraPlan, ObjectivePlan, OptimizerPlan, Plan, Recompute, ReferencePlan,
+    ReferenceRows, StopPlan,
 };
 use crate::settings::{self, Config, List};
 use upright_base::{Error, Result, files};
@@ -153,6 +154,7 @@ fn optimizer(config: &Config) -> Result<OptimizerPlan> {
         schedule: choice("schedule", config.schedule.as_deref(), Curve::Constant)?,
         warmup: count_from(0, "warmup", config.warmup.as_ref(), 0)?,
         clip: from_0("clip", config.clip.as_ref(), 1.0)?,
+        gradient_exponent: Some(GRADIENT_EXPONENT),
         adamw: adamw::AdamWConfig {
             weight_decay: from_0("weight-decay", config.weight_decay.as_ref(), 0.0)?,
             ..adamw::AdamWConfig::default()

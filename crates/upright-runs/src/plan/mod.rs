@@ -262,9 +262,16 @@ pub struct OptimizerPlan {
     pub warmup: usize,
     /// Largest norm of the gradient; 0: any.
     pub clip: f64,
+    /// Gradients of packs are added in units of two to this power ([`GRADIENT_EXPONENT`]); none in the plans of older
+    /// builds, which added them in f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradient_exponent: Option<i32>,
     /// AdamW.
     pub adamw: adamw::AdamWConfig,
 }
+
+/// Unit of the sum of gradients: two to this power. LOG.md has the gradients that it was chosen from.
+pub const GRADIENT_EXPONENT: i32 = -44;
 
 /// Settings that change no result, and places whose contents are compared instead ([`crate::plan_record::Provenance`]): a resumed run
 /// may have others. Everything else of the plan is compared.

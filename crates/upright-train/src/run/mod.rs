@@ -20,7 +20,7 @@ use upright_data::Dataset;
 use upright_model::peft;
 use upright_runs::{
     Summary,
-    plan::{Plan, Schedule},
+    plan::{GRADIENT_EXPONENT, Plan, Schedule},
     plan_record,
     records::{SETS, mixed},
     run_dir::{self, RunDir, adapter_dir, is_finished},
@@ -106,6 +106,10 @@ fn run_with(
         optimizer: AdamW::new(plan.optimizer.adamw),
         learning_rate: rate_at(plan, &schedule, 0),
         clip: plan.optimizer.clip,
+        gradient_exponent: plan
+            .optimizer
+            .gradient_exponent
+            .unwrap_or(GRADIENT_EXPONENT),
     };
     let mut learner = ModelLearner::new(
         &model.decoder,

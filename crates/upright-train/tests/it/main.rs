@@ -160,6 +160,7 @@ fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
             steps: 10,
         },
         clip: 1.0,
+        gradient_exponent: -44,
     };
     let tasks = vec![
         task("sft", LossKind::Sft, &rows[3..], None),

@@ -17,7 +17,10 @@ pub use steps::{StepCost, TimedStep};
 use upright_base::{Error, Result, files::Scratch, observer::Observer};
 use upright_core::optimizer::AdamW;
 use upright_data::{Dataset, Example};
-use upright_runs::{plan::Plan, settings::Config};
+use upright_runs::{
+    plan::{GRADIENT_EXPONENT, Plan},
+    settings::Config,
+};
 use upright_train::{
     learner::{ModelLearner, Optimization},
     reference::Reference,
@@ -103,6 +106,7 @@ impl Bench {
             optimizer: AdamW::new(self.plan.optimizer.adamw),
             learning_rate: self.plan.learning_rate(1),
             clip: self.plan.optimizer.clip,
+            gradient_exponent: GRADIENT_EXPONENT,
         };
         Ok(ModelLearner::new(
             &self.model.decoder,

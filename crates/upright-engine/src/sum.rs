@@ -1,0 +1,266 @@
+//! An exact sum of vectors, in 64-bit fixed point. Integers are added without rounding, so the sum has the same bits in
+//! whatever order, and by whomever, the vectors are added.
+//!
+//! A value `x` counts as `round(x / unit)` units, ties to even; the unit is a power of two. Each vector is rounded once, by at
+//! most half a unit per value. The sum is rounded to f32 once more, when it is read.
+
+use std::{fmt, sync::Arc};
+
+use rayon::{ThreadPool, prelude::*};
+use upright_math::norm::CHUNK;
+
+use crate::vector::Vector;
+
+/// Values that one thread works on at a time.
+const STRETCH: usize = 16 * CHUNK;
+
+/// A sum of vectors of one length.
+#[derive(Clone, Debug)]
+pub struct Sum {
+    values: Vec<i64>,
+    /// The unit is two to this power.
+    exponent: i32,
+    /// No value of the sum is larger than this, in units: the vectors' largest values, added up.
+    bound: u64,
+    pool: Arc<ThreadPool>,
+}
+
+/// Why a vector cannot be added. The sum is then not to be read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutOfRange {
+    /// The first value at fault, by its place in the vector.
+    pub index: usize,
+    /// The value: not finite, or so large that the sum could overflow.
+    pub value: f32,
+}
+
+impl fmt::Display for OutOfRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, value } = self;
+        write!(f, "value {index} is {value}")
+    }
+}
+
+/// A value in units; `None` where it is not finite or beyond 2^63.
+fn in_units(value: f32, scale: f64) -> Option<i64> {
+    let units = (f64::from(value) * scale).round_ties_even();
+    // Multiplying by a power of two is exact; the largest i64 is not an f64, the next one below it is.
+    (units.abs() < 9.223_372_036_854_775e18).then_some(units as i64)
+}
+
+impl Sum {
+    /// Zero, in units of two to the power of `exponent`.
+    pub(crate) fn on_host(len: usize, exponent: i32, pool: Arc<ThreadPool>) -> Self {
+        Self {
+            values: vec![0; len],
+            exponent,
+            bound: 0,
+            pool,
+        }
+    }
+
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there are no values.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Sets the sum to zero.
+    pub fn clear(&mut self) {
+        self.values.fill(0);
+        self.bound = 0;
+    }
+
+    /// Adds a vector.
+    ///
+    /// # Errors
+    /// A value is not finite, or the largest values of all vectors together exceed what the sum can hold: 2^63 units.
+    /// Whether that happens does not depend on the order of the vectors.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn add(&mut self, vector: &Vector) -> Result<(), OutOfRange> {
+        let added = vector.host();
+        assert_eq!(added.len(), self.values.len(), "vectors of one length");
+        let scale = 2f64.powi(-self.exponent);
+        // The largest value of a stretch, or the first one that has no units.
+        let largest = |first: usize, added: &[f32]| -> Result<u64, OutOfRange> {
+            let mut largest = 0;
+            for (index, value) in (first..).zip(added) {
+                let units = in_units(*value, scale).ok_or(OutOfRange {
+                    index,
+                    value: *value,
+                })?;
+                largest = largest.max(units.unsigned_abs());
+            }
+            Ok(largest)
+        };
+        let largest = self.pool.install(|| {
+            added
+                .par_chunks(STRETCH)
+                .enumerate()
+                .map(|(chunk, added)| largest(chunk * STRETCH, added))
+                .collect::<Result<Vec<u64>, OutOfRange>>()
+        })?;
+        let largest = largest.into_iter().max().unwrap_or(0);
+        match self.bound.checked_add(largest) {
+            Some(bound) if bound <= i64::MAX as u64 => self.bound = bound,
+            _ => return Err(self.largest_of(added)),
+        }
+        let add = |sum: &mut [i64], added: &[f32]| {
+            for (sum, value) in sum.iter_mut().zip(added) {
+                *sum += (f64::from(*value) * scale).round_ties_even() as i64;
+            }
+        };
+        self.pool.install(|| {
+            self.values
+                .par_chunks_mut(STRETCH)
+                .zip(added.par_chunks(STRETCH))
+                .for_each(|(sum, added)| add(sum, added));
+        });
+        Ok(())
+    }
+
+    /// The largest value, which takes the sum out of its range.
+    fn largest_of(&self, added: &[f32]) -> OutOfRange {
+        let mut found = OutOfRange {
+            index: 0,
+            value: 0.0,
+        };
+        for (index, value) in added.iter().enumerate() {
+            if value.abs() > found.value.abs() {
+                found = OutOfRange {
+                    index,
+                    value: *value,
+                };
+            }
+        }
+        found
+    }
+
+    /// Writes the sum into a vector, rounded to f32.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn write_to(&self, vector: &mut Vector) {
+        let unit = 2f64.powi(self.exponent);
+        let values = vector.host_mut();
+        assert_eq!(values.len(), self.values.len(), "vectors of one length");
+        let round = |values: &mut [f32], sum: &[i64]| {
+            for (value, units) in values.iter_mut().zip(sum) {
+                *value = (*units as f64 * unit) as f32;
+            }
+        };
+        self.pool.install(|| {
+            values
+                .par_chunks_mut(STRETCH)
+                .zip(self.values.par_chunks(STRETCH))
+                .for_each(|(values, sum)| round(values, sum));
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rayon::ThreadPoolBuilder;
+
+    use super::*;
+
+    fn pool(threads: usize) -> Arc<ThreadPool> {
+        Arc::new(
+            ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap(),
+        )
+    }
+
+    fn sum_of(vectors: &[&Vec<f32>], threads: usize) -> Result<Vec<u32>, OutOfRange> {
+        let pool = pool(threads);
+        let mut sum = Sum::on_host(vectors[0].len(), -44, pool.clone());
+        for vector in vectors {
+            sum.add(&Vector::on_host((*vector).clone(), pool.clone()))?;
+        }
+        let mut out = Vector::on_host(vec![0.0; sum.len()], pool);
+        sum.write_to(&mut out);
+        Ok(out.read().iter().map(|x| x.to_bits()).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        /// Vectors of values from 1e-12 to 1e4, of either sign, in any order, on 1 to 8 threads.
+        #[test]
+        fn the_order_of_vectors_and_the_threads_change_no_bit(
+            vectors in prop::collection::vec(prop::collection::vec((-12.0..4.0f32, any::<bool>()), 70_000 / 1000), 1..9),
+            order in any::<u64>(),
+            repeats in 1..1000usize,
+        ) {
+            let vectors: Vec<Vec<f32>> = vectors
+                .into_iter()
+                .map(|values| {
+                    let values = values.into_iter().map(|(power, minus)| {
+                        let value = 10f32.powf(power);
+                        if minus { -value } else { value }
+                    });
+                    let values: Vec<f32> = values.collect();
+                    values.iter().copied().cycle().take(values.len() * repeats).collect()
+                })
+                .collect();
+            let straight: Vec<&Vec<f32>> = vectors.iter().collect();
+            let mut shuffled = straight.clone();
+            shuffled.sort_by_key(|vector| upright_math::random::splitmix(order ^ u64::from(vector[0].to_bits())));
+            let expected = sum_of(&straight, 1).unwrap();
+            for threads in 1..=8 {
+                prop_assert_eq!(&sum_of(&shuffled, threads).unwrap(), &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn values_that_cancel_leave_what_is_small() {
+        // In f32 the small value is lost beside the large ones.
+        let parts = [vec![1e4f32], vec![1e-6], vec![-1e4]];
+        let parts: Vec<&Vec<f32>> = parts.iter().collect();
+        let found = f32::from_bits(sum_of(&parts, 1).unwrap()[0]);
+        assert!((found - 1e-6).abs() < 1e-12, "{found}");
+        assert_eq!((1e4f32 + 1e-6) - 1e4, 0.0);
+    }
+
+    #[test]
+    fn what_is_not_finite_or_too_large_is_named() {
+        let broken = |value: f32| {
+            let mut values = vec![1.0f32; 100_000];
+            values[99_000] = value;
+            values
+        };
+        for value in [f32::INFINITY, f32::NEG_INFINITY, 1e6] {
+            let error = sum_of(&[&broken(value)], 2).unwrap_err();
+            assert_eq!(
+                error,
+                OutOfRange {
+                    index: 99_000,
+                    value
+                }
+            );
+        }
+        let error = sum_of(&[&broken(f32::NAN)], 2).unwrap_err();
+        assert!(error.index == 99_000 && error.value.is_nan());
+        // 2^19 units of 2^44 are the limit: two halves of it are too much, in whatever order.
+        let half = broken(300_000.0);
+        let small = broken(1.0);
+        for parts in [
+            [&half, &half, &small],
+            [&small, &half, &half],
+            [&half, &small, &half],
+        ] {
+            assert_eq!(sum_of(&parts, 2).unwrap_err().value, 300_000.0);
+        }
+        assert!(sum_of(&[&half, &small], 2).is_ok());
+    }
+}
