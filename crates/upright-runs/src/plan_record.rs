@@ -106,10 +106,6 @@ impl PlanRecord {
             facts,
         }
         .to_toml()?;
-        // Earlier builds had these names, and a run keeps its hash.
-        let text = text
-            .replace("\narithmetic = ", "\ntier = ")
-            .replace("[plan.optimizer", "[plan.optimiser");
         Ok(Sha256::digest(text.as_bytes())[..16]
             .iter()
             .map(|byte| format!("{byte:02x}"))

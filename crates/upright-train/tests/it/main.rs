@@ -19,7 +19,7 @@ use upright_base::observer::Silent;
 use upright_core::{
     objectives::{LossKind, Objective},
     optimizer::{AdamW, AdamWConfig, Curve, LearningRate},
-    train::{Method, train},
+    train::{Learner, Method, ObjectiveId, train},
 };
 use upright_data::{Example, order::Order};
 use upright_engine::{Decoder, Options, Tier};
@@ -217,4 +217,37 @@ fn ten_steps_are_those_of_pytorch() {
             assert!(off.is_empty(), "{name}, budget {token_budget}: {off:?}");
         }
     }
+}
+
+/// A weight that no method gives makes a gradient that the sum cannot hold: an error before the update, with its place.
+#[test]
+fn a_gradient_out_of_range_is_named() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../upright-engine/tests/golden/llama");
+    let decoder = Decoder::open(&dir, &Options::default()).unwrap();
+    let start = peft::read(&dir.join("adapter"), decoder.config())
+        .unwrap()
+        .adapter;
+    let rows = examples(&dir);
+    let tasks = vec![task("sft", LossKind::Sft, &rows[3..], None)];
+    let optimization = Optimization {
+        optimizer: AdamW::new(AdamWConfig::default()),
+        learning_rate: LearningRate {
+            peak: 1e-3,
+            curve: Curve::Constant,
+            warmup: 0,
+            steps: 10,
+        },
+        clip: 1.0,
+        gradient_exponent: -44,
+    };
+    let mut learner = ModelLearner::new(&decoder, start.clone(), optimization, 2048, tasks);
+    let error = learner.accumulate(ObjectiveId(0), 1e30).unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("the gradient of sft, pack 0, is out of range: "),
+        "{error}"
+    );
+    assert!(error.message.contains(" in model.layers."), "{error}");
+    assert_eq!(learner.adapter.to_host(), start);
 }

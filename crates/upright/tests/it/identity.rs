@@ -179,6 +179,12 @@ fn runs_whose_base_or_tokens_cannot_be_proved_are_not_continued() {
         older.contains("an older build began this run") && older.contains("hint: start it again"),
         "{older}"
     );
+    // As a build that added the gradients of packs in f32 wrote it.
+    let sums = refused("gradient-exponent = ", "");
+    assert!(
+        sums.contains("added the gradients of packs in another way"),
+        "{sums}"
+    );
     // As a build that cut or joined the rows in another way wrote it.
     let tokens = refused(
         "encoded-sha256 = ",
