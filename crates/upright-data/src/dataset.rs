@@ -65,7 +65,7 @@ pub struct DataSpec {
 pub struct Dataset {
     /// Rows to train on, in file order, at least one.
     pub train: Vec<Example>,
-    /// HeldOut-out rows, in file order; may be none.
+    /// Held-out rows, in file order; may be none.
     pub eval: Vec<Example>,
     /// The template used.
     pub template: Template,
@@ -495,7 +495,7 @@ impl DataSpec {
     }
 }
 
-/// The one template of all files: that which was asked for, or the usual one of the first file, if it is of all. HeldOut-out
+/// The one template of all files: that which was asked for, or the usual one of the first file, if it is of all. Held-out
 /// rows of their own have it too.
 fn choose(
     spec: &DataSpec,

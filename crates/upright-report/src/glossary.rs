@@ -65,8 +65,8 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
             .into(),
     );
     say(
-        "HeldOut-out and training rows",
-        "HeldOut-out rows (eval) were never trained on: believe these about a model you want to use. Training rows (fit) are a \
+        "Held-out and training rows",
+        "Held-out rows (eval) were never trained on: believe these about a model you want to use. Training rows (fit) are a \
          fixed sample of what was trained on: they show what the optimization reached, and the paper's own curves are of this \
          kind."
             .into(),

@@ -48,7 +48,7 @@ pub struct DataProvenance {
     pub template_sha256: String,
     /// Training rows.
     pub train_rows: usize,
-    /// HeldOut-out rows.
+    /// Held-out rows.
     pub eval_rows: usize,
     /// SHA-256 of the encoded rows; empty in the plans of older builds.
     #[serde(default, skip_serializing_if = "String::is_empty")]

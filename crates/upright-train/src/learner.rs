@@ -27,7 +27,7 @@ pub struct Task<'a> {
     pub objective: Objective,
     /// Training rows.
     pub train: Vec<Example>,
-    /// HeldOut-out rows that are scored.
+    /// Held-out rows that are scored.
     pub held_out: Vec<Example>,
     /// A sample of the training rows, scored with them.
     pub fit: Vec<Example>,

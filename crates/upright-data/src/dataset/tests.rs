@@ -546,7 +546,7 @@ fn shards_are_one_file_with_one_share() {
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 0, 1, 0, 1, 0, 1]
     );
     assert_eq!(halves.train.len(), 18);
-    // HeldOut-out rows may lie in several files, too.
+    // Held-out rows may lie in several files, too.
     spec.files.truncate(1);
     spec.eval = HeldOut::File(shards[1..].to_vec().into());
     let held = load(&spec);

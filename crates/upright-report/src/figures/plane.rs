@@ -14,7 +14,7 @@ use upright_core::metrics::{Spread, front::pareto_front};
 use upright_plot::{Axis, Dash, Figure, Ink, Mark, Marker, Panel, Style};
 
 /// Titles of panels where nothing else tells them apart.
-const SET_TITLES: [&str; 2] = ["HeldOut-out rows (eval)", "Training rows (fit)"];
+const SET_TITLES: [&str; 2] = ["Held-out rows (eval)", "Training rows (fit)"];
 
 /// The two objectives of the plane: the first preference along x and the first other one along y, else the first two.
 fn axes(report: &Report) -> Option<[usize; 2]> {

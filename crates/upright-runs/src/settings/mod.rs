@@ -83,10 +83,10 @@ pub struct Config {
     /// Columns of the preference data, likewise, as prompt=question,chosen=good,rejected=bad [default: as they are]
     #[arg(long, value_name = "NAME=COLUMN,...", help_heading = "Data")]
     pub dpo_map: Option<List>,
-    /// HeldOut-out instruction rows [default: carved off by --held-out]
+    /// Held-out instruction rows [default: carved off by --held-out]
     #[arg(long, value_name = "FILE|ID", help_heading = "Data")]
     pub sft_eval: Option<PathBuf>,
-    /// HeldOut-out preference rows [default: carved off by --held-out]
+    /// Held-out preference rows [default: carved off by --held-out]
     #[arg(long, value_name = "FILE|ID", help_heading = "Data")]
     pub dpo_eval: Option<PathBuf>,
     /// Template of the instruction prompts: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw,

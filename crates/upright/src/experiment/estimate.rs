@@ -98,7 +98,7 @@ impl Experiment {
             .zip(&ground.plan.objectives)
             .map(|(step, objective)| step / objective.batch as f64)
             .collect();
-        // HeldOut-out rows, and as many training rows.
+        // Held-out rows, and as many training rows.
         let scored = |(index, cost): (usize, &f64)| {
             2.0 * ground.plan.eval_rows.min(ground.met.rows[index]) as f64 * cost * SCORING
         };

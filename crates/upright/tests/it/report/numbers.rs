@@ -481,7 +481,7 @@ fn a_path_ends_at_the_mean_of_ends() {
     study.add("late", &mix(2).ending(0.9, 0.9));
     let page = write(&study);
     let svg = fs::read_to_string(study.path().join("report/figures/trajectories.svg")).unwrap();
-    // HeldOut-out rows, then training rows: DPO's losses are 5 at the start, 2.75 and 2.95 half the way, 2.75 and 0.9 at the end.
+    // Held-out rows, then training rows: DPO's losses are 5 at the start, 2.75 and 2.95 half the way, 2.75 and 0.9 at the end.
     let paths: Vec<Vec<f64>> = svg
         .lines()
         .filter(|line| line.contains("opacity=\"0.75\""))
