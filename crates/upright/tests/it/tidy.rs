@@ -29,8 +29,8 @@ const EDGES: [(&str, &[&str]); 13] = [
     (
         "",
         &[
-            "base", "core", "data", "engine", "hub", "math", "model", "plot", "report", "runs",
-            "theory", "train",
+            "base", "core", "data", "engine", "hub", "model", "plot", "report", "runs", "theory",
+            "train",
         ],
     ),
 ];
