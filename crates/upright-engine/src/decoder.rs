@@ -144,13 +144,6 @@ impl Decoder {
         self.pool.install(work)
     }
 
-    /// The device it runs on.
-    pub fn device(&self) -> Device {
-        match self.backend {
-            DeviceDecoder::Cpu(_) => Device::Cpu,
-        }
-    }
-
     /// Names everything that decides the bits of a result: the kind of device, its instructions, and their revision.
     pub fn arithmetic(&self) -> String {
         self.cpu().arithmetic()

@@ -169,12 +169,7 @@ fn loss_words(plan: &ObjectivePlan) -> String {
     match plan.loss {
         LossKind::Sft => "the likelihood of answers (SFT)".into(),
         LossKind::Dpo => format!("direct preference optimization (DPO, beta {})", plan.beta),
-        other => format!(
-            "the loss {}",
-            serde_json::to_string(&other)
-                .unwrap_or_default()
-                .trim_matches('"')
-        ),
+        other => format!("the loss {}", other.name()),
     }
 }
 

@@ -98,6 +98,10 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         .as_ref()
         .zip(base)
         .and_then(|(n, base)| fits(n.recomputed.saturating_add(base)));
+    let devices: Vec<String> = upright_engine::devices()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     if arguments.json {
         let model = needs.as_ref().map(|n| {
             json!({
@@ -109,7 +113,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         return print_json(&json!({
             "version": env!("CARGO_PKG_VERSION"), "cores": cores, "memory_total_bytes": total,
             "memory_available_bytes": available, "tiers": tiers.iter().map(|t| t.name()).collect::<Vec<_>>(),
-            "devices": ["cpu"], "tier": tier.name(), "cache": cache, "cache_writable": writable, "model": model,
+            "devices": devices, "tier": tier.name(), "cache": cache, "cache_writable": writable, "model": model,
         }));
     }
     let known = |bytes: Option<usize>| bytes.map_or_else(|| "unknown".to_owned(), gigabytes);
@@ -122,7 +126,11 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         known(available),
         known(total)
     );
-    let _ = writeln!(text, "devices      cpu (this build has no CUDA)");
+    let _ = writeln!(
+        text,
+        "devices      {} (this build has no CUDA)",
+        devices.join(", ")
+    );
     let names: Vec<&str> = tiers.iter().map(|t| t.name()).collect();
     let _ = writeln!(
         text,
