@@ -159,7 +159,7 @@ pub(super) fn cost(report: &Report) -> Table {
         Column::new("busy seconds"),
         Column::new("utilization (%)"),
         Column::new("utilization increase (%)"),
-        Column::new("tokens a second"),
+        Column::new("tokens/s"),
         Column::new("peak memory (GB)"),
     ]);
     let mut table = Table::new(

@@ -778,7 +778,7 @@ fn maxright_decides_by_the_largest_weighted_gap() {
             assert_eq!(
                 Some(loss),
                 last[chosen],
-                "the batch that was looked at is the batch that is descended"
+                "the step trains on the batch it probed"
             );
         }
         let raw = number(line, &format!("gap/{}", names[chosen])).unwrap();

@@ -138,10 +138,7 @@ fn tables_are_what_the_records_say() {
         near(cost.number(label, "busy seconds"), mean);
         near(cost.number(label, "busy seconds error"), error);
         let rates = records(name).map(|run| run.total("tokens") / run.total("seconds"));
-        near(
-            cost.number(label, "tokens a second"),
-            mean_and_error(&rates).0,
-        );
+        near(cost.number(label, "tokens/s"), mean_and_error(&rates).0);
         for objective in ["sft", "dpo"] {
             let count = |run: Records| {
                 run.steps
@@ -306,10 +303,7 @@ fn a_sum_costs_what_training_its_adapters_cost() {
     for (column, values) in [
         ("seconds", seconds),
         ("busy seconds", of(&Records::busy)),
-        (
-            "tokens a second",
-            [tokens[0] / seconds[0], tokens[1] / seconds[1]],
-        ),
+        ("tokens/s", [tokens[0] / seconds[0], tokens[1] / seconds[1]]),
     ] {
         let (mean, error) = mean_and_error(&values);
         near(cost().number("sum of adapters", column), mean);
@@ -351,7 +345,7 @@ fn a_sum_costs_what_training_its_adapters_cost() {
         for column in [
             "seconds",
             "busy seconds",
-            "tokens a second",
+            "tokens/s",
             "steps of sft",
             "runtime increase (%)",
         ] {
