@@ -1,6 +1,8 @@
-//! Jinja as transformers sets it up for chat templates: blocks trimmed, `tojson`, `raise_exception`, `strftime_now`, loop
-//! controls, Python's methods on strings and maps, and `{% generation %}` around what the model itself says.
+//! Jinja as transformers sets it up for chat templates: blocks trimmed, `tojson`,
+//! `raise_exception`, `strftime_now`, loop controls, Python's methods on strings and maps, and
+//! `{% generation %}` around the model's own text.
 
+use std::io;
 use std::ops::Range;
 
 use minijinja::syntax::SyntaxConfig;
@@ -12,38 +14,44 @@ use serde_json::Value as Json;
 use super::date::Date;
 use super::{builtins, python};
 
-/// Steps that rendering a conversation of no size may take; a step also pays for 64 bytes of text.
+/// Base limit of rendering steps, without the steps for the size of the conversation.
 const STEPS: u64 = 1_000_000;
 
-/// Further steps for every byte of a conversation.
+/// Further steps per byte of a conversation.
 const STEPS_PER_BYTE: u64 = 4;
 
-/// What stands around a `{% generation %}` block in the rendered text until spans are read off: characters that Unicode
-/// keeps out of texts.
+/// Base limit of the rendered text in bytes, without the bytes for the size of the conversation.
+const TEXT: u64 = 1_000_000;
+
+/// Further bytes of text per byte of a conversation. A template may write a conversation several times.
+const TEXT_PER_BYTE: u64 = 16;
+
+/// Marks around a `{% generation %}` block in the rendered text until spans are extracted:
+/// characters that Unicode keeps out of texts.
 const MARKS: [char; 2] = ['\u{fdd0}', '\u{fdd1}'];
 
-/// The name under which an environment knows its one template.
+/// The name of an environment's only template.
 const NAME: &str = "chat";
 
 /// A compiled template.
 pub(super) struct Jinja {
     environment: Environment<'static>,
-    /// Whether the template marks what the model says.
+    /// Whether the template marks the model's text.
     pub(super) marks: bool,
 }
 
 /// Why there is no rendered text.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) enum Complaint {
-    /// The template is not Jinja, or refuses the conversation: its message, with its line.
+    /// The template is not valid Jinja, or rejects the conversation: its message, with its line.
     Refused(String),
-    /// It asks for more than one conversation may take: the limit.
+    /// The template exceeds a limit for one conversation: the limit.
     Limit(String),
-    /// The process that renders templates is broken: why.
+    /// The process that renders templates failed: why.
     Broken(String),
 }
 
-/// A rendered text, with what its template marks as said by the model.
+/// A rendered text, with the spans that its template marks as the model's.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Marked {
     /// The text.
@@ -53,9 +61,9 @@ pub struct Marked {
 }
 
 impl Jinja {
-    /// Compiles a template; the message says the line and what is wrong there.
+    /// Compiles a template; an error names the line and what is wrong there.
     pub(super) fn new(source: &str, date: Date) -> Result<Self, Complaint> {
-        // Jinja reads every line break as one, whichever system wrote the file.
+        // Jinja reads every line break alike, whichever system wrote the file.
         let source = source.replace("\r\n", "\n").replace('\r', "\n");
         let (source, marks) = with_generation_blocks(&source);
         let mut environment = Environment::new();
@@ -88,7 +96,7 @@ impl Jinja {
             date.strftime(format).ok_or_else(|| {
                 minijinja::Error::new(
                     ErrorKind::InvalidOperation,
-                    format!("strftime_now: no such format: {format}"),
+                    format!("strftime_now: unsupported format: {format}"),
                 )
             })
         });
@@ -98,7 +106,7 @@ impl Jinja {
         Ok(Self { environment, marks })
     }
 
-    /// Renders a conversation of so many bytes.
+    /// Renders a conversation of `size` bytes.
     pub(super) fn render(
         &self,
         context: &serde_json::Map<String, Json>,
@@ -110,18 +118,54 @@ impl Jinja {
         let template = environment
             .get_template(NAME)
             .map_err(|error| complaint(&error, steps))?;
-        let text = template
-            .render(Value::from(Serde(context)))
-            .map_err(|error| complaint(&error, steps))?;
+        let mut out = Limited {
+            text: Vec::new(),
+            limit: TEXT.saturating_add(size.saturating_mul(TEXT_PER_BYTE)),
+            is_full: false,
+        };
+        let rendered = template.render_to_write(Value::from(Serde(context)), &mut out);
+        if out.is_full {
+            let limit = out.limit / 1_000_000;
+            return Err(Complaint::Limit(format!(
+                "one conversation becomes more than {limit} MB of text"
+            )));
+        }
+        rendered.map_err(|error| complaint(&error, steps))?;
+        let text = String::from_utf8(out.text).expect("a template renders to text");
         unmark(&text).map_err(Complaint::Refused)
     }
 }
 
-/// The filter that stands for the tag: Jinja's own block of the closest kind, so white space is trimmed the same.
+/// Collects rendered text up to a limit.
+struct Limited {
+    text: Vec<u8>,
+    /// Maximum length of the text in bytes.
+    limit: u64,
+    /// Whether a write exceeded the limit.
+    is_full: bool,
+}
+
+impl io::Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if (self.text.len() + bytes.len()) as u64 > self.limit {
+            self.is_full = true;
+            return Err(io::Error::other("the text is too long"));
+        }
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The filter that replaces the tag: the closest kind of block that Jinja has, so white space is
+/// trimmed the same.
 const BLOCK: &str = "said_by_the_model";
 
-/// `{% generation %}` is no tag of Jinja's; a filter block takes its place. Also says whether there is one outside of
-/// comments.
+/// `{% generation %}` is not a tag of Jinja; a filter block replaces it. Also returns whether there
+/// is one outside of comments.
 fn with_generation_blocks(source: &str) -> (String, bool) {
     let (mut out, mut rest, mut found) = (String::with_capacity(source.len()), source, false);
     while let Some(start) = rest
@@ -236,7 +280,7 @@ fn tojson(
     Ok(dumps.write(&json))
 }
 
-/// What a template's error means where so many steps are allowed.
+/// The meaning of a template's error; `steps` is the limit that applied.
 fn complaint(error: &minijinja::Error, steps: u64) -> Complaint {
     match error.kind() {
         ErrorKind::OutOfFuel => Complaint::Limit(format!(
@@ -247,7 +291,7 @@ fn complaint(error: &minijinja::Error, steps: u64) -> Complaint {
     }
 }
 
-/// What a template's error says, in one line.
+/// The message of a template's error, in one line.
 fn said(error: &minijinja::Error) -> String {
     let what = match (error.kind(), error.detail()) {
         (ErrorKind::InvalidOperation, Some(detail)) => detail.to_owned(),
@@ -278,6 +322,21 @@ mod tests {
         render(source, context)
             .unwrap_or_else(|error| panic!("{source}: {error:?}"))
             .text
+    }
+
+    #[test]
+    fn the_rendered_text_is_limited() {
+        let template = |bytes: usize| {
+            let text = "x".repeat(bytes);
+            format!("{{% for i in range(10000) %}}{text}{{% endfor %}}")
+        };
+        assert_eq!(text(&template(100), json!({})).len(), 1_000_000);
+        let complaint = render(&template(101), json!({})).unwrap_err();
+        let expected = "one conversation becomes more than 1 MB of text";
+        assert_eq!(complaint, Complaint::Limit(expected.into()));
+        // A long conversation may become a long text.
+        let long = json!({"s": "y".repeat(400_000)});
+        assert_eq!(text("{{ s }}{{ s }}{{ s }}", long).len(), 1_200_000);
     }
 
     #[test]
