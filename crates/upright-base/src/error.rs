@@ -1,4 +1,4 @@
-//! Errors as a person meets them: what is wrong, and the way out.
+//! Errors: a message that says what is wrong, and a hint that says what to do.
 
 use std::{fmt::Display, path::Path};
 
@@ -12,11 +12,11 @@ pub enum ErrorKind {
     Input,
     /// The run failed: exit code 1.
     Failure,
-    /// The run was asked to stop and has saved itself: exit code 130, as shells expect.
+    /// A stop was requested and the run has saved its state: exit code 130, as shells expect.
     Interrupted,
 }
 
-/// A message that names the file, row, key or value, and a hint that says what would work.
+/// A message that names the file, row, key or value, and a hint that says what to do.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
@@ -24,7 +24,7 @@ pub struct Error {
     pub kind: ErrorKind,
     /// What is wrong, in one line.
     pub message: String,
-    /// The way out; empty where the message says it all.
+    /// What to do about it; empty if the message is enough.
     pub hint: String,
 }
 
@@ -47,7 +47,7 @@ impl Error {
         }
     }
 
-    /// The work was asked to stop. Where it can go on later, a hint says how.
+    /// A stop was requested. If the work can be resumed, add a hint that says how.
     pub fn interrupted(when: &str) -> Self {
         Self {
             kind: ErrorKind::Interrupted,
@@ -56,17 +56,18 @@ impl Error {
         }
     }
 
-    /// A file that a person can fix: what is wrong with it, and the way out.
+    /// A problem with a file that the user can fix, and a hint that says how.
     pub fn file(path: impl AsRef<Path>, problem: impl Display, hint: impl Into<String>) -> Self {
         Self::input(format!("{}: {problem}", path.as_ref().display())).hint(hint)
     }
 
-    /// A number left the finite range; `what` names the tensor or the quantity.
+    /// A value is not finite; `what` names the tensor or the quantity.
     pub fn not_finite(what: impl Display) -> Self {
         Self::failure(format!("not a finite number: {what}"))
     }
 
-    /// An operating-system error on an input file, with the verb that failed ("read", "map"): bad input.
+    /// An operating-system error on an input file: bad input. `action` is the verb that failed
+    /// ("read", "map").
     pub fn unreadable(path: impl AsRef<Path>, action: &str, source: std::io::Error) -> Self {
         Self::input(format!(
             "{}: cannot {action}: {source}",
@@ -74,7 +75,7 @@ impl Error {
         ))
     }
 
-    /// An operating-system error with the path it happened to: a failure of the run.
+    /// An operating-system error on a path: a failure of the run. `action` is the verb that failed.
     pub fn io(path: impl AsRef<Path>, action: &str, source: std::io::Error) -> Self {
         Self::failure(format!(
             "{}: cannot {action}: {source}",
@@ -83,14 +84,14 @@ impl Error {
         .hint(way_out(&source))
     }
 
-    /// The same error with the place it happened at in front.
+    /// Puts the place where the error happened in front of the message.
     #[must_use]
     pub fn at(mut self, place: impl Display) -> Self {
         self.message = format!("{place}: {}", self.message);
         self
     }
 
-    /// The same error with a way out.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
@@ -98,16 +99,16 @@ impl Error {
     }
 }
 
-/// The way out of an error of the system, where there is one that always fits.
+/// The hint for an operating-system error; empty if no hint always fits.
 fn way_out(error: &std::io::Error) -> &'static str {
-    // The number that Unix has for too many open files.
+    // Too many open files, on Unix.
     const EMFILE: i32 = 24;
     match error.kind() {
         _ if error.raw_os_error() == Some(EMFILE) => {
-            "allow more open files, as with `ulimit -n 1024`"
+            "raise the limit on open files, e.g. with `ulimit -n 1024`"
         }
-        std::io::ErrorKind::PermissionDenied => "allow this user to do so, or give another folder",
-        std::io::ErrorKind::ReadOnlyFilesystem => "give a folder that can be written",
+        std::io::ErrorKind::PermissionDenied => "check the permissions, or choose another folder",
+        std::io::ErrorKind::ReadOnlyFilesystem => "choose a writable folder",
         _ => "",
     }
 }
@@ -121,7 +122,11 @@ mod tests {
         let hint =
             |number: i32| Error::io("x", "write", std::io::Error::from_raw_os_error(number)).hint;
         assert!(hint(24).contains("ulimit -n"));
-        assert!(hint(30).contains("can be written"));
-        assert_eq!(hint(28), "", "whoever writes knows what room is needed for");
+        assert!(hint(30).contains("writable"));
+        assert_eq!(
+            hint(28),
+            "",
+            "the caller knows what the space is needed for"
+        );
     }
 }

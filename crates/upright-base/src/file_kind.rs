@@ -1,4 +1,5 @@
-//! What lies at a path where a file is expected. Reading a pipe waits for a writer, reading a device may never end.
+//! What a path holds where a file is expected. Reading a pipe blocks until there is a writer;
+//! reading a device may never end.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -6,11 +7,12 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-/// What lies at a path instead of a regular file; `None` for a file, where nothing is there, and where nobody may look.
+/// What a path holds instead of a regular file. `None` for a regular file, a missing path, and a
+/// path that cannot be accessed.
 pub fn other_than_file(path: &Path) -> Option<&'static str> {
     let Ok(metadata) = fs::metadata(path) else {
         let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
-        return is_link.then_some("a link that leads to no file");
+        return is_link.then_some("a broken link");
     };
     let kind = metadata.file_type();
     if kind.is_file() {
@@ -26,16 +28,16 @@ pub fn other_than_file(path: &Path) -> Option<&'static str> {
     }
 }
 
-/// Refuses what is there and is no regular file.
+/// Rejects a path that exists and is not a regular file.
 ///
 /// # Errors
-/// Bad input, which says what it is instead.
+/// Bad input; the message says what the path holds instead.
 pub fn check_file(path: &Path) -> Result<()> {
     match other_than_file(path) {
         Some(what) => Err(Error::file(
             path,
             format!("is {what}, expected a file"),
-            "put the file itself there",
+            "replace it with a regular file",
         )),
         None => Ok(()),
     }
@@ -55,17 +57,14 @@ mod tests {
         assert_eq!(other_than_file(&path("file")), None);
         assert_eq!(other_than_file(&path("link")), None);
         assert_eq!(other_than_file(&path("nothing")), None);
-        assert_eq!(
-            other_than_file(&path("loop")),
-            Some("a link that leads to no file")
-        );
+        assert_eq!(other_than_file(&path("loop")), Some("a broken link"));
         assert_eq!(other_than_file(dir.path()), Some("a folder"));
         assert_eq!(other_than_file(Path::new("/dev/null")), Some("a device"));
         assert!(
             check_file(&path("loop"))
                 .unwrap_err()
                 .to_string()
-                .ends_with("is a link that leads to no file, expected a file")
+                .ends_with("is a broken link, expected a file")
         );
     }
 }

@@ -1,15 +1,15 @@
-//! What every part of `upright` stands on: errors with a way out, progress, files that are whole or not there, and
-//! what the operating system says of memory and processor time. Nothing here knows of models or training.
+//! The foundation of every `upright` crate: errors with hints, progress, atomic file writes, and
+//! the memory and processor time of this process. Nothing here knows about models or training.
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | [`error`] | [`Error`]: a message, a hint, and who can fix it |
 //! | [`observer`] | [`Observer`](observer::Observer): progress, notes, and requests to stop |
 //! | [`files`] | atomic writes, locks, append-only lines, the cache |
-//! | [`file_kind`] | refuses pipes, devices and folders where a file is expected |
+//! | [`file_kind`] | rejects pipes, devices and folders where a file is expected |
 //! | [`parallel`] | a parallel map whose results do not depend on the number of threads |
 //! | [`suggest`] | "did you mean" |
-//! | [`quiet`] | panics of libraries become errors |
+//! | [`quiet`] | turns panics of libraries into errors |
 //! | [`memory`], [`processor`] | memory and processor time of this process |
 //!
 //! ```

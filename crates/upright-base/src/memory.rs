@@ -1,4 +1,4 @@
-//! What the operating system says of memory.
+//! Memory of the machine and of this process, as the operating system reports it.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ fn field(file: &str, name: &str) -> Option<usize> {
         .map(|kilobytes| kilobytes * 1024)
 }
 
-/// Memory that could be taken now without swapping, in bytes, within the limit of the control group (v2) if the process
-/// is in one; `None` where the system does not say.
+/// Memory that can be allocated now without swapping, in bytes. Respects the limit of the process's
+/// control group (v2), if it is in one. `None` if the system does not report it.
 pub fn available_bytes() -> Option<usize> {
     let machine = field("/proc/meminfo", "MemAvailable:");
     let group = std::fs::read_to_string("/proc/self/cgroup").ok();
@@ -22,8 +22,9 @@ pub fn available_bytes() -> Option<usize> {
     [machine, group].into_iter().flatten().min()
 }
 
-/// What the limits of a process's control group, and of those around it, leave: the smallest of limit less use, where pages
-/// of files, which can be dropped, are no use. `groups` is the process's `/proc/PID/cgroup`.
+/// Memory left in a process's control group, in bytes: the minimum of limit minus use over the
+/// group and its ancestors. Pages of files do not count as used, because the kernel can drop them.
+/// `groups` is the text of the process's `/proc/PID/cgroup`.
 fn control_group_bytes(root: &Path, groups: &str) -> Option<usize> {
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let left = |folder: &Path| {
@@ -58,13 +59,13 @@ pub fn total_bytes() -> Option<usize> {
     field("/proc/meminfo", "MemTotal:")
 }
 
-/// The most memory this process has held at once, in bytes: its own and the mapped pages it touched.
+/// Peak memory of this process, in bytes, including the mapped pages that it touched.
 pub fn peak_bytes() -> Option<usize> {
     field("/proc/self/status", "VmHWM:")
 }
 
-/// Lets [`peak_bytes`] begin again with what is held now, where the system can: a process that does one thing after
-/// another asks what each of them took.
+/// Resets [`peak_bytes`] to the memory held now, if the system supports it. A process can then
+/// measure several tasks one after another.
 pub fn forget_peak() {
     // Linux: 5 resets the peak and nothing else.
     #[allow(

@@ -1,29 +1,29 @@
-//! Whoever watches a run: a terminal, a tracker, or nobody.
+//! Observers of a run: a terminal, a tracker, or nobody.
 
 use serde_json::{Map, Value};
 
-/// Told what happens; may ask the run to stop. Every method has a default that does nothing, so a tracker is one small
-/// `impl`.
+/// Receives the events of a run, and may request a stop. Every method does nothing by default, so a
+/// tracker is one small `impl`.
 pub trait Observer: Send {
-    /// Something worth a line that stays: a default that was chosen, rows that were dropped.
+    /// A message that stays visible: a default that was chosen, rows that were dropped.
     fn note(&mut self, _text: &str) {}
-    /// A stretch of work begins, `total` units long.
+    /// A task of `total` units starts.
     fn begin(&mut self, _what: &str, _total: usize) {}
-    /// `done` units of it are finished; `note` is its newest figures.
+    /// `done` units of the task are finished; `note` shows its latest figures.
     fn advance(&mut self, _done: usize, _note: &str) {}
-    /// It is over.
+    /// The task is over.
     fn end(&mut self) {}
     /// A line of `steps.jsonl`.
     fn step(&mut self, _line: &Map<String, Value>) {}
     /// A line of `evals.jsonl`.
     fn evaluation(&mut self, _line: &Map<String, Value>) {}
-    /// Whether the run should save itself and leave.
+    /// Whether the run should save its state and stop.
     fn stop_requested(&self) -> bool {
         false
     }
 }
 
-/// Passes progress on, and keeps the notes of single runs to itself: of work that is made of many runs.
+/// Forwards progress and drops notes: for work that consists of many runs.
 pub struct Quiet<'o>(pub &'o mut dyn Observer);
 
 impl Observer for Quiet<'_> {
@@ -41,7 +41,7 @@ impl Observer for Quiet<'_> {
     }
 }
 
-/// Nobody watches.
+/// An observer that does nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

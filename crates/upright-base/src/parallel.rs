@@ -1,4 +1,5 @@
-//! The same work for many indices, on every core; the results stand in the order of the indices, whoever did them.
+//! A parallel map over indices. Results are in the order of the indices, whichever thread computed
+//! them.
 
 use std::{
     sync::{
@@ -10,14 +11,14 @@ use std::{
 
 use crate::Result;
 
-/// Longest silence between two calls of `progress`: it is also how a caller hears that it should stop.
+/// Maximum time between two calls of `progress`, which also tell a caller that it may have to stop.
 const TICK: Duration = Duration::from_millis(250);
 
-/// `work` of 0, 1, .. `count - 1` on so many threads, taken in that order; `progress` is called with how many are done, also
-/// while none is added.
+/// Runs `work` on the indices 0, 1, .. `count - 1`, in that order, on `threads` threads. `progress`
+/// receives the number of finished indices, and is also called while none finishes.
 ///
 /// # Errors
-/// That of the smallest index that has one.
+/// The error of the smallest index that has one.
 pub fn map<T: Send>(
     count: usize,
     threads: usize,

@@ -1,4 +1,4 @@
-//! What the operating system says of processor time.
+//! Processor time of this process, as the operating system reports it.
 
 use rustix::time::{ClockId, clock_gettime};
 

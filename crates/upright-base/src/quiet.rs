@@ -1,11 +1,12 @@
-//! Panics of libraries that a damaged file surprises: they become errors of ours, and print nothing.
+//! Turns panics of libraries into errors, and prints nothing: a damaged file can make a library
+//! panic.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
 thread_local! {
-    /// How many calls of [`catch`] this thread is in.
+    /// Depth of nested calls of [`catch`] on this thread.
     static CAUGHT: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -13,10 +14,11 @@ thread_local! {
 #[derive(Debug)]
 pub struct Panicked;
 
-/// What `work` returns, or that it panicked, of which nothing is printed. A panic of another thread prints as ever.
+/// Returns the result of `work`, or [`Panicked`] without printing the panic. A panic on another
+/// thread prints as usual.
 ///
 /// # Errors
-/// It panicked.
+/// `work` panicked.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -1,6 +1,7 @@
-//! "Did you mean": the known name closest to one that is not.
+//! "Did you mean": the known name closest to an unknown name.
 
-/// The closest known name, if one is close: at most a third of the letters, and at least one, may be wrong.
+/// The closest known name, if it is close enough: at most a third of the letters, and at least one
+/// letter, may be wrong.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     let allowed = (name.chars().count() / 3).max(1);
@@ -13,7 +14,8 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// Letters added, dropped, changed, or swapped with a neighbour (optimal string alignment).
+/// Edit distance: letters added, dropped, changed, or swapped with a neighbor (optimal string
+/// alignment).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut d = vec![vec![0; b.len() + 1]; a.len() + 1];

@@ -1,7 +1,8 @@
-//! One's own objective and one's own method through the public interface, on a toy of two numbers.
+//! A custom objective and a custom method through the public API, on a toy problem of two numbers.
 //!
-//! `cargo run -p upright-core --example two_objectives` trains a point between two bowls: first as Sequential does, which ends in the last
-//! bowl, then by a method of our own, which trains on the objective whose loss is larger.
+//! `cargo run -p upright-core --example two_objectives` trains a point between two bowls: first
+//! with Sequential, which ends in the last bowl, then with a custom method, which trains on the
+//! objective whose loss is larger.
 
 #![allow(clippy::print_stdout, reason = "an example prints")]
 
@@ -12,7 +13,7 @@ use upright_core::{
     train::{Learner, Method, ObjectiveId, train},
 };
 
-/// A learner: a point in the plane; objective i is half the squared distance to centre i.
+/// A learner: a point in the plane. Objective i is half the squared distance to center i.
 struct Point {
     at: [f64; 2],
     centres: [[f64; 2]; 2],
@@ -98,14 +99,14 @@ fn main() {
     let larger = losses_after(&mut Larger { seen: [0.0; 2] });
     println!("sequential: {:.3} and {:.3}", sequential[0], sequential[1]);
     println!("larger:     {:.3} and {:.3}", larger[0], larger[1]);
-    // The bowls are 2 apart: the best that both can have is 0.5 each.
+    // The bowls are 2 apart: the best loss that both can have is 0.5 each.
     assert!(
         sequential[0] > 1.9 && sequential[1] < 0.01,
         "sequential ends in the last bowl"
     );
     assert!(
         larger.iter().all(|loss| (loss - 0.5).abs() < 0.1),
-        "the other ends between them"
+        "the custom method ends between them"
     );
 }
 

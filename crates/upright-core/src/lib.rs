@@ -1,13 +1,13 @@
-//! The part of `upright` that is the paper: the loop, the methods, the objectives and the metrics, as pure functions of
-//! numbers. No I/O, no tensor, no model: this crate builds in seconds.
+//! The paper's part of `upright`: the training loop, the methods, the objectives and the metrics,
+//! as pure functions of numbers. No I/O, no tensors, no models: this crate builds in seconds.
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | [`train`] | [`Learner`], [`Method`] and the loop between the two; read it first |
 //! | [`methods`] | Sequential, Mix, ALRIGHT, MAXRIGHT: one decision per step each |
-//! | [`objectives`] | losses and their slopes: SFT, DPO, IPO, RPO, ORPO, SimPO |
+//! | [`objectives`] | losses and their derivatives: SFT, DPO, IPO, RPO, ORPO, SimPO |
 //! | [`optimizer`] | AdamW's scalars, clipping, learning rates |
-//! | [`metrics`] | optimality gap, distance to the ideal point, fronts, standard errors |
+//! | [`metrics`] | optimality gap, distance to the ideal point, Pareto fronts, standard errors |
 //!
 //! Two parabolas pull a number to -1 and to 1; ALRIGHT draws one of them per step:
 //!

@@ -1,30 +1,31 @@
-//! The loop. A [`Learner`] has several losses and can take a step on any of them; a [`Method`] chooses which; [`train`]
-//! is the loop between the two. Nothing here knows of a tensor, a model or a file: the toys of the theorems are learners
-//! too, and run this same loop.
+//! The training loop. A [`Learner`] has several losses and can take a step on any of them. A
+//! [`Method`] chooses which. [`train`] is the loop between the two. Nothing here knows about
+//! tensors, models or files: the toy problems of the theorems are learners too, and run through
+//! this same loop.
 
 use std::ops::{ControlFlow, Range};
 
-/// Index of an objective in the plan. Names live in the plan.
+/// Index of an objective in the plan. The plan holds the names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectiveId(pub usize);
 
 /// A model with several losses over one set of parameters, and the gradient of each.
 pub trait Learner {
-    /// What can go wrong in a pass or an update; [`std::convert::Infallible`] for a toy.
+    /// Error of a pass or an update; [`std::convert::Infallible`] for a toy problem.
     type Error;
 
-    /// How many objectives there are; ids count from 0.
+    /// Number of objectives; ids count from 0.
     fn objectives(&self) -> usize;
 
     /// Loss of the objective's next batch, without a gradient. A loss that is not finite is an error.
     fn loss(&mut self, id: ObjectiveId) -> Result<f64, Self::Error>;
 
-    /// Adds `weight` times the gradient of the objective's next batch (the one that [`Learner::loss`] probed in this
-    /// step, if it did) and returns that batch's unweighted loss.
+    /// Adds `weight` times the gradient of the objective's next batch, and returns that batch's
+    /// unweighted loss. If [`Learner::loss`] probed a batch in this step, it is the same batch.
     fn accumulate(&mut self, id: ObjectiveId, weight: f64) -> Result<f64, Self::Error>;
 
-    /// One optimizer step on what was accumulated. A batch that was probed but not trained on moves to the end of its
-    /// epoch.
+    /// Takes one optimizer step on the accumulated gradient. A batch that was probed but not
+    /// trained on moves to the end of its epoch.
     fn update(&mut self) -> Result<(), Self::Error>;
 }
 
@@ -35,36 +36,37 @@ pub trait Method {
         Vec::new()
     }
 
-    /// A loss that was measured: by a probe, or by the gradient of an objective that was chosen.
+    /// Receives a measured loss: from a probe, or from the gradient of a chosen objective.
     fn observe(&mut self, _id: ObjectiveId, _loss: f64) {}
 
-    /// One weight an objective for this step; an objective of weight zero is not computed.
+    /// One weight per objective for this step. An objective with weight 0 is not computed.
     fn weights(&mut self, step: usize) -> Vec<f64>;
 
-    /// What a checkpoint has to keep of the method, finite numbers only. Draws need none: they depend on the step alone.
+    /// State of the method for a checkpoint, finite numbers only. Random draws need no state: they
+    /// depend only on the step.
     fn state(&self) -> Vec<f64> {
         Vec::new()
     }
 
-    /// Puts back what [`Method::state`] of the same method under the same plan gave.
+    /// Restores a state that [`Method::state`] returned for the same method and plan.
     fn restore(&mut self, _state: &[f64]) {}
 }
 
-/// One update, as those who watch the loop see it. All lists are one entry an objective.
+/// Record of one update. All lists have one entry per objective.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// The step, from 0.
+    /// Index of the step, from 0.
     pub index: usize,
     /// The method's weights.
     pub weights: Vec<f64>,
     /// Losses of the batches that were trained on.
     pub losses: Vec<Option<f64>>,
-    /// Losses that were probed to decide.
+    /// Losses that were probed to choose the objective.
     pub probed: Vec<Option<f64>>,
 }
 
-/// Takes the given steps. After each, `on_step` records, evaluates and saves as it likes, and may stop the loop. A run
-/// starts at any step: whoever resumes restores the learner and the method first.
+/// Runs the given steps. After each step, `on_step` records, evaluates and saves, and may stop the
+/// loop. A run can start at any step: to resume, restore the learner and the method first.
 pub fn train<L: Learner>(
     learner: &mut L,
     method: &mut dyn Method,
@@ -133,7 +135,7 @@ mod tests {
         assert_eq!(seen, [5, 6, 7, 8]);
     }
 
-    /// The first of two is probed, the second is trained on.
+    /// Probes the first of two objectives, trains on the second.
     struct Watcher;
     impl Method for Watcher {
         fn probes(&self, step: usize) -> Vec<ObjectiveId> {

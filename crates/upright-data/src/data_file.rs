@@ -1,4 +1,5 @@
-//! Rows of one origin: a file, or the files in which a split of the hub is stored, and their share among other origins.
+//! Rows from one source: a file, or the files of a split on the Hub, with their share among other
+//! sources.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,17 +10,19 @@ use super::rows::{self, ColumnMap, RowKind, Rows};
 use super::{sha256_hex, source};
 use upright_base::{Error, Result};
 
-/// A file of rows, or several that are one: the first row of each follows the last one of the file before it.
+/// A file of rows, or several files that count as one: the first row of each follows the last row
+/// of the file before it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataFile {
-    /// The file; of a split in several files all of them, in order. At least one.
+    /// The file, or all files of a split, in order. At least one.
     pub shards: Vec<PathBuf>,
-    /// Its share of the rows of an epoch, measured against the other files'; `None` for as many rows as it has.
+    /// Its share of the rows of an epoch, relative to the other files'; `None` for as many rows as
+    /// it has.
     pub share: Option<f64>,
 }
 
 impl DataFile {
-    /// What messages call it.
+    /// Name in messages.
     pub fn name(&self) -> String {
         let first = self
             .shards
@@ -32,7 +35,8 @@ impl DataFile {
         }
     }
 
-    /// Its rows, counted through all shards, and SHA-256 of its bytes: of a file its own, of shards that of theirs.
+    /// Its rows, numbered through all shards, and the SHA-256 of its bytes; for several shards, the
+    /// SHA-256 of their hashes.
     ///
     /// # Errors
     /// A shard cannot be read or understood, or is not in the dialect of the first.
@@ -41,7 +45,7 @@ impl DataFile {
             .map(|(rows, sha256, _)| (rows, sha256))
     }
 
-    /// The same for the first `most` rows; also says whether there may be more.
+    /// Like [`DataFile::read`], for the first `most` rows; also returns whether there may be more.
     ///
     /// # Errors
     /// As for [`DataFile::read`].
@@ -71,16 +75,16 @@ impl DataFile {
             before += source.rows.len();
             hashes.push(source.sha256);
         }
-        let mut all = all.ok_or_else(|| Error::input("no file of rows is given"))?;
+        let mut all = all.ok_or_else(|| Error::input("no data file is given"))?;
         if hashes.len() > 1 {
-            // A line is one of its shard, a row's number is one of them all.
+            // Lines count within a shard, row numbers through all shards.
             all.rows.iter_mut().for_each(|row| row.line = None);
         }
         Ok((all, identity(hashes), more))
     }
 }
 
-/// What files are by their contents: one by its own hash, several by theirs in order.
+/// Identifies files by content: one file by its hash, several by the hash of their hashes in order.
 fn identity(mut hashes: Vec<String>) -> String {
     if hashes.len() == 1 {
         hashes.remove(0)
@@ -108,7 +112,7 @@ impl From<Vec<PathBuf>> for DataFile {
 }
 
 impl From<&str> for DataFile {
-    /// `FILE` or `FILE:SHARE`; what follows the last colon is a share where it is a number.
+    /// `FILE` or `FILE:SHARE`; the text after the last colon is a share if it is a number.
     fn from(text: &str) -> Self {
         let parts = text
             .rsplit_once(':')
@@ -130,7 +134,7 @@ impl fmt::Display for DataFile {
     }
 }
 
-/// What a plan has for shards; one file is its name, with its share behind it.
+/// Shards in a plan. A single file is written as its name, followed by its share.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Shards {
@@ -155,7 +159,7 @@ impl Serialize for DataFile {
 impl<'de> Deserialize<'de> for DataFile {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected a file's name, or { files = [names] }")]
+        #[serde(untagged, expecting = "expected a file name, or { files = [names] }")]
         enum Written {
             One(String),
             Several(Shards),
@@ -163,7 +167,7 @@ impl<'de> Deserialize<'de> for DataFile {
         match Written::deserialize(deserializer)? {
             Written::One(text) => Ok(Self::from(&text[..])),
             Written::Several(Shards { files, .. }) if files.is_empty() => {
-                Err(de::Error::custom("files names no file"))
+                Err(de::Error::custom("files is empty"))
             }
             Written::Several(Shards { files, share }) => Ok(Self {
                 shards: files,
@@ -205,7 +209,7 @@ mod tests {
             let text = toml::to_string(&written).unwrap();
             assert_eq!(toml::from_str::<Written>(&text).unwrap(), written, "{text}");
         }
-        // What plans of earlier versions have.
+        // As in plans of earlier versions.
         let old: Written =
             toml::from_str("data = [\"a.json:0.5\", \"b.json:0.5\"]\neval = \"c.json\"").unwrap();
         assert_eq!(
@@ -253,7 +257,7 @@ mod tests {
             sha256_hex(format!("{}\n{}\n", hash("0"), hash("1")).as_bytes())
         );
         assert!(both.name().ends_with("0 and 1 more"), "{}", both.name());
-        // A shard whose first row looks like another dialect is read as the others are.
+        // A shard whose first row matches another dialect is read like the other shards.
         let (rows, _) = read(&vec![path("0"), path("2")].into()).unwrap();
         assert_eq!(
             (rows.dialect, rows.rows.len(), rows.dropped.len()),

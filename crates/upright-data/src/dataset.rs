@@ -1,4 +1,5 @@
-//! A file of rows as a training set, a held-out set, and the fixed samples of both that evaluations score.
+//! Turns files of rows into a training set, a held-out set, and fixed samples of both for
+//! evaluation.
 
 use std::collections::HashSet;
 
@@ -12,18 +13,18 @@ use super::{
 };
 use upright_base::{Error, Result, files};
 
-/// TRL's columns of log-probabilities that a reference gave. They hold for one tokenizer, template, maximum length and
-/// model, of which the file says nothing.
+/// TRL's columns of reference log-probabilities. They are valid for one tokenizer, template,
+/// maximum length and model, which the file does not name.
 const REFERENCE_COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
 
 /// Where held-out rows come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HeldOut {
-    /// About this share of the prompts, picked by a hash of the words that open each: rows that are added move no other row,
-    /// no template does, and no prompt is on both sides. If there are two prompts or more, each side gets at least one. 0
-    /// holds nothing out.
+    /// About this fraction of the prompts, chosen by a hash of each prompt's opening words. New
+    /// rows move no other row to the other side, and neither does a template. No prompt is on both
+    /// sides. With two prompts or more, each side gets at least one. 0 holds nothing out.
     Fraction(f64),
-    /// All rows of another file of the same kind; rows with one of its prompts are not trained on.
+    /// All rows of another file of the same kind. Rows with one of its prompts are not trained on.
     File(DataFile),
 }
 
@@ -36,27 +37,29 @@ impl Default for HeldOut {
 /// What to load, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataSpec {
-    /// The files of rows, at least one, all in the same dialect or in several.
+    /// The files of rows, at least one, in one dialect or in several.
     pub files: Vec<DataFile>,
-    /// What their rows are wanted for.
+    /// What their rows are used for.
     pub kind: RowKind,
-    /// Columns under other names.
+    /// Renamed columns.
     pub map: ColumnMap,
     /// The template; `None` for [`Template::default_for`] the rows.
     pub template: Option<TemplateName>,
-    /// Which turns of a conversation are imitated.
+    /// Which turns of a conversation are trained on.
     pub turns: Turns,
-    /// Use the first so many usable rows of each of `files`, before any are held out; `None` for all.
+    /// Use at most this many usable rows of each of `files`, the first ones, before any are held
+    /// out; `None` for all.
     pub rows: Option<usize>,
-    /// Most tokens of prompt, response and EOS together.
+    /// Maximum number of tokens of prompt, response and EOS together.
     pub max_length: usize,
     /// See [`Truncation::min_prompt`].
     pub min_prompt: usize,
-    /// What gives way in rows that are too long; where several turns are imitated, [`TooLong::CutPrompt`] cuts the end.
+    /// What to truncate in rows that are too long. If several turns are trained on,
+    /// [`TooLong::CutPrompt`] truncates the end.
     pub too_long: TooLong,
     /// Where held-out rows come from.
     pub eval: HeldOut,
-    /// Threads that encode rows; they decide nothing.
+    /// Number of threads that encode rows; it does not change the result.
     pub threads: usize,
 }
 
@@ -69,33 +72,38 @@ pub struct Dataset {
     pub eval: Vec<Example>,
     /// The template used.
     pub template: Template,
-    /// Name of the dialect that the file is in; of several, each once.
+    /// Name of the file's dialect; of several dialects, each once.
     pub dialect: String,
-    /// Columns that the dialects do not look at.
+    /// Columns that the dialects ignore.
     pub unread: Vec<String>,
     /// Rows of the files that are not used, by reason.
     pub dropped: Vec<Dropped>,
-    /// The same of the file of held-out rows, where there is one.
+    /// Rows of the file of held-out rows that are not used, if there is such a file.
     pub eval_dropped: Vec<Dropped>,
-    /// Rows, of both sides, whose prompt was cut to fit.
+    /// Rows, on both sides, whose prompt is truncated.
     pub truncated_prompts: usize,
-    /// Responses, of both sides, that were cut to fit and have no EOS.
+    /// Responses, on both sides, that are truncated and have no EOS.
     pub truncated_responses: usize,
-    /// Rows, of both sides, whose responses think before they answer, which the template has no words for.
+    /// Rows, on both sides, whose responses have reasoning that the template does not support.
     pub reasoning_left_out: usize,
-    /// Whether prompts begin with BOS, where the tokenizer's files disagree about it ([`Tokenizer::contested_bos`]).
+    /// Whether prompts start with BOS, if the tokenizer's files disagree about it
+    /// ([`Tokenizer::contested_bos`]).
     pub contested_bos: Option<bool>,
-    /// SHA-256 of the file; of several, of their hashes and shares.
+    /// SHA-256 of the file; for several files, of their hashes and shares.
     pub sha256: String,
-    /// SHA-256 of the file of held-out rows, where there is one.
+    /// SHA-256 of the file of held-out rows, if there is one.
     pub eval_sha256: Option<String>,
-    /// SHA-256 of the rows as they are trained on and evaluated: tokens, scored stretches, and the side of each.
+    /// SHA-256 of the rows as they are trained on and evaluated: tokens, masked ranges, and the
+    /// side of each row.
     pub encoded_sha256: String,
-    /// Whether texts begin with a space, where the tokenizer's files disagree ([`Tokenizer::contested_prefix_space`]).
+    /// Whether texts start with a space, if the tokenizer's files disagree about it
+    /// ([`Tokenizer::contested_prefix_space`]).
     pub contested_prefix_space: Option<bool>,
-    /// Whether nothing was held out although a share was asked for, because all rows open alike.
+    /// Whether nothing was held out although a fraction was requested, because all rows open with
+    /// the same words.
     pub opens_alike: bool,
-    /// Hashes of the prompts of the training rows, those that shares repeat left out: they stand behind the others.
+    /// Hashes of the prompts of the training rows, without the rows that are repeated for shares:
+    /// these come last.
     train_hashes: Vec<u64>,
     eval_hashes: Vec<u64>,
 }
@@ -114,18 +122,20 @@ struct FileRows {
 }
 
 impl Dataset {
-    /// Reads, renders, tokenises, fits and divides a file's rows. `progress` is called with rows done and rows in all, and
-    /// returns whether to go on.
+    /// Reads, renders, tokenizes, truncates and splits a file's rows. `progress` receives the
+    /// number of rows done and the total, and returns whether to continue.
     ///
     /// # Errors
-    /// The file cannot be read or understood, a setting is impossible, no row is usable, or `progress` said to stop.
+    /// The file cannot be read or understood, a setting is impossible, no row is usable, or
+    /// `progress` requested a stop.
     pub fn load(
         spec: &DataSpec,
         tokenizer: &Tokenizer,
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Self> {
         check(spec)?;
-        // Some rows turn out unusable. Where the first rows do not hold as many usable ones as are wanted, all are read.
+        // Some rows turn out to be unusable. If the first rows do not hold enough usable rows, all
+        // are read.
         if let Some(wanted) = spec.rows {
             let most = wanted.saturating_mul(2).saturating_add(64);
             match Self::of_first(most, spec, tokenizer, progress) {
@@ -140,7 +150,8 @@ impl Dataset {
         Ok(data.expect("all rows are enough"))
     }
 
-    /// The same of the first `most` rows of every file; `None` where these are too few.
+    /// Like [`Dataset::load`], for the first `most` rows of every file; `None` if these are too
+    /// few.
     fn of_first(
         most: usize,
         spec: &DataSpec,
@@ -279,7 +290,7 @@ impl Dataset {
         Ok(Some(data))
     }
 
-    /// Takes down what a file's rows lost; of several files, which file's.
+    /// Records the dropped and truncated rows of a file; with several files, under its name.
     fn note(&mut self, part: &FileRows, name: Option<String>) {
         for Dropped { reason, rows } in &part.dropped {
             let reason = name
@@ -295,29 +306,29 @@ impl Dataset {
         self.reasoning_left_out += part.reasoning_left_out;
     }
 
-    /// What became of the file, in one line.
+    /// Summary of the loaded rows, in one line.
     pub fn describe(&self, name: &str) -> String {
         let held_out = match self.eval.len() {
             0 => String::new(),
             held_out => format!(" to train on, {held_out} held out"),
         };
         let (rows, dialect, template) = (self.train.len(), &self.dialect, &self.template);
-        let mut text =
-            format!("{name}: {rows} rows{held_out} (dialect {dialect}, template {template})");
+        let rows = counted(rows, "row");
+        let mut text = format!("{name}: {rows}{held_out} (dialect {dialect}, template {template})");
         if self.train.len() > self.train_hashes.len() {
             text += &format!(
-                "; {} of them repeat, for the files' shares",
+                "; {} of them are repeats, to match the files' shares",
                 self.train.len() - self.train_hashes.len()
             );
         }
         if !self.unread.is_empty() {
-            text += &format!("; columns not read: {}", rows::listed(self.unread.iter()));
+            text += &format!("; ignored columns: {}", rows::listed(self.unread.iter()));
             if self
                 .unread
                 .iter()
                 .any(|column| REFERENCE_COLUMNS.contains(&&column[..]))
             {
-                text += " (of which tokens and of which model they are nobody can check: the reference is computed)";
+                text += " (their tokens and model cannot be checked, so the reference is computed)";
             }
         }
         for dropped in self.dropped.iter().chain(&self.eval_dropped) {
@@ -330,14 +341,15 @@ impl Dataset {
         }
         if self.truncated_prompts + self.truncated_responses > 0 {
             text += &format!(
-                "; cut to fit: {} prompts, {} responses",
-                self.truncated_prompts, self.truncated_responses
+                "; truncated: {}, {}",
+                counted(self.truncated_prompts, "prompt"),
+                counted(self.truncated_responses, "response")
             );
         }
         if self.reasoning_left_out > 0 {
             text += &format!(
-                "; the reasoning of {} rows is left out: the template {template} has no words for it",
-                self.reasoning_left_out
+                "; reasoning is left out of {}: the template {template} does not support it",
+                counted(self.reasoning_left_out, "row")
             );
         }
         if let Some(begin) = self.contested_bos {
@@ -352,21 +364,24 @@ impl Dataset {
         text
     }
 
-    /// Says how many rows are longer than the `positions` that a model was trained for; none if no row is.
+    /// A note on how many rows are longer than the `positions` that the model was trained for;
+    /// `None` if no row is.
     pub fn positions_note(&self, positions: usize) -> Option<String> {
         let mut longer = 0;
         let mut longest = 0;
         for example in self.train.iter().chain(&self.eval) {
-            // The last token of a response is predicted and never read.
+            // The last token of a response is predicted, but never an input.
             let response = example.responses.iter().map(Vec::len).max().unwrap_or(0);
             let length = (example.prompt.len() + response).saturating_sub(1);
             longer += usize::from(length > positions);
             longest = longest.max(length);
         }
         (longer > 0).then(|| {
+            let (are, them) = if longer == 1 { ("is", "it") } else { ("are", "them") };
+            let rows = counted(longer, "row");
             format!(
-                "{longer} rows have more tokens than the {positions} positions of the model (max_position_embeddings), up to \
-                 {longest}; --max-length {positions} truncates them"
+                "{rows} {are} longer than the model's {positions} positions (max_position_embeddings), up to \
+                 {longest} tokens; --max-length {positions} truncates {them}"
             )
         })
     }
@@ -380,13 +395,19 @@ impl Dataset {
         )
     }
 
-    /// At most `n` of the held-out rows, picked in the same way.
+    /// At most `n` of the held-out rows, chosen in the same way.
     pub fn eval(&self, n: usize) -> Vec<&Example> {
         sample(&self.eval, &self.eval_hashes, n)
     }
 }
 
-/// Says whether prompts begin with BOS, which the tokenizer's files disagree about.
+/// `1 row`, `2 rows`.
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+/// A note on whether prompts start with BOS, if the tokenizer's files disagree about it.
 pub fn bos_note(begin: bool) -> String {
     let (with, puts) = if begin {
         ("with", "none")
@@ -394,12 +415,12 @@ pub fn bos_note(begin: bool) -> String {
         ("without", "one")
     };
     format!(
-        "prompts begin {with} BOS, by add_bos_token in tokenizer_config.json; transformers 5 heeds tokenizer.json alone, which \
-         puts {puts}"
+        "prompts start {with} BOS, as add_bos_token in tokenizer_config.json says; transformers 5 uses \
+         only tokenizer.json, which adds {puts}"
     )
 }
 
-/// Says whether texts begin with a space, which the tokenizer's files disagree about.
+/// A note on whether texts start with a space, if the tokenizer's files disagree about it.
 pub fn prefix_space_note(space: bool) -> String {
     let (with, puts) = if space {
         ("with", "none")
@@ -407,12 +428,12 @@ pub fn prefix_space_note(space: bool) -> String {
         ("without", "one")
     };
     format!(
-        "texts begin {with} a space, by add_prefix_space in tokenizer_config.json as in transformers; tokenizer.json alone puts \
-         {puts}"
+        "texts start {with} a space, as add_prefix_space in tokenizer_config.json says and as in \
+         transformers; tokenizer.json alone adds {puts}"
     )
 }
 
-/// SHA-256 of examples: those to train on, then those held out.
+/// SHA-256 of examples: the training rows, then the held-out rows.
 fn encoded_sha256(sides: [&Vec<Example>; 2]) -> String {
     let mut hash = Sha256::new();
     for examples in sides {
@@ -448,7 +469,7 @@ fn sample<'a>(examples: &'a [Example], hashes: &[u64], n: usize) -> Vec<&'a Exam
         .collect()
 }
 
-/// The places of the `n` smallest hashes, ascending.
+/// Indices of the `n` smallest hashes, ascending.
 fn picked(hashes: &[u64], n: usize) -> Vec<usize> {
     let mut picked: Vec<usize> = (0..hashes.len()).collect();
     picked.sort_by_key(|&index| (hashes[index], index));
@@ -470,17 +491,17 @@ fn check(spec: &DataSpec) -> Result<()> {
         return Err(Error::input(format!(
             "{name}: some files have a share and some have none"
         ))
-        .hint("give every file a share, as FILE:0.7, or none of them"));
+        .hint("give every file a share, as FILE:0.7, or no file"));
     }
     if spec.rows == Some(0) {
-        return Err(Error::input(format!("{name}: 0 rows are asked for"))
-            .hint("ask for at least one, or leave the number out to use all"));
+        return Err(Error::input(format!("{name}: 0 rows are requested"))
+            .hint("request at least 1 row, or omit the number to use all rows"));
     }
     match spec.eval {
         HeldOut::Fraction(fraction) if !(0.0..1.0).contains(&fraction) => Err(Error::input(
-            format!("{name}: a share of {fraction} cannot be held out"),
+            format!("{name}: a fraction of {fraction} cannot be held out"),
         )
-        .hint("give a number from 0 to below 1; 0.05 is usual")),
+        .hint("use a number from 0 to below 1; 0.05 is common")),
         _ => Ok(()),
     }
 }
@@ -495,8 +516,8 @@ impl DataSpec {
     }
 }
 
-/// The one template of all files: that which was asked for, or the usual one of the first file, if it is of all. Held-out
-/// rows of their own have it too.
+/// The template of all files: the requested one, or the default, if it is the same for all files.
+/// Held-out rows from their own file use it too.
 fn choose(
     spec: &DataSpec,
     files: &[(&DataFile, (Rows, String))],
@@ -510,15 +531,16 @@ fn choose(
         .find(|(_, (rows, _))| usual(rows) != usual(first_rows));
     if let (None, Some((file, (rows, _)))) = (&spec.template, different) {
         return Err(Error::input(format!(
-            "{} would have the template {}, {} the template {}",
+            "{}: the default template is {}, but for {} it is {}",
             first.name(),
             usual(first_rows),
             file.name(),
             usual(rows)
         ))
-        .hint("name one template for both, or make them two objectives"));
+        .hint("name one template for both, or use two objectives"));
     }
-    // The first rows of every file say how they are written; any row may bring tools, which have templates of their own.
+    // The first rows of every file show how they are written. Any row may have tools, which may
+    // have their own template.
     let some = |rows: &Rows| {
         let with_tools = rows.rows.iter().find(|row| !row.tools.is_empty());
         rows.rows
@@ -541,7 +563,8 @@ fn choose(
     )
 }
 
-/// What files are by their contents: a file by its own hash, several by theirs and their shares.
+/// Identifies files by content: one file by its hash, several by the hash of their hashes and
+/// shares.
 fn identity(files: &[(String, Option<f64>)]) -> String {
     match files {
         [(sha256, _)] => sha256.clone(),
@@ -555,10 +578,10 @@ fn identity(files: &[(String, Option<f64>)]) -> String {
     }
 }
 
-/// Rows that come once more, so that an epoch takes from every file its share and passes over every row at least once:
-/// the file that is longest for its share once, every other as often as that asks for. What is less than the whole file
-/// is picked by hashes of prompts, so that a sorted file is not bent to its start, and from the other end than the
-/// samples that evaluations score.
+/// Repeated rows, so that every file has its share of an epoch and every row occurs at least once.
+/// The file that is longest for its share occurs once, every other file as often as needed. A
+/// partial repeat is chosen by prompt hashes, so that a sorted file is not biased to its start. It
+/// takes the largest hashes, because evaluation samples take the smallest.
 fn repeated(files: &[DataFile], rows: &[Vec<Hashed>]) -> Result<Vec<Example>> {
     const MOST: f64 = 1000.0;
     let share = |index: usize| files[index].share.filter(|_| files.len() > 1);
@@ -571,12 +594,12 @@ fn repeated(files: &[DataFile], rows: &[Vec<Hashed>]) -> Result<Vec<Example>> {
         let wanted = (share(index).unwrap_or(0.0) * longest).round();
         if wanted > MOST * rows.len() as f64 {
             return Err(Error::input(format!(
-                "{}: for its share, each of its {} rows would come {:.0} times in an epoch",
+                "{}: to match its share, each of its {} rows would occur {:.0} times per epoch",
                 file.name(),
                 rows.len(),
                 wanted / rows.len() as f64
             ))
-            .hint("give it a smaller share, or more rows"));
+            .hint("give the file a smaller share, or more rows"));
         }
         let more = (wanted as usize).saturating_sub(rows.len());
         let (examples, hashes): (Vec<&Example>, Vec<u64>) =
@@ -608,7 +631,8 @@ impl FileRows {
         };
         let mut left: &[Row] = &rows.rows;
         let mut done = 0;
-        // A row may turn out unusable only here, so the first `wanted` usable ones can take more than one round.
+        // A row may turn out to be unusable only here, so `wanted` usable rows can take more than
+        // one round.
         while part.usable.len() < wanted && !left.is_empty() {
             let (now, later) = left.split_at(left.len().min(wanted - part.usable.len()));
             let encoded = encode(now, encoder, spec.threads, &mut |more| {
@@ -632,7 +656,7 @@ impl FileRows {
         if part.usable.is_empty() {
             return Err(part.nothing_left(name));
         }
-        // Rows beyond the last one used are not looked at, so they are not dropped either.
+        // Rows beyond the last one used are not examined, so they are not dropped either.
         if let Some(first_unused) = left.first() {
             for entry in &mut part.dropped {
                 entry.rows.retain(|&row| row < first_unused.index);
@@ -672,10 +696,10 @@ impl FileRows {
             "{name}: none of {total} rows is usable: {}",
             reasons.join("; ")
         ))
-        .hint("look at the first rows: are prompt and response where this dialect has them?")
+        .hint("check that the first rows have prompt and response in the columns of this dialect")
     }
 
-    /// Drops, by name, the rows whose prompts are held out.
+    /// Drops the rows whose prompts are held out, and names the file.
     fn without(&mut self, held: &[Hashed], held_name: &str, name: &str) -> Result<()> {
         let held: HashSet<u64> = held.iter().map(|(hash, _)| *hash).collect();
         let (out, train): (Vec<Hashed>, Vec<Hashed>) = std::mem::take(&mut self.usable)

@@ -1,4 +1,5 @@
-//! Rows to examples: rendered, tokenised and fitted, on several threads, in the order of the rows.
+//! Rows to examples: rendered, tokenized and truncated, on several threads, in the order of the
+//! rows.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,23 +12,24 @@ use upright_base::{Error, Result, parallel};
 /// A row after encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Encoded {
-    /// It can be trained on.
+    /// The row can be trained on.
     Usable {
-        /// Its ids.
+        /// Its token ids.
         example: Example,
-        /// Hash of the words that open it; no setting changes it.
+        /// Hash of its opening words; no setting changes it.
         prompt_hash: u64,
-        /// Whether its prompt was cut to fit.
+        /// Whether its prompt is truncated.
         prompt_cut: bool,
-        /// How many of its responses were.
+        /// Number of truncated responses.
         responses_cut: usize,
     },
-    /// It cannot, with the reason.
+    /// The row cannot be trained on, with the reason.
     Dropped(&'static str),
 }
 
 impl Encoded {
-    /// Without the rejected response, once that has had its say in what is cut and dropped. Whole responses end in `end`.
+    /// Removes the rejected response, after it has had its effect on truncating and dropping.
+    /// Complete responses end with `end`.
     #[must_use]
     pub fn chosen_alone(mut self, end: u32) -> Self {
         if let Self::Usable {
@@ -51,9 +53,9 @@ impl Encoded {
 /// How rows become examples.
 #[derive(Clone, Copy)]
 pub struct Encoder<'a> {
-    /// The wording.
+    /// The template.
     pub template: &'a Template,
-    /// Which turns of a conversation are imitated.
+    /// Which turns of a conversation are trained on.
     pub turns: Turns,
     /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
@@ -61,7 +63,7 @@ pub struct Encoder<'a> {
     pub truncation: Truncation,
 }
 
-/// A response as ids, and the stretches of it that are only read.
+/// The ids of a response, and its masked ranges.
 type Said = (Vec<u32>, Vec<Range<usize>>);
 
 impl Encoder<'_> {
@@ -78,7 +80,9 @@ impl Encoder<'_> {
         if let (Turns::Last, [said]) = (self.turns, row.responses.as_slice())
             && !said.is_trained()
         {
-            return Ok(Encoded::Dropped("last turn marked as only read"));
+            return Ok(Encoded::Dropped(
+                "last turn is masked (weight 0 or train false)",
+            ));
         }
         let rendered = template.render(row, self.turns)?;
         let prompt = template
@@ -104,7 +108,7 @@ impl Encoder<'_> {
                 .flatten()
                 .all(|piece| !piece.scored);
             return Ok(Encoded::Dropped(if read {
-                "every turn marked as only read"
+                "every turn is masked (weight 0 or train false)"
             } else {
                 "empty response"
             }));
@@ -136,8 +140,8 @@ impl Encoder<'_> {
         })
     }
 
-    /// How a row is cut. Where several turns are imitated, what stands before the first of them opens the conversation:
-    /// its end gives way first.
+    /// How to truncate a row. If several turns are trained on, the prompt is only the opening of
+    /// the conversation, so the end is truncated first.
     fn truncation(&self, row: &Row) -> Truncation {
         let said = |turn: &Message| turn.role == Role::Assistant;
         let several = matches!(&row.prompt, Prompt::Messages(turns) if turns.iter().any(said));
@@ -154,8 +158,8 @@ impl Encoder<'_> {
         }
     }
 
-    /// Ids of a text as they follow an id, those of the whole text. Tokenizers begin anew after a token that stands for
-    /// itself, some with a space.
+    /// Ids of a text after an id, the same as in the whole text. Tokenizers start anew after an
+    /// added token, some with a space.
     fn following(&self, before: Option<u32>, text: &str) -> Result<Vec<u32>> {
         if let Some(before) = before.filter(|&id| self.tokenizer.is_added(id)) {
             let whole = self
@@ -168,9 +172,10 @@ impl Encoder<'_> {
         self.tokenizer.continued(text)
     }
 
-    /// Ids of a response, which follows the id `before`, without the token that ends it, `end`, which is put back where
-    /// there is room. What a chat template writes after that token, a line break mostly, is read where a turn follows and
-    /// left out where none does: a model that has ended its turn is not asked for more.
+    /// Ids of a response after the id `before`, without its end token `end`, which is appended
+    /// later if there is room. A chat template may write text after the end token, usually a line
+    /// break. It is masked if another turn follows, and left out otherwise: the model writes
+    /// nothing after it has ended its turn.
     fn response(&self, pieces: &[Piece], before: Option<u32>, end: u32) -> Result<Said> {
         let (mut ids, mut read): Said = (Vec::new(), Vec::new());
         for piece in pieces {
@@ -199,11 +204,11 @@ impl Encoder<'_> {
     }
 }
 
-/// Encodes rows on so many threads, on which the result does not depend; `progress` is called with the number of rows
-/// done, and returns whether to go on.
+/// Encodes rows on `threads` threads; their number does not change the result. `progress` receives
+/// the number of rows done, and returns whether to continue.
 ///
 /// # Errors
-/// That of the first row that has one; or `progress` said to stop.
+/// The error of the first row that has one; or `progress` requested a stop.
 pub fn encode(
     rows: &[Row],
     encoder: &Encoder<'_>,
@@ -217,7 +222,7 @@ pub fn encode(
         let mut encoded = Vec::with_capacity(blocks[index].len());
         for row in blocks[index] {
             if stopped.load(Ordering::Relaxed) {
-                return Err(Error::interrupted("while rows were read"));
+                return Err(Error::interrupted("while encoding rows"));
             }
             encoded.push(encoder.row(row)?);
         }
@@ -355,14 +360,17 @@ mod tests {
         assert_eq!(scored(&talk(1.0, 1.0)), " b d<eos>");
         assert_eq!(scored(&talk(0.0, 1.0)), " d<eos>");
         assert_eq!(scored(&talk(1.0, 0.0)), " b<eos>");
-        assert_eq!(scored(&talk(0.0, 0.0)), "every turn marked as only read");
+        assert_eq!(
+            scored(&talk(0.0, 0.0)),
+            "every turn is masked (weight 0 or train false)"
+        );
         assert!(matches!(
             encode(&talk(0.0, 1.0), Turns::Last),
             Encoded::Usable { .. }
         ));
         assert_eq!(
             encode(&talk(1.0, 0.0), Turns::Last),
-            Encoded::Dropped("last turn marked as only read")
+            Encoded::Dropped("last turn is masked (weight 0 or train false)")
         );
     }
 
@@ -415,7 +423,7 @@ mod tests {
             end(cut(&long, Turns::Last, TooLong::CutPrompt)),
             (true, " second answer<eos>".to_owned())
         );
-        // One turn is the last one, too.
+        // A single turn is the last turn, too.
         let one = talk(&["a question that is rather long", "answer"]);
         assert_eq!(
             cut(&one, Turns::All, TooLong::CutPrompt),
@@ -447,7 +455,7 @@ mod tests {
             )
             .unwrap();
             let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
-            // Llama 2's turns; turns that open with a token.
+            // Llama 2's turns; turns that start with a token.
             for (asks, says) in [
                 ("[INST] ' + m.content + ' [/INST]'", "' ' + m.content"),
                 ("' + m.content + bos_token", "m.content"),

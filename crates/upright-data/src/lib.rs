@@ -6,12 +6,12 @@
 //! | [`rows`] | the dialect of a row, and its conversation |
 //! | [`tokenize`] | the model's tokenizer and its special tokens |
 //! | [`template`] | a conversation as text: chat templates in Jinja, and built-in ones |
-//! | [`truncate`] | a row cut to the maximum length |
+//! | [`truncate`] | truncates a row to the maximum length |
 //! | [`encode`] | many rows to token ids, on all threads |
 //! | [`data_file`], `split` | which files belong together, and which rows are held out |
-//! | [`dataset`] | all of it: an objective's rows, ready for training |
+//! | [`dataset`] | all of the above: an objective's rows, ready for training |
 //! | [`order`] | which rows a step takes |
-//! | [`prompts`] | rows that are to be answered |
+//! | [`prompts`] | prompts to generate responses for |
 //!
 //! ```
 //! use upright_data::{RowKind, rows, source};
@@ -60,31 +60,32 @@ pub struct Example {
     pub row: usize,
     /// The prompt, at least one token.
     pub prompt: Vec<u32>,
-    /// The responses, each at least one token, EOS included where the response is whole.
+    /// The responses, each at least one token, with EOS unless it is truncated.
     pub responses: Vec<Vec<u32>>,
-    /// For each response the stretches of it that are read and not scored, ascending: what others say between the turns
-    /// of a conversation. Responses beyond the end of this list are scored throughout.
+    /// For each response its masked ranges, ascending: what others say between the model's turns of
+    /// a conversation. Responses beyond the end of this list have no masked tokens.
     pub read: Vec<Vec<Range<usize>>>,
 }
 
 impl Example {
-    /// Its tokens, the prompt once.
+    /// Number of tokens, with the prompt counted once.
     pub fn tokens(&self) -> usize {
         self.prompt.len() + self.responses.iter().map(Vec::len).sum::<usize>()
     }
 
-    /// The stretches of a response that are read and not scored.
+    /// The masked ranges of a response.
     pub fn read_of(&self, response: usize) -> &[Range<usize>] {
         self.read.get(response).map_or(&[], Vec::as_slice)
     }
 
-    /// How many tokens of a response are scored.
+    /// Number of tokens of a response that are not masked.
     pub fn scored(&self, response: usize) -> usize {
         self.responses[response].len()
             - self.read_of(response).iter().map(Range::len).sum::<usize>()
     }
 
-    /// Takes away what is read at the end of a response that was cut: nothing follows it that is scored.
+    /// Removes masked tokens from the end of a truncated response: no token in the loss follows
+    /// them.
     fn clip(&mut self) {
         for (response, read) in self.responses.iter_mut().zip(&mut self.read) {
             while let Some(last) = read.last_mut() {

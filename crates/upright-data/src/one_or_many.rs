@@ -1,11 +1,11 @@
-//! A setting that is one value or a list of them, for `serde(with = ..)`.
+//! A setting that is one value or a list of values, for `serde(with = ..)`.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One value as itself, several as a list.
+/// Writes one value as itself, several values as a list.
 ///
 /// # Errors
-/// Those of the serializer.
+/// Errors of the serializer.
 pub fn serialize<T: Serialize, S: Serializer>(
     values: &[T],
     serializer: S,
@@ -16,15 +16,15 @@ pub fn serialize<T: Serialize, S: Serializer>(
     }
 }
 
-/// The same back.
+/// Reads one value or a list of values.
 ///
 /// # Errors
-/// It is neither, or a value has the wrong form.
+/// The input is neither, or a value has the wrong form.
 pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a text, or a list of texts")]
+    #[serde(untagged, expecting = "expected a string, or a list of strings")]
     enum Written<T> {
         One(T),
         Many(Vec<T>),

@@ -1,7 +1,8 @@
-//! Which rows an objective's next batch holds.
+//! Which rows are in the next batch of an objective.
 //!
-//! Only batches that were used are gone: one that was probed and lost (it was not the leader's) waits at the end of
-//! its epoch. The order is a function of (seed, name, epoch) and of that history, which a checkpoint keeps.
+//! Only batches that were trained on are used up. A batch that was probed but not trained on moves
+//! to the end of its epoch. The order is a function of (seed, name, epoch) and of this history,
+//! which a checkpoint keeps.
 
 use std::collections::VecDeque;
 
@@ -18,27 +19,27 @@ pub struct Order {
     stream: u64,
     batch: usize,
     epoch: usize,
-    /// Row indices of this epoch; batch b is its b-th chunk.
+    /// Row indices of this epoch; batch b is the b-th chunk.
     permutation: Vec<usize>,
-    /// Batches of this epoch that are still to be used, never empty.
+    /// Batches of this epoch that are not used yet, never empty.
     queue: VecDeque<usize>,
 }
 
-/// What a checkpoint keeps of an [`Order`].
+/// State of an [`Order`] in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderState {
     /// Epochs completed.
     pub epoch: usize,
-    /// Batches of this epoch still to be used, the next one first.
+    /// Batches of this epoch that are not used yet, the next one first.
     pub queue: Vec<usize>,
 }
 
 impl Order {
-    /// The order of `rows` rows in batches of `batch`; the last batch of an epoch may be short. `name` is the
-    /// objective's: two objectives of one seed have unrelated orders.
+    /// The order of `rows` rows in batches of `batch`; the last batch of an epoch may be short.
+    /// `name` is the objective's name: two objectives with one seed have unrelated orders.
     ///
     /// # Panics
-    /// If there are no rows, or batches of none.
+    /// If there are no rows, or the batch size is 0.
     pub fn new(seed: u64, name: &str, rows: usize, batch: usize) -> Self {
         assert!(rows > 0 && batch > 0, "an order needs rows and batches");
         let permutation = (0..rows).collect();
@@ -60,7 +61,7 @@ impl Order {
         &self.permutation[start..self.permutation.len().min(start + self.batch)]
     }
 
-    /// The next batch was used.
+    /// Marks the next batch as used.
     pub fn advance(&mut self) {
         self.queue.pop_front();
         if self.queue.is_empty() {
@@ -68,7 +69,8 @@ impl Order {
         }
     }
 
-    /// The next batch was probed and not used: it goes to the end of this epoch. The last one of an epoch stays.
+    /// Moves the next batch to the end of this epoch, because it was probed and not used. The last
+    /// batch of an epoch stays.
     pub fn postpone(&mut self) {
         self.queue.rotate_left(1);
     }
@@ -78,7 +80,7 @@ impl Order {
         self.permutation.len().div_ceil(self.batch)
     }
 
-    /// What a checkpoint keeps; the rest follows from the plan.
+    /// State for a checkpoint; the rest follows from the plan.
     pub fn state(&self) -> OrderState {
         OrderState {
             epoch: self.epoch,
@@ -102,14 +104,14 @@ impl Order {
                 self.permutation.len(),
                 self.batch
             ))
-            .hint("resume with the data and batch size that the run began with"));
+            .hint("resume with the data and batch size that the run started with"));
         }
         self.begin(state.epoch);
         self.queue = state.queue.iter().copied().collect();
         Ok(())
     }
 
-    /// Fisher-Yates, each draw a function of (seed, stream, epoch, i) alone.
+    /// Shuffles by Fisher-Yates; each draw is a function of (seed, stream, epoch, i) only.
     fn begin(&mut self, epoch: usize) {
         self.epoch = epoch;
         self.queue = (0..self.batches()).collect();
@@ -160,7 +162,7 @@ mod tests {
         assert_eq!(first(1, "sft"), first(1, "sft"));
         assert_ne!(first(1, "sft"), first(2, "sft"));
         assert_ne!(first(1, "sft"), first(1, "dpo"));
-        // Fixed for good: a run that is resumed by a later version must continue.
+        // This order must never change: a run that is resumed by a later version must continue.
         assert_eq!(Order::new(7, "dpo", 8, 8).peek(), [3, 5, 2, 7, 1, 4, 0, 6]);
     }
 

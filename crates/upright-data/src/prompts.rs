@@ -1,4 +1,5 @@
-//! What is to be answered: rows of any dialect, with or without answers, or plain text with a prompt a line.
+//! Prompts to generate responses for: rows of any dialect, with or without responses, or plain text
+//! with one prompt per line.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +9,11 @@ use super::rows::{self, ColumnMap, Dropped, Prompt, Row, RowKind};
 use super::source::{self, Format};
 use upright_base::{Error, Result};
 
-/// Prompts in file order, at least one, and the rows that have none. `name` stands for the file in messages.
+/// Prompts in file order, at least one, and the rows that have none. `name` is the file in
+/// messages.
 ///
 /// # Errors
-/// The file is broken, a row has no prompt that is understood, or there is no prompt at all.
+/// The file is broken, a row has no prompt in a known form, or there is no prompt at all.
 pub fn read(name: &Path, bytes: &[u8], map: &ColumnMap) -> Result<(Vec<Row>, Vec<Dropped>)> {
     let bytes = source::unpacked(name, bytes)?;
     let text = match source::format(&bytes) {
@@ -25,7 +27,7 @@ pub fn read(name: &Path, bytes: &[u8], map: &ColumnMap) -> Result<(Vec<Row>, Vec
             .collect();
         if rows.is_empty() {
             return Err(Error::input(format!("{}: no prompts", name.display()))
-                .hint("give one a line, or rows of JSON"));
+                .hint("give one prompt per line, or JSON rows"));
         }
         return Ok((rows, Vec::new()));
     }
@@ -38,15 +40,15 @@ pub fn read(name: &Path, bytes: &[u8], map: &ColumnMap) -> Result<(Vec<Row>, Vec
             name.display(),
             raw.len()
         ))
-        .hint("are the prompts where this dialect has them?"));
+        .hint("check that the prompts are in the columns of this dialect"));
     }
     Ok((read.rows, read.dropped))
 }
 
-/// The prompts of several files that are one set, counted through all of them.
+/// The prompts of several files as one set, numbered through all files.
 ///
 /// # Errors
-/// Those of [`read`], of the first file that has one.
+/// As for [`read`], for the first file that has an error.
 pub fn read_files(files: &[PathBuf], map: &ColumnMap) -> Result<(Vec<Row>, Vec<Dropped>)> {
     let (mut rows, mut dropped, mut before) = (Vec::new(), Vec::new(), 0);
     for path in files {
@@ -65,7 +67,7 @@ pub fn read_files(files: &[PathBuf], map: &ColumnMap) -> Result<(Vec<Row>, Vec<D
 
 type Numbered = (Option<usize>, String);
 
-/// A JSON list of texts.
+/// A JSON list of strings.
 fn texts(text: &str) -> Option<Vec<Numbered>> {
     let Value::Array(list) = serde_json::from_str(text).ok()? else {
         return None;
@@ -75,7 +77,7 @@ fn texts(text: &str) -> Option<Vec<Numbered>> {
         .collect()
 }
 
-/// Lines of plain text; none where the text is JSON, or claims to be.
+/// Lines of plain text; `None` if the text is JSON, or its name says so.
 fn lines(name: &Path, text: &str) -> Option<Vec<Numbered>> {
     let meant = [".json", ".jsonl", ".ndjson"].iter().any(|end| {
         name.to_string_lossy()
@@ -223,7 +225,7 @@ mod tests {
                 "{row}"
             );
         }
-        // Rows that cannot be trained on can be asked.
+        // Rows that cannot be trained on can still be prompts.
         let alone = |row: Value| prompts("p", &format!("{row}\n")).remove(0).1;
         let asked = Prompt::Messages(vec![rows::Message::new(rows::Role::User, "a")]);
         assert_eq!(alone(json!({"prompt": "a", "chosen": answer("d")})), asked);

@@ -1,5 +1,6 @@
-//! Dialects: what a row's columns mean. The first row's columns decide, every later row must fit. A new dialect is an entry
-//! in the table of its kind and the function that the entry names.
+//! Dialects: what the columns of a row mean. The columns of the first row decide; every later row
+//! must fit. A new dialect is an entry in the table of its kind, plus the function that the entry
+//! names.
 
 mod columns;
 mod completions;
@@ -22,26 +23,27 @@ use upright_base::{Error, Result};
 
 use fields::Fields;
 
-/// What the rows of a file are wanted for.
+/// What the rows of a file are used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowKind {
-    /// One response a row, to be imitated.
+    /// One response per row, to train on.
     Instruction,
-    /// Two responses a row, chosen and rejected.
+    /// Two responses per row, chosen and rejected.
     Preference,
-    /// Preference rows of which the chosen response is imitated, which a reference is trained on. Rows are read, cut and
-    /// dropped as with [`RowKind::Preference`]; the rejected response goes last of all.
+    /// Preference rows of which only the chosen response is trained on, to train a reference. Rows
+    /// are read, truncated and dropped as with [`RowKind::Preference`]; the rejected response is
+    /// removed at the end.
     Chosen,
-    /// Prompts to be answered; answers that stand beside them are left out.
+    /// Prompts to generate responses for; responses in the file are left out.
     Prompt,
 }
 
-/// Who speaks.
+/// Speaker of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The instructions that stand above a conversation.
+    /// The instructions at the start of a conversation.
     System,
-    /// The person.
+    /// The user.
     User,
     /// The model.
     Assistant,
@@ -50,7 +52,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The name that Hugging Face's message lists use.
+    /// The name in Hugging Face's message lists.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::System => "system",
@@ -60,7 +62,7 @@ impl Role {
         }
     }
 
-    /// Reads OpenAI's and ShareGPT's names.
+    /// Parses the names of OpenAI and ShareGPT.
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "system" | "developer" => Self::System,
@@ -72,24 +74,24 @@ impl Role {
     }
 }
 
-/// Where [`Message::more`] has the calls of tools that a turn's text writes as JSON: for templates that have words for calls.
-/// The others get the text.
+/// Key in [`Message::more`] for tool calls that a turn's text writes as JSON. Templates that
+/// support tool calls get the calls; the others get the text.
 pub const WRITTEN_CALLS: &str = "written_calls";
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks.
+    /// Speaker.
     pub role: Role,
-    /// What is said.
+    /// Text of the turn.
     pub content: String,
-    /// What else a chat template may read: `tool_calls`, `tool_call_id`, `name`, reasoning, [`WRITTEN_CALLS`]; no nulls and
-    /// no empty lists.
+    /// Other keys that a chat template may use: `tool_calls`, `tool_call_id`, `name`, reasoning,
+    /// [`WRITTEN_CALLS`]; no nulls and no empty lists.
     pub more: Map<String, Value>,
 }
 
 impl Message {
-    /// A turn that is its text.
+    /// A turn that is only text.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
         Self {
             role,
@@ -98,17 +100,18 @@ impl Message {
         }
     }
 
-    /// What the model says.
+    /// A turn of the model.
     pub fn said(content: impl Into<String>) -> Self {
         Self::new(Role::Assistant, content)
     }
 
-    /// Whether it says nothing: no word, and no tool is called.
+    /// Whether the turn is empty: no text, and no tool is called.
     pub fn is_empty(&self) -> bool {
         self.content.is_empty() && !self.more.contains_key("tool_calls")
     }
 
-    /// Whether it may be trained on: OpenAI's `weight` of 0 and Axolotl's `train` of false say that it is only read.
+    /// Whether the turn may be trained on. OpenAI's `weight` of 0 and Axolotl's `train` of false
+    /// mask it.
     pub fn is_trained(&self) -> bool {
         let off = |name: &str| self.more.get(name) == Some(&Value::Bool(false));
         self.more.get("weight").and_then(Value::as_f64) != Some(0.0)
@@ -121,18 +124,18 @@ impl Message {
     }
 }
 
-/// What comes before the response, in as much structure as the file had.
+/// The part of a row before the response, in as much structure as the file has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prompt {
     /// One text.
     Text(String),
-    /// An instruction and what it is to be carried out on, apart, because templates word the two cases differently.
+    /// An instruction and its input, apart, because templates word the two cases differently.
     Instruction {
-        /// Overrides the template's own opening; empty where there is none.
+        /// Replaces the template's own opening; may be empty.
         system: String,
-        /// What to do.
+        /// The task.
         instruction: String,
-        /// On what; empty where there is none.
+        /// The input of the task; may be empty.
         input: String,
     },
     /// A conversation, at least one turn.
@@ -140,7 +143,7 @@ pub enum Prompt {
 }
 
 impl Prompt {
-    /// Whether there is nothing but white space.
+    /// Whether the prompt is only white space.
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Text(text) => text.trim().is_empty(),
@@ -151,7 +154,8 @@ impl Prompt {
         }
     }
 
-    /// What is asked, without a system text: one text, an instruction with its input below it; nothing of a conversation.
+    /// The user's text, without a system text: the text, or the instruction with its input below
+    /// it. Empty for a conversation.
     pub fn asked(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
@@ -182,23 +186,24 @@ impl Prompt {
     }
 }
 
-/// A row understood.
+/// A parsed row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Zero-based number of the row in its file.
     pub index: usize,
-    /// One-based line on which it starts, where lines are rows.
+    /// One-based line on which it starts, if lines are rows.
     pub line: Option<usize>,
-    /// What comes before the response.
+    /// The part before the response.
     pub prompt: Prompt,
-    /// Descriptions of the tools that the model may call, as chat templates read them; mostly none.
+    /// Descriptions of the tools that the model may call, as chat templates expect them; usually
+    /// none.
     pub tools: Vec<Value>,
-    /// One response, or the chosen and the rejected one, or none where only prompts are wanted.
+    /// One response, or the chosen and the rejected one, or none if only prompts are used.
     pub responses: Vec<Message>,
 }
 
 impl Row {
-    /// A prompt that nobody has answered yet.
+    /// A prompt without a response.
     pub fn unanswered(index: usize, line: Option<usize>, prompt: Prompt) -> Self {
         Self {
             index,
@@ -224,21 +229,23 @@ pub struct Dropped {
     pub rows: Vec<usize>,
 }
 
-/// Dropped rows that are named one by one.
+/// Maximum number of dropped rows to list in a message.
 const NAMED: usize = 5;
 
 impl Dropped {
-    /// The first of the rows, as people read them: `row 3, 7`, of more than five `row 3, 7, 8, 12, 40, ...`.
+    /// The first of the rows, for a message: `row 3`, `rows 3, 7`, and of more than five rows
+    /// `rows 3, 7, 8, 12, 40, ...`.
     pub fn named(&self) -> String {
         let named: Vec<String> = self.rows.iter().take(NAMED).map(usize::to_string).collect();
         format!(
-            "row {}{}",
+            "{} {}{}",
+            if self.rows.len() == 1 { "row" } else { "rows" },
             named.join(", "),
             if self.rows.len() > NAMED { ", ..." } else { "" }
         )
     }
 
-    /// Adds a row to the entry of its reason, in the order in which reasons were first met.
+    /// Adds a row to the entry of its reason. Reasons are in the order of their first row.
     pub(super) fn add(dropped: &mut Vec<Self>, reason: &str, row: usize) {
         match dropped.iter_mut().find(|entry| entry.reason == reason) {
             Some(entry) => entry.rows.push(row),
@@ -257,13 +264,13 @@ pub struct Rows {
     pub dialect: &'static str,
     /// The usable rows, in file order; may be none.
     pub rows: Vec<Row>,
-    /// The others.
+    /// The dropped rows.
     pub dropped: Vec<Dropped>,
-    /// Columns that have a value in some row, and that the dialect does not look at.
+    /// Columns that have a value in some row and that the dialect ignores.
     pub unread: Vec<String>,
 }
 
-/// One row as a dialect's reader understands it.
+/// Result of a dialect's reader for one row.
 enum Reading {
     Row(Prompt, Vec<Message>),
     /// Not usable, with the reason.
@@ -278,7 +285,7 @@ struct Dialect {
     read: fn(&Fields) -> Result<Reading>,
 }
 
-/// Dialects of instruction data; the first whose needed columns are there is taken.
+/// Dialects of instruction data; the first one whose required columns are present is used.
 const INSTRUCTION: [Dialect; 5] = [
     Dialect {
         name: "alpaca",
@@ -312,7 +319,8 @@ const INSTRUCTION: [Dialect; 5] = [
     },
 ];
 
-/// Dialects of preference data. The one without a prompt column comes last: it would fit all the others' rows.
+/// Dialects of preference data. The one without a prompt column comes last: it would fit the rows
+/// of all the others.
 const PREFERENCE: [Dialect; 6] = [
     Dialect {
         name: "prompt-chosen-rejected",
@@ -352,8 +360,8 @@ const PREFERENCE: [Dialect; 6] = [
     },
 ];
 
-/// Dialects of prompts that are to be answered: those above, whether or not the answers are there. Where a row is in several,
-/// its prompt is the one that is trained on.
+/// Dialects of prompts: those above, with or without the responses. If a row fits several, its
+/// prompt is the one that would be trained on.
 const PROMPT: [Dialect; 13] = [
     Dialect {
         name: "alpaca",
@@ -444,7 +452,7 @@ impl RowKind {
         }
     }
 
-    /// The kind that a file may be of instead, by mistake.
+    /// The kind that a file may be by mistake.
     fn other(self) -> Option<Self> {
         match self {
             Self::Instruction => Some(Self::Preference),
@@ -462,7 +470,7 @@ impl RowKind {
     }
 }
 
-/// Understands every row of a file; `path` is for messages.
+/// Parses every row of a file; `path` is for messages.
 ///
 /// # Errors
 /// No dialect fits the first row, a later row lacks a column of the first one's dialect, or a column has the wrong type.
@@ -480,7 +488,7 @@ pub fn read(path: &Path, raw: &[RawRow], kind: RowKind) -> Result<Rows> {
 }
 
 impl Rows {
-    /// Goes on with another file of the same dialect and kind.
+    /// Adds the rows of another file of the same dialect and kind.
     ///
     /// # Errors
     /// A row lacks a column of the dialect, or a column has the wrong type.
@@ -492,7 +500,7 @@ impl Rows {
         {
             Some(usual) => self.take(path, raw, kind, usual),
             None => Err(Error::input(format!(
-                "{}: is of another kind than the file before it",
+                "{}: is not of the same kind as the previous file",
                 path.display()
             ))),
         }
@@ -508,7 +516,8 @@ impl Rows {
         let mut known: HashSet<String> = self.unread.iter().cloned().collect();
         for row in raw {
             let fields = Fields { path, row };
-            // Whoever asks need not be consistent; a file that is trained on is of one kind, or something is wrong with it.
+            // Prompts may be in several dialects. A file that is trained on is in one, or something
+            // is wrong with it.
             let dialect = if kind == RowKind::Prompt {
                 detect(path, std::slice::from_ref(row), kind)?
             } else {
@@ -520,7 +529,7 @@ impl Rows {
                 .find(|need| !row.columns.contains_key(**need))
             {
                 return Err(Error::input(format!(
-                    "{}: {} has no column {missing:?}: its columns are {}, and the file's first row is in the dialect {}",
+                    "{}: {} has no column {missing:?}: its columns are {}, but the first row of the file is in the dialect {}",
                     path.display(),
                     row.place(),
                     columns(&row.columns),
@@ -540,7 +549,7 @@ impl Rows {
             };
             match reading {
                 Reading::Row(..) if label(&row.columns, kind) == Some(false) => {
-                    Dropped::add(&mut self.dropped, "labelled as a bad answer", row.index);
+                    Dropped::add(&mut self.dropped, "labeled as a bad response", row.index);
                 }
                 Reading::Row(prompt, responses) => {
                     let tools = match dialect.also.contains(&"tools") {
@@ -565,7 +574,8 @@ impl Rows {
     }
 }
 
-/// What no dialect may let through. A blank answer is nothing to imitate, but one that was rejected is worth avoiding.
+/// Checks for every dialect. There is nothing to train on in a blank response, but a blank rejected
+/// response is worth avoiding.
 fn usable(prompt: Prompt, responses: Vec<Message>, kind: RowKind) -> Reading {
     if prompt.is_empty() {
         return Reading::Dropped("empty prompt");
@@ -579,11 +589,11 @@ fn usable(prompt: Prompt, responses: Vec<Message>, kind: RowKind) -> Reading {
     }
 }
 
-/// Columns of unpaired preference rows that say, by true or false, whether the answer is a good one (TRL's and
-/// LLaMA-Factory's names).
+/// Columns of unpaired preference rows that say, by true or false, whether the response is good
+/// (names of TRL and LLaMA-Factory).
 const LABELS: [&str; 2] = ["label", "kto_tag"];
 
-/// What a row's label says, where it has one.
+/// The label of a row, if it has one.
 fn label(columns: &Map<String, Value>, kind: RowKind) -> Option<bool> {
     LABELS
         .iter()
@@ -591,7 +601,7 @@ fn label(columns: &Map<String, Value>, kind: RowKind) -> Option<bool> {
         .find_map(|name| columns.get(*name)?.as_bool())
 }
 
-/// Columns of a row that have a value nobody looks at.
+/// Columns of a row that have a value and are ignored.
 fn unread<'a>(
     dialect: &Dialect,
     kind: RowKind,
@@ -617,7 +627,7 @@ fn unread<'a>(
 }
 
 impl Dialect {
-    /// A column that holds null is as good as absent.
+    /// A column that is null counts as absent.
     fn fits(&self, columns: &Map<String, Value>) -> bool {
         self.needs
             .iter()
@@ -632,7 +642,7 @@ impl Dialect {
 fn detect(path: &Path, raw: &[RawRow], kind: RowKind) -> Result<&'static Dialect> {
     let name = path.display();
     let Some(first) = raw.first() else {
-        return Err(Error::input(format!("{name}: there are no rows")));
+        return Err(Error::input(format!("{name}: no rows")));
     };
     let found = columns(&first.columns);
     let fitting = |kind: RowKind| {
@@ -641,7 +651,8 @@ fn detect(path: &Path, raw: &[RawRow], kind: RowKind) -> Result<&'static Dialect
             .find(|dialect| dialect.fits(&first.columns))
     };
     match (fitting(kind), kind.other().and_then(fitting)) {
-        // The other kind's dialect may explain all of these columns and more: ShareGPT's pairs are conversations too.
+        // The other kind's dialect may fit all of these columns and more: ShareGPT's pairs are
+        // conversations too.
         (Some(dialect), None) => return Ok(dialect),
         (Some(dialect), Some(rival))
             if !dialect.needs.iter().all(|need| rival.needs.contains(need)) =>
@@ -650,20 +661,20 @@ fn detect(path: &Path, raw: &[RawRow], kind: RowKind) -> Result<&'static Dialect
         }
         (_, Some(dialect)) => {
             return Err(Error::input(format!(
-                "{name}: this is {}, given where {} is wanted: {} has the columns {found}, which is the dialect {}",
+                "{name}: this is {}, but {} is expected: {} has the columns {found}, which fit the dialect {}",
                 kind.other().unwrap_or(kind).says(),
                 kind.says(),
                 first.place(),
                 dialect.describe()
             ))
             .hint(match kind {
-                RowKind::Instruction => "give it to --dpo, or give --sft a file of instructions and responses",
-                _ => "give it to --sft, or give --dpo a file of chosen and rejected responses",
+                RowKind::Instruction => "pass it with --dpo, or pass a file of instructions and responses with --sft",
+                _ => "pass it with --sft, or pass a file of chosen and rejected responses with --dpo",
             }));
         }
         (None, None) => {}
     }
-    // Nearest: most columns in common; among equals, the one that lacks least.
+    // Closest: most columns in common, then fewest missing columns.
     let lacks = |dialect: &Dialect| {
         dialect
             .needs
@@ -693,7 +704,7 @@ fn detect(path: &Path, raw: &[RawRow], kind: RowKind) -> Result<&'static Dialect
     let nearest = match shares(nearest) {
         0 => String::new(),
         _ => format!(
-            "; the nearest dialect is {}, which lacks {}",
+            "; the closest dialect is {}, but the row has no {}",
             nearest.describe(),
             missing.join(", ")
         ),
@@ -704,7 +715,7 @@ fn detect(path: &Path, raw: &[RawRow], kind: RowKind) -> Result<&'static Dialect
     );
     if first.columns.contains_key("text") && kind == RowKind::Instruction {
         return Err(Error::input(problem).hint(
-            "text alone has no prompt and so no response to train: divide it into two columns, prompt and completion",
+            "a text column has no separate response to train on; split it into two columns, prompt and completion",
         ));
     }
     let all: Vec<String> = kind.dialects().iter().map(Dialect::describe).collect();
@@ -718,10 +729,10 @@ fn detect(path: &Path, raw: &[RawRow], kind: RowKind) -> Result<&'static Dialect
     let elsewhere = if kind == RowKind::Prompt {
         ""
     } else {
-        " (--map where there is one file)"
+        " (--map if there is one file)"
     };
     Err(Error::input(problem).hint(format!(
-        "name the columns as one dialect does, with {example}{elsewhere} or in the file: {}",
+        "rename the columns to those of a dialect, with {example}{elsewhere} or in the file: {}",
         all.join("; ")
     )))
 }
@@ -730,7 +741,7 @@ fn columns(columns: &Map<String, Value>) -> String {
     listed(columns.keys())
 }
 
-/// Column names for a message, cut where there are very many.
+/// Column names for a message, shortened if there are very many.
 pub fn listed<'a>(columns: impl ExactSizeIterator<Item = &'a String>) -> String {
     const SHOWN: usize = 12;
     let count = columns.len();

@@ -1,5 +1,5 @@
-//! Files of rows: JSON and JSON Lines, plain or gzipped, and Parquet, told apart by what is in them rather than by their
-//! names.
+//! Files of rows: JSON and JSON Lines, plain or gzipped, and Parquet. The content decides which,
+//! not the name.
 
 mod parquet;
 mod parquet_pages;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::sha256_hex;
 use upright_base::{Error, Result, files};
 
-/// One object of a file, not yet understood.
+/// One object of a file, not yet parsed as a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RawRow {
     /// Zero-based number of the row in its file.
@@ -46,27 +46,28 @@ pub(super) fn place(index: usize, line: Option<usize>) -> String {
 pub struct Source {
     /// The rows in file order, at least one.
     pub rows: Vec<RawRow>,
-    /// SHA-256 of the file's bytes as they lie on disk.
+    /// SHA-256 of the file's bytes on disk.
     pub sha256: String,
     /// Whether the file may have further rows.
     pub more: bool,
 }
 
-const FORMATS: &str = "rows are read from local files: .json (a list of objects), .jsonl or .ndjson, each also as .gz, or .parquet";
+const FORMATS: &str = "rows must be in a local file: .json (a list of objects), .jsonl or .ndjson, each also as .gz, or .parquet";
 const REFUSED: [&str; 10] = [
     "csv", "tsv", "arrow", "feather", "xlsx", "pkl", "zip", "zst", "xz", "bz2",
 ];
 
-/// Bytes that a compressed file of any size may unpack to.
+/// Unpacked size in bytes that is allowed for a compressed file of any size.
 const UNPACKED_FLOOR: usize = 64_000_000;
 
-/// How many times its own size a larger one may unpack to. Text seldom reaches 20.
+/// Maximum ratio of unpacked to compressed size of a larger file. Text rarely reaches 20.
 const UNPACKED_TIMES: usize = 100;
 
-/// Whether compressed files are read whatever they unpack to.
+/// Whether compressed files are read whatever their unpacked size.
 static UNPACK_ALL: AtomicBool = AtomicBool::new(false);
 
-/// From now on compressed files are read whatever they unpack to: the user trusts them, and has the memory.
+/// Allows compressed files of any unpacked size from now on: the user trusts them, and has the
+/// memory.
 pub fn unpack_all() {
     UNPACK_ALL.store(true, Ordering::Relaxed);
 }
@@ -75,17 +76,18 @@ fn is_unpack_all() -> bool {
     UNPACK_ALL.load(Ordering::Relaxed)
 }
 
-const UNPACK_ALL_HINT: &str = "if you trust the file and have the memory, give --unpack-all";
+const UNPACK_ALL_HINT: &str = "if you trust the file and have the memory, use --unpack-all";
 
 /// Reads every row of a JSON or JSON Lines file, gzipped or not, or of a Parquet file.
 ///
 /// # Errors
-/// Says what is wrong with the file, and where: not there, a folder, empty, cut, not UTF-8, not JSON, not objects.
+/// The file is missing, a folder, empty, truncated, not UTF-8, not JSON, or not objects; the
+/// message says where.
 pub fn read(path: &Path) -> Result<Source> {
     read_first(path, usize::MAX)
 }
 
-/// Reads the first `most` rows of a file, and of JSON Lines and Parquet no more than these.
+/// Reads the first `most` rows of a file. Reads no more than these from JSON Lines and Parquet.
 ///
 /// # Errors
 /// As for [`read`].
@@ -99,10 +101,10 @@ pub fn read_first(path: &Path, most: usize) -> Result<Source> {
     })
 }
 
-/// The bytes of a file whose name is not that of a format which is not read.
+/// The bytes of a file, unless its name is that of an unsupported format.
 ///
 /// # Errors
-/// It is not there, a folder, or of such a format.
+/// The file is missing, a folder, or of an unsupported format.
 pub fn bytes(path: &Path) -> Result<Vec<u8>> {
     refuse_by_name(path)?;
     files::read(path).map_err(|error| {
@@ -133,11 +135,14 @@ fn refuse_by_name(path: &Path) -> Result<()> {
 }
 
 fn unreadable_format(path: &Path, format: &str) -> Error {
-    Error::input(format!("{}: .{format} files are not read", path.display()))
-        .hint("convert it to JSON Lines (.jsonl): one object a line, one key a column")
+    Error::input(format!(
+        "{}: .{format} files are not supported",
+        path.display()
+    ))
+    .hint("convert it to JSON Lines (.jsonl): one object per line, one key per column")
 }
 
-/// The rows in a file's bytes; `path` is for messages and for which of two complaints to prefer.
+/// The rows in a file's bytes; `path` is for messages, and decides between two possible errors.
 ///
 /// # Errors
 /// As for [`read`].
@@ -173,7 +178,7 @@ fn parse_first(path: &Path, bytes: &[u8], most: usize) -> Result<(Vec<RawRow>, b
     Ok((rows, more))
 }
 
-/// What a file is, by its first bytes.
+/// Format of a file, by its first bytes.
 pub(super) enum Format {
     /// Columns of Apache Parquet.
     Parquet,
@@ -181,7 +186,7 @@ pub(super) enum Format {
     Text,
 }
 
-/// What unpacked bytes are.
+/// Format of unpacked bytes.
 pub(super) fn format(bytes: &[u8]) -> Format {
     if bytes.starts_with(b"PAR1") {
         Format::Parquet
@@ -190,12 +195,12 @@ pub(super) fn format(bytes: &[u8]) -> Format {
     }
 }
 
-/// Bytes as they were before gzip, if that packed them.
+/// Unpacks bytes if they are gzipped.
 pub(super) fn unpacked<'b>(path: &Path, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>> {
     unpacked_first(path, bytes, usize::MAX)
 }
 
-/// The same; of JSON Lines as much as the first `most` rows take.
+/// Like [`unpacked`]; of JSON Lines, unpacks only as much as the first `most` rows take.
 fn unpacked_first<'b>(path: &Path, bytes: &'b [u8], most: usize) -> Result<Cow<'b, [u8]>> {
     Ok(if bytes.starts_with(&[0x1f, 0x8b]) {
         Cow::Owned(unpack(path, bytes, most)?)
@@ -233,11 +238,11 @@ fn unpack(path: &Path, bytes: &[u8], most: usize) -> Result<Vec<u8>> {
             .map_err(|error| {
                 let (what, hint) = match error.kind() {
                     std::io::ErrorKind::UnexpectedEof => {
-                        ("is cut off".to_owned(), "copy or download the file again")
+                        ("is truncated".to_owned(), "copy or download the file again")
                     }
                     std::io::ErrorKind::OutOfMemory => (
                         "does not fit into memory".to_owned(),
-                        "divide the file, or give --rows for its first rows",
+                        "split the file, or use --rows to read only its first rows",
                     ),
                     _ => (
                         format!("is damaged ({error})"),
@@ -250,7 +255,7 @@ fn unpack(path: &Path, bytes: &[u8], most: usize) -> Result<Vec<u8>> {
                 ))
                 .hint(hint)
             })?;
-        // One line more than is wanted shows that the file is not one list in its first line.
+        // One line more than requested shows that the file is not one list in its first line.
         if read == 0 || lines.end_of(&unpacked, most.saturating_add(1)).is_some() {
             break;
         }
@@ -273,17 +278,17 @@ fn unpack(path: &Path, bytes: &[u8], most: usize) -> Result<Vec<u8>> {
 /// Counts rows of JSON Lines in a text that grows.
 #[derive(Default)]
 struct Lines {
-    /// Bytes of the lines that were counted.
+    /// Bytes of the counted lines.
     seen: usize,
     rows: usize,
-    /// Where the wanted rows end.
+    /// End of the requested rows.
     end: Option<usize>,
-    /// Whether the first row is no JSON value of one line.
+    /// Whether the first row is not a JSON value on one line.
     other: bool,
 }
 
 impl Lines {
-    /// Where the first `wanted` rows end; `None` where they do not, or the text is not JSON Lines.
+    /// End of the first `wanted` rows; `None` if there are fewer, or the text is not JSON Lines.
     fn end_of(&mut self, text: &[u8], wanted: usize) -> Option<usize> {
         if wanted == usize::MAX {
             return None;
@@ -304,7 +309,7 @@ impl Lines {
     }
 }
 
-/// How much text comes out of a broken gzip stream before it breaks.
+/// Number of bytes that unpack from a broken gzip stream before it breaks.
 fn unpacked_len(bytes: &[u8]) -> u64 {
     let mut decoder = MultiGzDecoder::new(bytes);
     let (mut buffer, mut total) = ([0; 8192], 0);
@@ -314,7 +319,8 @@ fn unpacked_len(bytes: &[u8]) -> u64 {
     total
 }
 
-/// JSON Lines if the first line is a whole value, else values wherever they end (a list, or objects over several lines).
+/// JSON Lines if the first line is a whole value, else values wherever they end (a list, or objects
+/// over several lines).
 fn by_lines_or_values(path: &Path, text: &str, most: usize) -> Result<Vec<RawRow>> {
     let mut lines = text
         .lines()
@@ -325,7 +331,7 @@ fn by_lines_or_values(path: &Path, text: &str, most: usize) -> Result<Vec<RawRow
         Ok(value) if lines.next().is_none() => rows_of(path, vec![(Some(first_index + 1), value)]),
         Ok(_) => by_lines(path, text, most),
         Err(error) => by_values(path, text).map_err(|whole| {
-            // The name says which of the two the writer meant, and so which complaint helps.
+            // The name says which of the two the writer meant, and so which error helps.
             let name = path.to_string_lossy().to_lowercase();
             let lines_meant = name.contains(".jsonl") || name.contains(".ndjson");
             if lines_meant {
@@ -408,7 +414,7 @@ fn row(path: &Path, index: usize, line: Option<usize>, value: Value) -> Result<R
     }
 }
 
-/// What a JSON value is, as a person says it.
+/// Type of a JSON value, for messages.
 pub(super) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -430,13 +436,13 @@ fn broken(path: &Path, line: usize, error: &serde_json::Error) -> Error {
         return Error::input(format!(
             "{name}: line {line} is nested more than 127 levels deep"
         ))
-        .hint("a row is an object of texts or of lists of messages: three levels");
+        .hint("a row is an object of texts or lists of messages: three levels");
     }
     Error::input(format!(
         "{name}: broken JSON in line {line}, column {}: {message}",
         error.column()
     ))
-    .hint("each row is one object in double-quoted JSON; in .jsonl, one row a line")
+    .hint("each row is one object in double-quoted JSON; in .jsonl, one row per line")
 }
 
 fn line_of(bytes: &[u8], offset: usize) -> usize {
@@ -571,7 +577,7 @@ mod tests {
         let whole = gz(&"{\"a\": 1}\n".repeat(50));
         assert!(
             complaint("x.jsonl.gz", &whole[..whole.len() - 9])
-                .contains("the gzip stream is cut off after")
+                .contains("the gzip stream is truncated after")
         );
         let mut damaged = whole;
         damaged[12] ^= 0xff;
@@ -583,12 +589,11 @@ mod tests {
         let refused = |path: &str| read(Path::new(path)).unwrap_err();
         assert_eq!(
             refused("rows.arrow").message,
-            "rows.arrow: .arrow files are not read"
+            "rows.arrow: .arrow files are not supported"
         );
         assert!(refused("rows.CSV.gz").hint.contains("JSON Lines"));
         assert!(
-            complaint("x.jsonl", b"PAR1\0\0")
-                .starts_with("x.jsonl: not a Parquet file that can be read: ")
+            complaint("x.jsonl", b"PAR1\0\0").starts_with("x.jsonl: not a readable Parquet file: ")
         );
     }
 

@@ -1,19 +1,21 @@
-//! Which rows are held out: decided by a hash of the words that open a row, so that no template, tokenizer or length limit
-//! moves a row to the other side, and no second objective on the same questions does either.
+//! Which rows are held out. A hash of a row's opening words decides, so no template, tokenizer or
+//! maximum length moves a row to the other side. Neither does a second objective with the same
+//! prompts.
 
 use std::collections::BTreeSet;
 
 use super::hash64;
 use super::rows::{Message, Prompt, Role};
 
-/// Marks of turns in HH-RLHF's texts.
+/// Turn markers in HH-RLHF's texts.
 const MARKS: [(&str, Role); 2] = [
     ("\n\nHuman:", Role::User),
     ("\n\nAssistant:", Role::Assistant),
 ];
 
-/// Hash of the words that open a row: roles and trimmed contents up to the model's first answer to the user. Rows that
-/// continue one conversation thus stay on one side, however many of its turns they have.
+/// Hash of a row's opening words: roles and trimmed contents up to the model's first response to
+/// the user. Rows that continue one conversation thus stay on one side, however many of its turns
+/// they have.
 pub(super) fn hash(prompt: &Prompt) -> u64 {
     let mut words = String::new();
     let mut is_asked = false;
@@ -24,7 +26,8 @@ pub(super) fn hash(prompt: &Prompt) -> u64 {
         is_asked |= message.role == Role::User;
         let content = message.content.trim();
         if !content.is_empty() {
-            // Neither a role nor JSON text holds a bare NUL, so parts cannot run into each other.
+            // Neither a role nor a content holds a bare NUL here, so parts cannot run into each
+            // other.
             words += &format!(
                 "{}\0{}\0",
                 message.role.as_str(),
@@ -35,7 +38,7 @@ pub(super) fn hash(prompt: &Prompt) -> u64 {
     hash64(&words)
 }
 
-/// A prompt as a conversation, HH-RLHF's texts too.
+/// A prompt as a conversation, including HH-RLHF's texts.
 fn messages(prompt: &Prompt) -> Vec<Message> {
     match prompt {
         Prompt::Text(text) if text.contains(MARKS[0].0) => turns(text),
@@ -43,7 +46,7 @@ fn messages(prompt: &Prompt) -> Vec<Message> {
     }
 }
 
-/// The turns of a text with [`MARKS`]; what stands before the first one is the system's.
+/// The turns of a text with [`MARKS`]; text before the first marker is the system turn.
 fn turns(text: &str) -> Vec<Message> {
     let mut turns = Vec::new();
     let mut role = Role::System;
@@ -63,8 +66,9 @@ fn turns(text: &str) -> Vec<Message> {
     }
 }
 
-/// Divides rows with their hashes into those to train on, which stay, and those held out: about `fraction` of the distinct
-/// hashes. With two hashes or more, each side gets at least one.
+/// Splits rows with their hashes into training rows, which stay, and held-out rows, which are
+/// returned: about `fraction` of the distinct hashes. With two hashes or more, each side gets at
+/// least one.
 pub(super) fn carve<T>(files: &mut [Vec<(u64, T)>], fraction: f64) -> Vec<(u64, T)> {
     let hashes: BTreeSet<u64> = files.iter().flatten().map(|(hash, _)| *hash).collect();
     let (Some(&first), Some(&last)) = (hashes.first(), hashes.last()) else {
@@ -77,7 +81,8 @@ pub(super) fn carve<T>(files: &mut [Vec<(u64, T)>], fraction: f64) -> Vec<(u64, 
     for rows in files {
         let mut train = Vec::new();
         for (hash, row) in std::mem::take(rows) {
-            // The top 53 bits are exact as a float. With few rows the share could be none or all of them.
+            // The top 53 bits are exact as a float. With few rows the fraction could take none or
+            // all of them.
             let share = (hash >> 11) as f64 / (1_u64 << 53) as f64;
             if hash != first && (hash == last || share >= fraction) {
                 train.push((hash, row));
@@ -156,7 +161,7 @@ mod tests {
             )),
             hash(&conversation(&more))
         );
-        // What the model says before it is asked opens the conversation, too.
+        // A turn of the model before the first user turn is part of the opening.
         let greeted = |user: &'static str| {
             hash(&conversation(&[
                 (Role::Assistant, "Hello!"),

@@ -1,4 +1,5 @@
-//! Texts to token ids: prompt and response apart, so that where one ends and the other begins is never in doubt.
+//! Texts to token ids. Prompt and response are encoded apart, so that the boundary between them is
+//! never in doubt.
 
 mod settings;
 #[cfg(test)]
@@ -15,55 +16,55 @@ use self::settings::{CONFIG, TokenizerConfig};
 use super::sha256_hex;
 use upright_base::{Error, Result, files, quiet};
 
-/// A model's own tokenizer, its `tokenizer.json`.
+/// A model's own tokenizer, from its `tokenizer.json`.
 pub struct Tokenizer {
     /// The model's folder.
     folder: PathBuf,
     inner: tokenizers::Tokenizer,
-    /// Texts of the special tokens under the names that chat templates know them by, such as `bos_token`.
+    /// Texts of the special tokens by their names in chat templates, such as `bos_token`.
     special_texts: Map<String, Value>,
-    /// The beginning-of-sequence token, whether or not the tokenizer puts it anywhere.
+    /// The beginning-of-sequence token, whether or not the tokenizer adds it.
     bos_id: Option<u32>,
-    /// What the tokenizer puts before a text; mostly nothing or one token.
+    /// Tokens that are added before a prompt; usually none or one.
     bos: Vec<u32>,
     contested_bos: bool,
-    /// Whether texts begin with a space, where `tokenizer.json` says otherwise than its configuration.
+    /// Whether texts start with a space, if `tokenizer.json` and its configuration disagree.
     contested_prefix_space: Option<bool>,
     eos: u32,
-    /// Whether the tokenizer puts a space before every text, and so would put one before a response.
+    /// Whether the tokenizer puts a space before every text, and so also before a response.
     prefixes: bool,
     vocabulary: usize,
     sha256: String,
 }
 
-/// Texts to put before a response, so that a tokenizer that puts a space before every text puts it there. The first one
-/// that the tokenizer does not join with the response is taken.
+/// Texts to put before a response, so that a tokenizer that puts a space before every text puts it
+/// before them. The first one that the tokenizer does not merge with the response is used.
 const JOINTS: [&str; 3] = ["\n", ":", "x"];
 
 impl Tokenizer {
-    /// Opens the tokenizer of a model's folder. `eos` and `bos` are what the model's configuration says; the
-    /// tokenizer's own configuration goes before them.
+    /// Opens the tokenizer of a model's folder. `eos` and `bos` come from the model's
+    /// configuration; the tokenizer's own configuration takes precedence.
     ///
     /// # Errors
-    /// No `tokenizer.json`, one that cannot be read, or no end-of-sequence token in either configuration.
+    /// There is no `tokenizer.json`, it cannot be read, or neither configuration has an
+    /// end-of-sequence token.
     pub fn open(dir: &Path, eos: Option<u32>, bos: Option<u32>) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         let name = path.display();
         let bytes = files::read(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
-                Error::input(format!("{}: there is no tokenizer.json in it", dir.display())).hint(
-                    "download the model with its tokenizer.json, or copy the file there from the model it comes from",
+                Error::input(format!("{}: no tokenizer.json in this folder", dir.display())).hint(
+                    "download the model with its tokenizer.json, or copy the file from the original model",
                 )
             }
             _ => Error::input(format!("{name}: cannot be read: {error}")).hint("check the file and its permissions"),
         })?;
         let broken = |what: String| {
-            Error::input(format!("{name}: not a tokenizer that can be read: {what}")).hint(
-                "download the file again; it must be the one that the tokenizers library writes",
-            )
+            Error::input(format!("{name}: not a readable tokenizer: {what}"))
+                .hint("download the file again; it must be in the format of the tokenizers library")
         };
         let mut inner = caught(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(broken)?;
-        // Lengths are ours to decide.
+        // Padding and truncation are done elsewhere.
         inner.with_padding(None);
         inner
             .with_truncation(None)
@@ -76,7 +77,7 @@ impl Tokenizer {
             .filter(|space| set_prefix_space(&mut inner, *space));
         let eos = named(&inner, &settings, "eos_token", dir)?.or(eos).ok_or_else(|| {
             Error::input(format!("{}: no end-of-sequence token", dir.display()))
-                .hint("name it as \"eos_token\" in tokenizer_config.json, or give \"eos_token_id\" in config.json")
+                .hint("set \"eos_token\" in tokenizer_config.json, or \"eos_token_id\" in config.json")
         })?;
         let bos = named(&inner, &settings, "bos_token", dir)?.or(bos);
         add_special(&mut inner, &settings, &path)?;
@@ -115,7 +116,8 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// The same tokenizer, which from now on refuses ids that a model with `vocabulary` embeddings does not have.
+    /// The same tokenizer, which from now on rejects ids that a model with `vocabulary` embeddings
+    /// does not have.
     ///
     /// # Errors
     /// The end-of-sequence or beginning-of-sequence token is such an id.
@@ -126,14 +128,14 @@ impl Tokenizer {
         Ok(self)
     }
 
-    /// Ids of a prompt: BOS where the tokenizer puts one, once.
+    /// Ids of a prompt, with BOS once if the tokenizer adds it.
     ///
     /// # Errors
     /// The text cannot be encoded, or gives an id that the model does not have.
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
         let ids = self.ids(text)?;
         self.check(&ids)?;
-        // A text that already starts with BOS as text has its id already.
+        // A text that starts with BOS as text already has its id.
         Ok(if ids.starts_with(&self.bos) {
             ids
         } else {
@@ -141,8 +143,8 @@ impl Tokenizer {
         })
     }
 
-    /// Ids of a response that follows a prompt, without EOS: whether there is room for one is decided later. An EOS that
-    /// the file has as text at the end is taken away, so that there will be one and not two.
+    /// Ids of a response after a prompt, without EOS: whether there is room for it is decided
+    /// later. EOS as text at the end of the response is removed, so that it is not doubled.
     ///
     /// # Errors
     /// The text cannot be encoded, or gives an id that the model does not have.
@@ -154,7 +156,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Ids of a text that follows another: nothing is put before or after it.
+    /// Ids of a text that follows another: nothing is added before or after it.
     ///
     /// # Errors
     /// The text cannot be encoded, or gives an id that the model does not have.
@@ -163,17 +165,17 @@ impl Tokenizer {
             false => self.ids(text)?,
             true => self.joined(text)?.ok_or_else(|| {
                 Error::input(format!(
-                    "the tokenizer puts a space before every text, and joins {:?} with whatever stands before it",
+                    "the tokenizer puts a space before every text, and merges {:?} with any text before it",
                     text.chars().take(12).collect::<String>()
                 ))
-                .hint("take the row out of the file, or set add_prefix_space to false in tokenizer.json")
+                .hint("remove the row from the file, or set add_prefix_space to false in tokenizer.json")
             })?,
         };
         self.check(&ids)?;
         Ok(ids)
     }
 
-    /// Ids of a text that brings its special tokens itself: no BOS is put before it.
+    /// Ids of a text that has its own special tokens: no BOS is added.
     ///
     /// # Errors
     /// The text cannot be encoded, or gives an id that the model does not have.
@@ -197,29 +199,30 @@ impl Tokenizer {
         self.eos
     }
 
-    /// What is put before every prompt; may be empty.
+    /// Tokens that are added before every prompt; may be empty.
     pub fn bos(&self) -> &[u32] {
         &self.bos
     }
 
-    /// Whether `add_bos_token` of `tokenizer_config.json`, which is heeded here, says something else about [`Tokenizer::bos`]
-    /// than `tokenizer.json`. transformers 5 heeds the latter alone, older versions mostly the former.
+    /// Whether `add_bos_token` of `tokenizer_config.json` and `tokenizer.json` disagree about
+    /// [`Tokenizer::bos`]. `add_bos_token` is used here. transformers 5 uses only `tokenizer.json`,
+    /// older versions mostly `add_bos_token`.
     pub fn contested_bos(&self) -> bool {
         self.contested_bos
     }
 
-    /// Whether texts begin with a space, where `add_prefix_space` of `tokenizer_config.json`, which is respected here as in
-    /// transformers, and `tokenizer.json` disagree.
+    /// Whether texts start with a space, if `add_prefix_space` of `tokenizer_config.json` and
+    /// `tokenizer.json` disagree. `add_prefix_space` is used here, as in transformers.
     pub fn contested_prefix_space(&self) -> Option<bool> {
         self.contested_prefix_space
     }
 
-    /// The beginning-of-sequence token, whether or not the tokenizer puts it anywhere.
+    /// The beginning-of-sequence token, whether or not the tokenizer adds it.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos_id
     }
 
-    /// Whether a token stands for itself and not for a piece of text: `<|im_end|>`.
+    /// Whether a token is an added token, such as `<|im_end|>`, and not a piece of text.
     pub fn is_added(&self, id: u32) -> bool {
         self.inner
             .get_added_vocabulary()
@@ -227,7 +230,7 @@ impl Tokenizer {
             .contains_key(&id)
     }
 
-    /// Texts of the special tokens under the names that chat templates know them by.
+    /// Texts of the special tokens by their names in chat templates.
     pub fn special_texts(&self) -> &Map<String, Value> {
         &self.special_texts
     }
@@ -237,8 +240,8 @@ impl Tokenizer {
         &self.folder
     }
 
-    /// SHA-256 of everything that decides ids: `tokenizer.json`, and what its configuration or the model's says of BOS, EOS
-    /// and the texts that templates write.
+    /// SHA-256 of everything that decides ids: `tokenizer.json`, and the settings of BOS, EOS and
+    /// special texts in its configuration or the model's.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
@@ -248,7 +251,7 @@ impl Tokenizer {
             .map_err(|error| error.at(self.folder.join("tokenizer.json").display()))
     }
 
-    /// Ids of a text behind the first of [`JOINTS`] that stays apart from it; `None` where none does.
+    /// Ids of a text after the first of [`JOINTS`] that does not merge with it; `None` if all do.
     fn joined(&self, text: &str) -> Result<Option<Vec<u32>>> {
         for joint in JOINTS {
             let whole = self.ids(&format!("{joint}{text}"))?;
@@ -259,7 +262,7 @@ impl Tokenizer {
         Ok(None)
     }
 
-    /// The ids that the tokenizer puts before a text of its own accord.
+    /// The ids that the tokenizer itself adds before a text.
     fn leading(&self) -> Result<Vec<u32>> {
         let with = encode(&self.inner, "a", true)
             .map_err(|error| error.at(self.folder.join("tokenizer.json").display()))?;
@@ -284,10 +287,11 @@ impl Tokenizer {
     }
 }
 
-/// Adds the tokens that the files beside `tokenizer.json` list, in order of id, as transformers does.
+/// Adds the tokens that the files next to `tokenizer.json` list, in order of id, as transformers
+/// does.
 ///
 /// # Errors
-/// A token that would not have its listed id.
+/// A token would not have its listed id.
 fn add_tokens(
     inner: &mut tokenizers::Tokenizer,
     settings: &TokenizerConfig,
@@ -297,7 +301,7 @@ fn add_tokens(
     let known = inner.get_added_tokens_decoder();
     let mut listed = Vec::new();
     for (id, token) in &settings.listed {
-        // A list without flags gives way to tokenizer.json, id by id.
+        // For each id, `tokenizer.json` takes precedence over a list without flags.
         if settings.listed_with_flags || !known.contains_key(id) {
             listed.push((*id, token.clone()));
         }
@@ -321,8 +325,8 @@ fn add_tokens(
     Ok(())
 }
 
-/// Adds special tokens without an id that are no added tokens yet, as transformers does: with the id of the vocabulary, or
-/// the next free one.
+/// Adds special tokens that have no id and are not added tokens yet, as transformers does: with the
+/// id of the vocabulary, or the next free id.
 fn add_special(
     inner: &mut tokenizers::Tokenizer,
     settings: &TokenizerConfig,
@@ -364,7 +368,7 @@ fn added(inner: &tokenizers::Tokenizer) -> Value {
 /// The id of a special token that the configuration names.
 ///
 /// # Errors
-/// No file has such a token.
+/// No file has the token.
 fn named(
     inner: &tokenizers::Tokenizer,
     settings: &TokenizerConfig,
@@ -376,14 +380,15 @@ fn named(
     };
     match inner.token_to_id(text) {
         Some(id) => Ok(Some(id)),
-        None => Err(Error::input(format!("{}: its {name} `{text}` is not a token of tokenizer.json", dir.display()))
+        None => Err(Error::input(format!("{}: the {name} `{text}` is not a token in tokenizer.json", dir.display()))
             .hint(format!(
                 "correct \"{name}\" in {CONFIG}, or list the token with its id in added_tokens_decoder there"
             ))),
     }
 }
 
-/// Makes every byte-level pre-tokenizer put a space before texts, or none; returns whether one of them changed.
+/// Sets whether byte-level pre-tokenizers put a space before texts; returns whether this changed
+/// any of them.
 fn set_prefix_space(inner: &mut tokenizers::Tokenizer, space: bool) -> bool {
     let Some(mut pre_tokenizer) = inner.get_pre_tokenizer().cloned() else {
         return false;
@@ -413,15 +418,16 @@ fn set_prefix_space(inner: &mut tokenizers::Tokenizer, space: bool) -> bool {
 fn encode(inner: &tokenizers::Tokenizer, text: &str, special: bool) -> Result<Vec<u32>> {
     let encoding = caught(|| inner.encode_fast(text, special)).map_err(|error| {
         Error::input(format!("the tokenizer cannot encode a text: {error}"))
-            .hint("take the row out of the file; if it is every row, tokenizer.json is damaged")
+            .hint("remove the row from the file; if every row fails, tokenizer.json is damaged")
     })?;
     Ok(encoding.get_ids().to_vec())
 }
 
-/// What the tokenizers library says; its parts trust each other, so that a file of which one was changed can end it.
+/// Calls the tokenizers library and turns its panics into errors. Its parts trust each other, so a
+/// file with one changed part can make it panic.
 fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
     match quiet::catch(work) {
         Ok(done) => done.map_err(|error| error.to_string()),
-        Err(_) => Err("its parts do not fit each other".to_owned()),
+        Err(_) => Err("its parts do not match".to_owned()),
     }
 }

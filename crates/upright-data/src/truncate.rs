@@ -1,27 +1,28 @@
-//! Fits a row into the maximum length, by a rule that is chosen and counted.
+//! Truncates a row to the maximum length by a configurable rule, and reports what it truncated.
 
 use serde::{Deserialize, Serialize};
 
 use upright_base::{Error, Result};
 
-/// What gives way in a row that is too long.
+/// What to truncate in a row that is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TooLong {
-    /// The prompt, from the left, down to the minimum; then the responses, from the right. Of a conversation of which
-    /// several turns are imitated the end, as with [`CutResponse`](Self::CutResponse): all but its first question is response.
+    /// The prompt, from the left, down to the minimum; then the responses, from the right. If
+    /// several turns of a conversation are trained on, the end, as with
+    /// [`CutResponse`](Self::CutResponse): everything but the opening belongs to the response.
     CutPrompt,
     /// The responses, from the right, down to the minimum; then the prompt, from the left.
     CutResponse,
-    /// The row.
+    /// Nothing; the row is dropped.
     Drop,
 }
 
 impl TooLong {
-    /// All of them, in the order of help texts.
+    /// All rules, in the order of the help texts.
     pub const ALL: &'static [Self] = &[Self::CutPrompt, Self::CutResponse, Self::Drop];
 
-    /// Its name in settings.
+    /// Name in settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::CutPrompt => "cut-prompt",
@@ -31,49 +32,50 @@ impl TooLong {
     }
 }
 
-/// How long a row may be.
+/// The maximum length of a row, and how to truncate it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncation {
-    /// Most tokens of prompt, response and EOS together.
+    /// Maximum number of tokens of prompt, response and EOS together.
     pub max_length: usize,
-    /// Fewest tokens that the side which gives way first keeps, if it has that many.
+    /// Minimum number of tokens to keep of the side that is truncated first, if it has that many.
     pub min_prompt: usize,
-    /// What gives way.
+    /// What to truncate.
     pub rule: TooLong,
 }
 
-/// A row that fits.
+/// A row that fits the maximum length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Truncated {
     /// The prompt, the same for every response.
     pub prompt: Vec<u32>,
-    /// The responses, with EOS where they are whole.
+    /// The responses, with EOS unless truncated.
     pub responses: Vec<Vec<u32>>,
-    /// Whether the prompt lost tokens.
+    /// Whether the prompt is truncated.
     pub prompt_cut: bool,
-    /// How many responses lost tokens (and have no EOS).
+    /// Number of truncated responses, which have no EOS.
     pub responses_cut: usize,
 }
 
 impl Truncation {
-    /// The minimum that is taken where none is given.
+    /// Default minimum.
     pub fn usual_min_prompt(max_length: usize) -> usize {
         (max_length / 4).clamp(1, 64)
     }
 
     /// # Errors
-    /// The maximum leaves no room for a token of each, or the minimum none for the other side.
+    /// The maximum leaves no room for one token of each side, or the minimum leaves no room for the
+    /// other side.
     pub fn check(&self) -> Result<()> {
         if self.max_length < 2 {
             return Err(Error::input(format!(
-                "a maximum length of {} tokens is too short",
+                "a maximum length of {} is too short",
                 self.max_length
             ))
-            .hint("a row needs at least a token of prompt and one of response; 2048 is usual"));
+            .hint("a row needs at least 1 prompt token and 1 response token; 2048 is common"));
         }
         if self.min_prompt >= self.max_length {
             return Err(Error::input(format!(
-                "a minimum of {} prompt tokens leaves no room for a response in rows of at most {}",
+                "a minimum of {} prompt tokens leaves no room for a response in rows of at most {} tokens",
                 self.min_prompt, self.max_length
             ))
             .hint("choose a smaller minimum or a larger maximum length"));
@@ -81,8 +83,9 @@ impl Truncation {
         Ok(())
     }
 
-    /// Fits a prompt (of which the first `bos` tokens are never cut) and responses without EOS. The longest response
-    /// decides how much the prompt loses, so that a pair keeps one prompt. `None` where the rule drops the row.
+    /// Truncates a prompt and its responses, which come without EOS. The first `bos` tokens of the
+    /// prompt are kept. The longest response decides how much of the prompt is truncated, so that a
+    /// pair keeps one prompt. `None` if the rule drops the row.
     ///
     /// Neither the prompt nor a response may be empty, and [`check`](Self::check) must have passed.
     pub fn fit(
@@ -133,8 +136,8 @@ impl Truncation {
     }
 }
 
-/// The last `room` tokens, of which the first ones give way to the prompt's first `bos`, unless they are the same: BOS of some
-/// models opens every turn.
+/// The first `bos` tokens of a prompt and its last `room - bos` tokens. The first tokens are left
+/// out if the last ones start with them: BOS of some models opens every turn.
 fn cut_left(prompt: &[u32], bos: usize, room: usize) -> Vec<u32> {
     let bos = if bos < room { bos } else { 0 };
     let (head, tail) = (&prompt[..bos], &prompt[prompt.len() - (room - bos)..]);
@@ -230,7 +233,7 @@ mod tests {
         assert_eq!(
             found,
             fitted(&[4], &[&[5, 6, 7]], true, 1),
-            "a prompt of BOS alone would be none"
+            "a prompt of only BOS would be no prompt"
         );
     }
 
@@ -252,7 +255,7 @@ mod tests {
         assert_eq!(
             found,
             fitted(&[1], &[&[5, 6, 7]], false, 1),
-            "a prompt below the minimum is whole"
+            "a prompt below the minimum is not truncated"
         );
     }
 
@@ -295,12 +298,12 @@ mod tests {
         };
         assert_eq!(
             check(1, 0).unwrap_err().message,
-            "a maximum length of 1 tokens is too short"
+            "a maximum length of 1 is too short"
         );
         let error = check(64, 64).unwrap_err();
         assert_eq!(
             error.message,
-            "a minimum of 64 prompt tokens leaves no room for a response in rows of at most 64"
+            "a minimum of 64 prompt tokens leaves no room for a response in rows of at most 64 tokens"
         );
         assert!(error.hint.contains("smaller minimum"));
     }
@@ -322,7 +325,7 @@ mod tests {
             prop_assert!(prompt.ends_with(&found.prompt[found.prompt.len().min(bos)..]));
             prop_assert!(found.prompt.len() <= bos || prompt[..bos] == found.prompt[..bos]);
             prop_assert_eq!(found.prompt_cut, found.prompt != prompt);
-            // Where what is left of the prompt begins with BOS anyway, its place stays empty.
+            // If the rest of the prompt starts with BOS anyway, the place of BOS stays empty.
             let spared = if found.prompt_cut && prompt.ends_with(&found.prompt) { bos } else { 0 };
             if cut_prompt {
                 prop_assert!(found.prompt.len() + spared >= min_prompt.min(prompt.len()));
@@ -340,7 +343,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(found.responses_cut, cut);
-            // Nothing is cut without need: a row that lost anything fills the room.
+            // Nothing is truncated without need: a truncated row fills the room.
             prop_assert!(!(found.prompt_cut || cut > 0) || fullest == max_length || fullest + spared == max_length);
         }
     }

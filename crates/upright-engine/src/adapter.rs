@@ -9,14 +9,14 @@ use crate::vector::Vector;
 /// An adapter on a decoder's device.
 #[derive(Clone, Debug)]
 pub struct DeviceAdapter {
-    /// Which linears it adapts, and where their parameters are.
+    /// The adapted linears and the positions of their parameters.
     pub layout: Arc<AdapterLayout>,
     /// The parameters.
     pub parameters: Vector,
 }
 
 impl DeviceAdapter {
-    /// The adapter in memory.
+    /// Copies the adapter to host memory.
     pub fn to_host(&self) -> Adapter {
         Adapter {
             layout: Arc::clone(&self.layout),

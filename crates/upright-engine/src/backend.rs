@@ -1,5 +1,5 @@
-//! What a device owes the decoder. The trait is private: devices are part of this crate, and callers see one
-//! [`Decoder`](crate::Decoder).
+//! The trait that a device implements for the decoder. It is private: devices are part of this
+//! crate, and callers see one [`Decoder`](crate::Decoder).
 
 use upright_model::pack::Pack;
 
@@ -12,29 +12,31 @@ use crate::{
     vector::Vector,
 };
 
-/// Why a forward pass keeps its activations.
+/// Why a forward pass saves its activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// A backward pass follows.
     Train,
-    /// A backward pass may follow: work that only it needs is deferred where memory allows.
+    /// A backward pass may follow. Work that only the backward pass needs is deferred if memory
+    /// allows.
     Probe,
 }
 
-/// A decoder on one device. Packs have been checked against the vocabulary before they get here.
+/// A decoder on one device. Callers have checked every pack against the vocabulary.
 pub(crate) trait Backend {
-    /// What a backward pass needs of its forward pass.
+    /// Saved activations of a forward pass.
     type Activations;
 
-    /// Sequences being continued.
+    /// Sequences in generation.
     type Sequences<'a>: Sequences
     where
         Self: 'a;
 
-    /// Log-probabilities of a pack's targets under the base with an adapter, or under the base alone.
+    /// Log-probabilities of a pack's targets, under the base model with an adapter or alone.
     fn score(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Scores;
 
-    /// The same log-probabilities, to the bit, and the activations for [`Backend::backward`].
+    /// The same log-probabilities, bit for bit, and the saved activations for
+    /// [`Backend::backward`].
     fn forward(
         &self,
         pack: &Pack,
@@ -42,7 +44,7 @@ pub(crate) trait Backend {
         purpose: Purpose,
     ) -> (Scores, Self::Activations);
 
-    /// Writes the adapter's gradient of this pack alone. Slopes are finite, one per target.
+    /// Writes the adapter's gradient for this pack alone. Slopes are finite, one per target.
     fn backward(
         &self,
         pack: &Pack,
@@ -52,63 +54,65 @@ pub(crate) trait Backend {
         gradient: &mut Vector,
     );
 
-    /// No sequence yet.
+    /// Starts generation without a sequence.
     fn sequences<'a>(&'a self, adapter: Option<&'a DeviceAdapter>) -> Self::Sequences<'a>;
 
-    /// Values on this device.
+    /// Moves values to this device.
     fn vector(&self, values: Vec<f32>) -> Vector;
 
-    /// A sum of so many values on this device, in units of two to the power of `exponent`.
+    /// A zero sum of `len` values on this device, in units of 2^`exponent`.
     fn sum(&self, len: usize, exponent: i32) -> Sum;
 
-    /// Names the first place where a pass over the pack leaves the finite range: a tensor of the base, or a block's output.
+    /// Names the first tensor with a value that is not finite: of the base, of the adapter, or a
+    /// block's output on this pack.
     fn find_non_finite(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Option<String>;
 
-    /// Names everything that decides the bits of a result.
+    /// Identifies everything that determines the bits of a result.
     fn arithmetic(&self) -> String;
 
-    /// Memory, busy time and arithmetic so far.
+    /// Memory, busy time and operation counts so far.
     fn usage(&self) -> Usage;
 
-    /// Bytes of the base's weights: mapped from files, and held besides.
+    /// Bytes of the base weights: memory-mapped, and converted.
     fn weight_bytes(&self) -> WeightBytes;
 
-    /// Bytes of activations per token of a pack, kept and with recompute, for an adapter whose lowest layer is given.
+    /// Bytes of saved activations per token, without and with gradient checkpointing, for an
+    /// adapter whose lowest layer is given.
     fn bytes_per_token(&self, lowest_layer: usize) -> ActivationBytes;
 }
 
-/// Sequences that one device continues, each with its keys and values. Numbers of sequences are given by the caller, and
-/// each is in a call at most once.
+/// Sequences in generation on one device, each with its key-value cache. The caller numbers the
+/// sequences and names each at most once per call.
 pub(crate) trait Sequences {
-    /// Starts sequences; returns what follows each.
+    /// Starts sequences. Returns the next-token prediction of each.
     fn join(&mut self, prompts: &[(usize, &[u32])], want: Want) -> Vec<Next>;
 
-    /// Appends tokens to sequences; returns what follows each.
+    /// Appends tokens to sequences. Returns the next-token prediction of each.
     fn advance(&mut self, tokens: &[(usize, &[u32])], want: Want) -> Vec<Next>;
 
     /// Starts a sequence as a copy of another.
     fn fork(&mut self, from: usize, to: usize);
 
-    /// Forgets a sequence and frees its memory.
+    /// Removes a sequence and frees its memory.
     fn leave(&mut self, sequence: usize);
 
-    /// Bytes of the keys and values of a sequence of so many tokens.
+    /// Bytes of the key-value cache of a sequence of `tokens` tokens.
     fn bytes(&self, tokens: usize) -> usize;
 }
 
-/// Bytes of the base's weights.
+/// Bytes of the base weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightBytes {
-    /// Used where their file is mapped.
+    /// Memory-mapped and used in place.
     pub mapped: usize,
-    /// Converted, and held besides.
+    /// Converted and held in memory.
     pub owned: usize,
 }
 
-/// Bytes that a forward pass keeps for its backward pass, per token.
+/// Bytes of saved activations per token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActivationBytes {
-    /// All activations; four bytes per rank of every adapted linear come on top.
+    /// All activations, without the four bytes per rank of every adapted linear.
     pub kept: usize,
     /// With gradient checkpointing.
     pub recomputed: usize,

@@ -1,4 +1,4 @@
-//! The decoder as callers see it, whatever device it runs on.
+//! The decoder that callers see, independent of the device.
 //!
 //! ```text
 //! open -> score(pack)                                    log-probabilities only
@@ -30,20 +30,20 @@ use crate::{
     vector::Vector,
 };
 
-/// How a decoder runs. Only the device and the tier change a result.
+/// How a decoder runs. Only the device and the tier affect results.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Where it runs.
+    /// Device that the decoder runs on.
     pub device: Device,
     /// Threads on the host; 0 means one per core.
     pub threads: usize,
-    /// Instruction tier of a CPU; `None` takes `UPRIGHT_CPU`, or the best the machine has.
+    /// Instruction tier of a CPU; `None` means `UPRIGHT_CPU`, else the best tier of the machine.
     pub tier: Option<cpu::tier::Tier>,
     /// Gradient checkpointing.
     pub recompute: Recompute,
 }
 
-/// The activations of a forward pass, for its backward pass.
+/// The saved activations of a forward pass, for its backward pass.
 pub struct Activations(DeviceActivations);
 
 enum DeviceActivations {
@@ -80,14 +80,15 @@ impl Decoder {
     /// Opens a Hugging Face folder (`config.json` and safetensors).
     ///
     /// # Errors
-    /// A file that is missing or not what it should be; a device or a tier that the machine or this build does not have.
+    /// A file is missing or damaged, or the machine or this build lacks the device or the tier.
     pub fn open(dir: &Path, options: &Options) -> Result<Self> {
         Self::with_weights(DecoderConfig::read(dir)?, options, |config| {
             Weights::open(dir, config)
         })
     }
 
-    /// A decoder of the shape that a folder's `config.json` gives, with [`Weights::random`]: for measurements of speed.
+    /// Builds a decoder of the shape in a folder's `config.json` with [`Weights::random`], for
+    /// speed measurements.
     ///
     /// # Errors
     /// As for [`Decoder::open`].
@@ -144,12 +145,13 @@ impl Decoder {
         self.pool.install(work)
     }
 
-    /// Names everything that decides the bits of a result: the kind of device, its instructions, and their revision.
+    /// Identifies everything that determines the bits of a result: the kind of device, its
+    /// instructions, and the revision of the arithmetic.
     pub fn arithmetic(&self) -> String {
         self.cpu().arithmetic()
     }
 
-    /// A short name of what the products run on, for tables: the tier of a CPU.
+    /// Short name, for tables, of what the matrix products run on: the tier of a CPU.
     pub fn tier_name(&self) -> &'static str {
         self.cpu().tier.name()
     }
@@ -161,22 +163,22 @@ impl Decoder {
         }
     }
 
-    /// Memory, busy time and arithmetic of the device so far.
+    /// Memory, busy time and operation counts of the device so far.
     pub fn usage(&self) -> Usage {
         self.cpu().usage()
     }
 
-    /// Bytes of the base's weights.
+    /// Bytes of the base weights.
     pub fn weight_bytes(&self) -> WeightBytes {
         self.cpu().weight_bytes()
     }
 
-    /// Bytes that a forward pass keeps for its backward pass, per token.
+    /// Bytes of saved activations per token, for an adapter whose lowest layer is given.
     pub fn bytes_per_token(&self, lowest_layer: usize) -> ActivationBytes {
         self.cpu().bytes_per_token(lowest_layer)
     }
 
-    /// An adapter brought to the device.
+    /// Moves an adapter to the device.
     pub fn load(&self, adapter: Adapter) -> DeviceAdapter {
         DeviceAdapter {
             layout: adapter.layout,
@@ -184,38 +186,40 @@ impl Decoder {
         }
     }
 
-    /// Values brought to the device.
+    /// Moves values to the device.
     pub fn vector(&self, values: Vec<f32>) -> Vector {
         self.cpu().vector(values)
     }
 
-    /// A sum of so many values on the device, in units of two to the power of `exponent`.
+    /// A zero sum of `len` values on the device, in units of 2^`exponent`.
     pub fn sum(&self, len: usize, exponent: i32) -> Sum {
         self.cpu().sum(len, exponent)
     }
 
-    /// Log-probabilities of a pack's targets under the base with an adapter, or under the base alone.
+    /// Log-probabilities of a pack's targets, under the base model with an adapter or alone.
     ///
     /// # Errors
-    /// A token outside the vocabulary.
+    /// A token is outside the vocabulary.
     pub fn score(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Result<Scores> {
         check_tokens(pack, self.config.vocab)?;
         Ok(self.cpu().score(pack, adapter))
     }
 
-    /// The same log-probabilities, to the bit, and what [`Decoder::backward`] needs.
+    /// The same log-probabilities, bit for bit, and the saved activations for
+    /// [`Decoder::backward`].
     ///
     /// # Errors
-    /// A token outside the vocabulary.
+    /// A token is outside the vocabulary.
     pub fn forward(&self, pack: &Pack, adapter: &DeviceAdapter) -> Result<(Scores, Activations)> {
         self.keeping(pack, adapter, Purpose::Train)
     }
 
-    /// Like [`Decoder::forward`], to the bit, for a batch that is probed and may not be trained on: the head's gradient,
-    /// half of its products, is deferred to [`Decoder::backward`] where memory allows.
+    /// Like [`Decoder::forward`], for a batch that is probed and may not be trained on.
+    /// Bit-identical. If memory allows, the head's gradient, which is half of its products, is
+    /// deferred to [`Decoder::backward`].
     ///
     /// # Errors
-    /// A token outside the vocabulary.
+    /// A token is outside the vocabulary.
     pub fn probe(&self, pack: &Pack, adapter: &DeviceAdapter) -> Result<(Scores, Activations)> {
         self.keeping(pack, adapter, Purpose::Probe)
     }
@@ -231,14 +235,15 @@ impl Decoder {
         Ok((scores, Activations(DeviceActivations::Cpu(activations))))
     }
 
-    /// Writes into `gradient` (the adapter's layout) the gradient of a loss whose derivative with respect to the targets'
-    /// log-probabilities is given. Pack and adapter are those of the forward pass, unchanged.
+    /// Runs the backward pass: writes the adapter's gradient to `gradient`, given the derivative of
+    /// the loss with respect to the log-probability of each target. Pack and adapter are those of
+    /// the forward pass, unchanged.
     ///
     /// # Errors
-    /// A slope that is not finite.
+    /// A slope is not finite.
     ///
     /// # Panics
-    /// If the slopes or the gradient have another length than the pack's targets or the adapter.
+    /// If there is not one slope per target, or the gradient's length differs from the adapter's.
     pub fn backward(
         &self,
         pack: &Pack,
@@ -270,8 +275,9 @@ impl Decoder {
         Ok(())
     }
 
-    /// Sequences to continue token by token, none of them yet. Their keys and values take at most `limit` bytes; `None`
-    /// allows half of the memory that is available now.
+    /// Starts token-by-token generation, without a sequence yet. The key-value caches of all
+    /// sequences take at most `limit` bytes; `None` allows half of the memory that is available
+    /// now.
     pub fn generation<'a>(
         &'a self,
         adapter: Option<&'a DeviceAdapter>,
@@ -286,7 +292,8 @@ impl Decoder {
         )
     }
 
-    /// Names the first tensor that is not finite: of the adapter, of the base, or a block's output on this pack.
+    /// Names the first tensor with a value that is not finite: of the base, of the adapter, or a
+    /// block's output on this pack.
     pub fn find_non_finite(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Option<String> {
         self.cpu().find_non_finite(pack, adapter)
     }
@@ -297,13 +304,13 @@ pub fn devices() -> Vec<Device> {
     vec![Device::Cpu]
 }
 
-/// Refuses a device that this build does not have.
+/// Rejects a device that this build does not support.
 fn check_device(device: Device) -> Result<()> {
     match device {
         Device::Auto | Device::Cpu => Ok(()),
         Device::Cuda(_) => Err(
             Error::input(format!("--device {device}: this build has no CUDA"))
-                .hint("use --device cpu, or leave --device out"),
+                .hint("use --device cpu, or omit --device"),
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! Generation: sequences that join, are continued token by token from their keys and values, and leave.
+//! Token-by-token generation: sequences join, are continued from their key-value caches, and leave.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(crate) enum Running<'a> {
     Cpu(CpuSequences<'a>),
 }
 
-/// Several sequences being continued. Neighbours do not change a sequence's bits.
+/// Several sequences in generation. The bits of a sequence do not depend on the other sequences.
 pub struct Generation<'a> {
     vocab: usize,
     running: Running<'a>,
@@ -56,7 +56,7 @@ impl<'a> Generation<'a> {
         sequences.bytes(tokens)
     }
 
-    /// Bytes of all keys and values.
+    /// Bytes of all key-value caches.
     pub fn bytes(&self) -> usize {
         self.lengths
             .values()
@@ -64,8 +64,8 @@ impl<'a> Generation<'a> {
             .sum()
     }
 
-    /// Whether further sequences of so many tokens each fit beside what is there, if that is to grow to `reserved` tokens
-    /// per sequence.
+    /// Whether new sequences with these numbers of tokens fit beside the present ones, if every
+    /// sequence grows by `reserved` tokens.
     pub fn fits(&self, tokens: &[usize], reserved: usize) -> bool {
         let mut bytes = 0;
         for length in self.lengths.values().chain(tokens) {
@@ -74,12 +74,12 @@ impl<'a> Generation<'a> {
         bytes <= self.limit
     }
 
-    /// Tokens of a sequence so far; `None` where it has left.
+    /// Tokens of a sequence so far; `None` if the sequence has left.
     pub fn length(&self, sequence: SequenceId) -> Option<usize> {
         self.lengths.get(&sequence).copied()
     }
 
-    /// Refuses to grow beyond the limit.
+    /// Returns an error if growth by `more` bytes exceeds the limit.
     fn check_memory(&self, more: usize) -> Result<()> {
         let needed = self.bytes().saturating_add(more);
         if needed <= self.limit {
@@ -87,18 +87,20 @@ impl<'a> Generation<'a> {
         }
         let megabytes = |bytes: usize| bytes.div_ceil(1 << 20);
         Err(Error::input(format!(
-            "the keys and values of {} sequences need {} MB, and the limit is {} MB",
+            "the key-value cache (sequences so far: {}) would need {} MB, and the limit is {} MB",
             self.lengths.len(),
             megabytes(needed),
             megabytes(self.limit)
         ))
-        .hint("continue fewer sequences at once, or shorter ones"))
+        .hint("generate fewer or shorter sequences at once"))
     }
 
-    /// Starts sequences from their prompts, at least one token each; returns what follows each of them.
+    /// Starts sequences from their prompts, at least one token each. Returns the next-token
+    /// prediction of each.
     ///
     /// # Errors
-    /// A token outside the vocabulary; keys and values beyond the limit. No sequence has joined then.
+    /// A token is outside the vocabulary, or the key-value caches exceed the limit. No sequence has
+    /// joined then.
     ///
     /// # Panics
     /// If a prompt is empty.
@@ -127,11 +129,11 @@ impl<'a> Generation<'a> {
         Ok(joined)
     }
 
-    /// Starts a sequence with the tokens, keys and values of another, which stays: of a prefix that several sequences
+    /// Starts a sequence as a copy of another, which stays: for a prefix that several sequences
     /// share.
     ///
     /// # Errors
-    /// Keys and values beyond the limit.
+    /// The key-value caches exceed the limit.
     ///
     /// # Panics
     /// If the sequence has left.
@@ -145,13 +147,15 @@ impl<'a> Generation<'a> {
         Ok(SequenceId(id))
     }
 
-    /// Appends tokens, at least one each, to some of the sequences, each at most once; returns what follows each.
+    /// Appends tokens, at least one each, to some of the sequences, each named at most once.
+    /// Returns the next-token prediction of each.
     ///
     /// # Errors
-    /// A token outside the vocabulary; keys and values beyond the limit. No sequence has grown then.
+    /// A token is outside the vocabulary, or the key-value caches exceed the limit. No sequence has
+    /// grown then.
     ///
     /// # Panics
-    /// If a sequence has left or stands there twice, or has no token.
+    /// If a sequence has left, is named twice, or gets no token.
     pub fn advance(&mut self, tokens: &[(SequenceId, &[u32])], want: Want) -> Result<Vec<Next>> {
         if tokens.is_empty() {
             return Ok(Vec::new());

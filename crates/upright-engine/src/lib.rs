@@ -1,16 +1,17 @@
-//! The decoder on a device: tokens become log-probabilities, and the derivative of a loss with respect to each
-//! log-probability becomes the gradient of a LoRA adapter. The engine knows tokens, not SFT or DPO.
+//! The decoder on a device: turns tokens into log-probabilities, and the derivative of a loss with
+//! respect to each log-probability into the gradient of a LoRA adapter. The engine knows tokens,
+//! not SFT or DPO.
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | [`decoder`] | [`Decoder`]: open, score, forward, backward |
 //! | [`vector`] | [`Vector`]: an adapter's parameters, gradient and moments, on the decoder's device |
-//! | [`sum`] | [`Sum`]: gradients of packs, added exactly in any order |
-//! | [`generation`] | [`Generation`]: sequences that are continued token by token |
-//! | [`usage`] | [`Usage`]: memory, busy time and arithmetic of the device |
-//! | [`microbench`] | rates of the CPU's kernels beside what bounds them |
-//! | `scores`, `next`, `adapter` | what goes in and out of a pass |
-//! | `backend` | what a device owes the decoder |
+//! | [`sum`] | [`Sum`]: the exact sum of the packs' gradients, in any order |
+//! | [`generation`] | [`Generation`]: token-by-token generation with key-value caches |
+//! | [`usage`] | [`Usage`]: memory, busy time and operation counts of the device |
+//! | [`microbench`] | throughput of the CPU kernels beside the limits of the hardware |
+//! | `scores`, `next`, `adapter` | inputs and outputs of a pass |
+//! | `backend` | the trait that a device implements |
 //! | `cpu/` | the CPU: decoder, block, head, linear, generation, and `kernels/` |
 //!
 //! ```
@@ -31,7 +32,7 @@
 #![allow(unsafe_code, reason = "kernels")]
 #![cfg_attr(
     test,
-    allow(clippy::disallowed_methods, reason = "tests write what they like")
+    allow(clippy::disallowed_methods, reason = "tests write files directly")
 )]
 
 mod adapter;

@@ -1,4 +1,5 @@
-//! How fast the kernels run on this machine, and how fast they could: rates measured here and now.
+//! Microbenchmarks: the throughput of the kernels on this machine beside the limits of the
+//! hardware, both measured.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -23,43 +24,45 @@ use upright_model::config::{Activation, NormKind, Rotary};
 use upright_model::pack::Pack;
 use upright_model::weights::NormWeights;
 
-/// What bounds the matrix products of a tier on all threads together, in operations a second. A multiply-add is two.
+/// Limits of the matrix products of a tier, on all threads together, in operations/s. A
+/// multiply-add counts as two.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MatrixRate {
-    /// Multiply-adds on registers alone, without a load.
+    /// Multiply-adds on registers only, without loads.
     pub registers: f64,
-    /// The largest rate of a large product of the engine's own, operands in memory, packing included.
+    /// Highest rate of the engine's own large products, with operands in memory and packing
+    /// included.
     pub product: f64,
 }
 
-/// A kernel on one shape, as it was measured.
+/// The measurement of a kernel on one shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KernelRate {
-    /// What it is, e.g. `linear forward`.
+    /// Name of the kernel, e.g. `linear forward`.
     pub kernel: &'static str,
-    /// The sizes, for a person.
+    /// The sizes, for display.
     pub shape: String,
     /// Best time of several runs.
     pub seconds: f64,
-    /// Operations a second, or bytes a second where memory is the bound.
+    /// Operations/s, or bytes/s if memory is the bound.
     pub rate: f64,
-    /// What the rate cannot exceed on this machine, in the same unit.
+    /// Upper bound of the rate on this machine, in the same unit.
     pub bound: f64,
-    /// What the bound is.
+    /// Kind of bound.
     pub limit: Limit,
 }
 
-/// What a kernel is held back by, and measured in.
+/// What bounds a kernel, and the unit of its rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Multiply-adds of the tier on registers alone, operations a second.
+    /// Multiply-adds of the tier on registers only, in operations/s.
     Tier,
-    /// A plain copy of as many bytes, bytes read and written a second.
+    /// A plain copy of the same number of bytes, in bytes read and written per second.
     Memory,
 }
 
 impl Limit {
-    /// The unit of rate and bound, in thousands of millions.
+    /// Unit of rate and bound after division by 10^9.
     pub fn unit(self) -> &'static str {
         match self {
             Self::Tier => "GFLOP/s",
@@ -68,7 +71,7 @@ impl Limit {
     }
 }
 
-/// The rates that bound products of the tier, on so many threads (0: one a core).
+/// Measures the limits of the tier's products on `threads` threads (0: one per core).
 ///
 /// # Errors
 /// The machine lacks the tier, or the threads cannot be started.
@@ -87,8 +90,8 @@ pub fn matrix(tier: Tier, threads: usize) -> Result<MatrixRate> {
     }))
 }
 
-/// Measures every kernel of a training step on a few shapes, on so many threads (0: one a core); `each` hears of one after
-/// the other.
+/// Measures every kernel of a training step on a few shapes, on `threads` threads (0: one per
+/// core). Calls `each` with every measurement.
 ///
 /// # Errors
 /// The machine lacks the tier, or the threads cannot be started.
@@ -104,25 +107,29 @@ pub fn kernels(tier: Tier, threads: usize, mut each: impl FnMut(KernelRate) + Se
 
 fn pool(tier: Tier, threads: usize) -> Result<ThreadPool> {
     if !tier.available() {
-        return Err(Error::input(format!("this machine has no tier {tier}"))
-            .hint(format!("take {}, the best it has", Tier::detect())));
+        return Err(
+            Error::input(format!("this machine cannot run the {tier} tier")).hint(format!(
+                "use {}, the best tier of this machine",
+                Tier::detect()
+            )),
+        );
     }
     ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
         .map_err(|error| {
             Error::input(format!("cannot start {threads} threads: {error}"))
-                .hint("ask for fewer threads")
+                .hint("use fewer threads (--threads)")
         })
 }
 
-/// Best time of at least five runs and a quarter of a second; on one thread the processor's time, which neighbours on the
-/// machine disturb less than the clock's.
+/// Best time of at least five runs and a quarter of a second. On one thread this is CPU time, which
+/// other processes disturb less than wall time.
 fn seconds(run: impl FnMut()) -> f64 {
     best_of(0.25, run)
 }
 
-/// The same of another number of seconds.
+/// Best time of at least five runs and `least` seconds.
 fn best_of(least: f64, mut run: impl FnMut()) -> f64 {
     let begin = Instant::now();
     let now = || {
@@ -148,7 +155,7 @@ fn floats(count: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Rate and seconds of `x Wᵀ`, or of `y W` where not `transposed`: x or y `[m, k]`, W in bf16.
+/// Rate and seconds of `x Wᵀ`, or of `y W` if not `transposed`: x or y `[m, k]`, W in bf16.
 fn linear(tier: Tier, m: usize, n: usize, k: usize, transposed: bool) -> (f64, f64) {
     let w: Vec<bf16> = floats(n * k).into_iter().map(bf16::from_f32).collect();
     let w = if transposed {
@@ -190,7 +197,7 @@ fn products(tier: Tier, each: &mut impl FnMut(KernelRate)) {
         tell("linear forward", shape, linear(tier, m, n, k, true));
         tell("linear backward", (m, k, n), linear(tier, m, k, n, false));
     }
-    // The head takes the vocabulary in chunks.
+    // The head processes the vocabulary in chunks.
     for (m, n, k) in [(1024, 2048, 768), (256, 2048, 576)] {
         tell("head forward", (m, n, k), linear(tier, m, n, k, true));
         tell("head gradient", (m, k, n), linear(tier, m, k, n, false));
@@ -215,7 +222,8 @@ fn products(tier: Tier, each: &mut impl FnMut(KernelRate)) {
     );
 }
 
-/// Operations are those of the pairs that are attended: 2 multiply-adds a value forward, 5 backward.
+/// Only attended pairs count as operations: 2 multiply-adds per value in the forward pass, 5 in the
+/// backward pass.
 fn attentions(tier: Tier, each: &mut impl FnMut(KernelRate)) {
     let bound = registers(tier);
     for (rows, len, heads, kv_heads, size, window) in [
@@ -275,15 +283,15 @@ fn attentions(tier: Tier, each: &mut impl FnMut(KernelRate)) {
     }
 }
 
-/// Activations as the tier keeps them.
+/// Activations as the tier saves them.
 fn stored(tier: Tier, values: &[f32]) -> Saved {
     Saved::copy(tier, values)
 }
 
-/// Kernels that do little with each value.
+/// Kernels that do little work per value.
 fn along_memory(tier: Tier, each: &mut impl FnMut(KernelRate)) {
     let (tokens, hidden, wide) = (2048, 768, 3072);
-    // Streams of f32, and of what the tier keeps.
+    // Streams of f32, and streams in the tier's precision of saved activations.
     let mut tell = |kernel, width: usize, [streams, kept]: [usize; 2], seconds: f64| {
         let bytes = (4 * streams + Saved::size(tier) * kept) * tokens * width;
         let (rate, bound) = (bytes as f64 / seconds, copy(bytes));
@@ -320,7 +328,7 @@ fn along_memory(tier: Tier, each: &mut impl FnMut(KernelRate)) {
             [2, 0],
             seconds(|| norm.forward(&x, black_box(&mut y))),
         );
-        // It reads what it adds to.
+        // The backward pass adds to its output, so it reads it too.
         tell(
             backward,
             hidden,
@@ -365,7 +373,7 @@ fn along_memory(tier: Tier, each: &mut impl FnMut(KernelRate)) {
             });
         };
         tell(forward, wide, [parts + 1, 0], seconds(along));
-        // Of the gradient it reads one part and writes all.
+        // The backward pass reads one part of the gradient and writes all parts.
         let (inner, mut d) = (
             stored(tier, &floats(tokens * parts * wide)),
             vec![0.0; tokens * parts * wide],
@@ -379,7 +387,7 @@ fn along_memory(tier: Tier, each: &mut impl FnMut(KernelRate)) {
     }
 }
 
-/// Bytes read and written a second by a plain copy in which so many bytes are touched.
+/// Bytes read and written per second by a plain copy that touches `bytes` bytes.
 fn copy(bytes: usize) -> f64 {
     let from = floats(bytes / 8);
     let mut to = vec![0.0; from.len()];
@@ -393,10 +401,10 @@ fn copy(bytes: usize) -> f64 {
     (8 * from.len()) as f64 / time
 }
 
-/// Turns of a loop on registers, long enough that starting the threads does not count.
+/// Iterations of a loop on registers, enough to make the cost of starting the threads negligible.
 const TURNS: usize = 2_000_000;
 
-/// Operations a second of all threads' multiply-adds of the tier, on registers alone.
+/// Operations/s of the tier's multiply-adds on registers only, over all threads.
 fn registers(tier: Tier) -> f64 {
     match tier {
         Tier::Portable => vector_registers(),
@@ -413,9 +421,9 @@ fn registers(tier: Tier) -> f64 {
     }
 }
 
-/// Operations a second of all threads' f32 multiply-adds on the widest vectors, on registers alone.
+/// Operations/s of f32 multiply-adds on the widest vectors, on registers only, over all threads.
 fn vector_registers() -> f64 {
-    /// Sums that do not wait for each other: more than the latency hides, fewer than there are registers.
+    /// Independent sums: enough to hide the latency, fewer than there are registers.
     const SUMS: usize = 12;
     struct Chains;
     impl Work for Chains {
@@ -439,9 +447,10 @@ fn vector_registers() -> f64 {
     })
 }
 
-/// Rate of work that every thread of the pool does at once, `operations` each.
+/// Rate of work that all threads of the pool run at once, `operations` each.
 fn on_every_thread(operations: usize, work: impl Fn() + Sync) -> f64 {
-    // Longer than others: a neighbour who takes a core for a moment must not lower what everything is held against.
+    // Longer than the other measurements: all rates are compared with this bound, so another
+    // process that takes a core for a moment must not lower it.
     let time = best_of(1.0, || {
         rayon::broadcast(|_| work());
     });

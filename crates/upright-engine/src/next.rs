@@ -1,36 +1,36 @@
-//! The token that follows a sequence.
+//! Next-token predictions.
 
 use std::cmp::Ordering;
 
-/// What is wanted of the token that follows.
+/// Which part of the next-token prediction to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
     /// All logits.
     Logits,
-    /// The N best tokens.
+    /// The N most likely tokens.
     Best(usize),
 }
 
-/// The token that follows a sequence.
+/// The next-token prediction of a sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
     /// The logits `[V]`.
     Logits(Vec<f32>),
-    /// The best tokens, best first; of equal ones the smaller id.
+    /// The most likely tokens, best first; ties go to the smaller id.
     Best(Vec<Candidate>),
 }
 
-/// A token that may follow.
+/// A candidate for the next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
-    /// Its id.
+    /// Token id.
     pub token: u32,
-    /// Its log-probability, in nats.
+    /// Log-probability, in nats.
     pub logp: f64,
 }
 
 impl Next {
-    /// What is wanted of the logits of one row.
+    /// The prediction that `want` asks for, from the logits of one row.
     pub(crate) fn of_logits(logits: &[f32], want: Want) -> Self {
         let count = match want {
             Want::Logits => return Self::Logits(logits.to_vec()),
@@ -62,22 +62,22 @@ impl Next {
     /// The logits.
     ///
     /// # Panics
-    /// If they were not wanted.
+    /// If they were not requested.
     pub fn logits(&self) -> &[f32] {
         match self {
             Self::Logits(logits) => logits,
-            Self::Best(_) => panic!("logits were not asked for"),
+            Self::Best(_) => panic!("logits were not requested"),
         }
     }
 
     /// The best tokens.
     ///
     /// # Panics
-    /// If they were not wanted.
+    /// If they were not requested.
     pub fn best(&self) -> &[Candidate] {
         match self {
             Self::Best(best) => best,
-            Self::Logits(_) => panic!("the best tokens were not asked for"),
+            Self::Logits(_) => panic!("the best tokens were not requested"),
         }
     }
 }
@@ -86,7 +86,8 @@ impl Next {
 mod tests {
     use super::*;
 
-    /// Shares of e^0, e^3, e^1, e^3, e^-2 over their sum, 44.02; the first of two equal ones comes first.
+    /// Probabilities are e^0, e^3, e^1, e^3, e^-2 over their sum, 44.02. The first of two equal
+    /// logits comes first.
     #[test]
     fn the_best_tokens_come_with_their_log_probabilities() {
         let logits = [0.0, 3.0, 1.0, 3.0, -2.0];

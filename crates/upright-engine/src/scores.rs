@@ -1,4 +1,5 @@
-//! What goes in and out of a pass: log-probabilities, and the derivative of a loss with respect to them.
+//! Inputs and outputs of a pass: log-probabilities, and the derivative of a loss with respect to
+//! them.
 
 use upright_base::{Error, Result};
 use upright_model::pack::Pack;
@@ -17,10 +18,10 @@ pub struct Slopes {
     pub logp: Vec<f64>,
 }
 
-/// Refuses a pack with tokens outside the vocabulary.
+/// Rejects a pack with tokens outside the vocabulary.
 ///
 /// # Panics
-/// If a target's row is no row of the pack.
+/// If a target's row is not a row of the pack.
 pub(crate) fn check_tokens(pack: &Pack, vocab: usize) -> Result<()> {
     let len = pack.tokens.len();
     assert!(
@@ -31,9 +32,9 @@ pub(crate) fn check_tokens(pack: &Pack, vocab: usize) -> Result<()> {
     for token in pack.tokens.iter().chain(targets) {
         if *token as usize >= vocab {
             return Err(Error::input(format!(
-                "token {token} is outside the model's vocabulary of {vocab}"
+                "token id {token} is outside the model's vocabulary of {vocab} tokens"
             ))
-            .hint("the tokenizer does not belong to this model"));
+            .hint("use the tokenizer of this model"));
         }
     }
     Ok(())

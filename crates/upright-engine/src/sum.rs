@@ -1,8 +1,9 @@
-//! An exact sum of vectors, in 64-bit fixed point. Integers are added without rounding, so the sum has the same bits in
-//! whatever order, and by whomever, the vectors are added.
+//! An exact sum of vectors, in 64-bit fixed point. Integers are added without rounding, so the bits
+//! of the sum do not depend on the order of the vectors, nor on which thread or device adds them.
 //!
-//! A value `x` counts as `round(x / unit)` units, ties to even; the unit is a power of two. Each vector is rounded once, by at
-//! most half a unit per value. The sum is rounded to f32 once more, when it is read.
+//! A value `x` becomes `round(x / unit)` units, ties to even; the unit is a power of two. Each
+//! vector is rounded once, by at most half a unit per value. The sum is rounded to f32 once, when
+//! it is read.
 
 use std::{fmt, sync::Arc};
 
@@ -11,7 +12,7 @@ use upright_math::norm::CHUNK;
 
 use crate::vector::Vector;
 
-/// Values that one thread works on at a time.
+/// Values that one thread processes at a time.
 const STRETCH: usize = 16 * CHUNK;
 
 /// A sum of vectors of one length.
@@ -20,15 +21,15 @@ pub struct Sum {
     values: Vec<i64>,
     /// The unit is two to this power.
     exponent: i32,
-    /// No value of the sum is larger than this, in units: the vectors' largest values, added up.
+    /// Upper bound of the sum's magnitudes, in units: the sum of the vectors' largest magnitudes.
     bound: u64,
     pool: Arc<ThreadPool>,
 }
 
-/// Why a vector cannot be added. The sum is then not to be read.
+/// Why a vector cannot be added. The sum must not be read afterwards.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OutOfRange {
-    /// The first value at fault, by its place in the vector.
+    /// Index of the offending value in the vector.
     pub index: usize,
     /// The value: not finite, or so large that the sum could overflow.
     pub value: f32,
@@ -41,15 +42,16 @@ impl fmt::Display for OutOfRange {
     }
 }
 
-/// A value in units; `None` where it is not finite or beyond 2^63.
+/// Converts a value to units; `None` if it is not finite or beyond 2^63 units.
 fn in_units(value: f32, scale: f64) -> Option<i64> {
     let units = (f64::from(value) * scale).round_ties_even();
-    // Multiplying by a power of two is exact; the largest i64 is not an f64, the next one below it is.
+    // Multiplying by a power of two is exact. The largest i64 is not an f64, so the next f64 below
+    // it is the limit.
     (units.abs() < 9.223_372_036_854_775e18).then_some(units as i64)
 }
 
 impl Sum {
-    /// Zero, in units of two to the power of `exponent`.
+    /// A zero sum in units of 2^`exponent`.
     pub(crate) fn on_host(len: usize, exponent: i32, pool: Arc<ThreadPool>) -> Self {
         Self {
             values: vec![0; len],
@@ -78,16 +80,16 @@ impl Sum {
     /// Adds a vector.
     ///
     /// # Errors
-    /// A value is not finite, or the largest values of all vectors together exceed what the sum can hold: 2^63 units.
-    /// Whether that happens does not depend on the order of the vectors.
+    /// A value is not finite, or the largest magnitudes of all vectors add up to more than the sum
+    /// can hold: 2^63 units. Whether this happens does not depend on the order of the vectors.
     ///
     /// # Panics
     /// If the lengths differ.
     pub fn add(&mut self, vector: &Vector) -> Result<(), OutOfRange> {
         let added = vector.host();
-        assert_eq!(added.len(), self.values.len(), "vectors of one length");
+        assert_eq!(added.len(), self.values.len(), "vectors of equal length");
         let scale = 2f64.powi(-self.exponent);
-        // The largest value of a stretch, or the first one that has no units.
+        // The largest magnitude of a stretch, or the first value that cannot be converted.
         let largest = |first: usize, added: &[f32]| -> Result<u64, OutOfRange> {
             let mut largest = 0;
             for (index, value) in (first..).zip(added) {
@@ -125,7 +127,7 @@ impl Sum {
         Ok(())
     }
 
-    /// The largest value, which takes the sum out of its range.
+    /// The value with the largest magnitude, which takes the sum out of range.
     fn largest_of(&self, added: &[f32]) -> OutOfRange {
         let mut found = OutOfRange {
             index: 0,
@@ -149,7 +151,7 @@ impl Sum {
     pub fn write_to(&self, vector: &mut Vector) {
         let unit = 2f64.powi(self.exponent);
         let values = vector.host_mut();
-        assert_eq!(values.len(), self.values.len(), "vectors of one length");
+        assert_eq!(values.len(), self.values.len(), "vectors of equal length");
         let round = |values: &mut [f32], sum: &[i64]| {
             for (value, units) in values.iter_mut().zip(sum) {
                 *value = (*units as f64 * unit) as f32;
@@ -251,7 +253,8 @@ mod tests {
         }
         let error = sum_of(&[&broken(f32::NAN)], 2).unwrap_err();
         assert!(error.index == 99_000 && error.value.is_nan());
-        // 2^19 units of 2^44 are the limit: two halves of it are too much, in whatever order.
+        // The limit is 2^63 units of 2^-44, which is 2^19. Two values above half of it exceed it in
+        // any order.
         let half = broken(300_000.0);
         let small = broken(1.0);
         for parts in [

@@ -1,33 +1,34 @@
-//! What a device has used and done.
+//! Resource use and operation counts of a device.
 
-/// Memory and busy time of a decoder's device since this process began, and the decoder's own arithmetic.
+/// Memory and busy time of a decoder's device since this process started, and the decoder's own
+/// operation counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
-    /// The most memory held at once, in bytes; `None` where the system does not say.
+    /// Peak memory in bytes; `None` if the system does not report it.
     pub peak_bytes: Option<usize>,
-    /// Seconds of work, over all units of the device: processor time of all threads on a CPU.
+    /// Seconds of work, summed over all units of the device: CPU time of all threads on a CPU.
     pub busy_seconds: f64,
     /// Units that can be busy at once: the cores of a CPU.
     pub units: usize,
-    /// Arithmetic that was done.
+    /// Operations done.
     pub counts: Counts,
 }
 
-/// Arithmetic, counted where it is done, never worked out from a model's shape.
+/// Operation counts, taken where the work is done and never derived from a model's shape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Multiply-adds of matrix products: M N K each.
     pub products: u64,
-    /// Multiply-adds of attention: of the pairs of a query and a key that it sees.
+    /// Multiply-adds of attention, over the pairs of a query and a key that it attends to.
     pub attention: u64,
-    /// Tokens of forward passes, with a backward pass to come or without.
+    /// Tokens of forward passes, with or without a backward pass.
     pub tokens_forward: u64,
     /// Tokens of backward passes.
     pub tokens_backward: u64,
 }
 
 impl Counts {
-    /// Multiply-adds of products and attention. Each is two operations, as FLOP/s count them.
+    /// Multiply-adds of products and attention. Each counts as two operations in FLOP/s.
     pub fn multiply_adds(self) -> u64 {
         self.products + self.attention
     }
@@ -36,7 +37,7 @@ impl Counts {
 impl std::ops::Sub for Counts {
     type Output = Self;
 
-    /// The work between an earlier count, on the right, and this one.
+    /// The work between an earlier count (on the right) and this one.
     fn sub(self, earlier: Self) -> Self {
         Self {
             products: self.products - earlier.products,

@@ -1,5 +1,6 @@
-//! A vector of an adapter's layout on the decoder's device: its parameters, their gradient, or a moment of the optimizer.
-//! On the host every operation runs on all threads of the decoder, and no result depends on how many there are.
+//! A vector in an adapter's layout on the decoder's device: parameters, gradient, or an optimizer
+//! moment. On the host, every operation runs on all threads of the decoder, and no result depends
+//! on the number of threads.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -9,10 +10,11 @@ use upright_math::{
     norm::{CHUNK, sum_of_squares},
 };
 
-/// Values that one thread works on at a time; a vector that is not longer is worked on where it is.
+/// Values that one thread processes at a time. A vector of at most this length is processed on the
+/// calling thread.
 const STRETCH: usize = 16 * CHUNK;
 
-/// Values of f32 on a device.
+/// f32 values on a device.
 #[derive(Clone, Debug)]
 pub struct Vector {
     storage: Storage,
@@ -27,20 +29,20 @@ enum Storage {
 }
 
 impl Vector {
-    /// Values in memory, worked on by a pool.
+    /// Values in host memory, processed by a thread pool.
     pub(crate) fn on_host(values: Vec<f32>, pool: Arc<ThreadPool>) -> Self {
         Self {
             storage: Storage::Host { values, pool },
         }
     }
 
-    /// The values in memory.
+    /// The values in host memory.
     pub(crate) fn host(&self) -> &[f32] {
         let Storage::Host { values, .. } = &self.storage;
         values
     }
 
-    /// The values in memory, to be changed.
+    /// The values in host memory, mutable.
     pub(crate) fn host_mut(&mut self) -> &mut [f32] {
         let Storage::Host { values, .. } = &mut self.storage;
         values
@@ -56,7 +58,7 @@ impl Vector {
         self.len() == 0
     }
 
-    /// The values, brought to the host where they are not.
+    /// The values, copied to the host if they are elsewhere.
     pub fn read(&self) -> Cow<'_, [f32]> {
         Cow::Borrowed(self.host())
     }
@@ -64,7 +66,7 @@ impl Vector {
     /// Replaces all values.
     ///
     /// # Panics
-    /// If there are more or fewer.
+    /// If the lengths differ.
     pub fn write(&mut self, values: &[f32]) {
         self.host_mut().copy_from_slice(values);
     }
@@ -74,7 +76,7 @@ impl Vector {
         self.host_mut().fill(0.0);
     }
 
-    /// Euclidean norm, in f64: chunks are summed by themselves, their sums in order.
+    /// Euclidean norm, in f64. Chunks are summed separately, and their sums are added in order.
     pub fn norm(&self) -> f64 {
         let Storage::Host { values, pool } = &self.storage;
         if values.len() <= STRETCH {

@@ -1,5 +1,5 @@
-//! Where the Hugging Face tools keep what they download: `models--ORG--NAME/{refs,snapshots,blobs}`, so that nothing is
-//! fetched twice by two programs.
+//! The layout of the Hugging Face cache, `models--ORG--NAME/{refs,snapshots,blobs}`. Sharing the
+//! cache means that no two programs download the same file.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ pub(super) enum RepoKind {
 }
 
 impl RepoKind {
-    /// What messages and folders call it.
+    /// Name in messages and folders.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Model => "model",
@@ -40,14 +40,14 @@ impl RepoCache {
         }
     }
 
-    /// The commit that a revision meant when it was last asked for, or itself if it is one.
+    /// The commit of a revision when it was last resolved; a commit is its own commit.
     pub(super) fn commit(&self, revision: &str) -> Option<String> {
         let known = files::read_text(&self.folder.join("refs").join(revision)).ok();
         let commit = known.map_or_else(|| revision.to_owned(), |text| text.trim().to_owned());
         is_commit(&commit).then_some(commit)
     }
 
-    /// Remembers what a revision means, if that is news.
+    /// Stores the commit of a revision, if it changed.
     pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
         let path = self.folder.join("refs").join(revision);
         if revision == commit || fs::read_to_string(&path).is_ok_and(|known| known.trim() == commit)
@@ -58,26 +58,26 @@ impl RepoCache {
         files::write_atomic(&path, commit.as_bytes())
     }
 
-    /// The files of a commit, under their names.
+    /// Folder with the files of a commit, under their names.
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// Where the bytes with this tag are.
+    /// Path of the bytes with this ETag.
     pub(super) fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }
 
-    /// The lock that a download of these bytes takes, as the Hugging Face tools do.
+    /// Path of the lock for downloading these bytes, the same as in the Hugging Face tools.
     pub(super) fn lock(&self, etag: &str) -> PathBuf {
         self.locks.join(format!("{etag}.lock"))
     }
 
-    /// Gives bytes the name they have in a commit.
+    /// Links bytes to their file name in a commit.
     pub(super) fn link(&self, etag: &str, commit: &str, name: &str) -> Result<()> {
         let pointer = self.snapshot(commit).join(name);
         files::create_dir(pointer.parent().unwrap_or(&pointer))?;
-        // A link to bytes that are gone.
+        // A link whose bytes are gone.
         let _ = fs::remove_file(&pointer);
         let up = "../".repeat(2 + name.matches('/').count());
         link(
@@ -88,7 +88,7 @@ impl RepoCache {
         .map_err(|error| Error::io(&pointer, "link", error))
     }
 
-    /// Files of a commit that are here, sorted.
+    /// Names of the cached files of a commit, sorted.
     pub(super) fn names(&self, commit: &str) -> Vec<String> {
         fn walk(folder: &Path, prefix: &str, names: &mut Vec<String>) {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -112,18 +112,18 @@ fn link(relative: &Path, _blob: &Path, pointer: &Path) -> std::io::Result<()> {
     std::os::unix::fs::symlink(relative, pointer)
 }
 
-/// Links need a privilege elsewhere; the Hugging Face tools copy there too.
+/// Links need a privilege on other systems; the Hugging Face tools copy files there too.
 #[cfg(not(unix))]
 fn link(_relative: &Path, blob: &Path, pointer: &Path) -> std::io::Result<()> {
     fs::copy(blob, pointer).map(|_| ())
 }
 
-/// Whether text is a commit's hash.
+/// Whether text is a commit hash.
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit())
 }
 
-/// Whether a name from elsewhere stays inside the folder it is put in.
+/// Whether a file name from outside stays inside its target folder.
 pub(super) fn is_inside(name: &str) -> bool {
     let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
     !name.is_empty()

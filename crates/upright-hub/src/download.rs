@@ -1,4 +1,5 @@
-//! Requests to the hub: listings, and files that are resumed where they broke off and are checked before they get a name.
+//! Requests to the Hub: listings and files. A download resumes where it stopped, and is checked
+//! before it gets its name.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,48 +20,49 @@ use ureq::{
 use super::cache::RepoKind;
 use upright_base::{Error, Result, files, observer::Observer};
 
-/// Attempts in a row that bring not one byte.
+/// Maximum number of consecutive attempts without a single byte.
 const ATTEMPTS: u32 = 5;
-/// Pause after the first of them; it doubles each time.
+/// Base pause between attempts; doubles with each failed attempt.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Longest silence in the middle of an answer.
+/// Maximum silence in the middle of a response.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Redirects that one request follows: a repository that was renamed, a mirror, a cache in front of the hub.
+/// Maximum redirects per request: a renamed repository, a mirror, a cache in front of the Hub.
 const MOST_REDIRECTS: usize = 8;
-/// Largest listing that is read.
+/// Maximum size of a listing, in bytes.
 const MAX_LISTING: u64 = 64 << 20;
-/// What is read from the network at once.
+/// Bytes per read from the network.
 const CHUNK: usize = 1 << 18;
 
-/// A connection to a hub.
+/// A connection to a Hub.
 pub(super) struct Connection {
     agent: Agent,
     endpoint: String,
     token: Option<String>,
 }
 
-/// What the hub says of a file before it sends it.
+/// Metadata of a file, requested before the file itself.
 #[derive(Debug)]
 pub(super) struct Description {
-    /// Its tag: of a large file the SHA-256 of its bytes, of a small one what git calls them.
+    /// ETag: the SHA-256 of a large file, the git object hash of a small file.
     pub(super) etag: String,
-    /// Its bytes.
+    /// Size in bytes.
     pub(super) size: u64,
 }
 
-/// An answer of the hub that is no answer to the question.
+/// A response from the Hub that is not the requested content.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// Nobody answered.
+    /// There was no response.
     Unreachable(String),
-    /// The hub does not answer this now, or not to this token: what it answered, and a message for a person.
+    /// The Hub does not serve this now, or not with this token: its status, and an error for the
+    /// user.
     Withheld(String, Error),
-    /// Any other; a message for a person.
+    /// Any other response: an error for the user.
     Answered(Error),
 }
 
 impl Refusal {
-    /// Why what was fetched before is the best there is; `None` where the hub has answered.
+    /// Why cached files are the best available now; `None` if the Hub gave a definite response.
     pub(super) fn for_now(&self) -> Option<&str> {
         match self {
             Self::Unreachable(why) | Self::Withheld(why, _) => Some(why),
@@ -69,7 +71,7 @@ impl Refusal {
     }
 }
 
-/// What the hub says, or why it does not.
+/// A response from the Hub, or why there is none.
 pub(super) type Answer<T> = std::result::Result<T, Refusal>;
 
 impl From<Error> for Refusal {
@@ -82,7 +84,7 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Unreachable(why) => Self::failure(why)
-                .hint("is there a network? HTTPS_PROXY names a proxy, HF_ENDPOINT another hub; a folder that was downloaded elsewhere can be given by its path"),
+                .hint("check your network connection; HTTPS_PROXY sets a proxy, HF_ENDPOINT another Hub; a folder that was downloaded elsewhere can be given by its path"),
             Refusal::Withheld(_, error) | Refusal::Answered(error) => error,
         }
     }
@@ -97,7 +99,7 @@ pub(super) struct Repo<'a> {
 }
 
 impl Repo<'_> {
-    /// Where files are below the endpoint.
+    /// Path of the repository below the endpoint.
     fn path(&self) -> String {
         match self.kind {
             RepoKind::Model => self.name.to_owned(),
@@ -106,7 +108,7 @@ impl Repo<'_> {
     }
 }
 
-/// A part of a URL's path; slashes stay where a name may have them.
+/// Escapes a part of a URL's path; keeps slashes if `slashes` is set.
 fn escaped(text: &str, slashes: bool) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b) || (slashes && b == b'/');
     text.bytes()
@@ -120,20 +122,20 @@ fn escaped(text: &str, slashes: bool) -> String {
         .collect()
 }
 
-/// The commit and the names of files in a listing, which is JSON of the hub. A name that would lead out of the folder it
-/// is put in is left out.
+/// Parses a listing, which is JSON from the Hub: the commit and the file names. Skips names that
+/// would lead out of their target folder.
 ///
 /// # Errors
-/// What the hub did not do.
+/// What is wrong with the response.
 pub fn parse_listing(text: &str) -> std::result::Result<(String, Vec<String>), &'static str> {
-    let value: Value = serde_json::from_str(text).map_err(|_| "did not answer with JSON")?;
+    let value: Value = serde_json::from_str(text).map_err(|_| "the response is not JSON")?;
     let commit = value
         .get("sha")
         .and_then(Value::as_str)
         .filter(|commit| super::cache::is_commit(commit));
     let files = value.get("siblings").and_then(Value::as_array);
     let (Some(commit), Some(files)) = (commit, files) else {
-        return Err("did not answer with a commit and its files");
+        return Err("the response has no commit or no list of files");
     };
     let name = |file: &Value| {
         file.get("rfilename")
@@ -148,7 +150,8 @@ pub fn parse_listing(text: &str) -> std::result::Result<(String, Vec<String>), &
 }
 
 impl Connection {
-    /// For the hub at `endpoint`, with certificates from a file in place of Mozilla's where one is named.
+    /// A connection to the Hub at `endpoint`, with certificates from a file instead of Mozilla's if
+    /// one is given.
     pub(super) fn new(
         endpoint: &str,
         token: Option<String>,
@@ -165,15 +168,16 @@ impl Connection {
                 parse_pem(&bytes).filter_map(certificate).collect();
             if roots.is_empty() {
                 return Err(
-                    Error::input(format!("{}: holds no certificate", path.display()))
-                        .hint("SSL_CERT_FILE names a file of certificates in PEM format"),
+                    Error::input(format!("{}: has no certificate", path.display()))
+                        .hint("set SSL_CERT_FILE to a file of certificates in PEM format"),
                 );
             }
             tls = tls.root_certs(RootCerts::new_with_certs(&roots));
         }
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            // Redirects are followed here: ureq compares hosts without their ports before it passes the token on.
+            // Redirects are followed here: ureq ignores the port when it decides whether to forward
+            // the token.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_connect(Some(Duration::from_secs(10)))
@@ -189,7 +193,7 @@ impl Connection {
         })
     }
 
-    /// The commit that a revision is, and the names of its files.
+    /// The commit of a revision, and the names of its files.
     pub(super) fn listing(&self, repo: Repo<'_>) -> Answer<(String, Vec<String>)> {
         let kind = repo.kind.name();
         let url = format!(
@@ -207,7 +211,7 @@ impl Connection {
         let broken = |what: &str| {
             Refusal::Answered(
                 Error::failure(format!("{url}: {what}"))
-                    .hint("is HF_ENDPOINT a hub of Hugging Face's kind?"),
+                    .hint("check that HF_ENDPOINT is a Hugging Face Hub"),
             )
         };
         let text = response
@@ -229,10 +233,10 @@ impl Connection {
         )
     }
 
-    /// Asks what a file is, without its bytes.
+    /// Requests the metadata of a file, without its bytes.
     pub(super) fn describe(&self, repo: Repo<'_>, name: &str) -> Answer<Description> {
         let url = self.file_url(repo, name);
-        // Of a large file the hub says what it is while it leads away to where the bytes are.
+        // For a large file, the metadata comes with the redirect to where the bytes are.
         let is_described = |response: &Response<Body>| header(response, "x-linked-etag").is_some();
         let response = self
             .follow(Method::Head, &url, None, &is_described)
@@ -257,16 +261,17 @@ impl Connection {
             (etag.filter(plain), size.and_then(|size| size.parse().ok()))
         else {
             let error = Error::failure(format!(
-                "{url}: the hub does not say what this file's size and tag are"
+                "{url}: the response lacks the size or the ETag of the file"
             ));
             return Err(Refusal::Answered(
-                error.hint("is HF_ENDPOINT a hub of Hugging Face's kind?"),
+                error.hint("check that HF_ENDPOINT is a Hugging Face Hub"),
             ));
         };
         Ok(Description { etag, size })
     }
 
-    /// Brings a file's bytes to `path`, going on with what an earlier attempt left in `path` with `.incomplete` behind it.
+    /// Downloads a file to `path`. Resumes an earlier attempt, which is left at `path` plus
+    /// `.incomplete`.
     pub(super) fn fetch(
         &self,
         repo: Repo<'_>,
@@ -315,7 +320,7 @@ impl Connection {
                 if !longer && is_whole(&mut into, file.size, &file.etag).map_err(writing)? {
                     return Ok(());
                 }
-                // What a broken line or another program left here is not the start of this file.
+                // Bytes from a broken connection or another program are not the start of this file.
                 into.set_len(0).map_err(writing)?;
                 (held, damaged) = (0, damaged + 1);
                 if damaged == 2 {
@@ -325,7 +330,7 @@ impl Connection {
                         false => format!("its hash is not {}", file.etag),
                     };
                     let problem = format!(
-                        "{}: {name}: was damaged on the way, twice: {what}",
+                        "{}: {name}: the download was damaged twice: {what}",
                         repo.name
                     );
                     return Err(
@@ -341,18 +346,16 @@ impl Connection {
             attempts = if held > before { 0 } else { attempts + 1 };
             if attempts == ATTEMPTS {
                 let problem = format!(
-                    "{}: {name}: broke off at {held} of {} bytes: {ended}",
+                    "{}: {name}: the download stopped at {held} of {} bytes: {ended}",
                     repo.name, file.size
                 );
-                return Err(
-                    Error::failure(problem).hint("the same command goes on where it broke off")
-                );
+                return Err(Error::failure(problem).hint("run the same command to continue"));
             }
             std::thread::sleep(PAUSE * 2_u32.pow(attempts));
         }
     }
 
-    /// One request's worth of a file, from byte `held` on; returns why it ended.
+    /// Downloads a file from byte `held` on with one request; returns why the request ended.
     fn receive(
         &self,
         repo: Repo<'_>,
@@ -372,18 +375,18 @@ impl Connection {
         match response.status().as_u16() {
             206 if header(&response, "content-range")
                 .is_some_and(|r| r.starts_with(&format!("bytes {held}-"))) => {}
-            // Whoever answers does not know about parts.
+            // The server does not support ranges.
             200 | 206 => {
                 into.set_len(0)
                     .map_err(|error| Error::failure(error.to_string()))?;
                 *held = 0;
                 if response.status() == 206 {
-                    return Ok("the hub sent another part than was asked for".into());
+                    return Ok("the Hub sent another range than requested".into());
                 }
             }
-            // Busy, or asked too often.
+            // Busy, or too many requests.
             status @ (408 | 416 | 429 | 500..=599) => {
-                return Ok(format!("the hub answered {status}"));
+                return Ok(format!("the Hub answered {status}"));
             }
             _ => return Err(self.refused(repo, Some(name), &response).into()),
         }
@@ -400,10 +403,10 @@ impl Connection {
             *held += read as u64;
             if !progress(*held) {
                 return Err(Error::interrupted("while downloading")
-                    .hint("the same command goes on where it stopped"));
+                    .hint("run the same command to continue"));
             }
             if *held > size {
-                return Ok("the hub sent more than it said".into());
+                return Ok("the Hub sent more bytes than it announced".into());
             }
         }
     }
@@ -416,8 +419,9 @@ impl Connection {
         self.follow(Method::Get, url, from, &|_| false)
     }
 
-    /// Sends a request and follows its redirects, up to the first response that `is_enough`. The token goes to the
-    /// endpoint's own origin alone, scheme, host and port, and only as long as no redirect has left it.
+    /// Sends a request and follows its redirects, up to the first response that `is_enough`. The
+    /// token is sent only to the endpoint's own origin (scheme, host and port), and only until a
+    /// redirect leaves it.
     fn follow(
         &self,
         method: Method,
@@ -454,7 +458,7 @@ impl Connection {
         Refusal::Unreachable(format!("{} cannot be reached: {error}", self.endpoint))
     }
 
-    /// What an answer means that is not the file.
+    /// The error for a response that is not the requested content.
     fn refused(&self, repo: Repo<'_>, name: Option<&str>, response: &Response<Body>) -> Refusal {
         let Repo {
             kind,
@@ -464,31 +468,37 @@ impl Connection {
         let (kind, endpoint, status) = (kind.name(), &self.endpoint, response.status().as_u16());
         let code = header(response, "x-error-code").unwrap_or_default();
         let token = match &self.token {
-            Some(_) => "the token in use may not read it; HF_TOKEN gives another",
+            Some(_) => "the current token has no access; set HF_TOKEN to another token",
             None => {
-                "if it is private, set HF_TOKEN to a token that may read it, or log in with `hf auth login`"
+                "if it is private, set HF_TOKEN to a token with access, or log in with `hf auth login`"
             }
         };
         let error = match (&code[..], status) {
             ("GatedRepo", _) | (_, 403) => {
                 let page = format!("{endpoint}/{}", repo.path());
                 let token = match &self.token {
-                    Some(_) => "the token in use has not been granted access: accept the terms",
-                    None => "accept the terms and set HF_TOKEN",
+                    Some(_) => "the current token has not been granted access: accept the terms",
+                    None => "set HF_TOKEN and accept the terms",
                 };
-                Error::input(format!("{id}: access to this {kind} is restricted by its owner"))
-                    .hint(format!("{token} at {page}"))
+                Error::input(format!(
+                    "{id}: access to this {kind} is restricted by its owner"
+                ))
+                .hint(format!("{token} at {page}"))
             }
-            ("RevisionNotFound", _) => Error::input(format!("{id}: has no revision {revision}"))
+            ("RevisionNotFound", _) => Error::input(format!("{id}: no revision {revision}"))
                 .hint("a revision is a branch, a tag or a commit, as in ORG/NAME@main"),
-            ("EntryNotFound", _) => Error::input(format!("{id}@{revision}: has no file {}", name.unwrap_or_default())),
+            ("EntryNotFound", _) => Error::input(format!(
+                "{id}@{revision}: no file {}",
+                name.unwrap_or_default()
+            )),
             (_, 401) | ("RepoNotFound", _) | (_, 404) => Error::input(format!(
-                "there is no folder `{id}` here, and no {kind} of that name at {endpoint} that can be read"
+                "{id}: no such local folder, and no readable {kind} of that name at {endpoint}"
             ))
-            .hint(format!("look at the spelling; {token}")),
-            (_, 429) => Error::failure(format!("{endpoint} was asked too often (429)"))
-                .hint("wait a while; a token in HF_TOKEN is allowed more"),
-            _ => Error::failure(format!("{id}: {endpoint} answered {status}")).hint("try again later"),
+            .hint(format!("check the spelling; {token}")),
+            (_, 429) => Error::failure(format!("{endpoint}: too many requests (429)"))
+                .hint("wait a while, or set HF_TOKEN: a token raises the limit"),
+            _ => Error::failure(format!("{id}: {endpoint} answered {status}"))
+                .hint("try again later"),
         };
         match status {
             401 | 403 | 429 | 500..=599 => {
@@ -499,7 +509,7 @@ impl Connection {
     }
 }
 
-/// The methods that the hub is asked by.
+/// HTTP methods of requests to the Hub.
 #[derive(Clone, Copy)]
 enum Method {
     Get,
@@ -512,7 +522,7 @@ fn origin(url: &str) -> &str {
     url[start..].find('/').map_or(url, |at| &url[..start + at])
 }
 
-/// The URL that a `Location` header means on the page `url`.
+/// Resolves a `Location` header on the page `url`.
 fn joined(url: &str, location: &str) -> String {
     let path = url.split(['?', '#']).next().unwrap_or(url);
     let origin = origin(url);
@@ -530,13 +540,14 @@ fn joined(url: &str, location: &str) -> String {
     }
 }
 
-/// A header of an answer.
+/// A header of a response.
 fn header(response: &Response<Body>, name: &str) -> Option<String> {
     Some(response.headers().get(name)?.to_str().ok()?.to_owned())
 }
 
-/// Whether a file's bytes are those of its tag: of a large file their SHA-256, of one that git itself keeps the SHA-1 of
-/// git's object, and of caches that put a tag of their own the SHA-1 of the bytes. Of any other tag the size has to do.
+/// Whether a file's bytes match its ETag: SHA-256 for a large file, SHA-1 of the git object for a
+/// file in git itself, SHA-1 of the bytes for caches that set their own ETag. For any other ETag,
+/// the size has to do.
 fn is_whole(file: &mut File, size: u64, etag: &str) -> std::io::Result<bool> {
     if !etag.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(true);
@@ -552,7 +563,7 @@ fn is_whole(file: &mut File, size: u64, etag: &str) -> std::io::Result<bool> {
     })
 }
 
-/// The hash of what was put into it already, and of a file.
+/// The hash of a file, after the bytes that `hash` already has.
 fn digest(file: &mut File, mut hash: impl Digest) -> std::io::Result<String> {
     file.seek(SeekFrom::Start(0))?;
     let mut chunk = vec![0; CHUNK];
@@ -597,6 +608,6 @@ mod tests {
             "dffd6021bb2bd5b0af676290809ec3a53191dd81c7f70a4b28688a362182986f"
         ));
         assert!(!whole("b45ef6fec89518d314f546fd6c3025367b721685") && !whole(&"0".repeat(64)));
-        assert!(whole("5f3a-1c") && whole("0123"), "no hash that is known");
+        assert!(whole("5f3a-1c") && whole("0123"), "not a known hash");
     }
 }

@@ -1,4 +1,4 @@
-//! What a person writes for a repository of the hub.
+//! Ids of repositories on the Hub, as users write them.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use std::path::Path;
 pub struct Id {
     /// `ORG/NAME`.
     pub repo: String,
-    /// A branch, a tag or a commit; none: `main`.
+    /// A branch, a tag or a commit; `None` for `main`.
     pub revision: Option<String>,
-    /// Of a dataset: a split, a folder with a split, or a file.
+    /// For a dataset: a split, a folder with a split, or a file.
     pub part: Option<String>,
 }
 
-/// Names of files, which a path that is misspelt should not be taken for a repository by.
+/// Endings of file names: a misspelled path should not be taken for a repository.
 const FILE_ENDINGS: [&str; 9] = [
     ".json",
     ".jsonl",
@@ -27,7 +27,7 @@ const FILE_ENDINGS: [&str; 9] = [
 ];
 
 impl Id {
-    /// Reads an id; `None` for everything that is rather a path.
+    /// Parses an id; `None` for anything that looks like a path.
     pub fn parse(text: &str) -> Option<Self> {
         let (head, part) = match text.split_once(':') {
             Some((head, part)) => (head, Some(part)),
@@ -73,7 +73,8 @@ impl Id {
         })
     }
 
-    /// Reads an id where nothing local is meant: a path that exists always wins, and so does one below a folder that does.
+    /// Parses an id, unless a local path is meant: an existing path takes precedence, and so does
+    /// any path below an existing folder.
     pub fn not_local(path: &Path) -> Option<Self> {
         let id = Self::parse(path.to_str()?)?;
         let organisation = id.repo.split('/').next()?;

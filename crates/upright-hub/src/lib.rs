@@ -1,12 +1,13 @@
-//! Models, adapters and datasets of the Hugging Face Hub, by id. They are kept where the Hugging Face tools keep them, resumed
-//! after a broken download, and checked. An existing local path takes precedence over an id.
+//! Models, adapters and datasets of the Hugging Face Hub, by id. Files are kept in the Hugging Face
+//! cache, resumed after a broken download, and checked. An existing local path takes precedence
+//! over an id.
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | `id` | ids: `ORG/NAME[@REVISION][:SPLIT]` |
 //! | `cache` | the layout of the Hugging Face cache |
 //! | `download` | listings and files: resumed, checked, with a token for its own origin only |
-//! | `splits` | which files of a dataset are a split |
+//! | `splits` | which files of a dataset belong to a split |
 //!
 //! ```
 //! use upright_hub::Id;
@@ -41,13 +42,13 @@ use upright_base::{
 };
 use upright_model::model_files::{OF_AN_ADAPTER, is_companion};
 
-/// The revision of an id without one.
+/// Default revision.
 const MAIN: &str = "main";
 
-/// What is asked of a repository: from the names of its files, those that are wanted.
+/// Selects the wanted files from the file names of a repository.
 type Choice<'c> = &'c dyn Fn(&[String]) -> Result<Vec<String>>;
 
-/// The hub as the environment describes it.
+/// The Hub, as configured by the environment.
 #[derive(Clone)]
 pub struct Hub {
     endpoint: String,
@@ -58,7 +59,7 @@ pub struct Hub {
 }
 
 impl std::fmt::Debug for Hub {
-    /// Without the token, which belongs in no log.
+    /// Omits the token, which must not appear in a log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hub")
             .field("endpoint", &self.endpoint)
@@ -74,7 +75,7 @@ fn variable(name: &str) -> Option<String> {
         .filter(|value| !value.is_empty())
 }
 
-/// A folder that a variable names; `~` is the user's own, also where no shell has put it in.
+/// A folder from an environment variable. Expands `~` to the user's home, even if no shell has.
 fn folder(name: &str) -> Option<PathBuf> {
     let text = variable(name)?;
     Some(match (text.strip_prefix("~/"), variable("HOME")) {
@@ -129,7 +130,7 @@ impl Hub {
         }
     }
 
-    /// The folder of a model: `given` itself where it is no id, or is there.
+    /// The folder of a model. `given` itself if it is not an id, or exists.
     pub fn model(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
         let Some(id) = Id::not_local(given) else {
             return Ok(given.to_owned());
@@ -144,7 +145,8 @@ impl Hub {
         .map(|(folder, _)| folder)
     }
 
-    /// The folder of a model of which only the config and the tokenizer are needed: `given` itself where it is no id.
+    /// The folder of a model, if only the config and the tokenizer are needed. `given` itself if it
+    /// is not an id.
     pub fn tokenizer(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
         let Some(id) = Id::not_local(given) else {
             return Ok(given.to_owned());
@@ -160,13 +162,13 @@ impl Hub {
             .map(|(folder, _)| folder)
     }
 
-    /// The folder of an adapter: `given` itself where it is no id, or is there.
+    /// The folder of an adapter. `given` itself if it is not an id, or exists.
     pub fn adapter(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
         self.adapter_with(&[], given, observer)
     }
 
-    /// The same with what trainers put beside an adapter, which shows whether it was trained with another tokenizer than its
-    /// base.
+    /// Like [`Hub::adapter`], with the files that trainers save next to an adapter. They show
+    /// whether it was trained with another tokenizer than its base model's.
     pub fn adapter_and_tokenizer(
         &self,
         given: &Path,
@@ -175,7 +177,7 @@ impl Hub {
         self.adapter_with(&OF_AN_ADAPTER, given, observer)
     }
 
-    /// The same with files of these names, as far as they are there.
+    /// Like [`Hub::adapter`], with the files of these names that exist.
     fn adapter_with(
         &self,
         beside: &[&str],
@@ -200,7 +202,7 @@ impl Hub {
             .map(|(folder, _)| folder)
     }
 
-    /// The files of a dataset's split, in order: `given` itself where it is no id, or is there.
+    /// The files of a dataset's split, in order. `given` itself if it is not an id, or exists.
     pub fn data(&self, given: &Path, observer: &mut dyn Observer) -> Result<Vec<PathBuf>> {
         let Some(id) = Id::not_local(given) else {
             return Ok(vec![given.to_owned()]);
@@ -215,8 +217,8 @@ impl Hub {
         Ok(names.into_iter().map(|name| folder.join(name)).collect())
     }
 
-    /// The snapshot's folder and the chosen files, all of which are there. What was fetched before does where the hub cannot
-    /// be asked, or does not answer for now.
+    /// The snapshot folder and the chosen files, all of which are present. Uses cached files if the
+    /// Hub cannot be reached, or does not serve the files for now.
     fn fetch(
         &self,
         kind: RepoKind,
@@ -235,7 +237,7 @@ impl Hub {
         if self.offline {
             let Some((commit, names)) = cached() else {
                 let problem = format!(
-                    "{}@{revision}: is not in {}, and HF_HUB_OFFLINE is set",
+                    "{}@{revision}: not in {}, and HF_HUB_OFFLINE is set",
                     id.repo,
                     self.cache.display()
                 );
@@ -243,7 +245,7 @@ impl Hub {
                     .hint("unset HF_HUB_OFFLINE to download it, or give a local path"));
             };
             let chosen = choose(&names).map_err(|error| {
-                error.hint("only what was downloaded before is here: HF_HUB_OFFLINE is set")
+                error.hint("only downloaded files are available: HF_HUB_OFFLINE is set")
             })?;
             return Ok((cache.snapshot(&commit), chosen));
         }
@@ -269,20 +271,21 @@ impl Hub {
         let Some(why) = refusal.for_now() else {
             return Err(refusal.into());
         };
-        // What the cache lacks is no news of the repository: why it was not asked is.
+        // A missing cached file says nothing about the repository, so report why the Hub did not
+        // serve it.
         let Some((commit, Ok(chosen))) = cached().map(|(commit, names)| (commit, choose(&names)))
         else {
             return Err(refusal.into());
         };
         observer.note(&format!(
-            "warning: {why}; taking {}@{} from the cache",
+            "warning: {why}; using {}@{} from the cache",
             id.repo,
             &commit[..12]
         ));
         Ok((cache.snapshot(&commit), chosen))
     }
 
-    /// The snapshot's folder and the chosen files, as the hub has them now.
+    /// The snapshot folder and the chosen files, as they are on the Hub now.
     fn ask(
         &self,
         connection: &Connection,
@@ -298,7 +301,7 @@ impl Hub {
             ..asked
         };
         let mut fetched = 0;
-        // An index comes first: it says which files it is of.
+        // An index comes first: it names the weight files.
         chosen.sort_by_key(|name| !name.ends_with(INDEX));
         let mut at = 0;
         while at < chosen.len() {
@@ -311,14 +314,15 @@ impl Hub {
             at += 1;
         }
         match cache.set_commit(asked.revision, &commit) {
-            // A cache that others fill, and that need not be written: all that was wanted is there.
+            // The cache may be read-only and filled by others: all wanted files are present.
             Err(_) if fetched == 0 => {}
             remembered => remembered?,
         }
         if fetched > 0 {
             let (folder, short) = (cache.snapshot(&commit), &commit[..12]);
+            let files = if fetched == 1 { "file" } else { "files" };
             observer.note(&format!(
-                "{}@{short}: {fetched} files downloaded into {}",
+                "{}@{short}: downloaded {fetched} {files} to {}",
                 repo.name,
                 folder.display()
             ));
@@ -326,7 +330,7 @@ impl Hub {
         Ok((cache.snapshot(&commit), chosen))
     }
 
-    /// Makes one file of a commit be there; returns whether it had to be downloaded.
+    /// Ensures that one file of a commit is cached; returns whether it was downloaded.
     fn fetch_file(
         &self,
         connection: &Connection,
@@ -335,7 +339,7 @@ impl Hub {
         name: &str,
         observer: &mut dyn Observer,
     ) -> Answer<bool> {
-        // Bytes get a name when they are whole and checked, so what has a name is.
+        // A file gets its name once it is complete and checked, so a named file is both.
         if cache.snapshot(repo.revision).join(name).is_file() {
             return Ok(false);
         }
@@ -345,10 +349,10 @@ impl Hub {
             let folder = path.parent().unwrap_or(path);
             std::fs::create_dir_all(folder).map_err(|error| {
                 Error::input(format!(
-                    "{}: the cache of downloads cannot be written: {error}",
+                    "{}: the download cache cannot be written: {error}",
                     folder.display()
                 ))
-                .hint("set HF_HOME or HF_HUB_CACHE to a folder that can be")
+                .hint("set HF_HOME or HF_HUB_CACHE to a writable folder")
             })?;
         }
         let _lock = Lock::wait(&lock, observer)?;
@@ -366,13 +370,10 @@ impl Hub {
 fn no_part(id: &Id) -> Result<()> {
     match &id.part {
         Some(part) => Err(Error::input(format!(
-            "{}:{part}: a part is named, but this is no dataset",
+            "{}:{part}: only the id of a dataset takes a part after the colon",
             id.repo
         ))
-        .hint(format!(
-            "give {}, with @REVISION behind it if need be",
-            id.repo
-        ))),
+        .hint(format!("use {0}, or {0}@REVISION", id.repo))),
         None => Ok(()),
     }
 }
@@ -380,21 +381,22 @@ fn no_part(id: &Id) -> Result<()> {
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Files of a model among those of a repository: config, weights or their index, and what belongs to them.
+/// Selects the files of a model from a repository: config, weights or their index, and companion
+/// files.
 ///
 /// # Errors
-/// The repository holds no model that can be read; what it holds instead.
+/// The repository has no supported model; the message says what it has instead.
 pub fn of_model(repo: &str, names: &[String]) -> Result<Vec<String>> {
     let has = |name: &str| names.iter().any(|other| other == name);
     if !has("config.json") {
         let (problem, hint) = match has("adapter_config.json") {
             true => (
-                "holds an adapter, not a model",
-                "give the model it was trained on, and this as the adapter",
+                "has an adapter, not a model",
+                "give its base model as the model, and this repository as the adapter",
             ),
             false => (
-                "holds no config.json, so it is no model that transformers could load",
-                "look at its page",
+                "has no config.json, so it is not a transformers model",
+                "check its page on the Hub",
             ),
         };
         return Err(Error::input(format!("{repo}: {problem}")).hint(hint));
@@ -417,10 +419,10 @@ pub fn of_model(repo: &str, names: &[String]) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Files of an adapter among those of a repository.
+/// Selects the files of an adapter from a repository.
 ///
 /// # Errors
-/// The repository holds no adapter that can be read; what it holds instead.
+/// The repository has no supported adapter; the message says what it has instead.
 pub fn of_adapter(repo: &str, names: &[String]) -> Result<Vec<String>> {
     let has = |name: &str| names.iter().any(|other| other == name);
     let (config, tensors) = ("adapter_config.json", "adapter_model.safetensors");
@@ -431,25 +433,31 @@ pub fn of_adapter(repo: &str, names: &[String]) -> Result<Vec<String>> {
             "load it with PEFT and save it again: PEFT writes safetensors",
         ),
         (true, false) if has("adapters.safetensors") => (
-            "is an adapter of mlx-lm",
+            "is an mlx-lm adapter",
             "merge it with `mlx_lm.fuse` and give the merged folder as the model",
         ),
-        (true, false) => ("has no adapter_model.safetensors", "look at its page"),
+        (true, false) => (
+            "has no adapter_model.safetensors",
+            "check its page on the Hub",
+        ),
         (false, _) => (
-            "holds no adapter_config.json, so it is no adapter of PEFT",
-            "a model is given with --model",
+            "has no adapter_config.json, so it is not a PEFT adapter",
+            "use --model for a model",
         ),
     };
     Err(Error::input(format!("{repo}: {problem}")).hint(hint))
 }
 
-/// The files that an index of weights, given as its text, names among those of a repository.
+/// The files that an index of weights names. `index` is its text, `names` are the files of the
+/// repository.
 ///
 /// # Errors
-/// The index is damaged, or names a file that is not there.
+/// The index is damaged, or names a missing file.
 pub fn shards(repo: &str, index: &str, names: &[String]) -> Result<Vec<String>> {
-    let broken =
-        |what: &str| Error::failure(format!("{repo}: {INDEX}: {what}")).hint("tell its owner");
+    let broken = |what: &str| {
+        Error::failure(format!("{repo}: {INDEX}: {what}"))
+            .hint("report this to the owner of the repository")
+    };
     let value: serde_json::Value =
         serde_json::from_str(index).map_err(|error| broken(&error.to_string()))?;
     let map = value
@@ -462,32 +470,32 @@ pub fn shards(repo: &str, index: &str, names: &[String]) -> Result<Vec<String>> 
         .iter()
         .find(|file| !names.iter().any(|name| name == *file))
     {
-        return Err(broken(&format!("names {missing}, which is not there")));
+        return Err(broken(&format!("names {missing}, which is missing")));
     }
     Ok(files.into_iter().map(str::to_owned).collect())
 }
 
-/// Files of a dataset's part, which `id` names, among those of a repository.
+/// Selects the files of the split or part that `id` names from a repository.
 ///
 /// # Errors
-/// The repository holds no such part, or several that could be meant.
+/// The repository has no such part, or several match.
 pub fn of_data(id: &Id, names: &[String]) -> Result<Vec<String>> {
     let repo = &id.repo;
     splits::choose(names, id.part.as_deref()).map_err(|unclear| match unclear {
         Unclear::NoRows => Error::input(format!("{repo}: has no .json, .jsonl or .parquet file"))
-            .hint("datasets that a script makes cannot be read; look for revision refs/convert/parquet"),
-        Unclear::NoSuch(there) => Error::input(format!("{repo}: has no `{}`", id.part.as_deref().unwrap_or_default()))
-            .hint(format!("there are {}; a file can be named in full, too", there.join(", "))),
+            .hint("datasets that are built by a script are not supported; try the revision refs/convert/parquet"),
+        Unclear::NoSuch(there) => Error::input(format!("{repo}: no split or file `{}`", id.part.as_deref().unwrap_or_default()))
+            .hint(format!("available: {}; or give the full name of a file", there.join(", "))),
         Unclear::Several(all) => {
             let shown: Vec<String> = all.iter().take(12).map(|part| format!("{repo}:{part}")).collect();
             let more = if all.len() > 12 { format!(" and {} more", all.len() - 12) } else { String::new() };
-            Error::input(format!("{repo}: it is not clear which rows are meant"))
+            Error::input(format!("{repo}: more than one split or file matches"))
                 .hint(format!("choose one: {}{more}", shown.join(", ")))
         }
         Unclear::Incomplete { there, of } => {
             let shown: Vec<&str> = there.iter().take(3).map(String::as_str).collect();
-            Error::input(format!("{repo}: only {} of the {of} files of this split are there", there.len()))
-                .hint(format!("a file can be named by itself, as {repo}:{}", shown.join(&format!(" or {repo}:"))))
+            Error::input(format!("{repo}: incomplete split: {} of {of} files are present", there.len()))
+                .hint(format!("to use a single file, name it: {repo}:{}", shown.join(&format!(" or {repo}:"))))
         }
     })
 }

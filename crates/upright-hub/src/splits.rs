@@ -1,8 +1,8 @@
-//! Which files of a dataset a split is, told from their names as the Hugging Face tools do.
+//! Finds the files of a split by their names, as the Hugging Face tools do.
 
 use std::collections::BTreeMap;
 
-/// Endings of files that may hold rows.
+/// Endings of file names that may hold rows.
 const ROWS: [&str; 7] = [
     ".jsonl",
     ".json",
@@ -13,7 +13,7 @@ const ROWS: [&str; 7] = [
     ".parquet",
 ];
 
-/// Words that name a split, and the split.
+/// Words that name a split, and the split that they name.
 const WORDS: [(&str, &str); 10] = [
     ("train", "train"),
     ("training", "train"),
@@ -27,7 +27,7 @@ const WORDS: [(&str, &str); 10] = [
     ("dev", "validation"),
 ];
 
-/// Names that no data file has.
+/// Names of files that never hold rows.
 const NOT_ROWS: [&str; 5] = [
     "config.json",
     "dataset_info.json",
@@ -36,7 +36,7 @@ const NOT_ROWS: [&str; 5] = [
     "state.json",
 ];
 
-/// The stem without what says that it holds rows; `None` for other files.
+/// The name without its ending; `None` for files that cannot hold rows.
 fn stem(name: &str) -> Option<&str> {
     let file = name.rsplit('/').next().unwrap_or(name);
     if NOT_ROWS.contains(&file) || name.split('/').any(|part| part.starts_with('.')) {
@@ -49,7 +49,7 @@ fn stem(name: &str) -> Option<&str> {
     name.strip_suffix(*ending)
 }
 
-/// A file of a split that is numbered: `train-00000-of-00002`, with or without a hash behind it.
+/// A numbered file of a split: `train-00000-of-00002`, with or without a hash at the end.
 #[derive(Debug, PartialEq, Eq)]
 struct Shard<'s> {
     split: &'s str,
@@ -70,11 +70,12 @@ fn of_shard(stem: &str) -> Option<Shard<'_>> {
     (!split.is_empty()).then_some(Shard { split, number, of })
 }
 
-/// The folder that a file's split is in, and the split: `""` and `train` of `data/train-00000-of-00001.parquet`.
+/// The folder of a file's split, and the split: `""` and `train` of
+/// `data/train-00000-of-00001.parquet`.
 fn place(name: &str) -> Option<(String, String)> {
     let stem = stem(name)?;
     let (folder, file) = stem.rsplit_once('/').unwrap_or(("", stem));
-    // A folder of that name alone says nothing.
+    // A folder named `data` says nothing.
     let plain = |folder: &str| {
         if folder == "data" {
             String::new()
@@ -96,7 +97,7 @@ fn place(name: &str) -> Option<(String, String)> {
     if let Some(split) = known(last) {
         return Some((plain(above), split));
     }
-    // `test1.jsonl`: a number is no part of a word.
+    // `test1.jsonl`: a number is not part of a word.
     let words = file.split(|c: char| !c.is_ascii_alphabetic());
     let split = words
         .into_iter()
@@ -109,20 +110,21 @@ fn place(name: &str) -> Option<(String, String)> {
 pub(super) enum Unclear {
     /// No file could hold rows.
     NoRows,
-    /// Nothing has this name; what there is.
+    /// No split or file has this name; the existing ones.
     NoSuch(Vec<String>),
-    /// Several could be meant.
+    /// Several match.
     Several(Vec<String>),
-    /// Of a split in several files only these are there.
+    /// Some files of a split are missing.
     Incomplete {
-        /// The files.
+        /// The files that are present.
         there: Vec<String>,
-        /// How many they say they are.
+        /// How many files the split has, according to their names.
         of: usize,
     },
 }
 
-/// The files of `part` of a dataset: a file, a split, a folder with a split; none: the only split, else `train`. Sorted.
+/// The files of `part` of a dataset, sorted. `part` is a file, a split, or a folder with a split;
+/// without it, the only split, else `train`.
 pub(super) fn choose(names: &[String], part: Option<&str>) -> Result<Vec<String>, Unclear> {
     if let Some(name) = names.iter().find(|name| Some(&name[..]) == part) {
         return Ok(vec![name.clone()]);
@@ -157,7 +159,7 @@ pub(super) fn choose(names: &[String], part: Option<&str>) -> Result<Vec<String>
         _ => return Err(Unclear::Several(found.into_iter().map(label).collect())),
     }
     let files = &groups[found.remove(0)];
-    // Shards belong together; files that only share words with each other do not.
+    // Shards belong together; files that only share a word in their names do not.
     let shard = |name: &String| {
         stem(name).and_then(|stem| {
             of_shard(stem.rsplit('/').next().unwrap_or(stem)).map(|s| (s.number, s.of))
@@ -291,7 +293,7 @@ mod tests {
             chosen(&["my-dev.jsonl", "my-train.jsonl"], Some("validation")),
             files(&["my-dev.jsonl"])
         );
-        // Words with numbers beside them, and within others.
+        // Words with numbers next to them, and words inside other words.
         for (name, split) in [
             ("eval.jsonl", "test"),
             ("my_evaluation.json", "test"),
@@ -317,7 +319,7 @@ mod tests {
             "state.json",
         ];
         assert_eq!(chosen(&described, None), files(&["rows.json"]));
-        // A part of a split is not the split; nor are two of one.
+        // Some files of a split are not the split, and neither are two copies of it.
         assert_eq!(
             chosen(&numbered[..2], None),
             Err(Unclear::Incomplete {
@@ -328,7 +330,7 @@ mod tests {
         assert_eq!(
             chosen(&numbered[..2], Some(numbered[1])),
             files(&numbered[1..2]),
-            "unless it is asked for"
+            "unless it is requested"
         );
         let twice = [
             "train-00000-of-00001-a.parquet",
@@ -341,7 +343,7 @@ mod tests {
             "train-00001-of-00002.parquet",
         ];
         assert_eq!(chosen(&both, None), several(&both));
-        // Files that are all called the same are not one split.
+        // Files without a split in their names are not one split.
         assert_eq!(
             chosen(&["a.json", "b.json"], None),
             several(&["a.json", "b.json"])

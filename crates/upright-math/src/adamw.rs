@@ -7,7 +7,7 @@ pub struct AdamWStep {
     pub step_size: f32,
     /// Square root of the second moment's bias correction.
     pub correction: f32,
-    /// What the decoupled weight decay leaves of a parameter.
+    /// Factor of the decoupled weight decay, 1 - learning rate * decay.
     pub shrink: f32,
     /// Weight of the gradient in the first moment, 1 - beta1.
     pub fresh1: f32,
@@ -41,14 +41,14 @@ impl AdamWStep {
         }
     }
 
-    /// Updates a stretch of the parameters and its two moments in place:
+    /// Updates a slice of the parameters and its two moments in place:
     ///
     /// ```text
-    /// p = p (1 - rate * decay);  m = m + (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2
-    /// p = p - rate / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+    /// p = p (1 - lr * decay);  m = m + (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2
+    /// p = p - lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
     /// ```
     ///
-    /// Each element depends on its own four values alone, so a vector may be cut anywhere.
+    /// Each element depends only on its own four values, so a vector may be split anywhere.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     /// Update 1 from zero moments: m = 0.1 g, v = 0.05 g^2, corrections 0.1 and 0.05, so p moves by
-    /// rate * g / (|g| + eps): by the rate itself, whatever the gradient's size.
+    /// lr * g / (|g| + eps): by the learning rate itself, whatever the magnitude of the gradient.
     #[test]
     fn the_first_update_moves_by_the_rate() {
         let step = AdamWStep::new([0.9, 0.95], 1e-8, 0.0, 0.01, 1);
@@ -84,7 +84,7 @@ mod tests {
         }
     }
 
-    /// The published formula in f64, another order of operations: p_t from m_hat and v_hat.
+    /// The published formula in f64, with another order of operations: p_t from m_hat and v_hat.
     #[test]
     fn many_updates_agree_with_the_formula() {
         let [b1, b2] = [0.9, 0.95];

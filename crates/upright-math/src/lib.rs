@@ -1,10 +1,11 @@
-//! Arithmetic that several crates share, on plain slices: nothing here allocates, prints or depends on anything.
+//! Arithmetic on plain slices that several crates share. Nothing here allocates, prints, or has
+//! dependencies.
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | [`random`] | random numbers as functions of a seed and a position |
 //! | [`adamw`] | one AdamW update of a slice |
-//! | [`norm`] | the Euclidean norm of a long vector, with bits that do not depend on threads |
+//! | [`norm`] | the Euclidean norm of a long vector, bit-identical on any number of threads |
 //!
 //! ```
 //! use upright_math::{norm::norm, random::uniform};

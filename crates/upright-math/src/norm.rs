@@ -1,12 +1,14 @@
-//! The Euclidean norm of a long vector, in f64. The vector is cut into chunks of a fixed length, each chunk is summed by
-//! itself, and the sums are added in order: the bits depend on the length alone, whoever sums which chunk.
+//! The Euclidean norm of a long vector, in f64. The vector is split into chunks of a fixed length,
+//! each chunk is summed on its own, and the sums are added in order. The result is bit-identical,
+//! whichever thread sums which chunk.
 
-/// Values of one chunk.
+/// Values per chunk.
 pub const CHUNK: usize = 4096;
 
 /// The sum of the squares of one chunk.
 pub fn sum_of_squares(chunk: &[f32]) -> f64 {
-    // Eight running sums let the compiler use vector registers; their order is fixed all the same.
+    // Eight running sums let the compiler use vector registers; the order of the additions is still
+    // fixed.
     let mut lanes = [0.0f64; 8];
     let eights = chunk.chunks_exact(8);
     let mut rest = 0.0;

@@ -1,6 +1,7 @@
-//! Random numbers as functions: of a seed and a position, never of what was drawn before. Nothing of them needs saving.
+//! Random numbers as functions of a seed and a position, never of earlier draws. There is no state
+//! to save.
 
-/// What the generator adds to its state for every output.
+/// Increment of the generator's state per output.
 pub const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// SplitMix64's output (Steele, Lea and Flood 2014) for the state `z`.
@@ -11,12 +12,12 @@ pub fn splitmix(z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Output number `index` of the generator whose first state is 0: 64 bits that scatter a counter.
+/// Output number `index` of the generator with initial state 0: scatters a counter over 64 bits.
 pub fn scattered(index: u64) -> u64 {
     splitmix(index.wrapping_mul(GOLDEN))
 }
 
-/// Number `index` of the stream that `seed` starts, in [0, 1).
+/// Number `index` of the stream of `seed`, uniform in [0, 1).
 pub fn uniform(seed: u64, index: u64) -> f64 {
     let drawn = splitmix(splitmix(seed).wrapping_add(index.wrapping_mul(GOLDEN)));
     (drawn >> 11) as f64 / (1u64 << 53) as f64
@@ -41,7 +42,7 @@ mod tests {
         );
     }
 
-    /// The first outputs from state 0, as the generator's author gives them.
+    /// The first outputs from state 0, as published by the generator's author.
     #[test]
     fn a_counter_is_scattered() {
         assert_eq!(scattered(0), 0xe220_a839_7b1d_cdaf);

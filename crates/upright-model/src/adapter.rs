@@ -1,5 +1,5 @@
-//! A LoRA adapter: a layout, and ONE flat vector of f32 parameters. Gradient and optimizer state are flat vectors of the
-//! same layout.
+//! A LoRA adapter: a layout, and one flat vector of f32 parameters. Gradient and optimizer state
+//! are flat vectors with the same layout.
 
 mod combine;
 pub(crate) mod layout;
@@ -19,20 +19,21 @@ pub use combine::combine;
 /// The target that means every linear but the head.
 pub const ALL_LINEAR: &str = "all-linear";
 
-/// What a person says about an adapter; with a model's config it becomes an [`AdapterLayout`].
+/// The user's settings of an adapter; with a model's config they become an [`AdapterLayout`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraConfig {
     /// R, at least 1.
     pub rank: usize,
     /// The adapter is multiplied by `alpha / R`.
     pub alpha: f64,
-    /// Module names or what follows a dot in them, such as `q_proj`; or [`ALL_LINEAR`].
+    /// Module names, or their last parts, such as `q_proj`; or [`ALL_LINEAR`].
     pub targets: Vec<String>,
-    /// `alpha / sqrt(R)` in place of `alpha / R`.
+    /// Scale by `alpha / sqrt(R)` instead of `alpha / R`.
     pub use_rslora: bool,
-    /// R of modules whose names end in the key. Where several keys fit, the first in alphabetical order counts.
+    /// Rank of modules whose names end in the key. If several keys match, the first in alphabetical
+    /// order applies.
     pub rank_pattern: BTreeMap<String, usize>,
-    /// alpha of modules whose names end in the key, in the same way.
+    /// alpha of modules whose names end in the key, by the same rule.
     pub alpha_pattern: BTreeMap<String, f64>,
 }
 
@@ -51,14 +52,14 @@ impl LoraConfig {
     }
 }
 
-/// A linear of a model that an adapter can sit on.
+/// A linear of a model that can be adapted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinearSpec {
     /// Block the linear belongs to.
     pub layer: usize,
     /// Which linear of the block.
     pub slot: Slot,
-    /// Dotted module name as transformers has it.
+    /// Dotted module name, as in transformers.
     pub module: String,
     /// Input features.
     pub inputs: usize,
@@ -84,7 +85,7 @@ pub fn linears(config: &DecoderConfig) -> Vec<LinearSpec> {
     (0..config.layers).flat_map(block).collect()
 }
 
-/// A linear that a block offers for adaptation.
+/// A linear of a block that can be adapted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Slot {
     /// Fused query-key-value (GPT-NeoX).
@@ -108,7 +109,7 @@ pub enum Slot {
 /// One adapted linear: `y += scale * (x Aᵀ) Bᵀ` with A `[rank, inputs]` and B `[outputs, rank]`, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraTarget {
-    /// Dotted module name as transformers has it.
+    /// Dotted module name, as in transformers.
     pub module: String,
     /// Block the linear belongs to.
     pub layer: usize,
@@ -122,7 +123,7 @@ pub struct LoraTarget {
     pub rank: usize,
     /// `alpha / R`, or `alpha / sqrt(R)` with rsLoRA.
     pub scale: f32,
-    /// Where A begins in the flat vector; B follows it.
+    /// Start of A in the flat vector; B follows A.
     pub offset: usize,
 }
 
@@ -139,7 +140,8 @@ impl LoraTarget {
     }
 }
 
-/// Which linears are adapted, and where their parameters lie. Targets are sorted by layer, then slot.
+/// The adapted linears and the positions of their parameters. Targets are sorted by layer, then
+/// slot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterLayout {
     /// The adapted linears.
@@ -149,7 +151,7 @@ pub struct AdapterLayout {
 }
 
 impl AdapterLayout {
-    /// The target on a linear, if it is adapted.
+    /// The target of a linear, if the linear is adapted.
     pub fn find(&self, layer: usize, slot: Slot) -> Option<&LoraTarget> {
         self.targets
             .binary_search_by_key(&(layer, slot), |t| (t.layer, t.slot))
@@ -190,21 +192,23 @@ impl AdapterLayout {
 /// Adapter parameters with their layout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
-    /// Where each A and B lies.
+    /// Positions of every A and B.
     pub layout: Arc<AdapterLayout>,
     /// The flat vector, length `layout.len`.
     pub parameters: Vec<f32>,
 }
 
 impl Adapter {
-    /// An adapter that changes nothing and has no direction to learn in: for gradients and optimizer state.
+    /// An adapter of zeros, which changes nothing and gets no gradient: for gradients and optimizer
+    /// state.
     pub fn zeros(layout: Arc<AdapterLayout>) -> Self {
         let parameters = vec![0.0; layout.len];
         Self { layout, parameters }
     }
 
-    /// A fresh adapter as PEFT draws it: A uniform between `-1/sqrt(inputs)` and `1/sqrt(inputs)`, B zero, so that it
-    /// changes nothing yet. Every value depends only on the seed, the target's index in the layout and the element.
+    /// A new adapter, initialized as in PEFT: A uniform between `-1/sqrt(inputs)` and
+    /// `1/sqrt(inputs)`, B zero, so that it changes nothing at first. Every value depends only on
+    /// the seed, the target's index in the layout and the element.
     pub fn init(layout: Arc<AdapterLayout>, seed: u64) -> Self {
         let mut adapter = Self::zeros(layout);
         for (index, target) in adapter.layout.targets.iter().enumerate() {

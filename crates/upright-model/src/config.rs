@@ -19,7 +19,7 @@ pub enum Family {
     Llama,
 }
 
-/// The normalisation in front of attention, MLP and head.
+/// The normalization before attention, MLP and head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NormKind {
     /// Subtract the mean, divide by the standard deviation, scale, add a bias.
@@ -53,16 +53,16 @@ pub enum Activation {
 pub struct Rotary {
     /// Dimensions of a head that rotate (even); the rest pass through.
     pub dims: usize,
-    /// Angle a position for each of the `dims / 2` pairs, scaling included.
+    /// Angle per position for each of the `dims / 2` pairs, scaling included.
     pub frequencies: Vec<f64>,
 }
 
-/// Architecture of a decoder: everything the block needs to know, nothing else.
+/// Architecture of a decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
     /// Table of tensor names.
     pub family: Family,
-    /// `model_type` as the file says it, for messages.
+    /// `model_type` as in the file, for messages.
     pub model_type: String,
     /// H: width of the residual stream.
     pub hidden: usize,
@@ -70,7 +70,7 @@ pub struct DecoderConfig {
     pub layers: usize,
     /// Query heads.
     pub heads: usize,
-    /// Key and value heads; divides `heads`.
+    /// Key-value heads; divides `heads`.
     pub kv_heads: usize,
     /// Size of a head, even; `heads * head_size` may differ from `hidden`.
     pub head_size: usize,
@@ -78,11 +78,11 @@ pub struct DecoderConfig {
     pub intermediate: usize,
     /// V: vocabulary rows of the embedding and the head.
     pub vocab: usize,
-    /// Longest position the model was made for.
+    /// Maximum number of positions that the model supports.
     pub max_positions: usize,
     /// Kind of every norm.
     pub norm: NormKind,
-    /// Added under the norm's root.
+    /// Added to the variance in every norm, under the square root.
     pub norm_eps: f32,
     /// Rotary embedding.
     pub rotary: Rotary,
@@ -100,13 +100,13 @@ pub struct DecoderConfig {
     pub residual: Residual,
     /// MLP nonlinearity.
     pub activation: Activation,
-    /// The head is the embedding.
+    /// Whether the head is the embedding.
     pub tied_head: bool,
     /// `bos_token_id` of the config, if it has one.
     pub bos: Option<u32>,
     /// `eos_token_id` of the config: the first if it lists several.
     pub eos: Option<u32>,
-    /// Dropout that the config asks for in training, by key, where it is above 0. The engine applies none.
+    /// Training dropout in the config, by key, if above 0. The engine applies none.
     pub dropout: Vec<(&'static str, f64)>,
 }
 
@@ -115,8 +115,9 @@ impl DecoderConfig {
     /// that are missing.
     ///
     /// # Errors
-    /// Bad input, naming file, key, value and what would work: an unknown `model_type`, a key of the wrong type, sizes
-    /// that contradict each other, quantised weights, or anything that would change the arithmetic and is not implemented.
+    /// Bad input, naming file, key, value and a valid alternative: an unknown `model_type`, a key
+    /// of the wrong type, sizes that contradict each other, quantized weights, or anything that
+    /// would change the arithmetic and is not supported.
     pub fn read(dir: &Path) -> Result<Self> {
         read::read(dir)
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Where a decoder runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// The best device that is there.
+    /// The best available device.
     #[default]
     Auto,
     /// The CPU.

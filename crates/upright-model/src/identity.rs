@@ -1,4 +1,5 @@
-//! The identity of a base: the fingerprint of its weights, with the digests of its files kept in the cache.
+//! The identity of a base model: the fingerprint of its weights. The digests of its files are
+//! cached.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,13 +14,14 @@ use crate::{
 
 use upright_base::{Error, Result, files, observer::Observer};
 
-/// Where the digests of weight files are in the cache.
+/// Folder of the digests of weight files in the cache.
 const FOLDER: &str = "weights";
 
-/// Hashing shows its progress once it has taken this long.
+/// Hashing shows its progress after this time.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// The cache as a store of digests. A cache that cannot be written costs the time of hashing again.
+/// The cache as a store of digests. If the cache cannot be written, the weights are hashed again
+/// next time.
 struct Cache {
     folder: PathBuf,
 }
@@ -38,7 +40,7 @@ impl DigestStore for Cache {
 /// The fingerprint of the model in a folder. Runs on the current rayon pool.
 ///
 /// # Errors
-/// Weights that are missing or damaged; a stop.
+/// Weights are missing or damaged, or a stop was requested.
 pub fn of_model(
     model: &Path,
     config: &DecoderConfig,
@@ -47,10 +49,11 @@ pub fn of_model(
     of_merge(&Merge::open(model, config, &[])?, 0, None, observer)
 }
 
-/// The fingerprint of a model with its first `count` adapters merged, held as `dtype` or as its files are.
+/// The fingerprint of a model with its first `count` adapters merged, stored as `dtype` or in the
+/// types of its files.
 ///
 /// # Errors
-/// A stop, or files that change meanwhile.
+/// A stop was requested, or the files changed meanwhile.
 pub fn of_merge(
     merge: &Merge<'_>,
     count: usize,

@@ -1,5 +1,5 @@
-//! Model folders and adapters as files and shapes: nothing here multiplies two matrices of a forward pass, so a device
-//! can use all of it. Each module uses only modules above it in this table.
+//! Model folders and adapters as files and shapes. Nothing here computes a forward pass, so every
+//! device can use it. Each module uses only modules above it in this table.
 //!
 //! | module | what it is for |
 //! |---|---|
@@ -7,8 +7,8 @@
 //! | [`pack`] | tokens, spans (a tree: start, length, parent) and targets of one forward pass |
 //! | [`weights`] | safetensors, memory-mapped, one table of names per family; digests and the fingerprint of a base |
 //! | [`adapter`] | the LoRA layout over one flat f32 vector, and exact sums of adapters |
-//! | [`peft`] | PEFT folders, read and written |
-//! | [`merge`] | adapters merged into a model's weights |
+//! | [`peft`] | reading and writing PEFT folders |
+//! | [`merge`] | merging adapters into a model's weights |
 //! | [`identity`], [`lineage`], [`model_files`] | which base a folder holds, what it was merged from, and its other files |
 //!
 //! ```
@@ -24,7 +24,7 @@
 #![allow(unsafe_code, reason = "memory-mapped files")]
 #![cfg_attr(
     test,
-    allow(clippy::disallowed_methods, reason = "tests write what they like")
+    allow(clippy::disallowed_methods, reason = "tests write files directly")
 )]
 
 pub mod adapter;

@@ -1,5 +1,6 @@
-//! What a model was merged from. A merged folder says so in a file of its own, and an adapter that is trained on it says
-//! so again, so that nobody has to guess which adapters an adapter needs below it.
+//! What a model was merged from. A merged folder records this in its own file, and an adapter
+//! trained on that model records it again, so that nobody has to guess which adapters an adapter
+//! builds on.
 
 use std::path::Path;
 
@@ -11,28 +12,28 @@ use upright_base::{Error, Result, files};
 /// The file in a merged model's folder.
 pub const FILE: &str = "upright_merge.json";
 
-/// A model that others were merged into, the first one first.
+/// The history of a merged model: its base and all merges, in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lineage {
     /// Fingerprint of the result.
     pub fingerprint: String,
-    /// What it began with.
+    /// The base of the first merge.
     pub base: Base,
-    /// What was merged into it, one after the other.
+    /// The merges, in order.
     pub merged: Vec<Step>,
 }
 
-/// A model that was not merged from others, as far as is known.
+/// A model that is not the result of a merge, as far as is known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Base {
-    /// Its folder, or its id on the hub.
+    /// Folder or Hub id.
     pub name: String,
-    /// Commit of the id.
+    /// Commit of the Hub id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// Fingerprint of its weights.
+    /// Fingerprint of the weights.
     pub fingerprint: String,
 }
 
@@ -48,16 +49,16 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MergedAdapter {
-    /// Its folder, or its id on the hub.
+    /// Folder or Hub id.
     pub name: String,
-    /// SHA-256 of its tensors' file.
+    /// SHA-256 of the tensor file.
     pub sha256: String,
-    /// Its weight; 1 where it is alone.
+    /// Weight in the sum; 1 for a single adapter.
     pub weight: f64,
 }
 
 impl Lineage {
-    /// That of the model in a folder, if it was merged.
+    /// Reads the lineage of the model in a folder, if the model was merged.
     pub fn read(model: &Path) -> Result<Option<Self>> {
         let path = model.join(FILE);
         let Some(bytes) = files::read_if_there(&path)? else {
@@ -70,25 +71,25 @@ impl Lineage {
         })
     }
 
-    /// Refuses weights that are not those it describes.
+    /// Rejects weights other than those that the lineage describes.
     pub fn check(&self, model: &Path, fingerprint: &Fingerprint) -> Result<()> {
         if fingerprint.matches(&self.fingerprint) {
             return Ok(());
         }
         let path = model.join(FILE);
         Err(Error::input(format!(
-            "{}: describes other weights than those beside it",
+            "{}: describes other weights than the ones in this folder",
             path.display()
         ))
         .hint("merge the model again; if its weights were changed on purpose, remove the file"))
     }
 
-    /// The same as one line of JSON, for the adapters trained on the model.
+    /// The lineage as one line of JSON, for the adapters trained on the model.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers become JSON")
     }
 
-    /// A line for the base and one for every merge.
+    /// One line for the base and one for every merge.
     pub fn lines(&self) -> Vec<String> {
         let short = |hash: &str| hash.get(..12).unwrap_or(hash).to_owned();
         let revision = self

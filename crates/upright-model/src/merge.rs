@@ -1,5 +1,5 @@
-//! Adapters merged into a model's weights: `W + scale B A` in f32, rounded once, a stretch of rows at a time, so that a
-//! model of any size takes no more memory than a stretch.
+//! Merges adapters into a model's weights: `W + scale B A` in f32, rounded once, a stretch of rows
+//! at a time. A model of any size takes no more memory than a stretch.
 
 mod shards;
 #[cfg(test)]
@@ -18,8 +18,9 @@ use crate::weights::names::{names, tensors};
 use crate::weights::open::Source;
 use upright_base::{Error, Result};
 
-/// A model folder and the adapters that are merged into it, the first one first. Each is merged into what those before it
-/// made of the model, rounded as the model's files hold it: that is the model it was trained on.
+/// A model folder and the adapters to merge into it, in order. Each adapter is merged into the
+/// result of the earlier merges, rounded to the type of the model's files: that is the model it was
+/// trained on.
 pub struct Merge<'a> {
     source: Source,
     config: &'a DecoderConfig,
@@ -29,31 +30,32 @@ pub struct Merge<'a> {
 /// How a merged model is written.
 #[derive(Clone, Copy, Debug)]
 pub struct MergeOptions {
-    /// How floating-point values are held; `None`: each tensor as in the model's files.
+    /// Type of floating-point values; `None` keeps the type of each tensor in the model's files.
     pub dtype: Option<Float>,
-    /// Most bytes of tensors in a file; a larger tensor has a file of its own.
+    /// Maximum bytes of tensors per file; a larger tensor gets its own file.
     pub max_shard_bytes: u64,
 }
 
-/// Files that were written.
+/// The written files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MergedFiles {
-    /// Their names: one `model.safetensors`, or numbered ones and their index.
+    /// File names: one `model.safetensors`, or numbered files and their index.
     pub names: Vec<String>,
     /// Bytes of all tensors.
     pub bytes: u64,
-    /// What the last rounding, to the written types, changes in the matrices of the last adapter, over what that adapter
-    /// changes there: a ratio of norms over all these values, 0 where it changes nothing. Earlier adapters have been rounded
-    /// in the model that it was trained on, too.
+    /// Relative rounding error of the last adapter: the norm of the change by the last rounding (to
+    /// the written types) over the norm of the change by the last adapter, over all matrices of
+    /// that adapter. 0 if the adapter changes nothing. Earlier adapters were also rounded in the
+    /// model that the last adapter was trained on.
     pub rounding: f64,
 }
 
 /// Sums of squares, over the values that the last adapter changes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Changes {
-    /// Of what it changes.
+    /// Of the changes by the adapter.
     wanted: f64,
-    /// Of what rounding changes after it.
+    /// Of the changes by rounding afterwards.
     rounded: f64,
 }
 
@@ -73,16 +75,16 @@ impl Changes {
     }
 }
 
-/// A tensor on its way through the adapters.
+/// A tensor with the adapters to merge into it.
 struct Merged<'s> {
     tensor: Tensor<'s>,
-    /// How the file holds its values.
+    /// Type of its values in the file.
     float: Float,
     /// For each adapter, its pair on this tensor's linear.
     pairs: Vec<Option<Pair<'s>>>,
 }
 
-/// What one adapter adds to one linear.
+/// One adapter's A and B on one linear.
 struct Pair<'s> {
     target: &'s LoraTarget,
     /// A, `[R, inputs]`.
@@ -95,8 +97,8 @@ impl<'a> Merge<'a> {
     /// Maps the model's files; adapters must have been read for `config`.
     ///
     /// # Errors
-    /// As [`crate::weights::Weights::open`] for files that are missing or damaged, and tensors that are missing or have
-    /// the wrong shape.
+    /// As for [`crate::weights::Weights::open`]: a file is missing or damaged, or a tensor is
+    /// missing or has the wrong shape.
     pub fn open(
         dir: &Path,
         config: &'a DecoderConfig,
@@ -116,12 +118,13 @@ impl<'a> Merge<'a> {
         Ok(merge)
     }
 
-    /// The fingerprint of the model with its first `count` adapters merged, as [`fingerprint`] would have it of the files
-    /// that [`Merge::write`] makes with `dtype`. Digests of the model's own files are kept in `store`. Runs on the current
-    /// rayon pool.
+    /// The fingerprint of the model with its first `count` adapters merged: equal to
+    /// [`fingerprint`] of the files that [`Merge::write`] writes with `dtype`. Digests of the
+    /// model's own files are kept in `store`. Runs on the current rayon pool.
     ///
     /// # Errors
-    /// None for a folder that opened, unless its files change meanwhile. Returns `None` if `progress` said to stop.
+    /// None for a folder that opened, unless its files change meanwhile. Returns `None` if
+    /// `progress` requested a stop.
     pub fn fingerprint(
         &self,
         count: usize,
@@ -170,12 +173,13 @@ impl<'a> Merge<'a> {
         Ok(Some(collector.finish(self.config)))
     }
 
-    /// Writes the model with all adapters merged into a folder that is there: every tensor under the name it has in the
-    /// model's files. `progress` is told bytes done and in all, and says whether to go on.
+    /// Writes the model with all adapters merged to an existing folder, every tensor under its name
+    /// in the model's files. `progress` gets the bytes done and the total, and returns whether to
+    /// continue.
     ///
     /// # Errors
-    /// The system refuses; a value does not fit into the type asked for. Returns
-    /// `None` if `progress` said no; what was written then, or before an error, is not a model.
+    /// A system error, or a value does not fit into the requested type. Returns `None` if
+    /// `progress` requested a stop. After a stop or an error, the written files are not a model.
     pub fn write(
         &self,
         out: &Path,
@@ -195,7 +199,7 @@ impl<'a> Merge<'a> {
         })
     }
 
-    /// A tensor by its name in the whole model, with what the first `count` adapters add to it.
+    /// A tensor by its name in the whole model, with the first `count` adapters to merge into it.
     fn merged<'s>(&'s self, name: &str, tensor: Tensor<'s>, count: usize) -> Result<Merged<'s>> {
         let float = tensor.expect_float()?;
         let module = name.strip_suffix(".weight");
@@ -223,7 +227,7 @@ impl<'a> Merge<'a> {
 /// The fingerprint of the model in a folder; see [`Merge::fingerprint`].
 ///
 /// # Errors
-/// As [`Merge::open`]. Returns `None` if `progress` said to stop.
+/// As for [`Merge::open`]. Returns `None` if `progress` requested a stop.
 pub fn fingerprint(
     dir: &Path,
     config: &DecoderConfig,
@@ -234,7 +238,7 @@ pub fn fingerprint(
 }
 
 impl Merged<'_> {
-    /// The digest of the merged values, held as `held` and then read by the engine.
+    /// The digest of the merged values, stored as `held` and then read by the engine.
     fn digest(&self, held: Float) -> Digest {
         let is_matrix = self.tensor.shape.len() == 2;
         let (rows, cols) = digest::rows_and_cols(self.tensor.shape);
@@ -261,13 +265,14 @@ impl Merged<'_> {
         }
     }
 
-    /// Whether any adapter adds to it.
+    /// Whether any adapter changes the tensor.
     fn changes(&self) -> bool {
         self.pairs.iter().any(Option::is_some)
     }
 
-    /// Adds to `row`, row `index` of the matrix, what the adapters add; `delta` has its length. The last result is not
-    /// rounded. Returns the last adapter's scale where it has a pair here, whose unscaled part is then in `delta`.
+    /// Merges the adapters into `row`, row `index` of the matrix; `delta` is scratch memory of the
+    /// same length. The last result is not rounded. If the last adapter has a pair here, returns
+    /// its scale and leaves its unscaled change in `delta`.
     fn add(&self, index: usize, row: &mut [f32], delta: &mut [f32]) -> Option<f32> {
         for (number, pair) in self.pairs.iter().enumerate() {
             if number > 0 {
@@ -311,10 +316,10 @@ impl Merged<'_> {
     }
 }
 
-/// A value that the type asked for cannot hold.
+/// The error for a value that the requested type cannot represent.
 fn overflow(tensor: &Tensor<'_>, value: f32, dtype: Float) -> Error {
     let problem = format!(
-        "tensor `{}` holds {value} after merging, which {} cannot",
+        "tensor `{}` has the value {value} after merging, which {} cannot represent",
         tensor.name,
         dtype.name()
     );

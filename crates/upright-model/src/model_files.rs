@@ -1,4 +1,4 @@
-//! Which files make a model's folder besides its config and its weights.
+//! The files of a model folder besides its config and its weights.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use upright_base::{Error, Result, files};
 
-/// What trainers put beside an adapter: a tokenizer and a template, sometimes others than the base's.
+/// Files that trainers save beside an adapter: a tokenizer and a template, which may differ from
+/// the base's.
 pub const OF_AN_ADAPTER: [&str; 2] = ["tokenizer.json", "chat_template.jinja"];
 
-/// Whether a file says how text becomes tokens, how conversations become text, how answers are drawn, or what may be done
-/// with the model.
+/// Whether a file belongs to the tokenizer, the chat template, the generation settings or the
+/// license of a model.
 pub fn is_companion(name: &str) -> bool {
     const NAMES: [&str; 10] = [
         "added_tokens.json",
@@ -31,17 +32,17 @@ pub fn is_companion(name: &str) -> bool {
     !name.contains('/') && (NAMES.contains(&name) || name.starts_with("tokenizer") || legal)
 }
 
-/// Files of Python code in a model's folder that its config names under `auto_map`, whether they are there or not. Code that
-/// lies in another repository, `ORG/NAME--file.Class`, is not among them.
+/// Python files of a model that its config names under `auto_map`, whether they exist or not. Code
+/// in another repository, `ORG/NAME--file.Class`, is not included.
 ///
 /// # Errors
-/// The config cannot be read, or is no JSON.
+/// The config cannot be read, or is not JSON.
 pub fn own_code(model: &Path) -> Result<BTreeSet<String>> {
     let path = model.join("config.json");
     let config: Value = serde_json::from_str(&files::read_text(&path)?).map_err(|error| {
         Error::input(format!("{}: broken JSON: {error}", path.display())).hint("download it again")
     })?;
-    // A class, or several in place of each other, some of them null.
+    // A class, or a list of alternatives, some of them null.
     let classes = config["auto_map"]
         .as_object()
         .into_iter()
@@ -59,8 +60,8 @@ pub fn own_code(model: &Path) -> Result<BTreeSet<String>> {
     Ok(classes.filter_map(file).collect())
 }
 
-/// The id on the Hub and the commit of a model's folder, where it is a snapshot in the cache of the Hugging Face tools:
-/// `models--ORG--NAME/snapshots/COMMIT`.
+/// The Hub id and the commit of a model folder, if it is a snapshot in the cache of the Hugging
+/// Face tools: `models--ORG--NAME/snapshots/COMMIT`.
 pub fn hub_name(folder: &Path) -> Option<(String, String)> {
     let folder = std::path::absolute(folder).ok()?;
     let commit = folder

@@ -1,8 +1,9 @@
 //! Packs: several rows of text laid end to end, never padded, where rows that share a prompt share its tokens.
 //!
-//! A pack is a forest of spans. A token attends to itself, to the tokens before it in its span, and to every token of the
-//! span's ancestors; its position (for rotary embedding and sliding windows) counts along that path. A preference pair is
-//! a tree of three spans: the prompt, and two answers whose parent is the prompt.
+//! A pack is a forest of spans. A token attends to itself, to the tokens before it in its span, and
+//! to every token of the span's ancestors; its position (for rotary embedding and sliding windows)
+//! counts along that path. A preference pair is a tree of three spans: the prompt, and two
+//! responses whose parent is the prompt.
 
 mod shared;
 
@@ -13,7 +14,7 @@ pub struct Span {
     pub start: usize,
     /// Number of tokens, at least 1.
     pub len: usize,
-    /// Index of the span this one continues, smaller than its own; `None` at a root.
+    /// Index of the span that this span continues, smaller than its own index; `None` for a root.
     pub parent: Option<usize>,
 }
 
@@ -22,18 +23,19 @@ pub struct Span {
 pub struct Target {
     /// Row of the pack whose hidden state predicts the token.
     pub row: usize,
-    /// The token predicted.
+    /// The predicted token.
     pub token: u32,
 }
 
-/// Tokens of several rows, with their tree of spans and the targets to score.
+/// Tokens of several rows, with their tree of spans and their targets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pack {
     /// Token ids, length T; spans lie end to end over it.
     pub tokens: Vec<u32>,
     /// Spans in order of `start`.
     pub spans: Vec<Span>,
-    /// Log-probabilities wanted, in the order in which they are returned. Two targets may share a row.
+    /// Log-probabilities to compute, in the order in which they are returned. Two targets may share
+    /// a row.
     pub targets: Vec<Target>,
 }
 
@@ -82,9 +84,9 @@ impl Pack {
         }
     }
 
-    /// The same with the beginnings that roots have in common laid once: a system prompt of many rows, a prompt of several
-    /// pairs. Every target keeps its place and its log-probability, to the bit. Beginnings of fewer than `least` tokens
-    /// stay where they are; without longer ones the pack is as it was.
+    /// Stores common prefixes of roots once: a system prompt of many rows, or a prompt of several
+    /// pairs. Every target keeps its index and the bits of its log-probability. Prefixes of fewer
+    /// than `least` tokens are not shared; without longer ones the pack stays the same.
     #[must_use]
     pub fn with_shared_beginnings(self, least: usize) -> Self {
         shared::share(self, least)
@@ -99,7 +101,7 @@ impl Pack {
         offsets
     }
 
-    /// Rows that a target is scored at, ascending.
+    /// Rows that have targets, ascending.
     pub fn scored_rows(&self) -> Vec<usize> {
         let mut rows: Vec<usize> = self.targets.iter().map(|target| target.row).collect();
         rows.sort_unstable();

@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// When blocks are recomputed in the backward pass instead of keeping their activations. The results have the same bits.
+/// When blocks are recomputed in the backward pass instead of saving their activations. The results
+/// are bit-identical.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Recompute {
-    /// Where the activations would not fit into half of the memory that is available.
+    /// If the activations would not fit into half of the available memory.
     #[default]
     Auto,
     /// Always: a step keeps one residual row per block and token.
@@ -16,10 +17,10 @@ pub enum Recompute {
 }
 
 impl Recompute {
-    /// All of them, in the order of help texts.
+    /// All values, in the order of help texts.
     pub const ALL: &'static [Self] = &[Self::Auto, Self::On, Self::Off];
 
-    /// Its name in settings.
+    /// Name in settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",

@@ -1,4 +1,4 @@
-//! Frozen weights: safetensors, memory-mapped, one name table a family.
+//! Frozen weights: safetensors, memory-mapped, one name table per family.
 
 mod assemble;
 pub(crate) mod digest;
@@ -21,14 +21,14 @@ use half::{bf16, f16};
 use crate::config::{DecoderConfig, Family};
 use upright_base::Result;
 
-/// How a file holds floating-point values, little-endian.
+/// Type of the floating-point values in a file, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Float {
     /// IEEE 754 single precision.
     F32,
     /// IEEE 754 half precision.
     F16,
-    /// The upper half of a single.
+    /// bfloat16, the upper half of a single.
     Bf16,
 }
 
@@ -51,12 +51,12 @@ impl Float {
         }
     }
 
-    /// Bytes of a value.
+    /// Bytes per value.
     pub fn size(self) -> usize {
         if self == Self::F32 { 4 } else { 2 }
     }
 
-    /// The nearest value that can be held, ties to even; too large a one is infinite.
+    /// The nearest representable value, ties to even; values that are too large become infinite.
     pub fn round(self, value: f32) -> f32 {
         match self {
             Self::F32 => value,
@@ -65,7 +65,7 @@ impl Float {
         }
     }
 
-    /// Value `index` of bytes that hold such values.
+    /// Value `index` of bytes of this type.
     pub(crate) fn get(self, bytes: &[u8], index: usize) -> f32 {
         let at = &bytes[index * self.size()..][..self.size()];
         match self {
@@ -85,7 +85,8 @@ impl Float {
     }
 }
 
-/// A frozen matrix in bf16, row-major `[rows, cols]`: used where the file maps it, or cast once from f16 or f32.
+/// A frozen matrix in bf16, row-major `[rows, cols]`: memory-mapped and used in place, or cast once
+/// from f16 or f32.
 #[derive(Debug)]
 pub struct Matrix {
     /// Output features of a linear; vocabulary of an embedding.
@@ -122,7 +123,7 @@ impl Matrix {
         }
     }
 
-    /// Whether the values lie in the mapped file rather than in memory of our own.
+    /// Whether the values are memory-mapped rather than owned.
     pub fn is_mapped(&self) -> bool {
         matches!(self.storage, Storage::Mapped { .. })
     }
@@ -139,7 +140,7 @@ impl Matrix {
 /// A frozen linear `y = x Wᵀ + b`, W `[outputs, inputs]`.
 #[derive(Debug)]
 pub struct Linear {
-    /// Dotted module name as transformers has it, e.g. `model.layers.0.self_attn.q_proj`.
+    /// Dotted module name, as in transformers, e.g. `model.layers.0.self_attn.q_proj`.
     pub module: String,
     /// W.
     pub weight: Matrix,
@@ -150,7 +151,7 @@ pub struct Linear {
 /// Scale and bias of a norm, length H (or the head size).
 #[derive(Debug)]
 pub struct NormWeights {
-    /// Multiplies the normalised values.
+    /// Multiplies the normalized values.
     pub scale: Vec<f32>,
     /// Added afterwards; only for layer norm.
     pub bias: Option<Vec<f32>>,
@@ -186,7 +187,7 @@ pub struct Mlp {
 /// One block.
 #[derive(Debug)]
 pub struct BlockWeights {
-    /// Norm in front of attention.
+    /// Norm before attention.
     pub attention_norm: NormWeights,
     /// Projections to queries, keys, values.
     pub qkv: Qkv,
@@ -196,7 +197,7 @@ pub struct BlockWeights {
     pub k_norm: Option<NormWeights>,
     /// Attention's output projection.
     pub output: Linear,
-    /// Norm in front of the MLP.
+    /// Norm before the MLP.
     pub mlp_norm: NormWeights,
     /// The MLP.
     pub mlp: Mlp,
@@ -224,11 +225,11 @@ impl BlockWeights {
 pub struct Weights {
     /// Token embedding, `[V, H]`.
     pub embedding: Matrix,
-    /// Blocks from the embedding upwards.
+    /// Blocks, from the embedding to the head.
     pub blocks: Vec<BlockWeights>,
-    /// Norm in front of the head.
+    /// Norm before the head.
     pub final_norm: NormWeights,
-    /// Head `[V, H]`; `None` where it is the embedding.
+    /// Head `[V, H]`; `None` if it is the embedding.
     pub head: Option<Matrix>,
 }
 
@@ -236,7 +237,8 @@ pub struct Weights {
 /// values; `path` is for messages.
 ///
 /// # Errors
-/// Bad input: the file is cut short, its header is not valid, or a tensor lies outside the file or over another.
+/// Bad input: the file is truncated, its header is not valid, or a tensor lies outside the file or
+/// overlaps another one.
 pub fn check_header(path: &Path, file: &[u8]) -> Result<Vec<String>> {
     let (_, header) = file::read_header(path, file)?;
     Ok(header.offset_keys())
@@ -248,24 +250,28 @@ impl Weights {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// Opens the safetensors of a model folder: one `model.safetensors`, or the files of `model.safetensors.index.json`.
-    /// bf16 matrices stay in the mapped files, so none of their values is read yet; f16 and f32 ones are rounded to
-    /// bf16 once. Norms and biases become f32, exactly. The files must not be changed while the weights are in use.
+    /// Opens the safetensors of a model folder: one `model.safetensors`, or the files of
+    /// `model.safetensors.index.json`. bf16 matrices stay memory-mapped, and none of their values
+    /// is read yet; f16 and f32 matrices are rounded to bf16 once. Norms and biases become f32,
+    /// exactly. The files must not be changed while the weights are in use.
     ///
     /// # Errors
-    /// The system refuses. Bad input, naming file and tensor where a file is missing or damaged, a
-    /// tensor is missing, of the wrong shape or type, or inside a block but unknown to the config.
+    /// A system error, or bad input, naming file and tensor: a file is missing or damaged, or a
+    /// tensor is missing, has the wrong shape or type, or is part of a block but unknown to the
+    /// config.
     pub fn open(dir: &Path, config: &DecoderConfig) -> Result<Self> {
         open::open(dir, config)
     }
 
-    /// Weights of the config's shape, made in memory: matrices normal with standard deviation 0.02, in bf16, each a function
-    /// of the seed and its name; norms at their start, 1 and 0; biases 0. Runs on the current rayon pool.
+    /// Random weights of the config's shape, in memory. Matrices are normal with standard deviation
+    /// 0.02, in bf16, each a function of the seed and its name. Norms have their initial values, 1
+    /// and 0; biases are 0. Runs on the current rayon pool.
     pub fn random(config: &DecoderConfig, seed: u64) -> Self {
         random::random(config, seed)
     }
 
-    /// Bytes of matrices that lie in mapped files: shared between processes, and given back under memory pressure.
+    /// Bytes of memory-mapped matrices: shared between processes, and released under memory
+    /// pressure.
     pub fn bytes_mapped(&self) -> usize {
         self.matrices()
             .filter(|m| m.is_mapped())
@@ -273,7 +279,7 @@ impl Weights {
             .sum()
     }
 
-    /// Bytes of matrices and vectors in memory of our own.
+    /// Bytes of owned matrices and vectors.
     pub fn bytes_owned(&self) -> usize {
         let matrices: usize = self
             .matrices()
@@ -297,7 +303,7 @@ impl Weights {
         matrices + 4 * (norm(&self.final_norm) + self.blocks.iter().map(block).sum::<usize>())
     }
 
-    /// Name of the first tensor of a model of `family` that holds a value which is not finite.
+    /// Name of the first tensor of a model of `family` with a value that is not finite.
     pub fn find_non_finite(&self, family: Family) -> Option<String> {
         let names = names::names(family);
         let matrix = |matrix: &Matrix| matrix.data().iter().any(|v| !v.is_finite());

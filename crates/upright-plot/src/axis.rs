@@ -1,40 +1,40 @@
-//! Axes: what is measured, in what unit, on which scale, and where the ticks are.
+//! Axes: name, unit, scale and ticks.
 
-/// How values lie along an axis.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Equal differences are equally long.
+    /// Linear.
     Linear,
-    /// Equal ratios are equally long; values must be above 0.
+    /// Logarithmic; values must be above 0.
     Log,
 }
 
 /// One axis of a panel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {
-    /// What is measured, with its unit: `loss (nats)`.
+    /// The quantity with its unit: `loss (nats)`.
     pub name: String,
-    /// How values lie along it.
+    /// Its scale.
     pub scale: Scale,
-    /// Smallest and largest value; those of the marks, with a margin, if none.
+    /// Smallest and largest value; none: those of the marks, with a margin.
     pub limits: Option<[f64; 2]>,
-    /// Names at 0, 1, 2, ... instead of numbers; empty for numbers.
+    /// Tick labels at 0, 1, 2, ... instead of numbers; empty for numbers.
     pub categories: Vec<String>,
-    /// Whether its ticks have text; a panel beside one with the same axis needs none.
+    /// Whether ticks have labels. A panel beside one with the same axis needs none.
     pub labelled: bool,
 }
 
-/// A place on an axis with its text; minor ticks have none.
+/// A tick on an axis; minor ticks have no label.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tick {
-    /// Value.
+    /// Its value.
     pub at: f64,
-    /// Text.
+    /// Its label.
     pub label: String,
 }
 
 impl Axis {
-    /// Equal differences are equally long.
+    /// A linear axis.
     pub fn linear(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -45,7 +45,7 @@ impl Axis {
         }
     }
 
-    /// Equal ratios are equally long; what is not above 0 is left out.
+    /// A logarithmic axis; values that are not above 0 are left out.
     pub fn log(name: impl Into<String>) -> Self {
         Self {
             scale: Scale::Log,
@@ -53,7 +53,7 @@ impl Axis {
         }
     }
 
-    /// Names at 0, 1, 2, ... for bars and strips.
+    /// An axis with names at 0, 1, 2, ... for bars and strips.
     pub fn categories(name: impl Into<String>, categories: &[&str]) -> Self {
         let limits = Some([-0.5, categories.len() as f64 - 0.5]);
         Self {
@@ -63,7 +63,7 @@ impl Axis {
         }
     }
 
-    /// The same without text at its ticks.
+    /// The same axis without tick labels.
     #[must_use]
     pub fn unlabelled(self) -> Self {
         Self {
@@ -72,7 +72,7 @@ impl Axis {
         }
     }
 
-    /// The same from `low` to `high`.
+    /// The same axis with limits `low` and `high`.
     #[must_use]
     pub fn from(self, low: f64, high: f64) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Axis {
         }
     }
 
-    /// The same between two places, as [`Axis::ends`] gives them.
+    /// The same axis with limits at two positions, as returned by [`Axis::ends`].
     #[must_use]
     pub fn within(self, ends: [f64; 2]) -> Self {
         let limits = match self.scale {
@@ -94,7 +94,8 @@ impl Axis {
         }
     }
 
-    /// Where a value lies on a scale on which distances are equal; not finite where the axis cannot show it.
+    /// The position of a value along the axis: the value or its logarithm. Not finite if the axis
+    /// cannot show it.
     pub fn place(&self, value: f64) -> f64 {
         match self.scale {
             Scale::Linear => value,
@@ -103,7 +104,7 @@ impl Axis {
         }
     }
 
-    /// Ends of the axis, as places: its limits, or those of the values with a margin.
+    /// The limits of the axis, as positions: its own limits, or those of the values with a margin.
     pub fn ends(&self, values: impl Iterator<Item = f64>) -> [f64; 2] {
         if let Some(limits) = self.limits {
             return limits.map(|limit| self.place(limit));
@@ -122,7 +123,7 @@ impl Axis {
         } else {
             0.5
         };
-        // Ends of which every distance and every value is a number.
+        // Clamp so that all differences and values stay finite.
         let [least, most] = match self.scale {
             Scale::Linear => [-f64::MAX / 4.0, f64::MAX / 4.0],
             Scale::Log => [-323.0, 308.0],
@@ -133,7 +134,7 @@ impl Axis {
         ]
     }
 
-    /// Ticks between two places, of numbers about `most` or fewer.
+    /// Ticks between two positions; about `most` or fewer for numbers.
     pub fn ticks(&self, [low, high]: [f64; 2], most: usize) -> Vec<Tick> {
         if !(low.is_finite() && high.is_finite()) {
             return Vec::new();
@@ -156,7 +157,7 @@ impl Axis {
     }
 }
 
-/// Multiples of 1, 2 or 5 times a power of ten, at most one more than `most` of them.
+/// Multiples of 1, 2 or 5 times a power of ten; at most `most + 1` of them.
 fn linear_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
     let rough = (high - low) / most.max(1) as f64;
     let power = 10f64.powf(rough.log10().floor());
@@ -166,7 +167,7 @@ fn linear_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
         .find(|step| *step >= rough * 0.999);
     let step = step.unwrap_or(10.0 * power);
     let decimals = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
-    // More digits than anybody counts.
+    // Larger and finer numbers are in scientific notation.
     let is_plain = low.abs().max(high.abs()) < 1e15 && step >= 1e-12;
     let slack = 1e-9 * (high - low);
     let (first, last) = (
@@ -188,13 +189,13 @@ fn linear_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
     (first..=last).take(most + 2).map(tick).collect()
 }
 
-/// Powers of ten; where there are fewer than three of them, more of their multiples; the others in between without text.
-/// A range in which no multiples have room is as good as linear.
+/// Powers of ten, plus multiples of them if there are fewer than three powers. The ticks in between
+/// have no label. A range without such multiples gets linear ticks.
 fn log_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
     const LABELLED: [&[u32]; 3] = [&[1, 2, 5], &[1, 2, 3, 5, 7], &[1, 2, 3, 4, 5, 6, 7, 8, 9]];
     let (first, last) = (low.floor() as i32, high.ceil() as i32);
     let value = |digit: u32, power: i32| {
-        // A division is exact where a product with a power below 1 is not.
+        // The division is exact; a product with a power below 1 is not.
         if power < 0 {
             f64::from(digit) / 10f64.powi(-power)
         } else {
@@ -222,7 +223,7 @@ fn log_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
         let ticks = linear_ticks(10f64.powf(low), 10f64.powf(high), most.min(4));
         return ticks.into_iter().filter(|tick| inside(tick.at)).collect();
     };
-    // Where there are very many decades, not all have room for text.
+    // With very many decades, there is no room for all labels.
     let every = (decades / (most + 3)) as i32 + 1;
     let plain = first >= -3 && last <= 4;
     let mut ticks = Vec::new();
@@ -245,7 +246,7 @@ fn log_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
     ticks
 }
 
-/// A number with a minus sign in place of a hyphen, and no minus before 0.
+/// A number with a minus sign instead of a hyphen, and without a minus before 0.
 fn minus(number: &str) -> String {
     match number.strip_prefix('-') {
         Some(rest) if rest.chars().all(|c| c == '0' || c == '.') => rest.to_owned(),
@@ -313,7 +314,7 @@ mod tests {
             labels(&linear.ticks([0.0, 20_000.0], 3)),
             ["0", "10000", "20000"]
         );
-        // Less than a decade has more digits, and next to nothing round numbers.
+        // Less than a decade has more digits, and a very short range has round numbers.
         assert_eq!(labels(&log.ticks([-0.6, -0.05], 10)), ["0.3", "0.5", "0.7"]);
         assert_eq!(labels(&log.ticks([0.18, 0.27], 10)), ["1.6", "1.7", "1.8"]);
         let bars = Axis::categories("method", &["mix", "alright"]);

@@ -1,4 +1,4 @@
-//! Lines and areas cut at the edges of a panel.
+//! Clips lines and areas at the edges of a panel.
 
 use super::drawing::Point;
 
@@ -11,13 +11,13 @@ pub(super) struct Frame {
 
 impl Frame {
     pub(super) fn contains(&self, [x, y]: Point) -> bool {
-        // A hair of room, so that a point on the edge is not lost to rounding.
+        // A small tolerance, so that rounding does not lose a point on the edge.
         let inside =
             |value: f64, [low, high]: [f64; 2]| value >= low - 0.01 && value <= high + 0.01;
         inside(x, self.x) && inside(y, self.y)
     }
 
-    /// The piece of a straight line that lies inside (Liang and Barsky).
+    /// The segment of a straight line that lies inside (Liang-Barsky).
     fn piece(&self, a: Point, b: Point) -> Option<[Point; 2]> {
         let (mut from, mut to) = (0.0, 1.0);
         for (start, step, [low, high]) in [(a[0], b[0] - a[0], self.x), (a[1], b[1] - a[1], self.y)]
@@ -35,7 +35,7 @@ impl Frame {
         (from <= to).then(|| [at(from), at(to)])
     }
 
-    /// The pieces of a polyline that lie inside. A point that is not finite breaks the line.
+    /// The parts of a polyline that lie inside. A non-finite point breaks the line.
     pub(super) fn line(&self, points: &[Point]) -> Vec<Vec<Point>> {
         let mut pieces: Vec<Vec<Point>> = Vec::new();
         let mut open = false;
@@ -54,7 +54,7 @@ impl Frame {
         pieces
     }
 
-    /// The part of a polygon that lies inside (Sutherland and Hodgman).
+    /// The part of a polygon that lies inside (Sutherland-Hodgman).
     pub(super) fn area(&self, points: &[Point]) -> Vec<Point> {
         let edges = [
             (0, self.x[0], 1.0),
@@ -85,7 +85,7 @@ impl Frame {
     }
 }
 
-/// The same line with as few of its points as can be without a difference that is seen (Douglas and Peucker).
+/// Simplifies a line to as few points as possible without a visible difference (Douglas-Peucker).
 pub(super) fn simplified(line: &[Point]) -> Vec<Point> {
     const SEEN: f64 = 0.15;
     let mut kept = vec![false; line.len()];
@@ -105,12 +105,12 @@ pub(super) fn simplified(line: &[Point]) -> Vec<Point> {
         .collect()
 }
 
-/// Distance of a point from the straight piece between two others.
+/// Distance of a point from the segment between two others.
 fn from_piece([x, y]: Point, a: Point, b: Point) -> f64 {
     let along = [b[0] - a[0], b[1] - a[1]];
     let squared = along[0] * along[0] + along[1] * along[1];
     let share = ((x - a[0]) * along[0] + (y - a[1]) * along[1]) / squared;
-    // A piece without length has no direction.
+    // A segment without length has no direction.
     let share = if squared > 0.0 {
         share.clamp(0.0, 1.0)
     } else {

@@ -1,17 +1,17 @@
-//! Lines of equal value on a grid: marching squares with linear interpolation.
+//! Contour lines on a grid: marching squares with linear interpolation.
 
 use std::collections::HashMap;
 
 use super::figure::Grid;
 
-/// An edge of the grid, by its lower left point and whether it goes up from there.
+/// An edge of the grid: its lower left point, and whether it goes up from there.
 type Edge = (usize, bool);
 
-/// The polylines, in units of the data, on which the grid has the value `level`.
+/// The contour lines of the grid at `level`, as polylines in data units.
 pub(super) fn lines(grid: &Grid, level: f64) -> Vec<Vec<[f64; 2]>> {
     let (columns, rows) = (grid.columns, grid.values.len() / grid.columns);
     let above = |point: usize| grid.values[point] > level;
-    // Each crossed edge is met by one piece of line in each of the two cells that share it.
+    // A crossed edge has one segment in each of the two cells that share it.
     let mut next: HashMap<Edge, Vec<Edge>> = HashMap::new();
     let mut order = Vec::new();
     for row in 0..rows - 1 {
@@ -38,7 +38,7 @@ pub(super) fn lines(grid: &Grid, level: f64) -> Vec<Vec<[f64; 2]>> {
                 .filter(|(_, from, to)| above(*from) != above(*to))
                 .map(|(edge, ..)| *edge)
                 .collect();
-            // Of a saddle's four, neighbours around the corner below are joined.
+            // A saddle has four crossings; neighbors around the lower corner are connected.
             for pair in crossed.chunks(2) {
                 if let [a, b] = pair {
                     next.entry(*a).or_default().push(*b);
@@ -49,7 +49,7 @@ pub(super) fn lines(grid: &Grid, level: f64) -> Vec<Vec<[f64; 2]>> {
         }
     }
     let mut taken = std::collections::HashSet::new();
-    // Open lines are walked from an end, closed ones from anywhere.
+    // Open lines are traced from an end, closed lines from anywhere.
     let ends = order.iter().filter(|edge| next[*edge].len() == 1);
     let mut lines = Vec::new();
     for start in ends.chain(&order) {
@@ -73,7 +73,7 @@ pub(super) fn lines(grid: &Grid, level: f64) -> Vec<Vec<[f64; 2]>> {
     lines
 }
 
-/// Where the value crosses the level on an edge.
+/// The point on an edge at which the value crosses the level.
 fn crossing(grid: &Grid, rows: usize, (from, up): Edge, level: f64) -> [f64; 2] {
     let to = from + if up { grid.columns } else { 1 };
     let share = (level - grid.values[from]) / (grid.values[to] - grid.values[from]);

@@ -1,11 +1,11 @@
-//! A picture as few kinds of shapes at places, in units of a CSS pixel, x to the right and y downwards.
+//! A drawing as a list of simple shapes, in CSS pixels, with x to the right and y down.
 
 use super::style::{Dash, Ink};
 
-/// A place.
+/// A position: x, y.
 pub(super) type Point = [f64; 2];
 
-/// Which part of a text stands at its place.
+/// Which part of a text is at its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anchor {
     Start,
@@ -13,7 +13,7 @@ pub(super) enum Anchor {
     End,
 }
 
-/// A line's looks.
+/// The style of a line.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Stroke {
     pub(super) ink: Ink,
@@ -25,22 +25,22 @@ pub(super) struct Stroke {
 /// A line of text.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Text {
-    /// Where its base line and its anchor meet.
+    /// Position of its anchor on its baseline.
     pub(super) at: Point,
     pub(super) text: String,
     pub(super) size: f64,
     pub(super) anchor: Anchor,
     pub(super) ink: Ink,
     pub(super) bold: bool,
-    /// Read from below to above.
+    /// Rotated, to be read from bottom to top.
     pub(super) upwards: bool,
-    /// Keeps what is below it away by a rim of paper.
+    /// Has a rim in the background color that hides what is below it.
     pub(super) rim: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Shape {
-    /// Points joined in order.
+    /// Points connected in order.
     Line(Vec<Point>, Stroke),
     /// A filled polygon.
     Area(Vec<Point>, Ink, f64),
@@ -49,11 +49,11 @@ pub(super) enum Shape {
     Text(Text),
 }
 
-/// Shapes, the lowest first.
+/// Shapes, from bottom to top.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Drawing {
     pub(super) size: Point,
-    /// For readers that cannot see it.
+    /// Title for screen readers.
     pub(super) title: String,
     pub(super) shapes: Vec<Shape>,
 }

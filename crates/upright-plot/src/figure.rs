@@ -1,72 +1,75 @@
-//! What is shown: panels with axes, and marks in the units of the data.
+//! The content of a figure: panels with axes, and marks in data units.
 
 use super::{Axis, Style};
 
-/// One picture.
+/// One figure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
-    /// What it shows, in a sentence; broken into lines where it is long.
+    /// The title; a long title is broken into lines.
     pub title: String,
-    /// Panels in a row.
+    /// Number of panels per row.
     pub columns: usize,
-    /// Width and height of a panel's plotting area.
+    /// Width and height of the plotting area of a panel.
     pub panel_size: [f64; 2],
     /// Panels, row by row.
     pub panels: Vec<Panel>,
 }
 
-/// A pair of axes with marks. Names of layers make the figure's legend, each name once.
+/// A pair of axes with marks. The names of all layers form the legend of the figure, each name
+/// once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Panel {
-    /// What it shows; may be empty.
+    /// The title; may be empty.
     pub title: String,
     /// The horizontal axis.
     pub x: Axis,
     /// The vertical axis.
     pub y: Axis,
-    /// Marks, the lowest first.
+    /// Marks, from bottom to top.
     pub layers: Vec<Layer>,
 }
 
-/// A mark with its looks.
+/// A mark with its style.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
-    /// What is drawn.
+    /// The mark.
     pub mark: Mark,
-    /// How.
+    /// The style.
     pub style: Style,
     /// Its name in the legend; empty for none.
     pub name: String,
 }
 
-/// What is drawn, in units of the data. What lies outside of the axes is cut off.
+/// A mark in data units. Parts outside the axes are clipped.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mark {
-    /// Points joined in order, with the style's marker at each; a point that is not finite breaks the line.
+    /// Points connected in order, with the style's marker at each. A non-finite point breaks the
+    /// line.
     Line(Vec<[f64; 2]>),
     /// The style's marker at each point.
     Points(Vec<[f64; 2]>),
     /// A small dot at each of many points.
     Dots(Vec<[f64; 2]>),
-    /// x, y and the error of y on either side of it.
+    /// x, y and the error of y in each direction.
     ErrorBars(Vec<[f64; 3]>),
-    /// x, y and the error of x on either side of it.
+    /// x, y and the error of x in each direction.
     ErrorBarsAcross(Vec<[f64; 3]>),
-    /// x, and the lower and upper end of y: a filled area between two lines.
+    /// x, and the lower and upper limit of y: a filled area between two lines.
     Band(Vec<[f64; 3]>),
-    /// Left, right, lower and upper end: bars, strips, cells.
+    /// Left, right, lower and upper edge: bars, strips, cells.
     Rectangles(Vec<[f64; 4]>),
-    /// Lines of equal value, each with its value written on it.
+    /// Contour lines at the given levels, each labeled with its level.
     Contours(Grid, Vec<f64>),
     /// A vertical line at x across the panel.
     Vertical(f64),
     /// A horizontal line at y across the panel.
     Horizontal(f64),
-    /// Text that begins right of a point.
+    /// Text to the right of a point.
     Note([f64; 2], String),
 }
 
-/// A function on an even grid, row by row from the lowest y: values at (x_0, y_0), (x_1, y_0), ...
+/// A function on a regular grid, row by row from the lowest y: values at (x_0, y_0), (x_1, y_0),
+/// ...
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
     /// Smallest and largest x.
@@ -80,7 +83,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Values of a function of x and y on `size` times `size` points.
+    /// Evaluates a function of x and y on `size` by `size` points.
     pub fn of(x: [f64; 2], y: [f64; 2], size: usize, value: impl Fn(f64, f64) -> f64) -> Self {
         let at =
             |[low, high]: [f64; 2], i: usize| low + (high - low) * i as f64 / (size - 1) as f64;
@@ -119,7 +122,7 @@ impl Panel {
         }
     }
 
-    /// Adds a mark above the others; the name goes to the legend, unless it is empty.
+    /// Adds a mark on top of the others. The name appears in the legend unless it is empty.
     pub fn add(&mut self, mark: Mark, style: Style, name: &str) {
         self.layers.push(Layer {
             mark,
@@ -130,19 +133,19 @@ impl Panel {
 }
 
 impl Mark {
-    /// Bars of `width` around each x, from 0 up (or down) to y.
+    /// Vertical bars of `width` around each x, from 0 to y.
     pub fn bars(points: &[[f64; 2]], width: f64) -> Self {
         let bar = |[x, y]: &[f64; 2]| [x - width / 2.0, x + width / 2.0, y.min(0.0), y.max(0.0)];
         Self::Rectangles(points.iter().map(bar).collect())
     }
 
-    /// Bars of `width` around each y, from 0 to the right (or left) to x.
+    /// Horizontal bars of `width` around each y, from 0 to x.
     pub fn bars_across(points: &[[f64; 2]], width: f64) -> Self {
         let bar = |[x, y]: &[f64; 2]| [x.min(0.0), x.max(0.0), y - width / 2.0, y + width / 2.0];
         Self::Rectangles(points.iter().map(bar).collect())
     }
 
-    /// All x and y that the axes should show.
+    /// All x and y values that the axes should cover.
     pub(super) fn extent(&self) -> (Vec<f64>, Vec<f64>) {
         match self {
             Self::Line(points) | Self::Points(points) | Self::Dots(points) => {

@@ -1,16 +1,16 @@
-//! The font that the program carries: widths for the layout of both kinds of picture, outlines for PNG.
+//! The embedded font: text widths for the layout of SVG and PNG, glyph outlines for PNG.
 
 use std::sync::LazyLock;
 
 use ttf_parser::{Face, GlyphId, OutlineBuilder};
 
-/// DejaVu Sans, cut to Latin, Greek and a few signs; see the licence beside it.
+/// DejaVu Sans, reduced to Latin, Greek and a few symbols; see the license beside it.
 const FILE: &[u8] = include_bytes!("font/DejaVuSans-subset.ttf");
 
 static FACE: LazyLock<Face<'static>> =
-    LazyLock::new(|| Face::parse(FILE, 0).expect("the font that is compiled in"));
+    LazyLock::new(|| Face::parse(FILE, 0).expect("the embedded font is valid"));
 
-/// Signs that the font lacks become question marks.
+/// The glyph of a character; a question mark if the font lacks it.
 fn glyph(sign: char) -> GlyphId {
     FACE.glyph_index(sign)
         .or_else(|| FACE.glyph_index('?'))
@@ -30,7 +30,7 @@ pub(super) fn width(text: &str, size: f64) -> f64 {
     text.chars().map(|sign| advance(glyph(sign), size)).sum()
 }
 
-/// Text broken at spaces into lines no wider than `most`; a word that is wider has a line of its own.
+/// Breaks text at spaces into lines of at most `most` width. A wider word gets its own line.
 pub(super) fn lines(text: &str, size: f64, most: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -45,7 +45,7 @@ pub(super) fn lines(text: &str, size: f64, most: f64) -> Vec<String> {
     lines
 }
 
-/// Draws the outline of a line of text that begins at the origin; y grows downwards.
+/// Draws the outline of a line of text that starts at the origin; y points down.
 pub(super) fn outline(text: &str, size: f64, pen: &mut tiny_skia::PathBuilder) {
     let mut pen = Pen {
         path: pen,
@@ -59,7 +59,7 @@ pub(super) fn outline(text: &str, size: f64, pen: &mut tiny_skia::PathBuilder) {
     }
 }
 
-/// A glyph's outline at its place in the line.
+/// Draws the outline of a glyph at its position in the line.
 struct Pen<'p> {
     path: &'p mut tiny_skia::PathBuilder,
     x: f32,

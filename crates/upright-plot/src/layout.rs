@@ -1,4 +1,4 @@
-//! From a figure to shapes at places: title, legend, panels with axes, marks.
+//! Lays out a figure as shapes at positions: title, legend, panels with axes, marks.
 
 use super::{
     Axis, Dash, Figure, Ink, Mark, Marker, Panel, Style,
@@ -10,27 +10,27 @@ use super::{
     font,
 };
 
-/// Sizes of text.
+/// Font sizes.
 const TITLE: f64 = 15.0;
 const PANEL_TITLE: f64 = 13.0;
 const NAME: f64 = 12.5;
 const TICK: f64 = 11.5;
 const ON_LINE: f64 = 10.0;
 
-/// Around everything, between lines of text, and between panels.
+/// Margin around the figure, line height, and distance between panels.
 const EDGE: f64 = 14.0;
 const LINE: f64 = 19.0;
 const BETWEEN: f64 = 22.0;
-/// Below a panel: ticks and the axis's name.
+/// Space below a panel for ticks and the axis name.
 const BELOW: f64 = 46.0;
-/// Radius of a marker and of a dot, half the width of an error bar's cap.
+/// Radius of a marker and of a dot, and half the width of the cap of an error bar.
 const MARKER: f64 = 4.2;
 const DOT: f64 = 1.3;
 const CAP: f64 = 6.5;
-/// A legend's sample, and what follows it.
+/// Width of a legend sample.
 const SAMPLE: f64 = 34.0;
 
-/// The picture's shapes.
+/// Computes the shapes of a figure.
 pub(super) fn lay_out(figure: &Figure) -> Drawing {
     let [panel_width, panel_height] = figure.panel_size;
     let panels: Vec<Placed> = figure
@@ -85,7 +85,7 @@ pub(super) fn lay_out(figure: &Figure) -> Drawing {
     }
 }
 
-/// Left of the panels of each column: the axis's name, and the widest of its ticks.
+/// Space left of the panels of each column: the axis name and its widest tick label.
 fn lefts(panels: &[Placed], columns: usize) -> Vec<f64> {
     let left = |column: usize| {
         let placed = || panels.iter().skip(column).step_by(columns);
@@ -94,7 +94,7 @@ fn lefts(panels: &[Placed], columns: usize) -> Vec<f64> {
             .map(|tick| font::width(&tick.label, TICK));
         let named = placed().any(|placed| !placed.panel.y.name.is_empty());
         let widest = ticks.fold(0.0, f64::max);
-        // Without text of its own a panel keeps away from the ticks of its neighbour.
+        // A panel without labels still keeps a distance from the ticks of its neighbor.
         if widest == 0.0 && !named {
             16.0
         } else {
@@ -104,7 +104,7 @@ fn lefts(panels: &[Placed], columns: usize) -> Vec<f64> {
     (0..columns).map(left).collect()
 }
 
-/// Width of the panels of a picture that is `width` wide.
+/// Panel width for a figure that is `width` wide.
 pub(super) fn panel_width(figure: &Figure, width: f64) -> f64 {
     let panels: Vec<Placed> = figure
         .panels
@@ -133,7 +133,8 @@ fn text(at: Point, text: &str, size: f64, anchor: Anchor, ink: Ink, bold: bool) 
     })
 }
 
-/// Names of all layers, each once, in as many lines as they need. Returns where what follows can begin.
+/// Adds the legend: the names of all layers, each once, in as many lines as needed. Returns the y
+/// below it.
 fn legend(figure: &Figure, width: f64, top: f64, shapes: &mut Vec<Shape>) -> f64 {
     let mut named: Vec<&Layer> = Vec::new();
     for layer in figure
@@ -170,7 +171,7 @@ fn legend(figure: &Figure, width: f64, top: f64, shapes: &mut Vec<Shape>) -> f64
     }
 }
 
-/// What a layer looks like, left of its name in the legend.
+/// Adds the sample of a layer, left of its name in the legend.
 fn sample(layer: &Layer, [x, y]: Point, shapes: &mut Vec<Shape>) {
     let (style, middle) = (&layer.style, [x + SAMPLE / 2.0, y]);
     match &layer.mark {
@@ -216,7 +217,7 @@ fn place_marker(marker: Marker, [x, y]: Point, style: &Style, shapes: &mut Vec<S
         .map(|[dx, dy]| [x + dx, y + dy])
         .collect();
     shapes.push(Shape::Area(corners.clone(), style.ink, style.opacity));
-    // A rim keeps markers apart that lie on each other.
+    // A rim separates overlapping markers.
     corners.push(corners[0]);
     shapes.push(Shape::Line(
         corners,
@@ -256,7 +257,7 @@ fn error_bar_across(y: f64, [left, right]: [f64; 2], style: &Style, shapes: &mut
     }
 }
 
-/// A panel that knows what its axes show.
+/// A panel with the limits and ticks of its axes.
 struct Placed<'p> {
     panel: &'p Panel,
     x_ends: [f64; 2],
@@ -270,7 +271,7 @@ impl<'p> Placed<'p> {
         let (x, y): (Vec<_>, Vec<_>) = panel.layers.iter().map(|layer| layer.mark.extent()).unzip();
         let x_ends = panel.x.ends(x.into_iter().flatten());
         let y_ends = panel.y.ends(y.into_iter().flatten());
-        // As many as have room for their text.
+        // As many ticks as there is room for their labels.
         let room = |length: f64, each: f64| ((length / each) as usize).clamp(2, 7);
         let x_ticks = panel.x.ticks(x_ends, room(width, 36.0));
         Self {
@@ -289,7 +290,8 @@ impl<'p> Placed<'p> {
         }
     }
 
-    /// Where a point of the data is drawn. What an axis cannot show lies far below it, or is not finite.
+    /// The position of a data point in the drawing. A value that the axis cannot show is far below
+    /// it or not finite.
     fn at(&self, frame: Frame, x: f64, y: f64) -> Point {
         let share = |axis: &Axis, [low, high]: [f64; 2], value: f64| {
             let share = (axis.place(value) - low) / (high - low);
@@ -421,7 +423,7 @@ impl<'p> Placed<'p> {
         };
         match &layer.mark {
             Mark::Line(points) => {
-                // On a log axis a value that is not above 0 is missing, not small.
+                // On a log axis, a value that is not above 0 is missing, not small.
                 let shown = |[x, y]: &[f64; 2]| {
                     let missing =
                         !self.panel.x.place(*x).is_finite() || !self.panel.y.place(*y).is_finite();
@@ -513,8 +515,8 @@ impl<'p> Placed<'p> {
         }
     }
 
-    /// A level's lines, and its value on the longest of them. Layers write theirs at different shares of the length, so
-    /// that those of neighbours do not meet.
+    /// Adds the contour lines of a level, and its label on the longest line. Layers place their
+    /// labels at different shares of the length, so that labels of neighbors do not overlap.
     fn contour(
         &self,
         grid: &super::Grid,
@@ -566,7 +568,7 @@ impl<'p> Placed<'p> {
     }
 }
 
-/// Text that keeps what is below it away.
+/// Text with a rim that hides what is below it.
 fn on_top(at: Point, words: &str, size: f64, anchor: Anchor, ink: Ink) -> Shape {
     Shape::Text(Text {
         at,
@@ -580,7 +582,7 @@ fn on_top(at: Point, words: &str, size: f64, anchor: Anchor, ink: Ink) -> Shape 
     })
 }
 
-/// Of dots that cannot be told apart, one.
+/// Keeps one of each group of dots that coincide.
 fn apart(points: Vec<Point>) -> Vec<Point> {
     let mut seen = std::collections::HashSet::new();
     points

@@ -1,13 +1,15 @@
-//! Figures, drawn to SVG and PNG. A [`Figure`] says what is shown, `layout.rs` where every line of it goes, and `svg.rs` and
-//! `png.rs` draw it: one layout for both, so that the PNG looks like the SVG.
+//! Figures as SVG and PNG. A [`Figure`] describes the content, `layout.rs` computes where every
+//! line goes, and `svg.rs` and `png.rs` draw it. Both share one layout, so the PNG looks like the
+//! SVG.
 //!
-//! Series differ by color (after Okabe and Ito's palette for color-blind readers), by dash and by marker, so that they can be
-//! told apart in gray. An SVG follows the reader's choice of light or dark; a PNG is drawn for one of them.
+//! Series differ by color (after Okabe and Ito's palette for color-blind readers), by dash and by
+//! marker, so they can be distinguished in gray. An SVG follows the reader's light or dark theme; a
+//! PNG is drawn for one theme.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
-//! | [`figure`] | what is shown: panels, marks, grids |
-//! | [`mod@axis`] | ends and ticks of an axis, linear or logarithmic |
+//! | [`figure`] | the content: panels, marks, grids |
+//! | [`mod@axis`] | limits and ticks of an axis, linear or logarithmic |
 //! | [`style`] | colors, dashes and markers by name |
 //!
 //! ```
@@ -47,38 +49,41 @@ use std::path::{Path, PathBuf};
 
 use upright_base::{Result, files};
 
-/// Rules for the classes of every picture, light and dark.
+/// CSS rules for the classes of all figures, light and dark.
 pub fn css() -> String {
     svg::style()
 }
 
 impl Figure {
-    /// The same figure, its panels as wide as makes the picture `width` wide.
+    /// The same figure with a panel width that makes the whole figure `width` wide.
     #[must_use]
     pub fn fit(mut self, width: f64) -> Self {
         self.panel_size[0] = layout::panel_width(&self, width).max(60.0);
         self
     }
 
-    /// The picture as an SVG document that can also stand inside an HTML page. Colours are classes that begin with `up-`.
+    /// The figure as an SVG document, which can also be embedded in an HTML page. Colors are
+    /// classes that begin with `up-`.
     pub fn svg(&self) -> String {
         svg::write(&layout::lay_out(self))
     }
 
-    /// The picture as an element of an HTML page, without the rules for its classes: the page has those of [`css`] once.
+    /// The figure as an element of an HTML page, without the CSS rules for its classes. The page
+    /// includes [`css`] once.
     pub fn inline_svg(&self) -> String {
         svg::write_inline(&layout::lay_out(self))
     }
 
-    /// The picture as a PNG of two pixels a unit.
+    /// The figure as a PNG with two pixels per unit.
     ///
     /// # Errors
-    /// The picture is larger than memory can hold.
+    /// The figure is too large for memory.
     pub fn png(&self, theme: Theme) -> Result<Vec<u8>> {
         png::draw(&layout::lay_out(self), theme)
     }
 
-    /// Writes `NAME.svg`, `NAME.png` and `NAME-dark.png` into a folder, and returns the first.
+    /// Writes `NAME.svg`, `NAME.png` and `NAME-dark.png` into a folder. Returns the path of the
+    /// SVG.
     ///
     /// # Errors
     /// A file cannot be written.

@@ -1,4 +1,4 @@
-//! A drawing as PNG, by tiny-skia.
+//! Renders a drawing as PNG with tiny-skia.
 
 use tiny_skia::{
     Color, FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, Stroke, StrokeDash,
@@ -12,17 +12,17 @@ use super::{
 };
 use upright_base::{Error, Result};
 
-/// Pixels a unit.
+/// Pixels per unit.
 const SCALE: f32 = 2.0;
 
-/// The file's bytes.
+/// Renders the bytes of the file.
 pub(super) fn draw(drawing: &Drawing, theme: Theme) -> Result<Vec<u8>> {
     let [width, height] = drawing
         .size
         .map(|length| (length as f32 * SCALE).ceil() as u32);
     let pixmap = Pixmap::new(width, height);
     let pixmap = pixmap
-        .ok_or_else(|| Error::failure(format!("no picture can have {width} x {height} pixels")))?;
+        .ok_or_else(|| Error::failure(format!("a figure cannot have {width} x {height} pixels")))?;
     let mut canvas = Canvas { pixmap, theme };
     canvas.pixmap.fill(canvas.colour(Ink::Paper, 1.0));
     for shape in &drawing.shapes {
@@ -31,7 +31,7 @@ pub(super) fn draw(drawing: &Drawing, theme: Theme) -> Result<Vec<u8>> {
     canvas
         .pixmap
         .encode_png()
-        .map_err(|error| Error::failure(format!("a picture cannot be encoded: {error}")))
+        .map_err(|error| Error::failure(format!("cannot encode the figure: {error}")))
 }
 
 struct Canvas {
@@ -151,7 +151,7 @@ impl Canvas {
     }
 }
 
-/// `None` if there is nothing to draw.
+/// A path through the points; `None` if there is nothing to draw.
 fn polyline(points: &[Point], closed: bool) -> Option<Path> {
     let mut path = PathBuilder::new();
     for (i, [x, y]) in points.iter().enumerate() {

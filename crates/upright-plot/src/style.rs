@@ -1,21 +1,21 @@
-//! How things look: inks by their part in the picture, dashes, markers, and what an ink is in light and in dark.
+//! Styles: inks by their role, their colors in the light and dark theme, dashes and markers.
 
-/// What a colour is for. Its value depends on the [`Theme`].
+/// The role of a color. Its value depends on the [`Theme`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ink {
     /// The background.
     Paper,
-    /// Titles and what matters most.
+    /// Titles and the most important text.
     Text,
     /// Labels of axes and ticks.
     Muted,
     /// Grid lines and frames.
     Grid,
-    /// A series; after the last colour the first comes again.
+    /// A series; the colors repeat after the last one.
     Series(usize),
 }
 
-/// Light or dark.
+/// The theme: light or dark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Theme {
     /// Dark ink on white, as in print.
@@ -24,8 +24,8 @@ pub enum Theme {
     Dark,
 }
 
-/// Colours of series: blue, vermilion, green, purple, ochre, black. After Okabe and Ito; darkened (light theme) or
-/// lightened (dark theme) until each has a contrast of at least 4.5 against the paper.
+/// Colors of series: blue, vermilion, green, purple, ochre, black. After Okabe and Ito; darkened
+/// (light theme) or lightened (dark theme) until each has a contrast of at least 4.5 to the paper.
 const SERIES: [[u32; 2]; 6] = [
     [0x0060A8, 0x6CB6FF],
     [0xB84500, 0xFF9B5E],
@@ -36,10 +36,10 @@ const SERIES: [[u32; 2]; 6] = [
 ];
 
 impl Ink {
-    /// How many series have a colour of their own.
+    /// Number of distinct colors of series.
     pub const SERIES: usize = SERIES.len();
 
-    /// The colour as 0xRRGGBB.
+    /// The color as 0xRRGGBB.
     pub fn rgb(self, theme: Theme) -> u32 {
         let [light, dark] = match self {
             Self::Paper => [0xFFFFFF, 0x0D1117],
@@ -59,9 +59,9 @@ pub enum Dash {
     Solid,
     /// Long strokes.
     Dashed,
-    /// Short ones.
+    /// Short strokes.
     Dotted,
-    /// A long and a short one in turn.
+    /// Long and short strokes, alternating.
     DashDotted,
 }
 
@@ -95,7 +95,8 @@ pub enum Marker {
 }
 
 impl Marker {
-    /// Corners around the origin, of about the same area for every shape; `radius` is the circle's.
+    /// Corners around the origin; all shapes have about the same area. `radius` is that of the
+    /// circle.
     pub fn outline(self, radius: f64) -> Vec<[f64; 2]> {
         use std::f64::consts::{FRAC_PI_2, FRAC_PI_4, TAU};
         let (corners, size, turn) = match self {
@@ -122,20 +123,20 @@ impl Marker {
 /// How a mark is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Style {
-    /// Colour.
+    /// The color.
     pub ink: Ink,
-    /// Pattern of its lines.
+    /// Dash pattern of its lines.
     pub dash: Dash,
     /// Width of its lines.
     pub width: f64,
-    /// Shape of its points; lines may have none.
+    /// Marker at its points; lines may have none.
     pub marker: Option<Marker>,
-    /// From 0, not there, to 1.
+    /// From 0 (invisible) to 1.
     pub opacity: f64,
 }
 
 impl Style {
-    /// Number `index` of the styles that differ in colour, dash and marker.
+    /// The style with number `index`; styles differ in color, dash and marker.
     pub fn series(index: usize) -> Self {
         const DASHES: [Dash; 4] = [Dash::Solid, Dash::Dashed, Dash::DashDotted, Dash::Dotted];
         const MARKERS: [Marker; 5] = [
@@ -154,7 +155,7 @@ impl Style {
         }
     }
 
-    /// A plain thin line.
+    /// A thin solid line.
     pub fn thin(ink: Ink) -> Self {
         Self {
             ink,
@@ -165,19 +166,19 @@ impl Style {
         }
     }
 
-    /// The same with another dash.
+    /// The same style with another dash.
     #[must_use]
     pub fn dash(self, dash: Dash) -> Self {
         Self { dash, ..self }
     }
 
-    /// The same with another width.
+    /// The same style with another width.
     #[must_use]
     pub fn width(self, width: f64) -> Self {
         Self { width, ..self }
     }
 
-    /// The same with this marker.
+    /// The same style with this marker.
     #[must_use]
     pub fn marker(self, marker: Marker) -> Self {
         Self {
@@ -186,7 +187,7 @@ impl Style {
         }
     }
 
-    /// The same without markers.
+    /// The same style without markers.
     #[must_use]
     pub fn unmarked(self) -> Self {
         Self {
@@ -195,7 +196,7 @@ impl Style {
         }
     }
 
-    /// The same, see-through.
+    /// The same style with this opacity.
     #[must_use]
     pub fn opacity(self, opacity: f64) -> Self {
         Self { opacity, ..self }

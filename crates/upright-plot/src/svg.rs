@@ -1,4 +1,4 @@
-//! A drawing as SVG. Colours are classes, so that the reader's choice of light or dark decides them.
+//! Renders a drawing as SVG. Colors are classes, so they follow the reader's light or dark theme.
 
 use std::fmt::Write;
 
@@ -7,15 +7,16 @@ use super::{
     style::{Ink, Theme},
 };
 
-/// Fonts that are on most machines and as wide as the one that the layout measures with, or narrower.
+/// Fonts that most machines have and that are not wider than the font that the layout measures
+/// with.
 const FONTS: &str = "system-ui, 'DejaVu Sans', sans-serif";
 
-/// The document.
+/// Renders the SVG document.
 pub(super) fn write(drawing: &Drawing) -> String {
     let [width, height] = drawing.size;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
-         height=\"{height:.0}\" role=\"img\" font-family=\"{FONTS}\">\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
+         width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\" font-family=\"{FONTS}\">\n"
     );
     let _ = writeln!(
         svg,
@@ -27,8 +28,8 @@ pub(super) fn write(drawing: &Drawing) -> String {
     svg
 }
 
-/// The picture as an element of an HTML page that has [`style`] once for all its pictures. It is as wide as there is room,
-/// and no wider than it was laid out.
+/// Renders the figure as an element of an HTML page that includes [`style`] once. It fills the
+/// available width, up to the width of its layout.
 pub(super) fn write_inline(drawing: &Drawing) -> String {
     let [width, height] = drawing.size;
     let mut svg = format!(
@@ -40,7 +41,7 @@ pub(super) fn write_inline(drawing: &Drawing) -> String {
     svg
 }
 
-/// Everything after the head, and the end of the element.
+/// Writes all shapes and the end of the element.
 fn shapes(drawing: &Drawing, svg: &mut String) {
     let [width, height] = drawing.size;
     let _ = writeln!(
@@ -81,7 +82,7 @@ fn shapes(drawing: &Drawing, svg: &mut String) {
                     number(2.0 * radius)
                 );
                 see_through(svg, *opacity);
-                // A line without length under a round cap is a disc.
+                // A line without length but with a round cap is a disc.
                 let dots: String = points
                     .iter()
                     .map(|[x, y]| format!("M{} {}h0", number(*x), number(*y)))
@@ -119,7 +120,7 @@ fn label(svg: &mut String, text: &Text) {
     let _ = writeln!(svg, ">{}</text>", escaped(&text.text));
 }
 
-/// Every ink as a stroke and as a fill, in light and in dark.
+/// CSS rules: every ink as a stroke and as a fill, light and dark.
 pub(super) fn style() -> String {
     let inks: Vec<Ink> = [Ink::Paper, Ink::Text, Ink::Muted, Ink::Grid]
         .into_iter()
@@ -170,7 +171,7 @@ fn path(points: &[Point]) -> String {
     path
 }
 
-/// Two decimals at most.
+/// Formats a number with at most two decimals.
 fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     let text = text.trim_end_matches('0').trim_end_matches('.');

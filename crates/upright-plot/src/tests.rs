@@ -1,4 +1,4 @@
-//! Both kinds of picture of the same figure.
+//! SVG and PNG of the same figure.
 
 use super::*;
 
@@ -80,7 +80,7 @@ fn an_svg_is_well_formed_and_says_what_it_shows() {
     assert!(
         svg.contains("prefers-color-scheme:dark") && !svg.contains("NaN") && !svg.contains("inf")
     );
-    // Every element is closed: those without content by themselves, the others in order.
+    // Every element is closed: empty elements by themselves, the others in order.
     let mut open = Vec::new();
     for tag in svg
         .split('<')
@@ -101,7 +101,7 @@ fn a_page_has_the_rules_of_its_pictures_once() {
     let figure = every_mark();
     let (whole, inline) = (figure.svg(), figure.inline_svg());
     assert!(!inline.contains("<style>") && !inline.contains("xmlns") && whole.contains(&css()));
-    // What is drawn is the same.
+    // The shapes are the same.
     let shapes = |svg: &str| svg[svg.find("<rect").unwrap()..].to_owned();
     assert_eq!(shapes(&whole), shapes(&inline));
 }
@@ -112,7 +112,7 @@ fn a_figure_fits_into_a_width_and_panels_may_share_their_names() {
     for width in [500.0, 900.0] {
         assert!((layout::lay_out(&figure.clone().fit(width)).size[0] - width).abs() < 1e-9);
     }
-    // A second panel with the same rows does not name them again, and needs no room for it.
+    // A second panel with the same rows does not repeat their names and needs no space for them.
     let rows = || Axis::categories("", &["a rather long name", "short"]);
     let panel = |y: Axis| Panel::new("", Axis::linear("x"), y);
     figure.panels = vec![panel(rows()), panel(rows())];
@@ -141,7 +141,7 @@ fn nothing_is_drawn_outside_of_the_picture() {
     }
 }
 
-/// Width, height and the colour of the first pixel, read back from the file's bytes.
+/// Width, height and the color of the first pixel, read back from the bytes of the file.
 fn read_png(bytes: &[u8]) -> (u32, u32, [u8; 3]) {
     let pixmap = tiny_skia::Pixmap::decode_png(bytes).unwrap();
     let first = pixmap.pixel(0, 0).unwrap();
@@ -182,7 +182,7 @@ fn pictures_are_saved_in_both_formats() {
     );
 }
 
-/// WCAG's contrast, (lighter + 0.05) / (darker + 0.05) of relative luminances.
+/// The contrast ratio of WCAG: (lighter + 0.05) / (darker + 0.05) of relative luminances.
 #[test]
 fn every_ink_of_text_and_series_stands_out_from_the_paper() {
     let luminance = |rgb: u32| {

@@ -1,137 +1,141 @@
-//! Runs that differ in their seed alone, as one arm of a comparison: its means and standard errors over its seeds.
+//! Runs that differ only in their seed, as one arm of a comparison with means and standard errors.
 
 use serde::Serialize;
 use upright_core::metrics::{Sample, Spread};
 
-/// Arms that are held against each other: a setting, and the terms they have in common.
+/// Identifies arms that are compared with each other: their setting and their training budget.
 pub(super) type Comparison = (usize, Option<usize>);
 
-/// What an arm does, as far as a comparison cares.
+/// What an arm does, as far as comparisons depend on it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// Trains on one of the objectives compared, and no other.
+    /// Trains on one of the compared objectives and on no other.
     Alone(String),
-    /// One objective after the other, by name.
+    /// Trains on one objective after the other, by name.
     Sequential(Vec<String>),
-    /// All in every step.
+    /// Trains on all objectives in every step.
     Mix,
-    /// One per step, drawn.
+    /// Trains on one objective per step, sampled.
     Alright,
-    /// One per step, the one farthest from its optimum.
+    /// Trains on one objective per step, the one farthest from its optimum.
     Maxright,
-    /// Trains on an objective that others lack.
+    /// Trains on an objective that other runs lack.
     Other(String),
-    /// Adapters that a study trained apart and added, a sum for every seed.
+    /// Adapters that a study trained separately and added, one sum per seed.
     Sum,
-    /// An adapter that was there already, by name.
+    /// An existing adapter, by name.
     Measured(String),
 }
 
-/// Runs whose plans are equal but for the seed, and for settings that no step depends on. Lists have one entry for each
-/// objective compared; arrays of two are held-out rows and training rows, as in [`upright_runs::records::SETS`].
+/// Runs whose plans are equal except for the seed and for settings that no step depends on. Lists
+/// have one entry per compared objective. Arrays of two hold held-out rows and training rows, as in
+/// [`upright_runs::records::SETS`].
 ///
-/// What an arm costs is what its training took: of a sum of adapters that of the runs whose adapters it adds up. It is unknown
-/// if these are not among the runs, and for an adapter that was there already.
+/// The cost of an arm is the cost of its training; for a sum of adapters, the cost of training the
+/// adapters. It is unknown if those runs are not in the report, and for an existing adapter.
 #[derive(Clone, Debug, Serialize)]
 pub struct Arm {
-    /// Its name on the page; no two are equal.
+    /// Its unique name on the page.
     pub label: String,
-    /// Its name among arms of the same setting and weights.
+    /// Its name among arms with the same setting and weights.
     pub family: String,
     /// What it does.
     pub role: Role,
-    /// Weights of the objectives compared; for a sequential arm the shares of its steps where those say more.
+    /// Weights of the compared objectives; for a sequential arm with stages only, the shares of its
+    /// steps.
     pub weights: Vec<f64>,
-    /// MAXRIGHT looks at all losses every so many steps.
+    /// Probe interval of MAXRIGHT, in steps.
     pub probe_every: Option<usize>,
-    /// Which of the report's settings its losses are measured in.
+    /// Index of the report's setting in which its losses are measured.
     pub setting: usize,
-    /// Which of the report's terms it was trained on; none for one that trains an objective alone, or takes no step.
+    /// Index of the report's training budget; none for an arm that trains an objective alone or
+    /// that takes no step.
     pub terms: Option<usize>,
-    /// Whether no run of it is finished: its numbers are those so far.
+    /// Whether none of its runs is finished. Its numbers are then those so far.
     pub unfinished: bool,
-    /// Steps planned.
+    /// Planned steps.
     pub planned: usize,
-    /// Steps of those of its runs that ended before, at losses that their plan names.
+    /// Steps of each run that stopped early, at the target losses in its plan.
     pub ended_early: Vec<usize>,
-    /// Indices of the report's runs behind its means.
+    /// Indices of the report's runs that its means are over.
     pub runs: Vec<usize>,
-    /// Indices of all its runs, unfinished ones too.
+    /// Indices of all its runs, including unfinished ones.
     pub all: Vec<usize>,
-    /// Indices of runs that repeat a seed of `runs`, and count in no mean.
+    /// Indices of runs that repeat a seed of `runs` and are excluded from all means.
     pub repeated: Vec<usize>,
     /// Loss after the last step.
     pub ends: [Vec<Option<Spread>>; 2],
-    /// Loss after the last step less its optimum.
+    /// Loss after the last step minus its optimum.
     pub gaps: [Vec<Option<Spread>>; 2],
     /// Distance to the ideal point.
     pub ideal_distance: [Option<Spread>; 2],
-    /// Steps that trained on each objective.
+    /// Number of steps that trained on each objective.
     pub updates: Vec<Option<Spread>>,
-    /// Seconds of all steps.
+    /// Total time of all steps, in seconds.
     pub seconds: Option<Spread>,
-    /// The same times the share of the processors that was used, if every run recorded it.
+    /// `seconds` times the CPU utilization, if every run recorded it.
     pub busy_seconds: Option<Spread>,
-    /// Tokens trained on a second.
+    /// Training throughput, in tokens/s.
     pub tokens_per_second: Option<Spread>,
-    /// Median utilization of a run, 0 to 1.
+    /// Median CPU utilization of a run, 0 to 1.
     pub utilization: Option<Spread>,
-    /// Most memory any run held, in GB.
+    /// Peak memory of any run, in GB.
     pub peak_memory_gb: Option<f64>,
-    /// Seconds against the matching Sequential, in percent (57).
+    /// Increase in time over the matching Sequential, in percent (57).
     pub runtime_increase: Option<Spread>,
-    /// Busy seconds, or those of the clock where they were not recorded, against the matching Sequential, in percent.
+    /// Increase in busy seconds over the matching Sequential, in percent; in seconds if utilization
+    /// was not recorded.
     pub cost_increase: Option<Spread>,
-    /// Utilisation against the matching Sequential, in percent (58).
+    /// Increase in utilization over the matching Sequential, in percent (58).
     pub utilization_increase: Option<Spread>,
-    /// Labels of the sequential arms it is measured against.
+    /// Labels of the sequential arms that the increases are relative to.
     pub against: Vec<String>,
-    /// What each of `runs` came to, in the same order.
+    /// The result of each of `runs`, in the same order.
     #[serde(skip)]
     pub(super) outcomes: Vec<Outcome>,
 }
 
-/// What one run of an arm came to. Lists have one entry for each objective compared; arrays of two are held-out rows and
-/// training rows.
+/// The result of one run of an arm. Lists have one entry per compared objective. Arrays of two hold
+/// held-out rows and training rows.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
     pub(super) seed: u64,
     /// Loss after the last step.
     pub(super) ends: [Vec<Option<f64>>; 2],
-    /// Loss after the last step less its optimum.
+    /// Loss after the last step minus its optimum.
     pub(super) gaps: [Vec<Option<f64>>; 2],
     /// Distance to the ideal point.
     pub(super) ideal_distance: [Option<f64>; 2],
-    /// Seconds of all steps of its training.
+    /// Total time of all training steps, in seconds.
     pub(super) seconds: Option<f64>,
-    /// The same times the share of the processors that was used, if it was recorded.
+    /// `seconds` times the CPU utilization, if it was recorded.
     pub(super) busy_seconds: Option<f64>,
-    /// Tokens that its training trained on.
+    /// Tokens trained on.
     pub(super) tokens: Option<f64>,
-    /// Steps of its training that updated each objective.
+    /// Number of training steps on each objective.
     pub(super) updates: Vec<Option<f64>>,
-    /// Most memory that its training held at once, in GB.
+    /// Peak memory of its training, in GB.
     pub(super) peak_memory_gb: Option<f64>,
 }
 
 impl Arm {
-    /// Whom it is held against.
+    /// The comparison that it belongs to.
     pub(super) fn comparison(&self) -> Comparison {
         (self.setting, self.terms)
     }
 
-    /// Whether it weighs all objectives in one run without an order.
+    /// Whether it trains on all objectives jointly, without an order.
     pub fn is_joint(&self) -> bool {
         matches!(self.role, Role::Mix | Role::Alright | Role::Maxright)
     }
 
-    /// Whether it trains one objective after the other.
+    /// Whether it trains on one objective after the other.
     pub fn is_sequential(&self) -> bool {
         matches!(self.role, Role::Sequential(_))
     }
 
-    /// A number of its runs by seed; none where a run lacks it.
+    /// A value of its runs, by seed; none if a run lacks it.
     pub(super) fn sample(&self, value: impl Fn(&Outcome) -> Option<f64>) -> Option<Sample> {
         let mut by_seed = Vec::new();
         for outcome in &self.outcomes {
@@ -140,7 +144,7 @@ impl Arm {
         Sample::of(by_seed)
     }
 
-    /// Where it ends on a set, if every objective was measured.
+    /// Its final mean losses on a set, if every objective was measured.
     pub fn end(&self, set: usize) -> Option<Vec<f64>> {
         self.ends[set]
             .iter()

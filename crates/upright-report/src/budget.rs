@@ -1,5 +1,5 @@
-//! What arms are given besides their method: steps, rows a step, the adapter's shape, the optimizer. Verdicts and costs are
-//! asked among arms that were given the same.
+//! Training budgets: steps, batch size, adapter shape and optimizer. Only arms with the same
+//! training budget are compared in verdicts and costs.
 
 use super::{
     Report,
@@ -11,7 +11,8 @@ use upright_runs::plan::Plan;
 
 const STEPS: &str = "steps";
 
-/// Gives every arm its terms; returns what tells each of them from the others.
+/// Assigns every arm its training budget. Returns the settings in which each budget differs from
+/// the others.
 pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec<String> {
     let mut found: Vec<Vec<(String, String)>> = Vec::new();
     let run = |arm: &Arm| &runs[arm.runs[0]];
@@ -33,8 +34,8 @@ pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec
             found.push(own);
         }
     }
-    // Epochs of different datasets add up to other steps at every split, as in the paper: where there is one length only,
-    // they are held against that.
+    // Epochs of different datasets add up to different step counts at every split, as in the paper.
+    // If there is only one length, these arms are compared with it.
     let but_steps = |given: &[(String, String)]| {
         given
             .iter()
@@ -68,7 +69,7 @@ pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec
     found.iter().map(name).collect()
 }
 
-/// What a run was given, as settings.
+/// The training budget of a run, as settings.
 fn given(run: &Run, objectives: &[String]) -> Vec<(String, String)> {
     let mut given = vec![(STEPS.to_owned(), run.planned.to_string())];
     for name in objectives {
@@ -98,7 +99,7 @@ fn given(run: &Run, objectives: &[String]) -> Vec<(String, String)> {
 }
 
 impl Report {
-    /// The terms of a setting's arms; a single none where no arm has any.
+    /// The training budgets of a setting's arms; a single `None` if no arm has one.
     pub(super) fn terms_in(&self, setting: usize) -> Vec<Option<usize>> {
         let own = self.arms.iter().filter(|arm| arm.setting == setting);
         let mut found: Vec<Option<usize>> =
@@ -108,7 +109,7 @@ impl Report {
         if found.is_empty() { vec![None] } else { found }
     }
 
-    /// Every setting with each of its terms.
+    /// Every setting with each of its training budgets.
     pub(super) fn comparisons(&self) -> Vec<Comparison> {
         let of = |setting: usize| {
             self.terms_in(setting)
@@ -118,7 +119,7 @@ impl Report {
         (0..self.settings.len()).flat_map(of).collect()
     }
 
-    /// Terms and setting in words, as far as there are several.
+    /// Describes budget and setting, each only if there are several.
     pub(super) fn comparison_name(&self, (setting, terms): Comparison) -> String {
         let mut words: Vec<String> = Vec::new();
         if let (Some(terms), true) = (terms, self.terms_in(setting).len() > 1) {
@@ -130,8 +131,8 @@ impl Report {
         words.join(", ")
     }
 
-    /// Arms that are compared with each other have the same number here. One that takes no step is compared with those of
-    /// its setting, if they were all given the same.
+    /// The group number of an arm; arms of one group are compared with each other. An arm that
+    /// takes no step is compared with the arms of its setting if they all have the same budget.
     pub(super) fn group(&self, arm: &Arm) -> usize {
         let terms = match self.terms_in(arm.setting)[..] {
             [only] => only,

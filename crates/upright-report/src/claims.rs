@@ -1,5 +1,5 @@
-//! The paper's claims as questions to the arms in front of us. One rule answers all of them: a difference is called if it
-//! exceeds two of its standard errors ([`Spread::is_below`]).
+//! The paper's claims, tested on the arms of a report. One rule decides all of them: a difference
+//! is clear if it exceeds two standard errors ([`Spread::is_below`]).
 
 use serde::Serialize;
 
@@ -16,25 +16,27 @@ use super::{
 };
 use upright_core::metrics::{Call, Sample, Spread};
 
-/// A claim of the paper, asked wherever all that it needs was run.
+/// A claim of the paper, tested wherever all the arms that it needs were run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Claim {
-    /// What is claimed.
+    /// The claim in words.
     pub text: String,
-    /// The answers; at least one.
+    /// The verdicts; at least one.
     pub verdicts: Vec<Verdict>,
 }
 
-/// The answer at one place. Arrays are held-out rows and training rows.
+/// The verdict for one comparison. Arrays hold held-out rows, then training rows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
-    /// At which weights, in which setting; empty where there is one place only.
+    /// Weights and setting of the comparison; empty if there is only one.
     pub at: String,
-    /// Whether it holds; the same twice where rows play no part, none where the rows were not measured.
+    /// Whether the claim holds. Both entries are equal if the claim does not depend on rows; none
+    /// if the rows were not measured.
     pub holds: [Option<Call>; 2],
-    /// The numbers that decide.
+    /// The numbers behind the verdict.
     pub because: [String; 2],
-    /// Why a number behind it has no error, if one has none: bare numbers decide, and another seed may decide otherwise.
+    /// Why a number behind the verdict has no error, if so. The means alone then decide, and
+    /// another seed may change the verdict.
     pub no_error: Option<NoError>,
 }
 
@@ -59,17 +61,17 @@ impl NoError {
 }
 
 impl Claim {
-    /// The answer that all verdicts give on all rows that were measured; `None` if they differ.
+    /// The call that all verdicts share on all measured rows; `None` if they differ.
     pub fn call(&self) -> Option<Call> {
         common(self.verdicts.iter().flat_map(|verdict| verdict.holds))
     }
 
-    /// The answer that all verdicts give on one set of rows; `None` if they differ.
+    /// The call that all verdicts share on one set of rows; `None` if they differ.
     fn call_on(&self, set: usize) -> Option<Call> {
         common(self.verdicts.iter().map(|verdict| verdict.holds[set]))
     }
 
-    /// The verdict in words.
+    /// The overall verdict in words.
     pub fn summary(&self) -> String {
         use Call::{No, TooCloseToCall, Yes};
         match self.call() {
@@ -109,7 +111,7 @@ impl Claim {
         }
     }
 
-    /// What stands behind the verdict where numbers without an error decide.
+    /// A note for the overall verdict if numbers without an error decide it; empty otherwise.
     pub fn mark(&self) -> String {
         let reasons: Vec<NoError> = self
             .verdicts
@@ -119,12 +121,12 @@ impl Claim {
         match reasons.first() {
             None => String::new(),
             Some(first) if reasons.len() == self.verdicts.len() => format!(", {}", first.words()),
-            Some(first) => format!(", at some places {}", first.words()),
+            Some(first) => format!(", in some comparisons {}", first.words()),
         }
     }
 }
 
-/// The answer that all of some have in common, without those that are missing; `None` if they differ.
+/// The call that all present entries share; `None` if they differ or if there is none.
 fn common(answers: impl Iterator<Item = Option<Call>>) -> Option<Call> {
     let calls: Vec<Call> = answers.flatten().collect();
     let first = *calls.first()?;
@@ -132,7 +134,7 @@ fn common(answers: impl Iterator<Item = Option<Call>>) -> Option<Call> {
 }
 
 impl Verdict {
-    /// A verdict from differences that a claim says are below 0, on each set of rows.
+    /// A verdict from differences that are below 0 according to the claim, on each set of rows.
     fn new(
         at: String,
         differences: [Option<Vec<Spread>>; 2],
@@ -166,7 +168,7 @@ impl Verdict {
         }
     }
 
-    /// The answer in a word or two, with the rows where they differ.
+    /// The call in a word or two; names the rows if the calls on them differ.
     pub fn words(&self) -> String {
         match self.holds {
             [Some(held_out), Some(training)] if held_out != training => {
@@ -183,7 +185,7 @@ impl Verdict {
         }
     }
 
-    /// The answer with its numbers, a line for each set of rows; a single one where both say the same.
+    /// The call with its numbers, one line per set of rows; a single line if both are equal.
     pub fn lines(&self) -> Vec<String> {
         let at = if self.at.is_empty() {
             String::new()
@@ -207,10 +209,10 @@ impl Verdict {
     }
 }
 
-/// How much more time than Sequential still counts as about the same.
+/// The ratio to the time of Sequential up to which a cost counts as about the same.
 pub(super) const ABOUT_THE_SAME: f64 = 1.25;
 
-/// Asks every claim that the report's arms can answer.
+/// Tests every claim for which the report has the arms.
 pub(super) fn claims(report: &Report) -> Vec<Claim> {
     let places = places(report);
     let mut claims = Vec::new();
@@ -243,7 +245,7 @@ pub(super) fn claims(report: &Report) -> Vec<Claim> {
     claims
 }
 
-/// A mean with its error, with so many decimals.
+/// Formats a mean with its error.
 fn figure(spread: &Spread, decimals: usize) -> String {
     let error = spread
         .error
@@ -251,7 +253,7 @@ fn figure(spread: &Spread, decimals: usize) -> String {
     fixed(spread.mean, decimals) + &error
 }
 
-/// ALRIGHT, MAXRIGHT, or both, as the paper writes them.
+/// ALRIGHT, MAXRIGHT or both, spelled as in the paper.
 fn names(arms: &[&Arm]) -> String {
     let name = |arm: &&Arm| {
         if arm.role == Role::Alright {
@@ -266,7 +268,7 @@ fn names(arms: &[&Arm]) -> String {
     names.join(" and ")
 }
 
-/// Who the alternating arms are over all places.
+/// The alternating methods among all comparisons that `asked` selects.
 fn everyone(places: &[Place<'_>], asked: impl Fn(&Place<'_>) -> bool) -> String {
     names(
         &places
@@ -277,7 +279,16 @@ fn everyone(places: &[Place<'_>], asked: impl Fn(&Place<'_>) -> bool) -> String 
     )
 }
 
-/// A number under its arm's name. Names have commas in them.
+/// A verb in agreement with its subject: `ALRIGHT ends`, `ALRIGHT and MAXRIGHT end`.
+fn agreeing(methods: &str, verb: &str) -> String {
+    if methods.contains(" and ") {
+        verb.to_owned()
+    } else {
+        format!("{verb}s")
+    }
+}
+
+/// A number after its arm's label. The label is quoted because it may contain commas.
 fn named(arm: &Arm, number: &Spread) -> String {
     format!(
         "\u{201c}{}\u{201d} {}{}",
@@ -287,13 +298,13 @@ fn named(arm: &Arm, number: &Spread) -> String {
     )
 }
 
-/// Every arm's number under its name.
+/// The numbers of all arms, each after its arm's label.
 fn labelled(arms: &[&Arm], value: impl Fn(&Outcome) -> Option<f64> + Copy) -> String {
     let one = |arm: &&Arm| Some(named(arm, &arm.sample(value)?.spread));
     arms.iter().filter_map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// Where an arm's runs did not take all their steps.
+/// Says after how many steps the runs of an arm stopped early; empty if none did.
 fn stopped(arm: &Arm) -> String {
     let (Some(few), Some(many)) = (arm.ended_early.iter().min(), arm.ended_early.iter().max())
     else {
@@ -314,7 +325,8 @@ fn stopped(arm: &Arm) -> String {
     )
 }
 
-/// Those that no claim asks about and that clearly end nearer than all it asks about.
+/// Names the arms that are not part of the claim and that clearly end nearer than every arm that
+/// is.
 fn nearer_still(place: &Place<'_>, asked: &[&Arm], set: usize) -> String {
     let nearer = |arm: &Arm| {
         let differences = differences(&[arm], asked, distance(set)).unwrap_or_default();
@@ -334,11 +346,11 @@ fn nearer_still(place: &Place<'_>, asked: &[&Arm], set: usize) -> String {
     if words.is_empty() {
         words
     } else {
-        format!("; not asked about, but nearer: {words}")
+        format!("; not part of the claim, but nearer: {words}")
     }
 }
 
-/// Sequential with the orders in which it was run.
+/// Sequential, with the orders in which it was run.
 fn sequential(report: &Report, places: &[Place<'_>], asked: impl Fn(&Place<'_>) -> bool) -> String {
     let mut orders: Vec<String> = Vec::new();
     for arm in places
@@ -366,7 +378,8 @@ fn sequential(report: &Report, places: &[Place<'_>], asked: impl Fn(&Place<'_>) 
     }
 }
 
-/// Every one of some arms less every one of others; none where a number is missing, or without pairs.
+/// The differences of all pairs of arms, `below` minus `above`; none if a number is missing or if
+/// there are no pairs.
 fn differences(
     below: &[&Arm],
     above: &[&Arm],
@@ -381,7 +394,7 @@ fn differences(
     (!found.is_empty()).then_some(found)
 }
 
-/// Answers without any number are none.
+/// A claim with its verdicts. Verdicts without numbers are dropped; `None` if none is left.
 fn claim(text: String, verdicts: Vec<Verdict>) -> Option<Claim> {
     let verdicts: Vec<Verdict> = verdicts
         .into_iter()
@@ -390,10 +403,10 @@ fn claim(text: String, verdicts: Vec<Verdict>) -> Option<Claim> {
     (!verdicts.is_empty()).then_some(Claim { text, verdicts })
 }
 
-/// Section 6.2 and Theorem 3.3: Sequential forgets what came first.
+/// Section 6.2 and Theorem 3.3: Sequential forgets the objective that it trains first.
 fn forgets(report: &Report, places: &[Place<'_>], first: usize) -> Option<Claim> {
     let name = &report.objectives[first];
-    // What the stages after the first one are, of any arm that begins so.
+    // Any later stages count, as long as the arm begins with the objective.
     let begins = |arm: &Arm| matches!(&arm.role, Role::Sequential(names) if names[0] == *name);
     let asked = |place: &Place<'_>| {
         !place.alternating.is_empty() && place.sequential.iter().any(|arm| begins(arm))
@@ -408,7 +421,7 @@ fn forgets(report: &Report, places: &[Place<'_>], first: usize) -> Option<Claim>
             .collect();
         let because = |set: usize| {
             format!(
-                "{} against {}",
+                "{} versus {}",
                 labelled(&sequential, value(set)),
                 labelled(&place.alternating, value(set))
             )
@@ -422,7 +435,9 @@ fn forgets(report: &Report, places: &[Place<'_>], first: usize) -> Option<Claim>
         _ => None,
     })?;
     let them = everyone(places, asked);
-    let text = format!("{order} forgets {name}: its {name} loss ends higher than with {them}");
+    let text = format!(
+        "Sequential ({order}) forgets {name}: its final {name} loss is higher than with {them}"
+    );
     claim(
         text,
         places
@@ -433,7 +448,7 @@ fn forgets(report: &Report, places: &[Place<'_>], first: usize) -> Option<Claim>
     )
 }
 
-/// A run's distance to the ideal point.
+/// The distance of a run to the ideal point.
 pub(super) fn distance(set: usize) -> impl Fn(&Outcome) -> Option<f64> + Copy {
     move |outcome: &Outcome| outcome.ideal_distance[set]
 }
@@ -446,7 +461,7 @@ fn nearer(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
             let [joint, sequential] =
                 [&place.alternating, &place.sequential].map(|arms| labelled(arms, distance(set)));
             format!(
-                "{joint} against {sequential}{}",
+                "{joint} versus {sequential}{}",
                 nearer_still(place, &place.alternating, set)
             )
         };
@@ -456,7 +471,8 @@ fn nearer(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
         Verdict::new(place.at.clone(), apart, [because(0), because(1)], &arms)
     };
     let (joint, sequential) = (everyone(places, asked), sequential(report, places, asked));
-    let text = format!("{joint} end nearer to the ideal point than {sequential}");
+    let end = agreeing(&joint, "end");
+    let text = format!("{joint} {end} nearer to the ideal point than {sequential}");
     claim(
         text,
         places
@@ -467,7 +483,7 @@ fn nearer(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
     )
 }
 
-/// Section 6.2: MAXRIGHT ends nearest of all, which are those that are there.
+/// Section 6.2: MAXRIGHT ends nearest of all methods that were run.
 fn nearest(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
     let verdict = |place: &Place<'_>| {
         let maxright = place.maxright?;
@@ -510,7 +526,7 @@ fn nearest(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
     claim(text, places.iter().filter_map(verdict).collect())
 }
 
-/// Section 6.2: the alternating methods cost what Sequential costs.
+/// Section 6.2: the alternating methods cost about as much as Sequential.
 fn cheap(places: &[Place<'_>]) -> Option<Claim> {
     let asked = |place: &Place<'_>| !place.alternating.is_empty() && !place.sequential.is_empty();
     let verdict = |place: &Place<'_>| {
@@ -543,7 +559,7 @@ fn cheap(places: &[Place<'_>]) -> Option<Claim> {
             });
             times.push(named(arm, &cost));
         }
-        let because = format!("{unit} against Sequential: {}", times.join(", "));
+        let because = format!("{unit} relative to Sequential: {}", times.join(", "));
         Some(Verdict::new(
             place.at.clone(),
             [Some(above.clone()), Some(above)],
@@ -554,10 +570,11 @@ fn cheap(places: &[Place<'_>]) -> Option<Claim> {
     let mix = places
         .iter()
         .any(|place| asked(place) && place.mix.is_some());
+    let alternating = everyone(places, asked);
     let text = format!(
-        "{} cost about what Sequential costs (less than {ABOUT_THE_SAME} times){}",
-        everyone(places, asked),
-        if mix { ", Mix more" } else { "" }
+        "{alternating} {} about as much as Sequential (less than {ABOUT_THE_SAME} times its cost){}",
+        agreeing(&alternating, "cost"),
+        if mix { ", and Mix costs more" } else { "" }
     );
     claim(
         text,
@@ -569,7 +586,8 @@ fn cheap(places: &[Place<'_>]) -> Option<Claim> {
     )
 }
 
-/// Section 6.2: over the weights, ALRIGHT's end points lie evenly along the front, Sequential's do not.
+/// Section 6.2: over the weights, the end points of ALRIGHT lie evenly along the front; those of
+/// Sequential do not.
 fn even(report: &Report) -> Option<Claim> {
     let verdict = |comparison: Comparison| {
         let own = move |front: &&Front| front.comparison() == comparison && front.weights.len() > 2;
@@ -613,7 +631,8 @@ fn even(report: &Report) -> Option<Claim> {
             &arms,
         ))
     };
-    let text = "Over lambda, ALRIGHT's end points lie more evenly along the front than Sequential's (smaller Delta)";
+    let text = "Over lambda, the end points of ALRIGHT lie more evenly along the front than those \
+                of Sequential (smaller Delta)";
     claim(
         text.into(),
         report
@@ -624,7 +643,7 @@ fn even(report: &Report) -> Option<Claim> {
     )
 }
 
-/// Section 6.2, Figure 4: MAXRIGHT that looks often is nearer and slower.
+/// Section 6.2, Figure 4: MAXRIGHT with frequent probes is nearer and slower.
 fn probes(report: &Report) -> Option<Claim> {
     let mut verdicts = Vec::new();
     for comparison in report.comparisons() {
@@ -675,7 +694,8 @@ fn probes(report: &Report) -> Option<Claim> {
         }
     }
     claim(
-        "MAXRIGHT that looks at the losses often (small k) ends nearer to the ideal point and takes longer".into(),
+        "MAXRIGHT with frequent probes (small k) ends nearer to the ideal point and takes longer"
+            .into(),
         verdicts,
     )
 }

@@ -1,4 +1,5 @@
-//! Where claims are asked: arms of the same weights in the same setting that were given the same.
+//! The comparisons that claims are tested on: arms with the same weights, setting and training
+//! budget.
 
 use super::{
     Report,
@@ -8,23 +9,23 @@ use super::{
     matching::{distinct, matching, same},
 };
 
-/// The arms at one place: weights, among arms of a setting that were given the same.
+/// The arms of one comparison: those with the same weights, setting and training budget.
 pub(super) struct Place<'r> {
-    /// Weights, terms and setting in words, as far as there are several.
+    /// Describes weights, budget and setting, each only if there are several.
     pub(super) at: String,
     pub(super) sequential: Vec<&'r Arm>,
     pub(super) mix: Option<&'r Arm>,
-    /// ALRIGHT and MAXRIGHT, as far as they are there.
+    /// ALRIGHT and MAXRIGHT, if they were run.
     pub(super) alternating: Vec<&'r Arm>,
     pub(super) maxright: Option<&'r Arm>,
-    /// All others that are measured and weighed as these: other k, baselines, sums, adapters.
+    /// All other arms with the same measurement and weights: other k, baselines, sums, adapters.
     pub(super) beside: Vec<&'r Arm>,
 }
 
-/// The probe interval that the paper takes; where it was not run, the smallest.
+/// The probe interval of the paper, in steps. If it was not run, the smallest interval is used.
 const USUAL_PROBES: usize = 10;
 
-/// Every place where a joint method was run to its end.
+/// Every comparison in which a joint method was finished.
 pub(super) fn places(report: &Report) -> Vec<Place<'_>> {
     let mut places = Vec::new();
     let finished = |arm: &&Arm| !arm.unfinished;
@@ -84,7 +85,7 @@ pub(super) fn places(report: &Report) -> Vec<Place<'_>> {
     places
 }
 
-/// Weights, terms and setting in words, as far as there are several.
+/// Describes weights, budget and setting, each only if there are several.
 pub(super) fn place(report: &Report, comparison: Comparison, weights: &[f64]) -> String {
     let of = |arm: &&Arm| arm.is_joint() && !arm.unfinished;
     let mut words = Vec::new();

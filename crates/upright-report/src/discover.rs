@@ -1,4 +1,4 @@
-//! Which folders hold runs: those given, or those somewhere below them.
+//! Finds run folders: the given folders, or folders below them.
 
 use std::{
     collections::HashSet,
@@ -10,16 +10,17 @@ use super::study;
 use upright_base::{Error, Result, files};
 use upright_runs::run_dir;
 
-/// How far below a given folder runs are looked for.
+/// Depth below a given folder to which runs are searched.
 const DEEPEST: usize = 8;
 
-/// A run's folder, and how it is named on the page: by its way from the folder that was given, or by its own name.
+/// A run folder and its name on the page: its path relative to the given folder, or its own name.
 pub(super) struct Found {
     pub(super) path: PathBuf,
     pub(super) place: String,
 }
 
-/// Every run in or below the folders, each once, in order of their names. A folder without any is bad input.
+/// Finds every run in or below the folders, each once, ordered by name. A folder without a run is
+/// an input error.
 pub(super) fn runs(folders: &[PathBuf]) -> Result<Vec<Found>> {
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
     for folder in folders {
@@ -27,10 +28,10 @@ pub(super) fn runs(folders: &[PathBuf]) -> Result<Vec<Found>> {
             let what = if folder.exists() {
                 "is not a folder"
             } else {
-                "there is no such folder"
+                "no such folder"
             };
             return Err(Error::input(format!("{}: {what}", folder.display()))
-                .hint("give the folder of a run, or one that holds runs"));
+                .hint("give a run folder, or a folder that contains runs"));
         }
         let before = seen.len();
         let below = match study::listed(folder)? {
@@ -54,11 +55,13 @@ pub(super) fn runs(folders: &[PathBuf]) -> Result<Vec<Found>> {
             }
         }
         if below.is_empty() && seen.len() == before {
-            return Err(Error::input(format!("{}: holds no run", folder.display()))
-                .hint("a run's folder has a plan.toml; upright train --out DIR makes one"));
+            return Err(
+                Error::input(format!("{}: contains no run", folder.display()))
+                    .hint("a run folder has a plan.toml; upright train --out DIR creates one"),
+            );
         }
     }
-    // Runs of the same name in several folders are told apart by the folder.
+    // Runs with the same name in several folders get a number.
     for index in 0..found.len() {
         let twins = found
             .iter()
@@ -71,8 +74,9 @@ pub(super) fn runs(folders: &[PathBuf]) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Runs in a folder. What lies in a run is its own: checkpoints, and a reference it may hold. Those in the cache, references
-/// that later runs use again, are nobody's results.
+/// Searches a folder for runs. Folders inside a run are not searched: they hold its checkpoints and
+/// possibly its reference. The cache is skipped too: its runs are references for later runs, not
+/// results.
 fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     if run_dir::holds_run(folder) {
         found.push(folder.to_owned());
@@ -91,7 +95,7 @@ fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
         .filter(|entry| entry.file_name() != "checkpoints")
     {
         let path = entry.path();
-        // Of links only those to runs are followed: others may lead in circles.
+        // Only links to runs are followed; other links may form cycles.
         let real = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if depth > 0 && (real || run_dir::holds_run(&path)) {
             search(&path, depth - 1, found)?;

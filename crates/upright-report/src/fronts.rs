@@ -1,4 +1,4 @@
-//! What a method reaches over its weights: its end points, the volume they beat, and how evenly they lie.
+//! Fronts: the end points of a method over its weights, their hypervolume and how evenly they lie.
 
 use serde::Serialize;
 
@@ -14,46 +14,50 @@ use upright_core::metrics::{
     hypervolume::hypervolume,
 };
 
-/// The end points of one method over its weights. Arrays of two are held-out rows and training rows.
+/// The end points of one method over its weights. Arrays of two hold held-out rows and training
+/// rows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Front {
-    /// The method, with the order of its stages, or its k.
+    /// The method, with the order of its stages or its k.
     pub method: String,
-    /// What its arms do.
+    /// The role of its arms.
     #[serde(skip)]
     pub role: Role,
-    /// Which of the report's settings.
+    /// Index of the report's setting.
     pub setting: usize,
-    /// Which of the report's terms.
+    /// Index of the report's training budget.
     pub terms: Option<usize>,
-    /// Indices of the report's arms, by weight.
+    /// Indices of the report's arms, ordered by weight.
     pub arms: Vec<usize>,
-    /// The weights they differ in.
+    /// The weights of the arms.
     pub weights: Vec<Vec<f64>>,
-    /// Volume of the losses that some end point beats, up to the setting's worst.
+    /// Hypervolume: the volume of losses that some end point dominates, up to the worst losses of
+    /// the setting.
     pub hypervolume: [Option<f64>; 2],
-    /// How unevenly the end points lie, Deb's Delta; two objectives only, both of them trained alone. It is the mean over the
-    /// seeds that every arm was run with. With fewer than two such seeds it is that of the mean end points, without an error.
+    /// Deb's Delta: how unevenly the end points lie. It needs two objectives, each also trained
+    /// alone. It is the mean over the seeds that all arms share. With fewer than two shared seeds,
+    /// it is the Delta of the mean end points, without an error.
     pub delta: [Option<Sample>; 2],
 }
 
 impl Front {
-    /// Whom it is held against.
+    /// The comparison that it belongs to.
     pub(super) fn comparison(&self) -> Comparison {
         (self.setting, self.terms)
     }
 }
 
-/// Marks of arms that no other arm of their setting beats, and the worst of each objective.
+/// The arms on the front of their setting, and the worst loss of each objective.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Best {
-    /// For every arm, whether no other ends nowhere worse and somewhere better.
+    /// For every arm, whether no other arm is at least as good in every loss and better in one.
     pub on_front: Vec<[bool; 2]>,
-    /// For every setting, the largest loss of each objective over all end points: where hypervolumes begin.
+    /// For every setting, the largest loss of each objective over all end points: the reference
+    /// point of the hypervolume.
     pub worst: Vec<[Option<Vec<f64>>; 2]>,
 }
 
-/// Which arms are on the front of their setting, among those that train all objectives.
+/// Finds the arms that are on the front of their setting.
 pub(super) fn best(arms: &[Arm], settings: &[Comparable]) -> Best {
     let mut best = Best {
         on_front: vec![[false; 2]; arms.len()],
@@ -84,7 +88,7 @@ pub(super) fn best(arms: &[Arm], settings: &[Comparable]) -> Best {
     best
 }
 
-/// Every method with several weights.
+/// The front of every method that has several weights.
 pub(super) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Front> {
     let mut fronts: Vec<Front> = Vec::new();
     let weighed = |arm: &Arm| (arm.is_joint() || arm.is_sequential()) && !arm.unfinished;
@@ -125,7 +129,7 @@ pub(super) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Fr
     fronts
 }
 
-/// Deb's Delta of arms of two objectives that end at `ends`.
+/// Deb's Delta of arms with two objectives and the end points `ends`.
 fn delta(arms: &[&Arm], ends: &[Vec<f64>], set: usize, extremes: [[f64; 2]; 2]) -> Option<Sample> {
     let mut by_seed = Vec::new();
     for outcome in &arms[0].outcomes {
@@ -148,7 +152,7 @@ fn delta(arms: &[&Arm], ends: &[Vec<f64>], set: usize, extremes: [[f64; 2]; 2]) 
     spread_along(&points, extremes).map(Sample::bare)
 }
 
-/// Where each of two objectives ends that is trained alone.
+/// The end points of two objectives that are trained alone.
 fn extremes(
     arms: &[Arm],
     setting: usize,

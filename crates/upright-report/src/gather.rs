@@ -1,4 +1,4 @@
-//! Runs gathered into arms: which runs differ in their seed alone, what their means are, and in which order they stand.
+//! Groups runs that differ only in their seed into arms, computes their means, and orders the arms.
 
 use super::{
     arm::{Arm, Outcome, Role},
@@ -65,7 +65,7 @@ impl Outcome {
     }
 }
 
-/// Everything of a run that decides its steps, without its seed and without places.
+/// Everything that determines the steps of a run, without its seed and its paths.
 fn identity(run: &Run) -> Result<String> {
     let mut written = PlanRecord {
         plan: run.plan().anywhere(),
@@ -83,7 +83,8 @@ fn identity(run: &Run) -> Result<String> {
     }
     written.facts.base_lineage.clear();
     match run.sum() {
-        // Its adapters were made by runs of its seed. Any other adapter that is measured is itself alone.
+        // The adapters of a sum depend on its seed. Every other evaluated adapter is an arm of its
+        // own.
         Some(name) => {
             written.facts.init_adapter.clear();
             Ok(format!("{name}\n{}", written.to_toml()?))
@@ -92,7 +93,8 @@ fn identity(run: &Run) -> Result<String> {
     }
 }
 
-/// Sums of the same name and seed that are different adapters are those of different studies: each adapter for itself.
+/// Splits a group by adapter if it has different adapters under the same name and seed: such sums
+/// come from different studies.
 fn apart(runs: &[Run], group: Vec<usize>) -> Vec<Vec<usize>> {
     let adapter = |i: usize| &runs[i].written.facts.init_adapter;
     let clash = |a: usize, b: usize| runs[a].seed == runs[b].seed && adapter(a) != adapter(b);
@@ -113,8 +115,8 @@ fn apart(runs: &[Run], group: Vec<usize>) -> Vec<Vec<usize>> {
 }
 
 impl Arm {
-    /// Runs gathered into arms, in the order of the page, and the terms they were trained on; labels and costs against each
-    /// other are filled in.
+    /// Groups runs into arms, in the order of the page, with labels and relative costs. Also
+    /// returns the training budgets in words.
     pub(super) fn gather(
         runs: &[Run],
         objectives: &[String],
@@ -128,7 +130,7 @@ impl Arm {
                 None => groups.push((own, vec![index])),
             }
         }
-        // Of runs of one seed that are not finished the longest stands first.
+        // Among unfinished runs of one seed, the longest comes first.
         let order = |i: &usize| (runs[*i].seed, std::cmp::Reverse(runs[*i].steps));
         groups
             .iter_mut()
@@ -139,7 +141,8 @@ impl Arm {
             .collect();
         labels::fill_in(&mut arms, runs, objectives);
         let order = |a: &Self, b: &Self| {
-            // One that trains an objective alone stands where the objective does, and a sequential arm where its first does.
+            // Arms that train an objective alone are ordered by that objective, sequential arms by
+            // their first objective.
             let place = |arm: &Self| match &arm.role {
                 Role::Alone(name) => (0, objectives.iter().position(|other| other == name)),
                 Role::Sequential(names) => (
@@ -173,7 +176,7 @@ impl Arm {
             .into_iter()
             .filter(|i| unfinished || runs[*i].is_finished())
         {
-            // A copy, or the same draw again: a second one would only make the error smaller.
+            // A copy or a rerun of a seed would make the error too small.
             let known = counted.iter().any(|i| runs[*i].seed == runs[index].seed);
             if known {
                 repeated.push(index);
@@ -192,7 +195,7 @@ impl Arm {
             .iter()
             .map(|i| Outcome::of(runs, *i, objectives, &settings[setting]))
             .collect();
-        // A mean is over all runs of the arm or over none.
+        // A mean is over all runs of the arm, or missing.
         let spread = |values: Vec<Option<f64>>| {
             let values: Option<Vec<f64>> = values.into_iter().collect();
             values
@@ -255,7 +258,7 @@ impl Arm {
 fn role(run: &Run, objectives: &[String]) -> Role {
     let plan = run.plan();
     let name = |id: usize| plan.objectives[id].name.clone();
-    // An objective that counts here and that other runs lack: what sets this run apart is its name.
+    // A run that trains on an objective that other runs lack is named by that objective.
     let used = |i: &usize| match plan.method {
         MethodKind::Sequential => run.stages.iter().any(|stage| stage.objective == Some(*i)),
         MethodKind::Mix | MethodKind::Alright | MethodKind::Maxright => {

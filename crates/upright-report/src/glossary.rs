@@ -1,10 +1,10 @@
-//! What a person who has not read the paper needs to know to read the page.
+//! The glossary of the page, for a reader who has not read the paper.
 
 use super::{Report, Role, labels, matching};
 use upright_core::objectives::LossKind;
 use upright_runs::plan::ObjectivePlan;
 
-/// The words a reader needs, each with what it means here.
+/// The terms that a reader needs, each with its meaning on this page.
 pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
     let plans = || {
         report
@@ -30,8 +30,9 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
     if let Some(name) = &instruction {
         say(
             &format!("Instructions ({name})"),
-            "The model learns to give the answers it is shown (supervised fine-tuning, SFT). The loss is how much the tokens \
-             of a good answer surprise it: 0 would be certainty."
+            "The model learns to give the responses in the dataset (supervised fine-tuning, SFT). \
+             The loss is the negative log-likelihood of a response, per token; 0 would be \
+             certainty."
                 .into(),
         );
     }
@@ -39,7 +40,7 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
         say(
             &format!("Preferences ({name})"),
             format!(
-                "The model learns from pairs which of two answers is preferred. {}",
+                "The model learns from pairs which of two responses is preferred. {}",
                 losses.join(" ")
             ),
         );
@@ -47,33 +48,38 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
     if report.objectives.len() > 1 {
         say(
             "Forgetting",
-            "Training on one of them alone makes the model worse at the other. Trained one after the other, it forgets what \
-             came first. The question of this page is which way of training keeps both, and what it costs."
+            "Training on one objective alone makes the model worse at the other. A model that is \
+             trained on one after the other forgets the first. This page asks which method keeps \
+             both, and at what cost."
                 .into(),
         );
         say(
-            "Down and left is good",
-            "Every loss is better when it is smaller. In a plane of two losses the best corner is the lower left. An arm that \
-             no other arm beats in all losses at once is on the front."
+            "Lower left is better",
+            "Smaller losses are better, so the best corner of a plot of two losses is the lower \
+             left. An arm is on the front (the Pareto front) if no other arm is at least as good \
+             in every loss and better in one."
                 .into(),
         );
     }
     say(
         "Ideal point, gap, distance",
-        "The ideal point has every loss as small as training that objective alone made it: no single model need reach it. The \
-         gap is how far a loss ends above its optimum, the distance takes all gaps together (root of the sum of squares)."
+        "The ideal point has every loss at its optimum, the lowest loss reached by training that \
+         objective alone; possibly no single model reaches it. The gap is the final loss minus its \
+         optimum. The distance is the Euclidean norm of all gaps."
             .into(),
     );
     say(
         "Held-out and training rows",
-        "Held-out rows (eval) were never trained on: believe these about a model you want to use. Training rows (fit) are a \
-         fixed sample of what was trained on: they show what the optimization reached, and the paper's own curves are of this \
-         kind."
+        "Held-out rows (eval) were never trained on; trust these for a model you want to use. \
+         Training rows (fit) are a fixed sample of the training data. They show what the \
+         optimization reached, and the curves of the paper are of this kind."
             .into(),
     );
     say(
         "Mean ± error",
-        "Numbers are means over the runs of an arm, which differ in their seed, with the standard error of the mean; a single run has no error.".into(),
+        "Numbers are means over the runs of an arm, which differ in their seed, with the standard \
+         error of the mean. A single run has no error."
+            .into(),
     );
     for (name, text) in methods(report) {
         say(name, text);
@@ -81,76 +87,85 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
     words
 }
 
-/// What a preference loss asks for, and what it is where nothing has been learnt, as far as that is a number.
+/// Explains a preference loss, with its value for a model without a preference where there is one.
 fn preference(objective: &ObjectivePlan) -> String {
     let margin = 0.5 / objective.beta;
     match objective.loss {
-        LossKind::Dpo | LossKind::Sft => "The loss of direct preference optimization (DPO) falls as the model makes the better \
-                                          answer more likely than the worse one, compared with a frozen reference; 0.693 is \
-                                          no preference."
+        LossKind::Dpo | LossKind::Sft => "The loss of direct preference optimization (DPO) falls \
+                                          as the chosen response becomes more likely than the \
+                                          rejected one, relative to a frozen reference model. \
+                                          0.693 means no preference."
             .into(),
         LossKind::Ipo => format!(
-            "The loss of IPO is the squared distance to a margin, {}, by which the better answer should have become more likely \
-             than the worse one, compared with a frozen reference; {} is no preference, and too much of it costs as well as \
-             too little.",
+            "The IPO loss is the squared distance of the margin from its target, {}. The margin is \
+             the log-ratio by which the chosen response has become more likely than the rejected \
+             one, relative to a frozen reference model. {} means no preference, and a margin above \
+             the target raises the loss too.",
             labels::short(margin),
             labels::short(margin * margin)
         ),
-        LossKind::Rpo => "The loss of RPO is that of DPO, which falls as the model makes the better answer more likely than the \
-                          worse one, compared with a frozen reference, and beside it how much the better answer surprises the \
-                          model; no number stands for no preference."
+        LossKind::Rpo => "The RPO loss is the DPO loss plus a weighted negative log-likelihood of \
+                          the chosen response. The DPO term falls as the chosen response becomes \
+                          more likely than the rejected one, relative to a frozen reference model. \
+                          There is no single value that means no preference."
             .into(),
-        LossKind::Orpo => "The loss of ORPO is how much the better answer surprises the model, and beside it a part that falls \
-                           as its odds rise above those of the worse one; there is no reference, and no number stands for no \
+        LossKind::Orpo => "The ORPO loss is the negative log-likelihood of the chosen response \
+                           plus a term that falls as its odds rise above those of the rejected \
+                           one. It has no reference model. There is no single value that means no \
                            preference."
             .into(),
         LossKind::Simpo => {
-            // log(1 + e^gamma), the other way round for the share that label smoothing takes to be mislabelled.
+            // log(1 + e^gamma), with the opposite sign for the pairs that label smoothing assumes
+            // to be flipped.
             let (gamma, wrong) = (objective.gamma.unwrap_or(0.0), objective.label_smoothing);
             let even = (1.0 - wrong) * gamma.exp().ln_1p() + wrong * (-gamma).exp().ln_1p();
             format!(
-                "The loss of SimPO falls as a token of the better answer becomes likelier than one of the worse answer; there \
-                 is no reference, and {even:.3} is no preference."
+                "The SimPO loss falls as the mean log-probability per token of the chosen response \
+                 rises above that of the rejected one. It has no reference model. {even:.3} means \
+                 no preference."
             )
         }
     }
 }
 
-/// The methods that are there.
+/// The methods in the report.
 fn methods(report: &Report) -> Vec<(&'static str, String)> {
     let any = |of: fn(&Role) -> bool| report.arms.iter().any(|arm| of(&arm.role));
     let mut words = Vec::new();
     if any(|role| matches!(role, Role::Sequential(_))) {
         words.push((
             "Sequential",
-            "Trains one objective, then the other: what most people do. ".to_owned(),
+            "Trains one objective, then the other. This is common practice.".to_owned(),
         ));
     }
     if any(|role| *role == Role::Mix) {
         words.push((
             "Mix",
-            "Trains all objectives in every step, weighted: keeps all, and pays for all.".into(),
+            "Trains on all objectives in every step, weighted. It keeps all of them and pays for all."
+                .into(),
         ));
     }
     if any(|role| *role == Role::Alright) {
         words.push((
             "ALRIGHT",
-            "Trains one objective a step and draws which, by its weight.".into(),
+            "Trains on one objective per step, sampled by weight.".into(),
         ));
     }
     if any(|role| *role == Role::Maxright) {
-        let k = "Trains one objective a step: the one whose weighted gap is larger. It looks at all losses every k steps.";
+        let k = "Trains on one objective per step, the one with the larger weighted gap. It probes \
+                 the losses of all objectives every k steps.";
         words.push(("MAXRIGHT", k.into()));
     }
     if any(|role| *role == Role::Sum) {
-        let sum = "Adapters that were trained apart and then added, without another step. Its cost is that of the runs that \
-                   trained them; where these are not here, it is unknown.";
+        let sum = "Adapters that were trained separately and then added, without further training. \
+                   Its cost is the cost of the runs that trained them. It is unknown if those runs \
+                   are not in the report.";
         words.push(("Sum of adapters", sum.into()));
     }
     if any(|role| matches!(role, Role::Measured(_))) {
         words.push((
             "Adapter",
-            "An adapter that was there already, measured as it is, without a step.".into(),
+            "An existing adapter, evaluated as it is, without training.".into(),
         ));
     }
     let joint = report.arms.iter().find(|arm| arm.is_joint());
@@ -171,7 +186,8 @@ fn methods(report: &Report) -> Vec<(&'static str, String)> {
         words.push((
             "lambda",
             format!(
-                "The weight of preferences: 0 is instructions alone, 1 is preferences alone.{here}"
+                "The weight of the preference objective: 0 trains on instructions alone, 1 on \
+                 preferences alone.{here}"
             ),
         ));
     }

@@ -1,4 +1,4 @@
-//! The ideal point: every objective at its optimum f*, once for each setting in which losses can be compared.
+//! The ideal point: every objective at its optimum f*, per setting in which losses can be compared.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::run::Run;
 use upright_core::metrics::Spread;
 use upright_runs::plan::{ObjectivePlan, ReferencePlan};
 
-/// Runs whose losses measure the same thing: one base model, one reference, the same rows and losses.
+/// Runs whose losses can be compared: same base model, reference, rows and losses.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparable {
     /// Indices of the report's runs.
@@ -14,36 +14,37 @@ pub struct Comparable {
     pub runs: Vec<usize>,
     /// Name of the base model.
     pub model: String,
-    /// What the reference is.
+    /// The reference policy.
     pub reference: String,
-    /// Loss of each objective before the first step of a fresh adapter, on held-out rows and on training rows.
+    /// Loss of each objective before the first step of a new adapter, on held-out rows and on
+    /// training rows.
     pub start: [Vec<Option<Spread>>; 2],
-    /// Optimum of each objective, on held-out rows and on training rows; none where nothing says it.
+    /// Optimum of each objective, on held-out rows and on training rows; none if it is unknown.
     pub ideal: [Vec<Option<Optimum>>; 2],
 }
 
-/// An optimum and where it is from.
+/// An optimum with its source.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Optimum {
     /// Its loss.
     pub value: f64,
-    /// Where it is from.
+    /// Its source.
     pub source: Source,
 }
 
-/// Where an optimum is from.
+/// The source of an optimum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
-    /// The runs were given it.
+    /// Given to the runs.
     Given,
-    /// Runs were given different ones; this is the smallest.
+    /// The runs were given different values; this is the smallest.
     Differing,
-    /// The smallest loss that an evaluation saw while the objective was trained alone.
+    /// The lowest loss in any evaluation while the objective was trained alone.
     Alone,
 }
 
-/// Whether the losses of two runs measure the same thing, as far as both have them.
+/// Whether the losses of two runs can be compared, for the objectives that both have.
 fn comparable(a: &Run, b: &Run) -> bool {
     let (plan, other) = (a.plan(), b.plan());
     let (facts, others) = (&a.written.facts, &b.written.facts);
@@ -93,7 +94,7 @@ fn same_reference(a: &Run, b: &Run) -> bool {
         (ReferencePlan::Folder(_), ReferencePlan::Folder(_)) => {
             a.written.facts.reference == b.written.facts.reference
         }
-        // A reference that is trained has the adapter's shape and optimizer.
+        // Training a reference uses the adapter shape and the optimizer of the run.
         (ReferencePlan::Train { .. }, _) => {
             mine.reference == theirs.reference
                 && mine.lora == theirs.lora
@@ -104,7 +105,7 @@ fn same_reference(a: &Run, b: &Run) -> bool {
 }
 
 impl Comparable {
-    /// Runs sorted into settings; those with the most objectives decide first.
+    /// Groups runs into settings, starting with the runs that have the most objectives.
     pub(super) fn find(runs: &[Run], objectives: &[String]) -> Vec<Self> {
         let mut order: Vec<usize> = (0..runs.len()).collect();
         order.sort_by_key(|i| std::cmp::Reverse(runs[*i].plan().objectives.len()));
@@ -179,7 +180,7 @@ impl Comparable {
     }
 }
 
-/// The optimum that runs were told; the smallest where they were told different ones.
+/// The optimum that the runs were given; the smallest if they differ.
 fn given<'r>(runs: impl Iterator<Item = &'r Run>, set: usize, name: &str) -> Option<Optimum> {
     let told = |run: &'r Run| {
         let objective = &run.plan().objectives[run.objective(name)?];

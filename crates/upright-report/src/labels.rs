@@ -1,4 +1,4 @@
-//! Names of arms: what each does, and of its settings those in which the arms differ.
+//! Labels of arms: what an arm does, and the settings in which the arms differ.
 
 use super::{
     arm::{Arm, Role},
@@ -7,7 +7,7 @@ use super::{
 };
 use upright_runs::plan::{Length, Plan};
 
-/// Weights of the objectives compared. Of stages that were given alone, the shares of the steps.
+/// Weights of the objectives compared. If only stages were given, their shares of the steps.
 pub(super) fn weights(run: &Run, objectives: &[String]) -> Vec<f64> {
     let weight = |name: &String| {
         let Some(id) = run.objective(name) else {
@@ -34,7 +34,7 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
         found.dedup();
         found.len() > 1
     };
-    // Orders of the same lengths are one split.
+    // Orders with the same lengths are one split.
     let shares = |arm: &Arm| {
         let run = first(arm);
         let steps = |name: &String| {
@@ -82,12 +82,12 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
     tell_apart(arms, runs);
 }
 
-/// Whether weights of the objectives belong to an arm's name.
+/// Whether an arm's label contains the weights of the objectives.
 fn has_weights(arm: &Arm) -> bool {
     arm.is_joint() || arm.role == Role::Sum
 }
 
-/// What the arm does.
+/// The label of a role.
 fn base(role: &Role) -> String {
     match role {
         Role::Alone(name) => format!("{name} alone"),
@@ -101,7 +101,7 @@ fn base(role: &Role) -> String {
     }
 }
 
-/// Stages with their lengths in steps.
+/// The stages with their lengths in steps.
 fn split(run: &Run) -> String {
     let name = |id: usize| &run.plan().objectives[id].name;
     let stage = |stage: &upright_runs::plan::Stage| {
@@ -114,7 +114,7 @@ fn split(run: &Run) -> String {
         .join(", then ")
 }
 
-/// `lambda 0.25` where two objectives are weighed, one of them a preference; all weights otherwise.
+/// `lambda 0.25` for two objectives, one of them a preference; all weights otherwise.
 pub(super) fn weighed(plan: &Plan, weights: &[f64], objectives: &[String]) -> String {
     if let Some(lambda) = lambda(plan, weights, objectives) {
         return format!("lambda {}", short(lambda));
@@ -126,7 +126,7 @@ pub(super) fn weighed(plan: &Plan, weights: &[f64], objectives: &[String]) -> St
     named.collect::<Vec<_>>().join(" ")
 }
 
-/// The weight of the preference objective, where there is one beside one other.
+/// The weight of the preference objective, if there is exactly one of two.
 pub(super) fn lambda(plan: &Plan, weights: &[f64], objectives: &[String]) -> Option<f64> {
     let preference = |name: &&String| {
         plan.objectives
@@ -141,13 +141,14 @@ pub(super) fn lambda(plan: &Plan, weights: &[f64], objectives: &[String]) -> Opt
     (objectives.len() == 2 && all.next().is_none()).then_some(*weight)
 }
 
-/// A number without digits that say nothing.
+/// A number with at most four decimals and no trailing zeros.
 pub(super) fn short(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Arms of one label get the settings in which they differ behind it, and where there is none a number.
+/// Makes equal labels distinct by appending the settings in which the arms differ, or a number if
+/// there are none.
 fn tell_apart(arms: &mut [Arm], runs: &[Run]) {
     for index in 0..arms.len() {
         let twins: Vec<usize> = (0..arms.len())
@@ -160,7 +161,7 @@ fn tell_apart(arms: &mut [Arm], runs: &[Run]) {
             .iter()
             .map(|i| comparable_settings(&runs[arms[*i].runs[0]]))
             .collect();
-        // No arm is told from another by its seeds, nor by an adapter that one of its seeds alone has.
+        // Seeds do not tell arms apart, nor does an adapter that only one seed of an arm has.
         let begins = |run: &usize| &runs[*run].written.facts.init_adapter;
         let several = |twin: &usize| {
             arms[*twin]
@@ -192,7 +193,7 @@ fn tell_apart(arms: &mut [Arm], runs: &[Run]) {
     }
 }
 
-/// Keys that not all lists of settings have with the same value, in order.
+/// Keys whose value is not the same in all lists of settings, in order.
 pub(super) fn differing_keys(settings: &[Vec<(String, String)>]) -> Vec<String> {
     let value = |list: &[(String, String)], key: &str| {
         list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone())
@@ -207,7 +208,7 @@ pub(super) fn differing_keys(settings: &[Vec<(String, String)>]) -> Vec<String> 
     keys
 }
 
-/// Settings of a run without its places, and what it met, as keys and values for a reader.
+/// Settings of a run without its paths, and its provenance, as keys and values for a reader.
 pub(super) fn comparable_settings(run: &Run) -> Vec<(String, String)> {
     const PLACES: [&str; 8] = [
         "out",
@@ -272,7 +273,7 @@ pub(super) fn comparable_settings(run: &Run) -> Vec<(String, String)> {
     settings
 }
 
-/// The reference with what tells it from others of its kind.
+/// The reference policy, with the values that distinguish it from others of its kind.
 fn reference(run: &Run) -> String {
     use upright_runs::plan::ReferencePlan::{Base, Folder, Train};
     match &run.plan().reference {

@@ -1,16 +1,17 @@
-//! The report of runs: one page that explains itself, its figures and its tables, from run folders alone.
+//! Reports of runs: a self-explanatory HTML page with figures and tables, made from run folders
+//! alone.
 //!
-//! [`Report::read`] turns folders into numbers, [`Report::write`] turns numbers into files. Runs whose plans differ in nothing
-//! but the seed are one [`Arm`]. A copied folder reports the same.
+//! [`Report::read`] turns folders into numbers; [`Report::write`] turns numbers into files. Runs
+//! whose plans differ only in the seed form one [`Arm`]. A copied folder gives the same report.
 //!
-//! | part | what it is for |
+//! | modules | purpose |
 //! |---|---|
-//! | `discover`, `run`, `study` | folders are read |
-//! | `arm`, `gather`, `labels` | runs become arms |
-//! | `budget`, `matching`, `comparisons`, `ideal`, `sums` | which arms are compared, and with what |
+//! | `discover`, `run`, `study` | reading folders |
+//! | `arm`, `gather`, `labels` | grouping runs into arms |
+//! | `budget`, `matching`, `comparisons`, `ideal`, `sums` | which arms are compared with which |
 //! | `fronts`, `claims` | verdicts |
-//! | `prose`, `glossary`, `table`, `tables`, `figures/` | words, tables and pictures |
-//! | `page` | the page |
+//! | `prose`, `glossary`, `table`, `tables`, `figures/` | text, tables and figures |
+//! | `page` | the HTML page |
 //!
 //! ```
 //! use upright_report::Report;
@@ -59,65 +60,67 @@ pub use study::{ANSWERS, Answer, Answers, STUDY, Study};
 use upright_base::{Error, Result, files, observer::Observer, parallel};
 use upright_core::metrics::Spread;
 
-/// Name of the page in a report's folder.
+/// File name of the page in a report folder.
 pub const PAGE: &str = "report.html";
 
-/// Everything the page says, as numbers.
+/// The content of the page, as numbers.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What the runs are for, where a file beside them says it.
+    /// Title and purpose of the runs, if a file beside them states them.
     pub study: Study,
     /// Names of the objectives compared.
     pub objectives: Vec<String>,
-    /// What losses are measured in.
+    /// The settings in which losses are measured.
     pub settings: Vec<Comparable>,
-    /// What arms are given besides their method, as far as they differ in it; those that were given the same are compared.
+    /// The training budgets of the arms, as far as they differ. Only arms with the same budget are
+    /// compared.
     pub terms: Vec<String>,
     /// The arms, in the order of the page.
     pub arms: Vec<Arm>,
-    /// Which arms no other arm beats.
+    /// Which arms are on the front.
     pub best: Best,
     /// Methods over their weights.
     pub fronts: Vec<Front>,
-    /// The paper's claims, asked of the arms.
+    /// The paper's claims, tested on the arms.
     pub claims: Vec<Claim>,
-    /// Answers to the same prompts; a run is named by its arm and seed.
+    /// Responses to the same prompts. A run is named by its arm and seed.
     pub answers: Vec<Answers>,
     /// The runs that could be read.
     pub runs: Vec<Run>,
-    /// Runs that could not, and why.
+    /// The runs that could not be read, and why.
     pub damaged: Vec<Damaged>,
 }
 
-/// Where an arm is after some steps: means over its runs.
+/// The mean losses of an arm's runs after some steps.
 #[derive(Clone, Debug)]
 struct Stop {
     step: usize,
-    /// One an objective compared, on held-out rows and on training rows.
+    /// One loss per compared objective, on held-out rows and on training rows.
     losses: [Vec<Option<Spread>>; 2],
 }
 
-/// A run that says what no run could have written, or nothing that can be read.
+/// A run folder that cannot be read, or whose content no run could have written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Damaged {
-    /// Where it is, seen from the folder that was given.
+    /// Its path, relative to the given folder.
     pub place: String,
-    /// What is wrong.
+    /// The error.
     pub why: String,
 }
 
 impl Report {
-    /// Reads every run in or below the folders: a run's folder itself, or one that holds runs somewhere below.
+    /// Reads every run in or below the folders. A folder is a run folder itself, or contains run
+    /// folders at some depth.
     ///
     /// # Errors
-    /// A folder holds no run, or none that can be read.
+    /// A folder contains no run, or none that can be read.
     pub fn read(folders: &[PathBuf]) -> Result<Self> {
         let (mut runs, mut damaged) = (Vec::new(), Vec::new());
         for found in discover::runs(folders)? {
             match Run::read(&found) {
                 Ok(run) => runs.push(run),
                 Err(error) => {
-                    // The page names places as seen from the folder that was given.
+                    // The page names paths relative to the given folder.
                     let why = error
                         .message
                         .replace(&found.path.display().to_string(), &found.place);
@@ -130,7 +133,7 @@ impl Report {
         }
         if let (true, Some(first)) = (runs.is_empty(), damaged.first()) {
             return Err(Error::input(format!("no run can be read: {}", first.why))
-                .hint("put the file back from a copy of the run, or train it again into another --out"));
+                .hint("restore the file from a copy of the run, or train again to a new --out"));
         }
         let objectives = compared(&runs);
         let settings = Comparable::find(&runs, &objectives);
@@ -162,7 +165,7 @@ impl Report {
         Ok(report)
     }
 
-    /// Writes the page, its figures and its tables into a folder; returns the page's path.
+    /// Writes the page, its figures and its tables into a folder. Returns the path of the page.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -186,7 +189,7 @@ impl Report {
                 table.markdown().as_bytes(),
             )?;
         }
-        observer.begin("drawing", shown.len());
+        observer.begin("figures", shown.len());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let draw = |i: usize| shown[i].figure.save(&figures, shown[i].name);
         let drawn = parallel::map(shown.len(), threads, draw, &mut |done| {
@@ -194,7 +197,7 @@ impl Report {
         });
         observer.end();
         drawn?;
-        // What an earlier report of these runs had and this one has not.
+        // Remove files of an earlier report of these runs that this report does not have.
         let stale =
             |names: &[&str], current: &dyn Fn(&str) -> bool, folder: &Path, endings: &[&str]| {
                 for name in names.iter().filter(|name| !current(name)) {
@@ -220,14 +223,14 @@ impl Report {
         Ok(path)
     }
 
-    /// Whether distances can be measured.
+    /// Whether distances to the ideal point can be computed.
     fn has_ideal(&self) -> bool {
         self.settings
             .iter()
             .any(|setting| (0..2).any(|set| setting.ideal_point(set).is_some()))
     }
 
-    /// A setting in words, where there are several.
+    /// Describes a setting, if there are several.
     fn setting_name(&self, setting: usize) -> String {
         let of = &self.settings[setting];
         let several = |value: fn(&Comparable) -> &String| {
@@ -249,7 +252,8 @@ impl Report {
         }
     }
 
-    /// Whose answer it is: an arm's with its seed where the text leads to a run.
+    /// Names the source of a response: the arm and seed if `run` is the path of a run, otherwise
+    /// `run`.
     fn who(&self, folder: &Path, run: &str) -> String {
         let path = folder.join(run).canonicalize().ok();
         let index = self
@@ -266,7 +270,7 @@ impl Report {
         }
     }
 
-    /// Means of an arm at every evaluation that all its runs have.
+    /// Mean losses of an arm at the evaluations that all its runs share.
     fn path(&self, arm: &Arm) -> Vec<Stop> {
         let runs: Vec<&Run> = arm.runs.iter().map(|i| &self.runs[*i]).collect();
         let at = |step: usize| {
@@ -293,20 +297,22 @@ impl Report {
             .collect()
     }
 
-    /// Whether an arm is compared with others: all are but those that train one objective alone, unless there are no others.
+    /// Whether an arm competes with others. Arms that train one objective alone do not, unless
+    /// there are no other arms.
     fn contends(&self, arm: &Arm) -> bool {
         let alone = |arm: &Arm| matches!(arm.role, Role::Alone(_));
         !alone(arm) || self.arms.iter().all(alone)
     }
 
-    /// Whether runs of an arm end at different steps.
+    /// Whether the runs of an arm end at different steps.
     fn ends_apart(&self, arm: &Arm) -> bool {
         let end = |i: usize| self.runs[i].points.last().map(|point| point.step);
         arm.runs.iter().any(|i| end(*i) != end(arm.runs[0]))
     }
 
-    /// What the first run of an arm trained on: first step, step after the last, and the share of each objective compared
-    /// in these steps. Equal neighbours are one entry; very long runs are cut into bins.
+    /// The objectives that the first run of an arm trained on, as first step, end step (exclusive)
+    /// and the share of each compared objective in these steps. Equal neighbors are one entry; very
+    /// long runs are divided into bins.
     fn decisions(&self, arm: &Arm) -> Vec<(usize, usize, Vec<f64>)> {
         const BINS: usize = 400;
         let run = &self.runs[arm.runs[0]];
@@ -339,7 +345,8 @@ impl Report {
         found
     }
 
-    /// Indices of MAXRIGHT's arms that differ in k alone, by k: one list for each setting, terms and weights with several.
+    /// Indices of MAXRIGHT arms that differ only in k, by k: one list per setting, budget and
+    /// weights with several k.
     fn probed(&self) -> Vec<Vec<usize>> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for (index, arm) in self
@@ -366,8 +373,8 @@ impl Report {
     }
 }
 
-/// The objectives that every run has, in the order of the first. A run of a single objective may lack the others; where
-/// no objective is shared, all of them.
+/// The objectives that all runs share, in the order of the first run. A run with a single objective
+/// may lack the others. If no objective is shared, all of them.
 fn compared(runs: &[Run]) -> Vec<String> {
     let single = |run: &&Run| run.plan().objectives.len() == 1;
     let several: Vec<&Run> = runs.iter().filter(|run| !single(run)).collect();

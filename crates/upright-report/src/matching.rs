@@ -1,9 +1,11 @@
-//! Weights: which are the same, in which order they stand, and against which Sequential an arm is measured.
+//! Weights: which are equal, how they are ordered, and which sequential arms an arm is compared
+//! with.
 
 use super::arm::{Arm, Outcome, Role};
 use upright_core::metrics::{Sample, Spread, cost::increase_percent};
 
-/// Every arm's cost against the Sequential of its weights: the mean over the orders that are there.
+/// Computes every arm's cost relative to Sequential with the same weights: the mean over its
+/// orders.
 pub(super) fn compare_costs(arms: &mut [Arm]) {
     for index in 0..arms.len() {
         let matching = match arms[index].role {
@@ -54,8 +56,8 @@ pub(super) fn compare_costs(arms: &mut [Arm]) {
     }
 }
 
-/// The time by which arms are compared, and what it is called: what they cost themselves, or what the clock says where one
-/// did not record that.
+/// The time by which arms are compared, with its name: busy seconds, or seconds if an arm did not
+/// record its utilization.
 pub(super) fn time(arms: &[&Arm]) -> (&'static str, fn(&Outcome) -> Option<f64>) {
     if arms.iter().all(|arm| arm.busy_seconds.is_some()) {
         ("busy seconds", |outcome| outcome.busy_seconds)
@@ -64,21 +66,21 @@ pub(super) fn time(arms: &[&Arm]) -> (&'static str, fn(&Outcome) -> Option<f64>)
     }
 }
 
-/// How far apart two weights may be and still be the same.
+/// Largest difference at which two weights still count as equal.
 const SAME: f64 = 1e-6;
 
-/// Whether two lists of weights are the same.
+/// Whether two lists of weights are equal.
 pub(super) fn same(a: &[f64], b: &[f64]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < SAME)
 }
 
-/// By the weight of the last objective first: of SFT and DPO by lambda.
+/// Orders by the weight of the last objective first; for SFT and DPO, by lambda.
 pub(super) fn in_order(a: &[f64], b: &[f64]) -> std::cmp::Ordering {
     let each = a.iter().zip(b).rev().map(|(a, b)| a.total_cmp(b));
     each.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
 }
 
-/// The different weights among some arms, in order.
+/// The distinct weights of some arms, in order.
 pub(super) fn distinct<'a>(arms: impl Iterator<Item = &'a Arm>) -> Vec<Vec<f64>> {
     let mut found: Vec<Vec<f64>> = Vec::new();
     for arm in arms {
@@ -90,8 +92,9 @@ pub(super) fn distinct<'a>(arms: impl Iterator<Item = &'a Arm>) -> Vec<Vec<f64>>
     found
 }
 
-/// The sequential arms that an arm is compared with: those of its setting, terms and weights. Where none has its weights,
-/// and there are as many splits as weights, they pair in order, as the paper pairs lambda 0.01 with one epoch of six.
+/// The sequential arms that an arm is compared with: those with its setting, budget and weights. If
+/// none has its weights and there are as many splits as weights, splits and weights are paired in
+/// order, as the paper pairs lambda 0.01 with one epoch of six.
 pub(super) fn matching(arms: &[Arm], index: usize) -> Vec<usize> {
     let of = |arm: &&Arm| arm.comparison() == arms[index].comparison();
     let sequential = |arm: &&Arm| of(arm) && arm.is_sequential();
@@ -111,7 +114,7 @@ pub(super) fn matching(arms: &[Arm], index: usize) -> Vec<usize> {
     let rank = weights
         .iter()
         .position(|other| same(other, &arms[index].weights));
-    // Only weights that no split has may be paired by rank.
+    // Weights may be paired by rank only if no split has the same weights.
     let strangers = !splits.iter().any(|split| {
         weights
             .iter()
@@ -123,8 +126,9 @@ pub(super) fn matching(arms: &[Arm], index: usize) -> Vec<usize> {
     }
 }
 
-/// The sequential arms that a sum of adapters is compared with: those that joint arms of its setting and weights are compared
-/// with, and those of its weights. A sum has no terms of its own: arms of several terms are no answer.
+/// The sequential arms that a sum of adapters is compared with: those with its setting and weights,
+/// and those that joint arms with its setting and weights are compared with. A sum has no budget of
+/// its own, so the result is empty if these arms have several budgets.
 fn matching_sum(arms: &[Arm], index: usize) -> Vec<usize> {
     let mut found = Vec::new();
     for (other, arm) in arms.iter().enumerate() {
@@ -149,7 +153,7 @@ fn matching_sum(arms: &[Arm], index: usize) -> Vec<usize> {
     }
 }
 
-/// Whether all weights are equal: 1/2 pairs with 1/2 in any study.
+/// Whether all weights are equal; 1/2 matches 1/2 in any study.
 fn even(weights: &[f64]) -> bool {
     weights
         .iter()

@@ -1,4 +1,4 @@
-//! What the page says in sentences.
+//! The sentences of the page.
 
 use super::{Arm, Report, Role, Run, Source, claims, table::listed, tables::SET_NAMES};
 use upright_core::{
@@ -27,14 +27,15 @@ pub(super) fn title(report: &Report) -> String {
         [arm] if report.runs.len() == 1 => format!("One run{on}: {}", arm.label),
         [arm] => format!("{} runs{on}: {}", report.runs.len(), arm.label),
         arms => format!(
-            "{} runs of {} arms compared{on}",
+            "Comparison of {} runs in {} arms{on}",
             report.runs.len(),
             arms.len()
         ),
     }
 }
 
-fn counted(count: usize, one: &str, many: &str) -> String {
+/// A count with its noun: `1 run`, `2 runs`.
+pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
     if count == 1 {
         format!("1 {one}")
     } else {
@@ -42,7 +43,7 @@ fn counted(count: usize, one: &str, many: &str) -> String {
     }
 }
 
-/// The same value of all runs, or how many there are.
+/// Describes the value that all runs share, or the number of different values.
 fn common<T: PartialEq>(
     values: Vec<T>,
     said: impl Fn(&T) -> String,
@@ -74,9 +75,9 @@ pub(super) fn what_was_run(report: &Report) -> Vec<String> {
         runs.iter().map(planned).max().unwrap_or(0),
     );
     let steps = if few == many {
-        format!("{few}")
+        counted(few, "step", "steps")
     } else {
-        format!("{few} to {many}")
+        format!("{few} to {many} steps")
     };
     let model = common(runs.iter().map(Run::model).collect(), Clone::clone, |n| {
         format!("{n} models")
@@ -94,7 +95,7 @@ pub(super) fn what_was_run(report: &Report) -> Vec<String> {
         |n| format!("{n} instruction tiers"),
     );
     let first = format!(
-        "{} of the model {model} in {}, {steps} steps each, with seed{} {}, on {tier}. {}",
+        "{} of the model {model} in {}, {steps} each, with seed{} {}, on {tier}. {}",
         counted(runs.len(), "run", "runs"),
         counted(report.arms.len(), "arm", "arms"),
         if seeds.len() == 1 { "" } else { "s" },
@@ -104,7 +105,7 @@ pub(super) fn what_was_run(report: &Report) -> Vec<String> {
             listed(&seeds)
         },
         if report.arms.len() > 1 {
-            "Runs that differ in nothing but the seed are one arm."
+            "Runs that differ only in their seed form one arm."
         } else {
             ""
         }
@@ -119,12 +120,12 @@ pub(super) fn what_was_run(report: &Report) -> Vec<String> {
             .filter(|run| run.plan().needs_reference())
             .map(reference)
             .collect(),
-        |reference| format!("Preferences are measured against {reference}."),
+        |reference| format!("The reference policy is {reference}."),
         |n| {
             if n == 0 {
                 String::new()
             } else {
-                format!("Preferences are measured against {n} different references.")
+                format!("The runs use {n} different reference policies.")
             }
         },
     );
@@ -136,7 +137,7 @@ pub(super) fn what_was_run(report: &Report) -> Vec<String> {
     ]
 }
 
-/// One objective, its loss and its rows.
+/// One objective with its loss and its rows.
 fn objective(report: &Report, name: &str) -> Option<String> {
     let (run, id) = report
         .runs
@@ -156,7 +157,7 @@ fn objective(report: &Report, name: &str) -> Option<String> {
         "rows"
     };
     Some(format!(
-        "The objective {name} is {} on {}: {} training {rows}, {} held out, {} a step.",
+        "The objective {name} is {} on {}: {} training {rows}, {} held out, {} per step.",
         loss_words(plan),
         listed(&files),
         data.train_rows,
@@ -167,9 +168,9 @@ fn objective(report: &Report, name: &str) -> Option<String> {
 
 fn loss_words(plan: &ObjectivePlan) -> String {
     match plan.loss {
-        LossKind::Sft => "the likelihood of answers (SFT)".into(),
+        LossKind::Sft => "the negative log-likelihood of responses (SFT)".into(),
         LossKind::Dpo => format!("direct preference optimization (DPO, beta {})", plan.beta),
-        other => format!("the loss {}", other.name()),
+        other => format!("the {} loss", other.name()),
     }
 }
 
@@ -178,7 +179,7 @@ fn reference(run: &Run) -> String {
         ReferencePlan::Base => "the base model itself".into(),
         ReferencePlan::Folder(_) => format!("the base model with the adapter {}", run.reference()),
         ReferencePlan::Train { on, epochs, .. } => format!(
-            "the base model after {epochs} {} of {}",
+            "the base model after {epochs} {} on {}",
             if *epochs == 1.0 { "epoch" } else { "epochs" },
             match on {
                 ReferenceRows::Chosen => "the chosen responses",
@@ -188,7 +189,7 @@ fn reference(run: &Run) -> String {
     }
 }
 
-/// The page in two or three sentences: who is nearest, at what price, and what Sequential forgets.
+/// Summarizes the page: the nearest arm, its cost, and how many claims hold.
 pub(super) fn in_short(report: &Report) -> Vec<String> {
     let mut said = Vec::new();
     for (setting, terms) in report.comparisons() {
@@ -220,16 +221,16 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
         };
         let price = |arm: &Arm| match arm.cost_increase.map(|increase| increase.mean.round()) {
             Some(more) if more >= 1.0 => format!(", at {more:.0}% more time than Sequential"),
-            Some(less) if less <= -1.0 => format!(", in {:.0}% less time than Sequential", -less),
-            Some(_) => ", in the time of Sequential".to_owned(),
+            Some(less) if less <= -1.0 => format!(", at {:.0}% less time than Sequential", -less),
+            Some(_) => ", in the same time as Sequential".to_owned(),
             None if arm.role == Role::Sum && arm.seconds.is_none() => {
                 ", at an unknown cost".to_owned()
             }
             None => String::new(),
         };
         let mut text = format!(
-            "On {}{here} \u{201c}{}\u{201d} ends nearest to the ideal point ({distance:.3} away{}), \u{201c}{}\u{201d} farthest \
-             ({most:.3}).",
+            "On {}{here}, \u{201c}{}\u{201d} ends nearest to the ideal point (distance \
+             {distance:.3}{}); \u{201c}{}\u{201d} ends farthest from it ({most:.3}).",
             SET_NAMES[set],
             best.label,
             price(best),
@@ -248,9 +249,9 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
             .map(|(arm, far)| format!("\u{201c}{}\u{201d} ({far:.3})", arm.label))
             .collect();
         if !tied.is_empty() {
-            text += &format!(" Too close to call against it: {}.", listed(&tied));
+            text += &format!(" Too close to it to call: {}.", listed(&tied));
         }
-        // Whoever costs about what Sequential costs.
+        // Arms that cost about as much as Sequential.
         let cheap = |arm: &Arm| {
             arm.cost_increase
                 .is_some_and(|more| more.is_below(CHEAP) == Call::Yes)
@@ -262,7 +263,8 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
             .filter(|(arm, _)| arm.label != best.label)
         {
             text += &format!(
-                " Of those that cost about what Sequential costs it is \u{201c}{}\u{201d} ({far:.3}{}).",
+                " Among arms that cost about as much as Sequential, the nearest is \
+                 \u{201c}{}\u{201d} ({far:.3}{}).",
                 arm.label,
                 price(arm)
             );
@@ -305,14 +307,17 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
         {
             0 => String::new(),
             some if some == all => {
-                " No error is known for any of them: another seed may say otherwise.".to_owned()
+                " None of them has a known error, so other seeds may change the verdicts."
+                    .to_owned()
             }
             some => {
-                format!(" For {some} of them no error is known: another seed may say otherwise.")
+                format!(
+                    " No error is known for {some} of them, so other seeds may change these verdicts."
+                )
             }
         };
         said.push(format!(
-            "Of {} of the paper that these runs can answer, {}.{bare}",
+            "These runs can test {} of the paper: {}.{bare}",
             counted(all, "claim", "claims"),
             counts.join(", ")
         ));
@@ -320,42 +325,45 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
     said
 }
 
-/// What stands above the claims.
+/// The paragraph above the claims.
 pub(super) fn how_claims_are_decided(report: &Report) -> String {
     let mut text = format!(
-        "Each claim is asked of the numbers of this page, and one rule answers all of them. A difference is called if it \
-         exceeds {CLEAR} of its standard errors; otherwise the claim is too close to call. Arms that share two seeds or more \
-         are compared seed by seed; the errors of other arms are combined. A claim about several pairs of arms does not hold \
-         if one pair is clearly the other way, and holds if all pairs are clearly as claimed. A cost is a ratio to Sequential \
-         with an error of its own. Delta has an error if two seeds or more were run at every weight. The ideal point counts \
-         as exact."
+        "One rule decides every claim from the numbers on this page. A difference is clear if it \
+         exceeds {CLEAR} standard errors; otherwise the claim is too close to call. Arms that \
+         share at least two seeds are compared seed by seed; for other arms the errors are \
+         combined. A claim about several pairs of arms holds if every pair clearly agrees with it, \
+         and does not hold if one pair clearly contradicts it. A cost is a ratio to Sequential \
+         with its own error. Delta has an error if at least two seeds were run at every weight. \
+         The ideal point is treated as exact."
     );
     if report
         .arms
         .iter()
         .any(|arm| !arm.unfinished && !arm.ended_early.is_empty())
     {
-        text += " Some runs stopped at their goal, losses on training rows that their plan names, before they had taken all \
-                 their steps. Their ends are held against those of runs that took all of theirs: they might have come \
-                 nearer, and would have cost more. The numbers say who stopped when.";
+        text += " Some runs stopped early, at the goal in their plan: target losses on training \
+                 rows. Their final losses are compared with those of runs that took all their \
+                 steps. With all steps they might have come nearer and would have cost more. The \
+                 numbers say which runs stopped, and when.";
     }
     if report.claims.iter().any(|claim| !claim.mark().is_empty()) {
-        text += " An arm of one run has no error. There the bare numbers decide, the verdict says so, and another seed may \
-                 decide otherwise.";
+        text += " An arm with one run has no error. Such a verdict compares the means alone and \
+                 says so; another seed may change it.";
     }
     text
 }
 
-/// Percent more time than Sequential that is still about the same.
+/// The time increase over Sequential, in percent, that still counts as about the same.
 const CHEAP: f64 = 100.0 * (claims::ABOUT_THE_SAME - 1.0);
 
-/// What a reader must know before comparing.
+/// Warnings that a reader needs before comparing arms.
 pub(super) fn warnings(report: &Report) -> Vec<String> {
     let mut warnings = Vec::new();
     if report.settings.len() > 1 {
         warnings.push(format!(
-            "These runs measure their losses in {} different settings (another base model, reference, loss, data or length limit). \
-             Losses of different settings cannot be compared with each other; gaps, costs and claims are computed within each.",
+            "These runs measure their losses in {} different settings (base model, reference, \
+             loss, data or maximum length). Losses cannot be compared between settings, so gaps, \
+             costs and claims are computed within each setting.",
             report.settings.len()
         ));
     }
@@ -366,8 +374,9 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
             .map(|terms| format!("\u{201c}{terms}\u{201d}"))
             .collect();
         warnings.push(format!(
-            "Not all arms were given the same: there are {}. Claims, costs and who is nearest are asked among those that were \
-             given the same steps, rows a step, adapter shape and optimizer; tables and figures show all of them.",
+            "The arms have different training budgets: {}. Only arms with the same training budget \
+             (steps, batch size, adapter shape and optimizer) are compared in claims, in costs and \
+             by distance. Tables and figures show all arms.",
             listed(&terms)
         ));
     }
@@ -380,7 +389,8 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
         .any(|optimum| optimum.source == Source::Differing)
     {
         warnings.push(
-            "The runs were given different optima for the same objective; the smallest of them is taken here.".into(),
+            "The runs were given different optima for the same objective; this page uses the smallest."
+                .into(),
         );
     }
     let repeated = report
@@ -397,25 +407,26 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
                 .into_iter()
                 .find(|first| first.seed == run.seed)
                 .map_or("", |first| &first.place);
-            format!("{} (as {first}, seed {})", run.place, run.seed)
+            format!("{} (repeats {first}, seed {})", run.place, run.seed)
         })
         .collect();
     if !repeated.is_empty() {
         warnings.push(format!(
-            "Copies or repetitions, which have plan and seed of another run and count in no mean: {}.",
+            "Duplicate runs, with the plan and seed of another run, are excluded from all means: {}.",
             listed(&repeated)
         ));
     }
     let left_out = left_out(report);
     if !left_out.is_empty() {
-        let (plural, them) = if left_out.len() == 1 {
-            ("", "it")
+        let (plural, their) = if left_out.len() == 1 {
+            ("", "its")
         } else {
-            ("s", "them")
+            ("s", "their")
         };
         let names = listed(&left_out);
-        warnings
-            .push(format!("Not every run has the objective{plural} {names}: losses and gaps of {them} are left out."));
+        warnings.push(format!(
+            "Not every run has the objective{plural} {names}, so {their} losses and gaps are left out."
+        ));
     }
     if !report.damaged.is_empty() {
         let places: Vec<String> = report
@@ -424,7 +435,7 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
             .map(|damaged| damaged.place.clone())
             .collect();
         warnings.push(format!(
-            "Damaged and left out: {}. What is wrong is said below, under The runs.",
+            "Damaged runs, which are left out: {}. The errors are listed below, under Runs.",
             listed(&places)
         ));
     }
@@ -441,22 +452,22 @@ fn left_out(report: &Report) -> Vec<String> {
     names
 }
 
-/// What stands above the table of results.
+/// The paragraphs above the table of results.
 pub(super) fn results(report: &Report) -> Vec<String> {
     let mut said = vec![if report.has_ideal() {
-        "Smaller is better in every column; the smallest distance is marked. On the front means that no other arm of this \
-         table is at least as good in every loss and better in one."
+        "Smaller is better in every column; the smallest distance is highlighted. An arm is on the \
+         front if no other arm in this table is at least as good in every loss and better in one."
             .to_owned()
     } else {
-        "Smaller is better in every column. On the front means that no other arm of this table is at least as good in every \
-         loss and better in one."
+        "Smaller is better in every column. An arm is on the front if no other arm in this table \
+         is at least as good in every loss and better in one."
             .to_owned()
     }];
     said.push(ideal(report));
     said
 }
 
-/// Which ideal point, or how to get one.
+/// The ideal point and its source, or how to get one.
 fn ideal(report: &Report) -> String {
     let mut parts = Vec::new();
     let mut lacking = Vec::new();
@@ -501,16 +512,17 @@ fn ideal(report: &Report) -> String {
         let mut from: Vec<&str> = parts.iter().map(|(_, from)| *from).collect();
         from.dedup();
         text = format!(
-            "The ideal point is {}: {}.",
+            "The ideal point is {}. It comes from {}.",
             points.join("; "),
             from.join("; ")
         );
     }
     if !lacking.is_empty() {
         text += &format!(
-            " No optimum is known for {}, so gaps and distances that need it are left out. To get them, train that objective \
-             alone for as many steps (lambda 0 is SFT alone, lambda 1 DPO alone) and report that run beside these, or give \
-             --optimum (training rows) and --optimum-eval (held-out rows).",
+            " No optimum is known for {}, so gaps and distances that need it are left out. To get \
+             them, train that objective alone for as many steps (lambda 0 is SFT alone, lambda 1 \
+             DPO alone) and add that run to the report, or set --optimum (training rows) and \
+             --optimum-eval (held-out rows).",
             lacking.join("; ")
         );
     }
@@ -525,10 +537,10 @@ fn sources(setting: &super::Comparable, set: usize) -> &'static str {
             .all(|optimum| optimum.source == source)
     };
     if all(Source::Given) {
-        "the optima that the runs were given"
+        "the optima given to the runs"
     } else if all(Source::Alone) {
-        "the smallest loss that any evaluation saw while the objective was trained alone"
+        "the lowest loss in any evaluation while each objective was trained alone"
     } else {
-        "optima that the runs were given, else the smallest loss while the objective was trained alone"
+        "the optima given to the runs, else from the lowest loss while the objective was trained alone"
     }
 }

@@ -1,4 +1,4 @@
-//! One run, read from its folder alone.
+//! Reads one run from its folder alone.
 
 use std::path::{Path, PathBuf};
 
@@ -20,10 +20,10 @@ use upright_runs::{
     settings,
 };
 
-/// What a run's folder says.
+/// The content of a run folder.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
-    /// Where it is, seen from the folder that was given.
+    /// Its path, relative to the given folder.
     pub place: String,
     /// Its seed.
     pub seed: u64,
@@ -31,27 +31,28 @@ pub struct Run {
     pub steps: usize,
     /// Steps planned.
     pub planned: usize,
-    /// Seconds of all steps, without evaluations and checkpoints.
+    /// Total time of all steps, in seconds, without evaluations and checkpoints.
     pub seconds: f64,
-    /// Seconds times the share of the processors' time that was used, summed over the steps: what the run cost itself,
-    /// whatever else the machine did. Where every step recorded it.
+    /// Seconds times CPU utilization, summed over the steps: the cost of the run itself,
+    /// independent of other load on the machine. None unless every step recorded it.
     pub busy_seconds: Option<f64>,
     /// Tokens trained on.
     pub tokens: u64,
-    /// Median over the steps of the share of the processors' time that was used, 0 to 1; where it was recorded.
+    /// Median CPU utilization over the steps, 0 to 1, if it was recorded.
     pub utilization: Option<f64>,
-    /// Most memory held at once, in GB.
+    /// Peak memory, in GB.
     pub peak_memory_gb: Option<f64>,
     /// Its evaluations, in order.
     #[serde(skip)]
     pub points: Vec<Point>,
-    /// For every step, the objectives of the plan that were trained on.
+    /// For every step, which objectives of the plan it trained on.
     #[serde(skip)]
     pub updates: Vec<Vec<bool>>,
     /// Stages of Sequential; one for a joint method.
     #[serde(skip)]
     pub(super) stages: Vec<Stage>,
-    /// Whether its weights were asked for; those of a sequential run whose stages alone were are no more than a default.
+    /// Whether its weights were requested. Otherwise the weights of a sequential run are only a
+    /// default, because its stages were given.
     #[serde(skip)]
     pub(super) weighed: bool,
     #[serde(skip)]
@@ -63,7 +64,7 @@ pub struct Run {
 /// One evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
-    /// After so many steps.
+    /// Number of steps taken before it.
     pub step: usize,
     /// Loss of every objective of the plan, on each of [`SETS`].
     pub losses: [Vec<Option<f64>>; 2],
@@ -73,7 +74,7 @@ impl Run {
     /// Reads a run.
     ///
     /// # Errors
-    /// A file cannot be read, or says what no run could have written.
+    /// A file cannot be read, or its content is not what a run writes.
     pub(super) fn read(found: &Found) -> Result<Self> {
         let written = PlanRecord::read(&found.path)?;
         let plan = &written.plan;
@@ -87,11 +88,11 @@ impl Run {
             return Err(damaged(
                 &found.path,
                 "plan.toml",
-                "does not say what the data of every objective is",
+                "does not describe the data of every objective",
             ));
         }
         let stages = match plan.length {
-            // An adapter is measured and not trained.
+            // An adapter is evaluated and not trained.
             Some(Length::Steps(0)) => Vec::new(),
             _ => {
                 Schedule::new(plan, &rows)
@@ -121,7 +122,7 @@ impl Run {
             seed: plan.seed,
             steps: lines.len(),
             planned,
-            // Of no step the sum would be -0.
+            // `sum` of no steps would be -0.
             seconds: all("seconds")
                 .iter()
                 .fold(0.0, |sum, seconds| sum + seconds),
@@ -144,7 +145,7 @@ impl Run {
         Ok(run)
     }
 
-    /// Whether it took all its steps, or ended where its plan stops.
+    /// Whether it took all its steps, or stopped at the goal in its plan.
     pub fn is_finished(&self) -> bool {
         let Some(end) = self.points.last().filter(|point| point.step == self.steps) else {
             return false;
@@ -157,12 +158,12 @@ impl Run {
         self.steps == self.planned || self.plan().stop.as_ref().is_some_and(stops)
     }
 
-    /// Whether its plan let it end before it took all its steps.
+    /// Whether it stopped at the goal in its plan before it took all its steps.
     pub fn ended_early(&self) -> bool {
         self.is_finished() && self.steps < self.planned
     }
 
-    /// The end of a finished run is measured, on one set at least, and finite.
+    /// Checks that a finished run has a final loss on at least one set.
     fn check_end(&self) -> Result<()> {
         let end = self
             .points
@@ -180,7 +181,7 @@ impl Run {
         ))
     }
 
-    /// What was planned.
+    /// The plan.
     pub(super) fn plan(&self) -> &Plan {
         &self.written.plan
     }
@@ -198,7 +199,7 @@ impl Run {
         point.losses[set][self.objective(name)?]
     }
 
-    /// The objective that this run trains on, if there is one only.
+    /// The objective that this run trains on, if there is only one.
     pub(super) fn alone(&self) -> Option<usize> {
         if self.planned == 0 {
             return None;
@@ -213,7 +214,7 @@ impl Run {
         used.next().filter(|_| used.next().is_none())
     }
 
-    /// Name of the base model: its id on the hub, or its folder's name.
+    /// Name of the base model: its Hub id, or the name of its folder.
     pub(super) fn model(&self) -> String {
         let model = &self.plan().model;
         let name = || model.file_name().map(|name| name.display().to_string());
@@ -223,7 +224,7 @@ impl Run {
             .unwrap_or_else(|| model.display().to_string())
     }
 
-    /// Whether it is a sequential run whose stages were given in epochs.
+    /// Whether it is a sequential run with stages given in epochs.
     pub(super) fn stages_in_epochs(&self) -> bool {
         self.plan()
             .stages
@@ -231,8 +232,8 @@ impl Run {
             .any(|stage| matches!(stage.length, Length::Epochs(_)))
     }
 
-    /// Of a run that measures what a study added up: its name without seed and hash. A study keeps the sum in `sums/`, under
-    /// the name of the run's own folder.
+    /// For a run that evaluates a sum of adapters of a study: its name without seed and hash. A
+    /// study keeps the sum in `sums/`, under the name of the run folder.
     pub(super) fn sum(&self) -> Option<&str> {
         let (adapter, own) = (
             self.plan().init_adapter.as_ref()?,
@@ -245,7 +246,8 @@ impl Run {
         Some(name.rsplit_once("-seed-").map_or(name, |(name, _)| name))
     }
 
-    /// Name of the adapter it begins with: its id on the hub, or its folder's name; of the adapter in a run the run's.
+    /// Name of the initial adapter: its Hub id, or the name of its folder; for the adapter of a
+    /// run, the name of the run folder.
     pub(super) fn adapter(&self) -> String {
         let Some(folder) = &self.plan().init_adapter else {
             return self.place.clone();
@@ -265,7 +267,7 @@ impl Run {
             .unwrap_or_else(|| self.place.clone())
     }
 
-    /// The reference in a word or two.
+    /// A short name of the reference policy.
     pub(super) fn reference(&self) -> String {
         use upright_runs::plan::ReferenceRows::{Chosen, Sft};
         match &self.plan().reference {
@@ -279,7 +281,7 @@ impl Run {
     }
 }
 
-/// Whether what was written for a run names lambda or weights.
+/// Whether the config of a run sets lambda or weights.
 fn asks_for_weights(run: &Path) -> bool {
     let text = files::read_text(&run.join(settings::FILE)).unwrap_or_default();
     let config: toml::Table = text.parse().unwrap_or_default();
@@ -298,7 +300,7 @@ fn damaged(run: &Path, file: &str, what: &str) -> Error {
     Error::input(format!("{}: {what}", run.join(file).display()))
 }
 
-/// Steps are numbered from 0 without a gap, and there are no more than planned.
+/// Checks that steps are numbered from 0 without a gap, and that there are no more than planned.
 fn check_steps(run: &Path, lines: &[Map<String, Value>], planned: usize) -> Result<()> {
     let number = |line: &Map<String, Value>| line.get("step").and_then(Value::as_u64);
     if let Some(at) = (0..lines.len()).find(|i| number(&lines[*i]) != Some(*i as u64)) {
@@ -309,7 +311,7 @@ fn check_steps(run: &Path, lines: &[Map<String, Value>], planned: usize) -> Resu
         ));
     }
     if lines.len() > planned {
-        let what = format!("holds {} steps, and the plan has {planned}", lines.len());
+        let what = format!("has {} steps, but the plan has {planned}", lines.len());
         return Err(damaged(run, "steps.jsonl", &what));
     }
     Ok(())
@@ -328,7 +330,7 @@ fn points(run: &Path, plan: &Plan, steps: usize) -> Result<Vec<Point>> {
             return Err(damaged(
                 run,
                 "evals.jsonl",
-                &format!("line {}: its step is not the next one", i + 1),
+                &format!("line {}: step is not in order", i + 1),
             ));
         };
         let mut losses = SETS.map(|_| Vec::new());

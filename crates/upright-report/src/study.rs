@@ -1,4 +1,5 @@
-//! What may lie beside the runs: `study.toml`, which says what they are for, and `answers.json`, what models answered.
+//! Optional files beside the runs: `study.toml` (title and purpose) and `answers.json` (model
+//! responses).
 
 use std::path::{Path, PathBuf};
 
@@ -6,50 +7,53 @@ use serde::{Deserialize, Serialize};
 
 use upright_base::{Error, Result, files};
 
-/// `study.toml`.
+/// The content of `study.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Study {
     /// Title of the page.
     #[serde(default)]
     pub title: Option<String>,
-    /// What the runs are for, in a paragraph.
+    /// The purpose of the runs, in one paragraph.
     #[serde(default)]
     pub about: Option<String>,
-    /// The runs that are meant, seen from the folder of `study.toml`; none: all that are found below it.
+    /// Folders of the runs, relative to the folder of `study.toml`; none: all runs below that
+    /// folder.
     #[serde(default)]
     pub runs: Option<Vec<PathBuf>>,
 }
 
-/// A prompt with the answers of several models: an entry of `answers.json` (Section D.6 of the paper).
+/// A prompt with the responses of several models: an entry of `answers.json` (Section D.6 of the
+/// paper).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answers {
     /// The prompt.
     pub prompt: String,
-    /// The answers, side by side.
+    /// The responses, one per model.
     pub answers: Vec<Answer>,
 }
 
-/// What one model answered.
+/// The response of one model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
-    /// The run's folder, seen from the folder of `answers.json`; anything else is a name, such as `base` or `chosen`.
+    /// The run folder, relative to the folder of `answers.json`. Any other text is a name, such as
+    /// `base` or `chosen`.
     pub run: String,
-    /// The answer.
+    /// The response.
     pub text: String,
-    /// What the model is known by where its name does not say which it is: a study's base.
+    /// Identifies the model if its name is ambiguous: the base of a study.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub of: String,
 }
 
-/// Name of the file that says what runs are for.
+/// Name of the file that describes the study.
 pub const STUDY: &str = "study.toml";
-/// Name of the file of answers.
+/// Name of the file with the responses.
 pub const ANSWERS: &str = "answers.json";
 
-/// The first study file among the folders; nothing said where there is none.
+/// Reads the first study file among the folders; the default if there is none.
 pub(super) fn study(folders: &[PathBuf]) -> Result<Study> {
     folders
         .iter()
@@ -57,7 +61,7 @@ pub(super) fn study(folders: &[PathBuf]) -> Result<Study> {
         .map_or_else(|| Ok(Study::default()), |folder| read(folder))
 }
 
-/// The runs that a folder's study file means, if it says so.
+/// The runs that a folder's study file lists, if it lists any.
 pub(super) fn listed(folder: &Path) -> Result<Option<Vec<PathBuf>>> {
     if !folder.join(STUDY).exists() {
         return Ok(None);
@@ -70,11 +74,11 @@ fn read(folder: &Path) -> Result<Study> {
     let path = folder.join(STUDY);
     toml::from_str(&files::read_text(&path)?).map_err(|error| {
         Error::input(format!("{}: {}", path.display(), error.message()))
-            .hint("it may have the keys title and about, both texts, and runs, a list of folders")
+            .hint("allowed keys: title (string), about (string) and runs (list of folders)")
     })
 }
 
-/// The answers beside some runs, each run's folder made whole.
+/// Reads the responses beside some runs.
 pub(super) fn answers(folder: &Path) -> Result<Vec<Answers>> {
     let path = folder.join(ANSWERS);
     if !path.exists() {
@@ -82,6 +86,6 @@ pub(super) fn answers(folder: &Path) -> Result<Vec<Answers>> {
     }
     serde_json::from_str(&files::read_text(&path)?).map_err(|error| {
         Error::input(format!("{}: {error}", path.display()))
-            .hint("it is a list of {\"prompt\": .., \"answers\": [{\"run\": .., \"text\": ..}]}")
+            .hint("expected a list of {\"prompt\": .., \"answers\": [{\"run\": .., \"text\": ..}]}")
     })
 }

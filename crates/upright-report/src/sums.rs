@@ -1,10 +1,10 @@
-//! The training behind a sum of adapters, found among the runs of the report.
+//! Finds the training runs behind a sum of adapters among the runs of a report.
 
 use super::run::Run;
 use upright_runs::plan_record::PlanRecord;
 
-/// The runs whose steps stand behind a run's adapter: the run itself, or for a sum the runs whose adapters it adds up. `None`
-/// if the report does not have them, or if the run measures an adapter that was there already.
+/// The runs that trained a run's adapter: the run itself or, for a sum, the runs whose adapters it
+/// adds. `None` if the report does not have them, or if the run evaluates an existing adapter.
 pub(super) fn trainings<'r>(runs: &'r [Run], run: &'r Run) -> Option<Vec<&'r Run>> {
     if run.sum().is_some() {
         parts(runs, run)
@@ -13,8 +13,9 @@ pub(super) fn trainings<'r>(runs: &'r [Run], run: &'r Run) -> Option<Vec<&'r Run
     }
 }
 
-/// For each objective with a weight, the run that trained it alone with the sum's seed and settings, as a study does. The
-/// sum's own folder does not say how long these runs were: several lengths are no answer.
+/// For each objective with a weight, the run that trained it alone with the seed and settings of
+/// the sum, as a study does. The folder of the sum does not record the length of these runs, so the
+/// result is `None` if there are several lengths.
 fn parts<'r>(runs: &'r [Run], sum: &Run) -> Option<Vec<&'r Run>> {
     let settings = settings(sum);
     let mut parts = Vec::new();
@@ -35,7 +36,8 @@ fn parts<'r>(runs: &'r [Run], sum: &Run) -> Option<Vec<&'r Run>> {
     Some(parts)
 }
 
-/// What a sum and the runs behind it have in common: seed, model, rows, losses, adapter shape and optimizer.
+/// The settings that a sum shares with its training runs: seed, model, rows, losses, adapter shape
+/// and optimizer.
 fn settings(run: &Run) -> PlanRecord {
     let mut written = PlanRecord {
         plan: run.plan().anywhere(),

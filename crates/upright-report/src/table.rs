@@ -1,4 +1,4 @@
-//! A table as CSV with every digit, and as Markdown and HTML for a reader.
+//! A table, written as CSV with every digit, and as Markdown and HTML for a reader.
 
 use std::fmt::Write;
 
@@ -7,27 +7,28 @@ use upright_core::metrics::Spread;
 /// Rows under named columns.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    /// Name of its files.
+    /// Name of its files, without the ending.
     pub(super) name: &'static str,
-    /// What it shows.
+    /// The title.
     pub(super) title: String,
     pub(super) columns: Vec<Column>,
-    /// As many cells a row as there are columns.
+    /// Each row has one cell per column.
     pub(super) rows: Vec<Vec<Cell>>,
-    /// Indices of rows that are no arms, such as a start: they are never the best.
+    /// Indices of rows that are not arms, such as the start. They are never the best.
     pub(super) references: Vec<usize>,
-    /// Indices of rows that are no contenders: they are never the best either.
+    /// Indices of arms that do not compete. They are never the best either.
     pub(super) aside: Vec<usize>,
-    /// Rows that are compared with each other have the same number here; empty where all are.
+    /// The group of each row. Rows of one group are compared with each other; empty if all rows
+    /// are.
     pub(super) groups: Vec<usize>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Column {
-    /// What stands above the name over several columns; empty for none.
+    /// Heading above the name, shared by several columns; empty for none.
     pub(super) group: String,
     pub(super) name: String,
-    /// Which end of its numbers is good: that one is marked.
+    /// Whether small or large numbers are better; the best number is highlighted.
     pub(super) better: Option<Better>,
 }
 
@@ -40,11 +41,11 @@ pub(super) enum Better {
 #[derive(Clone, Debug)]
 pub(super) enum Cell {
     Text(String),
-    /// A value, and how many decimals a reader sees.
+    /// A value, and the number of decimals shown.
     Number(f64, usize),
-    /// A mean with its standard error, and decimals.
+    /// A mean with its standard error, and the number of decimals shown.
     Spread(Spread, usize),
-    /// Nothing was measured.
+    /// Not measured.
     Missing,
 }
 
@@ -83,12 +84,12 @@ impl Cell {
         }
     }
 
-    /// As a reader sees it.
+    /// The cell's text as a reader sees it.
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
             Self::Number(value, decimals) => fixed(*value, *decimals),
-            // A single run has no error, and that of a count that is the same in all runs says nothing.
+            // A single run has no error, and the error of a count that is equal in all runs is 0.
             Self::Spread(
                 Spread {
                     mean,
@@ -104,7 +105,8 @@ impl Cell {
     }
 }
 
-/// A number with so many decimals and a true minus sign; without one where no digit is left to be below 0.
+/// Formats a number with `decimals` decimals and a true minus sign. A number that rounds to 0 has
+/// no minus sign.
 pub(super) fn fixed(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     match text.strip_prefix('-') {
@@ -127,7 +129,7 @@ impl Table {
         }
     }
 
-    /// Rows whose value in a column is the best one of it, of at least two that differ.
+    /// Whether a row has the best value of a column. A column whose values are all equal has none.
     pub(super) fn is_best(&self, row: usize, column: usize) -> bool {
         let Some(better) = self.columns[column].better else {
             return false;
@@ -155,7 +157,7 @@ impl Table {
                 .is_some_and(|x| sign * x == best)
     }
 
-    /// Comma-separated values: a mean and its error are two columns; what is missing is empty.
+    /// Comma-separated values. A mean and its error are two columns; a missing cell is empty.
     pub(super) fn csv(&self) -> String {
         let spreads = |column: usize| {
             self.rows
@@ -209,7 +211,7 @@ impl Table {
         text
     }
 
-    /// A Markdown table under its title, the best of each column in bold.
+    /// A Markdown table below its title, with the best value of each column in bold.
     pub(super) fn markdown(&self) -> String {
         let safe = |text: &str| {
             text.replace('\\', "\\\\")
@@ -251,12 +253,12 @@ impl Table {
     }
 }
 
-/// Whether a cell's text is a paragraph rather than a word.
+/// Whether a cell's text is too long for a narrow column.
 pub(super) fn is_long(cell: &Cell) -> bool {
     matches!(cell, Cell::Text(text) if text.len() > 60)
 }
 
-/// A field of CSV (RFC 4180).
+/// Quotes a CSV field where needed (RFC 4180).
 fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
@@ -328,7 +330,7 @@ mod tests {
             error: Some(0.000_2),
         };
         assert_eq!(Cell::Spread(spread, 3).shown(), "0.000 ± 0.000");
-        // Equal runs have an error of 0, and equal counts none that is worth a word.
+        // Equal runs have an error of 0; an error of 0 is not shown for a count.
         let equal = Spread::of(&[4.0, 4.0]);
         assert_eq!(
             [0, 1].map(|decimals| Cell::Spread(equal, decimals).shown()),
@@ -341,7 +343,7 @@ mod tests {
         let mut table = table();
         table.rows[0][1] = Cell::Number(1.0 / 3.0, 3);
         assert!((0..2).all(|row| !table.is_best(row, 1)));
-        // Nor has one among rows of other groups, or that are no contenders.
+        // Rows of other groups and rows that do not compete are not compared either.
         let mut table = self::table();
         table.groups = vec![0, 1];
         assert!(!table.is_best(1, 1));

@@ -7,10 +7,10 @@ use super::{
     table::{Better, Cell, Column, Table},
 };
 
-/// The two sets, as a reader knows them.
+/// The two sets of rows, as the page names them.
 pub(super) const SET_NAMES: [&str; 2] = ["held-out rows", "training rows"];
 
-/// Names of all tables there can be.
+/// Names of all possible tables.
 pub(super) const NAMES: [&str; 7] = [
     "results",
     "gaps",
@@ -33,12 +33,12 @@ pub(super) fn shown(report: &Report) -> Vec<Table> {
     tables
 }
 
-/// The numbers behind figures that no shown table has.
+/// The numbers behind figures that are in no table on the page.
 pub(super) fn behind_figures(report: &Report) -> Vec<Table> {
     vec![curves(report), decisions(report)]
 }
 
-/// Where every arm ends: losses and distance, and whether another arm beats it.
+/// The final losses and distance of every arm, and whether it is on the front.
 pub(super) fn results(report: &Report) -> Table {
     let mut columns = vec![Column::new("arm"), Column::new("runs")];
     for set in SET_NAMES {
@@ -51,14 +51,14 @@ pub(super) fn results(report: &Report) -> Table {
         columns.push(Column::of(set, "distance", Some(Better::Small)));
         columns.push(Column::of(set, "front", None));
     }
-    let mut table = Table::new("results", "Where every arm ends", columns);
+    let mut table = Table::new("results", "Final losses of every arm", columns);
     for (setting, of) in report.settings.iter().enumerate() {
         let named = |what: &str| match report.settings.len() {
             1 => what.to_owned(),
             _ => format!("{what}, {}", report.setting_name(setting)),
         };
         let mut start = vec![Cell::Text(named("start, before training")), Cell::Missing];
-        let mut ideal = vec![Cell::Text(named("ideal, each alone")), Cell::Missing];
+        let mut ideal = vec![Cell::Text(named("ideal point, each alone")), Cell::Missing];
         for set in 0..2 {
             start.extend(
                 of.start[set]
@@ -98,7 +98,8 @@ pub(super) fn results(report: &Report) -> Table {
     table
 }
 
-/// Says whom the next row, an arm's, is compared with. One that trains one objective is no contender for the least distance.
+/// Records which rows the next row, an arm's, is compared with. An arm that trains one objective
+/// alone does not compete for the smallest distance.
 fn aside(table: &mut Table, report: &Report, arm: &Arm) {
     table.groups.push(report.group(arm));
     if !report.contends(arm) {
@@ -106,7 +107,7 @@ fn aside(table: &mut Table, report: &Report, arm: &Arm) {
     }
 }
 
-/// An arm's label, with a mark where it is not at its end.
+/// An arm's label, marked if the arm is unfinished.
 fn named(arm: &Arm) -> String {
     if arm.unfinished {
         format!("{} (unfinished)", arm.label)
@@ -129,7 +130,7 @@ pub(super) fn gaps(report: &Report) -> Table {
     }
     let mut table = Table::new(
         "gaps",
-        "Gaps to the optimum of each objective, and distance to the ideal point",
+        "Gap to the optimum of each objective, and distance to the ideal point",
         columns,
     );
     for arm in &report.arms {
@@ -144,7 +145,7 @@ pub(super) fn gaps(report: &Report) -> Table {
     table
 }
 
-/// What every arm costs.
+/// The cost of every arm.
 pub(super) fn cost(report: &Report) -> Table {
     let mut columns = vec![Column::new("arm")];
     columns.extend(
@@ -164,7 +165,7 @@ pub(super) fn cost(report: &Report) -> Table {
     ]);
     let mut table = Table::new(
         "cost",
-        "What every arm costs; increases are against Sequential of the same weights and steps",
+        "Cost of every arm; increases are relative to Sequential with the same weights and steps",
         columns,
     );
     for arm in &report.arms {
@@ -188,7 +189,7 @@ pub(super) fn cost(report: &Report) -> Table {
     table
 }
 
-/// Methods over their weights; none where no method has several.
+/// Methods over their weights; none if no method has several.
 pub(super) fn fronts(report: &Report) -> Option<Table> {
     let mut columns = vec![
         Column::new("method"),
@@ -199,11 +200,7 @@ pub(super) fn fronts(report: &Report) -> Option<Table> {
         columns.push(Column::of(set, "hypervolume", Some(Better::Large)));
         columns.push(Column::of(set, "Delta", Some(Better::Small)));
     }
-    let mut table = Table::new(
-        "fronts",
-        "What each method reaches over its weights",
-        columns,
-    );
+    let mut table = Table::new("fronts", "Front of each method over its weights", columns);
     for front in &report.fronts {
         let method = [
             front.method.clone(),
@@ -237,7 +234,7 @@ pub(super) fn fronts(report: &Report) -> Option<Table> {
     (!table.rows.is_empty()).then_some(table)
 }
 
-/// Mean losses of every arm at every evaluation that all its runs have.
+/// Mean losses of every arm at the evaluations that all its runs share.
 pub(super) fn curves(report: &Report) -> Table {
     let mut columns = vec![Column::new("arm"), Column::new("step")];
     for set in SET_NAMES {
@@ -248,7 +245,7 @@ pub(super) fn curves(report: &Report) -> Table {
                 .map(|name| Column::of(set, format!("{name} loss"), None)),
         );
     }
-    let mut table = Table::new("curves", "Losses over the steps", columns);
+    let mut table = Table::new("curves", "Losses by step", columns);
     for arm in &report.arms {
         for point in report.path(arm) {
             let mut row = vec![
@@ -268,7 +265,8 @@ pub(super) fn curves(report: &Report) -> Table {
     table
 }
 
-/// Which objectives every step of an arm's first run trained on; shares where steps share a bin.
+/// The objectives that each step of an arm's first run trained on; shares if several steps share a
+/// bin.
 pub(super) fn decisions(report: &Report) -> Table {
     let mut columns = vec![
         Column::new("arm"),
@@ -283,7 +281,7 @@ pub(super) fn decisions(report: &Report) -> Table {
     );
     let mut table = Table::new(
         "decisions",
-        "Which objective was updated when, first seed of each arm",
+        "Objective trained in each step, first seed of each arm",
         columns,
     );
     for arm in &report.arms {
@@ -300,16 +298,12 @@ pub(super) fn decisions(report: &Report) -> Table {
     table
 }
 
-/// MAXRIGHT over k; none where there are not several.
+/// MAXRIGHT over k; none if there is only one k.
 pub(super) fn probes(report: &Report) -> Option<Table> {
     let mut columns = vec![Column::new("arm"), Column::new("k")];
     columns.extend(SET_NAMES.map(|set| Column::of(set, "distance", Some(Better::Small))));
     columns.push(Column::of("", "seconds", Some(Better::Small)));
-    let mut table = Table::new(
-        "probes",
-        "MAXRIGHT by how often it looks at all losses",
-        columns,
-    );
+    let mut table = Table::new("probes", "MAXRIGHT by probe interval k, in steps", columns);
     for (group, index) in report
         .probed()
         .into_iter()

@@ -1,14 +1,14 @@
-//! What a run was asked and what it recorded: settings, the plan they mean, and the folder of a run. Nothing here computes:
-//! a report or a study needs no engine.
+//! The settings and the records of a run: its settings, the plan they resolve to, and its folder.
+//! This crate does not depend on the engine, so a report needs no engine either.
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`settings`] | every setting of a run as a flag and a TOML key, as it was written |
-//! | [`plan`] | what the settings mean: every default applied, every value checked |
+//! | [`settings`] | every setting of a run as a flag and a TOML key, as the user wrote it |
+//! | [`plan`] | the settings with every default applied and every value checked |
 //! | [`plan_record`] | `plan.toml`: the plan, and hashes of everything the run depends on |
 //! | [`run_dir`] | the folder of a run, its records and its lock |
-//! | [`records`] | the names of numbers in `steps.jsonl` and `evals.jsonl` |
-//! | [`summary`] | the result of a run, read from its folder |
+//! | [`records`] | the names of the metrics in `steps.jsonl` and `evals.jsonl` |
+//! | [`summary`] | the result of a run, read from the run folder |
 //! | [`origin`] | the run that an adapter came from |
 //!
 //! ```

@@ -1,4 +1,5 @@
-//! The run that an adapter came from: how its rows were read, worded and cut, for commands that use the adapter later.
+//! The run that an adapter came from. Commands that use the adapter later reuse the run's column
+//! map, template and truncation.
 
 use std::path::{Path, PathBuf};
 
@@ -10,9 +11,9 @@ use crate::{
 use upright_base::Result;
 use upright_data::{DataFile, TemplateName};
 
-/// A run whose folder can be read.
+/// The run that an adapter came from.
 pub struct Origin {
-    /// Its folder.
+    /// The run folder.
     pub run: PathBuf,
     written: PlanRecord,
 }
@@ -23,12 +24,13 @@ pub struct OriginRows<'o> {
     pub plan: &'o Plan,
     /// The objective.
     pub objective: &'o ObjectivePlan,
-    /// What its rows were.
+    /// Provenance of its rows.
     pub data: &'o DataProvenance,
 }
 
 impl Origin {
-    /// The run that a folder is, or lies in as an adapter or a checkpoint does; `None` where there is none to read.
+    /// Finds the run of a run folder, of an adapter folder or of a checkpoint folder. `None` if
+    /// there is no run, or its plan cannot be read.
     pub fn of(folder: &Path) -> Option<Self> {
         // RUN/adapter and RUN/checkpoints/step-N.
         let folder = folder.canonicalize().ok()?;
@@ -53,7 +55,7 @@ impl Origin {
         })
     }
 
-    /// The instruction rows, or those of the first objective where there are none.
+    /// The instruction rows; without an instruction objective, the rows of the first objective.
     pub fn instruction_rows(&self) -> Option<OriginRows<'_>> {
         let objectives = &self.written.plan.objectives;
         self.rows(
@@ -64,7 +66,8 @@ impl Origin {
         )
     }
 
-    /// The rows of a kind: those of `file` where an objective has them, else those of the first objective of the kind.
+    /// The rows of the objective of this kind that trained on `file`, else the rows of the first
+    /// objective of this kind.
     pub fn rows_of(&self, preference: bool, file: &DataFile) -> Option<OriginRows<'_>> {
         let objectives = &self.written.plan.objectives;
         let is_of_kind = |objective: &ObjectivePlan| objective.is_preference() == preference;

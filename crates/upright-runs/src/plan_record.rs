@@ -1,4 +1,5 @@
-//! `plan.toml`: a run's plan, and the hashes of everything it depends on. A resumed run must match both.
+//! `plan.toml`: the plan of a run, and the hashes of everything it depends on. A resumed run must
+//! match both.
 
 use std::path::Path;
 
@@ -13,44 +14,47 @@ use crate::{plan::Plan, settings::located};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Provenance {
-    /// Fingerprint of the base's weights.
+    /// Fingerprint of the base weights.
     pub base: String,
-    /// What the base was merged from: a model, then the adapters, a line each.
+    /// What the base model was merged from: a model, then the adapters, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub base_lineage: Vec<String>,
-    /// Names what decides the bits of every result: the device's products and vectors, and their revision.
+    /// Identifies the arithmetic that decides the bits of every result: matrix products and vector
+    /// width of the device, and their revision.
     #[serde(alias = "tier")]
     pub arithmetic: String,
-    /// SHA-256 of the tokenizer: its file, and the special tokens that it is configured with.
+    /// SHA-256 of the tokenizer file and the configured special tokens.
     pub tokenizer: String,
-    /// SHA-256 of what the adapter computes that the run starts from; empty where it starts afresh.
+    /// SHA-256 of the values and scales of the initial adapter; empty for a new adapter.
     pub init_adapter: String,
-    /// The same of the reference adapter; empty where it is the base, or trained by the run itself.
+    /// SHA-256 of the values and scales of the reference adapter; empty if the reference is the
+    /// base model or is trained by the run.
     pub reference: String,
     /// One entry per objective.
     pub data: Vec<DataProvenance>,
 }
 
-/// What one objective's data turned out to be.
+/// Provenance of the data of one objective.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DataProvenance {
     /// SHA-256 of the file.
     pub sha256: String,
-    /// SHA-256 of the file of held-out rows; empty where they are carved off.
+    /// SHA-256 of the file of held-out rows; empty if they are split off the training file.
     pub eval_sha256: String,
-    /// The dialect found.
+    /// The detected dialect.
     pub dialect: String,
     /// The template used.
     pub template: String,
-    /// SHA-256 of a template that comes from a file, the model's own or another; empty for the others.
+    /// SHA-256 of a template that comes from a file (the chat template of the model, or a `.jinja`
+    /// file); empty for built-in templates.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub template_sha256: String,
     /// Training rows.
     pub train_rows: usize,
     /// Held-out rows.
     pub eval_rows: usize,
-    /// SHA-256 of the encoded rows; empty in the plans of older builds.
+    /// SHA-256 of the encoded rows; empty in plans of older builds.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub encoded_sha256: String,
 }
@@ -58,9 +62,9 @@ pub struct DataProvenance {
 /// `plan.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanRecord {
-    /// What was asked.
+    /// The plan.
     pub plan: Plan,
-    /// The hashes of everything it depends on.
+    /// Hashes of everything it depends on.
     pub facts: Provenance,
 }
 
@@ -70,10 +74,10 @@ impl PlanRecord {
         Self::read_file(&run.join("plan.toml"))
     }
 
-    /// Reads a file of the same form.
+    /// Reads a file in the format of `plan.toml`.
     ///
     /// # Errors
-    /// It cannot be read, or another version of upright wrote it.
+    /// The file cannot be read, or another version of upright wrote it.
     pub fn read_file(path: &Path) -> Result<Self> {
         let text = files::read_text(path)?;
         let edited = "was it written by another version of upright, or edited?";
@@ -86,17 +90,17 @@ impl PlanRecord {
         Ok(written)
     }
 
-    /// As TOML.
+    /// Serializes the record as TOML.
     ///
     /// # Errors
-    /// A value that TOML cannot hold.
+    /// TOML cannot represent a value.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::failure(format!("plan.toml: {error}")))
     }
 
-    /// Names a run by everything that decides its result.
+    /// Hash of everything that decides the result of the run.
     pub fn hash(&self) -> Result<String> {
-        // The fingerprint says which base it is; its lineage names places.
+        // The fingerprint identifies the base; its lineage contains paths.
         let facts = Provenance {
             base_lineage: Vec::new(),
             ..self.facts.clone()
@@ -113,21 +117,22 @@ impl PlanRecord {
     }
 }
 
-/// Refuses to continue a run whose settings or surroundings are not those it began with.
+/// Returns an error if a run cannot be resumed because its settings or its dependencies have
+/// changed.
 pub fn check_unchanged(run: &Path, now: &PlanRecord) -> Result<()> {
     let then = PlanRecord::read(run)?;
     if !Fingerprint::is_complete(&then.facts.base) {
-        let problem = "cannot continue: an older build began this run and recorded samples of the base's weights only, so \
-                       nothing proves that the base is still the same";
+        let problem = "cannot resume: an older build started this run and hashed only samples of the \
+                       base weights, so the base cannot be verified";
         return Err(Error::input(format!("{}: {problem}", run.display())).hint(
-            "start it again with another --out; its adapter and its report can still be used",
+            "start a new run with another --out; this run's adapter and report remain usable",
         ));
     }
     if then.plan.optimizer.gradient_exponent.is_none() {
-        let problem = "cannot continue: an older build began this run and added the gradients of packs in another way, so its \
-                       steps would have other bits";
+        let problem = "cannot resume: an older build started this run and summed the gradients of packs \
+                       differently, so the result would not be bit-identical";
         return Err(Error::input(format!("{}: {problem}", run.display())).hint(
-            "start it again with another --out; its adapter and its report can still be used",
+            "start a new run with another --out; this run's adapter and report remain usable",
         ));
     }
     let differences = differences(&then, now);
@@ -135,14 +140,14 @@ pub fn check_unchanged(run: &Path, now: &PlanRecord) -> Result<()> {
         return Ok(());
     }
     Err(Error::input(format!(
-        "{}: cannot continue with other settings: {}",
+        "{}: cannot resume with different settings: {}",
         run.display(),
         differences.join("; ")
     ))
-    .hint("give the settings it was started with (they are in its config.toml), or another --out"))
+    .hint("give the settings the run was started with (see its config.toml), or another --out"))
 }
 
-/// What makes another run of a plan, as `what: then -> now`.
+/// Differences that prevent a resume, as `what: then -> now`.
 pub fn differences(then: &PlanRecord, now: &PlanRecord) -> Vec<String> {
     let mut differences = then.plan.differences(&now.plan);
     let facts = [
@@ -152,7 +157,7 @@ pub fn differences(then: &PlanRecord, now: &PlanRecord) -> Vec<String> {
             &now.facts.base,
         ),
         (
-            "the arithmetic (the device, or the instruction tier that UPRIGHT_CPU sets)",
+            "the arithmetic (device, or instruction tier set by UPRIGHT_CPU)",
             &then.facts.arithmetic,
             &now.facts.arithmetic,
         ),
@@ -184,7 +189,7 @@ pub fn differences(then: &PlanRecord, now: &PlanRecord) -> Vec<String> {
         {
             let (then, now) = (short(&a.encoded_sha256), short(&b.encoded_sha256));
             differences.push(format!(
-                "the tokens of {name}, from the same file: {then} -> {now}"
+                "the token ids of {name}, from the same file: {then} -> {now}"
             ));
         } else if a != b {
             differences.push(format!(
@@ -199,7 +204,7 @@ pub fn differences(then: &PlanRecord, now: &PlanRecord) -> Vec<String> {
     differences
 }
 
-/// The start of a hash, for messages.
+/// The first 12 characters of a hash, for messages.
 pub fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }

@@ -1,14 +1,14 @@
-//! The names under which a run's numbers stand in `steps.jsonl` and `evals.jsonl`.
+//! Names of the metrics in `steps.jsonl` and `evals.jsonl`.
 
 use serde_json::{Map, Value};
 use upright_core::LossKind;
 
 use crate::plan::ObjectivePlan;
 
-/// The two sets, by the prefix of their keys.
+/// Key prefixes of the two evaluation sets: held-out rows and training rows.
 pub const SETS: [&str; 2] = ["eval", "fit"];
 
-/// Columns that may differ between equal runs.
+/// Keys whose values may differ between identical runs.
 pub const TIMES: [&str; 4] = [
     "seconds",
     "tokens_per_second",
@@ -16,8 +16,8 @@ pub const TIMES: [&str; 4] = [
     "peak_memory_gb",
 ];
 
-/// The name under which a metric of an objective appears: TRL's, with the objective's name where the metric is one of
-/// several of the run's `losses`.
+/// The record name of a metric: the name that TRL uses, with the objective appended if several of
+/// the run's `losses` have this metric.
 pub fn metric_name(
     metric: &str,
     objective: &str,
@@ -33,8 +33,8 @@ pub fn metric_name(
     }
 }
 
-/// Weighted sum of the held-out losses of a line of `evals.jsonl`; `None` where an objective that counts has no held-out
-/// rows.
+/// Weighted sum of the held-out losses in a line of `evals.jsonl`. `None` if an objective with a
+/// weight above 0 has no held-out loss.
 pub fn mixed(line: &Map<String, Value>, objectives: &[ObjectivePlan]) -> Option<f64> {
     let counting = objectives.iter().filter(|objective| objective.weight > 0.0);
     let loss = |objective: &ObjectivePlan| {

@@ -1,5 +1,5 @@
-//! The folder of a run: what was asked, what it means, a line a step, a line an evaluation, checkpoints, and at the end the
-//! adapter. Everything a report needs is in it, so a copied folder reports the same.
+//! The run folder: settings, plan, one record per step, one record per evaluation, checkpoints, and
+//! finally the adapter. It holds everything that a report needs, so a copy gives the same report.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use upright_base::{
     files::{self, Lines, Lock, write_atomic},
 };
 
-/// A run's folder, locked while the run is at work.
+/// A run folder, locked while the run is in progress.
 #[derive(Debug)]
 pub struct RunDir {
     steps: Lines,
@@ -22,7 +22,7 @@ pub struct RunDir {
     _lock: Lock,
 }
 
-/// Locked by the process that works in the folder; the empty file stays.
+/// Lock file of the process that writes to the folder. The empty file is never removed.
 const LOCK: &str = ".lock";
 
 /// Whether a folder holds a run.
@@ -30,24 +30,24 @@ pub fn holds_run(path: &Path) -> bool {
     path.join("plan.toml").exists()
 }
 
-/// Whether the run in a folder came to its end: its adapter is the last thing written, and the adapter's config the last
-/// of that.
+/// Whether the run in a folder is finished. The adapter is written last, and its config file last
+/// of all.
 pub fn is_finished(run: &Path) -> bool {
     adapter_dir(run)
         .join(upright_model::peft::CONFIG_FILE)
         .exists()
 }
 
-/// Where a run's trained adapter is.
+/// Folder of the trained adapter of a run.
 pub fn adapter_dir(run: &Path) -> PathBuf {
     run.join("adapter")
 }
 
-/// Refuses a folder that a new run must not write into.
+/// Returns an error if a new run must not write to this folder.
 pub fn check_free(path: &Path) -> Result<()> {
     if holds_run(path) {
         return Err(
-            Error::input(format!("{}: holds a run already", path.display()))
+            Error::input(format!("{}: already holds a run", path.display()))
                 .hint("--resume continues it; another --out starts a new one"),
         );
     }
@@ -57,9 +57,9 @@ pub fn check_free(path: &Path) -> Result<()> {
         .filter(|part| !part.is_dir())
     {
         return Err(Error::input(format!("{}: is not a folder", file.display()))
-            .hint("give --out a folder's name"));
+            .hint("give --out the name of a folder"));
     }
-    // What a start that was killed before the folder became a run leaves behind.
+    // A start that is killed early leaves only a lock and partial files behind.
     let foreign =
         |entry: &fs::DirEntry| entry.file_name() != LOCK && !files::is_partial(&entry.file_name());
     let occupied = fs::read_dir(path)
@@ -81,11 +81,11 @@ pub fn check_free(path: &Path) -> Result<()> {
         .unwrap_or(Path::new("."));
     files::check_writable(above).map_err(|error| {
         Error::input(format!("{}: cannot write there: {error}", above.display()))
-            .hint("give --out a folder that can be written")
+            .hint("give --out a writable folder")
     })
 }
 
-/// The step a line belongs to.
+/// The step number of a record.
 fn step_of(line: &str) -> Option<u64> {
     serde_json::from_str::<Value>(line)
         .ok()?
@@ -93,7 +93,8 @@ fn step_of(line: &str) -> Option<u64> {
         .as_u64()
 }
 
-/// Refuses to go on from a checkpoint of `done` steps where a record has lost the line of one of the steps `due`.
+/// Returns an error if the file has no record of one of the steps in `due`, given that the newest
+/// checkpoint is at `done` steps.
 fn check_records(path: &Path, due: impl Iterator<Item = usize>, done: usize) -> Result<()> {
     let lines = read_lines(path)?;
     let mut found = lines
@@ -102,18 +103,18 @@ fn check_records(path: &Path, due: impl Iterator<Item = usize>, done: usize) -> 
     for step in due {
         if !found.any(|found| found == Some(step as u64)) {
             return Err(Error::input(format!(
-                "{}: the line of step {step} is missing, and the newest checkpoint has {done} steps",
+                "{}: the line of step {step} is missing, but the newest checkpoint is at step {done}",
                 path.display()
             ))
-            .hint("put the file back, or remove the checkpoints that are ahead of it"));
+            .hint("put the file back, or remove the checkpoints after that step"));
         }
     }
     Ok(())
 }
 
 impl RunDir {
-    /// Takes a folder for this process. For a new run it is created, and a run that another process was faster to put
-    /// there is refused.
+    /// Creates the folder if needed and locks it for this process. A new run returns an error if
+    /// another process has started a run there in the meantime.
     pub fn take(path: &Path, new: bool) -> Result<Lock> {
         files::create_dir(path)?;
         let lock = Lock::try_take(&path.join(LOCK))?;
@@ -123,11 +124,12 @@ impl RunDir {
         Ok(lock)
     }
 
-    /// Opens a folder that was taken, and makes it a run if it is none; `steps` says how many steps are done, and lines
-    /// past them are cut. Evaluations are due at the start and after every `eval_every` steps; 0: at the start alone.
+    /// Opens a locked folder, and makes it a run folder if it is not one yet. `steps` is the number
+    /// of finished steps; records beyond it are removed. Evaluations are expected at the start and
+    /// after every `eval_every` steps; 0 means only at the start.
     ///
     /// # Errors
-    /// A record of what was done before is missing, or the folder cannot be read or written.
+    /// A record of a finished step is missing, or the folder cannot be read or written.
     pub fn open(
         path: &Path,
         lock: Lock,
@@ -136,12 +138,13 @@ impl RunDir {
         steps: usize,
         eval_every: usize,
     ) -> Result<Self> {
-        // Nobody else is at work here, so what is unfinished stays so.
+        // The lock is held, so no other process will finish these partial files.
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
         for left in entries.filter(|entry| files::is_partial(&entry.file_name())) {
             let _ = fs::remove_file(left.path());
         }
-        // The plan goes first, because it is what makes the folder a run: what a kill leaves out is made up for.
+        // The plan makes the folder a run, so it is written first. A resume writes what a kill left
+        // out.
         for (name, text) in [("plan.toml", plan), (FILE, config)] {
             if !path.join(name).exists() {
                 write_atomic(&path.join(name), text.as_bytes())?;
@@ -149,7 +152,7 @@ impl RunDir {
         }
         let (done, records) = (steps as u64, path.join("steps.jsonl"));
         check_records(&records, 0..steps, steps)?;
-        // The evaluation at the checkpoint itself may not have been made yet.
+        // The evaluation at the checkpoint itself may be pending.
         let (evaluations, every) = (
             path.join("evals.jsonl"),
             if eval_every == 0 {
@@ -172,31 +175,31 @@ impl RunDir {
         })
     }
 
-    /// Brings all lines to the disk, so that no checkpoint is ahead of them.
+    /// Flushes all records to disk, so that no checkpoint is ahead of them.
     pub fn sync(&self) -> Result<()> {
         self.steps.sync()?;
         self.evals.sync()
     }
 
-    /// Where checkpoints are.
+    /// Folder of the checkpoints of a run.
     pub fn checkpoints(path: &Path) -> PathBuf {
         path.join("checkpoints")
     }
 
-    /// Appends a line to `steps.jsonl`.
+    /// Appends a record to `steps.jsonl`.
     pub fn step(&mut self, line: &Map<String, Value>) -> Result<()> {
         self.steps
             .push(&serde_json::to_string(line).expect("plain data"))
     }
 
-    /// Appends a line to `evals.jsonl`.
+    /// Appends a record to `evals.jsonl`.
     pub fn evaluation(&mut self, line: &Map<String, Value>) -> Result<()> {
         self.evals
             .push(&serde_json::to_string(line).expect("plain data"))
     }
 }
 
-/// The evaluation after `step` steps, if it is on record.
+/// The recorded evaluation after `step` steps, if there is one.
 pub fn evaluation(path: &Path, step: usize) -> Result<Option<Map<String, Value>>> {
     let lines = read_lines(&path.join("evals.jsonl"))?;
     Ok(lines
@@ -204,7 +207,7 @@ pub fn evaluation(path: &Path, step: usize) -> Result<Option<Map<String, Value>>
         .find(|line| line.get("step").and_then(Value::as_u64) == Some(step as u64)))
 }
 
-/// All whole lines of a `.jsonl` file of a run, in order; none if it is not there.
+/// All complete records of a `.jsonl` file of a run, in order; empty if the file does not exist.
 pub fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
     let Some(text) = files::read_text_if_there(path)? else {
         return Ok(Vec::new());
@@ -213,7 +216,7 @@ pub fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
     for (number, line) in text.lines().enumerate() {
         match serde_json::from_str(line) {
             Ok(line) => lines.push(with_new_names(line)),
-            // A torn last line is what a kill leaves; anywhere else the file was damaged by somebody.
+            // A kill may truncate the last line. Damage anywhere else is an error.
             Err(_) if number + 1 == text.lines().count() && !text.ends_with('\n') => {}
             Err(error) => {
                 return Err(Error::input(format!(
@@ -227,7 +230,7 @@ pub fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
     Ok(lines)
 }
 
-/// A line with the names of this build: older ones spelled one differently.
+/// Renames the key that older builds spelled differently.
 fn with_new_names(line: Map<String, Value>) -> Map<String, Value> {
     line.into_iter()
         .map(|(key, value)| match &key[..] {

@@ -1,4 +1,4 @@
-//! What a run came to, read from its folder alone.
+//! The result of a run, read from the run folder alone.
 
 use std::path::{Path, PathBuf};
 
@@ -13,40 +13,43 @@ use crate::{
 use upright_base::Result;
 use upright_core::methods::MethodKind;
 
-/// The metric of pairs whose chosen response has the larger reward.
+/// The metric for the share of pairs whose chosen response has the larger reward.
 const ACCURACY: &str = "rewards/accuracies";
 
-/// A finished run, or one on its way.
+/// Summary of a run, finished or in progress.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// The run's folder.
+    /// The run folder.
     pub run: PathBuf,
     /// The method.
     pub method: MethodKind,
-    /// Steps taken.
+    /// Finished steps.
     pub steps: usize,
-    /// The objectives, in the plan's order.
+    /// The objectives, in the order of the plan.
     pub objectives: Vec<ObjectiveSummary>,
-    /// Euclidean norm of the gaps after the last step, on each of [`SETS`]; where every optimum is given.
+    /// Distance to the ideal point after the last step, on each of [`SETS`]; `None` unless every
+    /// optimum is given.
     pub ideal_distance: [Option<f64>; 2],
-    /// Seconds of all steps, without evaluations and checkpoints.
+    /// Time of all steps in seconds, without evaluations and checkpoints.
     pub seconds: f64,
     /// Tokens trained on.
     pub tokens: u64,
-    /// Tokens trained on a second of steps.
+    /// Training throughput in tokens/s, over the time of the steps.
     pub tokens_per_second: f64,
-    /// Most memory held at once, in GB.
+    /// Peak memory in GB.
     pub peak_memory_gb: Option<f64>,
-    /// Names what decides the bits of every result: the device, its instructions, and their revision.
+    /// Identifies the arithmetic that decides the bits of every result: device, instructions, and
+    /// their revision.
     pub arithmetic: String,
 }
 
-/// One objective of a run. Pairs are held-out rows and training rows, as in [`SETS`].
+/// Summary of one objective. Arrays of two hold the values on held-out rows and on training rows,
+/// as in [`SETS`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ObjectiveSummary {
     /// Name in the plan.
     pub name: String,
-    /// Its weight.
+    /// Weight in the plan.
     pub weight: f64,
     /// Steps that trained on it.
     pub steps: usize,
@@ -54,14 +57,15 @@ pub struct ObjectiveSummary {
     pub start: [Option<f64>; 2],
     /// Loss after the last step.
     pub end: [Option<f64>; 2],
-    /// Loss after the last step less the optimum.
+    /// Loss after the last step minus the optimum.
     pub gap: [Option<f64>; 2],
-    /// Share of pairs whose chosen response has the larger reward after the last step; preference objectives only.
+    /// Share of pairs whose chosen response has the larger reward, after the last step. Preference
+    /// objectives only.
     pub rewards_accuracy: [Option<f64>; 2],
 }
 
 impl Summary {
-    /// Reads a run's folder.
+    /// Reads a run folder.
     pub fn read(run: &Path) -> Result<Self> {
         let written = PlanRecord::read(run)?;
         let steps = read_lines(&run.join("steps.jsonl"))?;
@@ -95,7 +99,7 @@ impl Summary {
                 rewards_accuracy: accuracy,
             }
         });
-        // Of no step the sum would be -0.
+        // `sum` of no steps would be -0.
         let total = |key: &str| {
             steps
                 .iter()

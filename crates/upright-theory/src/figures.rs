@@ -1,4 +1,4 @@
-//! The results as pictures: Figure 2, Figure 5, and the gaps of both theorems against T.
+//! The results as figures: Figure 2, Figure 5, and the gaps of both theorems over T.
 
 use super::{
     softmax::{DPO, SFT, mixed, weights},
@@ -8,10 +8,10 @@ use super::{
 };
 use upright_plot::{Axis, Dash, Figure, Grid, Ink, Mark, Marker, Panel, Style};
 
-/// Colours of DPO and of SFT.
+/// Colors of DPO and of SFT.
 const INKS: [Ink; 2] = [Ink::Series(0), Ink::Series(1)];
 
-/// Figure 2 for every variant, each with a name for its file.
+/// Figure 2 for every variant, each with its file name.
 pub fn of_toy(toy: &Toy) -> Vec<(String, Figure)> {
     let figure = |variant: &Variant| {
         let features = if variant.name == "as-printed" {
@@ -42,7 +42,7 @@ pub fn of_toy(toy: &Toy) -> Vec<(String, Figure)> {
     toy.variants.iter().map(figure).collect()
 }
 
-/// What the second stage of Sequential does to DPO.
+/// Describes the effect of Sequential's second stage on the DPO loss.
 fn second_stage(sequential: &Walk) -> String {
     match &sequential.between {
         Some(between) if sequential.steps[SFT.0] > 0 => {
@@ -55,7 +55,7 @@ fn second_stage(sequential: &Walk) -> String {
     }
 }
 
-/// What all panels of a variant show, so that they can be compared.
+/// Axis limits that all panels of a variant share, so that they can be compared.
 struct Bounds {
     theta: [[f64; 2]; 2],
     losses: [f64; 2],
@@ -81,7 +81,7 @@ impl Bounds {
     }
 }
 
-/// A path over contours of both losses and of their average.
+/// A path over the contours of both losses and of their average.
 fn weight_space(variant: &Variant, walk: &Walk, bounds: &Bounds) -> Panel {
     const LEVELS: [f64; 5] = [0.02, 0.05, 0.2, 0.5, 1.5];
     let [x, y] = bounds.theta;
@@ -134,7 +134,7 @@ fn loss_space(variant: &Variant, walk: &Walk, bounds: &Bounds) -> Panel {
     panel
 }
 
-/// The path, its start, the end of Sequential's first stage, and its end.
+/// Adds the path, its start, the end of Sequential's first stage, and its end.
 fn trace(panel: &mut Panel, walk: &Walk, at: fn(&Place) -> [f64; 2]) {
     let ink = Style::thin(Ink::Text);
     panel.add(
@@ -152,7 +152,7 @@ fn trace(panel: &mut Panel, walk: &Walk, at: fn(&Place) -> [f64; 2]) {
         walk.between.as_ref().map(at).into_iter().collect(),
         Marker::Diamond,
     );
-    // Where SFT had nothing to do, this is the end.
+    // If SFT had nothing to do, this is the end.
     if walk.between.is_some() && walk.steps[SFT.0] > 0 {
         panel.add(mark, style, "from DPO to SFT");
     }
@@ -160,7 +160,7 @@ fn trace(panel: &mut Panel, walk: &Walk, at: fn(&Place) -> [f64; 2]) {
     panel.add(mark, style, "end");
 }
 
-/// Figure 5, and Sequential's end and gap against T.
+/// Figure 5, and the end and gap of Sequential over T.
 pub fn of_theorem_3_3(theorem: &Theorem33) -> Vec<(String, Figure)> {
     vec![
         ("theorem-3.3-losses".to_owned(), losses(theorem)),
@@ -168,10 +168,10 @@ pub fn of_theorem_3_3(theorem: &Theorem33) -> Vec<(String, Figure)> {
     ]
 }
 
-/// The example's losses.
+/// The losses of the example.
 fn losses(theorem: &Theorem33) -> Figure {
     let tasks = tasks();
-    let title = "Theorem 3.3, the example (Figure 5): what lowers one loss raises the other";
+    let title = "Theorem 3.3, the example (Figure 5): lowering one loss raises the other";
     let mut figure = Figure::new(title, 1, [560.0, 320.0]);
     let thetas: Vec<f64> = (0..=200).map(|i| -18.0 + 0.14 * f64::from(i)).collect();
     let line = |value: &dyn Fn(f64) -> f64| {
@@ -266,7 +266,7 @@ fn sequential_gap(theorem: &Theorem33) -> Figure {
     );
     for (i, tradeoff) in theorem.lambdas.iter().enumerate() {
         let name = format!("\u{3bb} = {}", tradeoff.lambda);
-        // Colours of their own: 0 and 1 are the stages.
+        // Separate colors: 0 and 1 are the stages.
         gaps.add(
             line(&|run| theorem.runs[run].gaps[i]),
             Style::series(i + 2),
@@ -283,7 +283,7 @@ fn sequential_gap(theorem: &Theorem33) -> Figure {
     figure
 }
 
-/// ALRIGHT's gap against T, one panel an alpha_0.
+/// The gap of ALRIGHT over T, one panel per alpha_0.
 pub fn of_theorem_4_1(theorem: &Theorem41) -> Vec<(String, Figure)> {
     let title = format!(
         "Theorem 4.1: ALRIGHT's gap vanishes (\u{3bb} = {}; mean of {} seeds with standard errors)",
@@ -321,7 +321,7 @@ fn alright_gap(series: &Series) -> Panel {
     panel.add(
         line(|point| point.bound),
         Style::series(5).dash(Dash::Solid).unmarked(),
-        "bound, as its proof gives it",
+        "bound, as derived in its proof",
     );
     panel.add(
         line(|point| point.printed_bound),
@@ -343,7 +343,7 @@ fn alright_gap(series: &Series) -> Panel {
         panel.add(
             Mark::Line(guide),
             Style::thin(Ink::Muted).dash(Dash::DashDotted).width(1.5),
-            "log T / \u{221a}T, through the tail's first",
+            "log T / \u{221a}T, from the tail's start",
         );
     }
     let bars = series

@@ -1,20 +1,20 @@
-//! The paper's toy and its two theorems, run by the loop that trains models: nothing here is computed another way.
+//! The paper's toy problem and its two theorems, run by the same loop that trains models.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
 //! | [`softmax`] | the policy that all of them share; read it first |
 //! | [`mod@toy`] | Figure 2 |
 //! | [`mod@theorem_3_3`] | Sequential keeps a gap |
-//! | [`mod@theorem_4_1`] | ALRIGHT's gap vanishes |
-//! | [`figures`] | their pictures |
+//! | [`mod@theorem_4_1`] | the gap of ALRIGHT vanishes |
+//! | [`figures`] | their figures |
 //!
-//! Where the paper's text does not fit its own numbers, the result has a line in `slips` that says so with the numbers
-//! found here.
+//! Where the paper's text contradicts its own numbers, the `slips` of a result say so, with the
+//! numbers computed here.
 //!
 //! ```
 //! use upright_theory::softmax::minimizer;
 //!
-//! // The minimum of (x - 2)^2, where its slope changes sign.
+//! // The minimum of (x - 2)^2, where its derivative changes sign.
 //! assert_eq!(minimizer(|x| 2.0 * (x - 2.0), 0.0, 5.0), 2.0);
 //! ```
 

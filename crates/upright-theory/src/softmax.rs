@@ -1,5 +1,6 @@
-//! The paper's model of a language model (Section 3.2): a softmax over a few answers, linear in the features of question
-//! and answer. It is a [`Learner`], so [`upright_core::train::train`], the methods and the objectives are those that train models.
+//! The paper's model of a language model (Section 3.2): a softmax over a few responses, linear in
+//! the features of prompt and response. It is a [`Learner`], so it uses the same loop
+//! ([`upright_core::train::train`]), methods and objectives that train models.
 
 use upright_base::{Error, Result};
 use upright_core::{
@@ -13,22 +14,25 @@ pub const DPO: ObjectiveId = ObjectiveId(0);
 /// The instruction objective; its weight is 1 - lambda.
 pub const SFT: ObjectiveId = ObjectiveId(1);
 
-/// Starts the draws of questions apart from those of a method that has the same seed.
+/// Separates the random stream of questions from that of a method with the same seed.
 const QUESTIONS: u64 = u64::from_be_bytes(*b"question");
 
-/// A question with its possible answers; D features.
+/// A prompt (question) with its possible responses (answers); D features.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question<const D: usize> {
     /// Features phi(y, x) of every answer y.
     pub answers: Vec<[f64; D]>,
-    /// The answer that is imitated, or the chosen and the rejected one; indices of `answers`.
+    /// The response that SFT imitates, or the chosen and the rejected response; indices of
+    /// `answers`.
     pub scored: Vec<usize>,
 }
 
 impl<const D: usize> Question<D> {
-    /// log pi(y | x) of an answer in nats, and its gradient phi(y, x) - mean of phi under pi (25)-(27).
+    /// log pi(y | x) of a response in nats, and its gradient phi(y, x) - mean of phi under pi
+    /// (25)-(27).
     ///
-    /// Both are made of differences to the answer's own score, so that neither loses its small values beside 1.
+    /// Both are computed from differences to the response's own score, so that small values are not
+    /// lost next to 1.
     pub fn log_probability(&self, theta: &[f64; D], answer: usize) -> (f64, [f64; D]) {
         let own = &self.answers[answer];
         let ahead = |other: &[f64; D]| dot(theta, &subtract(other, own));
@@ -54,16 +58,16 @@ impl<const D: usize> Question<D> {
     }
 }
 
-/// An objective with its data and, where it needs one, the reference.
+/// An objective with its data and, if it needs one, its reference.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task<const D: usize> {
     objective: Objective,
-    /// Each with the reference's log-probability of every scored answer.
+    /// Each with the reference's log-probability of every response in `scored`.
     questions: Vec<(Question<D>, Vec<f64>)>,
 }
 
 impl<const D: usize> Task<D> {
-    /// SFT (4): the first scored answer of every question is imitated.
+    /// SFT (4) on the first `scored` response of every question.
     pub fn sft(questions: Vec<Question<D>>) -> Self {
         let objective = Objective {
             beta: 1.0,
@@ -78,7 +82,7 @@ impl<const D: usize> Task<D> {
         }
     }
 
-    /// DPO (1)-(3) against the softmax policy with the parameters `reference`.
+    /// DPO (1)-(3) relative to the softmax policy with the parameters `reference`.
     pub fn dpo(questions: Vec<Question<D>>, reference: [f64; D], beta: f64) -> Self {
         let objective = Objective {
             beta,
@@ -98,7 +102,7 @@ impl<const D: usize> Task<D> {
         }
     }
 
-    /// Loss and gradient at one question, which are f(theta; x, ..) and g(theta; x, ..) of the paper.
+    /// Loss and gradient at one question: f(theta; x, ..) and g(theta; x, ..) in the paper.
     pub fn at(&self, theta: &[f64; D], question: usize) -> (f64, [f64; D]) {
         let (question, reference) = &self.questions[question];
         let mut responses = [Response {
@@ -123,7 +127,7 @@ impl<const D: usize> Task<D> {
         (row.loss, (0..count).fold([0.0; D], sum))
     }
 
-    /// Loss and gradient over all its data: f(theta) and its gradient.
+    /// Loss and gradient over all data: f(theta) and its gradient.
     pub fn whole(&self, theta: &[f64; D]) -> (f64, [f64; D]) {
         let share = 1.0 / self.questions.len() as f64;
         (0..self.questions.len())
@@ -133,8 +137,8 @@ impl<const D: usize> Task<D> {
             })
     }
 
-    /// Upper bound of the second moment of the stochastic gradient (Proposition A.1): 4 beta^2 Phi^2, where Phi is the
-    /// largest norm of a feature vector; beta counts as 1 for SFT.
+    /// Upper bound on the second moment of the stochastic gradient (Proposition A.1): 4 beta^2
+    /// Phi^2, where Phi is the largest norm of a feature vector. For SFT, beta is 1.
     pub fn second_moment_bound(&self) -> f64 {
         let features = self
             .questions
@@ -150,17 +154,17 @@ impl<const D: usize> Task<D> {
     }
 }
 
-/// A softmax policy in training by plain stochastic gradient descent: each step of an objective takes one of its
-/// questions, drawn evenly.
+/// A softmax policy trained by plain stochastic gradient descent. Each step of an objective takes
+/// one of its questions, sampled uniformly.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Softmax<const D: usize> {
     /// The parameters.
     pub theta: [f64; D],
-    /// Step size alpha.
+    /// Step size (learning rate) alpha.
     pub rate: f64,
     /// The gradient of `weight_decay / 2 * |theta|^2` is added to every update.
     pub weight_decay: f64,
-    /// Seed of the draws of questions.
+    /// Seed for sampling questions.
     pub seed: u64,
     tasks: Vec<Task<D>>,
     gradient: [f64; D],
@@ -181,12 +185,12 @@ impl<const D: usize> Softmax<D> {
         }
     }
 
-    /// Loss of an objective over all its data where the parameters are now.
+    /// Loss of an objective over all its data at the current parameters.
     pub fn value(&self, id: ObjectiveId) -> f64 {
         self.tasks[id.0].whole(&self.theta).0
     }
 
-    /// The step's question of an objective: a function of seed, objective and number of updates.
+    /// The question of the current step: a function of seed, objective and number of updates.
     fn question(&self, id: ObjectiveId) -> usize {
         match self.tasks[id.0].questions.len() {
             1 => 0,
@@ -255,10 +259,11 @@ pub fn mixed<const D: usize>(
         })
 }
 
-/// Where a convex function of one number is smallest: its slope changes sign there. Halved to the last bit.
+/// Minimizer of a convex function of one variable: the point where its derivative `slope` changes
+/// sign. Bisection to the last bit.
 ///
 /// # Panics
-/// If the slope does not go from below 0 at `low` to above 0 at `high`.
+/// If the derivative is not below 0 at `low` and above 0 at `high`.
 pub fn minimizer(slope: impl Fn(f64) -> f64, mut low: f64, mut high: f64) -> f64 {
     assert!(
         slope(low) < 0.0 && slope(high) > 0.0,

@@ -1,5 +1,5 @@
-//! Theorem 3.3: Sequential keeps a gap, however long it trains. Its proof's example (Table 2, Figure 5) in one parameter:
-//! f_DPO = log(1 + c e^(theta/2)) and f_SFT = log(1 + e^(-theta/2)).
+//! Theorem 3.3: Sequential keeps a gap, however long it trains. The example of its proof (Table 2,
+//! Figure 5) has one parameter: f_DPO = log(1 + c e^(theta/2)) and f_SFT = log(1 + e^(-theta/2)).
 
 use std::ops::ControlFlow;
 
@@ -11,18 +11,18 @@ use upright_core::{methods::Sequential, train::train};
 
 /// The reference for which (35) and (37) hold; the text says -5.
 pub const REFERENCE: f64 = -10.0;
-/// Where the first stage starts, as in the proof.
+/// Initial parameter of the first stage, as in the proof.
 pub const START: f64 = 0.0;
-/// Step size alpha of every step; the proof asks for alpha / 8 <= 1 and a sum without bound.
+/// Step size alpha of every step. The proof requires alpha / 8 <= 1 and an unbounded sum.
 const RATE: f64 = 1.0;
-/// Parameters between which every minimum lies.
+/// Range of parameters that contains every minimum.
 const RANGE: [f64; 2] = [-1e3, 1e3];
-/// Weights of DPO for which gaps are reported.
+/// Weights of DPO for which gaps are computed.
 const LAMBDAS: [f64; 5] = [0.1, 0.25, 0.5, 0.75, 0.9];
 /// T of each stage.
 const STEPS: [usize; 9] = [10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000];
 
-/// The question of the preference, x_1 in Table 2.
+/// The prompt of the preference, x_1 in Table 2.
 fn preference() -> Question<1> {
     Question {
         answers: vec![[-1.0], [-0.5]],
@@ -30,7 +30,7 @@ fn preference() -> Question<1> {
     }
 }
 
-/// Table 2's objectives: DPO, SFT.
+/// The objectives of Table 2: DPO, SFT.
 pub fn tasks() -> Vec<Task<1>> {
     let instruction = Question {
         answers: vec![[1.0], [0.5]],
@@ -42,7 +42,7 @@ pub fn tasks() -> Vec<Task<1>> {
     ]
 }
 
-/// f_ref (34), the objective that the reference is to have minimised: -log pi(y_w | x_1).
+/// f_ref (34), the objective that the reference minimizes: -log pi(y_w | x_1).
 pub fn reference_loss(theta: f64) -> f64 {
     -preference().log_probability(&[theta], 0).0
 }
@@ -52,16 +52,16 @@ pub fn reference_loss(theta: f64) -> f64 {
 pub struct Tradeoff {
     /// Weight of DPO.
     pub lambda: f64,
-    /// Where f_mix is smallest.
+    /// The minimizer of f_mix.
     pub argmin: f64,
-    /// f_mix there.
+    /// The minimum of f_mix.
     pub minimum: f64,
-    /// Gap of theta = 0. Where `argmin` is below 0, no theta >= 0 has a smaller one.
+    /// Gap at theta = 0. If `argmin` is below 0, no theta >= 0 has a smaller gap.
     pub gap_at_zero: f64,
 }
 
 impl Tradeoff {
-    /// Of Table 2's example.
+    /// Computes it for the example of Table 2.
     pub fn of(lambda: f64) -> Self {
         let (tasks, weights) = (tasks(), weights(lambda));
         let at = |theta: f64| mixed(&tasks, &weights, &[theta]);
@@ -86,11 +86,11 @@ impl Tradeoff {
 pub struct Run {
     /// T; each stage takes T - 1 steps, as the algorithm's loops do.
     pub steps: usize,
-    /// theta after the first stage, DPO. The proof asks for -10 or less.
+    /// theta after the first stage, DPO. The proof requires -10 or less.
     pub after_dpo: f64,
     /// theta after the second stage, SFT.
     pub end: f64,
-    /// Gap of the end for every lambda of [`Theorem33::lambdas`].
+    /// Gap at the end for every lambda of [`Theorem33::lambdas`].
     pub gaps: Vec<f64>,
 }
 
@@ -101,9 +101,9 @@ pub struct Theorem33 {
     pub c_star: f64,
     /// The bound: (39) at theta = 0, at lambda 1/2.
     pub gap_at_zero: f64,
-    /// Where f_mix is smallest, at lambda 1/2.
+    /// The minimizer of f_mix, at lambda 1/2.
     pub argmin: f64,
-    /// f_mix there: 1/2 log c*.
+    /// The minimum of f_mix: 1/2 log c*.
     pub minimum: f64,
     /// c of (35).
     pub c: f64,
@@ -111,18 +111,18 @@ pub struct Theorem33 {
     pub reference: f64,
     /// Step size of every step.
     pub rate: f64,
-    /// Trade-offs.
+    /// The trade-off at each lambda.
     pub lambdas: Vec<Tradeoff>,
-    /// One a T.
+    /// One run per T.
     pub runs: Vec<Run>,
-    /// Where the paper's text does not fit its numbers.
+    /// Where the paper's text contradicts its numbers.
     pub slips: Vec<String>,
 }
 
 /// Runs Algorithm 1 for every T.
 ///
 /// # Errors
-/// A loss that is not finite, which this example does not have.
+/// A loss is not finite, which does not happen in this example.
 pub fn theorem_3_3() -> Result<Theorem33> {
     let lambdas: Vec<Tradeoff> = LAMBDAS.map(Tradeoff::of).to_vec();
     let runs = STEPS
@@ -147,7 +147,7 @@ pub fn theorem_3_3() -> Result<Theorem33> {
     })
 }
 
-/// DPO, then SFT.
+/// Trains on DPO, then on SFT.
 fn run(steps: usize, lambdas: &[Tradeoff]) -> Result<Run> {
     let stage = steps - 1;
     let mut policy = Softmax::new(tasks(), [START], RATE);
@@ -171,7 +171,8 @@ fn run(steps: usize, lambdas: &[Tradeoff]) -> Result<Run> {
     })
 }
 
-/// Weight of DPO below which f_mix is smallest above theta = 0: where its slope at 0 changes sign.
+/// Weight of DPO below which the minimizer of f_mix is above theta = 0: where its derivative at 0
+/// changes sign.
 fn turning_lambda() -> f64 {
     let slope = |lambda: f64| mixed(&tasks(), &weights(lambda), &[0.0]).1[0];
     minimizer(slope, 0.0, 1.0)
@@ -181,8 +182,8 @@ fn slips(half: &Tradeoff, c: f64) -> Vec<String> {
     let printed = Task::dpo(vec![preference()], [-5.0], 1.0);
     vec![
         format!(
-            "(35) and (37) hold for theta_ref = {REFERENCE}, not -5: f_DPO(0) is log(1 + c) = {:.4} with the one and {:.4} \
-             with the other.",
+            "(35) and (37) hold for theta_ref = {REFERENCE}, not -5: f_DPO(0) is log(1 + c) = \
+             {:.4} with {REFERENCE} and {:.4} with -5.",
             c.ln_1p(),
             printed.whole(&[0.0]).0
         ),
@@ -190,10 +191,10 @@ fn slips(half: &Tradeoff, c: f64) -> Vec<String> {
             "(39) at theta = 0 is {:.5}, not 0.256843; the bound holds.",
             half.gap_at_zero
         ),
-        "(40) and (41) drop the factor 1/2 of (37) and (38); the steps here have it.".to_owned(),
+        "(40) and (41) drop the factor 1/2 of (37) and (38); the steps here include it.".to_owned(),
         format!(
-            "The proof is for lambda = 1/2. Below lambda = {:.4} the minimum lies above theta = 0, and the gap comes from \
-             theta growing without bound.",
+            "The proof is for lambda = 1/2. Below lambda = {:.4} the minimum is above theta = 0, \
+             and the gap arises because theta grows without bound.",
             turning_lambda()
         ),
     ]

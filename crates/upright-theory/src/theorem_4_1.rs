@@ -1,5 +1,5 @@
-//! Theorem 4.1: ALRIGHT's gap vanishes, no slower than log T / sqrt(T). On the example of Theorem 3.3, where Sequential's
-//! does not.
+//! Theorem 4.1: the gap of ALRIGHT vanishes, no slower than log T / sqrt(T). Computed on the
+//! example of Theorem 3.3, where the gap of Sequential does not vanish.
 
 use std::ops::ControlFlow;
 
@@ -15,28 +15,29 @@ use upright_core::{
     train::{Method, train},
 };
 
-/// A T belongs to the transient while ALRIGHT's noiseless counterpart, Mix with the same steps, still has more than this
-/// share of ALRIGHT's mean gap: so far the start decides, from there on the draws do.
+/// A T belongs to the transient if the gap of Mix with the same step sizes (ALRIGHT without noise)
+/// is more than this share of ALRIGHT's mean gap. In the transient the start dominates the gap;
+/// later the sampling noise does.
 const TRANSIENT_SHARE: f64 = 0.25;
 
-/// What to run.
+/// The settings of the computation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Theorem41Config {
     /// Weight of DPO.
     pub lambda: f64,
-    /// Numbers of iterations T, ascending, each at least 2.
+    /// Numbers of iterations T, in ascending order, each at least 2.
     pub steps: Vec<usize>,
     /// Step sizes are alpha_0 / sqrt(T), for each of these.
     pub alphas: Vec<f64>,
-    /// Seeds 0, 1, .. of ALRIGHT, at least 2.
+    /// Number of seeds (0, 1, ..) of ALRIGHT, at least 2.
     pub seeds: usize,
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
 }
 
 impl Theorem41Config {
-    /// T from 100 to a million in half decades. With the small alpha_0 all of it is transient and the printed bound fails,
-    /// with the other the transient is short.
+    /// T from 100 to a million in half decades. With the small alpha_0, every T is transient and
+    /// the printed bound fails. With the large alpha_0, the transient is short.
     pub fn usual(threads: usize) -> Self {
         let steps = vec![
             100, 316, 1_000, 3_162, 10_000, 31_623, 100_000, 316_228, 1_000_000,
@@ -51,10 +52,10 @@ impl Theorem41Config {
     }
 }
 
-/// All seeds at one T.
+/// The results of all seeds at one T.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Point {
-    /// T; T - 1 steps, as the algorithm's loop takes.
+    /// T. The algorithm's loop takes T - 1 steps.
     pub steps: usize,
     /// Mean of the gap G_mix(theta_T) over the seeds.
     pub mean_gap: f64,
@@ -66,22 +67,23 @@ pub struct Point {
     pub bound: f64,
     /// The bound as (51) prints it.
     pub printed_bound: f64,
-    /// Whether the start still decides.
+    /// Whether the start still dominates the gap.
     pub transient: bool,
 }
 
-/// All T for one alpha_0. Slopes are those of log gap over log T, least squares; none where there are fewer than two T.
+/// All T for one alpha_0. Slopes are least-squares slopes of log gap over log T; none with fewer
+/// than two T.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Series {
     /// Step sizes are this over sqrt(T).
     pub alpha_0: f64,
-    /// One a T.
+    /// One point per T.
     pub points: Vec<Point>,
-    /// Slope of the mean gap over the T of the transient.
+    /// Slope of the mean gap in the transient.
     pub transient_slope: Option<f64>,
-    /// Slope of the mean gap over the other T.
+    /// Slope of the mean gap after the transient.
     pub tail_slope: Option<f64>,
-    /// Standard error of `tail_slope`, from those of the means.
+    /// Standard error of `tail_slope`, from the standard errors of the means.
     pub tail_slope_error: Option<f64>,
     /// Slope of log T / sqrt(T) over the same T as `tail_slope`.
     pub tail_rate_slope: Option<f64>,
@@ -92,23 +94,23 @@ pub struct Series {
 pub struct Theorem41 {
     /// Weight of DPO.
     pub lambda: f64,
-    /// Where f_mix is smallest.
+    /// The minimizer of f_mix.
     pub argmin: f64,
-    /// f_mix there.
+    /// The minimum of f_mix.
     pub minimum: f64,
-    /// Where theta starts.
+    /// Initial theta.
     pub start: f64,
-    /// Bounds M_1^2, M_2^2 of the gradients' second moments (Proposition A.1): DPO, SFT.
+    /// Bounds M_1^2, M_2^2 on the second moments of the gradients (Proposition A.1): DPO, SFT.
     pub second_moments: [f64; 2],
     /// Number of seeds behind every mean.
     pub seeds: usize,
-    /// One an alpha_0.
+    /// One series per alpha_0.
     pub series: Vec<Series>,
-    /// Where the paper's text does not fit its numbers.
+    /// Where the paper's text contradicts its numbers.
     pub slips: Vec<String>,
 }
 
-/// What bounds the gap.
+/// The terms of the bound on the gap.
 struct Bound {
     /// |theta_1 - theta*|^2.
     distance: f64,
@@ -139,7 +141,7 @@ impl Bound {
 /// Runs Algorithm 2 for every T, alpha_0 and seed.
 ///
 /// # Errors
-/// A loss that is not finite, which this example does not have.
+/// A loss is not finite, which does not happen in this example.
 pub fn theorem_4_1(settings: &Theorem41Config, observer: &mut dyn Observer) -> Result<Theorem41> {
     let tradeoff = Tradeoff::of(settings.lambda);
     let weights = weights(settings.lambda);
@@ -151,7 +153,8 @@ pub fn theorem_4_1(settings: &Theorem41Config, observer: &mut dyn Observer) -> R
         printed_moment: mean(second_moments.map(f64::sqrt)).powi(2),
     };
 
-    // The longest come first, so that no core waits long for another at the end. The last of each T is Mix.
+    // The longest runs start first, so that no core waits long for another at the end. The last run
+    // of each T is Mix.
     let cells: Vec<(usize, f64)> = settings
         .steps
         .iter()
@@ -160,7 +163,7 @@ pub fn theorem_4_1(settings: &Theorem41Config, observer: &mut dyn Observer) -> R
         .collect();
     let runs = settings.seeds + 1;
     let total: usize = cells.iter().map(|(steps, _)| steps * runs).sum();
-    observer.begin("theorem 4.1, in steps", total);
+    observer.begin("theorem 4.1 steps", total);
     let work = |index: usize| {
         let ((steps, alpha), run) = (cells[index / runs], index % runs);
         let mut method: Box<dyn Method> = match run {
@@ -181,7 +184,7 @@ pub fn theorem_4_1(settings: &Theorem41Config, observer: &mut dyn Observer) -> R
     let gaps = gaps?;
 
     let point = |(&(steps, alpha), gaps): (&(usize, f64), &[f64])| {
-        let (noiseless_gap, gaps) = gaps.split_last().expect("Mix is the last");
+        let (noiseless_gap, gaps) = gaps.split_last().expect("the last run is Mix");
         let count = gaps.len() as f64;
         let mean_gap = gaps.iter().sum::<f64>() / count;
         let variance = gaps.iter().map(|gap| (gap - mean_gap).powi(2)).sum::<f64>() / (count - 1.0);
@@ -250,7 +253,7 @@ impl Series {
     }
 }
 
-/// Least squares of log y over log x: the slope, and the part that each log y has in it.
+/// Least-squares slope of log y over log x, and the coefficient of each log y in it.
 fn slope(points: impl Iterator<Item = (usize, f64)>) -> Option<(f64, Vec<f64>)> {
     let logs: Vec<(f64, f64)> = points.map(|(x, y)| ((x as f64).ln(), y.ln())).collect();
     if logs.len() < 2 {
@@ -267,14 +270,16 @@ fn slope(points: impl Iterator<Item = (usize, f64)>) -> Option<(f64, Vec<f64>)> 
 
 fn slips(series: &[Series]) -> Vec<String> {
     let mut slips = vec![
-        "(51)'s first term: dividing (54) by T with alpha = alpha_0 / sqrt(T) gives |theta_1 - theta*|^2 / (2 alpha_0 \
-         sqrt(T)); printed is alpha_0 |theta_1 - theta*|^2 / (2 sqrt(T))."
+        "The first term of (51): dividing (54) by T with alpha = alpha_0 / sqrt(T) gives |theta_1 \
+         - theta*|^2 / (2 alpha_0 sqrt(T)); the paper prints alpha_0 |theta_1 - theta*|^2 / (2 \
+         sqrt(T))."
             .to_owned(),
-        "(50) needs M_lambda^2 = lambda M_1^2 + (1 - lambda) M_2^2; printed is (lambda M_1 + (1 - lambda) M_2)^2. In (24) \
-         and (28), M_1 and M_2 are squared norms. The two agree on this example, where both moments have one bound."
+        "(50) needs M_lambda^2 = lambda M_1^2 + (1 - lambda) M_2^2; the paper prints (lambda M_1 + \
+         (1 - lambda) M_2)^2. In (24) and (28), M_1 and M_2 are squared norms. Both forms agree on \
+         this example, where both moments have the same bound."
             .to_owned(),
-        "Beside the theorem: after (17), \"DPO objective using (13)\" means SFT; in Algorithm 4, line 10, the index of the \
-         losses compared is i."
+        "Outside the theorem: after (17), \"DPO objective using (13)\" means SFT; in line 10 of \
+         Algorithm 4, the index of the compared losses is i."
             .to_owned(),
     ];
     for series in series {
@@ -285,8 +290,8 @@ fn slips(series: &[Series]) -> Vec<String> {
             .collect();
         if let (Some(first), Some(last)) = (violated.first(), violated.last()) {
             slips.push(format!(
-                "The printed bound is violated at alpha_0 = {} for T from {} to {}: at T = {} it is {:.3} and the mean gap \
-                 {:.3}. The corrected one is {:.3}.",
+                "The printed bound is violated at alpha_0 = {} for T from {} to {}: at T = {} it \
+                 is {:.3}, and the mean gap is {:.3}. The corrected bound is {:.3}.",
                 series.alpha_0,
                 first.steps,
                 last.steps,

@@ -1,5 +1,5 @@
-//! The toy of Figure 2 and Appendix D.1: two parameters, one preference and one instruction, and three methods on their
-//! way down.
+//! The toy problem of Figure 2 and Appendix D.1: two parameters, one preference and one
+//! instruction, trained by three methods.
 
 use std::ops::ControlFlow;
 
@@ -13,52 +13,52 @@ use upright_core::{
     train::{Method, ObjectiveId, train},
 };
 
-/// Where reference and policy start.
+/// Initial parameters of reference and policy.
 const START: [f64; 2] = [5.0, -9.9];
 const RATE: f64 = 0.01;
 const WEIGHT_DECAY: f64 = 0.001;
-/// Steps on -log pi(y_w | x_1) that make the reference.
+/// Steps on -log pi(y_w | x_1) that train the reference.
 const REFERENCE_STEPS: usize = 1_000;
-/// Most steps of a stage of Sequential.
+/// Maximum steps of a stage of Sequential.
 const STAGE_STEPS: usize = 10_000;
-/// A stage of Sequential ends where its objective is down to this.
+/// A stage of Sequential ends when its loss is at most this.
 const STAGE_ENDS_AT: f64 = 0.05;
 /// Steps of the joint methods.
 const JOINT_STEPS: usize = 20_000;
-/// Not in the paper: beta, lambda, the optima (both losses can come as near to 0 as one likes), and how often MAXRIGHT
-/// looks at both.
+/// Not in the paper: beta, lambda, the optima (both losses can get arbitrarily close to 0), and the
+/// probe interval of MAXRIGHT.
 const BETA: f64 = 1.0;
 const LAMBDA: f64 = 0.5;
 const OPTIMA: [f64; 2] = [0.0, 0.0];
 const PROBE_EVERY: usize = 1;
-/// A path is kept at every so many steps, and at its ends.
+/// Interval in steps at which points of a path are kept; both ends are kept too.
 const KEEP_EVERY: usize = 20;
 
-/// A place on the way: the parameters, and the losses there.
+/// A point of a path: the parameters and the losses there.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Place {
     /// Steps taken.
     pub step: usize,
     /// The parameters.
     pub theta: [f64; 2],
-    /// Loss of the preference.
+    /// DPO loss of the preference.
     pub dpo: f64,
-    /// Loss of the instruction.
+    /// SFT loss of the instruction.
     pub sft: f64,
 }
 
-/// A method's way down.
+/// The training path of a method.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Walk {
     /// Name of the method.
     pub method: &'static str,
-    /// Steps spent on DPO and on SFT.
+    /// Steps on DPO and on SFT.
     pub steps: [usize; 2],
-    /// The last place.
+    /// The last point.
     pub end: Place,
-    /// Distance of the last place from the ideal point, where both losses are at their optima.
+    /// Distance of the last point to the ideal point, where both losses are at their optima.
     pub ideal_distance: f64,
-    /// Where the first stage of Sequential ended.
+    /// The end of the first stage of Sequential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub between: Option<Place>,
     /// The path.
@@ -73,13 +73,13 @@ pub struct Variant {
     pub name: &'static str,
     /// The reference's parameters.
     pub reference: [f64; 2],
-    /// Where all methods start.
+    /// The start of all methods.
     pub start: Place,
     /// The ideal point: the optima of DPO and SFT.
     pub ideal: [f64; 2],
     /// Sequential, ALRIGHT, MAXRIGHT.
     pub walks: Vec<Walk>,
-    /// Both objectives, for contours.
+    /// Both objectives, for contour plots.
     #[serde(skip)]
     pub tasks: Vec<Task<2>>,
 }
@@ -87,13 +87,14 @@ pub struct Variant {
 /// Figure 2.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Toy {
-    /// As printed, and with the features the figure needs.
+    /// With the features as printed, and with the features that the figure needs.
     pub variants: Vec<Variant>,
-    /// Where the paper's text does not fit its numbers.
+    /// Where the paper's text contradicts its numbers.
     pub slips: Vec<String>,
 }
 
-/// Features of x_1, of which DPO and the reference are trained, times `sign`; those of x_2 as in Table 3.
+/// The features of x_1, on which DPO and the reference are trained, times `sign`, and those of x_2
+/// as in Table 3.
 fn questions(sign: f64) -> [Question<2>; 2] {
     [
         Question {
@@ -107,14 +108,14 @@ fn questions(sign: f64) -> [Question<2>; 2] {
     ]
 }
 
-/// A policy at the start.
+/// A policy with the initial parameters.
 fn learner(tasks: Vec<Task<2>>) -> Softmax<2> {
     let mut policy = Softmax::new(tasks, START, RATE);
     policy.weight_decay = WEIGHT_DECAY;
     policy
 }
 
-/// The parameters after the reference's steps.
+/// Trains the reference; returns its parameters.
 fn reference(preference: &Question<2>) -> Result<[f64; 2]> {
     let imitated = Question {
         scored: vec![preference.scored[0]],
@@ -140,7 +141,7 @@ fn place(policy: &Softmax<2>, step: usize) -> Place {
     }
 }
 
-/// What is known of a walk while it is under way.
+/// A walk in progress.
 struct Way {
     policy: Softmax<2>,
     steps: [usize; 2],
@@ -162,7 +163,7 @@ impl Way {
         self.steps.iter().sum()
     }
 
-    /// Takes the method's steps in `range`, up to the one after which `done` holds.
+    /// Takes the method's steps in `range`, and stops after the first step for which `done` holds.
     fn walk(
         &mut self,
         method: &mut dyn Method,
@@ -203,7 +204,7 @@ impl Way {
     }
 }
 
-/// DPO until it is low enough, then SFT until it is.
+/// Trains on DPO until its loss is low enough, then on SFT until its loss is.
 fn sequential(tasks: &[Task<2>]) -> Result<Walk> {
     let mut way = Way::new(tasks);
     let mut method = Sequential {
@@ -258,10 +259,10 @@ fn variant(name: &'static str, sign: f64, seed: u64) -> Result<Variant> {
     })
 }
 
-/// All of Figure 2; `seed` is that of ALRIGHT's draws.
+/// Computes all of Figure 2; `seed` is the seed of ALRIGHT's sampling.
 ///
 /// # Errors
-/// A loss that is not finite, which these data do not have.
+/// A loss is not finite, which does not happen with this data.
 pub fn toy(seed: u64) -> Result<Toy> {
     let variants = vec![
         variant("as-printed", 1.0, seed)?,
@@ -271,14 +272,17 @@ pub fn toy(seed: u64) -> Result<Toy> {
         [0, 1].map(|i: usize| variants[i].walks[0].between.unwrap_or(variants[i].start));
     let slips = vec![
         format!(
-            "Table 3's objectives do not conflict (the chosen answers' features differ from the others' by [0.5, 0.5] and \
-             [0.5, 0]): after {} steps DPO is down to {STAGE_ENDS_AT} with SFT already at {:.3}, and the second stage has \
-             nothing to do. With x_1's features negated, as in Table 2, DPO is there after {} steps with SFT at {:.3}.",
+            "The objectives of Table 3 do not conflict: the features of the chosen responses \
+             differ from those of the others by [0.5, 0.5] and [0.5, 0]. After {} steps the DPO \
+             loss is down to {STAGE_ENDS_AT} and the SFT loss is already {:.3}, so the second \
+             stage has nothing to do. With the features of x_1 negated, as in Table 2, the DPO \
+             loss gets there after {} steps, with the SFT loss at {:.3}.",
             printed.step, printed.sft, conflicting.step, conflicting.sft
         ),
         format!(
-            "D.1 does not say, and here stand: beta {BETA}, lambda {LAMBDA}, both losses looked at every step, optima 0, \
-             plain gradient descent with the decay in the gradient. It names Table 2 where it means Table 3."
+            "Section D.1 does not state these settings, which are used here: beta {BETA}, lambda \
+             {LAMBDA}, both losses probed every step, optima 0, plain gradient descent with the \
+             weight decay in the gradient. It refers to Table 2 where it means Table 3."
         ),
     ];
     Ok(Toy { variants, slips })

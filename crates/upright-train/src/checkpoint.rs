@@ -1,8 +1,10 @@
-//! Checkpoints: everything a run needs to continue to the bit, in a folder that is whole or not there.
+//! Checkpoints: everything a run needs to resume bit-identically, in a folder that is complete or
+//! absent.
 //!
-//! `checkpoints/step-N/` holds the adapter as a PEFT folder, `optimizer.safetensors` and `state.json`. Some stay (every
-//! `--checkpoint-every` steps; the newest few and the best of them); one rolls along behind the newest step, so that a
-//! run that is killed or meets a full disk loses the step in flight and no more.
+//! `checkpoints/step-N/` contains the adapter as a PEFT folder, `optimizer.safetensors` and
+//! `state.json`. Permanent checkpoints are written every `--checkpoint-every` steps; the newest few
+//! and the best are kept. One rolling checkpoint follows the newest step, so that a run that is
+//! killed or fills the disk loses little work.
 
 use std::{
     fs,
@@ -21,17 +23,18 @@ use upright_model::{
 use upright_base::{Error, Result, files};
 use upright_data::order::OrderState;
 
-/// A rolling checkpoint is written when this many times its own cost has passed since the last: after every step where
-/// that is cheap, and never more than a few percent of the time.
+/// A rolling checkpoint is written when this many times the cost of the last checkpoint has passed
+/// since. Cheap checkpoints are written after every step, and the cost never exceeds a few percent
+/// of the time.
 const ROLLING_COST: u32 = 25;
 
-/// The optimizer's moments, in the folder of a checkpoint.
+/// File of the optimizer's moments in a checkpoint folder.
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 
 /// The state of a run after `step` steps.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The small part.
+    /// The contents of `state.json`.
     pub state: State,
     /// Adapter parameters.
     pub adapter: Adapter,
@@ -47,24 +50,25 @@ pub struct Snapshot {
 pub struct State {
     /// Steps done.
     pub step: usize,
-    /// Updates since the optimizer last started afresh.
+    /// Updates since the optimizer was last reset.
     pub updates: u64,
-    /// What the method remembers.
+    /// State of the method.
     pub method: Vec<f64>,
-    /// Where each objective is in its data.
+    /// Position of each objective in its data.
     pub orders: Vec<OrderState>,
-    /// Weighted sum of the held-out losses, if they were measured at this step: what `best` means.
+    /// Weighted sum of the held-out losses, if they were measured at this step. The best checkpoint
+    /// has the lowest.
     pub held_out: Option<f64>,
     /// Whether the next checkpoint of any kind replaces this one.
     pub rolling: bool,
 }
 
-/// What stays the same over the checkpoints of a run.
+/// What all checkpoints of a run have in common.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// Rank, alpha, targets, for `adapter_config.json`.
     pub lora: LoraConfig,
-    /// The base, as an adapter's folder names it.
+    /// The base model, for an adapter's folder.
     pub base: BaseModel,
 }
 
@@ -74,12 +78,12 @@ pub struct Checkpoints {
     dir: PathBuf,
     identity: Identity,
     keep: usize,
-    /// When the last one was written, and how long that took.
+    /// When the last checkpoint was written, and how long that took.
     last: Option<(Instant, Duration)>,
 }
 
 impl Checkpoints {
-    /// The checkpoints in `dir`, of which the newest `keep` and the best stay.
+    /// The checkpoints in `dir`, of which the newest `keep` and the best are kept.
     pub fn new(dir: PathBuf, identity: Identity, keep: usize) -> Self {
         Self {
             dir,
@@ -116,7 +120,7 @@ impl Checkpoints {
             .map_err(|error| Error::failure(format!("{}: {error}", path.display())))
     }
 
-    /// The newest checkpoint that can be read; what was passed over on the way is noted by `skipped`.
+    /// The newest checkpoint that can be read. `skipped` gets a note for every newer one.
     pub fn newest(
         &self,
         config: &DecoderConfig,
@@ -125,7 +129,7 @@ impl Checkpoints {
         for step in self.steps().into_iter().rev() {
             match self.read(step, config) {
                 Ok(snapshot) => return Some(snapshot),
-                Err(error) => skipped(format!("skipped a checkpoint that cannot be read: {error}")),
+                Err(error) => skipped(format!("skipped an unreadable checkpoint: {error}")),
             }
         }
         None
@@ -137,7 +141,7 @@ impl Checkpoints {
         let adapter = peft::read(&folder, config)?.adapter;
         let mut path = folder.join(OPTIMIZER_FILE);
         if !path.exists() {
-            // The name that earlier builds gave it.
+            // The file name of earlier builds.
             path = folder.join("optimiser.safetensors");
         }
         let bytes = files::read(&path).map_err(|error| Error::io(&path, "read", error))?;
@@ -148,7 +152,9 @@ impl Checkpoints {
                 .tensor(name)
                 .map_err(|error| broken(error.to_string()))?;
             if tensor.dtype() != Dtype::F32 || tensor.data().len() != 4 * adapter.parameters.len() {
-                return Err(broken(format!("{name} does not fit the adapter")));
+                return Err(broken(format!(
+                    "tensor `{name}` does not match the adapter"
+                )));
             }
             Ok(tensor
                 .data()
@@ -171,7 +177,7 @@ impl Checkpoints {
             .is_none_or(|(at, cost)| at.elapsed() >= cost * ROLLING_COST)
     }
 
-    /// Writes a checkpoint, then removes those it makes superfluous.
+    /// Writes a checkpoint, then removes checkpoints that are no longer needed.
     pub fn write(&mut self, snapshot: &Snapshot) -> Result<()> {
         let started = Instant::now();
         files::create_dir(&self.dir)?;
@@ -184,7 +190,8 @@ impl Checkpoints {
         });
         if let Err(error) = written {
             let _ = fs::remove_dir_all(&partial);
-            let hint = "make room and continue with --resume: the newest checkpoint is whole";
+            let hint =
+                "free disk space and continue with --resume: the newest checkpoint is complete";
             return Err(if error.hint.is_empty() {
                 error.hint(hint)
             } else {
@@ -219,7 +226,7 @@ impl Checkpoints {
         write_state(dir, &snapshot.state)
     }
 
-    /// Makes a rolling checkpoint one that stays, as it would have been had the run not been stopped there.
+    /// Makes a rolling checkpoint permanent, as if the run had not been stopped there.
     pub fn settle(&self, state: State) -> Result<()> {
         write_state(
             &self.folder(state.step),
@@ -232,7 +239,8 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Removes a checkpoint: at once from the eyes of readers, so that a kill leaves no half of one under its name.
+    /// Removes a checkpoint. It is renamed first, so that a kill leaves no partial checkpoint under
+    /// its name.
     fn remove(&self, folder: &Path) {
         let removed = self.dir.join(".removed");
         let _ = fs::remove_dir_all(&removed);
@@ -240,7 +248,8 @@ impl Checkpoints {
         let _ = fs::remove_dir_all(&removed);
     }
 
-    /// Keeps the newest `keep` that stay, the best of all, and nothing that a newer one replaces or a kill left behind.
+    /// Keeps the newest `keep` permanent checkpoints, the best of all, and a rolling checkpoint
+    /// only if no other is newer. Removes what a kill left behind.
     pub fn prune(&self) {
         for left in [".partial", ".removed"] {
             let _ = fs::remove_dir_all(self.dir.join(left));

@@ -1,4 +1,5 @@
-//! Evaluation points: every objective on two fixed sets, `eval` (held-out rows) and `fit` (a sample of its training rows).
+//! Evaluations: every objective on two fixed sets, `eval` (held-out rows) and `fit` (a sample of
+//! its training rows).
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +10,7 @@ use upright_runs::records::{SETS, metric_name};
 
 use crate::learner::{Measured, ModelLearner, Task};
 
-/// What an evaluation found. Lists are one entry an objective; `None` where a set has no rows.
+/// The result of an evaluation. Lists have one entry per objective, `None` if a set has no rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     /// Steps done.
@@ -20,7 +21,7 @@ pub struct Evaluation {
     pub fit: Vec<Option<Measured>>,
 }
 
-/// Measures every objective on both sets. A stop that is requested meanwhile ends it early, as an error.
+/// Measures every objective on both sets. If a stop is requested meanwhile, returns an error.
 pub fn evaluate(
     learner: &ModelLearner<'_>,
     step: usize,
@@ -89,7 +90,8 @@ pub fn metric_names(tasks: &[Task<'_>], index: usize) -> Vec<String> {
 }
 
 impl Evaluation {
-    /// A line of `evals.jsonl`. Optima are one an objective for each of [`SETS`]; gaps appear where they are given.
+    /// A line of `evals.jsonl`. `optima` has one entry per objective for each of [`SETS`]; gaps
+    /// appear where it is given.
     pub fn line(&self, tasks: &[Task<'_>], optima: [&[Option<f64>]; 2]) -> Map<String, Value> {
         let mut line = Map::new();
         line.insert("step".into(), json!(self.step));

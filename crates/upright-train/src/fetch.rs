@@ -1,4 +1,5 @@
-//! Ids of the Hub in a config: downloads what they name, and puts the local files beside them or in their place.
+//! Hub ids in a config: downloads what they name, and puts the local files beside them or in their
+//! place.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,8 @@ use upright_data::DataFile;
 use upright_hub::Hub;
 use upright_runs::settings::Config;
 
-/// The same settings, with local folders for ids of models and adapters, and [`Config::files`] for those of rows.
+/// The same settings, with local folders for Hub ids of models and adapters, and [`Config::files`]
+/// for Hub ids of datasets.
 pub fn fetched(config: &Config, hub: &Hub, observer: &mut dyn Observer) -> Result<Config> {
     let written = config;
     let mut config = written.clone();
@@ -25,7 +27,7 @@ pub fn fetched(config: &Config, hub: &Hub, observer: &mut dyn Observer) -> Resul
         let folder = hub.adapter(Path::new(&reference[..]), observer)?;
         *reference = folder.into_os_string().into_string().map_err(|name| {
             Error::input(format!(
-                "{}: the cache's folder has a name that is no UTF-8",
+                "{}: the name of the cache folder is not valid UTF-8",
                 name.display()
             ))
         })?;
@@ -39,7 +41,7 @@ pub fn fetched(config: &Config, hub: &Hub, observer: &mut dyn Observer) -> Resul
     Ok(config)
 }
 
-/// Everything that names rows, as it was written, without shares.
+/// Every path and id of rows in the config, as written, without shares.
 fn rows_named(config: &Config) -> Vec<PathBuf> {
     let evals = config.objective.iter().map(|objective| &objective.eval);
     let evals = [&config.sft_eval, &config.dpo_eval]
@@ -56,7 +58,7 @@ fn rows_named(config: &Config) -> Vec<PathBuf> {
     evals.chain(data).collect()
 }
 
-/// What stands before a share. A file may have a name that looks like one with a share.
+/// The path or id before a share. The name of an existing file may look as if it had a share.
 fn without_share(text: &str) -> PathBuf {
     let DataFile { mut shards, .. } = DataFile::from(text);
     if Path::new(text).exists() {
@@ -66,7 +68,7 @@ fn without_share(text: &str) -> PathBuf {
     }
 }
 
-/// The rows that a path or an id means.
+/// The rows of a path or a Hub id.
 pub fn data_file(hub: &Hub, given: &Path, observer: &mut dyn Observer) -> Result<DataFile> {
     Ok(hub.data(given, observer)?.into())
 }

@@ -16,16 +16,17 @@ use upright_math::random::uniform;
 pub struct Sampling {
     /// Maximum tokens of a response.
     pub max_tokens: usize,
-    /// 0 takes the likeliest token; otherwise logits are divided by it.
+    /// 0 selects the most likely token; otherwise the logits are divided by the temperature.
     pub temperature: f64,
-    /// Only the likeliest tokens that together have this probability are drawn from.
+    /// Nucleus: tokens are drawn only from the most likely ones that together have this
+    /// probability.
     pub top_p: f64,
     /// Seed of the draws.
     pub seed: u64,
 }
 
 impl Sampling {
-    /// What is wanted of the engine: the best token alone, where no draw is made.
+    /// What to request from the engine: only the most likely token if nothing is drawn.
     fn want(&self) -> Want {
         if self.temperature == 0.0 {
             Want::Best(1)
@@ -34,7 +35,7 @@ impl Sampling {
         }
     }
 
-    /// The next token, of what [`Sampling::want`] asked for.
+    /// The next token, from the prediction that [`Sampling::want`] requests.
     fn choose(&self, next: &Next, response: usize, position: usize) -> u32 {
         match next {
             Next::Best(best) => best[0].token,
@@ -42,7 +43,8 @@ impl Sampling {
         }
     }
 
-    /// Draws the next token. The draw is a function of the seed, the response's number and the position in it.
+    /// Draws the next token. The draw is a function of the seed, the response's index and the
+    /// position in the response.
     fn draw(&self, logits: &[f32], response: usize, position: usize) -> u32 {
         let likelier = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
         let mut order: Vec<usize> = (0..logits.len()).collect();
@@ -70,28 +72,28 @@ impl Sampling {
     }
 }
 
-/// What a model says to a prompt.
+/// A model's response to a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generated {
-    /// Ids of the response, without the token that ended it.
+    /// Token ids of the response, without the token that ended it.
     pub tokens: Vec<u32>,
-    /// Whether it ended by itself.
+    /// Whether a token ended it, rather than the maximum length.
     pub ended: bool,
 }
 
-/// Hears of answers as they come, with the number of their prompt.
+/// Gets responses as they are generated, with the index of their prompt.
 pub struct TokenSink<'a> {
-    /// Every token as it is chosen.
+    /// Gets every token as it is chosen.
     pub heard: &'a mut dyn FnMut(usize, u32),
-    /// Every whole answer, in the order of the prompts.
+    /// Gets every complete response, in the order of the prompts.
     pub answered: &'a mut dyn FnMut(usize, &Generated) -> Result<()>,
 }
 
-/// The tokens that end a response: the template's, the tokenizer's, and every `eos_token_id` of the model's
-/// `generation_config.json`, or where that names none of its `config.json`.
+/// The tokens that end a response: the template's, the tokenizer's, and every `eos_token_id` of the
+/// model's `generation_config.json`, or of its `config.json` if the former has none.
 ///
 /// # Errors
-/// One of these files is no JSON, or holds something there that is no id.
+/// One of these files is not JSON, or its `eos_token_id` is not a token id.
 pub fn ends(model: &Path, template: &Template, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let mut ends = template.ends(tokenizer);
     ends.push(tokenizer.eos());
@@ -113,9 +115,9 @@ pub fn ends(model: &Path, template: &Template, tokenizer: &Tokenizer) -> Result<
                 wrong(format!(
                     "eos_token_id must be a token id or a list of them, found `{id}`"
                 ))
-                .hint("correct it, or take it out: the tokenizer names an end, too")
+                .hint("correct the key or remove it: the tokenizer also has an end token")
             })?;
-            // A negative one means none.
+            // A negative id means none.
             ends.extend(u32::try_from(id));
         }
         break;
@@ -125,12 +127,12 @@ pub fn ends(model: &Path, template: &Template, tokenizer: &Tokenizer) -> Result<
     Ok(ends)
 }
 
-/// What is to be continued, and how.
+/// What to generate, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The model.
     pub decoder: &'a Decoder,
-    /// The adapter on it, if any.
+    /// The adapter, if any.
     pub adapter: Option<&'a DeviceAdapter>,
     /// Each of these tokens ends a response.
     pub ends: &'a [u32],
@@ -138,23 +140,24 @@ pub struct Request<'a> {
     pub prompts: &'a [Vec<u32>],
     /// How tokens are chosen.
     pub sampling: &'a Sampling,
-    /// Maximum number of sequences at once; fewer where their keys and values do not fit into memory.
+    /// Maximum number of sequences at once; fewer if their key-value caches do not fit into memory.
     pub batch: usize,
 }
 
-/// A sequence that is being continued.
+/// A sequence in generation.
 struct Live {
-    /// Number of its prompt.
+    /// Index of its prompt.
     prompt: usize,
     sequence: SequenceId,
-    /// What follows it.
+    /// Its next-token prediction.
     next: Next,
 }
 
-/// Continues every prompt. A response does not depend on the prompts beside it.
+/// Generates a response to every prompt. A response does not depend on the other prompts.
 ///
 /// # Errors
-/// A token outside the vocabulary; a prompt whose keys and values do not fit into memory; a stop.
+/// A token is outside the vocabulary, the key-value cache of a prompt does not fit into memory, or
+/// a stop was requested.
 pub fn generate(
     request: &Request<'_>,
     observer: &mut dyn Observer,
@@ -186,7 +189,8 @@ fn continue_all(
     let mut started = 0;
     let mut told = 0;
     loop {
-        // Prompts take the places of sequences that have left. The first one is tried even if it seems too large.
+        // Prompts replace sequences that have left. The first prompt is tried even if it seems too
+        // large.
         let mut joining: Vec<&[u32]> = Vec::new();
         let mut lengths = Vec::new();
         while started + joining.len() < prompts.len()
@@ -291,7 +295,7 @@ mod tests {
             (0..20_000).for_each(|i| counts[s.draw(&LOGITS, i / 100, i % 100) as usize] += 1);
             counts
         };
-        // Shares at temperature 1: e^0, e^3, e^1, e^3, e^-2 over their sum, 44.02.
+        // Probabilities at temperature 1: e^0, e^3, e^1, e^3, e^-2 over their sum, 44.02.
         let found = draw(sampling(1.0, 1.0));
         for (count, share) in found
             .into_iter()
@@ -299,7 +303,7 @@ mod tests {
         {
             assert!((count as f64 / 2e4 - share).abs() < 0.012, "{found:?}");
         }
-        // 0.9126 lies in the two likeliest: a nucleus of 0.9 is those.
+        // The two most likely tokens have 0.9126 together, so they are the nucleus of 0.9.
         let nucleus = draw(sampling(1.0, 0.9));
         assert_eq!(nucleus[1] + nucleus[3], 20_000);
         assert!(draw(sampling(0.05, 1.0))[2] == 0);

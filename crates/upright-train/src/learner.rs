@@ -18,7 +18,7 @@ use crate::{
     reference::Reference,
 };
 
-/// An objective with its data: what the plan names and a method weighs.
+/// An objective with its data, as named by the plan and weighted by a method.
 #[derive(Debug)]
 pub struct Task<'a> {
     /// Name in the plan.
@@ -27,28 +27,28 @@ pub struct Task<'a> {
     pub objective: Objective,
     /// Training rows.
     pub train: Vec<Example>,
-    /// Held-out rows that are scored.
+    /// Held-out rows to evaluate.
     pub held_out: Vec<Example>,
-    /// A sample of the training rows, scored with them.
+    /// A sample of the training rows to evaluate.
     pub fit: Vec<Example>,
-    /// Which rows come next.
+    /// Order of the training rows.
     pub order: Order,
-    /// The reference policy, where the loss needs one.
+    /// The reference policy, if the loss needs one.
     pub reference: Option<&'a Reference>,
 }
 
-/// A loss over some rows, with the sums the objective reports.
+/// A loss over some rows, with the metrics that the objective reports.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measured {
     /// The loss.
     pub loss: f64,
     /// Values of [`upright_core::objectives::LossSpec::metrics`].
     pub metrics: Vec<f64>,
-    /// Tokens of the rows, a prompt that responses share once.
+    /// Tokens of the rows; a prompt that responses share counts once.
     pub tokens: usize,
 }
 
-/// What a step leaves behind for those who record it.
+/// Measurements of a step, for the records.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepReport {
     /// Norm of the gradient before clipping.
@@ -66,13 +66,13 @@ pub struct StepReport {
 pub struct ModelLearner<'a> {
     /// The frozen base.
     pub decoder: &'a Decoder,
-    /// What is trained.
+    /// The trained adapter.
     pub adapter: DeviceAdapter,
     /// The optimizer's scalars.
     pub optimizer: AdamW,
     /// The optimizer's moments.
     pub moments: Moments,
-    /// Learning rate of every update since the optimizer last started afresh.
+    /// Learning rate of every update since the optimizer was last reset.
     pub learning_rate: LearningRate,
     /// Maximum norm of the gradient.
     pub clip: f64,
@@ -80,11 +80,11 @@ pub struct ModelLearner<'a> {
     pub token_budget: usize,
     /// The objectives.
     pub tasks: Vec<Task<'a>>,
-    /// What the last update was like.
+    /// Measurements of the last step.
     pub report: StepReport,
     /// Gradient of one pack, then of the step.
     gradient: Vector,
-    /// The gradients of the step's packs, added up.
+    /// Sum of the gradients of the step's packs.
     sum: Sum,
     /// The forward passes of the batches that were probed in this step.
     probed: Vec<Option<Vec<Pass>>>,
@@ -118,7 +118,7 @@ struct Pass {
     activations: Activations,
 }
 
-/// Where passes run.
+/// What passes run on.
 #[derive(Clone, Copy)]
 struct Place<'l> {
     decoder: &'l Decoder,
@@ -139,15 +139,15 @@ pub struct Optimization {
     pub gradient_exponent: i32,
 }
 
-/// The end of a run whose numbers left the finite range; the files on the disk are from before.
+/// The error of a run whose values are no longer finite; the files on disk are from before.
 fn diverged(message: String) -> Error {
     Error::failure(message).hint(
-        "lower --learning-rate or --clip in a new run; --init-adapter RUN/checkpoints/step-N starts it where this was good",
+        "lower --learning-rate or --clip in a new run; --init-adapter RUN/checkpoints/step-N starts it from a good checkpoint",
     )
 }
 
 impl Task<'_> {
-    /// Totals of some rows, which every pack's share of the loss is measured by.
+    /// Totals of some rows, by which every pack's share of the loss is normalized.
     fn totals(examples: &[&Example]) -> Totals {
         let mut tokens = 0;
         for example in examples {
@@ -198,10 +198,11 @@ impl Task<'_> {
         diverged(not_finite(loss, decoder, pack, Some(adapter)).message)
     }
 
-    /// Loss and metrics of some rows, without a gradient; `progress` hears how many are done, and its error ends it.
+    /// Loss and metrics of some rows, without a gradient. `progress` gets the number of rows done;
+    /// its error ends the measurement.
     ///
     /// # Errors
-    /// That of `progress`; a loss that is not finite.
+    /// The error of `progress`, or a loss is not finite.
     pub fn measure(
         &self,
         decoder: &Decoder,
@@ -227,8 +228,9 @@ impl Task<'_> {
         Ok(measured)
     }
 
-    /// Forward and backward pass of the next batch, pack by pack; `each` is given the gradient of every pack, times
-    /// `weight`, in `gradient`. `probed` are the batch's forward passes, where there were any.
+    /// Runs forward and backward pass of the next batch, pack by pack. `each` gets the gradient of
+    /// every pack, multiplied by `weight`, in `gradient`. `probed` are the batch's forward passes,
+    /// if the batch was probed.
     fn gradients(
         &self,
         place: &Place<'_>,
@@ -334,7 +336,7 @@ impl<'a> ModelLearner<'a> {
         }
     }
 
-    /// Starts the optimizer afresh, as at a stage boundary of Sequential.
+    /// Resets the optimizer, as at a stage boundary of Sequential.
     pub fn reset_optimizer(&mut self, learning_rate: LearningRate) {
         self.optimizer = AdamW::new(self.optimizer.config);
         self.moments.m.clear();
@@ -353,7 +355,7 @@ impl<'a> ModelLearner<'a> {
         names.join(" and ")
     }
 
-    /// Forward passes of the next batch that may have no backward pass; the batch's loss.
+    /// Probes the next batch: its loss, and its forward passes, which may have no backward pass.
     fn probe(&self, id: ObjectiveId) -> Result<(f64, Vec<Pass>)> {
         let task = &self.tasks[id.0];
         let examples = task.next_batch();
@@ -381,7 +383,7 @@ impl<'a> ModelLearner<'a> {
     /// The gradient of every pack of an objective's next batch, for measurements: nothing is added up or updated.
     ///
     /// # Errors
-    /// That of `each`; a loss that is not finite.
+    /// The error of `each`, or a loss is not finite.
     pub fn gradients(
         &mut self,
         id: ObjectiveId,
@@ -395,7 +397,8 @@ impl<'a> ModelLearner<'a> {
         self.tasks[id.0].gradients(&place, None, 1.0, &mut self.gradient, each)
     }
 
-    /// Adds the gradient of the next batch to the step's. A batch that was probed has its forward pass already.
+    /// Adds the gradient of the next batch to the gradient of the step. A probed batch already has
+    /// its forward passes.
     fn train_on(&mut self, id: ObjectiveId, weight: f64) -> Result<Measured> {
         let probed = self.probed[id.0].take();
         let task = &self.tasks[id.0];

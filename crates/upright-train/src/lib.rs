@@ -2,13 +2,13 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`packing`] | examples laid end to end in packs |
+//! | [`packing`] | examples packed end to end |
 //! | [`learner`] | the language model as a [`Learner`](upright_core::Learner) |
 //! | [`mod@reference`] | the frozen policy's log-probabilities, cached |
 //! | [`evaluation`] | every objective on held-out rows and on a sample of its training rows |
-//! | [`checkpoint`] | everything a run needs to continue to the bit |
+//! | [`checkpoint`] | everything a run needs to resume bit-identically |
 //! | [`run`] | opens what a plan names, prepares the reference, and takes the steps |
-//! | [`fetch`] | ids of the Hub in a config become local files |
+//! | [`fetch`] | downloads the Hub ids of a config |
 //! | [`generate`] | greedy and sampled continuations |
 //! | [`tensorboard`] | event files for TensorBoard |
 //!
@@ -24,7 +24,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(
     test,
-    allow(clippy::disallowed_methods, reason = "tests write what they like")
+    allow(clippy::disallowed_methods, reason = "tests write files directly")
 )]
 
 pub mod checkpoint;

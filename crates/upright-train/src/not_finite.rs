@@ -1,10 +1,10 @@
-//! The error of a value that is not finite before anything was trained.
+//! The error for a value that is not finite before anything was trained.
 
 use upright_base::Error;
 use upright_engine::{Decoder, DeviceAdapter};
 use upright_model::pack::Pack;
 
-/// Names the tensor of the model or the adapter that is at fault.
+/// Names the tensor of the model or the adapter that causes it.
 pub fn not_finite(
     value: impl std::fmt::Display,
     decoder: &Decoder,
@@ -16,5 +16,5 @@ pub fn not_finite(
         None => String::new(),
     };
     Error::input(format!("{value} is not finite{cause}"))
-        .hint("a file is damaged; download it again")
+        .hint("download the model or the adapter again: a file is damaged")
 }

@@ -1,4 +1,4 @@
-//! Examples laid end to end in packs of a token budget.
+//! Packs examples end to end, up to a token budget.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -13,23 +13,24 @@ pub struct Segment {
     pub example: usize,
     /// Index of the response in the example: 0 is the only or the chosen one, 1 the rejected one.
     pub response: usize,
-    /// Its targets in the pack, one a scored token of the response.
+    /// Its targets in the pack, one per token of the response that is in the loss.
     pub targets: Range<usize>,
 }
 
-/// A pack and what its targets mean.
+/// A pack and the meaning of its targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedRows {
-    /// What the engine computes.
+    /// The pack.
     pub pack: Pack,
-    /// Every response in it, in order of `targets`, which they cover.
+    /// All responses in the pack, in the order of its targets. Together they cover all targets.
     pub segments: Vec<Segment>,
 }
 
-/// Tokens that prompts must have in common to share them: a span of its own is work too.
+/// Minimum common prefix of prompts, in tokens, that is shared: a separate span has a cost, too.
 const SHARED: usize = 16;
 
-/// Rows that an example takes by itself: every token but the last of each response, from which nothing is predicted.
+/// Rows that an example takes on its own: every token but the last of each response, from which
+/// nothing is predicted.
 pub fn rows_of(example: &Example) -> usize {
     example.prompt.len()
         + example
@@ -39,9 +40,9 @@ pub fn rows_of(example: &Example) -> usize {
             .sum::<usize>()
 }
 
-/// Packs examples, each whole and once, into packs of at most `budget` rows; an example larger than that has a pack of
-/// its own. First fit, longest first: deterministic, and within a fifth or so of the fewest packs. Prompts of a pack that
-/// begin alike share that beginning.
+/// Packs examples, each undivided and once, into packs of at most `budget` rows; a larger example
+/// gets its own pack. First fit, longest first: deterministic, and within about a fifth of the
+/// minimum number of packs. Prompts of a pack share their common prefixes.
 pub fn pack(examples: &[&Example], budget: usize) -> Vec<PackedRows> {
     let mut order: Vec<usize> = (0..examples.len()).collect();
     order.sort_by_key(|&index| (Reverse(rows_of(examples[index])), index));
@@ -73,7 +74,8 @@ fn lay(examples: &[&Example], mut members: Vec<usize>) -> PackedRows {
         let mut start = packed.pack.targets.len();
         packed.pack.tree(&example.prompt, &responses);
         for response in 0..responses.len() {
-            // From the back, so that what is taken away moves nothing that still is to be.
+            // From the back, so that removing targets does not move the ranges that are still to be
+            // removed.
             for read in example.read_of(response).iter().rev() {
                 packed
                     .pack
@@ -143,7 +145,7 @@ mod tests {
         assert_eq!(
             members(&packs),
             [vec![3], vec![1, 4], vec![0, 2]],
-            "the oversized one is alone"
+            "the oversized example is alone"
         );
         assert_eq!(
             packs[2].segments[1],

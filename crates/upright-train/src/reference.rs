@@ -1,8 +1,10 @@
-//! Log-probabilities of the reference policy: computed once for the rows a run will draw, and kept for every later run.
+//! Log-probabilities of the reference policy: computed once for the rows that a run will draw, and
+//! cached for later runs.
 //!
-//! A cached value is found by what it is a function of: the frozen base, the reference's adapter and the instruction tier
-//! (one file each), and the tokens of prompt and response with those of them that are scored (one record each). Templates,
-//! truncation and row numbers act only through these, so no setting can be forgotten in the key.
+//! The key of a cached value is everything that the value depends on: the frozen base, the
+//! reference adapter and the instruction tier (one file each), and the tokens of prompt and
+//! response with their loss mask (one record each). Templates, truncation and row numbers have an
+//! effect only through these, so no setting can be missing in the key.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,7 +24,7 @@ use crate::{
 use upright_base::{Error, Result, files, observer::Observer};
 use upright_data::Example;
 
-/// Bytes of a record: half of a SHA-256 of the tokens, the value, and a check.
+/// Bytes of a record: half of a SHA-256 of the tokens, the value, and a checksum.
 const RECORD: usize = 16 + 8 + 4;
 
 type Key = [u8; 16];
@@ -73,7 +75,7 @@ fn scored<'e>(
         let example = examples[segment.example];
         let value: f64 = scores.logp[segment.targets.clone()].iter().sum();
         if !value.is_finite() {
-            let value = format!("the reference's log-probability of row {}", example.row);
+            let value = format!("the reference log-probability of row {}", example.row);
             return Err(not_finite(value, decoder, &packed.pack, adapter));
         }
         sums.push((example, segment.response, value));
@@ -81,7 +83,7 @@ fn scored<'e>(
     Ok(sums)
 }
 
-/// What an adapter computes, whatever file it is from: its values, and what they are multiplied by.
+/// Digest of what an adapter computes, from any file: its values and scales.
 pub fn digest(adapter: &Adapter) -> [u8; 32] {
     let mut hash = Sha256::new();
     for target in &adapter.layout.targets {
@@ -107,7 +109,8 @@ fn record(key: &Key, value: f64) -> [u8; RECORD] {
 }
 
 impl Reference {
-    /// The values that a folder of such caches knows so far of the base with `adapter`, or of the base itself.
+    /// Opens the cached values for the base with `adapter`, or for the base alone, in a cache
+    /// folder.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -137,7 +140,8 @@ impl Reference {
         for bytes in bytes.chunks_exact(RECORD) {
             let key: Key = bytes[..16].try_into().expect("16 bytes");
             let value = f64::from_le_bytes(bytes[16..24].try_into().expect("8 bytes"));
-            // A record torn by a full disk or a kill fails its check, and is made again.
+            // A record that a full disk or a kill truncated fails its checksum and is computed
+            // again.
             if record(&key, value) == bytes {
                 values.insert(key, value);
             }
@@ -145,11 +149,12 @@ impl Reference {
         Ok(Self { path, values })
     }
 
-    /// Computes and stores the values that are not known yet; returns how many responses were scored for that. Where values
-    /// are known, one pack of them is scored again first: a file whose values have other bits is discarded.
+    /// Computes and stores the missing values, and returns how many responses were scored. If
+    /// values are cached, one pack of them is scored again first: a file whose values have other
+    /// bits is discarded.
     ///
     /// # Errors
-    /// A value that is not finite, a file that cannot be written, a stop.
+    /// A value is not finite, a file cannot be written, or a stop was requested.
     pub fn prepare(
         &mut self,
         decoder: &Decoder,
@@ -174,7 +179,7 @@ impl Reference {
         }
         if let Some(row) = self.first_wrong(decoder, adapter, &known, token_budget)? {
             observer.note(&format!(
-                "warning: {}: its log-probability of row {row} is not what this model gives; the file is discarded and all \
+                "warning: {}: its log-probability of row {row} differs from this model's; the file is discarded and all \
                  values are computed again",
                 self.path.display()
             ));
@@ -191,7 +196,7 @@ impl Reference {
             .append(true)
             .open(&self.path);
         let mut file = file.map_err(|error| files::unwritable_cache(&self.path, &error))?;
-        // A torn record would shift every later one.
+        // A truncated record would shift all later records.
         let whole = file
             .metadata()
             .map(|metadata| metadata.len() / RECORD as u64 * RECORD as u64);
@@ -205,7 +210,7 @@ impl Reference {
             if observer.stop_requested() {
                 observer.end();
                 return Err(Error::interrupted(
-                    "while scoring the reference; what is done is cached",
+                    "while scoring the reference; finished values are cached",
                 ));
             }
             let mut records = Vec::new();
@@ -224,7 +229,8 @@ impl Reference {
         Ok(computed)
     }
 
-    /// Scores the first pack of examples whose values are known, and returns the row of one whose bits differ.
+    /// Scores the first pack of examples with cached values, and returns the row of an example
+    /// whose bits differ.
     fn first_wrong(
         &self,
         decoder: &Decoder,

@@ -1,7 +1,8 @@
-//! TensorBoard event files: every number of a run's records, for those who watch with it.
+//! TensorBoard event files, with every number of a run's records.
 //!
-//! A file is a list of records: the length, its checksum, the message, its checksum; a message is TensorFlow's `Event` in
-//! the wire format of protocol buffers. Only five fields of it are needed, so it is written by hand.
+//! A file is a list of records: the length, its checksum, the message, its checksum. A message is
+//! TensorFlow's `Event` in the wire format of protocol buffers. Only five of its fields are needed,
+//! so it is written by hand.
 
 use std::{
     fs::File,
@@ -15,12 +16,12 @@ use serde_json::{Map, Value};
 use upright_base::observer::Observer;
 use upright_runs::run_dir::read_lines;
 
-/// Where event files lie in a run's folder.
+/// Folder of the event files in a run folder.
 const FOLDER: &str = "tensorboard";
 
-/// Passes everything on to another observer, and writes the numbers of every line into an event file of its own under
-/// `tensorboard/` in the run's folder. A run that continues begins another file, which holds its records from the start and
-/// tells TensorBoard to forget the older ones.
+/// Forwards everything to another observer, and writes the numbers of every line to an event file
+/// under `tensorboard/` in the run folder. A resumed run starts a new file, which has all records
+/// from the start and tells TensorBoard to discard the older ones.
 pub struct TensorBoard<'a> {
     inner: &'a mut dyn Observer,
     run: PathBuf,
@@ -30,7 +31,7 @@ pub struct TensorBoard<'a> {
 }
 
 impl<'a> TensorBoard<'a> {
-    /// Watches the run in a folder, which need not be there yet.
+    /// Observes the run in a folder, which need not exist yet.
     pub fn new(run: &Path, inner: &'a mut dyn Observer) -> Self {
         Self {
             inner,
@@ -45,10 +46,10 @@ impl<'a> TensorBoard<'a> {
             return;
         }
         if let Err(error) = self.try_write(line) {
-            // A run is worth more than its picture.
+            // A run does not fail because of its event file.
             self.failed = true;
             self.inner.note(&format!(
-                "warning: {}: cannot be written: {error}",
+                "warning: {}: cannot be written, so TensorBoard logging stops: {error}",
                 self.run.join(FOLDER).display()
             ));
         }
@@ -93,7 +94,7 @@ impl<'a> TensorBoard<'a> {
     }
 }
 
-/// The record of a line.
+/// The record for a line.
 fn numbers(now: Duration, line: &Map<String, Value>) -> Vec<u8> {
     let step = line.get("step").and_then(Value::as_u64).unwrap_or(0);
     let mut values = Vec::new();
@@ -135,7 +136,7 @@ impl Observer for TensorBoard<'_> {
     }
 }
 
-// Numbers of fields, from tensorflow/core/util/event.proto and tensorflow/core/framework/summary.proto.
+// Field numbers, from tensorflow/core/util/event.proto and tensorflow/core/framework/summary.proto.
 const WALL_TIME: u64 = 1;
 const STEP: u64 = 2;
 const FILE_VERSION: u64 = 3;
@@ -178,7 +179,7 @@ fn event(now: Duration, step: u64, what: &[u8]) -> Vec<u8> {
     event
 }
 
-/// The key of a field: its number and how its value is written.
+/// The key of a field: its number and its wire type.
 fn key(field: u64, kind: u64) -> Vec<u8> {
     number(field << 3 | kind)
 }
@@ -195,7 +196,7 @@ fn text(field: u64, text: &str) -> Vec<u8> {
     message(field, text.as_bytes())
 }
 
-/// Seven bits a byte, the lowest first.
+/// Seven bits per byte, the lowest first.
 fn number(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
@@ -212,7 +213,8 @@ fn record(message: &[u8]) -> Vec<u8> {
     [&length[..], &checks[0], message, &checks[1]].concat()
 }
 
-/// TensorFlow's checksum: CRC-32C, turned and shifted so that the check of a check is no zero.
+/// TensorFlow's checksum: CRC-32C, rotated and offset so that the checksum of a checksum is not
+/// zero.
 fn masked(bytes: &[u8]) -> u32 {
     crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -245,7 +247,7 @@ mod tests {
         assert_eq!(number(300), [0xac, 0x02]);
     }
 
-    /// The records of a file, their checksums checked.
+    /// The records of a file, with verified checksums.
     fn records(mut bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
         while !bytes.is_empty() {
@@ -283,7 +285,7 @@ mod tests {
         };
         assert!(file.file_name().to_string_lossy().contains("tfevents"));
         let records = records(&std::fs::read(file.path()).unwrap());
-        // After the time (9 bytes): the step, then what happened.
+        // After the time (9 bytes): the step, then the event.
         assert_eq!(
             records[0][9..],
             [&[0x10, 0][..], &[0x1a, 13], b"brain.Event:2"].concat()
@@ -302,7 +304,7 @@ mod tests {
         assert_eq!(
             records[2][9..],
             [&[0x10, 6, 0x2a, values.len() as u8][..], &values].concat(),
-            "what came before"
+            "the earlier lines"
         );
         let values = [
             scalar("weights/0", 0.25),

@@ -1,16 +1,17 @@
-//! The command line of `upright`, and what only it needs: studies, the demo, benchmarks, exports, similarity.
+//! The command line of `upright`, and the modules that only the command line uses: studies, the
+//! demo, benchmarks, export, similarity.
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | [`cli`] | the commands; the only place that prints or exits |
 //! | [`experiment`] | a study: its file, the graph of its runs, and how they are executed |
 //! | [`demo`] | the embedded model and rows, and the comparison of the methods on them |
-//! | [`mod@bench`] | steps of the production loop, timed and counted |
-//! | [`export`] | runs and adapters as folders that load elsewhere |
-//! | [`similarity`] | the rows of two files beside each other, by token counts |
+//! | [`mod@bench`] | training steps, timed and counted |
+//! | [`export`] | runs and adapters as folders that other tools load |
+//! | [`similarity`] | compares the rows of two files by token counts |
 //!
-//! The parts that a program of its own would use are crates of their own: start with `upright-core` for methods and
-//! objectives on any model, or `upright-train` for runs.
+//! To use `upright` as a library, start with `upright-core` for methods and objectives on any
+//! model, or with `upright-train` for runs.
 //!
 //! ```
 //! use upright_runs::settings::Config;

@@ -1,4 +1,4 @@
-//! The binary of `upright`; see `crate::cli`.
+//! The `upright` binary; see `upright::cli`.
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {

@@ -1,4 +1,4 @@
-//! Writing a file so that a reader sees the old one or the new one, never half of one.
+//! Atomic file writes: a reader sees the old file or the new file, never half of one.
 
 #![allow(
     clippy::disallowed_methods,
@@ -13,30 +13,31 @@ use std::{
 
 use crate::{Error, Result};
 
-/// Creates a folder and those above it.
+/// Creates a folder and its parents.
 pub fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|error| Error::io(path, "create", error))
 }
 
-/// How names of files end that [`write_atomic`] has not finished; they begin with a dot.
+/// Suffix of files that [`write_atomic`] has not finished. Their names start with a dot.
 const PARTIAL: &str = ".partial";
 
-/// Whether a name is that of a file which a write that was killed left behind.
+/// Whether a file name belongs to an unfinished write, left behind by a killed process.
 pub fn is_partial(name: &std::ffi::OsStr) -> bool {
     name.to_str()
         .is_some_and(|name| name.starts_with('.') && name.ends_with(PARTIAL))
 }
 
-/// Writes a file under another name, brings it to the disk, then gives it its name: a reader sees the old file or the new
-/// one, never half of one.
+/// Writes a file under a temporary name, syncs it to disk, then renames it: a reader sees the old
+/// file or the new file, never half of one.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let Some(name) = path.file_name().map(|name| name.to_string_lossy()) else {
         return Err(Error::input(format!(
-            "{}: is not a file's name",
+            "{}: is not a file name",
             path.display()
         )));
     };
-    // Several may be about to write the same file, on machines that share a folder and number their processes alike.
+    // Several processes may write the same file, even on machines that share a folder and have
+    // equal process ids.
     let now = std::time::SystemTime::UNIX_EPOCH
         .elapsed()
         .map_or(0, |since| since.as_nanos());
@@ -48,7 +49,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     written
         .and_then(|()| fs::rename(&partial, path))
         .map_err(|error| {
-            // The half-written file must not keep a full disk full; the error that matters is the first one.
+            // The half-written file must not keep a full disk full. The first error is the one that
+            // matters.
             let _ = fs::remove_file(&partial);
             Error::io(path, "write", error)
         })?;
@@ -56,25 +58,26 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Gives a file or folder that is finished its name, or takes it away: a reader sees all of it or nothing.
+/// Renames a finished file or folder, to its final name or away from it: a reader sees all of it or
+/// nothing.
 ///
 /// # Errors
-/// The system refuses; the file or folder keeps its name.
+/// The operating system reports an error; the file or folder keeps its name.
 pub fn rename(from: &Path, path: &Path) -> Result<()> {
     fs::rename(from, path).map_err(|error| Error::io(path, "write", error))?;
     sync_folder(path);
     Ok(())
 }
 
-/// Opens a new file for writing, in a folder that has not been given its name yet.
+/// Creates a file for writing, in a folder that does not have its final name yet.
 ///
 /// # Errors
-/// The system refuses.
+/// The operating system reports an error.
 pub fn create(path: &Path) -> Result<File> {
     File::create(path).map_err(|error| Error::io(path, "create", error))
 }
 
-/// Brings a name to the disk. Not every file system lets a folder be flushed.
+/// Syncs a renamed path's folder to disk. Not every file system supports this.
 fn sync_folder(path: &Path) {
     if let Some(folder) = path.parent()
         && let Ok(folder) = File::open(folder)
@@ -83,7 +86,7 @@ fn sync_folder(path: &Path) {
     }
 }
 
-/// Whether files can be made in a folder that is there.
+/// Checks that files can be created in an existing folder.
 pub fn check_writable(dir: &Path) -> std::io::Result<()> {
     let probe = dir.join(format!(".upright-{}", std::process::id()));
     File::create(&probe)?;
@@ -105,7 +108,7 @@ mod tests {
         assert!(write_atomic(&dir.path().join("missing/plan.toml"), b"x").is_err());
     }
 
-    /// What another process has of the same file is neither taken nor removed.
+    /// Another process's partial file is neither used nor removed.
     #[test]
     fn writers_of_one_file_do_not_meet() {
         let dir = tempfile::tempdir().unwrap();

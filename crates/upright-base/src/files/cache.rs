@@ -1,4 +1,4 @@
-//! The cache that later runs use again, and folders for a while.
+//! The cache that later runs reuse, and temporary folders.
 
 use std::{
     fs,
@@ -9,19 +9,19 @@ use std::{
 use super::create_dir;
 use crate::{Error, Result};
 
-/// A folder for as long as this value lives.
+/// A temporary folder that is removed when this value is dropped.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// A new folder among the system's temporary files.
+    /// Creates a folder in the system's temporary folder.
     pub fn new(name: &str) -> Result<Self> {
         let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
         create_dir(&path)?;
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -29,12 +29,13 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed is the system's to clear away.
+        // What cannot be removed is left for the system to clean up.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Where things that later runs can use again are kept: `UPRIGHT_CACHE`, else `upright` in the user's cache folder.
+/// The cache folder, for results that later runs can reuse: `UPRIGHT_CACHE`, else `upright` in the
+/// user's cache folder.
 pub fn cache_dir() -> PathBuf {
     let variable = |name: &str| {
         std::env::var_os(name)
@@ -47,8 +48,8 @@ pub fn cache_dir() -> PathBuf {
         .unwrap_or_else(own_temporary)
 }
 
-/// Where caches are of a user without a home: among the system's temporary files, which every user can write. Nothing in
-/// it is read before [`check_own`].
+/// The cache folder of a user without a home folder. It lies in the system's temporary folder,
+/// where every user can write, so nothing in it is read before [`check_own`].
 pub fn own_temporary() -> PathBuf {
     std::env::temp_dir().join(format!(
         "upright-cache-{}",
@@ -56,10 +57,11 @@ pub fn own_temporary() -> PathBuf {
     ))
 }
 
-/// Makes the folder of [`own_temporary`], where a path lies in it, and refuses one that somebody else may have prepared.
+/// If `path` is inside the folder of [`own_temporary`], creates that folder. Rejects a folder that
+/// another user may have prepared.
 ///
 /// # Errors
-/// It cannot be made, belongs to another user, is a link, or others may write into it.
+/// The folder cannot be created, belongs to another user, is a link, or is writable by others.
 pub fn check_own(path: &Path) -> Result<()> {
     let own = own_temporary();
     if !path.starts_with(&own) {
@@ -75,16 +77,16 @@ pub fn check_own(path: &Path) -> Result<()> {
     let is_own = metadata.is_dir() && metadata.uid() == rustix::process::getuid().as_raw();
     if !is_own || metadata.mode() & 0o022 != 0 {
         let problem = format!(
-            "{}: the cache was made by another user, or others can write into it",
+            "{}: the cache folder belongs to another user or is writable by others",
             own.display()
         );
         return Err(Error::input(problem)
-            .hint("set HOME, or UPRIGHT_CACHE and HF_HOME to folders of your own"));
+            .hint("set HOME, or set UPRIGHT_CACHE and HF_HOME to folders that you own"));
     }
     Ok(())
 }
 
-/// A folder of the cache, made where it is missing.
+/// A folder in the cache, created if missing.
 pub fn cache(name: &str) -> Result<PathBuf> {
     let path = cache_dir().join(name);
     check_own(&path)?;
@@ -92,11 +94,12 @@ pub fn cache(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A cache that cannot be written is met before a run begins, and can be put elsewhere.
+/// The error of a cache that cannot be written. It is bad input: it occurs before a run starts, and
+/// the user can move the cache.
 pub fn unwritable_cache(path: &Path, error: &std::io::Error) -> Error {
     Error::input(format!(
         "{}: the cache cannot be written: {error}",
         path.display()
     ))
-    .hint("set UPRIGHT_CACHE to a folder that can be")
+    .hint("set UPRIGHT_CACHE to a writable folder")
 }

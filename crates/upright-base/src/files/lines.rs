@@ -1,4 +1,4 @@
-//! Files that grow by whole lines.
+//! Append-only files of whole lines.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,8 +17,8 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Opens a file for appending, first cutting it after the leading lines for which `keep` holds (a torn last line never
-    /// does).
+    /// Opens a file for appending. First truncates it after the leading lines for which `keep`
+    /// holds; a torn last line is never kept.
     pub fn open(path: &Path, keep: impl Fn(&str) -> bool) -> Result<Self> {
         let text = match read(path) {
             Ok(bytes) => bytes,
@@ -55,7 +55,7 @@ impl Lines {
             .map_err(|error| Error::io(&self.path, "write", error))
     }
 
-    /// Brings what was appended to the disk.
+    /// Syncs the appended lines to disk.
     pub fn sync(&self) -> Result<()> {
         self.file
             .sync_data()

@@ -8,30 +8,30 @@ use std::{
 
 use crate::{Error, Result, observer::Observer};
 
-/// A lock that the system releases when the process ends, however it ends.
+/// A file lock. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock at `path`, or fails at once if another process has it.
+    /// Takes the lock at `path`, or fails at once if another process holds it.
     pub fn try_take(path: &Path) -> Result<Self> {
         let file = Self::open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(fs::TryLockError::WouldBlock) => {
                 let folder = path.parent().unwrap_or(path).display();
-                Err(Error::input(format!(
-                    "{folder}: another process is at work in this folder"
-                ))
-                .hint("wait for it, stop it, or give this run another --out"))
+                Err(
+                    Error::input(format!("{folder}: another process is using this folder"))
+                        .hint("wait for it, stop it, or choose another --out for this run"),
+                )
             }
             Err(fs::TryLockError::Error(error)) => Err(no_lock(path, error)),
         }
     }
 
-    /// Takes the lock at `path`, waiting for whoever has it until a stop is requested.
+    /// Takes the lock at `path`. Waits for the process that holds it, until a stop is requested.
     pub fn wait(path: &Path, observer: &mut dyn Observer) -> Result<Self> {
         let file = Self::open(path)?;
         let mut said = false;
@@ -46,7 +46,7 @@ impl Lock {
             }
             if !said {
                 observer.note(&format!(
-                    "waiting for another process that has {}",
+                    "waiting for another process to release {}",
                     path.display()
                 ));
                 said = true;
@@ -61,17 +61,21 @@ impl Lock {
     }
 }
 
-/// The error of a lock that the system refuses. Network file systems without a lock service have none.
+/// The error of a lock that cannot be taken. Network file systems without a lock service have no
+/// locks.
 fn no_lock(path: &Path, error: std::io::Error) -> Error {
-    // ENOLCK has no kind of its own.
+    // ENOLCK has no `ErrorKind`.
     let has_no_locks = error.raw_os_error() == Some(rustix::io::Errno::NOLCK.raw_os_error());
     if error.kind() != std::io::ErrorKind::Unsupported && !has_no_locks {
         return Error::io(path, "lock", error);
     }
     let folder = path.parent().unwrap_or(path).display();
-    Error::input(format!("{folder}: this file system cannot lock files: {error}")).hint(
-        "two runs could write into one folder unnoticed; give --out, and UPRIGHT_CACHE for the cache, on a local disk or a \
-         network file system that is mounted with locks",
+    Error::input(format!(
+        "{folder}: this file system cannot lock files: {error}"
+    ))
+    .hint(
+        "two runs could write to the same folder; put --out, and UPRIGHT_CACHE for the cache, on a \
+         local disk or on a network file system that is mounted with locks",
     )
 }
 

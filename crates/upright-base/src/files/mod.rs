@@ -1,4 +1,4 @@
-//! Files: read with errors that name the way out, written whole or not at all. Everything the program writes goes through
+//! File reads with hints on errors, and atomic writes. Everything the program writes goes through
 //! here; clippy denies `std::fs::write`, `rename` and `File::create` elsewhere.
 
 mod atomic;
@@ -16,10 +16,11 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Result, file_kind::other_than_file};
 
-/// Reads a whole regular file. A pipe, a device or a folder is an error: a pipe waits for a writer, a device may never end.
+/// Reads a whole regular file. A pipe, a device or a folder is an error: reading a pipe blocks
+/// until there is a writer, and reading a device may never end.
 ///
 /// # Errors
-/// Those of the system; of kind `InvalidInput` where something else than a file lies there.
+/// Operating-system errors; of kind `InvalidInput` if the path holds something other than a file.
 pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     match other_than_file(path) {
         Some(what) => Err(std::io::Error::new(
@@ -30,10 +31,10 @@ pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// Reads a file that may be missing: `None` where nothing lies there.
+/// Reads a file that may be missing. `None` if it does not exist.
 ///
 /// # Errors
-/// It is there and cannot be read.
+/// The file exists and cannot be read.
 pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     match read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -48,10 +49,10 @@ pub fn read_text(path: &Path) -> Result<String> {
     as_text(path, bytes)
 }
 
-/// Reads a text file that may be missing: `None` where nothing lies there.
+/// Reads a text file that may be missing. `None` if it does not exist.
 ///
 /// # Errors
-/// It is there and cannot be read.
+/// The file exists and cannot be read.
 pub fn read_text_if_there(path: &Path) -> Result<Option<String>> {
     read_if_there(path)?
         .map(|bytes| as_text(path, bytes))
@@ -65,16 +66,16 @@ fn as_text(path: &Path, bytes: Vec<u8>) -> Result<String> {
             "{}: cannot read: not UTF-8 at byte {at}",
             path.display()
         ))
-        .hint("put the file back")
+        .hint("restore the file, or save it as UTF-8")
     })
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     let hint = match error.kind() {
-        std::io::ErrorKind::NotFound => "put the file there",
-        std::io::ErrorKind::InvalidInput => "put the file itself there",
+        std::io::ErrorKind::NotFound => "check the path, or put the file there",
+        std::io::ErrorKind::InvalidInput => "replace it with a regular file",
         std::io::ErrorKind::PermissionDenied => "allow this user to read it",
-        _ => "put the file back",
+        _ => "restore the file",
     };
     Error::input(format!("{}: cannot read: {error}", path.display())).hint(hint)
 }
@@ -90,7 +91,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A path as a shell takes it: in single quotes where it has blanks or other characters that a shell reads.
+/// A path for a shell: in single quotes if it has blanks or other characters that a shell
+/// interprets.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,".contains(c);
@@ -101,10 +103,11 @@ pub fn quoted(path: &Path) -> String {
     }
 }
 
-/// Refuses a folder inside `outer` that is a link to somewhere outside of it: what is written there would land elsewhere.
+/// Rejects a folder inside `outer` that is a link to a folder outside of it: files written there
+/// would land elsewhere.
 ///
 /// # Errors
-/// It leads out.
+/// The link leads out of `outer`.
 pub fn check_inside(outer: &Path, inner: &Path) -> Result<()> {
     let (Ok(outer_place), Ok(inner_place)) = (outer.canonicalize(), inner.canonicalize()) else {
         return Ok(());
@@ -117,7 +120,7 @@ pub fn check_inside(outer: &Path, inner: &Path) -> Result<()> {
         "{inner}: is a link that leads out of {outer}, to {}",
         inner_place.display()
     ))
-    .hint("remove the link, or give another folder: --out DIR"))
+    .hint("remove the link, or choose another folder with --out DIR"))
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! ALRIGHT (Algorithm 2): an objective is drawn by its weight, i ~ Bernoulli(lambda) for two, and its plain gradient is
-//! trained on. In the mean that is the gradient of f_mix, for the price of one objective.
+//! ALRIGHT (Algorithm 2): draws one objective by its weight, i ~ Bernoulli(lambda) for two
+//! objectives, and trains on its plain gradient. In expectation this is the gradient of f_mix, at
+//! the cost of one objective.
 
 use super::one_hot;
 use crate::train::Method;
 use upright_math::random::uniform;
 
-/// Draws one objective a step.
+/// Draws one objective per step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alright {
     /// Probability of each objective; they sum to 1.
@@ -21,7 +22,8 @@ impl Method for Alright {
             left -= weight;
             left < 0.0
         });
-        // Weights that sum to a hair below 1 leave a gap at the end: it belongs to the last objective that can be drawn.
+        // Weights that sum to slightly less than 1 leave a gap at the end. It belongs to the last
+        // objective that can be drawn.
         let last = || self.weights.iter().rposition(|weight| *weight > 0.0);
         one_hot(
             self.weights.len(),

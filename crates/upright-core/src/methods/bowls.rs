@@ -1,5 +1,5 @@
-//! The smallest learner: one quadratic bowl an objective, 1/2 |theta - centre|^2, and plain gradient descent. It counts
-//! what was asked of it.
+//! The smallest learner: one quadratic bowl per objective, 1/2 |theta - center|^2, and plain
+//! gradient descent. It counts its probes and its training passes.
 
 use std::convert::Infallible;
 

@@ -1,6 +1,6 @@
-//! MAXRIGHT (Algorithms 3 and 4): the objective with the largest weighted gap w_i * (f_i - f*_i) is trained on, by its
-//! plain gradient. All are probed every k steps; in between the last known values decide, and the objective that is
-//! trained on refreshes its own.
+//! MAXRIGHT (Algorithms 3 and 4): trains on the plain gradient of the objective with the largest
+//! weighted gap, w_i * (f_i - f*_i). All objectives are probed every k steps. In between, the last
+//! known losses decide, and the objective that is trained on refreshes its own loss.
 
 use super::one_hot;
 use crate::train::{Method, ObjectiveId};
@@ -11,13 +11,13 @@ pub struct Maxright {
     weights: Vec<f64>,
     optima: Vec<f64>,
     probe_every: usize,
-    /// Those that can be chosen at all; of two that tie, the later is preferred.
+    /// Objectives that can be chosen; in a tie, the later one wins.
     candidates: Vec<usize>,
     last: Vec<Option<f64>>,
 }
 
 impl Maxright {
-    /// One weight, optimum f* and tie rank an objective (the smallest rank wins), and k.
+    /// One weight, optimum f* and tie rank per objective (the smallest rank wins), and k.
     pub fn new(
         weights: Vec<f64>,
         optima: Vec<f64>,
@@ -56,7 +56,7 @@ impl Method for Maxright {
     }
 
     fn weights(&mut self, _step: usize) -> Vec<f64> {
-        // A gap below 0 says that the optimum was too high, and counts as none.
+        // A gap below 0 means that the optimum was too high. It counts as 0.
         let gap =
             |i: usize| self.weights[i] * (self.last[i].unwrap_or(0.0) - self.optima[i]).max(0.0);
         let widest = self
@@ -70,7 +70,8 @@ impl Method for Maxright {
     }
 
     fn state(&self) -> Vec<f64> {
-        // An objective without a value cannot be chosen, or is probed first: its 0 is never compared.
+        // An objective without a loss either cannot be chosen or is probed first: its 0 is never
+        // compared.
         self.last.iter().map(|loss| loss.unwrap_or(0.0)).collect()
     }
 
@@ -87,7 +88,8 @@ mod tests {
     use crate::methods::bowls::Bowls;
     use crate::train::train;
 
-    /// What is chosen once the losses are known. Of two, the second is the preference objective.
+    /// The choice once the losses are known. Of two objectives, the second is the preference
+    /// objective.
     fn choice(weights: &[f64], optima: &[f64], losses: &[f64]) -> usize {
         let ranks = if weights.len() == 2 {
             vec![1, 0]
@@ -153,7 +155,7 @@ mod tests {
         assert_eq!(method.weights(1), [1.0, 0.0]);
         method.observe(ObjectiveId(0), 1.8);
         assert_eq!(method.weights(2), [1.0, 0.0]);
-        method.observe(ObjectiveId(0), 1.4); // below the 1.5 that the other had when it was last seen
+        method.observe(ObjectiveId(0), 1.4); // below the 1.5 of the other objective when it was last probed
         assert_eq!(method.weights(3), [0.0, 1.0]);
     }
 

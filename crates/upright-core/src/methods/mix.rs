@@ -1,11 +1,12 @@
-//! Mix: all objectives in every step, weighted; the gradient of f_mix (6). The baseline that pays for all of them.
+//! Mix: all objectives in every step, weighted: the gradient of f_mix (6). The baseline that pays
+//! for all objectives.
 
 use crate::train::Method;
 
 /// The same weights in every step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mix {
-    /// One weight an objective.
+    /// One weight per objective.
     pub weights: Vec<f64>,
 }
 

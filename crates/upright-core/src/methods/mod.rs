@@ -1,5 +1,6 @@
-//! Methods: each is one decision per step, in one small file of plain numbers over any number of objectives. A new method
-//! is a new file, and its line in [`MethodKind`] and in [`MethodKind::build`].
+//! Methods. Each method makes one decision per step, in one small file of plain numbers, for any
+//! number of objectives. A new method is a new file, plus its lines in [`MethodKind`] and in
+//! [`MethodKind::build`].
 
 mod alright;
 #[cfg(test)]
@@ -27,17 +28,17 @@ pub enum MethodKind {
     Sequential,
     /// All objectives in every step, weighted.
     Mix,
-    /// One objective a step, drawn by its weight (Algorithm 2).
+    /// One objective per step, drawn by its weight (Algorithm 2).
     Alright,
-    /// One objective a step, the one with the largest weighted gap (Algorithms 3 and 4).
+    /// One objective per step, the one with the largest weighted gap (Algorithms 3 and 4).
     Maxright,
 }
 
 impl MethodKind {
-    /// All of them, in the order of help texts.
+    /// All methods, in the order of the help texts.
     pub const ALL: &'static [Self] = &[Self::Sequential, Self::Mix, Self::Alright, Self::Maxright];
 
-    /// Its name in settings and records.
+    /// Name in settings and records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sequential => "sequential",
@@ -48,12 +49,12 @@ impl MethodKind {
     }
 }
 
-/// What a method may need to know of the plan. All lists but `stages` have one entry per objective.
+/// What a method may need from the plan. All lists but `stages` have one entry per objective.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MethodContext {
     /// Weights of the objectives; they sum to 1.
     pub weights: Vec<f64>,
-    /// Preference among objectives that tie in gap and weight: the smallest rank wins.
+    /// Order among objectives that tie in gap and weight: the smallest rank wins.
     pub tie_ranks: Vec<usize>,
     /// Optimum f* of every objective, on training rows.
     pub optima: Vec<f64>,
@@ -61,12 +62,12 @@ pub struct MethodContext {
     pub probe_every: usize,
     /// Seed of the draws.
     pub seed: u64,
-    /// Stages of Sequential: an objective, and the step at which it ends.
+    /// Stages of Sequential: an objective, and the step at which its stage ends.
     pub stages: Vec<(usize, usize)>,
 }
 
 impl MethodKind {
-    /// The method itself.
+    /// Builds the method.
     pub fn build(self, settings: &MethodContext) -> Box<dyn Method> {
         let MethodContext {
             weights,
@@ -88,7 +89,7 @@ impl MethodKind {
     }
 }
 
-/// Weight 1 for one objective of `count`: its plain gradient.
+/// Weight 1 for one objective of `count`, which is then trained on by its plain gradient.
 fn one_hot(count: usize, id: usize) -> Vec<f64> {
     let mut weights = vec![0.0; count];
     weights[id] = 1.0;
@@ -103,8 +104,8 @@ mod tests {
     use super::*;
     use crate::train::train;
 
-    /// Mixed loss after 2,000 steps less its minimum: 0.5, at the origin, for equal weights of two bowls at (-1, 0) and
-    /// (1, 0).
+    /// Mixed loss after 2,000 steps minus its minimum: 0.5, at the origin, for equal weights of two
+    /// bowls at (-1, 0) and (1, 0).
     fn final_gap(kind: MethodKind) -> f64 {
         let mut toy = Bowls::new(vec![[-1.0, 0.0], [1.0, 0.0]], 0.02);
         let settings = MethodContext {

@@ -1,14 +1,14 @@
-//! Sequential (Algorithm 1): one objective after the other. The baseline, and it forgets.
+//! Sequential (Algorithm 1): one objective after the other. A baseline that forgets.
 
 use super::one_hot;
 use crate::train::Method;
 
-/// Descends the objective of the stage that the step lies in.
+/// Trains on the objective of the current stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sequential {
     /// Number of objectives.
     pub objectives: usize,
-    /// At least one stage, in order: its objective, and the step at which it ends (not part of it).
+    /// Stages in order, at least one: its objective, and the step at which it ends (exclusive).
     pub stages: Vec<(usize, usize)>,
 }
 

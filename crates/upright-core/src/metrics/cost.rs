@@ -1,9 +1,9 @@
-//! What a method costs more than another (Appendix D.4 of the paper).
+//! How much more one method costs than another (Appendix D.4 of the paper).
 
 use super::Spread;
 
-/// A / B of two independent means. The error is of first order; there is none if A or B has none. `None` if B is not above
-/// 0.
+/// A / B of two independent means. The error is of first order; there is no error if A or B has
+/// none. `None` if B is not above 0.
 pub fn quotient(a: &Spread, b: &Spread) -> Option<Spread> {
     if !(b.mean > 0.0 && a.mean.is_finite()) {
         return None;
@@ -16,8 +16,9 @@ pub fn quotient(a: &Spread, b: &Spread) -> Option<Spread> {
     Some(Spread { mean: ratio, error })
 }
 
-/// (A - B) / B in percent: increase in runtime (57) where A and B are seconds, in utilization (58) where they are medians
-/// of utilization over the run. The error is that of [`quotient`]. `None` if B is not above 0.
+/// (A - B) / B in percent: the increase in runtime (57) if A and B are seconds, in utilization (58)
+/// if they are medians of utilization over the run. The error is that of [`quotient`]. `None` if B
+/// is not above 0.
 pub fn increase_percent(a: &Spread, b: &Spread) -> Option<Spread> {
     let Spread { mean, error } = quotient(a, b)?;
     Some(
@@ -29,7 +30,8 @@ pub fn increase_percent(a: &Spread, b: &Spread) -> Option<Spread> {
     )
 }
 
-/// The middle value; of an even number of values the mean of the two middle ones; `None` of nothing.
+/// The median: the middle value, or the mean of the two middle values of an even number. `None`
+/// without values.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
@@ -65,7 +67,7 @@ mod tests {
             Some(spread(-25.0, 0.0))
         );
         assert_eq!(increase_percent(&spread(1.0, 0.0), &spread(0.0, 0.0)), None);
-        // A single run leaves the error open.
+        // A single run has no error.
         let single = Spread::of(&[12.0]);
         assert_eq!(
             increase_percent(&single, &spread(8.0, 0.2)),

@@ -1,4 +1,5 @@
-//! The Pareto front among end points, and how evenly points lie along one. Every objective is a loss: smaller is better.
+//! The Pareto front of a set of end points, and how evenly points lie along it. Every objective is
+//! a loss: smaller is better.
 
 /// Whether `a` is nowhere worse than `b` and somewhere better.
 pub fn dominates(a: &[f64], b: &[f64]) -> bool {
@@ -12,13 +13,14 @@ pub fn pareto_front(points: &[Vec<f64>]) -> Vec<usize> {
         .collect()
 }
 
-/// Deb's Delta for two objectives (Deb et al. 2002, NSGA-II): how unevenly the non-dominated ones of some points lie
-/// between two extremes.
+/// Deb's Delta for two objectives (Deb et al. 2002, NSGA-II): how unevenly the non-dominated points
+/// lie between two extremes.
 ///
-/// Along the front, from the smallest first loss to the largest, let d_i be the distances of neighbours, d their mean, and
-/// d_f and d_l the distances of the first point and of the last from its extreme, here where each objective ends that is
-/// trained alone. Delta = (d_f + d_l + sum |d_i - d|) / (d_f + d_l + (n - 1) d): 0 where the points reach both extremes at
-/// even distances, about 1 where they sit in one place. `None` without points.
+/// Order the front by the first loss. Let d_i be the distances between neighbors, d their mean, and
+/// d_f and d_l the distances of the first and the last point from their extremes. The extremes here
+/// are where training each objective alone ends. Delta = (d_f + d_l + sum |d_i - d|) / (d_f + d_l +
+/// (n - 1) d). It is 0 if the points reach both extremes at even distances, and about 1 if they
+/// coincide. `None` without points.
 pub fn spread_along(points: &[[f64; 2]], extremes: [[f64; 2]; 2]) -> Option<f64> {
     let all: Vec<Vec<f64>> = points.iter().map(|point| point.to_vec()).collect();
     let mut front: Vec<[f64; 2]> = pareto_front(&all).into_iter().map(|i| points[i]).collect();
@@ -36,7 +38,7 @@ pub fn spread_along(points: &[[f64; 2]], extremes: [[f64; 2]; 2]) -> Option<f64>
     let sum: f64 = gaps.iter().sum();
     let mean = sum / gaps.len().max(1) as f64;
     let uneven: f64 = gaps.iter().map(|gap| (gap - mean).abs()).sum();
-    // All points and both extremes in one place are as even as can be.
+    // If all points and both extremes coincide, they are as even as possible.
     Some(if ends + sum > 0.0 {
         (ends + uneven) / (ends + sum)
     } else {
@@ -60,7 +62,7 @@ mod tests {
         ]
         .map(|p| p.to_vec());
         assert_eq!(pareto_front(&points), [0, 1, 3, 4]);
-        // Of three objectives a point is beaten only by one that is nowhere worse.
+        // With three objectives, a point is dominated only by a point that is nowhere worse.
         let points = [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [3.0, 2.0, 3.0]].map(|p| p.to_vec());
         assert_eq!(pareto_front(&points), [0, 1]);
         assert!(pareto_front(&[]).is_empty());
@@ -82,7 +84,7 @@ mod tests {
         near(&[0.0, 1.0, 4.0], 0.5);
         near(&[3.5, 3.5, 3.5], 1.0);
         near(&[3.5], 1.0);
-        // A dominated point plays no part.
+        // A dominated point is ignored.
         let with = [[0.0, 4.0], [3.0, 3.9], [2.0, 2.0], [4.0, 0.0]];
         assert!(spread_along(&with, [[0.0, 4.0], [4.0, 0.0]]).unwrap() < 1e-12);
         assert_eq!(spread_along(&[], [[0.0, 4.0], [4.0, 0.0]]), None);

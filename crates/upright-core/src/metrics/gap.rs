@@ -1,11 +1,13 @@
-//! Optimality gap and ideal distance (Section 6.1 of the paper).
+//! Optimality gap and distance to the ideal point (Section 6.1 of the paper).
 
-/// f_i(theta) - f*_i. Below 0 where the optimum was not the best there is; never cut off, so that this shows.
+/// f_i(theta) - f*_i. Negative if the given optimum was not the minimum. Not clamped, so that this
+/// is visible.
 pub fn gap(loss: f64, optimum: f64) -> f64 {
     loss - optimum
 }
 
-/// Distance from the ideal point, at which every objective has its optimum: the Euclidean norm of the gaps.
+/// Distance to the ideal point, where every objective is at its optimum: the Euclidean norm of the
+/// gaps.
 pub fn ideal_distance(gaps: &[f64]) -> f64 {
     gaps.iter().map(|gap| gap * gap).sum::<f64>().sqrt()
 }

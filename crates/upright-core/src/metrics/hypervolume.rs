@@ -1,12 +1,14 @@
-//! Hypervolume: how much of the space between some points and a reference point the points beat. Larger is better.
+//! Hypervolume: the volume between a set of points and a reference point that the points dominate.
+//! Larger is better.
 
 use super::front::pareto_front;
 
-/// Volume of the union of the boxes that reach from each point to the reference point, exactly, for any number of
-/// objectives. A point that is not better than the reference everywhere adds nothing.
+/// Exact volume of the union of the boxes between each point and the reference point, for any
+/// number of objectives. A point that is not better than the reference in every objective adds
+/// nothing.
 ///
-/// Slices along the last objective (Zitzler 2001): between two neighbouring values of it the cross-section is the
-/// hypervolume of the points below, with an objective less.
+/// Slices along the last objective (Zitzler 2001). Between two neighboring values of it, the
+/// cross-section is the hypervolume of the points below in the remaining objectives.
 pub fn hypervolume(points: &[Vec<f64>], reference: &[f64]) -> f64 {
     let inside = |point: &&Vec<f64>| point.iter().zip(reference).all(|(x, end)| x < end);
     let points: Vec<Vec<f64>> = points.iter().filter(inside).cloned().collect();
@@ -76,8 +78,8 @@ mod tests {
         assert_eq!(volume(&[[1.5], [3.0]], [4.0]), 2.5);
     }
 
-    /// Against (2, 2, 2): the cube from (1, 1, 0) is 1 x 1 x 2 = 2, that from (0, 0, 1) is 2 x 2 x 1 = 4; both share
-    /// 1 x 1 x 1.
+    /// Against (2, 2, 2): the cube from (1, 1, 0) is 1 x 1 x 2 = 2, the cube from (0, 0, 1) is 2 x
+    /// 2 x 1 = 4; they share 1 x 1 x 1.
     #[test]
     fn boxes_of_three_objectives_are_not_counted_twice() {
         assert_eq!(volume(&[[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [2.0; 3]), 5.0);
@@ -90,7 +92,8 @@ mod tests {
         );
     }
 
-    /// The share of random places that some point beats, for four objectives.
+    /// Compared with the fraction of random positions that some point dominates, for four
+    /// objectives.
     #[test]
     fn volumes_are_those_that_chance_finds() {
         let draw = |i: u64| upright_math::random::uniform(7, i);

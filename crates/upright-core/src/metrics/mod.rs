@@ -1,4 +1,4 @@
-//! What a run is judged by, as plain functions of losses and costs.
+//! Metrics of a run, as plain functions of losses and costs.
 
 pub mod cost;
 pub mod front;

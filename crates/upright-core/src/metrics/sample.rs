@@ -27,7 +27,7 @@ impl Sample {
         })
     }
 
-    /// A number whose error nobody knows, because no seed has a value of its own.
+    /// A number without a known error, because no seed has a value of its own.
     pub fn bare(value: f64) -> Self {
         Self {
             spread: Spread::of(&[value]),
@@ -51,9 +51,10 @@ impl Sample {
         }
     }
 
-    /// This number less another. If they share two seeds or more, it is the mean of the differences over the shared seeds,
-    /// with the standard error of that mean. Otherwise it is the difference of the means, with both errors combined as
-    /// independent ones; it has no error if one of the two has none.
+    /// This number minus another. If they share two seeds or more, it is the mean of the
+    /// differences over the shared seeds, with the standard error of that mean. Otherwise it is the
+    /// difference of the means, with both errors combined as independent errors; it has no error if
+    /// one of the two has none.
     pub fn less(&self, other: &Self) -> Spread {
         let mut differences = Vec::new();
         for (own, theirs) in self.pairs(other) {
@@ -112,7 +113,8 @@ mod tests {
         Sample::of(by_seed.to_vec()).unwrap()
     }
 
-    /// Values that differ much between seeds and little within a seed: only pairs show the difference.
+    /// Values that differ much between seeds and little for the same seed: only pairs show the
+    /// difference.
     #[test]
     fn shared_seeds_are_pairs() {
         let (low, high) = (
@@ -129,7 +131,7 @@ mod tests {
             (difference.is_below(0.0), high.less(&low).is_below(0.0)),
             (Call::Yes, Call::No)
         );
-        // The same values under other seeds are no pairs: errors of 2 / sqrt(3) each.
+        // The same values under other seeds are not pairs: errors of 2 / sqrt(3) each.
         let strangers = sample(&[(4, 1.1), (5, 3.2), (6, 5.3)]);
         let difference = low.less(&strangers);
         assert!((difference.mean + 0.2).abs() < 1e-12);
@@ -137,7 +139,7 @@ mod tests {
             (difference.reach() - low.spread.reach().hypot(strangers.spread.reach())).abs() < 1e-12
         );
         assert_eq!(difference.is_below(0.0), Call::TooCloseToCall);
-        // One shared seed is no pair either; of more, those that are shared count.
+        // One shared seed is not a pair either. Of more seeds, the shared ones count.
         let one = sample(&[(1, 1.1), (5, 3.2), (6, 5.3)]);
         assert_eq!(low.less(&one), low.less(&strangers));
         let two = sample(&[(1, 1.1), (2, 3.2), (6, 9.0)]);
@@ -188,7 +190,7 @@ mod tests {
             own.over(&strangers),
             quotient(&own.spread, &strangers.spread)
         );
-        // Two orders, of which one lacks a seed.
+        // Two orders; one lacks a seed.
         let mean = Sample::mean_of(&[
             sample(&[(1, 1.0), (2, 3.0), (3, 9.0)]),
             sample(&[(1, 2.0), (2, 5.0)]),

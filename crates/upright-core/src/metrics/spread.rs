@@ -1,17 +1,18 @@
-//! A mean with its standard error, and whether it lies below a limit.
+//! A mean with its standard error, and whether it is below a limit.
 
-/// Mean of some runs, and the standard error of that mean.
+/// Mean over runs, and its standard error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Spread {
     /// Mean.
     pub mean: f64,
-    /// Standard deviation (n - 1) over the root of n; a single value has none.
+    /// Standard error: the standard deviation (n - 1) divided by the square root of n. A single
+    /// value has none.
     pub error: Option<f64>,
 }
 
 impl Spread {
-    /// Of at least one value.
+    /// Mean and standard error of at least one value.
     pub fn of(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
@@ -22,7 +23,8 @@ impl Spread {
         }
     }
 
-    /// The mean of independent means, at least one. Where one of them has no error it has none either.
+    /// The mean of independent means, at least one. If one of them has no error, the result has
+    /// none.
     pub fn mean_of(all: &[Self]) -> Self {
         let n = all.len() as f64;
         let squares: Option<f64> = all
@@ -36,7 +38,7 @@ impl Spread {
         }
     }
 
-    /// The same in another unit.
+    /// Converts to another unit: multiplies mean and error by `factor`.
     #[must_use]
     pub fn times(&self, factor: f64) -> Self {
         Self {
@@ -45,13 +47,13 @@ impl Spread {
         }
     }
 
-    /// How far the error reaches to either side: nowhere where there is none.
+    /// How far the error reaches to either side; 0 without an error.
     pub fn reach(&self) -> f64 {
         self.error.unwrap_or(0.0)
     }
 
-    /// Whether the mean is below a limit. Within [`CLEAR`] standard errors of the limit it is too close to call. Without an
-    /// error the bare mean decides, and whoever asks has to say so.
+    /// Whether the mean is below a limit. Within [`CLEAR`] standard errors of the limit it is too
+    /// close to call. Without an error, the mean alone decides, and the caller has to say so.
     pub fn is_below(&self, limit: f64) -> Call {
         let room = limit - self.mean;
         if room.abs() <= CLEAR * self.reach() {
@@ -64,7 +66,7 @@ impl Spread {
     }
 }
 
-/// Standard errors by which a difference must exceed 0 to be called.
+/// Number of standard errors by which a difference must exceed 0 to be called.
 pub const CLEAR: f64 = 2.0;
 
 /// The answer to a question about numbers that have errors.
@@ -75,9 +77,9 @@ pub const CLEAR: f64 = 2.0;
     serde(rename_all = "kebab-case")
 )]
 pub enum Call {
-    /// Clearly so.
+    /// Clearly yes.
     Yes,
-    /// Clearly the other way.
+    /// Clearly no.
     No,
     /// The difference is within its error.
     TooCloseToCall,
@@ -119,7 +121,7 @@ mod tests {
             (spread.mean - 2.0).abs() < 1e-15
                 && (spread.reach() - (1f64 / 3.0).sqrt()).abs() < 1e-15
         );
-        // Equal values have an error, of 0; a single one has none.
+        // Equal values have an error of 0; a single value has none.
         assert_eq!(
             (Spread::of(&[4.0, 4.0]).error, Spread::of(&[4.0]).error),
             (Some(0.0), None)
@@ -151,7 +153,8 @@ mod tests {
         };
         assert_eq!(below(0.5, 0.125), Call::Yes);
         assert_eq!(below(1.5, 0.125), Call::No);
-        // Exactly two errors away, on either side, is not clear; one error was enough before.
+        // Exactly two errors away, on either side, is not clear. Earlier versions needed only one
+        // error.
         assert_eq!(
             [below(0.5, 0.25), below(1.5, 0.25), below(0.5, 0.3)],
             [Call::TooCloseToCall; 3]

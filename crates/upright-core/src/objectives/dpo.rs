@@ -1,4 +1,4 @@
-//! DPO (1)-(3) and its kin that compare the policy's log-ratio of a pair with the reference's.
+//! DPO (1)-(3) and IPO, which compare the policy's log-ratio of a pair with the reference's.
 //!
 //! With logits = (log pi(y_w|x) - log ref(y_w|x)) - (log pi(y_l|x) - log ref(y_l|x)), sums over the tokens of a response,
 //! and h = beta * logits:
@@ -34,8 +34,8 @@ pub const IPO: LossSpec = LossSpec {
     row: |o, r, t| row(o, r, t, squared_loss),
 };
 
-/// `loss` maps logits to a value and its derivative; the derivative is the slope of the chosen response, and its opposite
-/// that of the rejected one.
+/// `loss` maps logits to a value and its derivative. The derivative is the slope of the chosen
+/// response, and its negative is the slope of the rejected response.
 fn row(
     objective: &Objective,
     responses: &[Response],
@@ -51,7 +51,7 @@ fn row(
 /// log pi(y|x) - log ref(y|x) of the chosen and the rejected response.
 pub(super) fn log_ratios(responses: &[Response]) -> [f64; 2] {
     let ratio = |response: &Response| {
-        response.policy - response.reference.expect("a reference scored this row")
+        response.policy - response.reference.expect("the row has a reference")
     };
     [ratio(&responses[0]), ratio(&responses[1])]
 }
@@ -93,8 +93,9 @@ mod tests {
             .collect()
     }
 
-    /// torchtune's `test_dpo_loss.py`: beta 0.1; ratios chosen less rejected of the policy -0.4, 20, 20, of the reference
-    /// -0.4, 10, 0; so logits 0, 10, 20 and h 0, 1, 2: -log sigmoid(h) = log(1 + e^-h) = 0.6931, 0.3133, 0.1269.
+    /// torchtune's `test_dpo_loss.py`: beta 0.1; ratios chosen minus rejected of the policy -0.4,
+    /// 20, 20, of the reference -0.4, 10, 0; so logits 0, 10, 20 and h 0, 1, 2: -log sigmoid(h) =
+    /// log(1 + e^-h) = 0.6931, 0.3133, 0.1269.
     #[test]
     fn published_losses() {
         let dpo = objective(LossKind::Dpo, 0.1, 0.0);
@@ -114,7 +115,8 @@ mod tests {
         assert!((loss - (LN_2 + 0.313_262 + 0.126_928) / 3.0).abs() < 1e-6);
         // -beta (1 - sigmoid(1)) / 3 = -0.1 * 0.268941 / 3
         assert!((slopes[1][0] + 0.008_964_7).abs() < 1e-7 && slopes[1][1] == -slopes[1][0]);
-        // rewards: chosen 0, 0.01, -0.09; rejected 0, -0.99, -2.09; the first pair is no success, for they are equal
+        // rewards: chosen 0, 0.01, -0.09; rejected 0, -0.99, -2.09; the first pair has equal
+        // rewards, which do not count as accurate
         let expected = [
             -0.08 / 3.0,
             -3.08 / 3.0,
@@ -215,7 +217,7 @@ mod tests {
         }
     }
 
-    /// A log-probability of -infinity is a broken model, not a large margin: the loss says so.
+    /// A log-probability of -infinity means a broken model, not a large margin: the loss shows it.
     #[test]
     fn an_infinite_log_probability_is_not_hidden() {
         let dpo = objective(LossKind::Dpo, 0.1, 0.0);

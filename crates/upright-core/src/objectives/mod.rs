@@ -1,9 +1,10 @@
-//! Objectives: log-probabilities in, loss and slopes out. Plain f64, no tensor, no text. A new loss is a new file, and
-//! its line in [`LossKind`] and in [`LossKind::spec`].
+//! Objectives: log-probabilities in, loss and slopes out. A slope is the derivative of the loss
+//! with respect to a log-probability. Plain f64, no tensors, no text. A new loss is a new file,
+//! plus its lines in [`LossKind`] and in [`LossKind::spec`].
 //!
-//! A loss here is a sum over rows, and each row's part is a function of the log-probabilities of its responses. The
-//! totals of the step come first ([`Totals`], over all packs), so that a step cut into packs adds up to the same loss:
-//! never a mean of means.
+//! A loss is a sum over rows. The part of each row is a function of the log-probabilities of its
+//! responses and of the totals of the step ([`Totals`], over all packs). A step split into packs
+//! therefore adds up to the same loss: it is never a mean of means.
 
 pub mod dpo;
 pub mod orpo;
@@ -28,7 +29,7 @@ pub enum LossKind {
     Dpo,
     /// Identity preference optimization (Azar et al. 2023).
     Ipo,
-    /// DPO, and the likelihood of the chosen response (Pang et al. 2024).
+    /// DPO plus the negative log-likelihood of the chosen response (Pang et al. 2024).
     Rpo,
     /// Odds ratio preference optimization (Hong et al. 2024); no reference.
     Orpo,
@@ -37,7 +38,7 @@ pub enum LossKind {
 }
 
 impl LossKind {
-    /// What the loss is made of.
+    /// Specification of the loss.
     pub fn spec(self) -> &'static LossSpec {
         match self {
             Self::Sft => &sft::SFT,
@@ -51,7 +52,7 @@ impl LossKind {
 }
 
 impl LossKind {
-    /// All of them, in the order of help texts.
+    /// All losses, in the order of the help texts.
     pub const ALL: &'static [Self] = &[
         Self::Sft,
         Self::Dpo,
@@ -61,7 +62,7 @@ impl LossKind {
         Self::Simpo,
     ];
 
-    /// Its name in settings and records.
+    /// Name in settings and records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sft => "sft",
@@ -80,35 +81,35 @@ impl fmt::Display for LossKind {
     }
 }
 
-/// What a loss needs, and the loss itself.
+/// What a loss needs, and its function.
 pub struct LossSpec {
-    /// Responses of a row: 1 (instruction), or 2 (preference: chosen, then rejected).
+    /// Responses per row: 1 (instruction), or 2 (preference: chosen, then rejected).
     pub responses: usize,
     /// Whether it needs the reference's log-probabilities.
     pub reference: bool,
-    /// Which settings it takes.
+    /// Settings that the loss takes, with their defaults.
     pub defaults: Defaults,
-    /// Names of the metrics, in the order of [`RowLoss::metrics`]; TRL's.
+    /// Names of the metrics, as in TRL and in the order of [`RowLoss::metrics`].
     pub metrics: &'static [&'static str],
-    /// The part of one row.
+    /// Computes the part of one row.
     row: fn(&Objective, &[Response], Totals) -> RowLoss,
 }
 
-/// The settings of a loss where nothing is said; none: it does not take that one.
+/// Default settings of a loss. `None` if the loss does not take the setting.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Defaults {
-    /// Of [`Objective::beta`].
+    /// Default of [`Objective::beta`].
     pub beta: Option<f64>,
-    /// Of [`Objective::label_smoothing`].
+    /// Default of [`Objective::label_smoothing`].
     pub label_smoothing: Option<f64>,
-    /// Of [`Objective::alpha`].
+    /// Default of [`Objective::alpha`].
     pub alpha: Option<f64>,
-    /// Of [`Objective::gamma`].
+    /// Default of [`Objective::gamma`].
     pub gamma: Option<f64>,
 }
 
 impl Defaults {
-    /// Of a loss without settings.
+    /// For a loss without settings.
     pub const NONE: Self = Self {
         beta: None,
         label_smoothing: None,
@@ -117,18 +118,19 @@ impl Defaults {
     };
 }
 
-/// A loss with its settings. Those that it does not take ([`LossSpec::defaults`]) are not probed.
+/// A loss with its settings. Settings that the loss does not take ([`LossSpec::defaults`]) are
+/// ignored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Objective {
     /// Which loss.
     pub kind: LossKind,
-    /// Strength of the tie to the reference; of ORPO the weight of the odds ratio, of SimPO the scale of the rewards.
+    /// KL strength; for ORPO the weight of the odds ratio, for SimPO the scale of the rewards.
     pub beta: f64,
-    /// Share of pairs taken to be labelled the wrong way round.
+    /// Label smoothing: assumed fraction of flipped pairs.
     pub label_smoothing: f64,
     /// Weight of the chosen response's negative log-likelihood.
     pub alpha: f64,
-    /// Margin that the rewards should have.
+    /// Target margin between the rewards.
     pub gamma: f64,
 }
 
@@ -137,29 +139,31 @@ pub struct Objective {
 pub struct Totals {
     /// Rows.
     pub rows: usize,
-    /// Scored tokens: of all responses, end-of-sequence included.
+    /// Tokens in the loss, over all responses, end-of-sequence included.
     pub tokens: usize,
 }
 
-/// One response of a row, as models score it.
+/// Log-probabilities of one response of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Response {
     /// Sum of the policy's log-probabilities over its tokens, in nats.
     pub policy: f64,
-    /// The same sum of the reference; not probed where the loss needs none.
+    /// The same sum under the reference model; ignored if the loss needs no reference.
     pub reference: Option<f64>,
     /// Number of tokens, at least 1.
     pub tokens: usize,
 }
 
-/// What one row adds to a step.
+/// Contribution of one row to a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowLoss {
     /// Its part of the loss: the parts of all rows sum to the loss of the step.
     pub loss: f64,
-    /// d loss / d logp of every token of a response: one slope a response, for the loss sees only sums.
+    /// Derivative of the loss with respect to the log-probability of each token. There is one slope
+    /// per response, because the loss depends only on sums over tokens.
     pub slopes: Vec<f64>,
-    /// Its part of every metric, in the order of [`LossSpec::metrics`]: the parts of all rows sum to the step's value.
+    /// Its part of every metric, in the order of [`LossSpec::metrics`]: the parts of all rows sum
+    /// to the value of the step.
     pub metrics: Vec<f64>,
 }
 
@@ -183,10 +187,11 @@ impl Objective {
         }
     }
 
-    /// Loss, slopes and metrics of one row in a step of the given size.
+    /// Loss, slopes and metrics of one row, in a step of the given size.
     ///
     /// # Panics
-    /// If the row has another number of responses than [`LossSpec::responses`], or no reference where one is needed.
+    /// If the number of responses is not [`LossSpec::responses`], or a required reference is
+    /// missing.
     pub fn row(&self, responses: &[Response], totals: Totals) -> RowLoss {
         let form = self.kind.spec();
         assert_eq!(
@@ -199,7 +204,7 @@ impl Objective {
     }
 }
 
-/// A whole batch at once: the loss, the slopes of every row, and the metrics.
+/// Evaluates a whole batch: the loss, the slopes of every row, and the metrics.
 pub fn evaluate(objective: &Objective, rows: &[Vec<Response>]) -> (f64, Vec<Vec<f64>>, Vec<f64>) {
     let totals = Totals::of(rows);
     let mut loss = 0.0;
@@ -231,8 +236,9 @@ impl Totals {
 mod tests {
     use super::*;
 
-    /// Slopes against central differences of the loss, for every response of every row. The step is exact in binary, and
-    /// the losses are smooth with third derivatives of order 1: the error is about h^2 + 1e-16 / h.
+    /// Slopes compared with central differences of the loss, for every response of every row. The
+    /// step is exact in binary, and the losses are smooth with third derivatives of order 1: the
+    /// error is about h^2 + 1e-16 / h.
     #[test]
     fn slopes_are_the_derivatives_of_the_loss() {
         let all = LossKind::ALL.iter().map(|kind| Objective::new(*kind));
@@ -321,7 +327,8 @@ mod tests {
         assert!((parts - 61.0 / 47.0).abs() < 1e-15);
     }
 
-    /// Losses that compare a pair, at every margin that f64 can hold. Of likelihoods a token only the negative ones exist.
+    /// Pair losses, at every margin that f64 can hold. Mean log-probabilities per token are only
+    /// ever negative.
     #[test]
     fn huge_margins_stay_finite() {
         let pairs = LossKind::ALL

@@ -1,17 +1,18 @@
-//! ORPO (Hong et al. 2024, arXiv 2403.07691, equations 4, 6 and 7): the likelihood of the chosen response, and the odds of
-//! the pair compared; no reference.
+//! ORPO (Hong et al. 2024, arXiv 2403.07691, equations 4, 6 and 7): the negative log-likelihood of
+//! the chosen response, plus a term that compares the odds of the pair; no reference.
 //!
 //! With P(y) = exp(log pi(y|x) / |y|) and odds(y) = P(y) / (1 - P(y)): loss -log P(y_w) + beta * (-log sigmoid(log odds(y_w)
 //! - log odds(y_l))). beta is the paper's lambda (TRL's name and default).
 //!
-//! Only responses are scored, each divided by its own length, as in the paper and LLaMA-Factory's `pref_loss: orpo`. TRL's
-//! ORPO trainer takes its first term as the mean over all tokens of a batch's chosen sequences, prompts included, as the
-//! authors' code does unless it is told otherwise.
+//! Only response tokens are in the loss, and each response is divided by its own length, as in the
+//! paper and LLaMA-Factory's `pref_loss: orpo`. TRL's ORPO trainer averages the first term over all
+//! tokens of a batch's chosen sequences, prompts included, as the authors' code does by default.
 
 use super::{Defaults, LossSpec, Objective, Response, RowLoss, Totals, pair};
 
-/// Odds ratio preference optimization. Rewards are beta * log P(y). Names of TRL: `log_odds_chosen` is the log of the odds
-/// ratio, `log_odds_ratio` its log sigmoid, so the loss is `nll_loss` - beta * `log_odds_ratio`.
+/// Odds ratio preference optimization. Rewards are beta * log P(y). The names of metrics are TRL's:
+/// `log_odds_chosen` is the log of the odds ratio, `log_odds_ratio` its log sigmoid, so the loss is
+/// `nll_loss` - beta * `log_odds_ratio`.
 pub const ORPO: LossSpec = LossSpec {
     responses: 2,
     reference: false,
@@ -23,7 +24,8 @@ pub const ORPO: LossSpec = LossSpec {
     row,
 };
 
-/// Slopes of the response's sums: -1 / |y_w|, and beta / |y| times that of the second term.
+/// Slopes with respect to the sums of log-probabilities: -1 / |y_w|, and beta / |y| times the slope
+/// of the second term.
 fn row(objective: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
     let beta = objective.beta;
     let means = pair::means(responses);
@@ -46,18 +48,18 @@ fn row(objective: &Objective, responses: &[Response], totals: Totals) -> RowLoss
     )
 }
 
-/// log(P / (1 - P)) at log P, and its derivative by log P, 1 / (1 - P).
+/// log(P / (1 - P)) at log P, and its derivative with respect to log P, 1 / (1 - P).
 ///
-/// Both grow without bound where P nears 1. There log P is a few roundings of f32 logits, and its gradient as small as the
-/// derivative is large: nearer than f32's epsilon a slope would be a huge multiple of rounding errors, so log P counts as
-/// -epsilon (log odds of 15.9). A response that is certain has no infinite loss, and is still pushed away if it is the
-/// rejected one.
+/// Both grow without bound as P approaches 1. There, log P consists of a few roundings of f32
+/// logits, and its gradient is as small as the derivative is large. Closer than f32's epsilon, a
+/// slope would be a huge multiple of rounding errors, so log P is clamped to -epsilon (log odds of
+/// 15.9). A certain response has a finite loss, and is still pushed away if it is the rejected one.
 fn log_odds(log_p: f64) -> (f64, f64) {
     let log_p = log_p.min(-f64::from(f32::EPSILON));
     (log_p - log_1m_exp(log_p), -1.0 / log_p.exp_m1())
 }
 
-/// log(1 - e^x) for x < 0, without losing x near 0 or e^x beside 1 (Maechler 2012).
+/// log(1 - e^x) for x < 0, without losing x near 0 or e^x next to 1 (Maechler 2012).
 fn log_1m_exp(x: f64) -> f64 {
     if x > -std::f64::consts::LN_2 {
         (-x.exp_m1()).ln()
@@ -88,9 +90,10 @@ mod tests {
             .to_vec()
     }
 
-    /// Probabilities a token 3/4 and 1/3: odds 3 and 1/2, ratio 6, sigmoid(log 6) = 6/7. With beta 0.7 the loss is
-    /// -log(3/4) - 0.7 log(6/7) = 0.2876821 + 0.7 * 0.1541507. Slopes: d log odds / d log P is 1 / (1 - P) = 4 and 3/2, and
-    /// -log sigmoid has -1/7, so (-1 - 0.7 * 4 / 7) / 4 tokens = -0.35 and 0.7 * 1.5 / 7 / 5 tokens = 0.03.
+    /// Probabilities per token 3/4 and 1/3: odds 3 and 1/2, ratio 6, sigmoid(log 6) = 6/7. With
+    /// beta 0.7 the loss is -log(3/4) - 0.7 log(6/7) = 0.2876821 + 0.7 * 0.1541507. Slopes: d log
+    /// odds / d log P is 1 / (1 - P) = 4 and 3/2, and the derivative of -log sigmoid is -1/7, so
+    /// (-1 - 0.7 * 4 / 7) / 4 tokens = -0.35 and 0.7 * 1.5 / 7 / 5 tokens = 0.03.
     #[test]
     fn likelihood_of_the_chosen_and_odds_of_both() {
         let orpo = Objective {
@@ -136,9 +139,9 @@ mod tests {
         }
     }
 
-    /// Where the chosen response is certain, the second term's slope tends to -odds(y_l): sigmoid(-z) / (1 - P_w) =
-    /// odds(y_l) / (P_w + odds(y_l) (1 - P_w)). With P_l = 1/3 that is -1/2, for log P_w = -1e-6 and for one that counts as
-    /// -f32::EPSILON.
+    /// If the chosen response is certain, the second term's slope tends to -odds(y_l): sigmoid(-z)
+    /// / (1 - P_w) = odds(y_l) / (P_w + odds(y_l) (1 - P_w)). With P_l = 1/3 that is -1/2, for log
+    /// P_w = -1e-6 and for values that are clamped to -f32::EPSILON.
     #[test]
     fn a_certain_chosen_response_has_a_finite_slope() {
         let orpo = Objective {
@@ -155,7 +158,8 @@ mod tests {
         }
     }
 
-    /// A certain rejected response: log odds stop at log(1 / epsilon) = 15.94, and it is still pushed away.
+    /// A certain rejected response: log odds stop at log(1 / epsilon) = 15.94, and the response is
+    /// still pushed away.
     #[test]
     fn a_certain_rejected_response_is_pushed_away() {
         let orpo = Objective {
@@ -173,7 +177,7 @@ mod tests {
                 "{log_p}: {part:?}"
             );
         }
-        // Both of them: the odds are equal.
+        // Both responses are certain: the odds are equal.
         let part = orpo.row(&row([0.0, 0.0], [3, 2]), ONE);
         assert!(
             (part.loss - LN_2).abs() < 1e-15 && part.slopes.iter().all(|slope| slope.is_finite()),

@@ -1,9 +1,11 @@
-//! What losses of a chosen and a rejected response have in common: their metrics, and the logistic loss of a margin.
+//! What losses of a chosen and a rejected response share: their metrics, and the logistic loss of a
+//! margin.
 
 use super::{Response, RowLoss, Totals};
 
-/// Metrics of every such loss, by TRL's names. `logps/` are sums over a response's tokens, whatever the loss divides by
-/// (TRL's ORPO and CPO trainers report means there; here they are `rewards/` over beta).
+/// Metrics of every pair loss, with TRL's names. `logps/` are sums over a response's tokens,
+/// whatever the loss divides by (TRL's ORPO and CPO trainers report means there; here the means are
+/// `rewards/` divided by beta).
 pub const METRICS: [&str; 6] = [
     "rewards/chosen",
     "rewards/rejected",
@@ -13,7 +15,7 @@ pub const METRICS: [&str; 6] = [
     "logps/rejected",
 ];
 
-/// [`METRICS`], and those that a loss adds.
+/// [`METRICS`] and the metrics that a loss adds.
 pub(super) const fn metrics<const N: usize>(more: &[&'static str]) -> [&'static str; N] {
     let mut all = [""; N];
     let mut i = 0;
@@ -28,8 +30,8 @@ pub(super) const fn metrics<const N: usize>(more: &[&'static str]) -> [&'static 
     all
 }
 
-/// A pair's part of the mean over pairs: its own `value`, with the slopes, rewards and further metrics that belong to it.
-/// Pairs of numbers are of the chosen and the rejected response.
+/// A pair's part of the mean over pairs, from its own `value`, slopes, rewards and further metrics.
+/// Arrays of two numbers are in the order chosen, rejected.
 pub(super) fn part(
     responses: &[Response],
     totals: Totals,
@@ -60,7 +62,7 @@ pub(super) fn part(
     }
 }
 
-/// Log-probability a token, log pi(y|x) / |y|, of the chosen and the rejected response.
+/// Log-probability per token, log pi(y|x) / |y|, of the chosen and the rejected response.
 pub(super) fn means(responses: &[Response]) -> [f64; 2] {
     [0, 1].map(|i| responses[i].policy / responses[i].tokens as f64)
 }
@@ -75,12 +77,12 @@ pub(super) fn logistic(h: f64, flipped: f64) -> (f64, f64) {
     (value, flipped * sigmoid(h) - (1.0 - flipped) * sigmoid(-h))
 }
 
-/// log(1 / (1 + e^-x)) without overflow, and without losing e^-x beside 1.
+/// log(1 / (1 + e^-x)) without overflow, and without losing e^-x next to 1.
 pub fn log_sigmoid(x: f64) -> f64 {
     x.min(0.0) - (-x.abs()).exp().ln_1p()
 }
 
-/// 1 / (1 + e^-x); e^-x may overflow to infinity, and then this is 0.
+/// 1 / (1 + e^-x); if e^-x overflows to infinity, the result is 0.
 pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }

@@ -1,13 +1,15 @@
-//! RPO: DPO, and the likelihood of the chosen response beside it (Iterative Reasoning Preference Optimization, Pang et al.
-//! 2024, arXiv 2404.19733, version 3, section 2).
+//! RPO: DPO plus the negative log-likelihood of the chosen response (Iterative Reasoning Preference
+//! Optimization, Pang et al. 2024, arXiv 2404.19733, version 3, section 2).
 //!
-//! DPO's loss of the pair (`dpo.rs`, label smoothing included) + alpha * (-log pi(y_w|x) / |y_w|). As in the paper every
-//! response is divided by its own length, so a long one weighs no more than a short one; in its first version alpha stood at
-//! the DPO term.
+//! DPO's loss of the pair (`dpo.rs`, label smoothing included) + alpha * (-log pi(y_w|x) / |y_w|).
+//! As in the paper, every response is divided by its own length, so a long response weighs no more
+//! than a short one. In the paper's first version, alpha was a factor of the DPO term.
 //!
-//! LLaMA-Factory's `pref_ftx` is this alpha, off by default. TRL's `loss_type=["sigmoid", "sft"], loss_weights=[1, alpha]`
-//! (once `rpo_alpha`) divides the sum over a batch's chosen responses by the tokens of them all, so a long one weighs more.
-//! The chosen responses are the preference data's: rows of an instruction data set are another objective, SFT.
+//! LLaMA-Factory's `pref_ftx` is this alpha, off by default. TRL's
+//! `loss_type=["sigmoid", "sft"], loss_weights=[1, alpha]` (formerly `rpo_alpha`) divides the sum
+//! over a batch's chosen responses by the tokens of all of them, so a long response weighs more.
+//! The chosen responses come from the preference data. Rows of an instruction data set belong to
+//! another objective, SFT.
 
 use super::{
     Defaults, LossSpec, Objective, Response, RowLoss, Totals,
@@ -30,7 +32,7 @@ pub const RPO: LossSpec = LossSpec {
     row,
 };
 
-/// Slopes: DPO's, and -alpha / |y_w| more for the chosen response.
+/// Slopes: DPO's, plus -alpha / |y_w| for the chosen response.
 fn row(objective: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
     let &Objective { alpha, beta, .. } = objective;
     let ratios = log_ratios(responses);
@@ -64,9 +66,9 @@ mod tests {
             .to_vec()
     }
 
-    /// beta 0.5, alpha 2: ratios 1 and -1, so h = 0.5 * 2 = 1 and -log sigmoid(1) = 0.3132617; the chosen response has
-    /// -6 / 4 = -1.5 nats a token, so the loss is 0.3132617 + 2 * 1.5. d/dh = -sigmoid(-1) = -0.2689414, so the slopes are
-    /// -0.1344707 - 2 / 4 and 0.1344707.
+    /// beta 0.5, alpha 2: ratios 1 and -1, so h = 0.5 * 2 = 1 and -log sigmoid(1) = 0.3132617; the
+    /// chosen response has -6 / 4 = -1.5 nats per token, so the loss is 0.3132617 + 2 * 1.5. d/dh =
+    /// -sigmoid(-1) = -0.2689414, so the slopes are -0.1344707 - 2 / 4 and 0.1344707.
     #[test]
     fn dpo_and_the_chosen_response_a_token() {
         let rpo = Objective {
@@ -87,8 +89,9 @@ mod tests {
         assert!(part.metrics[6] == 1.5 && (part.metrics[7] - 0.313_261_688).abs() < 1e-9);
     }
 
-    /// Policy equal to the reference; means 2 and 6 nats a token weigh the same, though one has nine times the tokens:
-    /// ln 2 + (2 + 6) / 2, where all tokens alike would give ln 2 + (18 + 6) / 10.
+    /// Policy equal to the reference. Means of 2 and 6 nats per token weigh the same, though one
+    /// response has nine times the tokens: ln 2 + (2 + 6) / 2, where a mean over all tokens would
+    /// give ln 2 + (18 + 6) / 10.
     #[test]
     fn every_response_is_divided_by_its_own_length() {
         let rows = [
@@ -103,7 +106,7 @@ mod tests {
         );
     }
 
-    /// With alpha 0 nothing is left but DPO, to the bit, label smoothing included.
+    /// With alpha 0 the loss is DPO's, to the bit, label smoothing included.
     #[test]
     fn without_alpha_it_is_dpo() {
         let settings = |kind| Objective {

@@ -1,7 +1,7 @@
 //! SFT (4): the negative log-likelihood of the response given the prompt.
 //!
-//! As in the authors' code it is the mean over the scored tokens of the step, where the formula averages summed
-//! log-probabilities over rows.
+//! As in the authors' code, it is the mean over all tokens in the loss of the step. The paper's
+//! formula averages summed log-probabilities over rows.
 
 use super::{Defaults, LossSpec, Objective, Response, RowLoss, Totals};
 
@@ -14,7 +14,7 @@ pub const SFT: LossSpec = LossSpec {
     row,
 };
 
-/// -sum(logp) / tokens of the step; the slope of every token is -1 / tokens of the step.
+/// -sum(logp) / tokens of the step. The slope of every token is -1 / tokens of the step.
 fn row(_: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
     let slope = -1.0 / totals.tokens as f64;
     RowLoss {
@@ -28,8 +28,9 @@ fn row(_: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
 mod tests {
     use super::super::{LossKind, Objective, Response, Totals};
 
-    /// Two rows of 3 and 1 tokens: -(-6 - 2) / 4 = 2. The mean of the rows' means, (2 + 2) / 2, agrees only because both
-    /// rows have the same; with -6 and -4 it is (6 + 4) / 4 = 2.5 against (2 + 4) / 2 = 3.
+    /// Two rows of 3 and 1 tokens: -(-6 - 2) / 4 = 2. The mean of the rows' means, (2 + 2) / 2,
+    /// agrees only because both rows have the same mean; with -6 and -4 it is (6 + 4) / 4 = 2.5
+    /// against (2 + 4) / 2 = 3.
     #[test]
     fn tokens_weigh_the_same_in_every_row() {
         let sft = Objective::new(LossKind::Sft);

@@ -1,10 +1,12 @@
-//! SimPO (Meng et al. 2024, arXiv 2405.14734, equation 6): the pair's likelihoods a token are compared with each other, and
-//! with no reference.
+//! SimPO (Meng et al. 2024, arXiv 2405.14734, equation 6): compares the log-probabilities per token
+//! of a pair with each other, without a reference.
 //!
-//! h = beta * log pi(y_w|x) / |y_w| - beta * log pi(y_l|x) / |y_l| - gamma; loss -log sigmoid(h), with label smoothing as in
-//! `dpo.rs` (the authors' code and TRL's CPO trainer have it; the paper's loss is without). gamma is the margin that the
-//! rewards should have, TRL's and LLaMA-Factory's `simpo_gamma`. The authors' models have beta 2 or 2.5, and they suggest to
-//! begin with gamma / beta = 0.5: hence the defaults 2 and 1. TRL and LLaMA-Factory begin with beta 0.1 and gamma 0.5.
+//! h = beta * log pi(y_w|x) / |y_w| - beta * log pi(y_l|x) / |y_l| - gamma; loss -log sigmoid(h),
+//! with label smoothing as in `dpo.rs` (the authors' code and TRL's CPO trainer have it; the
+//! paper's loss does not). gamma is the target margin between the rewards, `simpo_gamma` in TRL and
+//! LLaMA-Factory. The authors' models have beta 2 or 2.5, and the authors suggest starting with
+//! gamma / beta = 0.5: hence the defaults 2 and 1. TRL and LLaMA-Factory start with beta 0.1 and
+//! gamma 0.5.
 
 use super::{Defaults, LossSpec, Objective, Response, RowLoss, Totals, pair};
 
@@ -22,7 +24,7 @@ pub const SIMPO: LossSpec = LossSpec {
     row,
 };
 
-/// Slopes: beta / |y| times d/dh, and the opposite sign for the rejected response.
+/// Slopes: beta / |y| times d/dh, with the opposite sign for the rejected response.
 fn row(objective: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
     let &Objective {
         beta,
@@ -56,8 +58,8 @@ mod tests {
             .to_vec()
     }
 
-    /// The defaults: -4 / 4 = -1 and -6 / 3 = -2 nats a token, rewards -2 and -4, h = 2 - 1 = 1: -log sigmoid(1) =
-    /// 0.3132617, and -sigmoid(-1) = -0.2689414 times 2 / 4 and -2 / 3.
+    /// The defaults: -4 / 4 = -1 and -6 / 3 = -2 nats per token, rewards -2 and -4, h = 2 - 1 = 1:
+    /// -log sigmoid(1) = 0.3132617, and -sigmoid(-1) = -0.2689414 times 2 / 4 and -2 / 3.
     #[test]
     fn likelihoods_a_token_are_compared() {
         let simpo = Objective::new(LossKind::Simpo);
@@ -71,7 +73,8 @@ mod tests {
         assert_eq!(part.metrics, [-2.0, -4.0, 1.0, 2.0, -4.0, -6.0]);
     }
 
-    /// A margin of just gamma is h = 0, half way: ln 2. Equal rewards are h = -gamma: log(1 + e^gamma), and no success.
+    /// A margin of exactly gamma is h = 0, where the loss is ln 2. Equal rewards are h = -gamma:
+    /// the loss is log(1 + e^gamma), and they do not count as accurate.
     #[test]
     fn gamma_is_the_margin_asked_for() {
         let simpo = Objective {

@@ -1,9 +1,9 @@
-//! AdamW without its elements: the settings, the count of updates, and the scalars of the next one. Parameters and
-//! moments live where the model does.
+//! AdamW without its vectors: the settings, the count of updates, and the scalars of the next
+//! update. Parameters and moments live with the model.
 
 use upright_math::adamw::AdamWStep;
 
-/// Settings that stay the same through a run.
+/// Settings that stay the same during a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -11,16 +11,16 @@ use upright_math::adamw::AdamWStep;
     serde(rename_all = "kebab-case", deny_unknown_fields)
 )]
 pub struct AdamWConfig {
-    /// Decay of the two moments.
+    /// Decay rates of the two moments.
     pub betas: [f64; 2],
     /// Added to the denominator, after the bias correction.
     pub eps: f64,
-    /// Decoupled: parameters shrink by learning rate times this.
+    /// Decoupled weight decay: parameters shrink by learning rate times this value.
     pub weight_decay: f64,
 }
 
 impl Default for AdamWConfig {
-    /// The settings of the authors' code.
+    /// The defaults of the authors' code.
     fn default() -> Self {
         Self {
             betas: [0.9, 0.95],
@@ -33,7 +33,7 @@ impl Default for AdamWConfig {
 /// The optimizer's scalar state, which is part of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
-    /// Settings that stay the same.
+    /// Settings that stay the same during a run.
     pub config: AdamWConfig,
     /// Updates since the start or the last reset.
     pub updates: u64,

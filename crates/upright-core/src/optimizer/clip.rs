@@ -1,7 +1,7 @@
-//! Clipping by the global norm, as torch's `clip_grad_norm_` does it.
+//! Gradient clipping by the global norm, as in torch's `clip_grad_norm_`.
 
-/// What a gradient of this norm is multiplied by: min(1, `max_norm` / (norm + 1e-6)). `None` where it stays as it is; a
-/// `max_norm` of 0 disables clipping.
+/// Factor for a gradient of this norm: min(1, `max_norm` / (norm + 1e-6)). `None` if the gradient
+/// stays as it is; a `max_norm` of 0 disables clipping.
 pub fn clip_coefficient(norm: f64, max_norm: f64) -> Option<f32> {
     let coefficient = max_norm / (norm + 1e-6);
     (max_norm > 0.0 && coefficient < 1.0).then_some(coefficient as f32)

@@ -1,7 +1,7 @@
-//! The learning rate over the steps of a stage, as transformers' `get_constant_schedule_with_warmup`,
-//! `get_linear_schedule_with_warmup` and `get_cosine_schedule_with_warmup` (half a wave) give it.
+//! The learning-rate schedule of a stage, as in transformers' `get_constant_schedule_with_warmup`,
+//! `get_linear_schedule_with_warmup` and `get_cosine_schedule_with_warmup` (half a wave).
 
-/// What happens after the warm-up.
+/// Shape of the schedule after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -9,19 +9,19 @@
     serde(rename_all = "kebab-case")
 )]
 pub enum Curve {
-    /// The peak to the end.
+    /// Stays at the peak.
     Constant,
-    /// A straight line down to 0.
+    /// Falls linearly to 0.
     Linear,
-    /// Half a cosine wave down to 0.
+    /// Falls to 0 along half a cosine wave.
     Cosine,
 }
 
 impl Curve {
-    /// All of them, in the order of help texts.
+    /// All shapes, in the order of the help texts.
     pub const ALL: &'static [Self] = &[Self::Constant, Self::Linear, Self::Cosine];
 
-    /// Its name in settings and records.
+    /// Name in settings and records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Constant => "constant",
@@ -31,22 +31,23 @@ impl Curve {
     }
 }
 
-/// The rate of every step of a stage.
+/// The learning-rate schedule of a stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LearningRate {
-    /// The largest rate.
+    /// Maximum learning rate.
     pub peak: f64,
-    /// What happens after the warm-up.
+    /// Shape of the schedule after the warm-up.
     pub curve: Curve,
-    /// Steps over which the rate rises from 0 in a straight line.
+    /// Number of warm-up steps, over which the learning rate rises linearly from 0.
     pub warmup: usize,
-    /// Steps of the stage.
+    /// Number of steps in the stage.
     pub steps: usize,
 }
 
 impl LearningRate {
-    /// The rate of a step, from 0. As in transformers the first step of a warm-up has rate 0 and step `warmup` the peak;
-    /// a stage's end, `steps`, would have 0, so its last step still moves.
+    /// Learning rate of a step; steps count from 0. As in transformers, the first step of a warm-up
+    /// has learning rate 0, and step `warmup` has the peak. A falling schedule reaches 0 at
+    /// `steps`, one past the last step, so the last step still trains.
     pub fn at(&self, step: usize) -> f64 {
         if step < self.warmup {
             return self.peak * step as f64 / self.warmup as f64;

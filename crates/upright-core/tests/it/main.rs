@@ -1,4 +1,4 @@
-//! Every loss against torch's numbers (`tools/goldens/objectives.py`).
+//! Every loss compared with torch (`tools/goldens/objectives.py`).
 
 #![allow(
     clippy::disallowed_methods,
@@ -12,7 +12,7 @@ use upright_core::objectives::{LossKind, Objective, Response, evaluate};
 fn number(value: &Value, key: &str) -> f64 {
     value[key]
         .as_f64()
-        .unwrap_or_else(|| panic!("{key} is no number in {value}"))
+        .unwrap_or_else(|| panic!("{key} is not a number in {value}"))
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::super::tokenize::tests::{bytewise, configure, folder};
 use super::*;
 
-/// A folder with one file of rows, and the plainest way to load it.
+/// A folder with one file of rows, and the simplest way to load it.
 fn file(rows: &[Value]) -> (tempfile::TempDir, DataSpec) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rows.jsonl");
@@ -380,7 +380,7 @@ fn impossible_settings_are_refused() {
         assert!(
             error
                 .message
-                .contains(&format!("a share of {fraction} cannot be held out"))
+                .contains(&format!("a fraction of {fraction} cannot be held out"))
         );
     }
     assert!(
@@ -389,7 +389,7 @@ fn impossible_settings_are_refused() {
             ..spec.clone()
         })
         .message
-        .contains("0 rows are asked for")
+        .contains("0 rows are requested")
     );
     assert!(
         complaint(&DataSpec {
@@ -405,7 +405,7 @@ fn impossible_settings_are_refused() {
     assert!(
         error
             .message
-            .ends_with("rows.jsonl: row 0 (line 1): its prompt is a conversation, and the template raw has no turns")
+            .ends_with("rows.jsonl: row 0 (line 1): the prompt is a conversation, but the template raw supports none")
     );
 }
 
@@ -449,10 +449,10 @@ fn several_files_are_one_set() {
     assert!(
         both.describe("sft")
             .contains("8 rows (dialect prompt-completion and alpaca")
-            && both.describe("sft").contains("columns not read: source")
+            && both.describe("sft").contains("ignored columns: source")
     );
 
-    // Half and half: the two rows of the second file come three times each.
+    // Half and half: the two rows of the second file occur three times each.
     let share = |files: &mut [DataFile], shares: [f64; 2]| {
         files
             .iter_mut()
@@ -463,7 +463,7 @@ fn several_files_are_one_set() {
     let halves = load(&spec);
     assert_eq!(numbers(&halves.train), [0, 1, 2, 3, 4, 5, 0, 1, 0, 1, 0, 1]);
     assert!(
-        halves.describe("sft").contains("4 of them repeat"),
+        halves.describe("sft").contains("4 of them are repeats"),
         "{}",
         halves.describe("sft")
     );
@@ -493,7 +493,7 @@ fn several_files_are_one_set() {
             .contains("some files have a share and some have none")
     );
     share(&mut spec.files, [1.0, 1e6]);
-    assert!(complaint(&spec).message.contains("would come"));
+    assert!(complaint(&spec).message.contains("would occur"));
 
     let marked = dir.path().join("marked.jsonl");
     write(&marked, &[task("\n\nHuman: a\n\nAssistant:", " b")]);
@@ -502,7 +502,7 @@ fn several_files_are_one_set() {
     assert!(
         complaint(&spec)
             .message
-            .contains("would have the template user-assistant")
+            .contains("the default template is user-assistant")
     );
 }
 
@@ -534,7 +534,8 @@ fn shards_are_one_file_with_one_share() {
         "the first rows of all, not of each"
     );
     spec.rows = None;
-    // Half of an epoch from three files and half from one: the two rows of the other come as often as the nine.
+    // Half of an epoch from three files and half from one: the two rows of the one file occur as
+    // often as the nine.
     spec.files
         .push(shard("other", &[task("x", "y"), task("z", "y")]).into());
     spec.files
@@ -546,7 +547,7 @@ fn shards_are_one_file_with_one_share() {
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 0, 1, 0, 1, 0, 1]
     );
     assert_eq!(halves.train.len(), 18);
-    // Held-out rows may lie in several files, too.
+    // Held-out rows may be in several files, too.
     spec.files.truncate(1);
     spec.eval = HeldOut::File(shards[1..].to_vec().into());
     let held = load(&spec);
@@ -588,7 +589,7 @@ fn rows_that_come_once_more_are_of_the_whole_file() {
         "{late} of 50 rows are of the second half"
     );
     assert_eq!(load(&spec).train, halves.train);
-    // Not those that the fixed sample scores.
+    // Not the rows that the fixed sample evaluates.
     let scored: Vec<&Example> = halves
         .fit(50)
         .into_iter()
@@ -620,8 +621,7 @@ fn reasoning_that_a_template_has_no_words_for_is_said_to_be_left_out() {
     spec.template = Some(TemplateName::UserAssistant);
     let data = load(&spec);
     assert_eq!(data.reasoning_left_out, 2);
-    let said =
-        "; the reasoning of 2 rows is left out: the template user-assistant has no words for it";
+    let said = "; reasoning is left out of 2 rows: the template user-assistant does not support it";
     assert!(
         data.describe("sft").ends_with(said),
         "{}",
@@ -643,9 +643,9 @@ fn bos_that_the_tokenizers_files_disagree_about_is_said() {
             .unwrap()
             .describe("sft")
     };
-    let words = "; prompts begin with BOS, by add_bos_token in tokenizer_config.json; transformers 5 heeds tokenizer.json alone, which puts none";
+    let words = "; prompts start with BOS, as add_bos_token in tokenizer_config.json says; transformers 5 uses only tokenizer.json, which adds none";
     assert!(said(TemplateName::Raw, json!(true)).ends_with(words));
-    assert!(bos_note(false).contains("without BOS") && bos_note(false).ends_with("which puts one"));
+    assert!(bos_note(false).contains("without BOS") && bos_note(false).ends_with("which adds one"));
     assert!(!said(TemplateName::Raw, json!(false)).contains("BOS"));
     // A chat template writes its own.
     assert!(
@@ -702,7 +702,7 @@ fn columns_can_have_other_names() {
     spec.map = "prompt=q,completion=b".parse().unwrap();
     let error = complaint(&spec);
     assert!(error.message.contains(
-        "row 0 (line 1) has no column \"b\", which the map gives for completion: its columns are q, a, prompt"
+        "row 0 (line 1) has no column \"b\", which is mapped to completion: its columns are q, a, prompt"
     ));
 }
 
@@ -713,7 +713,9 @@ fn log_probabilities_that_a_file_brings_are_said_to_be_left_out() {
     spec.kind = RowKind::Preference;
     let said = load(&spec).describe("dpo");
     assert!(
-        said.contains("columns not read: ref_chosen_logps, ref_rejected_logps (of which tokens"),
+        said.contains(
+            "ignored columns: ref_chosen_logps, ref_rejected_logps (their tokens and model"
+        ),
         "{said}"
     );
     assert!(said.ends_with("the reference is computed)"), "{said}");

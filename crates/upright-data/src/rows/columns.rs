@@ -1,4 +1,4 @@
-//! Columns under other names: `prompt=question,chosen=good`.
+//! Renamed columns: `prompt=question,chosen=good`.
 
 use std::fmt;
 use std::path::Path;
@@ -11,17 +11,18 @@ use super::{INSTRUCTION, PREFERENCE, PROMPT, columns};
 use upright_base::suggest::nearest;
 use upright_base::{Error, Result};
 
-/// Which column of a file stands for which of a dialect, or that none does; empty: every column for itself.
+/// For columns of a dialect, the column of the file to use, or none. Empty: no column is renamed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ColumnMap(Vec<(String, String)>);
 
 impl ColumnMap {
-    /// Whether every column stands for itself.
+    /// Whether no column is renamed.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Gives the columns of every row their dialect's names. A column that takes the name of another takes its place.
+    /// Renames the columns of every row to their dialect's names. A renamed column replaces a
+    /// column of the same name.
     ///
     /// # Errors
     /// A row has no such column.
@@ -35,7 +36,7 @@ impl ColumnMap {
                 named().find(|(_, column)| !row.columns.contains_key(column))
             {
                 let error = Error::input(format!(
-                    "{}: {} has no column {column:?}, which the map gives for {name}: its columns are {}",
+                    "{}: {} has no column {column:?}, which is mapped to {name}: its columns are {}",
                     path.display(),
                     row.place(),
                     columns(&row.columns)
@@ -43,7 +44,7 @@ impl ColumnMap {
                 return Err(
                     match nearest(column, row.columns.keys().map(String::as_str)) {
                         Some(close) => error.hint(format!("did you mean {name}={close}?")),
-                        None => error.hint("give the name of a column that every row has"),
+                        None => error.hint("use a column that every row has"),
                     },
                 );
             }
@@ -83,7 +84,7 @@ impl FromStr for ColumnMap {
                 .map(|(name, column)| (name.trim(), column.trim()))
             else {
                 return Err(Error::input(format!("`{entry}` is not NAME=COLUMN"))
-                    .hint("write it as prompt=question,chosen=good"));
+                    .hint("write it like prompt=question,chosen=good"));
             };
             if !known.contains(&name) {
                 let error = Error::input(format!("`{entry}`: no dialect has a column {name:?}"));
@@ -187,7 +188,7 @@ mod tests {
         };
         assert_eq!(
             complaint("prompt=qestion"),
-            "f: row 0 (line 1) has no column \"qestion\", which the map gives for prompt: its columns are question, b | \
+            "f: row 0 (line 1) has no column \"qestion\", which is mapped to prompt: its columns are question, b | \
              did you mean prompt=question?"
         );
         assert!(complaint("prompt=question").starts_with("f: row 1 (line 2) has no column"));

@@ -1,4 +1,4 @@
-//! NeMo's pairs: `context`, and `completions` with a rank each; the smaller rank is the better one.
+//! NeMo's pairs: `context`, and `completions` with a rank each; the smaller rank is better.
 
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ pub(super) fn ranked(fields: &Fields) -> Result<Reading> {
     let mut ranked = ranked.into_iter();
     Ok(match (ranked.next(), ranked.next(), ranked.next()) {
         (Some((best, _)), Some((worst, _)), None) if best == worst => {
-            Reading::Dropped("both completions have one rank")
+            Reading::Dropped("both completions have the same rank")
         }
         (Some((_, chosen)), Some((_, rejected)), None) => {
             split_messages(continued(&context, &chosen), continued(&context, &rejected))
@@ -42,7 +42,7 @@ pub(super) fn ranked(fields: &Fields) -> Result<Reading> {
     })
 }
 
-/// The turns before the completions, under the row's `system` text where there is one.
+/// The turns before the completions, below the row's `system` text if there is one.
 pub(super) fn context(fields: &Fields) -> Result<Vec<Message>> {
     let turns = match fields.is_list("context") {
         true => fields.messages("context")?,

@@ -1,4 +1,4 @@
-//! The fields of one row by column name, with complaints that say where and what.
+//! The fields of one row by column name, with errors that say where and what.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::super::source::{RawRow, type_name};
 use super::{Message, Role, WRITTEN_CALLS};
 use upright_base::{Error, Result};
 
-/// Keys of a message that chat templates read besides role and content, and those that say whether it is trained.
+/// Keys of a message that chat templates use besides role and content, and keys that mask it.
 const MORE: [&str; 9] = [
     "tool_calls",
     "tool_call_id",
@@ -21,8 +21,8 @@ const MORE: [&str; 9] = [
     "training",
 ];
 
-/// Calls that ShareGPT's `function_call` turns write as JSON, `{"name": …, "arguments": …}` or a list of these, as chat
-/// templates read them; `None` where it is other text.
+/// Tool calls that ShareGPT's `function_call` turns write as JSON, `{"name": …, "arguments": …}` or
+/// a list of these, in the form that chat templates expect. `None` for other text.
 fn calls_in(text: &str) -> Option<Value> {
     let calls = match serde_json::from_str(text).ok()? {
         Value::Array(calls) => calls,
@@ -40,14 +40,15 @@ fn calls_in(text: &str) -> Option<Value> {
         .map(Value::from)
 }
 
-/// One row while it is being understood.
+/// One row while it is parsed.
 pub(super) struct Fields<'a> {
     pub(super) path: &'a Path,
     pub(super) row: &'a RawRow,
 }
 
 impl Fields<'_> {
-    /// A column's text. Null and a column that is not there are empty: the row is then dropped by name if it needs it.
+    /// A column's text. Null and a missing column are empty; a row that needs the column is then
+    /// dropped.
     pub(super) fn text(&self, column: &str) -> Result<String> {
         match self.row.columns.get(column) {
             None | Some(Value::Null) => Ok(String::new()),
@@ -55,7 +56,8 @@ impl Fields<'_> {
         }
     }
 
-    /// A column's list of messages, in OpenAI's words (role, content) or ShareGPT's (from, value).
+    /// A column's list of messages, in the form of OpenAI (role, content) or ShareGPT (from,
+    /// value).
     pub(super) fn messages(&self, column: &str) -> Result<Vec<Message>> {
         match self.row.columns.get(column) {
             None | Some(Value::Null) => Ok(Vec::new()),
@@ -110,7 +112,7 @@ impl Fields<'_> {
         } else {
             ("from", "value")
         };
-        // An empty list of calls calls nothing, as null does.
+        // An empty list of calls has no calls, as null.
         let is_there = |value: &&Value| {
             !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty())
         };
@@ -134,13 +136,16 @@ impl Fields<'_> {
             let found: Vec<&str> = fields.keys().map(String::as_str).take(6).collect();
             return Err(self.complain(
                 place,
-                &format!("a message has {}, not role and content", found.join(", ")),
+                &format!(
+                    "a message has the keys {}, not role and content",
+                    found.join(", ")
+                ),
             ));
         };
         let role_name = self.as_text(&format!("{place}.{role_key}"), role)?;
         let Some(role) = Role::parse(&role_name) else {
             return Err(self
-                .complain(&format!("{place}.{role_key}"), &format!("the role {role_name:?} is unknown"))
+                .complain(&format!("{place}.{role_key}"), &format!("unknown role {role_name:?}"))
                 .hint(
                     "known roles: system, user, assistant, tool, and ShareGPT's human, gpt, function_call, observation",
                 ));
@@ -162,7 +167,7 @@ impl Fields<'_> {
         Ok(message)
     }
 
-    /// What a message says: text, or OpenAI's list of parts, all of them text.
+    /// Content of a message: text, or OpenAI's list of parts, all of them text.
     fn as_content(&self, place: &str, value: &Value) -> Result<String> {
         let Value::Array(parts) = value else {
             return self.as_text(place, value);
@@ -172,14 +177,14 @@ impl Fields<'_> {
                 (Some("text"), Some(text)) => Ok(text.to_owned()),
                 (Some(kind), _) if kind != "text" => Err(self.complain(
                     &format!("{place}[{index}]"),
-                    &format!("a part of the type {kind:?} cannot be read, only text"),
+                    &format!("a part of type {kind:?} is not supported, only text"),
                 )),
                 _ => Err(self.wrong(place, "text", value)),
             };
         parts.iter().enumerate().map(part).collect()
     }
 
-    /// A column's descriptions of tools: a list of objects, or the same as JSON in a text.
+    /// A column's descriptions of tools: a list of objects, or the same as JSON text.
     pub(super) fn tools(&self, column: &str) -> Result<Vec<Value>> {
         let list = match self.row.columns.get(column) {
             None | Some(Value::Null) => return Ok(Vec::new()),
@@ -195,8 +200,8 @@ impl Fields<'_> {
         }
     }
 
-    /// The same of ShareGPT's rows, whose tools are mostly descriptions of functions without the object around them that
-    /// chat templates expect.
+    /// Like [`Fields::tools`], for ShareGPT's rows. Their tools are usually descriptions of
+    /// functions, without the object around them that chat templates expect.
     pub(super) fn bare_tools(&self, column: &str) -> Result<Vec<Value>> {
         let whole = |tool: Value| match tool.get("name").is_some() && tool.get("function").is_none()
         {
@@ -235,6 +240,6 @@ impl Fields<'_> {
             self.path.display(),
             self.row.place()
         ))
-        .hint("correct the row, or take it out of the file")
+        .hint("correct the row, or remove it from the file")
     }
 }

@@ -1,10 +1,10 @@
-//! Dialects with one response a row.
+//! Dialects with one response per row.
 
 use super::fields::Fields;
 use super::{Message, Prompt, Reading, Role};
 use upright_base::Result;
 
-/// `instruction`, `output`, and perhaps `input`, `system` and `history`.
+/// `instruction`, `output`, and optionally `input`, `system` and `history`.
 pub(super) fn alpaca(fields: &Fields) -> Result<Reading> {
     Ok(Reading::Row(
         alpaca_prompt(fields)?,
@@ -37,7 +37,7 @@ pub(super) fn alpaca_prompt(fields: &Fields) -> Result<Prompt> {
     Ok(Prompt::Messages(messages))
 }
 
-/// A column that asks, a text or a list of messages, under the row's `system` text where there is one.
+/// A prompt column, a text or a list of messages, below the row's `system` text if there is one.
 pub(super) fn asked(fields: &Fields, column: &str) -> Result<Prompt> {
     let system = fields.text("system")?;
     if fields.is_list(column) {
@@ -54,7 +54,7 @@ pub(super) fn asked(fields: &Fields, column: &str) -> Result<Prompt> {
     })
 }
 
-/// `prompt` and `completion`, each a text or a list of messages, with `system` beside them.
+/// `prompt` and `completion`, each a text or a list of messages, with an optional `system`.
 pub(super) fn prompt_completion(fields: &Fields) -> Result<Reading> {
     let prompt = asked(fields, "prompt")?;
     if fields.is_list("completion") {
@@ -68,7 +68,7 @@ pub(super) fn prompt_completion(fields: &Fields) -> Result<Reading> {
     ))
 }
 
-/// OpenAI's `messages`, with `system` beside them.
+/// OpenAI's `messages`, with an optional `system`.
 pub(super) fn messages(fields: &Fields) -> Result<Reading> {
     Ok(last_turn(opened(
         fields.text("system")?,
@@ -76,7 +76,7 @@ pub(super) fn messages(fields: &Fields) -> Result<Reading> {
     )))
 }
 
-/// ShareGPT's `conversations`, with `system` beside them.
+/// ShareGPT's `conversations`, with an optional `system`.
 pub(super) fn sharegpt(fields: &Fields) -> Result<Reading> {
     Ok(last_turn(opened(
         fields.text("system")?,
@@ -92,7 +92,7 @@ pub(super) fn question_answer(fields: &Fields) -> Result<Reading> {
     ))
 }
 
-/// A conversation with the row's system text above it, where there is one and the conversation brings none.
+/// Puts the row's system text above a conversation that has none.
 pub(super) fn opened(system: String, mut messages: Vec<Message>) -> Vec<Message> {
     let has_one = messages
         .first()

@@ -5,13 +5,13 @@ use super::instruction::{alpaca_prompt, asked, opened};
 use super::{Message, Prompt, Reading, Role};
 use upright_base::Result;
 
-const NO_BOUNDARY: &str = "chosen and rejected share no prompt that ends in a turn boundary";
+const NO_BOUNDARY: &str = "chosen and rejected share no prompt that ends at a turn boundary";
 const TURNS_DIFFER: &str = "chosen and rejected differ before their last turn";
-const PROMPT_ELSEWHERE: &str =
-    "its prompt is not what its conversation asks (prompt= in --map leaves the column out)";
+const PROMPT_ELSEWHERE: &str = "prompt column does not match the conversation (without the column, the conversation is the prompt)";
 const NO_ANSWER: &str = "no assistant turn at the end";
 
-/// `prompt`, `chosen`, `rejected`: texts, lists of messages, or a text with lists of messages; perhaps `system`.
+/// `prompt`, `chosen`, `rejected`: texts, lists of messages, or a text with lists of messages;
+/// optionally `system`.
 pub(super) fn with_prompt(fields: &Fields) -> Result<Reading> {
     prompted(fields, "prompt")
 }
@@ -35,8 +35,8 @@ fn prompted(fields: &Fields, column: &str) -> Result<Reading> {
     )
 }
 
-/// A prompt that was [`asked`] in a column, and answers that are lists of messages: the answers alone, or with the prompt
-/// before them. Either way they are a conversation.
+/// A prompt from a column (see [`asked`]), and responses that are lists of messages, with or
+/// without the prompt before them. Either way they are a conversation.
 pub(super) fn between(
     fields: &Fields,
     column: &str,
@@ -53,8 +53,8 @@ pub(super) fn between(
     let text = fields.text(column)?;
     Ok(match split_messages(chosen, rejected) {
         Reading::Row(Prompt::Messages(mut before), answers) => {
-            // Where the lists begin with the person, the text can only be what they say already, in its own words or in a
-            // template's.
+            // If the lists start with a user turn, the text can only repeat what they say, verbatim
+            // or in a template's words.
             let first = opening(&before);
             let begins = before
                 .get(first)
@@ -79,7 +79,7 @@ pub(super) fn between(
     })
 }
 
-/// Both answers as texts.
+/// Both responses as texts.
 fn answers(fields: &Fields) -> Result<Vec<Message>> {
     Ok(vec![
         Message::said(fields.text("chosen")?),
@@ -87,12 +87,12 @@ fn answers(fields: &Fields) -> Result<Vec<Message>> {
     ])
 }
 
-/// Alpaca's prompt columns beside `chosen` and `rejected`.
+/// Alpaca's prompt columns with `chosen` and `rejected`.
 pub(super) fn alpaca(fields: &Fields) -> Result<Reading> {
     Ok(Reading::Row(alpaca_prompt(fields)?, answers(fields)?))
 }
 
-/// ShareGPT's `conversations` beside `chosen` and `rejected`, one message each.
+/// ShareGPT's `conversations` with `chosen` and `rejected`, one message each.
 pub(super) fn sharegpt(fields: &Fields) -> Result<Reading> {
     let prompt = opened(fields.text("system")?, fields.messages("conversations")?);
     let (chosen, rejected) = (fields.message("chosen")?, fields.message("rejected")?);
@@ -105,7 +105,7 @@ pub(super) fn sharegpt(fields: &Fields) -> Result<Reading> {
     ))
 }
 
-/// `chosen` and `rejected` alone: whole conversations that begin alike; perhaps `system`.
+/// `chosen` and `rejected` alone: whole conversations with the same start; optionally `system`.
 pub(super) fn without_prompt(fields: &Fields) -> Result<Reading> {
     let system = fields.text("system")?;
     if fields.is_list("chosen") || fields.is_list("rejected") {
@@ -120,7 +120,7 @@ pub(super) fn without_prompt(fields: &Fields) -> Result<Reading> {
     }
     let (chosen, rejected) = (fields.text("chosen")?, fields.text("rejected")?);
     Ok(match turn_boundary(&chosen, &rejected) {
-        // The rest of a conversation, in which the person speaks, is no answer.
+        // A rest of the conversation with a user turn is not a response.
         Some(cut)
             if [&chosen, &rejected]
                 .iter()
@@ -148,7 +148,8 @@ pub(super) fn without_prompt(fields: &Fields) -> Result<Reading> {
     })
 }
 
-/// Just after the last "\n\nAssistant:" that both texts begin with. Answers that begin alike are so not torn apart.
+/// Just after the last "\n\nAssistant:" that both texts start with. Responses with the same start
+/// are thus not split in the middle.
 fn turn_boundary(chosen: &str, rejected: &str) -> Option<usize> {
     const TURN: &str = "\n\nAssistant:";
     let shared = chosen
@@ -161,8 +162,8 @@ fn turn_boundary(chosen: &str, rejected: &str) -> Option<usize> {
     chosen[..shared].rfind(TURN).map(|start| start + TURN.len())
 }
 
-/// A list of answers with its prompt before it, whether or not it repeats the prompt: the same turns, whatever keys they
-/// have besides, and whoever of the two brings the system turn.
+/// A response with its prompt before it, whether or not it repeats the prompt. The repeated turns
+/// may have other keys, and either of the two may have the system turn.
 pub(super) fn continued(prompt: &[Message], answer: &[Message]) -> Vec<Message> {
     let (above, asked) = prompt.split_at(opening(prompt));
     let (own, turns) = answer.split_at(opening(answer));
@@ -181,7 +182,7 @@ pub(super) fn continued(prompt: &[Message], answer: &[Message]) -> Vec<Message> 
     .concat()
 }
 
-/// How many turns stand above the conversation itself.
+/// Number of system turns at the start.
 fn opening(messages: &[Message]) -> usize {
     messages
         .iter()
@@ -189,7 +190,8 @@ fn opening(messages: &[Message]) -> usize {
         .count()
 }
 
-/// The turns before the last are the prompt, and must be the same; the last ones are the answers.
+/// The turns before the last are the prompt, and must be the same; the last turns are the
+/// responses.
 pub(super) fn split_messages(mut chosen: Vec<Message>, mut rejected: Vec<Message>) -> Reading {
     match (chosen.pop(), rejected.pop()) {
         (Some(c), Some(r)) if c.role == Role::Assistant && r.role == Role::Assistant => {

@@ -1,4 +1,4 @@
-//! Prompts of every dialect, to be answered: whatever answer stands there already is left out.
+//! Prompts of every dialect, to generate responses for. Responses in the row are left out.
 
 use super::completions;
 use super::fields::Fields;
@@ -12,7 +12,7 @@ pub(super) fn prompt(fields: &Fields) -> Result<Reading> {
     question_in(fields, "prompt")
 }
 
-/// `prompt` and `completion`: the turns before the last, where they are a conversation.
+/// `prompt` and `completion`: the turns before the last, if they are a conversation.
 pub(super) fn completed(fields: &Fields) -> Result<Reading> {
     match says(fields, "completion")? {
         true => Ok(alone(prompt_completion(fields)?)),
@@ -25,7 +25,7 @@ pub(super) fn instruction(fields: &Fields) -> Result<Reading> {
     Ok(Reading::Row(alpaca_prompt(fields)?, Vec::new()))
 }
 
-/// OpenAI's `messages`, with `system` beside them.
+/// OpenAI's `messages`, with an optional `system`.
 pub(super) fn messages(fields: &Fields) -> Result<Reading> {
     Ok(unanswered(opened(
         fields.text("system")?,
@@ -33,7 +33,7 @@ pub(super) fn messages(fields: &Fields) -> Result<Reading> {
     )))
 }
 
-/// ShareGPT's `conversations`, with `system` beside them.
+/// ShareGPT's `conversations`, with an optional `system`.
 pub(super) fn sharegpt(fields: &Fields) -> Result<Reading> {
     Ok(unanswered(opened(
         fields.text("system")?,
@@ -56,7 +56,7 @@ fn question_in(fields: &Fields, column: &str) -> Result<Reading> {
         }
     };
     let (chosen, rejected) = (answer("chosen")?, answer("rejected")?);
-    // One of the two is enough to know what they answer.
+    // One of the two responses is enough to find the prompt.
     let pair = match (chosen.is_empty(), rejected.is_empty()) {
         (false, false) => (chosen, rejected),
         (false, true) => (chosen.clone(), chosen),
@@ -71,8 +71,8 @@ fn question_in(fields: &Fields, column: &str) -> Result<Reading> {
     Ok(alone(between(fields, column, &prompt, pair.0, pair.1)?))
 }
 
-/// Whether a column is a list of messages. One of anything else is no answer that could be trained on, and the question is
-/// there all the same.
+/// Whether a column is a list of messages. A list of anything else cannot be trained on, but the
+/// prompt can still be used.
 fn says(fields: &Fields, column: &str) -> Result<bool> {
     Ok(fields.is_list(column)
         && fields
@@ -81,7 +81,7 @@ fn says(fields: &Fields, column: &str) -> Result<bool> {
             .is_some_and(serde_json::Value::is_object))
 }
 
-/// A row without its answers.
+/// A row without its responses.
 fn alone(reading: Reading) -> Reading {
     match reading {
         Reading::Row(prompt, _) => Reading::Row(prompt, Vec::new()),
@@ -94,7 +94,7 @@ pub(super) fn context(fields: &Fields) -> Result<Reading> {
     Ok(unanswered(completions::context(fields)?))
 }
 
-/// What `chosen` and `rejected` have in common.
+/// The prompt that `chosen` and `rejected` share.
 pub(super) fn shared(fields: &Fields) -> Result<Reading> {
     without_prompt(fields)
 }

@@ -255,7 +255,7 @@ fn a_prompt_that_the_answers_repeat_is_asked_once() {
         let row = json!({"context": [plain], "completions": [completion(0, "good"), completion(1, "bad")]});
         assert_eq!(turns(row), ["user: hi"]);
     }
-    // What the person says first in the lists is what was asked, in whichever words the column has it.
+    // If the lists start with a user turn, it is the prompt, in whatever words the column has it.
     let asked = json!({"role": "user", "content": "hi, all"});
     let row = json!({"prompt": "hi", "chosen": whole(&[], &asked, "good"), "rejected": whole(&[], &asked, "bad")});
     assert_eq!(turns(row), ["user: hi, all"]);
@@ -265,12 +265,12 @@ fn a_prompt_that_the_answers_repeat_is_asked_once() {
         ["user: hi, all"],
         "or in a template's"
     );
-    // A text that is something else is not left out in silence.
+    // A different text is not left out silently.
     assert!(
         why_dropped(RowKind::Preference, row("A passage."))
-            .starts_with("its prompt is not what its conversation asks")
+            .starts_with("prompt column does not match the conversation")
     );
-    // A model that speaks first does not hide the question.
+    // A model turn at the start does not hide the prompt.
     let asked = json!({"role": "user", "content": "hi"});
     let greeted = |said: &str| whole(&[turn("Welcome.")], &asked, said);
     let row = json!({"prompt": "hi", "chosen": greeted("good"), "rejected": greeted("bad")});
@@ -367,7 +367,7 @@ fn answers_that_are_labelled_bad_are_not_imitated() {
     assert_eq!(
         read.dropped,
         [Dropped {
-            reason: "labelled as a bad answer".into(),
+            reason: "labeled as a bad response".into(),
             rows: vec![1]
         }]
     );
@@ -378,9 +378,9 @@ fn answers_that_are_labelled_bad_are_not_imitated() {
             RowKind::Instruction,
             json!({"conversations": talk, "kto_tag": false})
         ),
-        "labelled as a bad answer"
+        "labeled as a bad response"
     );
-    // Classes of a classifier say nothing of that kind.
+    // Classes of a classifier are not such labels.
     assert_eq!(
         read_as(RowKind::Instruction, &[row(json!(0))]).unread,
         ["label"]
@@ -445,7 +445,7 @@ fn ranked_completions_are_pairs() {
     );
     assert_eq!(
         why_dropped(RowKind::Preference, ranked(json!(1), json!(1))),
-        "both completions have one rank"
+        "both completions have the same rank"
     );
     let text = json!({"context": "hi", "completions": [{"rank": 0, "completion": "good"}, {"rank": 2, "completion": "bad"}]});
     assert_eq!(
@@ -564,7 +564,8 @@ fn an_implicit_prompt_ends_at_the_last_shared_turn() {
             vec![" The oak.".into(), " The ash.".into()]
         )
     );
-    // Answers that begin alike, to the middle of a character; one that is the beginning of the other.
+    // Responses with the same start, up to the middle of a character; one that is the start of the
+    // other.
     assert_eq!(
         split(&format!("{prompt} é"), &format!("{prompt} è")).2,
         [" é", " è"]
@@ -573,7 +574,7 @@ fn an_implicit_prompt_ends_at_the_last_shared_turn() {
         split(&format!("{prompt} Oak"), &format!("{prompt} Oaks")).2,
         [" Oak", " Oaks"]
     );
-    // Two turns; then a difference before the last turn: what the person says there is nobody's answer.
+    // Two turns; then a difference before the last turn: a user turn there is not a response.
     let two = format!("{prompt} Oak.\n\nHuman: Another.\n\nAssistant:");
     assert_eq!(
         split(&format!("{two} Elm."), &format!("{two} Fir.")).1,
@@ -592,7 +593,7 @@ fn an_implicit_prompt_ends_at_the_last_shared_turn() {
         why_dropped(RowKind::Preference, longer),
         "chosen and rejected differ before their last turn"
     );
-    let reason = "chosen and rejected share no prompt that ends in a turn boundary";
+    let reason = "chosen and rejected share no prompt that ends at a turn boundary";
     assert_eq!(
         why_dropped(RowKind::Preference, pair("A tree: oak", "A tree: ash")),
         reason
@@ -627,7 +628,7 @@ fn unusable_rows_are_counted_by_reason() {
     assert_eq!(
         blank.rows.len(),
         1,
-        "a blank answer that was rejected is worth avoiding"
+        "a blank rejected response is worth avoiding"
     );
     for kind in [RowKind::Preference, RowKind::Chosen] {
         let read = read_as(kind, &rows);
@@ -665,8 +666,8 @@ fn a_file_for_the_other_objective_is_said_to_be_one() {
     );
     assert_eq!(
         error.message,
-        "f.jsonl: this is a preference file (--dpo), given where an instruction file (--sft) is wanted: \
-         row 0 (line 1) has the columns chosen, rejected, which is the dialect chosen-rejected (chosen, rejected)"
+        "f.jsonl: this is a preference file (--dpo), but an instruction file (--sft) is expected: \
+         row 0 (line 1) has the columns chosen, rejected, which fit the dialect chosen-rejected (chosen, rejected)"
     );
     assert!(error.hint.contains("--dpo"));
     let turn = |text: &str| json!({"from": "gpt", "value": text});
@@ -689,7 +690,7 @@ fn a_file_for_the_other_objective_is_said_to_be_one() {
         &[json!({"instruction": "a", "output": "b"})],
     );
     assert!(error.message.contains(
-        "this is an instruction file (--sft), given where a preference file (--dpo) is wanted"
+        "this is an instruction file (--sft), but a preference file (--dpo) is expected"
     ));
     assert!(error.hint.contains("--sft"));
 }
@@ -703,7 +704,7 @@ fn an_unknown_dialect_names_the_nearest() {
     assert_eq!(
         error.message,
         "f.jsonl: row 0 (line 1) is in no known dialect: its columns are instruction, input, response; \
-         the nearest dialect is alpaca (instruction, output), which lacks output"
+         the closest dialect is alpaca (instruction, output), but the row has no output"
     );
     assert!(
         error.hint.contains("--sft-map prompt=COLUMN")
@@ -716,7 +717,7 @@ fn an_unknown_dialect_names_the_nearest() {
         &[json!({"prompt": "a", "chosen": "b", "lost": "c"})],
     );
     assert!(error.message.contains(
-        "nearest dialect is prompt-chosen-rejected (prompt, chosen, rejected), which lacks rejected"
+        "closest dialect is prompt-chosen-rejected (prompt, chosen, rejected), but the row has no rejected"
     ));
     let many: Map<String, Value> = (0..50)
         .map(|i| (format!("column\n{i}"), json!(1)))
@@ -729,7 +730,8 @@ fn an_unknown_dialect_names_the_nearest() {
     );
     let error = complaint(RowKind::Instruction, &[json!({"text": "The sky is blue."})]);
     assert!(
-        error.message.ends_with("its columns are text") && error.hint.contains("no prompt"),
+        error.message.ends_with("its columns are text")
+            && error.hint.contains("split it into two columns"),
         "{error:?}"
     );
     assert!(
@@ -741,7 +743,7 @@ fn an_unknown_dialect_names_the_nearest() {
         read(Path::new("f"), &[], RowKind::Chosen)
             .unwrap_err()
             .message,
-        "f: there are no rows"
+        "f: no rows"
     );
 }
 
@@ -754,7 +756,7 @@ fn later_rows_must_fit_the_first() {
     let error = complaint(RowKind::Instruction, &rows);
     assert_eq!(
         error.message,
-        "f.jsonl: row 1 (line 2) has no column \"prompt\": its columns are instruction, output, and the file's first row \
+        "f.jsonl: row 1 (line 2) has no column \"prompt\": its columns are instruction, output, but the first row of the file \
          is in the dialect prompt-completion (prompt, completion)"
     );
 }
@@ -784,7 +786,7 @@ fn wrong_types_name_row_column_and_type() {
     let image = json!({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]});
     let found = message(RowKind::Instruction, image);
     assert!(found.ends_with(
-        "column messages[0].content[0]: a part of the type \"image\" cannot be read, only text"
+        "column messages[0].content[0]: a part of type \"image\" is not supported, only text"
     ));
     let row = |tools: Value| json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "tools": tools});
     assert!(

@@ -14,7 +14,7 @@ use upright_base::{Error, Result, quiet};
 
 /// The first `most` rows of a file's bytes, and whether there are more; `path` is for messages.
 pub(super) fn rows(path: &Path, bytes: Vec<u8>, most: usize) -> Result<(Vec<RawRow>, bool)> {
-    // The reader is careful, but a damaged file of its format has many ways to surprise it.
+    // The reader is careful, but a damaged file can still make it panic.
     let read = quiet::catch(|| first(path, bytes, most))
         .unwrap_or_else(|_| Err(broken(path, "it is damaged")));
     let (rows, more) = read?;
@@ -33,7 +33,7 @@ pub(super) fn rows(path: &Path, bytes: Vec<u8>, most: usize) -> Result<(Vec<RawR
 
 fn broken(path: &Path, what: impl Display) -> Error {
     Error::input(format!(
-        "{}: not a Parquet file that can be read: {what}",
+        "{}: not a readable Parquet file: {what}",
         path.display()
     ))
     .hint("copy or download the file again, or convert it to JSON Lines (.jsonl)")
@@ -47,7 +47,8 @@ fn first(path: &Path, bytes: Vec<u8>, most: usize) -> Result<(Vec<Columns>, bool
     let size = bytes.len();
     let bytes = Bytes::from(bytes);
     let reader = SerializedFileReader::new(bytes.clone()).map_err(wrong)?;
-    // A few bytes can promise any number of equal rows. Rows that are worth training on take more than that.
+    // A few bytes can claim any number of equal rows. Rows that are worth training on take more
+    // space.
     let metadata = reader.metadata().file_metadata();
     let promised = metadata.num_rows();
     if usize::try_from(promised)
@@ -56,7 +57,7 @@ fn first(path: &Path, bytes: Vec<u8>, most: usize) -> Result<(Vec<Columns>, bool
     {
         return Err(broken(
             path,
-            format!("it promises {promised} rows in {size} bytes"),
+            format!("it claims {promised} rows in {size} bytes"),
         ));
     }
     let limit = if super::is_unpack_all() {
@@ -86,7 +87,7 @@ fn first(path: &Path, bytes: Vec<u8>, most: usize) -> Result<(Vec<Columns>, bool
                     path.display(),
                     rows.len()
                 ))
-                .hint("write its texts as UTF-8")
+                .hint("save the texts of the column as UTF-8")
             })?;
             columns.insert(name.clone(), value);
         }
@@ -99,13 +100,13 @@ fn first(path: &Path, bytes: Vec<u8>, most: usize) -> Result<(Vec<Columns>, bool
     Ok((rows, false))
 }
 
-/// How many times larger than the file its texts may be: about what gzip can do. One text that every row repeats is stored
-/// once, so that a small file could fill any memory.
+/// Maximum ratio of the size of a file's texts to the size of the file: about what gzip can do. A
+/// text that every row repeats is stored once, so a small file could fill any memory.
 const MOST_TIMES: usize = 1000;
-/// What a file of any size may unpack to.
+/// Size in bytes that is allowed for the texts of a file of any size.
 const FLOOR: usize = 16 << 20;
 
-/// Bytes that a value takes, roughly.
+/// Approximate size of a value, in bytes.
 fn weight(value: &Value) -> usize {
     16 + match value {
         Value::String(text) => text.len(),
@@ -115,7 +116,7 @@ fn weight(value: &Value) -> usize {
     }
 }
 
-/// A field as JSON; `None` where it holds bytes that are not UTF-8.
+/// A field as JSON; `None` if it holds bytes that are not UTF-8.
 fn value(field: &Field) -> Option<Value> {
     let number = |x: f64| Number::from_f64(x).map_or(Value::Null, Value::Number);
     Some(match field {
@@ -132,9 +133,9 @@ fn value(field: &Field) -> Option<Value> {
         Field::Float(x) => number((*x).into()),
         Field::Double(x) => number(*x),
         Field::Str(text) => text.as_str().into(),
-        // Text of writers that do not say that it is text.
+        // Text from writers that do not mark it as text.
         Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).ok()?.into(),
-        // Every row has the fields of all rows: null says that this one does not have it.
+        // Every row has the fields of all rows; null means that this row does not have the field.
         Field::Group(row) => {
             let own = row
                 .get_column_iter()
@@ -158,7 +159,7 @@ fn value(field: &Field) -> Option<Value> {
             }
             Value::Object(fields)
         }
-        // Dates and their like are no part of a dialect; a message can still show them.
+        // Dates and similar types are not part of a dialect; a message can still show them.
         other => other.to_string().into(),
     })
 }
@@ -175,7 +176,7 @@ mod tests {
 
     use super::*;
 
-    /// One text so many times.
+    /// A file with one text, repeated `times` times.
     fn repeated(text: usize, times: usize) -> Vec<u8> {
         repeated_with(text, times, WriterProperties::default())
     }
@@ -208,7 +209,7 @@ mod tests {
             SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::default()))
                 .unwrap();
         let mut group = file.next_row_group().unwrap();
-        // How deep each of two rows is there: its text, or what is above it.
+        // The definition levels of the two rows: that of the text, or of what is above it.
         for (texts, depths) in [(&[][..], [0, 0]), (&["f"], [2, 1]), (&["X"], [3, 2])] {
             let mut column = group.next_column().unwrap().unwrap();
             let texts: Vec<ByteArray> = texts.iter().map(|text| ByteArray::from(*text)).collect();
@@ -257,7 +258,8 @@ mod tests {
         assert_eq!(rows(path, bomb, 3).unwrap().0.len(), 3);
     }
 
-    /// The first header is that of the dictionary page: its type, then its size unpacked, here 2 MB in four bytes.
+    /// The first header is the dictionary page's: its type, then its unpacked size, here 2 MB in
+    /// four bytes.
     #[test]
     fn a_page_cannot_promise_more_than_the_file_could_hold() {
         let gzip = Compression::GZIP(GzipLevel::default());

@@ -1,16 +1,17 @@
-//! The headers of a Parquet file's pages, read before any page is. The `parquet` crate allocates what a header promises, up
-//! to 2 GB, before it looks at the page; so promises are compared with the size of the file first.
+//! The page headers of a Parquet file, read before any page. The `parquet` crate allocates the size
+//! that a header claims, up to 2 GB, before it reads the page; so claimed sizes are compared with
+//! the size of the file first.
 //!
-//! A header is a struct in Thrift's compact protocol. Its first fields are the page's type, its size unpacked and its size
-//! in the file. Of the other fields only the length matters.
+//! A header is a struct in Thrift's compact protocol. Its first fields are the page's type, its
+//! unpacked size and its size in the file. Of the other fields only the length matters.
 
 use parquet::file::metadata::ParquetMetaData;
 
-/// Structs within structs that a header may have; real ones have three.
+/// Maximum nesting of structs in a header; real headers have three levels.
 const MAX_DEPTH: usize = 16;
 
-/// The largest size that any page of the file promises to unpack to. `None` where a header is not what the format asks for:
-/// the reader would guess what it means, and its guess may be another.
+/// The largest unpacked size that any page of the file claims. `None` if a header does not follow
+/// the format: the reader would guess its meaning, perhaps differently.
 pub(super) fn largest(metadata: &ParquetMetaData, file: &[u8]) -> Option<u64> {
     let mut largest = 0;
     for group in metadata.row_groups() {
@@ -37,7 +38,7 @@ struct Page {
 }
 
 impl Page {
-    /// Reads the header at the start of some bytes. `None` where there is none.
+    /// Reads the header at the start of some bytes. `None` if there is none.
     fn read(bytes: &[u8]) -> Option<Self> {
         let mut reader = Compact { rest: bytes };
         let [mut unpacked, mut packed] = [None, None];
@@ -75,7 +76,7 @@ impl Compact<'_> {
         Some(())
     }
 
-    /// A number of seven bits per byte, the lowest first.
+    /// A number of seven bits per byte, lowest bits first.
     fn unsigned(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
@@ -88,7 +89,7 @@ impl Compact<'_> {
         None
     }
 
-    /// A size: 32 bits, from 0.
+    /// A size: 32 bits, not negative.
     fn size(&mut self) -> Option<u64> {
         let value = i32::try_from(self.signed()?).ok()?;
         u64::try_from(value).ok()
@@ -100,7 +101,8 @@ impl Compact<'_> {
         Some((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    /// The number and the type of the next field; the inner `None` ends a struct. `before` is the number of the field before.
+    /// The number and the type of the next field; the inner `None` ends a struct. `before` is the
+    /// number of the previous field.
     fn field(&mut self, before: &mut i64) -> Option<Option<(i64, u8)>> {
         let byte = self.byte()?;
         if byte == 0 {

@@ -1,5 +1,5 @@
-//! Filters, tests and methods of Jinja under Python that the engine lacks, or has with another result. What it lacks
-//! besides these is refused by name when a template asks for it.
+//! Filters, tests and methods of Python's Jinja that the engine lacks, or that give another result
+//! there. Anything else that the engine lacks is an error that names it, once a template uses it.
 
 use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State};
@@ -8,10 +8,10 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::python;
 
-/// Puts them into an environment.
+/// Adds them to an environment.
 pub(super) fn add(environment: &mut Environment<'static>) {
     environment.set_unknown_method_callback(method);
-    // Whatever Python's `iter` and `len` take: texts are both, null is neither.
+    // As for Python's `iter` and `len`: strings are both, null is neither.
     environment.add_test("iterable", |value: &Value| {
         !matches!(
             value.kind(),
@@ -30,7 +30,7 @@ pub(super) fn add(environment: &mut Environment<'static>) {
     }
     environment.add_function("cycler", |items: Rest<Value>| cycler(items.0));
     environment.add_function("joiner", joiner);
-    // It prints as Rust does.
+    // Its output is Rust's, not Python's.
     environment.remove_filter("pprint");
 }
 
@@ -38,7 +38,7 @@ fn wrong(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, what.into())
 }
 
-/// Jinja's `indent`: lines by Python's rules, so that the last line's break stays.
+/// Jinja's `indent`. Lines follow Python's rules, so the last line break stays.
 fn indent(
     value: &Value,
     width: Option<Value>,
@@ -58,7 +58,7 @@ fn indent(
         None => " ".repeat(
             width
                 .as_usize()
-                .ok_or_else(|| wrong("indent: the width is no number"))?
+                .ok_or_else(|| wrong("indent: the width is not a number"))?
                 .min(256),
         ),
     };

@@ -1,5 +1,5 @@
-//! Chat templates: the model's own Jinja file, or one that is given, rendered as transformers renders it and divided into
-//! what is read and what the model says.
+//! Chat templates: the model's own Jinja template or a given file, rendered as in transformers and
+//! split into masked text and the model's text.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,38 +18,38 @@ use upright_base::{Error, Result, files};
 /// A chat template that is ready to render. It writes every special token itself, BOS included.
 pub struct ChatTemplate {
     pub(super) name: TemplateName,
-    /// The file it stands in.
+    /// The file that contains it.
     path: PathBuf,
     renderer: Renderer,
-    /// What templates see besides the conversation: `bos_token` and its like.
+    /// Special tokens that templates can use, such as `bos_token`.
     tokens: Map<String, Value>,
     /// SHA-256 of the template's text.
     pub(super) sha256: String,
-    /// The token that ends what the model says.
+    /// The token that ends the model's turn.
     pub(super) end: u32,
-    /// What it has words for.
+    /// What it supports.
     pub(super) words: Words,
-    /// The model's template for conversations with tools, where it has one of its own and rows bring tools.
+    /// The model's own template for conversations with tools, if it has one and rows have tools.
     for_tools: Option<Box<Self>>,
 }
 
-/// What a template knows how to say besides turns.
+/// What a template supports besides turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Words {
     /// Descriptions of tools.
     pub(super) tools: bool,
-    /// Calls of tools.
+    /// Tool calls.
     pub(super) calls: bool,
-    /// Whether it takes the arguments of a call as the text that they are written in.
+    /// Whether it expects the arguments of a call as text.
     text_arguments: bool,
-    /// What tools answer.
+    /// Tool results.
     pub(super) results: bool,
-    /// What the model thinks before it answers.
+    /// Reasoning before the answer.
     pub(super) reasoning: bool,
 }
 
 impl Words {
-    /// Those of templates that know nothing but turns.
+    /// For templates that support only turns.
     pub(super) const OF_TURNS: Self = Self {
         tools: false,
         calls: false,
@@ -59,7 +59,7 @@ impl Words {
     };
 }
 
-/// Names that reasoning has in messages.
+/// Keys of reasoning in messages.
 pub(super) const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 const FILE: &str = "chat_template.jinja";
@@ -67,7 +67,7 @@ const PROCESSOR_FILE: &str = "chat_template.json";
 const NAMED_FOLDER: &str = "additional_chat_templates";
 const TOKENIZER_FILE: &str = "tokenizer_config.json";
 
-/// A template's text with the file it stands in.
+/// A template's text, with the file that contains it.
 struct Source {
     path: PathBuf,
     name: String,
@@ -76,11 +76,12 @@ struct Source {
 
 /// Whether a model's folder holds a chat template.
 pub(super) fn is_in(model: &Path) -> bool {
-    // One that cannot be read is asked for, too, so that its error is heard.
+    // A template that cannot be read counts too, so that its error is reported.
     sources(model).map_or(true, |found| !found.is_empty())
 }
 
-/// A model's templates by name, those of files before that of the tokenizer's configuration, as in transformers.
+/// A model's templates by name. Files take precedence over the tokenizer's configuration, as in
+/// transformers.
 fn sources(model: &Path) -> Result<Vec<Source>> {
     let mut found = Vec::new();
     let mut add = |path: &Path, name: &str, text: String| {
@@ -144,10 +145,10 @@ fn sources(model: &Path) -> Result<Vec<Source>> {
         }
         if of_config.is_empty() {
             return Err(Error::input(format!(
-                "{}: chat_template is neither text nor named texts",
+                "{}: chat_template is neither text nor named templates",
                 path.display()
             ))
-            .hint("download the file again, or give --template a .jinja file"));
+            .hint("download the file again, or use --template with a .jinja file"));
         }
         let named = of_config
             .into_iter()
@@ -164,14 +165,15 @@ fn sources(model: &Path) -> Result<Vec<Source>> {
 }
 
 fn text_of(path: &Path) -> Result<String> {
-    files::read_text(path).map_err(|error| error.hint("a template is a text file in UTF-8"))
+    files::read_text(path).map_err(|error| error.hint("a template must be a text file in UTF-8"))
 }
 
 impl ChatTemplate {
-    /// The model's template of a name; without one the default, and, where rows bring `tools`, for these the one for tools.
+    /// The model's template of a name; without a name the default, and for rows with `tools` the
+    /// template for tools.
     ///
     /// # Errors
-    /// The model has no such template, or it is not Jinja.
+    /// The model has no such template, or it is not valid Jinja.
     pub(super) fn of_model(
         name: Option<&str>,
         date: Option<Date>,
@@ -190,14 +192,14 @@ impl ChatTemplate {
             let names: Vec<&str> = all.iter().map(|source| &source.name[..]).collect();
             return Err(match (name, all.is_empty()) {
                 (_, true) => Error::input(format!("{}: the model has no chat template", model.display())).hint(
-                    "it would stand in chat_template.jinja or tokenizer_config.json; give --template user-assistant, or a .jinja file",
+                    "it would be in chat_template.jinja or tokenizer_config.json; use --template user-assistant, or a .jinja file",
                 ),
                 (Some(name), false) => {
-                    Error::input(format!("{}: the model has no chat template called {name:?}", model.display()))
-                        .hint(format!("it has: {}", names.join(", ")))
+                    Error::input(format!("{}: the model has no chat template named {name:?}", model.display()))
+                        .hint(format!("available: {}", names.join(", ")))
                 }
                 (None, false) => {
-                    Error::input(format!("{}: the model has several chat templates and no default", model.display()))
+                    Error::input(format!("{}: the model has several chat templates, but no default", model.display()))
                         .hint(format!("name one, as chat:{}", names.join(" or chat:")))
                 }
             });
@@ -225,7 +227,7 @@ impl ChatTemplate {
         Ok(Arc::new(template))
     }
 
-    /// The template that a row's conversation is written with, as transformers chooses it.
+    /// The template for a row's conversation, chosen as in transformers.
     pub(super) fn of(&self, row: &Row) -> &Self {
         self.for_tools
             .as_deref()
@@ -233,15 +235,15 @@ impl ChatTemplate {
             .unwrap_or(self)
     }
 
-    /// The tokens that end what the model says, in rows without tools and with them.
+    /// The tokens that end the model's turn, in rows without tools and with them.
     pub(super) fn ends(&self) -> impl Iterator<Item = u32> {
         std::iter::once(self.end).chain(self.for_tools.as_ref().map(|for_tools| for_tools.end))
     }
 
-    /// A Jinja file.
+    /// A template from a Jinja file.
     ///
     /// # Errors
-    /// It cannot be read, or is not Jinja.
+    /// The file cannot be read, or is not valid Jinja.
     pub(super) fn of_file(path: &Path, tokenizer: &Tokenizer) -> Result<Arc<Self>> {
         let name = TemplateName::File(path.to_owned());
         Ok(Arc::new(Self::new(
@@ -262,7 +264,7 @@ impl ChatTemplate {
     ) -> Result<Self> {
         let renderer = Renderer::new(text, date).map_err(|complaint| match complaint {
             Complaint::Refused(what) => Error::input(format!(
-                "{}: not a chat template that can be read: {what}",
+                "{}: not a valid chat template: {what}",
                 path.display()
             ))
             .hint("correct the file, or choose another template: user-assistant, alpaca, raw"),
@@ -288,7 +290,7 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// Finds out by rendering how the template closes a turn and what it has words for.
+    /// Renders test conversations to learn how the template closes a turn and what it supports.
     fn learn(&mut self, tokenizer: &Tokenizer) -> std::result::Result<(), Complaint> {
         if let Some(end) = self.closing(tokenizer)? {
             self.end = end;
@@ -296,8 +298,8 @@ impl ChatTemplate {
         self.learn_words()
     }
 
-    /// Has the template write tools, calls, results and reasoning, and looks whether they are there. One that refuses every
-    /// such conversation leaves nothing out in silence.
+    /// Renders tools, calls, results and reasoning, and checks whether they are in the text. A
+    /// template that rejects every such conversation leaves nothing out silently.
     fn learn_words(&mut self) -> std::result::Result<(), Complaint> {
         const TOOL: &str = "upright-tool";
         const CALL: &str = "upright-call";
@@ -311,10 +313,10 @@ impl ChatTemplate {
             message
         };
         let asked = || Message::new(Role::User, "a");
-        // Mistral's templates want ids of nine characters.
+        // Mistral's templates require ids of nine characters.
         let arguments = format!("{{\"x\": \"{CALL}\"}}");
         let calls = json!([{"id": "123456789", "type": "function", "function": {"name": "f", "arguments": arguments}}]);
-        // Some templates know calls with words beside them only, or without.
+        // Some templates support calls only with text next to them, or only without.
         let called =
             ["", "b"].map(|content| with(Role::Assistant, content, json!({"tool_calls": calls})));
         let calling = called.clone().map(|called| vec![asked(), called]);
@@ -344,7 +346,8 @@ impl ChatTemplate {
         Ok(())
     }
 
-    /// Whether a text is in what is written of one of these conversations; `None` where each of them is refused.
+    /// Whether a text is in the rendering of any of these conversations; `None` if all of them are
+    /// rejected.
     fn any_writes(
         &self,
         talks: &[Vec<Message>],
@@ -359,8 +362,8 @@ impl ChatTemplate {
         Ok(found)
     }
 
-    /// Whether a text is in what is written of a conversation with a tool, or, unless there must be one, without; `None`
-    /// where that is refused.
+    /// Whether a text is in the rendering of a conversation with a tool or, unless `tool` is set,
+    /// without; `None` if that is rejected.
     fn writes(
         &self,
         talk: &[Message],
@@ -384,7 +387,7 @@ impl ChatTemplate {
         Ok(found)
     }
 
-    /// The first special token after what the model says: `<|im_end|>`, `<end_of_turn>`, `</s>`.
+    /// The first special token after the model's text: `<|im_end|>`, `<end_of_turn>`, `</s>`.
     fn closing(&self, tokenizer: &Tokenizer) -> std::result::Result<Option<u32>, Complaint> {
         const SAID: &str = "upright";
         let talk = [
@@ -432,10 +435,11 @@ impl ChatTemplate {
         self.renderer.render(&context)
     }
 
-    /// A conversation's text; with `generation_prompt`, opened for the model's next turn.
+    /// The rendered conversation; with `generation_prompt`, up to where the model's next turn
+    /// begins.
     ///
     /// # Errors
-    /// The template refuses the conversation, or asks for more than one may take.
+    /// The template rejects the conversation, or exceeds a limit.
     pub fn text(
         &self,
         messages: &[Message],
@@ -444,14 +448,14 @@ impl ChatTemplate {
     ) -> Result<Marked> {
         self.marked(messages, tools, generation_prompt).map_err(|complaint| match complaint {
             Complaint::Refused(what) => {
-                Error::input(format!("the template {} refuses the conversation: {what}", self.name))
-                    .hint("change the rows so that the template takes them, or choose another template: --template user-assistant")
+                Error::input(format!("the template {} rejects the conversation: {what}", self.name))
+                    .hint("change the rows so that the template accepts them, or choose another template: --template user-assistant")
             }
             other => unrendered(&self.path, other),
         })
     }
 
-    /// A prompt, opened for the model's turn.
+    /// A prompt, up to where the model's turn begins.
     pub(super) fn prompt(&self, row: &Row) -> Result<String> {
         Ok(self.text(&row.prompt.messages(), &row.tools, true)?.text)
     }
@@ -463,10 +467,10 @@ impl ChatTemplate {
             if self.renderer.marks {
                 if whole.iter().any(|message| !message.is_trained()) {
                     return Err(Error::input(format!(
-                        "a turn is marked as only read, and the template {} says itself what the model says",
+                        "a turn is masked (weight 0 or train false), but the template {} itself marks what is trained on",
                         self.name
                     ))
-                    .hint("take the weights out of the rows, or use a template without {% generation %}"));
+                    .hint("remove the weights from the rows, or use a template without {% generation %}"));
                 }
                 let marked = self.text(&whole, &row.tools, false)?;
                 let Some(first) = marked.spans.first() else {
@@ -505,28 +509,29 @@ impl ChatTemplate {
 
     fn marks_nothing(&self) -> Error {
         Error::input(format!(
-            "the template {} has {{% generation %}} but puts nothing of the last turn into it",
+            "the template {} has {{% generation %}}, but puts no text of the last turn into it",
             self.name
         ))
         .hint("correct the template, or choose another: --template user-assistant")
     }
 }
 
-/// The error of a template that was stopped.
+/// The error of a template that could not be rendered.
 fn unrendered(path: &Path, complaint: Complaint) -> Error {
     let path = path.display();
     match complaint {
-        Complaint::Refused(what) => Error::input(format!("{path}: the template refuses the conversation: {what}")),
-        Complaint::Limit(what) => Error::input(format!("{path}: the template goes beyond a limit: {what}"))
+        Complaint::Refused(what) => Error::input(format!("{path}: the template rejects the conversation: {what}")),
+        Complaint::Limit(what) => Error::input(format!("{path}: the template exceeds a limit: {what}"))
             .hint("correct the template, or choose another: --template user-assistant"),
         Complaint::Broken(what) => {
             Error::failure(format!("{path}: the process that renders the template failed: {what}"))
-                .hint("are further processes and their limits allowed here? --template user-assistant needs none")
+                .hint("check that child processes with limits are allowed here; --template user-assistant needs none")
         }
     }
 }
 
-/// What follows byte `start`, divided by what the template marks; nothing after the last mark.
+/// The text after byte `start`, split by the template's marks; text after the last mark is left
+/// out.
 fn pieces(marked: &Marked, start: usize) -> Vec<Piece> {
     let (mut pieces, mut at) = (Vec::new(), start);
     for span in marked.spans.iter().filter(|span| span.end > start) {
@@ -543,7 +548,8 @@ fn pieces(marked: &Marked, start: usize) -> Vec<Piece> {
     pieces
 }
 
-/// A template whose conversation does not begin with its prompt: nobody could say which tokens are the model's.
+/// The error of a template whose conversation does not start with its prompt: it is unknown which
+/// tokens are the model's.
 pub(super) fn hidden_boundary(name: &TemplateName, prompt: &str, whole: &str) -> Error {
     let same = whole.floor_char_boundary(
         prompt
@@ -561,20 +567,20 @@ pub(super) fn hidden_boundary(name: &TemplateName, prompt: &str, whole: &str) ->
             .to_string()
     };
     Error::input(format!(
-        "the template {name} hides where the model's words begin: after {same} bytes its prompt goes on with \"{}\", the \
-         conversation with \"{}\"",
+        "the template {name} hides where the response begins: after byte {same} its prompt continues \
+         with \"{}\", the conversation with \"{}\"",
         part(prompt),
         part(whole)
     ))
     .hint(
-        "choose another template (--template user-assistant), or a .jinja file whose conversations begin with their prompts \
-         or that marks the model's words with {% generation %}",
+        "choose another template (--template user-assistant), or a .jinja file whose conversations start \
+         with their prompts or that marks the model's text with {% generation %}",
     )
 }
 
-/// A message as templates see it: no nulls, and reasoning under each of its names. Calls that the text writes are calls to
-/// a template that has words for them, and arguments that are JSON in a text are what it says, unless the template wants
-/// the text.
+/// A message as templates see it: no nulls, and reasoning under each of its names. Calls that the
+/// text writes become calls if the template supports them. Arguments that are JSON text are
+/// decoded, unless the template expects text.
 fn as_json(message: &Message, words: Words) -> Value {
     if let (true, Some(written)) = (words.calls, message.more.get(WRITTEN_CALLS)) {
         let mut spoken = Message::said("");
@@ -614,7 +620,8 @@ fn as_json(message: &Message, words: Words) -> Value {
     Value::Object(fields)
 }
 
-/// OpenAI writes the arguments of a call as JSON in a text, which `tojson` would quote once more.
+/// Decodes the arguments of a call, which OpenAI writes as JSON text: `tojson` would quote them
+/// once more.
 fn decode_arguments(call: &mut Value) {
     let function = if call.get("function").is_some() {
         &mut call["function"]

@@ -1,5 +1,6 @@
-//! The day a template writes. Templates of the Llama 3 family put today's date into every prompt; a run that did so would
-//! be another run tomorrow, so the day is a setting with a default.
+//! The date that a template writes. Templates of the Llama 3 family put today's date into every
+//! prompt. A run that did so would be another run tomorrow, so the date is a setting with a
+//! default.
 
 use std::fmt;
 use std::str::FromStr;
@@ -41,7 +42,7 @@ const DAYS: [&str; 7] = [
 ];
 
 impl Date {
-    /// 26 July 2024, which Llama 3's template writes where nothing tells it the day.
+    /// 26 July 2024, which Llama 3's template writes if it is given no date.
     pub const USUAL: Self = Self {
         year: 2024,
         month: 7,
@@ -77,7 +78,8 @@ impl Date {
         days.rem_euclid(7) as usize
     }
 
-    /// Python's `strftime` at the midnight that begins the day; `None` where the format asks for what is not known here.
+    /// Python's `strftime` at midnight at the start of the day; `None` if the format has an
+    /// unsupported code.
     pub fn strftime(self, format: &str) -> Option<String> {
         let mut text = String::new();
         let mut letters = format.chars();
@@ -129,7 +131,7 @@ impl FromStr for Date {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong =
-            || Error::input(format!("`{text}` is not a day")).hint("write it as 2026-01-31");
+            || Error::input(format!("`{text}` is not a date")).hint("write it as 2026-01-31");
         let numbers: Vec<usize> = text
             .splitn(3, '-')
             .map(|part| part.parse().map_err(|_| wrong()))
@@ -197,7 +199,7 @@ mod tests {
         ] {
             let error = text.parse::<Date>().unwrap_err();
             assert!(
-                error.message.contains("is not a day") && error.hint.contains("2026-01-31"),
+                error.message.contains("is not a date") && error.hint.contains("2026-01-31"),
                 "{text}"
             );
         }

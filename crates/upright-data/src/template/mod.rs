@@ -25,37 +25,37 @@ use super::Tokenizer;
 use super::rows::{Message, Prompt, Role, Row};
 use upright_base::{Error, Result};
 
-/// The wording around a prompt, ready to render. In `alpaca` and `user-assistant`, white space at the start of a response
-/// is the template's business, and a space that separates prompt and response belongs to the response: tokenizers join it
-/// to the word.
+/// A template, ready to render. In `alpaca` and `user-assistant`, the template decides the white
+/// space at the start of a response. A space between prompt and response belongs to the response:
+/// tokenizers merge it with the word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Template {
     /// Stanford Alpaca's "Below is an instruction", with and without an input.
     Alpaca,
     /// `User: …` and `Assistant:`, turn by turn.
     UserAssistant,
-    /// Prompt and response as they are.
+    /// Prompt and response unchanged.
     Raw,
-    /// The model's own Jinja template, or one of a file.
+    /// The model's own Jinja template, or one from a file.
     Chat(Arc<ChatTemplate>),
 }
 
-/// Which of the model's turns in a conversation are imitated.
+/// Which of the model's turns in a conversation are trained on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Turns {
-    /// The last; what comes before it is the prompt.
+    /// The last; everything before it is the prompt.
     #[default]
     Last,
-    /// Every one; what others say between them is read.
+    /// Every turn of the model; the turns of others between them are masked.
     All,
 }
 
 impl Turns {
-    /// All of them, in the order of help texts.
+    /// All values, in the order of the help texts.
     pub const ALL: &'static [Self] = &[Self::Last, Self::All];
 
-    /// Its name in settings.
+    /// Name in settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::Last => "last",
@@ -65,18 +65,18 @@ impl Turns {
 }
 
 impl Turns {
-    /// Whether the last turn alone is imitated.
+    /// Whether only the last turn is trained on.
     pub fn is_last(&self) -> bool {
         *self == Self::Last
     }
 }
 
-/// A stretch of a response.
+/// A part of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// What it says.
+    /// Its text.
     pub text: String,
-    /// Whether the model is to say it, or only reads it.
+    /// Whether its tokens are in the loss; otherwise they are masked.
     pub scored: bool,
 }
 
@@ -94,8 +94,9 @@ impl Piece {
 pub struct Rendered {
     /// The prompt, with its template.
     pub prompt: String,
-    /// The responses, each with the space that separates it from the prompt: one scored piece, or, where every turn is
-    /// imitated or a template marks the model's words, several that follow each other.
+    /// The responses, each with the space that separates it from the prompt: one piece in the loss,
+    /// or several consecutive pieces if every turn is trained on or the template marks the model's
+    /// text.
     pub responses: Vec<Vec<Piece>>,
 }
 
@@ -106,7 +107,7 @@ impl fmt::Display for Template {
 }
 
 impl Template {
-    /// The template of a name, or the usual one of these rows.
+    /// The template of a name, or the default for these rows.
     ///
     /// # Errors
     /// The model or the file has no such template, or it is broken.
@@ -135,8 +136,9 @@ impl Template {
         })
     }
 
-    /// `raw` where the first rows' prompts are texts that end in a turn marker already (HH-RLHF), the model's own where
-    /// they are conversations and the model has one, else `user-assistant`.
+    /// `raw` if the prompts of the first rows are texts that already end with a turn marker
+    /// (HH-RLHF), the model's own template if they are conversations and the model has one, else
+    /// `user-assistant`.
     pub fn default_for(rows: &[Row], model: &Path) -> TemplateName {
         let first = &rows[..rows.len().min(16)];
         let all =
@@ -152,7 +154,7 @@ impl Template {
         }
     }
 
-    /// How it is asked for.
+    /// Name in settings.
     pub fn name(&self) -> TemplateName {
         match self {
             Self::Alpaca => TemplateName::Alpaca,
@@ -162,7 +164,7 @@ impl Template {
         }
     }
 
-    /// SHA-256 of a template that comes from a file; what it renders may differ between files of one name.
+    /// SHA-256 of a template from a file: files with one name may render differently.
     pub fn sha256(&self) -> Option<&str> {
         match self {
             Self::Chat(chat) => Some(&chat.sha256),
@@ -170,12 +172,13 @@ impl Template {
         }
     }
 
-    /// Whether it has words for a conversation.
+    /// Whether it supports conversations.
     pub fn has_turns(&self) -> bool {
         matches!(self, Self::UserAssistant | Self::Chat(_))
     }
 
-    /// The token that ends the response of a row; [`end`](Self::end), unless its tools have a template of their own.
+    /// The token that ends the response of a row; [`end`](Self::end), unless conversations with
+    /// tools have their own template.
     pub fn end_of(&self, row: &Row, tokenizer: &Tokenizer) -> u32 {
         match self {
             Self::Chat(chat) => chat.of(row).end,
@@ -183,7 +186,7 @@ impl Template {
         }
     }
 
-    /// The tokens that end a response, of whichever row.
+    /// The tokens that end a response, for all rows.
     pub fn ends(&self, tokenizer: &Tokenizer) -> Vec<u32> {
         match self {
             Self::Chat(chat) => chat.ends().collect(),
@@ -191,7 +194,8 @@ impl Template {
         }
     }
 
-    /// The token that ends a response: what the template closes the model's turn with, else EOS.
+    /// The token that ends a response: the token that closes the model's turn in the template, else
+    /// EOS.
     pub fn end(&self, tokenizer: &Tokenizer) -> u32 {
         match self {
             Self::Chat(chat) => chat.end,
@@ -199,11 +203,11 @@ impl Template {
         }
     }
 
-    /// Ids of a rendered prompt. A chat template writes BOS itself where there is to be one, every other leaves it to the
-    /// tokenizer.
+    /// Ids of a rendered prompt. A chat template writes BOS itself if it is needed; for every other
+    /// template, the tokenizer adds it.
     ///
     /// # Errors
-    /// Those of [`Tokenizer::prompt`].
+    /// As for [`Tokenizer::prompt`].
     pub fn prompt_ids(&self, prompt: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         match self {
             Self::Chat(_) => tokenizer.verbatim(prompt),
@@ -211,7 +215,8 @@ impl Template {
         }
     }
 
-    /// How many of a prompt's first tokens begin every sequence: they stay when its left is cut.
+    /// Number of tokens at the start of a prompt that begin every sequence. They stay when the
+    /// prompt is truncated from the left.
     pub fn head(&self, prompt: &[u32], tokenizer: &Tokenizer) -> usize {
         match self {
             Self::Chat(_) => usize::from(
@@ -224,10 +229,10 @@ impl Template {
         }
     }
 
-    /// The text of a row's prompt, opened for a response.
+    /// The text of a row's prompt, up to where the response begins.
     ///
     /// # Errors
-    /// Those of [`Template::render`].
+    /// As for [`Template::render`].
     pub fn prompt(&self, row: &Row) -> Result<String> {
         self.check_words(row)?;
         let prompt = match self {
@@ -243,18 +248,19 @@ impl Template {
         };
         prompt.ok_or_else(|| {
             Error::input(format!(
-                "{}: its prompt is a conversation, and the template {self} has no turns",
+                "{}: the prompt is a conversation, but the template {self} supports none",
                 row.place()
             ))
-            .hint("use the template user-assistant, or chat where the model has one")
+            .hint("use the template user-assistant, or chat if the model has a chat template")
         })
     }
 
-    /// A row as text. `turns` matters where there is one response and the prompt is a conversation.
+    /// A row as text. `turns` matters if there is one response and the prompt is a conversation.
     ///
     /// # Errors
-    /// The row is a conversation and the template has no turns, or no words for tools; a chat template refuses it or hides
-    /// where the response begins. The message starts with the row's place in its file.
+    /// The template does not support the row's conversation or tools, or a chat template rejects
+    /// the row or hides where the response begins. The message starts with the row's place in its
+    /// file.
     pub fn render(&self, row: &Row, turns: Turns) -> Result<Rendered> {
         self.check_words(row)?;
         if let Self::Chat(chat) = self {
@@ -289,7 +295,7 @@ impl Template {
         Ok(Rendered { prompt, responses })
     }
 
-    /// A response as it follows the prompt in a template other than a chat template.
+    /// A response as it follows the prompt, for templates other than chat templates.
     fn response(&self, text: &str) -> String {
         match self {
             Self::Alpaca => text.trim_start().to_owned(),
@@ -298,7 +304,7 @@ impl Template {
         }
     }
 
-    /// Refuses what a template would leave out in silence.
+    /// Rejects rows with content that the template would leave out silently.
     fn check_words(&self, row: &Row) -> Result<()> {
         let turns = match &row.prompt {
             Prompt::Messages(messages) => messages.as_slice(),
@@ -308,26 +314,26 @@ impl Template {
         let calls = |message: &Message| message.more.contains_key("tool_calls");
         let (what, out) = if !row.tools.is_empty() && !words.tools {
             (
-                "the row describes tools",
-                "; or leave the tools out: tools= in --map, --sft-map or --dpo-map",
+                "the row has tools",
+                "; or leave the tools out with tools= in --map, --sft-map or --dpo-map",
             )
         } else if !words.calls && turns.iter().chain(&row.responses).any(calls) {
-            ("its conversation calls tools", "")
+            ("the conversation has tool calls", "")
         } else if !words.results
             && turns
                 .iter()
                 .any(|turn| turn.role == Role::Tool && !turn.content.trim().is_empty())
         {
-            ("its conversation has results of tools", "")
+            ("the conversation has tool results", "")
         } else {
             return Ok(());
         };
         let problem = format!(
-            "{}: {what}, and the template {self} has no words for them",
+            "{}: {what}, but the template {self} does not support them",
             row.place()
         );
         Err(Error::input(problem).hint(format!(
-            "use --template chat with a model whose template has, or a .jinja file{out}"
+            "use --template chat with a model whose template supports them, or a .jinja file{out}"
         )))
     }
 
@@ -339,8 +345,9 @@ impl Template {
         }
     }
 
-    /// Whether a response thinks before it answers, and the template has no words for that. Templates leave out the
-    /// reasoning of earlier turns on purpose, and a row of which only the answers are wanted is none to refuse.
+    /// Whether a response has reasoning that the template does not support. Such rows are not
+    /// rejected: templates leave out the reasoning of earlier turns on purpose, and it is valid to
+    /// train only on the answers.
     pub fn leaves_reasoning_out(&self, row: &Row) -> bool {
         let is_said =
             |thought: &Value| thought.as_str().is_some_and(|text| !text.trim().is_empty());
@@ -353,8 +360,9 @@ impl Template {
     }
 }
 
-/// A conversation whose every turn of the model's is scored. `before` renders a conversation opened for the model's next
-/// turn, `through` one that ends with it; each has to be how the whole begins.
+/// A conversation in which every turn of the model is trained on. `before` renders a conversation
+/// up to where the model's next turn begins, `through` one that ends with the model's turn. The
+/// whole text has to start with each of them.
 fn by_turns(
     whole: &[Message],
     name: &TemplateName,
@@ -371,8 +379,9 @@ fn by_turns(
         let (opened, closed) = (before(&whole[..index])?, through(&whole[..=index])?);
         for part in [&opened, &closed] {
             if !text.starts_with(part.as_str()) {
-                return Err(chat::hidden_boundary(name, part, &text)
-                    .hint("use --sft-turns last, which trains on the last turn alone, or another template"));
+                return Err(chat::hidden_boundary(name, part, &text).hint(
+                    "use --sft-turns last, which trains only on the last turn, or another template",
+                ));
             }
         }
         if opened.len() < at || closed.len() < opened.len() {
@@ -427,7 +436,7 @@ mod tests {
         ]))
     }
 
-    /// Responses of one scored piece each.
+    /// Texts of the pieces; 'read' for a masked piece.
     fn said(rendered: &Rendered) -> Vec<&str> {
         rendered
             .responses
@@ -523,12 +532,12 @@ mod tests {
             assert_eq!(
                 error.message,
                 format!(
-                    "row 3 (line 4): its prompt is a conversation, and the template {template} has no turns"
+                    "row 3 (line 4): the prompt is a conversation, but the template {template} supports none"
                 )
             );
             assert_eq!(
                 error.hint,
-                "use the template user-assistant, or chat where the model has one"
+                "use the template user-assistant, or chat if the model has a chat template"
             );
         }
     }

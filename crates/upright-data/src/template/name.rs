@@ -7,20 +7,20 @@ use std::str::FromStr;
 use super::date::Date;
 use upright_base::{Error, Result};
 
-/// A template as it was asked for; [`super::Template::choose`] makes it one that renders.
+/// The name of a template, as the user gives it; [`super::Template::choose`] loads the template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateName {
     /// Stanford Alpaca's wording.
     Alpaca,
     /// `User: …` and `Assistant:`.
     UserAssistant,
-    /// No wording.
+    /// No text around prompt and response.
     Raw,
     /// The model's own: `chat`, `chat:NAME` where the model has several, `chat@2026-01-31` where it writes the date.
     Chat {
-        /// Which of the model's templates; none: its default.
+        /// Which of the model's templates; `None` for its default.
         name: Option<String>,
-        /// The day that `strftime_now` tells; none: [`Date::USUAL`].
+        /// The date that `strftime_now` returns; `None` for [`Date::USUAL`].
         date: Option<Date>,
     },
     /// A Jinja file, rendered as the model's own would be.
@@ -63,7 +63,7 @@ impl FromStr for TemplateName {
                 Ok(Self::Chat { name: which, date })
             }
             path if path.contains(['/', '\\', '.']) => Ok(Self::File(path.into())),
-            other => Err(Error::input(format!("no template is called {other:?}")).hint(NAMES)),
+            other => Err(Error::input(format!("unknown template {other:?}")).hint(NAMES)),
         }
     }
 }
@@ -103,10 +103,7 @@ mod tests {
             assert_eq!(name.parse::<TemplateName>().unwrap().to_string(), name);
         }
         let complaint = |name: &str| name.parse::<TemplateName>().unwrap_err();
-        assert_eq!(
-            complaint("Alpaca").message,
-            "no template is called \"Alpaca\""
-        );
+        assert_eq!(complaint("Alpaca").message, "unknown template \"Alpaca\"");
         assert_eq!(complaint("Alpaca").hint, NAMES);
         assert!(complaint("chat:").message.contains("no name"));
         assert!(

@@ -1,8 +1,8 @@
-//! The three wordings that need no model: Alpaca's, `User:` and `Assistant:`, and none.
+//! The three templates that need no model: `alpaca`, `user-assistant` and `raw`.
 
 use crate::rows::{Message, Prompt, Role};
 
-/// Stanford Alpaca's wording; a conversation has none.
+/// Stanford Alpaca's wording; `None` for a conversation.
 pub(super) fn alpaca(prompt: &Prompt) -> Option<String> {
     const WITH_INPUT: &str = "Below is an instruction that describes a task, paired with an input that provides further \
                               context. Write a response that appropriately completes the request.";
@@ -18,7 +18,7 @@ pub(super) fn alpaca(prompt: &Prompt) -> Option<String> {
         Prompt::Messages(_) => return None,
     };
     let has_input = !input.trim().is_empty();
-    // A row's own system text takes the place of the opening.
+    // A row's own system text replaces the opening.
     let opening = match system {
         system if !system.trim().is_empty() => system,
         _ if has_input => WITH_INPUT,
@@ -34,7 +34,7 @@ pub(super) fn alpaca(prompt: &Prompt) -> Option<String> {
     ))
 }
 
-/// Turn by turn, the last one opened.
+/// Turn by turn, up to where the model's next turn begins.
 pub(super) fn user_assistant(messages: &[Message]) -> String {
     let mut text = String::new();
     for Message { role, content, .. } in messages {
@@ -51,7 +51,7 @@ fn turn(text: &mut String, role: Role, content: &str) {
         Role::Assistant => "Assistant",
         Role::Tool => "Tool",
     };
-    // As in a response, one space separates the model's words from its name.
+    // As in a response, one space separates the model's text from its name.
     let content = if role == Role::Assistant {
         content.trim_start()
     } else {
@@ -60,7 +60,7 @@ fn turn(text: &mut String, role: Role, content: &str) {
     text.push_str(&format!("{name}: {content}\n"));
 }
 
-/// The prompt as it is; a conversation is more than that.
+/// The prompt unchanged; `None` for a conversation.
 pub(super) fn raw(prompt: &Prompt) -> Option<String> {
     match prompt {
         Prompt::Text(text) => Some(text.clone()),

@@ -1,10 +1,10 @@
-//! Values as Python writes them: `str()`, `repr()` and `json.dumps()`. Templates are written for Jinja under Python, and
-//! what they print of a flag or of a tool's schema has to be the same to the letter.
+//! Values as Python writes them: `str()`, `repr()` and `json.dumps()`. Templates are written for
+//! Python's Jinja, and what they print of a flag or of a tool's schema has to match to the letter.
 
 use minijinja::value::{Value, ValueKind};
 use serde_json::Value as Json;
 
-/// `str(value)`, as a template's `{{ }}` prints it; undefined is nothing.
+/// `str(value)`, as a template's `{{ }}` prints it; undefined prints nothing.
 pub(super) fn text(value: &Value) -> String {
     match value.kind() {
         ValueKind::Undefined => String::new(),
@@ -53,7 +53,7 @@ fn repr(value: &Value) -> String {
     }
 }
 
-/// `repr(number)` of a float: an exponent below 1e-4 and from 1e16 on, of two digits or more.
+/// `repr(number)` of a float: with an exponent below 1e-4 and from 1e16 on, of at least two digits.
 fn float(number: f64) -> String {
     if !number.is_finite() {
         return if number.is_nan() {
@@ -75,7 +75,7 @@ fn float(number: f64) -> String {
     }
 }
 
-/// `text.title()`: every letter after one that is none.
+/// `text.title()`: uppercase for every letter that does not follow a letter.
 pub(super) fn title(text: &str) -> String {
     let (mut out, mut inside) = (String::with_capacity(text.len()), false);
     for letter in text.chars() {
@@ -89,7 +89,7 @@ pub(super) fn title(text: &str) -> String {
     out
 }
 
-/// What ends a line for `splitlines`.
+/// Whether a character ends a line for `splitlines`.
 fn ends_line(letter: char) -> bool {
     matches!(
         letter,
@@ -97,7 +97,7 @@ fn ends_line(letter: char) -> bool {
     )
 }
 
-/// `text.splitlines(True)`: lines with what ends them.
+/// `text.splitlines(True)`: lines with their line breaks.
 pub(super) fn lines_with_ends(text: &str) -> Vec<&str> {
     let (mut lines, mut start) = (Vec::new(), 0);
     let mut letters = text.char_indices().peekable();
@@ -123,7 +123,7 @@ pub(super) fn lines(text: &str) -> Vec<&str> {
     lines_with_ends(text).into_iter().map(bare).collect()
 }
 
-/// A string with the quotes that Python picks.
+/// A string in the quotes that Python chooses.
 fn quoted(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') {
         '"'
@@ -146,13 +146,13 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// What `json.dumps` can be told.
+/// Options of `json.dumps`.
 pub(super) struct Dumps {
     /// Escape everything beyond ASCII.
     pub ensure_ascii: bool,
-    /// What a level is indented by; none: all on one line.
+    /// Indentation per level; `None` for all on one line.
     pub indent: Option<String>,
-    /// Between items, and between a key and its value.
+    /// Separators between items, and between a key and its value.
     pub separators: (String, String),
     /// Sort keys.
     pub sort_keys: bool,

@@ -1,5 +1,6 @@
-//! Templates are programs of whoever made the model, and the engine that runs them cannot bound their stack, their memory
-//! and their time. The binary therefore renders in child processes of its own with limits that the system keeps.
+//! Templates are programs written by the authors of a model, and the engine that runs them cannot
+//! limit their stack, memory and time. The binary therefore renders in child processes, with limits
+//! that the operating system enforces.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -16,40 +17,42 @@ use super::date::Date;
 use super::jinja::{Complaint, Jinja, Marked};
 use upright_base::quiet;
 
-/// The hidden subcommand that [`serve`]s.
+/// The hidden subcommand that runs [`serve`].
 pub const COMMAND: &str = "render-templates";
 
-/// Bytes of a child's stack.
+/// Stack size of a child, in bytes.
 const STACK: usize = 16_000_000;
 
-/// Bytes of a child's memory, its stack included, for a conversation of no size.
+/// Base memory limit of a child in bytes, its stack included, without that for the size of the
+/// conversation.
 const MEMORY: u64 = 100_000_000;
 
-/// Further bytes of memory for every byte of a conversation.
+/// Further bytes of memory per byte of a conversation.
 const MEMORY_PER_BYTE: u64 = 32;
 
-/// Bytes of a conversation that earn a further second of processor time.
+/// Bytes of a conversation per further second of processor time.
 const BYTES_PER_SECOND: u64 = 1_000_000;
 
-/// The program that serves; none: templates are rendered in this process, under the engine's own limits alone.
+/// The program that runs [`serve`]. If unset, templates are rendered in this process, under the
+/// engine's own limits only.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
-/// From now on templates are rendered by children of this process, which run `program` with [`COMMAND`].
+/// Renders templates in child processes from now on, which run `program` with [`COMMAND`].
 pub fn isolate(program: PathBuf) {
     let _ = PROGRAM.set(program);
 }
 
-/// What a child is told first.
+/// The first request to a child.
 #[derive(Deserialize, Serialize)]
 struct Setup<'a> {
     source: std::borrow::Cow<'a, str>,
     date: String,
 }
 
-/// What a child answers.
+/// The response of a child.
 #[derive(Deserialize, Serialize)]
 enum Answer {
-    /// The template is compiled; whether it marks what the model says.
+    /// The template is compiled; whether it marks the model's text.
     Ready(bool),
     /// A rendered text.
     Text(Marked),
@@ -59,7 +62,7 @@ enum Answer {
 
 /// A template that is ready to render.
 pub(super) struct Renderer {
-    /// Whether the template marks what the model says.
+    /// Whether the template marks the model's text.
     pub(super) marks: bool,
     place: Place,
 }
@@ -70,7 +73,7 @@ enum Place {
     Apart(Pool),
 }
 
-/// Children that render one template, as many as there are threads that ask.
+/// Children that render one template, as many as there are threads that send requests.
 struct Pool {
     program: PathBuf,
     source: String,
@@ -117,7 +120,8 @@ impl Renderer {
             match worker.ask(context) {
                 Ok(answer) => return pool.answered(worker, answer),
                 Err(complaint) if !worker.has_rendered => return Err(complaint),
-                // It may have ended of what it kept of earlier conversations, not of this one.
+                // It may have ended because of what it kept from earlier conversations, not because
+                // of this one.
                 Err(_) => {}
             }
         }
@@ -128,7 +132,7 @@ impl Renderer {
 }
 
 impl Pool {
-    /// Keeps a child for later, and hands on what it answered.
+    /// Keeps a child for later, and returns its response.
     fn answered(&self, mut worker: Worker, answer: Answer) -> Result<Marked, Complaint> {
         worker.has_rendered = true;
         self.idle
@@ -143,7 +147,7 @@ impl Pool {
     }
 }
 
-/// A panic of the engine is a template that it cannot evaluate.
+/// A panic of the engine counts as a template that it cannot evaluate.
 fn compiled(source: &str, date: Date) -> Result<Jinja, Complaint> {
     quiet::catch(|| Jinja::new(source, date)).unwrap_or_else(|_| Err(failed()))
 }
@@ -153,7 +157,7 @@ fn rendered(jinja: &Jinja, context: &Map<String, Value>, size: u64) -> Result<Ma
 }
 
 fn failed() -> Complaint {
-    Complaint::Refused("the template engine fails on it".to_owned())
+    Complaint::Refused("the template engine failed on it".to_owned())
 }
 
 /// Bytes of a conversation as JSON.
@@ -164,14 +168,14 @@ fn size_of(context: &Map<String, Value>) -> u64 {
 /// A child that renders one template.
 struct Worker {
     child: Child,
-    /// Taken away to let the child end.
+    /// Set to `None` to let the child end.
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     has_rendered: bool,
 }
 
 impl Worker {
-    /// Starts a child; also says whether the template marks what the model says.
+    /// Starts a child; also returns whether the template marks the model's text.
     fn start(program: &PathBuf, source: &str, date: Date) -> Result<(Self, bool), Complaint> {
         let mut command = Command::new(program);
         command
@@ -179,7 +183,7 @@ impl Worker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // Ctrl-C is the parent's to answer.
+        // The parent handles Ctrl-C.
         command.process_group(0);
         let broken = |error: std::io::Error| Complaint::Broken(error.to_string());
         let mut child = command.spawn().map_err(broken)?;
@@ -222,7 +226,7 @@ impl Worker {
         }
     }
 
-    /// Why the child ended while it worked on a request of so many bytes.
+    /// Why the child ended while it worked on a request of `size` bytes.
     fn cause_of_death(&mut self, size: u64) -> Complaint {
         self.requests = None;
         let mut said = String::new();
@@ -236,13 +240,13 @@ impl Worker {
     }
 }
 
-/// What the end of a child means.
+/// The meaning of a child's exit status.
 fn ended(status: ExitStatus, said: &str, size: u64) -> Complaint {
     let signal = status.signal();
     let is = |wanted: Signal| signal == Some(wanted.as_raw());
     if said.contains("overflowed its stack") || is(Signal::SEGV) {
         let what = format!(
-            "its expressions or values nest too deeply for a stack of {} MB",
+            "its expressions or values are nested too deeply for a stack of {} MB",
             STACK / 1_000_000
         );
         Complaint::Limit(what)
@@ -273,12 +277,12 @@ impl Drop for Worker {
     }
 }
 
-/// Seconds of processor time for a conversation of so many bytes.
+/// Processor time for a conversation of `size` bytes, in seconds.
 fn seconds(size: u64) -> u64 {
     1 + size / BYTES_PER_SECOND
 }
 
-/// Bytes of memory for a conversation of so many bytes.
+/// Memory for a conversation of `size` bytes, in bytes.
 fn memory(size: u64) -> u64 {
     MEMORY.saturating_add(size.saturating_mul(MEMORY_PER_BYTE))
 }
@@ -291,8 +295,8 @@ fn limit(resource: Resource, wanted: u64) -> Result<(), String> {
         .map_err(|error| format!("{resource:?}: {error}"))
 }
 
-/// Limits the next piece of work of this process, on a request of so many bytes. Processor time is limited in whole
-/// seconds since the process began, so half a second more or less is granted.
+/// Sets the limits for this process's next request, of `size` bytes. Processor time is limited in
+/// whole seconds since the process started, so the limit may be off by half a second.
 fn limit_work(size: u64) -> Result<(), String> {
     let used = clock_gettime(ClockId::ProcessCPUTime);
     let used = used.tv_sec as u64 + u64::from(used.tv_nsec >= 500_000_000);
@@ -300,10 +304,11 @@ fn limit_work(size: u64) -> Result<(), String> {
     limit(Resource::Data, memory(size))
 }
 
-/// Serves one template: a line of setup, then a line for every conversation, and a line of answer for each of them.
+/// Serves one template: one line of setup, then one line per conversation, and one line of response
+/// for each line.
 ///
 /// # Errors
-/// A limit cannot be set, or the parent cannot be understood.
+/// A limit cannot be set, or a request of the parent is not understood.
 pub fn serve(
     requests: impl Read + Send + 'static,
     answers: impl Write + Send + 'static,
@@ -324,7 +329,7 @@ fn answer_all(requests: impl Read, mut answers: impl Write) -> Result<(), String
     let mut jinja = None;
     loop {
         line.clear();
-        // The parent's rows are the parent's to bound.
+        // The parent limits the size of its rows.
         let read = requests
             .read_until(b'\n', &mut line)
             .map_err(|error| error.to_string())?;

@@ -1,4 +1,5 @@
-//! What the files beside `tokenizer.json` say of a tokenizer, read as transformers 5 reads them.
+//! Settings of a tokenizer in the files next to `tokenizer.json`, read as transformers 5 reads
+//! them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use tokenizers::AddedToken;
 
 use upright_base::{Error, Result, files};
 
-/// Names of special tokens that every tokenizer may have, and that chat templates know.
+/// Names of special tokens that every tokenizer may have and chat templates may use.
 const NAMED: [&str; 7] = [
     "bos_token",
     "eos_token",
@@ -22,7 +23,8 @@ const NAMED: [&str; 7] = [
 /// The main configuration file.
 pub(super) const CONFIG: &str = "tokenizer_config.json";
 
-/// Classes of transformers that build their own pre-tokenizer, with `add_prefix_space` as the configuration has it.
+/// Classes of transformers that build their own pre-tokenizer, with the configuration's
+/// `add_prefix_space`.
 const OWN_PREFIX_SPACE: [&str; 3] = ["GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer"];
 
 /// `tokenizer_config.json` with the older `special_tokens_map.json` and `added_tokens.json`. Each may be missing.
@@ -30,7 +32,7 @@ const OWN_PREFIX_SPACE: [&str; 3] = ["GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2
 pub(super) struct TokenizerConfig {
     /// Tokens that a file lists with an id, in order of id.
     pub(super) listed: Vec<(u32, AddedToken)>,
-    /// Whether that file describes them, too; then it goes before `tokenizer.json`.
+    /// Whether that file also has their flags; then it takes precedence over `tokenizer.json`.
     pub(super) listed_with_flags: bool,
     /// The file that lists them, for messages.
     pub(super) listed_in: PathBuf,
@@ -48,10 +50,11 @@ impl TokenizerConfig {
     /// Reads the files of a model's folder.
     ///
     /// # Errors
-    /// A file that is there and cannot be read, JSON that is broken, a listed token without a text or an id.
+    /// A file exists and cannot be read, its JSON is broken, or a listed token has no text or no
+    /// id.
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let config = read_json(&dir.join(CONFIG))?;
-        // The older files are read only beside a configuration that does not list the added tokens.
+        // The older files are read only if the configuration does not list the added tokens.
         let is_complete = config.get("added_tokens_decoder").is_some();
         let map = if is_complete {
             Value::Null
@@ -98,7 +101,7 @@ impl TokenizerConfig {
     }
 }
 
-/// A file of JSON; null where there is none.
+/// A JSON file; null if it is missing.
 fn read_json(path: &Path) -> Result<Value> {
     let Some(bytes) = files::read_if_there(path)? else {
         return Ok(Value::Null);
@@ -109,7 +112,7 @@ fn read_json(path: &Path) -> Result<Value> {
     })
 }
 
-/// The configuration with the keys of the older map in their place.
+/// The configuration, with the values of the older map instead of its own.
 fn merged(config: &Value, map: &Value) -> Map<String, Value> {
     let mut merged = config.as_object().cloned().unwrap_or_default();
     for (key, value) in map.as_object().into_iter().flatten() {
@@ -135,8 +138,8 @@ fn special_token(value: &Value) -> Option<AddedToken> {
     )
 }
 
-/// The special tokens that transformers adds where the tokenizer lacks them, each once: the named ones, those of the
-/// model's own names (`image_token`), then the list of others.
+/// The special tokens that transformers adds if the tokenizer lacks them, each once: the named
+/// ones, those with the model's own names (`image_token`), then the list of others.
 fn special_tokens(settings: &Map<String, Value>) -> Vec<AddedToken> {
     let mut tokens: Vec<AddedToken> = Vec::new();
     let mut add = |value: &Value| {

@@ -1,4 +1,4 @@
-//! Texts to ids and back: tokenizers with a token per byte, and the files beside them.
+//! Texts to ids and back: tokenizers with one token per byte, and the files next to them.
 
 use proptest::prelude::*;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -8,8 +8,8 @@ use super::*;
 pub(crate) const EOS: u32 = 256;
 const BOS: u32 = 257;
 
-/// A folder whose tokenizer has a token a byte (ids in the order of the byte alphabet), EOS 256 and BOS 257; `edit`
-/// changes the JSON before it is written.
+/// A folder whose tokenizer has one token per byte (ids in the order of the byte alphabet), EOS 256
+/// and BOS 257; `edit` changes the JSON before it is written.
 pub(crate) fn folder(edit: impl FnOnce(&mut Value)) -> tempfile::TempDir {
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();
@@ -174,7 +174,7 @@ fn special_tokens_without_an_id_have_the_next_one() {
         tokenizer.prompt("cats[PAD]<image>").unwrap(),
         [260, 258, 259]
     );
-    // The model has no embedding for them: a row that has one is refused by name.
+    // The model has no embedding for them: a row that has one is an error that names it.
     let tokenizer = tokenizer.for_vocabulary(258).unwrap();
     assert!(tokenizer.prompt("dogs").is_ok());
     assert!(
@@ -264,7 +264,7 @@ fn the_space_before_texts_is_that_of_the_class() {
     let tokenizer = open(true, &with("PreTrainedTokenizerFast", json!(false)));
     assert_eq!(tokenizer.prompt("ab").unwrap(), spaced);
     assert_eq!(tokenizer.contested_prefix_space(), None);
-    // The two files disagree in what decides ids.
+    // The two files disagree about what decides ids.
     let hashes = [Value::Null, json!(true)].map(|space| {
         open(false, &with("GPT2Tokenizer", space))
             .sha256()
@@ -273,8 +273,8 @@ fn the_space_before_texts_is_that_of_the_class() {
     assert_ne!(hashes[0], hashes[1]);
 }
 
-/// A byte-level tokenizer that puts a space before texts: a line break alone has that space, and one before a response
-/// joins it.
+/// A byte-level tokenizer that puts a space before texts: a line break alone gets that space, and a
+/// line break before a response merges with it.
 #[test]
 fn responses_follow_without_a_space_whatever_they_begin_with() {
     let dir = folder(|file| file["pre_tokenizer"]["add_prefix_space"] = json!(true));
@@ -299,7 +299,7 @@ fn responses_follow_without_a_space_whatever_they_begin_with() {
     }
 }
 
-/// A tokenizer that joins every joint with what follows it.
+/// A tokenizer that merges every joint with what follows it.
 #[test]
 fn a_response_that_no_text_stays_apart_from_is_refused() {
     let dir = folder(|file| {
@@ -325,7 +325,7 @@ fn a_response_that_no_text_stays_apart_from_is_refused() {
     let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
     assert_eq!(tokenizer.response("ab").unwrap(), [1, 8]);
     let error = tokenizer.response("ba").unwrap_err();
-    assert!(error.message.contains("joins \"ba\""), "{}", error.message);
+    assert!(error.message.contains("merges \"ba\""), "{}", error.message);
     assert!(!error.hint.is_empty());
 }
 
@@ -350,7 +350,7 @@ fn eos_comes_from_the_tokenizer_then_from_the_model() {
         configure(&dir, &settings);
         let complaint = complaint(Tokenizer::open(dir.path(), Some(3), None));
         assert!(
-            complaint.contains(&format!("its {name} `<unknown>` is not a token")),
+            complaint.contains(&format!("the {name} `<unknown>` is not a token")),
             "{complaint}"
         );
     }
@@ -376,7 +376,7 @@ fn the_older_map_goes_before_a_configuration_without_added_tokens() {
         Value::from(tokenizer.special_texts().clone()),
         json!({"eos_token": "<eos>", "pad_token": "<eos>"})
     );
-    // A configuration that lists its added tokens stands alone, and so does the map.
+    // A configuration that lists its added tokens is used alone, and so is the map.
     let mut listing = settings.clone();
     listing["added_tokens_decoder"] = json!({});
     configure(&dir, &listing);
@@ -496,12 +496,12 @@ fn missing_and_broken_files_are_named() {
     let empty = tempfile::tempdir().unwrap();
     assert!(
         complaint(Tokenizer::open(empty.path(), None, None))
-            .ends_with(": there is no tokenizer.json in it")
+            .ends_with(": no tokenizer.json in this folder")
     );
     std::fs::write(empty.path().join("tokenizer.json"), "{\"version\": ").unwrap();
     assert!(
         complaint(Tokenizer::open(empty.path(), None, None))
-            .contains("tokenizer.json: not a tokenizer that can be read")
+            .contains("tokenizer.json: not a readable tokenizer")
     );
     let dir = folder(|_| ());
     std::fs::write(dir.path().join("tokenizer_config.json"), "{").unwrap();
@@ -537,7 +537,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Every place in a value.
+/// Every position in a value.
 fn places(value: &Value, here: &str, all: &mut Vec<String>) {
     all.push(here.to_owned());
     match value {
@@ -567,7 +567,7 @@ proptest! {
     ) {
         let dir = folder(|file| {
             with_bos(file);
-            // The alphabet's places are all alike.
+            // The alphabet's entries are all alike.
             file["model"]["vocab"] = json!({"a": 0, "b": 1, "Ġ": 2});
             for (at, value) in changes {
                 let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! Rows and templates as people have them.
+//! Rows and templates as users have them.
 
 #![allow(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! Files of rows that people have, read as they are; and files that nobody should have, which never end in a panic.
+//! Files of rows as users have them, and damaged files, which never cause a panic.
 
 use std::{fs, path::Path};
 
@@ -46,7 +46,8 @@ fn parquet_rows_are_read_in_every_compression() {
     assert_eq!(hashes.len(), PARQUET.len());
 }
 
-/// Found by a fuzzer: 4 KB whose page header promises 1.4 GB, in a number of 55 bits that a lenient reader cuts to 32.
+/// Found by a fuzzer: 4 KB whose page header claims 1.4 GB, in a number of 55 bits that a lenient
+/// reader truncates to 32.
 #[test]
 fn a_damaged_page_header_is_refused_before_its_page_is_read() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/parquet/page-size.parquet");

@@ -1,4 +1,5 @@
-//! Chat templates against transformers' own rendering of them; `tools/templates` makes the goldens.
+//! Chat templates compared with transformers' rendering of them; `tools/templates` makes the
+//! goldens.
 
 use std::{fs, path::Path};
 
@@ -12,7 +13,7 @@ use upright_data::{
     rows::{Message, Prompt, Role, Row},
 };
 
-/// The tests' own folder of templates.
+/// The folder of the tests' templates.
 fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/templates_data")
 }
@@ -21,7 +22,8 @@ fn source(name: &str) -> String {
     fs::read_to_string(folder().join(format!("{name}.jinja"))).unwrap()
 }
 
-/// A model's folder whose every character is a token, and so is each of `special`; `config` is its tokenizer_config.json.
+/// A model's folder with a token for every character and for each of `special`; `config` is its
+/// tokenizer_config.json.
 fn model(special: &[&str], config: &Value) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mut tokenizer = tokenizer();
@@ -71,7 +73,7 @@ fn conversations_render_as_transformers_renders_them() {
         let config = json!({
             "bos_token": golden["tokens"][0], "eos_token": golden["tokens"][1], "chat_template": source(name)
         });
-        // Tokens that the template writes, less those that the tokenizer has anyway.
+        // Tokens that the template writes, without those that the tokenizer has anyway.
         let named = golden["tokens"]
             .as_array()
             .unwrap()
@@ -106,7 +108,8 @@ fn conversations_render_as_transformers_renders_them() {
             let place = format!("{name}, {which}, {key}");
             if let Some(error) = golden["error"].as_str() {
                 let found = found.expect_err(&place);
-                // What is missing is worded by each engine in its own way, what a template raises is not.
+                // Every engine words a missing value in its own way, but not what a template
+                // raises.
                 assert!(
                     found.message.contains(error) || error.contains("has no attribute"),
                     "{place}: {found}"
@@ -136,7 +139,7 @@ fn conversations_render_as_transformers_renders_them() {
     );
 }
 
-/// Two turns each of a person and a model.
+/// Two turns each of a user and a model.
 fn talk() -> Row {
     let turns = vec![
         Message::new(Role::User, "a"),
@@ -179,7 +182,7 @@ fn usable(encoded: Encoded) -> Example {
     }
 }
 
-/// The prompt, and the response with what is only read in braces.
+/// The prompt, and the response with its masked parts in braces.
 fn shown(example: &Example, tokenizer: &Tokenizer) -> (String, String) {
     let (mut text, mut at) = (String::new(), 0);
     let decode = |ids: &[u32]| tokenizer.decode(ids).unwrap();
@@ -201,7 +204,8 @@ const CHATML: [&str; 2] = ["<|im_start|>", "<|im_end|>"];
 
 #[test]
 fn a_response_ends_with_the_token_that_closes_its_turn() {
-    // EOS is another token than the one that ends a turn; what the template writes after that is not trained.
+    // EOS is not the token that ends a turn; what the template writes after that token is not
+    // trained on.
     let config = json!({"eos_token": "</s>", "chat_template": source("chatml")});
     let model = model(&CHATML, &config);
     let tokenizer = open(&model);
@@ -256,12 +260,12 @@ fn every_turn_can_be_trained() {
             "{name}"
         );
         assert_eq!(example.scored(0), 4);
-        // The same tokens, and the same last turn, as where that alone is trained.
+        // The same tokens, and the same last turn, as when only the last turn is trained on.
         let last = usable(encode(&row, name, Turns::Last, &tokenizer, 999));
         assert_eq!(last.tokens(), example.tokens());
         assert_eq!(shown(&last, &tokenizer).1, "d<|im_end|>");
     }
-    // A turn that is only read, where the template does not say itself what the model says.
+    // A masked turn, with a template that does not itself mark the model's text.
     let Prompt::Messages(mut turns) = row.prompt.clone() else {
         panic!("a conversation")
     };
@@ -281,10 +285,7 @@ fn every_turn_can_be_trained() {
     let error = template(marked.to_str().unwrap(), &tokenizer)
         .render(&read, Turns::All)
         .unwrap_err();
-    assert!(
-        error.message.contains("a turn is marked as only read"),
-        "{error}"
-    );
+    assert!(error.message.contains("a turn is masked"), "{error}");
     let (prompt, response) = shown(
         &usable(encode(&row, "user-assistant", Turns::All, &tokenizer, 999)),
         &tokenizer,
@@ -296,7 +297,7 @@ fn every_turn_can_be_trained() {
             " b{\nUser: c\nAssistant:} d<|im_end|>"
         )
     );
-    // What remains of a row that is cut ends with something to say, or is nothing.
+    // The rest of a truncated row ends with a token in the loss, or the row is dropped.
     for max_length in 2..90 {
         match encode(&row, "chat", Turns::All, &tokenizer, max_length) {
             Encoded::Usable { example, .. } => {
@@ -332,11 +333,11 @@ fn a_bos_that_the_template_writes_is_the_only_one() {
             .count(),
         1
     );
-    // It stays where the prompt is cut, though the tokenizer did not put it there.
+    // It stays when the prompt is truncated, though the tokenizer did not add it.
     let cut = usable(encode(&talk(), "chat", Turns::Last, &tokenizer, 20));
     assert_eq!(cut.prompt[0], example.prompt[0]);
     assert!(cut.prompt.len() < example.prompt.len());
-    // Without a template of its own the tokenizer puts one.
+    // Without a template of its own, the tokenizer adds it.
     let plain = usable(encode(
         &talk(),
         "user-assistant",
@@ -357,13 +358,13 @@ fn a_template_that_hides_where_the_response_begins_is_refused() {
     assert!(
         error
             .message
-            .starts_with("row 7: the template chat hides where the model's words begin: after "),
+            .starts_with("row 7: the template chat hides where the response begins: after byte "),
         "{error}"
     );
     assert!(
         error
             .message
-            .contains("its prompt goes on with \"<think>\\n\", the conversation with \"d<"),
+            .contains("its prompt continues with \"<think>\\n\", the conversation with \"d<"),
         "{error}"
     );
     assert!(
@@ -371,7 +372,8 @@ fn a_template_that_hides_where_the_response_begins_is_refused() {
         "{}",
         error.hint
     );
-    // Reasoning that is written into the last turn only: the last can be trained, the others would never be seen so.
+    // Reasoning that is written only into the last turn: the last turn can be trained on, the
+    // others would never occur like this.
     let config = json!({"eos_token": "<|im_end|>", "chat_template": source("qwen3")});
     let model = self::model(&CHATML, &config);
     let tokenizer = open(&model);
@@ -382,7 +384,7 @@ fn a_template_that_hides_where_the_response_begins_is_refused() {
         error.message.contains("hides") && error.hint.contains("--sft-turns last"),
         "{error:?}"
     );
-    // What a template itself refuses.
+    // What a template itself rejects.
     let config = json!({"chat_template": source("gemma")});
     let model = self::model(&[], &config);
     let tokenizer = open(&model);
@@ -394,7 +396,7 @@ fn a_template_that_hides_where_the_response_begins_is_refused() {
     );
     let error = chat.prompt(&system).unwrap_err();
     assert!(error.message.starts_with(
-        "row 3 (line 4): the template chat refuses the conversation: System role not supported"
+        "row 3 (line 4): the template chat rejects the conversation: System role not supported"
     ));
 }
 
@@ -414,7 +416,7 @@ fn what_a_template_has_no_words_for_is_not_left_out_in_silence() {
     };
     let mut row = talk();
     row.tools = vec![json!({"type": "function", "function": {"name": "f"}})];
-    // One that names tools and writes none knows none.
+    // A template that mentions tools and writes none does not support them.
     let named = json!({"eos_token": "<|im_end|>", "chat_template": "{% if tools %}{% endif %}{{ messages[0].content }}"});
     let model = model(&CHATML, &named);
     assert!(
@@ -422,13 +424,11 @@ fn what_a_template_has_no_words_for_is_not_left_out_in_silence() {
             .render(&row, Turns::Last)
             .unwrap_err()
             .message
-            .contains("describes tools")
+            .contains("the row has tools")
     );
     let error = prompt("chatml", &row).unwrap_err();
     assert!(
-        error.starts_with(
-            "row 7: the row describes tools, and the template chat has no words for them"
-        ),
+        error.starts_with("row 7: the row has tools, but the template chat does not support them"),
         "{error}"
     );
     assert!(error.contains("tools= in --map"), "{error}");
@@ -452,11 +452,13 @@ fn what_a_template_has_no_words_for_is_not_left_out_in_silence() {
     };
     let error = prompt("chatml", &with(&called)).unwrap_err();
     assert!(
-        error
-            .starts_with("row 7: its conversation calls tools, and the template chat has no words"),
+        error.starts_with(
+            "row 7: the conversation has tool calls, but the template chat does not support"
+        ),
         "{error}"
     );
-    // Calls that ShareGPT's rows write as text are calls to whoever knows such, and text to the others.
+    // Calls that ShareGPT's rows write as text become calls for templates that support them, and
+    // stay text for the others.
     assert_eq!(
         prompt("qwen2.5", &with(&written)),
         prompt("qwen2.5", &with(&called))
@@ -497,7 +499,8 @@ fn results_and_reasoning_are_not_left_out_in_silence() {
     };
     for name in ["zephyr", "phi-3", "deepseek-v3"] {
         let error = of(name, &used).0.unwrap_err();
-        let expected = "row 7: its conversation has results of tools, and the template chat has no words for them";
+        let expected =
+            "row 7: the conversation has tool results, but the template chat does not support them";
         assert!(
             error.message.starts_with(expected) && error.hint.contains(".jinja"),
             "{name}: {error}"
@@ -507,13 +510,13 @@ fn results_and_reasoning_are_not_left_out_in_silence() {
     for name in ["chatml", "qwen2.5", "qwen3", "llama-3", "smollm2"] {
         assert!(of(name, &used).0.unwrap().prompt.contains('7'), "{name}");
     }
-    // What a template refuses it does not leave out in silence.
+    // What a template rejects, it does not leave out silently.
     assert!(
         of("llama-2", &used)
             .0
             .unwrap_err()
             .message
-            .contains("refuses the conversation")
+            .contains("rejects the conversation")
     );
 
     let mut thinking = talk();
@@ -535,7 +538,7 @@ fn results_and_reasoning_are_not_left_out_in_silence() {
         of("chatml", &thinking).0.is_ok(),
         "the answers alone may be wanted"
     );
-    // That of earlier turns is left out on purpose.
+    // The reasoning of earlier turns is left out on purpose.
     let Prompt::Messages(turns) = &mut thinking.prompt else {
         panic!("a conversation")
     };
@@ -581,7 +584,7 @@ fn arguments_that_are_json_in_a_text_are_quoted_once() {
             .unwrap()
             .contains("\"arguments\": \"no JSON\"}")
     );
-    // Templates that write the text as it is get it as it is; DeepSeek's take nothing else.
+    // Templates that write the text unchanged get it unchanged; DeepSeek's accept nothing else.
     let calls = |arguments: &str| {
         format!(
             "{{% for m in messages %}}{{{{ m.content }}}}{{% for call in m.tool_calls %}}{{% set a = call.function.arguments %}}\
@@ -598,9 +601,9 @@ fn arguments_that_are_json_in_a_text_are_quoted_once() {
         said(&only, &object)
             .unwrap_err()
             .message
-            .contains("refuses the conversation")
+            .contains("rejects the conversation")
     );
-    // One that wants words beside the call, and writes arguments behind them.
+    // A template that wants text next to the call, and writes arguments after it.
     let behind = "{% for m in messages %}{{ m.content + m.tool_calls[0].function.arguments if m.tool_calls else m.content }}{% endfor %}";
     let mut spoken = text;
     spoken.responses[0].content = "so ".into();
@@ -661,8 +664,8 @@ fn a_models_template_is_found_wherever_it_stands() {
     assert!(
         error
             .message
-            .ends_with("the model has no chat template called \"rags\"")
-            && error.hint == "it has: default, tool_use, rag"
+            .ends_with("the model has no chat template named \"rags\"")
+            && error.hint == "available: default, tool_use, rag"
     );
     let file = |name: &str, text: &str| {
         fs::create_dir_all(model.path().join(name).parent().unwrap()).unwrap();
@@ -679,7 +682,7 @@ fn a_models_template_is_found_wherever_it_stands() {
     assert!(
         error
             .message
-            .contains("chat_template.jinja: not a chat template that can be read"),
+            .contains("chat_template.jinja: not a valid chat template"),
         "{error}"
     );
 
@@ -704,7 +707,7 @@ fn a_models_template_is_found_wherever_it_stands() {
         text(&odd, "chat", false)
             .unwrap_err()
             .message
-            .contains("neither text nor named texts")
+            .contains("neither text nor named templates")
     );
 }
 

@@ -1,7 +1,10 @@
-//! One decoder block, forward beside backward: `norm, q k v, rotary, attention, output, norm, MLP` around a residual
-//! stream of f32. Shapes: T tokens, H hidden, `d` head size, W = (heads + 2 kv_heads) d, I intermediate, M = I, or 2 I where
-//! the MLP has a gate, R rows whose output is wanted: all T, but in the last block those that are scored. Keys and values are
-//! of all tokens, what follows attention is of these rows alone.
+//! One decoder block, forward pass beside backward pass:
+//! `norm, q k v, rotary, attention, output, norm, MLP` around an f32 residual stream.
+//!
+//! Shapes: T tokens, H hidden size, `d` head size, W = (heads + 2 kv_heads) d, I intermediate size,
+//! M = I (2 I if the MLP has a gate), R output rows. R is T, except in the last block, which
+//! computes only rows that have targets. Queries, keys and values cover all tokens; everything
+//! after attention covers the R rows only.
 
 use std::ops::Range;
 
@@ -28,40 +31,41 @@ use super::{
     tier::Tier,
 };
 
-/// A block at work on one pack.
+/// A block applied to one pack.
 pub(crate) struct Block<'a> {
     pub(crate) config: &'a DecoderConfig,
     pub(crate) weights: &'a BlockWeights,
     pub(crate) pack: &'a Pack,
     pub(crate) angles: &'a Angles,
     pub(crate) scope: Scope<'a>,
-    /// Rows whose output is wanted, ascending, where that is not all.
+    /// Rows whose output is needed, ascending; `None` means all rows.
     pub(crate) wanted: Option<&'a [usize]>,
 }
 
-/// What a block's backward needs; but for the residual stream, in the precision of the tier's products. What is cheap to make
-/// again from these (norms, the MLP's product of gate and up) is.
+/// Saved activations of a block. All but the residual stream have the precision of the tier's
+/// products. Values that are cheap to recompute (norms, the MLP's product of gate and up) are not
+/// saved.
 pub(crate) struct Trace {
     /// The block's input, `[T, H]`.
     x: Buffer<f32>,
-    /// Input of the MLP's norm where that is not `x` (sequential residual, or not all rows), `[R, H]`.
+    /// Input of the MLP's norm if it is not `x` (sequential residual, or not all rows), `[R, H]`.
     middle: Option<Buffer<f32>>,
     /// Queries, keys and values as attention sees them, `[T, W]`.
     qkv: Saved,
-    /// The same before the per-head norms, where there are any.
+    /// Queries, keys and values before the per-head norms, if the model has such norms.
     before_head_norm: Option<Saved>,
     /// Attention's output, `[T, heads d]`.
     attended: Saved,
     /// Log-sum-exp of the scores, `[T, heads]`.
     lse: Buffer<f32>,
-    /// What the MLP's activation is made of, `[R, M]`.
+    /// Input of the MLP's activation function, `[R, M]`.
     mlp: Saved,
-    /// What the adapter's A made of the inputs.
+    /// Inputs of the adapted linears, multiplied by the adapter's A.
     reduced: Reduced,
 }
 
 impl Trace {
-    /// Bytes that a trace keeps for each token, besides the rank of every linear that is adapted.
+    /// Saved bytes per token, without those for the rank of every adapted linear.
     pub(crate) fn bytes_per_token(config: &DecoderConfig, tier: Tier) -> usize {
         let (width, streams) = (
             qkv_width(config),
@@ -82,7 +86,8 @@ fn qkv_width(config: &DecoderConfig) -> usize {
     (config.heads + 2 * config.kv_heads) * config.head_size
 }
 
-/// Values of a token that the MLP's activation is made of: SwiGLU's gate and up projection side by side, else the latter.
+/// Input values per token of the MLP's activation function: gate and up projection side by side for
+/// SwiGLU, else the up projection.
 fn mlp_width(config: &DecoderConfig) -> usize {
     config.intermediate
         * if config.activation == Activation::SwiGlu {
@@ -105,7 +110,7 @@ impl Block<'_> {
         }
     }
 
-    /// The norm of the rows of `x`, `[any, H]`, ready for products.
+    /// Normalizes the rows of `x`, `[any, H]`, and packs them for products.
     fn normed(&self, weights: &NormWeights, x: &[f32]) -> Packed {
         let (norm, hidden) = (self.norm(weights), self.config.hidden);
         Packed::from_rows(self.scope.tier, x.len() / hidden, hidden, |t, y| {
@@ -113,7 +118,7 @@ impl Block<'_> {
         })
     }
 
-    /// The same as f32.
+    /// Normalizes the rows of `x`, `[any, H]`, as f32.
     fn normed_rows(&self, weights: &NormWeights, x: &[f32]) -> Buffer<f32> {
         let mut y = Buffer::new(x.len());
         self.norm(weights).forward(x, &mut y);
@@ -124,7 +129,7 @@ impl Block<'_> {
         Packed::new(self.scope.tier, View::rows(rows, rows.len() / width, width))
     }
 
-    /// `y` `[R, width]` with zeros for the rows that are not wanted, `[T, width]`.
+    /// Expands `y` `[R, width]` to `[T, width]`, with zeros in the rows that were not computed.
     fn widened(&self, y: Buffer<f32>, width: usize) -> Buffer<f32> {
         match self.wanted {
             Some(rows) => scatter(&y, rows, self.tokens(), width),
@@ -193,7 +198,7 @@ impl Block<'_> {
         })
     }
 
-    /// Keys and values of some rows of a pass, for [`Block::continue_from`].
+    /// Key-value cache of some rows of a pass, for [`Block::continue_from`].
     pub(crate) fn cache(&self, trace: &Trace, rows: Range<usize>) -> Cache {
         let (width, [_, k, v]) = (qkv_width(self.config), self.layouts());
         let mut cache = Cache::new(self.scope.tier);
@@ -208,8 +213,9 @@ impl Block<'_> {
         cache
     }
 
-    /// [`Block::forward`] for the new tokens of several sequences, one span of the pack each, whose earlier keys and
-    /// values are in `caches`. A sequence's tokens attend to those before them in the order of the span.
+    /// Runs [`Block::forward`] for the new tokens of several sequences, one span of the pack each.
+    /// `caches` hold the sequences' earlier keys and values. Every new token also attends to the
+    /// tokens before it in its span.
     pub(crate) fn continue_from(&self, x: Buffer<f32>, caches: &mut [&mut Cache]) -> Buffer<f32> {
         let shape = self.shape();
         let [q, k, v] = self.layouts();
@@ -238,7 +244,8 @@ impl Block<'_> {
         self.forward_with(x, attend).0
     }
 
-    /// A block around an attention that is handed `qkv` `[T, W]` and fills its output `[T, heads d]` and `[T, heads]`.
+    /// Runs the block with `attend`, which gets `qkv` `[T, W]` and fills the attention output
+    /// `[T, heads d]` and the log-sum-exps `[T, heads]`.
     fn forward_with(
         &self,
         x: Buffer<f32>,
@@ -304,7 +311,7 @@ impl Block<'_> {
                 .view(c.heads * d),
         );
         let output = self.scope.part(&w.output, Slot::Output, &attended_packed);
-        // The residual between attention and MLP, where they follow each other.
+        // The residual stream between attention and MLP, if one follows the other.
         let between = (c.residual == Residual::Sequential).then(|| {
             let mut between = Buffer::new(stream.len());
             self.scope.forward(
@@ -320,7 +327,7 @@ impl Block<'_> {
         let mut mlp = Buffer::new(normed.rows() * mlp_width(c));
         let mut project = |linear, slot, offset: usize| {
             let part = self.scope.part(linear, slot, &normed);
-            // Of no rows there is no second part.
+            // Without rows, there is no second part.
             let out = mlp.get_mut(offset..).unwrap_or_default();
             self.scope.forward(
                 std::slice::from_ref(&part),
@@ -366,7 +373,7 @@ impl Block<'_> {
         )
     }
 
-    /// The MLP's hidden activations, made again, `[R, I]`.
+    /// Recomputes the MLP's hidden activations, `[R, I]`.
     fn activated(&self, mlp: &Saved) -> Buffer<f32> {
         let (c, width) = (self.config, mlp_width(self.config));
         let mut h = Buffer::new(mlp.values().len() / width * c.intermediate);
@@ -376,9 +383,10 @@ impl Block<'_> {
         h
     }
 
-    /// Runs the block's backward pass: adds the adapter's gradient to `gradient` and turns `dy` `[R, H]`, the gradient of
-    /// the block's output, into the gradient of its input, `[T, H]`. With `below` false nothing beneath needs a gradient: the result is then
-    /// meaningless, and what only it would need is left out.
+    /// Runs the block's backward pass: adds the adapter's gradient to `gradient` and turns `dy`
+    /// `[R, H]`, the gradient of the block's output, into the gradient of its input, `[T, H]`. If
+    /// `below` is false, no lower layer needs a gradient: the work for the input's gradient is
+    /// skipped, and the result is meaningless.
     pub(crate) fn backward(
         &self,
         trace: &Trace,
@@ -395,7 +403,8 @@ impl Block<'_> {
             .any(|slot| self.scope.adapts(slot));
         let through_mlp = below || (attention_adapted && !parallel);
         let mut packed = self.packed(&dy, self.config.hidden);
-        // With a parallel residual both ways start from `dy`, and their sum gathers in a copy of it.
+        // With a parallel residual, both branches start from `dy`, and their gradients add up in a
+        // copy of it.
         let mut sum = (parallel && below).then(|| Buffer::from(&dy[..]));
         if through_mlp || mlp_adapted {
             if let Some(d_normed) = self.mlp_backward(trace, &packed, &dy, gradient, through_mlp) {
@@ -421,7 +430,8 @@ impl Block<'_> {
         dx
     }
 
-    /// Through down, activation, gate and up; returns the gradient of the normed input where it is wanted.
+    /// Backward pass through down, activation, gate and up. Returns the gradient of the normalized
+    /// input if `wanted`.
     fn mlp_backward(
         &self,
         trace: &Trace,
@@ -437,7 +447,8 @@ impl Block<'_> {
             .adapts(Slot::Down)
             .then(|| self.activated(&trace.mlp));
         let into_adapted = self.scope.adapts(Slot::Gate) || self.scope.adapts(Slot::Up);
-        // The gradient of the activation, at the place of `up`, becomes that of what it is made of.
+        // The gradient of the activation function's output, in the columns of `up`, becomes that of
+        // its input.
         let (mut d_mlp, up) = (Buffer::new(rows * width), width - inner);
         let into_h =
             (wanted || into_adapted).then_some((d_mlp.get_mut(up..).unwrap_or_default(), width));
@@ -488,7 +499,8 @@ impl Block<'_> {
         d_normed
     }
 
-    /// Through linears of one input `x` `[any, H]`, given the gradients of their outputs, into that of `x`.
+    /// Backward pass through linears of one input `x` `[any, H]`: from the gradients of their
+    /// outputs to that of `x`.
     fn project_back(
         &self,
         outputs: &[(&Linear, Slot, View<'_>)],
@@ -520,8 +532,8 @@ impl Block<'_> {
         );
     }
 
-    /// Through output projection, attention, rotary, head norms and q, k, v; returns the gradient of the normed input
-    /// where there is something below.
+    /// Backward pass through output projection, attention, rotary, head norms and q, k, v. Returns
+    /// the gradient of the normalized input if `below`.
     fn attention_backward(
         &self,
         trace: &Trace,

@@ -1,5 +1,5 @@
-//! Buffers that outlive their use: a step's activations are as large as the last step's, and fresh pages of the system
-//! cost as much as reading them several times.
+//! A pool of buffers reused from step to step. Activations have similar sizes in every step, and
+//! faulting in fresh pages costs as much as reading them several times.
 
 use std::{
     cell::RefCell,
@@ -10,32 +10,35 @@ use std::{
 use bytemuck::Pod;
 use memmap2::{Advice, MmapMut, MmapOptions};
 
-/// Up to this size, some spares stay with the thread that gave them back, by powers of two.
+/// Largest small buffer. Some small spares, sorted by powers of two, stay with the thread that
+/// freed them.
 const SMALL: usize = 1 << 20;
-/// Bytes of small spares of one size that a thread keeps; what is beyond them is there for every thread.
+/// Bytes of small spares of one size that a thread keeps. Further spares are shared by all threads.
 const KEPT: usize = 4 << 20;
-/// From this size on, memory in large pages is asked for.
+/// From this size on, large pages are requested.
 const LARGE: usize = 4 << 20;
-/// The smallest: a page.
+/// Smallest buffer: one page.
 const PAGE: usize = 4096;
 
-/// Sizes of small buffers.
+/// Number of sizes of small buffers.
 const CLASSES: usize = (SMALL / PAGE).ilog2() as usize + 1;
 
-/// Small spares: number i has `PAGE << i` bytes.
+/// Small spares by size: those at index i have `PAGE << i` bytes.
 type Spares = [Vec<MmapMut>; CLASSES];
 
 const NO_SPARES: Spares = [const { Vec::new() }; CLASSES];
 
 thread_local! {
-    /// Those of this thread.
+    /// Spare buffers of this thread.
     static OWN: RefCell<Spares> = const { RefCell::new(NO_SPARES) };
 }
 
-/// Those of all threads: activations are made by one and given back by another, who would pile them up.
+/// Spare buffers shared by all threads. A buffer is often freed on another thread than the one that
+/// allocated it. Without sharing, the list of that thread would grow without bound.
 static SHARED: Mutex<Spares> = Mutex::new(NO_SPARES);
 
-/// A spare serves up to so many times less than it has: packs differ in size from step to step.
+/// A spare may be up to this many times larger than the request: packs differ in size from step to
+/// step.
 const ROOMY: usize = 4;
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
@@ -45,15 +48,15 @@ static POOL: Mutex<Pool> = Mutex::new(Pool {
     most_used: 0,
 });
 
-/// What is not small.
+/// Buffers above [`SMALL`].
 struct Pool {
-    /// Longest unused first.
+    /// Spare buffers, longest unused first.
     spares: Vec<MmapMut>,
-    /// Bytes of all memory, the spares' and that in use.
+    /// Bytes of all buffers, spare and in use.
     held: usize,
-    /// Bytes asked for of what is in use.
+    /// Requested bytes of the buffers in use.
     used: usize,
-    /// The most that ever were.
+    /// Peak of `used`.
     most_used: usize,
 }
 
@@ -71,23 +74,25 @@ impl Pool {
             return Some(self.spares.remove(index));
         }
         self.held += bytes;
-        // What nobody asked for in a long time goes back to the system before the whole grows by a quarter.
+        // The longest unused spares go back to the system before the pool exceeds the peak use by a
+        // quarter.
         while !self.spares.is_empty() && self.held > self.most_used / 4 * 5 {
             self.held -= self.spares.remove(0).len();
         }
         None
     }
 
-    /// Takes back memory of which `bytes` were asked for.
+    /// Takes back a buffer of which `bytes` were requested.
     fn give(&mut self, memory: MmapMut, bytes: usize) {
         self.used -= bytes;
         self.spares.push(memory);
     }
 }
 
-/// `len` values in memory that is taken from, and goes back to, a pool of the process. Starts on a page.
+/// `len` values in memory from a pool of the process, to which it returns on drop. Aligned to a
+/// page.
 pub(crate) struct Buffer<T> {
-    /// `None` where `len` is 0, and while the buffer is dropped.
+    /// `None` if `len` is 0, and during drop.
     memory: Option<MmapMut>,
     len: usize,
     value: std::marker::PhantomData<T>,
@@ -97,7 +102,7 @@ impl<T: Pod> Buffer<T> {
     /// Values of unspecified content.
     ///
     /// # Panics
-    /// If the system has no more memory.
+    /// If the system is out of memory.
     pub(crate) fn new(len: usize) -> Self {
         let bytes = len
             .checked_mul(size_of::<T>())
@@ -155,7 +160,7 @@ impl<T> Drop for Buffer<T> {
         }
         let class = class(memory.len());
         let mut memory = Some(memory);
-        // A thread that is ending keeps nothing.
+        // A thread that is exiting keeps nothing.
         let _ = OWN.try_with(|own| {
             let own = &mut own.borrow_mut()[class];
             if (own.len() + 1) * (PAGE << class) <= KEPT {
@@ -184,12 +189,12 @@ fn class(bytes: usize) -> usize {
     (bytes / PAGE).ilog2() as usize
 }
 
-/// Bytes that are asked for where so many are needed that they are not small.
+/// Bytes to allocate for a request above [`SMALL`].
 fn rounded(bytes: usize) -> usize {
     bytes.next_multiple_of(bytes.next_power_of_two() / 16)
 }
 
-/// A spare of that size or somewhat above, or fresh memory.
+/// A spare of this size or somewhat larger, or fresh memory.
 fn take(bytes: usize) -> MmapMut {
     if bytes <= SMALL {
         let bytes = bytes.next_power_of_two().max(PAGE);
@@ -208,16 +213,17 @@ fn take(bytes: usize) -> MmapMut {
 fn fresh(bytes: usize) -> MmapMut {
     let memory = MmapOptions::new().len(bytes).map_anon();
     let memory =
-        memory.unwrap_or_else(|error| panic!("no memory for a buffer of {bytes} bytes: {error}"));
+        memory.unwrap_or_else(|error| panic!("cannot allocate a buffer of {bytes} bytes: {error}"));
     if bytes >= LARGE {
-        // Only a wish: a system without large pages serves small ones.
+        // Only a hint: a system without large pages falls back to small ones.
         #[cfg(target_os = "linux")]
         let _ = memory.advise(Advice::HugePage);
     }
     memory
 }
 
-/// Bytes that the process holds and that the next buffers will take, so that they are no use of memory.
+/// Bytes of all spare buffers. The process holds this memory, but the next buffers reuse it, so it
+/// counts as available.
 pub(crate) fn spare_bytes() -> usize {
     let large: usize = locked(&POOL).spares.iter().map(|memory| memory.len()).sum();
     large
@@ -244,8 +250,8 @@ mod tests {
         assert_eq!(&Buffer::from(&[1u32, 2][..])[..], [1, 2]);
     }
 
-    /// A hundred buffers at a time, made by one thread and given back by another, a hundred times: the memory is that of two
-    /// hundred, besides what threads keep.
+    /// One thread allocates a hundred buffers at a time and another frees them, a hundred times.
+    /// Memory stays at two hundred buffers plus what threads keep.
     #[test]
     fn memory_goes_back_to_those_who_need_it() {
         let (hand_over, taken) = std::sync::mpsc::sync_channel::<Vec<Buffer<u8>>>(0);

@@ -1,4 +1,4 @@
-//! A decoder in memory on the CPU, and the parts that its passes are made of.
+//! A decoder in host memory, and the building blocks of its passes.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::{
     tier::Tier,
 };
 
-/// A frozen decoder in memory.
+/// A frozen decoder in host memory.
 pub(crate) struct Decoder {
     pub(crate) config: Arc<DecoderConfig>,
     pub(crate) weights: Weights,
@@ -25,10 +25,10 @@ pub(crate) struct Decoder {
     pub(crate) counters: Arc<Counters>,
 }
 
-/// The threads of a decoder; their arithmetic is counted.
+/// Starts the threads of a decoder. Their operations are counted.
 ///
 /// # Errors
-/// The system does not start them.
+/// The system cannot start the threads.
 pub(crate) fn thread_pool(threads: usize, counters: &Arc<Counters>) -> Result<ThreadPool> {
     let counters = Arc::clone(counters);
     ThreadPoolBuilder::new()
@@ -38,12 +38,12 @@ pub(crate) fn thread_pool(threads: usize, counters: &Arc<Counters>) -> Result<Th
         .build()
         .map_err(|error| {
             Error::input(format!("cannot start {threads} threads: {error}"))
-                .hint("ask for fewer threads")
+                .hint("use fewer threads (--threads)")
         })
 }
 
 impl Decoder {
-    /// The residual stream under the first block, `[T, H]`.
+    /// The input of the first block, `[T, H]`: the residual stream starts as the token embeddings.
     pub(super) fn embed(&self, pack: &Pack) -> Buffer<f32> {
         let hidden = self.config.hidden;
         let table = self.weights.embedding.data();
@@ -59,7 +59,8 @@ impl Decoder {
         x
     }
 
-    /// A block at work on a pack; the output of the last one is that of the rows `wanted`, ascending, or of all.
+    /// A block applied to a pack. The last block computes only the output rows `wanted`
+    /// (ascending), or all if `None`.
     pub(super) fn block<'a>(
         &'a self,
         pack: &'a Pack,

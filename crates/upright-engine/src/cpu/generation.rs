@@ -1,4 +1,4 @@
-//! Generation on the CPU: every sequence has its own keys and values in every block.
+//! Generation on the CPU: every sequence has its own key-value cache in every block.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ use crate::{
     next::{Next, Want},
 };
 
-/// Sequences that are being continued.
+/// Sequences in generation.
 pub(crate) struct CpuSequences<'a> {
     decoder: &'a Decoder,
     adapter: Option<HostAdapter<'a>>,
     sequences: BTreeMap<usize, Sequence>,
 }
 
-/// One sequence: its keys and values by block, and its tokens so far.
+/// One sequence: its key-value cache per block, and its number of tokens so far.
 #[derive(Clone)]
 struct Sequence {
     caches: Vec<Cache>,
@@ -38,7 +38,7 @@ impl<'a> CpuSequences<'a> {
         }
     }
 
-    /// What follows the rows of `x`, `[rows, H]`.
+    /// The next-token prediction of every row of `x`, `[rows, H]`.
     fn next(&self, x: &[f32], want: Want) -> Vec<Next> {
         let vocab = self.decoder.config.vocab;
         let logits = self.decoder.pool.install(|| self.decoder.head().logits(x));
@@ -49,7 +49,7 @@ impl<'a> CpuSequences<'a> {
     }
 }
 
-/// One span per sequence.
+/// A pack with one span per sequence.
 fn roots<'t>(tokens: impl Iterator<Item = &'t [u32]>) -> Pack {
     let mut pack = Pack::default();
     for tokens in tokens {

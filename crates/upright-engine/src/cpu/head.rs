@@ -1,11 +1,13 @@
-//! From hidden states to log-probabilities, and to unit gradients, in one pass over chunks of the vocabulary: no logits
-//! tensor is whole, but for the softmax of a pass that may have no backward.
+//! The output head: from hidden states to log-probabilities and their gradients, in one pass over
+//! chunks of the vocabulary. The logits are never stored as a whole; only a probe, which may have
+//! no backward pass, stores the softmax.
 //!
-//! For a row with hidden state h (normed) and a target y, `logp = (W h)_y - lse(W h)` and
-//! `d logp / dh = W_y - Wᵀ softmax(W h)`. The second term does not depend on the target or on the loss's slope, so it is
-//! made together with the log-sum-exp, while slopes are still unknown, with the running maximum taken out as in online
-//! softmax. A loss's slope only scales it later. Where nobody knows yet whether the loss will be trained on, the softmax is
-//! kept instead, and backward makes the term by the same sums in the same order.
+//! For a row with hidden state h (normalized) and a target y, `logp = (W h)_y - lse(W h)` and
+//! `d logp / dh = W_y - Wᵀ softmax(W h)`. The second term depends neither on the target nor on the
+//! slope of the loss. So it is computed together with the log-sum-exp, before the slopes are known,
+//! with a running maximum as in online softmax. The slope only scales it later. If the batch may
+//! not be trained on, the softmax is kept instead, and the backward pass computes the term with the
+//! same sums in the same order.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -23,7 +25,7 @@ use super::{
     tier::Tier,
 };
 
-/// Scored rows worked on together.
+/// Rows with targets that are processed together.
 const ROWS: usize = 2048;
 /// Vocabulary rows of one chunk.
 const VOCABULARY: usize = 2048;
@@ -38,16 +40,16 @@ pub(crate) struct Head<'a> {
 /// What a forward pass keeps for [`Head::backward`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
-    /// Nothing: only the log-probabilities are wanted.
+    /// Nothing: only the log-probabilities are needed.
     Nothing,
-    /// The softmax, `[rows, V]` in the tier's precision, from which backward makes the gradient: for a pass that may have
-    /// no backward.
+    /// The softmax, `[rows, V]` in the tier's precision, from which the backward pass computes the
+    /// gradient: for a forward pass that may have no backward pass.
     Softmax,
     /// The gradient.
     Gradient,
 }
 
-/// What backward needs of the scored rows.
+/// What the backward pass needs of the rows with targets.
 pub(crate) struct HeadTrace {
     /// Targets of every row: `(row, target)`, ascending.
     wanted: Vec<(usize, usize)>,
@@ -56,38 +58,40 @@ pub(crate) struct HeadTrace {
     expected: Expected,
 }
 
-/// `Wᵀ softmax(W h)` of the scored rows.
+/// `Wᵀ softmax(W h)` of the rows with targets.
 enum Expected {
-    /// `[rows, H]`.
+    /// Computed, `[rows, H]`.
     Made(Buffer<f32>),
-    /// What it is made of, by [`ROWS`] rows.
+    /// The softmax to compute it from, in groups of [`ROWS`] rows.
     Softmax(Vec<Softmax>),
 }
 
-/// The softmax of some rows, chunk after chunk of the vocabulary.
+/// The softmax of some rows, by chunks of the vocabulary.
 struct Softmax {
     chunks: Vec<Shares>,
-    /// What all shares of a row add up to.
+    /// Sum of all shares of every row.
     sums: Vec<f64>,
 }
 
-/// A chunk's part of the softmax, not yet divided by its sum.
+/// One chunk of the softmax, not yet divided by the sum.
 struct Shares {
     /// First vocabulary row.
     first: usize,
-    /// `exp(logit - maximum)` `[rows, width]`, the maximum being that of this chunk and those before.
+    /// `exp(logit - maximum)` `[rows, width]`, with the maximum over this chunk and all earlier
+    /// ones.
     shares: Packed,
-    /// By what this chunk's maximum shrinks everything before it, a row.
+    /// Factor per row by which this chunk's maximum shrinks all earlier chunks.
     corrections: Vec<f32>,
 }
 
-/// One scored row of the online softmax. Atomic because rows are gone through in any order on any thread, each by one.
+/// State of the online softmax for one row. Atomic because any thread may process a row; only one
+/// thread does at a time.
 struct Running {
-    /// Largest logit yet, f32.
+    /// Largest logit so far, f32.
     maximum: AtomicU32,
     /// Sum of `exp(logit - maximum)`, f64.
     sum: AtomicU64,
-    /// By what the newest chunk shrinks everything before it, f32.
+    /// Factor by which the newest chunk shrinks all earlier chunks, f32.
     correction: AtomicU32,
 }
 
@@ -113,7 +117,7 @@ impl Running {
         f32::from_bits(self.correction.load(Relaxed))
     }
 
-    /// Takes a chunk's logits in, and writes `exp(logit - maximum)` where that is wanted.
+    /// Adds a chunk's logits, and writes `exp(logit - maximum)` to `shares` if given.
     fn absorb(&self, z: &[f32], shares: Option<&mut [f32]>) {
         let before = self.maximum();
         let (maximum, sum) = dispatch(Absorb { before, z, shares });
@@ -128,8 +132,8 @@ impl Running {
 }
 
 impl Head<'_> {
-    /// Log-probability of every target, and a trace for [`Head::backward`]. `x` `[rows, H]` are the hidden states of the
-    /// rows of the pack that `scored` lists.
+    /// Log-probability of every target, and a trace for [`Head::backward`]. `x` `[rows, H]` holds
+    /// the hidden states of the rows of the pack that `scored` lists.
     pub(crate) fn forward(
         &self,
         x: Buffer<f32>,
@@ -138,7 +142,7 @@ impl Head<'_> {
         keep: Keep,
     ) -> (Vec<f64>, HeadTrace) {
         let hidden = self.weight.cols;
-        // Targets by the scored row they belong to, so that a chunk of rows finds its own.
+        // Targets sorted by row, so that a chunk of rows finds its own.
         let mut wanted: Vec<(usize, usize)> = targets
             .iter()
             .enumerate()
@@ -146,7 +150,7 @@ impl Head<'_> {
                 (
                     scored
                         .binary_search(&t.row)
-                        .expect("a target's row is scored"),
+                        .expect("a target's row is listed"),
                     i,
                 )
             })
@@ -221,8 +225,9 @@ impl Head<'_> {
         z
     }
 
-    /// One pass over the vocabulary for some rows: log-probabilities of `own`, which lists `(row, target, token)`, and what
-    /// a row's shares add up to. `each` is handed the shares of one chunk after the other.
+    /// Runs one pass over the vocabulary for some rows. Writes the log-probabilities of `own`,
+    /// which lists `(row, target, token)`, and returns the sum of every row's shares. `each`
+    /// receives the shares chunk by chunk.
     fn softmax(
         &self,
         normed: &Packed,
@@ -269,7 +274,8 @@ impl Head<'_> {
         running.iter().map(Running::sum).collect()
     }
 
-    /// Adds a chunk's shares of the vocabulary's rows to `expected` `[rows, H]`; the first chunk begins it.
+    /// Adds the vocabulary's rows, weighted by a chunk's shares, to `expected` `[rows, H]`. The
+    /// first chunk overwrites it.
     fn add(
         &self,
         Shares {
@@ -285,7 +291,7 @@ impl Head<'_> {
                 .par_chunks_mut(hidden)
                 .zip(corrections)
                 .for_each(|(row, &correction)| {
-                    // Most often nothing has grown.
+                    // The maximum rarely grows.
                     if correction != 1.0 {
                         row.iter_mut().for_each(|v| *v *= correction);
                     }
@@ -316,8 +322,8 @@ impl Head<'_> {
         )
     }
 
-    /// The gradient of the hidden states under the final norm, `[rows, H]`, that the slopes (d loss / d logp of each of the
-    /// targets) ask for.
+    /// The gradient of the hidden states before the final norm, `[rows, H]`, given the slopes
+    /// (`d loss / d logp` of every target).
     pub(crate) fn backward(
         &self,
         trace: HeadTrace,
@@ -377,7 +383,8 @@ fn divide(rows: &mut [f32], sums: &[f64]) {
         });
 }
 
-/// The largest of logits and `before`, and the sum of `exp(z - maximum)`, which is also written where it is wanted.
+/// The maximum of the logits and `before`, and the sum of `exp(z - maximum)`. The summands are
+/// written to `shares` if given.
 struct Absorb<'a> {
     before: f32,
     z: &'a [f32],
@@ -389,7 +396,7 @@ impl Work for Absorb<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) -> (f32, f64) {
-        /// Vectors added up in f32 before going on in f64.
+        /// Vectors added up in f32 before the sum continues in f64.
         const FEW: usize = 16;
         let Self {
             before,
@@ -398,7 +405,7 @@ impl Work for Absorb<'_> {
         } = self;
         assert!(
             shares.as_ref().is_none_or(|shares| shares.len() == z.len()),
-            "a share a logit"
+            "one share per logit"
         );
         let (whole, tail) = z.split_at(z.len() - z.len() % L::LEN);
         let mut largest = L::splat(before);
@@ -480,7 +487,7 @@ mod tests {
         let (logp, trace) = forward(Keep::Gradient);
         assert_eq!(forward(Keep::Nothing).0, logp);
         let Expected::Made(made) = &trace.expected else {
-            panic!("the gradient is made")
+            panic!("the gradient is computed")
         };
         for row in (0..rows).step_by(37) {
             let mut h = vec![0.0; hidden];
@@ -522,7 +529,7 @@ mod tests {
         assert_eq!(
             backward(kept),
             backward(trace),
-            "made in backward, the gradient has the same bits"
+            "the gradient computed in the backward pass has the same bits"
         );
     }
 }

@@ -13,10 +13,10 @@ use super::{
     tier::Tier,
 };
 
-/// Outputs that a thread transposes at a time: a few lines of the cache of every row.
+/// Outputs that a thread transposes at a time: a few cache lines of every row.
 const LINES: usize = 64;
 
-/// What every linear of a block shares.
+/// What all linears of a block share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope<'a> {
     pub(crate) tier: Tier,
@@ -31,7 +31,7 @@ pub(crate) struct HostAdapter<'a> {
     pub(crate) parameters: &'a [f32],
 }
 
-/// A linear's part of a sum: `x Wᵀ + scale (x Aᵀ) Bᵀ`, for `x` `[T, K]`.
+/// A linear's term of a sum: `x Wᵀ + scale (x Aᵀ) Bᵀ`, for `x` `[T, K]`.
 pub(crate) struct LinearTerm<'a> {
     linear: &'a Linear,
     x: &'a Packed,
@@ -40,12 +40,13 @@ pub(crate) struct LinearTerm<'a> {
     lora: Option<(Lora<'a>, Buffer<f32>)>,
 }
 
-/// `scale x Aᵀ`, `[T, R]`, of the adapted linears of a block, from its forward pass for its backward.
+/// `scale x Aᵀ`, `[T, R]`, of the adapted linears of a block, saved in the forward pass for the
+/// backward pass.
 #[derive(Default)]
 pub(crate) struct Reduced(Vec<(Slot, Buffer<f32>)>);
 
 impl Reduced {
-    /// Keeps that of a linear that has done its work.
+    /// Saves the part of a linear whose forward pass is done.
     pub(crate) fn keep(&mut self, part: LinearTerm<'_>) {
         self.0
             .extend(part.lora.map(|(_, reduced)| (part.slot, reduced)));
@@ -67,7 +68,7 @@ pub(crate) struct Output<'a> {
     pub(crate) slot: Slot,
     /// `[T, N]`.
     pub(crate) dy: Operand<'a>,
-    /// The same, where the linear is adapted.
+    /// `dy` as rows; required if the linear is adapted.
     pub(crate) rows: Option<View<'a>>,
 }
 
@@ -85,13 +86,13 @@ impl<'a> Scope<'a> {
         self.adapter.map(|adapter| adapter.layout)
     }
 
-    /// Whether the adapter touches a linear of this block.
+    /// Whether a linear of this block is adapted.
     pub(crate) fn adapts(&self, slot: Slot) -> bool {
         self.layout()
             .is_some_and(|layout| layout.find(self.layer, slot).is_some())
     }
 
-    /// A linear at work on `x`.
+    /// A linear applied to `x`.
     pub(crate) fn part<'p>(&self, linear: &'p Linear, slot: Slot, x: &'p Packed) -> LinearTerm<'p>
     where
         'a: 'p,
@@ -150,9 +151,10 @@ impl<'a> Scope<'a> {
         sum(self.tier, &terms, y, stride, Finish { onto, bias });
     }
 
-    /// The backward pass through linears of one input: adds the adapter's gradient to `gradient`, which needs the input `x`
-    /// `[T, K]` where one of them is adapted, and what their forward reduced it to; and writes `dx = sum dy W`, `[T, K]`,
-    /// where it is wanted, rows so far apart.
+    /// Runs the backward pass through linears of one input. Adds the adapter's gradient to
+    /// `gradient`; if a linear is adapted, this needs the input `x` `[T, K]` and its product with A
+    /// from the forward pass, `reduced`. Writes `dx = sum dy W`, `[T, K]`, if `dx` is given with
+    /// its row stride.
     pub(crate) fn backward(
         &self,
         outputs: &[Output<'_>],
@@ -179,7 +181,8 @@ impl<'a> Scope<'a> {
                         .expect("an adapted linear's gradient comes in rows"),
                 );
                 let u = View::rows(reduced.of(output.slot), tokens, target.rank);
-                // B's gradient is made transposed: so the wide side is packed as it lies.
+                // B's gradient is computed transposed, so that the wide side is packed in its own
+                // layout.
                 let mut db = Buffer::new(target.rank * target.outputs);
                 product(self.tier, u.t(), dy, &mut db, target.outputs, false);
                 add_transposed(&db, target.rank, &mut gradient[target.b()]);

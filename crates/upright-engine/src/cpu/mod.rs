@@ -1,4 +1,4 @@
-//! The CPU: everything that belongs to it, and nothing that a GPU would share.
+//! The CPU backend: everything specific to the CPU, and nothing that a GPU would share.
 
 mod block;
 mod buffer;

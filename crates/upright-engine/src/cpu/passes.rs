@@ -1,4 +1,4 @@
-//! The decoder's passes on the CPU.
+//! Forward and backward passes of the decoder on the CPU.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::{
     vector::Vector,
 };
 
-/// What a backward pass needs of its forward pass.
+/// Saved activations of a forward pass.
 pub(crate) struct Activations {
     angles: Angles,
     /// Rows of the pack with a target, ascending.
@@ -32,11 +32,11 @@ pub(crate) struct Activations {
     head: HeadTrace,
 }
 
-/// What is kept of a block.
+/// Saved activations of a block.
 enum Kept {
-    /// Nothing: no adapter at it or below.
+    /// Nothing: no linear of this block or a lower one is adapted.
     Nothing,
-    /// Its input `[T, H]`; the rest is recomputed.
+    /// The block's input `[T, H]`; gradient checkpointing recomputes the rest.
     Input(Buffer<f32>),
     /// All activations.
     Trace(Box<Trace>),
@@ -221,7 +221,8 @@ impl Backend for Decoder {
 }
 
 impl Decoder {
-    /// The softmax where a probe can keep it: the head's gradient is then left to the backward pass.
+    /// What the head keeps for a probe: the softmax if it fits into memory, which defers the head's
+    /// gradient to the backward pass.
     fn keep_of_a_probe(&self, pack: &Pack, adapter: HostAdapter<'_>) -> Keep {
         let kept = self.bytes_of_traces(pack, adapter);
         // At most 4 bytes per probability.
@@ -252,13 +253,13 @@ impl Decoder {
         }
     }
 
-    /// Whether so many bytes fit into half of the memory that is available.
+    /// Whether `bytes` fit into half of the available memory.
     fn fits(&self, bytes: usize) -> bool {
         let Some(available) = memory::available_bytes() else {
             return true;
         };
-        // The mapped base counts as available, and must stay in memory all the same. Buffers of earlier steps count as
-        // used, and are there for this one.
+        // The system counts the mapped base as available, but it must stay in memory. It counts
+        // spare buffers of earlier steps as used, but this step reuses them.
         let left = (available + spare_bytes()).saturating_sub(self.weights.bytes_mapped());
         bytes < left / 2
     }

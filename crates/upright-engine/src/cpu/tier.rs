@@ -5,13 +5,14 @@ use std::str::FromStr;
 
 use upright_base::{Error, Result};
 
-/// Instruction set that the matrix products run on. Within a tier every result has the same bits for any number of
-/// threads and any neighbours in the pack.
+/// Instruction set of the matrix products. Within a tier, every result has the same bits for any
+/// number of threads and any other rows in the pack.
 ///
-/// What is not a product is f32 arithmetic in every tier, on the widest vectors that the processor has.
+/// Everything but the products is f32 arithmetic in every tier, on the widest vectors of the
+/// processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
-    /// f32 products of unrounded operands, on whatever vectors the processor has.
+    /// f32 products of unrounded operands, on the widest vectors of the processor.
     Portable,
     /// bf16 products with `vdpbf16ps` (AVX512-BF16).
     Avx512,
@@ -32,7 +33,7 @@ impl Tier {
             .unwrap_or(Self::Portable)
     }
 
-    /// Whether this machine, and this process on it, can run the tier. Asked of the system once.
+    /// Whether this machine and this process can run the tier. The system is queried once.
     pub fn available(self) -> bool {
         match self {
             Self::Portable => true,
@@ -45,10 +46,11 @@ impl Tier {
         }
     }
 
-    /// The tier that `UPRIGHT_CPU` names (`portable`, `avx512` or `amx`), else the best of this machine.
+    /// The tier that `UPRIGHT_CPU` names (`portable`, `avx512` or `amx`), else the best tier of
+    /// this machine.
     ///
     /// # Errors
-    /// `UPRIGHT_CPU` names no tier, or one that cannot run here.
+    /// `UPRIGHT_CPU` names an unknown tier, or a tier that this machine cannot run.
     pub fn from_environment() -> Result<Self> {
         match std::env::var_os("UPRIGHT_CPU") {
             None => Ok(Self::detect()),
@@ -56,18 +58,20 @@ impl Tier {
         }
     }
 
-    /// The tier that is asked for, else that of [`Tier::from_environment`].
+    /// The requested tier, else [`Tier::from_environment`].
     ///
     /// # Errors
-    /// The machine cannot run it.
+    /// The machine cannot run the tier.
     pub(crate) fn chosen(tier: Option<Self>) -> Result<Self> {
         let tier = tier.map_or_else(Self::from_environment, Ok)?;
         if tier.available() {
             return Ok(tier);
         }
         let best = Self::detect();
-        Err(Error::input(format!("this machine has no tier {tier}"))
-            .hint(format!("take {best}, the best it has")))
+        Err(
+            Error::input(format!("this machine cannot run the {tier} tier"))
+                .hint(format!("use {best}, the best tier of this machine")),
+        )
     }
 
     fn from_setting(value: &str) -> Result<Self> {
@@ -75,10 +79,10 @@ impl Tier {
         if !tier.available() {
             let best = Self::detect();
             return Err(Error::input(format!(
-                "UPRIGHT_CPU={tier}: this machine cannot run that tier"
+                "UPRIGHT_CPU={tier}: this machine cannot run this tier"
             ))
             .hint(format!(
-                "leave UPRIGHT_CPU unset, or set it to {best}, the best tier here"
+                "unset UPRIGHT_CPU, or set it to {best}, the best tier of this machine"
             )));
         }
         Ok(tier)
@@ -89,7 +93,7 @@ impl Tier {
         self != Self::Portable
     }
 
-    /// The word that `UPRIGHT_CPU` takes.
+    /// Name of the tier, as in `UPRIGHT_CPU`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -109,7 +113,7 @@ impl FromStr for Tier {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|tier| tier.name() == name).ok_or_else(|| Error::input(format!("UPRIGHT_CPU={name}: no such tier")).hint("use portable, avx512 or amx, or leave UPRIGHT_CPU unset for the best of this machine"))
+        Self::ALL.into_iter().find(|tier| tier.name() == name).ok_or_else(|| Error::input(format!("UPRIGHT_CPU={name}: unknown tier")).hint("set it to portable, avx512 or amx, or unset it to use the best tier of this machine"))
     }
 }
 
@@ -126,7 +130,8 @@ mod x86 {
             && is_x86_feature_detected!("avx512bf16")
     }
 
-    /// AMX wants the processor, the system's state saving, and a permission that Linux gives a process on request.
+    /// AMX needs the processor, a system that saves its state, and a permission that Linux grants a
+    /// process on request.
     pub(super) fn amx_bf16() -> bool {
         static ANSWER: OnceLock<bool> = OnceLock::new();
         *ANSWER.get_or_init(|| {
@@ -141,7 +146,7 @@ mod x86 {
 
     fn system_saves_tiles() -> bool {
         const CONFIG_AND_DATA: u64 = 1 << 17 | 1 << 18;
-        // SAFETY: reading XCR0 needs XSAVE and OSXSAVE, which the check before the call finds.
+        // SAFETY: reading XCR0 needs XSAVE and OSXSAVE, which the check before the call verifies.
         is_x86_feature_detected!("xsave")
             && unsafe { _xgetbv(0) } & CONFIG_AND_DATA == CONFIG_AND_DATA
     }

@@ -1,5 +1,6 @@
-//! Gradients against the definition of a derivative: central differences of a decoder in f64 that shares no code with the
-//! engine ([`oracle`]), itself checked against transformers. What is differentiated is `sum(slopes * logp)`.
+//! Gradients against the definition of a derivative: central differences of a decoder in f64 that
+//! shares no code with the engine ([`oracle`]) and is itself checked against transformers. The
+//! differentiated function is `sum(slopes * logp)`.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -24,13 +25,13 @@ const NAMES: [&str; 8] = [
 /// Half the distance between the two points of a difference.
 const STEP: f64 = 1e-4;
 
-/// Goldens are rounded to f32, and so are transformers' inverse frequencies.
+/// Goldens are rounded to f32, as are the inverse frequencies of transformers.
 const GOLDEN_TOLERANCE: f64 = 1e-5;
 
 /// The portable tier works in f32: about 1e-7 for log-probabilities and 1e-6 for gradients.
 const ENGINE_TOLERANCE: f64 = 1e-5;
 
-/// Elements of every adapter tensor that are differentiated.
+/// Number of differentiated elements per adapter tensor.
 const ELEMENTS: usize = 3;
 
 /// Prompt and responses.
@@ -107,9 +108,9 @@ impl Golden {
             .sum()
     }
 
-    /// Holds a gradient (by the adapter's tensor names) against central differences: a few elements of every tensor, on
-    /// the scale of the tensor's largest, and one direction over all of them, on the scale of the whole. Returns the
-    /// largest error.
+    /// Compares a gradient (by the adapter's tensor names) with central differences: a few elements
+    /// of every tensor, relative to the tensor's largest element, and one direction over all
+    /// tensors, relative to the whole gradient. Returns the largest error.
     fn check(&self, oracle: &Oracle, lora: &Lora, gradient: &BTreeMap<String, Vec<f64>>) -> f64 {
         assert!(
             gradient.keys().eq(lora.tensors.keys()),
@@ -164,7 +165,7 @@ impl Golden {
         let worst = errors.max_by(|a, b| a.3.total_cmp(&b.3)).unwrap();
         let (what, found, expected, error) = worst;
         println!(
-            "  worst at {what}: {expected:e}, by differences {found:e}, of the scale {error:.1e}"
+            "  worst at {what}: {expected:e}, by differences {found:e}, relative error {error:.1e}"
         );
         error
     }

@@ -1,4 +1,5 @@
-//! Tokens generated from keys and values are those that scoring the whole sequence would choose.
+//! Generation from key-value caches gives the same next-token predictions as scoring the whole
+//! sequence.
 
 use std::path::Path;
 
@@ -34,7 +35,8 @@ fn open(name: &str, options: &Options) -> (Decoder, DeviceAdapter) {
     (decoder, adapter)
 }
 
-/// Log-probability of every token of the vocabulary after `sequence`, by scoring it whole.
+/// Log-probability of every token of the vocabulary after `sequence`, by scoring the whole
+/// sequence.
 fn whole(decoder: &Decoder, adapter: &DeviceAdapter, sequence: &[u32]) -> Vec<f64> {
     let mut pack = Pack::default();
     pack.root(sequence);
@@ -54,8 +56,8 @@ fn log_softmax(logits: &[f32]) -> Vec<f64> {
         .collect()
 }
 
-/// Log-probabilities of every token of the vocabulary after every beginning of some sequences: from keys and values, and by
-/// scoring whole sequences.
+/// Log-probabilities of every token of the vocabulary after every prefix of some sequences: from
+/// key-value caches, and by scoring whole sequences.
 fn along_sequences(name: &str, options: &Options) -> [Vec<f64>; 2] {
     let (decoder, adapter) = open(name, options);
     let [mut cached, mut scored] = [Vec::new(), Vec::new()];
@@ -73,12 +75,12 @@ fn along_sequences(name: &str, options: &Options) -> [Vec<f64>; 2] {
             assert!(logits.iter().all(|z| z.is_finite()));
             cached.extend(log_softmax(logits));
             scored.extend(whole(&decoder, &adapter, &sequences[index]));
-            // The same on every device.
+            // The same token on every device.
             let token = (7 * step + index) as u32 + 3;
             sequences[index].push(token);
             added.push((*id, [token]));
         }
-        // The second sequence leaves half way.
+        // The second sequence leaves halfway.
         if step == 3 {
             generation.leave(ids[1]);
             added.retain(|(id, _)| *id != ids[1]);
@@ -123,8 +125,8 @@ fn a_cached_step_is_a_whole_pass_in_every_family() {
     }
 }
 
-/// Two questions on one prefix that is computed once, several tokens at a time, beside a sequence that joins late: the
-/// same bits as each of them alone, one token at a time.
+/// Two continuations of a prefix that is computed once, several tokens at a time, beside a sequence
+/// that joins late: the same bits as each of them alone, one token at a time.
 #[test]
 fn a_prefix_can_be_kept_and_neighbors_change_nothing() {
     for options in machine::all() {
@@ -179,7 +181,7 @@ fn keys_and_values_stay_within_their_limit() {
     let error = generation.join(&[&prompt], Want::Best(1)).unwrap_err();
     assert!(error.message.contains("and the limit is"), "{error}");
     assert!(generation.fork(joined[0].0).is_err());
-    // A sequence may grow within the memory that it has, and no further.
+    // A sequence may grow within its allocated memory, and no further.
     generation
         .advance(&[(joined[0].0, &[1])], Want::Best(1))
         .unwrap();

@@ -25,7 +25,7 @@ const NAMES: [&str; 9] = [
     "qwen3",
 ];
 
-/// Portable tier: norm of the difference over the norm.
+/// Tolerance of the portable tier: norm of the difference over the norm.
 const TOLERANCE: f64 = 1e-4;
 
 struct Golden {
@@ -193,7 +193,7 @@ fn the_exact_products_are_those_of_transformers() {
             }
         }
         println!(
-            "{name}: of the tolerance used: logp {:.3}, gradients {:.3}",
+            "{name}: share of the tolerance used: logp {:.3}, gradients {:.3}",
             logp / TOLERANCE,
             worst / TOLERANCE
         );
@@ -222,7 +222,8 @@ fn every_device_with_bf16_products_is_no_worse_than_transformers_in_bf16() {
             for target in &adapter.layout.targets {
                 for (part, range) in [("lora_A", target.a()), ("lora_B", target.b())] {
                     let key = format!("grad.{}.{part}.weight", target.module);
-                    // bf16 keeps 8 bits: 2^-9 a rounding, a few dozen roundings on the way down.
+                    // bf16 keeps 8 bits: 2^-9 per rounding, a few dozen roundings per backward
+                    // pass.
                     let error = relative(&found[range], &golden.tensor(&key));
                     assert!(error < 0.03, "{name}, {device}: {key} is off by {error}");
                     worst = worst.max(error);
@@ -233,7 +234,8 @@ fn every_device_with_bf16_products_is_no_worse_than_transformers_in_bf16() {
     }
 }
 
-/// Same bits alone or among others, scored or forwarded or probed, kept or recomputed, for any number of threads.
+/// Same bits alone or among other rows, from `score`, `forward` or `probe`, with or without
+/// recompute, for any number of threads.
 #[test]
 fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
     for options in machine::all() {
@@ -293,7 +295,8 @@ fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
     }
 }
 
-/// The last block makes scored rows alone: with a target on every row, those of no slope, everything is as before.
+/// The last block computes only rows that have targets. With a target of zero slope on every row,
+/// the results stay the same.
 #[test]
 fn rows_that_are_not_scored_change_nothing() {
     for options in machine::all() {
@@ -306,7 +309,7 @@ fn rows_that_are_not_scored_change_nothing() {
             let (logp, straight) = gradient(&decoder, &adapter, &narrow, &slopes);
             assert!(
                 narrow.scored_rows().len() < narrow.tokens.len(),
-                "{name}: some rows are not scored"
+                "{name}: some rows have no target"
             );
             let mut wide = narrow.clone();
             wide.targets
@@ -317,7 +320,7 @@ fn rows_that_are_not_scored_change_nothing() {
             let wide_gradient: Vec<f64> = wide_gradient.into_iter().map(f64::from).collect();
             let error = relative(&wide_gradient, &straight);
             println!("{name}, {device}: {error:.1e}");
-            // Sums over rows, in another order where zeros are left out.
+            // Sums over rows have another order where zeros are left out.
             assert!(error < 1e-6, "{name}, {device}: {error:e}");
         }
     }
@@ -353,7 +356,8 @@ fn a_pack_without_targets_is_nothing() {
     }
 }
 
-/// Rows whose prompts begin alike may share the beginning: the same bits, and the same gradient but for the order of sums.
+/// Rows whose prompts have a common prefix may share it: the same bits, and the same gradient but
+/// for the order of sums.
 #[test]
 fn a_beginning_that_rows_share_changes_nothing() {
     for options in machine::all() {
@@ -389,7 +393,8 @@ fn a_beginning_that_rows_share_changes_nothing() {
             let shared: Vec<f64> = shared.into_iter().map(f64::from).collect();
             let error = relative(&shared, &straight);
             println!("{name}, {device}: {error:.1e}");
-            // The bf16 tiers round what comes back to a shared token once, and not a part for each row: 2^-9 either way.
+            // The bf16 tiers round the gradient of a shared token once instead of once per row:
+            // 2^-9 either way.
             let tolerance = if options.tier == Some(Tier::Portable) {
                 1e-6
             } else {

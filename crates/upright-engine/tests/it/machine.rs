@@ -3,7 +3,7 @@
 use upright_engine::{Options, Tier, devices};
 use upright_model::Device;
 
-/// All of them.
+/// All devices and tiers.
 pub(crate) fn all() -> Vec<Options> {
     let mut all = Vec::new();
     for device in devices() {
@@ -27,7 +27,7 @@ pub(crate) fn all() -> Vec<Options> {
     all
 }
 
-/// The one whose products do not round their operands.
+/// The tier whose products do not round their operands.
 pub(crate) fn exact() -> Options {
     Options {
         device: Device::Cpu,
@@ -37,13 +37,13 @@ pub(crate) fn exact() -> Options {
     }
 }
 
-/// Those whose products round their operands to bf16.
+/// All devices and tiers whose products round their operands to bf16.
 pub(crate) fn rounding() -> Vec<Options> {
     let rounds = |options: &Options| options.tier != Some(Tier::Portable);
     all().into_iter().filter(rounds).collect()
 }
 
-/// A name for messages.
+/// The name, for messages.
 pub(crate) fn name(options: &Options) -> String {
     match options.tier {
         Some(tier) => tier.to_string(),

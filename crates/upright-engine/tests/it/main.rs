@@ -3,7 +3,7 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "tests write files and print as they like"
+    reason = "tests write files and print"
 )]
 
 mod finite_differences;

@@ -1,5 +1,6 @@
-//! A weighted sum of adapters that is exact: their factors side by side, as PEFT's `add_weighted_adapter` does with
-//! `combination_type="cat"`. `Σ w s B A` of adapters with weights w and scales s is `[B₁ B₂ ..] [w₁ s₁ A₁; w₂ s₂ A₂; ..]`.
+//! The exact weighted sum of adapters: their factors are concatenated, as in PEFT's
+//! `add_weighted_adapter` with `combination_type="cat"`. `Σ w s B A` of adapters with weights w and
+//! scales s is `[B₁ B₂ ..] [w₁ s₁ A₁; w₂ s₂ A₂; ..]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,11 +10,11 @@ use super::{Adapter, AdapterLayout, LinearSpec, LoraConfig, Slot, linears};
 use crate::config::DecoderConfig;
 use upright_base::{Error, Result};
 
-/// The sum of adapters of one model, each times its weight, and how it is written down. Ranks add; a linear that only
-/// some of them adapt has the ranks of those.
+/// The weighted sum of adapters of one model, and its settings. Ranks add up, for each linear over
+/// the adapters that adapt it.
 ///
 /// # Errors
-/// Bad input: a weight is not finite or the ranks add to more than an adapter can have.
+/// Bad input: a weight is not finite, or the ranks add up to more than the maximum rank.
 ///
 /// # Panics
 /// If there is no adapter.
@@ -23,7 +24,7 @@ pub fn combine(config: &DecoderConfig, parts: &[(&Adapter, f64)]) -> Result<(Ada
         .iter()
         .find(|(_, weight)| !(*weight as f32).is_finite())
     {
-        let hint = "weights are finite numbers, such as 0.5".to_owned();
+        let hint = "use a finite number, such as 0.5".to_owned();
         return Err(Error::input(format!("the weight of an adapter is {weight}")).hint(hint));
     }
     let on = |layer: usize, slot: Slot| {
@@ -67,13 +68,14 @@ pub fn combine(config: &DecoderConfig, parts: &[(&Adapter, f64)]) -> Result<(Ada
     Ok((sum, lora))
 }
 
-/// Settings under which every linear has its rank and a scale of 1: short names where they say it all.
+/// Settings that give every linear its rank and a scale of 1, with short target names if they
+/// select the same linears.
 fn describe(config: &DecoderConfig, adapted: &[(LinearSpec, usize)]) -> Result<LoraConfig> {
     let rank = adapted.iter().map(|(_, rank)| *rank).max().unwrap_or(0);
     if rank > MAX_RANK {
         let hint = "combine fewer adapters, or merge one of them into the base first".to_owned();
         return Err(
-            Error::input(format!("the ranks add to {rank}, more than {MAX_RANK}")).hint(hint),
+            Error::input(format!("the ranks add up to {rank}, more than {MAX_RANK}")).hint(hint),
         );
     }
     let ends_in = |module: &str, name: &str| module.rsplit('.').next() == Some(name);

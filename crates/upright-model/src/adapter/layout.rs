@@ -1,17 +1,17 @@
-//! Which linears an adapter sits on: names resolved as PEFT resolves them.
+//! Which linears an adapter covers. Names are resolved as in PEFT.
 
 use super::{ALL_LINEAR, AdapterLayout, LinearSpec, LoraConfig, LoraTarget, Slot, linears};
 use crate::config::{DecoderConfig, Family};
 use upright_base::{Error, Result};
 
-/// Largest rank: far above any in use, and small enough that no size overflows.
+/// Maximum rank: far above any rank in use, and small enough that no size overflows.
 pub(crate) const MAX_RANK: usize = 1 << 16;
 
 fn setting(problem: String, hint: impl Into<String>) -> Error {
     Error::input(problem).hint(hint.into())
 }
 
-/// PEFT's rule for a name in `target_modules`: the whole module name, or what follows a dot in it.
+/// PEFT's rule for a name in `target_modules`: the full module name, or its last parts after a dot.
 pub(crate) fn names_module(name: &str, module: &str) -> bool {
     module
         .strip_suffix(name)
@@ -39,7 +39,7 @@ pub(crate) fn first_match<'a, V>(
         .map(|(_, value)| value)
 }
 
-/// Whether a module that is no linear of a block is the head or the embedding.
+/// Whether a module that is not a linear of a block is the head or the embedding.
 pub(crate) fn head_or_embedding(module: &str) -> Option<&'static str> {
     match module.rsplit('.').next().unwrap_or(module) {
         "lm_head" | "embed_out" => Some("the head"),
@@ -55,7 +55,7 @@ pub(crate) fn regex_character(key: &str) -> Option<char> {
 }
 
 impl LoraConfig {
-    /// R of a module.
+    /// Rank of a module.
     pub fn rank_of(&self, module: &str) -> usize {
         first_match(&self.rank_pattern, module)
             .copied()
@@ -69,7 +69,7 @@ impl LoraConfig {
             .unwrap_or(self.alpha)
     }
 
-    /// What a module's adapter is multiplied by: `alpha / R`, or `alpha / sqrt(R)` with rsLoRA.
+    /// Scale of a module's adapter: `alpha / R`, or `alpha / sqrt(R)` with rsLoRA.
     pub fn scale_of(&self, module: &str) -> f32 {
         let rank = self.rank_of(module) as f64;
         (self.alpha_of(module) / if self.use_rslora { rank.sqrt() } else { rank }) as f32
@@ -88,7 +88,7 @@ impl LoraConfig {
             if rank == 0 || rank > MAX_RANK {
                 return Err(setting(
                     format!("{what} is {rank}"),
-                    format!("a rank lies between 1 and {MAX_RANK}"),
+                    format!("set it to a whole number between 1 and {MAX_RANK}"),
                 ));
             }
         }
@@ -100,17 +100,17 @@ impl LoraConfig {
             if !(alpha as f32).is_finite() {
                 return Err(setting(
                     format!("{what} is {alpha}"),
-                    "alpha is a finite number, often 1 or 2 times the rank",
+                    "set it to a finite number, often 1 or 2 times the rank",
                 ));
             }
         }
         for key in self.rank_pattern.keys().chain(self.alpha_pattern.keys()) {
             if let Some(c) = regex_character(key) {
                 let problem =
-                    format!("the pattern `{key}` has the character `{c}` of a regular expression");
+                    format!("the pattern `{key}` contains `{c}`, as in a regular expression");
                 return Err(setting(
                     problem,
-                    "write the end of the module's name, such as `q_proj` or `0.self_attn.q_proj`",
+                    "use the end of a module name, such as `q_proj` or `0.self_attn.q_proj`",
                 ));
             }
         }
@@ -119,7 +119,7 @@ impl LoraConfig {
 }
 
 impl AdapterLayout {
-    /// Names that PEFT adapts where none are given.
+    /// PEFT's default targets.
     pub fn default_targets(family: Family) -> Vec<String> {
         let names: &[&str] = match family {
             Family::GptNeox => &["query_key_value"],
@@ -128,18 +128,19 @@ impl AdapterLayout {
         names.iter().map(|&name| name.to_owned()).collect()
     }
 
-    /// The layout of an adapter on a model: a target is every linear whose name is, or ends in a dot and, one of
-    /// `lora.targets`; `all-linear` is every linear but the head.
+    /// The layout of an adapter on a model. A linear is a target if its name is one of
+    /// `lora.targets`, or ends in a dot and such a name; `all-linear` selects every linear but the
+    /// head.
     ///
     /// # Errors
-    /// Bad input: a target or a pattern fits no linear of the model (with the names that do), no target is
-    /// given, or a rank or alpha cannot be.
+    /// Bad input: a target or a pattern matches no linear of the model (the hint lists the names),
+    /// no target is given, or a rank or alpha is out of range.
     pub fn new(config: &DecoderConfig, lora: &LoraConfig) -> Result<Self> {
         lora.check()?;
         let all = linears(config);
         let choose = || {
             format!(
-                "this model has {}; `{ALL_LINEAR}` is all of them",
+                "targets in this model: {}; `{ALL_LINEAR}` selects all of them",
                 short_names(config).join(", ")
             )
         };
@@ -152,7 +153,7 @@ impl AdapterLayout {
                     Some(part) => {
                         format!("LoRA target `{name}`: adapters on {part} are not supported")
                     }
-                    None => format!("LoRA target `{name}` is no linear of this model"),
+                    None => format!("LoRA target `{name}` is not a linear of this model"),
                 };
                 return Err(setting(problem, choose()));
             }
@@ -172,7 +173,7 @@ impl AdapterLayout {
                 .any(|linear| pattern_matches(key, &linear.module))
             {
                 return Err(setting(
-                    format!("the pattern `{key}` fits none of the LoRA targets"),
+                    format!("the pattern `{key}` matches none of the LoRA targets"),
                     choose(),
                 ));
             }
@@ -210,7 +211,7 @@ impl AdapterLayout {
     }
 }
 
-/// Last parts of the names of a model's linears, each once, in the order of a block.
+/// Last parts of the names of a model's linears, without duplicates, in the order of a block.
 pub(crate) fn short_names(config: &DecoderConfig) -> Vec<&'static str> {
     let names = linears_of_block(config)
         .map(|(_, shape)| shape.name.rsplit('.').next().unwrap_or(shape.name));

@@ -246,6 +246,6 @@ fn a_combination_is_the_weighted_sum_of_what_its_parts_add() {
     let wide = filled(&lora(layout::MAX_RANK, &["1.self_attn.k_proj"]), 3);
     refused(
         combine(&config, &[(&wide, 1.0), (&wide, 1.0)]),
-        &["ranks add to 131072"],
+        &["ranks add up to 131072"],
     );
 }

@@ -1,4 +1,5 @@
-//! Reading JSON by hand, so that every wrong key is named with its file, what was found and what was expected.
+//! Reads JSON by hand, so that an error about a key names the file, the value and the expected
+//! value.
 
 use std::path::Path;
 
@@ -6,13 +7,14 @@ use serde_json::{Map, Value};
 
 use upright_base::{Error, Result, file_kind};
 
-/// Largest JSON file that is read; a config is a few kilobytes, the index of a large model a few megabytes.
+/// Maximum size of a JSON file. A config has a few kilobytes, the index of a large model a few
+/// megabytes.
 pub(crate) const MAX_BYTES: u64 = 64 << 20;
 
 /// Reads a JSON object from a file.
 ///
 /// # Errors
-/// The system refuses, or the file is too large, not JSON, or not an object.
+/// A system error, or the file is too large, not JSON, or not an object.
 pub(crate) fn read_file(path: &Path, hint: &str) -> Result<Map<String, Value>> {
     file_kind::check_file(path)?;
     let size = std::fs::metadata(path)
@@ -21,7 +23,7 @@ pub(crate) fn read_file(path: &Path, hint: &str) -> Result<Map<String, Value>> {
     if size > MAX_BYTES {
         return Err(Error::file(
             path,
-            format!("{size} bytes, more than the {MAX_BYTES} that are read"),
+            format!("{size} bytes, more than the maximum of {MAX_BYTES}"),
             hint,
         ));
     }
@@ -37,7 +39,7 @@ pub(crate) fn read_file(path: &Path, hint: &str) -> Result<Map<String, Value>> {
     }
 }
 
-/// A value as a message shows it: short, on one line.
+/// A value for a message: short, on one line.
 pub(crate) fn shown(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 80 {
@@ -47,12 +49,12 @@ pub(crate) fn shown(value: &Value) -> String {
     }
 }
 
-/// An object of a JSON file. A key that is `null` reads as one that is missing, except in [`Object::has`].
+/// An object of a JSON file. A key that is `null` counts as missing, except in [`Object::has`].
 #[derive(Clone, Copy)]
 pub(crate) struct Object<'a> {
     /// The file, for messages.
     pub(crate) path: &'a Path,
-    /// Keys on the way to this object, each with a dot behind it.
+    /// Path of keys to this object, each followed by a dot.
     prefix: &'a str,
     /// The object.
     pub(crate) map: &'a Map<String, Value>,
@@ -68,17 +70,17 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Whether the key is written, be it as `null`.
+    /// Whether the key is present, even as `null`.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.map.contains_key(key)
     }
 
-    /// The value of a key that is written and not `null`.
+    /// The value of a key that is present and not `null`.
     pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    /// The value as a message shows it.
+    /// The value of a key, for a message.
     pub(crate) fn shown(&self, key: &str) -> String {
         self.map
             .get(key)
@@ -90,7 +92,7 @@ impl<'a> Object<'a> {
         Error::file(self.path, format!("`{}{key}` {problem}", self.prefix), hint)
     }
 
-    /// The error of a key whose value cannot be.
+    /// The error for a key with an invalid value.
     pub(crate) fn wrong(&self, key: &str, expected: &str) -> Error {
         let problem = format!("is {}, expected {expected}", self.shown(key));
         self.error(
@@ -100,12 +102,12 @@ impl<'a> Object<'a> {
         )
     }
 
-    /// The error of a key that has to be there.
+    /// The error for a required key that is missing.
     pub(crate) fn missing(&self, key: &str) -> Error {
         self.error(
             key,
             "is missing",
-            "download the file again, or copy it from the model it belongs to",
+            "download the file again, or copy it from its model",
         )
     }
 
@@ -120,7 +122,7 @@ impl<'a> Object<'a> {
             .transpose()
     }
 
-    /// A whole number from 0.
+    /// A whole number of at least 0.
     pub(crate) fn count(&self, key: &str) -> Result<Option<usize>> {
         self.typed(key, "a whole number", |v| {
             v.as_u64().and_then(|n| usize::try_from(n).ok())
@@ -167,7 +169,7 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// An object; `prefix` is the key with a dot behind it, for messages about what is inside.
+    /// An object; `prefix` is the key followed by a dot, for messages about keys inside the object.
     pub(crate) fn object(&self, key: &str, prefix: &'a str) -> Result<Option<Object<'a>>> {
         let path = self.path;
         self.typed(key, "an object", |v| {

@@ -1,4 +1,4 @@
-//! `config.json` of the families that the engine knows, with the defaults of transformers' config classes.
+//! `config.json` of the supported families, with the defaults of transformers' config classes.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::json::{self, Object};
 use super::{Activation, DecoderConfig, Family, NormKind, Residual, rope};
 use upright_base::{Error, Result, file_kind};
 
-/// What transformers assumes where the file says nothing.
+/// The defaults of transformers for missing keys.
 struct Defaults {
     family: Family,
     kv_heads: Option<usize>,
@@ -60,8 +60,8 @@ fn defaults(model_type: &str) -> Option<Defaults> {
     })
 }
 
-/// Keys of relatives and forks that change the arithmetic while names and shapes of the weights may stay as they are.
-/// `null`, `false`, 0, 1 and empty are their neutral values.
+/// Keys of related models and forks that change the arithmetic, although names and shapes of the
+/// weights may be the same. `null`, `false`, 0, 1 and empty are their neutral values.
 const CHANGES_THE_ARITHMETIC: &[&str] = &[
     "add_cross_attention",
     "alibi",
@@ -105,28 +105,26 @@ fn is_neutral(value: &Value) -> bool {
 fn refuse_what_would_be_wrong(file: Object<'_>, model_type: &str) -> Result<()> {
     for key in ["quantization_config", "compression_config"] {
         if file.map.get(key).is_some_and(|value| !is_neutral(value)) {
-            let hint = "take the model's bf16, f16 or f32 weights; quantised ones cannot be trained on here";
-            return Err(file.error(key, "says that the weights are quantised", hint));
+            let hint =
+                "use the model's bf16, f16 or f32 weights; quantized weights are not supported";
+            return Err(file.error(key, "says that the weights are quantized", hint));
         }
     }
     for key in CHANGES_THE_ARITHMETIC {
         if file.map.get(*key).is_some_and(|value| !is_neutral(value)) {
             let problem = format!(
-                "is {}, which a model of type {model_type} does not have here",
+                "is {}, which is not supported for models of type {model_type}",
                 file.shown(key)
             );
             return Err(file.error(
                 key,
                 &problem,
-                "this is another architecture under a known name; it is not supported",
+                "use another model: this is a different architecture under a known model type",
             ));
         }
     }
     if file.flag("is_causal")? == Some(false) {
-        return Err(file.wrong(
-            "is_causal",
-            "true: only models that read from left to right are supported",
-        ));
+        return Err(file.wrong("is_causal", "true: only causal models are supported"));
     }
     Ok(())
 }
@@ -137,10 +135,10 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
     file_kind::check_file(&path)?;
     if !path.is_file() {
         let hint = if dir.join("adapter_config.json").is_file() {
-            "this folder holds an adapter; give the folder of the model it was trained on, or merge the two first: \
+            "this folder holds an adapter; give the folder of its base model, or merge the two first: \
              upright export --merge"
         } else {
-            "a model is a folder with config.json, tokenizer.json and *.safetensors, as on the Hugging Face hub"
+            "a model is a folder with config.json, tokenizer.json and *.safetensors, as on the Hugging Face Hub"
         };
         return Err(Error::file(dir, "no config.json in this folder", hint));
     }
@@ -154,12 +152,12 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
         return Err(file.error(
             "model_type",
             &problem,
-            format!("supported are {MODEL_TYPES}"),
+            format!("supported model types: {MODEL_TYPES}"),
         ));
     };
     refuse_what_would_be_wrong(file, model_type)?;
 
-    // Limits far above any model keep every product of sizes below what a usize holds.
+    // Limits far above any model keep every product of sizes within a usize.
     let needed = |key: &str, limit| file.size(key, limit)?.ok_or_else(|| file.missing(key));
     let family = defaults.family;
     let neox = family == Family::GptNeox;
@@ -182,7 +180,7 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
         let assumed = if file.has("num_key_value_heads") {
             ""
         } else {
-            " (what is assumed where the key is missing)"
+            " (the default for a missing key)"
         };
         let problem =
             format!("is {kv_heads}{assumed}, not a divisor of `num_attention_heads`, {heads}");
@@ -280,20 +278,27 @@ fn head_size(file: Object<'_>, defaults: &Defaults, hidden: usize, heads: usize)
         Some(size) => size,
         None if !hidden.is_multiple_of(heads) => {
             let problem = format!("is {hidden}, not a multiple of `num_attention_heads`, {heads}");
-            return Err(file.error("hidden_size", &problem, "set `head_dim`, or mend the two"));
+            return Err(file.error(
+                "hidden_size",
+                &problem,
+                "set `head_dim`, or correct `hidden_size` or `num_attention_heads`",
+            ));
         }
         None => hidden / heads,
     };
     if size % 2 != 0 {
-        let problem = format!(
-            "makes heads of {size} values, an odd number, which rotary embedding cannot turn"
-        );
+        let problem =
+            format!("gives heads an odd size, {size}; rotary embedding needs an even head size");
         let key = if written.is_some() {
             "head_dim"
         } else {
             "num_attention_heads"
         };
-        return Err(file.error(key, &problem, "heads need an even size"));
+        return Err(file.error(
+            key,
+            &problem,
+            "set it to a value that gives an even head size",
+        ));
     }
     Ok(size)
 }
@@ -302,7 +307,7 @@ fn activation(file: Object<'_>, defaults: &Defaults) -> Result<Activation> {
     let name = file.text("hidden_act")?.unwrap_or(defaults.activation);
     match (defaults.family, name) {
         (Family::GptNeox, "gelu" | "gelu_python") => Ok(Activation::Gelu),
-        // All of these are the tanh approximation, written in different ways.
+        // All of these names mean the tanh approximation.
         (
             Family::GptNeox,
             "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate",
@@ -316,7 +321,8 @@ fn activation(file: Object<'_>, defaults: &Defaults) -> Result<Activation> {
     }
 }
 
-/// Sliding window of every block: a key is seen where `query position - key position < window`.
+/// Sliding window of every block: a query attends to a key if
+/// `query position - key position < window`.
 fn windows(file: Object<'_>, model_type: &str, layers: usize) -> Result<Vec<Option<usize>>> {
     let limit = usize::MAX >> 1;
     let window = match model_type {
@@ -338,15 +344,15 @@ fn windows(file: Object<'_>, model_type: &str, layers: usize) -> Result<Vec<Opti
                 "lists {} layers, but `num_hidden_layers` is {layers}",
                 kinds.len()
             );
-            return Err(file.error("layer_types", &problem, "make the two agree"));
+            return Err(file.error("layer_types", &problem, "list one type per layer"));
         }
         let known =
             |kind: &&str| matches!(*kind, "full_attention" | "attention" | "sliding_attention");
         if let Some(kind) = kinds.iter().find(|kind| !known(kind)) {
-            let hint = "supported are `full_attention` and `sliding_attention`";
+            let hint = "supported layer types: `full_attention`, `sliding_attention`";
             return Err(file.error(
                 "layer_types",
-                &format!("has a layer `{kind}`, which is not supported"),
+                &format!("has a layer of type `{kind}`, which is not supported"),
                 hint,
             ));
         }
@@ -354,19 +360,20 @@ fn windows(file: Object<'_>, model_type: &str, layers: usize) -> Result<Vec<Opti
             let hint = "set `sliding_window` (and for Qwen `use_sliding_window`), or make every layer `full_attention`";
             return Err(file.error(
                 "layer_types",
-                "has sliding layers, but no window is set for them",
+                "has sliding-window layers, but no window is set",
                 hint,
             ));
         }
-        // Mistral's own class slides everywhere and ignores the list; other programs follow it. Neither is safe.
+        // Mistral's own class uses the window in every layer and ignores the list; other programs
+        // follow the list. Neither is a safe choice.
         if model_type == "mistral"
             && window.is_some()
             && kinds.iter().any(|kind| *kind != "sliding_attention")
         {
-            let hint = "remove `layer_types` if every layer slides, or set `sliding_window` to null if none does";
+            let hint = "remove `layer_types` if every layer uses the window, or set `sliding_window` to null if none does";
             return Err(file.error(
                 "layer_types",
-                "has layers that do not slide, but `sliding_window` is set",
+                "has layers without a sliding window, but `sliding_window` is set",
                 hint,
             ));
         }

@@ -5,7 +5,7 @@ use super::json::Object;
 use super::{Family, Rotary};
 use upright_base::{Error, Result};
 
-/// Base of the angles where a config names none.
+/// Base of the angles if the config has none.
 const DEFAULT_THETA: f64 = 10_000.0;
 
 /// Reads the rotary embedding of heads of `head_size` values.
@@ -29,10 +29,10 @@ pub(super) fn read(
     if let Some(scaling) = scaling
         && let Some((key, _)) = scaling.map.iter().find(|(_, value)| value.is_object())
     {
-        let hint = "models with a rotary embedding for each kind of layer are not supported";
+        let hint = "use another model: a rotary embedding per layer type is not supported";
         return Err(scaling.error(
             key,
-            "is an object: a rotary embedding of its own for one kind of layer",
+            "is an object: a separate rotary embedding for one layer type",
             hint,
         ));
     }
@@ -50,8 +50,9 @@ pub(super) fn read(
         default_fraction,
     )?;
     if family == Family::Llama && fraction != 1.0 {
-        // transformers rotates the whole head here whatever the key says, so whoever wrote it meant another model.
-        let hint = "heads that rotate in part are supported for gpt_neox only; remove the key if it is a left-over";
+        // transformers ignores the key here and rotates the whole head, so a config with the key
+        // means another model.
+        let hint = "remove the key if it is a leftover; partial rotary embedding is supported for gpt_neox only";
         return Err(Error::file(
             file.path,
             format!("`partial_rotary_factor` is {fraction}, expected 1"),
@@ -63,7 +64,9 @@ pub(super) fn read(
         let problem = format!(
             "`{fraction_key}` {fraction} of heads of size {head_size} rotates {dims} values"
         );
-        let hint = format!("the rotating part has to be even, at least 2 and at most {head_size}");
+        let hint = format!(
+            "the number of rotated values must be even, at least 2 and at most {head_size}"
+        );
         return Err(Error::file(file.path, problem, hint));
     }
     let mut frequencies: Vec<f64> = (0..dims / 2)
@@ -73,17 +76,18 @@ pub(super) fn read(
         scale(file, scaling, max_positions, &mut frequencies)?;
     }
     if let Some(bad) = frequencies.iter().find(|f| !f.is_finite()) {
-        let hint = format!("look at `{theta_key}` and `rope_scaling`");
+        let hint = format!("check `{theta_key}` and `rope_scaling`");
         return Err(Error::file(
             file.path,
-            format!("the rotary embedding has the frequency {bad}"),
+            format!("the rotary embedding has a frequency of {bad}"),
             hint,
         ));
     }
     Ok(Rotary { dims, frequencies })
 }
 
-/// A number that may stand inside `rope_parameters` under `inner` or at the top under `outer`; inside wins.
+/// A number from `rope_parameters` under `inner`, or from the top level under `outer`.
+/// `rope_parameters` takes precedence.
 fn setting(
     file: Object<'_>,
     scaling: Option<Object<'_>>,
@@ -96,7 +100,7 @@ fn setting(
         Some(value) => value,
         None => file.positive(outer)?.unwrap_or(default),
     };
-    // GPT-NeoX has names of its own, and transformers never looks at the common ones.
+    // GPT-NeoX has its own names, and transformers ignores the common names there.
     if inside.is_none() && inner != outer && file.number(inner)?.is_some_and(|other| other != value)
     {
         let problem = format!(
@@ -106,7 +110,7 @@ fn setting(
         return Err(file.error(
             inner,
             &problem,
-            format!("set `{outer}` to the value that is right, and remove `{inner}`"),
+            format!("set `{outer}` to the correct value, and remove `{inner}`"),
         ));
     }
     Ok(value)
@@ -146,8 +150,8 @@ fn scale(
             if let (Some(inside), Some(outside)) = (inside, outside)
                 && inside != outside
             {
-                let problem = format!("is {inside}, but {outside} at the top of the file");
-                return Err(scaling.error(original, &problem, "make the two agree"));
+                let problem = format!("is {inside}, but {outside} at the top level of the file");
+                return Err(scaling.error(original, &problem, "set both to the same value"));
             }
             let context = inside.or(outside).unwrap_or(max_positions as f64);
             frequencies
@@ -159,14 +163,15 @@ fn scale(
             return Err(scaling.error(
                 key,
                 &problem,
-                "supported are `default`, `linear` and `llama3`",
+                "supported types: `default`, `linear`, `llama3`",
             ));
         }
     }
     Ok(())
 }
 
-/// Llama 3.1's rule: long waves are slowed by `factor`, short ones kept, those between blended.
+/// Llama 3.1's rule: long wavelengths are slowed by `factor`, short ones are kept, and those in
+/// between are blended.
 fn llama3(frequency: f64, context: f64, factor: f64, low: f64, high: f64) -> f64 {
     let wavelength = std::f64::consts::TAU / frequency;
     if wavelength > context / low {

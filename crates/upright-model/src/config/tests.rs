@@ -176,7 +176,7 @@ fn llama3_scaling_keeps_short_waves_and_slows_long_ones() {
             && near(f[40], plain(40) / 8.0)
             && near(f[63], plain(63) / 8.0)
     );
-    // What transformers computes for the model between the two, in f32.
+    // The value that transformers computes between the two, in f32.
     let wavelength = std::f64::consts::TAU / plain(32);
     let smooth = (8192.0 / wavelength - 1.0) / 3.0;
     assert!(
@@ -339,7 +339,7 @@ fn what_cannot_be_is_refused_by_name() {
         (
             "llama",
             json!({ "rope_parameters": { "full_attention": {} } }),
-            &["full_attention", "each kind of layer"],
+            &["full_attention", "per layer type"],
         ),
         (
             "gpt_neox",

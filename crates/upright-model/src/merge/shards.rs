@@ -1,4 +1,5 @@
-//! The files of a merged model, laid out as transformers does: in the model's order, none larger than it may be.
+//! The files of a merged model, laid out as in transformers: in the model's order, none above the
+//! maximum size.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write as _};
@@ -17,12 +18,12 @@ use upright_base::{Error, Result, files};
 /// Values that are computed at once.
 const STRETCH: usize = 1 << 20;
 
-/// A tensor of the model, and how it is held in the merged one.
+/// A tensor of the model, and its type in the merged model.
 struct Part<'s> {
     tensor: Tensor<'s>,
     /// Name in the whole model.
     whole: String,
-    /// Type, as safetensors calls it.
+    /// Name of the type in safetensors.
     dtype: String,
     bytes: usize,
 }
@@ -89,7 +90,7 @@ pub(super) fn write(
     }))
 }
 
-/// Every tensor in its file.
+/// Assigns every tensor to a file.
 fn plan<'s>(merge: &'s Merge<'_>, options: &MergeOptions) -> Vec<Vec<Part<'s>>> {
     let source = &merge.source;
     let mut shards: Vec<Vec<Part<'s>>> = vec![Vec::new()];
@@ -133,8 +134,8 @@ fn plan<'s>(merge: &'s Merge<'_>, options: &MergeOptions) -> Vec<Vec<Part<'s>>> 
     shards
 }
 
-/// Gives the bytes of a tensor to `write`, some at a time, and adds up what merging changes in it; returns whether `write`
-/// always wanted more.
+/// Passes the bytes of a tensor to `write`, some at a time, and adds up the changes by merging.
+/// Returns false if `write` requested a stop.
 fn stretches(
     merge: &Merge<'_>,
     part: &Part<'_>,
@@ -158,7 +159,7 @@ fn stretches(
     if !merged.changes() && dtype == float {
         return as_it_is(write);
     }
-    // A row of a matrix is computed whole; other tensors have no rows.
+    // A row of a matrix is computed as a whole; other tensors have no rows.
     let len: usize = part.tensor.shape.iter().product();
     let cols = if merged.changes() {
         part.tensor.shape[1]
@@ -207,7 +208,7 @@ fn stretches(
     Ok(true)
 }
 
-/// Of a row to which `scale * delta` was added last, that and its rounding.
+/// The changes of a row by its last summand, `scale * delta`, and by rounding.
 fn changed(row: &[f32], delta: &[f32], scale: f32, dtype: Float) -> Changes {
     let square = |value: f64| value * value;
     Changes {

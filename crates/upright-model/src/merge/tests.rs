@@ -207,7 +207,7 @@ fn two_adapters_at_once_are_one_after_the_other() {
             "{dtype:?}"
         );
         assert_eq!(after, fingerprint);
-        // What is lost of the second adapter, either way.
+        // The rounding error of the second adapter, in both cases.
         let rounding = [
             place.merge(&both, None, ALL),
             next.merge(&[&second], None, ALL),
@@ -312,7 +312,7 @@ fn what_is_no_float_and_names_of_other_exports_are_kept() {
             vec![3],
             vec![1, 0, 1],
         )])
-        // What an f16 cannot hold, and nobody computes with.
+        // A value that f16 cannot represent, in a buffer that nothing computes with.
         .chain([(
             "layers.0.attention.masked_bias".into(),
             Dtype::F32,

@@ -1,16 +1,16 @@
-//! Roots with a beginning in common become children of it.
+//! Stores common prefixes of roots once: the rest of each root becomes a child of its prefix.
 
 use std::ops::Range;
 
 use super::{Pack, Span, Target};
 
-/// A stretch of tokens that roots have in common, and what follows it.
+/// A stretch of tokens that roots have in common, and the stretches that follow it.
 struct Node {
-    /// Those roots, ascending.
+    /// The roots that share the stretch, ascending.
     roots: Vec<usize>,
-    /// Their tokens from and to, counted from the root's start.
+    /// Range of the tokens, counted from the start of a root.
     stretch: Range<usize>,
-    /// Those of the roots that end here.
+    /// The roots that end with this stretch.
     ends: Vec<usize>,
     below: Vec<Node>,
 }
@@ -66,7 +66,7 @@ fn root_tokens(pack: &Pack, root: usize) -> &[u32] {
     &pack.tokens[start..start + len]
 }
 
-/// Makes nodes of roots that are the same before `from` and go on from there.
+/// Builds the nodes of roots that are equal before `from` and continue there.
 fn group(pack: &Pack, roots: Vec<usize>, from: usize, least: usize, nodes: &mut Vec<Node>) {
     let tokens = |root: usize| root_tokens(pack, root);
     let (first, others) = roots.split_first().expect("a group has a root");
@@ -98,7 +98,8 @@ fn group(pack: &Pack, roots: Vec<usize>, from: usize, least: usize, nodes: &mut 
         });
         return;
     }
-    // Too little to share: those that have more in common go on together, with these few tokens for themselves.
+    // Too little to share: roots with more in common stay together, with their own copy of these
+    // few tokens.
     for root in ends {
         nodes.push(Node {
             roots: vec![root],
@@ -112,7 +113,7 @@ fn group(pack: &Pack, roots: Vec<usize>, from: usize, least: usize, nodes: &mut 
         .for_each(|part| group(pack, part, from, least, nodes));
 }
 
-/// Roots by their token at a place that all of them have.
+/// Groups roots by their token at the index `at`, which all of them have.
 fn parts(pack: &Pack, roots: Vec<usize>, at: usize) -> Vec<Vec<usize>> {
     let mut parts: std::collections::BTreeMap<u32, Vec<usize>> = std::collections::BTreeMap::new();
     for root in roots {
@@ -124,7 +125,7 @@ fn parts(pack: &Pack, roots: Vec<usize>, at: usize) -> Vec<Vec<usize>> {
     parts.into_values().collect()
 }
 
-/// The new pack as it grows, and where the spans and rows of the old one are in it.
+/// The new pack under construction, and the new indices of the old spans and rows.
 struct Laid {
     pack: Pack,
     /// Spans of the old pack below each of its roots, ascending.
@@ -167,7 +168,7 @@ impl Laid {
 mod tests {
     use super::*;
 
-    /// Every token with those before it on its path.
+    /// Every token with the tokens before it on its path.
     fn contexts(pack: &Pack) -> Vec<Vec<u32>> {
         let mut contexts: Vec<Vec<u32>> = Vec::new();
         for span in &pack.spans {
@@ -202,7 +203,7 @@ mod tests {
         assert_eq!(
             pack.spans[late].parent,
             Some(0),
-            "a child need not follow its root at once"
+            "a child need not follow its root directly"
         );
         let shared = pack.clone().with_shared_beginnings(3);
         assert_eq!(asked(&shared), asked(&pack));
@@ -250,7 +251,7 @@ mod tests {
 
     #[test]
     fn whatever_is_asked_is_asked_still() {
-        // Prompts of few tokens over two letters have much in common.
+        // Short prompts over two token ids have long common prefixes.
         let mut state = 1u64;
         let mut draw = |n: u64| {
             state = state

@@ -21,14 +21,13 @@ use crate::weights::names::names;
 use upright_base::{Error, Result, file_kind};
 
 const DAMAGED: &str = "download the adapter again, or save it again with PEFT";
-const LACKING: &str =
-    "if it was trained on a model with fewer layers, give that model; otherwise download it again";
+const LACKING: &str = "give the model that the adapter was trained on, if it has fewer layers; otherwise download it again";
 
-/// Initialisations that leave the base weights as they are. The others (PiSSA, OLoRA, LoftQ, ...) move part of them into
-/// the adapter, so that it fits no model but a changed one.
+/// Initializations that do not change the base weights. The others (PiSSA, OLoRA, LoftQ, ...) move
+/// part of the base weights into the adapter, so the adapter only fits the changed base.
 const HARMLESS_INITS: &[&str] = &["gaussian", "eva", "orthogonal", "mini_lora"];
 
-/// Keys that make an adapter something else than `scale * B A` on linears, with what they mean.
+/// Keys that make an adapter something else than `scale * B A` on linears, with their meanings.
 const OTHER_METHODS: &[(&str, &str)] = &[
     ("use_dora", "DoRA"),
     ("modules_to_save", "whole modules saved beside the adapter"),
@@ -44,7 +43,7 @@ const OTHER_METHODS: &[(&str, &str)] = &[
     ("monteclora_config", "MonteCLoRA"),
 ];
 
-/// Keys that change nothing once the adapter is trained, though their names look as if they could.
+/// Keys that have no effect on a trained adapter, although their names suggest one.
 const TRAINING_ONLY: &[&str] = &[
     "loftq_config",
     "eva_config",
@@ -55,8 +54,8 @@ const TRAINING_ONLY: &[&str] = &[
     "megatron_config",
 ];
 
-/// The way out for adapters that are no plain LoRA.
-const MERGE_IT: &str = "supported is plain LoRA on the model's linears; merge this one with PEFT \
+/// The hint for adapters that are not plain LoRA.
+const MERGE_IT: &str = "only plain LoRA on the model's linears is supported; merge this adapter with PEFT \
                         (merge_and_unload(), then save_pretrained(FOLDER)) and give FOLDER as the model";
 
 /// See [`super::read()`].
@@ -80,16 +79,16 @@ pub(super) fn read(dir: &Path, config: &DecoderConfig) -> Result<PeftFolder> {
                     "tensor `{}` has shape {:?}, expected {shape:?}",
                     tensor.name, tensor.shape
                 );
-                let hint = "the adapter belongs to another model, or `r` and `rank_pattern` are not those of its tensors";
+                let hint = "give the model that the adapter was trained on, or correct `r` and `rank_pattern`";
                 return Err(Error::file(&tensors.path, problem, hint));
             }
             let values = tensor.to_f32()?;
             if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
-                let problem = format!("tensor `{}` holds {bad}", tensor.name);
+                let problem = format!("tensor `{}` has the value {bad}", tensor.name);
                 return Err(Error::file(
                     &tensors.path,
                     problem,
-                    "the training that wrote it diverged; use an earlier one",
+                    "use an earlier checkpoint: the training run diverged",
                 ));
             }
             parameters.extend(values);
@@ -129,7 +128,7 @@ fn base(file: Object<'_>, tensors: &TensorFile) -> Result<BaseModel> {
     })
 }
 
-/// Both files of a folder whose kind of adapter is ours.
+/// Opens both files of a folder, and rejects unsupported kinds of adapter.
 fn open(dir: &Path) -> Result<(PathBuf, Map<String, Value>, TensorFile)> {
     let config_path = dir.join(CONFIG_FILE);
     file_kind::check_file(&config_path)?;
@@ -151,8 +150,8 @@ fn open(dir: &Path) -> Result<(PathBuf, Map<String, Value>, TensorFile)> {
     file_kind::check_file(&tensors)?;
     if !tensors.is_file() {
         let (found, hint) = if dir.join("adapter_model.bin").is_file() {
-            let hint = "it is a pickle, which can run code when it is opened; load it with PEFT and save it again: \
-                        PEFT writes safetensors";
+            let hint = "load the adapter with PEFT and save it again, as safetensors: a .bin file is a pickle, which can \
+                        run code when it is opened";
             (", only adapter_model.bin", hint)
         } else {
             ("", DAMAGED)
@@ -175,11 +174,11 @@ fn refuse_other_kinds(file: Object<'_>, dir: &Path) -> Result<()> {
             .any(|key| file.has(key))
             && !file.has("peft_type"))
     {
-        let hint = "mlx-lm writes the same file name with another meaning; merge it with `mlx_lm.fuse` and give the \
-                    merged folder as the model, or train with PEFT's format";
+        let hint = "merge it with `mlx_lm.fuse` and give the merged folder as the model, or train with PEFT's format; \
+                    mlx-lm uses the same file name for another format";
         return Err(Error::file(
             file.path,
-            "an adapter of mlx-lm, expected one of PEFT",
+            "an mlx-lm adapter, expected a PEFT adapter",
             hint,
         ));
     }
@@ -210,7 +209,7 @@ fn refuse_other_kinds(file: Object<'_>, dir: &Path) -> Result<()> {
             return Err(file.error(key, &problem, MERGE_IT));
         }
     }
-    // A variant of LoRA that is newer than this list would otherwise be computed as if it were not there.
+    // Otherwise, a LoRA variant that is newer than this list would be computed as plain LoRA.
     for key in file
         .map
         .keys()
@@ -219,7 +218,7 @@ fn refuse_other_kinds(file: Object<'_>, dir: &Path) -> Result<()> {
         let variant = key.starts_with("use_") || key.ends_with("_config");
         if variant && !TRAINING_ONLY.contains(&&key[..]) && !is_off(file.get(key)) {
             let problem = format!(
-                "is {}: a setting that is not known here and may change the arithmetic",
+                "is {}: an unknown setting, which may change the arithmetic",
                 file.shown(key)
             );
             return Err(file.error(key, &problem, MERGE_IT));
@@ -232,13 +231,13 @@ fn refuse_other_kinds(file: Object<'_>, dir: &Path) -> Result<()> {
             "is {}, which changes the base model's weights",
             file.shown("init_lora_weights")
         );
-        let hint = "convert it: PEFT's save_pretrained has `path_initial_model_for_weight_conversion` for this";
+        let hint = "convert the adapter: call PEFT's save_pretrained with `path_initial_model_for_weight_conversion`";
         return Err(file.error("init_lora_weights", &problem, hint));
     }
     Ok(())
 }
 
-/// Ranks, alphas and the like; targets are left empty.
+/// Rank, alpha and patterns; targets stay empty.
 fn settings(file: Object<'_>, pairs: &[Pair<'_>]) -> Result<LoraConfig> {
     let ranks = pattern(
         file,
@@ -266,14 +265,15 @@ fn settings(file: Object<'_>, pairs: &[Pair<'_>]) -> Result<LoraConfig> {
         Error::file(
             file.path,
             error.to_string(),
-            "mend it, or save the adapter again",
+            "correct the value, or save the adapter again",
         )
     })?;
     Ok(lora)
 }
 
-/// `rank_pattern` or `alpha_pattern`. Its keys stay as they are where they are plain names that mean the same in
-/// alphabetical order; else every module they fit stands in the result by its name in full.
+/// Reads `rank_pattern` or `alpha_pattern`. Keys are kept if they are plain names with the same
+/// meaning in alphabetical order. Otherwise the result lists every matching module by its full
+/// name.
 fn pattern<'a, V: Copy + PartialEq>(
     file: Object<'a>,
     key: &str,
@@ -289,7 +289,7 @@ fn pattern<'a, V: Copy + PartialEq>(
         let value = value(object, name)?.ok_or_else(|| object.missing(name))?;
         written.push((Expression::suffix(object, name, name)?, value));
     }
-    // PEFT takes the first key that fits, in the file's order.
+    // PEFT uses the first key that matches, in the file's order.
     let mut meant = BTreeMap::new();
     for Pair {
         linear, known_as, ..
@@ -325,27 +325,28 @@ fn pattern<'a, V: Copy + PartialEq>(
 /// A and B of one linear.
 struct Pair<'a> {
     linear: LinearSpec,
-    /// The module's name in the model that PEFT was given: of an adapter on the bare base model, without its prefix.
+    /// The module's name in the model that PEFT was given; without the prefix if that was the bare
+    /// base model.
     known_as: String,
     a: Tensor<'a>,
     b: Tensor<'a>,
 }
 
-/// The adapted linears that the tensors show, sorted by layer, then slot.
+/// The adapted linears in the tensors, sorted by layer, then slot.
 fn pairs<'a>(file: &'a TensorFile, config: &DecoderConfig) -> Result<Vec<Pair<'a>>> {
     let mut found: BTreeMap<String, (&str, [Option<Tensor<'a>>; 2])> = BTreeMap::new();
     let mut keys = file.names();
     keys.sort_unstable();
     for key in &keys {
         let Some((module, part)) = split_key(key) else {
-            let hint = "supported are lora_A.weight and lora_B.weight on the model's linears";
+            let hint = "only lora_A.weight and lora_B.weight on the model's linears are supported";
             return Err(Error::file(
                 &file.path,
-                format!("tensor `{key}` is no part of a plain LoRA adapter"),
+                format!("tensor `{key}` is not part of a plain LoRA adapter"),
                 hint,
             ));
         };
-        // An adapter trained on the base model alone lacks its name.
+        // The tensors of an adapter trained on the bare base model lack the prefix.
         let prefix = names(config.family).prefix;
         let whole = if module.starts_with("layers.") {
             format!("{prefix}{module}")
@@ -356,7 +357,7 @@ fn pairs<'a>(file: &'a TensorFile, config: &DecoderConfig) -> Result<Vec<Pair<'a
         if slot.is_some() {
             return Err(Error::file(
                 &file.path,
-                format!("tensor `{key}` is there twice, under two names"),
+                format!("tensor `{key}` is present twice, under two names"),
                 DAMAGED,
             ));
         }
@@ -384,7 +385,7 @@ fn pairs<'a>(file: &'a TensorFile, config: &DecoderConfig) -> Result<Vec<Pair<'a
                 );
                 return Err(Error::file(
                     &file.path,
-                    format!("{problem}, though its {there} is there"),
+                    format!("{problem}, although its {there} is present"),
                     DAMAGED,
                 ));
             }
@@ -393,7 +394,7 @@ fn pairs<'a>(file: &'a TensorFile, config: &DecoderConfig) -> Result<Vec<Pair<'a
     if let Some(module) = found.keys().next() {
         if let Some(part) = head_or_embedding(module) {
             let tied = if config.tied_head {
-                "; here the head is the embedding, so that adapting one would change the other or untie them"
+                "; in this model the head is the embedding, so adapting one would change the other or untie them"
             } else {
                 ""
             };
@@ -401,9 +402,9 @@ fn pairs<'a>(file: &'a TensorFile, config: &DecoderConfig) -> Result<Vec<Pair<'a
                 format!("has tensors for `{module}`: adapters on {part} are not supported{tied}");
             return Err(Error::file(&file.path, problem, MERGE_IT));
         }
-        let problem = format!("has tensors for `{module}`, which is no linear of this model");
+        let problem = format!("has tensors for `{module}`, which is not a linear of this model");
         let hint = format!(
-            "the adapter belongs to another model than this {} of {} layers",
+            "give the model that the adapter was trained on; this one is a {} with {} layers",
             config.model_type, config.layers
         );
         return Err(Error::file(&file.path, problem, hint));
@@ -414,10 +415,10 @@ fn pairs<'a>(file: &'a TensorFile, config: &DecoderConfig) -> Result<Vec<Pair<'a
     Ok(pairs)
 }
 
-/// Module name as the file has it, and 0 for A or 1 for B.
+/// Module name in the file, and 0 for A or 1 for B.
 fn split_key(key: &str) -> Option<(&str, usize)> {
     let key = key.strip_prefix(KEY_PREFIX)?;
-    // `.default` is the adapter's name in memory, which some programs leave in.
+    // `.default` is the adapter's name in memory, which some programs do not remove.
     let key = key.strip_suffix(".weight")?;
     let key = key.strip_suffix(".default").unwrap_or(key);
     match (key.strip_suffix(".lora_A"), key.strip_suffix(".lora_B")) {
@@ -427,8 +428,9 @@ fn split_key(key: &str) -> Option<(&str, usize)> {
     }
 }
 
-/// The targets that the file names, if nothing narrows them; else the modules' names in full. What the file selects
-/// must be what the tensors show: an adapter of which half is missing would otherwise be half an adapter, silently.
+/// The targets that the file names, if nothing narrows them; else full module names. The selection
+/// in the file must match the tensors: otherwise an adapter with missing tensors would silently be
+/// incomplete.
 fn targets(
     file: Object<'_>,
     selection: &Selection,
@@ -464,7 +466,7 @@ fn targets(
                 return Err(Error::file(&tensors.path, problem, LACKING));
             }
             (false, true) => {
-                let problem = format!("does not select `{module}`, for which there are tensors");
+                let problem = format!("does not select `{module}`, but there are tensors for it");
                 return Err(file.error("target_modules", &problem, DAMAGED));
             }
             (true, true) | (false, false) => {}

@@ -10,7 +10,8 @@ use crate::adapter::layout::names_module;
 use crate::config::json::Object;
 use upright_base::{Error, Result};
 
-/// A regular expression as Python's `re` reads it; look-around and back-references included.
+/// A regular expression with the syntax of Python's `re`, including look-around and
+/// back-references.
 #[derive(Debug)]
 pub(super) struct Expression {
     regex: Regex,
@@ -19,15 +20,16 @@ pub(super) struct Expression {
 }
 
 impl Expression {
-    /// Compiles `before`, `text`, `after`; `key` is where `text` stands.
+    /// Compiles the concatenation of `before`, `text` and `after`; `key` is the key of `text`, for
+    /// messages.
     fn new(file: Object<'_>, key: &str, before: &str, text: &str, after: &str) -> Result<Self> {
         let place = (file.path.to_owned(), format!("{key} `{text}`"));
         let regex = Regex::new(&format!("{before}{text}{after}")).map_err(|error| {
             let why: String = error.to_string().chars().take(120).collect();
             file.error(
                 key,
-                &format!("`{text}` is no regular expression: {why}"),
-                "write the names of modules instead",
+                &format!("`{text}` is not a valid regular expression: {why}"),
+                "use module names instead",
             )
         })?;
         Ok(Self { regex, place })
@@ -43,14 +45,14 @@ impl Expression {
         Self::new(file, key, r"\A(.*\.)?(", text, r")\z")
     }
 
-    /// Whether it fits a module's name.
+    /// Whether it matches a module's name.
     pub(super) fn fits(&self, module: &str) -> Result<bool> {
         self.regex.is_match(module).map_err(|error| {
             let problem = format!(
                 "{} cannot be matched with `{module}`: {error}",
                 self.place.1
             );
-            Error::file(&self.place.0, problem, "write the names of modules instead")
+            Error::file(&self.place.0, problem, "use module names instead")
         })
     }
 }
@@ -58,9 +60,9 @@ impl Expression {
 /// `target_modules` or `exclude_modules`.
 #[derive(Debug)]
 enum Modules {
-    /// Names in full, or what follows a dot in them.
+    /// Full names, or their last parts after a dot.
     Names(Vec<String>),
-    /// A regular expression over names in full.
+    /// A regular expression over full names.
     Expression(Expression),
     /// Every linear but the head.
     All,
@@ -99,13 +101,14 @@ impl Modules {
 
 const TARGETS: &str = "target_modules";
 
-/// What the file selects.
+/// The modules that the file selects.
 #[derive(Debug)]
 pub(super) struct Selection {
-    /// `None`: PEFT's own choice for the model's type, which differs between its versions.
+    /// `None`: PEFT's default for the model type, which differs between versions of PEFT.
     targets: Option<Modules>,
     excluded: Option<Modules>,
-    /// `layers_to_transform`, with a regular expression whose first group is the layer for each of `layers_pattern`.
+    /// `layers_to_transform`, with one regular expression per entry of `layers_pattern`, whose
+    /// first group is the layer.
     layers: Option<(Vec<usize>, Vec<Expression>)>,
 }
 
@@ -120,12 +123,12 @@ impl Selection {
         })
     }
 
-    /// Whether the file says which modules it means.
+    /// Whether the file names its modules.
     pub(super) fn is_given(&self) -> bool {
         self.targets.is_some()
     }
 
-    /// The names of `target_modules`, where they alone select.
+    /// The names in `target_modules`, if nothing else selects.
     pub(super) fn plain_names(&self) -> Option<Vec<String>> {
         match (&self.targets, &self.excluded, &self.layers) {
             (Some(Modules::Names(names)), None, None) => Some(names.clone()),
@@ -147,7 +150,8 @@ impl Selection {
         if !targets.fit(module)? {
             return Ok(false);
         }
-        // A module that is named in full, by an expression or as one of all is taken from any layer.
+        // A module that is selected by its full name, by an expression or by `all-linear` is
+        // selected in any layer.
         let by_suffix =
             matches!(targets, Modules::Names(names) if !names.iter().any(|name| name == module));
         let Some((layers, patterns)) = self.layers.as_ref().filter(|_| by_suffix) else {
@@ -175,7 +179,7 @@ fn layers(file: Object<'_>) -> Result<Option<(Vec<usize>, Vec<Expression>)>> {
         Some(value) => number(value).map(|layer| vec![layer]),
     };
     let Some(layers) = layers else {
-        return Err(file.wrong(key, "a layer's number, or a list of them"));
+        return Err(file.wrong(key, "a layer index, or a list of layer indices"));
     };
     if layers.is_empty() {
         return Ok(None);

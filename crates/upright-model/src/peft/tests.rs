@@ -37,7 +37,7 @@ fn qv() -> LoraConfig {
     LoraConfig::new(2, 4.0, vec!["q_proj".into(), "v_proj".into()])
 }
 
-/// A folder as written, to be spoilt.
+/// A written folder, to be damaged.
 struct Folder {
     dir: tempfile::TempDir,
     model: &'static DecoderConfig,
@@ -129,7 +129,7 @@ fn what_is_written_is_read() {
         assert_eq!(folder.base, base());
         assert_eq!((folder.lora.rank, folder.lora.alpha), (3, 5.5));
         assert_eq!(folder.lora.rank_pattern, lora.rank_pattern);
-        // Written again it is the same to the byte, and nothing else is left in the folder.
+        // Written again, it has the same bytes, and no other file is left in the folder.
         let bytes = |name: &str| fs::read(dir.join(name)).unwrap();
         let before = (bytes(CONFIG_FILE), bytes(TENSOR_FILE));
         write(&dir, &folder.adapter, &folder.lora, &base()).unwrap();
@@ -219,7 +219,7 @@ fn targets_are_kept_or_spelt_out() {
             (4, "model.layers.0.self_attn.q_proj")
         );
     }
-    // What is selected has to be there, however it is selected.
+    // Selected modules must have tensors, whatever selects them.
     for (more, module) in [
         (
             json!({ "target_modules": ".*_proj" }),
@@ -257,11 +257,11 @@ fn targets_are_kept_or_spelt_out() {
     }
     refused(
         targets(json!({ "target_modules": "(q_proj" })),
-        &["target_modules", "no regular expression"],
+        &["target_modules", "not a valid regular expression"],
     );
     refused(
         targets(json!({ "layers_to_transform": ["0"] })),
-        &["layers_to_transform", "a layer's number"],
+        &["layers_to_transform", "a layer index"],
     );
     let slow = json!({ "target_modules": r"(?=(.*)*!)(\w+\.)*x\1" });
     assert!(targets(slow).is_err());
@@ -282,7 +282,7 @@ fn targets_are_kept_or_spelt_out() {
         &["target_modules", "is 3"],
     );
 
-    // One layer alone.
+    // A single layer.
     let folder = Folder::new();
     let mut tensors = folder.tensors();
     tensors.retain(|name, _| name.contains("layers.1"));
@@ -342,7 +342,7 @@ fn other_kinds_of_adapter_are_refused_by_name() {
         ),
         (
             json!({ "rank_pattern": { "q_proj(": 2 } }),
-            &["rank_pattern.q_proj(", "no regular expression"],
+            &["rank_pattern.q_proj(", "not a valid regular expression"],
         ),
         (
             json!({ "rank_pattern": { "^q_proj": null } }),
@@ -350,11 +350,11 @@ fn other_kinds_of_adapter_are_refused_by_name() {
         ),
         (
             json!({ "use_something_new": true }),
-            &["use_something_new", "not known", "merge_and_unload"],
+            &["use_something_new", "unknown", "merge_and_unload"],
         ),
         (
             json!({ "newer_config": { "groups": 2 } }),
-            &["newer_config", "not known"],
+            &["newer_config", "unknown"],
         ),
         (
             json!({ "rank_pattern": { "v_proj": 4 } }),
@@ -377,7 +377,7 @@ fn other_kinds_of_adapter_are_refused_by_name() {
 fn patterns_are_regular_expressions_of_which_the_first_counts() {
     let scales = |changes| -> Vec<f32> {
         let folder = Folder::with_config(changes).unwrap();
-        // What was read describes the layout, so that it can be written again.
+        // The settings describe the layout, so that the adapter can be written again.
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &folder.adapter, &folder.lora, &base()).unwrap();
         let model = config("llama", json!({}));
@@ -437,7 +437,7 @@ fn tensors_that_do_not_fit_are_named() {
     );
     refused(
         add("base_model.model.model.vision.lora_A.weight"),
-        &["vision", "no linear"],
+        &["vision", "not a linear"],
     );
     refused(
         add("base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight"),

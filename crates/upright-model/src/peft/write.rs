@@ -21,7 +21,7 @@ pub(super) fn write(
     let config = config(adapter, lora, base)?;
     let tensors = tensors(adapter, base)?;
     files::create_dir(dir)?;
-    // The config goes last: where it is new, so are the tensors.
+    // The config is written last: if it is new, so are the tensors.
     files::write_atomic(&dir.join(TENSOR_FILE), &tensors)?;
     files::write_atomic(&dir.join(CONFIG_FILE), config.as_bytes())
 }
@@ -35,14 +35,13 @@ fn config(adapter: &Adapter, lora: &LoraConfig, base: &BaseModel) -> Result<Stri
         let module = &target.module;
         let named = all || lora.targets.iter().any(|name| names_module(name, module));
         if !named || lora.rank_of(module) != target.rank || lora.scale_of(module) != target.scale {
-            let problem =
-                format!("the adapter on `{module}` is not what its LoRA settings describe");
+            let problem = format!("the adapter on `{module}` does not match its LoRA settings");
             let hint =
-                "write an adapter with the settings that its layout was made from".to_owned();
+                "write the adapter with the settings that its layout was built from".to_owned();
             return Err(Error::input(problem).hint(hint));
         }
     }
-    // A list works in every program, `all-linear` only in PEFT.
+    // Every program accepts a list, but only PEFT accepts `all-linear`.
     let mut names: Vec<&str> = match all {
         true => targets
             .iter()
@@ -93,7 +92,7 @@ fn number(value: f64) -> Value {
 /// A tensor's shape and its values.
 type Part<'a> = ([usize; 2], &'a [f32]);
 
-/// Every tensor of an adapter by PEFT's name.
+/// Every tensor of an adapter, by its name in PEFT.
 fn parts(adapter: &Adapter) -> BTreeMap<String, Part<'_>> {
     let mut parts = BTreeMap::new();
     for target in &adapter.layout.targets {

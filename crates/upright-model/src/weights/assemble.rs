@@ -1,4 +1,4 @@
-//! From tensors by name to [`Weights`], wherever the tensors come from.
+//! Builds [`Weights`] from named tensors of any source.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use super::{BlockWeights, Linear, Matrix, Mlp, NormWeights, Qkv, Weights};
 use crate::config::{DecoderConfig, NormKind};
 use upright_base::Result;
 
-/// Tensors by the names that a whole model has for them.
+/// Tensors by their names in a whole model.
 pub(super) trait Tensors {
     /// A matrix, `[rows, cols]`.
     fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix>;
@@ -15,11 +15,11 @@ pub(super) trait Tensors {
     /// A vector.
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>>;
 
-    /// Which of the names that are in use the head has here.
+    /// Which of the known names the head has here.
     fn head(&self, names: &[&'static str]) -> Result<&'static str>;
 }
 
-/// Reads every tensor that the config asks for, and returns their names as well.
+/// Reads every tensor that the config requires. Also returns their names.
 pub(super) fn assemble(
     tensors: &impl Tensors,
     config: &DecoderConfig,
@@ -63,7 +63,7 @@ struct Assembly<'t, T> {
 }
 
 impl<T: Tensors> Assembly<'_, T> {
-    /// A matrix whose name here is `name`, and `canonical` in a whole model.
+    /// A matrix that is called `name` here, and `canonical` in a whole model.
     fn matrix(&mut self, name: &str, canonical: &str, rows: usize, cols: usize) -> Result<Matrix> {
         let matrix = self.tensors.matrix(name, rows, cols)?;
         self.seen.insert(canonical.to_owned());

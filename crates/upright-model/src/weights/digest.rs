@@ -1,4 +1,5 @@
-//! Digests of tensors: every value as the engine computes with it, hashed in pieces on all threads, once per file.
+//! Digests of tensors: every value in the type that the engine computes with, hashed in pieces on
+//! all threads, once per file.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -17,13 +18,14 @@ use super::file_identity::FileIdentity;
 /// A SHA-256.
 pub(crate) type Digest = [u8; 32];
 
-/// Values of a matrix that are hashed as one piece, rounded down to whole rows but at least one row.
+/// Values of a matrix that are hashed as one piece, rounded down to whole rows, with a minimum of
+/// one row.
 const PIECE: usize = 1 << 17;
 
-/// Version of the digests and of their records. A record of another version is computed anew.
+/// Version of the digests and of their records. A record of another version is computed again.
 const VERSION: u32 = 1;
 
-/// Keeps digests of weight files between processes. A store that fails costs time only.
+/// Stores digests of weight files between processes. A failure of the store only costs time.
 pub trait DigestStore: Sync {
     /// The record that was saved under a key.
     fn load(&self, key: &str) -> Option<Vec<u8>>;
@@ -31,10 +33,10 @@ pub trait DigestStore: Sync {
     fn save(&self, key: &str, record: &[u8]);
 }
 
-/// Told the bytes done and in all; returns whether to continue.
+/// Gets the bytes done and the total; returns whether to continue.
 pub type Progress<'p> = dyn FnMut(u64, u64) -> bool + Send + 'p;
 
-/// What a [`DigestStore`] keeps of a file.
+/// The record of a file in a [`DigestStore`].
 #[derive(Serialize, Deserialize)]
 struct Record {
     version: u32,
@@ -66,7 +68,7 @@ pub(crate) fn of_rows(
     combined(&pieces)
 }
 
-/// One digest of the digests of pieces.
+/// Combines the digests of pieces into one.
 fn combined(pieces: &[Digest]) -> Digest {
     let mut hash = Sha256::new();
     for piece in pieces {
@@ -75,7 +77,7 @@ fn combined(pieces: &[Digest]) -> Digest {
     hash.finalize().into()
 }
 
-/// Rows and columns of a shape: a tensor that is no matrix is one row.
+/// Rows and columns of a shape: a tensor that is not a matrix is one row.
 pub(crate) fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
     match shape {
         [rows, cols] => (*rows, *cols),
@@ -83,7 +85,7 @@ pub(crate) fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
     }
 }
 
-/// Appends a value as the engine holds it: bf16 in a matrix, f32 elsewhere.
+/// Appends a value in the type that the engine uses: bf16 in a matrix, f32 elsewhere.
 pub(crate) fn put(value: f32, is_matrix: bool, bytes: &mut Vec<u8>) {
     if is_matrix {
         bytes.extend(bf16::from_f32(value).to_le_bytes());
@@ -99,7 +101,7 @@ fn of_tensor(tensor: &Tensor<'_>, float: Float) -> Digest {
     let bytes = tensor.bytes();
     let is_held_alike = float == if is_matrix { Float::Bf16 } else { Float::F32 };
     if is_held_alike {
-        // The file has the bytes that would be made of it.
+        // The bytes in the file are the bytes to hash.
         let step = rows_per_piece(cols) * cols * float.size();
         let pieces: Vec<Digest> = bytes
             .par_chunks(step.max(1))
@@ -114,8 +116,8 @@ fn of_tensor(tensor: &Tensor<'_>, float: Float) -> Digest {
     })
 }
 
-/// Digests of all floating-point tensors of a file by name; those that `store` has of the unchanged file are not computed
-/// again. `None` if `progress` said to stop.
+/// Digests of all floating-point tensors of a file by name. If `store` has them for the unchanged
+/// file, they are not computed again. `None` if `progress` requested a stop.
 pub(crate) fn of_file(
     file: &TensorFile,
     store: Option<&dyn DigestStore>,
@@ -165,7 +167,7 @@ pub(crate) fn of_file(
     Some(digests)
 }
 
-/// The digests that a store has of an unchanged file.
+/// The digests that a store has for an unchanged file.
 fn recalled(store: &dyn DigestStore, identity: &FileIdentity) -> Option<BTreeMap<String, Digest>> {
     let record: Record = serde_json::from_slice(&store.load(&identity.key())?).ok()?;
     if record.version != VERSION || record.file != *identity {
@@ -178,7 +180,7 @@ fn recalled(store: &dyn DigestStore, identity: &FileIdentity) -> Option<BTreeMap
     Some(digests)
 }
 
-/// Bytes as hexadecimal digits.
+/// Reads a digest from hexadecimal digits.
 pub(crate) fn from_hex(text: &str) -> Option<Digest> {
     let mut digest = Digest::default();
     if text.len() != 2 * digest.len() || !text.is_ascii() {
@@ -203,7 +205,7 @@ mod tests {
     use super::*;
     use crate::weights::tests::{config, model, save};
 
-    /// A store that counts what it is asked.
+    /// A store that counts its saves.
     #[derive(Default)]
     struct Kept {
         records: Mutex<HashMap<String, Vec<u8>>>,
@@ -245,7 +247,7 @@ mod tests {
             });
             (digests.unwrap(), bytes, file.size())
         };
-        // A file that was written a moment ago may be written again within the same tick of the clock.
+        // A file that was just written may be written again within the same tick of the clock.
         let first = hash(SystemTime::now()).0;
         assert_eq!(*store.saved.lock().unwrap(), 0);
         assert_eq!(hash(later()).0, first);
@@ -256,7 +258,7 @@ mod tests {
             (&first, size, 1)
         );
 
-        // One value of the last row, and the time of the change set back.
+        // One value of the last row changes, and the modification time is set back.
         let before = std::fs::metadata(&path).unwrap().modified().unwrap();
         *tensors
             .get_mut("model.embed_tokens.weight")
@@ -313,7 +315,8 @@ mod tests {
         assert_eq!(of_file(&file, None, later(), &mut |_| false), None);
     }
 
-    /// A matrix of several pieces, with a last one that is shorter: the mapped bytes and the values made of them agree.
+    /// A matrix of several pieces with a shorter last piece: hashing mapped bytes and hashing
+    /// converted values agree.
     #[test]
     fn pieces_of_any_kind_agree() {
         let (rows, cols) = (1000, 300);

@@ -1,4 +1,5 @@
-//! One safetensors file, mapped into memory, with a header that has been checked against the file's size.
+//! One safetensors file, memory-mapped, with a header that has been checked against the file's
+//! size.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,22 +19,22 @@ use upright_base::{Error, Result};
 /// The format's own limit on its header.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-const DAMAGED: &str = "the file is damaged or its download was cut short; download it again";
+const DAMAGED: &str = "the file is damaged or its download is incomplete; download it again";
 
 /// A mapped safetensors file.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
     /// The file, for messages.
     pub(crate) path: PathBuf,
-    /// Tells the file from every other, and from itself before a change.
+    /// Identifies the file and its current contents.
     pub(crate) identity: Option<FileIdentity>,
     map: Arc<Mmap>,
-    /// Where the tensors' bytes begin.
+    /// Offset of the tensors' bytes.
     start: usize,
     header: Metadata,
 }
 
-/// One tensor of a file: checked to lie inside it.
+/// One tensor of a file, checked to lie inside the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Tensor<'a> {
     file: &'a TensorFile,
@@ -46,8 +47,8 @@ pub(crate) struct Tensor<'a> {
     bytes: Range<usize>,
 }
 
-/// Reads the header of a whole safetensors file. Returns where the tensors' bytes begin, and the header; `path` is for
-/// messages.
+/// Reads the header of a whole safetensors file. Returns the offset of the tensors' bytes, and the
+/// header; `path` is for messages.
 ///
 /// # Errors
 /// As for [`TensorFile::open`].
@@ -60,15 +61,15 @@ pub(super) fn read_header(path: &Path, file: &[u8]) -> Result<(usize, Metadata)>
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES || length > rest.len() as u64 {
         if file.starts_with(b"version https://git-lfs") {
-            let hint = "run `git lfs pull` in the folder, or download the file itself";
+            let hint = "run `git lfs pull` in the folder, or download the file";
             return Err(Error::file(
                 path,
-                "a pointer of git-lfs, not the file",
+                "a git-lfs pointer, not the file itself",
                 hint,
             ));
         }
         return Err(damaged(format!(
-            "says that its header has {length} bytes, but the file has {size}"
+            "the header should have {length} bytes, but the file has {size}"
         )));
     }
     let (header, tensors) = rest.split_at(length as usize);
@@ -95,8 +96,8 @@ impl TensorFile {
     /// Maps a file and checks its header.
     ///
     /// # Errors
-    /// The system refuses; the file is cut short, its header is not what the format
-    /// asks for, or a tensor lies outside the file or over another one.
+    /// A system error, or bad input: the file is truncated, its header is not valid, or a tensor
+    /// lies outside the file or overlaps another one.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = std::fs::File::open(path).map_err(|e| Error::unreadable(path, "read", e))?;
         let size = file
@@ -151,7 +152,7 @@ impl TensorFile {
 }
 
 impl Tensor<'_> {
-    /// Checks the shape against what the config asks for.
+    /// Checks the shape against the config.
     pub(crate) fn expect(&self, shape: &[usize]) -> Result<()> {
         if self.shape == shape {
             return Ok(());
@@ -163,33 +164,33 @@ impl Tensor<'_> {
         Err(Error::file(
             &self.file.path,
             problem,
-            "config.json and the tensors belong to different models",
+            "check that config.json and the tensors belong to the same model",
         ))
     }
 
     fn unsupported(&self) -> Error {
         let problem = format!(
-            "tensor `{}` holds {:?}, expected BF16, F16 or F32",
+            "tensor `{}` has type {:?}, expected BF16, F16 or F32",
             self.name, self.dtype
         );
         Error::file(
             &self.file.path,
             problem,
-            "convert the model to bf16; quantised weights are not supported",
+            "convert the model to bf16; quantized weights are not supported",
         )
     }
 
-    /// Its file.
+    /// Path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.file.path
     }
 
-    /// The values as they lie in the file.
+    /// The bytes of the values, as in the file.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.file.map[self.bytes.clone()]
     }
 
-    /// How the values are held, if the engine reads them.
+    /// Type of the values, if it is supported.
     pub(crate) fn float(&self) -> Option<Float> {
         match self.dtype {
             Dtype::F32 => Some(Float::F32),
@@ -199,10 +200,10 @@ impl Tensor<'_> {
         }
     }
 
-    /// How the values are held.
+    /// Type of the values.
     ///
     /// # Errors
-    /// Values that the engine does not read.
+    /// The type is not supported.
     pub(crate) fn expect_float(&self) -> Result<Float> {
         self.float().ok_or_else(|| self.unsupported())
     }
@@ -227,7 +228,8 @@ impl Tensor<'_> {
         })
     }
 
-    /// The values as a bf16 matrix: mapped where the file holds bf16 at an even address, else rounded to nearest even.
+    /// The values as a bf16 matrix: memory-mapped if the file has bf16 at an even address, else
+    /// rounded to nearest even.
     pub(crate) fn to_matrix(&self, rows: usize, cols: usize) -> Result<Matrix> {
         self.expect(&[rows, cols])?;
         let bytes = self.bytes();

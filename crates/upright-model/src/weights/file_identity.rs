@@ -1,4 +1,4 @@
-//! What tells a file from every other, and from itself before a change.
+//! Identity of a file and its contents, from the file's metadata.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use upright_base::files::hex;
 
-/// How long a file must not have changed before its digests are kept: the times of two changes that are nearer to each
-/// other than the file system's clock ticks may be equal.
+/// How long a file must be unchanged before its digests are stored: two changes within one tick of
+/// the file system's clock may have the same time.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// Everything that changes if a file's contents do, short of somebody who sets the system's clock.
+/// Everything that changes when a file's contents change, unless somebody sets the system clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileIdentity {
     path: PathBuf,
@@ -26,7 +26,7 @@ pub(crate) struct FileIdentity {
 }
 
 impl FileIdentity {
-    /// The identity of an open file. `None` where the system does not tell it.
+    /// The identity of an open file. `None` if the system does not report it.
     pub(crate) fn of(path: &Path, file: &std::fs::File) -> Option<Self> {
         let metadata = file.metadata().ok()?;
         let nanoseconds =

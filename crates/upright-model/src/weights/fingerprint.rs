@@ -1,4 +1,5 @@
-//! What identifies a model: a digest of every value that the engine computes with, and of the architecture's arithmetic.
+//! The fingerprint of a model: a digest of every value that the engine computes with, and of the
+//! architecture's arithmetic.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,8 @@ use upright_base::files::hex;
 use super::digest::Digest;
 use crate::config::DecoderConfig;
 
-/// How records of a [`Fingerprint`] begin. Builds that sampled 64 values per tensor wrote 64 digits without a prefix.
+/// Prefix of recorded fingerprints. Older builds, which sampled 64 values per tensor, wrote 64
+/// digits without a prefix.
 const PREFIX: &str = "v2-";
 
 /// Values per tensor that go into the older fingerprint.
@@ -20,12 +22,12 @@ const SAMPLES: usize = 64;
 pub struct Fingerprint {
     /// Over every value, with [`PREFIX`].
     complete: String,
-    /// Over samples, as builds before this one recorded it.
+    /// Over samples, as recorded by older builds.
     sampled: String,
 }
 
 impl Fingerprint {
-    /// The identity of [`super::Weights::random`] of a seed.
+    /// The fingerprint of [`super::Weights::random`] with a seed.
     pub fn of_random(config: &DecoderConfig, seed: u64) -> Self {
         let mut hash = Sha256::new_with_prefix(arithmetic(config));
         hash.update(format!("random weights of seed {seed}"));
@@ -36,13 +38,13 @@ impl Fingerprint {
         }
     }
 
-    /// The text that records hold: `v2-` and the 64 hexadecimal digits of a SHA-256.
+    /// The recorded text: `v2-` and the 64 hexadecimal digits of a SHA-256.
     pub fn as_str(&self) -> &str {
         &self.complete
     }
 
-    /// Whether a record names these weights. A record of an older build holds the digest of samples, so it matches any
-    /// model that has these sampled values.
+    /// Whether a record names these weights. A record of an older build is a digest of samples, so
+    /// it matches any model with these sampled values.
     pub fn matches(&self, recorded: &str) -> bool {
         recorded
             == if Self::is_complete(recorded) {
@@ -52,7 +54,7 @@ impl Fingerprint {
             }
     }
 
-    /// Whether a record covers every value, and not samples alone.
+    /// Whether a record covers every value, not only samples.
     pub fn is_complete(recorded: &str) -> bool {
         recorded.starts_with(PREFIX)
     }
@@ -71,21 +73,21 @@ pub(crate) struct Collector {
     tensors: BTreeMap<String, Collected>,
 }
 
-/// What is known of one tensor.
+/// One collected tensor.
 struct Collected {
     shape: Vec<usize>,
     digest: Digest,
     samples: Vec<f32>,
 }
 
-/// Indices of the samples: one in each of equal stretches. The first index of each stretch would be the first column of
-/// every row of a matrix.
+/// Indices of the samples: one at a scattered position in each of equal stretches. With the first
+/// index of each stretch, all samples of a matrix could be in its first column.
 fn sampled_indices(len: usize) -> impl Iterator<Item = usize> {
     let count = SAMPLES.min(len);
     (0..count).map(move |i| {
         let start = i * len / count;
         let end = (i + 1) * len / count;
-        // Knuth's multiplier scatters the numbers over all bits; the high ones are the best.
+        // Knuth's multiplier scatters the numbers over all bits; the high bits are the best.
         let scattered = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
         start + (scattered % (end - start) as u64) as usize
     })
@@ -139,7 +141,8 @@ impl Collector {
     }
 }
 
-/// The part of a config that decides what the weights compute. Names, ids and lengths do not matter.
+/// The part of a config that determines what the weights compute. Names, ids and lengths do not
+/// matter.
 fn arithmetic(config: &DecoderConfig) -> Vec<u8> {
     let c = config;
     let wiring = (

@@ -1,13 +1,14 @@
-//! The header of a safetensors file that is written. The safetensors crate keeps metadata in a hash map, in whose random
-//! order it would write them, and wants all tensors in memory; equal tensors have to give equal bytes, one by one.
+//! Headers of safetensors files, for writing. The safetensors crate writes metadata in the random
+//! order of a hash map and needs all tensors in memory. Here equal tensors must give equal bytes,
+//! and tensors are written one by one.
 
 use serde_json::{Map, Value, json};
 
-/// One tensor of a file, in the order in which its bytes follow.
+/// One tensor of a file. Entries are in the order of their bytes.
 pub(crate) struct Entry<'a> {
-    /// Its name.
+    /// Name of the tensor.
     pub(crate) name: &'a str,
-    /// The format's name of its type, such as `BF16`.
+    /// Name of its type in the format, such as `BF16`.
     pub(crate) dtype: &'a str,
     /// Sizes, outermost first.
     pub(crate) shape: &'a [usize],
@@ -15,7 +16,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) bytes: usize,
 }
 
-/// Everything in front of the tensors' bytes.
+/// All bytes before the tensors' bytes.
 pub(crate) fn header<'a>(
     metadata: &[(&str, &str)],
     tensors: impl IntoIterator<Item = Entry<'a>>,

@@ -1,16 +1,16 @@
-//! The name table of each family: what its tensors are called, and the shapes that a config gives them.
+//! The name table of each family: the names of its tensors, and their shapes for a config.
 
 use crate::config::{DecoderConfig, Family, NormKind};
 
 /// Names outside of the blocks.
 pub(crate) struct Names {
-    /// What the base model is called inside the whole; exports of the base model alone leave it out.
+    /// Prefix of the base model inside the whole model; exports of only the base model omit it.
     pub(crate) prefix: &'static str,
     /// Token embedding, with prefix.
     pub(crate) embedding: &'static str,
-    /// Norm in front of the head, with prefix.
+    /// Norm before the head, with prefix.
     pub(crate) final_norm: &'static str,
-    /// Head: the name in files first, then others that are in use.
+    /// Head: the name in files first, then other names in use.
     pub(crate) heads: &'static [&'static str],
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn block_shape(config: &DecoderConfig) -> BlockShape {
     }
 }
 
-/// Name and shape of every tensor of a model that is computed with; of the head, the first of its names.
+/// Name and shape of every tensor that a model computes with. The head has the first of its names.
 pub(crate) fn tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
     let names = names(config.family);
     let mut all = vec![(
@@ -165,7 +165,8 @@ pub(crate) fn tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
     all
 }
 
-/// Buffers that older checkpoints carry inside a block and that are computed instead of read.
+/// Whether a tensor is a buffer that older checkpoints store in a block, and that is computed
+/// instead of read.
 pub(crate) fn is_buffer(name: &str) -> bool {
     [
         "rotary_emb.inv_freq",

@@ -16,13 +16,13 @@ const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensors of a folder, in one file or many.
 pub(crate) struct Source {
-    /// The file that says which tensors there are, for messages.
+    /// The file that lists the tensors, for messages.
     path: PathBuf,
     /// The files, in the order of their names.
     pub(crate) files: Vec<TensorFile>,
     /// File of every tensor.
     pub(crate) places: BTreeMap<String, usize>,
-    /// Prefix that names lack here because only the base model was exported.
+    /// Prefix that the names lack because only the base model was exported.
     pub(crate) lacking: &'static str,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn open(dir: &Path, config: &DecoderConfig) -> Result<Weights> {
 }
 
 impl Source {
-    /// Maps the files of a folder and finds out how its tensors are called.
+    /// Maps the files of a folder and determines the names of its tensors.
     pub(crate) fn open(dir: &Path, config: &DecoderConfig) -> Result<Self> {
         let single = dir.join(SINGLE);
         let index = dir.join(INDEX);
@@ -75,23 +75,24 @@ impl Source {
             .get(name)
             .and_then(|&i| self.files[i].tensor(name));
         found.ok_or_else(|| {
-            let hint = "config.json and the tensors belong to different models, or the folder is not complete";
+            let hint = "check that config.json and the tensors belong to the same model and no file is missing";
             Error::file(&self.path, format!("tensor `{name}` is missing"), hint)
         })
     }
 
-    /// What the head is called here.
+    /// Name of the head in this folder.
     pub(crate) fn head_name(&self, heads: &[&'static str]) -> Result<&'static str> {
         heads.iter().copied().find(|name| self.places.contains_key(*name)).ok_or_else(|| {
             let problem = format!("tensor `{}` is missing: the model has no head", heads[0]);
             let hint = "if the head is the embedding, set `tie_word_embeddings` to true in config.json; \
-                        otherwise export the whole model, not its base alone";
+                        otherwise export the whole model, not only its base";
             Error::file(&self.path, problem, hint)
         })
     }
 
-    /// A head beside a config that says the embedding is the head: many files have both, equal. Where they differ,
-    /// transformers takes the head, and versions before 5 the embedding.
+    /// Rejects a head that differs from the embedding although the config ties the two. Many files
+    /// have both, equal. If they differ, transformers uses the head, and versions before 5 the
+    /// embedding.
     pub(crate) fn refuse_second_head(&self, config: &DecoderConfig) -> Result<()> {
         let names = names(config.family);
         let Ok(head) = self.head_name(names.heads) else {
@@ -106,15 +107,15 @@ impl Source {
             return Ok(());
         }
         let problem = format!(
-            "tensor `{}` differs from the embedding, which config.json says is the head",
+            "tensor `{}` differs from the embedding, but config.json ties the head to the embedding",
             head.name
         );
-        let hint = "set `tie_word_embeddings` to false in config.json if the model has a head of its own; \
+        let hint = "set `tie_word_embeddings` to false in config.json if the model has its own head; \
                     otherwise remove the tensor";
         Err(Error::file(&self.path, problem, hint))
     }
 
-    /// A tensor of the decoder that nothing has read would be silently left out of the arithmetic.
+    /// Rejects tensors of the decoder that were not read: they would silently have no effect.
     fn refuse_what_is_left(&self, config: &DecoderConfig, seen: &BTreeSet<String>) -> Result<()> {
         let names = names(config.family);
         for name in self.places.keys() {
@@ -128,8 +129,8 @@ impl Source {
             if head_bias || (whole.starts_with(names.prefix) && !known) {
                 let problem =
                     format!("tensor `{name}` has no place in the model that config.json describes");
-                let hint = "look at `num_hidden_layers`, `attention_bias` and `mlp_bias` in config.json; \
-                            quantised weights and models with extra parts are not supported";
+                let hint = "check `num_hidden_layers`, `attention_bias` and `mlp_bias` in config.json; \
+                            quantized weights and models with extra parts are not supported";
                 return Err(Error::file(&self.path, problem, hint));
             }
         }
@@ -164,7 +165,7 @@ fn shards(dir: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String,
     let mut shards = BTreeSet::new();
     for name in tensors.map.keys() {
         let shard = tensors.text(name)?.ok_or_else(|| tensors.missing(name))?;
-        // An index comes from elsewhere: it may not lead out of its folder.
+        // An index is foreign input and must not point outside its folder.
         if Path::new(shard)
             .file_name()
             .is_none_or(|file| file != shard)
@@ -183,7 +184,7 @@ fn shards(dir: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String,
         .collect();
     if !missing.is_empty() {
         let problem = format!(
-            "{} of {} files are missing: {}",
+            "{} of {} files missing: {}",
             missing.len(),
             shards.len(),
             missing.join(", ")
@@ -207,7 +208,7 @@ fn shards(dir: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String,
     for name in tensors.map.keys() {
         let place = order[tensors.text(name)?.unwrap_or_default()];
         if files[place].tensor(name).is_none() {
-            let problem = format!("tensor `{name}` is missing, though {INDEX} says it is here");
+            let problem = format!("tensor `{name}` is missing, although {INDEX} lists it here");
             return Err(Error::file(
                 &files[place].path,
                 problem,
@@ -219,7 +220,7 @@ fn shards(dir: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String,
     Ok((files, places))
 }
 
-/// The error of a folder without the files we read, with a hint that fits what is there.
+/// The error for a folder without safetensors, with a hint that fits its other files.
 fn no_weights(dir: &Path) -> Error {
     let names: Vec<String> = std::fs::read_dir(dir)
         .map(|entries| {
@@ -240,10 +241,10 @@ fn no_weights(dir: &Path) -> Error {
             "convert it to safetensors: in Python, AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
         }
         Some("gguf") => {
-            "GGUF files are not read; download the safetensors files the GGUF was made from"
+            "download the safetensors files that the GGUF was made from; GGUF files are not supported"
         }
         Some("safetensors") => {
-            "rename the file to model.safetensors if it follows transformers' names"
+            "rename the file to model.safetensors if its tensors have the names of transformers"
         }
         _ => "download model.safetensors, or model.safetensors.index.json with all its files",
     };

@@ -1,4 +1,5 @@
-//! Weights without a file, for measurements of speed: a step takes as long on them as on trained ones.
+//! Random weights without a file, for speed measurements: a step takes as long as with trained
+//! weights.
 
 use std::f32::consts::TAU;
 
@@ -12,10 +13,10 @@ use crate::config::DecoderConfig;
 use upright_base::Result;
 use upright_math::random::scattered;
 
-/// Standard deviation of every matrix, as transformers initialises them by default.
+/// Standard deviation of every matrix, the default of transformers.
 const DEVIATION: f32 = 0.02;
 
-/// Values that a task makes.
+/// Values per task.
 const CHUNK: usize = 4096;
 
 /// See [`Weights::random`].

@@ -141,7 +141,8 @@ fn identity(tensors: &Tensors, config: &DecoderConfig, dtype: Dtype) -> Fingerpr
     fingerprint(dir.path(), config)
 }
 
-/// Six rows of an embedding, or one value of a norm: whatever the engine computes with is part of the identity.
+/// Rows of an embedding or values of a norm: every value that the engine computes with is part of
+/// the identity.
 #[test]
 fn every_value_is_part_of_the_identity() {
     let config = config("llama", json!({ "vocab_size": 5003 }));
@@ -234,7 +235,8 @@ fn other_types_are_cast_once_and_keep_the_fingerprint() {
         assert_eq!(cast.embedding.data(), mapped.embedding.data());
     }
     let before = identity(&tensors, &config, Dtype::BF16);
-    // Nearest even: 1 + 2^-8 lies between two values of bf16, 1 + 3 * 2^-8 too. Norms stay what they are.
+    // Nearest even: 1 + 2^-8 lies between two values of bf16, and so does 1 + 3 * 2^-8. Norms do
+    // not change.
     let half = 0.5_f32.powi(8);
     tensors.get_mut("model.embed_tokens.weight").unwrap().1[..2]
         .copy_from_slice(&[1.0 + half, 1.0 + 3.0 * half]);
@@ -376,7 +378,7 @@ fn other_conventions_are_understood() {
         );
         open(&bare, &config, Dtype::BF16).unwrap();
         assert_eq!(identity(&bare, &config, Dtype::BF16), whole);
-        // With a head beside it, the embedding once more.
+        // With a copy of the embedding as the head.
         let head = bare[names(config.family).embedding.strip_prefix(prefix).unwrap()].clone();
         bare.insert(names(config.family).heads[0].into(), head);
         open(&bare, &config, Dtype::BF16).unwrap();
@@ -486,7 +488,7 @@ fn open_bytes(bytes: &[u8]) -> Result<TensorFile> {
     TensorFile::open(&path)
 }
 
-/// A file with this header and so many bytes of tensors.
+/// A file with this header and `data` bytes of tensors.
 fn with_header(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(header.as_bytes());

@@ -1,11 +1,12 @@
-//! Files from elsewhere cannot make the engine take memory that they do not hold themselves: whatever a config, an index, a
-//! header or an adapter's config says, reading it ends in a value or a message, and in little memory.
+//! Foreign files cannot make the engine allocate more memory than they justify: whatever a config,
+//! an index, a header or an adapter's config says, reading it ends in a value or an error, and
+//! takes little memory.
 
 #![allow(
     unsafe_code,
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "tests write files and print as they like"
+    reason = "tests write files and print"
 )]
 
 use std::{
@@ -24,11 +25,11 @@ thread_local! {
     static MOST: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts what the thread holds.
+/// Counts the bytes that the thread holds.
 struct Counting;
 
 fn count(change: impl Fn(usize) -> usize) {
-    // A thread that ends frees after its counters are gone.
+    // A thread that exits frees memory after its counters are gone.
     let _ = HELD.try_with(|held| {
         held.set(change(held.get()));
         let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
@@ -39,7 +40,7 @@ fn count(change: impl Fn(usize) -> usize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(|held| held + layout.size());
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        // SAFETY: the caller guarantees what the system's allocator requires.
         unsafe { System.alloc(layout) }
     }
 
@@ -53,8 +54,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Most that reading a file of a few kilobytes may hold at once: a model of 4,096 blocks has names of that size, and a
-/// regular expression may become a machine of 10 MB.
+/// Maximum memory for reading a file of a few kilobytes: a model of 4,096 blocks has names of that
+/// size, and a regular expression may compile to 10 MB.
 const MOST_BYTES: usize = 64 << 20;
 
 fn held_by(read: impl FnOnce()) -> usize {
@@ -74,7 +75,7 @@ fn object(path: &Path) -> Map<String, Value> {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Values that a size, a list, a name or a pattern may be given by somebody who means no good.
+/// Malicious values for a size, a list, a name or a pattern.
 fn hostile() -> impl Strategy<Value = Value> {
     let texts = vec![
         "",

@@ -1,16 +1,16 @@
-//! Bars: gaps and distance, and what every arm costs.
+//! Bar charts: gaps and distance, and the cost of every arm.
 
 use super::{Shown, WIDTH, contenders, names};
 use crate::{Arm, Report, Role, tables::SET_NAMES};
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Figure, Ink, Mark, Panel, Style};
 
-/// Height of an arm's row.
+/// Height of the row of an arm.
 const ROW: f64 = 31.0;
-/// How the two sets differ.
+/// Opacity of the bars of each set of rows.
 const OPACITIES: [f64; 2] = [1.0, 0.42];
 
-/// Gaps of every objective and the distance to the ideal point; none without any optimum.
+/// Gap of every objective and distance to the ideal point; none if no optimum is known.
 pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
     if !report
         .arms
@@ -47,11 +47,11 @@ pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
         ));
     }
     let caption = format!(
-        "How far each arm ends from the best each objective could be: shorter is better, 0 is as good as training that \
-         objective alone. The distance takes all gaps together. Full bars are held-out rows, pale ones training rows; \
-         whiskers are standard errors.{}",
+        "Final loss minus the optimum of each objective. Shorter is better; 0 is as good as \
+         training that objective alone. The distance combines all gaps. Dark bars are held-out \
+         rows, light bars are training rows, and whiskers are standard errors.{}",
         if arms.len() < report.arms.len() {
-            " Arms that train one objective alone are left out."
+            " Arms that train one objective alone are not shown."
         } else {
             ""
         }
@@ -65,7 +65,7 @@ pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
     })
 }
 
-/// Seconds, and the increases against Sequential where there are any.
+/// Time per arm, and the increases over Sequential if there are any.
 pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
     let takes_time = |i: &usize| {
         report.arms[*i]
@@ -79,7 +79,7 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
         .filter(|i| report.arms[*i].is_joint())
         .collect();
     let some = |value: OfArm| joint.iter().any(|i| value(&report.arms[*i]).is_some());
-    let mut values: Vec<(&str, OfArm)> = vec![("seconds of all steps", |arm| arm.seconds)];
+    let mut values: Vec<(&str, OfArm)> = vec![("time of all steps (s)", |arm| arm.seconds)];
     let (runtime, used) = (
         some(|arm| arm.runtime_increase),
         some(|arm| arm.utilization_increase),
@@ -96,7 +96,7 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
         return None;
     }
     let mut figure = Figure::new(
-        "What each arm costs",
+        "Cost of each arm",
         values.len(),
         [200.0, arms.len() as f64 * ROW * 0.8 + 8.0],
     );
@@ -120,20 +120,21 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
     })
 }
 
-/// The increases in words.
+/// The caption of the cost figure.
 fn increases(report: &Report, joint: &[usize], runtime: bool) -> String {
     let busy = report.arms.iter().any(|arm| arm.busy_seconds.is_some());
     let sums = report.arms.iter().any(|arm| arm.role == Role::Sum);
     let seconds = format!(
-        "Seconds are those of all training steps, without evaluations. {}{}",
+        "Seconds cover all training steps, without evaluations. {}{}",
         if sums {
-            "A sum of adapters costs what training its adapters cost, as far as their runs are here. "
+            "The cost of a sum of adapters is the cost of training its adapters, if their runs are \
+             in the report. "
         } else {
             ""
         },
         if busy {
-            "Busy seconds are seconds times the share of the processors that was used: what a run cost itself, whatever else \
-             the machine did meanwhile. Verdicts on cost go by them. "
+            "Busy seconds are seconds times CPU utilization: the cost of the run itself, \
+             independent of other load on the machine. Verdicts on cost use busy seconds. "
         } else {
             ""
         }
@@ -146,7 +147,7 @@ fn increases(report: &Report, joint: &[usize], runtime: bool) -> String {
         less if less <= -1.0 => format!("{:.0}% less", -less),
         _ => "as much".to_owned(),
     };
-    // A method at several weights has a range.
+    // A method with several weights has a range.
     let of = |(name, role): (&str, Role)| {
         let own = joint
             .iter()
@@ -170,24 +171,24 @@ fn increases(report: &Report, joint: &[usize], runtime: bool) -> String {
     ];
     let all: Vec<String> = all.into_iter().filter_map(of).collect();
     format!(
-        "{seconds}An increase is measured against the Sequential runs of the same weights (the mean of their orders), 0% being \
-         just as long; the time of Sequential is what training one objective a step costs. Here: {}. ",
+        "{seconds}An increase is relative to the Sequential runs with the same weights (the mean \
+         over their orders); 0% means equally long. The time of Sequential is the cost of training \
+         one objective per step. Here: {}. ",
         all.join(", ")
     )
 }
 
-/// What is not shown, and how to get it.
+/// Says which increases are not shown, and how to get them.
 fn missing(report: &Report, runtime: bool, used: bool) -> String {
     if !runtime {
-        return "Increases need a Sequential run of the same weights and steps beside the joint ones.".to_owned();
+        return "Increases need a Sequential run with the same weights and steps as the joint runs."
+            .to_owned();
     }
     match (
         used,
         report.arms.iter().any(|arm| arm.utilization.is_some()),
     ) {
-        (false, false) => {
-            "Utilisation of the processors was not recorded in these runs.".to_owned()
-        }
+        (false, false) => "These runs did not record CPU utilization.".to_owned(),
         _ => String::new(),
     }
 }
@@ -195,10 +196,10 @@ fn missing(report: &Report, runtime: bool, used: bool) -> String {
 /// A value of an arm.
 type OfArm = fn(&Arm) -> Option<Spread>;
 
-/// A value of an arm on a set.
+/// A value of an arm on a set of rows.
 type Value<'v> = &'v dyn Fn(&Arm, usize) -> Option<Spread>;
 
-/// One panel: a row an arm, and in it a bar a value.
+/// One panel with one row per arm and one bar per value.
 fn bars(
     report: &Report,
     arms: &[usize],
@@ -237,7 +238,7 @@ fn bars(
             let Some(value) = value(arm, *set) else {
                 continue;
             };
-            // The first arm stands at the top, and in its row the first value.
+            // The first arm is at the top, and so is the first value in its row.
             let y = (shown.len() - 1 - row) as f64 + 0.38 - (position as f64 + 0.5) * width;
             let style = Style::thin(looks[*index].ink).opacity(if values.len() > 1 {
                 OPACITIES[*set]

@@ -1,4 +1,4 @@
-//! Losses over the steps, one panel an objective and a set.
+//! Loss curves, one panel per objective and set of rows.
 
 use super::{
     Shown, WIDTH,
@@ -9,21 +9,21 @@ use crate::{Report, Stop, tables::SET_NAMES};
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Dash, Figure, Ink, Mark, Panel, Style, axis::Scale};
 
-/// Lines with more evaluations than this are drawn without a marker at each.
+/// Lines with more evaluations than this have no markers.
 const MARKED: usize = 16;
 
-/// The figure; none without evaluations.
+/// The figure; none if there are no evaluations.
 pub(super) fn curves(report: &Report, looks: &[Style]) -> Option<Shown> {
     let sets: Vec<usize> = (0..2).filter(|set| measured(report, *set)).collect();
     let facets = facets(report);
     let count = report.objectives.len() * sets.len();
-    // Of many facets each is a row.
+    // With many facets, each facet is a row.
     let (columns, height) = match facets.len() {
         1 => (sets.len(), 220.0),
         _ if count <= 4 => (count, 150.0),
         _ => (sets.len(), 150.0),
     };
-    let mut figure = Figure::new("Losses over the steps", columns, [220.0, height]);
+    let mut figure = Figure::new("Losses by step", columns, [220.0, height]);
     let paths: Vec<Vec<Stop>> = report.arms.iter().map(|arm| report.path(arm)).collect();
     for facet in &facets {
         for objective in 0..report.objectives.len() {
@@ -37,26 +37,27 @@ pub(super) fn curves(report: &Report, looks: &[Style]) -> Option<Shown> {
     if figure.panels.is_empty() {
         return None;
     }
-    let caption = "Each line is the mean over an arm's runs, the band around it the standard error. A loss that has been low \
-                   and rises again while another objective is trained is being forgotten. Where training rows go on falling \
-                   and held-out rows do not, the model learns its rows by heart.";
+    let caption = "Each line is the mean over the runs of an arm, with a band of one standard \
+                   error. An objective whose loss rises again while another is trained is being \
+                   forgotten. If the loss keeps falling on training rows but not on held-out rows, \
+                   the model is overfitting.";
     let apart = report.arms.iter().any(|arm| report.ends_apart(arm));
     let caption = caption.to_owned()
         + if apart {
-            " A line ends where the first of its arm's runs does."
+            " A line ends at the step where the first run of its arm ends."
         } else {
             ""
         };
     Some(Shown {
         name: "curves",
-        heading: "Losses over the steps",
+        heading: "Loss curves",
         figure: figure.fit(WIDTH),
         caption,
         table: "curves",
     })
 }
 
-/// Mean losses of an arm on a set, by step.
+/// Mean losses of an arm on a set of rows, by step.
 fn line(path: &[Stop], objective: usize, set: usize) -> Vec<(f64, Spread)> {
     path.iter()
         .filter_map(|stop| Some((stop.step as f64, stop.losses[set][objective]?)))
@@ -74,14 +75,14 @@ fn panel(
     let optimum = report.settings[facet.setting].ideal[set][objective]
         .as_ref()
         .map(|optimum| optimum.value);
-    // All facets of a setting have the same axes.
+    // All facets of a setting share their axes.
     let whole = (0..report.arms.len()).filter(|i| report.arms[*i].setting == facet.setting);
     let losses: Vec<Spread> = whole
         .flat_map(|i| line(&paths[i], objective, set))
         .map(|(_, loss)| loss)
         .collect();
     let values: Vec<f64> = losses.iter().map(|loss| loss.mean).chain(optimum).collect();
-    // Both sets have the same scale.
+    // Both sets of rows share their scale.
     let sets = paths
         .iter()
         .flat_map(|path| [0, 1].map(|set| line(path, objective, set)));
@@ -99,7 +100,7 @@ fn panel(
     let axis = loss_axis(loss_name(report, objective), ratios);
     let axis = match axis.scale {
         Scale::Linear => axis,
-        // Where a panel is one of many, its title says the rest.
+        // With many panels, the panel's title names the loss.
         Scale::Log if facet.name.is_empty() => axis,
         Scale::Log => {
             let unit = if loss_unit(report, objective).is_some() {
@@ -162,7 +163,7 @@ fn panel(
     panel
 }
 
-/// Whether anything was measured on a set.
+/// Whether any loss was measured on a set of rows.
 fn measured(report: &Report, set: usize) -> bool {
     report
         .arms

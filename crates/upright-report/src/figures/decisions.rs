@@ -1,10 +1,10 @@
-//! Which objective was updated when: a strip an arm.
+//! Which objective each step trained on: one strip per arm.
 
 use super::{Shown, WIDTH, contenders, names};
 use crate::{Arm, Report};
 use upright_plot::{Axis, Figure, Ink, Mark, Panel, Style};
 
-/// Inks of objectives; those of methods mean methods.
+/// Inks of objectives, different from those of the methods.
 const INKS: [Ink; 5] = [
     Ink::Series(4),
     Ink::Muted,
@@ -13,13 +13,13 @@ const INKS: [Ink; 5] = [
     Ink::Series(1),
 ];
 
-/// The figure; none where no arm takes a step on an objective compared.
+/// The figure; none if no arm takes a step on a compared objective.
 pub(super) fn decisions(report: &Report) -> Option<Shown> {
     let arms: Vec<&Arm> = contenders(report)
         .iter()
         .map(|i| &report.arms[*i])
         .collect();
-    // Arms that descend an objective of their own have nothing to decide.
+    // Arms that train on an objective that the others lack have nothing to decide.
     let decides = |arm: &&Arm| {
         let descends = arm
             .updates
@@ -49,19 +49,19 @@ pub(super) fn decisions(report: &Report) -> Option<Shown> {
         }
     }
     let mut figure = Figure::new(
-        "Which objective was updated when",
+        "Which objective each step trained on",
         1,
         [600.0, arms.len() as f64 * 26.0 + 6.0],
     );
     figure.panels.push(panel);
     let caption =
-        "One row an arm (its first run), one sliver a step, from left to right. Sequential changes over once, Mix \
-                   updates all objectives in every step, ALRIGHT draws one by its weight, MAXRIGHT takes the one whose \
-                   weighted gap is larger."
+        "One row per arm (its first run), with steps from left to right. Sequential switches once, \
+         Mix trains on all objectives in every step, ALRIGHT samples one objective by weight, and \
+         MAXRIGHT takes the one with the larger weighted gap."
             .to_owned();
     Some(Shown {
         name: "decisions",
-        heading: "Who was updated when",
+        heading: "Objective per step",
         figure: figure.fit(WIDTH),
         caption,
         table: "decisions",

@@ -1,20 +1,20 @@
-//! Panels beside each other: one for all arms of the same weights and setting, so that no picture has too many lines.
+//! Facets: one panel per weights and setting, so that no panel has too many lines.
 
 use crate::{
     Arm, Report, Role, labels,
     matching::{distinct, matching, same},
 };
 
-/// Arms that are shown in one panel.
+/// The arms of one panel.
 pub(super) struct Facet {
-    /// What they have in common; empty where there is one facet.
+    /// What the arms have in common; empty if there is only one facet.
     pub(super) name: String,
     pub(super) setting: usize,
     /// Indices of the report's arms.
     pub(super) arms: Vec<usize>,
 }
 
-/// All facets. Arms that train an objective alone, and those that no weight places, are in every facet of their setting.
+/// All facets. Arms that are neither joint nor sequential are in every facet of their setting.
 pub(super) fn facets(report: &Report) -> Vec<Facet> {
     let mut facets = Vec::new();
     for setting in 0..report.settings.len() {

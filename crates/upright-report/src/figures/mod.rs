@@ -1,4 +1,4 @@
-//! The figures of the page, each with a caption that says what there is to see.
+//! The figures of the page, each with a caption that explains it.
 
 mod bars;
 mod curves;
@@ -12,20 +12,20 @@ use super::{Report, Run, arm::Arm};
 use upright_core::objectives::LossKind;
 use upright_plot::{Axis, Figure};
 
-/// A figure with what belongs to it.
+/// A figure with its heading, caption and table.
 pub(super) struct Shown {
-    /// Name of its files.
+    /// Name of its files, without the ending.
     pub(super) name: &'static str,
     /// Heading of its section.
     pub(super) heading: &'static str,
     pub(super) figure: Figure,
-    /// What there is to see, in plain words.
+    /// The caption.
     pub(super) caption: String,
-    /// The table that holds its numbers.
+    /// Name of the table with its numbers.
     pub(super) table: &'static str,
 }
 
-/// Names of all figures there can be.
+/// Names of all possible figures.
 pub(super) const NAMES: [&str; 7] = [
     "trajectories",
     "curves",
@@ -36,7 +36,7 @@ pub(super) const NAMES: [&str; 7] = [
     "probes",
 ];
 
-/// Every figure that the report has numbers for, in the order of the page.
+/// All figures for which the report has numbers, in the order of the page.
 pub(super) fn figures(report: &Report) -> Vec<Shown> {
     let looks = style::looks(report);
     let all = [
@@ -51,7 +51,7 @@ pub(super) fn figures(report: &Report) -> Vec<Shown> {
     all.into_iter().flatten().collect()
 }
 
-/// How wide every figure is.
+/// Width of every figure.
 const WIDTH: f64 = 1040.0;
 
 /// `dpo loss (nats)`.
@@ -63,12 +63,13 @@ fn loss_name(report: &Report, objective: usize) -> String {
     )
 }
 
-/// What a loss is measured in, if all runs say the same: some losses are sums of different things, or squares.
+/// The unit of a loss, if all runs agree. Some losses have none, because they are sums of different
+/// terms or squares.
 fn loss_unit(report: &Report, objective: usize) -> Option<&'static str> {
     let kind =
         |run: &Run| Some(run.plan().objectives[run.objective(&report.objectives[objective])?].loss);
     let unit = |kind: LossKind| match kind {
-        LossKind::Sft => Some("nats a token"),
+        LossKind::Sft => Some("nats/token"),
         LossKind::Dpo => Some("nats"),
         LossKind::Ipo | LossKind::Rpo | LossKind::Orpo | LossKind::Simpo => None,
     };
@@ -77,10 +78,10 @@ fn loss_unit(report: &Report, objective: usize) -> Option<&'static str> {
     first.filter(|_| units.all(|other| other == first))
 }
 
-/// Values whose largest is so many times the smallest are shown on a scale of equal ratios.
+/// Ratio of the largest to the smallest value above which an axis is logarithmic.
 const MANY_TIMES: f64 = 10.0;
 
-/// Whether values ask for a scale of equal ratios, and can have one.
+/// Whether values need a log scale and can have one.
 fn spans_decades(values: impl Iterator<Item = f64>) -> bool {
     let [low, high] = values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| {
         [low.min(x), high.max(x)]
@@ -88,7 +89,7 @@ fn spans_decades(values: impl Iterator<Item = f64>) -> bool {
     low > 0.0 && high > MANY_TIMES * low
 }
 
-/// An axis for losses, of equal ratios where it says so.
+/// An axis for losses, logarithmic if `ratios` is set.
 fn loss_axis(name: String, ratios: bool) -> Axis {
     if !ratios {
         return Axis::linear(name);
@@ -99,14 +100,15 @@ fn loss_axis(name: String, ratios: bool) -> Axis {
     })
 }
 
-/// Arms that are compared with each other: all but those that train one objective alone, unless there are no others.
+/// Arms that compete with each other: all except those that train one objective alone, unless there
+/// are no others.
 fn contenders(report: &Report) -> Vec<usize> {
     (0..report.arms.len())
         .filter(|i| report.contends(&report.arms[*i]))
         .collect()
 }
 
-/// Names of arms for an axis on which the first stands at the top.
+/// An axis with the labels of arms, the first at the top.
 fn names(arms: &[&Arm]) -> Axis {
     let names: Vec<&str> = arms.iter().rev().map(|arm| &arm.label[..]).collect();
     Axis::categories("", &names)

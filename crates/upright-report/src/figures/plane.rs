@@ -1,4 +1,5 @@
-//! The plane of two losses: how arms move through it, and where methods end over their weights.
+//! The plane of two losses: the paths of arms through it, and the end points of methods over their
+//! weights.
 
 use super::{
     Shown, WIDTH,
@@ -13,10 +14,11 @@ use crate::{
 use upright_core::metrics::{Spread, front::pareto_front};
 use upright_plot::{Axis, Dash, Figure, Ink, Mark, Marker, Panel, Style};
 
-/// Titles of panels where nothing else tells them apart.
+/// Titles of panels that differ only in their set of rows.
 const SET_TITLES: [&str; 2] = ["Held-out rows (eval)", "Training rows (fit)"];
 
-/// The two objectives of the plane: the first preference along x and the first other one along y, else the first two.
+/// The two objectives of the plane: x is the first preference objective and y the first other one;
+/// otherwise the first two objectives.
 fn axes(report: &Report) -> Option<[usize; 2]> {
     let preference = |name: &String| {
         let of =
@@ -35,13 +37,13 @@ fn axes(report: &Report) -> Option<[usize; 2]> {
     }
 }
 
-/// The plane with its axes, which are the same on both sets.
+/// The plane with its axes, which both sets of rows share.
 struct Plane {
     axes: [Axis; 2],
 }
 
 impl Plane {
-    /// Scales that suit these places and the start and the ideal point of every setting.
+    /// Chooses scales for these points and for the start and the ideal point of every setting.
     fn of(
         report: &Report,
         objectives: [usize; 2],
@@ -62,7 +64,7 @@ impl Plane {
     }
 }
 
-/// A place in the plane, where both losses were measured.
+/// A point in the plane, if both losses were measured.
 fn place(losses: &[Option<Spread>], [x, y]: [usize; 2]) -> Option<[Spread; 2]> {
     Some([losses[x]?, losses[y]?])
 }
@@ -71,7 +73,7 @@ fn mean([x, y]: [Spread; 2]) -> [f64; 2] {
     [x.mean, y.mean]
 }
 
-/// An empty panel over all these places with their errors, and over points that have none.
+/// An empty panel whose axes cover points with errors and points without.
 fn panel(plane: &Plane, title: String, places: &[[Spread; 2]], fixed: &[[f64; 2]]) -> Panel {
     let axis = |i: usize| {
         let ends = |place: &[Spread; 2]| {
@@ -93,7 +95,7 @@ fn panel(plane: &Plane, title: String, places: &[[Spread; 2]], fixed: &[[f64; 2]
     Panel::new(title, axis(0), axis(1))
 }
 
-/// Start and ideal point of a setting on a set, as far as they are known.
+/// Start and ideal point of a setting on a set of rows, if known.
 fn fixed_points(setting: &Comparable, [x, y]: [usize; 2], set: usize) -> [Option<[f64; 2]>; 2] {
     let value = |k: usize| setting.ideal[set][k].as_ref().map(|optimum| optimum.value);
     let ideal = || Some([value(x)?, value(y)?]);
@@ -122,7 +124,7 @@ fn add_ideal(panel: &mut Panel, ideal: Option<[f64; 2]>) {
     }
 }
 
-/// Error bars both ways, and the marker above them.
+/// Adds error bars in both directions, and the marker on top.
 fn add_end(panel: &mut Panel, [x, y]: [Spread; 2], style: Style, name: &str) {
     let thin = style.unmarked().width(1.3);
     if y.reach() > 0.0 {
@@ -135,25 +137,26 @@ fn add_end(panel: &mut Panel, [x, y]: [Spread; 2], style: Style, name: &str) {
             "",
         );
     }
-    // A line of one point is its marker, and its sample in the legend has the dash too.
+    // A line with one point draws only its marker, but its legend entry shows the dash too.
     panel.add(Mark::Line(vec![[x.mean, y.mean]]), style, name);
 }
 
-/// Said where the plane is not the whole space.
+/// Names the objectives of the plane if there are more than two.
 fn beyond(report: &Report, [x, y]: [usize; 2]) -> String {
     let (all, names) = (report.objectives.len(), &report.objectives);
     let said = format!(
-        " There are {all} objectives; this plane shows {} and {}.",
+        " There are {all} objectives; this plot shows {} and {}.",
         names[x], names[y]
     );
     if all > 2 { said } else { String::new() }
 }
 
-/// The paper's Figure 3, left: a panel for each set, and for all arms of the same weights.
+/// The paper's Figure 3, left: one panel per set of rows and weights.
 pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
     let axes = axes(report)?;
     let facets = facets(report);
-    // Few facets stand beside each other over the other set, many below each other with both sets side by side.
+    // Few facets are side by side, with one row per set; many facets are rows, with one column per
+    // set.
     let beside = (2..=3).contains(&facets.len());
     let columns = if beside { facets.len() } else { 2 };
     let height = if facets.len() == 1 { 360.0 } else { 270.0 };
@@ -162,7 +165,7 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
         columns,
         [400.0, height],
     );
-    // Runs that stop at different steps have their ends beyond what all of them went.
+    // If runs stop at different steps, the mean end lies beyond their common steps.
     let path = |arm: &Arm, set: usize| -> Vec<[Spread; 2]> {
         let mut path: Vec<_> = report
             .path(arm)
@@ -188,7 +191,7 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
         shown.sort_by_key(|(_, set)| *set);
     }
     for (facet, set) in shown {
-        // All facets of a setting have the same axes.
+        // All facets of a setting share their axes.
         let whole = report
             .arms
             .iter()
@@ -221,7 +224,11 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
         }
         if let Some(front) = alright_front(report, axes, facet.setting, set) {
             let style = Style::thin(Ink::Muted).dash(Dash::Dotted).width(1.6);
-            panel.add(Mark::Line(front), style, "alright's ends over all weights");
+            panel.add(
+                Mark::Line(front),
+                style,
+                "end points of alright, all weights",
+            );
         }
         for index in &facet.arms {
             if let Some(end) = place(&report.arms[*index].ends[set], axes) {
@@ -235,10 +242,11 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
         return None;
     }
     let caption = format!(
-        "Every arm begins at the grey dot and ends at its marker (mean over its runs, bars are standard errors). To the left \
-         is a better {} loss, down a better {} loss, so the best place is the lower left corner; the star is the ideal \
-         point, where both losses are as small as when each is trained alone. A path that first goes one way and then bends \
-         back gives up in its second half what it had won in the first: that is forgetting.{}{}{}",
+        "Every arm starts at the gray dot and ends at its marker (mean over its runs, bars are \
+         standard errors). A lower {} loss is to the left and a lower {} loss is down, so the best \
+         corner is the lower left. The star is the ideal point, where both losses are as small as \
+         when each objective is trained alone. A path that bends back loses in its second half \
+         what it gained in the first; this is forgetting.{}{}{}",
         report.objectives[axes[0]],
         report.objectives[axes[1]],
         straight(report),
@@ -254,18 +262,18 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
     })
 }
 
-/// Said where runs of an arm stop at different steps.
+/// Explains the end of a path if the runs of an arm stop at different steps.
 fn straight(report: &Report) -> &'static str {
     if !report.arms.iter().any(|arm| report.ends_apart(arm)) {
         return "";
     }
-    " Where runs of an arm stop at different steps, its path is their mean as far as all of them went, and from there a straight \
-     line to the mean of their ends."
+    " If the runs of an arm stop at different steps, its path is their mean up to the first stop, \
+     then a straight line to the mean of their end points."
 }
 
-/// Who ends nearest to the ideal point, in a sentence.
+/// Names the arms that end nearest to the ideal point.
 fn nearest(report: &Report) -> String {
-    // Distances of different settings, and of arms that were given different things, are not compared.
+    // Distances are not compared between settings or training budgets.
     let sets = if report.comparisons().len() == 1 {
         0..2
     } else {
@@ -283,7 +291,7 @@ fn nearest(report: &Report) -> String {
         let label = &report.arms[best].label;
         (all.len() > 1).then(|| {
             format!(
-                "\u{201c}{label}\u{201d} on {} ({:.3} away)",
+                "\u{201c}{label}\u{201d} on {} (distance {:.3})",
                 SET_NAMES[set], distance.mean
             )
         })
@@ -296,7 +304,7 @@ fn nearest(report: &Report) -> String {
     }
 }
 
-/// The non-dominated end points of ALRIGHT over its weights, along x.
+/// The non-dominated end points of ALRIGHT over its weights, ordered by x.
 fn alright_front(
     report: &Report,
     axes: [usize; 2],
@@ -318,7 +326,7 @@ fn alright_front(
     (line.len() > 1).then_some(line)
 }
 
-/// The place up to which the hypervolumes of a setting are counted, in words.
+/// The reference point of the hypervolumes of a setting, in words.
 fn worst(report: &Report, setting: usize) -> Option<String> {
     let fronts = report.fronts.iter().any(|front| front.setting == setting);
     let worst = report.best.worst.get(setting).filter(|_| fronts)?;
@@ -343,7 +351,7 @@ fn worst(report: &Report, setting: usize) -> Option<String> {
     })
 }
 
-/// Said of Sequential's weights where they are no weights that anybody asked for.
+/// Explains the weights of Sequential if they were not requested.
 fn shares(report: &Report) -> &'static str {
     let sequential = report
         .fronts
@@ -358,11 +366,11 @@ fn shares(report: &Report) -> &'static str {
     ) {
         (true, _) => "",
         (_, false) => " For Sequential the weight is the share of its steps.",
-        _ => " For Sequential the weight is the share of its steps, unless weights were asked for.",
+        _ => " For Sequential the weight is the share of its steps, unless weights were given.",
     }
 }
 
-/// End points of every method over its weights.
+/// The end points of every method over its weights.
 pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
     let axes = axes(report).filter(|_| !report.fronts.is_empty())?;
     let all = report
@@ -380,7 +388,7 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
         )
     };
     let mut figure = Figure::new(
-        "Where each method ends, over its weights",
+        "End points of each method over its weights",
         2,
         [400.0, 340.0],
     );
@@ -449,11 +457,13 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
         .collect::<Vec<_>>()
         .join("; ");
     let caption = format!(
-        "One line a method, one marker a weight (mean over runs, bars are standard errors). Lines further to the lower left \
-         are better. Points that are spread along a line mean that the weight decides how much of each objective one gets; \
-         points that sit in one place mean that it does not. The table says how much of the plane each method beats \
-         (hypervolume, counted up to the worst end point: {reference}; larger is better) and how unevenly its points lie \
-         between the ends of the runs that train one objective alone (Deb's Delta: 0 is even, about 1 is all in one place).{}",
+        "One line per method and one marker per weight (mean over runs, bars are standard errors). \
+         Lines closer to the lower left are better. If the points are spread along a line, the \
+         weight controls the trade-off between the objectives; if they cluster, it does not. The \
+         table has the hypervolume of each method (the volume that it dominates, up to the worst \
+         end point: {reference}; larger is better) and Deb's Delta, which measures how unevenly \
+         its points lie between the end points of the runs that train one objective alone (0 is \
+         even, about 1 is all in one place).{}",
         beyond(report, axes)
     );
     let (figure, caption) = (figure.fit(WIDTH), caption + shares(report));

@@ -1,11 +1,11 @@
-//! MAXRIGHT by how often it looks at all losses (the paper's Figure 4).
+//! MAXRIGHT by probe interval (the paper's Figure 4).
 
 use super::{Shown, WIDTH};
 use crate::{Arm, Report, labels, tables::SET_NAMES};
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Dash, Figure, Mark, Panel, Style};
 
-/// Errors at their k, of those that have one.
+/// Error bars at each k, for values that have an error.
 fn bars(points: &[(f64, Spread)]) -> Mark {
     Mark::ErrorBars(
         points
@@ -15,19 +15,19 @@ fn bars(points: &[(f64, Spread)]) -> Mark {
     )
 }
 
-/// The figure; none where k does not vary.
+/// The figure; none if k does not vary.
 pub(super) fn probes(report: &Report) -> Option<Shown> {
     let groups = report.probed();
     if groups.is_empty() {
         return None;
     }
-    let axis = || Axis::log("k, steps between two looks (log scale)");
+    let axis = || Axis::log("k, steps between probes (log scale)");
     let mut far = Panel::new(
         "Distance to the ideal point",
         axis(),
         Axis::linear("distance"),
     );
-    let mut long = Panel::new("Runtime", axis(), Axis::linear("seconds"));
+    let mut long = Panel::new("Runtime", axis(), Axis::linear("time (s)"));
     for (index, group) in groups.iter().enumerate() {
         let arms: Vec<&Arm> = group.iter().map(|i| &report.arms[*i]).collect();
         let run = &report.runs[arms[0].runs[0]];
@@ -77,11 +77,7 @@ pub(super) fn probes(report: &Report) -> Option<Shown> {
             &name,
         );
     }
-    let mut figure = Figure::new(
-        "MAXRIGHT by how often it looks at all losses",
-        2,
-        [408.0, 240.0],
-    );
+    let mut figure = Figure::new("MAXRIGHT by probe interval k", 2, [408.0, 240.0]);
     let measured = !far.layers.is_empty();
     figure.panels = if measured {
         vec![far, long]
@@ -89,13 +85,13 @@ pub(super) fn probes(report: &Report) -> Option<Shown> {
         vec![long]
     };
     let caption =
-        "Every k steps MAXRIGHT looks at the losses of all objectives; in between it decides by what it saw last. A \
-                   small k decides by fresh losses and pays for looking; a large k is cheap and may swing between the \
-                   objectives. Low is good in both panels."
+        "MAXRIGHT probes the losses of all objectives every k steps; between probes it uses the \
+         losses it saw last. A small k uses up-to-date losses and pays for the probes; a large k \
+         is cheap but may oscillate between the objectives. Lower is better in both panels."
             .to_owned();
     Some(Shown {
         name: "probes",
-        heading: "How often MAXRIGHT looks",
+        heading: "Probe interval of MAXRIGHT",
         figure: figure.fit(WIDTH),
         caption,
         table: "probes",

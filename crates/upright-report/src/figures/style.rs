@@ -1,5 +1,6 @@
-//! How arms look: the colour is the method, dash and marker tell apart what shares it, also in grey. Arms of one family,
-//! which differ in weights alone, look the same: they have panels of their own, or markers by weight.
+//! Styles of arms. The color is the method; dash and marker distinguish arms of the same color,
+//! also in gray. Arms of one family, which differ only in their weights, look the same: they are in
+//! separate panels or have markers by weight.
 
 use crate::{Report, Role};
 use upright_plot::{Dash, Ink, Marker, Style};
@@ -36,7 +37,8 @@ pub(super) fn looks(report: &Report) -> Vec<Style> {
             Role::Alone(name) => (4, objective(name)),
             Role::Other(_) | Role::Sum | Role::Measured(_) => (5, 3),
         };
-        // A family that shares its ink has the next dash and marker; those that train one objective are dotted.
+        // A family that shares its ink gets the next dash and marker. Arms that train one objective
+        // are dotted.
         let alike = families
             .iter()
             .filter(|(_, (other, ..))| *other == ink)
@@ -75,7 +77,7 @@ pub(super) fn looks(report: &Report) -> Vec<Style> {
     report.arms.iter().map(|arm| look(&arm.family)).collect()
 }
 
-/// Marker number `index`.
+/// The marker with number `index`.
 pub(super) fn marker(index: usize) -> Marker {
     MARKERS[index % MARKERS.len()]
 }

@@ -1,4 +1,4 @@
-//! From a config to a plan, setting by setting.
+//! Resolves a config into a plan, setting by setting.
 
 use super::checks::{
     HELD_OUT, choice, count, count_from, device, folder, held_out, no_such, positive, real,
@@ -17,7 +17,8 @@ use upright_core::optimizer::{Curve, adamw};
 use upright_data::{Truncation, source};
 
 impl Plan {
-    /// What the config means. Looks at the file system only to see that what is named is there.
+    /// Resolves a config. Reads the file system only to check that the named files and folders
+    /// exist.
     pub fn from_config(config: &Config) -> Result<Self> {
         if config.unpack_all {
             source::unpack_all();
@@ -26,7 +27,7 @@ impl Plan {
             let hint = match &config.out {
                 Some(out) if out.join(settings::FILE).is_file() => {
                     format!(
-                        "--resume --out {} continues the run as it was started",
+                        "to resume the run with its settings, give --resume --out {}",
                         files::quoted(out)
                     )
                 }
@@ -105,7 +106,7 @@ fn stop(config: &Config, objectives: &[ObjectivePlan]) -> Result<Option<StopPlan
         return match &config.stop_within {
             None => Ok(None),
             Some(within) => Err(Error::input(format!(
-                "stop-within {within} is given, but no losses to come near to"
+                "stop-within {within} is given without stop-at"
             ))
             .hint("give --stop-at NAME=LOSS,..., or leave --stop-within out")),
         };
@@ -127,11 +128,7 @@ fn lora(config: &Config) -> Result<LoraPlan> {
     let targets = config.lora_targets.clone().unwrap_or_default().0;
     let listed = || config.lora_targets.clone().unwrap_or_default();
     if targets.iter().any(String::is_empty) {
-        return Err(wrong(
-            "lora-targets",
-            "name a layer between any two commas",
-            listed(),
-        ));
+        return Err(wrong("lora-targets", "not contain empty names", listed()));
     }
     if (1..targets.len()).any(|i| targets[..i].contains(&targets[i])) {
         return Err(wrong("lora-targets", "name every layer once", listed()));
@@ -162,7 +159,7 @@ fn optimizer(config: &Config) -> Result<OptimizerPlan> {
     })
 }
 
-/// Where no loss compares with a reference, what is given is checked and then left out.
+/// The reference model. If no loss uses one, the setting is checked and then ignored.
 fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferencePlan> {
     let needed = objectives
         .iter()
@@ -211,7 +208,7 @@ fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferenceP
     }
 }
 
-/// The one objective whose rows a reference can be trained on.
+/// The objective whose rows the reference model is trained on.
 fn only(on: ReferenceRows, objectives: &[ObjectivePlan]) -> Result<&ObjectivePlan> {
     let (word, kind) = match on {
         ReferenceRows::Chosen => ("train:chosen", "preference"),
@@ -226,7 +223,7 @@ fn only(on: ReferenceRows, objectives: &[ObjectivePlan]) -> Result<&ObjectivePla
         [objective, ref others @ ..] if others.iter().all(|other| other.same_rows(objective)) => {
             Ok(objective)
         }
-        [] => Err(wrong("reference", "train on data that is there", word)
+        [] => Err(wrong("reference", "train on data of this run", word)
             .hint("there is no instruction data: give --sft, or --reference train:chosen")),
         _ => {
             let names: Vec<&str> = candidates
@@ -234,10 +231,13 @@ fn only(on: ReferenceRows, objectives: &[ObjectivePlan]) -> Result<&ObjectivePla
                 .map(|objective| &objective.name[..])
                 .collect();
             Err(Error::input(format!(
-                "reference {word} needs one {kind} objective, there are: {}",
+                "reference {word} needs one set of {kind} rows, but these objectives have different \
+                 rows: {}",
                 names.join(", ")
             ))
-            .hint("train the reference by itself, and give its adapter folder: --reference DIR"))
+            .hint(
+                "train the reference in its own run and give the adapter folder: --reference DIR",
+            ))
         }
     }
 }

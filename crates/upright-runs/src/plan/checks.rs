@@ -1,4 +1,4 @@
-//! One value at a time: the key, what it must be, and what was found, in one line.
+//! Checks of single values. A message names the key, the requirement, and the value found.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -39,10 +39,10 @@ pub fn count_from(least: u64, key: &str, value: Option<&Number>, default: usize)
     })
 }
 
-/// Maximum length in tokens of a prompt plus one response, where none is given.
+/// Default maximum length in tokens of a prompt plus one response.
 pub const MAX_LENGTH: usize = 2048;
 
-/// How long a row may be, and what gives way: max-length, min-prompt, too-long.
+/// The truncation settings: max-length, min-prompt, too-long.
 pub fn truncation(
     max_length: Option<&Number>,
     min_prompt: Option<&Number>,
@@ -68,18 +68,18 @@ pub fn truncation(
     })
 }
 
-/// Threads: as many as there are cores if nothing is said.
+/// Number of threads; one per core by default.
 pub fn threads(value: Option<&Number>) -> Result<usize> {
     const MOST: usize = 1024;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match count("threads", value, cores)? {
         threads if threads > MOST => Err(wrong("threads", &format!("be at most {MOST}"), threads)
-            .hint(format!("there are {cores} cores"))),
+            .hint(format!("cores of this machine: {cores}"))),
         threads => Ok(threads),
     }
 }
 
-/// A finite number that `fits`; `must` says when it does.
+/// A finite number that satisfies `fits`; `must` describes the condition in messages.
 pub fn real(
     key: &str,
     value: Option<&Number>,
@@ -101,26 +101,26 @@ pub fn positive(key: &str, value: Option<&Number>, default: f64) -> Result<f64> 
     real(key, value, default, "be a number above 0", |x| x > 0.0)
 }
 
-/// Fraction of the rows held out where none is given.
+/// Default fraction of the prompts to hold out.
 pub const HELD_OUT: f64 = 0.05;
 
-/// Fraction of the rows that is held out of training: held-out.
+/// Fraction of the prompts to hold out of training: held-out.
 pub fn held_out(value: Option<&Number>, default: f64) -> Result<f64> {
     real(
         "held-out",
         value,
         default,
-        "be a share from 0 to below 1",
+        "be at least 0 and below 1",
         |x| (0.0..1.0).contains(&x),
     )
 }
 
-/// A setting that is one of several names.
+/// A setting whose value is one of several names.
 pub trait Choice: Copy + 'static {
-    /// All of them, in the order of messages.
+    /// All values, in the order in which messages list them.
     const ALL: &'static [Self];
 
-    /// Its name.
+    /// Name of the value.
     fn name(self) -> &'static str;
 }
 
@@ -138,7 +138,7 @@ macro_rules! choices {
 
 choices!(Curve, LossKind, MethodKind, Recompute, TooLong, Turns);
 
-/// One of the names of `T`.
+/// Parses a name of `T`.
 pub fn choice<T: Choice>(key: &str, value: Option<&str>, default: T) -> Result<T> {
     let Some(value) = value else {
         return Ok(default);
@@ -155,7 +155,7 @@ pub fn choice<T: Choice>(key: &str, value: Option<&str>, default: T) -> Result<T
     ))
 }
 
-/// The device; the best one where nothing is said.
+/// The device; auto by default.
 pub fn device(value: Option<&str>) -> Result<Device> {
     let Some(value) = value else {
         return Ok(Device::Auto);
@@ -165,7 +165,7 @@ pub fn device(value: Option<&str>) -> Result<Device> {
         .map_err(|_| wrong("device", "be auto, cpu, cuda or cuda:N", value))
 }
 
-/// A name that is none of those known.
+/// Error for an unknown name. Lists the known names and suggests the nearest.
 pub fn no_such<'a>(
     key: &str,
     value: &str,
@@ -179,7 +179,7 @@ pub fn no_such<'a>(
     }
 }
 
-/// A file that is there.
+/// Checks that a file exists.
 pub fn file(key: &str, path: &Path) -> Result<PathBuf> {
     if path.is_dir() {
         return Err(
@@ -187,7 +187,7 @@ pub fn file(key: &str, path: &Path) -> Result<PathBuf> {
         );
     }
     if let Some(what) = upright_base::file_kind::other_than_file(path) {
-        let hint = format!("it is {what}; copy what it says into a file");
+        let hint = format!("it is {what}; copy its contents into a file");
         return Err(wrong(key, "be a file", path.display()).hint(hint));
     }
     path.is_file()
@@ -195,7 +195,7 @@ pub fn file(key: &str, path: &Path) -> Result<PathBuf> {
         .ok_or_else(|| missing(key, "file", path))
 }
 
-/// A folder that is there.
+/// Checks that a folder exists.
 pub fn folder(key: &str, path: &Path, hint: &str) -> Result<PathBuf> {
     if path.is_file() {
         return Err(wrong(key, "be a folder", path.display()).hint(format!("it is a file; {hint}")));
@@ -209,7 +209,7 @@ fn missing(key: &str, kind: &str, path: &Path) -> Error {
     let error = Error::input(format!("{key}: there is no {kind} `{}`", path.display()));
     let here = std::env::current_dir().unwrap_or_default();
     if path.is_relative() {
-        error.hint(format!("the path starts at {}", here.display()))
+        error.hint(format!("the path is relative to {}", here.display()))
     } else {
         error
     }

@@ -1,29 +1,32 @@
-//! A loss with its settings: which it takes, what is written of them, what they are by default.
+//! The settings of a loss: which settings it takes, the given values, and the defaults.
 
 use super::checks::{no_such, real, wrong};
 use crate::settings::Number;
 use upright_base::{Error, Result};
 use upright_core::objectives::{Defaults, LossKind, Objective};
 
-/// What is written of a loss's settings.
+/// Settings of a loss as the user wrote them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LossSettings<'a> {
-    /// Of [`Objective::beta`].
+    /// Value of [`Objective::beta`].
     pub beta: Option<&'a Number>,
-    /// Of [`Objective::label_smoothing`].
+    /// Value of [`Objective::label_smoothing`].
     pub label_smoothing: Option<&'a Number>,
-    /// Of [`Objective::alpha`].
+    /// Value of [`Objective::alpha`].
     pub alpha: Option<&'a Number>,
-    /// Of [`Objective::gamma`].
+    /// Value of [`Objective::gamma`].
     pub gamma: Option<&'a Number>,
 }
 
-/// One of the settings: what a loss has for it by default, if it takes it.
+/// The default of one setting; `None` if the loss does not take the setting.
 type Setting = fn(&Defaults) -> Option<f64>;
 
 impl LossSettings<'_> {
-    /// The loss with these settings, and its defaults for the others. One that it does not take is refused; `key` gives
-    /// their names in messages.
+    /// The loss with these settings and its defaults for the others. `key` maps a setting to its
+    /// name in messages.
+    ///
+    /// # Errors
+    /// A setting has a bad value, or the loss does not take it.
     pub fn of(self, kind: LossKind, key: impl Fn(&str) -> String) -> Result<Objective> {
         let value = |name: &str,
                      written: Option<&Number>,
@@ -38,9 +41,7 @@ impl LossSettings<'_> {
             }
         };
         let (above_0, from_0) = ("be a number above 0", "be a number of at least 0");
-        let (smooth, is_share) = ("be a share from 0 to below 0.5", |x| {
-            (0.0..0.5).contains(&x)
-        });
+        let (smooth, is_share) = ("be at least 0 and below 0.5", |x| (0.0..0.5).contains(&x));
         Ok(Objective {
             kind,
             beta: value("beta", self.beta, |of| of.beta, above_0, |x| x > 0.0)?,
@@ -72,7 +73,8 @@ fn not_taken(key: &str, written: &Number, kind: LossKind, setting: Setting) -> E
     .hint(format!("losses that take it: {}", others.join(", ")))
 }
 
-/// The preference loss that `--dpo-loss` names: DPO's is sigmoid there, as in TRL, the others have their own names.
+/// The preference loss of `--dpo-loss`. The DPO loss is called `sigmoid` here, as in TRL; the
+/// others go by their own names.
 pub fn dpo_loss(written: Option<&str>) -> Result<LossKind> {
     let Some(written) = written else {
         return Ok(LossKind::Dpo);

@@ -1,5 +1,6 @@
-//! What a config means: every default applied, every value checked, before anything is loaded. A plan is stored with its
-//! run as `plan.toml`, and a resumed run must have the same one ([`Plan::differences`]).
+//! The plan of a run: a config with every default applied and every value checked, before anything
+//! is loaded. A plan is stored in the run folder as `plan.toml`, and a resumed run must have the
+//! same plan ([`Plan::differences`]).
 
 mod build;
 pub mod checks;
@@ -29,73 +30,75 @@ use upright_data::one_or_many;
 use upright_data::{ColumnMap, DataFile, TemplateName, Turns};
 use upright_model::{Device, Recompute};
 
-/// A training run. Two plans that are equal give the same adapter.
+/// A training run. Equal plans give the same adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Plan {
     /// Folder of the base model.
     pub model: PathBuf,
-    /// Folder of the run.
+    /// Run folder.
     pub out: PathBuf,
-    /// Adapter that the policy starts from; none: a fresh one.
+    /// Adapter that the policy starts from; `None` for a new adapter.
     pub init_adapter: Option<PathBuf>,
-    /// Rule over the objectives.
+    /// Method that chooses the objectives to train on.
     pub method: MethodKind,
-    /// Length of the run; none where `stages` say it.
+    /// Length of the run; `None` if it is the sum of the `stages`.
     pub length: Option<Length>,
-    /// MAXRIGHT looks at all losses every so many steps.
+    /// Steps between probes of all losses, for MAXRIGHT.
     pub probe_every: usize,
-    /// Share of the prompts that is held out where an objective has no held-out file.
+    /// Share of the prompts to hold out, for objectives without a held-out file.
     pub held_out: f64,
-    /// Most tokens of a prompt with one response.
+    /// Maximum length in tokens of a prompt plus one response.
     pub max_length: usize,
-    /// Tokens of a prompt that cutting leaves.
+    /// Minimum prompt tokens to keep when truncating; with cut-response, minimum response tokens.
     pub min_prompt: usize,
-    /// What happens to a row that is too long.
+    /// How to fit rows that are too long.
     pub too_long: TooLong,
-    /// Seed of the adapter, the order of rows and the draws.
+    /// Seed of the initial adapter, the row order and the draws of the method.
     pub seed: u64,
     /// Steps between evaluations.
     pub eval_every: usize,
-    /// Most rows of an objective that an evaluation scores, of either set.
+    /// Maximum rows per objective and set in an evaluation.
     pub eval_rows: usize,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
-    /// Newest checkpoints that stay.
+    /// Number of newest checkpoints to keep.
     pub keep: usize,
-    /// Threads.
+    /// Number of CPU threads.
     pub threads: usize,
-    /// Tokens of a pack.
+    /// Maximum tokens in a pack.
     pub token_budget: usize,
     /// Gradient checkpointing.
     pub recompute: Recompute,
-    /// The device; none in the plans of older builds, and where the place does not matter.
+    /// The device; `None` in plans of older builds and in [`Plan::anywhere`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
-    /// The frozen model that preference losses compare with.
+    /// The frozen reference model of the preference losses.
     pub reference: ReferencePlan,
-    /// The adapter.
+    /// The LoRA adapter.
     pub lora: LoraPlan,
-    /// From gradients to updates.
+    /// Optimizer settings.
     #[serde(alias = "optimiser")]
     pub optimizer: OptimizerPlan,
-    /// The losses with their data; at least one.
+    /// The objectives; at least one.
     pub objectives: Vec<ObjectivePlan>,
-    /// Stages of Sequential as they were given; none: the preference objectives, then the others, by weight.
+    /// Stages of Sequential as given; if empty, the preference objectives come first, then the
+    /// others, with steps in proportion to the weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StagePlan>,
-    /// Where the run ends before its length; none: it does not.
+    /// Early stopping; `None` to run to the full length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<StopPlan>,
 }
 
-/// Losses on training rows (`fit`) that are good enough ([`upright_core::metrics::stopping::reached`]).
+/// Target losses on training rows (`fit`) that stop the run
+/// ([`upright_core::metrics::stopping::reached`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct StopPlan {
-    /// Points, any of which will do: a loss for every objective, infinite where none is asked for.
+    /// Alternative targets: one loss per objective, infinite for objectives without a target.
     pub points: Vec<Vec<f64>>,
-    /// By how much a loss may be above that of a point.
+    /// Tolerance: how far a loss may exceed its target.
     pub within: f64,
 }
 
@@ -103,49 +106,51 @@ pub struct StopPlan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ObjectivePlan {
-    /// Its name in records.
+    /// Name in records.
     pub name: String,
-    /// Its loss.
+    /// The loss.
     pub loss: LossKind,
-    /// Its rows.
+    /// Files of training rows.
     #[serde(with = "one_or_many")]
     pub data: Vec<DataFile>,
-    /// Columns of its rows under other names.
+    /// Renamed columns.
     #[serde(default, skip_serializing_if = "ColumnMap::is_empty")]
     pub map: ColumnMap,
-    /// Its held-out rows; none: carved off.
+    /// File of held-out rows; `None` to split them off the training rows.
     pub eval_data: Option<DataFile>,
-    /// Template of its prompts; none: by the rows.
+    /// Prompt template; `None` for the default of the rows.
     pub template: Option<String>,
-    /// Which turns of a conversation are trained.
+    /// Which assistant turns of a conversation to train on.
     #[serde(default, skip_serializing_if = "Turns::is_last")]
     pub turns: Turns,
-    /// Only its first rows; none: all.
+    /// Use only the first usable rows of each file; `None` for all.
     pub rows: Option<usize>,
-    /// Its weight; all sum to 1. For two, lambda is that of DPO.
+    /// Weight; the weights of all objectives sum to 1. With `--sft` and `--dpo`, lambda is the
+    /// weight of DPO.
     pub weight: f64,
-    /// Its rows a step.
+    /// Rows per step.
     pub batch: usize,
-    /// [`Objective::beta`]; 0 for a loss that does not take it.
+    /// [`Objective::beta`]; 0 if the loss does not take it.
     pub beta: f64,
-    /// Share of pairs taken to be labelled the wrong way round; 0 for a loss that does not take it.
+    /// Assumed fraction of flipped pairs; 0 if the loss does not take it.
     pub label_smoothing: f64,
-    /// Weight of the chosen response's negative log-likelihood; none for a loss that does not take it.
+    /// Weight of the chosen response's negative log-likelihood; `None` if the loss does not take
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
-    /// Margin that the rewards should have; none for a loss that does not take it.
+    /// Target reward margin; `None` if the loss does not take it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gamma: Option<f64>,
-    /// f* on training rows (`fit`), for the decision of MAXRIGHT and the gaps.
+    /// Optimum f* on training rows (`fit`), for the choice of MAXRIGHT and for the gaps.
     pub optimum: Option<f64>,
-    /// f* on held-out rows (`eval`), for the gaps.
+    /// Optimum f* on held-out rows (`eval`), for the gaps.
     pub optimum_eval: Option<f64>,
-    /// Preference among objectives that tie: preference losses first.
+    /// Rank among objectives that tie: preference losses come first.
     pub tie_rank: usize,
 }
 
 impl ReferenceRows {
-    /// Whether the rows of an objective are those.
+    /// Whether an objective has rows of this kind.
     pub fn are_of(self, objective: &ObjectivePlan) -> bool {
         match self {
             Self::Chosen => objective.is_preference() && objective.loss.spec().reference,
@@ -155,7 +160,7 @@ impl ReferenceRows {
 }
 
 impl ObjectivePlan {
-    /// Whether another objective has the same rows, read in the same way.
+    /// Whether another objective has the same rows, with the same columns, template and turns.
     pub fn same_rows(&self, other: &Self) -> bool {
         let rows = |objective: &Self| {
             let Self {
@@ -180,19 +185,19 @@ impl ObjectivePlan {
         rows(self) == rows(other)
     }
 
-    /// Whether its rows are pairs of a chosen and a rejected response.
+    /// Whether the rows are pairs of a chosen and a rejected response.
     pub fn is_preference(&self) -> bool {
         self.loss.spec().responses == 2
     }
 }
 
-/// How long something is.
+/// Length of a run or of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Length {
     /// Updates.
     Steps(usize),
-    /// Passes over a dataset: of a stage its own, of a run that with the most steps.
+    /// Epochs: of a stage, over its own dataset; of a run, over the dataset with the most steps.
     Epochs(f64),
 }
 
@@ -200,13 +205,13 @@ pub enum Length {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct StagePlan {
-    /// Index of its objective.
+    /// Index of the objective to train on.
     pub objective: usize,
-    /// How long it is.
+    /// Length of the stage.
     pub length: Length,
 }
 
-/// The frozen model that preference losses compare with.
+/// The frozen reference model of the preference losses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReferencePlan {
@@ -214,27 +219,29 @@ pub enum ReferencePlan {
     Base,
     /// The base model with the adapter in this folder.
     Folder(PathBuf),
-    /// The base model with an adapter that is trained first, with this plan's adapter shape and optimizer.
+    /// The base model with an adapter that is trained first, with the adapter shape and optimizer
+    /// of this plan.
     Train {
-        /// On which rows.
+        /// Rows to train on.
         on: ReferenceRows,
-        /// Passes over them.
+        /// Epochs over these rows.
         epochs: f64,
-        /// Rows a step.
+        /// Rows per step.
         batch: usize,
-        /// Only the first rows of each file; none: those of the objective.
+        /// Use only the first usable rows of each file; `None` for the rows of the objective.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rows: Option<usize>,
     },
 }
 
-/// What a reference is trained on.
+/// The rows that a reference model is trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReferenceRows {
-    /// The chosen responses of the preference objective that compares with a reference, of which there is one.
+    /// The chosen responses of the preference objective that uses a reference model. There must be
+    /// only one set of such rows.
     Chosen,
-    /// The rows of the instruction objective, of which there is one.
+    /// The rows of the instruction objective. There must be only one set of such rows.
     Sft,
 }
 
@@ -242,39 +249,41 @@ pub enum ReferenceRows {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LoraPlan {
-    /// Rank.
+    /// LoRA rank.
     pub rank: usize,
-    /// It is scaled by alpha / rank.
+    /// LoRA alpha; the adapter is scaled by alpha / rank.
     pub alpha: f64,
-    /// Linear layers by name; empty: those of the model's family.
+    /// Names of the linear layers to adapt; empty for the default of the model family.
     pub targets: Vec<String>,
 }
 
-/// From gradients to updates.
+/// Optimizer settings.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct OptimizerPlan {
-    /// Largest learning rate.
+    /// Peak learning rate.
     pub learning_rate: f64,
-    /// Learning rate after the warm-up.
+    /// Learning-rate schedule after the warm-up.
     pub schedule: Curve,
-    /// Steps of the warm-up, in each stage.
+    /// Warm-up steps of each stage.
     pub warmup: usize,
-    /// Largest norm of the gradient; 0: any.
+    /// Maximum gradient norm; 0 disables clipping.
     pub clip: f64,
-    /// Gradients of packs are added in units of two to this power ([`GRADIENT_EXPONENT`]); none in the plans of older
-    /// builds, which added them in f32.
+    /// Gradients of packs are summed in units of two to this power ([`GRADIENT_EXPONENT`]). `None`
+    /// in plans of older builds, which summed them in f32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient_exponent: Option<i32>,
-    /// AdamW.
+    /// AdamW settings.
     pub adamw: adamw::AdamWConfig,
 }
 
-/// Unit of the sum of gradients: two to this power. LOG.md has the gradients that it was chosen from.
+/// Gradients of packs are summed in units of two to this power. The measured gradients behind this
+/// choice are in `docs/log/2026-11-29-gradient-histograms.md`.
 pub const GRADIENT_EXPONENT: i32 = -44;
 
-/// Settings that change no result, and places whose contents are compared instead ([`crate::plan_record::Provenance`]): a resumed run
-/// may have others. Everything else of the plan is compared.
+/// Settings that a resumed run may change: they do not affect the result, or they are paths whose
+/// contents are compared instead ([`crate::plan_record::Provenance`]). All other settings of the
+/// plan are compared.
 const FREE: [&str; 13] = [
     "out",
     "threads",
@@ -297,10 +306,11 @@ impl Plan {
         toml::to_string(self).map_err(|error| Error::input(format!("plan: {error}")))
     }
 
-    /// Checks a plan that was read from a file for values that no config leads to and that arithmetic relies on.
+    /// Checks a plan that was read from a file for values that no config produces and that would
+    /// break the arithmetic.
     ///
     /// # Errors
-    /// Names the first such value.
+    /// The first such value, by name.
     pub(crate) fn check_read(&self) -> Result<()> {
         for objective in &self.objectives {
             let name = &objective.name;
@@ -336,7 +346,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Settings whose change makes another run, as `key: this -> other`; empty: the other plan continues this one.
+    /// Differences that affect the result, as `key: this -> other`. If empty, the other plan can
+    /// resume this run.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (old, new) = (self.settings(), other.settings());
         let value = |settings: &[(String, String)], key: &str| {
@@ -359,7 +370,8 @@ impl Plan {
             .collect()
     }
 
-    /// The plan without what changes no result, so that equal work is found wherever it is done.
+    /// The plan without paths and settings that do not affect the result, so that identical work is
+    /// recognized in any folder and on any machine.
     #[must_use]
     pub fn anywhere(&self) -> Self {
         let mut plan = Self {
@@ -373,13 +385,13 @@ impl Plan {
             device: None,
             ..self.clone()
         };
-        // The facts of a run say which adapters they are.
+        // The hashes in the run's facts identify the adapters.
         if let ReferencePlan::Folder(folder) = &mut plan.reference {
             folder.clear();
         }
         for objective in &mut plan.objectives {
             objective.data = vec![PathBuf::new().into()];
-            // What a file's template says is among the facts of a run.
+            // The run's facts include the hash of the template file.
             if let Some(Ok(TemplateName::File(_))) = objective.template.as_deref().map(str::parse) {
                 objective.template = Some(".jinja".into());
             }
@@ -388,7 +400,7 @@ impl Plan {
         plan
     }
 
-    /// Every setting as a key and a value, objectives by name.
+    /// Every setting as a key and a value. Keys of an objective begin with its name.
     pub fn settings(&self) -> Vec<(String, String)> {
         fn flatten(key: &str, value: &toml::Value, into: &mut Vec<(String, String)>) {
             match value {
@@ -445,7 +457,7 @@ impl Plan {
             .collect()
     }
 
-    /// f* on training rows, where given.
+    /// Optimum f* of each objective on training rows, if given.
     pub fn optima(&self) -> Vec<Option<f64>> {
         self.objectives
             .iter()
@@ -453,7 +465,7 @@ impl Plan {
             .collect()
     }
 
-    /// f* on held-out rows, where given.
+    /// Optimum f* of each objective on held-out rows, if given.
     pub fn optima_eval(&self) -> Vec<Option<f64>> {
         self.objectives
             .iter()
@@ -461,14 +473,14 @@ impl Plan {
             .collect()
     }
 
-    /// Whether any objective compares with a reference.
+    /// Whether any objective uses a reference model.
     pub fn needs_reference(&self) -> bool {
         self.objectives
             .iter()
             .any(|objective| objective.loss.spec().reference)
     }
 
-    /// The method. Optima that are not given count as 0.
+    /// The method. Missing optima are assumed to be 0.
     pub fn method(&self, schedule: &Schedule) -> Box<dyn Method> {
         let stages = schedule
             .stages
@@ -492,7 +504,8 @@ impl Plan {
         })
     }
 
-    /// The learning rate over so many steps: of a stage, or of training the reference.
+    /// The learning-rate schedule over this many steps: of a stage, or of training the reference
+    /// model.
     pub fn learning_rate(&self, steps: usize) -> LearningRate {
         let OptimizerPlan {
             learning_rate: peak,

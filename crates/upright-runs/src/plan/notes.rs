@@ -1,4 +1,4 @@
-//! What a person should know before a run: settings without effect, and defaults that matter.
+//! Notes for the user before a run: settings that are ignored, and defaults that matter.
 
 use super::{Plan, ReferencePlan, TooLong};
 use crate::settings::Config;
@@ -6,7 +6,7 @@ use upright_core::methods::MethodKind;
 use upright_core::objectives::Defaults;
 
 impl Plan {
-    /// One line each; none of them stops a run. `config` is what the plan was made from.
+    /// Notes on this plan, one line each. `config` is the config that the plan was built from.
     pub fn notes(&self, config: &Config) -> Vec<String> {
         let mut notes = vec![];
         let mut note = |when: bool, text: String| {
@@ -25,18 +25,19 @@ impl Plan {
             note(
                 maxright && several && objective.weight > 0.0 && objective.optimum.is_none(),
                 format!(
-                    "no optimum is given for {}: maxright takes it as 0 (--optimum {0}=VALUE)",
+                    "no optimum is given for {}: maxright assumes 0 and may train on one objective \
+                     only (set --optimum {0}=VALUE)",
                     objective.name
                 ),
             );
         }
         note(
             config.probe_every.is_some() && !maxright,
-            "probe-every has no effect: the method is not maxright".into(),
+            "--probe-every is ignored: the method is not maxright".into(),
         );
         note(
             config.lambda.is_some() && !self.stages.is_empty(),
-            "lambda has no effect: the stages say it all".into(),
+            "--lambda is ignored: the stages set the steps of each objective".into(),
         );
         for (index, objective) in self.objectives.iter().enumerate() {
             let trained =
@@ -44,7 +45,7 @@ impl Plan {
             note(
                 !trained,
                 format!(
-                    "{} is evaluated and not trained: no stage names it",
+                    "{} is evaluated but not trained on: no stage names it",
                     objective.name
                 ),
             );
@@ -65,20 +66,22 @@ impl Plan {
         ] {
             note(
                 given && !taken,
-                format!("{key} has no effect: no objective's loss takes it"),
+                format!("--{key} is ignored: no objective's loss takes it"),
             );
         }
         note(
             config.reference.is_some() && !compares,
-            "reference has no effect: no objective's loss compares with one".into(),
+            "--reference is ignored: no objective uses a reference model".into(),
         );
         note(
             compares && config.reference.is_none(),
-            "the reference is the base model itself (--reference train:chosen trains one, as the paper does)".into(),
+            "the reference model is the base model (--reference train:chosen trains a reference \
+             model first, as in the paper)"
+                .into(),
         );
         note(
             compares && self.init_adapter.is_some() && self.reference == ReferencePlan::Base,
-            "the reference is the base model without the adapter that the policy starts from"
+            "the reference model is the base model without the adapter that the policy starts from"
                 .into(),
         );
         let trained = matches!(self.reference, ReferencePlan::Train { .. });
@@ -89,7 +92,7 @@ impl Plan {
         ] {
             note(
                 given && !trained,
-                format!("{key} has no effect: no reference is trained"),
+                format!("--{key} is ignored: no reference model is trained"),
             );
         }
         note(
@@ -98,11 +101,11 @@ impl Plan {
                     .objectives
                     .iter()
                     .all(|objective| objective.eval_data.is_some()),
-            "held-out has no effect: every objective has held-out rows of its own".into(),
+            "--held-out is ignored: every objective has its own held-out rows".into(),
         );
         note(
             config.min_prompt.is_some() && self.too_long == TooLong::Drop,
-            "min-prompt has no effect: rows that are too long are dropped".into(),
+            "--min-prompt is ignored: rows that are too long are dropped".into(),
         );
         for objective in &self.objectives {
             note(
@@ -114,20 +117,20 @@ impl Plan {
             );
         }
         let shape = [
-            ("lora-rank", config.lora_rank.is_some()),
-            ("lora-alpha", config.lora_alpha.is_some()),
-            ("lora-targets", config.lora_targets.is_some()),
+            ("--lora-rank", config.lora_rank.is_some()),
+            ("--lora-alpha", config.lora_alpha.is_some()),
+            ("--lora-targets", config.lora_targets.is_some()),
         ];
         let given: Vec<&str> = shape
             .iter()
             .filter(|(_, given)| *given)
             .map(|(key, _)| *key)
             .collect();
-        let has = if given.len() == 1 { "has" } else { "have" };
+        let are = if given.len() == 1 { "is" } else { "are" };
         note(
             self.init_adapter.is_some() && !given.is_empty(),
             format!(
-                "{} {has} no effect on the policy: its shape is that of init-adapter",
+                "{} {are} ignored for the policy, which has the shape of --init-adapter",
                 given.join(", ")
             ),
         );
@@ -135,13 +138,13 @@ impl Plan {
             config.objective.len() > 1 && config.objective.iter().all(|o| o.weight.is_none());
         note(
             unweighted,
-            "no weights are given: all objectives weigh the same".into(),
+            "no weights are given: all objectives have equal weight".into(),
         );
         let no_length =
             config.steps.is_none() && config.epochs.is_none() && config.stages.is_none();
         note(
             no_length,
-            "no length is given: one epoch of the longest dataset".into(),
+            "no length is given: training for one epoch of the dataset with the most steps".into(),
         );
         notes
     }

@@ -1,4 +1,5 @@
-//! The objectives of a config: `--sft` and `--dpo`, or any number of `[[objective]]`. Both become the same list.
+//! The objectives of a config: `--sft` and `--dpo`, or any number of `[[objective]]` tables. Both
+//! forms become the same list.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +11,10 @@ use upright_base::{Error, Result};
 use upright_core::objectives::{Defaults, LossKind};
 use upright_data::{ColumnMap, DataFile, TemplateName, Turns};
 
-/// All objectives, checked, with weights and optima.
+/// All objectives, checked and with weights and optima.
 pub(super) fn objectives(config: &Config) -> Result<Vec<ObjectivePlan>> {
     refuse_strays(config)?;
-    // What the run says is checked whether or not a loss takes it.
+    // The settings of the run are checked even if no loss takes them.
     let of_run = LossSettings {
         beta: config.beta.as_ref(),
         label_smoothing: config.label_smoothing.as_ref(),
@@ -56,7 +57,8 @@ pub(super) fn objectives(config: &Config) -> Result<Vec<ObjectivePlan>> {
     Ok(objectives)
 }
 
-/// LossSettings of `--sft` or `--dpo` without it, or beside `[[objective]]`, are mistakes.
+/// Rejects settings of `--sft` or `--dpo` without the flag itself, or together with
+/// `[[objective]]`.
 fn refuse_strays(config: &Config) -> Result<()> {
     let sft = [
         ("sft-eval", config.sft_eval.is_some()),
@@ -87,8 +89,8 @@ fn refuse_strays(config: &Config) -> Result<()> {
         return match given(&heads).or(given(&sft)).or(given(&dpo)) {
             None => Ok(()),
             Some(key) => Err(
-                Error::input(format!("{key} cannot stand beside [[objective]]")).hint(
-                    "sft and dpo are shorthand for two objectives: write all of them one way",
+                Error::input(format!("{key} cannot be combined with [[objective]]")).hint(
+                    "sft and dpo are shorthand: use either the flags or [[objective]] tables",
                 ),
             ),
         };
@@ -102,7 +104,7 @@ fn refuse_strays(config: &Config) -> Result<()> {
     {
         None => Ok(()),
         Some((key, head)) => Err(
-            Error::input(format!("{key} is given, but no data for {head}"))
+            Error::input(format!("{key} is given without data for {head}"))
                 .hint(format!("give --{head} FILE, or leave --{key} out")),
         ),
     }
@@ -143,13 +145,14 @@ fn shorthand(config: &Config) -> Result<Vec<ObjectiveConfig>> {
         .collect();
     if given.is_empty() {
         return Err(
-            Error::input("there is no objective").hint("give --sft FILE, --dpo FILE, or both")
+            Error::input("no objective is given").hint("give --sft FILE, --dpo FILE, or both")
         );
     }
     Ok(given)
 }
 
-/// The same settings with `--sft` and `--dpo` written as a list, and what is said for all preference losses said of each.
+/// The same settings with `--sft` and `--dpo` as a list of objectives, and with the run's beta and
+/// label-smoothing copied to every preference loss that takes them.
 pub fn listed(config: &Config) -> Result<Config> {
     refuse_strays(config)?;
     let mut objectives = if config.objective.is_empty() {
@@ -195,7 +198,8 @@ pub fn listed(config: &Config) -> Result<Config> {
     Ok(bare)
 }
 
-/// One objective. Its keys are `sft-batch` in shorthand, and `objective "name": batch` in a list.
+/// Resolves one objective. Messages call a key `sft-batch` for the flags, and `objective NAME:
+/// batch` for a table.
 fn one(
     config: &Config,
     i: usize,
@@ -211,7 +215,11 @@ fn one(
     };
     let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
     if name.is_empty() || !name.chars().all(letters) {
-        return Err(wrong("name", "be of small letters, digits, - and _", &name));
+        return Err(wrong(
+            "name",
+            "contain only lowercase letters, digits, - and _",
+            &name,
+        ));
     }
     let key = |of: &str| match (listed, of) {
         (true, _) => format!("objective {name}: {of}"),
@@ -229,12 +237,12 @@ fn one(
             .collect();
         return Err(missing(
             "loss",
-            &format!("give loss, one of {}", names.join(", ")),
+            &format!("set loss to one of {}", names.join(", ")),
         ));
     }
     let loss = choice(&key("loss"), written.loss.as_deref(), LossKind::Sft)?;
     if written.data.is_empty() {
-        return Err(missing("data", "give data = \"FILE\""));
+        return Err(missing("data", "set data = \"FILE\""));
     }
     let form = loss.spec();
     let Defaults {
@@ -242,7 +250,8 @@ fn one(
         label_smoothing,
         ..
     } = form.defaults;
-    // Smoothing that the run asks for and a preference loss cannot do is a mistake; of SFT nobody expects it.
+    // It is an error if a preference loss does not support the label smoothing of the run; SFT
+    // ignores it.
     let smooths = |value: &&Number| {
         label_smoothing.is_some() || form.responses == 2 && value.real() != Some(0.0)
     };
@@ -284,7 +293,7 @@ fn one(
             Some(turns) if form.responses == 2 => {
                 return Err(wrong(
                     &key("turns"),
-                    "be left out: a pair is compared by its last turns",
+                    "be left out: pairs are compared by their last turns",
                     turns,
                 ));
             }
@@ -318,7 +327,7 @@ fn one(
     })
 }
 
-/// The files that a path or a looked-up id means, each there.
+/// The files of a path or of a downloaded Hub dataset. Checks that each exists.
 fn rows(key: &str, mut named: DataFile, config: &Config) -> Result<DataFile> {
     if let Some(shards) = config.files.get(&named.shards[0]) {
         named.shards.clone_from(shards);
@@ -330,12 +339,13 @@ fn rows(key: &str, mut named: DataFile, config: &Config) -> Result<DataFile> {
     Ok(named)
 }
 
-/// The files of an objective, each there, with shares above 0 for all or for none.
+/// The files of an objective. Checks that each exists, and that either all or none have a share,
+/// above 0.
 fn files(key: &str, written: &[String], config: &Config) -> Result<Vec<DataFile>> {
     let mut files: Vec<DataFile> = Vec::with_capacity(written.len());
     for text in written {
         let named = DataFile::from(&text[..]);
-        // A file may have a name that looks like one with a share.
+        // The name of a file may end like a share.
         let found = if Path::new(text).is_file() {
             DataFile::from(PathBuf::from(text))
         } else {
@@ -361,12 +371,11 @@ fn files(key: &str, written: &[String], config: &Config) -> Result<Vec<DataFile>
     }
     let shares = files.iter().filter(|file| file.share.is_some()).count();
     match files.as_slice() {
-        [_] if shares == 1 => Err(
-            wrong(key, "be several files to have shares", &written[0]).hint(format!(
-                "leave the share out: {}",
+        [_] if shares == 1 => Err(wrong(key, "list several files to use shares", &written[0])
+            .hint(format!(
+                "remove the share: {}",
                 written[0].rsplit_once(':').map_or("", |(name, _)| name)
-            )),
-        ),
+            ))),
         _ if shares != 0 && shares != files.len() => Err(wrong(
             key,
             "have a share for every file or for none",
@@ -376,7 +385,7 @@ fn files(key: &str, written: &[String], config: &Config) -> Result<Vec<DataFile>
     }
 }
 
-/// A template that can be asked for; whether the model has it is seen when the model is opened.
+/// Parses a template name. Whether the model has the template is checked when the model is opened.
 pub fn template(key: &str, name: &str) -> Result<TemplateName> {
     let name: TemplateName = name.parse().map_err(|error: Error| error.at(key))?;
     if let TemplateName::File(path) = &name {
@@ -385,7 +394,7 @@ pub fn template(key: &str, name: &str) -> Result<TemplateName> {
     Ok(name)
 }
 
-/// Fills in weights that lambda or nothing gives, and checks their sum.
+/// Sets the weights that come from lambda or from the default, and checks the sum.
 fn weigh(config: &Config, objectives: &mut [ObjectivePlan]) -> Result<()> {
     if config.objective.is_empty() {
         let lambda = real(
@@ -407,7 +416,7 @@ fn weigh(config: &Config, objectives: &mut [ObjectivePlan]) -> Result<()> {
                 );
                 return Err(wrong(
                     "lambda",
-                    &format!("be {implied} where {name} is the only objective"),
+                    &format!("be {implied} if {name} is the only objective"),
                     lambda,
                 )
                 .hint(format!("give --{other} FILE, or leave --lambda out")));
@@ -436,7 +445,7 @@ fn weigh(config: &Config, objectives: &mut [ObjectivePlan]) -> Result<()> {
     {
         return Err(
             Error::input(format!("objective {}: weight is missing", without.name))
-                .hint("give every objective a weight, or none of them"),
+                .hint("give a weight to every objective or to none"),
         );
     }
     let sum: f64 = objectives.iter().map(|objective| objective.weight).sum();
@@ -450,7 +459,7 @@ fn weigh(config: &Config, objectives: &mut [ObjectivePlan]) -> Result<()> {
     Ok(())
 }
 
-/// `name=value` entries as indices and values.
+/// Parses `name=value` entries into objective indices and values.
 pub(super) fn losses(
     key: &str,
     list: Option<&List>,
@@ -459,8 +468,8 @@ pub(super) fn losses(
     let mut found: Vec<(usize, f64)> = vec![];
     for entry in list.into_iter().flat_map(|list| &list.0) {
         let Some((name, value)) = entry.split_once('=') else {
-            return Err(wrong(key, "be NAME=VALUE, with commas between", entry)
-                .hint(format!("as --{key} sft=1.49,dpo=0.06")));
+            return Err(wrong(key, "be comma-separated NAME=VALUE pairs", entry)
+                .hint(format!("for example --{key} sft=1.49,dpo=0.06")));
         };
         let names = objectives.iter().map(|objective| objective.name.as_str());
         let Some(i) = names.clone().position(|known| known == name.trim()) else {

@@ -1,38 +1,39 @@
-//! Which steps there are, once the rows are counted.
+//! The schedule of a run: its steps and stages, for a given number of training rows.
 
 use super::{Length, Plan};
 use upright_base::{Error, Result};
 use upright_core::methods::MethodKind;
 
-/// The steps of a run, cut into stages that follow each other without a gap.
+/// The steps of a run, divided into consecutive stages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// Updates in all; 0 for a run that measures the adapter it begins with.
+    /// Number of updates; 0 for a run that only evaluates its initial adapter.
     pub steps: usize,
-    /// At least one.
+    /// The stages; at least one.
     pub stages: Vec<Stage>,
 }
 
-/// Steps with one optimizer state and one course of the learning rate. A joint method has a single stage.
+/// Steps that share one optimizer state and one learning-rate schedule. A joint method has one
+/// stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
     /// First step.
     pub start: usize,
     /// Step after the last.
     pub end: usize,
-    /// The objective of a stage of Sequential; none: the method decides.
+    /// The objective of a stage of Sequential; `None` if the method decides at every step.
     pub objective: Option<usize>,
 }
 
-/// Years of steps: more is a mistake, and would be counted one by one.
+/// Upper limit of the number of steps. More would take years and is a mistake.
 const MOST_STEPS: usize = 100_000_000;
 
 impl Length {
-    /// Updates, where an epoch has so many: at least one, however short a part of an epoch is meant.
+    /// Number of updates if an epoch has `epoch` steps. A fraction of an epoch has at least one.
     pub fn steps(self, epoch: usize) -> usize {
         match self {
             Self::Steps(steps) => steps,
-            // A product like 1.1 * 10 lies a hair above the whole number that is meant.
+            // Rounding: a product like 1.1 * 10 is slightly above the intended whole number.
             Self::Epochs(epochs) => {
                 ((epochs * epoch as f64 - 1e-9).ceil() as usize).max(epoch.min(1))
             }
@@ -48,10 +49,13 @@ impl Stage {
 }
 
 impl Schedule {
-    /// The schedule for so many training rows of each objective.
+    /// The schedule for the given number of training rows per objective.
     ///
-    /// An epoch of an objective is ceil(rows / batch) steps; the epochs of a run are those of the objective with the most,
-    /// whatever the weights, so that runs that differ in lambda alone are equally long.
+    /// An epoch of an objective is ceil(rows / batch) steps. An epoch of a run is the longest of
+    /// these, whatever the weights, so that runs that differ only in lambda have the same length.
+    ///
+    /// # Errors
+    /// An objective that is trained on has no rows, or the run has no step or too many.
     pub fn new(plan: &Plan, rows: &[usize]) -> Result<Self> {
         let epoch = |i: usize| rows[i].div_ceil(plan.objectives[i].batch);
         let longest = (0..rows.len()).map(epoch).max().unwrap_or(0);
@@ -98,13 +102,13 @@ impl Schedule {
         };
         if let Some(i) = (0..rows.len()).find(|i| rows[*i] == 0 && used(*i)) {
             return Err(Error::input(format!(
-                "objective {} has no training row",
+                "objective {} has no training rows",
                 plan.objectives[i].name
             )));
         }
         if stages.is_empty() || start > MOST_STEPS {
             return Err(Error::input(format!("the run has {start} steps"))
-                .hint(format!("give --steps 1 to {MOST_STEPS}")));
+                .hint(format!("give --steps from 1 to {MOST_STEPS}")));
         }
         Ok(Self {
             steps: start,
@@ -112,7 +116,7 @@ impl Schedule {
         })
     }
 
-    /// The stage that a step lies in; past the end the last one.
+    /// The stage of a step; past the end, the last stage.
     pub fn stage(&self, step: usize) -> &Stage {
         self.stages
             .iter()
@@ -121,8 +125,9 @@ impl Schedule {
     }
 }
 
-/// Sequential without stages: preference objectives first, then the others, with steps by weight. Boundaries are rounded,
-/// not lengths, so that the lengths sum to the total. An objective that has a weight must have a step.
+/// Default stages of Sequential: preference objectives first, then the others, with steps in
+/// proportion to the weights. Boundaries are rounded instead of lengths, so that the lengths sum to
+/// the total. An objective with a weight above 0 must get at least one step.
 fn split(plan: &Plan, total: usize) -> Result<Vec<(Option<usize>, usize)>> {
     let mut order: Vec<usize> = (0..plan.objectives.len()).collect();
     order.sort_by_key(|i| plan.objectives[*i].tie_rank);
@@ -135,10 +140,10 @@ fn split(plan: &Plan, total: usize) -> Result<Vec<(Option<usize>, usize)>> {
         let objective = &plan.objectives[*i];
         if steps == 0 && total > 0 && objective.weight > 0.0 {
             return Err(Error::input(format!(
-                "sequential: objective {} gets no step of {total}",
+                "sequential: objective {} gets 0 of {total} steps",
                 objective.name
             ))
-            .hint("give more --steps, or say how long each stage is: --stages"));
+            .hint("give more --steps, or set the length of each stage with --stages"));
         }
         Ok((Some(*i), steps))
     });

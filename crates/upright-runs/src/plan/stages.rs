@@ -1,4 +1,4 @@
-//! How long a run is, as it was written: `--steps`, `--epochs`, or `--stages`.
+//! The length of a run: `--steps`, `--epochs`, or `--stages`.
 
 use super::checks::{count, count_from, no_such, positive, wrong};
 use super::{Length, ObjectivePlan, StagePlan};
@@ -6,9 +6,9 @@ use crate::settings::{Config, Number};
 use upright_base::{Error, Result};
 use upright_core::methods::MethodKind;
 
-/// Length of the run; none where stages say it.
+/// Length of the run; `None` if it is the sum of the stages.
 pub(super) fn length(config: &Config) -> Result<Option<Length>> {
-    // A run without a step measures an adapter that is there.
+    // A run with 0 steps evaluates the initial adapter.
     let least = if config.init_adapter.is_some() { 0 } else { 1 };
     let steps = config
         .steps
@@ -21,7 +21,10 @@ pub(super) fn length(config: &Config) -> Result<Option<Length>> {
         .map(|epochs| positive("epochs", Some(epochs), 0.0))
         .transpose()?;
     let both = |a: &str, b: &str| {
-        Err(Error::input(format!("{a} and {b} both say how long the run is")).hint("give one"))
+        Err(
+            Error::input(format!("{a} and {b} both set the length of the run"))
+                .hint("give one of them"),
+        )
     };
     match (steps, epochs, &config.stages) {
         (Some(steps), Some(epochs), _) => {
@@ -39,7 +42,7 @@ pub(super) fn length(config: &Config) -> Result<Option<Length>> {
     }
 }
 
-/// `--stages dpo:100,sft:3e`.
+/// Parses `--stages dpo:100,sft:3e`.
 pub(super) fn stages(
     config: &Config,
     method: MethodKind,
@@ -54,7 +57,7 @@ pub(super) fn stages(
         ))
         .hint("give --method sequential, or leave --stages out"));
     }
-    let hint = "write NAME:STEPS, or NAME:EPOCHS with an e, as dpo:100,sft:3e";
+    let hint = "write NAME:STEPS, or NAME:EPOCHS with the suffix e, e.g. dpo:100,sft:3e";
     if list.0.is_empty() {
         return Err(wrong("stages", "name a stage", list).hint(hint));
     }
@@ -70,7 +73,7 @@ fn stage(entry: &str, objectives: &[ObjectivePlan]) -> Result<StagePlan> {
     let Some((name, length)) = entry.rsplit_once(':') else {
         return Err(wrong(
             "stages",
-            "be NAME:LENGTH, with commas between",
+            "be comma-separated NAME:LENGTH pairs",
             entry,
         ));
     };

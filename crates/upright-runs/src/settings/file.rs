@@ -1,4 +1,4 @@
-//! The TOML file of a config, and flags laid over it.
+//! Reads the TOML file of a config and merges the flags into it.
 
 use std::path::Path;
 
@@ -6,15 +6,15 @@ use toml::Table;
 
 use upright_base::suggest::nearest;
 
-use super::{Config, FILE, ObjectiveConfig};
+use super::{Config, FILE, ObjectiveConfig, peers};
 use upright_base::{Error, Result, files};
 
-/// Settings that say how long a run is: a flag for one takes the place of whichever the file has.
+/// Settings of the length of a run. A flag for one of them replaces whichever the file has.
 const LENGTHS: [&str; 3] = ["steps", "epochs", "stages"];
 
 impl Config {
-    /// The flags, with everything they leave open taken from the file that `--config` names; where they continue a run and
-    /// name neither a file nor a model, from the settings that the run was begun with.
+    /// Completes the flags with the settings of the `--config` file. Flags that resume a run
+    /// without `--config` and `--model` are completed with the settings the run was started with.
     pub fn resolve(self) -> Result<Self> {
         match (&self.config, &self.out) {
             (Some(path), _) => {
@@ -29,35 +29,38 @@ impl Config {
         }
     }
 
-    /// The settings that the run in a folder was begun with. Their paths start where that was.
+    /// Reads the settings that the run in a folder was started with. Their paths are relative to
+    /// the folder it was started in.
     fn begun(out: &Path) -> Result<Self> {
         let file = out.join(FILE);
         if !file.is_file() {
             return Err(Error::input(format!(
-                "{}: holds no run that could go on: it has no {FILE}",
+                "{}: no run to resume: {FILE} is missing",
                 out.display()
             ))
-            .hint("begin one with --model DIR, or repeat the command that it was begun with"));
+            .hint("start a run with --model DIR, or repeat the command that started it"));
         }
         let settings = Self::read(&file)?;
         if settings.out.is_none() {
             let message = format!(
-                "{}: is empty or damaged: it does not say which folder the run is in",
+                "{}: is empty or damaged: it does not name the folder of the run",
                 file.display()
             );
-            return Err(Error::input(message)
-                .hint("put the file back, or repeat the command that the run was begun with, and --resume"));
+            return Err(Error::input(message).hint(
+                "put the file back, or repeat the command that started the run, with --resume",
+            ));
         }
         let place = |path: &Path| std::fs::canonicalize(path).ok();
         if settings.out.as_deref().and_then(place) != place(out) {
             let then = settings.out.unwrap_or_default();
             let message = format!(
-                "{}: was begun as --out {}, in another folder",
+                "{}: was started with --out {}, in another folder",
                 out.display(),
                 then.display()
             );
             return Err(Error::input(message).hint(format!(
-                "its paths start there: go on from there, or give --config {} where they are right here",
+                "its paths are relative to that folder: resume there, or give --config {} if they are \
+                 valid here",
                 files::quoted(&file)
             )));
         }
@@ -73,11 +76,14 @@ impl Config {
         Self::parse(&text, &path.display().to_string())
     }
 
-    /// Reads TOML text; `name` stands for it in messages.
+    /// Parses TOML text; messages call it `name`.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
         let table: Table = text.parse().map_err(|error| located(&error, text, name))?;
         let unknown = |key: &str, known: &[String], place: &str| {
             let found = Error::input(format!("{name}: unknown key `{key}`{place}"));
+            if let Some(answer) = peers::answer(key) {
+                return found.hint(format!("{answer} (as a key, without the dashes)"));
+            }
             match nearest(key, known.iter().map(String::as_str)) {
                 Some(close) => found.hint(format!("did you mean `{close}`?")),
                 None => found.hint(format!("known keys: {}", known.join(", "))),
@@ -101,7 +107,7 @@ impl Config {
         toml::from_str(text).map_err(|error| located(&error, text, name))
     }
 
-    /// This config where it says something, the other where it does not.
+    /// Merges two configs: settings of this one take precedence over the other.
     pub fn over(self, other: Self) -> Result<Self> {
         let unfit = |error: &dyn std::fmt::Display| Error::input(format!("config: {error}"));
         let upper = Table::try_from(&self).map_err(|error| unfit(&error))?;
@@ -146,7 +152,7 @@ fn flags<T: clap::Args>() -> Vec<String> {
         .collect()
 }
 
-/// A TOML error with the line it stands in.
+/// A TOML error with the number and the text of its line.
 pub fn located(error: &toml::de::Error, text: &str, name: &str) -> Error {
     let message = error.message().trim().replace('\n', "; ");
     let Some(span) = error.span() else {
@@ -281,6 +287,11 @@ mod tests {
                 vec!["`learning_rate`", "did you mean `learning-rate`?"],
             ),
             ("zebra = 1", vec!["`zebra`", "known keys: out,"]),
+            ("lr = 1e-4", vec!["`lr`", "use --learning-rate (as a key"]),
+            (
+                "gradient_accumulation_steps = 4",
+                vec!["no accumulation is needed"],
+            ),
             (
                 "[[objective]]\nweigth = 1",
                 vec!["`weigth` in an [[objective]]", "did you mean `weight`?"],

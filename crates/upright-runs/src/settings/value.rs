@@ -1,21 +1,22 @@
-//! Values as they were written, so that every message about one can quote it and every check stands in one place.
+//! Values as the user wrote them, so that messages can quote them and every check is in one place.
 
 use std::fmt;
 
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What stands where a number should: a flag's text, or a TOML integer, float or string.
+/// The text of a numeric setting: a flag's text, or a TOML integer, float or string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Number(String);
 
 impl Number {
-    /// A finite number, if it is one.
+    /// The value as a finite number, if it is one.
     pub fn real(&self) -> Option<f64> {
         self.0.trim().parse().ok().filter(|x: &f64| x.is_finite())
     }
 
-    /// A whole number from 0 to 2^63 - 1 (what TOML can hold), if it is one; 1e3 is.
+    /// The value as a whole number from 0 to 2^63 - 1 (the largest that TOML can hold), if it is
+    /// one. `1e3` is accepted.
     pub fn whole(&self) -> Option<u64> {
         let exact = self
             .0
@@ -84,8 +85,8 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// A list: a flag's text with commas, or a TOML string, array of strings, or table (`name = value` becomes
-/// `name=value`).
+/// A list: comma-separated text of a flag, or a TOML string, array of strings, or table (`name =
+/// value` becomes `name=value`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct List(pub Vec<String>);
 
@@ -117,7 +118,7 @@ impl<'de> Deserialize<'de> for List {
         impl<'de> Visitor<'de> for Written {
             type Value = List;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text with commas, a list of texts, or a table")
+                f.write_str("comma-separated text, a list of strings, or a table")
             }
             fn visit_str<E>(self, text: &str) -> Result<List, E> {
                 Ok(List::from(text))

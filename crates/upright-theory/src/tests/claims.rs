@@ -1,5 +1,5 @@
-//! The small claims that the proofs rest on, over random softmax policies: Propositions A.1 and A.2, Lemmas A.3 and A.6,
-//! and (11).
+//! The claims that the proofs rest on, checked on random softmax policies: Propositions A.1 and
+//! A.2, Lemmas A.3 and A.6, and (11).
 
 use std::ops::ControlFlow;
 
@@ -20,7 +20,7 @@ fn vector(size: f64) -> impl Strategy<Value = Vector> {
     prop::array::uniform2(-size..size)
 }
 
-/// A question of 2 to 5 answers, of which so many are scored.
+/// A question with 2 to 5 answers, the first `scored` of which are in `scored`.
 fn question(scored: usize) -> impl Strategy<Value = Question<2>> {
     prop::collection::vec(vector(3.0), 2..6).prop_map(move |answers| Question {
         answers,
@@ -43,7 +43,8 @@ fn between(a: &Vector, b: &Vector, share: f64) -> Vector {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Proposition A.2, by the definition of convexity, and Lemma A.5: the tangent lies below.
+    /// Proposition A.2, by the definition of convexity, and Lemma A.5: the tangent is below the
+    /// function.
     #[test]
     fn objectives_and_their_mix_are_convex(
         tasks in objectives(), a in vector(5.0), b in vector(5.0), share in 0.0..1.0f64, lambda in 0.0..1.0f64,
@@ -57,7 +58,8 @@ proptest! {
         }
     }
 
-    /// Central differences: the error is about h^2 times third derivatives, with features of norm up to 6.
+    /// Central differences: the error is about h^2 times the third derivatives, for features of
+    /// norm up to 6.
     #[test]
     fn gradients_are_the_derivatives_of_the_losses(tasks in objectives(), theta in vector(5.0)) {
         let h = 2f64.powi(-16);
@@ -81,8 +83,9 @@ proptest! {
         }
     }
 
-    /// Lemma A.3. SFT of two answers whose features differ by d in one dimension trains on by alpha d / (1 + e^(d theta)):
-    /// the lemma's iterates with c = d and its alpha_t d in place of alpha_t. Both run through the loop.
+    /// Lemma A.3. A step of SFT on two answers whose features differ by d in one dimension moves
+    /// theta by alpha d / (1 + e^(d theta)): the lemma's iterates with c = d and with alpha_t d in
+    /// place of alpha_t. Both run through the loop.
     #[test]
     fn lemma_a_3(
         d in 0.1..3.0f64, low in -20.0..20.0f64, apart in 0.0..10.0f64,
@@ -112,7 +115,7 @@ proptest! {
         }
     }
 
-    /// Lemma A.6 for any q_t >= 0 and any eta_t that never rise.
+    /// Lemma A.6 for any q_t >= 0 and any non-increasing eta_t.
     #[test]
     fn lemma_a_6(pairs in prop::collection::vec((0.0..10.0f64, 1e-3..1.0f64), 1..40)) {
         let (q, mut eta): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
@@ -121,7 +124,7 @@ proptest! {
         prop_assert!(left <= right + 1e-9, "{left} {right}");
     }
 
-    /// Lemma A.6 where the proof uses it: q_t is the gap along a run of ALRIGHT.
+    /// Lemma A.6 as the proof uses it: q_t is the gap along a run of ALRIGHT.
     #[test]
     fn lemma_a_6_along_a_run(seed in any::<u64>(), rate in 0.01..2.0f64, lambda in 0.1..0.9f64) {
         let tradeoff = Tradeoff::of(lambda);
@@ -131,14 +134,15 @@ proptest! {
             gaps.push(tradeoff.gap(policy.theta[0]));
             Ok(ControlFlow::Continue(()))
         }).unwrap();
-        // The minimum is known to about the last bit.
+        // The minimum is accurate to about the last bit.
         prop_assert!(gaps.iter().all(|gap| *gap >= -1e-14));
         let (left, right) = both_sides_of_lemma_a_6(&vec![rate; gaps.len()], &gaps);
         prop_assert!(left <= right + 1e-9, "{left} {right}");
     }
 }
 
-/// eta_T q_T, and 1/T sum eta_t q_t + sum_k 1 / (k (k + 1)) sum_{t > T - k} eta_t (q_t - q_{T - k}), as (47) has them.
+/// Both sides of (47): eta_T q_T, and
+/// 1/T sum eta_t q_t + sum_k 1 / (k (k + 1)) sum_{t > T - k} eta_t (q_t - q_{T - k}).
 fn both_sides_of_lemma_a_6(eta: &[f64], q: &[f64]) -> (f64, f64) {
     let last = q.len();
     let mean = eta.iter().zip(q).map(|(eta, q)| eta * q).sum::<f64>() / last as f64;
@@ -153,8 +157,9 @@ fn both_sides_of_lemma_a_6(eta: &[f64], q: &[f64]) -> (f64, f64) {
     (eta[last - 1] * q[last - 1], mean + tails)
 }
 
-/// (11): over the draws of ALRIGHT and of the questions, the gradient that is trained on is in the mean that of f_mix.
-/// Each step starts again at the same place, and what it moved by is the gradient. Draws of both kinds are apart for any seeds.
+/// (11): over the sampling of ALRIGHT and of the questions, the expected gradient is that of f_mix.
+/// Each step starts at the same parameters, and its change is the gradient. The two random streams
+/// are independent for any seeds.
 #[test]
 fn the_drawn_gradient_is_unbiased() {
     let pair = |a: Vector, b: Vector| Question {
@@ -211,7 +216,10 @@ fn the_drawn_gradient_is_unbiased() {
                 "lambda {lambda}: {mean} ±{error}, {}",
                 expected[i]
             );
-            assert!(error < 0.02, "so that the test can tell");
+            assert!(
+                error < 0.02,
+                "the error must be small enough for the test to tell"
+            );
         }
         assert_eq!(
             (drawn[DPO.0] == 0, drawn[SFT.0] == 0),

@@ -1,4 +1,5 @@
-//! What the theory says, asked of the program: `results` of the three computations, `claims` of the proofs' small steps.
+//! Checks the theory against the program: `results` of the three computations, `claims` in the
+//! steps of the proofs.
 
 mod claims;
 mod results;

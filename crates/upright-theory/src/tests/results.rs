@@ -1,4 +1,4 @@
-//! The toy and the theorems: constants, signs, bounds.
+//! Results of the toy problem and the theorems: constants, signs, bounds.
 
 use crate::{
     softmax::{DPO, SFT, Softmax},
@@ -43,7 +43,7 @@ fn constants_of_theorem_3_3() {
     );
 }
 
-/// (35)-(38) with the factor that (40), (41) drop, and (34).
+/// (35)-(38) with the factor that (40) and (41) drop, and (34).
 #[test]
 fn the_example_has_the_losses_and_gradients_of_the_proof() {
     let tasks = tasks();
@@ -59,7 +59,8 @@ fn the_example_has_the_losses_and_gradients_of_the_proof() {
     }
 }
 
-/// Large T: the second stage climbs as d theta / dt = alpha / (2 (1 + e^(theta / 2))), so e^(theta / 2) ~ alpha t / 4.
+/// Large T: the second stage follows d theta / dt = alpha / (2 (1 + e^(theta / 2))), so
+/// e^(theta / 2) ~ alpha t / 4.
 #[test]
 fn sequential_keeps_a_gap_that_grows() {
     let theorem = theorem_3_3().unwrap();
@@ -70,7 +71,7 @@ fn sequential_keeps_a_gap_that_grows() {
         .collect();
     assert!(
         enough.len() >= 7 && enough.len() < theorem.runs.len(),
-        "T* lies between the first and the last"
+        "T* is between the first and the last T"
     );
     for run in &enough {
         assert!(run.end >= 0.0, "{run:?}");
@@ -127,7 +128,7 @@ fn alrights_gap_stays_below_the_corrected_bound_at_every_t() {
         let (first, last) = (series.points[0], series.points[series.points.len() - 1]);
         assert!(last.mean_gap < first.mean_gap / 2.0, "{first:?} {last:?}");
     }
-    // alpha_0 = 0.05: all transient, and the printed bound fails: 0.128 at T = 100.
+    // alpha_0 = 0.05: every T is transient, and the printed bound fails: 0.128 at T = 100.
     let slow = &theorem.series[0];
     near(slow.points[0].printed_bound, 0.12845, 1e-5);
     assert!(
@@ -189,7 +190,7 @@ fn sequential_forgets_on_the_conflicting_toy_and_the_joint_methods_do_not() {
         panic!("three methods")
     };
     let between = sequential.between.unwrap();
-    // Each stage ends where its objective is down to 0.05, and no step later.
+    // Each stage ends when its loss reaches 0.05, and no step later.
     assert!(between.dpo <= 0.05 && between.dpo > 0.0499 && between.sft > 0.4);
     assert!(sequential.end.sft <= 0.05 && sequential.end.sft > 0.0499);
     assert!((4_900..5_100).contains(&between.step) && sequential.steps[0] == between.step);

@@ -1,4 +1,4 @@
-//! Folders of adapters: a PEFT folder, a run's, a checkpoint's.
+//! Adapter folders: a PEFT folder, or the adapter of a run or a checkpoint.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use upright_base::{Error, Result, files};
 use upright_model::peft;
 use upright_runs::run_dir::{self, RunDir, adapter_dir};
 
-/// The folder of an adapter: itself, or the one in the folder of a run.
+/// The folder of an adapter: the given folder, or the adapter folder of the given run.
 ///
 /// # Errors
 /// The run is not finished.
@@ -35,20 +35,20 @@ pub fn adapter_in(folder: &Path) -> Result<PathBuf> {
         Some(step) => {
             let folder = checkpoints.join(format!("step-{step}"));
             error.hint(format!(
-                "finish it with --resume, or give its newest checkpoint, {}",
+                "finish the run with --resume, or give its newest checkpoint, {}",
                 files::quoted(&folder)
             ))
         }
-        None => error.hint("finish it with --resume"),
+        None => error.hint("finish the run with --resume"),
     })
 }
 
-/// Whether a folder holds an adapter and no model.
+/// Whether a folder contains an adapter and no model.
 pub fn is_adapter(folder: &Path) -> bool {
     folder.join(peft::CONFIG_FILE).is_file() && !folder.join("config.json").is_file()
 }
 
-/// Whether a model's folder, or its id on the hub, ends as a name that an adapter has for it.
+/// Whether a model's folder or Hub id has the same last part as the base name in an adapter.
 pub fn is_called(model: &Path, name: &str) -> bool {
     let called = upright_model::model_files::hub_name(model).map(|(id, _)| PathBuf::from(id));
     let folder = model.canonicalize().unwrap_or_else(|_| model.to_owned());

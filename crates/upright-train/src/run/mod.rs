@@ -1,4 +1,5 @@
-//! A run from its plan to its adapter: opens what the plan names, prepares the reference, and takes the steps.
+//! A run, from its plan to its adapter: opens what the plan names, prepares the reference, and
+//! takes the steps.
 
 pub mod adapters;
 pub mod model;
@@ -38,7 +39,8 @@ use crate::{
     learner::{ModelLearner, Optimization},
 };
 
-/// Runs a plan to its end in `plan.out`, or continues it. `config` is what was written, kept beside the plan.
+/// Runs a plan to its end in `plan.out`, or resumes it. `config` is the config as written, which is
+/// saved beside the plan.
 pub fn run(
     plan: &Plan,
     config: &str,
@@ -55,7 +57,7 @@ pub fn run(
         match error.kind {
             ErrorKind::Interrupted if plan.out.join(settings::FILE).is_file() => {
                 error.hint(format!(
-                    "upright train --resume --out {} continues it",
+                    "run upright train --resume --out {} to continue",
                     files::quoted(&plan.out)
                 ))
             }
@@ -66,7 +68,8 @@ pub fn run(
     Summary::read(&plan.out)
 }
 
-/// The steps of a plan whose model and data are open; none if the run in its folder is finished.
+/// Takes the steps of a plan whose model and data are open; none if the run in its folder is
+/// finished.
 fn run_with(
     model: &Model,
     plan: &Plan,
@@ -93,7 +96,7 @@ fn run_with(
     {
         let (warmup, steps) = (plan.optimizer.warmup, stage.steps());
         observer.note(&format!(
-            "warning: the warm-up of {warmup} steps is not over after the {steps} steps of a stage"
+            "warning: the warm-up (--warmup {warmup}) covers a whole stage (number of steps: {steps})"
         ));
     }
     let (adapter, lora) = model.adapter(plan, observer)?;
@@ -139,7 +142,7 @@ fn run_with(
         observer.note(&format!("continuing at step {first} of {}", schedule.steps));
     }
 
-    // A new run is evaluated before anything of it is written.
+    // A new run is evaluated before it writes anything.
     let start = if lock.is_none() {
         Some(evaluation(&learner, 0, plan, observer).map_err(before_training)?)
     } else {
@@ -197,7 +200,7 @@ fn run_with(
     })?;
     if run.reached {
         run.observer.note(&format!(
-            "ended at step {begun}: an evaluation reached what --stop-at asks for"
+            "stopped at step {begun}: an evaluation reached --stop-at"
         ));
     }
     if let Some(step) = stopped {
@@ -212,14 +215,15 @@ fn run_with(
     peft::write(&folder, &learner.adapter.to_host(), lora, base)
 }
 
-/// What fails while nothing is trained yet is the fault of the model's files, or of an adapter's.
+/// Turns a failure before any training into an input error: the files of the model or of an adapter
+/// cause it.
 fn before_training(error: Error) -> Error {
     if error.kind != ErrorKind::Failure {
         return error;
     }
     let error = error
         .at("the first evaluation")
-        .hint("a file is damaged; download it again");
+        .hint("download the model or the adapter again: a file is damaged");
     Error {
         kind: ErrorKind::Input,
         ..error
@@ -251,7 +255,7 @@ fn restore(
     } = snapshot;
     if adapter.layout != learner.adapter.layout || state.orders.len() != learner.tasks.len() {
         return Err(Error::failure(format!(
-            "the checkpoint of step {} does not fit this run",
+            "the checkpoint of step {} does not match this run",
             state.step
         )));
     }
@@ -266,7 +270,7 @@ fn restore(
     Ok(())
 }
 
-/// The rates of the stage that a step belongs to: the optimizer starts afresh with every stage.
+/// The learning rates of the stage that a step belongs to: the optimizer is reset at every stage.
 fn rate_at(plan: &Plan, schedule: &Schedule, step: usize) -> LearningRate {
     plan.learning_rate(schedule.stage(step).steps())
 }
@@ -278,11 +282,11 @@ struct Run<'r> {
     dir: RunDir,
     checkpoints: &'r mut Checkpoints,
     observer: &'r mut dyn Observer,
-    /// When the step in progress began.
+    /// Start of the step in progress.
     last: Clock,
-    /// The newest evaluation's step and weighted held-out loss.
+    /// Step and weighted held-out loss of the newest evaluation.
     evaluated: Option<(usize, Option<f64>)>,
-    /// Whether the newest evaluation found what the plan stops at.
+    /// Whether the newest evaluation met the stopping rule of the plan.
     reached: bool,
 }
 
@@ -321,7 +325,7 @@ impl Run<'_> {
                 Err(error) => return Err(error),
             }
         }
-        // What a stop leaves undone here is made up for by `catch_up`.
+        // `catch_up` makes up for what a stop leaves undone here.
         let due = (self.checkpoint_is_due(done) || self.reached) && !stop;
         if due || stop || self.checkpoints.rolling_is_due() {
             let held_out = self.held_out(done);
@@ -352,7 +356,8 @@ impl Run<'_> {
         })
     }
 
-    /// What was due at the step that a run continues from: a stop or a kill may have come before it was done.
+    /// Does what was due at the step that a run resumes from: a stop or a kill may have come
+    /// before.
     fn catch_up(
         &mut self,
         learner: &ModelLearner<'_>,

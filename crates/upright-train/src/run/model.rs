@@ -23,19 +23,19 @@ use crate::{not_finite::not_finite, reference};
 
 /// A model folder, opened.
 pub struct Model {
-    /// Its folder.
+    /// The model folder.
     pub model: PathBuf,
     /// The frozen base.
     pub decoder: Decoder,
-    /// The identity of its weights.
+    /// Fingerprint of the weights.
     pub fingerprint: Fingerprint,
-    /// Its tokenizer.
+    /// The tokenizer.
     pub tokenizer: Tokenizer,
-    /// What it was merged from, if it was.
+    /// Lineage of the weights, if they are the result of a merge.
     pub lineage: Option<Lineage>,
 }
 
-/// How a plan asks the decoder to run.
+/// The decoder options of a plan.
 pub fn options(plan: &Plan) -> Options {
     Options {
         device: plan.device.unwrap_or_default(),
@@ -46,7 +46,8 @@ pub fn options(plan: &Plan) -> Options {
 }
 
 impl Model {
-    /// Opens a model folder. Weights that are new here are hashed, which the observer is shown.
+    /// Opens a model folder. Weights without cached digests are hashed; the observer gets the
+    /// progress.
     pub fn open(model: &Path, options: &Options, observer: &mut dyn Observer) -> Result<Self> {
         let decoder = Decoder::open(model, options)?;
         let fingerprint =
@@ -59,7 +60,8 @@ impl Model {
         Self::open(&plan.model, &options(plan), observer)
     }
 
-    /// A model of the folder's `config.json` and tokenizer with random weights: for measurements of speed.
+    /// A model with the folder's `config.json` and tokenizer, and with random weights, for speed
+    /// measurements.
     pub fn random(model: &Path, seed: u64, options: &Options) -> Result<Self> {
         let decoder = Decoder::random(model, seed, options)?;
         let fingerprint = Fingerprint::of_random(decoder.config(), seed);
@@ -83,7 +85,7 @@ impl Model {
         })
     }
 
-    /// The base, as the folder of an adapter on it names it.
+    /// The base model, for the folder of an adapter on it.
     pub fn base(&self) -> BaseModel {
         let (name, revision) = match upright_model::model_files::hub_name(&self.model) {
             Some((name, commit)) => (name, Some(commit)),
@@ -111,7 +113,7 @@ impl Model {
             .collect()
     }
 
-    /// The rows of one objective; what was dropped or cut is noted.
+    /// The rows of one objective. Notes which rows were dropped or truncated.
     pub fn dataset(
         &self,
         plan: &Plan,
@@ -150,7 +152,7 @@ impl Model {
         Ok(data)
     }
 
-    /// The adapter a run starts from, and how it is written down.
+    /// The adapter that a run starts from, and its settings.
     pub fn adapter(
         &self,
         plan: &Plan,
@@ -186,7 +188,7 @@ impl Model {
             .find(|target| target.rank > side(target))
         {
             observer.note(&format!(
-                "warning: rank {} of {} is above {}, its smaller side, with which an adapter can say all there is to say",
+                "warning: LoRA rank {} on {} exceeds the layer's full rank, {}; the extra rank has no effect",
                 target.rank,
                 target.module,
                 side(target)
@@ -195,12 +197,12 @@ impl Model {
         Ok((Adapter::init(layout.into(), plan.seed), lora))
     }
 
-    /// An adapter used as it is.
+    /// Reads an adapter that is used without training.
     pub fn read_adapter(&self, folder: &Path, observer: &mut dyn Observer) -> Result<Adapter> {
         Ok(self.read_peft(folder, observer)?.adapter)
     }
 
-    /// The same, brought to the decoder's device.
+    /// Reads an adapter and moves it to the decoder's device.
     pub fn load_adapter(
         &self,
         folder: &Path,
@@ -209,46 +211,44 @@ impl Model {
         Ok(self.decoder.load(self.read_adapter(folder, observer)?))
     }
 
-    /// Reads a PEFT folder. One of another base is refused by its fingerprint; where it has none, another name is noted.
+    /// Reads a PEFT folder. Rejects an adapter with the fingerprint of another base. Notes an
+    /// adapter that has no fingerprint but another base name.
     fn read_peft(&self, folder: &Path, observer: &mut dyn Observer) -> Result<PeftFolder> {
         let folder = &adapter_in(folder)?;
         let found = peft::read(folder, self.decoder.config())?;
         let theirs = found.base.fingerprint.as_ref();
         let (folder, name) = (
             folder.display(),
-            found
-                .base
-                .name
-                .as_deref()
-                .unwrap_or("a model without a name"),
+            found.base.name.as_deref().unwrap_or("an unnamed model"),
         );
         if let Some(theirs) = theirs.filter(|theirs| !self.fingerprint.matches(theirs)) {
             let (theirs, ours) = (short(theirs), short(self.fingerprint.as_str()));
             return Err(Error::input(format!(
-                "{folder}: was trained on another base, {name}: its fingerprint is {theirs}, that of {} is {ours}",
+                "{folder}: was trained on another base, {name}: its fingerprint is {theirs}, the fingerprint of {} is {ours}",
                 self.model.display()
             ))
-            .hint("give --model the base it was trained on"));
+            .hint("set --model to the base that it was trained on"));
         }
         if theirs.is_none() && is_adapter(Path::new(name)) {
             return Err(Error::input(format!(
-                "{folder}: sits on another adapter, {name}, not on a model alone"
+                "{folder}: was trained on another adapter, {name}, not on a model alone"
             ))
             .hint(format!(
-                "upright export --merge {} --out MERGED, then give MERGED as --model",
+                "run upright export --merge {} --out MERGED, then use --model MERGED",
                 files::quoted(Path::new(name))
             )));
         }
         if theirs.is_none() && found.base.name.is_some() && !is_called(&self.model, name) {
             observer.note(&format!(
-                "warning: {folder}: says it was trained on {name}, not on {}; it has no fingerprint to tell by",
+                "warning: {folder}: says it was trained on {name}, not on {}; it has no fingerprint to verify this",
                 self.model.display()
             ));
         }
         Ok(found)
     }
 
-    /// One row of every objective through the model: a broken model is named before an hour is spent on a reference.
+    /// Scores one row of every objective, so that a damaged model is reported before an hour is
+    /// spent on a reference.
     pub fn check_finite(&self, datasets: &[Dataset], adapter: &Adapter) -> Result<()> {
         let adapter = self.decoder.load(adapter.clone());
         for example in datasets.iter().filter_map(|data| data.train.first()) {
@@ -273,7 +273,7 @@ impl Model {
         Ok(())
     }
 
-    /// The plan with what it met.
+    /// The plan with the hashes of everything that it depends on.
     pub fn describe(&self, plan: &Plan, datasets: &[Dataset]) -> Result<PlanRecord> {
         let adapter = |folder: Option<&PathBuf>| -> Result<String> {
             let Some(folder) = folder else {

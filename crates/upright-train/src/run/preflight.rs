@@ -1,5 +1,5 @@
-//! The preflight of a plan: opens its model, reads its rows and hashes both, before anything is trained. A study plans
-//! its runs by it.
+//! The preflight of a plan: opens its model, reads its rows and hashes both, before anything is
+//! trained. A study uses it to plan its runs.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ impl Preflight {
     /// Opens the plan's model and reads its rows.
     ///
     /// # Errors
-    /// Whatever a run of the plan would be refused for.
+    /// Every error with which a run of the plan would be rejected.
     pub fn of(plan: &Plan, observer: &mut dyn Observer) -> Result<Self> {
         let model = Model::of_plan(plan, observer)?;
         let datasets = model.datasets(plan, observer)?;
@@ -37,7 +37,7 @@ impl Preflight {
         })
     }
 
-    /// Names a plan that would meet the same files, by everything that decides its result.
+    /// Identifies a plan with the same files, by everything that determines its result.
     pub fn hash(&self, plan: &Plan) -> Result<String> {
         PlanRecord {
             plan: plan.clone(),
@@ -46,7 +46,8 @@ impl Preflight {
         .hash()
     }
 
-    /// Where another preflight differs, as `what: here -> there`; empty where the same work would be done.
+    /// Differences of another preflight, as `what: here -> there`; empty if both would do the same
+    /// work.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         plan_record::differences(&self.written, &other.written)
     }
@@ -56,7 +57,7 @@ impl Preflight {
         &self.written.facts.data[objective].template
     }
 
-    /// Names the model that nothing was trained into, asked in the wording of an objective's prompts.
+    /// Identifies the untrained base model with the prompt template of an objective.
     pub fn base(&self, objective: usize) -> String {
         let Provenance {
             base,
@@ -76,12 +77,12 @@ impl Preflight {
         files::hex(&Sha256::digest(known.as_bytes())[..8])
     }
 
-    /// As a TOML file.
+    /// The preflight as a TOML file.
     pub fn to_toml(&self) -> Result<String> {
         self.written.to_toml()
     }
 
-    /// Reads what [`Preflight::to_toml`] wrote, from a file.
+    /// Reads a file that [`Preflight::to_toml`] wrote.
     pub fn read(path: &Path) -> Result<Self> {
         let written = PlanRecord::read_file(path)?;
         let rows = written

@@ -16,14 +16,14 @@ pub(super) struct Clock {
     busy_seconds: f64,
 }
 
-/// What a timed interval took.
+/// Duration and resource use of a timed interval.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Elapsed {
     /// Wall-clock time.
     pub(super) wall: Duration,
     /// Share of the device that was busy for this process, from 0 to 1.
     utilization: f64,
-    /// The most memory held at once so far, in bytes.
+    /// Peak memory so far, in bytes.
     peak_bytes: Option<usize>,
 }
 
@@ -91,7 +91,7 @@ pub(super) fn step_line(
     line
 }
 
-/// The newest figures, for a progress bar.
+/// Losses and throughput of the newest step, for a progress bar.
 pub(super) fn step_note(step: &Step, learner: &ModelLearner<'_>, seconds: Duration) -> String {
     let losses = learner
         .tasks

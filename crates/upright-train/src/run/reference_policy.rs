@@ -1,5 +1,5 @@
-//! The reference policy of a run: the base itself, an adapter that exists, or one that is trained first and kept for
-//! every later run with the same plan.
+//! The reference policy of a run: the base itself, an existing adapter, or an adapter that is
+//! trained first and cached for every later run with the same plan.
 
 use upright_base::{
     Result,
@@ -17,16 +17,17 @@ use upright_runs::{
 use super::{Model, run_with, tasks};
 use crate::reference::Reference;
 
-/// Seed of every reference that is trained, so that runs which differ in their seed share one, as a study should.
+/// Seed of every trained reference, so that runs with different seeds share one, as a study should.
 const SEED: u64 = 0;
 
-/// Where they are in the cache, each by its hash.
+/// Folder of the trained references in the cache, each under its hash.
 const REFERENCES: &str = "references";
 
-/// Rows of each kind that are scored before and after a reference is trained.
+/// Rows of each evaluation set that are evaluated before and after a reference is trained.
 const EVAL_ROWS: usize = 16;
 
-/// Makes the reference ready for every row that the run may draw or evaluate; `None` where no objective needs one.
+/// Prepares the reference for every row that the run may draw or evaluate; `None` if no objective
+/// needs a reference.
 pub(super) fn prepare(
     model: &Model,
     plan: &Plan,
@@ -60,7 +61,7 @@ pub(super) fn prepare(
         rows.extend(data.eval(plan.eval_rows));
         rows.extend(data.fit(plan.eval_rows));
     }
-    // Training rows are evaluated, too.
+    // Evaluated rows can be training rows, too.
     let mut seen = std::collections::HashSet::new();
     rows.retain(|row| seen.insert(std::ptr::from_ref(*row)));
     let computed = reference.prepare(
@@ -77,8 +78,8 @@ pub(super) fn prepare(
     Ok(Some(reference))
 }
 
-/// Makes the reference of a plan, where it is one that is trained first: a run of its own in the cache, which every run
-/// with that reference finds there. Returns whether it had to be trained.
+/// Trains the reference of a plan, if the plan trains one: a separate run in the cache, where every
+/// run with this reference finds it. Returns whether it had to be trained.
 pub fn train_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
     if !matches!(plan.reference, ReferencePlan::Train { .. }) {
         return Ok(false);
@@ -87,7 +88,7 @@ pub fn train_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool>
     Ok(trained(&model, plan, observer)?.1)
 }
 
-/// Whether nothing of a plan's reference is left to train. Nothing is written.
+/// Whether a plan's reference needs no more training. Writes nothing.
 pub fn has_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
     if !matches!(plan.reference, ReferencePlan::Train { .. }) {
         return Ok(true);
@@ -98,7 +99,8 @@ pub fn has_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
     Ok(is_finished(&files::cache_dir().join(REFERENCES).join(hash)))
 }
 
-/// Training rows of an objective that the run may draw: exact where the method's choice does not depend on losses.
+/// Training rows of an objective that the run may draw: exact if the method's choice does not
+/// depend on losses.
 fn drawn<'d>(
     plan: &Plan,
     schedule: &Schedule,
@@ -138,7 +140,8 @@ pub fn first_batches<'d>(
         .collect()
 }
 
-/// The run that trains a reference: SFT alone, with the optimizer and the adapter of the run that needs it.
+/// The plan that trains a reference: SFT only, with the optimizer and the adapter settings of the
+/// run that needs it.
 fn plan_of(plan: &Plan) -> (Plan, RowKind) {
     let ReferencePlan::Train {
         on,
@@ -147,7 +150,7 @@ fn plan_of(plan: &Plan) -> (Plan, RowKind) {
         rows,
     } = plan.reference
     else {
-        unreachable!("only a reference that is trained has a plan")
+        unreachable!("only a trained reference has a plan")
     };
     let source = plan
         .objectives
@@ -192,7 +195,7 @@ fn plan_of(plan: &Plan) -> (Plan, RowKind) {
     (plan, kind)
 }
 
-/// The run that trains a plan's reference, the hash that it is found by, and its rows.
+/// The plan that trains a plan's reference, its hash in the cache, and its rows.
 fn named(
     model: &Model,
     plan: &Plan,
@@ -200,14 +203,14 @@ fn named(
 ) -> Result<(Plan, String, Dataset)> {
     let (mut plan, kind) = plan_of(plan);
     let data = model.dataset(&plan, 0, kind, observer)?;
-    // Whether it was asked for or found, it is the same reference.
+    // A requested template and a detected template give the same reference.
     plan.objectives[0].template = Some(data.template.to_string());
     let hash = model.describe(&plan, std::slice::from_ref(&data))?.hash()?;
     Ok((plan, hash, data))
 }
 
-/// The adapter of a reference that the program trains: a run of its own in the cache, found by what it is made from; and
-/// whether it was trained now.
+/// The adapter of a trained reference, from a separate run in the cache, and whether it was trained
+/// now.
 fn trained(model: &Model, plan: &Plan, observer: &mut dyn Observer) -> Result<(Adapter, bool)> {
     let (mut plan, hash, data) = named(model, plan, observer)?;
     plan.out = files::cache(REFERENCES)?.join(hash);

@@ -5,7 +5,8 @@ use upright_runs::plan::Plan;
 
 use crate::{learner::Task, reference::Reference};
 
-/// The order of an objective's training rows; the start of it, whatever a checkpoint says later.
+/// The order of an objective's training rows, at its start; a checkpoint may restore a later
+/// position.
 pub fn order(plan: &Plan, index: usize, rows: usize) -> Order {
     let objective = &plan.objectives[index];
     Order::new(plan.seed, &objective.name, rows, objective.batch)

@@ -4,7 +4,7 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "tests write files and print as they like"
+    reason = "tests write files and print"
 )]
 
 use std::{
@@ -105,7 +105,7 @@ fn task<'a>(
     }
 }
 
-/// Everything of ten steps that the goldens know, as `(name, relative error)`.
+/// Every value of ten steps that is in the goldens, as `(name, relative error)`.
 fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
     let dir: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../upright-engine/tests/golden")
@@ -219,7 +219,8 @@ fn ten_steps_are_those_of_pytorch() {
     }
 }
 
-/// A weight that no method gives makes a gradient that the sum cannot hold: an error before the update, with its place.
+/// A weight that no method gives leads to a gradient that the sum cannot represent: an error before
+/// the update names the tensor.
 #[test]
 fn a_gradient_out_of_range_is_named() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../upright-engine/tests/golden/llama");

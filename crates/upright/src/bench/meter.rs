@@ -1,16 +1,17 @@
-//! The engine's counters around every call of the learner.
+//! Reads the counters of the engine around every call of the learner.
 
 use upright_base::Error;
 use upright_core::train::{Learner, ObjectiveId};
 use upright_engine::Counts;
 use upright_train::learner::ModelLearner;
 
-/// The arithmetic of one step, one entry per objective.
+/// Operation counts of one step, one entry per objective.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepCounts {
-    /// Of probing a loss. Where that objective is trained on in the same step, its forward pass is in here.
+    /// Counts of probing a loss. Includes the forward pass of an objective that is trained on in
+    /// the same step.
     pub probed: Vec<Counts>,
-    /// Of training on it.
+    /// Counts of training on the objective.
     pub trained: Vec<Counts>,
 }
 
@@ -22,12 +23,13 @@ impl StepCounts {
         }
     }
 
-    /// Everything.
+    /// Counts of the whole step.
     pub fn total(&self) -> Counts {
         self.probed.iter().chain(&self.trained).copied().sum()
     }
 
-    /// Objectives that were probed and not trained on: what a method that compares losses pays for its comparison.
+    /// Counts of objectives that were probed but not trained on: the extra cost of a method that
+    /// compares losses.
     pub fn losers(&self) -> Counts {
         let mut losers = Counts::default();
         for (probed, trained) in self.probed.iter().zip(&self.trained) {
@@ -39,17 +41,18 @@ impl StepCounts {
     }
 }
 
-/// A learner whose work is counted. The counters are those of the process: one learner at a time.
+/// A learner whose operations are counted. The counters belong to the process, so only one learner
+/// may run at a time.
 #[derive(Debug)]
 pub struct Meter<'a> {
     /// The learner.
     pub learner: ModelLearner<'a>,
-    /// The step in progress.
+    /// Counts of the current step.
     step: StepCounts,
 }
 
 impl<'a> Meter<'a> {
-    /// Nothing is counted yet.
+    /// Wraps a learner, with all counts at 0.
     pub fn new(learner: ModelLearner<'a>) -> Self {
         Self {
             step: StepCounts::new(learner.objectives()),
@@ -57,7 +60,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// What was counted since the last call.
+    /// Returns the counts since the last call, and resets them.
     pub fn take(&mut self) -> StepCounts {
         std::mem::replace(&mut self.step, StepCounts::new(self.learner.objectives()))
     }

@@ -1,4 +1,4 @@
-//! What a step of each method costs, counted by the engine.
+//! Cost of a step of each method, counted by the engine.
 
 use std::{ops::ControlFlow, time::Instant};
 
@@ -12,49 +12,49 @@ use upright_core::{
     train::{Method, train},
 };
 
-/// k of the MAXRIGHT runs.
+/// Probe intervals k of the MAXRIGHT runs.
 const PROBE_EVERY: [usize; 3] = [1, 10, 100];
 
-/// A method and how often it probes.
+/// A method to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compared {
-    /// One objective, by its index.
+    /// One objective alone, by its index.
     Alone(usize),
-    /// All in every step.
+    /// All objectives in every step.
     Mix,
-    /// One, drawn.
+    /// One sampled objective per step.
     Alright,
-    /// The one with the largest gap; all are probed every so many steps.
+    /// The objective with the largest gap; all objectives are probed every this many steps.
     Maxright(usize),
 }
 
-/// What some steps of a method took.
+/// Cost of several steps of a method.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MethodCost {
-    /// The method; an objective's name where it is trained on alone.
+    /// Name of the method, or of the objective that is trained on alone.
     pub method: String,
-    /// Steps taken.
+    /// Number of steps.
     pub steps: usize,
-    /// Steps that trained on each objective.
+    /// Number of steps that trained on each objective.
     pub trained: Vec<usize>,
-    /// Steps that probed losses to decide.
+    /// Number of steps that probed losses.
     pub probed: usize,
-    /// Mean time of a step.
+    /// Mean time per step, in seconds.
     pub seconds_per_step: f64,
-    /// Multiply-adds of products and attention.
+    /// Multiply-adds of matrix products and attention.
     pub multiply_adds: u64,
-    /// Multiply-adds of probing an objective that is then not trained on.
+    /// Multiply-adds of probes of objectives that were not trained on.
     pub multiply_adds_of_losers: u64,
-    /// Multiply-adds of the same updates without any probe.
+    /// Multiply-adds of the same updates without these probes.
     pub multiply_adds_of_updates: u64,
-    /// Tokens that went forward.
+    /// Tokens in forward passes.
     pub tokens_forward: u64,
-    /// Tokens that went backward.
+    /// Tokens in backward passes.
     pub tokens_backward: u64,
 }
 
 impl Compared {
-    /// Every objective alone, Mix, ALRIGHT, and MAXRIGHT for several k.
+    /// Every objective alone, Mix, ALRIGHT, and MAXRIGHT for several values of k.
     pub fn all(objectives: usize) -> Vec<Self> {
         let alone = (0..objectives).map(Self::Alone);
         alone
@@ -99,8 +99,8 @@ impl Bench {
         kind.build(&settings)
     }
 
-    /// Takes `steps` steps of one method after another, each from the start, and sums up what each took. A step of each
-    /// objective goes first and is not counted.
+    /// Takes `steps` steps of every method in turn, each from the initial adapter, and returns the
+    /// cost of each. A warm-up step of Mix comes first and is not counted.
     pub fn methods(&self, steps: usize, observer: &mut dyn Observer) -> Result<Vec<MethodCost>> {
         let objectives = self.plan().objectives.len();
         let mix = &mut *self.method(Compared::Mix);

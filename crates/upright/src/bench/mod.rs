@@ -1,6 +1,7 @@
-//! What a step costs on this machine: real steps (forward, objective, backward, clip, AdamW) of the loop that trains, on
-//! rows in the order of a run, timed and counted. Nothing is evaluated or saved, and the reference's log-probabilities are
-//! computed before the first step, as in a run that finds them in its cache.
+//! Cost of a training step on this machine: real steps of the training loop (forward, objective,
+//! backward, clip, AdamW), on rows in the order of a run, timed and counted. Nothing is evaluated
+//! or saved. The reference log-probabilities are computed before the first step, as in a run that
+//! finds them in its cache.
 
 mod meter;
 mod methods;
@@ -27,16 +28,17 @@ use upright_train::{
     run::{self, Model, model, tasks},
 };
 
-/// Where the frozen base comes from. A step takes as long on either.
+/// Source of the frozen base weights. The time of a step does not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// The model's files.
+    /// The model files.
     Files,
-    /// Made in memory; the model's folder needs `config.json` and a tokenizer only.
+    /// Random weights generated in memory. The model folder needs only `config.json` and a
+    /// tokenizer.
     Random,
 }
 
-/// A model and rows, ready to be trained on and thrown away.
+/// A model and datasets for measured steps whose result is discarded.
 pub struct Bench {
     plan: Plan,
     model: Model,
@@ -45,19 +47,20 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Opens what the settings name and computes the reference's log-probabilities of every row that `batches` batches of
-    /// each objective draw; the reference is the base. Of the settings, those of records, evaluations and checkpoints
-    /// have no bearing.
+    /// Opens the model and the datasets, and computes the reference log-probabilities of every row
+    /// in the first `batches` batches of each objective. The reference model is the base model.
+    /// Settings of records, evaluations and checkpoints are ignored.
     ///
     /// # Errors
-    /// What [`Plan::from_config`] refuses, and files that cannot be read or used.
+    /// The errors of [`Plan::from_config`], and files that cannot be read or used.
     pub fn open(
         config: &Config,
         base: Base,
         batches: usize,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        // A plan has a folder. Reference values of random weights, or of one measurement, are not worth keeping in the cache.
+        // A plan needs a run folder. Reference values of random weights, or of one measurement, are
+        // not worth caching.
         let scratch = Scratch::new("upright-bench")?;
         let plan = Plan::from_config(&Config {
             out: Some(scratch.path().to_owned()),
@@ -87,17 +90,17 @@ impl Bench {
         })
     }
 
-    /// What the settings mean.
+    /// The plan of the settings.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// The frozen base.
+    /// The frozen base model.
     pub fn decoder(&self) -> &Decoder {
         &self.model.decoder
     }
 
-    /// A learner at the start of a run.
+    /// A learner in the state of a new run.
     pub fn learner(&self) -> Result<ModelLearner<'_>> {
         let (adapter, _) = self
             .model
@@ -118,7 +121,7 @@ impl Bench {
     }
 }
 
-/// Reports a step to whoever watches; an error where it is to be the last.
+/// Reports a step to the observer. Returns an error if a stop is requested.
 fn report(observer: &mut dyn Observer, done: usize) -> Result<ControlFlow<()>> {
     observer.advance(done, "");
     match observer.stop_requested() {

@@ -1,4 +1,4 @@
-//! What a step of each objective costs.
+//! Cost of a step of each objective.
 
 use std::time::Instant;
 
@@ -8,36 +8,36 @@ use super::{Bench, Meter, report};
 use upright_base::{Result, observer::Observer};
 use upright_core::{methods::Sequential, train::train};
 
-/// One step, as it was timed.
+/// Measurement of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimedStep {
-    /// Wall-clock time.
+    /// Wall-clock time in seconds.
     pub seconds: f64,
-    /// Tokens of its rows, the prompt of a pair once, no padding.
+    /// Tokens of the rows. The prompt of a pair counts once; there is no padding.
     pub tokens: usize,
-    /// Operations of matrix products and attention that the engine counted; a multiply-add is two.
+    /// FLOP of matrix products and attention, counted by the engine. A multiply-add is two.
     pub operations: f64,
 }
 
-/// What a step of one objective costs.
+/// Cost of a step of one objective.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepCost {
-    /// Mean time of a step.
+    /// Mean time per step, in seconds.
     pub seconds_per_step: f64,
-    /// Median time of a step.
+    /// Median time per step, in seconds.
     pub median_seconds_per_step: f64,
-    /// Tokens of all steps by their time; the prompt of a pair counts once, there is no padding.
+    /// Throughput in tokens/s. The prompt of a pair counts once; there is no padding.
     pub unique_tokens_per_second: f64,
-    /// Mean tokens of a step, counted in the same way.
+    /// Mean tokens per step. The prompt of a pair counts once; there is no padding.
     pub unique_tokens_per_step: f64,
-    /// Operations that the engine counted (products and attention; a multiply-add is two) by those tokens.
+    /// FLOP per token, in matrix products and attention. A multiply-add is two.
     pub operations_per_token: f64,
-    /// The same by time.
+    /// FLOP/s, in matrix products and attention.
     pub operations_per_second: f64,
 }
 
 impl StepCost {
-    /// Sums up at least one step.
+    /// Summarizes at least one step.
     pub fn of(steps: &[TimedStep]) -> Self {
         let sum = |value: fn(&TimedStep) -> f64| steps.iter().map(value).sum::<f64>();
         let (seconds, tokens) = (sum(|step| step.seconds), sum(|step| step.tokens as f64));
@@ -53,7 +53,7 @@ impl StepCost {
     }
 }
 
-/// The middle value; of an even number the mean of the two in the middle.
+/// The median; for an even number of values, the mean of the two in the middle.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -65,8 +65,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Bench {
-    /// Takes `steps` steps of every objective in turn, after one of each that is not counted: what disturbs the machine
-    /// meanwhile disturbs all of them. One list an objective.
+    /// Takes `steps` steps of every objective, after one warm-up step of each. The objectives
+    /// alternate, so that a disturbance of the machine affects all of them. Returns one list per
+    /// objective.
     pub fn steps(&self, steps: usize, observer: &mut dyn Observer) -> Result<Vec<Vec<TimedStep>>> {
         let objectives = self.plan().objectives.len();
         let total = objectives * (steps + 1);

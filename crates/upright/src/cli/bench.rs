@@ -1,4 +1,4 @@
-//! `upright bench`: how fast this machine trains a model, and how fast it could.
+//! `upright bench`: how fast this machine trains a model, and the upper bounds of its kernels.
 
 use std::{fmt::Write, path::PathBuf};
 
@@ -12,7 +12,7 @@ use upright_engine::{
 use upright_model::adapter::AdapterLayout;
 use upright_train::fetch::fetched;
 
-use super::{machine::Machine, print, print_json, terminal};
+use super::{counted, machine::Machine, print, print_json, terminal};
 use crate::bench::{Base, Bench, MethodCost, StepCost};
 use upright_base::{Error, Result};
 use upright_hub::Hub;
@@ -21,14 +21,14 @@ use upright_runs::{
     settings::{Config, List, Number},
 };
 
-/// Where the reference's log-probabilities come from, for a reader of the numbers.
+/// Describes the reference model in the output.
 const REFERENCE: &str =
-    "the base; its log-probabilities are computed beforehand and no part of a step";
+    "the base model; its log-probabilities are computed in advance and not part of a step";
 
-/// Measures real training steps, methods, or kernels.
+/// Measures the speed of training steps, methods or kernels.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Model folder, or an id on the hub
+    /// Base model: a folder in Hugging Face layout, or a Hub id
     #[arg(
         long,
         value_name = "DIR|ID",
@@ -36,28 +36,30 @@ pub(super) struct Arguments {
         conflicts_with = "kernels"
     )]
     model: Option<PathBuf>,
-    /// Make the weights in memory: the folder needs config.json and the tokenizer only
+    /// Generate random weights in memory; the model folder needs only config.json and the tokenizer
     #[arg(long, conflicts_with = "kernels")]
     random_weights: bool,
-    /// Instruction rows, a file or an id on the hub
+    /// Instruction rows: a file or a Hub dataset
     #[arg(long, value_name = "FILE|ID", conflicts_with = "kernels")]
     sft: Option<PathBuf>,
-    /// Preference rows, likewise
+    /// Preference rows: a file or a Hub dataset
     #[arg(long, value_name = "FILE|ID", conflicts_with = "kernels")]
     dpo: Option<PathBuf>,
-    /// Columns of the instruction rows under other names, as prompt=question,completion=answer
+    /// Rename columns of the instruction rows, e.g. prompt=question,completion=answer [default: no
+    /// renaming]
     #[arg(long, value_name = "NAME=COLUMN,...", conflicts_with = "kernels")]
     sft_map: Option<List>,
-    /// Columns of the preference rows, as prompt=question,chosen=good,rejected=bad
+    /// Rename columns of the preference rows, e.g. prompt=question,chosen=good,rejected=bad
+    /// [default: no renaming]
     #[arg(long, value_name = "NAME=COLUMN,...", conflicts_with = "kernels")]
     dpo_map: Option<List>,
-    /// Template of the instruction prompts [default: by the rows]
+    /// Prompt template of the instruction rows [default: the default of upright train]
     #[arg(long, value_name = "NAME", conflicts_with = "kernels")]
     sft_template: Option<String>,
-    /// Template of the preference prompts [default: by the rows]
+    /// Prompt template of the preference rows [default: the default of upright train]
     #[arg(long, value_name = "NAME", conflicts_with = "kernels")]
     dpo_template: Option<String>,
-    /// Instruction rows a step [default: 12]
+    /// Instruction rows per step [default: 12]
     #[arg(
         long,
         value_name = "N",
@@ -65,7 +67,7 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     sft_batch: Option<Number>,
-    /// Preference pairs a step [default: 4]
+    /// Preference pairs per step [default: 4]
     #[arg(
         long,
         value_name = "N",
@@ -73,7 +75,7 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     dpo_batch: Option<Number>,
-    /// Most tokens of a prompt with one response [default: 2048]
+    /// Maximum length in tokens of a prompt plus one response [default: 2048]
     #[arg(
         long,
         value_name = "TOKENS",
@@ -81,10 +83,11 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     max_length: Option<Number>,
-    /// Read compressed rows whatever they unpack to [default: up to 64 MB, or 100 times the file; Parquet 1000 times]
+    /// Read compressed rows of any unpacked size [default: up to 64 MB, or 100 times the file size;
+    /// for Parquet 1000 times]
     #[arg(long, conflicts_with = "kernels")]
     unpack_all: bool,
-    /// Tokens of a pack [default: 2048]
+    /// Maximum tokens in a pack [default: 2048]
     #[arg(
         long,
         value_name = "TOKENS",
@@ -92,10 +95,11 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     token_budget: Option<Number>,
-    /// Compute blocks again on the way back: auto, on, off [default: auto]
+    /// Gradient checkpointing, which recomputes blocks in the backward pass to save memory: auto,
+    /// on, off [default: auto]
     #[arg(long, value_name = "WHEN", conflicts_with = "kernels")]
     recompute: Option<String>,
-    /// Rank of the LoRA adapter [default: 32]
+    /// LoRA rank [default: 32]
     #[arg(
         long,
         value_name = "R",
@@ -103,10 +107,10 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     lora_rank: Option<Number>,
-    /// Linear layers that are adapted, by name, or all-linear [default: those of the model's family]
+    /// Linear layers to adapt, e.g. q_proj,v_proj, or all-linear [default: by model family]
     #[arg(long, value_name = "NAMES", conflicts_with = "kernels")]
     lora_targets: Option<List>,
-    /// Seed of the order of rows, the adapter and random weights [default: 42]
+    /// Seed of the row order, the initial adapter and the random weights [default: 42]
     #[arg(
         long,
         value_name = "N",
@@ -114,7 +118,7 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     seed: Option<Number>,
-    /// Steps of each objective, or of each method, besides one that is not counted [default: 5]
+    /// Number of steps to measure per objective or method, after a warm-up step [default: 5]
     #[arg(
         long,
         value_name = "N",
@@ -122,15 +126,16 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     steps: Option<Number>,
-    /// Compare what steps of the methods take: each objective alone, mix, alright, and maxright with k = 1, 10, 100
+    /// Compare the cost of the methods: each objective alone, mix, alright, and maxright with k =
+    /// 1, 10, 100
     #[arg(long, requires = "sft", requires = "dpo")]
     methods: bool,
-    /// Measure each kernel beside what bounds it; needs no model
+    /// Measure each kernel against its upper bound; needs no model
     #[arg(long, conflicts_with = "methods")]
     kernels: bool,
     #[command(flatten)]
     machine: Machine,
-    /// Print JSON
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -197,7 +202,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     print(&steps_table(&bench, &costs, matrix, peak))
 }
 
-/// What `upright train` would be told.
+/// The equivalent settings of `upright train`.
 fn settings(arguments: &Arguments, steps: usize) -> Config {
     let number = |given: &Option<Number>, usual: &str| {
         Some(given.clone().unwrap_or_else(|| Number::from(usual)))
@@ -255,7 +260,7 @@ fn billions(rate: f64) -> f64 {
     (rate / 1e7).round() / 100.0
 }
 
-/// The most memory held at once, base included, in GB.
+/// Peak memory in GB, base weights included.
 fn peak_gb() -> Option<f64> {
     memory::peak_bytes().map(|bytes| (bytes as f64 / 1e7).round() / 100.0)
 }
@@ -267,7 +272,7 @@ fn lora_targets(bench: &Bench) -> Vec<String> {
     }
 }
 
-/// What was measured.
+/// The measured setting, for JSON.
 fn setting(bench: &Bench, base: Base, steps: usize) -> Map<String, Value> {
     let (plan, decoder) = (bench.plan(), bench.decoder());
     let batch = plan
@@ -301,17 +306,18 @@ fn step_json(cost: &StepCost, matrix: MatrixRate) -> Value {
     })
 }
 
-/// The line that says what was measured.
+/// The measured setting, as text.
 fn heading(bench: &Bench) -> String {
     let (plan, decoder) = (bench.plan(), bench.decoder());
     let config = decoder.config();
     let batches: Vec<String> = plan
         .objectives
         .iter()
-        .map(|o| format!("{} {} rows", o.name, o.batch))
+        .map(|o| format!("{} {}", o.name, counted(o.batch, "row")))
         .collect();
     let mut text = format!(
-        "{}: {} layers, hidden {}, vocabulary {}; LoRA rank {} on {}; {} a step; {} products, {} threads\n",
+        "{}: {} layers, hidden {}, vocabulary {}; LoRA rank {} on {}; {} per step; \
+         {} kernels, {}\n",
         config.model_type,
         config.layers,
         config.hidden,
@@ -320,7 +326,7 @@ fn heading(bench: &Bench) -> String {
         lora_targets(bench).join(", "),
         batches.join(", "),
         decoder.tier_name(),
-        decoder.threads()
+        counted(decoder.threads(), "thread")
     );
     if plan.needs_reference() {
         let _ = writeln!(text, "reference: {REFERENCE}");
@@ -331,7 +337,7 @@ fn heading(bench: &Bench) -> String {
 
 fn ending(peak: Option<f64>) -> String {
     peak.map_or_else(String::new, |peak| {
-        format!("\npeak memory {peak:.2} GB, base included\n")
+        format!("\npeak memory {peak:.2} GB, base weights included\n")
     })
 }
 
@@ -360,14 +366,15 @@ fn steps_table(bench: &Bench, costs: &[StepCost], matrix: MatrixRate, peak: Opti
     }
     let _ = writeln!(
         text,
-        "\nmatrix rate of this machine, measured now: {:.0} GFLOP/s in a large product, {:.0} on registers alone",
+        "\nmatrix rate of this machine, measured now: {:.0} GFLOP/s in a large matrix product, \
+         {:.0} GFLOP/s in registers",
         matrix.product / 1e9,
         matrix.registers / 1e9
     );
     let _ = writeln!(
         text,
-        "tokens are unique: the prompt of a pair counts once, there is no padding; operations are those of\n\
-         products and attention, counted by the engine"
+        "tokens are unique: the prompt of a pair counts once, and there is no padding;\n\
+         FLOP are those of matrix products and attention, counted by the engine"
     );
     text + &ending(peak)
 }
@@ -418,8 +425,9 @@ fn methods_table(bench: &Bench, costs: &[MethodCost], peak: Option<f64>) -> Stri
     }
     let _ = writeln!(
         text,
-        "\nprobed: steps that compared losses; GMA: 10^9 multiply-adds of products and attention, counted by the engine;\n\
-         losers: of probing an objective that is then not trained on; forward, backward: tokens"
+        "\nprobed: steps that probed losses; \
+         GMA: 10^9 multiply-adds of matrix products and attention, counted by the engine;\n\
+         losers: probes of objectives that were not trained on; forward, backward: tokens"
     );
     text + &ending(peak)
 }
@@ -446,7 +454,10 @@ fn kernels(arguments: &Arguments) -> Result<()> {
         .map(|rate| rate.shape.len())
         .max()
         .unwrap_or(0);
-    let mut text = format!("{tier} products, {threads} threads; best of several runs\n\n");
+    let mut text = format!(
+        "{tier} tier, {}; best of several runs\n\n",
+        counted(threads, "thread")
+    );
     let _ = writeln!(
         text,
         "{:20} {:width$} {:>9} {:>8} {:>8} {:>7}  bound by",
@@ -454,8 +465,8 @@ fn kernels(arguments: &Arguments) -> Result<()> {
     );
     for rate in &measured {
         let bound_by = match rate.limit {
-            microbench::Limit::Tier => "multiply-adds of the tier, registers only",
-            microbench::Limit::Memory => "a copy of as many bytes",
+            microbench::Limit::Tier => "multiply-adds of the tier, in registers",
+            microbench::Limit::Memory => "a copy of the same number of bytes",
         };
         let _ = writeln!(
             text,

@@ -1,4 +1,4 @@
-//! `upright completions`: what the Tab key knows.
+//! `upright completions`: shell completions.
 
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
@@ -6,10 +6,10 @@ use clap_complete::Shell;
 use super::{Cli, print};
 use upright_base::{Error, Result};
 
-/// Prints a shell's completions of every command and flag.
+/// Prints completions of every command and flag for a shell.
 #[derive(Args, Debug)]
 pub(super) struct Completions {
-    /// The shell: bash, zsh, fish, elvish, powershell.
+    /// Shell: bash, zsh, fish, elvish, powershell.
     #[arg(value_name = "SHELL")]
     shell: String,
 }
@@ -18,10 +18,10 @@ pub(super) struct Completions {
 pub(super) fn run(arguments: &Completions) -> Result<()> {
     let shell = Shell::from_str(&arguments.shell, false).map_err(|_| {
         Error::input(format!(
-            "no completions are known for the shell `{}`",
+            "no completions for the shell `{}`",
             arguments.shell
         ))
-        .hint("shells: bash, zsh, fish, elvish, powershell")
+        .hint("supported shells: bash, zsh, fish, elvish, powershell")
     })?;
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "upright", &mut script);

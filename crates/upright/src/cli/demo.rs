@@ -1,4 +1,4 @@
-//! `upright demo`: what forgetting is, and what the joint methods do about it, in numbers computed here and now.
+//! `upright demo`: compares all methods on an embedded model and shows how much each one forgets.
 
 use std::{
     fmt::Write,
@@ -13,10 +13,10 @@ use upright_base::{Error, ErrorKind, Result, files};
 use upright_core::metrics::Spread;
 use upright_report::Verdict;
 
-/// Compares the methods on the embedded model, in minutes.
+/// Compares all methods on the embedded model in a few minutes.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Keep model, rows and runs in this folder; given again, what is finished there is not repeated.
+    /// Keep the model, the rows and the runs in this folder. Finished runs in it are not repeated.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print the table as one JSON object.
@@ -32,9 +32,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let mut terminal = terminal::Terminal::new();
     let options = arguments.machine.options()?;
     let go_on = if arguments.out.is_some() {
-        "the same command goes on"
+        "run the same command to continue"
     } else {
-        "with --out DIR a stopped demo can go on"
+        "use --out DIR to be able to continue a stopped demo"
     };
     let tell = |dir: &Path, terminal: &mut terminal::Terminal| {
         let demo = Demo::new(dir, &options)?;
@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             out.join("runs").display(),
             page.display()
         )),
-        _ => print("\n`upright demo --out DIR` keeps the runs.\n"),
+        _ => print("\nTo keep the runs, use `upright demo --out DIR`.\n"),
     }
 }
 
@@ -75,18 +75,21 @@ fn cell(spread: &Spread) -> String {
     format!("{:.3}{error}", spread.mean)
 }
 
-/// The story as text.
+/// The table, the claims and the answers as text.
 fn table(story: &Story) -> String {
     let mut text = String::new();
     let mut line = |line: String| {
         let _ = writeln!(text, "{}", line.trim_end());
     };
     line(format!(
-        "Losses after {} steps: mean ± standard error over {} seeds; smaller is better.",
+        "Losses after {} steps: mean ± standard error over {} seeds; lower is better.",
         story.steps,
         story.seeds.len()
     ));
-    line("`distance`: how far from the best both losses could be, each trained alone.".into());
+    line(
+        "`distance`: distance to the ideal point, the best loss of each objective trained alone."
+            .into(),
+    );
     line(String::new());
     line(format!(
         "{:14}  {:^41}  {:^41}  {:>7}",
@@ -121,7 +124,7 @@ fn table(story: &Story) -> String {
         ));
     }
     line(String::new());
-    line("What the paper claims:".into());
+    line("Claims of the paper:".into());
     for claim in &story.claims {
         line(format!(
             "- {}: {}{}.",
@@ -149,7 +152,7 @@ mod tests {
     use upright_core::metrics::Call;
     use upright_report::{Claim, NoError};
 
-    /// A verdict over both sets stands above the numbers of both, each with its name.
+    /// A verdict over both sets is printed above the numbers of each set, by name.
     #[test]
     fn numbers_say_which_rows_they_are_of() {
         let claim = |holds: [Call; 2], because: [&str; 2], no_error: Option<NoError>| Claim {

@@ -1,4 +1,4 @@
-//! `upright doctor`: what this machine has, and what would not fit.
+//! `upright doctor`: resources of this machine, and whether a model fits.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,13 @@ use upright_runs::{
 };
 use upright_train::run::Model;
 
-/// Reports cores, memory, instruction sets and cache folders; with a model, whether it fits.
+/// Shows cores, memory, devices, instruction tiers and the cache; with a model, whether it fits.
 #[derive(Args, Debug)]
 pub(super) struct Doctor {
-    /// A model folder, or an id on the hub: checks that it opens, and says what training it would take.
+    /// Model to check, a folder or a Hub id: opens it and estimates the memory that training needs.
     #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
-    /// Tokens of a pack, for the memory estimate.
+    /// Maximum tokens in a pack, for the memory estimate.
     #[arg(
         long,
         value_name = "N",
@@ -40,7 +40,7 @@ pub(super) struct Doctor {
     json: bool,
 }
 
-/// What a model takes.
+/// Memory that a model needs for training, in bytes.
 struct Needs {
     config: DecoderConfig,
     mapped: usize,
@@ -50,7 +50,7 @@ struct Needs {
 }
 
 fn needs(model: &Path, token_budget: usize) -> Result<Needs> {
-    // With its tokenizer, without which nothing else here would open it.
+    // Opens the tokenizer too, because every other command requires it.
     let Model { decoder, .. } = Model::open(model, &Options::default(), &mut Terminal::new())?;
     let ActivationBytes { kept, recomputed } = decoder.bytes_per_token(0);
     let WeightBytes { mapped, owned } = decoder.weight_bytes();
@@ -85,7 +85,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         .transpose()?;
     let model = model
         .as_deref()
-        .map(|model| folder("model", model, "give the folder of a model"))
+        .map(|model| folder("model", model, "give a model folder"))
         .transpose()?;
     let needs = model.map(|model| needs(&model, token_budget)).transpose()?;
     let base = needs.as_ref().map(|n| n.mapped + n.owned);
@@ -134,7 +134,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     let names: Vec<&str> = tiers.iter().map(|t| t.name()).collect();
     let _ = writeln!(
         text,
-        "tiers        {} (in use: {tier}; UPRIGHT_CPU forces one)",
+        "tiers        {} (in use: {tier}; UPRIGHT_CPU selects another)",
         names.join(", ")
     );
     let _ = writeln!(
@@ -171,7 +171,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         );
         let _ = writeln!(
             text,
-            "base         {} ({} mapped, {} cast)",
+            "base         {} ({} memory-mapped, {} converted)",
             gigabytes(base),
             gigabytes(n.mapped),
             gigabytes(n.owned)
@@ -185,14 +185,14 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         );
         let _ = writeln!(
             text,
-            "             {} with block recompute: {}",
+            "             {} with gradient checkpointing: {}",
             gigabytes(n.recomputed),
             verdict(recomputed_fits)
         );
         if recomputed_fits == Some(false) {
             let _ = writeln!(
                 text,
-                "             lower --token-budget or --max-length, or take a smaller model"
+                "             lower --token-budget or --max-length, or use a smaller model"
             );
         }
     }

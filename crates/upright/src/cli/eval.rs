@@ -1,4 +1,4 @@
-//! `upright eval loss`: log-probabilities and losses of a model or an adapter on a file of rows.
+//! `upright eval loss`: log-probabilities and loss of a model or an adapter on a dataset.
 
 use std::path::{Path, PathBuf};
 
@@ -30,23 +30,24 @@ use upright_runs::{
 use upright_train::fetch::data_file;
 use upright_train::{not_finite::not_finite, packing::pack, run::Model};
 
-/// Measures a model or an adapter.
+/// Evaluates a model or an adapter.
 #[derive(Debug, Subcommand)]
 pub(super) enum Eval {
-    /// Loss and log-probabilities on a file of rows.
+    /// Compute the loss and the log-probabilities on a dataset.
     Loss(Loss),
 }
 
 /// Arguments of `eval loss`.
 #[derive(Args, Debug)]
 pub(super) struct Loss {
-    /// Model folder, or an id on the hub.
+    /// Base model: a folder in Hugging Face layout, or a Hub id.
     #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
-    /// Adapter on the model, a PEFT folder, a run's, or an id on the hub; without it the model itself is measured.
+    /// Adapter to evaluate: a PEFT folder, a run folder, or a Hub id; without it, the base model is
+    /// evaluated.
     #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
-    /// Instruction rows, a file or an id on the hub.
+    /// Instruction rows: a file or a Hub dataset.
     #[arg(
         long,
         value_name = "FILE|ID",
@@ -54,50 +55,56 @@ pub(super) struct Loss {
         required_unless_present = "dpo"
     )]
     sft: Option<PathBuf>,
-    /// Preference rows, likewise.
+    /// Preference rows: a file or a Hub dataset.
     #[arg(long, value_name = "FILE|ID")]
     dpo: Option<PathBuf>,
-    /// Template: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default:
-    /// that of the adapter's run, else by the rows]
+    /// Prompt template: chat (the model's chat template; also chat:NAME or chat@YYYY-MM-DD),
+    /// alpaca, user-assistant, raw, or a .jinja file [default: the template of the adapter's run,
+    /// else the default of upright train]
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
-    /// Columns under other names, as prompt=question,chosen=good; tools= leaves one out [default: as in the adapter's run]
+    /// Rename columns, e.g. prompt=question,chosen=good; tools= ignores the column tools
+    /// [default: as in the adapter's run]
     #[arg(long, value_name = "NAME=COLUMN,...")]
     map: Option<String>,
-    /// Turns of a conversation that are scored, with --sft: last, all [default: as in the adapter's run, else last]
+    /// With --sft: assistant turns to score: last, all [default: as in the adapter's run, else
+    /// last]
     #[arg(long, value_name = "TURNS", conflicts_with = "dpo")]
     turns: Option<String>,
-    /// Reference adapter, a PEFT folder, a run's, or an id on the hub, or none for the model itself: adds its log-probabilities and the loss.
+    /// Reference model: an adapter (a PEFT folder, a run folder, or a Hub id), or none for the base
+    /// model. Adds the loss and the log-probabilities of the reference.
     #[arg(long, value_name = "DIR|ID|none", conflicts_with = "sft")]
     reference: Option<PathBuf>,
-    /// Preference loss, as in training: sigmoid, ipo, rpo with --reference; orpo, simpo without [default: sigmoid]
+    /// Preference loss, as in training: sigmoid, ipo, rpo with --reference; orpo, simpo without it
+    /// [default: sigmoid]
     #[arg(long, value_name = "LOSS", conflicts_with = "sft")]
     dpo_loss: Option<String>,
-    /// Strength of the tie to the reference; of orpo the weight of the odds ratio, of simpo the scale of the rewards
-    /// [default: 0.1, of simpo 2]
+    /// KL strength for dpo, ipo, rpo; odds-ratio weight for orpo; reward scale for simpo
+    /// [default: 0.1; 2 for simpo]
     #[arg(long, value_name = "B", allow_hyphen_values = true)]
     beta: Option<Number>,
-    /// With --dpo-loss rpo: weight of the chosen response's negative log-likelihood a token [default: 1]
+    /// With --dpo-loss rpo: weight of the chosen response's negative log-likelihood per token
+    /// [default: 1]
     #[arg(long, value_name = "A", allow_hyphen_values = true)]
     dpo_alpha: Option<Number>,
-    /// With --dpo-loss simpo: margin that the rewards should have [default: 1]
+    /// With --dpo-loss simpo: target reward margin [default: 1]
     #[arg(long, value_name = "G", allow_hyphen_values = true)]
     dpo_gamma: Option<Number>,
     /// Maximum length in tokens of a prompt plus one response [default: as in the adapter's run, else 2048]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     max_length: Option<Number>,
-    /// Minimum prompt tokens to keep when truncating [default: as in the adapter's run, else 64, at most a quarter of
-    /// --max-length]
+    /// Minimum prompt tokens to keep when truncating; with cut-response, minimum response tokens
+    /// [default: as in the adapter's run, else 64, at most a quarter of --max-length]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     min_prompt: Option<Number>,
-    /// What happens to a row that is too long, as in training: cut-prompt, cut-response, drop [default: as in the adapter's
-    /// run, else cut-prompt]
+    /// How to fit rows that exceed --max-length, as in training: cut-prompt, cut-response, drop
+    /// [default: as in the adapter's run, else cut-prompt]
     #[arg(long, value_name = "RULE")]
     too_long: Option<String>,
-    /// Rows that are scored: all, those to train on (train), those held out (held-out) [default: all]
+    /// Rows to score: all, train (the training rows), held-out (the held-out rows) [default: all]
     #[arg(long, value_name = "ROWS")]
     split: Option<String>,
-    /// With --split: share of prompts that is held out [default: as in the adapter's run, else 0.05]
+    /// With --split: share of the prompts to hold out [default: as in the adapter's run, else 0.05]
     #[arg(
         long,
         value_name = "SHARE",
@@ -105,21 +112,22 @@ pub(super) struct Loss {
         requires = "split"
     )]
     held_out: Option<Number>,
-    /// Read compressed rows whatever they unpack to [default: up to 64 MB, or 100 times the file; Parquet 1000 times]
+    /// Read compressed rows of any unpacked size [default: up to 64 MB, or 100 times the file size;
+    /// for Parquet 1000 times]
     #[arg(long)]
     unpack_all: bool,
-    /// Only the first N usable rows.
+    /// Score only the first N usable rows.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     limit: Option<Number>,
-    /// Print a JSON line for every row instead of the totals.
+    /// Print one JSON line per row instead of the totals.
     #[arg(long)]
     per_row: bool,
-    /// With --per-row: the token ids of prompt and responses as well, as they were scored.
+    /// With --per-row: also print the token ids of the prompt and the responses, as scored.
     #[arg(long, requires = "per_row")]
     ids: bool,
     #[command(flatten)]
     machine: Machine,
-    /// Tokens computed at once [default: 2048]
+    /// Maximum tokens in a pack [default: 2048]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     token_budget: Option<Number>,
     /// Print one JSON object.
@@ -127,7 +135,7 @@ pub(super) struct Loss {
     json: bool,
 }
 
-/// Names of a row's responses.
+/// Names of the responses of a row.
 fn names(kind: RowKind) -> &'static [&'static str] {
     if kind == RowKind::Preference {
         &["chosen", "rejected"]
@@ -137,7 +145,7 @@ fn names(kind: RowKind) -> &'static [&'static str] {
 }
 
 impl Loss {
-    /// The loss of the rows; none where it compares with a reference and there is none.
+    /// The loss to compute; `None` if it needs a reference model and none is given.
     fn objective(&self) -> Result<Option<Objective>> {
         let kind = if self.sft.is_some() {
             LossKind::Sft
@@ -174,14 +182,14 @@ impl Loss {
             settings.iter().find(|(_, given)| *given),
         ) {
             (true, None, Some((key, _))) => Err(Error::input(format!(
-                "{key} has no effect: there is no reference"
+                "{key} has no effect without a reference model"
             ))
             .hint(format!(
-                "give --reference DIR, or none for the model itself, or leave --{key} out"
+                "give --reference DIR, or none for the base model, or leave --{key} out"
             ))),
             (true, None, None) => Ok(None),
             (false, Some(reference), _) => {
-                let must = format!("be left out: the loss {kind} compares with none");
+                let must = format!("be left out: the loss {kind} uses no reference model");
                 Err(wrong("reference", &must, reference.display()))
             }
             (true, Some(_), _) | (false, None, _) => Ok(Some(objective)),
@@ -189,14 +197,14 @@ impl Loss {
     }
 }
 
-/// Which rows of a file are scored.
+/// Which rows of a dataset to score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Split {
-    /// All.
+    /// All rows.
     All,
-    /// Those that a run trains on.
+    /// The rows that a run trains on.
     Train,
-    /// Those that a run holds out.
+    /// The rows that a run holds out.
     HeldOut,
 }
 
@@ -212,27 +220,31 @@ impl Choice for Split {
     }
 }
 
-/// How rows are read: each setting as it was given, else as in the run of the adapter, else the usual one.
+/// How to read the rows. Each setting comes from the flags, else from the run of the adapter, else
+/// from the default.
 struct Reading {
     spec: DataSpec,
     split: Split,
-    /// First rows of the split that are scored.
+    /// Score only this many rows, the first of the split.
     limit: Option<usize>,
-    /// Settings that are the run's, with their values.
+    /// Settings taken from the run, with their values.
     from_run: Vec<String>,
 }
 
 impl Loss {
-    /// The file to score and what its rows are. Ids of the hub are fetched.
+    /// The file to score and the kind of its rows. Downloads Hub datasets.
     fn rows(&self, hub: &Hub, terminal: &mut Terminal) -> Result<(DataFile, RowKind)> {
         match (&self.sft, &self.dpo) {
             (Some(path), _) => Ok((data_file(hub, path, terminal)?, RowKind::Instruction)),
             (None, Some(path)) => Ok((data_file(hub, path, terminal)?, RowKind::Preference)),
-            (None, None) => Err(Error::input("no rows").hint("give --sft FILE or --dpo FILE")),
+            (None, None) => {
+                Err(Error::input("no rows are given").hint("give --sft FILE or --dpo FILE"))
+            }
         }
     }
 
-    /// How long a row may be. The minimum of a prompt follows the maximum length, so it is the run's only with that.
+    /// The truncation settings. The default of min-prompt depends on max-length, so the run's
+    /// min-prompt is used only with the run's max-length.
     fn truncation(
         &self,
         run: Option<&OriginRows<'_>>,
@@ -317,9 +329,9 @@ impl Loss {
             let held_file = run
                 .and_then(|run| run.objective.eval_data.clone())
                 .filter(|_| given.is_none());
-            // The run's rows, before any of them are held out.
+            // The rows of the run, before the held-out rows are split off.
             rows = run.and_then(|run| run.objective.rows);
-            from_run.extend(rows.map(|rows| format!("its first {rows} rows")));
+            from_run.extend(rows.map(|rows| format!("the first {rows} rows")));
             eval = match held_file {
                 Some(file) => {
                     from_run.push(format!("held-out rows in {}", file.name()));
@@ -362,7 +374,8 @@ impl Loss {
     }
 }
 
-/// Says what of the reading is the run's, and where a number here is another than the run's.
+/// Notes which settings are taken from the run, and what may make the numbers differ from those of
+/// the run.
 fn note_origin(
     run: &OriginRows<'_>,
     folder: &Path,
@@ -373,7 +386,7 @@ fn note_origin(
     let folder = folder.display();
     if !reading.from_run.is_empty() {
         terminal.note(&format!(
-            "as in the run {folder}: {}",
+            "settings of the run {folder}: {}",
             reading.from_run.join(", ")
         ));
     }
@@ -392,12 +405,15 @@ fn note_origin(
         && facts.eval_sha256.is_empty()
     {
         terminal.note(&format!(
-            "of these rows the run trained on {} and held out {}; --split held-out scores the latter alone",
+            "the run trained on {} of these rows and held out {}; --split held-out scores only the \
+             held-out rows",
             facts.train_rows, facts.eval_rows
         ));
     }
     if !is_same_file && reading.split != Split::All {
-        terminal.note("warning: these rows are not those of the run; they are divided as it would divide them");
+        terminal.note(
+            "warning: these are not the rows of the run; --split divides them by the same rule",
+        );
     }
 }
 
@@ -418,7 +434,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         .map(|path| hub.adapter(path, &mut terminal))
         .transpose()?;
     let origin = adapter.as_deref().and_then(Origin::of);
-    // Settings that are wrong are refused before a model is fetched.
+    // Bad settings are rejected before a model is downloaded.
     let (file, kind) = arguments.rows(&hub, &mut terminal)?;
     let run_rows = origin
         .as_ref()
@@ -466,7 +482,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         .collect();
     if examples.is_empty() {
         return Err(
-            Error::input("no row is held out").hint("give a larger --held-out, or --split all")
+            Error::input("no rows are held out").hint("give a larger --held-out, or --split all")
         );
     }
     let mut score = |what: &str, adapter: Option<&DeviceAdapter>| {
@@ -479,9 +495,9 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
             &mut terminal,
         )
     };
-    let policy = score("scoring", adapter.as_ref())?;
+    let policy = score("log-probabilities", adapter.as_ref())?;
     let reference = match &arguments.reference {
-        Some(_) => Some(score("scoring the reference", reference.as_ref())?),
+        Some(_) => Some(score("reference log-probabilities", reference.as_ref())?),
         None => None,
     };
     if arguments.per_row {
@@ -512,7 +528,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     print(&text)
 }
 
-/// Summed log-probability of every response of every example.
+/// Sum of the log-probabilities of every response of every example.
 fn sums(
     decoder: &Decoder,
     adapter: Option<&DeviceAdapter>,
@@ -530,7 +546,7 @@ fn sums(
     for packed in &pack(examples, token_budget) {
         if terminal.stop_requested() {
             terminal.end();
-            return Err(Error::interrupted("before every row was scored"));
+            return Err(Error::interrupted("before all rows were scored"));
         }
         let scores = decoder.score(&packed.pack, adapter)?;
         for segment in &packed.segments {
@@ -561,7 +577,7 @@ fn responses(example: &Example, policy: &[f64], reference: Option<&[f64]>) -> Ve
     (0..policy.len()).map(response).collect()
 }
 
-/// One line of `--per-row`.
+/// One line of `--per-row` output.
 fn row_line(
     example: &Example,
     kind: RowKind,
@@ -597,7 +613,7 @@ fn row_line(
     line
 }
 
-/// The tokens of prompt and responses, by the names of a row's line.
+/// Token ids of the prompt and the responses, by name.
 fn ids(example: &Example, kind: RowKind) -> Value {
     let mut ids = Map::from_iter([("prompt".to_owned(), json!(example.prompt))]);
     ids.extend(
@@ -609,7 +625,7 @@ fn ids(example: &Example, kind: RowKind) -> Value {
     Value::Object(ids)
 }
 
-/// The totals of a file.
+/// Totals over all rows.
 fn totals(
     examples: &[&Example],
     kind: RowKind,

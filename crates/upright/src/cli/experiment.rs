@@ -1,30 +1,34 @@
-//! `upright experiment`: a study from one file, part by part, and its report.
+//! `upright experiment`: runs the jobs of a study from one file, and writes its report.
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{print, print_json, terminal};
+use super::{counted, print, print_json, terminal};
 use crate::experiment::{Estimate, Experiment, Outcome, Outcomes, State};
 use upright_base::{Error, Result};
 
-/// Compares methods as a TOML file says: references, optima, fronts, runs, and a report. What is finished is not repeated.
+/// Runs a study from a TOML file: references, optima, fronts, runs, and a report. Finished jobs are
+/// not repeated.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// The study: a TOML file with title, seeds, settings as of `upright train`, and sweeps of methods, baselines and lambdas
+    /// Study: a TOML file with title, seeds, settings of `upright train`, and sweeps over methods,
+    /// baselines and lambdas
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Folder of the study: runs, front, answers, report; given again, the study goes on
+    /// Study folder, for the runs, the front, the answers and the report; a study already in it
+    /// continues
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Print the parts, what they need and how long they will take, from a few steps measured here; train nothing
+    /// Print the jobs, their dependencies and their estimated time, from a few steps measured here;
+    /// do not train
     #[arg(long)]
     dry_run: bool,
-    /// Do this part, and what it needs; may be given several times
-    #[arg(long, value_name = "PART")]
+    /// Run only this job and the jobs it needs; repeat the flag for more jobs
+    #[arg(long, value_name = "JOB")]
     only: Vec<String>,
-    /// Print one command for each part, with the parts it needs, for a scheduler; train nothing
+    /// Print one command per job, with the jobs it needs, for a scheduler; do not train
     #[arg(long, value_name = "FORMAT", conflicts_with = "dry_run")]
     emit: Option<Format>,
     /// Print the result as JSON
@@ -32,10 +36,10 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// How commands are printed.
+/// Output format of `--emit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// A JSON object a line.
+    /// One JSON object per line.
     Jsonl,
 }
 
@@ -46,7 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             "out must be a folder, found the file `{}`",
             arguments.out.display()
         );
-        return Err(Error::input(message).hint("name a folder; it is made where it is missing"));
+        return Err(Error::input(message).hint("give a folder; it is created if it does not exist"));
     }
     terminal::catch_signals()?;
     let mut terminal = terminal::Terminal::new();
@@ -79,14 +83,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     {
         0 => Ok(()),
         failed => Err(Error::failure(format!(
-            "{failed} of {} parts are not finished",
+            "{failed} of {} jobs did not finish",
             outcomes.parts.len()
         ))
-        .hint("the same command tries them again and repeats nothing that is finished")),
+        .hint("run the same command to retry them; finished jobs are not repeated")),
     }
 }
 
-/// A time for a person.
+/// Formats a time.
 fn time(seconds: f64) -> String {
     match seconds.round() as u64 {
         0..120 => format!("{seconds:.1} s"),
@@ -95,7 +99,7 @@ fn time(seconds: f64) -> String {
     }
 }
 
-/// The parts that are to be done.
+/// The table of `--dry-run`.
 fn expected(parts: &[Estimate]) -> String {
     let mut text = String::new();
     let width = parts
@@ -107,7 +111,7 @@ fn expected(parts: &[Estimate]) -> String {
     let _ = writeln!(
         text,
         "{:width$}  {:>6}  {:>11}  needs",
-        "part", "steps", "about"
+        "job", "steps", "estimate"
     );
     for part in parts {
         let state = if part.finished {
@@ -115,7 +119,7 @@ fn expected(parts: &[Estimate]) -> String {
         } else {
             time(part.seconds)
         };
-        // What a need needs, too, is not said twice.
+        // List direct dependencies only.
         let of = |name: &String| {
             parts
                 .iter()
@@ -142,20 +146,20 @@ fn expected(parts: &[Estimate]) -> String {
     let _ = match open {
         0 => writeln!(
             text,
-            "\nnothing is left to do: {} parts are finished",
-            parts.len()
+            "\nnothing is left to do: {} finished",
+            counted(parts.len(), "job")
         ),
         _ => writeln!(
             text,
-            "\n{open} of {} parts to do, about {} on this machine",
-            parts.len(),
+            "\n{open} of {} to do, about {} on this machine",
+            counted(parts.len(), "job"),
             time(left)
         ),
     };
     text
 }
 
-/// How the parts ended.
+/// Summary of the finished study.
 fn ended(outcomes: &Outcomes) -> String {
     let mut text = String::new();
     let count = |wanted: &State| {
@@ -167,8 +171,8 @@ fn ended(outcomes: &Outcomes) -> String {
     };
     let _ = writeln!(
         text,
-        "{} parts: {} done, {} finished before",
-        outcomes.parts.len(),
+        "{}: {} done, {} finished before",
+        counted(outcomes.parts.len(), "job"),
         count(&State::Done),
         count(&State::Found)
     );

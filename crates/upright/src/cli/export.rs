@@ -1,4 +1,4 @@
-//! `upright export`: what a run or adapters become elsewhere.
+//! `upright export`: writes runs and adapters in formats that other tools load.
 
 use std::{fmt::Write, path::PathBuf};
 
@@ -11,19 +11,21 @@ use upright_base::{Error, Result};
 use upright_hub::Hub;
 use upright_runs::settings::{List, Number};
 
-/// Writes an adapter as a PEFT folder, a weighted sum of adapters, or a merged model.
+/// Exports an adapter as a PEFT folder, a weighted sum of adapters, or a merged model.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Folder of a run, of a checkpoint or of an adapter, or an adapter's id on the hub; several with --combine
+    /// Adapter to export: a run folder, a checkpoint folder, a PEFT folder, or a Hub id; several
+    /// with --combine
     #[arg(value_name = "RUN|ADAPTER", required = true)]
     adapters: Vec<PathBuf>,
-    /// Merge into the model: a folder that loads without PEFT
+    /// Merge the adapter into the base model; the result loads without PEFT
     #[arg(long)]
     merge: bool,
-    /// Add several adapters of one model, each times its weight: the sum is exact, its rank that of all together
+    /// Add several adapters of one base model, each scaled by its weight. The sum is exact; its
+    /// rank is the sum of the ranks
     #[arg(long, requires = "weights")]
     combine: bool,
-    /// Weights of the adapters, as 0.5,0.5
+    /// Weights of the adapters, e.g. 0.5,0.5
     #[arg(
         long,
         value_name = "WEIGHTS",
@@ -31,19 +33,19 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     weights: Option<List>,
-    /// The model that the adapters were trained on [default: the one they name]
+    /// Base model of the adapters, a folder or a Hub id [default: the model that the adapters name]
     #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
-    /// What the exported adapter calls its base, as org/name on the hub [default: what it calls it now]
+    /// Base model name in the exported adapter, e.g. a Hub id org/name [default: unchanged]
     #[arg(long, value_name = "NAME")]
     base_name: Option<String>,
-    /// Type of the merged model's values: bf16, f16, f32 [default: that of the model]
+    /// Data type of the merged weights: bf16, f16, f32 [default: as in the base model]
     #[arg(long, value_name = "TYPE", requires = "merge")]
     dtype: Option<String>,
-    /// Most bytes of a file of the merged model [default: 5GB]
+    /// Maximum size of a weight file of the merged model [default: 5GB]
     #[arg(long, value_name = "SIZE", requires = "merge")]
     max_shard_size: Option<String>,
-    /// The folder to make
+    /// Output folder
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Print one JSON object
@@ -57,23 +59,23 @@ impl Arguments {
         let Some(list) = &self.weights else {
             if count > 1 {
                 return Err(Error::input(format!(
-                    "{count} adapters are given, and export writes one folder"
+                    "{count} adapters are given, but export writes one folder"
                 ))
-                .hint("add them with --combine and --weights, or export one after the other"));
+                .hint("add them with --combine and --weights, or export them one at a time"));
             }
             return Ok(vec![1.0]);
         };
         if list.0.len() != count {
             return Err(Error::input(format!(
-                "weights must be one for each of the {count} adapters, found `{list}`"
+                "weights must have one value for each of the {count} adapters, found `{list}`"
             ))
-            .hint("as --weights 0.5,0.5"));
+            .hint("for example --weights 0.5,0.5"));
         }
         let number = |text: &String| Number::from(&text[..]).real();
         let weight = |text: &String| {
             number(text).ok_or_else(|| {
                 Error::input(format!(
-                    "weights must be numbers with commas between, found `{list}`"
+                    "weights must be comma-separated numbers, found `{list}`"
                 ))
             })
         };
@@ -135,7 +137,7 @@ fn text(exported: &Exported) -> String {
     let _ = writeln!(text, "files        {}", exported.files.join(", "));
     if let Some(rounding) = exported.rounding {
         let times = if rounding > 0.0 {
-            format!("{rounding:.2} times as far as the adapter")
+            format!("{rounding:.2} times the change by the adapter")
         } else {
             "none".into()
         };

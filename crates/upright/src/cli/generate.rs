@@ -1,4 +1,4 @@
-//! `upright generate` and `upright chat`: what a model or an adapter says.
+//! `upright generate` and `upright chat`: responses of a model or an adapter.
 
 use std::{
     io::{BufRead, IsTerminal, Read, Write},
@@ -10,6 +10,7 @@ use serde_json::json;
 use upright_engine::DeviceAdapter;
 
 use super::{
+    counted,
     machine::Machine,
     print, print_json,
     terminal::{self, Terminal},
@@ -38,59 +39,62 @@ use upright_train::{
     run::Model,
 };
 
-/// The model, and how it speaks.
+/// The model, the template and the sampling.
 #[derive(Args, Debug)]
 pub(super) struct Speaker {
-    /// Model folder, or an id on the hub.
+    /// Base model: a folder in Hugging Face layout, or a Hub id.
     #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
-    /// Adapter on the model, a PEFT folder, a run's, or an id on the hub.
+    /// Adapter to use: a PEFT folder, a run folder, or a Hub id; without it, the base model is
+    /// used.
     #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
-    /// Template: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default:
-    /// that of the adapter's run, else by the prompts]
+    /// Prompt template: chat (the model's chat template; also chat:NAME or chat@YYYY-MM-DD),
+    /// alpaca, user-assistant, raw, or a .jinja file [default: the template of the adapter's run,
+    /// else the default of upright train]
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
-    /// Most tokens of a response [default: 128]
+    /// Maximum tokens of a response [default: 128]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     max_tokens: Option<Number>,
-    /// 0 takes the likeliest token every time [default: 0]
+    /// Sampling temperature; 0 always takes the most likely token [default: 0]
     #[arg(long, value_name = "T", allow_hyphen_values = true)]
     temperature: Option<Number>,
-    /// Draw from the likeliest tokens that together have this probability [default: 1]
+    /// Sample from the most likely tokens with this total probability [default: 1]
     #[arg(long, value_name = "P", allow_hyphen_values = true)]
     top_p: Option<Number>,
-    /// Seed of the draws [default: 42]
+    /// Seed of the sampling [default: 42]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     seed: Option<Number>,
     #[command(flatten)]
     machine: Machine,
 }
 
-/// Answers prompts: JSON lines out.
+/// Generates responses to prompts, as JSON lines.
 #[derive(Args, Debug)]
 pub(super) struct Generate {
     #[command(flatten)]
     speaker: Speaker,
-    /// Prompts: rows of any dialect (.json, .jsonl, .parquet, with or without answers), a JSON list of texts, or plain text
-    /// with a prompt a line, or an id on the hub; stdin if absent.
+    /// Prompts: rows of any dialect (.json, .jsonl, .parquet, with or without responses), a JSON
+    /// list of strings, plain text with one prompt per line, or a Hub dataset [default: stdin]
     #[arg(long, value_name = "FILE|ID")]
     prompts: Option<PathBuf>,
-    /// Columns under other names, as prompt=question; tools= leaves one out
+    /// Rename columns, e.g. prompt=question; tools= ignores the column tools [default: no renaming]
     #[arg(long, value_name = "NAME=COLUMN,...")]
     map: Option<String>,
-    /// Read compressed rows whatever they unpack to [default: up to 64 MB, or 100 times the file; Parquet 1000 times]
+    /// Read compressed rows of any unpacked size [default: up to 64 MB, or 100 times the file size;
+    /// for Parquet 1000 times]
     #[arg(long)]
     unpack_all: bool,
-    /// Prompts answered together [default: 8]
+    /// Number of prompts to process together [default: 8]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     batch: Option<Number>,
-    /// Write the lines here instead of to stdout.
+    /// Write the lines to this file instead of stdout.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
-/// A conversation in the terminal; an empty line or Ctrl-D ends it.
+/// Chats in the terminal; an empty line or Ctrl-D ends the chat.
 #[derive(Args, Debug)]
 pub(super) struct Chat {
     #[command(flatten)]
@@ -102,10 +106,10 @@ impl Speaker {
         let (temperature, top_p) = (self.temperature.as_ref(), self.top_p.as_ref());
         Ok(Sampling {
             max_tokens: count("max-tokens", self.max_tokens.as_ref(), 128)?,
-            temperature: real("temperature", temperature, 0.0, "be 0 or above", |t| {
+            temperature: real("temperature", temperature, 0.0, "be at least 0", |t| {
                 t >= 0.0
             })?,
-            top_p: real("top-p", top_p, 1.0, "lie above 0 and be at most 1", |p| {
+            top_p: real("top-p", top_p, 1.0, "be above 0 and at most 1", |p| {
                 p > 0.0 && p <= 1.0
             })?,
             seed: count_from(0, "seed", self.seed.as_ref(), 42)? as u64,
@@ -119,8 +123,8 @@ impl Speaker {
             .transpose()
     }
 
-    /// The template that was asked for; else, of an adapter in a run's folder, that of the run's instruction rows; else the
-    /// usual one.
+    /// The requested template; else, for an adapter in a run folder, the template of the run's
+    /// instruction rows; else the default for the rows.
     fn template(
         &self,
         rows: &[Row],
@@ -138,9 +142,9 @@ impl Speaker {
             match Template::choose(Some(&name), rows, tokenizer) {
                 Ok(template) => {
                     observer.note(&format!(
-                        "the template is that of the run {run}; --template takes another"
+                        "using the template of the run {run}; --template selects another"
                     ));
-                    // Rows with tools may have a template more.
+                    // Rows with tools may use an additional template.
                     let same =
                         template.sha256().unwrap_or_default() == made_of.data.template_sha256;
                     if !same && rows.iter().all(|row| row.tools.is_empty()) {
@@ -151,7 +155,7 @@ impl Speaker {
                     return Ok(template);
                 }
                 Err(error) => observer.note(&format!(
-                    "warning: not the template of the run {run}: {error}"
+                    "warning: cannot use the template of the run {run}: {error}"
                 )),
             }
         }
@@ -159,7 +163,7 @@ impl Speaker {
     }
 
     fn open(&self, observer: &mut dyn Observer) -> Result<(Model, Option<DeviceAdapter>)> {
-        // A name that is none is told before a model is fetched.
+        // A bad name is rejected before a model is downloaded.
         self.asked()?;
         let options = self.machine.options()?;
         let hub = Hub::from_environment();
@@ -171,7 +175,7 @@ impl Speaker {
         let model = folder(
             "model",
             &hub.model(&self.model, observer)?,
-            "give the folder of a model",
+            "give a model folder",
         )?;
         let model = Model::open(&model, &options, observer)?;
         let adapter = adapter
@@ -197,12 +201,12 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         if out.is_dir() || out.file_name().is_none() || files::check_writable(folder).is_err() {
             return Err(
                 Error::input(format!("{}: cannot be written", out.display()))
-                    .hint("give --out a file's name"),
+                    .hint("give --out the name of a file"),
             );
         }
         if out.symlink_metadata().is_ok() {
             return Err(Error::input(format!(
-                "{}: exists already, and is not overwritten",
+                "{}: already exists and is not overwritten",
                 out.display()
             ))
             .hint("give --out another name, or remove the file"));
@@ -220,7 +224,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         }
         None => {
             if std::io::stdin().is_terminal() {
-                terminal.note("a prompt a line; Ctrl-D ends them");
+                terminal.note("enter one prompt per line; Ctrl-D ends the input");
             }
             let mut bytes = Vec::new();
             let read = std::io::stdin().lock().read_to_end(&mut bytes);
@@ -231,17 +235,20 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
             )
         }
     };
-    // From here on there is something to finish.
+    // Earlier, a signal may end the process: there is no work to finish yet.
     terminal::catch_signals()?;
     let (model, adapter) = arguments.speaker.open(&mut terminal)?;
     let template = arguments
         .speaker
         .template(&rows, &model.tokenizer, &mut terminal)?;
-    terminal.note(&format!("{} prompts, template {template}", rows.len()));
+    terminal.note(&format!(
+        "{}, template {template}",
+        counted(rows.len(), "prompt")
+    ));
     for left_out in &dropped {
         terminal.note(&format!(
-            "{} rows are left out, {}: {}",
-            left_out.rows.len(),
+            "{} skipped, {}: {}",
+            counted(left_out.rows.len(), "row"),
             left_out.reason,
             left_out.named()
         ));
@@ -255,7 +262,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
     let ids = texts.iter().map(ids).collect::<Result<Vec<_>>>()?;
     if let Some(row) = ids.iter().position(Vec::is_empty) {
         return Err(Error::input(format!(
-            "{name}: {}: its prompt has no token",
+            "{name}: {}: the prompt has no tokens",
             rows[row].place()
         )));
     }
@@ -300,7 +307,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
     };
     let done = generate(&request, &mut terminal, sink);
     if let Some(path) = &arguments.out {
-        // What was answered before a stop is kept.
+        // Responses from before a stop are kept.
         files::write_atomic(path, lines.as_bytes())?;
         print_json(&json!({ "responses": lines.lines().count(), "out": path }))?;
     }
@@ -312,7 +319,7 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
     let sampling = arguments.speaker.sampling()?;
     let mut terminal = Terminal::new();
     let (model, adapter) = arguments.speaker.open(&mut terminal)?;
-    // What the usual template would be if conversations like this one stood in a file.
+    // Selects the default template of a file of conversations.
     let like = Row::unanswered(0, None, Prompt::Messages(Vec::new()));
     let template = arguments
         .speaker
@@ -331,7 +338,7 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
         if line.trim().is_empty() {
             return Ok(());
         }
-        // A template without turns sees only the newest question.
+        // A template without turns gets only the latest message.
         let prompt = if template.has_turns() {
             messages.push(Message::new(Role::User, line));
             Prompt::Messages(messages.clone())
@@ -344,7 +351,7 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
         let mut speak = |_: usize, token: u32| {
             heard.push(token);
             match model.tokenizer.decode(&heard) {
-                // A character of several tokens is held back until it is whole.
+                // A character of several tokens is held back until it is complete.
                 Ok(text) if text.ends_with('\u{fffd}') => {}
                 Ok(text) => {
                     failed = failed
@@ -368,7 +375,7 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
             batch: 1,
         };
         generate(&request, &mut Silent, sink)?;
-        // What was held back for a whole character and never became one.
+        // Print what was held back and never became a complete character.
         let whole = model.tokenizer.decode(&heard)?;
         print(whole.strip_prefix(&said).unwrap_or_default())?;
         said = whole;

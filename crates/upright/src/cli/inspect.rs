@@ -1,11 +1,11 @@
-//! `upright inspect`: what a run would train on, before an hour is spent on it.
+//! `upright inspect`: what a run would train on, without training.
 
 use std::{fmt::Write, io::IsTerminal, path::PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{print, print_as_is, print_json, similarity, terminal::Terminal, visible};
+use super::{counted, print, print_as_is, print_json, similarity, terminal::Terminal, visible};
 use upright_base::{Error, Result};
 use upright_data::{
     ColumnMap, DataFile, DataSpec, Dataset, Dropped, Example, HeldOut, RowKind, Template,
@@ -22,63 +22,70 @@ use upright_runs::{
 use upright_train::fetch::data_file;
 use upright_train::packing;
 
-/// Shows what a run would see of a file of rows.
+/// Shows how a run would read, render, truncate and mask a dataset.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Inspect {
-    /// Instruction or preference rows, a file or an id on the hub; which kind is found from the columns.
+    /// Instruction or preference rows: a file or a Hub dataset. The columns decide which kind it
+    /// is.
     #[arg(value_name = "DATA", required_unless_present = "similarity")]
     data: Option<PathBuf>,
-    /// Model folder, or an id on the hub: its tokenizer is used.
+    /// Model whose tokenizer and chat template are used: a folder or a Hub id.
     #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
-    /// Template: chat (the model's own; chat:NAME, chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default:
-    /// by the rows]
+    /// Prompt template: chat (the model's chat template; also chat:NAME or chat@YYYY-MM-DD),
+    /// alpaca, user-assistant, raw, or a .jinja file [default: chat for conversations if the model
+    /// has a chat template, raw for HH-RLHF, else user-assistant]
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
-    /// Columns under other names, as prompt=question,chosen=good; tools= leaves one out
+    /// Rename columns, e.g. prompt=question,chosen=good; tools= ignores the column tools
+    /// [default: no renaming]
     #[arg(long, value_name = "NAME=COLUMN,...")]
     map: Option<String>,
-    /// Turns of a conversation that are trained: last, all [default: last]
+    /// Assistant turns to train on: last, all [default: last]
     #[arg(long, value_name = "TURNS")]
     turns: Option<String>,
-    /// Most tokens of prompt and response together [default: 2048]
+    /// Maximum length in tokens of a prompt plus one response [default: 2048]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     max_length: Option<Number>,
-    /// Tokens of a prompt that cutting leaves [default: 64, at most a quarter of --max-length]
+    /// Minimum prompt tokens to keep when truncating; with cut-response, minimum response tokens
+    /// [default: 64, at most a quarter of --max-length]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     min_prompt: Option<Number>,
-    /// What happens to a row that is too long, as in training: cut-prompt, cut-response, drop [default: cut-prompt]
+    /// How to fit rows that exceed --max-length, as in training: cut-prompt, cut-response, drop
+    /// [default: cut-prompt]
     #[arg(long, value_name = "RULE")]
     too_long: Option<String>,
-    /// Read compressed rows whatever they unpack to [default: up to 64 MB, or 100 times the file; Parquet 1000 times]
+    /// Read compressed rows of any unpacked size [default: up to 64 MB, or 100 times the file size;
+    /// for Parquet 1000 times]
     #[arg(long)]
     unpack_all: bool,
-    /// Use the first N rows of the file, or of the split on the hub [default: all]
+    /// Use the first N usable rows of the file or Hub split [default: all]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     rows: Option<Number>,
-    /// Share of prompts that is held out [default: 0.05]
+    /// Share of the prompts to hold out [default: 0.05]
     #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
     held_out: Option<Number>,
-    /// Tokens of a pack [default: 2048]
+    /// Maximum tokens in a pack [default: 2048]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     token_budget: Option<Number>,
-    /// Show this many rows as they are trained on [default: 2], or pairs that contradict each other [default: 5]
+    /// Number of rows to show as trained on [default: 2], or of conflicting pairs with --similarity
+    /// [default: 5]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     show: Option<Number>,
-    /// Show this row of the file, counted from 0
+    /// Show this row of the file, counting from 0
     #[arg(long, value_name = "ROW", allow_hyphen_values = true)]
     row: Option<Number>,
-    /// Threads [default: one per core]
+    /// Number of CPU threads [default: one per core]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     threads: Option<Number>,
-    /// Print one JSON object, without the rows.
+    /// Print one JSON object, without the shown rows.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     comparison: similarity::Similarity,
 }
 
-/// What there is to know of a file.
+/// Statistics of a dataset.
 #[derive(Debug, Serialize)]
 struct Report {
     kind: &'static str,
@@ -90,35 +97,35 @@ struct Report {
     dropped: Vec<Dropped>,
     truncated_prompts: usize,
     truncated_responses: usize,
-    /// Whether prompts begin with BOS, where the tokenizer's files disagree.
+    /// Whether prompts begin with BOS, if the tokenizer files disagree about it.
     contested_bos: Option<bool>,
-    /// Whether texts begin with a space, where the tokenizer's files disagree.
+    /// Whether texts begin with a space, if the tokenizer files disagree about it.
     contested_prefix_space: Option<bool>,
-    /// Says how many rows are longer than the model's positions, where any is.
+    /// Note on rows that are longer than the model's positions, if there are any.
     positions: Option<String>,
-    /// Rows that think before they answer, which the template has no words for.
+    /// Rows whose reasoning is dropped because the template cannot render it.
     reasoning_left_out: usize,
     prompt_tokens: Lengths,
     response_tokens: Lengths,
-    /// Rows of the model a pass over the training rows takes: packed, with prompts shared.
+    /// Token positions that one epoch computes, packed and with shared prompts.
     packed_rows: usize,
-    /// The same with every response after a prompt of its own.
+    /// Token positions without shared prompts: every response has its own copy of the prompt.
     unshared_rows: usize,
-    /// The same padded to the longest of each 8 rows in file order.
+    /// Token positions with padding to the longest of each 8 rows, in file order.
     padded_rows: usize,
     packs: usize,
-    /// Share of the packs' budget that is filled.
+    /// Filled share of the token budget of all packs.
     fill: f64,
 }
 
-/// Lengths of many sequences.
+/// Statistics of sequence lengths, in tokens.
 #[derive(Debug, Serialize)]
 struct Lengths {
     mean: f64,
     median: usize,
     p95: usize,
     longest: usize,
-    /// Sequences of up to 16, 32, 64, ... tokens; the last holds the rest.
+    /// Upper limit (16, 32, 64, ... tokens) and number of sequences of each bin.
     histogram: Vec<(usize, usize)>,
 }
 
@@ -204,16 +211,18 @@ impl Report {
         line(
             "rows",
             format!(
-                "{} {} rows, dialect {}",
-                self.train_rows + self.eval_rows,
-                self.kind,
+                "{}, dialect {}",
+                counted(
+                    self.train_rows + self.eval_rows,
+                    &format!("{} row", self.kind)
+                ),
                 self.dialect
             ),
         );
         if !self.unread.is_empty() {
             line(
-                "not read",
-                format!("the columns {}", rows::listed(self.unread.iter())),
+                "ignored",
+                format!("columns {}", rows::listed(self.unread.iter())),
             );
         }
         line("template", self.template.clone());
@@ -237,10 +246,11 @@ impl Report {
         }
         if self.truncated_prompts + self.truncated_responses > 0 {
             line(
-                "cut to fit",
+                "truncated",
                 format!(
-                    "{} prompts, {} responses",
-                    self.truncated_prompts, self.truncated_responses
+                    "{}, {}",
+                    counted(self.truncated_prompts, "prompt"),
+                    counted(self.truncated_responses, "response")
                 ),
             );
         }
@@ -248,8 +258,8 @@ impl Report {
             line(
                 "left out",
                 format!(
-                    "the reasoning of {} rows, for which the template has no words",
-                    self.reasoning_left_out
+                    "the reasoning of {}: the template cannot render it",
+                    counted(self.reasoning_left_out, "row")
                 ),
             );
         }
@@ -276,7 +286,7 @@ impl Report {
             line(
                 name,
                 format!(
-                    "{mean:.1} tokens on average, median {median}, 95% up to {p95}, longest {longest}"
+                    "mean {mean:.1} tokens, median {median}, 95th percentile {p95}, maximum {longest}"
                 ),
             );
             let most = histogram
@@ -298,7 +308,7 @@ impl Report {
         line(
             "work",
             format!(
-                "{} positions an epoch; {:.2} times as many without shared prompts, {:.2} times padded",
+                "{} token positions per epoch; {:.2}x without shared prompts, {:.2}x with padding",
                 self.packed_rows,
                 self.unshared_rows as f64 / self.packed_rows as f64,
                 self.padded_rows as f64 / self.packed_rows as f64
@@ -306,13 +316,13 @@ impl Report {
         );
         line(
             "packs",
-            format!("{}, filled to {:.1}%", self.packs, self.fill * 100.0),
+            format!("{}, {:.1}% filled", self.packs, self.fill * 100.0),
         );
         text
     }
 }
 
-/// Reads the file as what its columns say it is.
+/// Loads the file as instruction or preference rows, whichever its columns suggest.
 fn load(
     file: &DataFile,
     arguments: &Inspect,
@@ -361,7 +371,8 @@ fn load(
         };
         Dataset::load(&spec, tokenizer, &mut |_, _| true).map(|data| (kind, data))
     };
-    // The first row's columns say which kind it is; only then is a row that does not fit an error worth hearing.
+    // The columns of the first row decide the kind, so that errors in later rows refer to that
+    // kind.
     let path = &file.shards[0];
     let mut source = source::read_first(path, 1)?;
     map.apply(path, &mut source.rows)?;
@@ -394,7 +405,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
     let model = folder(
         "model",
         &model,
-        "give the folder of a model, of which config.json and the tokenizer are read",
+        "give a model folder with config.json and the tokenizer files",
     )?;
     let config = upright_model::config::DecoderConfig::read(&model)?;
     let tokenizer =
@@ -429,7 +440,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
                         dropped.reason
                     )),
                     None => Error::input(format!("{name}: there is no row {wanted}"))
-                        .hint("rows count from 0"),
+                        .hint("rows are counted from 0"),
                 }
             })?]
         }
@@ -448,7 +459,8 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
     }
 }
 
-/// One row as it is trained on: what is read in plain, what is scored in colour or between marks.
+/// Renders one row as it is trained on. Tokens in the loss are colored or in brackets; masked
+/// tokens are dimmed or plain.
 fn shown(
     row: &Example,
     kind: RowKind,
@@ -457,9 +469,9 @@ fn shown(
     colour: bool,
 ) -> Result<String> {
     let mut text = format!(
-        "\nrow {}: prompt, {} tokens, read only\n",
+        "\nrow {}: prompt, {}, masked\n",
         row.row,
-        row.prompt.len()
+        counted(row.prompt.len(), "token")
     );
     let painted = |part: &str, code: &str| {
         let part = visible(part);
@@ -489,7 +501,11 @@ fn shown(
             }
             _ => (&response[..], "<CUT>".to_owned()),
         };
-        let _ = writeln!(text, "{name}, {} tokens, scored", row.scored(index));
+        let _ = writeln!(
+            text,
+            "{name}, {} in the loss",
+            counted(row.scored(index), "token")
+        );
         let mut at = 0;
         let scored = |ids: &[u32], closing: &str, text: &mut String| -> Result<()> {
             let marks = if colour { ["", ""] } else { ["[", "]"] };
@@ -516,8 +532,8 @@ fn shown(
     Ok(text)
 }
 
-/// Ids that the text of a row hides: those of its special tokens, and those of text that looks like a special token and is
-/// split into several.
+/// Lists what the text of a row does not show: the ids of its special tokens, and text that looks
+/// like a special token but is split into several tokens.
 fn special_tokens(row: &Example, tokenizer: &Tokenizer) -> Result<String> {
     let parts: Vec<&[u32]> = std::iter::once(&row.prompt)
         .chain(&row.responses)
@@ -560,7 +576,8 @@ fn special_tokens(row: &Example, tokenizer: &Tokenizer) -> Result<String> {
     Ok(text)
 }
 
-/// How many of the first ids spell something like `<|im_end|>`: a mark that a special token would be written as.
+/// How many of the first ids spell something like `<|im_end|>`, the usual form of a special token.
+/// `None` if they do not, or if it is a single token.
 fn marked_length(ids: &[u32], tokenizer: &Tokenizer) -> Result<Option<usize>> {
     const MOST: usize = 24;
     let mut is_open = false;

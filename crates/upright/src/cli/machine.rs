@@ -1,4 +1,4 @@
-//! Flags of the machine that a model runs on.
+//! Flags for the machine that a model runs on.
 
 use clap::Args;
 use upright_base::Result;
@@ -8,19 +8,19 @@ use upright_runs::{
     settings::Number,
 };
 
-/// The machine, for commands that open a model.
+/// Machine flags of commands that open a model.
 #[derive(Debug, Args)]
 pub(super) struct Machine {
-    /// Device: auto, cpu, cuda, cuda:N [default: auto]
+    /// Device to run on: auto, cpu, cuda, cuda:N [default: auto]
     #[arg(long, value_name = "DEVICE")]
     pub(super) device: Option<String>,
-    /// Threads [default: one per core]
+    /// Number of CPU threads [default: one per core]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(super) threads: Option<Number>,
 }
 
 impl Machine {
-    /// How the decoder runs.
+    /// Options of the decoder.
     pub(super) fn options(&self) -> Result<Options> {
         Ok(Options {
             device: device(self.device.as_deref())?,

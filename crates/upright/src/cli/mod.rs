@@ -26,17 +26,21 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand, error::ErrorKind as ClapErrorKind};
+use clap::{
+    Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind as ClapErrorKind},
+};
 use serde::Serialize;
 
 use upright_base::{Error, ErrorKind, Result, files};
 use upright_data::template::sandbox;
+use upright_runs::settings::peers;
 
-/// What [`main`] returns, for people.
+/// The exit codes of [`main`], as `--help` shows them.
 const EXIT_CODES: &str =
-    "Exit codes: 0 good, 1 failed, 2 bad usage or input, 130 stopped by a signal";
+    "Exit codes: 0 success, 1 failure, 2 bad usage or input, 130 stopped by a signal";
 
-/// Post-trains a language model on instruction data and preference data at once.
+/// Post-trains a language model on instruction data and preference data in one run.
 #[derive(Debug, Parser)]
 #[command(name = "upright", version, about, after_help = EXIT_CODES, max_term_width = 110)]
 struct Cli {
@@ -46,46 +50,46 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// See what forgetting is and what the joint methods do about it, on an embedded model, in minutes.
+    /// Compare how much each method forgets, on an embedded model, in a few minutes.
     Demo(demo::Arguments),
-    /// Train an adapter by one of the methods.
+    /// Train a LoRA adapter on instruction and preference data.
     Train(Box<train::Train>),
-    /// Compare methods over weights and seeds as a file says, with a report.
+    /// Run a study from a TOML file: compare methods over weights and seeds, and write a report.
     Experiment(experiment::Arguments),
-    /// Write a page about runs, with figures and tables: what they came to, and which method is best at what.
+    /// Summarize runs as one HTML page with figures and tables.
     Report(report::Arguments),
-    /// Measure a model or an adapter.
+    /// Evaluate a model or an adapter.
     #[command(subcommand)]
     Eval(eval::Eval),
-    /// Show what a run would see of a file of rows.
+    /// Show how a run would read, render, truncate and mask a dataset.
     Inspect(inspect::Inspect),
-    /// Answer prompts with a model or an adapter.
+    /// Generate responses to prompts with a model or an adapter.
     Generate(generate::Generate),
-    /// Talk to a model or an adapter.
+    /// Chat with a model or an adapter.
     Chat(generate::Chat),
-    /// Measure how fast this machine trains a model, and its kernels.
+    /// Measure the speed of training steps, methods or kernels on this machine.
     Bench(Box<bench::Arguments>),
-    /// Compute the paper's toy and theorems, by the loop that trains models.
+    /// Compute the paper's toy example and theorems with the training loop.
     Theory(theory::Theory),
-    /// Write adapters as a PEFT folder, their weighted sum, or a merged model.
+    /// Export adapters as a PEFT folder, a weighted sum, or a merged model.
     Export(export::Arguments),
-    /// Say what this machine has, and what would not fit.
+    /// Show the resources of this machine, and check whether a model fits.
     Doctor(doctor::Doctor),
-    /// Print completions for a shell: bash, zsh, fish.
+    /// Print shell completions, e.g. for bash, zsh or fish.
     Completions(completions::Completions),
     /// Print every command, flag and config key in Markdown.
     #[command(hide = true)]
     Reference,
-    /// Render conversations by a template, for a parent process that keeps to limits.
+    /// Render conversations with a template, for a parent process that enforces limits.
     #[command(hide = true, name = sandbox::COMMAND)]
     RenderTemplates,
 }
 
-/// Parses the arguments, runs the command, and says how it ended, by one of `EXIT_CODES`.
+/// Parses the arguments, runs the command, and returns one of `EXIT_CODES`.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and version are results and go to stdout, but not the help that a missing command is answered with.
+        // Requested help and version go to stdout; help for a missing command goes to stderr.
         Err(error)
             if !error.use_stderr()
                 || error.kind() == ClapErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
@@ -121,7 +125,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// This very program, also where its file has been replaced since it began.
+/// Path of the running program, even if its file has been replaced since it started.
 fn own_program() -> PathBuf {
     let this = PathBuf::from("/proc/self/exe");
     if this.exists() {
@@ -131,7 +135,7 @@ fn own_program() -> PathBuf {
     }
 }
 
-/// Says what went wrong, and the way out.
+/// Prints the error and its hint. Returns the exit code.
 fn failed(error: &Error) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     let what = if error.kind == ErrorKind::Interrupted {
@@ -150,7 +154,7 @@ fn failed(error: &Error) -> ExitCode {
     })
 }
 
-/// Bad usage, worded by clap, in the form of every other error.
+/// Converts a usage error from clap to an [`Error`].
 fn usage(error: &clap::Error) -> Error {
     let text = error.to_string();
     let message: Vec<&str> = text
@@ -163,16 +167,26 @@ fn usage(error: &clap::Error) -> Error {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("tip: "))
         .collect();
-    let hint = if tips.is_empty() {
-        "--help lists what there is".to_owned()
+    let unknown = (error.kind() == ClapErrorKind::UnknownArgument)
+        .then(|| error.get(ContextKind::InvalidArg))
+        .flatten();
+    let peer = match unknown {
+        Some(ContextValue::String(flag)) => peers::answer(flag),
+        _ => None,
+    };
+    let hint = if let Some(answer) = peer {
+        answer.to_owned()
+    } else if tips.is_empty() {
+        "--help lists all commands and flags".to_owned()
     } else {
         tips.join("; ")
     };
     Error::input(message.strip_prefix("error: ").unwrap_or(&message)).hint(hint)
 }
 
-/// Text for a terminal. Names and rows come from files of others: control characters that could move the cursor or change
-/// the window's title are escaped, line breaks and tabs stay.
+/// Escapes text for a terminal. Names and rows come from untrusted files, so control characters
+/// that could move the cursor or change the window title are escaped; line breaks and tabs are
+/// kept.
 fn visible(text: &str) -> Cow<'_, str> {
     let is_hidden = |c: char| c.is_control() && c != '\n' && c != '\t';
     if !text.contains(is_hidden) {
@@ -189,12 +203,12 @@ fn visible(text: &str) -> Cow<'_, str> {
     shown.into()
 }
 
-/// Writes text to stdout, as [`visible`] has it; a reader that has gone away (`| head`) ends the command quietly.
+/// Writes [`visible`] text to stdout. A closed pipe (`| head`) is not an error.
 fn print(text: &str) -> Result<()> {
     print_as_is(&visible(text))
 }
 
-/// Writes text that has colors of ours, and of files nothing that is not [`visible`].
+/// Writes text to stdout unescaped: for our own colors, around text that is already [`visible`].
 fn print_as_is(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout
@@ -208,11 +222,11 @@ fn print_as_is(text: &str) -> Result<()> {
     }
 }
 
-/// Makes the folder that `--out` names.
+/// Creates the folder of `--out`.
 fn make_out(path: &Path) -> Result<()> {
     if path.is_file() {
         let message = format!("out must be a folder, found the file `{}`", path.display());
-        return Err(Error::input(message).hint("name a folder; it is made where it is missing"));
+        return Err(Error::input(message).hint("give a folder; it is created if it does not exist"));
     }
     files::create_dir(path)
 }
@@ -222,7 +236,7 @@ fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(value).map_err(|error| Error::failure(error.to_string()))?;
     let mut line = String::with_capacity(text.len() + 1);
     for c in text.chars() {
-        // JSON itself leaves the upper half of the control characters as they are.
+        // JSON does not escape U+007F to U+009F.
         if c.is_control() {
             line += &format!("\\u{:04x}", u32::from(c));
         } else {
@@ -233,7 +247,13 @@ fn print_json(value: &impl Serialize) -> Result<()> {
     print_as_is(&line)
 }
 
-/// Bytes for a person.
+/// A count with its noun: "1 step", "2 steps".
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+/// Formats bytes as MB or GB.
 fn gigabytes(bytes: usize) -> String {
     if bytes < 1_000_000_000 {
         format!("{:.0} MB", bytes as f64 / 1e6)

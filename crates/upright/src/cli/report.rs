@@ -1,4 +1,4 @@
-//! `upright report`: what runs came to, as one page with figures and tables.
+//! `upright report`: summarizes runs as one HTML page with figures and tables.
 
 use std::{fs, path::PathBuf};
 
@@ -8,13 +8,14 @@ use super::{make_out, print, print_json, terminal::Terminal};
 use upright_base::{Error, Result, files, observer::Observer};
 use upright_report::{PAGE, Report};
 
-/// Writes a page about runs.
+/// Summarizes runs as one HTML page with figures and tables.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Folders of runs, or folders that hold runs somewhere below.
+    /// Run folders, or folders that contain run folders at any depth.
     #[arg(value_name = "DIR", required = true)]
     folders: Vec<PathBuf>,
-    /// Folder of the page, its figures and its tables [default: `report` in DIR; of several, `report` here]
+    /// Folder for the page, its figures and its tables [default: report in DIR; for several DIRs,
+    /// report in the current directory]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print the numbers as one JSON object.
@@ -46,14 +47,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     print(&format!("report: {}\n", page.display()))
 }
 
-/// Where a page about several folders goes that was given no place.
+/// Default output folder of a report on several folders.
 fn of_several() -> Result<PathBuf> {
     let here = PathBuf::from("report");
     let foreign = fs::read_dir(&here).is_ok_and(|mut entries| entries.next().is_some())
         && !here.join(PAGE).is_file();
     if foreign {
-        return Err(Error::input("report: is there, and is no report")
-            .hint("name the folder of the page: --out DIR"));
+        return Err(
+            Error::input("report: the folder exists and holds no report")
+                .hint("give the folder of the page: --out DIR"),
+        );
     }
     Ok(here)
 }

@@ -1,12 +1,12 @@
-//! `upright inspect --similarity`: how alike an instruction file and a preference file are, and where they contradict each
-//! other (Figure 6).
+//! `upright inspect --similarity`: how similar an instruction file and a preference file are, and
+//! where they conflict (Figure 6).
 
 use std::{fmt::Write, path::PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{make_out, print, print_json, terminal::Terminal};
+use super::{counted, make_out, print, print_json, terminal::Terminal};
 use crate::similarity::{Pair, Texts, conflicts, figure::figure, similarity, text};
 use upright_base::{Error, Result, files};
 use upright_data::{ColumnMap, RowKind, Tokenizer, rows::Row};
@@ -25,7 +25,7 @@ pub(super) struct Similarity {
           conflicts_with_all = ["data", "map", "template", "turns", "max_length", "min_prompt", "too_long", "rows",
           "held_out", "token_budget", "row"])]
     pub(super) similarity: bool,
-    /// Instruction rows, a file or an id on the hub
+    /// Instruction rows: a file or a Hub dataset
     #[arg(
         long,
         value_name = "DATA",
@@ -33,7 +33,7 @@ pub(super) struct Similarity {
         help_heading = "Comparison of two files"
     )]
     sft: Option<PathBuf>,
-    /// Preference rows, likewise
+    /// Preference rows: a file or a Hub dataset
     #[arg(
         long,
         value_name = "DATA",
@@ -41,7 +41,8 @@ pub(super) struct Similarity {
         help_heading = "Comparison of two files"
     )]
     dpo: Option<PathBuf>,
-    /// Columns of the instruction rows under other names, as prompt=question,completion=answer
+    /// Rename columns of the instruction rows, e.g. prompt=question,completion=answer [default: no
+    /// renaming]
     #[arg(
         long,
         value_name = "NAME=COLUMN,...",
@@ -49,7 +50,8 @@ pub(super) struct Similarity {
         help_heading = "Comparison of two files"
     )]
     sft_map: Option<String>,
-    /// Columns of the preference rows, as prompt=question,chosen=good,rejected=bad
+    /// Rename columns of the preference rows, e.g. prompt=question,chosen=good,rejected=bad
+    /// [default: no renaming]
     #[arg(
         long,
         value_name = "NAME=COLUMN,...",
@@ -57,7 +59,7 @@ pub(super) struct Similarity {
         help_heading = "Comparison of two files"
     )]
     dpo_map: Option<String>,
-    /// Use the first so many usable instruction rows [default: all]
+    /// Use the first N usable instruction rows [default: all]
     #[arg(
         long,
         value_name = "N",
@@ -66,7 +68,7 @@ pub(super) struct Similarity {
         help_heading = "Comparison of two files"
     )]
     sft_rows: Option<Number>,
-    /// Use the first so many usable preference rows [default: all]
+    /// Use the first N usable preference rows [default: all]
     #[arg(
         long,
         value_name = "N",
@@ -75,7 +77,7 @@ pub(super) struct Similarity {
         help_heading = "Comparison of two files"
     )]
     dpo_rows: Option<Number>,
-    /// Write the picture and a line for every pair into this folder
+    /// Write the figure, and one JSON line per pair, to this folder
     #[arg(
         long,
         value_name = "DIR",
@@ -85,7 +87,7 @@ pub(super) struct Similarity {
     out: Option<PathBuf>,
 }
 
-/// How a similarity is spread over the pairs.
+/// Quantiles of a similarity over the pairs.
 #[derive(Debug, Serialize)]
 struct Quantiles {
     p5: f64,
@@ -109,7 +111,7 @@ impl Quantiles {
     }
 }
 
-/// A pair with its texts.
+/// A conflicting pair with its texts.
 #[derive(Debug, Serialize)]
 struct Conflict {
     #[serde(flatten)]
@@ -129,7 +131,7 @@ struct Report {
     chosen: Quantiles,
     rejected: Quantiles,
     chosen_rejected: Quantiles,
-    /// Alike prompts with unlike answers, the worst first.
+    /// Pairs with similar prompts and different responses, the worst first.
     conflicts: Vec<Conflict>,
 }
 
@@ -152,8 +154,9 @@ impl Report {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "{} preference rows, each beside the nearest of {} instructions: cosine similarity of token counts\n\n",
-            self.dpo_rows, self.sft_rows
+            "{}, each with the nearest of {}: cosine similarity of token counts\n\n",
+            counted(self.dpo_rows, "preference row"),
+            counted(self.sft_rows, "instruction row")
         );
         let _ = writeln!(
             text,
@@ -162,9 +165,9 @@ impl Report {
         );
         for (name, q) in [
             ("prompts", &self.prompts),
-            ("chosen with the instruction's", &self.chosen),
-            ("rejected with the instruction's", &self.rejected),
-            ("chosen with rejected", &self.chosen_rejected),
+            ("chosen vs. SFT response", &self.chosen),
+            ("rejected vs. SFT response", &self.rejected),
+            ("chosen vs. rejected", &self.chosen_rejected),
         ] {
             let Quantiles {
                 p5,
@@ -179,7 +182,8 @@ impl Report {
             );
         }
         if !self.conflicts.is_empty() {
-            text += "\nMost similar prompts with the most different answers, by prompts x (1 - chosen):\n";
+            text += "\nMost similar prompts with the most different responses, \
+                     by prompts x (1 - chosen):\n";
         }
         for conflict in &self.conflicts {
             let Pair {
@@ -193,7 +197,7 @@ impl Report {
             let _ = writeln!(
                 text,
                 "\nprompts {prompts:.3}, chosen {chosen:.3}, rejected {rejected:.3}\n  dpo row {dpo_row:<7} {}\n  sft row \
-                 {sft_row:<7} {}\n  chosen          {}\n  rejected        {}\n  instruction's   {}",
+                 {sft_row:<7} {}\n  chosen          {}\n  rejected        {}\n  sft response    {}",
                 excerpt(&conflict.dpo_prompt),
                 excerpt(&conflict.sft_prompt),
                 excerpt(&conflict.chosen_answer),
@@ -227,7 +231,7 @@ impl Conflict {
     }
 }
 
-/// The beginning of a text, on one line, without what would move a terminal's cursor.
+/// The beginning of a text, on one line and without control characters.
 fn excerpt(text: &str) -> String {
     const MOST: usize = 90;
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -256,7 +260,7 @@ pub(super) fn run(
 ) -> Result<()> {
     let (Some(sft), Some(dpo)) = (&arguments.sft, &arguments.dpo) else {
         return Err(
-            Error::input("--similarity needs --sft and --dpo").hint("one file of each kind")
+            Error::input("--similarity needs --sft and --dpo").hint("give one file of each")
         );
     };
     let show = count_from(0, "show", show, 5)?;
@@ -298,7 +302,7 @@ pub(super) fn run(
     }
     let mut text = report.text();
     if let Some(picture) = picture {
-        let _ = writeln!(text, "\npicture: {}", picture.display());
+        let _ = writeln!(text, "\nfigure: {}", picture.display());
     }
     print(&text)
 }

@@ -1,4 +1,5 @@
-//! The terminal as an observer: notes and progress on stderr, results on stdout.
+//! The terminal as an observer: prints notes and progress to stderr. Results go to stdout
+//! elsewhere.
 
 use std::{
     io::Write,
@@ -18,16 +19,16 @@ use signal_hook::{
 use super::visible;
 use upright_base::{Error, Result, observer::Observer};
 
-/// How often work is reported where there is no terminal to draw on.
+/// Interval of progress lines if stderr is not a terminal.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often a bar's time moves on between two reports of progress: a step can take minutes.
+/// Refresh interval of the elapsed time of a bar, because a step can take minutes.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Progress bars where stderr is a terminal, a line now and then where it is not.
+/// Progress bars if stderr is a terminal, otherwise a line every [`PLAIN_INTERVAL`].
 #[derive(Debug)]
 pub(super) struct Terminal {
-    /// Stretches of work, the innermost last.
+    /// Nested stretches of work, innermost last.
     stack: Vec<Stretch>,
 }
 
@@ -40,19 +41,19 @@ struct Stretch {
     said: Instant,
 }
 
-/// Set by SIGINT and SIGTERM; a second signal ends the process at once.
+/// Set by SIGINT and SIGTERM; a second signal stops the process immediately.
 fn stop_flag() -> &'static Arc<AtomicBool> {
     static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     FLAG.get_or_init(Arc::default)
 }
 
-/// All bars of the process; hidden where stderr is no terminal, or one that cannot draw.
+/// All bars of the process; hidden if stderr is not a terminal that can draw them.
 fn bars() -> &'static MultiProgress {
     static BARS: OnceLock<MultiProgress> = OnceLock::new();
     BARS.get_or_init(MultiProgress::new)
 }
 
-/// A line on stderr; where bars are drawn, above them.
+/// Prints a line to stderr, above any progress bars.
 fn line(text: &str) {
     let text = &*visible(text);
     if bars().is_hidden() {
@@ -62,9 +63,10 @@ fn line(text: &str) {
     }
 }
 
-/// From now on a first SIGINT or SIGTERM asks the run to save itself and leave, and a second one ends it.
+/// Installs the signal handlers: the first SIGINT or SIGTERM asks the run to save and stop, the
+/// second stops the process.
 pub(super) fn catch_signals() -> Result<()> {
-    let unwatched = |error| Error::failure(format!("cannot watch for signals: {error}"));
+    let unwatched = |error| Error::failure(format!("cannot install signal handlers: {error}"));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_default(signal, Arc::clone(stop_flag()))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(stop_flag())))
@@ -73,7 +75,9 @@ pub(super) fn catch_signals() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(unwatched)?;
     std::thread::spawn(move || {
         if signals.forever().next().is_some() {
-            line("stopping after what is in progress; a second signal ends it at once");
+            line(
+                "finishing the work in progress, then stopping; a second signal stops immediately",
+            );
         }
     });
     Ok(())

@@ -1,4 +1,4 @@
-//! `upright theory`: why sequential training forgets and joint training does not, in exact numbers.
+//! `upright theory`: why sequential training forgets and joint training does not, as exact numbers.
 
 use std::{
     fmt::Write,
@@ -22,41 +22,41 @@ use upright_theory::{
     toy::{Place, Toy, toy},
 };
 
-/// Computes the paper's toy and theorems, by the loop that trains models.
+/// Computes the paper's toy example and theorems with the training loop.
 #[derive(Args, Debug)]
 pub(super) struct Theory {
     /// What to compute.
     #[arg(value_enum, default_value = "all")]
     what: What,
-    /// Write the results as JSON, and the pictures, into this folder.
+    /// Write the results as JSON, and the figures, to this folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Seeds behind every mean of theorem 4.1 [default: 64]
+    /// Number of seeds per mean, for theorem-4.1 [default: 64]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     seeds: Option<Number>,
-    /// Threads [default: one per core]
+    /// Number of CPU threads [default: one per core]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     threads: Option<Number>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// Figure 2: three methods on two parameters.
+    /// Figure 2: three methods on a model of two parameters.
     Toy,
-    /// Sequential keeps a gap.
+    /// Theorem 3.3: Sequential keeps an optimality gap.
     #[value(name = "theorem-3.3")]
     Theorem33,
-    /// ALRIGHT's gap vanishes.
+    /// Theorem 4.1: the optimality gap of ALRIGHT vanishes.
     #[value(name = "theorem-4.1")]
     Theorem41,
-    /// All three.
+    /// All of them.
     All,
 }
 
-/// What was computed.
+/// The computed results.
 #[derive(Debug, Default, Serialize)]
 struct Results {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,8 +74,8 @@ const TOY_SEED: u64 = 1;
 pub(super) fn run(arguments: &Theory) -> Result<()> {
     let mut settings = Theorem41Config::usual(threads(arguments.threads.as_ref())?);
     if arguments.seeds.is_some() && !matches!(arguments.what, What::Theorem41 | What::All) {
-        return Err(Error::input("--seeds is for theorem-4.1")
-            .hint("the others have no seeds to average over"));
+        return Err(Error::input("--seeds applies only to theorem-4.1")
+            .hint("the other results are not averaged over seeds"));
     }
     settings.seeds = count_from(2, "seeds", arguments.seeds.as_ref(), settings.seeds)?;
     if let Some(out) = &arguments.out {
@@ -119,14 +119,14 @@ pub(super) fn run(arguments: &Theory) -> Result<()> {
         .map(theorem_4_1_table)
         .unwrap_or_default();
     for picture in pictures.into_iter().flatten() {
-        let _ = write!(text, "\npicture: {}", picture.display());
+        let _ = write!(text, "\nfigure: {}", picture.display());
     }
     print(text.trim_start().trim_end())?;
     print("\n")
 }
 
 impl Results {
-    /// Writes every result as JSON and its pictures; returns the pictures.
+    /// Writes every result as JSON, and its figures. Returns the paths of the figures.
     fn save(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let mut pictures = Vec::new();
         if let Some(toy) = &self.toy {
@@ -152,7 +152,7 @@ impl Results {
     }
 }
 
-/// Writes one result.
+/// Writes one result and its figures.
 fn save(
     folder: &Path,
     name: &str,
@@ -178,7 +178,7 @@ fn heading(text: &mut String, title: &str) {
 fn slips(text: &mut String, slips: &[String]) {
     let _ = writeln!(
         text,
-        "\nWhere the paper's text does not fit its numbers, or is silent:"
+        "\nWhere the paper's text does not match its numbers, or is silent:"
     );
     for slip in slips {
         let _ = writeln!(text, "- {slip}");
@@ -229,7 +229,7 @@ fn theorem_3_3_table(theorem: &Theorem33) -> String {
     let mut text = String::new();
     heading(
         &mut text,
-        "Theorem 3.3: Sequential (dpo, then sft) keeps a gap, however long it trains.",
+        "Theorem 3.3: Sequential (dpo, then sft) keeps a gap, no matter how long it trains.",
     );
     let Theorem33 {
         c_star,
@@ -279,7 +279,7 @@ fn theorem_4_1_table(theorem: &Theorem41) -> String {
     let mut text = String::new();
     heading(
         &mut text,
-        "Theorem 4.1: ALRIGHT's gap vanishes, no slower than log T / sqrt(T).",
+        "Theorem 4.1: the gap of ALRIGHT vanishes, at least as fast as log T / sqrt(T).",
     );
     for series in &theorem.series {
         let _ = writeln!(
@@ -310,7 +310,7 @@ fn theorem_4_1_table(theorem: &Theorem41) -> String {
             );
         }
         if let Some(slope) = series.transient_slope {
-            let _ = writeln!(text, "slope in the transient {slope:.3}");
+            let _ = writeln!(text, "slope in the transient: {slope:.3}");
         }
         if let (Some(slope), Some(error), Some(rate)) = (
             series.tail_slope,
@@ -319,7 +319,7 @@ fn theorem_4_1_table(theorem: &Theorem41) -> String {
         ) {
             let _ = writeln!(
                 text,
-                "slope after it {slope:.3} ±{error:.3}; log T / sqrt(T) has {rate:.3} there"
+                "slope after the transient: {slope:.3} ±{error:.3}; log T / sqrt(T): {rate:.3}"
             );
         }
         text.push('\n');

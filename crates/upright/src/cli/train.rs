@@ -1,10 +1,10 @@
-//! `upright train`: one run, and its final table.
+//! `upright train`: trains one run and prints its final table.
 
 use std::fmt::Write;
 
 use clap::Args;
 
-use super::{print, print_json, terminal};
+use super::{counted, print, print_json, terminal};
 use upright_base::{Result, files, observer::Observer};
 use upright_hub::Hub;
 use upright_report::Report;
@@ -12,7 +12,7 @@ use upright_runs::{plan::Plan, run_dir, settings::Config, summary::Summary};
 use upright_train::fetch::fetched;
 use upright_train::{run, tensorboard::TensorBoard};
 
-/// Trains an adapter by one of the methods.
+/// Trains a LoRA adapter on instruction and preference data.
 #[derive(Args, Debug)]
 pub(super) struct Train {
     #[command(flatten)]
@@ -51,7 +51,8 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
     }
 }
 
-/// The page about the run, in its folder; a line that says where. A run is worth more than its page.
+/// Writes the report page to the run folder. Returns a line with its path. A failure is only a
+/// warning, so that the run is not lost.
 fn report(plan: &Plan, terminal: &mut terminal::Terminal) -> String {
     let out = plan.out.join("report");
     let page = files::check_inside(&plan.out, &out)
@@ -59,7 +60,7 @@ fn report(plan: &Plan, terminal: &mut terminal::Terminal) -> String {
     match page.and_then(|report| report.write(&out, terminal)) {
         Ok(page) => format!("report: {}\n", page.display()),
         Err(error) => {
-            terminal.note(&format!("warning: no report was written: {error}"));
+            terminal.note(&format!("warning: the report was not written: {error}"));
             String::new()
         }
     }
@@ -121,8 +122,8 @@ fn table(summary: &Summary) -> String {
         .map_or_else(String::new, |gb| format!(", peak memory {gb:.2} GB"));
     let _ = writeln!(
         text,
-        "\n{} steps of {} in {:.1} s, {:.0} tokens/s{peak}, {} products",
-        summary.steps,
+        "\n{} of {} in {:.1} s, {:.0} tokens/s{peak}, arithmetic {}",
+        counted(summary.steps, "step"),
         format!("{:?}", summary.method).to_lowercase(),
         summary.seconds,
         summary.tokens_per_second,

@@ -1,5 +1,6 @@
-//! The whole story on an embedded model and embedded rows: both optima, Sequential in both orders, Mix, ALRIGHT and
-//! MAXRIGHT at equal steps over several seeds, all through the runs that train real models.
+//! The demo: a full comparison on an embedded model and embedded rows. It finds both optima and
+//! runs Sequential in both orders, Mix, ALRIGHT and MAXRIGHT with equal steps and several seeds,
+//! with the same code that trains real models.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,7 @@ use upright_train::{
     run::{self, Model},
 };
 
-/// What the binary carries, by its place in the demo's folder; `tools/demo` makes it.
+/// The embedded files, by their path in the demo folder. `tools/demo` creates them.
 const FILES: [(&str, &[u8]); 6] = [
     (
         "model/config.json",
@@ -57,23 +58,26 @@ const FILES: [(&str, &[u8]); 6] = [
     ),
 ];
 
-/// Settings of every run; `demo/settings.toml` says why.
+/// Settings of every run; `demo/settings.toml` explains them.
 const SETTINGS: &str = include_str!("../../demo/settings.toml");
 
-/// Seeds of the methods compared.
+/// Seeds of every compared method.
 const SEEDS: [u64; 3] = [1, 2, 3];
 
-/// What all models are asked at the end: a question as the instruction rows have them, which a plain answer suits, and one
-/// as the preference rows have them, which a kind answer suits. Base, Sequential and MAXRIGHT show the first.
+/// Prompts for all models at the end. The first resembles the instruction rows and suits a plain
+/// response; the second resembles the preference rows and suits a kind response. The output shows
+/// the responses of the base, Sequential and MAXRIGHT to the first.
 const QUESTIONS: [&str; 2] = ["What does Ada do?", "Hello! Who looks after Acorn the cat?"];
 
-/// What the page about the runs is called, and what it is about.
-const TITLE: &str = "Seven ways to train one small model on two things";
-const ABOUT: &str = "A language model of 689,280 parameters, trained on an invented village, learns to answer plainly (instructions) \
-                     and to answer kindly and truthfully (preferences). Trained on one after the other it forgets the first; \
-                     this page shows how much, and what training on both at once does about it.";
+/// Title and description of the report page.
+const TITLE: &str = "Seven ways to train one small model on two objectives";
+const ABOUT: &str = "A language model with 689,280 parameters, pre-trained on text about an \
+                     invented village, learns to answer plainly (instructions) and to answer \
+                     kindly and truthfully (preferences). If it is trained on one after the other, \
+                     it forgets the first. This page shows how much it forgets, and how training \
+                     on both at once changes that.";
 
-/// The methods compared: a name, and the settings that make it.
+/// The compared methods: name and settings.
 const METHODS: [(&str, &str); 5] = [
     (
         "dpo, then sft",
@@ -94,7 +98,8 @@ const METHODS: [(&str, &str); 5] = [
 /// Steps of every run.
 const STEPS: usize = 120;
 
-/// One method over the seeds. Arrays of two are held-out rows and training rows, as in [`SETS`].
+/// The results of one method over all seeds. Arrays of two hold held-out rows and training rows, as
+/// in [`SETS`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Compared {
     /// Name of the method.
@@ -103,54 +108,55 @@ pub struct Compared {
     pub sft: [Spread; 2],
     /// DPO loss after the last step.
     pub dpo: [Spread; 2],
-    /// SFT loss less its optimum.
+    /// SFT loss minus its optimum.
     pub sft_gap: [Spread; 2],
-    /// DPO loss less its optimum.
+    /// DPO loss minus its optimum.
     pub dpo_gap: [Spread; 2],
-    /// Distance of the two gaps to the ideal point.
+    /// Distance to the ideal point.
     pub ideal_distance: [Spread; 2],
-    /// Seconds of all steps.
+    /// Total time of all steps, in seconds.
     pub seconds: Spread,
     /// Tokens trained on.
     pub tokens: Spread,
 }
 
-/// Everything the demo found.
+/// All results of the demo.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Story {
     /// Steps of every run.
     pub steps: usize,
     /// Seeds of every method.
     pub seeds: Vec<u64>,
-    /// Losses before any step: SFT and DPO, each on [`SETS`].
+    /// Losses before the first step: SFT and DPO, each on [`SETS`].
     pub start: [[f64; 2]; 2],
-    /// Smallest losses seen while an objective was trained alone for as many steps: SFT and DPO, each on [`SETS`].
+    /// Lowest losses while each objective was trained alone for as many steps: SFT and DPO, each on
+    /// [`SETS`].
     pub optima: [[f64; 2]; 2],
     /// The methods.
     pub methods: Vec<Compared>,
-    /// What the paper claims, and whether it holds here.
+    /// The claims of the paper, and whether they hold here.
     pub claims: Vec<Claim>,
-    /// A prompt, and what three models say to it.
+    /// A prompt for three models.
     pub question: String,
-    /// Who answers, and the answer.
+    /// Name of each model, and its response.
     pub answers: Vec<(String, String)>,
 }
 
-/// The demo in a folder of its own; what is finished there is not repeated.
+/// The demo in its own folder. Runs that are finished there are not repeated.
 #[derive(Debug)]
 pub struct Demo {
     dir: PathBuf,
     options: Options,
-    /// Steps of every run, even.
+    /// Steps of every run; an even number.
     pub steps: usize,
     /// Seeds of every method, at least one.
     pub seeds: Vec<u64>,
 }
 
 impl Demo {
-    /// Unpacks model and rows.
+    /// Unpacks the model and the rows into a folder.
     pub fn new(dir: &Path, options: &Options) -> Result<Self> {
-        // A demo that goes on finds its own files; anybody else's are not touched.
+        // A resumed demo finds its own files; other files are never overwritten.
         let mut missing = Vec::new();
         for (name, bytes) in FILES {
             match std::fs::read(dir.join(name)) {
@@ -160,7 +166,7 @@ impl Demo {
                 }
                 _ => {
                     return Err(Error::input(format!(
-                        "{}: is not the demo's own",
+                        "{}: is not a file of the demo",
                         dir.join(name).display()
                     ))
                     .hint("give --out a new folder"));
@@ -183,7 +189,7 @@ impl Demo {
         toml::Value::String(self.dir.join(name).display().to_string()).to_string()
     }
 
-    /// Takes the steps of one run, unless its folder has them.
+    /// Does one run, unless it is already finished.
     fn run(
         &self,
         name: &str,
@@ -212,7 +218,7 @@ impl Demo {
         )
     }
 
-    /// Smallest losses of one objective that a run's evaluations saw, on each of [`SETS`].
+    /// Lowest losses of one objective in the evaluations of a run, on each of [`SETS`].
     fn smallest(summary: &Summary, objective: &str) -> Result<[f64; 2]> {
         let evals = read_lines(&summary.run.join("evals.jsonl"))?;
         Ok(SETS.map(|set| {
@@ -224,10 +230,10 @@ impl Demo {
         }))
     }
 
-    /// All runs, the claims, and the answers.
+    /// Does all runs; returns their results, the claims and the responses.
     pub fn tell(&self, observer: &mut dyn Observer) -> Result<Story> {
         let total = 2 + METHODS.len() * self.seeds.len();
-        observer.begin("the whole story, in runs", total);
+        observer.begin("demo runs", total);
         let story = self.tell_runs(observer);
         observer.end();
         story
@@ -258,7 +264,7 @@ impl Demo {
             let mut summaries = Vec::new();
             for &seed in &self.seeds {
                 let folder = format!("{}-{seed}", name.replace(", then ", "-"));
-                // The stages say what lambda would.
+                // The stages replace lambda.
                 let known = if settings.contains("stages") {
                     known.replace("lambda = 0.5\n", "")
                 } else {
@@ -298,7 +304,7 @@ impl Demo {
         })
     }
 
-    /// Says beside the runs what they are for and what their models answer, for whoever reports them.
+    /// Writes the study file and the responses beside the runs, for the report.
     fn describe(&self, answers: &[Answers]) -> Result<()> {
         let study = Study {
             title: Some(TITLE.into()),
@@ -313,15 +319,15 @@ impl Demo {
         files::write_atomic(&self.dir.join(ANSWERS), &answers)
     }
 
-    /// The page about all runs, in `report/` beside them; returns its path.
+    /// Writes the report of all runs into `report/` beside them. Returns the path of the page.
     ///
     /// # Errors
-    /// The demo was not told yet, or a file cannot be written.
+    /// The demo was not run yet, or a file cannot be written.
     pub fn report(&self, observer: &mut dyn Observer) -> Result<PathBuf> {
         Report::read(std::slice::from_ref(&self.dir))?.write(&self.dir.join("report"), observer)
     }
 
-    /// The same questions to the base and to the adapters of some runs.
+    /// The responses of the base and of the adapters of some runs to the same prompts.
     fn answers(&self, runs: &[&Summary]) -> Result<Vec<Answers>> {
         let model = Model::open(&self.dir.join("model"), &self.options, &mut Silent)?;
         let mut asked = Vec::new();
@@ -394,7 +400,7 @@ impl Demo {
 }
 
 impl Compared {
-    /// One method's runs, one a seed.
+    /// Summarizes the runs of one method, one per seed.
     pub fn of(method: &str, runs: &[Summary]) -> Result<Self> {
         let objective = |run: &Summary, name: &str| {
             run.objectives
@@ -413,7 +419,7 @@ impl Compared {
                 .map(|values| Spread::of(&values))
                 .ok_or_else(|| {
                     Error::failure(format!(
-                        "a run of {method} has no measurement of {name} on {} rows",
+                        "a run of {method} has no {name} loss on {} rows",
                         SETS[set]
                     ))
                 })

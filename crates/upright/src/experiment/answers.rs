@@ -1,4 +1,4 @@
-//! What the trained models say to the same prompts (Section D.6 of the paper), side by side.
+//! Responses of the trained models to the same prompts, side by side (Section D.6 of the paper).
 
 use super::{Experiment, Job, JobKind, Questions, Setup};
 use upright_base::observer::{Observer, Quiet};
@@ -11,21 +11,23 @@ use upright_runs::run_dir;
 use upright_train::generate::{Generated, Request, Sampling, TokenSink, ends, generate};
 use upright_train::run::Model;
 
-/// What answers are called that no adapter gave.
+/// Name of the base model in the file of responses.
 const BASE: &str = "base";
 
-/// Whoever is asked: a model, or a run on it.
+/// A model to prompt: a base model, or a run on it.
 struct Asked<'a> {
-    /// As the file of answers has it.
+    /// Its name in the file of responses.
     run: String,
-    /// What a base is known by: another model, tokenizer or template may have its name. A run's folder says it.
+    /// Identifies a base model, because other models, tokenizers or templates may share its name.
+    /// Empty for a run, whose folder identifies it.
     of: String,
     ground: &'a Setup,
     part: Option<&'a Job>,
 }
 
 impl Setup {
-    /// The objective in whose wording is asked: as the instruction rows are written, where there are any.
+    /// Index of the objective whose template is used: the first instruction objective, if there is
+    /// one.
     fn asks_as(&self) -> usize {
         self.plan
             .objectives
@@ -34,7 +36,7 @@ impl Setup {
             .unwrap_or(0)
     }
 
-    /// What its model is called where `level` words are needed to tell it from others.
+    /// Name of its base model, made distinct with `level` words.
     fn base_name(&self, hash: &str, level: usize) -> String {
         let model = &self.plan.model;
         let folder = || model.file_name().map(|name| name.display().to_string());
@@ -50,7 +52,8 @@ impl Setup {
 }
 
 impl Experiment {
-    /// Has every base and every finished run of the first seed answer, greedily, what it has not answered yet.
+    /// Generates the missing responses of every base model and every finished run of the first
+    /// seed, with greedy decoding.
     pub(super) fn answer(&self, observer: &mut dyn Observer) -> Result<()> {
         let Some(questions) = &self.study.questions else {
             return Ok(());
@@ -67,7 +70,7 @@ impl Experiment {
         let mut answered: Vec<Answers> = questions.prompts.iter().map(empty).collect();
         let asked = self.asked();
         let mut opened: Option<Model> = None;
-        observer.begin("answers", asked.len());
+        observer.begin("responses", asked.len());
         let all = asked.iter().enumerate().try_for_each(|(done, asked)| {
             let Asked {
                 run,
@@ -119,7 +122,7 @@ impl Experiment {
         files::write_atomic(&path, text.as_bytes())
     }
 
-    /// Every base once, with the first ground that it is of, what it is known by, and its name.
+    /// Every base model once: the index of its first setup, its identity and its name.
     fn bases(&self) -> Vec<(usize, String, String)> {
         let grounds = &self.graph.grounds;
         let mut bases: Vec<(usize, String)> = Vec::new();
@@ -147,7 +150,7 @@ impl Experiment {
             .collect()
     }
 
-    /// Each base, and behind it the finished runs of the first seed.
+    /// Each base model, followed by its finished runs of the first seed.
     fn asked(&self) -> Vec<Asked<'_>> {
         let first = self.study.seeds[0];
         let bases = self.bases();
@@ -179,7 +182,7 @@ impl Experiment {
         asked
     }
 
-    /// Answers of one model.
+    /// The responses of one model.
     fn texts(
         &self,
         model: &Model,

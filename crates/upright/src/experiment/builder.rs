@@ -1,4 +1,4 @@
-//! From a study to its graph: which runs there are, what each is called, and what it needs.
+//! Builds the graph of a study: its jobs, their names and their dependencies.
 
 use std::path::Path;
 
@@ -15,12 +15,12 @@ use upright_runs::settings::{Config, List, Number, ObjectiveConfig};
 use upright_train::fetch::fetched;
 use upright_train::run::Preflight;
 
-/// Where the folders of runs are in a study's folder.
+/// Subfolder of a study with the run folders.
 const RUNS: &str = "runs";
 
 impl Graph {
-    /// The graph of a study whose folder is `out`: opens models, reads data, and checks every run, so that what can be
-    /// refused is refused before the first of them.
+    /// Builds the graph of a study with the folder `out`. Opens models, reads data, and checks
+    /// every run, so that errors are found before the first run starts.
     pub fn of(study: &Study, out: &Path, observer: &mut dyn Observer) -> Result<Self> {
         let there = std::fs::read_dir(out.join(RUNS))
             .into_iter()
@@ -57,8 +57,9 @@ impl Graph {
                 beside.filter(|other| other.front != Front::None && other.front != sweep.front);
             if let (true, Some(other)) = (sweep.front != Front::None, others.next()) {
                 return Err(place(
-                    Error::input(format!("it stops at another front than sweep {}", other.name))
-                        .hint("sweeps on the same model, data and reference have one front; put them into two studies"),
+                    Error::input(format!("stops at a different front than sweep {}", other.name)).hint(
+                        "sweeps with the same model, data and reference share one front; split them into two studies",
+                    ),
                 ));
             }
             if let Front::Of(folder) = &sweep.front {
@@ -89,7 +90,7 @@ impl Graph {
     }
 }
 
-/// A run of a method that takes all objectives at once.
+/// A run of a method that trains on all objectives jointly.
 #[derive(Clone, Copy)]
 struct Joint<'a> {
     method: MethodKind,
@@ -102,19 +103,19 @@ struct Joint<'a> {
 struct Builder<'a> {
     study: &'a Study,
     out: &'a Path,
-    /// Folders of runs that are there already.
+    /// Names of existing run folders.
     there: Vec<String>,
-    /// Name of the sweep whose runs are added.
+    /// Name of the sweep whose jobs are being added.
     sweep: String,
     graph: Graph,
 }
 
-/// A number as a setting.
+/// Converts a number to a setting.
 fn number(value: impl std::fmt::Display) -> Number {
     Number::from(&value.to_string()[..])
 }
 
-/// The point of a sweep in names: the lambda of two objectives, or all weights.
+/// A point of a sweep in job names: the lambda of two objectives, or all weights.
 fn point_name(plan: &Plan, weights: &[f64]) -> String {
     let pairs: Vec<usize> = (0..weights.len())
         .filter(|i| plan.objectives[*i].is_preference())
@@ -132,7 +133,7 @@ fn point_name(plan: &Plan, weights: &[f64]) -> String {
     }
 }
 
-/// The settings at weights, by some method.
+/// The settings with these weights and this method.
 fn weighted(settings: &Config, weights: &[f64], method: MethodKind) -> Config {
     let mut config = settings.clone();
     for (objective, weight) in config.objective.iter_mut().zip(weights) {
@@ -145,7 +146,7 @@ fn weighted(settings: &Config, weights: &[f64], method: MethodKind) -> Config {
     }
 }
 
-/// Weight 1 for one objective.
+/// Weight 1 for one objective and 0 for the others.
 fn alone(count: usize, index: usize) -> Vec<f64> {
     (0..count)
         .map(|i| if i == index { 1.0 } else { 0.0 })
@@ -153,7 +154,7 @@ fn alone(count: usize, index: usize) -> Vec<f64> {
 }
 
 impl Builder<'_> {
-    /// The ground of a sweep: an old one where nothing differs.
+    /// The index of the setup of a sweep; an existing setup if nothing differs.
     fn ground(&mut self, sweep: &Sweep, observer: &mut dyn Observer) -> Result<usize> {
         let count = sweep.settings.objective.len();
         let even = vec![1.0 / count as f64; count];
@@ -170,9 +171,11 @@ impl Builder<'_> {
                 .any(|baseline| matches!(baseline, Baseline::Sum))
         {
             return Err(Error::input(
-                "baseline sum: adapters that begin at init-adapter cannot be added up",
+                "baseline sum: adapters that start from init-adapter cannot be added",
             )
-            .hint("each of them holds it; merge it into the model first: upright export --merge"));
+            .hint(
+                "each of them contains it; merge it into the model first: upright export --merge",
+            ));
         }
         let known = self
             .graph
@@ -184,7 +187,7 @@ impl Builder<'_> {
         }
         let met = Preflight::of(&plan, observer)?;
         Schedule::new(&plan, &met.rows)?;
-        // Runs keep theirs to themselves: they would all say the same.
+        // The runs do not print these notes again, because they are the same for all.
         let written = Config {
             objective: config.objective,
             ..sweep.written.clone()
@@ -209,7 +212,7 @@ impl Builder<'_> {
         Ok(self.graph.grounds.len() - 1)
     }
 
-    /// What a config means; its folder is set later.
+    /// The plan of a config; its folder is set later.
     fn plan(&self, config: &Config) -> Result<Plan> {
         Plan::from_config(&Config {
             out: Some(self.out.to_owned()),
@@ -217,7 +220,8 @@ impl Builder<'_> {
         })
     }
 
-    /// In front of names where there are several grounds: sweeps have runs in common, so all on a ground have one.
+    /// Prefix of job names if there are several setups. Sweeps with the same setup share jobs, so
+    /// they share the prefix.
     fn prefix(&self, sweeps: &[&Sweep]) -> String {
         if self.graph.grounds.len() > 1 {
             format!("{}/", sweeps[0].name)
@@ -226,13 +230,13 @@ impl Builder<'_> {
         }
     }
 
-    /// Steps of a run of all objectives at once.
+    /// Steps of a run that trains on all objectives jointly.
     fn steps(&self, ground: usize) -> Result<usize> {
         let ground = &self.graph.grounds[ground];
         Ok(Schedule::new(&ground.plan, &ground.met.rows)?.steps)
     }
 
-    /// Adds a part, unless it is there, and returns its place.
+    /// Adds a job unless it exists; returns its index.
     fn push(
         &mut self,
         name: String,
@@ -244,7 +248,7 @@ impl Builder<'_> {
         let plan = self.plan(&config)?;
         let met = &self.graph.grounds[ground].met;
         if !matches!(kind, JobKind::Sum(_)) {
-            // A baseline is a further objective on rows that are there.
+            // A baseline is an additional objective on existing rows.
             let rows = plan.objectives.iter().map(|objective| {
                 let same = |other: &ObjectivePlan| other.same_rows(objective);
                 met.rows[self.graph.grounds[ground]
@@ -252,7 +256,7 @@ impl Builder<'_> {
                     .objectives
                     .iter()
                     .position(same)
-                    .expect("the ground has its rows")]
+                    .expect("the setup has its rows")]
             });
             Schedule::new(&plan, &rows.collect::<Vec<_>>()).map_err(|error| error.at(&name))?;
         }
@@ -266,7 +270,7 @@ impl Builder<'_> {
                 of.iter().map(|(_, weight)| weight).collect::<Vec<_>>()
             ),
             JobKind::Reference => "reference".to_owned(),
-            // A run like any other: what it is needed for does not change what it is.
+            // Hashed like any other run: its purpose does not change its result.
             JobKind::Alone => "run false".to_owned(),
         };
         hasher.update(&kind_text);
@@ -286,7 +290,7 @@ impl Builder<'_> {
         if let Some(known) = self.graph.parts.iter().position(|part| part.hash == hash) {
             return Ok(known);
         }
-        // Sweeps may have runs that differ in their stages or in where they stop alone.
+        // Runs of sweeps may differ only in their stages or in where they stop.
         let is_free = |name: &String| self.graph.parts.iter().all(|part| part.name != *name);
         let names = [
             name.clone(),
@@ -297,7 +301,7 @@ impl Builder<'_> {
             .into_iter()
             .find(is_free)
             .unwrap_or_else(|| format!("{name}-{hash}"));
-        // The hash says whose a folder is: names change where sweeps join the study.
+        // The hash identifies a folder, because names change when sweeps are added to the study.
         let end = format!("-{}", &hash[..8]);
         let there = self.there.iter().find(|folder| folder.ends_with(&end));
         let folder = there
@@ -317,7 +321,8 @@ impl Builder<'_> {
         Ok(self.graph.parts.len() - 1)
     }
 
-    /// What all sweeps on a ground share: the reference, each objective alone, the front.
+    /// Adds the jobs that all sweeps of a setup share: the reference, each objective alone, the
+    /// front.
     fn common(&mut self, ground: usize, sweeps: &[&Sweep]) -> Result<()> {
         let (prefix, steps) = (self.prefix(sweeps), self.steps(ground)?);
         let Setup { settings, plan, .. } = self.graph.grounds[ground].clone();
@@ -367,7 +372,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// An objective alone, for as many steps as the methods get.
+    /// Adds a job that trains an objective alone, for as many steps as the methods take.
     fn alone(
         &mut self,
         ground: usize,
@@ -392,7 +397,7 @@ impl Builder<'_> {
         self.push(name, JobKind::Alone, first.to_vec(), ground, config)
     }
 
-    /// What every run of a method or a baseline needs: the reference and the optima.
+    /// The jobs that every run of a method or a baseline needs: the reference and the optima.
     fn optima(&self, ground: usize) -> Vec<usize> {
         let alone = &self.graph.grounds[ground].alone;
         alone
@@ -403,7 +408,8 @@ impl Builder<'_> {
             .collect()
     }
 
-    /// One run of a joint method. It stops at the ends of the parts of `front`, and at a front that is given.
+    /// Adds one run of a joint method. It stops at the final losses of the jobs in `front`, and at
+    /// a given front.
     fn joint(
         &mut self,
         ground: usize,
@@ -438,7 +444,7 @@ impl Builder<'_> {
         self.push(name, JobKind::Run { stops }, needs, ground, config)
     }
 
-    /// The runs of one sweep.
+    /// Adds the runs of one sweep.
     fn sweep(&mut self, ground: usize, prefix: &str, sweep: &Sweep) -> Result<()> {
         self.sweep.clone_from(&sweep.name);
         let Setup {
@@ -497,7 +503,7 @@ impl Builder<'_> {
                             }
                         }
                         MethodKind::Alright if sweep.front == Front::Own => {
-                            // Its ends are the front, and runs of all seeds are alike.
+                            // Its final losses are the front, so no seed stops at the front.
                             self.joint(ground, prefix, &joint, &[], false)?;
                         }
                         MethodKind::Alright | MethodKind::Mix => {
@@ -513,7 +519,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Stages of Sequential at a point, each with the name of its order.
+    /// Stages of Sequential at a point of the sweep, each with the name of its order.
     fn stages(
         &self,
         sweep: &Sweep,
@@ -534,18 +540,18 @@ impl Builder<'_> {
             )]);
         }
         let stages = |order: &Vec<usize>| {
-            // Boundaries are rounded, not lengths, so that the lengths sum to the total.
+            // Boundaries are rounded instead of lengths, so that the lengths sum to the total.
             let (mut weight, mut begun, mut stages) = (0.0, 0, Vec::new());
             for &i in order {
                 weight += weights[i];
                 let boundary = (steps as f64 * weight).round() as usize;
                 if boundary == begun {
                     return Err(Error::input(format!(
-                        "sequential gets no step of {} at its weight {} of {steps} steps",
+                        "sequential gets no step of {}: its weight is {}, of {steps} steps in all",
                         name(i),
                         weights[i]
                     ))
-                    .hint("give more steps, or say how long each stage is: stages = [\"dpo:1e,sft:5e\"]"));
+                    .hint("increase steps, or set the length of each stage: stages = [\"dpo:1e,sft:5e\"]"));
                 }
                 stages.push(format!("{}:{}", name(i), boundary - begun));
                 begun = boundary;

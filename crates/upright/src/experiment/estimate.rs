@@ -1,4 +1,4 @@
-//! How long a study will take, from a few steps measured here: for a look before a night is spent.
+//! Estimates how long a study takes on this machine, from a few measured steps.
 
 use super::{Experiment, Job, JobKind};
 use crate::bench::{Base, Bench, StepCost};
@@ -7,40 +7,41 @@ use upright_base::observer::{Observer, Quiet};
 use upright_core::methods::MethodKind;
 use upright_runs::plan::{Plan, ReferencePlan, ReferenceRows, Schedule};
 
-/// Steps of each objective that are measured, besides one that is not counted.
+/// Measured steps of each objective, after one warm-up step.
 const STEPS: usize = 2;
 
-/// Share of a step's time that scoring as many tokens takes: forward without backward.
+/// Time of scoring tokens (forward pass only) as a fraction of the time of a step with as many
+/// tokens.
 const SCORING: f64 = 0.4;
 
-/// What a part is expected to take.
+/// The estimate for one job.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Estimate {
     /// Its name.
     pub part: String,
-    /// Names of the parts it needs.
+    /// Names of the jobs that it needs.
     pub needs: Vec<String>,
     /// Whether it is finished.
     pub finished: bool,
-    /// Steps of its whole length: joint methods may stop at the front before.
+    /// Planned steps; joint methods may stop earlier, at the front.
     pub steps: usize,
-    /// About how many seconds they will take; 0 where it is finished.
+    /// Estimated time in seconds; 0 if it is finished.
     pub seconds: f64,
 }
 
-/// Costs on one ground; all 0 where nothing is left to do.
+/// Costs of one setup; all 0 if nothing is left to do.
 struct Costs {
-    /// Seconds of a step of each objective.
+    /// Seconds per step of each objective.
     steps: Vec<f64>,
-    /// Seconds of a step a row of each objective.
+    /// Seconds per row in a step of each objective.
     rows: Vec<f64>,
-    /// Seconds of one evaluation.
+    /// Seconds per evaluation.
     evaluation: f64,
 }
 
 impl Experiment {
-    /// Every part with the time it is expected to take on this machine, from a short measurement; of nothing where nothing
-    /// is left to do.
+    /// Estimates the time of every job on this machine, from a short measurement. Measures nothing
+    /// if nothing is left to do.
     pub fn estimate(&self, only: &[String], observer: &mut dyn Observer) -> Result<Vec<Estimate>> {
         let wanted = self.graph.only(only)?;
         let mut finished = vec![true; self.graph.parts.len()];
@@ -98,7 +99,7 @@ impl Experiment {
             .zip(&ground.plan.objectives)
             .map(|(step, objective)| step / objective.batch as f64)
             .collect();
-        // Held-out rows, and as many training rows.
+        // Held-out rows and as many training rows.
         let scored = |(index, cost): (usize, &f64)| {
             2.0 * ground.plan.eval_rows.min(ground.met.rows[index]) as f64 * cost * SCORING
         };
@@ -110,7 +111,7 @@ impl Experiment {
         })
     }
 
-    /// Steps and seconds of a part that runs to its length.
+    /// Steps and seconds of a job that takes all its steps.
     fn expected(&self, part: &Job, costs: &Costs) -> Result<(usize, f64)> {
         let ground = &self.graph.grounds[part.ground];
         if let (
@@ -131,7 +132,8 @@ impl Experiment {
                 .unwrap_or(0);
             let steps = upright_runs::plan::Length::Epochs(*epochs)
                 .steps(rows.unwrap_or(ground.met.rows[index]).div_ceil(*batch));
-            // A pair shares its prompt, and its chosen response is about half of the rest.
+            // The responses of a pair share the prompt, and the chosen one is about half of the
+            // rest.
             let share = if *on == ReferenceRows::Chosen {
                 0.75
             } else {
@@ -179,7 +181,8 @@ impl Experiment {
     }
 }
 
-/// Mean seconds of a step of a joint method. Which objectives MAXRIGHT takes is not known before: as often as their weights.
+/// Mean seconds per step of a joint method. The choices of MAXRIGHT are not known in advance; it is
+/// assumed to take each objective as often as its weight.
 fn per_step(plan: &Plan, method: MethodKind, cost: &dyn Fn(usize) -> f64) -> f64 {
     let taken = (0..plan.objectives.len()).filter(|i| plan.objectives[*i].weight > 0.0);
     let weighted: f64 = taken

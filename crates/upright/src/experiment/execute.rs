@@ -1,4 +1,4 @@
-//! How a part is done, and what is read off those that are finished.
+//! Does jobs, and reads results of finished jobs.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use upright_train::run;
 use upright_train::tensorboard::TensorBoard;
 
 impl Experiment {
-    /// Does one part whose needs are finished. A reference may turn out to be in the cache.
+    /// Does one job after the jobs that it needs. A reference may already be in the cache.
     pub(super) fn work(&self, part: &Job, observer: &mut dyn Observer) -> Result<State> {
         let Some(folder) = self.folder(part) else {
             let trained = run::train_reference(&part.plan, observer)?;
@@ -49,7 +49,8 @@ impl Experiment {
                     }
                     .adapter(observer)?;
                 }
-                // It is there already: a run without a step measures it. The reference still has the shape of the settings.
+                // The adapter exists, so a run without steps evaluates it. The reference keeps the
+                // shape in the settings.
                 Config {
                     init_adapter: Some(sum),
                     steps: Some(Number::from("0")),
@@ -79,7 +80,8 @@ impl Experiment {
         Ok(State::Done)
     }
 
-    /// The settings with ids of the hub in place of what was fetched, as anybody could give them to `upright train`.
+    /// The settings with Hub ids instead of fetched paths, as a user could give them to
+    /// `upright train`.
     fn as_written(&self, part: &Job, config: &Config) -> Config {
         let ground = &self.graph.grounds[part.ground];
         let (written, fetched) = (&ground.written, &ground.settings);
@@ -103,7 +105,7 @@ impl Experiment {
         config
     }
 
-    /// The settings of a part with the optima, and with the points at which it stops.
+    /// The settings of a job with the optima and, if it stops early, the points at which it stops.
     fn informed(&self, part: &Job, stops: bool) -> Result<Config> {
         let ground = &self.graph.grounds[part.ground];
         let [held_out, fit] = self.optima(part.ground)?;
@@ -153,8 +155,8 @@ impl Experiment {
         )
     }
 
-    /// The smallest losses that evaluations saw while each objective was trained alone with any seed, on each of [`SETS`];
-    /// none where there are no held-out rows.
+    /// The lowest losses in any evaluation while each objective was trained alone, over all seeds,
+    /// on each of [`SETS`]; none if there are no held-out rows.
     pub(super) fn optima(&self, ground: usize) -> Result<[Vec<Option<f64>>; 2]> {
         let ground = &self.graph.grounds[ground];
         let mut optima = SETS.map(|_| Vec::new());
@@ -172,7 +174,7 @@ impl Experiment {
         Ok(optima)
     }
 
-    /// Losses on training rows at the end of a part.
+    /// Final losses of a job on training rows.
     pub(super) fn end(&self, index: usize) -> Result<Vec<f64>> {
         let ground = &self.graph.grounds[self.graph.parts[index].ground];
         let lines = self.evaluations(index)?;
@@ -188,7 +190,7 @@ impl Experiment {
             .collect::<Option<_>>()
             .ok_or_else(|| {
                 Error::failure(format!(
-                    "{}: its last evaluation lacks a loss",
+                    "{}: the last evaluation lacks a loss",
                     self.graph.parts[index].name
                 ))
             })

@@ -1,5 +1,6 @@
-//! The reference front (Sections D.2 and D.3 of the paper): the ends of ALRIGHT's runs, kept so that other studies can stop
-//! at it too, and refused where they differ in anything that it depends on.
+//! The reference front (Sections D.2 and D.3 of the paper): the final losses of the ALRIGHT runs.
+//! It is saved so that other studies can stop at it too. A study that differs in anything that the
+//! front depends on cannot use it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use super::graph::Setup;
 use upright_base::{Error, Result, files};
 use upright_train::run::Preflight;
 
-/// A front as other studies read it.
+/// The file of a front that other studies read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FrontFile {
@@ -19,7 +20,7 @@ struct FrontFile {
     points: Vec<BTreeMap<String, f64>>,
 }
 
-/// Names of a front's two files in a study's folder: what it stands on, and its points.
+/// Paths of the two files of a front in a study folder: its setup and its points.
 fn front_files(out: &Path, ground: &str) -> [PathBuf; 2] {
     [
         out.join(format!("front-{ground}.toml")),
@@ -28,7 +29,7 @@ fn front_files(out: &Path, ground: &str) -> [PathBuf; 2] {
 }
 
 impl Setup {
-    /// The points of a front that another study left in its folder.
+    /// Reads the front that another study saved in its folder.
     pub(super) fn read_front(&self, folder: &Path) -> Result<Vec<Vec<f64>>> {
         let entries =
             std::fs::read_dir(folder).map_err(|error| Error::io(folder, "read", error))?;
@@ -56,7 +57,7 @@ impl Setup {
                 let points_of: Option<Vec<Vec<f64>>> = found.points.iter().map(point).collect();
                 return points_of.filter(|found| !found.is_empty()).ok_or_else(|| {
                     Error::input(format!(
-                        "{}: a point lacks an objective, or there is none",
+                        "{}: there are no points, or a point lacks an objective",
                         points.display()
                     ))
                 });
@@ -65,20 +66,23 @@ impl Setup {
         }
         Err(match refused.is_empty() {
             true => Error::input(format!("front: {} holds no front", folder.display()))
-                .hint("a study writes its front when its ALRIGHT runs are finished: run it first"),
+                .hint("run that study first; it writes its front when its ALRIGHT runs are finished"),
             false => Error::input(format!(
-                "front: {} holds the front of another study: {}",
+                "front: {} holds the front of a different study: {}",
                 folder.display(),
                 refused.join(", or ")
             ))
-            .hint("a front is of one model, data, reference and length; say front = \"own\" to find one here"),
+            .hint(
+                "a front is valid for one model, data, reference and length; set front = \"own\" to compute one",
+            ),
         })
     }
 }
 
 impl Experiment {
-    /// Where a part is the last of a front that was missing, other studies can read the front from now on: whether it was
-    /// done now or found, for a study that was killed or edited in between.
+    /// Writes the front if a job is part of it and all its jobs are finished, so that other studies
+    /// can read it. The job may have been finished before: the study may have been killed or edited
+    /// since.
     pub(super) fn write_front(&self, part: usize) -> Result<()> {
         let ground = &self.graph.grounds[self.graph.parts[part].ground];
         let is_there = || {

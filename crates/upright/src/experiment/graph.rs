@@ -1,5 +1,6 @@
-//! A study as a graph of parts: references, each objective alone, and the runs that are compared. A part knows what it
-//! needs, and is found by a hash of everything that decides its result, what it needs included.
+//! A study as a graph of jobs: references, each objective alone, and the compared runs. A job lists
+//! the jobs that it needs. It is identified by a hash of everything that determines its result,
+//! including the jobs that it needs.
 
 use std::path::PathBuf;
 
@@ -8,73 +9,73 @@ use upright_runs::plan::Plan;
 use upright_runs::settings::Config;
 use upright_train::run::Preflight;
 
-/// One piece of work.
+/// One job of a study.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Its name, for people and for `--only`.
+    /// Its name, for display and for `--only`.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: JobKind,
-    /// Parts that must be finished before it, by their place in the graph.
+    /// Indices of the jobs that must be finished before it.
     pub needs: Vec<usize>,
-    /// Folder of its run within the study's; none for a reference, which the cache keeps.
+    /// Its run folder, relative to the study folder; none for a reference, which is in the cache.
     pub folder: Option<PathBuf>,
-    /// What it is called by: everything that decides its result.
+    /// Hash of everything that determines its result.
     pub hash: String,
-    /// Which of [`Graph::grounds`] it stands on.
+    /// Index of its setup in [`Graph::grounds`].
     pub ground: usize,
-    /// Settings of its run, without what other parts find out.
+    /// Settings of its run, without the values that other jobs find.
     pub(super) config: Config,
-    /// What they mean.
+    /// The plan of these settings.
     pub(super) plan: Plan,
 }
 
-/// What a part is.
+/// The kind of a job.
 #[derive(Clone, Debug, PartialEq)]
 pub enum JobKind {
-    /// A reference policy that is trained first.
+    /// Trains a reference policy.
     Reference,
-    /// An objective optimized alone: its optimum.
+    /// Trains an objective alone, to find its optimum.
     Alone,
-    /// A method or a baseline; whether it stops at the front.
+    /// Runs a method or a baseline.
     Run {
-        /// Ends where an evaluation reaches the front or the ideal point.
+        /// Whether it stops when an evaluation reaches the front or the ideal point.
         stops: bool,
     },
-    /// The adapters of other parts, added up.
+    /// Adds the adapters of other jobs, each given with its weight.
     Sum(Vec<(usize, f64)>),
 }
 
-/// Model, data and reference that parts have in common, with what is found out about them.
+/// Model, data and reference that jobs share, with the results found for them.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// What the settings met.
+    /// Hashes of everything that the settings depend on.
     pub met: Preflight,
-    /// For each objective the parts that train it alone, one for each seed.
+    /// For each objective, the jobs that train it alone, one per seed.
     pub alone: Vec<Vec<usize>>,
-    /// Parts whose ends are the front.
+    /// The jobs whose final losses are the front.
     pub front: Vec<usize>,
-    /// A front that another study found: a loss on training rows for every objective.
+    /// The front of another study: one loss on training rows per objective.
     pub given_front: Vec<Vec<f64>>,
-    /// Settings, objectives listed, with ids of the hub as they were written.
+    /// Settings with the objectives listed and with Hub ids as written.
     pub(super) written: Config,
-    /// The same with local paths.
+    /// The same settings with local paths.
     pub(super) settings: Config,
-    /// What they mean for a run of all objectives at once.
+    /// Their plan for a run that trains on all objectives jointly.
     pub(super) plan: Plan,
 }
 
-/// All parts, each after those it needs.
+/// All jobs, each after the jobs that it needs.
 #[derive(Clone, Debug)]
 pub struct Graph {
-    /// The parts.
+    /// The jobs.
     pub parts: Vec<Job>,
-    /// What they stand on.
+    /// Their setups.
     pub grounds: Vec<Setup>,
 }
 
 impl Setup {
-    /// Names it, by everything that decides what is found out on it.
+    /// Hash of everything that determines the results on this setup.
     pub(super) fn hash(&self) -> Result<String> {
         Ok(self.met.hash(&self.plan)?[..8].to_owned())
     }
@@ -89,23 +90,26 @@ impl Setup {
 }
 
 impl Graph {
-    /// The parts of that name, with all that they need; an unknown name is an error.
+    /// Indices of the named jobs and of all jobs that they need; all jobs if `names` is empty.
+    ///
+    /// # Errors
+    /// A name is unknown.
     pub fn only(&self, names: &[String]) -> Result<Vec<usize>> {
         let mut wanted = vec![names.is_empty(); self.parts.len()];
         for name in names {
             let known = || self.parts.iter().map(|part| &part.name[..]);
             let Some(index) = known().position(|known| known == name) else {
-                let error = Error::input(format!("only: there is no part `{name}`"));
+                let error = Error::input(format!("only: there is no job `{name}`"));
                 return Err(match upright_base::suggest::nearest(name, known()) {
                     Some(close) => {
-                        error.hint(format!("did you mean `{close}`? --dry-run lists all parts"))
+                        error.hint(format!("did you mean `{close}`? --dry-run lists all jobs"))
                     }
-                    None => error.hint("--dry-run lists all parts"),
+                    None => error.hint("--dry-run lists all jobs"),
                 });
             };
             wanted[index] = true;
         }
-        // Whatever a part needs stands before it.
+        // The jobs that a job needs come before it.
         for index in (0..self.parts.len())
             .rev()
             .filter(|index| wanted[*index])

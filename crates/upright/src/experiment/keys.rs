@@ -1,119 +1,121 @@
-//! The keys of a study's file and what they mean: no other is read, and `docs/reference.md` lists these.
+//! The keys of a study file and their meaning. No other keys are accepted; `docs/reference.md`
+//! lists them.
 
-/// A key, and what it means.
+/// A key and its meaning.
 pub type Key = (&'static str, &'static str);
 
-/// At the top of the file.
+/// Keys at the top of the file.
 pub const STUDY: [Key; 7] = [
-    (
-        "title",
-        "What the study is, in a line: the title of its report",
-    ),
-    ("about", "What it is about, in a few sentences"),
+    ("title", "Title of the study and of its report"),
+    ("about", "Description of the study in a few sentences"),
     (
         "seeds",
-        "Seeds of every method, as [1, 2, 3]; optima and the front are those of the first [default: 42]",
+        "Seeds of every method, such as [1, 2, 3]; optima use all seeds, the front uses the first \
+         [default: 42]",
     ),
     (
         "settings",
-        "Settings of every run: keys of the file of --config but those listed below, in an objective also weight and optima",
+        "Settings of every run: keys of a --config file, except those listed below and, in an \
+         objective, weight and optima",
     ),
     (
         "sweep",
-        "Methods that are compared, everything else being equal; one [[sweep]] or several",
+        "Methods to compare with everything else equal; one or more [[sweep]] tables",
     ),
     (
         "baseline",
-        "Settings of baselines, each in a table of its own, as [baseline.rpo]",
+        "Settings of baselines, one table for each, such as [baseline.rpo]",
     ),
-    ("answers", "What the trained models are asked"),
+    ("answers", "Prompts that the trained models answer"),
 ];
 
-/// In a `[[sweep]]`. A list of one text may be that text.
+/// Keys of a `[[sweep]]`. A list with one string may be given as that string.
 pub const SWEEP: [Key; 10] = [
     (
         "name",
-        "Its name in messages, and before names of parts where sweeps differ in model, data or reference: small letters, \
-         digits, - and _ [default: sweep-1, sweep-2, ...]",
+        "Name of the sweep in messages, and prefix of job names if sweeps differ in model, data or \
+         reference: lowercase letters, digits, - and _ [default: sweep-1, sweep-2, ...]",
     ),
     (
         "methods",
-        "Of sequential, mix, alright, maxright those that are compared",
+        "Methods to compare, of sequential, mix, alright and maxright",
     ),
     (
         "baselines",
-        "What peers offer in their place: rpo, orpo, simpo, ipo, that loss alone on the rows of the one preference objective; \
-         sum, adapters trained on each objective alone, added up by the weights",
+        "Alternatives to compare with: rpo, orpo, simpo and ipo train that loss alone on the rows \
+         of the only preference objective; sum adds adapters trained on each objective alone, by \
+         the weights",
     ),
     (
         "lambdas",
-        "Weights of the preference objective beside one other, each between 0 and 1, as [0.25, 0.5]",
+        "Weights of the preference objective if there is one other objective, each between 0 and \
+         1, such as [0.25, 0.5]",
     ),
     (
         "weights",
-        "In place of lambdas, for any number of objectives: lists that sum to 1, as [[0.2, 0.3, 0.5]]",
+        "Instead of lambdas, weights of any number of objectives: lists that sum to 1, such as \
+         [[0.2, 0.3, 0.5]]",
     ),
     (
         "orders",
-        "Orders of sequential, whose steps are split by weight, as [\"dpo,sft\", \"sft,dpo\"] [default: preference objectives \
-         first]",
+        "Orders of sequential, with steps split by weight, such as [\"dpo,sft\", \"sft,dpo\"] \
+         [default: preference objectives first]",
     ),
     (
         "stages",
-        "In place of orders: the stages of sequential at each of the lambdas or weights, as [\"dpo:1e,sft:5e\"]",
+        "Instead of orders, the stages of sequential for each of the lambdas or weights, such as \
+         [\"dpo:1e,sft:5e\"]",
     ),
     (
         "probe-every",
-        "How often maxright looks at the losses of all objectives, in steps, as [1, 10] [default: 10]",
+        "Probe intervals of maxright, in steps, such as [1, 10] [default: 10]",
     ),
     (
         "front",
-        "Where joint methods stop: own, mix and maxright at the ideal point or at an end of this study's ALRIGHT runs of the \
-         first seed; a folder, all of them at the ideal point or at the front of the study in it; none, all run to their length \
-         [default: own]",
+        "Where joint methods stop. With own, mix and maxright stop at the ideal point or at the \
+         final losses of this study's ALRIGHT runs (first seed). With a folder, all joint methods \
+         stop at the ideal point or at the front of the study in that folder. With none, all take \
+         all their steps [default: own]",
     ),
-    ("settings", "Settings laid over those of the study"),
+    ("settings", "Settings that override those of the study"),
 ];
 
-/// In a `[baseline.NAME]`: keys of an `[[objective]]`.
+/// Keys of a `[baseline.NAME]`, which are keys of an `[[objective]]`.
 pub const BASELINE: [Key; 5] = [
     (
         "alpha",
-        "Of rpo: weight of the chosen response's negative log-likelihood a token [default: 1]",
+        "For rpo: weight of the chosen response's negative log-likelihood per token [default: 1]",
     ),
     (
         "batch",
-        "Pairs a step [default: those of the preference objective]",
+        "Pairs per step [default: same as the preference objective]",
     ),
     (
         "beta",
-        "Of rpo and ipo the strength of the tie to the reference [default: the preference objective's], of orpo the weight of \
-         the odds ratio [default: 0.1], of simpo the scale of the rewards [default: 2]",
+        "KL strength for rpo and ipo [default: same as the preference objective]; odds-ratio \
+         weight for orpo [default: 0.1]; reward scale for simpo [default: 2]",
     ),
-    (
-        "gamma",
-        "Of simpo: margin that the rewards should have [default: 1]",
-    ),
+    ("gamma", "For simpo: target reward margin [default: 1]"),
     (
         "label-smoothing",
-        "Share of pairs taken to be labelled the wrong way round [default: 0]",
+        "Label smoothing: assumed fraction of flipped pairs [default: 0]",
     ),
 ];
 
-/// In `[answers]`.
+/// Keys of `[answers]`.
 pub const ANSWERS: [Key; 2] = [
     (
         "prompts",
-        "Instructions that the base and the runs of the first seed answer, greedily",
+        "Prompts for the base model and the runs of the first seed, answered with greedy decoding",
     ),
-    ("max-tokens", "Most tokens of an answer [default: 64]"),
+    ("max-tokens", "Maximum tokens of a response [default: 64]"),
 ];
 
-/// Settings that the study decides, and by what.
+/// Settings that the study itself decides, each with a hint.
 pub const DECIDED: [Key; 13] = [
-    ("out", "--out DIR is the folder of the whole study"),
-    ("resume", "a study always goes on where it was"),
-    ("json", "give --json on the command line"),
+    ("out", "--out DIR sets the folder of the whole study"),
+    ("resume", "a study always resumes"),
+    ("json", "use --json on the command line"),
     ("method", "list methods in a [[sweep]]"),
     ("lambda", "list lambdas in a [[sweep]]"),
     (
@@ -131,12 +133,12 @@ pub const DECIDED: [Key; 13] = [
     ),
     (
         "stop-at",
-        "say front = \"own\", \"none\" or the folder of another study in a [[sweep]]",
+        "set front to \"own\", \"none\" or the folder of another study in a [[sweep]]",
     ),
     (
         "stop-within",
         "runs of a study stop within 1e-4 of the front, as in the paper",
     ),
     ("seed", "list seeds at the top of the study"),
-    ("no-report", "a study writes one report, of all its runs"),
+    ("no-report", "a study writes one report of all its runs"),
 ];

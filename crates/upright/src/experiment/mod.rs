@@ -1,6 +1,7 @@
-//! Studies: a file says what is compared ([`Study`]), it becomes a graph of runs ([`Graph`]), and each of them is done once
-//! ([`Experiment::run`]). Every run is one that `upright train` could do from its `config.toml`; what a study adds is what
-//! runs find out for each other: references, optima, the front, sums of adapters.
+//! Studies. A file states what to compare ([`Study`]), it becomes a graph of jobs ([`Graph`]), and
+//! each job is done once ([`Experiment::run`]). `upright train` could do every run from its
+//! `config.toml`. A study adds what runs compute for each other: references, optima, the front,
+//! sums of adapters.
 
 mod answers;
 mod builder;
@@ -26,7 +27,7 @@ use upright_report::{ANSWERS, Report, STUDY};
 use upright_runs::run_dir;
 use upright_train::run;
 
-/// Name of the study's file in its folder.
+/// Name of the study file in the folder of the study.
 const FILE: &str = "experiment.toml";
 
 /// A study in its folder.
@@ -37,7 +38,7 @@ pub struct Experiment {
     out: PathBuf,
 }
 
-/// How a part ended.
+/// The state of a job after the work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -47,51 +48,51 @@ pub enum State {
     Done,
     /// It failed, and why.
     Failed(String),
-    /// A part that it needs failed.
+    /// A job that it needs failed, by name.
     Skipped(String),
 }
 
-/// A part, and how it ended.
+/// A job with its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     /// Its name.
     pub part: String,
-    /// Its run's folder; none for a reference, which the cache keeps.
+    /// Its run folder; none for a reference, which is in the cache.
     pub folder: Option<PathBuf>,
-    /// How it ended.
+    /// Its state.
     pub state: State,
 }
 
 impl Outcome {
-    /// Whether its result is there.
+    /// Whether its result exists.
     pub fn is_good(&self) -> bool {
         matches!(self.state, State::Found | State::Done)
     }
 }
 
-/// What a study came to.
+/// The result of a study.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Outcomes {
-    /// The parts that were asked for, in the order of the work.
+    /// The requested jobs, in the order of the work.
     pub parts: Vec<Outcome>,
-    /// The report's page; none where no run is finished.
+    /// Path of the report page; none if no run exists.
     pub report: Option<PathBuf>,
 }
 
-/// A part as a scheduler sees it: what must be finished before, and the command that does it.
+/// A job for a scheduler: the jobs that must be finished first, and the command that does it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ScheduledJob {
-    /// Name of the part.
+    /// Name of the job.
     pub part: String,
-    /// Names of the parts it needs.
+    /// Names of the jobs that it needs.
     pub needs: Vec<String>,
-    /// The command, from the folder this one was given in.
+    /// The command, relative to the current folder.
     pub command: Vec<String>,
 }
 
 impl Experiment {
-    /// Opens a study in its folder: reads the file, opens models, reads data, and checks every run. Nothing is trained, and
-    /// nothing written.
+    /// Opens a study in its folder: reads the file, opens models, reads data, and checks every run.
+    /// It trains nothing and writes nothing.
     pub fn open(file: &Path, out: &Path, observer: &mut dyn Observer) -> Result<Self> {
         let study = Study::read(file)?;
         check_free(out)?;
@@ -103,13 +104,13 @@ impl Experiment {
         })
     }
 
-    /// A part's run folder; none for a reference.
+    /// The run folder of a job; none for a reference.
     pub fn folder(&self, part: &Job) -> Option<PathBuf> {
         Some(self.out.join(part.folder.as_ref()?))
     }
 
-    /// Whether a part needs no more work, as far as the study's folder says: a reference needs none once every run on it is
-    /// finished.
+    /// Whether a job needs no more work, judged by the study folder alone. A reference needs none
+    /// once every run that uses it is finished.
     pub fn is_finished(&self, part: &Job) -> bool {
         let needs = |other: &&Job| {
             other
@@ -128,7 +129,8 @@ impl Experiment {
         }
     }
 
-    /// Whether a part needs no more work. A reference is also looked up in the cache, which takes a while.
+    /// Whether a job needs no more work. A reference is also looked up in the cache, which takes a
+    /// while.
     fn is_there(&self, part: &Job, observer: &mut dyn Observer) -> Result<bool> {
         match self.is_finished(part) {
             false if part.kind == JobKind::Reference => {
@@ -138,7 +140,7 @@ impl Experiment {
         }
     }
 
-    /// One line a part for any scheduler: `file` and `out` as they were given.
+    /// The jobs for a scheduler, with `file` and `out` as they were given.
     pub fn jobs(&self, file: &Path, only: &[String]) -> Result<Vec<ScheduledJob>> {
         let name = |index: &usize| self.graph.parts[*index].name.clone();
         let job = |index: usize| ScheduledJob {
@@ -159,17 +161,18 @@ impl Experiment {
         Ok(self.graph.only(only)?.into_iter().map(job).collect())
     }
 
-    /// Does the parts of these names with all that they need, or every part, and writes the report. What is finished is not
-    /// repeated, what was interrupted goes on, and a part that fails takes with it only those that need it.
+    /// Does the jobs in `only` and the jobs that they need, or all jobs if `only` is empty, and
+    /// writes the report. Finished jobs are not repeated and interrupted jobs resume. If a job
+    /// fails, only the jobs that need it are skipped.
     ///
     /// # Errors
-    /// The study's folder cannot be written, or the work was asked to stop.
+    /// The study folder cannot be written, or a stop was requested.
     pub fn run(&self, only: &[String], observer: &mut dyn Observer) -> Result<Outcomes> {
         let wanted = self.graph.only(only)?;
         files::create_dir(&self.out)?;
         self.write_file()?;
         let mut outcomes: Vec<Option<Outcome>> = vec![None; self.graph.parts.len()];
-        observer.begin("parts of the study", wanted.len());
+        observer.begin("jobs of the study", wanted.len());
         let worked = wanted.iter().enumerate().try_for_each(|(done, &index)| {
             let part = &self.graph.parts[index];
             observer.advance(done, &part.name);
@@ -190,11 +193,11 @@ impl Experiment {
         });
         observer.end();
         worked.map_err(|error: Error| match error.kind {
-            ErrorKind::Interrupted => error.hint("the same command goes on"),
+            ErrorKind::Interrupted => error.hint("run the same command to continue"),
             ErrorKind::Input | ErrorKind::Failure => error,
         })?;
         let parts: Vec<Outcome> = outcomes.into_iter().flatten().collect();
-        // Single parts may be at work in several processes at once; answers are for the whole.
+        // Several processes may work on single jobs at once; responses need the whole study.
         let answered = if only.is_empty() {
             self.answer(observer)
         } else {
@@ -231,7 +234,7 @@ impl Experiment {
         }
     }
 
-    /// Run folders of this study that hold something, in the order of the graph.
+    /// Run folders of this study that contain a run, in the order of the graph.
     fn runs(&self) -> Vec<PathBuf> {
         let folders = self.graph.parts.iter().filter_map(|part| self.folder(part));
         folders
@@ -239,7 +242,7 @@ impl Experiment {
             .collect()
     }
 
-    /// Keeps the study's file beside its runs. Answers to other questions, or of another length, are forgotten.
+    /// Copies the study file beside its runs. Deletes the responses if prompts or length changed.
     fn write_file(&self) -> Result<()> {
         let path = self.out.join(FILE);
         let asked = |text: &str| {
@@ -254,13 +257,13 @@ impl Experiment {
         files::write_atomic(&path, self.study.text.as_bytes())
     }
 
-    /// Writes the report of what is there so far.
+    /// Writes the report of the existing runs.
     fn report(&self, observer: &mut dyn Observer) -> Result<Option<PathBuf>> {
         let runs = self.runs();
         if runs.is_empty() {
             return Ok(None);
         }
-        // Runs of the file as it once was stay, and are not part of this study.
+        // Runs of an earlier version of the file remain, but are not part of this study.
         let inside = |run: &PathBuf| run.strip_prefix(&self.out).map(Path::to_owned).ok();
         let said = |text: &str| (!text.is_empty()).then(|| text.trim().to_owned());
         let study = upright_report::Study {
@@ -275,7 +278,8 @@ impl Experiment {
     }
 }
 
-/// Refuses a folder that holds something and no study: a report of it would be of the study's runs alone.
+/// Rejects a folder that is not empty and contains no study, because the report would cover only
+/// the runs of the study.
 fn check_free(out: &Path) -> Result<()> {
     let held = std::fs::read_dir(out).into_iter().flatten().flatten();
     match held
@@ -283,22 +287,22 @@ fn check_free(out: &Path) -> Result<()> {
         .find(|name| !files::is_partial(name))
     {
         Some(name) if !out.join(FILE).is_file() => {
-            let problem = format!("{}: holds {}, and no study", out.display(), name.display());
+            let problem = format!("{}: holds {}, but no study", out.display(), name.display());
             Err(Error::input(problem)
-                .hint("give --out a new or an empty folder, or that of a study"))
+                .hint("give --out a new or an empty folder, or the folder of a study"))
         }
         _ => Ok(()),
     }
 }
 
 impl Outcome {
-    /// In a line.
+    /// Describes it in one line.
     pub fn describe(&self) -> String {
         match &self.state {
             State::Found => format!("{}: finished before", self.part),
             State::Done => format!("{}: done", self.part),
             State::Failed(why) => format!("{}: failed: {why}", self.part),
-            State::Skipped(need) => format!("{}: left out, for {need} failed", self.part),
+            State::Skipped(need) => format!("{}: skipped, because {need} failed", self.part),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A study as its TOML file says it: what all runs share, and sweeps over methods, weights and seeds.
+//! A study as described by its TOML file: common settings, and sweeps over methods, weights and
+//! seeds.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,79 +17,80 @@ use upright_runs::plan::checks::{choice, count, no_such, wrong};
 use upright_runs::plan::listed;
 use upright_runs::settings::{Config, List, Number, ObjectiveConfig};
 
-/// What is compared, with what, and on what.
+/// A study: what to compare, and with which settings.
 #[derive(Clone, Debug)]
 pub struct Study {
-    /// What it is, in a line.
+    /// The title.
     pub title: String,
-    /// What it is about, in a few sentences.
+    /// The description, in a few sentences.
     pub about: String,
-    /// Seeds of every method. Optima and the front are those of the first.
+    /// Seeds of every method. Optima use all seeds; the front uses the first.
     pub seeds: Vec<u64>,
     /// The sweeps.
     pub sweeps: Vec<Sweep>,
-    /// Prompts that the trained models answer (Section D.6).
+    /// Prompts for the trained models (Section D.6).
     pub questions: Option<Questions>,
-    /// The file itself.
+    /// The text of the file.
     pub text: String,
 }
 
-/// Methods that are compared at some weights of the objectives, everything else being equal.
+/// Methods that are compared at some weights of the objectives, with everything else equal.
 #[derive(Clone, Debug)]
 pub struct Sweep {
-    /// Its name in messages, and before names of parts where sweeps differ in model, data or reference: of sweeps that share
-    /// these, the first one's.
+    /// Its name in messages. If sweeps differ in model, data or reference, it is also the prefix of
+    /// job names; sweeps that share these use the name of the first.
     pub name: String,
-    /// Settings of every run, the objectives listed, without what the sweep decides.
+    /// Settings of every run with the objectives listed, without the settings that the sweep
+    /// decides.
     pub settings: Config,
-    /// The same as they were written.
+    /// The same settings as written in the file.
     pub written: Config,
     /// The methods.
     pub methods: Vec<MethodKind>,
-    /// What peers offer in their place.
+    /// The baselines.
     pub baselines: Vec<Baseline>,
-    /// Weights of the objectives, one list for each point of the sweep.
+    /// Weights of the objectives, one list per point of the sweep.
     pub weights: Vec<Vec<f64>>,
-    /// Orders of Sequential, indices of objectives; their steps are by weight.
+    /// Orders of Sequential as indices of objectives; steps are split by weight.
     pub orders: Vec<Vec<usize>>,
-    /// Stages of Sequential at each point, in place of `orders`.
+    /// Stages of Sequential at each point, instead of `orders`.
     pub stages: Vec<List>,
-    /// How often MAXRIGHT looks.
+    /// Probe intervals of MAXRIGHT, in steps.
     pub probe_every: Vec<Number>,
     /// Where joint methods stop.
     pub front: Front,
 }
 
-/// A way to have both that is not a method over objectives.
+/// An alternative to the methods.
 #[derive(Clone, Debug)]
 pub enum Baseline {
-    /// One preference loss on the preference rows, with the objectives of the sweep measured beside it.
+    /// One preference loss on the preference rows; the objectives of the sweep are evaluated too.
     Loss(Box<ObjectiveConfig>),
-    /// Adapters trained on each objective alone, added up by the weights.
+    /// The weighted sum of adapters trained on each objective alone.
     Sum,
 }
 
 /// The reference front at which joint methods stop (Sections D.2 and D.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Front {
-    /// The ends of this study's own ALRIGHT runs of the first seed.
+    /// The final losses of this study's ALRIGHT runs of the first seed.
     Own,
     /// The front of a study in another folder.
     Of(PathBuf),
-    /// All run to their length.
+    /// No front: all runs take all their steps.
     None,
 }
 
-/// What the trained models are asked.
+/// The prompts for the trained models.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Questions {
-    /// Instructions.
+    /// The prompts.
     pub prompts: Vec<String>,
-    /// Most tokens of an answer.
+    /// Maximum tokens of a response.
     pub max_tokens: usize,
 }
 
-/// Name of the sum of adapters among baselines.
+/// Name of the baseline that sums adapters.
 const SUM: &str = "sum";
 
 #[derive(Default, Deserialize)]
@@ -130,7 +132,7 @@ struct WrittenQuestions {
     max_tokens: Option<Number>,
 }
 
-/// Refuses a key that is none of those known, and reads the rest.
+/// Reads a table, and rejects unknown keys.
 fn read<T: for<'de> Deserialize<'de>>(table: &Table, known: &[&str], place: &str) -> Result<T> {
     if let Some(key) = table.keys().find(|key| !known.contains(&&key[..])) {
         let error = Error::input(format!("{place}: unknown key `{key}`"));
@@ -148,12 +150,12 @@ fn read<T: for<'de> Deserialize<'de>>(table: &Table, known: &[&str], place: &str
 }
 
 impl Study {
-    /// Reads a study's file and checks what can be checked without models and data.
+    /// Reads a study file, and checks what can be checked without models and data.
     pub fn read(path: &Path) -> Result<Self> {
         Self::parse(&files::read_text(path)?, &path.display().to_string())
     }
 
-    /// Reads TOML text; `name` stands for it in messages.
+    /// Reads TOML text; messages refer to it as `name`.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
             let line = error
@@ -177,7 +179,7 @@ impl Study {
         }
         if written.sweep.is_empty() {
             return Err(Error::input(format!("{name}: there is no [[sweep]]"))
-                .hint("a sweep says what is compared, as: [[sweep]] methods = [\"alright\"] lambdas = [0.5]"));
+                .hint("a sweep lists what to compare, such as [[sweep]] methods = [\"alright\"] lambdas = [0.5]"));
         }
         for baseline in written.baseline.keys() {
             let used = written
@@ -186,10 +188,10 @@ impl Study {
                 .filter_map(|sweep| sweep.get("baselines"));
             if !used.into_iter().any(|list| names(list).contains(baseline)) {
                 return Err(Error::input(format!(
-                    "{name}: [baseline.{baseline}] has no sweep that compares with it"
+                    "{name}: [baseline.{baseline}] has no sweep that uses it"
                 ))
                 .hint(format!(
-                    "add baselines = [\"{baseline}\"] to a [[sweep]], or take the table out"
+                    "add baselines = [\"{baseline}\"] to a [[sweep]], or remove the table"
                 )));
             }
         }
@@ -220,7 +222,7 @@ impl Study {
     }
 }
 
-/// Texts of a list, or the one text that stands for it.
+/// The strings of a list, or the single string given instead of a list.
 fn names(list: &Value) -> Vec<String> {
     match list {
         Value::Array(entries) => entries
@@ -240,8 +242,10 @@ fn questions(table: &Table, name: &str) -> Result<Questions> {
             .iter()
             .any(|prompt| prompt.trim().is_empty())
     {
-        return Err(Error::input(format!("{place}: prompts must be texts"))
-            .hint("prompts = [\"What is a heron?\"]"));
+        return Err(
+            Error::input(format!("{place}: prompts must be non-empty strings"))
+                .hint("such as prompts = [\"What is a heron?\"]"),
+        );
     }
     let max_tokens =
         count("max-tokens", written.max_tokens.as_ref(), 64).map_err(|error| error.at(&place))?;
@@ -251,7 +255,7 @@ fn questions(table: &Table, name: &str) -> Result<Questions> {
     })
 }
 
-/// Settings of a sweep, laid over those of the study: as they were written, and with the objectives listed.
+/// Settings of a sweep merged over those of the study: as written, and with the objectives listed.
 fn settings(upper: &Table, lower: &Table, place: &str) -> Result<[Config; 2]> {
     let config = |table: &Table| -> Result<Config> {
         if let Some((key, why)) = keys::DECIDED
@@ -312,7 +316,11 @@ fn checked(
         .unwrap_or_else(|| format!("sweep-{}", index + 1));
     let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
     if name.is_empty() || !name.chars().all(letters) {
-        return Err(wrong("name", "be of small letters, digits, - and _", &name));
+        return Err(wrong(
+            "name",
+            "have only lowercase letters, digits, - and _",
+            &name,
+        ));
     }
     let methods = written
         .methods
@@ -339,26 +347,27 @@ fn checked(
             return Err(Error::input(format!(
                 "{key} is given, but sequential is not among the methods"
             ))
-            .hint(format!("add it to methods, or leave {key} out")));
+            .hint(format!("add it to methods, or remove {key}")));
         }
     }
     if !written.orders.is_empty() && !written.stages.is_empty() {
-        return Err(
-            Error::input("orders and stages both say what sequential does").hint("give one"),
-        );
+        return Err(Error::input("orders and stages are both given").hint("remove one of them"));
     }
     if !written.stages.is_empty() && written.stages.len() != weights.len() {
         return Err(wrong(
             "stages",
-            &format!("be one for each of the {} weightings", weights.len()),
+            &format!(
+                "have one entry for each of the {} weightings",
+                weights.len()
+            ),
             written.stages.len(),
         )
-        .hint("as: lambdas = [0.25, 0.5], stages = [\"dpo:2e,sft:4e\", \"dpo:3e,sft:3e\"]"));
+        .hint("such as lambdas = [0.25, 0.5], stages = [\"dpo:2e,sft:4e\", \"dpo:3e,sft:3e\"]"));
     }
     if !written.probe_every.is_empty() && !methods.contains(&MethodKind::Maxright) {
         return Err(
             Error::input("probe-every is given, but maxright is not among the methods")
-                .hint("add it to methods, or leave probe-every out"),
+                .hint("add it to methods, or remove probe-every"),
         );
     }
     for k in &written.probe_every {
@@ -402,7 +411,7 @@ fn checked(
     })
 }
 
-/// Whether the rows of an objective are pairs; a loss nobody knows is refused when the plan is made.
+/// Whether the rows of an objective are pairs. An unknown loss is rejected later, with the plan.
 fn is_preference(objective: &ObjectiveConfig) -> bool {
     let kind = choice("loss", objective.loss.as_deref(), LossKind::Sft);
     kind.is_ok_and(|kind| kind.spec().responses == 2)
@@ -417,8 +426,8 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
     if name == SUM {
         return match own {
             None => Ok(Baseline::Sum),
-            Some(_) => Err(Error::input("[baseline.sum] has nothing to say")
-                .hint("its weights are those of the sweep")),
+            Some(_) => Err(Error::input("[baseline.sum] has no settings")
+                .hint("remove the table; the sum uses the weights of the sweep")),
         };
     }
     let losses: Vec<&str> = ["rpo", "orpo", "simpo", "ipo"]
@@ -435,7 +444,7 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
         .collect();
     let [pairs] = pairs[..] else {
         return Err(Error::input(format!(
-            "baseline {name} needs one preference objective, there are {}",
+            "baseline {name} needs exactly one preference objective, found {}",
             pairs.len()
         ))
         .hint("baselines train on the rows of the one preference objective"));
@@ -446,7 +455,7 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
         .any(|objective| name_of(objective) == name)
     {
         return Err(
-            Error::input(format!("baseline {name} has the name of an objective"))
+            Error::input(format!("baseline {name} has the same name as an objective"))
                 .hint("rename the objective"),
         );
     }
@@ -457,7 +466,7 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
         &format!("[baseline.{name}]"),
     )?;
     let kind = choice("baselines", Some(name), LossKind::Sft)?;
-    // A loss with a reference is tied to it as strongly as the objective it stands in for.
+    // By default, a loss with a reference has the KL strength of the objective that it replaces.
     let tied = kind.spec().reference && !table.contains_key("beta");
     table.clear();
     Ok(Baseline::Loss(Box::new(ObjectiveConfig {
@@ -472,29 +481,34 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
     })))
 }
 
-/// The points of the sweep. A lambda is the weight of the one preference objective of two.
+/// The points of the sweep. A lambda is the weight of the preference objective if there are two
+/// objectives.
 fn weights(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec<Vec<f64>>> {
     let inside = |key: &str, number: &Number| {
         let found = number.real().filter(|x| *x > 0.0 && *x < 1.0);
         found.ok_or_else(|| {
             wrong(key, "lie between 0 and 1", number)
-                .hint("each objective alone is trained anyway, to find its optimum")
+                .hint("the study also trains each objective alone, to find its optimum")
         })
     };
     let mut all: Vec<Vec<f64>> = Vec::new();
     match (&written.lambdas[..], &written.weights[..]) {
         ([], []) => {
-            return Err(Error::input("lambdas are missing").hint("as lambdas = [0.25, 0.5, 0.75]"));
+            return Err(
+                Error::input("lambdas are missing").hint("such as lambdas = [0.25, 0.5, 0.75]")
+            );
         }
         ([_, ..], [_, ..]) => {
-            return Err(Error::input("lambdas and weights say the same").hint("give one of them"));
+            return Err(
+                Error::input("lambdas and weights are both given").hint("remove one of them")
+            );
         }
         (lambdas, []) => {
             let pairs: Vec<bool> = objectives.iter().map(is_preference).collect();
             if pairs.len() != 2 || pairs[0] == pairs[1] {
                 return Err(
                     Error::input("lambdas need one preference objective and one other").hint(
-                        "give weights, a list for each point, in the order of the objectives",
+                        "give weights instead, one list per point, in the order of the objectives",
                     ),
                 );
             }
@@ -518,7 +532,7 @@ fn weights(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec
                 if point.len() != objectives.len() || (sum - 1.0).abs() > 1e-6 {
                     let listed: Vec<String> = list.iter().map(Number::to_string).collect();
                     let must = format!(
-                        "be {} numbers that sum to 1, one an objective",
+                        "be {} numbers that sum to 1, one per objective",
                         objectives.len()
                     );
                     return Err(wrong("weights", &must, listed.join(", ")));
@@ -537,7 +551,7 @@ fn weights(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec
     }
 }
 
-/// Orders of Sequential: `dpo,sft`. Without any: the preference objectives first.
+/// Orders of Sequential, such as `dpo,sft`. By default, preference objectives come first.
 fn orders(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec<Vec<usize>>> {
     let names: Vec<&str> = objectives.iter().map(name_of).collect();
     if written.orders.is_empty() {
@@ -566,7 +580,7 @@ fn orders(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec<
 mod tests {
     use super::*;
 
-    /// The files are read as they are shipped; models and data of most are not here.
+    /// Reads the files as shipped; the models and data of most are not available here.
     #[test]
     fn shipped_studies_are_understood() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
@@ -601,7 +615,7 @@ mod tests {
         );
     }
 
-    /// Serde names its fields where it meets another.
+    /// Serde lists the known fields in the error for an unknown field.
     #[test]
     fn every_key_that_is_read_is_listed() {
         fn fields<T: for<'de> Deserialize<'de>>() -> Vec<String> {

@@ -1,4 +1,5 @@
-//! What an adapter sits on: a model, or adapters on a model, followed down to the folder with weights.
+//! The chain below an adapter: its base is a model, or adapters on a model, down to the folder with
+//! weights.
 
 use std::path::{Path, PathBuf};
 
@@ -20,42 +21,42 @@ use upright_model::{
 use upright_runs::{plan::checks::folder, run_dir};
 use upright_train::run::adapters;
 
-/// Longest chain that is followed.
+/// Maximum length of a chain.
 const MOST: usize = 16;
 
-/// The folder of an adapter: itself, or the one in a run's folder.
+/// The adapter folder: the given folder itself, or the adapter in a run folder.
 pub(super) fn adapter_folder(given: &Path) -> Result<PathBuf> {
     if !given.is_dir() {
         return Err(
             Error::input(format!("there is no folder `{}`", given.display()))
-                .hint("give the folder of a run, of a checkpoint or of an adapter"),
+                .hint("give the folder of a run, a checkpoint or an adapter"),
         );
     }
     adapters::adapter_in(given)
 }
 
-/// An adapter, read for the model at the bottom of its chain.
+/// An adapter in a chain.
 pub(super) struct Link {
     /// Its folder.
     pub(super) folder: PathBuf,
-    /// What is in it.
+    /// Its content.
     pub(super) peft: PeftFolder,
     /// SHA-256 of its tensors.
     pub(super) sha256: String,
 }
 
-/// A model folder and the adapters that sit on each other above it.
+/// A model folder and the stack of adapters above it.
 pub(super) struct Chain {
     /// The model.
     pub(super) model: PathBuf,
     /// Its architecture.
     pub(super) config: DecoderConfig,
-    /// The adapters, the lowest first; the last one is what was asked for.
+    /// The adapters, from bottom to top; the last one is the requested adapter.
     pub(super) links: Vec<Link>,
 }
 
 impl Chain {
-    /// Follows an adapter down to a model: the base it names, or `model` in its place.
+    /// Follows an adapter down to a model: the base that it names, or `model` instead.
     pub(super) fn follow(
         adapter: &Path,
         model: Option<&Path>,
@@ -66,7 +67,7 @@ impl Chain {
             &hub.adapter_and_tokenizer(adapter, observer)?,
         )?];
         let model = loop {
-            let top = folders.last().expect("one at least").clone();
+            let top = folders.last().expect("at least one").clone();
             let base = match model.filter(|_| folders.len() == 1) {
                 Some(model) => folder(
                     "model",
@@ -81,7 +82,7 @@ impl Chain {
             folders.push(adapter_folder(&base)?);
             if folders.len() > MOST {
                 return Err(Error::input(format!(
-                    "{}: more than {MOST} adapters upon each other",
+                    "{}: more than {MOST} stacked adapters",
                     adapter.display()
                 ))
                 .hint("does one of them name itself as its base?"));
@@ -111,19 +112,19 @@ impl Chain {
         Ok(chain)
     }
 
-    /// The adapters.
+    /// The adapters, from bottom to top.
     pub(super) fn adapters(&self) -> Vec<&Adapter> {
         self.links.iter().map(|link| &link.peft.adapter).collect()
     }
 
-    /// The last one.
+    /// The requested adapter, at the top.
     pub(super) fn top(&self) -> &Link {
         self.links
             .last()
-            .expect("a chain ends in what was asked for")
+            .expect("a chain ends in the requested adapter")
     }
 
-    /// Refuses an adapter that was trained on something else than what lies below it here.
+    /// Rejects a chain in which an adapter was trained on a different base than the one below it.
     fn check(&self, observer: &mut dyn Observer) -> Result<()> {
         let adapters = self.adapters();
         let merge = Merge::open(&self.model, &self.config, &adapters)?;
@@ -149,13 +150,13 @@ impl Chain {
                     let short = |hash: &str| hash.get(..12).unwrap_or(hash).to_owned();
                     let (theirs, ours) = (short(theirs), short(found.as_str()));
                     let problem = format!(
-                        "{folder}: was trained on another base, {name}: its fingerprint is {theirs}, that of {under} is {ours}"
+                        "{folder}: was trained on another base, {name}: its fingerprint is {theirs}, the fingerprint of {under} is {ours}"
                     );
                     return Err(Error::input(problem).hint("give the base it was trained on: --model DIR"));
                 }
                 Some(_) => {}
                 None if below == 0 && !adapters::is_called(&self.model, name) => observer.note(&format!(
-                    "warning: {folder}: says it was trained on {name}, not on {under}; it has no fingerprint to tell by"
+                    "warning: {folder}: says it was trained on {name}, not on {under}; it has no fingerprint to verify this"
                 )),
                 None => {}
             }
@@ -163,7 +164,8 @@ impl Chain {
         Ok(())
     }
 
-    /// The model with the adapters below the last one merged, as an adapter's folder names it.
+    /// Describes the base of the top adapter, the model with all lower adapters merged, for an
+    /// adapter folder.
     pub(super) fn base(&self, observer: &mut dyn Observer) -> Result<BaseModel> {
         let adapters = self.adapters();
         let below = self.links.len() - 1;
@@ -179,7 +181,8 @@ impl Chain {
         })
     }
 
-    /// What the model with its first `count` adapters, and then the sum of `parts` if there are any, was merged from.
+    /// The lineage of the model after merging its first `count` adapters and then the sum of
+    /// `parts`, if there are any.
     pub(super) fn lineage(
         &self,
         count: usize,
@@ -232,7 +235,7 @@ impl Chain {
     }
 }
 
-/// Where the base is that an adapter names: a folder as it was given there, or beside the adapter, or on the hub.
+/// Finds the base that an adapter names: a folder, a folder relative to the adapter, or a Hub id.
 fn base_folder(
     adapter: &Path,
     base: &BaseModel,
@@ -248,7 +251,7 @@ fn base_folder(
         return Ok(folder);
     }
     let problem = format!(
-        "{}: was trained on {name}, which is no folder here",
+        "{}: was trained on {name}, which is not a folder here",
         adapter.display()
     );
     let Some(id) = Id::parse(name).filter(|id| id.revision.is_none() && id.part.is_none()) else {

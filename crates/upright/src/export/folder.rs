@@ -1,4 +1,4 @@
-//! A folder that is whole or not there.
+//! A folder that is either complete or absent.
 
 #[cfg(unix)]
 use std::os::unix::fs::MetadataExt;
@@ -10,14 +10,14 @@ use std::{
 use upright_base::{Error, Result, files, observer::Observer};
 use upright_model::model_files::{is_companion, own_code};
 
-/// A folder in the making, beside the place where it will be; removed again unless it is finished.
+/// A temporary folder beside its final path. It is removed unless it is finished.
 pub(super) struct Partial {
     path: PathBuf,
     out: PathBuf,
 }
 
 impl Partial {
-    /// Begins a folder that will be `out`, which must not be there yet, or be empty.
+    /// Creates a temporary folder for `out`, which must not exist or must be empty.
     pub(super) fn begin(out: &Path) -> Result<Self> {
         let refuse = |problem: String| {
             Err(Error::input(problem).hint("give --out a new or an empty folder"))
@@ -26,14 +26,14 @@ impl Partial {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
         else {
-            return refuse(format!("{}: is not a folder's name", out.display()));
+            return refuse(format!("{}: is not a folder name", out.display()));
         };
-        // What is replaced in the end is the folder itself, and not a link to it.
+        // Replace the folder itself in the end, not a link to it.
         let place = match out.canonicalize() {
             Ok(place) => place,
-            // With a slash behind it, a link would be what it leads to.
+            // A trailing slash would make the path refer to the link's target.
             Err(_) if out.components().collect::<PathBuf>().is_symlink() => {
-                return refuse(format!("{}: is a link that leads nowhere", out.display()));
+                return refuse(format!("{}: is a broken link", out.display()));
             }
             Err(_) => out.to_owned(),
         };
@@ -43,7 +43,7 @@ impl Partial {
             }
             if is_mounted(&place) {
                 let problem = format!(
-                    "{}: is where a disk is mounted, so it cannot be replaced",
+                    "{}: is a mount point, so it cannot be replaced",
                     out.display()
                 );
                 let inside = out.join("export");
@@ -67,18 +67,18 @@ impl Partial {
             .unwrap_or(Path::new("."));
         files::create_dir(above)?;
         let path = above.join(format!(".{name}.partial"));
-        // What a kill left behind.
+        // Left behind by a killed process.
         let _ = fs::remove_dir_all(&path);
         files::create_dir(&path)?;
         Ok(Self { path, out: place })
     }
 
-    /// Where to write.
+    /// The temporary folder.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives the folder its name.
+    /// Moves the folder to its final path.
     pub(super) fn finish(self) -> Result<()> {
         for entry in fs::read_dir(&self.path)
             .map_err(|error| Error::io(&self.path, "read", error))?
@@ -96,12 +96,12 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // After it was finished there is nothing under this name any more.
+        // After `finish`, nothing exists under this name.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
-/// Whether a folder is on another device than the one that holds it.
+/// Whether a folder is on a different device than its parent.
 #[cfg(unix)]
 fn is_mounted(folder: &Path) -> bool {
     let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
@@ -114,8 +114,8 @@ fn is_mounted(_folder: &Path) -> bool {
     false
 }
 
-/// Copies what belongs to a model beside its weights and its config, the code that the config names included; returns the
-/// names, sorted.
+/// Copies the files of a model other than weights and config, including the code that the config
+/// names. Returns the names, sorted.
 pub(super) fn copy_companions(
     model: &Path,
     into: &Path,
@@ -126,7 +126,7 @@ pub(super) fn copy_companions(
     for name in code.iter().filter(|name| !model.join(name).is_file()) {
         let model = model.display();
         observer.note(&format!(
-            "warning: {model}: config.json names {name}, which is not there: with trust_remote_code the merged model will not load"
+            "warning: {model}: config.json names {name}, which is missing: with trust_remote_code the merged model will not load"
         ));
     }
     for entry in fs::read_dir(model)
@@ -134,7 +134,7 @@ pub(super) fn copy_companions(
         .flatten()
     {
         let name = entry.file_name().to_string_lossy().into_owned();
-        // Files of the hub's cache are links; what they lead to is copied.
+        // Files in the Hub cache are links; their targets are copied.
         if (is_companion(&name) || code.contains(&name)) && entry.path().is_file() {
             copy(&entry.path(), &into.join(&name))?;
             copied.push(name);

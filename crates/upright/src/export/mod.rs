@@ -1,4 +1,5 @@
-//! From a run or adapters to folders that load elsewhere: a PEFT folder, a weighted sum of adapters, a merged model.
+//! Exports runs and adapters to folders that other tools load: a PEFT adapter, a weighted sum of
+//! adapters, or a merged model.
 
 mod chain;
 mod folder;
@@ -24,44 +25,45 @@ use upright_model::{
     model_files::OF_AN_ADAPTER,
 };
 
-/// [`MergedFiles::rounding`] that deserves a warning.
+/// The value of [`MergedFiles::rounding`] above which a warning is printed.
 const MUCH_ROUNDING: f64 = 0.5;
 
-/// What is exported.
+/// What to export.
 #[derive(Clone, Debug)]
 pub struct Export {
-    /// Folders of runs, checkpoints or adapters, each with its weight. Several are added, weight times adapter.
+    /// Folders of runs, checkpoints or adapters, each with its weight. Several are added, weighted.
     pub adapters: Vec<(PathBuf, f64)>,
-    /// The model that the adapters were trained on; none: what they name.
+    /// The model that the adapters were trained on; none: the base that they name.
     pub model: Option<PathBuf>,
-    /// What the exported adapter calls its base; none: what the adapter itself calls it.
+    /// Base model name in the exported adapter; none: the name in the adapter itself.
     pub base_name: Option<String>,
-    /// The folder to make.
+    /// The folder to create.
     pub out: PathBuf,
-    /// Where models and adapters come from that are no folders.
+    /// The Hub, for models and adapters that are not local folders.
     pub hub: Hub,
 }
 
-/// What was made.
+/// The result of an export.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Exported {
     /// The folder.
     pub out: PathBuf,
     /// `adapter` or `model`.
     pub kind: &'static str,
-    /// The model at the bottom.
+    /// The base model at the bottom of the chain.
     pub model: PathBuf,
-    /// Everything that is in it above the model, the lowest first.
+    /// The adapters above the model that the result contains, from bottom to top.
     pub adapters: Vec<MergedAdapter>,
-    /// Files that were written, sorted.
+    /// Names of the files written, sorted.
     pub files: Vec<String>,
-    /// Fingerprint of the model: of the merged one, or of the adapter's base.
+    /// Fingerprint of the merged model, or of the adapter's base.
     pub fingerprint: String,
-    /// Of a merged model, what rounding changes over what the adapter changes ([`MergedFiles::rounding`]).
+    /// For a merged model, the change by rounding relative to the change by the adapter
+    /// ([`MergedFiles::rounding`]).
     pub rounding: Option<f64>,
 }
 
-/// The sum that is asked for, on the chain that all of its adapters sit on.
+/// The requested sum of adapters, with the chain of their base.
 struct Sum {
     chain: Chain,
     adapter: Adapter,
@@ -96,8 +98,9 @@ impl Export {
         Ok(self.exported("adapter", &chain, parts, files, fingerprint))
     }
 
-    /// Merges the adapter, or the sum of adapters, and all it sits on into the model. Weights keep the types they have in
-    /// the model's files unless `dtype` names one; no file of weights is larger than `max_shard_bytes`.
+    /// Merges the adapter, or the sum of adapters, and all adapters below it into the model.
+    /// Weights keep the types in the model's files unless `dtype` is given. No weight file is
+    /// larger than `max_shard_bytes`.
     pub fn merged_model(
         &self,
         dtype: Option<Float>,
@@ -108,7 +111,7 @@ impl Export {
             return Err(Error::input(
                 "base-name has no effect on a merged model, which needs no base",
             )
-            .hint("leave --base-name out, or --merge"));
+            .hint("remove --base-name or --merge"));
         }
         let partial = Partial::begin(&self.out)?;
         let Sum {
@@ -131,7 +134,7 @@ impl Export {
         let mut begun = false;
         let written = merge.write(partial.path(), &options, &mut |done, total| {
             if !begun {
-                observer.begin("merging, MB", megabytes(total));
+                observer.begin("merging (MB)", megabytes(total));
                 begun = true;
             }
             observer.advance(megabytes(done), "");
@@ -142,7 +145,7 @@ impl Export {
         }
         let Some(written) = written? else {
             return Err(Error::interrupted(
-                "before the merged model was whole; nothing of it was kept",
+                "before the merged model was complete; nothing of it was kept",
             ));
         };
         let MergedFiles {
@@ -152,8 +155,8 @@ impl Export {
         } = written;
         if rounding > MUCH_ROUNDING {
             observer.note(&format!(
-                "warning: rounding moves the merged weights {rounding:.2} times as far as the adapter does; --dtype f32 keeps \
-                 all of it, and so does the adapter beside its base"
+                "warning: rounding moves the merged weights {rounding:.2} times as far as the \
+                 adapter does; --dtype f32 and an unmerged adapter do not lose precision"
             ));
         }
         files.extend(copy_companions(&chain.model, partial.path(), observer)?);
@@ -206,7 +209,7 @@ impl Export {
         }
     }
 
-    /// The adapter to export: the only one, or the sum.
+    /// Computes the adapter to export: the only one, or the sum.
     fn sum(&self, observer: &mut dyn Observer) -> Result<Sum> {
         let follow = |(path, _): &(PathBuf, f64)| {
             Chain::follow(path, self.model.as_deref(), &self.hub, observer)
@@ -237,8 +240,8 @@ impl Export {
                     if theirs != base.fingerprint {
                         let (first, second) =
                             (all[0].top().folder.display(), other.top().folder.display());
-                        return Err(Error::input(format!("{first} and {second} sit on different models"))
-                            .hint("only adapters of one model can be added; merge one of them into its model first"));
+                        return Err(Error::input(format!("{first} and {second} have different base models"))
+                            .hint("only adapters of the same base model can be added; merge one of them into its model first"));
                     }
                 }
                 let weights = self.adapters.iter().map(|(_, weight)| *weight);
@@ -260,7 +263,7 @@ impl Export {
     }
 }
 
-/// The model's own config; with another type of values, that type.
+/// Writes the model's config, with another dtype if one is given.
 fn write_config(model: &Path, into: &Path, dtype: Option<Float>) -> Result<()> {
     let (from, to) = (model.join("config.json"), into.join("config.json"));
     let text = files::read_text(&from)?;
@@ -271,9 +274,9 @@ fn write_config(model: &Path, into: &Path, dtype: Option<Float>) -> Result<()> {
     let mut config: Value =
         serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
     let Some(keys) = config.as_object_mut() else {
-        return Err(broken("is no object".into()));
+        return Err(broken("is not a JSON object".into()));
     };
-    // transformers 5 calls it dtype, and reads the older name as well.
+    // transformers 5 calls it dtype, and also accepts the older name.
     let key = if keys.contains_key("dtype") {
         "dtype"
     } else {
@@ -284,13 +287,14 @@ fn write_config(model: &Path, into: &Path, dtype: Option<Float>) -> Result<()> {
     files::write_atomic(&to, text.as_bytes())
 }
 
-/// Trainers put a tokenizer beside an adapter, sometimes a changed one; the merged model has the base's.
+/// Warns if the tokenizer beside the adapter differs from the base model's, which the merged model
+/// gets. Some trainers save a changed tokenizer beside the adapter.
 fn note_other_tokenizer(chain: &Chain, observer: &mut dyn Observer) -> Result<()> {
     for name in OF_AN_ADAPTER {
         let (own, theirs) = (chain.model.join(name), chain.top().folder.join(name));
         if theirs.is_file() && (!own.is_file() || files::sha256(&own)? != files::sha256(&theirs)?) {
             observer.note(&format!(
-                "warning: {} differs from that of the base, which the merged model has; copy it over if it is meant",
+                "warning: {} differs from that of the base, which the merged model uses; copy it over if it is intended",
                 theirs.display()
             ));
         }
@@ -298,7 +302,7 @@ fn note_other_tokenizer(chain: &Chain, observer: &mut dyn Observer) -> Result<()
     Ok(())
 }
 
-/// Reads a size as people write it: `5GB`, `500MB`, `2GiB`, or bytes.
+/// Parses a size, such as `5GB`, `500MB`, `2GiB`, or a number of bytes.
 pub fn parse_size(text: &str) -> Result<u64> {
     let wrong = || {
         Error::input(format!(

@@ -1,18 +1,18 @@
-//! How often each token stands in a text, and the nearest of many such vectors by the cosine of the angle between two.
+//! Token counts of texts, and search for the nearest count vector by cosine similarity.
 
 use std::collections::HashMap;
 
-/// Token counts of a text. All sums are whole numbers, so that a cosine does not depend on the order of anything.
+/// Token counts of a text. All sums are integers, so a cosine does not depend on any order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Token and count, by token.
+    /// Tokens with their counts, ordered by token.
     counts: Vec<(u32, u64)>,
-    /// Square of the vector's length.
+    /// Squared length of the vector.
     squared: u64,
 }
 
 impl Counts {
-    /// Of a text's tokens.
+    /// Counts the tokens of a text.
     pub fn of(tokens: &[u32]) -> Self {
         let mut sorted = tokens.to_vec();
         sorted.sort_unstable();
@@ -24,7 +24,8 @@ impl Counts {
         Self { counts, squared }
     }
 
-    /// Cosine similarity, from 0 (no token in common) to 1 (the same shares of the same tokens); 0 for an empty text.
+    /// Cosine similarity, from 0 (no common token) to 1 (same proportions of the same tokens); 0
+    /// for an empty text.
     pub fn cosine(&self, other: &Self) -> f64 {
         let (mut left, mut right) = (
             self.counts.iter().peekable(),
@@ -54,16 +55,16 @@ fn cosine(dot: u64, a: u64, b: u64) -> f64 {
     }
 }
 
-/// Many vectors, by the tokens that are in them: a search touches those alone that share a token.
+/// An inverted index of many vectors. A search only touches vectors that share a token.
 #[derive(Debug)]
 pub struct Index {
-    /// For every token the vectors that have it, with its count there.
+    /// For every token, the vectors that contain it, with its count.
     having: HashMap<u32, Vec<(u32, u64)>>,
     squared: Vec<u64>,
 }
 
 impl Index {
-    /// Of at least one vector.
+    /// Indexes at least one vector.
     pub fn of(vectors: &[Counts]) -> Self {
         let mut having: HashMap<u32, Vec<(u32, u64)>> = HashMap::new();
         for (row, vector) in vectors.iter().enumerate() {
@@ -77,8 +78,8 @@ impl Index {
         }
     }
 
-    /// Number of the vector with the largest cosine to `to`, and that cosine. Of vectors that are equally near, the first.
-    /// `dots` is room to work in, kept from one search to the next.
+    /// Index of the vector with the largest cosine to `to`, and that cosine; the first of equally
+    /// near vectors. `dots` is a scratch buffer that searches can share.
     pub fn nearest(&self, to: &Counts, dots: &mut Vec<u64>) -> (usize, f64) {
         dots.clear();
         dots.resize(self.squared.len(), 0);
@@ -117,7 +118,7 @@ mod tests {
             ),
             (0.0, 0.0, 0.0)
         );
-        // The same shares of the same tokens.
+        // The same proportions of the same tokens.
         assert!((a.cosine(&Counts::of(&[9, 7, 9, 9, 7, 9])) - 1.0).abs() < 1e-15);
     }
 

@@ -1,12 +1,12 @@
-//! Figure 6.
+//! The figure of similarities (the paper's Figure 6).
 
 use super::Pair;
 use upright_plot::{Axis, Dash, Figure, Ink, Mark, Panel, Style};
 
-/// Windows of the running median.
+/// Number of windows of the running median.
 const WINDOWS: usize = 40;
 
-/// One of a pair's similarities, the number of its style, and its name.
+/// One similarity of a pair, with its style number and its name.
 struct Shown {
     value: fn(&Pair) -> f64,
     style: usize,
@@ -22,7 +22,7 @@ impl Shown {
             .collect()
     }
 
-    /// A line in the style of this similarity; the second of two is dashed.
+    /// A line in the style of this similarity; `rejected` is dashed.
     fn line(&self) -> Style {
         let dash = if self.name == "rejected" {
             Dash::Dashed
@@ -33,27 +33,27 @@ impl Shown {
     }
 }
 
-/// Similarities against the rank of the pair, which is that of its prompts' similarity.
+/// Similarities over the rank of the pair by prompt similarity.
 pub fn figure(pairs: &[Pair]) -> Figure {
     let mut figure = Figure::new(
-        "Each preference row beside the instruction with the nearest prompt: cosine similarity of token counts",
+        "Each preference row and the instruction with the nearest prompt: cosine similarity of token counts",
         1,
         [640.0, 170.0],
     );
     let empty = |title: &str| {
-        let rank = Axis::linear("rank of the pair, by the similarity of its prompts")
-            .from(0.0, pairs.len() as f64);
+        let rank =
+            Axis::linear("rank of the pair, by prompt similarity").from(0.0, pairs.len() as f64);
         Panel::new(title, rank, Axis::linear("cosine").from(0.0, 1.0))
     };
-    let mut prompts = empty("Both prompts");
-    // They fall in order: a line is all of them.
+    let mut prompts = empty("Prompts");
+    // They are sorted in descending order, so a line shows all of them.
     let shown = Shown {
         value: |pair| pair.prompts,
         style: 2,
         name: "prompts",
     };
     prompts.add(Mark::Line(shown.points(pairs)), shown.line(), shown.name);
-    let mut answers = empty("Answers of the preference with that of the instruction");
+    let mut answers = empty("Responses of the preference row vs. response of the instruction");
     let chosen = Shown {
         value: |pair| pair.chosen,
         style: 0,
@@ -65,21 +65,21 @@ pub fn figure(pairs: &[Pair]) -> Figure {
         name: "rejected",
     };
     scatter(&mut answers, pairs, &[chosen, rejected]);
-    let mut both = empty("Chosen with rejected");
+    let mut both = empty("Chosen vs. rejected");
     scatter(
         &mut both,
         pairs,
         &[Shown {
             value: |pair| pair.chosen_rejected,
             style: 3,
-            name: "chosen with rejected",
+            name: "chosen vs. rejected",
         }],
     );
     figure.panels = vec![prompts, answers, both];
     figure
 }
 
-/// A dot a pair, and the running median above all dots.
+/// Adds a dot per pair, and the running medians on top of all dots.
 fn scatter(panel: &mut Panel, pairs: &[Pair], all: &[Shown]) {
     for shown in all {
         panel.add(
@@ -88,7 +88,7 @@ fn scatter(panel: &mut Panel, pairs: &[Pair], all: &[Shown]) {
             "",
         );
     }
-    // A rim keeps the lines apart from the dots.
+    // A rim separates the lines from the dots.
     for shown in all {
         panel.add(
             Mark::Line(medians(pairs, shown.value)),
@@ -102,7 +102,7 @@ fn scatter(panel: &mut Panel, pairs: &[Pair], all: &[Shown]) {
     }
 }
 
-/// The median of each of some windows, at the window's middle.
+/// The median of each window, at the middle of the window.
 fn medians(pairs: &[Pair], value: fn(&Pair) -> f64) -> Vec<[f64; 2]> {
     let window = pairs.len().div_ceil(WINDOWS).max(1);
     let median = |(i, pairs): (usize, &[Pair])| {

@@ -1,8 +1,9 @@
-//! How alike two data sets are, and where they contradict each other (Figure 6): every preference prompt beside its nearest
-//! instruction, and their answers beside each other, by the cosine of token counts.
+//! Similarity of two datasets, and where they conflict (Figure 6). Every preference prompt is
+//! paired with its nearest instruction, and their responses are compared, by the cosine of token
+//! counts.
 //!
-//! What is counted are the texts of the rows: without a template's words, and without the turn markers of HH-RLHF, which
-//! are structure and would make all preference prompts alike.
+//! Counts cover the texts of the rows, without the words of a template and without the turn markers
+//! of HH-RLHF. These markers are structure and would make all preference prompts similar.
 
 pub mod counts;
 pub mod figure;
@@ -16,34 +17,35 @@ use upright_data::{
     rows::{Prompt, Row},
 };
 
-/// Rows that one thread takes at a time.
+/// Rows per unit of work of a thread.
 const BLOCK: usize = 64;
 
-/// A preference row and the instruction row whose prompt is nearest to its own. Similarities are cosines, from 0 to 1.
+/// A preference row and the instruction row with the nearest prompt. Similarities are cosines, from
+/// 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Pair {
-    /// The preference row's number in its file, from 0.
+    /// Index of the preference row in its file, from 0.
     pub dpo_row: usize,
-    /// The instruction row's.
+    /// Index of the instruction row in its file, from 0.
     pub sft_row: usize,
-    /// Of both prompts.
+    /// Similarity of the two prompts.
     pub prompts: f64,
-    /// Of the chosen answer and the instruction's.
+    /// Similarity of the chosen response and the instruction's response.
     pub chosen: f64,
-    /// Of the rejected answer and the instruction's.
+    /// Similarity of the rejected response and the instruction's response.
     pub rejected: f64,
-    /// Of the chosen and the rejected answer.
+    /// Similarity of the chosen and the rejected response.
     pub chosen_rejected: f64,
 }
 
 impl Pair {
-    /// How much two sets contradict each other here: alike prompts whose wanted answers are unlike.
+    /// Strength of the conflict: high if the prompts are similar but the desired responses are not.
     pub fn conflict(&self) -> f64 {
         self.prompts * (1.0 - self.chosen)
     }
 }
 
-/// Rows as texts.
+/// The rows of a dataset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Texts {
     /// The usable rows, in file order.
@@ -55,7 +57,7 @@ impl Texts {
     /// The first `most` usable rows of a file.
     ///
     /// # Errors
-    /// The file cannot be read, is of another kind, or has no usable row.
+    /// The file cannot be read, has another kind of rows, or has no usable row.
     pub fn read(file: &DataFile, map: &ColumnMap, kind: RowKind, most: usize) -> Result<Self> {
         let (mut found, _) = file.read(map, kind)?;
         found.rows.truncate(most);
@@ -66,11 +68,11 @@ impl Texts {
                 .map(|d| format!("{} {}", d.rows.len(), d.reason))
                 .collect();
             return Err(Error::input(format!(
-                "{}: no row can be used ({})",
+                "{}: no usable rows ({})",
                 file.name(),
                 reasons.join(", ")
             ))
-            .hint("rows need a prompt and answers that differ"));
+            .hint("rows need a prompt and responses that differ"));
         }
         Ok(Self {
             rows: found.rows,
@@ -78,7 +80,7 @@ impl Texts {
         })
     }
 
-    /// Counts of each row's prompt and answers.
+    /// Token counts of each row's prompt and responses.
     fn counts(
         &self,
         tokenizer: &Tokenizer,
@@ -87,9 +89,9 @@ impl Texts {
     ) -> Result<Vec<Vec<Counts>>> {
         let blocks: Vec<&[Row]> = self.rows.chunks(BLOCK).collect();
         let what = if self.kind == RowKind::Instruction {
-            "instructions, in rows"
+            "instruction rows"
         } else {
-            "preferences, in rows"
+            "preference rows"
         };
         observer.begin(what, self.rows.len());
         let count = |text: &str| tokenizer.response(text).map(|tokens| Counts::of(&tokens));
@@ -108,7 +110,7 @@ impl Texts {
     }
 }
 
-/// A prompt's text, without the markers of turns.
+/// The text of a prompt, without turn markers.
 pub fn text(prompt: &Prompt) -> String {
     match prompt {
         Prompt::Text(text) => text
@@ -134,7 +136,8 @@ pub fn text(prompt: &Prompt) -> String {
     }
 }
 
-/// Every preference row's pair, by falling similarity of the prompts; equal ones in file order.
+/// Computes the pair of every preference row, ordered by descending similarity of the prompts, then
+/// by file order.
 ///
 /// # Errors
 /// The tokenizer cannot encode a row.
@@ -158,7 +161,7 @@ pub fn similarity(
         .enumerate()
         .map(|(block, rows)| (block * BLOCK, rows))
         .collect();
-    observer.begin("nearest prompts, in rows", preferences.len());
+    observer.begin("nearest prompts", preferences.len());
     let work = |block: usize| {
         let (first, rows) = blocks[block];
         let mut dots = Vec::new();
@@ -189,7 +192,7 @@ pub fn similarity(
     Ok(pairs)
 }
 
-/// The pairs that contradict each other most, the worst first.
+/// The pairs with the strongest conflict, strongest first.
 pub fn conflicts(pairs: &[Pair], most: usize) -> Vec<Pair> {
     let mut worst = pairs.to_vec();
     worst.sort_by(|a, b| {

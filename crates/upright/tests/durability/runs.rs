@@ -251,10 +251,10 @@ fn a_stop_is_answered_wherever_it_comes() {
         assert!(end.stderr.contains("--resume"), "{}", end.stderr);
         alone += usize::from(
             end.stderr
-                .contains("upright train --resume --out stopped continues it"),
+                .contains("run upright train --resume --out stopped to continue"),
         );
         stopped += 1;
-        told += usize::from(end.stderr.contains("a second signal ends it at once"));
+        told += usize::from(end.stderr.contains("a second signal stops immediately"));
     }
     assert!(
         stopped > 3 && told > 0 && alone > 0,
@@ -273,15 +273,13 @@ fn a_stop_is_answered_wherever_it_comes() {
     assert!(
         elsewhere
             .stderr
-            .contains("../stopped: was begun as --out stopped, in another folder"),
+            .contains("../stopped: was started with --out stopped, in another folder"),
         "{}",
         elsewhere.stderr
     );
     let nothing = Process::start(resume("nothing")).end();
     assert!(
-        nothing
-            .stderr
-            .contains("nothing: holds no run that could go on"),
+        nothing.stderr.contains("nothing: no run to resume"),
         "{}",
         nothing.stderr
     );
@@ -584,7 +582,7 @@ fn a_rank_that_is_of_no_use_is_noted() {
         f.train(out, &flags)
             .good()
             .stderr
-            .contains("k_proj is above 32, its smaller side")
+            .contains("k_proj exceeds the layer's full rank, 32")
     };
     assert_eq!((noted("wide", 33), noted("whole", 32)), (true, false));
 }
@@ -681,7 +679,7 @@ fn a_finished_run_prints_its_table_again_and_changes_nothing() {
     fs::write(&settings, r#"{"eos_token": "<eos>"}"#).unwrap();
     let refused = f.train("run", &flags);
     assert!(
-        refused.code == Some(2) && refused.stderr.contains("holds a run already"),
+        refused.code == Some(2) && refused.stderr.contains("already holds a run"),
         "{}",
         refused.stderr
     );
@@ -694,7 +692,7 @@ fn of_two_processes_in_one_folder_the_second_is_refused() {
     let flags = format!("{TWO} --steps 100000");
     let mut first = Process::start(f.command("run", &flags));
     assert!(first.wait_until(|_| count_lines(&f.path("run/steps.jsonl")) > 3));
-    for (more, said) in [("--resume", "another process"), ("", "holds a run already")] {
+    for (more, said) in [("--resume", "another process"), ("", "already holds a run")] {
         let second = f.train("run", &format!("{flags} {more}"));
         assert!(
             second.code == Some(2) && second.stderr.contains(said),
@@ -712,7 +710,7 @@ fn of_two_processes_in_one_folder_the_second_is_refused() {
     let before = changes(&f.path("taken"));
     let end = slow.end();
     assert!(
-        end.code == Some(2) && end.stderr.contains("holds a run already"),
+        end.code == Some(2) && end.stderr.contains("already holds a run"),
         "{}",
         end.stderr
     );

@@ -33,16 +33,14 @@ fn a_study_that_is_killed_loses_a_step_at_most() {
         if signal == "TERM" {
             assert_eq!(ended.code, Some(130));
             assert!(
-                ended.stderr.contains("the same command goes on"),
+                ended.stderr.contains("run the same command to continue"),
                 "{}",
                 ended.stderr
             );
         }
         let goes_on = study.run(&format!("study.toml --out {out}")).good();
         assert!(
-            goes_on
-                .stdout
-                .contains("3 parts: 1 done, 2 finished before"),
+            goes_on.stdout.contains("3 jobs: 1 done, 2 finished before"),
             "{}",
             goes_on.stdout
         );

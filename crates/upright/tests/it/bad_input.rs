@@ -121,14 +121,14 @@ fn models() {
             &[
                 "model/model.safetensors: the header promises",
                 "found",
-                "cut short",
+                "download is incomplete",
             ],
         ),
         (
             |p| cut(p, WEIGHTS, 50),
             "",
             &[
-                "model/model.safetensors: says that its header has",
+                "model/model.safetensors: the header should have",
                 "the file has 50",
             ],
         ),
@@ -205,7 +205,7 @@ fn models() {
             "",
             &[
                 "model/config.json: `model_type` is \"mamba\", which is not supported",
-                "supported are gpt_neox, llama",
+                "supported model types: gpt_neox, llama",
             ],
         ),
         (
@@ -220,17 +220,17 @@ fn models() {
         (
             |p| fs::remove_file(p.path("model/tokenizer.json")).unwrap(),
             "",
-            &["model: there is no tokenizer.json in it", "hint: download"],
+            &["model: no tokenizer.json in this folder", "hint: download"],
         ),
         (
             |p| p.write("model/tokenizer.json", "{}"),
             "",
-            &["model/tokenizer.json: not a tokenizer"],
+            &["model/tokenizer.json: not a readable tokenizer"],
         ),
         (
             |p| p.write("model/tokenizer.json", "[".repeat(100_000)),
             "",
-            &["model/tokenizer.json: not a tokenizer"],
+            &["model/tokenizer.json: not a readable tokenizer"],
         ),
         (
             |p| {
@@ -421,7 +421,10 @@ fn settings() {
         (
             NOTHING,
             "--lora-targets q_prj",
-            &["LoRA target `q_prj` is no linear of this model", "q_proj"],
+            &[
+                "LoRA target `q_prj` is not a linear of this model",
+                "q_proj",
+            ],
         ),
         (
             NOTHING,
@@ -556,7 +559,7 @@ fn data() {
                 p.write("sft.jsonl.gz", &whole[..whole.len() / 2]);
             },
             "--sft sft.jsonl.gz",
-            &["sft.jsonl.gz: the gzip stream is cut off after", "hint"],
+            &["sft.jsonl.gz: the gzip stream is truncated after", "hint"],
         ),
         (
             |p| p.write("sft.jsonl", "[".repeat(100_000)),
@@ -576,14 +579,14 @@ fn data() {
         (
             |p| p.write("sft.jsonl", "PAR1"),
             "",
-            &["sft.jsonl: not a Parquet file that can be read", "hint"],
+            &["sft.jsonl: not a readable Parquet file", "hint"],
         ),
         (
             |p| p.rows("sft.jsonl", &[json!({"question": "a", "reply": "b"})]),
             "",
             &[
                 "sft.jsonl: row 0 (line 1) is in no known dialect: its columns are question, reply",
-                "nearest",
+                "closest",
                 "hint",
             ],
         ),
@@ -595,7 +598,7 @@ fn data() {
         (
             NOTHING,
             "--sft dpo.jsonl",
-            &["dpo.jsonl", "--sft", "hint: give it to --dpo"],
+            &["dpo.jsonl", "--sft", "hint: pass it with --dpo"],
         ),
         (
             |p| p.rows("sft.jsonl", &[json!(["a"])]),
@@ -726,12 +729,12 @@ fn output_folders() {
     assert_one_message(
         &Done::of(place.train("")),
         2,
-        &["run: holds a run already", "--resume"],
+        &["run: already holds a run", "--resume"],
         "",
     );
     let done = Done::of(place.train("--resume --beta 0.3 --learning-rate 1e-3"));
     let parts = [
-        "run: cannot continue with other settings",
+        "run: cannot resume with different settings",
         "dpo.beta: 0.1 -> 0.3",
         "learning-rate: ",
         "hint",
@@ -742,7 +745,7 @@ fn output_folders() {
     assert_one_message(
         &done,
         2,
-        &["run: cannot continue", "the data of sft"],
+        &["run: cannot resume", "the data of sft"],
         "changed data",
     );
     assert_eq!(place.read("run/steps.jsonl"), before);
@@ -757,7 +760,7 @@ fn output_folders() {
     assert_one_message(
         &done,
         2,
-        &["second: cannot continue", "the reference adapter: "],
+        &["second: cannot resume", "the reference adapter: "],
         "changed scale",
     );
 }
@@ -771,7 +774,7 @@ fn the_environment() {
         Done::of(command)
     };
     let parts = [
-        "UPRIGHT_CPU=nonsense: no such tier",
+        "UPRIGHT_CPU=nonsense: unknown tier",
         "portable, avx512 or amx",
     ];
     assert_one_message(&with("UPRIGHT_CPU", "nonsense"), 2, &parts, "");
@@ -780,8 +783,8 @@ fn the_environment() {
         .filter(|tier| !tier.available())
     {
         let parts = [
-            format!("UPRIGHT_CPU={tier}: this machine cannot run that tier"),
-            "leave UPRIGHT_CPU unset".into(),
+            format!("UPRIGHT_CPU={tier}: this machine cannot run this tier"),
+            "unset UPRIGHT_CPU".into(),
         ];
         assert_one_message(
             &with("UPRIGHT_CPU", tier.name()),
@@ -814,7 +817,7 @@ fn rows_that_teach_nothing_are_dropped_and_named() {
     place.rows("dpo.jsonl", &rows);
     let done = Done::good(place.train(""));
     for part in [
-        "2 dropped, empty response: row 3, 7",
+        "2 dropped, empty response: rows 3, 7",
         "1 dropped, chosen equals rejected: row 2",
         "1 dropped, empty response: row 4",
     ] {

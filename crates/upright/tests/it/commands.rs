@@ -114,7 +114,7 @@ fn doctor_tells_what_a_model_takes() {
         ),
         (
             "doctor --model untold",
-            "untold: there is no tokenizer.json in it",
+            "untold: no tokenizer.json in this folder",
         ),
         (
             "doctor --token-budget -1",
@@ -279,7 +279,7 @@ fn eval_loss_refuses_what_cannot_be() {
         (
             "--dpo dpo.jsonl --beta 1",
             [
-                "beta has no effect: there is no reference",
+                "beta has no effect without a reference model",
                 "--reference DIR",
             ],
         ),
@@ -293,7 +293,7 @@ fn eval_loss_refuses_what_cannot_be() {
         (
             "--dpo dpo.jsonl --dpo-loss rpo",
             [
-                "dpo-loss has no effect: there is no reference",
+                "dpo-loss has no effect without a reference model",
                 "--reference DIR",
             ],
         ),
@@ -304,7 +304,7 @@ fn eval_loss_refuses_what_cannot_be() {
         (
             "--dpo dpo.jsonl --dpo-loss orpo --reference none",
             [
-                "reference must be left out: the loss orpo compares with none",
+                "reference must be left out: the loss orpo uses no reference model",
                 "`none`",
             ],
         ),
@@ -358,10 +358,7 @@ fn eval_loss_refuses_what_cannot_be() {
         ),
         (
             "--sft sft.jsonl --template alpacca",
-            [
-                "template: no template is called \"alpacca\"",
-                "user-assistant",
-            ],
+            ["template: unknown template \"alpacca\"", "user-assistant"],
         ),
         (
             "--sft sft.jsonl --adapter nowhere",
@@ -376,7 +373,7 @@ fn eval_loss_refuses_what_cannot_be() {
             ["foreign/adapter_model.safetensors", "hint"],
         ),
         ("--sft nowhere.json", ["nowhere.json: no such file", "hint"]),
-        ("--sft dpo.jsonl", ["dpo.jsonl", "give it to --dpo"]),
+        ("--sft dpo.jsonl", ["dpo.jsonl", "pass it with --dpo"]),
     ] {
         let done = Done::of(place.command(&format!("eval loss --model model {words}")));
         assert_eq!(

@@ -42,9 +42,9 @@ fn rows_are_read_as_in_the_run_of_the_adapter() {
     let said = format!(
         "run: --template alpaca, --map {map}, --min-prompt 7, --max-length 240, --too-long cut-prompt"
     );
-    assert!(notes.contains("as in the run "), "{notes}");
+    assert!(notes.contains("settings of the run "), "{notes}");
     assert!(notes.contains(&said), "{notes}");
-    assert!(!quiet.contains("as in the run"), "{quiet}");
+    assert!(!quiet.contains("settings of the run"), "{quiet}");
     let (other, _) = eval(&place, &format!("{adapter} --template raw"));
     assert_ne!(other["loss"], as_in_run["loss"]);
 
@@ -61,7 +61,7 @@ fn rows_are_read_as_in_the_run_of_the_adapter() {
         );
     }
     assert!(
-        notes.contains("--split held-out scores the latter alone"),
+        notes.contains("--split held-out scores only the held-out rows"),
         "{notes}"
     );
     let held = rows(&place, &format!("{adapter} --split held-out"));
@@ -76,7 +76,7 @@ fn rows_are_read_as_in_the_run_of_the_adapter() {
     let done = Done::of(place.command(&format!(
         "eval loss --model model {adapter} --split held-out --held-out 0"
     )));
-    assert!(done.error().contains("no row is held out"), "{done:?}");
+    assert!(done.error().contains("no rows are held out"), "{done:?}");
     let done = Done::of(place.command(&format!(
         "eval loss --model model {adapter} --split all --held-out 0.3"
     )));

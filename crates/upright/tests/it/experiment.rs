@@ -246,7 +246,7 @@ fn a_study_is_done_once_and_every_number_comes_from_its_runs() {
     let text = study.run("study.toml --out out --dry-run").good().stdout;
     assert!(
         text.contains(&format!(
-            "nothing is left to do: {} parts are finished",
+            "nothing is left to do: {} jobs finished",
             parts.len()
         )),
         "{text}"
@@ -295,7 +295,7 @@ fn a_study_is_done_once_and_every_number_comes_from_its_runs() {
     let refused = study.run("other.toml --out another");
     assert_eq!(refused.code, Some(2));
     for part in [
-        "front: out holds the front of another study",
+        "front: out holds the front of a different study",
         "learning-rate: 0.002 -> 0.001",
     ] {
         assert!(refused.stderr.contains(part), "{}", refused.stderr);
@@ -313,7 +313,7 @@ fn what_is_to_be_done_can_be_seen_and_given_away() {
     let listed = study.run("study.toml --out out --dry-run").good();
     assert!(
         listed.stdout.contains("mix-lambda-0.5-seed-42")
-            && listed.stdout.contains("4 of 4 parts to do")
+            && listed.stdout.contains("4 of 4 jobs to do")
     );
     let parts = study.json("study.toml --out out --dry-run");
     for part in parts.as_array().unwrap() {
@@ -356,7 +356,7 @@ fn what_is_to_be_done_can_be_seen_and_given_away() {
             .run("study.toml --out out")
             .good()
             .stdout
-            .contains("4 parts: 0 done, 4 finished before")
+            .contains("4 jobs: 0 done, 4 finished before")
     );
 
     // A sweep that joins the study gives the parts longer names, and repeats none of them.
@@ -365,7 +365,7 @@ fn what_is_to_be_done_can_be_seen_and_given_away() {
     study.write("study.toml", &format!("{text}\n{more}"));
     let joined = study.run("study.toml --out out").good().stdout;
     assert!(
-        joined.contains("8 parts: 4 done, 4 finished before"),
+        joined.contains("8 jobs: 4 done, 4 finished before"),
         "{joined}"
     );
 
@@ -428,7 +428,7 @@ fn the_front_is_that_of_the_parts_that_are_there() {
             .run("study.toml --out out")
             .good()
             .stdout
-            .contains("4 parts: 0 done, 4 finished before")
+            .contains("4 jobs: 0 done, 4 finished before")
     );
     assert_eq!(points(), both);
     study.write("study.toml", &sweep("[0.5]"));
@@ -437,7 +437,7 @@ fn the_front_is_that_of_the_parts_that_are_there() {
             .run("study.toml --out out")
             .good()
             .stdout
-            .contains("3 parts: 0 done, 3 finished before")
+            .contains("3 jobs: 0 done, 3 finished before")
     );
     assert_eq!(points(), both[1..]);
 }
@@ -457,7 +457,7 @@ fn a_study_does_not_move_in_where_something_else_is() {
     assert!(
         refused
             .stderr
-            .contains("elsewhere: holds notes.txt, and no study"),
+            .contains("elsewhere: holds notes.txt, but no study"),
         "{}",
         refused.stderr
     );
@@ -612,10 +612,10 @@ settings = { dpo-loss = 'orpo', label-smoothing = 0.1, reference = 'none' }
     );
     let emitted = study.run("study.toml --out out --emit jsonl").good();
     for note in [
-        "sweep equal: reference-epochs has no effect: no reference is trained",
-        "sweep equal: the reference is the base model itself",
-        "sweep other: reference has no effect",
-        "sweep other: label-smoothing has no effect",
+        "sweep equal: --reference-epochs is ignored: no reference model is trained",
+        "sweep equal: the reference model is the base model",
+        "sweep other: --reference is ignored",
+        "sweep other: --label-smoothing is ignored",
     ] {
         assert_eq!(
             emitted.stderr.matches(note).count(),
@@ -667,17 +667,17 @@ fn a_part_that_fails_takes_with_it_only_those_that_need_it() {
     let ended = study.run("study.toml --out out");
     assert_eq!(ended.code, Some(1));
     let expected = [
-        "5 parts: 2 done, 0 finished before",
+        "5 jobs: 2 done, 0 finished before",
         "alright-lambda-0.5-seed-42: failed: ",
-        "mix-lambda-0.5-seed-42: left out, for alright-lambda-0.5-seed-42 failed",
-        "maxright-lambda-0.5-k-10-seed-42: left out",
+        "mix-lambda-0.5-seed-42: skipped, because alright-lambda-0.5-seed-42 failed",
+        "maxright-lambda-0.5-k-10-seed-42: skipped",
         "out/report/report.html",
     ];
     for part in expected {
         assert!(ended.stdout.contains(part), "{part}: {}", ended.stdout);
     }
     assert!(
-        ended.stderr.contains("3 of 5 parts are not finished"),
+        ended.stderr.contains("3 of 5 jobs did not finish"),
         "{}",
         ended.stderr
     );
@@ -687,7 +687,7 @@ fn a_part_that_fails_takes_with_it_only_those_that_need_it() {
             .run("study.toml --out out")
             .good()
             .stdout
-            .contains("5 parts: 3 done, 2 finished before")
+            .contains("5 jobs: 3 done, 2 finished before")
     );
 }
 
@@ -758,7 +758,7 @@ fn mistakes_are_refused_before_the_first_run() {
                 "'mix'\nlambdas = [0.5]",
                 "'sequential'\nlambdas = [0.2, 0.5]",
             ),
-            &["one for each of the 2 weightings"],
+            &["one entry for each of the 2 weightings"],
         ),
         (
             with("").replace("'mix'\nlambdas = [0.5]", "'sequential'\nlambdas = [0.01]"),
@@ -788,7 +788,7 @@ fn mistakes_are_refused_before_the_first_run() {
         (
             with("name = 'a'\n[[sweep]]\nmethods = 'mix'\nlambdas = [0.25]\nfront = 'model'"),
             &[
-                "sweep a: it stops at another front than sweep sweep-2",
+                "sweep a: stops at a different front than sweep sweep-2",
                 "two studies",
             ],
         ),
@@ -796,7 +796,7 @@ fn mistakes_are_refused_before_the_first_run() {
         (with("").replace("'model'", "'no-model'"), &["no-model"]),
         (
             with("[answers]\nprompts = []"),
-            &["[answers]: prompts must be texts"],
+            &["[answers]: prompts must be non-empty strings"],
         ),
         (
             format!("seeds = [1, 1]\n{}", with("")),
@@ -830,7 +830,7 @@ fn mistakes_are_refused_before_the_first_run() {
     for (flags, parts) in [
         (
             "good.toml --out out --only mix",
-            &["there is no part `mix`", "--dry-run"][..],
+            &["there is no job `mix`", "--dry-run"][..],
         ),
         ("good.toml --out sft.jsonl", &["out must be a folder"]),
         ("missing.toml --out out", &["missing.toml"]),

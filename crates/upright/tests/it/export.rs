@@ -187,7 +187,7 @@ fn an_adapter_that_rounding_drowns_is_merged_with_a_warning() {
         "{done:?}"
     );
     assert!(
-        done.stdout.contains("times as far as the adapter\n"),
+        done.stdout.contains("times the change by the adapter\n"),
         "{done:?}"
     );
     let done = export(&place, "run --merge --dtype f32 --out wide");
@@ -295,7 +295,7 @@ fn adapters_without_a_fingerprint_that_sit_on_adapters_are_refused_in_training()
         assert_eq!(done.code, Some(2));
         assert!(
             done.error()
-                .contains("above: sits on another adapter, below"),
+                .contains("above: was trained on another adapter, below"),
             "{done:?}"
         );
         assert!(
@@ -311,7 +311,7 @@ fn adapters_without_a_fingerprint_that_sit_on_adapters_are_refused_in_training()
     });
     let done = export(&place, "above --merge --out endless");
     assert!(
-        done.error().contains("adapters upon each other") && done.error().contains("itself"),
+        done.error().contains("stacked adapters") && done.error().contains("itself"),
         "{done:?}"
     );
 }
@@ -380,10 +380,7 @@ fn an_empty_folder_is_filled_also_behind_a_link() {
         "nothing is left beside it"
     );
     link("nowhere", "lost");
-    let nowhere = [
-        "is a link that leads nowhere",
-        "give --out a new or an empty folder",
-    ];
+    let nowhere = ["is a broken link", "give --out a new or an empty folder"];
     let mut refusals = vec![
         ("lost", nowhere),
         ("lost/", nowhere),
@@ -395,7 +392,7 @@ fn an_empty_folder_is_filled_also_behind_a_link() {
         refusals.push((
             "mount",
             [
-                "mount: is where a disk is mounted",
+                "mount: is a mount point",
                 "give --out a folder inside it, such as mount/",
             ],
         ));
@@ -432,7 +429,7 @@ fn what_cannot_be_exported_leaves_nothing_behind() {
         (
             "adapter --out x",
             &[
-                "adapter: was trained on tiny/llama, which is no folder here",
+                "adapter: was trained on tiny/llama, which is not a folder here",
                 "--model DIR",
             ][..],
         ),
@@ -468,11 +465,11 @@ fn what_cannot_be_exported_leaves_nothing_behind() {
         ),
         (
             "--combine adapter adapter --weights 1 --model model --out x",
-            &["one for each of the 2", "`1`"],
+            &["one value for each of the 2", "`1`"],
         ),
         (
             "--combine adapter --weights a --model model --out x",
-            &["weights must be numbers", "`a`"],
+            &["weights must be comma-separated numbers", "`a`"],
         ),
         ("adapter --weights 1 --model model --out x", &["--combine"]),
         ("adapter --model model --dtype f16 --out x", &["--merge"]),

@@ -117,7 +117,7 @@ fn control_characters_of_files_are_shown_and_not_sent() {
     for text in [
         r"\u{1b}]0;pwn\u{7}\u{1b}[2J",
         r"\u{1b}[31mred\r",
-        r"the columns \u{1b}[31mcol\n",
+        r"columns \u{1b}[31mcol\n",
     ] {
         assert!(inspected.stdout.contains(text), "{text}: {inspected:?}");
     }
@@ -155,7 +155,7 @@ fn what_is_no_file_is_not_read() {
         (pipe, "a pipe"),
         (device, "a device"),
         (folder, "a folder"),
-        (circle, "a link that leads to no file"),
+        (circle, "a broken link"),
     ];
     for name in [
         "tokenizer.json",
@@ -376,7 +376,7 @@ fn a_run_whose_records_have_gaps_does_not_go_on() {
         interrupted();
         place.write(name, text);
         let missing = format!(
-            "{name}: the line of step {step} is missing, and the newest checkpoint has 2 steps"
+            "{name}: the line of step {step} is missing, but the newest checkpoint is at step 2"
         );
         refused(resume(), &[&missing, "put the file back"]);
     }
@@ -415,10 +415,7 @@ fn the_cache_of_a_user_without_a_home_is_their_own() {
     // Somebody else was first.
     fs::create_dir(place.path(&own)).unwrap();
     set_mode(0o777);
-    refused(
-        train(),
-        &[&own, "others can write into it", "UPRIGHT_CACHE"],
-    );
+    refused(train(), &[&own, "is writable by others", "UPRIGHT_CACHE"]);
     fs::remove_dir(place.path(&own)).unwrap();
     fs::create_dir(place.path("elsewhere")).unwrap();
     symlink("../elsewhere", place.path(&own)).unwrap();

@@ -36,7 +36,7 @@ fn stopped(template: &str, limits: &[&str]) {
     );
     let error = done.error();
     assert!(
-        error.starts_with("error: model/chat_template.jinja: the template goes beyond a limit: "),
+        error.starts_with("error: model/chat_template.jinja: the template exceeds a limit: "),
         "{shown}: {done:?}"
     );
     assert!(
@@ -50,7 +50,7 @@ fn stopped(template: &str, limits: &[&str]) {
     assert!(began.elapsed() < PATIENCE, "{shown}: {:?}", began.elapsed());
 }
 
-const DEPTH: &str = "nest too deeply for a stack of 16 MB";
+const DEPTH: &str = "are nested too deeply for a stack of 16 MB";
 const STEPS: &str = "takes more than 1 million steps";
 const MEMORY: &str = "takes more than 100 MB of memory";
 const TIME: &str = "takes more than 1 s of processor time";
@@ -136,7 +136,7 @@ fn only_rows_that_ask_for_too_much_are_refused() {
     place.rows("talk.jsonl", &[talk("Hi"), talk("Boom")]);
     let done = Done::of(place.command(INSPECT));
     assert_eq!(done.code, Some(2), "{done:?}");
-    let expected = "error: talk.jsonl: row 1 (line 2): model/chat_template.jinja: the template goes beyond a limit: one conversation \
+    let expected = "error: talk.jsonl: row 1 (line 2): model/chat_template.jinja: the template exceeds a limit: one conversation \
                     takes more than 100 MB of memory";
     assert!(done.stderr.contains(expected), "{done:?}");
     // A row of megabytes may take as much more as it is long.
@@ -176,7 +176,7 @@ fn ctrl_c_is_answered_while_rows_are_rendered() {
         .unwrap();
     assert_eq!(train.wait().unwrap().code(), Some(130), "{said}");
     assert!(
-        said.contains("interrupted: ") && said.contains("stopped while rows were read"),
+        said.contains("interrupted: ") && said.contains("stopped while encoding rows"),
         "{said}"
     );
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());

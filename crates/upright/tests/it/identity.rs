@@ -176,13 +176,14 @@ fn runs_whose_base_or_tokens_cannot_be_proved_are_not_continued() {
     // As a build that sampled the weights wrote it.
     let older = refused("base = \"v2-", &format!("base = \"{}\"", "ab".repeat(32)));
     assert!(
-        older.contains("an older build began this run") && older.contains("hint: start it again"),
+        older.contains("an older build started this run")
+            && older.contains("hint: start a new run"),
         "{older}"
     );
     // As a build that added the gradients of packs in f32 wrote it.
     let sums = refused("gradient-exponent = ", "");
     assert!(
-        sums.contains("added the gradients of packs in another way"),
+        sums.contains("summed the gradients of packs differently"),
         "{sums}"
     );
     // As a build that cut or joined the rows in another way wrote it.
@@ -191,7 +192,7 @@ fn runs_whose_base_or_tokens_cannot_be_proved_are_not_continued() {
         &format!("encoded-sha256 = \"{}\"", "cd".repeat(32)),
     );
     assert!(
-        tokens.contains("the tokens of sft, from the same file: cdcdcdcdcdcd -> "),
+        tokens.contains("the token ids of sft, from the same file: cdcdcdcdcdcd -> "),
         "{tokens}"
     );
     place.write("run/plan.toml", &plan);

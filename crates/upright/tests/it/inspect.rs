@@ -82,7 +82,7 @@ fn inspect_names_the_rows_that_a_run_leaves_out() {
     place.rows("holes.jsonl", &rows);
     let text = Done::good(place.command("inspect holes.jsonl --model model --show 0")).stdout;
     assert!(
-        text.contains("\ndropped      6, empty response: row 1, 2, 3, 5, 8, ...\n"),
+        text.contains("\ndropped      6, empty response: rows 1, 2, 3, 5, 8, ...\n"),
         "{text}"
     );
     let report = &Done::good(place.command("inspect holes.jsonl --model model --json")).json()[0];
@@ -100,7 +100,7 @@ fn inspect_names_the_rows_that_a_run_leaves_out() {
     });
     let text = Done::good(place.command("inspect holes.jsonl --model model --show 0")).stdout;
     assert!(
-        text.contains("\nBOS          prompts begin with BOS, by add_bos_token"),
+        text.contains("\nBOS          prompts start with BOS, as add_bos_token"),
         "{text}"
     );
 }
@@ -109,7 +109,7 @@ fn inspect_names_the_rows_that_a_run_leaves_out() {
 fn inspect_shows_a_row_with_its_end_and_without_colour_in_a_pipe() {
     let place = Place::new();
     let done = Done::good(place.command("inspect sft.jsonl --model model --row 7"));
-    let shown = "User: Count 7 of the voles.\nAssistant:\nresponse, 20 tokens, scored\n[ There are 7 voles.<EOS>]\n";
+    let shown = "User: Count 7 of the voles.\nAssistant:\nresponse, 20 tokens in the loss\n[ There are 7 voles.<EOS>]\n";
     assert!(done.stdout.contains(shown), "{}", done.stdout);
     assert!(!done.stdout.contains('\x1b'));
     let cut = Done::good(place.command("inspect sft.jsonl --model model --row 7 --max-length 20"));
@@ -404,7 +404,7 @@ fn an_adapter_is_asked_as_its_run_was_trained() {
             "{done:?}"
         );
         assert!(
-            done.stderr.contains("the template is that of the run ")
+            done.stderr.contains("using the template of the run ")
                 && done.stderr.contains(", template alpaca"),
             "{done:?}"
         );
@@ -413,7 +413,7 @@ fn an_adapter_is_asked_as_its_run_was_trained() {
     assert_eq!(
         (
             prompt(&done).as_str(),
-            done.stderr.contains("that of the run")
+            done.stderr.contains("template of the run")
         ),
         ("Count.", false)
     );
@@ -484,7 +484,7 @@ fn positions_beyond_the_model_and_dropout_are_noted() {
         config.insert("max_position_embeddings".into(), json!(32));
         config.insert("attention_dropout".into(), json!(0.1));
     });
-    let note = "rows have more tokens than the 32 positions of the model (max_position_embeddings), up to ";
+    let note = "rows are longer than the model's 32 positions (max_position_embeddings), up to ";
     let inspected = Done::good(place.command("inspect sft.jsonl --model model --show 0")).stdout;
     assert!(
         inspected.contains(&format!("\ntoo long     40 {note}")),
@@ -552,7 +552,7 @@ fn generate_does_not_overwrite() {
     assert_eq!(again.code, Some(2), "{again:?}");
     let error = again.error();
     assert!(
-        error.contains("answers.jsonl: exists already, and is not overwritten")
+        error.contains("answers.jsonl: already exists and is not overwritten")
             && error.contains("hint: "),
         "{error}"
     );

@@ -34,9 +34,9 @@ fn the_reference_is_what_the_program_prints() {
         "What to compute [default: all] [possible values: toy, theorem-3.3, theorem-4.1, all].",
         "[possible values: jsonl].",
         "for the memory estimate [default: 2048].",
-        "an id on the hub; none, the base model itself",
+        "or a Hub id); none, the base model",
         "| key in `[[sweep]]` | |",
-        "| `probe-every` | How often",
+        "| `probe-every` | Probe intervals",
         "| key in `[baseline.NAME]` | |",
         "| `max-tokens` |",
         "## Exit codes",
@@ -61,7 +61,7 @@ fn completions_know_every_flag_of_every_shell() {
     assert!(
         output.status.code() == Some(2)
             && stderr.contains("`korn`")
-            && stderr.contains("hint: shells: bash"),
+            && stderr.contains("hint: supported shells: bash"),
         "{stderr}"
     );
 }

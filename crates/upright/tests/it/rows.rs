@@ -60,7 +60,7 @@ fn a_run_takes_parquet_several_files_and_other_columns() {
     let done = Done::good(place.train(words));
     assert!(done.stderr.contains("sft: 80 rows"), "{done:?}");
     assert!(
-        done.stderr.contains("columns not read: score, note"),
+        done.stderr.contains("ignored columns: score, note"),
         "{done:?}"
     );
     let plan = String::from_utf8(place.read("run/plan.toml")).unwrap();
@@ -97,7 +97,7 @@ fn a_chat_template_decides_what_a_run_sees() {
     .stdout;
     assert!(shown.contains("template     chat\n"), "{shown}");
     assert!(
-        shown.contains("<user>q0\n<assistant>\nresponse, 5 tokens, scored\n[a\n]<user>r\n<assistant>[b\n<EOS>]\n"),
+        shown.contains("<user>q0\n<assistant>\nresponse, 5 tokens in the loss\n[a\n]<user>r\n<assistant>[b\n<EOS>]\n"),
         "{shown}"
     );
     let words = "--sft talk.jsonl --sft-turns all --dpo dpo.jsonl";
@@ -115,7 +115,7 @@ fn a_chat_template_decides_what_a_run_sees() {
     for (words, parts) in [
         (
             "--sft talk.jsonl --sft-template raw",
-            vec!["talk.jsonl: row 0 (line 1): its prompt is a conversation"],
+            vec!["talk.jsonl: row 0 (line 1): the prompt is a conversation"],
         ),
         (
             "--sft-turns some",
@@ -127,11 +127,11 @@ fn a_chat_template_decides_what_a_run_sees() {
         ),
         (
             "--sft-template chat:rag",
-            vec!["no chat template called \"rag\"", "it has: default"],
+            vec!["no chat template named \"rag\"", "available: default"],
         ),
         (
             "--sft-template chat@tomorrow",
-            vec!["`tomorrow` is not a day"],
+            vec!["`tomorrow` is not a date"],
         ),
         (
             "--sft-map prompt=x",
@@ -143,8 +143,8 @@ fn a_chat_template_decides_what_a_run_sees() {
         (
             "--sft sft.jsonl:0.5",
             vec![
-                "sft must be several files to have shares",
-                "leave the share out",
+                "sft must list several files to use shares",
+                "remove the share",
             ],
         ),
         (

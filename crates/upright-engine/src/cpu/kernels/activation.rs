@@ -7,7 +7,8 @@ use super::{
 };
 use upright_model::config::Activation;
 
-/// `h = activation(inner)` of one token, or `silu(gate) * up` where `inner` is twice as long as `h`: SwiGLU's gate, then up.
+/// `h = activation(inner)` of one token. For SwiGLU, `inner` is twice as long as `h` (gate, then
+/// up), and the result is `silu(gate) * up`.
 pub(crate) fn forward(kind: Activation, inner: Values<'_>, h: &mut [f32]) {
     match inner {
         Values::F32(inner) => forward_of(kind, inner, h),
@@ -24,7 +25,8 @@ fn forward_of<E: Element>(kind: Activation, inner: &[E], h: &mut [f32]) {
     }
 }
 
-/// Turns the gradient of `h`, which stands where `up` does, into that of `inner`; both are of one length.
+/// Turns the gradient of `h`, given in the place of `up`, into the gradient of `inner`, in place.
+/// Both slices have the same length.
 pub(crate) fn backward(kind: Activation, inner: Values<'_>, d: &mut [f32]) {
     match inner {
         Values::F32(inner) => backward_of(kind, inner, d),
@@ -44,7 +46,7 @@ fn backward_of<E: Element>(kind: Activation, inner: &[E], d: &mut [f32]) {
     }
 }
 
-/// A function along slices, on the widest vectors of this machine.
+/// Applies a function along slices, on the widest vectors of this machine.
 fn along<E: Element, const N: usize, const M: usize>(
     function: &impl Map<N, M>,
     inputs: [&[E]; N],
@@ -66,7 +68,7 @@ fn constant<L: Lanes>(x: f32) -> L {
     L::splat(x)
 }
 
-/// `x` held to at most `limit`.
+/// `x` clamped to at most `limit`.
 #[inline(always)]
 fn at_most<L: Lanes>(x: L, limit: f32) -> L {
     let zero = constant::<L>(0.0);
@@ -121,7 +123,7 @@ fn tanh_gate<L: Lanes>(x: L) -> L {
     sigmoid(cubic.mul(constant(2.0 * TANH_SCALE)))
 }
 
-/// `sqrt(2 / pi)` and the cubic's factor of the tanh approximation.
+/// `sqrt(2 / pi)` and the cubic coefficient of the tanh approximation.
 const TANH_SCALE: f32 = 0.797_884_6;
 const TANH_CUBIC: f32 = 0.044_715;
 
@@ -154,8 +156,9 @@ impl Map<1, 1> for Gelu {
     }
 }
 
-/// `(x, d_h) -> d_x`; the slope is Phi(x) + x phi(x), and one exponential e^(-x^2 / 2) serves both: Phi's tail is half of it
-/// times a polynomial in 1 / (1 + p |x| / sqrt 2), absolute error below 8e-8 (Abramowitz and Stegun 7.1.26).
+/// `(x, d_h) -> d_x`. The slope is Phi(x) + x phi(x), and one exponential e^(-x^2 / 2) serves both
+/// terms: the tail of Phi is half of it times a polynomial in 1 / (1 + p |x| / sqrt 2), with an
+/// absolute error below 8e-8 (Abramowitz and Stegun 7.1.26).
 struct GeluSlope;
 impl Map<1, 1> for GeluSlope {
     #[inline(always)]

@@ -1,10 +1,10 @@
-//! Between f32 and bf16, along slices.
+//! Conversion between slices of f32 and bf16.
 
 use half::bf16;
 
 use super::simd::{Element, Lanes, Work, dispatch};
 
-/// What `vcvtneps2bf16` makes of a number: nearest even, subnormals to zero, NaN kept.
+/// Rounds as `vcvtneps2bf16` does: to nearest even, subnormals to zero, NaN stays NaN.
 #[inline(always)]
 pub(super) fn rounded(x: f32) -> bf16 {
     let bits = x.to_bits();
@@ -19,15 +19,15 @@ pub(super) fn rounded(x: f32) -> bf16 {
     )
 }
 
-/// `y = x`, [`rounded`]. Both have one length.
+/// `y = x`, [`rounded`]. Both have the same length.
 pub(super) fn round(x: &[f32], y: &mut [bf16]) {
-    assert_eq!(x.len(), y.len(), "lengths");
+    assert_eq!(x.len(), y.len(), "slices of equal length");
     dispatch(Round(x, y));
 }
 
-/// `y = x`, exactly. Both have one length.
+/// `y = x`, exactly. Both have the same length.
 pub(super) fn widen(x: &[bf16], y: &mut [f32]) {
-    assert_eq!(x.len(), y.len(), "lengths");
+    assert_eq!(x.len(), y.len(), "slices of equal length");
     dispatch(Widen(x, y));
 }
 

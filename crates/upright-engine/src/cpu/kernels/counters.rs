@@ -1,4 +1,5 @@
-//! Counters of a decoder's arithmetic. Every thread of a decoder's pool adds to the counters of that decoder.
+//! Operation counters of a decoder. Every thread of a decoder's pool adds to the counters of that
+//! decoder.
 
 use std::{
     cell::RefCell,
@@ -20,7 +21,7 @@ pub(crate) struct Counters {
 }
 
 thread_local! {
-    /// The counters of the decoder that this thread works for; none on a thread of no decoder.
+    /// The counters of the decoder that this thread works for; `None` on other threads.
     static OWN: RefCell<Option<Arc<Counters>>> = const { RefCell::new(None) };
 }
 
@@ -30,17 +31,17 @@ impl Counters {
         OWN.set(Some(self));
     }
 
-    /// A forward pass of so many tokens.
+    /// Counts a forward pass of `tokens` tokens.
     pub(crate) fn forward(&self, tokens: usize) {
         self.forward.fetch_add(tokens as u64, Ordering::Relaxed);
     }
 
-    /// A backward pass of so many tokens.
+    /// Counts a backward pass of `tokens` tokens.
     pub(crate) fn backward(&self, tokens: usize) {
         self.backward.fetch_add(tokens as u64, Ordering::Relaxed);
     }
 
-    /// Everything so far. Exact while the decoder is not at work.
+    /// All counts so far. Exact while the decoder is idle.
     pub(crate) fn counts(&self) -> Counts {
         Counts {
             products: self.products.load(Ordering::Relaxed),
@@ -51,7 +52,7 @@ impl Counters {
     }
 }
 
-/// A matrix product of `[m, k]` and `[k, n]` is about to be computed.
+/// Counts a matrix product of `[m, k]` and `[k, n]`.
 pub(super) fn product(m: usize, n: usize, k: usize) {
     OWN.with_borrow(|own| {
         if let Some(counters) = own {
@@ -63,7 +64,7 @@ pub(super) fn product(m: usize, n: usize, k: usize) {
     });
 }
 
-/// So many multiply-adds of attention are about to be computed.
+/// Counts multiply-adds of attention.
 pub(super) fn attention(multiply_adds: usize) {
     OWN.with_borrow(|own| {
         if let Some(counters) = own {

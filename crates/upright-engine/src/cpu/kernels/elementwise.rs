@@ -1,15 +1,16 @@
-//! Functions along slices, on vectors: elementwise, and their sums.
+//! Vectorized functions along slices: elementwise maps and sums.
 
 use super::simd::{Element, Lanes};
 
-/// A function of N numbers that turns M others into M new ones, applied lane by lane. `apply` must be `#[inline(always)]`.
+/// A function of N inputs that updates M outputs, applied lane by lane. `apply` must be
+/// `#[inline(always)]`.
 pub(crate) trait Map<const N: usize, const M: usize> {
-    /// The function; `was` is what the outputs hold.
+    /// The function; `was` holds the previous values of the outputs.
     fn apply<L: Lanes>(&self, x: [L; N], was: [L; M]) -> [L; M];
 }
 
-/// Applies a function along slices of one length. The tail goes through a padded vector, so that an element's bits do not
-/// depend on where it lies.
+/// Applies a function along slices of equal length. The tail goes through a padded vector, so that
+/// the bits of an element do not depend on its position.
 #[inline(always)]
 pub(crate) fn map<L: Lanes, E: Element, const N: usize, const M: usize>(
     function: &impl Map<N, M>,
@@ -19,7 +20,7 @@ pub(crate) fn map<L: Lanes, E: Element, const N: usize, const M: usize>(
     let len = outputs[0].len();
     assert!(
         inputs.iter().all(|x| x.len() == len) && outputs.iter().all(|y| y.len() == len),
-        "slices of one length"
+        "slices of equal length"
     );
     let whole = len - len % L::LEN;
     for at in (0..whole).step_by(L::LEN) {
@@ -41,24 +42,25 @@ pub(crate) fn map<L: Lanes, E: Element, const N: usize, const M: usize>(
     }
 }
 
-/// A function of N numbers, applied lane by lane. `apply` must be `#[inline(always)]`.
+/// A function of N inputs to be summed, applied lane by lane. `apply` must be `#[inline(always)]`.
 pub(crate) trait Summand<const N: usize> {
     /// The function.
     fn apply<L: Lanes>(&self, x: [L; N]) -> L;
 }
 
-/// Sum of a function along slices of one length, in an order that the length and the vectors alone decide.
+/// Sum of a function along slices of equal length. The order depends only on the length and the
+/// width of the vectors.
 #[inline(always)]
 pub(crate) fn total<L: Lanes, const N: usize>(
     function: &impl Summand<N>,
     inputs: [&[f32]; N],
 ) -> f32 {
-    /// Sums that do not wait for each other.
+    /// Independent sums.
     const CHAINS: usize = 4;
     let len = inputs[0].len();
     assert!(
         inputs.iter().all(|x| x.len() == len),
-        "slices of one length"
+        "slices of equal length"
     );
     let mut sums = [L::splat(0.0); CHAINS];
     let whole = len - len % L::LEN;
@@ -79,10 +81,11 @@ pub(crate) fn total<L: Lanes, const N: usize>(
     sum + tail[..len - whole].iter().sum::<f32>()
 }
 
-/// Sum of `a b` along slices of one length, in an order that the length and the vectors alone decide.
+/// Sum of `a b` along slices of equal length. The order depends only on the length and the width of
+/// the vectors.
 #[inline(always)]
 pub(crate) fn dot<L: Lanes, E: Element>(a: &[E], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len(), "slices of one length");
+    assert_eq!(a.len(), b.len(), "slices of equal length");
     let whole = a.len() - a.len() % L::LEN;
     let mut sum = padded::<L, E>(&a[whole..]).mul(padded::<L, f32>(&b[whole..]));
     for at in (0..whole).step_by(L::LEN) {
@@ -92,7 +95,7 @@ pub(crate) fn dot<L: Lanes, E: Element>(a: &[E], b: &[f32]) -> f32 {
     sum.sum()
 }
 
-/// A vector of fewer values than it has lanes.
+/// Loads fewer values than a vector has lanes, padded with zeros.
 #[inline(always)]
 fn padded<L: Lanes, E: Element>(x: &[E]) -> L {
     let mut lanes = [0.0; 16];

@@ -1,11 +1,11 @@
-//! Some rows of a matrix, by themselves and back at their places.
+//! Gather and scatter of matrix rows.
 
 use bytemuck::Pod;
 use rayon::prelude::*;
 
 use crate::cpu::buffer::Buffer;
 
-/// The rows of `x` `[T, width]` that `rows` lists, `[rows, width]`.
+/// Gathers the rows of `x` `[T, width]` that `rows` lists into `[rows, width]`.
 pub(crate) fn gather<T: Pod + Send + Sync>(x: &[T], rows: &[usize], width: usize) -> Buffer<T> {
     let mut y = Buffer::new(rows.len() * width);
     y.par_chunks_mut(width)
@@ -14,7 +14,8 @@ pub(crate) fn gather<T: Pod + Send + Sync>(x: &[T], rows: &[usize], width: usize
     y
 }
 
-/// `[count, width]` with the rows of `y` where `rows`, ascending, says, and zeros elsewhere.
+/// Scatters the rows of `y` to the positions `rows`, ascending, of `[count, width]`; all other rows
+/// are zero.
 pub(crate) fn scatter(y: &[f32], rows: &[usize], count: usize, width: usize) -> Buffer<f32> {
     let mut x = Buffer::new(count * width);
     x.par_chunks_mut(width)

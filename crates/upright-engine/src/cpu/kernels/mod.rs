@@ -1,4 +1,4 @@
-//! Kernels on the CPU.
+//! CPU kernels.
 
 pub(crate) mod activation;
 pub(crate) mod attention;
@@ -17,6 +17,6 @@ pub(crate) use simd::{Lanes, Work, dispatch, exp, width as vector_width};
 
 use super::tier::Tier;
 
-/// The revision of the arithmetic. It goes up by one with every change to the bits of any result: what an older build began or kept is then not mixed with
-/// what this one computes.
+/// Revision of the arithmetic. Increment it with every change to the bits of any result: runs and
+/// cached values of older builds are then not mixed with results of this build.
 pub(crate) const REVISION: u32 = 4;

@@ -9,7 +9,7 @@ use super::{
 };
 use upright_model::{config::NormKind, weights::NormWeights};
 
-/// Rows handed to a thread at a time.
+/// Rows that a thread processes at a time.
 const ROWS: usize = 16;
 
 /// A norm over rows of `width` values.
@@ -17,7 +17,7 @@ const ROWS: usize = 16;
 pub(crate) struct Norm<'a> {
     /// Layer or root mean square.
     pub kind: NormKind,
-    /// Added under the root.
+    /// Added to the variance, under the square root.
     pub eps: f32,
     /// Scale and bias, length `width`.
     pub weights: &'a NormWeights,
@@ -28,7 +28,8 @@ impl Norm<'_> {
         self.weights.scale.len()
     }
 
-    /// Mean (0 for root mean square) and reciprocal root of a row.
+    /// Mean of a row (0 for root mean square) and its reciprocal standard deviation or root mean
+    /// square.
     #[inline(always)]
     fn statistics<L: Lanes>(&self, x: &[f32]) -> (f32, f32) {
         let width = x.len() as f32;
@@ -37,7 +38,7 @@ impl Norm<'_> {
             NormKind::Rms => 0.0,
         };
         let variance = total::<L, 1>(&SquaredFrom(mean), [x]) / width;
-        // A row too large to square must not come out as zeros, which would look like a healthy one.
+        // A row whose squares overflow must not become zeros, which would look like a valid result.
         let rstd = if variance == f32::INFINITY {
             f32::NAN
         } else {
@@ -46,7 +47,7 @@ impl Norm<'_> {
         (mean, rstd)
     }
 
-    /// Normalises one row into `y`.
+    /// Normalizes one row into `y`.
     pub(crate) fn row(&self, x: &[f32], y: &mut [f32]) {
         dispatch(Row { norm: *self, x, y });
     }
@@ -61,7 +62,7 @@ impl Norm<'_> {
         });
     }
 
-    /// Normalises every row of `x` `[T, width]` into `y`.
+    /// Normalizes every row of `x` `[T, width]` into `y`.
     pub(crate) fn forward(&self, x: &[f32], y: &mut [f32]) {
         let width = self.width();
         y.par_chunks_mut(width * ROWS)
@@ -186,7 +187,7 @@ impl Summand<3> for Along {
     }
 }
 
-/// `(x - mean) rstd scale`, and a bias where there is one.
+/// `(x - mean) rstd scale`, plus a bias if there is one.
 struct Normal {
     mean: f32,
     rstd: f32,

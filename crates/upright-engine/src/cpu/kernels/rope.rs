@@ -1,5 +1,5 @@
-//! Rotary position embedding in Hugging Face's two-halves layout: dimension `i` of a head turns with dimension
-//! `i + dims / 2`.
+//! Rotary position embedding in Hugging Face's two-halves layout: dimension `i` of a head rotates
+//! with dimension `i + dims / 2`.
 
 use super::{Lanes, Work, attention::HeadLayout, dispatch};
 use upright_model::config::Rotary;
@@ -23,7 +23,8 @@ impl Angles {
         Self { half, cos, sin }
     }
 
-    /// Turns `heads` heads of a token in place, in the token's `row`; `backward` turns them back, which is the transpose.
+    /// Rotates `heads` heads of a token in place, in the token's `row`. `backward` rotates them
+    /// back, which is the transpose.
     pub(crate) fn turn(
         &self,
         token: usize,

@@ -1,4 +1,4 @@
-//! Activations that wait for their backward, in the precision of the tier's products: bf16 takes half of the memory, and a
+//! Saved activations, in the precision of the tier's products. bf16 takes half of the memory, and a
 //! product that reads it gives the same bits.
 
 use half::bf16;
@@ -15,7 +15,7 @@ const CHUNK: usize = 16 * 1024;
 
 /// A matrix of activations, row-major.
 pub(crate) enum Saved {
-    /// As they were made.
+    /// As computed.
     F32(Buffer<f32>),
     /// Rounded to nearest even.
     Bf16(Buffer<bf16>),
@@ -42,7 +42,7 @@ impl Saved {
         Self::Bf16(rounded)
     }
 
-    /// Stores rows of `width` values, each of which `finish` changes first, given its number.
+    /// Stores rows of `width` values after `finish` has changed each row, given its index.
     pub(crate) fn finished(
         tier: Tier,
         mut values: Buffer<f32>,
@@ -68,7 +68,8 @@ impl Saved {
         Self::Bf16(rounded)
     }
 
-    /// Stores rows of `width` values, and packs the rows of `cols` values that `make` makes of them.
+    /// Stores rows of `width` values, and packs the rows of `cols` values that `make` computes from
+    /// them.
     pub(crate) fn packed(
         tier: Tier,
         values: Buffer<f32>,
@@ -91,7 +92,8 @@ impl Saved {
         (packed, Self::Bf16(rounded))
     }
 
-    /// Calls `each` with every row of `width` values and the row of `others` at its side, which has as many rows.
+    /// Calls `each` with every row of `width` values and the corresponding row of `others`, which
+    /// has the same number of rows.
     pub(crate) fn by_rows(
         &self,
         width: usize,
@@ -104,7 +106,7 @@ impl Saved {
         rows.for_each(|(row, other)| each(values.part(row * width..(row + 1) * width), other));
     }
 
-    /// Bytes of a value.
+    /// Bytes per value.
     pub(crate) fn size(tier: Tier) -> usize {
         if tier.rounds() {
             size_of::<bf16>()

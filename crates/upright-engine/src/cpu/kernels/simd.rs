@@ -1,9 +1,11 @@
-//! f32 vectors of four widths behind one trait, and the products that the portable kernel builds on.
+//! f32 vectors of three widths behind one trait, and the tile of products that the portable
+//! microkernel builds on.
 //!
-//! Loops over plain arrays would do if the compiler could be trusted to keep a tile of sums in registers; it is not.
-//! Code generic over [`Lanes`] is marked `#[inline(always)]` and compiled, through [`dispatch`] or [`Lanes::compiled`],
-//! inside a function with the target features of its vector. No other code may touch a vector whose features are not known to
-//! be there, which is why none of this leaves `cpu`.
+//! Loops over plain arrays would suffice if the compiler kept a tile of sums in registers reliably;
+//! it does not. Code generic over [`Lanes`] is marked `#[inline(always)]` and compiled, through
+//! [`dispatch`] or [`Lanes::compiled`], inside a function with the target features of its vector.
+//! No other code may use a vector whose features are not known to be available, so nothing in this
+//! module leaves `cpu`.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -11,18 +13,18 @@ use std::arch::x86_64::*;
 use bytemuck::Pod;
 use half::bf16;
 
-/// A vector of f32. Elementwise, so lanes never mix but in `sum` and `largest`, which have fixed orders.
+/// A vector of f32. Operations are elementwise; reductions (`sum`, `largest`) have a fixed order.
 pub(crate) trait Lanes: Copy {
     /// Number of lanes; divides 16.
     const LEN: usize;
 
-    /// Runs the work in a function of its own, compiled for this vector: loops that several places share are compiled
-    /// once. Callable from work on the same vector only.
+    /// Runs the work in its own function, compiled for this vector, so that shared loops are
+    /// compiled once. Callable only from work on the same vector.
     fn compiled<W: Work>(work: W) -> W::Output;
     /// # Safety
     /// `LEN` values can be read.
     unsafe fn load(from: *const f32) -> Self;
-    /// Of bf16, exactly.
+    /// Loads bf16 values, exactly.
     ///
     /// # Safety
     /// `LEN` values can be read.
@@ -30,7 +32,7 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load_bf16(from: *const bf16) -> Self {
         let mut lanes = [0.0; 16];
         for (i, lane) in lanes.iter_mut().enumerate().take(Self::LEN) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             *lane = unsafe { *from.add(i) }.float();
         }
         // SAFETY: no vector has more than 16 lanes.
@@ -46,11 +48,11 @@ pub(crate) trait Lanes: Copy {
     fn div(self, other: Self) -> Self;
     /// `self * a + b`, rounded once where the processor can.
     fn mul_add(self, a: Self, b: Self) -> Self;
-    /// The larger; NaN where `self` is NaN.
+    /// The larger value; NaN where `self` is NaN.
     fn max(self, other: Self) -> Self;
     /// `self`, but 0 where `x < limit`.
     fn zero_where_below(self, x: Self, limit: Self) -> Self;
-    /// 2 to the integer in the low bits of a float.
+    /// 2 to the power of the integer in the low bits of each lane.
     fn power_of_low_bits(self) -> Self;
     /// A vector whose lane i, below `count`, is lane `i + count`; `count` is a power of two below `LEN`.
     fn moved_down(self, count: usize) -> Self;
@@ -66,7 +68,7 @@ pub(crate) trait Lanes: Copy {
         lanes
     }
 
-    /// Sum of the lanes: the upper half onto the lower until one is left.
+    /// Sum of the lanes: adds the upper half to the lower half until one lane is left.
     #[inline(always)]
     fn sum(self) -> f32 {
         halved(self, |low, high| low.add(high))
@@ -79,7 +81,7 @@ pub(crate) trait Lanes: Copy {
     }
 }
 
-/// One number of all lanes.
+/// Reduces all lanes to one number by halves.
 #[inline(always)]
 fn halved<L: Lanes>(mut vector: L, join: impl Fn(L, L) -> L) -> f32 {
     for count in [8, 4, 2, 1] {
@@ -104,75 +106,78 @@ macro_rules! x86_lanes {
                 fn compiled<W: Work>(work: W) -> W::Output {
                     work.run::<$vector>()
                 }
-                // SAFETY: the features are there, as the module says.
+                // SAFETY: the features are available, see the module documentation.
                 unsafe { compiled(work) }
             }
             #[inline(always)]
             unsafe fn load(from: *const f32) -> Self {
-                // SAFETY: the caller's; the features are there, as the module says.
+                // SAFETY: guaranteed by the caller; the features are available, see the module
+                // documentation.
                 unsafe { $load(from) }
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut f32) {
-                // SAFETY: the caller's; the features are there, as the module says.
+                // SAFETY: guaranteed by the caller; the features are available, see the module
+                // documentation.
                 unsafe { $store(to, self) }
             }
             #[inline(always)]
             fn splat(x: f32) -> Self {
-                // SAFETY: the features are there, as the module says.
+                // SAFETY: the features are available, see the module documentation.
                 unsafe { $splat(x) }
             }
             #[inline(always)]
             fn add(self, other: Self) -> Self {
-                // SAFETY: the features are there, as the module says.
+                // SAFETY: the features are available, see the module documentation.
                 unsafe { $add(self, other) }
             }
             #[inline(always)]
             fn sub(self, other: Self) -> Self {
-                // SAFETY: the features are there, as the module says.
+                // SAFETY: the features are available, see the module documentation.
                 unsafe { $sub(self, other) }
             }
             #[inline(always)]
             fn mul(self, other: Self) -> Self {
-                // SAFETY: the features are there, as the module says.
+                // SAFETY: the features are available, see the module documentation.
                 unsafe { $mul(self, other) }
             }
             #[inline(always)]
             fn div(self, other: Self) -> Self {
-                // SAFETY: the features are there, as the module says.
+                // SAFETY: the features are available, see the module documentation.
                 unsafe { $div(self, other) }
             }
             #[inline(always)]
             fn mul_add(self, a: Self, b: Self) -> Self {
-                // SAFETY: the features are there, as the module says.
+                // SAFETY: the features are available, see the module documentation.
                 unsafe { $fused(self, a, b) }
             }
             #[inline(always)]
             fn max(self, other: Self) -> Self {
-                // SAFETY: the features are there, as the module says. The second operand wins where one is NaN.
+                // SAFETY: the features are available, see the module documentation. If an operand
+                // is NaN, the second is the result.
                 unsafe { $max(other, self) }
             }
             #[inline(always)]
             fn zero_where_below(self, $x: Self, $limit: Self) -> Self {
                 let $value = self;
-                // SAFETY: the features are there, as the module says.
+                // SAFETY: the features are available, see the module documentation.
                 unsafe { $below }
             }
             #[inline(always)]
             fn power_of_low_bits(self) -> Self {
                 let $bits = self;
-                // SAFETY: the features are there, as the module says.
+                // SAFETY: the features are available, see the module documentation.
                 unsafe { $power }
             }
             #[inline(always)]
             fn moved_down(self, $count: usize) -> Self {
                 let $wide = self;
-                // SAFETY: the features are there, as the module says.
+                // SAFETY: the features are available, see the module documentation.
                 unsafe { $moved }
             }
             #[inline(always)]
             fn first(self) -> f32 {
-                // SAFETY: the features are there, as the module says.
+                // SAFETY: the features are available, see the module documentation.
                 unsafe { $first(self) }
             }
         }
@@ -258,12 +263,12 @@ impl Lanes for Four {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
     }
     #[inline(always)]
@@ -316,7 +321,7 @@ impl Lanes for Four {
     }
 }
 
-/// e to the x, within 1.5e-7 of it for x in (-87, 88); 0 below.
+/// e^x, with a relative error below 1.5e-7 for x in (-87, 88); 0 below.
 #[inline(always)]
 pub(crate) fn exp<L: Lanes>(x: L) -> L {
     const LOWEST: f32 = -87.0;
@@ -347,9 +352,9 @@ pub(crate) fn exp<L: Lanes>(x: L) -> L {
         .zero_where_below(x, limit)
 }
 
-/// What vectors are loaded from.
+/// Element type that vectors are loaded from.
 pub(crate) trait Element: Pod + Send + Sync {
-    /// The number, exactly.
+    /// The value as f32, exactly.
     fn float(self) -> f32;
     /// # Safety
     /// `L::LEN` values can be read.
@@ -363,7 +368,7 @@ impl Element for f32 {
     }
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const Self) -> L {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::load(from) }
     }
 }
@@ -375,12 +380,13 @@ impl Element for bf16 {
     }
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const Self) -> L {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::load_bf16(from) }
     }
 }
 
-/// Where the left operand of a [`tile`] lies: element `(row, k)` at `start + row * row_stride + k * depth_stride`.
+/// Left operand of a [`tile`]: element `(row, k)` is at
+/// `start + row * row_stride + k * depth_stride`.
 #[derive(Clone, Copy)]
 pub(super) struct Left {
     pub(super) start: *const f32,
@@ -388,11 +394,11 @@ pub(super) struct Left {
     pub(super) depth_stride: usize,
 }
 
-/// `sums + A B`, every element one chain over k in ascending order. A is `[R, depth]`; row k of B, `V` vectors wide,
-/// starts at `b + k * b_stride`.
+/// `sums + A B`; every element is one chain over k in ascending order. A is `[R, depth]`; row k of
+/// B, `V` vectors wide, starts at `b + k * b_stride`.
 ///
 /// # Safety
-/// A and B can be read there.
+/// All elements of A and B can be read.
 #[inline(always)]
 pub(super) unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
     mut sums: [[L; V]; R],
@@ -402,7 +408,7 @@ pub(super) unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
     depth: usize,
 ) -> [[L; V]; R] {
     for k in 0..depth {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let (row, b) = (a.start.add(k * a.depth_stride), b.add(k * b_stride));
             let mut columns = [L::splat(0.0); V];
@@ -422,7 +428,7 @@ pub(super) unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
 
 /// Work that runs on the widest vectors of this machine.
 pub(crate) trait Work {
-    /// What comes of it.
+    /// Result of the work.
     type Output;
     /// The work. Must be `#[inline(always)]`, like everything in it that is generic over the vectors.
     fn run<L: Lanes>(self) -> Self::Output;
@@ -443,7 +449,7 @@ pub(crate) fn dispatch<W: Work>(work: W) -> W::Output {
     Four::compiled(work)
 }
 
-/// Lanes of the widest vectors of this machine.
+/// Number of lanes of the widest vectors of this machine.
 pub(crate) fn width() -> usize {
     struct Width;
     impl Work for Width {

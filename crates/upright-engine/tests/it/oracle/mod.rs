@@ -1,6 +1,7 @@
-//! A decoder as a textbook writes it: one sequence at a time, one token after another, everything in f64, no packs, no
-//! trees, no backward. It shares no code with the engine, not even the reading of a model folder, so that what both say is
-//! right. T tokens, K inputs and N outputs of a linear, R rank.
+//! A textbook decoder: one sequence at a time, one token after another, everything in f64, no
+//! packs, no trees, no backward pass. It shares no code with the engine, not even for reading a
+//! model folder, so that a result on which both agree is right. Shapes: T tokens, K inputs and N
+//! outputs of a linear, R rank.
 
 use std::{collections::BTreeMap, f64::consts::PI, fs, path::Path};
 
@@ -8,7 +9,7 @@ use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-/// One vector a token.
+/// One vector per token.
 type Rows = Vec<Vec<f64>>;
 
 /// A vector, or a matrix.
@@ -18,19 +19,20 @@ pub(crate) struct Tensor {
     pub(crate) values: Vec<f64>,
 }
 
-/// A LoRA adapter: `<module>.lora_A.weight` `[R, K]` and `<module>.lora_B.weight` `[N, R]`, and what multiplies their product.
+/// A LoRA adapter: `<module>.lora_A.weight` `[R, K]` and `<module>.lora_B.weight` `[N, R]`, and the
+/// scale of their product.
 #[derive(Clone)]
 pub(crate) struct Lora {
     pub(crate) tensors: BTreeMap<String, Tensor>,
     pub(crate) scale: f64,
 }
 
-/// How precisely the base is taken.
+/// Precision of the base weights.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Base {
-    /// As the files have it.
+    /// As stored in the files.
     Exact,
-    /// Matrices rounded to bf16, as the engine holds them; norms and biases as the files have them.
+    /// Matrices rounded to bf16, as in the engine; norms and biases as stored in the files.
     Bf16,
 }
 
@@ -40,7 +42,7 @@ pub(crate) struct Oracle {
     heads: usize,
     kv_heads: usize,
     head_size: usize,
-    /// Angle a position of each pair of dimensions that rotates.
+    /// Angle per position of each rotating pair of dimensions.
     frequencies: Vec<f64>,
     vectors: BTreeMap<String, Vec<f64>>,
     /// Transposed, `[K, N]`.
@@ -132,7 +134,8 @@ impl Oracle {
                         (0..inputs).flat_map(|k| (0..outputs).map(move |n| n * inputs + k));
                     let values = transposed.map(|index| match base {
                         Base::Exact => tensor.values[index],
-                        // No file holds more than f32 does, and `bf16::from_f64` does not look at the last bits.
+                        // No file holds more than f32 precision, and `bf16::from_f64` ignores the
+                        // last bits.
                         Base::Bf16 => bf16::from_f32(tensor.values[index] as f32).to_f64(),
                     });
                     matrices.insert(
@@ -309,7 +312,7 @@ impl Oracle {
         }
     }
 
-    /// A linear's outputs cut into heads: `[head][token]`.
+    /// A linear's outputs split into heads: `[head][token]`.
     fn split(&self, module: &str, x: &Rows, lora: Option<&Lora>) -> Vec<Rows> {
         let rows: Rows = x.iter().map(|row| self.linear(module, row, lora)).collect();
         let heads = rows[0].len() / self.head_size;
@@ -368,7 +371,7 @@ impl Oracle {
         }
     }
 
-    /// Dimension `i` turns with dimension `i + half`; those after both halves stay.
+    /// Dimension `i` rotates with dimension `i + half`; dimensions after both halves stay.
     fn rotate(&self, position: usize, row: &mut [f64]) {
         let half = self.frequencies.len();
         for (i, frequency) in self.frequencies.iter().enumerate() {
@@ -378,7 +381,8 @@ impl Oracle {
         }
     }
 
-    /// Tokens that a token sees, itself included, if not all before it.
+    /// Number of tokens that a token attends to, itself included; `None` means all tokens up to
+    /// itself.
     fn window(&self, layer: usize) -> Option<usize> {
         let config = &self.config;
         let sliding = match config["model_type"].as_str().unwrap() {
@@ -418,7 +422,8 @@ impl Matrix {
     }
 }
 
-/// Plain, `linear` and `llama3` rotary embeddings, in the keys of transformers 4 and 5. transformers keeps them in f32.
+/// Plain, `linear` and `llama3` rotary embeddings, with the keys of transformers 4 and 5.
+/// transformers stores the frequencies in f32.
 fn frequencies(config: &Value, neox: bool, head_size: usize) -> Vec<f64> {
     let new = &config["rope_parameters"];
     let scaling = if config["rope_scaling"].is_object() {
@@ -444,7 +449,8 @@ fn frequencies(config: &Value, neox: bool, head_size: usize) -> Vec<f64> {
         "default" => frequency,
         "linear" => frequency / setting("factor"),
         "llama3" => {
-            // Turns over the original context: few are slowed, many are kept, and between the two it is blended.
+            // Rotations over the original context: frequencies with few rotations are slowed, those
+            // with many are kept, and those in between are blended.
             let turns = setting("original_max_position_embeddings") * frequency / (2.0 * PI);
             let (low, high) = (setting("low_freq_factor"), setting("high_freq_factor"));
             let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);

@@ -1,4 +1,5 @@
-//! Configs that nobody should write end in a message, and what is accepted survives being written down.
+//! Bad configs end in an error message, and every accepted config survives a round trip through
+//! TOML.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -7,7 +8,7 @@ use super::{BASE, BOTH, Place};
 use crate::plan::{Plan, Schedule};
 use crate::settings::{Config, ObjectiveConfig};
 
-/// Values that a person could write by mistake, and some that are right.
+/// Values that a user could write by mistake, and some valid ones.
 const VALUES: &[&str] = &[
     "1",
     "-1",

@@ -1,4 +1,4 @@
-//! Every mistake gets one message that names the key, what was found, and what would work.
+//! Every mistake gets one message that names the key, the value found, and a value that would work.
 
 use super::{BASE, BOTH, Place};
 use crate::plan::Plan;
@@ -394,30 +394,31 @@ fn mistakes_in_a_list_of_objectives_name_the_objective() {
         (
             "sft = '@/sft.json'",
             ["", "", ""],
-            &["sft cannot stand beside [[objective]]"],
+            &["sft cannot be combined with [[objective]]"],
         ),
         (
             "reference = 'train:chosen'",
             ["", "", "rows = 5"],
             &[
-                "reference train:chosen needs one preference objective, there are: b, c",
+                "reference train:chosen needs one set of preference rows, but these objectives have \
+                 different rows: b, c",
                 "--reference DIR",
             ],
         ),
         (
             "lambda = 0.5",
             ["", "", ""],
-            &["lambda cannot stand beside [[objective]]"],
+            &["lambda cannot be combined with [[objective]]"],
         ),
         (
             "dpo-loss = 'ipo'",
             ["", "", ""],
-            &["dpo-loss cannot stand beside [[objective]]"],
+            &["dpo-loss cannot be combined with [[objective]]"],
         ),
         (
             "dpo-alpha = 1",
             ["", "", ""],
-            &["dpo-alpha cannot stand beside [[objective]]"],
+            &["dpo-alpha cannot be combined with [[objective]]"],
         ),
     ];
     for (top, text, parts) in table {
@@ -426,7 +427,7 @@ fn mistakes_in_a_list_of_objectives_name_the_objective() {
     let table: &[(&str, &[&str])] = &[
         (
             "name = 'A b'\nloss = 'sft'\ndata = '@/sft.json'",
-            &["name", "`A b`", "small letters"],
+            &["name", "`A b`", "lowercase letters"],
         ),
         (
             "name = ''\nloss = 'sft'\ndata = '@/sft.json'",

@@ -1,4 +1,4 @@
-//! Configs written as TOML, and what they mean.
+//! Configs in TOML and the plans that they resolve to.
 
 mod hostile;
 mod mistakes;
@@ -11,7 +11,7 @@ use super::*;
 use crate::plan::checks::Choice;
 use crate::settings::Config;
 
-/// A folder with everything that a config may name.
+/// A folder with all files and folders that a config may name.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -55,7 +55,7 @@ impl Place {
         ))
     }
 
-    /// Objectives `a`, `b`, ... of these losses, with what else is written of them.
+    /// Objectives `a`, `b`, ... with these losses and further settings.
     fn losses(&self, top: &str, losses: &[(&str, &str)]) -> Config {
         let objectives = losses
             .iter()
@@ -127,7 +127,7 @@ fn defaults_are_those_of_the_help() {
     let simpo = Objective::new(LossKind::Simpo).beta;
     assert_eq!(
         help("beta"),
-        format!("{}, of simpo {simpo}", objective(1).beta)
+        format!("{}; {simpo} for simpo", objective(1).beta)
     );
     assert!(
         [LossKind::Ipo, LossKind::Rpo, LossKind::Orpo]
@@ -269,7 +269,8 @@ fn any_number_of_objectives() {
     assert_eq!(equal.weights(), [1.0 / 3.0; 3]);
 }
 
-/// Of a run's settings, every loss gets those that it takes; its own win, and what nobody gives is the loss's default.
+/// Every loss gets the settings of the run that it takes. Settings of the objective take
+/// precedence; the rest are defaults of the loss.
 #[test]
 fn every_loss_has_its_own_settings() {
     let place = Place::new();
@@ -338,7 +339,8 @@ fn every_loss_has_its_own_settings() {
     );
 }
 
-/// Plans of before these settings read as they did and are written as they were: a run's hash is one of its text.
+/// Plans from before these settings read and write as they did then: the hash of a run is a hash of
+/// the plan's text.
 #[test]
 fn a_plan_says_nothing_of_settings_that_its_losses_do_not_take() {
     let place = Place::new();
@@ -368,7 +370,8 @@ fn a_plan_says_nothing_of_settings_that_its_losses_do_not_take() {
     assert_eq!(none.differences(&some), ["dpo.gamma: 0.0 -> 1.0"]);
 }
 
-/// Pairs do not mean a reference: only losses that compare with one ask for it, and train it.
+/// Preference pairs alone do not require a reference model: only losses that use one ask for it and
+/// train it.
 #[test]
 fn a_reference_is_for_the_losses_that_compare_with_one() {
     let place = Place::new();
@@ -384,7 +387,7 @@ fn a_reference_is_for_the_losses_that_compare_with_one() {
                 .notes(&place.config(&format!("{BOTH}{text}")))
                 .join("\n");
             assert_eq!(
-                notes, "reference has no effect: no objective's loss compares with one",
+                notes, "--reference is ignored: no objective uses a reference model",
                 "{text}"
             );
         }
@@ -396,7 +399,7 @@ fn a_reference_is_for_the_losses_that_compare_with_one() {
             [""; 0]
         );
     }
-    // The chosen responses of the one that compares.
+    // The chosen responses of the objective that uses a reference model.
     let plan = Plan::from_config(
         &place.losses("reference = 'train:chosen'", &[("orpo", ""), ("rpo", "")]),
     )
@@ -468,7 +471,7 @@ fn differences_name_what_changed_and_nothing_that_is_free() {
     assert!(found.iter().all(|line| !line.starts_with("lora.alpha")));
 }
 
-/// What is named by its contents elsewhere is the same wherever it lies.
+/// Files and folders that are identified by their contents may be anywhere.
 #[test]
 fn a_plan_anywhere_names_no_place() {
     let place = Place::new();
@@ -492,7 +495,7 @@ fn a_plan_anywhere_names_no_place() {
     );
 }
 
-/// (start, end, objective) of every stage.
+/// `(start, end, objective)` of every stage.
 fn stages(plan: &Plan, rows: &[usize]) -> Vec<(usize, usize, Option<usize>)> {
     let schedule = Schedule::new(plan, rows).unwrap();
     assert_eq!(schedule.steps, schedule.stages.last().unwrap().end);
@@ -538,7 +541,7 @@ fn sequential_splits_by_weight_with_dpo_first() {
     let error = Schedule::new(&plan, &[80, 40]).unwrap_err();
     assert_eq!(
         error.message,
-        "sequential: objective dpo gets no step of 10"
+        "sequential: objective dpo gets 0 of 10 steps"
     );
     assert!(error.hint.contains("--steps") && error.hint.contains("--stages"));
     assert_eq!(split("steps = 10\nlambda = 0"), [(0, 10, Some(0))]);
@@ -615,17 +618,17 @@ fn notes_say_what_has_no_effect_and_which_defaults_matter() {
         ),
         (
             format!("{both}{quiet}probe-every = 3"),
-            "probe-every has no effect",
+            "--probe-every is ignored",
         ),
         (
             format!(
                 "{both}reference = 'none'\nmethod = 'sequential'\nstages = 'sft:1'\nlambda = 0.5"
             ),
-            "lambda has no effect",
+            "--lambda is ignored",
         ),
         (
             format!("{both}steps = 5"),
-            "the reference is the base model",
+            "the reference model is the base model",
         ),
         (
             format!("{both}{quiet}init-adapter = '@/adapter'"),
@@ -633,15 +636,15 @@ fn notes_say_what_has_no_effect_and_which_defaults_matter() {
         ),
         (
             format!("{both}{quiet}reference-epochs = 3"),
-            "reference-epochs has no effect",
+            "--reference-epochs is ignored",
         ),
         (
             format!("{both}{quiet}init-adapter = '@/adapter'\nlora-rank = 8\nlora-targets = 'a'"),
-            "lora-rank, lora-targets have no effect on the policy: its shape is that of init-adapter",
+            "--lora-rank, --lora-targets are ignored for the policy, which has the shape of --init-adapter",
         ),
         (
             format!("{both}{quiet}init-adapter = '@/adapter'\nlora-alpha = 8"),
-            "lora-alpha has no effect on the policy",
+            "--lora-alpha is ignored for the policy",
         ),
         (
             format!("{both}{quiet}held-out = 0"),
@@ -651,24 +654,24 @@ fn notes_say_what_has_no_effect_and_which_defaults_matter() {
             format!(
                 "{both}{quiet}held-out = 0.1\nsft-eval = '@/held.json'\ndpo-eval = '@/held.json'"
             ),
-            "held-out has no effect: every objective has held-out rows of its own",
+            "--held-out is ignored: every objective has its own held-out rows",
         ),
         (
             format!("{both}{quiet}min-prompt = 8\ntoo-long = 'drop'"),
-            "min-prompt has no effect",
+            "--min-prompt is ignored",
         ),
         (format!("{both}reference = 'none'"), "no length is given"),
         (
             format!("{both}reference = 'none'\nmethod = 'sequential'\nstages = 'sft:5'"),
-            "dpo is evaluated and not trained: no stage names it",
+            "dpo is evaluated but not trained on: no stage names it",
         ),
         (
             "sft = '@/sft.json'\nsteps = 5\nreference = 'none'".into(),
-            "reference has no effect",
+            "--reference is ignored",
         ),
         (
             "sft = '@/sft.json'\nsteps = 5\nbeta = 1".into(),
-            "beta has no effect",
+            "--beta is ignored",
         ),
     ];
     for (text, expected) in table {

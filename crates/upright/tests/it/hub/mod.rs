@@ -81,7 +81,7 @@ fn a_model_is_fetched_once_and_kept_where_others_look() {
     assert_eq!(done.stdout, local);
     assert!(
         done.stderr.contains(&format!(
-            "org/tiny@{}: 4 files downloaded into",
+            "org/tiny@{}: downloaded 4 files to",
             &COMMIT[..12]
         )),
         "{done:?}"
@@ -227,7 +227,7 @@ fn what_breaks_off_is_resumed_and_what_is_damaged_is_not_kept() {
     assert_eq!(done.code, Some(1));
     assert!(
         done.error()
-            .contains("model.safetensors: was damaged on the way, twice: its hash is not"),
+            .contains("model.safetensors: the download was damaged twice: its hash is not"),
         "{done:?}"
     );
     assert!(
@@ -258,7 +258,7 @@ fn what_breaks_off_is_resumed_and_what_is_damaged_is_not_kept() {
     });
     assert_eq!(done.code, Some(1));
     let said = format!(
-        "model.safetensors: was damaged on the way, twice: it is longer than {} bytes",
+        "model.safetensors: the download was damaged twice: it is longer than {} bytes",
         bytes.len()
     );
     assert!(done.error().contains(&said), "{done:?}");
@@ -285,7 +285,7 @@ fn what_breaks_off_is_resumed_and_what_is_damaged_is_not_kept() {
         assert_eq!(blob.exists(), code == 0, "{lies}");
         assert_eq!(
             done.error()
-                .contains("config.json: was damaged on the way, twice"),
+                .contains("config.json: the download was damaged twice"),
             code == 1,
             "{done:?}"
         );
@@ -380,7 +380,7 @@ fn what_was_fetched_before_does_where_the_hub_does_not_answer_for_now() {
             "{status}: {done:?}"
         );
         let said = format!(
-            "answered {}; taking org/tiny@{} from the cache",
+            "answered {}; using org/tiny@{} from the cache",
             &status[..3],
             &COMMIT[..12]
         );
@@ -402,13 +402,13 @@ fn what_was_fetched_before_does_where_the_hub_does_not_answer_for_now() {
     assert_eq!((done.code, &done.stdout), (Some(0), &local), "{done:?}");
     assert!(
         done.stderr
-            .contains(&format!("taking org/tiny@{} from the cache", &COMMIT[..12])),
+            .contains(&format!("using org/tiny@{} from the cache", &COMMIT[..12])),
         "{done:?}"
     );
     client.server.shelf.lock().unwrap().newer = None;
     for (code, said) in [
-        ("RevisionNotFound", "org/tiny: has no revision main"),
-        ("RepoNotFound", "no folder `org/tiny`"),
+        ("RevisionNotFound", "org/tiny: no revision main"),
+        ("RepoNotFound", "org/tiny: no such local folder"),
     ] {
         let done = asked(("404 Not Found", code), "org/tiny");
         assert!(
@@ -617,18 +617,18 @@ fn datasets_by_split_and_file() {
         (
             "--dpo org/pairs",
             &[
-                "org/pairs: it is not clear",
+                "org/pairs: more than one split or file matches",
                 "org/pairs:harmless/train, org/pairs:helpful/train",
             ][..],
         ),
         (
             "--sft org/sft:dev",
-            &["org/sft: has no `dev`", "there are test, train"],
+            &["org/sft: no split or file `dev`", "available: test, train"],
         ),
         (
             "--sft org/torn",
             &[
-                "org/torn: only 1 of the 3 files of this split are there",
+                "org/torn: incomplete split: 1 of 3 files are present",
                 "org/torn:train-00001-of-00003.jsonl",
             ],
         ),
@@ -638,7 +638,7 @@ fn datasets_by_split_and_file() {
         ),
         (
             "--sft org/nothing",
-            &["no folder `org/nothing` here, and no dataset of that name"],
+            &["org/nothing: no such local folder, and no readable dataset of that name"],
         ),
         ("--sft org/rows.jsonl", &["org/rows.jsonl: no such file"]),
     ] {
@@ -756,13 +756,13 @@ fn a_split_in_several_files_is_one_set_of_rows() {
         "--sft org/many:2 --sft two.jsonl:1 --held-out 0 --out shares",
     ));
     assert!(
-        done.stderr.contains("sft: 30 rows") && done.stderr.contains("8 of them repeat"),
+        done.stderr.contains("sft: 30 rows") && done.stderr.contains("8 of them are repeats"),
         "{done:?}"
     );
     for (words, part) in [
         (
             "--sft org/many:0.5",
-            "sft must be several files to have shares, found `org/many:0.5`",
+            "sft must list several files to use shares, found `org/many:0.5`",
         ),
         (
             "--sft org/many --sft org/many:train",
@@ -799,7 +799,7 @@ fn a_split_in_several_files_is_one_set_of_rows() {
     let done = Done::of(command);
     assert!(
         done.error()
-            .contains("org/many: only 2 of the 3 files of this split are there"),
+            .contains("org/many: incomplete split: 2 of 3 files are present"),
         "{done:?}"
     );
     assert!(done.error().contains("HF_HUB_OFFLINE is set"), "{done:?}");
@@ -845,19 +845,19 @@ fn refusals_say_the_way_out_and_tokens_open_doors() {
             "org/gated",
             &[
                 "org/gated: access to this model is restricted",
-                "accept the terms and set HF_TOKEN",
+                "set HF_TOKEN and accept the terms",
                 "/org/gated",
             ][..],
         ),
         (
             "org/nothing",
             &[
-                "no folder `org/nothing` here, and no model of that name",
+                "org/nothing: no such local folder, and no readable model of that name",
                 "spelling",
                 "HF_TOKEN",
             ],
         ),
-        ("org/tiny@v9", &["org/tiny: has no revision v9", "branch"]),
+        ("org/tiny@v9", &["org/tiny: no revision v9", "branch"]),
         (
             "org/old",
             &[
@@ -865,11 +865,11 @@ fn refusals_say_the_way_out_and_tokens_open_doors() {
                 "safetensors",
             ],
         ),
-        ("org/lora", &["org/lora: holds an adapter, not a model"]),
-        ("org/notes", &["org/notes: holds no config.json"]),
+        ("org/lora", &["org/lora: has an adapter, not a model"]),
+        ("org/notes", &["org/notes: has no config.json"]),
         (
             "org/tiny:train",
-            &["org/tiny:train: a part is named, but this is no dataset"],
+            &["org/tiny:train: only the id of a dataset takes a part"],
         ),
         (
             "model --adapter org/lora",
@@ -877,7 +877,7 @@ fn refusals_say_the_way_out_and_tokens_open_doors() {
         ),
         (
             "model --adapter org/tiny",
-            &["org/tiny: holds no adapter_config.json"],
+            &["org/tiny: has no adapter_config.json"],
         ),
         ("model/nowhere", &["there is no folder `model/nowhere`"]),
     ] {
@@ -916,7 +916,7 @@ fn refusals_say_the_way_out_and_tokens_open_doors() {
     command.env("HF_HUB_OFFLINE", "1");
     let done = Done::of(command);
     assert!(
-        done.error().contains("org/unknown@main: is not in")
+        done.error().contains("org/unknown@main: not in")
             && done.error().contains("HF_HUB_OFFLINE is set"),
         "{done:?}"
     );

@@ -202,14 +202,14 @@ fn arms_are_held_against_those_that_were_given_the_same() {
     );
     let page = write(&study);
     assert!(page.contains(
-        "Not all arms were given the same: there are \u{201c}steps 8, learning-rate 0.001\u{201d}"
+        "The arms have different training budgets: \u{201c}steps 8, learning-rate 0.001\u{201d}"
     ));
     assert!(page.contains(
-        "(steps 16, learning-rate 0.001) \u{201c}dpo 8, then sft 8\u{201d} ends nearest"
+        "(steps 16, learning-rate 0.001), \u{201c}dpo 8, then sft 8\u{201d} ends nearest"
     ));
     assert!(!study.path().join("report/tables/probes.csv").exists());
-    // Who all was given the same is told nothing of it.
-    assert!(!write(&story()).contains("given the same"));
+    // Arms that all have the same budget get no such warning.
+    assert!(!write(&story()).contains("training budget"));
 }
 
 #[test]
@@ -447,8 +447,10 @@ fn a_studys_sums_are_one_arm_over_seeds_and_any_other_adapter_is_its_own() {
     alone.add("measured", &run("mix").measuring("/mine/kind"));
     alone.add("mix", &run("mix"));
     let page = write(&alone);
-    assert!(page.contains("measured as it is, without a step") && page.contains("<td>none</td>"));
-    assert!(!page.contains("trained apart and then added"));
+    assert!(
+        page.contains("evaluated as it is, without training") && page.contains("<td>none</td>")
+    );
+    assert!(!page.contains("trained separately and then added"));
 }
 
 /// A sum is called by its weights like other arms, and not by the adapter of its first seed.
@@ -534,7 +536,7 @@ fn three_objectives_are_compared_and_the_plane_says_that_it_shows_two() {
         .map(|gap| gap.unwrap().mean.powi(2))
         .sum();
     near(arm.ideal_distance[1].unwrap().mean, squares.sqrt());
-    assert!(write(&study).contains("There are 3 objectives; this plane shows dpo and sft."));
+    assert!(write(&study).contains("There are 3 objectives; this plot shows dpo and sft."));
 }
 
 #[test]
@@ -597,7 +599,7 @@ fn unfinished_runs_are_marked_and_damaged_ones_named_and_neither_is_in_a_mean() 
         "alright (unfinished)",
         "runs/bad-step/steps.jsonl: line 4: is not step 3",
         "runs/bad-loss/evals.jsonl: line 3: fit/loss/dpo is not a number",
-        "runs/too-long/steps.jsonl: holds 9 steps, and the plan has 8",
+        "runs/too-long/steps.jsonl: has 9 steps, but the plan has 8",
         "runs/no-end/evals.jsonl: has no loss after the last step",
         "runs/no-plan/plan.toml",
     ] {
@@ -640,8 +642,8 @@ fn a_seed_counts_once() {
     );
     assert_eq!((&mix.ends, mix.seconds), (&before.ends, before.seconds));
     let page = write(&study);
-    assert!(page.contains("count in no mean: runs/zz-copy (as runs/mix-1, seed 1)."));
-    assert!(!write(&story()).contains("Copies or repetitions"));
+    assert!(page.contains("excluded from all means: runs/zz-copy (repeats runs/mix-1, seed 1)."));
+    assert!(!write(&story()).contains("Duplicate runs"));
     // Where no run is finished, the one that came farthest counts.
     let study = Study::new();
     study.add("a", &run("mix").stopped_after(1));
@@ -673,8 +675,8 @@ fn runs_that_reached_what_they_stop_at_are_finished() {
     };
     assert!(!unfinished("maxright") && unfinished("alright"));
     let page = write(&study);
-    assert!(page.contains("4 of 8: it reached its goal") && page.contains("unfinished: 4 of 8"));
-    assert!(page.contains("ended there"));
+    assert!(page.contains("4 of 8 (reached its goal)") && page.contains("unfinished: 4 of 8"));
+    assert!(page.contains("stopped early because"));
 }
 
 #[test]
@@ -719,7 +721,7 @@ fn a_claim_says_whom_it_asks_about_who_stopped_early_and_who_else_is_nearer() {
     for words in [
         "(2 of 3 runs stopped at the goal after 4 of 8 steps)",
         "\u{201c}dpo, then sft\u{201d} 1.9",
-        "; not asked about, but nearer: \u{201c}maxright k 1\u{201d} 0.112, \u{201c}sum of adapters\u{201d} 0.014",
+        "; not part of the claim, but nearer: \u{201c}maxright k 1\u{201d} 0.112, \u{201c}sum of adapters\u{201d} 0.014",
     ] {
         assert!(because.contains(words), "{words}: {because}");
     }
@@ -731,15 +733,15 @@ fn a_claim_says_whom_it_asks_about_who_stopped_early_and_who_else_is_nearer() {
     );
     assert!(claim("cost about").verdicts[0].because[0].contains("after 4 of 8 steps"));
     assert!(
-        page.contains("Some runs stopped at their goal")
-            && page.contains("one rule answers all of them")
+        page.contains("Some runs stopped early, at the goal")
+            && page.contains("One rule decides every claim")
     );
     // Where both orders are there, they need no names; where nobody stopped, nothing is said of it.
     let page = write(&story());
     assert!(
         page.contains("nearer to the ideal point than Sequential in either order, Mix and ALRIGHT")
     );
-    assert!(!page.contains("stopped at") && !page.contains("not asked about"));
+    assert!(!page.contains("stopped at") && !page.contains("not part of the claim"));
 }
 
 /// A run that others kept waiting takes longer and costs no more.

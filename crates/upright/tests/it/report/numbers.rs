@@ -176,7 +176,7 @@ fn tables_are_what_the_records_say() {
         }
     }
     near(
-        results.number("ideal, each alone", "training rows dpo loss"),
+        results.number("ideal point, each alone", "training rows dpo loss"),
         optima("fit")[1],
     );
     let first = |run: &Records| run.evals[0]["eval/loss/sft"].as_f64().unwrap();
@@ -235,8 +235,8 @@ fn a_single_run_has_no_error() {
     assert!(numbers.into_iter().all(|because| !because.contains('±')));
     for words in [
         "</span>, one run, no error known.",
-        "An arm of one run has no error",
-        "No error is known for any of them: another seed may say otherwise.",
+        "An arm with one run has no error",
+        "None of them has a known error, so other seeds may change the verdicts.",
     ] {
         assert!(page.contains(words), "{words}");
     }
@@ -503,8 +503,8 @@ fn a_path_ends_at_the_mean_of_ends() {
         "no marker at {end}"
     );
     for words in [
-        "a straight line to the mean of their ends",
-        "A line ends where the first of its arm&#39;s runs does.",
+        "a straight line to the mean of their end points",
+        "A line ends at the step where the first run of its arm ends.",
     ] {
         assert!(page.contains(words), "{words}");
     }

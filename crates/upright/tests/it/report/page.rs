@@ -227,21 +227,21 @@ fn the_guide_says_what_no_preference_is() {
         study.add("one", &dpo.with(end, &format!("{more}{end}")));
         write(&study)
     };
-    let none = "no number stands for no preference";
+    let none = "no single value that means no preference";
     for (loss, more, words) in [
-        ("dpo", "", "0.693 is no preference"),
-        ("ipo", "", "a margin, 5, by which"),
-        ("ipo", "", "; 25 is no preference"),
+        ("dpo", "", "0.693 means no preference"),
+        ("ipo", "", "the margin from its target, 5."),
+        ("ipo", "", " 25 means no preference"),
         ("rpo", "alpha = 1.0\n", none),
         ("orpo", "", none),
         // ln(1 + e).
-        ("simpo", "gamma = 1.0\n", "1.313 is no preference"),
+        ("simpo", "gamma = 1.0\n", "1.313 means no preference"),
     ] {
         let page = page(loss, more);
         assert!(page.contains(words), "{loss}: {words}");
         assert_eq!(page.contains("0.693"), loss == "dpo", "{loss}");
         assert_eq!(
-            page.contains("compared with a frozen reference"),
+            page.contains("relative to a frozen reference model"),
             ["dpo", "ipo", "rpo"].contains(&loss),
             "{loss}"
         );
@@ -308,7 +308,7 @@ fn captions_and_axes_say_what_is_in_front_of_one() {
         let page = write(&study);
         (
             page.contains(&format!("{share}.")),
-            page.contains(&format!("{share}, unless weights were asked for.")),
+            page.contains(&format!("{share}, unless weights were given.")),
         )
     });
     assert_eq!(captions, [(true, false), (false, true), (false, false)]);
@@ -370,7 +370,7 @@ fn folders_without_a_run_are_refused_by_name() {
     let study = Study::new();
     let read = |name: &str| Report::read(&[study.path().join(name)]).unwrap_err();
     study.write("empty/checkpoints/step-1/plan.toml", "");
-    for (name, part) in [("missing", "no such folder"), ("empty", "holds no run")] {
+    for (name, part) in [("missing", "no such folder"), ("empty", "contains no run")] {
         let error = read(name);
         assert!(
             error.message.contains(name) && error.message.contains(part),
@@ -418,7 +418,10 @@ fn the_command_reports_a_run_that_was_trained_and_training_reports_itself() {
     fs::remove_file(place.path("report/report.html")).unwrap();
     let done = Done::of(place.command(several));
     assert!(
-        done.code == Some(2) && done.error().contains("report: is there, and is no report"),
+        done.code == Some(2)
+            && done
+                .error()
+                .contains("report: the folder exists and holds no report"),
         "{done:?}"
     );
     let numbers = &Done::good(place.command("report run --json")).json()[0];
@@ -430,7 +433,7 @@ fn the_command_reports_a_run_that_was_trained_and_training_reports_itself() {
     );
     for (words, part) in [
         ("report nowhere", "nowhere"),
-        ("report model", "model: holds no run"),
+        ("report model", "model: contains no run"),
         ("report", "<DIR>"),
     ] {
         let done = Done::of(place.command(words));

@@ -73,7 +73,7 @@ fn shared_seeds_are_pairs_and_two_errors_decide() {
             No => "bad",
             TooCloseToCall => "close",
         };
-        for words in ["forgets dpo", "end nearer to"] {
+        for words in ["forgets dpo", "ends nearer to"] {
             let claim = claim(&study, words);
             let verdict = &claim.verdicts[0];
             assert_eq!(
@@ -116,7 +116,7 @@ fn the_nearest_of_all_is_called_by_the_same_rule() {
     let page = write(&study);
     for words in [
         "\u{201c}maxright\u{201d} ends nearest to the ideal point",
-        "Too close to call against it: \u{201c}mix\u{201d} (1.210).",
+        "Too close to it to call: \u{201c}mix\u{201d} (1.210).",
         "2 hold, 1 is too close to call, 1 does not.",
     ] {
         assert!(page.contains(words), "{words}");
@@ -133,7 +133,11 @@ fn the_nearest_of_all_is_called_by_the_same_rule() {
     let often = run("maxright").probe_every(1);
     add(&study, "often", &often, &[(1, 0.4), (2, 0.7), (3, 0.45)]);
     let nearest = || verdict(&study, "MAXRIGHT ends nearer").because;
-    assert!(!nearest()[1].contains("not asked about"), "{:?}", nearest());
+    assert!(
+        !nearest()[1].contains("not part of the claim"),
+        "{:?}",
+        nearest()
+    );
     add(
         &study,
         "seldom",
@@ -141,7 +145,7 @@ fn the_nearest_of_all_is_called_by_the_same_rule() {
         &[(1, 0.1), (2, 0.15), (3, 0.1)],
     );
     assert!(
-        nearest()[1].contains("not asked about, but nearer: \u{201c}maxright k 100\u{201d}"),
+        nearest()[1].contains("not part of the claim, but nearer: \u{201c}maxright k 100\u{201d}"),
         "{:?}",
         nearest()
     );
@@ -177,11 +181,11 @@ fn costs_are_called_by_the_same_rule() {
                 });
             }
         }
-        let verdict = verdict(&study, "cost about");
+        let verdict = verdict(&study, "costs about");
         assert_eq!(verdict.holds[0], verdict.holds[1]);
         assert!(
             verdict.because[0]
-                .starts_with("seconds against Sequential: \u{201c}alright\u{201d} 1."),
+                .starts_with("seconds relative to Sequential: \u{201c}alright\u{201d} 1."),
             "{verdict:?}"
         );
         assert!(verdict.because[0].contains(" ± "), "{verdict:?}");
@@ -318,12 +322,12 @@ fn the_numbers_say_what_the_page_says() {
     let study = study();
     add(&study, "dpo-sft", &sequential(), &[(1, 1.0), (2, 3.0)]);
     add(&study, "alright", &run("alright"), &[(1, 1.5)]);
-    let json = serde_json::to_value(claim(&study, "end nearer to")).unwrap();
+    let json = serde_json::to_value(claim(&study, "ends nearer to")).unwrap();
     let verdict = &json["verdicts"][0];
     assert_eq!(verdict["holds"], serde_json::json!(["yes", "yes"]));
     assert_eq!(verdict["no_error"], "one-run");
     add(&study, "alright", &run("alright"), &[(2, 2.6)]);
-    let json = serde_json::to_value(claim(&study, "end nearer to")).unwrap();
+    let json = serde_json::to_value(claim(&study, "ends nearer to")).unwrap();
     let verdict = &json["verdicts"][0];
     assert_eq!(
         verdict["holds"],

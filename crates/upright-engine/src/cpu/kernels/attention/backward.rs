@@ -1,4 +1,5 @@
-//! Attention backward: probabilities made again from the log-sum-exp, queries in ascending order.
+//! Attention, backward pass: probabilities are recomputed from the log-sum-exp, queries run in
+//! ascending order.
 
 use std::ops::Range;
 
@@ -22,16 +23,18 @@ use crate::cpu::{
 };
 use upright_model::pack::Pack;
 
-/// Queries of a task, at least: every task copies the keys and values of its path.
+/// Minimum queries per task: every task copies the keys and values of its path.
 const RUN: usize = 512;
-/// Tasks that a span's queries make, at most: each keeps what it adds to all that is before it.
+/// Maximum tasks per span: every task holds the gradients that it adds to all earlier keys and
+/// values.
 const RUNS: usize = 4;
 
-/// Attention backward. `out` and `lse` are those of [`forward`](super::forward()), `d_out` is `[T, heads * head_size]`;
-/// `d_qkv` has the layout of `qkv` and is written, not added to, for every query, key and value.
+/// Runs the backward pass of attention. `out` and `lse` are those of [`forward`](super::forward()),
+/// `d_out` is `[T, heads * head_size]`. `d_qkv` has the layout of `qkv` and is overwritten for
+/// every query, key and value.
 ///
 /// # Panics
-/// If the shapes do not fit each other, or only one of `qkv` and `out` is rounded.
+/// If the shapes do not match, or only one of `qkv` and `out` is rounded.
 pub(crate) fn backward(
     tier: Tier,
     pack: &Pack,
@@ -46,7 +49,7 @@ pub(crate) fn backward(
     d_qkv: &mut [f32],
 ) {
     shape.assert_fits(pack, qkv.len(), [q, k, v], out.len(), lse);
-    // Scores once more, and the gradients of probabilities, queries, keys and values.
+    // Recomputed scores, and the gradients of probabilities, queries, keys and values.
     counters::attention(5 * shape.pairs(pack) * shape.heads * shape.head_size);
     assert_eq!(out.len(), d_out.len(), "length of the output's gradient");
     assert_eq!(qkv.len(), d_qkv.len(), "length of the gradient");
@@ -92,7 +95,8 @@ pub(crate) fn backward(
             )
         })
         .collect();
-    // Every run has written the gradients of its own keys and values: those after it on a path add theirs, in order.
+    // Every run has written the gradients of its own keys and values. Later runs on its path add
+    // theirs, in order.
     (0..shape.kv_heads).into_par_iter().for_each(|kv_head| {
         for ((span, _), above) in runs.iter().zip(above.chunks_exact(shape.kv_heads)) {
             operands.add(*span, kv_head, &above[kv_head]);
@@ -115,8 +119,8 @@ struct Operands<'a> {
     d_qkv: Shared,
 }
 
-/// What a run's queries add to the gradients of the keys and of the values before it on its path, `[any, head_size]` each,
-/// of the positions from `base` on.
+/// What a run's queries add to the gradients of earlier keys and values on its path:
+/// `[any, head_size]` each, for the positions from `base` on.
 struct Above {
     base: usize,
     keys: Buffer<f32>,
@@ -124,13 +128,13 @@ struct Above {
 }
 
 impl Operands<'_> {
-    /// Adds what comes from a run of a span to the gradients before it.
+    /// Adds the contributions of a run of a span to the gradients of earlier positions.
     fn add(&self, span: usize, kv_head: usize, above: &Above) {
         let (path, size) = (path(self.pack, span), self.shape.head_size);
         for (layout, gradients) in [(self.k, &above.keys), (self.v, &above.values)] {
             let rows = rows_of(&path, above.base..above.base + gradients.len() / size);
             for (row, gradient) in rows.zip(gradients.chunks_exact(size)) {
-                // SAFETY: this task alone touches this key and value head.
+                // SAFETY: only this task accesses this key-value head.
                 let sum = unsafe { self.d_qkv.part(layout.at(row, kv_head), size) };
                 sum.iter_mut().zip(gradient).for_each(|(sum, x)| *sum += x);
             }
@@ -138,8 +142,9 @@ impl Operands<'_> {
     }
 }
 
-/// Queries of a run of positions of a span, for the heads of one key and value head: their own gradients, those of the
-/// same tokens' keys and values, and what they add above.
+/// Queries of a range of positions of a span, for the query heads of one key-value head. Computes
+/// their own gradients, those of the same tokens' keys and values, and their contributions to
+/// earlier positions.
 struct Backward<'a> {
     operands: Operands<'a>,
     span: usize,
@@ -154,7 +159,7 @@ impl Visit for Backward<'_> {
         match (self.operands.qkv, self.operands.out) {
             (Values::F32(qkv), Values::F32(out)) => self.run::<K, _>(qkv, out),
             (Values::Bf16(qkv), Values::Bf16(out)) => self.run::<K, _>(qkv, out),
-            _ => panic!("queries, keys, values and outputs of one precision"),
+            _ => panic!("queries, keys, values and outputs of the same precision"),
         }
     }
 }
@@ -237,7 +242,7 @@ impl Backward<'_> {
                 d_outs,
                 size,
             );
-            // Wanted after the products, and as far away.
+            // Needed after the products, and just as far apart in memory.
             (0..rows).for_each(|row| fetch(&out[place(row) * size..][..size]));
             let from = (shape.seen(first).start - base) / KEYS * KEYS;
             let width = (last - base).next_multiple_of(KEYS) - from;
@@ -307,14 +312,14 @@ impl Backward<'_> {
             );
             for (row, d_query) in d_queries.chunks_exact(size).enumerate() {
                 let (token, head) = at(row);
-                // SAFETY: this task alone writes its queries' heads.
+                // SAFETY: only this task writes the heads of its queries.
                 unsafe { d_qkv.part(q.at(token, head), size) }.copy_from_slice(d_query);
             }
         }
         let above = (offset - base) * size;
         for (layout, gradients) in [(k, &d_keys), (v, &d_values)] {
             for (row, gradient) in (start..start + len).zip(gradients[above..].chunks_exact(size)) {
-                // SAFETY: this task alone writes this head of its run's rows.
+                // SAFETY: only this task writes this head of its run's rows.
                 unsafe { d_qkv.part(layout.at(row, kv_head), size) }.copy_from_slice(gradient);
             }
         }
@@ -326,8 +331,8 @@ impl Backward<'_> {
     }
 }
 
-/// Turns a query's raw scores into probabilities, zero outside `seen`, and the gradient of the probabilities into that of
-/// the raw scores. `out` and `d_out` are the query's.
+/// Turns a query's raw scores into probabilities, zero outside `seen`, and the gradient of the
+/// probabilities into that of the raw scores. `out` and `d_out` belong to the query.
 struct Probabilities<'a, E> {
     p: &'a mut [f32],
     d_p: &'a mut [f32],

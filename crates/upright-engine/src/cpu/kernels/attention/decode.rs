@@ -1,4 +1,4 @@
-//! Attention of the newest token of one sequence to everything before it, for generation.
+//! Attention of the newest token of one sequence to all earlier tokens, for generation.
 
 use std::ops::Range;
 
@@ -13,24 +13,24 @@ use crate::cpu::kernels::{
     simd::{Element, Lanes, Work, dispatch},
 };
 
-/// Tokens that a cache makes room for at a time.
+/// Tokens by which a cache grows.
 const GROWTH: usize = 64;
 
-/// Multiply-adds of a token from which its heads are shared out among threads.
+/// Multiply-adds per token from which the heads are distributed over threads.
 const SHARED: usize = 1 << 18;
 
-/// Keys and values of one sequence in one block, `[tokens, kv_heads * head_size]` each, in the precision of a tier's
-/// products.
+/// Key-value cache of one sequence in one block: keys and values, `[tokens, kv_heads * head_size]`
+/// each, in the precision of a tier's products.
 #[derive(Clone)]
 pub(crate) enum Cache {
-    /// Of the portable tier.
+    /// For the portable tier.
     F32([Vec<f32>; 2]),
-    /// Of a tier that rounds.
+    /// For a tier that rounds.
     Bf16([Vec<bf16>; 2]),
 }
 
 impl Cache {
-    /// Of no token yet.
+    /// An empty cache.
     pub(crate) fn new(tier: Tier) -> Self {
         if tier.rounds() {
             Self::Bf16([Vec::new(), Vec::new()])
@@ -39,7 +39,8 @@ impl Cache {
         }
     }
 
-    /// Bytes for so many tokens of `width` keys and as many values, as it grows.
+    /// Bytes of a cache for `tokens` tokens with keys and values of width `width`, rounded up to
+    /// its growth step.
     pub(crate) fn bytes(tier: Tier, width: usize, tokens: usize) -> usize {
         let size = if tier.rounds() {
             size_of::<bf16>()
@@ -52,7 +53,7 @@ impl Cache {
     /// Appends the keys and values of tokens, given their rows of queries, keys and values.
     ///
     /// # Panics
-    /// If the rows are of another precision.
+    /// If the rows have another precision than the cache.
     pub(crate) fn extend(&mut self, shape: &Shape, qkv: Values<'_>, [k, v]: [HeadLayout; 2]) {
         fn append<E: Element>(
             to: &mut [Vec<E>; 2],
@@ -77,13 +78,14 @@ impl Cache {
         match (self, qkv) {
             (Self::F32(to), Values::F32(qkv)) => append(to, shape, qkv, [k, v]),
             (Self::Bf16(to), Values::Bf16(qkv)) => append(to, shape, qkv, [k, v]),
-            _ => panic!("keys and values of one precision"),
+            _ => panic!("rows of the cache's precision"),
         }
     }
 }
 
-/// `out` takes the attention output, `[heads * head_size]`, of the token that was last appended to `cache`; `row` holds its
-/// query where `q` says. Everything is f32 arithmetic. Runs on the current rayon pool.
+/// Writes to `out` the attention output, `[heads * head_size]`, of the token that was last appended
+/// to `cache`. `row` holds its query at the layout `q`. All arithmetic is f32. Runs on the current
+/// rayon pool.
 pub(crate) fn last_token(
     shape: &Shape,
     row: Values<'_>,
@@ -132,7 +134,7 @@ fn of_heads<E: Element>(
     }
 }
 
-/// One head's query, against keys and values of which token `t` has those from `t * stride` on.
+/// One query head. The keys and values of token `t` start at `t * stride`.
 struct Head<'a, E> {
     query: &'a [f32],
     keys: &'a [E],

@@ -1,4 +1,4 @@
-//! Attention forward: blocks of queries against the keys of their path.
+//! Attention, forward pass: blocks of queries against the keys of their path.
 
 use std::ops::Range;
 
@@ -20,17 +20,19 @@ use crate::cpu::{
 };
 use upright_model::pack::Pack;
 
-/// Queries of a task: many enough that copying the path costs little, few enough that tasks are many.
+/// Queries per task: enough to make copying the path cheap, few enough to give many tasks.
 const TASK: usize = 256;
 /// Rows (queries times heads of a group) whose scores are in memory at once.
 pub(super) const ROWS: usize = 64;
 
-/// Attention forward. `out` is `[T, heads * head_size]`, row-major; `lse`, `[T, heads]`, takes the log-sum-exp of the
-/// scaled scores, which [`backward`](super::backward()) needs. Queries, keys and values lie in `qkv` where the layouts say.
-/// Products run on the tier, everything else in f32; `qkv` may hold what the tier's products make of it.
+/// Runs the forward pass of attention. `out` is `[T, heads * head_size]`, row-major; `lse`,
+/// `[T, heads]`, receives the log-sum-exp of the scaled scores, which
+/// [`backward`](super::backward()) needs. The layouts locate queries, keys and values in `qkv`.
+/// Products run on the tier, everything else in f32; `qkv` may already be rounded as the tier's
+/// products round it.
 ///
 /// # Panics
-/// If the shapes do not fit each other.
+/// If the shapes do not match.
 pub(crate) fn forward(
     tier: Tier,
     pack: &Pack,
@@ -80,7 +82,7 @@ pub(crate) fn forward(
         });
 }
 
-/// The queries of one run of positions of a path, for the heads of one key and value head.
+/// The queries of one range of positions of a path, for the query heads of one key-value head.
 struct Forward<'a> {
     path: Vec<Range<usize>>,
     shape: &'a Shape,
@@ -111,7 +113,8 @@ impl Forward<'_> {
         let Self { shape, kv_head, .. } = self;
         let (size, group) = (shape.head_size, shape.group());
         let vector = |at: usize| &qkv[at..at + size];
-        // Keys and values of every position that some query of the task sees, from the first block of them.
+        // Keys and values of every position that a query of the task attends to, from the start of
+        // a block.
         let base = shape.seen(self.queries.start).start / KEYS * KEYS;
         let seen = || rows_of(&self.path, base..self.queries.end);
         let count = self.queries.end - base;
@@ -148,7 +151,7 @@ impl Forward<'_> {
                 .map(at)
                 .map(|(token, head)| vector(self.q.at(token, head)));
             gather(heads, &mut queries[..rows * size], size);
-            // Keys from the first block that a query sees to the last.
+            // Keys from the first to the last block that a query attends to.
             let from = (shape.seen(first).start - base) / KEYS * KEYS;
             let width = (last - base).next_multiple_of(KEYS) - from;
             let queries = left::<K>(&View::of(&queries[..rows * size], rows, size));
@@ -170,7 +173,7 @@ impl Forward<'_> {
                 });
                 let (token, head) = at(row);
                 sums[row] = sum;
-                // SAFETY: this task alone writes its queries' heads.
+                // SAFETY: only this task writes the heads of its queries.
                 unsafe { self.lse.part(token * shape.heads + head, 1)[0] = lse };
             }
             let shares = left::<K>(&View::rows(scores, rows, width));
@@ -183,7 +186,7 @@ impl Forward<'_> {
             );
             for (row, result) in result[..rows * size].chunks_exact(size).enumerate() {
                 let (token, head) = at(row);
-                // SAFETY: this task alone writes its queries' heads.
+                // SAFETY: only this task writes the heads of its queries.
                 let out = unsafe { self.out.part((token * shape.heads + head) * size, size) };
                 dispatch(Scaled {
                     x: result,
@@ -195,8 +198,8 @@ impl Forward<'_> {
     }
 }
 
-/// Turns the raw scores of a query into `exp(scale (score - largest))`, zero outside `seen`; gives their sum, and the
-/// log-sum-exp of the scaled scores.
+/// Turns the raw scores of a query into `exp(scale (score - largest))`, zero outside `seen`.
+/// Returns their sum and the log-sum-exp of the scaled scores.
 pub(super) struct Softmax<'a> {
     pub(super) scores: &'a mut [f32],
     pub(super) seen: Range<usize>,
@@ -221,7 +224,8 @@ impl Work for Softmax<'_> {
         scores[seen.end - around.start..].fill(f32::NEG_INFINITY);
         let mut largest = L::splat(f32::NEG_INFINITY);
         let start = scores.as_mut_ptr();
-        // SAFETY: whole vectors of the scores: the number of lanes divides KEYS, of which there is a multiple.
+        // SAFETY: whole vectors of the scores: their number is a multiple of KEYS, which the number
+        // of lanes divides.
         unsafe {
             for at in (0..scores.len()).step_by(L::LEN) {
                 largest = L::load(start.add(at)).max(largest);
@@ -241,7 +245,7 @@ impl Work for Softmax<'_> {
     }
 }
 
-/// `out = by * x`, all of one length.
+/// `out = by * x`; both slices have the same length.
 struct Scaled<'a> {
     x: &'a [f32],
     by: f32,

@@ -1,9 +1,10 @@
 //! Attention over the tree of spans, forward and backward, without score matrices in memory.
 //!
-//! A span's queries see one sequence: the tokens of its path from the root. Tasks copy the keys and values of that path
-//! into panels of a tier's kernel and then know nothing of the tree. Every sum (scores, softmax, outputs, gradients) runs in the order of
-//! positions along the path, and masked or padded keys add an exact zero, so a token's output and the gradient of its
-//! query have the same bits wherever its path lies, whatever its neighbours, and on any number of threads.
+//! A span's queries attend to one sequence: the tokens of its path from the root. Tasks copy the
+//! keys and values of this path into panels of a tier's microkernel and then ignore the tree. Every
+//! sum (scores, softmax, outputs, gradients) runs in the order of positions along the path, and
+//! masked or padded keys add an exact zero. So a token's output and the gradient of its query have
+//! the same bits at any place in a pack, beside any other rows, and on any number of threads.
 
 mod backward;
 mod decode;
@@ -21,10 +22,12 @@ use std::ops::Range;
 use super::simd::Lanes;
 use upright_model::pack::Pack;
 
-/// Keys are taken in multiples of this, so that a sum has the same terms whichever query begins its block.
+/// Keys are processed in multiples of this, so that a sum has the same terms whichever query begins
+/// its block.
 const KEYS: usize = 32;
 
-/// Where the vector of head h of token t lies: `head_size` values at `t * row + h * head + offset`.
+/// Layout of the head vectors: head h of token t has `head_size` values at
+/// `t * row + h * head + offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeadLayout {
     /// Distance between tokens.
@@ -61,28 +64,29 @@ impl HeadLayout {
 pub(crate) struct Shape {
     /// Query heads.
     pub heads: usize,
-    /// Key and value heads; query head h uses number `h / (heads / kv_heads)`.
+    /// Key-value heads; query head h uses key-value head `h / (heads / kv_heads)`.
     pub kv_heads: usize,
     /// Values in a head.
     pub head_size: usize,
-    /// A query sees this many positions, its own included; `None` sees all before it.
+    /// Sliding window: a query attends to this many positions, its own included; `None` means all
+    /// positions up to its own.
     pub window: Option<usize>,
     /// Factor of the scores.
     pub scale: f32,
 }
 
 impl Shape {
-    /// Query heads of a key and value head.
+    /// Query heads per key-value head.
     fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
-    /// Positions that the query at position `p` sees.
+    /// Positions that the query at position `p` attends to.
     fn seen(&self, p: usize) -> Range<usize> {
         (p + 1).saturating_sub(self.window.unwrap_or(usize::MAX))..p + 1
     }
 
-    /// Pairs of a query and a key that it sees, over all tokens of a pack, for one head.
+    /// Pairs of a query and a key that it attends to, over all tokens of a pack, for one head.
     fn pairs(&self, pack: &Pack) -> usize {
         let runs = pack.spans.iter().zip(pack.offsets());
         runs.flat_map(|(span, offset)| offset..offset + span.len)
@@ -90,7 +94,7 @@ impl Shape {
             .sum()
     }
 
-    /// Every pointer that the kernels form follows from these; `qkv` and `out` are lengths.
+    /// Asserts the bounds of every pointer that the kernels form; `qkv` and `out` are lengths.
     fn assert_fits(
         &self,
         pack: &Pack,
@@ -122,7 +126,8 @@ impl Shape {
             k.assert_within(tokens, self.kv_heads, self.head_size, qkv);
             v.assert_within(tokens, self.kv_heads, self.head_size, qkv);
         }
-        // Tasks write heads of their own side by side, which is sound only where no two heads share a value.
+        // Tasks write different heads at the same time, which is sound only if no two heads share a
+        // value.
         let starts =
             |l: HeadLayout, heads: usize| (0..heads).map(move |head| l.offset + head * l.head);
         let all = starts(q, self.heads)
@@ -146,7 +151,7 @@ impl Shape {
     }
 }
 
-/// Runs of rows that are the path of a span, from the root down to and including the span itself.
+/// Ranges of rows on the path of a span, from the root down to and including the span itself.
 fn path(pack: &Pack, span: usize) -> Vec<Range<usize>> {
     let mut runs = Vec::new();
     let mut at = Some(span);
@@ -159,7 +164,7 @@ fn path(pack: &Pack, span: usize) -> Vec<Range<usize>> {
     runs
 }
 
-/// Keys of a block of whole vectors that holds all that a query sees.
+/// Range of keys, in whole vectors, that covers all keys a query attends to.
 fn around<L: Lanes>(seen: &Range<usize>) -> Range<usize> {
     seen.start / L::LEN * L::LEN..seen.end.next_multiple_of(L::LEN)
 }
@@ -176,14 +181,15 @@ fn rows_of(
         .take(wanted.len())
 }
 
-/// A slice that tasks write disjoint parts of.
+/// A slice of which tasks write disjoint parts.
 #[derive(Clone, Copy)]
 struct Shared {
     start: *mut f32,
     len: usize,
 }
 
-// SAFETY: made from an exclusive borrow that outlives the tasks; whoever takes a part vouches that it is theirs alone.
+// SAFETY: made from an exclusive borrow that outlives the tasks; the caller of `part` guarantees
+// that nothing else accesses the part.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -197,11 +203,11 @@ impl Shared {
     }
 
     /// # Safety
-    /// Nothing else reads or writes the part while it lives.
+    /// Nothing else reads or writes the part while the returned slice lives.
     #[allow(clippy::mut_from_ref)]
     unsafe fn part(&self, from: usize, len: usize) -> &mut [f32] {
         assert!(from + len <= self.len);
-        // SAFETY: within the slice, and the caller's alone.
+        // SAFETY: within the slice; the caller guarantees exclusive access.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from), len) }
     }
 }

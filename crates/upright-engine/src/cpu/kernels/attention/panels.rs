@@ -1,4 +1,4 @@
-//! Operands of the small products of attention, as a tier's kernel takes them.
+//! Operands of the small products of attention, packed for a tier's microkernel.
 
 use bytemuck::Pod;
 
@@ -10,7 +10,7 @@ use crate::cpu::{
     },
 };
 
-/// The panels of one operand: `lines` of them by `depth` elements of k.
+/// The panels of one operand: `lines` lines by `depth` elements of k.
 pub(super) struct Side<V> {
     panels: Buffer<V>,
     /// Lines of a panel.
@@ -31,12 +31,12 @@ pub(super) struct Part<'a, V> {
 }
 
 impl<V: Pod> Side<V> {
-    /// All of it.
+    /// The whole operand.
     pub(super) fn whole(&self) -> Part<'_, V> {
         self.lines(0, self.lines)
     }
 
-    /// Lines from `first` on, which starts a panel.
+    /// Lines from `first` on, which is the first line of a panel.
     pub(super) fn lines(&self, first: usize, lines: usize) -> Part<'_, V> {
         assert!(first.is_multiple_of(self.panel) && first + lines <= self.lines);
         let values = &self.panels[first / self.panel * self.stride..];
@@ -66,7 +66,7 @@ pub(super) fn left<K: Kernel>(view: &View<'_>) -> Side<K::Value> {
     side::<K>(view, K::A_PANEL, K::pack_a)
 }
 
-/// A right operand, from a view of lines by k: the transpose of what is multiplied.
+/// A right operand, from a view of lines by k: the transpose of the matrix to multiply with.
 pub(super) fn right<K: Kernel>(view: &View<'_>) -> Side<K::Value> {
     side::<K>(view, K::B_PANEL, K::pack_b)
 }
@@ -84,7 +84,7 @@ fn side<K: Kernel>(view: &View<'_>, panel: usize, pack: Pack<K>) -> Side<K::Valu
     }
 }
 
-/// `C = A B` or, to `add`, `C += A B`: row `i` of C starts at `c[i * c_stride]`.
+/// `C = A B`, or `C += A B` if `add`. Row `i` of C starts at `c[i * c_stride]`.
 pub(super) fn multiply<K: Kernel>(
     a: Part<'_, K::Value>,
     b: Part<'_, K::Value>,
@@ -93,7 +93,7 @@ pub(super) fn multiply<K: Kernel>(
     add: bool,
 ) {
     let (m, n) = (a.lines, b.lines);
-    assert_eq!(a.depth, b.depth, "the depths of two operands");
+    assert_eq!(a.depth, b.depth, "operands of equal depth");
     assert!(
         n <= c_stride && m > 0 && (m - 1) * c_stride + n <= c.len(),
         "C of {m}x{n} in {}",
@@ -114,15 +114,16 @@ pub(super) fn multiply<K: Kernel>(
         b_panel: b.stride,
         k: a.depth,
     };
-    // SAFETY: C is borrowed and holds `m` rows of `n` values; the panels were packed by the same kernel, which whoever
-    // chose it knows to run here.
+    // SAFETY: C is borrowed exclusively and holds `m` rows of `n` values; the panels were packed by
+    // the same kernel, and `on_kernel` has checked that this machine can run it.
     unsafe { K::block(&[segment], m, n, to, true) };
 }
 
-/// Vectors that are fetched ahead: each lies a row of all heads further on, which the processor does not foresee.
+/// Vectors to prefetch. Each lies a row of all heads after the last one, a stride that the
+/// processor does not predict.
 const AHEAD: usize = 12;
 
-/// Copies head vectors of `size` values into rows of `out`, and zeroes the rows that are left.
+/// Copies head vectors of `size` values into rows of `out`, and zeroes the remaining rows.
 pub(super) fn gather<'a, E: Element>(
     vectors: impl Iterator<Item = &'a [E]> + Clone,
     out: &mut [E],
@@ -140,13 +141,13 @@ pub(super) fn gather<'a, E: Element>(
     rows.for_each(|row| row.fill(E::zeroed()));
 }
 
-/// Begins to bring a vector near, where the processor can be told.
+/// Prefetches a vector, on processors that have an instruction for it.
 #[inline]
 pub(super) fn fetch<E>(vector: &[E]) {
     #[cfg(target_arch = "x86_64")]
     for line in vector.chunks(64 / size_of::<E>()) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: every x86-64 processor has the instruction, and it only wishes.
+        // SAFETY: every x86-64 processor has the instruction, and a prefetch is only a hint.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]

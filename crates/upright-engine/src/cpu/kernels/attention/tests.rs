@@ -16,7 +16,8 @@ fn numbers(seed: u64, count: usize) -> Vec<f32> {
         .collect()
 }
 
-/// A forest from (parent selector, length) pairs: 0 starts a tree, others continue one of the last spans, 3 deep at most.
+/// A forest from (parent selector, length) pairs: 0 starts a tree, others continue one of the last
+/// spans, at most 3 deep.
 fn forest(spans: &[(usize, usize)]) -> Pack {
     let mut pack = Pack::default();
     let mut depths: Vec<usize> = Vec::new();
@@ -35,7 +36,8 @@ fn forest(spans: &[(usize, usize)]) -> Pack {
     pack
 }
 
-/// Fused as GPT-NeoX has it (q, k, v of a head together) when heads allow and `fused`, else all q, all k, all v.
+/// Fused as in GPT-NeoX (q, k, v of a head together) if `fused` and the heads allow it, else all q,
+/// all k, all v.
 fn layouts(shape: &Shape, fused: bool) -> [HeadLayout; 3] {
     let size = shape.head_size;
     if fused && shape.heads == shape.kv_heads {
@@ -60,7 +62,7 @@ fn layouts(shape: &Shape, fused: bool) -> [HeadLayout; 3] {
     }
 }
 
-/// What the kernels compute, in f64 and by the definition: output, log-sum-exps, and with `d_out` the gradient.
+/// The kernels' results by definition, in f64: output, log-sum-exps, and with `d_out` the gradient.
 fn oracle(
     pack: &Pack,
     shape: &Shape,
@@ -167,7 +169,7 @@ fn run(
     [out, lse, gradient]
 }
 
-/// Products round their operands to bf16: those that were rounded before give the same bits.
+/// Products round their operands to bf16, so operands that were rounded before give the same bits.
 #[test]
 fn rounding_queries_keys_and_values_before_changes_no_bit() {
     let pack = forest(&[(0, 70), (1, 30), (2, 9), (0, 1)]);
@@ -178,7 +180,8 @@ fn rounding_queries_keys_and_values_before_changes_no_bit() {
         numbers(1, tokens * layouts[0].row),
         numbers(2, tokens * shape.heads * 24),
     );
-    // The largest subnormal, which rounds up to a number that products heed.
+    // The largest subnormal, which would round up to a normal number, and products flush only
+    // subnormals.
     qkv[..5].fill(f32::from_bits(0x007f_ffff));
     for (tier, _) in tiers().filter(|(tier, _)| tier.rounds()) {
         let found = run(tier, &pack, &shape, &qkv, layouts, &d_out);
@@ -209,7 +212,8 @@ fn rounding_queries_keys_and_values_before_changes_no_bit() {
     }
 }
 
-/// Tiers of this machine, with what rounding their operands to bf16 may cost (2^-9 a factor) beside f32.
+/// Tiers of this machine, with the error that rounding their operands to bf16 may add (2^-9 per
+/// factor).
 fn tiers() -> impl Iterator<Item = (Tier, f64)> {
     let tiers = Tier::ALL.into_iter().filter(|tier| tier.available());
     tiers.map(|tier| (tier, if tier == Tier::Portable { 0.0 } else { 1e-2 }))
@@ -259,7 +263,7 @@ fn a_long_span_and_many_heads_of_a_group() {
     for (pack, group, window) in [
         (&long, 70, None),
         (&long, 2, Some(100)),
-        // Spans whose backward takes several tasks.
+        // Spans whose backward pass takes several tasks.
         (&longer, 1, None),
         (&longer, 1, Some(100)),
         (&longer, 1, Some(700)),
@@ -279,7 +283,7 @@ fn a_long_span_and_many_heads_of_a_group() {
     }
 }
 
-/// The oracle's own gradient, by central differences of its output.
+/// The oracle's own gradient equals the central differences of its output.
 #[test]
 fn the_oracle_differentiates() {
     let pack = forest(&[(0, 5), (1, 4), (2, 3), (0, 2)]);
@@ -308,8 +312,8 @@ fn the_oracle_differentiates() {
     }
 }
 
-/// A tree's outputs and gradients have the same bits alone, among others in any order, and on any number of threads; and
-/// an output the same as if its path were one span.
+/// A tree's outputs and gradients have the same bits alone, among others in any order, and on any
+/// number of threads. An output also has the same bits if its path is one span.
 #[test]
 fn bits_depend_on_the_path_alone() {
     let trees: [&[(usize, usize)]; 3] = [
@@ -375,7 +379,7 @@ fn bits_depend_on_the_path_alone() {
         );
         assert!(
             same(&found[0], &alone[0][0][..300 * wide]),
-            "a path cut into spans"
+            "a path split into spans"
         );
     }
 }

@@ -1,7 +1,8 @@
 //! bf16 products with `tdpbf16ps`.
 //!
-//! The intrinsics are unstable, so these are inline assembly. Tile registers belong to a thread and nothing else in the
-//! program uses them: a block configures them, and releases them before it returns.
+//! The intrinsics are unstable, so this module uses inline assembly. Tile registers belong to a
+//! thread, and nothing else in the program uses them: a block configures them and releases them
+//! before it returns.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -10,10 +11,10 @@ use std::ops::Range;
 use super::pack::{DEPTH, LINES, Order, TILE, assert_panels, pack};
 use super::{Destination, Kernel, Segment, View};
 
-/// AMX: 32 rows by 32 columns of C in four tiles.
+/// AMX: a register block of 32 rows by 32 columns of C, in four tiles.
 pub(super) struct Amx;
 
-/// Rows and columns of C in registers: two panels of A by two of B.
+/// Rows and columns of the register block: two panels of A by two of B.
 const SIDE: usize = 2 * LINES;
 /// Bytes of a row of a tile.
 const ROW: usize = 64;
@@ -46,27 +47,29 @@ impl Kernel for Amx {
         to: Destination,
         stream_a: bool,
     ) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { block::<Hardware>(segments, m, n, to, stream_a) }
     }
 }
 
-/// A square of C, where not all of it is C's, or where more than one thing is added to.
+/// Scratch memory for a register block that lies partly outside C, or to which both a bias and a
+/// residual are added.
 #[repr(C, align(64))]
 struct Square([[f32; SIDE]; SIDE]);
 
-/// What tiles do: by the processor, or by the tests' model of it. There are four tiles of sums.
+/// Operations on tiles, of the processor or of the tests' model of it. Four tiles hold sums.
 trait Tiles {
-    /// Makes the tiles ready on this thread; dropping the value releases them.
+    /// Configures the tiles on this thread; dropping the value releases them.
     fn configure() -> Self;
 
     /// Zeroes the sums.
     fn zero(&mut self);
 
-    /// Sets the sums to a square of values whose rows are `stride` apart; 0 repeats one row.
+    /// Loads the sums from a square of values whose rows are `stride` apart; a stride of 0 repeats
+    /// one row.
     ///
     /// # Safety
-    /// 32 rows of 32 values can be read there.
+    /// 32 rows of 32 values can be read from `from` on.
     unsafe fn load(&mut self, from: *const f32, stride: usize);
 
     /// Adds the products of two panels of A and two of B, `tiles` tiles long. `stream_a` as for [`Kernel::block`].
@@ -84,7 +87,7 @@ trait Tiles {
     /// Writes the sums to a square whose rows are `stride` apart.
     ///
     /// # Safety
-    /// 32 rows of 32 values can be written there.
+    /// 32 rows of 32 values can be written from `to` on.
     unsafe fn store(&self, to: *mut f32, stride: usize);
 }
 
@@ -103,7 +106,7 @@ unsafe fn block<T: Tiles>(
         .for_each(|segment| assert_panels(segment, m, n));
     let mut tiles = T::configure();
     let mut square = Square([[0.0; SIDE]; SIDE]);
-    // Where a second panel is missing, the first stands in and what comes of it is not written.
+    // If there is no second panel, the first takes its place, and its sums are not written.
     let pair = |values: &[u32], panel: usize, line: usize, lines: usize| {
         let first = &values[line / LINES * panel..];
         let second = if line + LINES < lines {
@@ -113,15 +116,17 @@ unsafe fn block<T: Tiles>(
         };
         [first.as_ptr(), second.as_ptr()]
     };
-    // What streams goes by once: the inner loop turns around what stays.
+    // The streaming panels pass once: the inner loop runs over the panels that stay in the cache.
     let (outer, inner) = if stream_a { (m, n) } else { (n, m) };
     for far in (0..outer).step_by(SIDE) {
         for near in (0..inner).step_by(SIDE) {
             let (i, j) = if stream_a { (far, near) } else { (near, far) };
             let whole = i + SIDE <= m && j + SIDE <= n;
-            // SAFETY: rows from `i` and columns from `j` on lie within C and are the caller's.
+            // SAFETY: rows from `i` and columns from `j` on lie within C, and only the caller
+            // accesses them.
             let to = unsafe { to.at(i, j) };
-            // Sums begin with what they are added to: tiles load it faster than vectors add it to what tiles have stored.
+            // The sums start with bias or residual: loading them into tiles is faster than adding
+            // them with vectors after the tiles are stored.
             match (to.onto, to.bias) {
                 (None, None) => tiles.zero(),
                 // SAFETY: the square lies within C, the bias has a value for each of its columns.
@@ -138,7 +143,7 @@ unsafe fn block<T: Tiles>(
                             }
                         }
                     }
-                    // SAFETY: it is a square.
+                    // SAFETY: `square` holds 32 rows of 32 values.
                     unsafe { tiles.load(square.0.as_ptr().cast(), SIDE) };
                 }
             }
@@ -147,7 +152,8 @@ unsafe fn block<T: Tiles>(
                     pair(segment.a, segment.a_panel, i, m),
                     pair(segment.b, segment.b_panel, j, n),
                 );
-                // SAFETY: the assertion above: every panel holds the segment's tiles, of which there is one at least.
+                // SAFETY: asserted above: every panel holds the segment's tiles, and there is at
+                // least one.
                 unsafe { tiles.multiply(a, b, segment.k.div_ceil(DEPTH), stream_a) };
             }
             if whole {
@@ -155,7 +161,7 @@ unsafe fn block<T: Tiles>(
                 unsafe { tiles.store(to.to, to.stride) };
                 continue;
             }
-            // SAFETY: it is a square.
+            // SAFETY: `square` holds 32 rows of 32 values.
             unsafe { tiles.store(square.0.as_mut_ptr().cast(), SIDE) };
             for (r, row) in square.0.iter().enumerate().take(m - i) {
                 for column in (0..SIDE.min(n - j)).step_by(LINES) {
@@ -171,15 +177,15 @@ unsafe fn block<T: Tiles>(
     }
 }
 
-/// What `count` sums of row `r` from `column` on are added to.
+/// Initial values of `count` sums of row `r`, from `column` on: bias plus residual.
 ///
 /// # Safety
-/// `count`, 1 to 16, elements lie within C.
+/// `count` (1 to 16) elements lie within C.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn begun(to: Destination, r: usize, column: usize, count: usize) -> __m512 {
     let mask = u16::MAX >> (LINES - count);
-    // SAFETY: the mask keeps to `count` values.
+    // SAFETY: the mask limits every access to `count` values.
     unsafe {
         let to = to.at(r, column);
         let onto = to.onto.map(|(onto, _)| _mm512_maskz_loadu_ps(mask, onto));
@@ -194,8 +200,8 @@ unsafe fn begun(to: Destination, r: usize, column: usize, count: usize) -> __m51
 /// Bytes of a tile.
 const BYTES: usize = TILE * size_of::<u32>();
 
-/// The processor's tiles: 0 to 3 are sums, 4 and 5 of A, 6 and 7 of B. Between calls the sums stay in the registers,
-/// which belong to the thread and which the compiler does not know.
+/// The processor's tiles: 0 to 3 hold sums, 4 and 5 hold A, 6 and 7 hold B. Between calls the sums
+/// stay in the tile registers, which belong to the thread and which the compiler does not track.
 struct Hardware;
 
 impl Tiles for Hardware {
@@ -237,7 +243,8 @@ impl Tiles for Hardware {
     }
 
     unsafe fn load(&mut self, from: *const f32, stride: usize) {
-        // SAFETY: the tiles are configured; 32 rows of 32 values are read, which the caller vouches for.
+        // SAFETY: the tiles are configured; 32 rows of 32 values are read, which the caller
+        // guarantees.
         unsafe {
             asm!(
                 "tileloadd tmm0, [{from} + {stride}]",
@@ -293,8 +300,9 @@ impl Tiles for Hardware {
                 )
             };
         }
-        // What stays in the second cache bypasses the first, which keeps the streaming pair.
-        // SAFETY: the tiles are configured. Each turn reads 1 KB at every pointer, `tiles` times.
+        // Panels that stay in the L2 cache bypass the L1 cache, which keeps the streaming pair.
+        // SAFETY: the tiles are configured. Each of the `tiles` iterations reads 1 KB at every
+        // pointer.
         unsafe {
             if stream_a {
                 products!("tileloadd", "tileloaddt1");
@@ -305,7 +313,8 @@ impl Tiles for Hardware {
     }
 
     unsafe fn store(&self, to: *mut f32, stride: usize) {
-        // SAFETY: the tiles are configured; 32 rows of 32 values are written, which the caller vouches for.
+        // SAFETY: the tiles are configured; 32 rows of 32 values are written, which the caller
+        // guarantees.
         unsafe {
             asm!(
                 "tilestored [{to} + {stride}], tmm0",
@@ -324,7 +333,7 @@ impl Tiles for Hardware {
 
 impl Drop for Hardware {
     fn drop(&mut self) {
-        // SAFETY: the tiles are done with. Releasing spares the system from saving them.
+        // SAFETY: the tiles are no longer used. Releasing them spares the system from saving them.
         unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
     }
 }
@@ -335,7 +344,7 @@ pub(super) mod model {
 
     use super::*;
 
-    /// The kernel on [`Software`] tiles; runs wherever its packing does.
+    /// The kernel on [`Software`] tiles; runs wherever its packing runs.
     pub(in crate::cpu::kernels::gemm) struct Model;
 
     impl Kernel for Model {
@@ -365,13 +374,13 @@ pub(super) mod model {
             to: Destination,
             stream_a: bool,
         ) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { block::<Software>(segments, m, n, to, stream_a) }
         }
     }
 
-    /// `tdpbf16ps` as the manual states it, over the same tiles in the same order as [`Hardware`]. On the Sapphire Rapids
-    /// of the emulator Bochs 3.0 both gave the same bits.
+    /// `tdpbf16ps` as the manual specifies it, over the same tiles in the same order as
+    /// [`Hardware`]. Both gave the same bits on the Sapphire Rapids of the emulator Bochs 3.0.
     struct Software([[[[f32; LINES]; LINES]; 2]; 2]);
 
     impl Tiles for Software {
@@ -387,7 +396,7 @@ pub(super) mod model {
             for row in 0..SIDE {
                 for column in 0..SIDE {
                     let sum = &mut self.0[row / LINES][column / LINES][row % LINES][column % LINES];
-                    // SAFETY: the caller's.
+                    // SAFETY: guaranteed by the caller.
                     *sum = unsafe { from.add(row * stride + column).read() };
                 }
             }
@@ -401,7 +410,7 @@ pub(super) mod model {
             _: bool,
         ) {
             for tile in 0..tiles {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 let load = |panel: *const u32| unsafe {
                     &*panel.add(tile * TILE).cast::<[[u32; 16]; 16]>()
                 };
@@ -417,15 +426,15 @@ pub(super) mod model {
             for row in 0..SIDE {
                 for column in 0..SIDE {
                     let sum = self.0[row / LINES][column / LINES][row % LINES][column % LINES];
-                    // SAFETY: the caller's.
+                    // SAFETY: guaranteed by the caller.
                     unsafe { to.add(row * stride + column).write(sum) };
                 }
             }
         }
     }
 
-    /// A row's products of even k and of odd k are summed apart, fused and from zero, then added to each other and to the
-    /// sums. Subnormals count as zero.
+    /// The products of even k and of odd k of a row are summed separately, fused and starting from
+    /// zero, then added to each other and to the sums. Subnormals count as zero.
     fn dot_products(sums: &mut [[f32; 16]; 16], a: &[[u32; 16]; 16], b: &[[u32; 16]; 16]) {
         let flush = |x: f32| {
             if x.is_subnormal() {

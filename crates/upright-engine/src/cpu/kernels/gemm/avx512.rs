@@ -7,12 +7,12 @@ use std::ops::Range;
 use super::pack::{DEPTH, LINES, Order, assert_panels, pack};
 use super::{Destination, Kernel, Segment, View};
 
-/// AVX512-BF16: 8 rows by 48 columns of C in registers.
+/// AVX512-BF16: a register block of 8 rows by 48 columns of C.
 pub(super) struct Avx512;
 
-/// Rows of C in registers: half a panel of A.
+/// Rows of the register block: half a panel of A.
 const ROWS: usize = 8;
-/// Panels of B side by side in registers.
+/// Panels of B side by side in the register block.
 const PANELS: usize = 3;
 
 impl Kernel for Avx512 {
@@ -37,11 +37,11 @@ impl Kernel for Avx512 {
     }
 
     unsafe fn block(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destination, _: bool) {
-        assert!(!segments.is_empty(), "a sum of one product at least");
+        assert!(!segments.is_empty(), "a sum of at least one product");
         segments
             .iter()
             .for_each(|segment| assert_panels(segment, m, n));
-        // SAFETY: the caller's; the panels are as long as they must be.
+        // SAFETY: guaranteed by the caller; the lengths of the panels were asserted above.
         unsafe { block(segments, m, n, to) }
     }
 }
@@ -65,7 +65,7 @@ unsafe fn block(segments: &[Segment<'_, u32>], m: usize, n: usize, to: Destinati
     }
 }
 
-/// Half a panel of A, from row `i` on, times `V` panels of B, from column `j` on.
+/// Multiplies half a panel of A, from row `i` on, with `V` panels of B, from column `j` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn micro<const V: usize>(
@@ -77,8 +77,9 @@ unsafe fn micro<const V: usize>(
     to: Destination,
 ) {
     let mut sums = MaybeUninit::<[[__m512; V]; ROWS]>::uninit();
-    // SAFETY: the panels hold the segments' pairs of ROWS and of V * 16 lines, and the first of one segment at least writes
-    // all sums; rows and columns of C beyond `rows` and `cols` are masked.
+    // SAFETY: the panels hold the segments' pairs of ROWS and of V * 16 lines; there is at least
+    // one segment, and the first one writes all sums; rows and columns of C beyond `rows` and
+    // `cols` are masked.
     unsafe {
         for (index, segment) in segments.iter().enumerate() {
             let a = segment
@@ -106,15 +107,16 @@ unsafe fn micro<const V: usize>(
     }
 }
 
-/// Adds the products of half a panel of A and `V` panels of B, `panel` values apart, to sums, or to zero where `further` is
-/// false.
+/// Adds the products of half a panel of A and `V` panels of B, `panel` values apart, to the sums,
+/// or to zero unless `further`.
 ///
-/// A function of its own with one loop: where the loop stands among the segments', or a loop over the pairs of a tile within
-/// one over tiles, the compiler keeps the sums on the stack and stores all of them for every pair.
+/// This is a separate function with a single loop. If the loop is inlined into the loop over
+/// segments, or nested as a loop over pairs in a loop over tiles, the compiler keeps the sums on
+/// the stack and stores all of them for every pair.
 ///
 /// # Safety
-/// The panels hold `pairs` pairs of bf16 of ROWS and of `V` * 16 lines; the sums can be written, and where `further` is true
-/// they were.
+/// The panels hold `pairs` pairs of bf16 of ROWS and of `V` * 16 lines; the sums can be written,
+/// and have been if `further`.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn add_products<const V: usize>(
@@ -127,11 +129,12 @@ unsafe fn add_products<const V: usize>(
 ) {
     let mut sums = [[_mm512_setzero_ps(); V]; ROWS];
     if further {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         sums = unsafe { *to };
     }
     for pair in 0..pairs {
-        // SAFETY: the caller's; a panel of A is tiles of 16 lines by 16 pairs, one of B a row of 16 lines for each pair.
+        // SAFETY: guaranteed by the caller; a panel of A is tiles of 16 lines by 16 pairs, a panel
+        // of B is a row of 16 lines per pair.
         unsafe {
             let mut columns = [_mm512_setzero_si512(); V];
             for v in 0..V {
@@ -147,19 +150,19 @@ unsafe fn add_products<const V: usize>(
             b = b.wrapping_add(LINES);
         }
     }
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { *to = sums };
 }
 
-/// Finishes the first `count` of 16 sums of a row.
+/// Adds bias and residual to the first `count` of 16 sums of a row and writes them.
 ///
 /// # Safety
-/// `count`, 1 to 16, elements lie within C and are the caller's.
+/// `count` (1 to 16) elements lie within C, and only the caller accesses them.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn store(to: Destination, count: usize, mut sums: __m512) {
     let mask = u16::MAX >> (16 - count);
-    // SAFETY: the mask keeps to `count` values.
+    // SAFETY: the mask limits every access to `count` values.
     unsafe {
         if let Some(bias) = to.bias {
             sums = _mm512_add_ps(sums, _mm512_maskz_loadu_ps(mask, bias));

@@ -1,4 +1,4 @@
-//! Cuts a sum of products into passes over K and tasks over C.
+//! Splits a sum of products into passes over K and tasks over C.
 
 use std::ops::Range;
 
@@ -7,16 +7,17 @@ use rayon::prelude::*;
 use super::{Destination, Kernel, Operand, Packed, Segment, Term, View, Visit};
 use crate::cpu::buffer::Buffer;
 
-/// Products with fewer multiplications run on the calling thread: they are over before another one wakes.
+/// Products with fewer multiplications run on the calling thread: they finish before another thread
+/// wakes.
 const INLINE: usize = 1 << 20;
-/// Bytes of the panels that a task packs for itself: they stay in a core's second cache.
+/// Bytes of the panels that a task packs for itself: they stay in the core's L2 cache.
 const CHUNK: usize = 768 * 1024;
-/// Lines of these panels, at least: what streams past them must be worth the way.
+/// Minimum lines of these panels, to amortize the panels that stream past them.
 const WORTHY: usize = 128;
-/// K by which a pass may exceed a block: a LoRA pair joins its linear.
+/// K by which a pass may exceed a block, so that a LoRA pair can join its linear.
 const TOGETHER: usize = 256;
 
-/// A sum of terms on its way to `to`, `[m, n]`.
+/// A sum of terms to be written to `to`, `[m, n]`.
 pub(super) struct Sum<'a> {
     pub(super) terms: &'a [Term<'a>],
     pub(super) m: usize,
@@ -60,11 +61,11 @@ impl<'a, K: Kernel> Panels<'a, K> {
     }
 }
 
-/// Packs lines of a view at some k.
+/// Packs lines of a view at a range of k.
 pub(in crate::cpu::kernels) type Pack<K> =
     fn(&View<'_>, Range<usize>, Range<usize>, &mut [<K as Kernel>::Value]);
 
-/// A stretch of one term's K, a block at most.
+/// A range of one term's K, at most a block.
 struct Piece {
     term: usize,
     k: Range<usize>,
@@ -77,7 +78,7 @@ fn blocks<K: Kernel>(depth: usize) -> impl Iterator<Item = Range<usize>> {
         .map(move |start| start..depth.min(start + K::BLOCK))
 }
 
-/// Values of the panels of `lines` lines, block after block.
+/// Number of values in the panels of `lines` lines, over all blocks.
 pub(super) fn packed_len<K: Kernel>(lines: usize, panel: usize, depth: usize) -> usize {
     lines.next_multiple_of(panel)
         * blocks::<K>(depth)
@@ -85,7 +86,7 @@ pub(super) fn packed_len<K: Kernel>(lines: usize, panel: usize, depth: usize) ->
             .sum::<usize>()
 }
 
-/// Pieces that are summed in registers before C is touched.
+/// Groups the pieces into passes: the pieces of a pass are summed in registers before C is written.
 fn passes<K: Kernel>(terms: &[Term<'_>]) -> Vec<Vec<Piece>> {
     let mut passes: Vec<Vec<Piece>> = Vec::new();
     let mut room = 0;
@@ -109,8 +110,8 @@ fn passes<K: Kernel>(terms: &[Term<'_>]) -> Vec<Vec<Piece>> {
 impl Visit for Sum<'_> {
     type Output = ();
 
-    /// One side's panels are shared: packed whole, before or now. Tasks pack chunks of the other for themselves, and the
-    /// shared panels stream past them.
+    /// The panels of one side are shared and packed as a whole, in advance or now. Tasks pack their
+    /// own chunks of the other side, and the shared panels stream past them.
     fn visit<K: Kernel>(self) {
         let Self { terms, m, n, to } = self;
         let depth: usize = terms.iter().map(|term| term.b.rows).sum();
@@ -177,7 +178,7 @@ impl Visit for Sum<'_> {
                         std::mem::take(&mut rest).split_at_mut(own_width * line);
                     rest = others;
                     (owned.pack)(&owned_views[*term], lines.clone(), k.clone(), own_panels);
-                    // Blocks before this one are whole.
+                    // Blocks before this one are full.
                     let before = shared.lines.next_multiple_of(shared.panel) * K::padded(k.start)
                         + start * line;
                     let shared_panels = &panels[*term].values()[before..]
@@ -219,8 +220,9 @@ impl Visit for Sum<'_> {
     }
 }
 
-/// Lines of a chunk of the owned side, and of a part of the shared one. Every thread gets the same number of chunks, two or
-/// more where they stay worth the way of what streams past them; where there are too few, parts make up for it.
+/// Lines per chunk of the owned side, and per part of the shared side. Every thread gets the same
+/// number of chunks: two or more if they stay large enough to amortize the panels that stream past
+/// them. If there are too few chunks, the shared side is split into parts.
 fn cut<K: Kernel>(
     owned: &Side<K>,
     shared: &Side<K>,
@@ -254,14 +256,15 @@ fn cut<K: Kernel>(
     )
 }
 
-/// Length of the pieces that cut a side's lines in about `parts`, a multiple of its unit.
+/// Length of the pieces that split a side's lines into about `parts`: a multiple of the side's
+/// unit.
 fn pieces<K: Kernel>(side: &Side<K>, parts: usize) -> usize {
     side.lines
         .div_ceil(parts.max(1))
         .next_multiple_of(side.unit)
 }
 
-/// Packs all lines of a view, block after block.
+/// Packs all lines of a view, block by block.
 pub(super) fn pack_whole<K: Kernel>(
     pack: Pack<K>,
     view: &View<'_>,

@@ -1,13 +1,14 @@
 //! Matrix products `C = A1 B1 + A2 B2 + ...` of strided f32 and bf16 matrices.
 //!
-//! Both operands are packed into panels, lines of A side by side and lines of B side by side, in blocks of K. A kernel
-//! (one a tier) then multiplies panels in registers. A linear and its LoRA pair, or the gradients of several linears of
-//! one input, are the terms of one sum: C is written once.
+//! Both operands are packed into panels (lines of A or of B, side by side) in blocks of K. A
+//! microkernel, one per tier, then multiplies panels in registers. A linear and its LoRA pair, or
+//! the gradients of several linears of one input, are the terms of one sum, so C is written once.
 //!
-//! Element `C[m, n]` depends on row m of every A, column n of every B and the terms' K alone, to the last bit: it is
-//! summed over a pass in ascending k and in the order of the terms; passes are cut at constants and added up in ascending
-//! order; what a pass is added to comes before its products or after them, as the tier has it. M, N, strides of C, threads
-//! and the place in the matrix decide only who computes an element.
+//! The bits of element `C[m, n]` depend only on row m of every A, column n of every B and the K of
+//! the terms. A pass is summed in ascending k and in the order of the terms. Passes are split at
+//! constant sizes and added in ascending order. The tier determines whether the value that a pass
+//! is added to comes before its products or after them. M, N, strides of C, threads and the
+//! position in the matrix decide only which task computes an element.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -38,7 +39,7 @@ use super::{Tier, counters};
 pub(crate) enum Operand<'a> {
     /// Packed by the product.
     View(View<'a>),
-    /// Packed before, for several products.
+    /// Packed in advance, for several products.
     Packed(&'a Packed),
 }
 
@@ -89,25 +90,25 @@ impl<'a> Term<'a> {
 /// What the sum of the terms is added to.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Onto<'a> {
-    /// Nothing: C is written.
+    /// Nothing: C is overwritten.
     #[default]
     Nothing,
-    /// What C holds.
+    /// The values in C.
     Itself,
     /// A matrix `[M, N]`, row-major without gaps: a residual.
     Rows(&'a [f32]),
 }
 
-/// What happens to sums on their way into C.
+/// What is added to the sums before they are written to C.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Finish<'a> {
-    /// What they are added to.
+    /// C itself or a residual.
     pub onto: Onto<'a>,
-    /// A value a column, `[N]`.
+    /// One value per column, `[N]`.
     pub bias: Option<&'a [f32]>,
 }
 
-/// `C[m, n] = sum_k A[m, k] B[k, n]`, or `C += ...` when `accumulate`: [`sum`] of one term.
+/// `C[m, n] = sum_k A[m, k] B[k, n]`, or `C += ...` if `accumulate`: [`sum`] of one term.
 ///
 /// # Panics
 /// As [`sum`].
@@ -133,12 +134,12 @@ pub(crate) fn product(
     );
 }
 
-/// `C = sum of the terms`, finished as `finish` says; row `i` of C starts at `c[i * c_stride]`. Runs on the current rayon
-/// pool; small products run on the calling thread.
+/// `C = sum of the terms`, plus what `finish` adds. Row `i` of C starts at `c[i * c_stride]`. Runs
+/// on the current rayon pool; small products run on the calling thread.
 ///
 /// # Panics
-/// If there is no term, the shapes do not fit each other or their values, an operand was packed for another tier, or the
-/// machine lacks the tier.
+/// If there is no term, the shapes do not match each other or the lengths of the slices, an operand
+/// was packed for another tier, or the machine lacks the tier.
 pub(crate) fn sum(
     tier: Tier,
     terms: &[Term<'_>],
@@ -158,7 +159,7 @@ pub(crate) fn sum(
     }
     assert!(
         finish.bias.is_none_or(|bias| bias.len() == n),
-        "one bias a column"
+        "one bias per column"
     );
     if m == 0 || n == 0 {
         return;
@@ -197,7 +198,7 @@ pub(crate) fn sum(
     on_kernel(tier, driver::Sum { terms, m, n, to });
 }
 
-/// Work that is the same on every kernel.
+/// Work that is generic over the kernel.
 pub(super) trait Visit {
     type Output;
     fn visit<K: Kernel>(self) -> Self::Output;
@@ -217,14 +218,14 @@ pub(super) fn on_kernel<V: Visit>(tier: Tier, work: V) -> V::Output {
     }
 }
 
-/// Where sums go, and what is added to them there. Tasks write disjoint rectangles.
+/// Where sums are written, and what is added to them. Tasks write disjoint rectangles.
 #[derive(Clone, Copy)]
 pub(super) struct Destination {
     pub(super) to: *mut f32,
     pub(super) stride: usize,
-    /// Start and distance of rows.
+    /// Start and row stride of the residual.
     pub(super) onto: Option<(*const f32, usize)>,
-    /// Start.
+    /// Start of the bias.
     pub(super) bias: Option<*const f32>,
 }
 
@@ -237,7 +238,7 @@ impl Destination {
     /// # Safety
     /// `(m, n)` lies within C.
     unsafe fn at(self, m: usize, n: usize) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             Self {
                 to: self.to.add(m * self.stride + n),
@@ -250,12 +251,12 @@ impl Destination {
         }
     }
 
-    /// Finishes one sum.
+    /// Adds bias and residual to one sum and writes it.
     ///
     /// # Safety
-    /// The element lies within C and is the caller's.
+    /// The element lies within C, and only the caller accesses it.
     unsafe fn write(self, mut sum: f32) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             if let Some(bias) = self.bias {
                 sum += *bias;
@@ -292,12 +293,12 @@ pub(super) struct Segment<'a, V> {
     pub(super) k: usize,
 }
 
-/// A tier's panels and what multiplies them. A line is a row of A or a column of B; a panel is `A_PANEL` or `B_PANEL`
-/// lines of a stretch of K, padded with zeros.
+/// A tier's microkernel and its panels. A line is a row of A or a column of B; a panel is `A_PANEL`
+/// or `B_PANEL` lines of a stretch of K, padded with zeros.
 pub(super) trait Kernel {
     /// Packed value.
     type Value: Pod + Send + Sync;
-    /// K of a pass, at most; a LoRA pair may join one that is full.
+    /// Maximum K of a pass; a LoRA pair may join a full pass.
     const BLOCK: usize;
     /// Lines of A in a panel.
     const A_PANEL: usize;
@@ -308,7 +309,7 @@ pub(super) trait Kernel {
     /// Multiple of `B_PANEL` at which N is best cut.
     const B_UNIT: usize;
 
-    /// Values a line of a panel takes for `k` elements.
+    /// Values per line of a panel for `k` elements.
     fn padded(k: usize) -> usize;
 
     /// Packs `lines` of A, a view of lines by k, at the given k, into `out`.
@@ -317,12 +318,12 @@ pub(super) trait Kernel {
     /// Packs `lines` of B, a view of lines by k (the transpose of B), at the given k, into `out`.
     fn pack_b(view: &View<'_>, lines: Range<usize>, k: Range<usize>, out: &mut [Self::Value]);
 
-    /// Adds up the products of all segments and finishes them at `to`. `stream_a` says that the panels of A come from
-    /// afar and those of B stay in a core's second cache, or the other way round.
+    /// Adds up the products of all segments and writes the sums to `to`. If `stream_a`, the panels
+    /// of A stream past and those of B stay in the core's L2 cache; otherwise the other way round.
     ///
     /// # Safety
-    /// `to` has `m` rows and `n` columns that nothing else touches meanwhile, the panels are those of `m` and `n` lines
-    /// and `k` elements, and the machine can run the kernel.
+    /// `to` has `m` rows and `n` columns that nothing else accesses meanwhile, the panels hold `m`
+    /// and `n` lines of `k` elements, and the machine can run the kernel.
     unsafe fn block(
         segments: &[Segment<'_, Self::Value>],
         m: usize,

@@ -1,9 +1,10 @@
 //! Packing into bf16 panels for the two bf16 tiers.
 //!
-//! Both take panels of 16 lines, cut along k into tiles of 32, padded with zeros: 16 x 16 pairs `(k, k + 1)` of bf16, a
-//! pair in 32 bits, 1 KB, contiguous. In a tile of A a line's 16 pairs are contiguous; in a tile of B the 16 lines' pairs
-//! of one k are. That is what `tdpbf16ps` reads, and `vdpbf16ps` takes the same: a row of B's tile is a vector, a pair
-//! of A's tile is broadcast.
+//! Both tiers use panels of 16 lines, split along k into tiles of 32 and padded with zeros. A tile
+//! is 1 KB of contiguous memory: 16 x 16 pairs `(k, k + 1)` of bf16, 32 bits per pair. In a tile of
+//! A, the 16 pairs of a line are contiguous; in a tile of B, the pairs of the 16 lines at one k
+//! are. `tdpbf16ps` reads this layout. `vdpbf16ps` uses it too: a row of B's tile is a vector, and
+//! a pair of A's tile is broadcast.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -17,7 +18,7 @@ use crate::cpu::kernels::convert::rounded;
 pub(super) const LINES: usize = 16;
 /// Elements of k in a tile.
 pub(super) const DEPTH: usize = 32;
-/// Bytes that a line of weights is fetched ahead.
+/// Prefetch distance along a line of weights, in bytes.
 const AHEAD: usize = 256;
 /// Pairs in a tile.
 pub(super) const TILE: usize = LINES * DEPTH / 2;
@@ -31,7 +32,8 @@ pub(super) enum Order {
     Lines,
 }
 
-/// Packs `lines` of a view of lines by k, at the given k. `out` takes pairs: `TILE` for every 16 lines and 32 k.
+/// Packs `lines` of a view of lines by k, at the given k. `out` receives `TILE` pairs for every 16
+/// lines and 32 k.
 pub(super) fn pack(
     order: Order,
     view: &View<'_>,
@@ -109,7 +111,8 @@ unsafe fn pack_panels(
     }
 }
 
-/// Two panels of B from weights whose lines lie side by side: 32 lines of one k are a line of the cache.
+/// Packs two panels of B from weights whose lines are adjacent: 32 lines at one k are one cache
+/// line.
 ///
 /// # Safety
 /// 32 elements can be read at `from + k * stride` for every k.
@@ -122,7 +125,8 @@ unsafe fn two_panels(
     first: &mut [u32],
     second: &mut [u32],
 ) {
-    // Word 2i is line i of the even k, word 2i + 1 line i of the odd k, which the permutation finds behind the even one's 32.
+    // Word 2i is line i of the even k, word 2i + 1 line i of the odd k. The permutation numbers the
+    // words of the odd k after the 32 words of the even k.
     let mut low = [0u16; 32];
     for (i, word) in low.iter_mut().enumerate() {
         *word = (i / 2 + 32 * (i % 2)) as u16;
@@ -133,7 +137,8 @@ unsafe fn two_panels(
         .0
         .iter_mut()
         .zip(second.as_chunks_mut::<16>().0);
-    // SAFETY: the caller's; 32 words and 16 pairs are 64 bytes; what is fetched ahead is only wished for.
+    // SAFETY: guaranteed by the caller; 32 words and 16 pairs are 64 bytes; a prefetch is only a
+    // hint.
     unsafe {
         let (low, high) = (
             _mm512_loadu_si512(low.as_ptr().cast()),
@@ -162,7 +167,8 @@ unsafe fn two_panels(
     }
 }
 
-/// The kernels read through pointers: panels of `m` and `n` lines hold the segment's tiles.
+/// Asserts that panels of `m` and `n` lines hold the segment's tiles: the kernels read through
+/// pointers.
 pub(super) fn assert_panels(segment: &Segment<'_, u32>, m: usize, n: usize) {
     let tiles = segment.k.div_ceil(DEPTH) * TILE;
     let end = |lines: usize, panel: usize| (lines.div_ceil(LINES) - 1) * panel + tiles;
@@ -175,12 +181,13 @@ pub(super) fn assert_panels(segment: &Segment<'_, u32>, m: usize, n: usize) {
 
 type Rows = [__m512i; 16];
 
-/// A tile of f32, in whichever order its strides make cheap.
+/// Loads a tile of f32, in the order that its strides make cheap.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn load_f32(from: *const f32, view: &View<'_>, lines: usize, depth: usize) -> (Rows, Order) {
     let mut rows = [_mm512_setzero_si512(); 16];
-    // SAFETY: masks keep every load within `lines` by `depth` elements, which the caller vouches for.
+    // SAFETY: masks keep every load within `lines` by `depth` elements, which the caller
+    // guarantees.
     unsafe {
         if view.column_stride == 1 {
             let (low, high) = (mask16(depth), mask16(depth.saturating_sub(16)));
@@ -223,7 +230,7 @@ unsafe fn load_f32(from: *const f32, view: &View<'_>, lines: usize, depth: usize
     }
 }
 
-/// A tile of bf16, in whichever order its strides make cheap.
+/// Loads a tile of bf16, in the order that its strides make cheap.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn load_bf16(
@@ -233,13 +240,15 @@ unsafe fn load_bf16(
     depth: usize,
 ) -> (Rows, Order) {
     let mut rows = [_mm512_setzero_si512(); 16];
-    // SAFETY: masks keep every load within `lines` by `depth` elements, which the caller vouches for.
+    // SAFETY: masks keep every load within `lines` by `depth` elements, which the caller
+    // guarantees.
     unsafe {
         if view.column_stride == 1 {
             let mask = u32::MAX >> (DEPTH - depth);
             for (i, row) in rows.iter_mut().enumerate().take(lines) {
                 let line = from.add(i * view.row_stride);
-                // Weights come from afar, and their lines are too many streams for the processor to foresee.
+                // Weights come from main memory, and their lines are too many streams for the
+                // hardware prefetcher.
                 _mm_prefetch::<_MM_HINT_T0>(line.wrapping_byte_add(AHEAD).cast());
                 *row = _mm512_maskz_loadu_epi16(mask, line.cast());
             }
@@ -269,7 +278,7 @@ unsafe fn load_bf16(
     }
 }
 
-/// A tile of any strides, element by element.
+/// Loads a tile of any strides, element by element.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn load_one_by_one(

@@ -7,13 +7,13 @@ use super::{
 };
 use crate::cpu::{buffer::Buffer, tier::Tier};
 
-/// A matrix `[rows, cols]` as a tier's products take their left operand.
+/// A matrix `[rows, cols]`, packed as the left operand of a tier's products.
 #[derive(Debug)]
 pub(crate) struct Packed {
     tier: Tier,
     rows: usize,
     cols: usize,
-    /// The panels of every block of K, in order; what a value is depends on the tier.
+    /// The panels of every block of K, in order; the type of the values depends on the tier.
     bytes: Buffer<u8>,
 }
 
@@ -52,7 +52,8 @@ impl Packed {
         }
     }
 
-    /// Packs rows as they are made: `fill` writes row `i`, `[cols]`, and rows are made in any order, on any thread.
+    /// Packs rows as they are computed: `fill` writes row `i`, `[cols]`. Rows are computed in any
+    /// order, on any thread.
     ///
     /// # Panics
     /// If the machine lacks the tier.
@@ -67,10 +68,11 @@ impl Packed {
         })
     }
 
-    /// The same, and `fill` is given the row of `beside` too, `[rows, any]`.
+    /// Like [`Packed::from_rows`], but `fill` also gets the corresponding row of `beside`,
+    /// `[rows, any]`.
     ///
     /// # Panics
-    /// If the machine lacks the tier, or `beside` has not as many rows.
+    /// If the machine lacks the tier, or `beside` has another number of rows.
     pub(crate) fn from_rows_beside<T: Send>(
         tier: Tier,
         rows: usize,
@@ -146,7 +148,7 @@ impl Packed {
         }
     }
 
-    /// No rows.
+    /// A matrix without rows.
     fn empty(tier: Tier, cols: usize) -> Self {
         Self {
             tier,
@@ -156,7 +158,7 @@ impl Packed {
         }
     }
 
-    /// The tier whose products take it.
+    /// The tier that the matrix is packed for.
     pub(crate) fn tier(&self) -> Tier {
         self.tier
     }

@@ -1,4 +1,4 @@
-//! f32 products, compiled for three generations of x86 vectors and, elsewhere, for the target's own.
+//! f32 products, compiled for two generations of x86 vectors and for the target's own vectors.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};
@@ -22,7 +22,7 @@ pub(super) fn on_widest<V: Visit>(work: V) -> V::Output {
     work.visit::<Baseline>()
 }
 
-/// One compilation of the kernel: `$rows` rows by two vectors of C in registers.
+/// One compilation of the microkernel: a register block of `$rows` rows by two vectors of C.
 macro_rules! version {
     ($(#[$doc:meta])* $name:ident, $lanes:ty, $rows:literal, $cols:literal $(, $feature:literal)?) => {
         $(#[$doc])*
@@ -51,10 +51,10 @@ macro_rules! version {
             unsafe fn block(segments: &[Segment<'_, f32>], m: usize, n: usize, to: Destination, _: bool) {
                 $(#[target_feature(enable = $feature)])?
                 unsafe fn compiled(segments: &[Segment<'_, f32>], m: usize, n: usize, to: Destination) {
-                    // SAFETY: the caller's.
+                    // SAFETY: guaranteed by the caller.
                     unsafe { block::<$lanes, $rows, $cols>(segments, m, n, to) }
                 }
-                // SAFETY: the caller's, who also knows that the machine has the features.
+                // SAFETY: guaranteed by the caller, including that the machine has the features.
                 unsafe { compiled(segments, m, n, to) }
             }
         }
@@ -76,7 +76,7 @@ version!(
     Baseline, Four, 4, 8
 );
 
-/// Panels of `W` lines: for every k, the lines' elements side by side.
+/// Packs panels of `W` lines: for every k, the elements of the lines side by side.
 fn pack<const W: usize>(view: &View<'_>, lines: Range<usize>, k: Range<usize>, out: &mut [f32]) {
     for (start, panel) in lines
         .clone()
@@ -120,7 +120,7 @@ fn pack_panel<const W: usize, T>(
                 .for_each(|(out, x)| *out = widen(x));
         }
     } else {
-        // A few k of every line at a time, so that what is read and what is written both stay in the first cache.
+        // A few k of every line at a time, so that reads and writes both stay in the L1 cache.
         for (piece, columns) in columns.chunks_mut(16).enumerate() {
             for line in 0..count {
                 let from = &values[line * line_stride + piece * 16 * k_stride..];
@@ -142,7 +142,7 @@ unsafe fn block<L: Lanes, const M: usize, const N: usize>(
     n: usize,
     to: Destination,
 ) {
-    // A panel of B stays in the first cache while the panels of A pass by.
+    // A panel of B stays in the L1 cache while the panels of A stream past.
     for j in (0..n).step_by(N) {
         for i in (0..m).step_by(M) {
             let (rows, cols) = (M.min(m - i), N.min(n - j));
@@ -167,7 +167,8 @@ unsafe fn block<L: Lanes, const M: usize, const N: usize>(
                 // SAFETY: the panels hold k times M and N values.
                 sums = unsafe { tile::<L, M, 2>(sums, a, b.as_ptr(), N, *k) };
             }
-            // SAFETY: rows `i..i + rows` and columns `j..j + cols` lie within C and are this task's alone.
+            // SAFETY: rows `i..i + rows` and columns `j..j + cols` lie within C, and only this task
+            // accesses them.
             unsafe {
                 let to = to.at(i, j);
                 if cols == N {

@@ -124,7 +124,8 @@ fn kernels() -> Vec<(&'static str, bool, Product)> {
     kernels
 }
 
-/// Relative error of the Frobenius norm, against f64; `c` holds the result, `before` what was there.
+/// Relative error in the Frobenius norm, against f64; `c` holds the result, `before` the previous
+/// values.
 fn error(
     a: &Matrix,
     b: &Matrix,

@@ -1,4 +1,4 @@
-//! Strided matrices: what a product reads.
+//! Strided matrices, the operands of products.
 
 use std::ops::Range;
 
@@ -11,12 +11,12 @@ use crate::cpu::kernels::{convert, simd::Element};
 pub(crate) enum Values<'a> {
     /// Activations, adapters, gradients. The bf16 tiers round them to nearest even while packing.
     F32(&'a [f32]),
-    /// Frozen weights, and activations that were rounded before.
+    /// Frozen weights, and activations that are already rounded.
     Bf16(&'a [bf16]),
 }
 
 impl<'a> Values<'a> {
-    /// How many there are.
+    /// Number of values.
     pub(crate) fn len(self) -> usize {
         match self {
             Self::F32(values) => values.len(),
@@ -24,7 +24,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Some of them.
+    /// A range of the values.
     #[must_use]
     pub(crate) fn part(self, range: Range<usize>) -> Self {
         match self {
@@ -33,7 +33,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// The values as f32; where they are none, they are widened into the front of `room`.
+    /// The values as f32; bf16 values are widened into the front of `room`.
     pub(crate) fn floats<'s>(self, room: &'s mut [f32]) -> &'s [f32]
     where
         'a: 's,
@@ -49,7 +49,7 @@ impl<'a> Values<'a> {
     }
 }
 
-/// What [`Values`] may be of.
+/// Element type of [`Values`].
 pub(crate) trait ValueType: Element {
     fn values(slice: &[Self]) -> Values<'_>;
 }
@@ -97,7 +97,7 @@ impl<'a> View<'a> {
         Self::strided(Values::Bf16(values), rows, cols, cols)
     }
 
-    /// `[rows, cols]`, row-major, of which row `i` starts at `i * row_stride`.
+    /// `[rows, cols]`, row-major; row `i` starts at `i * row_stride`.
     pub(crate) fn strided(values: Values<'a>, rows: usize, cols: usize, row_stride: usize) -> Self {
         Self {
             values,
