@@ -520,7 +520,7 @@ fn nearest(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
             .then(|| "ALRIGHT".to_owned()),
     );
     let text = format!(
-        "MAXRIGHT ends nearer to the ideal point than {}",
+        "MAXRIGHT ends nearest to the ideal point, nearer than {}",
         listed(&others)
     );
     claim(text, places.iter().filter_map(verdict).collect())

@@ -9,6 +9,7 @@ use crate::{
     run_dir,
 };
 use upright_base::Result;
+use upright_core::objectives::Objective;
 use upright_data::{DataFile, TemplateName};
 
 /// The run that an adapter came from.
@@ -85,6 +86,17 @@ impl Origin {
 }
 
 impl OriginRows<'_> {
+    /// The loss of the objective.
+    pub fn loss(&self) -> Objective {
+        let index = self
+            .plan
+            .objectives
+            .iter()
+            .position(|objective| std::ptr::eq(objective, self.objective))
+            .expect("the objective is one of the plan");
+        self.plan.objective(index)
+    }
+
     /// The template of the rows.
     ///
     /// # Errors

@@ -59,7 +59,10 @@ pub struct DataProvenance {
     pub encoded_sha256: String,
 }
 
-/// `plan.toml`.
+/// Name of the file in a run folder that holds the plan.
+pub const PLAN: &str = "plan.toml";
+
+/// The contents of [`PLAN`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanRecord {
     /// The plan.
@@ -71,7 +74,7 @@ pub struct PlanRecord {
 impl PlanRecord {
     /// Reads a run's `plan.toml`.
     pub fn read(run: &Path) -> Result<Self> {
-        Self::read_file(&run.join("plan.toml"))
+        Self::read_file(&run.join(PLAN))
     }
 
     /// Reads a file in the format of `plan.toml`.
@@ -117,9 +120,12 @@ impl PlanRecord {
     }
 }
 
-/// Returns an error if a run cannot be resumed because its settings or its dependencies have
-/// changed.
-pub fn check_unchanged(run: &Path, now: &PlanRecord) -> Result<()> {
+/// Checks that a run can be resumed with the settings and dependencies of `now`. Returns the recorded
+/// plan if only the length differs, `None` if nothing differs.
+///
+/// # Errors
+/// Other settings or dependencies have changed.
+pub fn check_unchanged(run: &Path, now: &PlanRecord) -> Result<Option<PlanRecord>> {
     let then = PlanRecord::read(run)?;
     if !Fingerprint::is_complete(&then.facts.base) {
         let problem = "cannot resume: an older build started this run and hashed only samples of the \
@@ -137,7 +143,12 @@ pub fn check_unchanged(run: &Path, now: &PlanRecord) -> Result<()> {
     }
     let differences = differences(&then, now);
     if differences.is_empty() {
-        return Ok(());
+        return Ok(None);
+    }
+    let mut longer = now.clone();
+    longer.plan.length = then.plan.length;
+    if self::differences(&then, &longer).is_empty() {
+        return Ok(Some(then));
     }
     Err(Error::input(format!(
         "{}: cannot resume with different settings: {}",

@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
+use crate::plan_record::PLAN;
 use crate::settings::FILE;
 use upright_base::{
     Error, Result,
@@ -27,7 +28,7 @@ const LOCK: &str = ".lock";
 
 /// Whether a folder holds a run.
 pub fn holds_run(path: &Path) -> bool {
-    path.join("plan.toml").exists()
+    path.join(PLAN).exists()
 }
 
 /// Whether the run in a folder is finished. The adapter is written last, and its config file last
@@ -145,7 +146,7 @@ impl RunDir {
         }
         // The plan makes the folder a run, so it is written first. A resume writes what a kill left
         // out.
-        for (name, text) in [("plan.toml", plan), (FILE, config)] {
+        for (name, text) in [(PLAN, plan), (FILE, config)] {
             if !path.join(name).exists() {
                 write_atomic(&path.join(name), text.as_bytes())?;
             }

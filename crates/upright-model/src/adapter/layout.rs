@@ -1,7 +1,7 @@
 //! Which linears an adapter covers. Names are resolved as in PEFT.
 
 use super::{ALL_LINEAR, AdapterLayout, LinearSpec, LoraConfig, LoraTarget, Slot, linears};
-use crate::config::{DecoderConfig, Family};
+use crate::config::DecoderConfig;
 use upright_base::{Error, Result};
 
 /// Maximum rank: far above any rank in use, and small enough that no size overflows.
@@ -119,15 +119,6 @@ impl LoraConfig {
 }
 
 impl AdapterLayout {
-    /// PEFT's default targets.
-    pub fn default_targets(family: Family) -> Vec<String> {
-        let names: &[&str] = match family {
-            Family::GptNeox => &["query_key_value"],
-            Family::Llama => &["q_proj", "v_proj"],
-        };
-        names.iter().map(|&name| name.to_owned()).collect()
-    }
-
     /// The layout of an adapter on a model. A linear is a target if its name is one of
     /// `lora.targets`, or ends in a dot and such a name; `all-linear` selects every linear but the
     /// head.

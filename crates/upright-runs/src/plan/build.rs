@@ -15,6 +15,7 @@ use upright_base::{Error, Result, files};
 use upright_core::methods::MethodKind;
 use upright_core::optimizer::{Curve, adamw};
 use upright_data::{Truncation, source};
+use upright_model::adapter::ALL_LINEAR;
 
 impl Plan {
     /// Resolves a config. Reads the file system only to check that the named files and folders
@@ -125,7 +126,10 @@ fn stop(config: &Config, objectives: &[ObjectivePlan]) -> Result<Option<StopPlan
 
 fn lora(config: &Config) -> Result<LoraPlan> {
     let rank = count("lora-rank", config.lora_rank.as_ref(), 16)?;
-    let targets = config.lora_targets.clone().unwrap_or_default().0;
+    let targets = match &config.lora_targets {
+        Some(targets) => targets.0.clone(),
+        None => vec![ALL_LINEAR.to_owned()],
+    };
     let listed = || config.lora_targets.clone().unwrap_or_default();
     if targets.iter().any(String::is_empty) {
         return Err(wrong("lora-targets", "not contain empty names", listed()));
@@ -147,7 +151,7 @@ fn optimizer(config: &Config) -> Result<OptimizerPlan> {
         })
     };
     Ok(OptimizerPlan {
-        learning_rate: positive("learning-rate", config.learning_rate.as_ref(), 5e-5)?,
+        learning_rate: positive("learning-rate", config.learning_rate.as_ref(), 1e-4)?,
         schedule: choice("schedule", config.schedule.as_deref(), Curve::Constant)?,
         warmup: count_from(0, "warmup", config.warmup.as_ref(), 0)?,
         clip: from_0("clip", config.clip.as_ref(), 1.0)?,

@@ -253,7 +253,8 @@ pub struct LoraPlan {
     pub rank: usize,
     /// LoRA alpha; the adapter is scaled by alpha / rank.
     pub alpha: f64,
-    /// Names of the linear layers to adapt; empty for the default of the model family.
+    /// Names of the linear layers to adapt, or `all-linear`. Plans of older builds may have none, for a
+    /// default of the model family.
     pub targets: Vec<String>,
 }
 

@@ -67,7 +67,7 @@ pub struct Config {
         allow_hyphen_values = true
     )]
     pub lora_alpha: Option<Number>,
-    /// Linear layers to adapt, e.g. q_proj,v_proj, or all-linear [default: by model family]
+    /// Linear layers to adapt, e.g. q_proj,v_proj, or all-linear [default: all-linear]
     #[arg(long, value_name = "NAMES", help_heading = "Model")]
     pub lora_targets: Option<List>,
 
@@ -315,7 +315,7 @@ pub struct Config {
         allow_hyphen_values = true
     )]
     pub epochs: Option<Number>,
-    /// Peak learning rate of AdamW [default: 5e-5]
+    /// Peak learning rate of AdamW [default: 1e-4]
     #[arg(
         long,
         value_name = "RATE",

@@ -2,7 +2,9 @@
 //! takes the steps.
 
 pub mod adapters;
+mod extend;
 pub mod model;
+pub mod outline;
 mod preflight;
 mod record;
 mod reference_policy;
@@ -29,10 +31,11 @@ use upright_runs::{
 };
 
 pub use model::Model;
+pub use outline::Outline;
 pub use preflight::Preflight;
-pub use reference_policy::{first_batches, has_reference, train_reference};
+pub use reference_policy::{first_batches, has_reference, reference_adapter, train_reference};
 
-use self::{record::Clock, tasks::tasks};
+use self::{record::Clock, reference_policy::ToTrain, tasks::tasks};
 use crate::{
     checkpoint::{Checkpoints, Identity, Snapshot, State},
     evaluation::evaluate,
@@ -51,44 +54,123 @@ pub fn run(
     if !(resume && run_dir::holds_run(&plan.out)) {
         run_dir::check_free(&plan.out)?;
     }
-    let model = Model::of_plan(plan, observer)?;
-    let datasets = model.datasets(plan, observer)?;
-    run_with(&model, plan, config, resume, datasets, observer).map_err(|error| {
-        match error.kind {
-            ErrorKind::Interrupted if plan.out.join(settings::FILE).is_file() => {
-                error.hint(format!(
-                    "run upright train --resume --out {} to continue",
-                    files::quoted(&plan.out)
-                ))
-            }
-            ErrorKind::Interrupted => error.hint("run the same command with --resume to continue"),
-            ErrorKind::Input | ErrorKind::Failure => error,
-        }
+    open_and_run(plan, config, resume, observer).map_err(|error| match error.kind {
+        ErrorKind::Interrupted if plan.out.join(settings::FILE).is_file() => error.hint(format!(
+            "run upright train --resume --out {} to continue",
+            files::quoted(&plan.out)
+        )),
+        ErrorKind::Interrupted => error.hint("run the same command with --resume to continue"),
+        ErrorKind::Input | ErrorKind::Failure => error,
     })?;
     Summary::read(&plan.out)
 }
 
-/// Takes the steps of a plan whose model and data are open; none if the run in its folder is
-/// finished.
-fn run_with(
-    model: &Model,
+fn open_and_run(
     plan: &Plan,
     config: &str,
     resume: bool,
-    datasets: Vec<Dataset>,
     observer: &mut dyn Observer,
 ) -> Result<()> {
+    let model = Model::of_plan(plan, observer)?;
+    let datasets = model.datasets(plan, observer)?;
+    let work = Work {
+        model: &model,
+        plan,
+        config,
+        resume,
+        purpose: Purpose::Run,
+    };
+    run_with(&work, datasets, observer)
+}
+
+/// What a run of this plan would do, and about how long it would take here. Writes nothing.
+///
+/// # Errors
+/// Whatever would prevent the run from starting, except for its output folder.
+pub fn outline(plan: &Plan, observer: &mut dyn Observer) -> Result<Outline> {
+    let model = Model::of_plan(plan, observer)?;
+    let datasets = model.datasets(plan, observer)?;
+    let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
+    let schedule = Schedule::new(plan, &rows)?;
+    let (adapter, lora) = model.adapter(plan, observer)?;
+    model.check_finite(&datasets, &adapter)?;
+    let to_train = ToTrain::new(&model, plan, observer)?;
+    Outline::new(
+        &model,
+        plan,
+        &schedule,
+        &datasets,
+        (&adapter, &lora),
+        to_train.as_ref(),
+    )
+}
+
+/// Why a run is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// It is the run that was asked for.
+    Run,
+    /// It trains the reference of another run.
+    Reference,
+}
+
+impl Purpose {
+    /// What its steps are called in progress bars and messages.
+    fn steps(self) -> &'static str {
+        match self {
+            Self::Run => "training",
+            Self::Reference => "training the reference",
+        }
+    }
+}
+
+/// A run whose model is open.
+struct Work<'w> {
+    model: &'w Model,
+    plan: &'w Plan,
+    /// The config as written.
+    config: &'w str,
+    /// Whether a run in the output folder is continued.
+    resume: bool,
+    purpose: Purpose,
+}
+
+/// Takes the steps of a run whose data is open; none if the run in its folder is finished.
+fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer) -> Result<()> {
+    let &Work {
+        model,
+        plan,
+        config,
+        resume,
+        purpose,
+    } = work;
     let written = model.describe(plan, &datasets)?;
+    let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
+    let schedule = Schedule::new(plan, &rows)?;
     let mut lock = None;
     if resume && run_dir::holds_run(&plan.out) {
         lock = Some(RunDir::take(&plan.out, false)?);
-        plan_record::check_unchanged(&plan.out, &written)?;
-        if is_finished(&plan.out) {
+        let before = match plan_record::check_unchanged(&plan.out, &written)? {
+            Some(before) => Schedule::new(&before.plan, &rows)?.steps,
+            None => schedule.steps,
+        };
+        if before != schedule.steps {
+            extend::extend(plan, config, &written, before..schedule.steps)?;
+            observer.note(&format!(
+                "extending the run from {before} to {} steps",
+                schedule.steps
+            ));
+        } else if is_finished(&plan.out) {
+            if purpose == Purpose::Run {
+                observer.note(&format!(
+                    "{}: already finished, with {} steps; --resume with a larger --steps extends it",
+                    plan.out.display(),
+                    schedule.steps
+                ));
+            }
             return Ok(());
         }
     }
-    let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
-    let schedule = Schedule::new(plan, &rows)?;
     for stage in schedule
         .stages
         .iter()
@@ -101,7 +183,22 @@ fn run_with(
     }
     let (adapter, lora) = model.adapter(plan, observer)?;
     model.check_finite(&datasets, &adapter)?;
-    let reference = reference_policy::prepare(model, plan, &schedule, &datasets, observer)?;
+    let to_train = ToTrain::new(model, plan, observer)?;
+    if purpose == Purpose::Run && lock.is_none() {
+        let outline = Outline::new(
+            model,
+            plan,
+            &schedule,
+            &datasets,
+            (&adapter, &lora),
+            to_train.as_ref(),
+        )?;
+        for line in outline.lines() {
+            observer.note(&line);
+        }
+    }
+    let reference =
+        reference_policy::prepare(model, plan, &schedule, &datasets, to_train, observer)?;
     let tasks = tasks(plan, datasets, reference.as_ref());
 
     let mut method = plan.method(&schedule);
@@ -172,7 +269,7 @@ fn run_with(
         None => run.catch_up(&learner, first, found)?,
     }
 
-    run.observer.begin("training", schedule.steps);
+    run.observer.begin(purpose.steps(), schedule.steps);
     run.last = Clock::now(&model.decoder);
     let (mut stopped, mut begun) = (None, first);
     // A run that was killed between its last evaluation and its adapter has no step left to take.
@@ -204,8 +301,12 @@ fn run_with(
         ));
     }
     if let Some(step) = stopped {
+        let whose = match purpose {
+            Purpose::Run => "",
+            Purpose::Reference => " of training the reference",
+        };
         return Err(Error::interrupted(&format!(
-            "after step {step} of {}",
+            "after step {step} of {}{whose}",
             schedule.steps
         )));
     }

@@ -174,12 +174,7 @@ impl Model {
             }
             return Ok((found.adapter, found.lora));
         }
-        let targets = if plan.lora.targets.is_empty() {
-            AdapterLayout::default_targets(config.family)
-        } else {
-            plan.lora.targets.clone()
-        };
-        let lora = LoraConfig::new(plan.lora.rank, plan.lora.alpha, targets);
+        let lora = LoraConfig::new(plan.lora.rank, plan.lora.alpha, plan.lora.targets.clone());
         let layout = AdapterLayout::new(config, &lora)?;
         let side = |target: &LoraTarget| target.inputs.min(target.outputs);
         if let Some(target) = layout

@@ -1,8 +1,10 @@
 //! The reference policy of a run: the base itself, an existing adapter, or an adapter that is
 //! trained first and cached for every later run with the same plan.
 
+use std::path::PathBuf;
+
 use upright_base::{
-    Result,
+    Error, Result,
     files::{self, Lock},
     observer::Observer,
 };
@@ -14,7 +16,7 @@ use upright_runs::{
     run_dir::{adapter_dir, is_finished},
 };
 
-use super::{Model, run_with, tasks};
+use super::{Model, Purpose, Work, run_with, tasks};
 use crate::reference::Reference;
 
 /// Seed of every trained reference, so that runs with different seeds share one, as a study should.
@@ -33,16 +35,16 @@ pub(super) fn prepare(
     plan: &Plan,
     schedule: &Schedule,
     datasets: &[Dataset],
+    to_train: Option<ToTrain>,
     observer: &mut dyn Observer,
 ) -> Result<Option<Reference>> {
-    let needs = |index: usize| plan.objectives[index].loss.spec().reference;
-    if !(0..datasets.len()).any(needs) {
+    if !plan.needs_reference() {
         return Ok(None);
     }
-    let adapter = match &plan.reference {
-        ReferencePlan::Base => None,
-        ReferencePlan::Folder(folder) => Some(model.read_adapter(folder, observer)?),
-        ReferencePlan::Train { .. } => Some(trained(model, plan, observer)?.0),
+    let adapter = match (&plan.reference, to_train) {
+        (ReferencePlan::Folder(folder), _) => Some(model.read_adapter(folder, observer)?),
+        (ReferencePlan::Train { .. }, Some(to_train)) => Some(to_train.train(model, observer)?.0),
+        _ => None,
     };
     let mut reference = Reference::open(
         &files::cache("reference-logps")?,
@@ -51,19 +53,7 @@ pub(super) fn prepare(
         adapter.as_ref(),
     )?;
     let adapter = adapter.map(|adapter| model.decoder.load(adapter));
-    let mut rows: Vec<&Example> = Vec::new();
-    for (index, data) in datasets
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| needs(*index))
-    {
-        rows.extend(drawn(plan, schedule, index, data));
-        rows.extend(data.eval(plan.eval_rows));
-        rows.extend(data.fit(plan.eval_rows));
-    }
-    // Evaluated rows can be training rows, too.
-    let mut seen = std::collections::HashSet::new();
-    rows.retain(|row| seen.insert(std::ptr::from_ref(*row)));
+    let rows = needed_rows(plan, schedule, datasets);
     let computed = reference.prepare(
         &model.decoder,
         adapter.as_ref(),
@@ -78,25 +68,82 @@ pub(super) fn prepare(
     Ok(Some(reference))
 }
 
+/// Rows whose reference log-probabilities a run may need, each once.
+pub(super) fn needed_rows<'d>(
+    plan: &Plan,
+    schedule: &Schedule,
+    datasets: &'d [Dataset],
+) -> Vec<&'d Example> {
+    let mut rows: Vec<&Example> = Vec::new();
+    for (index, data) in datasets.iter().enumerate() {
+        if plan.objectives[index].loss.spec().reference {
+            rows.extend(drawn(plan, schedule, index, data));
+            rows.extend(data.eval(plan.eval_rows));
+            rows.extend(data.fit(plan.eval_rows));
+        }
+    }
+    // Evaluated rows can be training rows, too.
+    let mut seen = std::collections::HashSet::new();
+    rows.retain(|row| seen.insert(std::ptr::from_ref(*row)));
+    rows
+}
+
 /// Trains the reference of a plan, if the plan trains one: a separate run in the cache, where every
 /// run with this reference finds it. Returns whether it had to be trained.
 pub fn train_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
-    if !matches!(plan.reference, ReferencePlan::Train { .. }) {
+    if !is_trained(plan) {
         return Ok(false);
     }
     let model = Model::of_plan(plan, observer)?;
-    Ok(trained(&model, plan, observer)?.1)
+    let Some(to_train) = ToTrain::new(&model, plan, observer)? else {
+        return Ok(false);
+    };
+    Ok(to_train.train(&model, observer)?.1)
 }
 
 /// Whether a plan's reference needs no more training. Writes nothing.
 pub fn has_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
-    if !matches!(plan.reference, ReferencePlan::Train { .. }) {
+    if !is_trained(plan) {
         return Ok(true);
     }
     let model = Model::of_plan(plan, observer)?;
-    let (_, hash, _) = named(&model, plan, observer)?;
-    files::check_own(&files::cache_dir())?;
-    Ok(is_finished(&files::cache_dir().join(REFERENCES).join(hash)))
+    let to_train = ToTrain::new(&model, plan, observer)?;
+    Ok(to_train.is_none_or(|to_train| to_train.finished))
+}
+
+/// Folder of the adapter that is a plan's reference; `None` if the reference is the base model.
+/// Writes nothing.
+///
+/// # Errors
+/// The reference is trained first and is not in the cache, or the rows it was trained on cannot be
+/// read.
+pub fn reference_adapter(
+    model: &Model,
+    plan: &Plan,
+    observer: &mut dyn Observer,
+) -> Result<Option<PathBuf>> {
+    match &plan.reference {
+        ReferencePlan::Base => Ok(None),
+        ReferencePlan::Folder(folder) => Ok(Some(folder.clone())),
+        ReferencePlan::Train { .. } => {
+            let Some(to_train) = ToTrain::new(model, plan, observer)? else {
+                return Ok(None);
+            };
+            let folder = to_train.plan.out;
+            if !to_train.finished {
+                return Err(Error::input(format!(
+                    "{}: the reference that the run trained is not in the cache, or its rows have changed",
+                    folder.display()
+                ))
+                .hint("give --reference DIR, or --reference none for the base model"));
+            }
+            Ok(Some(adapter_dir(&folder)))
+        }
+    }
+}
+
+fn is_trained(plan: &Plan) -> bool {
+    matches!(plan.reference, ReferencePlan::Train { .. })
 }
 
 /// Training rows of an objective that the run may draw: exact if the method's choice does not
@@ -195,36 +242,69 @@ fn plan_of(plan: &Plan) -> (Plan, RowKind) {
     (plan, kind)
 }
 
-/// The plan that trains a plan's reference, its hash in the cache, and its rows.
-fn named(
-    model: &Model,
-    plan: &Plan,
-    observer: &mut dyn Observer,
-) -> Result<(Plan, String, Dataset)> {
-    let (mut plan, kind) = plan_of(plan);
-    let data = model.dataset(&plan, 0, kind, observer)?;
-    // A requested template and a detected template give the same reference.
-    plan.objectives[0].template = Some(data.template.to_string());
-    let hash = model.describe(&plan, std::slice::from_ref(&data))?.hash()?;
-    Ok((plan, hash, data))
+/// A reference that a plan trains first: a separate run in the cache.
+pub(super) struct ToTrain {
+    /// The plan of the separate run; `out` is its folder in the cache.
+    pub(super) plan: Plan,
+    /// Its rows.
+    pub(super) data: Dataset,
+    /// Whether the cache has it, with nothing left to train.
+    pub(super) finished: bool,
 }
 
-/// The adapter of a trained reference, from a separate run in the cache, and whether it was trained
-/// now.
-fn trained(model: &Model, plan: &Plan, observer: &mut dyn Observer) -> Result<(Adapter, bool)> {
-    let (mut plan, hash, data) = named(model, plan, observer)?;
-    plan.out = files::cache(REFERENCES)?.join(hash);
-    let _lock = Lock::wait(&plan.out.with_extension("lock"), observer)?;
-    let adapter = adapter_dir(&plan.out);
-    let missing = !is_finished(&plan.out);
-    if missing {
-        observer.note(&format!("reference: training it in {}", plan.out.display()));
-        run_with(model, &plan, &plan.to_toml()?, true, vec![data], observer)?;
-    } else {
-        observer.note(&format!("reference: trained before, {}", adapter.display()));
+impl ToTrain {
+    /// The reference of a plan; `None` if the plan does not train one. Writes nothing.
+    pub(super) fn new(
+        model: &Model,
+        plan: &Plan,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Self>> {
+        if !is_trained(plan) {
+            return Ok(None);
+        }
+        let (mut plan, kind) = plan_of(plan);
+        let data = model.dataset(&plan, 0, kind, observer)?;
+        // A requested template and a detected template give the same reference.
+        plan.objectives[0].template = Some(data.template.to_string());
+        let hash = model.describe(&plan, std::slice::from_ref(&data))?.hash()?;
+        files::check_own(&files::cache_dir())?;
+        plan.out = files::cache_dir().join(REFERENCES).join(hash);
+        let finished = is_finished(&plan.out);
+        Ok(Some(Self {
+            plan,
+            data,
+            finished,
+        }))
     }
-    Ok((
-        peft::read(&adapter, model.decoder.config())?.adapter,
-        missing,
-    ))
+
+    /// Number of steps that train it.
+    pub(super) fn steps(&self) -> Result<usize> {
+        Ok(Schedule::new(&self.plan, &[self.data.train.len()])?.steps)
+    }
+
+    /// Its adapter, trained now if the cache does not have it, and whether it was trained now.
+    fn train(self, model: &Model, observer: &mut dyn Observer) -> Result<(Adapter, bool)> {
+        files::cache(REFERENCES)?;
+        let out = &self.plan.out;
+        let _lock = Lock::wait(&out.with_extension("lock"), observer)?;
+        let adapter = adapter_dir(out);
+        // Another process may have trained it in the meantime.
+        let missing = !is_finished(out);
+        if missing {
+            observer.note(&format!("reference: training it in {}", out.display()));
+            let written = self.plan.to_toml()?;
+            let work = Work {
+                model,
+                plan: &self.plan,
+                config: &written,
+                resume: true,
+                purpose: Purpose::Reference,
+            };
+            run_with(&work, vec![self.data], observer)?;
+        } else {
+            observer.note(&format!("reference: trained before, {}", adapter.display()));
+        }
+        let read = peft::read(&adapter, model.decoder.config())?;
+        Ok((read.adapter, missing))
+    }
 }

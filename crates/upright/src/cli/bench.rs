@@ -9,7 +9,6 @@ use upright_engine::{
     Tier,
     microbench::{self, KernelRate, MatrixRate},
 };
-use upright_model::adapter::AdapterLayout;
 use upright_train::fetch::fetched;
 
 use super::{counted, machine::Machine, print, print_json, terminal};
@@ -107,7 +106,7 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     lora_rank: Option<Number>,
-    /// Linear layers to adapt, e.g. q_proj,v_proj, or all-linear [default: by model family]
+    /// Linear layers to adapt, e.g. q_proj,v_proj, or all-linear [default: all-linear]
     #[arg(long, value_name = "NAMES", conflicts_with = "kernels")]
     lora_targets: Option<List>,
     /// Seed of the row order, the initial adapter and the random weights [default: 42]
@@ -265,13 +264,6 @@ fn peak_gb() -> Option<f64> {
     memory::peak_bytes().map(|bytes| (bytes as f64 / 1e7).round() / 100.0)
 }
 
-fn lora_targets(bench: &Bench) -> Vec<String> {
-    match &bench.plan().lora.targets[..] {
-        [] => AdapterLayout::default_targets(bench.decoder().config().family),
-        given => given.to_vec(),
-    }
-}
-
 /// The measured setting, for JSON.
 fn setting(bench: &Bench, base: Base, steps: usize) -> Map<String, Value> {
     let (plan, decoder) = (bench.plan(), bench.decoder());
@@ -282,7 +274,7 @@ fn setting(bench: &Bench, base: Base, steps: usize) -> Map<String, Value> {
     let value = json!({
         "model": plan.model, "model_type": decoder.config().model_type, "random_weights": base == Base::Random,
         "tier": decoder.tier_name(), "threads": decoder.threads(), "steps": steps, "lora_rank": plan.lora.rank,
-        "lora_targets": lora_targets(bench), "batch": Value::Object(batch.collect()),
+        "lora_targets": bench.plan().lora.targets, "batch": Value::Object(batch.collect()),
         "max_length": plan.max_length, "reference": plan.needs_reference().then_some(REFERENCE),
     });
     match value {
@@ -323,7 +315,7 @@ fn heading(bench: &Bench) -> String {
         config.hidden,
         config.vocab,
         plan.lora.rank,
-        lora_targets(bench).join(", "),
+        bench.plan().lora.targets.join(", "),
         batches.join(", "),
         decoder.tier_name(),
         counted(decoder.threads(), "thread")

@@ -12,7 +12,10 @@ use super::{
     print, print_json,
     terminal::{self, Terminal},
 };
-use upright_base::{Error, Result, observer::Observer};
+use upright_base::{
+    Error, Result,
+    observer::{Observer, Quiet},
+};
 use upright_core::objectives::{LossKind, Objective, Response, evaluate};
 use upright_data::{
     ColumnMap, DataFile, DataSpec, Dataset, Example, HeldOut, RowKind, Truncation, Turns, source,
@@ -28,7 +31,11 @@ use upright_runs::{
     settings::Number,
 };
 use upright_train::fetch::data_file;
-use upright_train::{not_finite::not_finite, packing::pack, run::Model};
+use upright_train::{
+    not_finite::not_finite,
+    packing::pack,
+    run::{Model, reference_adapter},
+};
 
 /// Evaluates a model or an adapter.
 #[derive(Debug, Subcommand)]
@@ -71,12 +78,13 @@ pub(super) struct Loss {
     /// last]
     #[arg(long, value_name = "TURNS", conflicts_with = "dpo")]
     turns: Option<String>,
-    /// Reference model: an adapter (a PEFT folder, a run folder, or a Hub id), or none for the base
-    /// model. Adds the loss and the log-probabilities of the reference.
-    #[arg(long, value_name = "DIR|ID|none", conflicts_with = "sft")]
+    /// Reference model: an adapter (a PEFT folder, a run folder, or a Hub id), none for the base
+    /// model, or run for the reference of the adapter's run. Adds the loss and the log-probabilities
+    /// of the reference [default: run, if the adapter has one]
+    #[arg(long, value_name = "DIR|ID|none|run", conflicts_with = "sft")]
     reference: Option<PathBuf>,
     /// Preference loss, as in training: sigmoid, ipo, rpo with --reference; orpo, simpo without it
-    /// [default: sigmoid]
+    /// [default: as in the adapter's run, else sigmoid]
     #[arg(long, value_name = "LOSS", conflicts_with = "sft")]
     dpo_loss: Option<String>,
     /// KL strength for dpo, ipo, rpo; odds-ratio weight for orpo; reward scale for simpo
@@ -145,56 +153,92 @@ fn names(kind: RowKind) -> &'static [&'static str] {
 }
 
 impl Loss {
-    /// The loss to compute; `None` if it needs a reference model and none is given.
-    fn objective(&self) -> Result<Option<Objective>> {
-        let kind = if self.sft.is_some() {
-            LossKind::Sft
-        } else {
-            dpo_loss(self.dpo_loss.as_deref())?
-        };
-        let (beta, alpha, gamma) = (
-            self.beta.as_ref(),
-            self.dpo_alpha.as_ref(),
-            self.dpo_gamma.as_ref(),
-        );
-        let key = |name: &str| {
-            if name == "beta" {
-                name.to_owned()
-            } else {
-                format!("dpo-{name}")
-            }
-        };
-        let objective = LossSettings {
-            beta,
-            alpha,
-            gamma,
-            ..LossSettings::default()
-        }
-        .of(kind, key)?;
+    /// The loss to compute; `None` if it needs a reference model and there is none. Settings that are
+    /// not given are those of the adapter's run.
+    fn objective(
+        &self,
+        run: Option<&OriginRows<'_>>,
+        has_reference: bool,
+    ) -> Result<Option<Objective>> {
         let settings = [
             ("dpo-loss", self.dpo_loss.is_some()),
-            ("beta", beta.is_some()),
-            ("dpo-alpha", alpha.is_some()),
+            ("beta", self.beta.is_some()),
+            ("dpo-alpha", self.dpo_alpha.is_some()),
+            ("dpo-gamma", self.dpo_gamma.is_some()),
         ];
-        match (
-            kind.spec().reference,
-            &self.reference,
-            settings.iter().find(|(_, given)| *given),
-        ) {
-            (true, None, Some((key, _))) => Err(Error::input(format!(
+        let given = settings.iter().find(|(_, given)| *given);
+        let run = run.filter(|_| self.sft.is_none());
+        let objective = match (run, given) {
+            (Some(run), None) => run.loss(),
+            _ => {
+                let kind = match (&self.sft, &self.dpo_loss, run) {
+                    (Some(_), _, _) => LossKind::Sft,
+                    (None, None, Some(run)) => run.objective.loss,
+                    (None, named, _) => dpo_loss(named.as_deref())?,
+                };
+                let key = |name: &str| {
+                    if name == "beta" {
+                        name.to_owned()
+                    } else {
+                        format!("dpo-{name}")
+                    }
+                };
+                LossSettings {
+                    beta: self.beta.as_ref(),
+                    alpha: self.dpo_alpha.as_ref(),
+                    gamma: self.dpo_gamma.as_ref(),
+                    ..LossSettings::default()
+                }
+                .of(kind, key)?
+            }
+        };
+        let kind = objective.kind;
+        if !kind.spec().reference {
+            return match &self.reference {
+                Some(reference) => {
+                    let must = format!("be left out: the loss {kind} uses no reference model");
+                    Err(wrong("reference", &must, reference.display()))
+                }
+                None => Ok(Some(objective)),
+            };
+        }
+        if has_reference {
+            return Ok(Some(objective));
+        }
+        match given {
+            Some((key, _)) => Err(Error::input(format!(
                 "{key} has no effect without a reference model"
             ))
             .hint(format!(
                 "give --reference DIR, or none for the base model, or leave --{key} out"
             ))),
-            (true, None, None) => Ok(None),
-            (false, Some(reference), _) => {
-                let must = format!("be left out: the loss {kind} uses no reference model");
-                Err(wrong("reference", &must, reference.display()))
-            }
-            (true, Some(_), _) | (false, None, _) => Ok(Some(objective)),
+            None => Ok(None),
         }
     }
+
+    /// Whether the reference of the adapter's run is used.
+    fn takes_run_reference(&self, run: Option<&OriginRows<'_>>) -> Result<bool> {
+        match (&self.reference, run) {
+            (Some(reference), None) if reference == Path::new(RUN) => Err(Error::input(
+                "reference run: the adapter belongs to no run, or its run has no preference objective",
+            )
+            .hint("give --reference DIR, or none for the base model")),
+            (Some(reference), Some(_)) => Ok(reference == Path::new(RUN)),
+            (None, Some(run)) => Ok(self.dpo.is_some() && run.objective.is_preference()),
+            (_, None) => Ok(false),
+        }
+    }
+}
+
+/// The value of `--reference` that names the reference of the adapter's run.
+const RUN: &str = "run";
+
+/// The frozen reference model.
+enum Reference {
+    /// The base model.
+    Base,
+    /// An adapter folder.
+    Adapter(PathBuf),
 }
 
 /// Which rows of a dataset to score.
@@ -420,7 +464,6 @@ fn note_origin(
 /// Runs the command.
 pub(super) fn run(arguments: &Loss) -> Result<()> {
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
-    let objective = arguments.objective()?;
     let options = arguments.machine.options()?;
     terminal::catch_signals()?;
     if arguments.unpack_all {
@@ -439,15 +482,37 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let run_rows = origin
         .as_ref()
         .and_then(|origin| origin.rows_of(kind == RowKind::Preference, &file));
+    let takes_run_reference = arguments.takes_run_reference(run_rows.as_ref())?;
+    let has_reference = arguments.reference.is_some() || takes_run_reference;
+    let mut objective = arguments.objective(run_rows.as_ref(), has_reference)?;
     let reading = arguments.reading(file, kind, run_rows.as_ref())?;
     let model = hub.model(&arguments.model, &mut terminal)?;
     let model = folder("model", &model, "give the folder of the base model")?;
     let model = Model::open(&model, &options, &mut terminal)?;
-    let base = PathBuf::from("none");
-    let reference = arguments.reference.as_ref().filter(|path| **path != base);
-    let reference = reference
-        .map(|path| hub.adapter(path, &mut terminal))
-        .transpose()?;
+    let uses_reference = objective
+        .as_ref()
+        .is_some_and(|objective| objective.kind.spec().reference);
+    let mut reference = None;
+    match (&arguments.reference, &run_rows) {
+        _ if !uses_reference => {}
+        (given, Some(run)) if takes_run_reference => {
+            match reference_adapter(&model, run.plan, &mut Quiet(&mut terminal)) {
+                Ok(folder) => reference = Some(folder.map_or(Reference::Base, Reference::Adapter)),
+                Err(error) if given.is_some() => return Err(error),
+                Err(error) => {
+                    terminal.note(&format!(
+                        "warning: log-probabilities only, without a loss: {error}"
+                    ));
+                    objective = None;
+                }
+            }
+        }
+        (Some(given), _) if given == Path::new("none") => reference = Some(Reference::Base),
+        (Some(given), _) => {
+            reference = Some(Reference::Adapter(hub.adapter(given, &mut terminal)?));
+        }
+        (None, _) => {}
+    }
     let mut open = |key: &str, path: Option<&PathBuf>| -> Result<Option<DeviceAdapter>> {
         let path = path
             .map(|path| folder(key, path, "give a PEFT adapter folder"))
@@ -456,12 +521,29 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
             .transpose()
     };
     let adapter = open("adapter", adapter.as_ref())?;
-    let reference = open("reference", reference.as_ref())?;
+    let reference_folder = match &reference {
+        Some(Reference::Adapter(folder)) => Some(folder),
+        Some(Reference::Base) | None => None,
+    };
+    let reference_policy = open("reference", reference_folder)?;
     let data = Dataset::load(&reading.spec, &model.tokenizer, &mut |_, _| {
         !terminal.stop_requested()
     })?;
     if let (Some(origin), Some(run)) = (&origin, &run_rows) {
         note_origin(run, &origin.run, &reading, &data, &mut terminal);
+        if takes_run_reference && let Some(objective) = &objective {
+            let of = match (&reference, &reference_folder) {
+                (None, _) => "no reference model".to_owned(),
+                (_, Some(folder)) => format!("reference {}", folder.display()),
+                (_, None) => "reference: the base model".to_owned(),
+            };
+            terminal.note(&format!(
+                "loss of the run {}: {}, beta {}, {of}",
+                origin.run.display(),
+                objective.kind,
+                objective.beta
+            ));
+        }
     }
     terminal.note(&data.describe(if kind == RowKind::Preference {
         "dpo"
@@ -496,8 +578,11 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         )
     };
     let policy = score("log-probabilities", adapter.as_ref())?;
-    let reference = match &arguments.reference {
-        Some(_) => Some(score("reference log-probabilities", reference.as_ref())?),
+    let reference = match &reference {
+        Some(_) => Some(score(
+            "reference log-probabilities",
+            reference_policy.as_ref(),
+        )?),
         None => None,
     };
     if arguments.per_row {

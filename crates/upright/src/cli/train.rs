@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{counted, print, print_json, terminal};
 use upright_base::{Result, files, observer::Observer};
+use upright_core::methods::MethodKind;
 use upright_hub::Hub;
 use upright_report::Report;
 use upright_runs::{plan::Plan, run_dir, settings::Config, summary::Summary};
@@ -15,6 +16,9 @@ use upright_train::{run, tensorboard::TensorBoard};
 /// Trains a LoRA adapter on instruction and preference data.
 #[derive(Args, Debug)]
 pub(super) struct Train {
+    /// Print what the run would do and about how long it would take here; train nothing
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     config: Config,
 }
@@ -27,6 +31,14 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
     let plan = Plan::from_config(&fetched(&config, &Hub::from_environment(), &mut terminal)?)?;
     for note in plan.notes(&config) {
         terminal.note(&note);
+    }
+    if arguments.dry_run {
+        let outline = run::outline(&plan, &mut terminal)?;
+        return if config.json {
+            print_json(&outline)
+        } else {
+            print(&(outline.lines().join("\n") + "\n"))
+        };
     }
     let written = config.to_toml()?;
     let summary = if config.tensorboard {
@@ -44,11 +56,63 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
     } else {
         report(&plan, &mut terminal)
     };
+    for warning in untrained(&plan, &summary) {
+        terminal.note(&warning);
+    }
     if config.json {
         print_json(&summary)
     } else {
-        print(&(table(&summary) + &page))
+        print(&(table(&summary) + &optimum(&summary) + &page))
     }
+}
+
+/// Warnings about objectives that have a weight but that no step trained on.
+fn untrained(plan: &Plan, summary: &Summary) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (objective, planned) in summary.objectives.iter().zip(&plan.objectives) {
+        if objective.steps > 0 || objective.weight == 0.0 || summary.steps == 0 {
+            continue;
+        }
+        let name = &objective.name;
+        let mut warning = format!(
+            "warning: {name} was never trained on: none of {} chose it",
+            counted(summary.steps, "step")
+        );
+        let lacks_optima = plan.objectives.iter().any(|o| o.optimum.is_none());
+        match planned.optimum {
+            _ if plan.method != MethodKind::Maxright => {
+                warning += "; more --steps or a larger weight would";
+            }
+            _ if lacks_optima => {
+                warning += ". Without optima, maxright trains on the largest weighted loss; train each objective alone \
+                            (--lambda 0 and --lambda 1) and give --optimum";
+            }
+            Some(optimum) => {
+                warning += &format!("; its loss was always nearest to its optimum, {optimum}");
+            }
+            None => {}
+        }
+        warnings.push(warning);
+    }
+    warnings
+}
+
+/// The optimum that a run of a single objective found, as the flags of a run with maxright.
+fn optimum(summary: &Summary) -> String {
+    let mut weighted = summary.objectives.iter().filter(|o| o.weight > 0.0);
+    let (Some(alone), None) = (weighted.next(), weighted.next()) else {
+        return String::new();
+    };
+    let [held_out, fit] = alone.end;
+    let mut text = String::new();
+    if let Some(fit) = fit.filter(|_| alone.steps > 0) {
+        text += &format!("for maxright: --optimum {}={fit:.4}", alone.name);
+        if let Some(held_out) = held_out {
+            text += &format!(" --optimum-eval {}={held_out:.4}", alone.name);
+        }
+        text.push('\n');
+    }
+    text
 }
 
 /// Writes the report page to the run folder. Returns a line with its path. A failure is only a
@@ -124,7 +188,7 @@ fn table(summary: &Summary) -> String {
         text,
         "\n{} of {} in {:.1} s, {:.0} tokens/s{peak}, arithmetic {}",
         counted(summary.steps, "step"),
-        format!("{:?}", summary.method).to_lowercase(),
+        summary.method.name(),
         summary.seconds,
         summary.tokens_per_second,
         summary.arithmetic

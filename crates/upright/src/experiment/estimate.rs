@@ -4,15 +4,11 @@ use super::{Experiment, Job, JobKind};
 use crate::bench::{Base, Bench, StepCost};
 use upright_base::Result;
 use upright_base::observer::{Observer, Quiet};
-use upright_core::methods::MethodKind;
-use upright_runs::plan::{Plan, ReferencePlan, ReferenceRows, Schedule};
+use upright_runs::plan::{ReferencePlan, ReferenceRows, Schedule};
+use upright_train::run::outline::{SCORING, seconds_of_steps};
 
 /// Measured steps of each objective, after one warm-up step.
 const STEPS: usize = 2;
-
-/// Time of scoring tokens (forward pass only) as a fraction of the time of a step with as many
-/// tokens.
-const SCORING: f64 = 0.4;
 
 /// The estimate for one job.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -160,15 +156,10 @@ impl Experiment {
             .map(|i| ground.met.rows[same(i)])
             .collect();
         let schedule = Schedule::new(plan, &rows)?;
-        let cost = |i: usize| costs.steps[same(i)];
-        let seconds = match plan.method {
-            MethodKind::Sequential => schedule
-                .stages
-                .iter()
-                .map(|stage| stage.steps() as f64 * cost(stage.objective.unwrap_or(0)))
-                .sum(),
-            method => schedule.steps as f64 * per_step(plan, method, &cost),
-        };
+        let step_seconds: Vec<f64> = (0..plan.objectives.len())
+            .map(|i| costs.steps[same(i)])
+            .collect();
+        let seconds = seconds_of_steps(plan, &schedule, &step_seconds);
         let every = if plan.eval_every > 0 {
             schedule.steps.div_ceil(plan.eval_every)
         } else {
@@ -178,21 +169,5 @@ impl Experiment {
             schedule.steps,
             seconds + (1 + every) as f64 * costs.evaluation,
         ))
-    }
-}
-
-/// Mean seconds per step of a joint method. The choices of MAXRIGHT are not known in advance; it is
-/// assumed to take each objective as often as its weight.
-fn per_step(plan: &Plan, method: MethodKind, cost: &dyn Fn(usize) -> f64) -> f64 {
-    let taken = (0..plan.objectives.len()).filter(|i| plan.objectives[*i].weight > 0.0);
-    let weighted: f64 = taken
-        .clone()
-        .map(|i| plan.objectives[i].weight * cost(i))
-        .sum();
-    let all: f64 = taken.map(cost).sum();
-    match method {
-        MethodKind::Mix => all,
-        MethodKind::Maxright => weighted + SCORING * (all - weighted) / plan.probe_every as f64,
-        MethodKind::Alright | MethodKind::Sequential => weighted,
     }
 }

@@ -654,7 +654,7 @@ fn a_finished_run_prints_its_table_again_and_changes_nothing() {
         assert_eq!(again.stdout, first.stdout);
         assert_eq!(changes(&f.path("run")), before);
     }
-    assert!(!f.path("cache").exists());
+    assert!(!f.path("cache/references").exists());
     for (more, named) in [
         ("--beta 0.2", "beta"),
         ("--seed 3", "seed"),

@@ -302,7 +302,7 @@ fn a_damaged_run_is_reported_with_a_way_out() {
         place.command("report run"),
         &[
             "no run can be read: ",
-            "evals.jsonl: line 4: its step is not the next one",
+            "evals.jsonl: line 4: step is not in order",
         ],
     );
     place.write("run/evals.jsonl", evals);

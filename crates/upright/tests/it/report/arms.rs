@@ -195,9 +195,9 @@ fn arms_are_held_against_those_that_were_given_the_same() {
             .iter()
             .all(|claim| !claim.text.contains("small k"))
     );
-    assert_eq!(claim("MAXRIGHT ends nearer").verdicts.len(), 1);
+    assert_eq!(claim("MAXRIGHT ends nearest").verdicts.len(), 1);
     assert_eq!(
-        claim("MAXRIGHT ends nearer").verdicts[0].holds,
+        claim("MAXRIGHT ends nearest").verdicts[0].holds,
         [Some(Call::Yes); 2]
     );
     let page = write(&study);
@@ -712,10 +712,10 @@ fn a_claim_says_whom_it_asks_about_who_stopped_early_and_who_else_is_nearer() {
             .find(|claim| claim.text.contains(words))
             .unwrap()
     };
-    let nearest = claim("MAXRIGHT ends nearer");
+    let nearest = claim("MAXRIGHT ends nearest");
     assert_eq!(
         nearest.text,
-        "MAXRIGHT ends nearer to the ideal point than Sequential (dpo, then sft), Mix and ALRIGHT"
+        "MAXRIGHT ends nearest to the ideal point, nearer than Sequential (dpo, then sft), Mix and ALRIGHT"
     );
     let because = &nearest.verdicts[0].because[1];
     for words in [

@@ -1,0 +1,439 @@
+//! What a run is about to do, and about how long it takes here: shown before the first step, and by `train --dry-run`.
+
+use std::time::Instant;
+
+use serde::Serialize;
+use upright_base::Result;
+use upright_core::{methods::MethodKind, optimizer::Curve};
+use upright_data::{Dataset, Example};
+use upright_model::adapter::{ALL_LINEAR, Adapter, LoraConfig};
+use upright_runs::plan::{Plan, ReferencePlan, ReferenceRows, Schedule};
+
+use super::{Model, reference_policy};
+use crate::packing::pack;
+
+/// Time of scoring tokens (forward pass only) as a fraction of the time of a training step with as many tokens. Measured on
+/// the CPU engine; see `docs/log/2026-11-25-method-cost-deferred-head-gradient.md`.
+pub const SCORING: f64 = 0.4;
+
+/// Tokens of each objective in the measured forward pass. Enough to amortize the weights, few enough for a large model.
+const MEASURED_TOKENS: usize = 256;
+
+/// A forward pass slower than this, in seconds, is not repeated.
+const LONG: f64 = 1.0;
+
+/// What a run is about to do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outline {
+    /// The method.
+    pub method: MethodKind,
+    /// Number of updates.
+    pub steps: usize,
+    /// The objectives, in the order of the plan.
+    pub objectives: Vec<ObjectiveOutline>,
+    /// The adapter that is trained.
+    pub adapter: AdapterOutline,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Learning-rate schedule.
+    pub schedule: Curve,
+    /// Warm-up steps of each stage.
+    pub warmup: usize,
+    /// The reference model, if a loss uses one.
+    pub reference: Option<ReferenceOutline>,
+    /// Number of evaluations.
+    pub evaluations: usize,
+    /// Estimated time.
+    pub seconds: Seconds,
+}
+
+/// One objective of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ObjectiveOutline {
+    /// Name in the plan.
+    pub name: String,
+    /// Weight in the plan.
+    pub weight: f64,
+    /// Training rows.
+    pub rows: usize,
+    /// Held-out rows.
+    pub held_out: usize,
+    /// Rows per step.
+    pub batch: usize,
+    /// Steps that train on it: exact, or expected where the method decides by losses.
+    pub steps: f64,
+    /// Epochs over its training rows in these steps.
+    pub epochs: f64,
+    /// Template of its prompts.
+    pub template: String,
+}
+
+/// The adapter of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AdapterOutline {
+    /// LoRA rank.
+    pub rank: usize,
+    /// LoRA alpha.
+    pub alpha: f64,
+    /// Adapted linear layers.
+    pub targets: Vec<String>,
+    /// Number of parameters.
+    pub parameters: usize,
+    /// Whether it continues an existing adapter.
+    pub continued: bool,
+}
+
+/// The reference model of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReferenceOutline {
+    /// Steps of training it; `None` if there is nothing left to train.
+    pub steps: Option<usize>,
+    /// What it is, in words.
+    pub about: String,
+    /// Rows that need its log-probabilities; some may be in the cache.
+    pub rows: usize,
+}
+
+/// Estimated time in seconds. Cached values are counted as if they had to be computed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Seconds {
+    /// Training the reference model.
+    pub reference_training: f64,
+    /// Scoring rows with the reference model.
+    pub reference_scoring: f64,
+    /// All steps.
+    pub steps: f64,
+    /// All evaluations.
+    pub evaluations: f64,
+    /// All of these.
+    pub total: f64,
+}
+
+impl Outline {
+    /// The outline of a run whose model and rows are open. Runs one short forward pass to measure the speed.
+    ///
+    /// # Errors
+    /// The forward pass fails, or the rows of a reference model that is to be trained cannot be read.
+    pub(super) fn new(
+        model: &Model,
+        plan: &Plan,
+        schedule: &Schedule,
+        datasets: &[Dataset],
+        (adapter, lora): (&Adapter, &LoraConfig),
+        to_train: Option<&reference_policy::ToTrain>,
+    ) -> Result<Self> {
+        let token = seconds_per_token(model, plan, datasets, adapter)?;
+        let mut objectives = Vec::new();
+        let mut step_seconds = Vec::new();
+        let mut evaluation = 0.0;
+        for (index, data) in datasets.iter().enumerate() {
+            let objective = &plan.objectives[index];
+            let steps = expected_steps(plan, schedule, index);
+            let rows = data.train.len();
+            objectives.push(ObjectiveOutline {
+                name: objective.name.clone(),
+                weight: objective.weight,
+                rows,
+                held_out: data.eval.len(),
+                batch: objective.batch,
+                steps,
+                epochs: steps * objective.batch as f64 / rows.max(1) as f64,
+                template: data.template.to_string(),
+            });
+            let batch_tokens = mean_tokens(&data.train) * objective.batch as f64;
+            step_seconds.push(batch_tokens * token / SCORING);
+            for rows in [data.eval(plan.eval_rows), data.fit(plan.eval_rows)] {
+                evaluation += tokens(rows) as f64 * token;
+            }
+        }
+        let evaluations = 1 + match plan.eval_every {
+            0 => usize::from(schedule.steps > 0),
+            every => schedule.steps.div_ceil(every),
+        };
+        let needed = reference_policy::needed_rows(plan, schedule, datasets);
+        let reference_training = match to_train {
+            Some(to_train) if !to_train.finished => {
+                let batch = to_train.plan.objectives[0].batch as f64;
+                let tokens = mean_tokens(&to_train.data.train) * batch;
+                to_train.steps()? as f64 * tokens * token / SCORING
+            }
+            _ => 0.0,
+        };
+        let mut seconds = Seconds {
+            reference_training,
+            reference_scoring: tokens(needed.iter().copied()) as f64 * token,
+            steps: seconds_of_steps(plan, schedule, &step_seconds),
+            evaluations: evaluations as f64 * evaluation,
+            total: 0.0,
+        };
+        seconds.total = seconds.reference_training
+            + seconds.reference_scoring
+            + seconds.steps
+            + seconds.evaluations;
+        Ok(Self {
+            method: plan.method,
+            steps: schedule.steps,
+            objectives,
+            adapter: AdapterOutline {
+                rank: lora.rank,
+                alpha: lora.alpha,
+                targets: lora.targets.clone(),
+                parameters: adapter.layout.len,
+                continued: plan.init_adapter.is_some(),
+            },
+            learning_rate: plan.optimizer.learning_rate,
+            schedule: plan.optimizer.schedule,
+            warmup: plan.optimizer.warmup,
+            reference: plan.needs_reference().then(|| ReferenceOutline {
+                steps: to_train
+                    .filter(|to_train| !to_train.finished)
+                    .and_then(|to_train| to_train.steps().ok()),
+                about: about(&plan.reference),
+                rows: needed.len(),
+            }),
+            evaluations,
+            seconds,
+        })
+    }
+
+    /// The outline in lines of text.
+    pub fn lines(&self) -> Vec<String> {
+        let seconds = &self.seconds;
+        let mut lines = vec![format!(
+            "plan: {} of {}, {} in all",
+            counted(self.steps, "step"),
+            self.method.name(),
+            duration(seconds.total)
+        )];
+        let names = self.objectives.iter().map(|objective| objective.name.len());
+        let width = names.chain(["reference".len()]).max().unwrap_or(0);
+        let mut line = |name: &str, text: String| lines.push(format!("  {name:width$}  {text}"));
+        for objective in &self.objectives {
+            let epochs = match objective.steps > 0.0 {
+                true => format!("{} epochs", short(objective.epochs)),
+                false => "not trained on".to_owned(),
+            };
+            line(
+                &objective.name,
+                format!(
+                    "weight {}, {} per step of {} training rows ({epochs}), template {}",
+                    short(objective.weight),
+                    objective.batch,
+                    objective.rows,
+                    objective.template
+                ),
+            );
+        }
+        let AdapterOutline {
+            rank,
+            alpha,
+            targets,
+            parameters,
+            continued,
+        } = &self.adapter;
+        let targets = match &targets[..] {
+            [all] if all == ALL_LINEAR => "all linear layers".to_owned(),
+            names => names.join(", "),
+        };
+        let start = if *continued { ", continued" } else { "" };
+        line(
+            "adapter",
+            format!(
+                "LoRA rank {rank}, alpha {}, on {targets}: {:.2} million parameters{start}",
+                short(*alpha),
+                *parameters as f64 / 1e6
+            ),
+        );
+        let warmup = match self.warmup {
+            0 => String::new(),
+            steps => format!(", {steps} warm-up steps"),
+        };
+        line(
+            "optimizer",
+            format!(
+                "AdamW, learning rate {:e}, {}{warmup}",
+                self.learning_rate,
+                self.schedule.name()
+            ),
+        );
+        if let Some(reference) = &self.reference {
+            let training = match reference.steps {
+                Some(steps) => format!(
+                    ", trained first in {} ({})",
+                    counted(steps, "step"),
+                    duration(seconds.reference_training)
+                ),
+                None => String::new(),
+            };
+            line(
+                "reference",
+                format!(
+                    "{}{training}; {} to score ({})",
+                    reference.about,
+                    counted(reference.rows, "row"),
+                    duration(seconds.reference_scoring)
+                ),
+            );
+        }
+        if self.steps > 0 {
+            line(
+                "training",
+                format!(
+                    "{}, {} per step",
+                    duration(seconds.steps),
+                    duration(seconds.steps / self.steps as f64)
+                ),
+            );
+        }
+        line(
+            "evaluation",
+            format!(
+                "{}, {} each",
+                counted(self.evaluations, "time"),
+                duration(seconds.evaluations / self.evaluations as f64)
+            ),
+        );
+        lines
+    }
+}
+
+/// Expected seconds of all steps, given the seconds per step of each objective.
+pub fn seconds_of_steps(plan: &Plan, schedule: &Schedule, step_seconds: &[f64]) -> f64 {
+    if plan.method == MethodKind::Sequential {
+        let mut seconds = 0.0;
+        for stage in &schedule.stages {
+            seconds += stage.steps() as f64 * step_seconds[stage.objective.unwrap_or(0)];
+        }
+        return seconds;
+    }
+    let mut weighted = 0.0;
+    let mut all = 0.0;
+    for (objective, cost) in plan.objectives.iter().zip(step_seconds) {
+        if objective.weight > 0.0 {
+            weighted += objective.weight * cost;
+            all += cost;
+        }
+    }
+    let per_step = match plan.method {
+        MethodKind::Mix => all,
+        MethodKind::Maxright => weighted + SCORING * (all - weighted) / plan.probe_every as f64,
+        MethodKind::Alright | MethodKind::Sequential => weighted,
+    };
+    schedule.steps as f64 * per_step
+}
+
+/// Steps that train on an objective. MAXRIGHT decides by losses: its share is the weight.
+fn expected_steps(plan: &Plan, schedule: &Schedule, index: usize) -> f64 {
+    if plan.method == MethodKind::Maxright {
+        return schedule.steps as f64 * plan.objectives[index].weight;
+    }
+    let mut method = plan.method(schedule);
+    let mut steps = 0;
+    for step in 0..schedule.steps {
+        steps += usize::from(method.weights(step)[index] > 0.0);
+    }
+    steps as f64
+}
+
+/// Seconds per token of a forward pass over a few rows of every objective.
+fn seconds_per_token(
+    model: &Model,
+    plan: &Plan,
+    datasets: &[Dataset],
+    adapter: &Adapter,
+) -> Result<f64> {
+    let mut rows: Vec<&Example> = Vec::new();
+    for data in datasets {
+        let mut tokens = 0;
+        for example in &data.train {
+            if tokens >= MEASURED_TOKENS {
+                break;
+            }
+            tokens += example.tokens();
+            rows.push(example);
+        }
+    }
+    let packs = pack(&rows, plan.token_budget);
+    let adapter = model.decoder.load(adapter.clone());
+    let mut best = f64::INFINITY;
+    // The first pass also reads the weights from disk.
+    for _ in 0..2 {
+        let began = Instant::now();
+        for packed in &packs {
+            model.decoder.score(&packed.pack, Some(&adapter))?;
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        best = best.min(seconds);
+        if seconds > LONG {
+            break;
+        }
+    }
+    Ok(best / tokens(rows).max(1) as f64)
+}
+
+fn tokens<'e>(rows: impl IntoIterator<Item = &'e Example>) -> usize {
+    rows.into_iter().map(Example::tokens).sum()
+}
+
+fn mean_tokens(rows: &[Example]) -> f64 {
+    tokens(rows) as f64 / rows.len().max(1) as f64
+}
+
+fn about(reference: &ReferencePlan) -> String {
+    match reference {
+        ReferencePlan::Base => "the base model".to_owned(),
+        ReferencePlan::Folder(folder) => folder.display().to_string(),
+        ReferencePlan::Train { on, .. } => match on {
+            ReferenceRows::Chosen => "an adapter for the chosen responses".to_owned(),
+            ReferenceRows::Sft => "an adapter for the instruction rows".to_owned(),
+        },
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+/// At most two decimals, without zeros at the end.
+fn short(x: f64) -> String {
+    let text = format!("{x:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A time that is an estimate, in the unit that fits.
+fn duration(seconds: f64) -> String {
+    if seconds < 0.1 {
+        "under 0.1 s".to_owned()
+    } else if seconds < 10.0 {
+        format!("about {seconds:.1} s")
+    } else if seconds < 120.0 {
+        format!("about {seconds:.0} s")
+    } else if seconds < 7200.0 {
+        format!("about {:.0} min", seconds / 60.0)
+    } else {
+        format!("about {:.1} h", seconds / 3600.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_the_unit_that_fits() {
+        let expected = [
+            (0.01, "under 0.1 s"),
+            (2.46, "about 2.5 s"),
+            (59.0, "about 59 s"),
+            (300.0, "about 5 min"),
+            (9000.0, "about 2.5 h"),
+        ];
+        for (seconds, text) in expected {
+            assert_eq!(duration(seconds), text);
+        }
+        assert_eq!(short(0.5), "0.5");
+        assert_eq!(short(16.0), "16");
+        assert_eq!(short(1.0 / 3.0), "0.33");
+    }
+}
