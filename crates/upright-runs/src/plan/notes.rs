@@ -21,16 +21,25 @@ impl Plan {
             .count()
             > 1;
         let maxright = self.method == MethodKind::Maxright;
-        for objective in &self.objectives {
-            note(
-                maxright && several && objective.weight > 0.0 && objective.optimum.is_none(),
-                format!(
-                    "no optimum is given for {}: maxright assumes 0 and may train on one objective \
-                     only (set --optimum {0}=VALUE)",
-                    objective.name
-                ),
-            );
-        }
+        let missing: Vec<&str> = self
+            .objectives
+            .iter()
+            .filter(|objective| objective.weight > 0.0 && objective.optimum.is_none())
+            .map(|objective| &objective.name[..])
+            .collect();
+        note(
+            maxright && several && !missing.is_empty(),
+            format!(
+                "warning: maxright has no optimum for {}: it assumes 0 and may train on one objective only. \
+                 Train each objective alone (--lambda 0 and --lambda 1), then give --optimum {}",
+                missing.join(" and "),
+                missing
+                    .iter()
+                    .map(|name| format!("{name}=LOSS"))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            ),
+        );
         note(
             config.probe_every.is_some() && !maxright,
             "--probe-every is ignored: the method is not maxright".into(),

@@ -206,7 +206,7 @@ impl Outline {
             duration(seconds.total)
         )];
         let names = self.objectives.iter().map(|objective| objective.name.len());
-        let width = names.chain(["reference".len()]).max().unwrap_or(0);
+        let width = names.chain(["evaluation".len()]).max().unwrap_or(0);
         let mut line = |name: &str, text: String| lines.push(format!("  {name:width$}  {text}"));
         for objective in &self.objectives {
             let epochs = match objective.steps > 0.0 {
@@ -239,9 +239,9 @@ impl Outline {
         line(
             "adapter",
             format!(
-                "LoRA rank {rank}, alpha {}, on {targets}: {:.2} million parameters{start}",
+                "LoRA rank {rank}, alpha {}, on {targets}: {} parameters{start}",
                 short(*alpha),
-                *parameters as f64 / 1e6
+                large(*parameters)
             ),
         );
         let warmup = match self.warmup {
@@ -401,6 +401,15 @@ fn short(x: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// A count, in millions if it is that large.
+fn large(count: usize) -> String {
+    if count < 1_000_000 {
+        count.to_string()
+    } else {
+        format!("{} million", short(count as f64 / 1e6))
+    }
+}
+
 /// A time that is an estimate, in the unit that fits.
 fn duration(seconds: f64) -> String {
     if seconds < 0.1 {
@@ -435,5 +444,7 @@ mod tests {
         assert_eq!(short(0.5), "0.5");
         assert_eq!(short(16.0), "16");
         assert_eq!(short(1.0 / 3.0), "0.33");
+        assert_eq!(large(4_884_480), "4.88 million");
+        assert_eq!(large(6272), "6272");
     }
 }

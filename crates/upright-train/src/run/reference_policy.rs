@@ -62,8 +62,12 @@ pub(super) fn prepare(
         observer,
     )?;
     observer.note(&format!(
-        "reference: {} rows needed, {computed} responses scored, the rest from the cache",
-        rows.len()
+        "reference log-probabilities of {} rows: {computed} responses scored, {} in the cache",
+        rows.len(),
+        rows.iter()
+            .map(|row| row.responses.len())
+            .sum::<usize>()
+            .saturating_sub(computed)
     ));
     Ok(Some(reference))
 }

@@ -88,7 +88,8 @@ fn untrained(plan: &Plan, summary: &Summary) -> Vec<String> {
                             (--lambda 0 and --lambda 1) and give --optimum";
             }
             Some(optimum) => {
-                warning += &format!("; its loss was always nearest to its optimum, {optimum}");
+                warning +=
+                    &format!("; its weighted gap to the optimum {optimum} was never the largest");
             }
             None => {}
         }

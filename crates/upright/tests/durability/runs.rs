@@ -687,6 +687,61 @@ fn a_finished_run_prints_its_table_again_and_changes_nothing() {
 }
 
 #[test]
+fn an_extended_run_is_the_longer_one() {
+    let f = Fixture::new("llama");
+    let flags = format!("{TWO} --eval-every 3 --checkpoint-every 3 --method maxright");
+    f.train("straight", &format!("{flags} --steps 12")).good();
+    f.train("extended", &format!("{flags} --steps 6")).good();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_upright"));
+    command.args("train --resume --out extended --steps 12".split(' '));
+    f.at_home(&mut command);
+    let more = Process::start(command).end().good();
+    assert!(more.stderr.contains("extending the run from 6 to 12 steps"));
+    f.assert_same("straight", "extended", &["resume"]);
+
+    // A kill after the adapter is gone leaves a run that can be extended again.
+    f.train("killed", &format!("{flags} --steps 6")).good();
+    fs::remove_dir_all(f.path("killed/adapter")).unwrap();
+    f.train("killed", &format!("{flags} --steps 12 --resume"))
+        .good();
+    f.assert_same("straight", "killed", &["resume"]);
+
+    let before = changes(&f.path("straight"));
+    for (more, problem) in [
+        ("--steps 5", "cannot shorten a run from 12 to 5 steps"),
+        (
+            "--steps 20 --seed 3",
+            "cannot resume with different settings",
+        ),
+    ] {
+        let refused = f.train("straight", &format!("{flags} {more} --resume"));
+        assert_eq!(refused.code, Some(2));
+        assert!(refused.stderr.contains(problem), "{}", refused.stderr);
+    }
+    assert_eq!(changes(&f.path("straight")), before);
+    for (settings, problem) in [
+        (
+            "--schedule cosine",
+            "cannot extend a run with the cosine schedule",
+        ),
+        ("--method sequential", "cannot extend a run of sequential"),
+    ] {
+        let flags = format!("{TWO} {settings}");
+        let name = &settings[2..4];
+        f.train(name, &format!("{flags} --steps 2")).good();
+        let refused = f.train(name, &format!("{flags} --steps 4 --resume"));
+        assert_eq!(refused.code, Some(2));
+        assert!(refused.stderr.contains(problem), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("--init-adapter"),
+            "{}",
+            refused.stderr
+        );
+        assert!(f.path(name).join("adapter").exists());
+    }
+}
+
+#[test]
 fn of_two_processes_in_one_folder_the_second_is_refused() {
     let f = Fixture::new("llama");
     let flags = format!("{TWO} --steps 100000");

@@ -676,7 +676,7 @@ fn an_adapter_of_another_base() {
         let done = Done::of(place.train(&format!("{flag} first/adapter")));
         let parts = [
             "first/adapter: was trained on another base, model: its fingerprint is",
-            "that of model is",
+            "the fingerprint of model is",
             "hint",
         ];
         assert_one_message(&done, 2, &parts, flag);

@@ -354,7 +354,7 @@ fn eval_loss_refuses_what_cannot_be() {
         ("", ["--sft <FILE|ID>", "hint"]),
         (
             "--sft sft.jsonl --reference none",
-            ["--reference <DIR|ID|none>", "cannot be used with"],
+            ["--reference <DIR|ID|none|run>", "cannot be used with"],
         ),
         (
             "--sft sft.jsonl --template alpacca",
@@ -513,7 +513,7 @@ fn bench_tells_what_steps_take() {
     let line = &Done::good(place.command(words)).json()[0];
     assert_eq!(
         (&line["lora_targets"], &line["batch"]),
-        (&json!(["q_proj", "v_proj"]), &json!({"sft": 12, "dpo": 4}))
+        (&json!(["all-linear"]), &json!({"sft": 12, "dpo": 4}))
     );
     assert_eq!(
         (&line["random_weights"], &line["tier"], &line["steps"]),

@@ -141,3 +141,42 @@ fn no_template_and_no_second_objective_moves_a_row() {
         assert_eq!(rows(&place, &format!("{words} {split}")), held, "{words}");
     }
 }
+
+/// A preference run's loss and reference are the defaults of `eval loss` on its adapter.
+#[test]
+fn the_reference_of_the_run_is_used() {
+    let place = Place::new();
+    let words = "--dpo dpo.jsonl --dpo-loss rpo --dpo-alpha 0.5 --beta 0.3 --reference train:chosen --held-out 0.3 \
+                 --eval-rows 99 --learning-rate 1e-3 --steps 3";
+    Done::good(place.train(words));
+    let evals = String::from_utf8(place.read("run/evals.jsonl")).unwrap();
+    let last: Value = serde_json::from_str(evals.lines().last().unwrap()).unwrap();
+    let adapter = "--adapter run --dpo dpo.jsonl --split held-out";
+    let (line, notes) = eval(&place, adapter);
+    let loss = line["loss"].as_f64().unwrap();
+    let recorded = last["eval/loss/dpo"].as_f64().unwrap();
+    assert!((loss / recorded - 1.0).abs() < 1e-12, "{loss}, {recorded}");
+    assert!(notes.contains("loss of the run "), "{notes}");
+    assert!(notes.contains(": rpo, beta 0.3, reference "), "{notes}");
+    let (named, _) = eval(&place, &format!("{adapter} --reference run"));
+    assert_eq!(named, line);
+
+    // Another reference is another loss; settings that are given win over those of the run.
+    let (base, _) = eval(&place, &format!("{adapter} --reference none"));
+    assert_ne!(base["loss"], line["loss"]);
+    let (other, _) = eval(&place, &format!("{adapter} --dpo-loss sigmoid --beta 0.3"));
+    assert_ne!(other["loss"], line["loss"]);
+
+    // Without the trained reference there is no loss by default, and an error where it is asked for.
+    std::fs::remove_dir_all(place.path("cache")).unwrap();
+    let (without, notes) = eval(&place, adapter);
+    assert_eq!(without.get("loss"), None);
+    assert!(notes.contains("warning: log-probabilities only"), "{notes}");
+    let words = format!("eval loss --model model {adapter} --reference run");
+    let refused = Done::of(place.command(&words));
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.error().contains("--reference none"), "{refused:?}");
+    let lone = "eval loss --model model --dpo dpo.jsonl --reference run";
+    let refused = Done::of(place.command(lone));
+    assert!(refused.error().contains("belongs to no run"), "{refused:?}");
+}

@@ -22,6 +22,7 @@ fn check(name: &str, text: &str) {
         (r"\d+ tokens/s", "[n] tokens/s"),
         (r"f32x\d+", "f32x[n]"),
         (r"(?m)^cores +\d+$", "cores [n]"),
+        (r"(?:about|under) (?:[0-9.]+|\[n\]) (?:s|min|h)\b", "[time]"),
         (r"(?m)^tiers .*$", "tiers [list]"),
         (r"[0-9a-f]{32,}", "[hash]"),
     ] {

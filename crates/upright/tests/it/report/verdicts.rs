@@ -128,7 +128,10 @@ fn the_nearest_of_all_is_called_by_the_same_rule() {
         &run("alright"),
         &[(1, 0.5), (2, 0.6), (3, 0.5)],
     );
-    assert_eq!(verdict(&study, "MAXRIGHT ends nearest").holds, [Some(No); 2]);
+    assert_eq!(
+        verdict(&study, "MAXRIGHT ends nearest").holds,
+        [Some(No); 2]
+    );
     // Whoever is not asked about counts as nearer only where that is clear.
     let often = run("maxright").probe_every(1);
     add(&study, "often", &often, &[(1, 0.4), (2, 0.7), (3, 0.45)]);

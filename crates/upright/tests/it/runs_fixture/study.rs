@@ -16,6 +16,7 @@ sft-batch = 4
 dpo-batch = 3
 max-length = 96
 lora-rank = 4
+lora-targets = 'q_proj,v_proj'
 learning-rate = 2e-3
 eval-rows = 6
 eval-every = 4
