@@ -461,7 +461,7 @@ fn where_policy_and_reference_are_one_the_dpo_loss_is_ln_2() {
                 let stderr = f.train(&out, &flags).good().stderr;
                 let note = stderr
                     .lines()
-                    .find(|line| line.starts_with("reference: "))
+                    .find(|line| line.starts_with("reference log-probabilities "))
                     .unwrap();
                 scored.push(!note.contains(" 0 responses scored"));
                 let losses =

@@ -160,7 +160,7 @@ fn a_study_is_done_once_and_every_number_comes_from_its_runs() {
     let by_hand = study.fixture.train(
         "measured",
         "--init-adapter by-hand --steps 0 --sft sft.jsonl --dpo dpo.jsonl --eval-rows 6 --reference train:chosen \
-         --lora-rank 4 --sft-batch 4 --dpo-batch 3 --threads 1",
+         --lora-rank 4 --lora-targets q_proj,v_proj --sft-batch 4 --dpo-batch 3 --threads 1",
     );
     by_hand.good();
     let [measured] = &study.fixture.evals("measured")[..] else {

@@ -738,9 +738,7 @@ fn a_claim_says_whom_it_asks_about_who_stopped_early_and_who_else_is_nearer() {
     );
     // Where both orders are there, they need no names; where nobody stopped, nothing is said of it.
     let page = write(&story());
-    assert!(
-        page.contains("nearer to the ideal point than Sequential in either order, Mix and ALRIGHT")
-    );
+    assert!(page.contains("nearer than Sequential in either order, Mix and ALRIGHT"));
     assert!(!page.contains("stopped at") && !page.contains("not part of the claim"));
 }
 
