@@ -90,6 +90,9 @@ pub struct ScheduledJob {
     pub command: Vec<String>,
 }
 
+/// With fewer seeds, a standard error says little.
+const FEW_SEEDS: usize = 3;
+
 impl Experiment {
     /// Opens a study in its folder: reads the file, opens models, reads data, and checks every run.
     /// It trains nothing and writes nothing.
@@ -97,6 +100,12 @@ impl Experiment {
         let study = Study::read(file)?;
         check_free(out)?;
         let graph = Graph::of(&study, out, observer).map_err(|error| error.at(file.display()))?;
+        if study.seeds.len() < FEW_SEEDS {
+            observer.note(&format!(
+                "the study has fewer than {FEW_SEEDS} seeds ({}): its standard errors say little; list more seeds",
+                study.seeds.len()
+            ));
+        }
         Ok(Self {
             study,
             graph,
