@@ -30,10 +30,20 @@ use upright_runs::{
 use upright_train::fetch::data_file;
 use upright_train::{not_finite::not_finite, packing::pack, run::Model};
 
+/// Examples in `--help` of `eval loss`.
+const EXAMPLES: &str = "\
+Examples:
+  upright eval loss --model path/to/model --adapter runs/first \\
+      --sft held-out.jsonl
+  upright eval loss --model path/to/model --adapter runs/first \\
+      --dpo preferences.jsonl --split held-out --reference none
+  upright eval loss --model path/to/model --dpo preferences.jsonl --per-row";
+
 /// Evaluates a model or an adapter.
 #[derive(Debug, Subcommand)]
 pub(super) enum Eval {
     /// Compute the loss and the log-probabilities on a dataset.
+    #[command(after_help = EXAMPLES)]
     Loss(Loss),
 }
 
@@ -48,12 +58,7 @@ pub(super) struct Loss {
     #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
     /// Instruction rows: a file or a Hub dataset.
-    #[arg(
-        long,
-        value_name = "FILE|ID",
-        conflicts_with = "dpo",
-        required_unless_present = "dpo"
-    )]
+    #[arg(long, value_name = "FILE|ID", required_unless_present = "dpo")]
     sft: Option<PathBuf>,
     /// Preference rows: a file or a Hub dataset.
     #[arg(long, value_name = "FILE|ID")]
@@ -69,15 +74,15 @@ pub(super) struct Loss {
     map: Option<String>,
     /// With --sft: assistant turns to score: last, all [default: as in the adapter's run, else
     /// last]
-    #[arg(long, value_name = "TURNS", conflicts_with = "dpo")]
+    #[arg(long, value_name = "TURNS")]
     turns: Option<String>,
     /// Reference model: an adapter (a PEFT folder, a run folder, or a Hub id), or none for the base
     /// model. Adds the loss and the log-probabilities of the reference.
-    #[arg(long, value_name = "DIR|ID|none", conflicts_with = "sft")]
+    #[arg(long, value_name = "DIR|ID|none")]
     reference: Option<PathBuf>,
     /// Preference loss, as in training: sigmoid, ipo, rpo with --reference; orpo, simpo without it
     /// [default: sigmoid]
-    #[arg(long, value_name = "LOSS", conflicts_with = "sft")]
+    #[arg(long, value_name = "LOSS")]
     dpo_loss: Option<String>,
     /// KL strength for dpo, ipo, rpo; odds-ratio weight for orpo; reward scale for simpo
     /// [default: 0.1; 2 for simpo]
@@ -145,6 +150,32 @@ fn names(kind: RowKind) -> &'static [&'static str] {
 }
 
 impl Loss {
+    /// Rejects two datasets, and flags of the other kind of rows.
+    fn check_flags(&self) -> Result<()> {
+        if self.sft.is_some() && self.dpo.is_some() {
+            return Err(Error::input(
+                "sft and dpo are both given, but one dataset is scored at a time",
+            )
+            .hint("run the command twice: once with --sft, once with --dpo"));
+        }
+        let (strays, kind, other) = if self.sft.is_some() {
+            let reference = ("reference", self.reference.is_some());
+            let loss = ("dpo-loss", self.dpo_loss.is_some());
+            (vec![reference, loss], "instruction", "dpo")
+        } else {
+            (vec![("turns", self.turns.is_some())], "preference", "sft")
+        };
+        for (key, is_given) in strays {
+            if is_given {
+                let message = format!("{key} has no effect on {kind} rows");
+                return Err(Error::input(message).hint(format!(
+                    "leave --{key} out, or give the rows with --{other}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The loss to compute; `None` if it needs a reference model and none is given.
     fn objective(&self) -> Result<Option<Objective>> {
         let kind = if self.sft.is_some() {
@@ -235,8 +266,8 @@ impl Loss {
     /// The file to score and the kind of its rows. Downloads Hub datasets.
     fn rows(&self, hub: &Hub, terminal: &mut Terminal) -> Result<(DataFile, RowKind)> {
         match (&self.sft, &self.dpo) {
-            (Some(path), _) => Ok((data_file(hub, path, terminal)?, RowKind::Instruction)),
-            (None, Some(path)) => Ok((data_file(hub, path, terminal)?, RowKind::Preference)),
+            (Some(path), _) => Ok((data_file(hub, "sft", path, terminal)?, RowKind::Instruction)),
+            (None, Some(path)) => Ok((data_file(hub, "dpo", path, terminal)?, RowKind::Preference)),
             (None, None) => {
                 Err(Error::input("no rows are given").hint("give --sft FILE or --dpo FILE"))
             }
@@ -419,6 +450,7 @@ fn note_origin(
 
 /// Runs the command.
 pub(super) fn run(arguments: &Loss) -> Result<()> {
+    arguments.check_flags()?;
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
     let objective = arguments.objective()?;
     let options = arguments.machine.options()?;
@@ -431,7 +463,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let adapter = arguments
         .adapter
         .as_ref()
-        .map(|path| hub.adapter(path, &mut terminal))
+        .map(|path| hub.adapter("adapter", path, &mut terminal))
         .transpose()?;
     let origin = adapter.as_deref().and_then(Origin::of);
     // Bad settings are rejected before a model is downloaded.
@@ -440,13 +472,13 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         .as_ref()
         .and_then(|origin| origin.rows_of(kind == RowKind::Preference, &file));
     let reading = arguments.reading(file, kind, run_rows.as_ref())?;
-    let model = hub.model(&arguments.model, &mut terminal)?;
+    let model = hub.model("model", &arguments.model, &mut terminal)?;
     let model = folder("model", &model, "give the folder of the base model")?;
     let model = Model::open(&model, &options, &mut terminal)?;
     let base = PathBuf::from("none");
     let reference = arguments.reference.as_ref().filter(|path| **path != base);
     let reference = reference
-        .map(|path| hub.adapter(path, &mut terminal))
+        .map(|path| hub.adapter("reference", path, &mut terminal))
         .transpose()?;
     let mut open = |key: &str, path: Option<&PathBuf>| -> Result<Option<DeviceAdapter>> {
         let path = path

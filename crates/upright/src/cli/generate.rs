@@ -170,11 +170,11 @@ impl Speaker {
         let adapter = self
             .adapter
             .as_ref()
-            .map(|adapter| hub.adapter(adapter, observer))
+            .map(|adapter| hub.adapter("adapter", adapter, observer))
             .transpose()?;
         let model = folder(
             "model",
-            &hub.model(&self.model, observer)?,
+            &hub.model("model", &self.model, observer)?,
             "give a model folder",
         )?;
         let model = Model::open(&model, &options, observer)?;
@@ -219,7 +219,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         .map_err(|error| error.at("map"))?;
     let (name, (rows, dropped)) = match &arguments.prompts {
         Some(given) => {
-            let file = data_file(&Hub::from_environment(), given, &mut terminal)?;
+            let file = data_file(&Hub::from_environment(), "prompts", given, &mut terminal)?;
             (file.name(), prompts::read_files(&file.shards, &map)?)
         }
         None => {

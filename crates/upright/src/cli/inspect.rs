@@ -401,7 +401,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
         .map(|row| count_from(0, "row", Some(row), 0))
         .transpose()?;
     let (hub, mut terminal) = (Hub::from_environment(), Terminal::new());
-    let model = hub.tokenizer(&arguments.model, &mut terminal)?;
+    let model = hub.tokenizer("model", &arguments.model, &mut terminal)?;
     let model = folder(
         "model",
         &model,
@@ -414,7 +414,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
         let (files, show) = (&arguments.comparison, arguments.show.as_ref());
         return similarity::run(files, &hub, &tokenizer, threads, show, arguments.json);
     };
-    let file = data_file(&hub, given, &mut terminal)?;
+    let file = data_file(&hub, "DATA", given, &mut terminal)?;
     let (kind, data) = load(&file, arguments, threads, &tokenizer)?;
     let report = Report::of(kind, &data, token_budget, config.max_positions);
     if arguments.json {

@@ -372,7 +372,10 @@ fn eval_loss_refuses_what_cannot_be() {
             "--sft sft.jsonl --adapter foreign",
             ["foreign/adapter_model.safetensors", "hint"],
         ),
-        ("--sft nowhere.json", ["nowhere.json: no such file", "hint"]),
+        (
+            "--sft nowhere.json",
+            ["sft: there is no file `nowhere.json`", "hint"],
+        ),
         ("--sft dpo.jsonl", ["dpo.jsonl", "pass it with --dpo"]),
     ] {
         let done = Done::of(place.command(&format!("eval loss --model model {words}")));
