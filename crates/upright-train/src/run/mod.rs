@@ -173,6 +173,7 @@ fn run_with(
     }
 
     run.observer.begin("training", schedule.steps);
+    run.observer.resume(first);
     run.last = Clock::now(&model.decoder);
     let (mut stopped, mut begun) = (None, first);
     // A run that was killed between its last evaluation and its adapter has no step left to take.
