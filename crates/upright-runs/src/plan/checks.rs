@@ -69,6 +69,11 @@ pub fn truncation(
     })
 }
 
+/// Default number of rows per step: pairs have two responses.
+pub fn usual_batch(is_preference: bool) -> usize {
+    if is_preference { 4 } else { 8 }
+}
+
 /// Number of threads; one per core by default.
 pub fn threads(value: Option<&Number>) -> Result<usize> {
     const MOST: usize = 1024;

@@ -471,7 +471,8 @@ pub struct ObjectiveConfig {
     /// Use the first N usable rows of each file or Hub split [default: all]
     #[arg(long)]
     pub rows: Option<Number>,
-    /// Weight; the weights of all objectives sum to 1 [default: equal weights]
+    /// Weight relative to the other objectives, such as 4, 3 and 3, or 0.4, 0.3 and 0.3
+    /// [default: equal weights]
     #[arg(long)]
     pub weight: Option<Number>,
     /// Rows per step [default: 8, or 4 pairs]

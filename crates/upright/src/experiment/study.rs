@@ -13,8 +13,8 @@ use upright_base::{Error, Result, files};
 use upright_core::methods::MethodKind;
 use upright_core::objectives::LossKind;
 use upright_data::one_or_many;
-use upright_runs::plan::checks::{choice, count, no_such, wrong};
-use upright_runs::plan::listed;
+use upright_runs::plan::checks::{choice, count, no_such, positive, wrong};
+use upright_runs::plan::{listed, normalized};
 use upright_runs::settings::{Config, List, Number, ObjectiveConfig};
 
 /// A study: what to compare, and with which settings.
@@ -524,18 +524,20 @@ fn weights(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec
         }
         ([], lists) => {
             for list in lists {
-                let point = list
-                    .iter()
-                    .map(|weight| inside("weights", weight))
-                    .collect::<Result<Vec<f64>>>()?;
-                let sum: f64 = point.iter().sum();
-                if point.len() != objectives.len() || (sum - 1.0).abs() > 1e-6 {
-                    let listed: Vec<String> = list.iter().map(Number::to_string).collect();
-                    let must = format!(
-                        "be {} numbers that sum to 1, one per objective",
-                        objectives.len()
-                    );
-                    return Err(wrong("weights", &must, listed.join(", ")));
+                let mut point: Vec<f64> = Vec::with_capacity(list.len());
+                for weight in list {
+                    point.push(positive("weights", Some(weight), 0.0).map_err(|error| {
+                        error
+                            .hint("the study also trains each objective alone, to find its optimum")
+                    })?);
+                }
+                match normalized(&point) {
+                    Some(point) if point.len() == objectives.len() => all.push(point),
+                    _ => {
+                        let listed: Vec<String> = list.iter().map(Number::to_string).collect();
+                        let must = format!("be {} numbers, one per objective", objectives.len());
+                        return Err(wrong("weights", &must, listed.join(", ")));
+                    }
                 }
                 all.push(point);
             }
