@@ -539,7 +539,6 @@ fn weights(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec
                         return Err(wrong("weights", &must, listed.join(", ")));
                     }
                 }
-                all.push(point);
             }
         }
     }
@@ -609,12 +608,37 @@ mod tests {
             ("figure-4", 1),
             ("figure-7", 5),
             ("figure-8-table-1", 3),
+            ("own-evaluation-files", 1),
             ("smollm2", 4),
+            ("three-objectives", 2),
         ];
         assert_eq!(
             read,
             expected.map(|(name, points)| (name.to_owned(), points))
         );
+    }
+
+    #[test]
+    fn shipped_examples_show_what_their_names_promise() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+        let three = Study::read(&folder.join("three-objectives.toml")).unwrap();
+        let [sweep] = &three.sweeps[..] else {
+            panic!("one sweep")
+        };
+        let root = folder.join("..");
+        for objective in &sweep.settings.objective {
+            let [data] = &objective.data[..] else {
+                panic!("one file")
+            };
+            assert!(root.join(data).is_file(), "{data} is not shipped");
+        }
+        assert_eq!(sweep.settings.objective.len(), 3);
+        assert_eq!(sweep.weights, [vec![0.4, 0.3, 0.3], vec![0.5, 0.25, 0.25]]);
+        let own = Study::read(&folder.join("own-evaluation-files.toml")).unwrap();
+        for objective in &own.sweeps[0].settings.objective {
+            assert!(objective.eval.is_some());
+        }
+        assert_eq!(own.sweeps[0].settings.objective.len(), 2);
     }
 
     /// Serde lists the known fields in the error for an unknown field.
