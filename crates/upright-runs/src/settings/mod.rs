@@ -485,11 +485,10 @@ pub struct ObjectiveConfig {
     /// Label smoothing: assumed fraction of flipped pairs [default: the run's label-smoothing]
     #[arg(long)]
     pub label_smoothing: Option<Number>,
-    /// With the loss rpo: weight of the chosen response's negative log-likelihood per token
-    /// [default: 1]
+    /// With rpo: weight of the chosen response's negative log-likelihood per token [default: 1]
     #[arg(long)]
     pub alpha: Option<Number>,
-    /// With the loss simpo: target reward margin [default: 1]
+    /// With simpo: target reward margin [default: 1]
     #[arg(long)]
     pub gamma: Option<Number>,
     /// Optimal training loss

@@ -349,12 +349,15 @@ fn eval_loss_refuses_what_cannot_be() {
         ),
         (
             "--dpo dpo.jsonl --sft sft.jsonl",
-            ["cannot be used with", "'--sft <FILE|ID>'"],
+            ["one dataset is scored at a time", "run the command twice"],
         ),
         ("", ["--sft <FILE|ID>", "hint"]),
         (
             "--sft sft.jsonl --reference none",
-            ["--reference <DIR|ID|none>", "cannot be used with"],
+            [
+                "reference has no effect on instruction rows",
+                "leave --reference out",
+            ],
         ),
         (
             "--sft sft.jsonl --template alpacca",
