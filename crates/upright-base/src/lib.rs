@@ -9,6 +9,7 @@
 //! | [`file_kind`] | rejects pipes, devices and folders where a file is expected |
 //! | [`parallel`] | a parallel map whose results do not depend on the number of threads |
 //! | [`suggest`] | "did you mean" |
+//! | [`missing`] | errors for paths that do not exist, with the nearest path that does |
 //! | [`quiet`] | turns panics of libraries into errors |
 //! | [`memory`], [`processor`] | memory and processor time of this process |
 //!
@@ -31,6 +32,7 @@ pub mod error;
 pub mod file_kind;
 pub mod files;
 pub mod memory;
+pub mod missing;
 pub mod observer;
 pub mod parallel;
 pub mod processor;

@@ -9,6 +9,9 @@ pub trait Observer: Send {
     fn note(&mut self, _text: &str) {}
     /// A task of `total` units starts.
     fn begin(&mut self, _what: &str, _total: usize) {}
+    /// The task continues earlier work: `done` units were finished before it started, so they say
+    /// nothing about its speed.
+    fn resume(&mut self, _done: usize) {}
     /// `done` units of the task are finished; `note` shows its latest figures.
     fn advance(&mut self, _done: usize, _note: &str) {}
     /// The task is over.
@@ -29,6 +32,9 @@ pub struct Quiet<'o>(pub &'o mut dyn Observer);
 impl Observer for Quiet<'_> {
     fn begin(&mut self, what: &str, total: usize) {
         self.0.begin(what, total);
+    }
+    fn resume(&mut self, done: usize) {
+        self.0.resume(done);
     }
     fn advance(&mut self, done: usize, note: &str) {
         self.0.advance(done, note);

@@ -61,16 +61,6 @@ pub(super) enum Refusal {
     Answered(Error),
 }
 
-impl Refusal {
-    /// Why cached files are the best available now; `None` if the Hub gave a definite response.
-    pub(super) fn for_now(&self) -> Option<&str> {
-        match self {
-            Self::Unreachable(why) | Self::Withheld(why, _) => Some(why),
-            Self::Answered(_) => None,
-        }
-    }
-}
-
 /// A response from the Hub, or why there is none.
 pub(super) type Answer<T> = std::result::Result<T, Refusal>;
 
@@ -83,8 +73,9 @@ impl From<Error> for Refusal {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Unreachable(why) => Self::failure(why)
-                .hint("check your network connection; HTTPS_PROXY sets a proxy, HF_ENDPOINT another Hub; a folder that was downloaded elsewhere can be given by its path"),
+            Refusal::Unreachable(why) => Self::failure(why).hint(
+                "check your network connection; HTTPS_PROXY sets a proxy, HF_ENDPOINT another Hub",
+            ),
             Refusal::Withheld(_, error) | Refusal::Answered(error) => error,
         }
     }

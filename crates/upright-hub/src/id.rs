@@ -2,6 +2,11 @@
 
 use std::path::Path;
 
+use upright_base::{
+    Result,
+    missing::{is_missing, missing},
+};
+
 /// `ORG/NAME[@REVISION][:PART]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Id {
@@ -72,13 +77,57 @@ impl Id {
             part: part.map(str::to_owned),
         })
     }
+}
 
-    /// Parses an id, unless a local path is meant: an existing path takes precedence, and so does
-    /// any path below an existing folder.
-    pub fn not_local(path: &Path) -> Option<Self> {
-        let id = Self::parse(path.to_str()?)?;
-        let organisation = id.repo.split('/').next()?;
-        (!path.exists() && !Path::new(organisation).exists()).then_some(id)
+/// What an argument should name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A model.
+    Model,
+    /// An adapter, which may lie in a run folder.
+    Adapter,
+    /// Rows.
+    Rows,
+}
+
+impl Wanted {
+    /// What is at a local path of this kind.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::Model | Self::Adapter => "folder",
+            Self::Rows => "file",
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Model => {
+                "give the folder that holds config.json, tokenizer.json and the .safetensors files, or a Hub id, \
+                 ORG/NAME"
+            }
+            Self::Adapter => "give a PEFT adapter folder, a run folder, or a Hub id, ORG/NAME",
+            Self::Rows => "",
+        }
+    }
+}
+
+/// The Hub id in the argument `name`. `None` if the argument is an existing path, which takes
+/// precedence.
+///
+/// # Errors
+/// The argument can only be a path, and nothing is there: it has no form of an id, ends like a file
+/// of rows, or begins with an existing folder.
+pub fn id_of(name: &str, wanted: Wanted, given: &Path) -> Result<Option<Id>> {
+    if !is_missing(given) {
+        return Ok(None);
+    }
+    let id = given.to_str().and_then(Id::parse).filter(|id| {
+        let organization = id.repo.split('/').next().unwrap_or_default();
+        !Path::new(organization).exists()
+    });
+    match id {
+        Some(id) => Ok(Some(id)),
+        None => Err(missing(name, wanted.kind(), given, wanted.hint())),
     }
 }
 
@@ -135,11 +184,38 @@ mod tests {
         ] {
             assert_eq!(Id::parse(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn paths_are_missing_before_the_hub_is_asked() {
+        let of = |text: &str| id_of("sft", Wanted::Rows, Path::new(text));
+        assert_eq!(of("src/lib.rs").unwrap(), None, "an existing path");
         assert_eq!(
-            Id::not_local(Path::new("src/name")),
-            None,
-            "src is a folder here"
+            of("organization/name").unwrap().unwrap().repo,
+            "organization/name"
         );
-        assert!(Id::not_local(Path::new("organisation/name")).is_some());
+        for path in [
+            "src/name",
+            "nowhere",
+            "./org/name",
+            "../org/name",
+            "/org/name",
+            "~/name",
+            "a/b/c",
+            "org/rows.jsonl",
+            "org/rows.csv",
+            "org/rows.toml",
+        ] {
+            let error = of(path).unwrap_err();
+            assert_eq!(error.message, format!("sft: there is no file `{path}`"));
+            assert!(!error.hint.is_empty(), "{path}");
+        }
+        assert_eq!(
+            of("src/ib.rs").unwrap_err().hint,
+            "did you mean `src/id.rs`?"
+        );
+        let error = id_of("model", Wanted::Model, Path::new("gpt2")).unwrap_err();
+        assert_eq!(error.message, "model: there is no folder `gpt2`");
+        assert!(error.hint.contains("ORG/NAME"), "{}", error.hint);
     }
 }

@@ -1,6 +1,6 @@
 //! Models, adapters and datasets of the Hugging Face Hub, by id. Files are kept in the Hugging Face
 //! cache, resumed after a broken download, and checked. An existing local path takes precedence
-//! over an id.
+//! over an id. Errors name the argument: the flag, key or value name that held the path or the id.
 //!
 //! | module | what it is for |
 //! |---|---|
@@ -30,14 +30,15 @@ mod splits;
 use std::path::{Path, PathBuf};
 
 pub use download::parse_listing;
-pub use id::Id;
+pub use id::{Id, Wanted, id_of};
 
 use cache::{RepoCache, RepoKind};
-use download::{Answer, Connection, Repo};
+use download::{Answer, Connection, Refusal, Repo};
 use splits::Unclear;
 use upright_base::{
     Error, Result,
     files::{self, Lock},
+    missing::nearest_path,
     observer::Observer,
 };
 use upright_model::model_files::{OF_AN_ADAPTER, is_companion};
@@ -56,6 +57,32 @@ pub struct Hub {
     token: Option<String>,
     certificates: Option<PathBuf>,
     offline: bool,
+}
+
+/// An argument that is an id, for messages.
+#[derive(Clone, Copy)]
+struct Argument<'a> {
+    /// The flag, key or value name that it was given as.
+    name: &'a str,
+    wanted: Wanted,
+    given: &'a Path,
+}
+
+impl Argument<'_> {
+    /// Adds to an error of the Hub that the argument is no path either, and the nearest path.
+    fn with_missing_path(self, error: Error) -> Error {
+        let kind = self.wanted.kind();
+        let given = self.given.display();
+        let path = match nearest_path(self.given) {
+            Some(close) => format!("for a local {kind}, did you mean `{}`?", close.display()),
+            None => format!("for a local {kind}, check its path"),
+        };
+        Error {
+            message: format!("there is no {kind} `{given}` here, and {}", error.message),
+            hint: format!("{path}; for a Hub id, {}", error.hint),
+            ..error
+        }
+    }
 }
 
 impl std::fmt::Debug for Hub {
@@ -130,64 +157,81 @@ impl Hub {
         }
     }
 
-    /// The folder of a model. `given` itself if it is not an id, or exists.
-    pub fn model(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
-        let Some(id) = Id::not_local(given) else {
+    /// The folder of the model in the argument `name`. `given` itself if it exists.
+    pub fn model(&self, name: &str, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
+        let Some(id) = id_of(name, Wanted::Model, given)? else {
             return Ok(given.to_owned());
         };
-        no_part(&id)?;
-        self.fetch(
-            RepoKind::Model,
-            &id,
-            &|names| of_model(&id.repo, names),
-            observer,
-        )
-        .map(|(folder, _)| folder)
+        no_part(name, &id)?;
+        let argument = Argument {
+            name,
+            wanted: Wanted::Model,
+            given,
+        };
+        self.fetch(argument, &id, &|names| of_model(&id.repo, names), observer)
+            .map(|(folder, _)| folder)
     }
 
-    /// The folder of a model, if only the config and the tokenizer are needed. `given` itself if it
-    /// is not an id.
-    pub fn tokenizer(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
-        let Some(id) = Id::not_local(given) else {
+    /// The folder of the model in the argument `name`, if only the config and the tokenizer are
+    /// needed. `given` itself if it exists.
+    pub fn tokenizer(
+        &self,
+        name: &str,
+        given: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<PathBuf> {
+        let Some(id) = id_of(name, Wanted::Model, given)? else {
             return Ok(given.to_owned());
         };
-        no_part(&id)?;
+        no_part(name, &id)?;
         let choose = |names: &[String]| {
             let wanted = of_model(&id.repo, names)?.into_iter();
             Ok(wanted
                 .filter(|name| ![WEIGHTS, INDEX].contains(&&name[..]))
                 .collect())
         };
-        self.fetch(RepoKind::Model, &id, &choose, observer)
+        let argument = Argument {
+            name,
+            wanted: Wanted::Model,
+            given,
+        };
+        self.fetch(argument, &id, &choose, observer)
             .map(|(folder, _)| folder)
     }
 
-    /// The folder of an adapter. `given` itself if it is not an id, or exists.
-    pub fn adapter(&self, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
-        self.adapter_with(&[], given, observer)
+    /// The folder of the adapter in the argument `name`. `given` itself if it exists.
+    pub fn adapter(
+        &self,
+        name: &str,
+        given: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<PathBuf> {
+        self.adapter_with(&[], name, given, observer)
     }
 
     /// Like [`Hub::adapter`], with the files that trainers save next to an adapter. They show
     /// whether it was trained with another tokenizer than its base model's.
     pub fn adapter_and_tokenizer(
         &self,
+        name: &str,
         given: &Path,
         observer: &mut dyn Observer,
     ) -> Result<PathBuf> {
-        self.adapter_with(&OF_AN_ADAPTER, given, observer)
+        self.adapter_with(&OF_AN_ADAPTER, name, given, observer)
     }
 
     /// Like [`Hub::adapter`], with the files of these names that exist.
     fn adapter_with(
         &self,
         beside: &[&str],
+        name: &str,
         given: &Path,
         observer: &mut dyn Observer,
     ) -> Result<PathBuf> {
-        let Some(id) = Id::not_local(given) else {
+        let Some(id) = id_of(name, Wanted::Adapter, given)? else {
             return Ok(given.to_owned());
         };
-        no_part(&id)?;
+        no_part(name, &id)?;
         let files = |names: &[String]| {
             let beside = beside
                 .iter()
@@ -198,35 +242,61 @@ impl Hub {
                 .chain(beside)
                 .collect())
         };
-        self.fetch(RepoKind::Model, &id, &files, observer)
+        let argument = Argument {
+            name,
+            wanted: Wanted::Adapter,
+            given,
+        };
+        self.fetch(argument, &id, &files, observer)
             .map(|(folder, _)| folder)
     }
 
-    /// The files of a dataset's split, in order. `given` itself if it is not an id, or exists.
-    pub fn data(&self, given: &Path, observer: &mut dyn Observer) -> Result<Vec<PathBuf>> {
-        let Some(id) = Id::not_local(given) else {
+    /// The files of the dataset's split in the argument `name`, in order. `given` itself if it
+    /// exists.
+    pub fn data(
+        &self,
+        name: &str,
+        given: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<PathBuf>> {
+        let Some(id) = id_of(name, Wanted::Rows, given)? else {
             return Ok(vec![given.to_owned()]);
         };
-        let (folder, names) = self.fetch(
-            RepoKind::Dataset,
-            &id,
-            &|names| of_data(&id, names),
-            observer,
-        )?;
+        let argument = Argument {
+            name,
+            wanted: Wanted::Rows,
+            given,
+        };
+        let (folder, names) = self.fetch(argument, &id, &|names| of_data(&id, names), observer)?;
         observer.note(&format!("{}: {}", given.display(), names.join(", ")));
         Ok(names.into_iter().map(|name| folder.join(name)).collect())
     }
 
     /// The snapshot folder and the chosen files, all of which are present. Uses cached files if the
-    /// Hub cannot be reached, or does not serve the files for now.
+    /// Hub cannot be reached, or does not serve the files for now. Errors begin with the argument.
     fn fetch(
         &self,
-        kind: RepoKind,
+        argument: Argument<'_>,
+        id: &Id,
+        choose: Choice<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<(PathBuf, Vec<String>)> {
+        self.found(argument, id, choose, observer)
+            .map_err(|error| error.at(argument.name))
+    }
+
+    fn found(
+        &self,
+        argument: Argument<'_>,
         id: &Id,
         choose: Choice<'_>,
         observer: &mut dyn Observer,
     ) -> Result<(PathBuf, Vec<String>)> {
         files::check_own(&self.cache)?;
+        let kind = match argument.wanted {
+            Wanted::Model | Wanted::Adapter => RepoKind::Model,
+            Wanted::Rows => RepoKind::Dataset,
+        };
         let revision = id.revision.as_deref().unwrap_or(MAIN);
         let cache = RepoCache::new(&self.cache, kind, &id.repo);
         let cached = || {
@@ -241,8 +311,9 @@ impl Hub {
                     id.repo,
                     self.cache.display()
                 );
-                return Err(Error::input(problem)
-                    .hint("unset HF_HUB_OFFLINE to download it, or give a local path"));
+                return Err(argument.with_missing_path(
+                    Error::input(problem).hint("unset HF_HUB_OFFLINE to download it"),
+                ));
             };
             let chosen = choose(&names).map_err(|error| {
                 error.hint("only downloaded files are available: HF_HUB_OFFLINE is set")
@@ -268,14 +339,18 @@ impl Hub {
             Ok(found) => return Ok(found),
             Err(refusal) => refusal,
         };
-        let Some(why) = refusal.for_now() else {
-            return Err(refusal.into());
+        let why = match &refusal {
+            Refusal::Answered(_) => return Err(refusal.into()),
+            Refusal::Unreachable(why) | Refusal::Withheld(why, _) => why.clone(),
         };
         // A missing cached file says nothing about the repository, so report why the Hub did not
         // serve it.
         let Some((commit, Ok(chosen))) = cached().map(|(commit, names)| (commit, choose(&names)))
         else {
-            return Err(refusal.into());
+            return Err(match refusal {
+                Refusal::Unreachable(_) => argument.with_missing_path(refusal.into()),
+                _ => refusal.into(),
+            });
         };
         observer.note(&format!(
             "warning: {why}; using {}@{} from the cache",
@@ -367,10 +442,10 @@ impl Hub {
     }
 }
 
-fn no_part(id: &Id) -> Result<()> {
+fn no_part(name: &str, id: &Id) -> Result<()> {
     match &id.part {
         Some(part) => Err(Error::input(format!(
-            "{}:{part}: only the id of a dataset takes a part after the colon",
+            "{name}: {}:{part}: only the id of a dataset takes a part after the colon",
             id.repo
         ))
         .hint(format!("use {0}, or {0}@REVISION", id.repo))),

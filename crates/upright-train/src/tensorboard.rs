@@ -113,6 +113,10 @@ impl Observer for TensorBoard<'_> {
         self.inner.begin(what, total);
     }
 
+    fn resume(&mut self, done: usize) {
+        self.inner.resume(done);
+    }
+
     fn advance(&mut self, done: usize, note: &str) {
         self.inner.advance(done, note);
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use upright_core::{LossKind, MethodKind, optimizer::Curve};
 
 use crate::settings::Number;
+use upright_base::missing::missing;
 use upright_base::suggest::nearest;
 use upright_base::{Error, Result};
 use upright_data::{TooLong, Truncation, Turns};
@@ -66,6 +67,11 @@ pub fn truncation(
         min_prompt,
         rule: choice("too-long", too_long, TooLong::CutPrompt)?,
     })
+}
+
+/// Default number of rows per step: pairs have two responses.
+pub fn usual_batch(is_preference: bool) -> usize {
+    if is_preference { 4 } else { 8 }
 }
 
 /// Number of threads; one per core by default.
@@ -192,7 +198,7 @@ pub fn file(key: &str, path: &Path) -> Result<PathBuf> {
     }
     path.is_file()
         .then(|| path.to_owned())
-        .ok_or_else(|| missing(key, "file", path))
+        .ok_or_else(|| missing(key, "file", path, ""))
 }
 
 /// Checks that a folder exists.
@@ -202,15 +208,5 @@ pub fn folder(key: &str, path: &Path, hint: &str) -> Result<PathBuf> {
     }
     path.is_dir()
         .then(|| path.to_owned())
-        .ok_or_else(|| missing(key, "folder", path).hint(hint))
-}
-
-fn missing(key: &str, kind: &str, path: &Path) -> Error {
-    let error = Error::input(format!("{key}: there is no {kind} `{}`", path.display()));
-    let here = std::env::current_dir().unwrap_or_default();
-    if path.is_relative() {
-        error.hint(format!("the path is relative to {}", here.display()))
-    } else {
-        error
-    }
+        .ok_or_else(|| missing(key, "folder", path, hint))
 }

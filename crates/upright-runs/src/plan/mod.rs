@@ -14,7 +14,7 @@ mod tests;
 
 pub use schedule::{Schedule, Stage};
 
-pub use objective::{listed, template};
+pub use objective::{listed, normalized, template};
 pub use upright_data::TooLong;
 
 use std::path::PathBuf;

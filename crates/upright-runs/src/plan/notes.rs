@@ -1,7 +1,7 @@
 //! Notes for the user before a run: settings that are ignored, and defaults that matter.
 
 use super::{Plan, ReferencePlan, TooLong};
-use crate::settings::Config;
+use crate::settings::{Config, Number};
 use upright_core::methods::MethodKind;
 use upright_core::objectives::Defaults;
 
@@ -148,6 +148,20 @@ impl Plan {
         note(
             unweighted,
             "no weights are given: all objectives have equal weight".into(),
+        );
+        let mut weights = Vec::new();
+        let mut are_divided = false;
+        for (written, objective) in config.objective.iter().zip(&self.objectives) {
+            let weight = written.weight.as_ref().and_then(Number::real);
+            are_divided |= weight.is_some_and(|weight| weight != objective.weight);
+            weights.push(format!("{} {:.4}", objective.name, objective.weight));
+        }
+        note(
+            are_divided,
+            format!(
+                "the weights are divided by their sum: {}",
+                weights.join(", ")
+            ),
         );
         let no_length =
             config.steps.is_none() && config.epochs.is_none() && config.stages.is_none();

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::ObjectivePlan;
-use super::checks::{choice, count, file, no_such, real, wrong};
+use super::checks::{choice, count, file, no_such, real, usual_batch, wrong};
 use super::loss::{LossSettings, dpo_loss};
 use crate::settings::{Config, List, Number, ObjectiveConfig};
 use upright_base::{Error, Result};
@@ -307,13 +307,13 @@ fn one(
             &key("weight"),
             written.weight.as_ref(),
             f64::NAN,
-            "lie in [0, 1]",
-            |x| (0.0..=1.0).contains(&x),
+            "be a number of at least 0",
+            |x| x >= 0.0,
         )?,
         batch: count(
             &key("batch"),
             written.batch.as_ref(),
-            if form.responses == 2 { 4 } else { 8 },
+            usual_batch(form.responses == 2),
         )?,
         beta: objective.beta,
         label_smoothing: objective.label_smoothing,
@@ -448,15 +448,36 @@ fn weigh(config: &Config, objectives: &mut [ObjectivePlan]) -> Result<()> {
                 .hint("give a weight to every objective or to none"),
         );
     }
-    let sum: f64 = objectives.iter().map(|objective| objective.weight).sum();
-    if (sum - 1.0).abs() > 1e-6 {
-        let list: Vec<_> = objectives
+    let written: Vec<f64> = objectives
+        .iter()
+        .map(|objective| objective.weight)
+        .collect();
+    let Some(weights) = normalized(&written) else {
+        let list: Vec<String> = objectives
             .iter()
-            .map(|o| format!("{} {}", o.name, o.weight))
+            .map(|objective| format!("{} {}", objective.name, objective.weight))
             .collect();
-        return Err(wrong("weight", "sum to 1 over all objectives", sum).hint(list.join(", ")));
+        return Err(wrong(
+            "weight",
+            "be above 0 for at least one objective",
+            list.join(", "),
+        )
+        .hint("give positive weights, such as 4, 3 and 3; they are divided by their sum"));
+    };
+    for (objective, weight) in objectives.iter_mut().zip(weights) {
+        objective.weight = weight;
     }
     Ok(())
+}
+
+/// Divides weights of at least 0 by their sum. Weights that sum to 1, up to rounding, keep their
+/// values. `None` if the sum is 0 or too large.
+pub fn normalized(weights: &[f64]) -> Option<Vec<f64>> {
+    let sum: f64 = weights.iter().sum();
+    if (sum - 1.0).abs() <= 1e-6 {
+        return Some(weights.to_vec());
+    }
+    (sum > 0.0 && sum.is_finite()).then(|| weights.iter().map(|weight| weight / sum).collect())
 }
 
 /// Parses `name=value` entries into objective indices and values.

@@ -82,7 +82,8 @@ impl Config {
         let unknown = |key: &str, known: &[String], place: &str| {
             let found = Error::input(format!("{name}: unknown key `{key}`{place}"));
             if let Some(answer) = peers::answer(key) {
-                return found.hint(format!("{answer} (as a key, without the dashes)"));
+                // Answers name flags; keys have no dashes in front.
+                return found.hint(answer.replace("--", ""));
             }
             match nearest(key, known.iter().map(String::as_str)) {
                 Some(close) => found.hint(format!("did you mean `{close}`?")),
@@ -287,7 +288,7 @@ mod tests {
                 vec!["`learning_rate`", "did you mean `learning-rate`?"],
             ),
             ("zebra = 1", vec!["`zebra`", "known keys: out,"]),
-            ("lr = 1e-4", vec!["`lr`", "use --learning-rate (as a key"]),
+            ("lr = 1e-4", vec!["`lr`", "\nuse learning-rate"]),
             (
                 "gradient_accumulation_steps = 4",
                 vec!["no accumulation is needed"],

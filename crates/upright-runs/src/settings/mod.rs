@@ -471,7 +471,8 @@ pub struct ObjectiveConfig {
     /// Use the first N usable rows of each file or Hub split [default: all]
     #[arg(long)]
     pub rows: Option<Number>,
-    /// Weight; the weights of all objectives sum to 1 [default: equal weights]
+    /// Weight relative to the other objectives, such as 4, 3 and 3, or 0.4, 0.3 and 0.3
+    /// [default: equal weights]
     #[arg(long)]
     pub weight: Option<Number>,
     /// Rows per step [default: 8, or 4 pairs]
@@ -484,11 +485,10 @@ pub struct ObjectiveConfig {
     /// Label smoothing: assumed fraction of flipped pairs [default: the run's label-smoothing]
     #[arg(long)]
     pub label_smoothing: Option<Number>,
-    /// With the loss rpo: weight of the chosen response's negative log-likelihood per token
-    /// [default: 1]
+    /// With rpo: weight of the chosen response's negative log-likelihood per token [default: 1]
     #[arg(long)]
     pub alpha: Option<Number>,
-    /// With the loss simpo: target reward margin [default: 1]
+    /// With simpo: target reward margin [default: 1]
     #[arg(long)]
     pub gamma: Option<Number>,
     /// Optimal training loss

@@ -49,7 +49,8 @@ const PEERS: &[Peer] = &[
             "quantization",
             "qlora",
         ],
-        answer: "quantized base models are not supported; base weights are bf16, memory-mapped and shared",
+        answer: "quantized base models are not supported; base weights stay in 16 bits, memory-mapped and shared between \
+                 processes",
     },
     Peer {
         names: &[
@@ -77,8 +78,8 @@ const PEERS: &[Peer] = &[
     },
     Peer {
         names: &["report-to", "logging-dir", "log-with"],
-        answer: "use --tensorboard for TensorBoard event files; steps.jsonl and evals.jsonl in the run folder hold every \
-                 number",
+        answer: "use --tensorboard for TensorBoard event files, which `wandb sync` imports; steps.jsonl and evals.jsonl in the \
+                 run folder hold every number",
     },
     Peer {
         names: &["logging-steps", "logging-strategy", "plot-loss"],
@@ -112,7 +113,7 @@ const PEERS: &[Peer] = &[
     },
     Peer {
         names: &["lora-dropout", "dropout"],
-        answer: "LoRA dropout is not supported",
+        answer: "LoRA dropout is not supported; leave it out, which is a dropout of 0",
     },
     Peer {
         names: &["use-rslora", "use-dora", "lora-plus", "loraplus-lr-ratio"],
@@ -147,7 +148,7 @@ const PEERS: &[Peer] = &[
     },
     Peer {
         names: &["warmup-steps", "warmup-ratio"],
-        answer: "use --warmup with a number of steps",
+        answer: "use --warmup with a number of steps, not a share",
     },
     Peer {
         names: &[

@@ -270,6 +270,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     }
 
     run.observer.begin(purpose.steps(), schedule.steps);
+    run.observer.resume(first);
     run.last = Clock::now(&model.decoder);
     let (mut stopped, mut begun) = (None, first);
     // A run that was killed between its last evaluation and its adapter has no step left to take.

@@ -159,7 +159,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let hub = Hub::from_environment();
     let mut config = settings(arguments, steps);
     if let (Base::Random, Some(model)) = (base, &config.model) {
-        config.model = Some(hub.tokenizer(model, &mut terminal)?);
+        config.model = Some(hub.tokenizer("model", model, &mut terminal)?);
     }
     let config = fetched(&config, &hub, &mut terminal)?;
     let bench = Bench::open(&config, base, steps + 1, &mut terminal)?;

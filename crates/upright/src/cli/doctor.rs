@@ -81,7 +81,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     let model = arguments
         .model
         .as_deref()
-        .map(|model| hub.model(model, &mut Terminal::new()))
+        .map(|model| hub.model("model", model, &mut Terminal::new()))
         .transpose()?;
     let model = model
         .as_deref()

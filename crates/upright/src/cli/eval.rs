@@ -37,10 +37,20 @@ use upright_train::{
     run::{Model, reference_adapter},
 };
 
+/// Examples in `--help` of `eval loss`.
+const EXAMPLES: &str = "\
+Examples:
+  upright eval loss --model path/to/model --adapter runs/first \\
+      --sft held-out.jsonl
+  upright eval loss --model path/to/model --adapter runs/first \\
+      --dpo preferences.jsonl --split held-out --reference none
+  upright eval loss --model path/to/model --dpo preferences.jsonl --per-row";
+
 /// Evaluates a model or an adapter.
 #[derive(Debug, Subcommand)]
 pub(super) enum Eval {
     /// Compute the loss and the log-probabilities on a dataset.
+    #[command(after_help = EXAMPLES)]
     Loss(Loss),
 }
 
@@ -55,12 +65,7 @@ pub(super) struct Loss {
     #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
     /// Instruction rows: a file or a Hub dataset.
-    #[arg(
-        long,
-        value_name = "FILE|ID",
-        conflicts_with = "dpo",
-        required_unless_present = "dpo"
-    )]
+    #[arg(long, value_name = "FILE|ID", required_unless_present = "dpo")]
     sft: Option<PathBuf>,
     /// Preference rows: a file or a Hub dataset.
     #[arg(long, value_name = "FILE|ID")]
@@ -76,16 +81,16 @@ pub(super) struct Loss {
     map: Option<String>,
     /// With --sft: assistant turns to score: last, all [default: as in the adapter's run, else
     /// last]
-    #[arg(long, value_name = "TURNS", conflicts_with = "dpo")]
+    #[arg(long, value_name = "TURNS")]
     turns: Option<String>,
     /// Reference model: an adapter (a PEFT folder, a run folder, or a Hub id), none for the base
     /// model, or run for the reference of the adapter's run. Adds the loss and the log-probabilities
     /// of the reference [default: run, if the adapter has one]
-    #[arg(long, value_name = "DIR|ID|none|run", conflicts_with = "sft")]
+    #[arg(long, value_name = "DIR|ID|none|run")]
     reference: Option<PathBuf>,
     /// Preference loss, as in training: sigmoid, ipo, rpo with --reference; orpo, simpo without it
     /// [default: as in the adapter's run, else sigmoid]
-    #[arg(long, value_name = "LOSS", conflicts_with = "sft")]
+    #[arg(long, value_name = "LOSS")]
     dpo_loss: Option<String>,
     /// KL strength for dpo, ipo, rpo; odds-ratio weight for orpo; reward scale for simpo
     /// [default: 0.1; 2 for simpo]
@@ -153,6 +158,32 @@ fn names(kind: RowKind) -> &'static [&'static str] {
 }
 
 impl Loss {
+    /// Rejects two datasets, and flags of the other kind of rows.
+    fn check_flags(&self) -> Result<()> {
+        if self.sft.is_some() && self.dpo.is_some() {
+            return Err(Error::input(
+                "sft and dpo are both given, but one dataset is scored at a time",
+            )
+            .hint("run the command twice: once with --sft, once with --dpo"));
+        }
+        let (strays, kind, other) = if self.sft.is_some() {
+            let reference = ("reference", self.reference.is_some());
+            let loss = ("dpo-loss", self.dpo_loss.is_some());
+            (vec![reference, loss], "instruction", "dpo")
+        } else {
+            (vec![("turns", self.turns.is_some())], "preference", "sft")
+        };
+        for (key, is_given) in strays {
+            if is_given {
+                let message = format!("{key} has no effect on {kind} rows");
+                return Err(Error::input(message).hint(format!(
+                    "leave --{key} out, or give the rows with --{other}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The loss to compute; `None` if it needs a reference model and there is none. Settings that are
     /// not given are those of the adapter's run.
     fn objective(
@@ -279,8 +310,8 @@ impl Loss {
     /// The file to score and the kind of its rows. Downloads Hub datasets.
     fn rows(&self, hub: &Hub, terminal: &mut Terminal) -> Result<(DataFile, RowKind)> {
         match (&self.sft, &self.dpo) {
-            (Some(path), _) => Ok((data_file(hub, path, terminal)?, RowKind::Instruction)),
-            (None, Some(path)) => Ok((data_file(hub, path, terminal)?, RowKind::Preference)),
+            (Some(path), _) => Ok((data_file(hub, "sft", path, terminal)?, RowKind::Instruction)),
+            (None, Some(path)) => Ok((data_file(hub, "dpo", path, terminal)?, RowKind::Preference)),
             (None, None) => {
                 Err(Error::input("no rows are given").hint("give --sft FILE or --dpo FILE"))
             }
@@ -463,6 +494,7 @@ fn note_origin(
 
 /// Runs the command.
 pub(super) fn run(arguments: &Loss) -> Result<()> {
+    arguments.check_flags()?;
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
     let options = arguments.machine.options()?;
     terminal::catch_signals()?;
@@ -474,7 +506,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let adapter = arguments
         .adapter
         .as_ref()
-        .map(|path| hub.adapter(path, &mut terminal))
+        .map(|path| hub.adapter("adapter", path, &mut terminal))
         .transpose()?;
     let origin = adapter.as_deref().and_then(Origin::of);
     // Bad settings are rejected before a model is downloaded.
@@ -486,7 +518,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let has_reference = arguments.reference.is_some() || takes_run_reference;
     let mut objective = arguments.objective(run_rows.as_ref(), has_reference)?;
     let reading = arguments.reading(file, kind, run_rows.as_ref())?;
-    let model = hub.model(&arguments.model, &mut terminal)?;
+    let model = hub.model("model", &arguments.model, &mut terminal)?;
     let model = folder("model", &model, "give the folder of the base model")?;
     let model = Model::open(&model, &options, &mut terminal)?;
     let uses_reference = objective
@@ -509,7 +541,11 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
         }
         (Some(given), _) if given == Path::new("none") => reference = Some(Reference::Base),
         (Some(given), _) => {
-            reference = Some(Reference::Adapter(hub.adapter(given, &mut terminal)?));
+            reference = Some(Reference::Adapter(hub.adapter(
+                "reference",
+                given,
+                &mut terminal,
+            )?));
         }
         (None, _) => {}
     }

@@ -9,6 +9,13 @@ use super::{counted, print, print_json, terminal};
 use crate::experiment::{Estimate, Experiment, Outcome, Outcomes, State};
 use upright_base::{Error, Result};
 
+/// Examples in `--help`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  upright experiment experiments/embedded.toml --out study --dry-run
+  upright experiment experiments/embedded.toml --out study
+  upright experiment study.toml --out study --emit jsonl";
+
 /// Runs a study from a TOML file: references, optima, fronts, runs, and a report. Finished jobs are
 /// not repeated.
 #[derive(Args, Debug)]

@@ -11,6 +11,13 @@ use upright_base::{Error, Result};
 use upright_hub::Hub;
 use upright_runs::settings::{List, Number};
 
+/// Examples in `--help`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  upright export runs/first --base-name ORG/MODEL --out adapter
+  upright export runs/first --merge --out merged
+  upright export --combine runs/sft runs/dpo --weights 0.5,0.5 --out sum";
+
 /// Exports an adapter as a PEFT folder, a weighted sum of adapters, or a merged model.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
@@ -25,13 +32,8 @@ pub(super) struct Arguments {
     /// rank is the sum of the ranks
     #[arg(long, requires = "weights")]
     combine: bool,
-    /// Weights of the adapters, e.g. 0.5,0.5
-    #[arg(
-        long,
-        value_name = "WEIGHTS",
-        requires = "combine",
-        allow_hyphen_values = true
-    )]
+    /// With --combine: weights of the adapters, e.g. 0.5,0.5
+    #[arg(long, value_name = "WEIGHTS", allow_hyphen_values = true)]
     weights: Option<List>,
     /// Base model of the adapters, a folder or a Hub id [default: the model that the adapters name]
     #[arg(long, value_name = "DIR|ID")]
@@ -65,6 +67,15 @@ impl Arguments {
             }
             return Ok(vec![1.0]);
         };
+        if !self.combine {
+            let message = format!("weights {list} are given without --combine");
+            let hint = if count > 1 {
+                "add --combine: the adapters are added, each scaled by its weight"
+            } else {
+                "name the other adapters and add --combine, or leave --weights out"
+            };
+            return Err(Error::input(message).hint(hint));
+        }
         if list.0.len() != count {
             return Err(Error::input(format!(
                 "weights must have one value for each of the {count} adapters, found `{list}`"

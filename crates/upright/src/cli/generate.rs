@@ -39,6 +39,13 @@ use upright_train::{
     run::Model,
 };
 
+/// Examples in `--help`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  echo \"What is a heron?\" | upright generate --model path/to/model
+  upright generate --model path/to/model --adapter runs/first \\
+      --prompts prompts.jsonl --temperature 0.7 --out responses.jsonl";
+
 /// The model, the template and the sampling.
 #[derive(Args, Debug)]
 pub(super) struct Speaker {
@@ -94,7 +101,7 @@ pub(super) struct Generate {
     out: Option<PathBuf>,
 }
 
-/// Chats in the terminal; an empty line or Ctrl-D ends the chat.
+/// Chats in the terminal; an empty line, /exit or Ctrl-D ends the chat.
 #[derive(Args, Debug)]
 pub(super) struct Chat {
     #[command(flatten)]
@@ -170,11 +177,11 @@ impl Speaker {
         let adapter = self
             .adapter
             .as_ref()
-            .map(|adapter| hub.adapter(adapter, observer))
+            .map(|adapter| hub.adapter("adapter", adapter, observer))
             .transpose()?;
         let model = folder(
             "model",
-            &hub.model(&self.model, observer)?,
+            &hub.model("model", &self.model, observer)?,
             "give a model folder",
         )?;
         let model = Model::open(&model, &options, observer)?;
@@ -219,7 +226,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         .map_err(|error| error.at("map"))?;
     let (name, (rows, dropped)) = match &arguments.prompts {
         Some(given) => {
-            let file = data_file(&Hub::from_environment(), given, &mut terminal)?;
+            let file = data_file(&Hub::from_environment(), "prompts", given, &mut terminal)?;
             (file.name(), prompts::read_files(&file.shards, &map)?)
         }
         None => {
@@ -314,6 +321,9 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
     done
 }
 
+/// How to use a chat, in one line.
+const CHAT_HELP: &str = "an empty line, /exit or Ctrl-D ends the chat; /reset starts a new conversation; /help shows this";
+
 /// Runs `upright chat`.
 pub(super) fn chat(arguments: &Chat) -> Result<()> {
     let sampling = arguments.speaker.sampling()?;
@@ -325,6 +335,12 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
         .speaker
         .template(&[like], &model.tokenizer, &mut terminal)?;
     let ends = ends(&model.model, &template, &model.tokenizer)?;
+    let memory = if template.has_turns() {
+        ""
+    } else {
+        "which has no turns: every message is answered on its own; "
+    };
+    terminal.note(&format!("template {template}, {memory}{CHAT_HELP}"));
     let mut messages: Vec<Message> = Vec::new();
     let mut lines = std::io::stdin().lock().lines();
     loop {
@@ -335,8 +351,18 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
             return Ok(());
         };
         let line = line.map_err(|error| Error::input(format!("stdin: cannot read: {error}")))?;
-        if line.trim().is_empty() {
-            return Ok(());
+        match line.trim() {
+            "" | "/exit" => return Ok(()),
+            "/reset" => {
+                messages.clear();
+                terminal.note("the conversation starts anew");
+                continue;
+            }
+            "/help" => {
+                terminal.note(CHAT_HELP);
+                continue;
+            }
+            _ => {}
         }
         // A template without turns gets only the latest message.
         let prompt = if template.has_turns() {

@@ -15,12 +15,22 @@ use upright_hub::Hub;
 use upright_runs::{
     plan::{
         self,
-        checks::{HELD_OUT, choice, count, count_from, folder, held_out, threads, truncation},
+        checks::{
+            HELD_OUT, choice, count, count_from, folder, held_out, threads, truncation, usual_batch,
+        },
     },
     settings::Number,
 };
 use upright_train::fetch::data_file;
 use upright_train::packing;
+
+/// Examples in `--help`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  upright inspect preferences.jsonl --model path/to/model
+  upright inspect ORG/NAME:train --model ORG/MODEL --rows 1000 --template chat
+  upright inspect --similarity --sft instructions.jsonl --dpo preferences.jsonl \\
+      --model path/to/model --out figures";
 
 /// Shows how a run would read, render, truncate and mask a dataset.
 #[derive(Args, Clone, Debug)]
@@ -65,6 +75,9 @@ pub(super) struct Inspect {
     /// Share of the prompts to hold out [default: 0.05]
     #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
     held_out: Option<Number>,
+    /// Rows per step, to count the steps of an epoch [default: 8, or 4 pairs]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    batch: Option<Number>,
     /// Maximum tokens in a pack [default: 2048]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     token_budget: Option<Number>,
@@ -107,6 +120,10 @@ struct Report {
     reasoning_left_out: usize,
     prompt_tokens: Lengths,
     response_tokens: Lengths,
+    /// Rows per step.
+    batch: usize,
+    /// Steps that train on every row once.
+    steps_per_epoch: usize,
     /// Token positions that one epoch computes, packed and with shared prompts.
     packed_rows: usize,
     /// Token positions without shared prompts: every response has its own copy of the prompt.
@@ -116,6 +133,8 @@ struct Report {
     packs: usize,
     /// Filled share of the token budget of all packs.
     fill: f64,
+    /// Maximum tokens in a pack.
+    token_budget: usize,
 }
 
 /// Statistics of sequence lengths, in tokens.
@@ -157,7 +176,13 @@ impl Lengths {
 }
 
 impl Report {
-    fn of(kind: RowKind, data: &Dataset, token_budget: usize, positions: usize) -> Self {
+    fn of(
+        kind: RowKind,
+        data: &Dataset,
+        batch: usize,
+        token_budget: usize,
+        positions: usize,
+    ) -> Self {
         let rows: Vec<&Example> = data.train.iter().collect();
         let whole = |row: &Example| {
             row.responses
@@ -195,11 +220,14 @@ impl Report {
                     .flat_map(|row| row.responses.iter().map(Vec::len))
                     .collect(),
             ),
+            batch,
+            steps_per_epoch: data.train.len().div_ceil(batch),
             packed_rows,
             unshared_rows: rows.iter().flat_map(|row| whole(row)).sum(),
             padded_rows: rows.chunks(8).map(padded).sum(),
             packs: packs.len(),
             fill: packed_rows as f64 / (packs.len() * token_budget) as f64,
+            token_budget,
         }
     }
 
@@ -306,9 +334,18 @@ impl Report {
             }
         }
         line(
+            "epoch",
+            format!(
+                "{} of {}",
+                counted(self.steps_per_epoch, "step"),
+                counted(self.batch, "row")
+            ),
+        );
+        line(
             "work",
             format!(
-                "{} token positions per epoch; {:.2}x without shared prompts, {:.2}x with padding",
+                "{} token positions per epoch; {:.2}x if every response repeated its prompt, {:.2}x if 8 rows were \
+                 padded to the longest",
                 self.packed_rows,
                 self.unshared_rows as f64 / self.packed_rows as f64,
                 self.padded_rows as f64 / self.packed_rows as f64
@@ -316,7 +353,12 @@ impl Report {
         );
         line(
             "packs",
-            format!("{}, {:.1}% filled", self.packs, self.fill * 100.0),
+            format!(
+                "an epoch fills {} of at most {} tokens to {:.1}%; a step is computed pack by pack",
+                counted(self.packs, "pack"),
+                self.token_budget,
+                self.fill * 100.0
+            ),
         );
         text
     }
@@ -393,6 +435,11 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
         source::unpack_all();
     }
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
+    let batch = arguments
+        .batch
+        .as_ref()
+        .map(|batch| count("batch", Some(batch), 0))
+        .transpose()?;
     let threads = threads(arguments.threads.as_ref())?;
     let show = count_from(0, "show", arguments.show.as_ref(), 2)?;
     let wanted = arguments
@@ -401,7 +448,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
         .map(|row| count_from(0, "row", Some(row), 0))
         .transpose()?;
     let (hub, mut terminal) = (Hub::from_environment(), Terminal::new());
-    let model = hub.tokenizer(&arguments.model, &mut terminal)?;
+    let model = hub.tokenizer("model", &arguments.model, &mut terminal)?;
     let model = folder(
         "model",
         &model,
@@ -414,9 +461,10 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
         let (files, show) = (&arguments.comparison, arguments.show.as_ref());
         return similarity::run(files, &hub, &tokenizer, threads, show, arguments.json);
     };
-    let file = data_file(&hub, given, &mut terminal)?;
+    let file = data_file(&hub, "DATA", given, &mut terminal)?;
     let (kind, data) = load(&file, arguments, threads, &tokenizer)?;
-    let report = Report::of(kind, &data, token_budget, config.max_positions);
+    let batch = batch.unwrap_or(usual_batch(kind == RowKind::Preference));
+    let report = Report::of(kind, &data, batch, token_budget, config.max_positions);
     if arguments.json {
         return print_json(&report);
     }

@@ -53,17 +53,22 @@ enum Command {
     /// Compare how much each method forgets, on an embedded model, in a few minutes.
     Demo(demo::Arguments),
     /// Train a LoRA adapter on instruction and preference data.
+    #[command(after_help = train::after_help())]
     Train(Box<train::Train>),
     /// Run a study from a TOML file: compare methods over weights and seeds, and write a report.
+    #[command(after_help = experiment::EXAMPLES)]
     Experiment(experiment::Arguments),
     /// Summarize runs as one HTML page with figures and tables.
+    #[command(after_help = report::EXAMPLES)]
     Report(report::Arguments),
     /// Evaluate a model or an adapter.
     #[command(subcommand)]
     Eval(eval::Eval),
     /// Show how a run would read, render, truncate and mask a dataset.
+    #[command(after_help = inspect::EXAMPLES)]
     Inspect(inspect::Inspect),
     /// Generate responses to prompts with a model or an adapter.
+    #[command(after_help = generate::EXAMPLES)]
     Generate(generate::Generate),
     /// Chat with a model or an adapter.
     Chat(generate::Chat),
@@ -72,6 +77,7 @@ enum Command {
     /// Compute the paper's toy example and theorems with the training loop.
     Theory(theory::Theory),
     /// Export adapters as a PEFT folder, a weighted sum, or a merged model.
+    #[command(after_help = export::EXAMPLES)]
     Export(export::Arguments),
     /// Show the resources of this machine, and check whether a model fits.
     Doctor(doctor::Doctor),

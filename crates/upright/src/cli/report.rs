@@ -8,6 +8,13 @@ use super::{make_out, print, print_json, terminal::Terminal};
 use upright_base::{Error, Result, files, observer::Observer};
 use upright_report::{PAGE, Report};
 
+/// Examples in `--help`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  upright report runs
+  upright report runs/first runs/second --out comparison
+  upright report study --json";
+
 /// Summarizes runs as one HTML page with figures and tables.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {

@@ -270,8 +270,8 @@ pub(super) fn run(
         make_out(out)?;
     }
     let mut terminal = Terminal::new();
-    let sft = data_file(hub, sft, &mut terminal)?;
-    let dpo = data_file(hub, dpo, &mut terminal)?;
+    let sft = data_file(hub, "sft", sft, &mut terminal)?;
+    let dpo = data_file(hub, "dpo", dpo, &mut terminal)?;
     let sft = Texts::read(
         &sft,
         &map("sft-map", &arguments.sft_map)?,

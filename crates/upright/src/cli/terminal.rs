@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -36,9 +36,41 @@ pub(super) struct Terminal {
 struct Stretch {
     what: String,
     total: usize,
+    /// Units that were finished before the task started.
+    resumed: usize,
     bar: ProgressBar,
     began: Instant,
     said: Instant,
+}
+
+impl Stretch {
+    /// A line of progress for an output that is not a terminal, after `elapsed` seconds. The
+    /// remaining time is left out while it is unknown.
+    fn plain(&self, done: usize, elapsed: f64, note: &str) -> String {
+        let mut text = format!("{} {done}", self.what);
+        if self.total > 0 {
+            text += &format!("/{}", self.total);
+        }
+        let here = done.saturating_sub(self.resumed);
+        if self.total > done && here > 0 {
+            let left = elapsed / here as f64 * (self.total - done) as f64;
+            text += &format!(", {left:.0} s left");
+        }
+        if !note.is_empty() {
+            text += &format!(" {note}");
+        }
+        text
+    }
+}
+
+/// The remaining time behind the elapsed time of a bar; nothing while it is unknown, which
+/// indicatif reports as 0.
+fn remaining(eta: Duration) -> String {
+    if eta.is_zero() {
+        String::new()
+    } else {
+        format!("<{:#}", HumanDuration(eta))
+    }
 }
 
 /// Set by SIGINT and SIGTERM; a second signal stops the process immediately.
@@ -103,10 +135,17 @@ impl Observer for Terminal {
 
     fn begin(&mut self, what: &str, total: usize) {
         let what = visible(what).replace(['\n', '\t'], " ");
-        let style =
-            ProgressStyle::with_template("{prefix:>28} {bar:24} {pos}/{len} {elapsed}<{eta} {msg}");
+        let style = ProgressStyle::with_template(
+            "{prefix:>28} {bar:24} {pos}/{len} {elapsed}{remaining} {msg}",
+        );
+        let style = style.expect("a valid template").with_key(
+            "remaining",
+            |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+                let _ = text.write_str(&remaining(state.eta()));
+            },
+        );
         let bar = ProgressBar::new(total as u64)
-            .with_style(style.expect("a valid template"))
+            .with_style(style)
             .with_prefix(what.clone());
         let bar = bars().add(bar);
         if !bars().is_hidden() {
@@ -116,10 +155,19 @@ impl Observer for Terminal {
         self.stack.push(Stretch {
             what,
             total,
+            resumed: 0,
             bar,
             began: now,
             said: now,
         });
+    }
+
+    fn resume(&mut self, done: usize) {
+        if let Some(stretch) = self.stack.last_mut() {
+            stretch.resumed = done;
+            stretch.bar.set_position(done as u64);
+            stretch.bar.reset_eta();
+        }
     }
 
     fn advance(&mut self, done: usize, note: &str) {
@@ -138,12 +186,7 @@ impl Observer for Terminal {
         }
         stretch.said = Instant::now();
         let elapsed = stretch.began.elapsed().as_secs_f64();
-        let left = elapsed / done.max(1) as f64 * stretch.total.saturating_sub(done) as f64;
-        let text = format!(
-            "{} {done}/{}, {left:.0} s left {note}",
-            stretch.what, stretch.total
-        );
-        line(text.trim_end());
+        line(&stretch.plain(done, elapsed, note));
     }
 
     fn end(&mut self) {
@@ -155,5 +198,46 @@ impl Observer for Terminal {
 
     fn stop_requested(&self) -> bool {
         stop_flag().load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_remaining_time_is_not_shown() {
+        let stretch = |total, resumed| Stretch {
+            what: "training".to_owned(),
+            total,
+            resumed,
+            bar: ProgressBar::hidden(),
+            began: Instant::now(),
+            said: Instant::now(),
+        };
+        let fresh = stretch(30, 0);
+        assert_eq!(fresh.plain(0, 12.0, ""), "training 0/30");
+        assert_eq!(
+            fresh.plain(10, 12.0, "loss 1"),
+            "training 10/30, 24 s left loss 1"
+        );
+        assert_eq!(fresh.plain(30, 12.0, ""), "training 30/30");
+        // Steps of an earlier process took none of this time.
+        let resumed = stretch(30, 20);
+        assert_eq!(resumed.plain(20, 12.0, ""), "training 20/30");
+        assert_eq!(resumed.plain(24, 12.0, ""), "training 24/30, 18 s left");
+        assert_eq!(stretch(0, 0).plain(500, 12.0, ""), "training 500");
+        assert_eq!(remaining(Duration::ZERO), "");
+        assert_eq!(remaining(Duration::from_secs(90)), "<90s");
+    }
+
+    #[test]
+    fn a_resumed_bar_starts_where_the_work_continues() {
+        let mut terminal = Terminal::new();
+        terminal.begin("training", 14);
+        terminal.resume(12);
+        let stretch = &terminal.stack[0];
+        assert_eq!((stretch.bar.position(), stretch.resumed), (12, 12));
+        assert_eq!(stretch.bar.eta(), Duration::ZERO);
     }
 }

@@ -2,14 +2,19 @@
 
 use std::fmt::Write;
 
-use clap::Args;
+use clap::{Args, Command};
 
 use super::{counted, print, print_json, terminal};
 use upright_base::{Result, files, observer::Observer};
 use upright_core::methods::MethodKind;
 use upright_hub::Hub;
 use upright_report::Report;
-use upright_runs::{plan::Plan, run_dir, settings::Config, summary::Summary};
+use upright_runs::{
+    plan::Plan,
+    run_dir,
+    settings::{Config, ObjectiveConfig},
+    summary::Summary,
+};
 use upright_train::fetch::fetched;
 use upright_train::{run, tensorboard::TensorBoard};
 
@@ -21,6 +26,47 @@ pub(super) struct Train {
     dry_run: bool,
     #[command(flatten)]
     config: Config,
+}
+
+/// Examples in `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  # SFT and DPO in one run
+  upright train --model path/to/model --sft instructions.jsonl \\
+      --dpo preferences.jsonl --method alright --out runs/first
+  # MAXRIGHT, with the optima of two runs that train on one objective each
+  upright train --model path/to/model --sft instructions.jsonl \\
+      --dpo preferences.jsonl --method maxright --optimum sft=1.49,dpo=0.06 \\
+      --out runs/maxright
+  # Any number of objectives, from a file with [[objective]] tables
+  upright train --config three.toml --out runs/three
+  # Continue a run that was stopped
+  upright train --resume --out runs/first
+  # Train the reference model first, on the chosen responses
+  upright train --model path/to/model --sft instructions.jsonl \\
+      --dpo preferences.jsonl --reference train:chosen --out runs/reference";
+
+/// The first sentence of a help text, without its default.
+fn brief(help: &str) -> &str {
+    let text = help.split(" [default").next().unwrap_or_default();
+    for (at, _) in text.match_indices(". ") {
+        if text[at + 2..].starts_with(char::is_uppercase) {
+            return &text[..at];
+        }
+    }
+    text
+}
+
+/// What `--help` shows after the flags: the keys of `[[objective]]`, and examples.
+pub(super) fn after_help() -> String {
+    let mut text = "Keys of an [[objective]] in the file of --config:\n".to_owned();
+    let objective = ObjectiveConfig::augment_args(Command::new("objective"));
+    for argument in objective.get_arguments() {
+        let key = argument.get_id().as_str().replace('_', "-");
+        let help = argument.get_help().map(ToString::to_string);
+        let _ = writeln!(text, "  {key:<16} {}", brief(&help.unwrap_or_default()));
+    }
+    text + "\n" + EXAMPLES
 }
 
 /// Runs the command.

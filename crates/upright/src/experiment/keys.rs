@@ -53,8 +53,8 @@ pub const SWEEP: [Key; 10] = [
     ),
     (
         "weights",
-        "Instead of lambdas, weights of any number of objectives: lists that sum to 1, such as \
-         [[0.2, 0.3, 0.5]]",
+        "Instead of lambdas, weights of any number of objectives, such as [[0.4, 0.3, 0.3], [2, 1, 1]]; \
+         each list is divided by its sum",
     ),
     (
         "orders",

@@ -13,8 +13,8 @@ use upright_base::{Error, Result, files};
 use upright_core::methods::MethodKind;
 use upright_core::objectives::LossKind;
 use upright_data::one_or_many;
-use upright_runs::plan::checks::{choice, count, no_such, wrong};
-use upright_runs::plan::listed;
+use upright_runs::plan::checks::{choice, count, no_such, positive, wrong};
+use upright_runs::plan::{listed, normalized};
 use upright_runs::settings::{Config, List, Number, ObjectiveConfig};
 
 /// A study: what to compare, and with which settings.
@@ -524,20 +524,21 @@ fn weights(written: &WrittenSweep, objectives: &[ObjectiveConfig]) -> Result<Vec
         }
         ([], lists) => {
             for list in lists {
-                let point = list
-                    .iter()
-                    .map(|weight| inside("weights", weight))
-                    .collect::<Result<Vec<f64>>>()?;
-                let sum: f64 = point.iter().sum();
-                if point.len() != objectives.len() || (sum - 1.0).abs() > 1e-6 {
-                    let listed: Vec<String> = list.iter().map(Number::to_string).collect();
-                    let must = format!(
-                        "be {} numbers that sum to 1, one per objective",
-                        objectives.len()
-                    );
-                    return Err(wrong("weights", &must, listed.join(", ")));
+                let mut point: Vec<f64> = Vec::with_capacity(list.len());
+                for weight in list {
+                    point.push(positive("weights", Some(weight), 0.0).map_err(|error| {
+                        error
+                            .hint("the study also trains each objective alone, to find its optimum")
+                    })?);
                 }
-                all.push(point);
+                match normalized(&point) {
+                    Some(point) if point.len() == objectives.len() => all.push(point),
+                    _ => {
+                        let listed: Vec<String> = list.iter().map(Number::to_string).collect();
+                        let must = format!("be {} numbers, one per objective", objectives.len());
+                        return Err(wrong("weights", &must, listed.join(", ")));
+                    }
+                }
             }
         }
     }
@@ -607,12 +608,37 @@ mod tests {
             ("figure-4", 1),
             ("figure-7", 5),
             ("figure-8-table-1", 3),
+            ("own-evaluation-files", 1),
             ("smollm2", 4),
+            ("three-objectives", 2),
         ];
         assert_eq!(
             read,
             expected.map(|(name, points)| (name.to_owned(), points))
         );
+    }
+
+    #[test]
+    fn shipped_examples_show_what_their_names_promise() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+        let three = Study::read(&folder.join("three-objectives.toml")).unwrap();
+        let [sweep] = &three.sweeps[..] else {
+            panic!("one sweep")
+        };
+        let root = folder.join("..");
+        for objective in &sweep.settings.objective {
+            let [data] = &objective.data[..] else {
+                panic!("one file")
+            };
+            assert!(root.join(data).is_file(), "{data} is not shipped");
+        }
+        assert_eq!(sweep.settings.objective.len(), 3);
+        assert_eq!(sweep.weights, [vec![0.4, 0.3, 0.3], vec![0.5, 0.25, 0.25]]);
+        let own = Study::read(&folder.join("own-evaluation-files.toml")).unwrap();
+        for objective in &own.sweeps[0].settings.objective {
+            assert!(objective.eval.is_some());
+        }
+        assert_eq!(own.sweeps[0].settings.objective.len(), 2);
     }
 
     /// Serde lists the known fields in the error for an unknown field.

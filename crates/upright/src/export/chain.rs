@@ -64,14 +64,14 @@ impl Chain {
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         let mut folders = vec![adapter_folder(
-            &hub.adapter_and_tokenizer(adapter, observer)?,
+            &hub.adapter_and_tokenizer("adapter", adapter, observer)?,
         )?];
         let model = loop {
             let top = folders.last().expect("at least one").clone();
             let base = match model.filter(|_| folders.len() == 1) {
                 Some(model) => folder(
                     "model",
-                    &hub.model(model, observer)?,
+                    &hub.model("model", model, observer)?,
                     "give the folder of the base model",
                 )?,
                 None => base_folder(&top, &peft::read_base(&top)?, hub, observer)?,
@@ -262,8 +262,9 @@ fn base_folder(
         .as_ref()
         .map_or_else(String::new, |revision| format!("@{revision}"));
     let given = PathBuf::from(format!("{}{revision}", id.repo));
-    hub.model(&given, observer).map_err(|error| Error {
-        hint: format!("{hint}; {}", error.hint),
-        ..error.at(problem)
-    })
+    hub.model("base model", &given, observer)
+        .map_err(|error| Error {
+            hint: format!("{hint}; {}", error.hint),
+            ..error.at(problem)
+        })
 }

@@ -458,15 +458,15 @@ fn settings() {
             |p| {
                 let objective = |name: &str| {
                     format!(
-                        "[[objective]]\nname = '{name}'\nloss = 'sft'\ndata = 'sft.jsonl'\nweight = 0.4\n"
+                        "[[objective]]\nname = '{name}'\nloss = 'sft'\ndata = 'sft.jsonl'\nweight = 0\n"
                     )
                 };
                 p.write("run.toml", objective("a") + &objective("b"));
             },
             "--config run.toml !--sft !--dpo",
             &[
-                "weight must sum to 1 over all objectives, found `0.8`",
-                "a 0.4, b 0.4",
+                "weight must be above 0 for at least one objective, found `a 0, b 0`",
+                "hint: give positive weights",
             ],
         ),
     ]);

@@ -349,12 +349,15 @@ fn eval_loss_refuses_what_cannot_be() {
         ),
         (
             "--dpo dpo.jsonl --sft sft.jsonl",
-            ["cannot be used with", "'--sft <FILE|ID>'"],
+            ["one dataset is scored at a time", "run the command twice"],
         ),
         ("", ["--sft <FILE|ID>", "hint"]),
         (
             "--sft sft.jsonl --reference none",
-            ["--reference <DIR|ID|none|run>", "cannot be used with"],
+            [
+                "reference has no effect on instruction rows",
+                "leave --reference out",
+            ],
         ),
         (
             "--sft sft.jsonl --template alpacca",
@@ -372,7 +375,10 @@ fn eval_loss_refuses_what_cannot_be() {
             "--sft sft.jsonl --adapter foreign",
             ["foreign/adapter_model.safetensors", "hint"],
         ),
-        ("--sft nowhere.json", ["nowhere.json: no such file", "hint"]),
+        (
+            "--sft nowhere.json",
+            ["sft: there is no file `nowhere.json`", "hint"],
+        ),
         ("--sft dpo.jsonl", ["dpo.jsonl", "pass it with --dpo"]),
     ] {
         let done = Done::of(place.command(&format!("eval loss --model model {words}")));

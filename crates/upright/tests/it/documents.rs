@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use upright_runs::settings::Config;
+use upright_runs::settings::{Config, ObjectiveConfig};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -349,6 +349,66 @@ fn every_command_in_the_guides_is_understood() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// The examples at the end of a command's help, as lines of shell.
+fn examples_of(command: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_upright"))
+        .args(command.split(' '))
+        .arg("--help")
+        .output()
+        .unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let (_, examples) = help.split_once("\nExamples:\n").unwrap();
+    examples.to_owned()
+}
+
+#[test]
+fn every_example_in_a_help_is_understood() {
+    for (command, count) in [
+        ("train", 5),
+        ("experiment", 3),
+        ("report", 3),
+        ("eval loss", 3),
+        ("inspect", 3),
+        ("generate", 2),
+        ("export", 3),
+    ] {
+        let examples = examples_of(command);
+        let longest = examples.lines().map(str::len).max().unwrap();
+        assert!(
+            longest <= 90,
+            "{command}: a terminal wraps lines of {longest}"
+        );
+        let begin = format!("upright {command}");
+        let mut found = 0;
+        for (_, words) in commands(&format!("```sh\n{examples}```\n")) {
+            if words[0] == "upright" {
+                assert!(words.join(" ").starts_with(&begin), "{command}: {words:?}");
+                assert_eq!(wrong_with(&words), None, "{command}: {}", words.join(" "));
+                found += 1;
+            }
+        }
+        assert_eq!(found, count, "{command}");
+    }
+}
+
+#[test]
+fn the_help_of_train_lists_every_key_of_an_objective() {
+    let output = Command::new(env!("CARGO_BIN_EXE_upright"))
+        .args(["train", "--help"])
+        .output()
+        .unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let (_, rest) = help.split_once("Keys of an [[objective]]").unwrap();
+    let mut listed = Vec::new();
+    for line in rest.lines().skip(1).take_while(|line| !line.is_empty()) {
+        assert!(line.starts_with("  ") && line.len() <= 100, "{line}");
+        let mut words = line.split_whitespace();
+        listed.push(words.next().unwrap().to_owned());
+        assert!(words.next().is_some(), "{line}: a key without a text");
+    }
+    assert_eq!(listed, ObjectiveConfig::keys());
 }
 
 #[test]

@@ -742,8 +742,16 @@ fn mistakes_are_refused_before_the_first_run() {
             &["lambdas are missing"],
         ),
         (
-            with("").replace("lambdas = [0.5]", "weights = [[0.5, 0.6]]"),
-            &["2 numbers that sum to 1", "0.5, 0.6"],
+            with("").replace("lambdas = [0.5]", "weights = [[4, 3, 3]]"),
+            &["weights must be 2 numbers, one per objective", "4, 3, 3"],
+        ),
+        (
+            with("").replace("lambdas = [0.5]", "weights = [[1, -1]]"),
+            &["weights must be a number above 0, found `-1`", "alone"],
+        ),
+        (
+            with("").replace("lambdas = [0.5]", "weights = [[1, 3], [0.25, 0.75]]"),
+            &["differ", "[0.25, 0.75]"],
         ),
         (
             with("probe-every = [10]"),

@@ -59,8 +59,17 @@ fn inspect_counts_what_a_run_would_train_on() {
         prompts.round() + 17.0 * (trained - packs)
     );
     assert!(packed as f64 <= packs * 512.0);
+    assert_eq!(report["batch"], 4);
+    let steps = (trained / 4.0).ceil();
+    assert_eq!(report["steps_per_epoch"].as_f64().unwrap(), steps);
     let words = "inspect dpo.jsonl --model model --json --rows 10 --held-out 0 --threads 1";
     assert_eq!(Done::good(place.command(words)).json()[0]["train_rows"], 10);
+    let words = "inspect dpo.jsonl --model model --rows 10 --held-out 0 --batch 3";
+    let text = Done::good(place.command(words)).stdout;
+    assert!(
+        text.contains("\nepoch        4 steps of 3 rows\n"),
+        "{text}"
+    );
     let histogram = report["prompt_tokens"]["histogram"].as_array().unwrap();
     let counted: u64 = histogram.iter().map(|bar| bar[1].as_u64().unwrap()).sum();
     assert_eq!(counted, report["train_rows"].as_u64().unwrap());
@@ -437,6 +446,21 @@ fn chat_answers_until_an_empty_line() {
     assert!(
         done.stdout.starts_with(&first) && done.stdout.len() > first.len(),
         "{done:?}"
+    );
+    // Commands are not sent to the model, and a reset forgets what was said before.
+    assert_eq!(say("Hello\n/exit\nnever read\n").stdout, first);
+    let reset = say("Hello\n/help\n/reset\nHello\n");
+    assert_eq!(reset.stdout, format!("{first}{first}"));
+    assert_ne!(say("Hello\nHello\n").stdout, reset.stdout);
+    let help = "/exit or Ctrl-D ends the chat; /reset starts a new conversation";
+    assert_eq!(reset.stderr.matches(help).count(), 2, "{reset:?}");
+    assert!(
+        reset.stderr.contains("template user-assistant"),
+        "{reset:?}"
+    );
+    assert!(
+        reset.stderr.contains("the conversation starts anew"),
+        "{reset:?}"
     );
 }
 

@@ -21,6 +21,7 @@ mod hub;
 mod identity;
 mod inspect;
 mod objectives;
+mod peers;
 mod reference;
 mod report;
 mod rows;

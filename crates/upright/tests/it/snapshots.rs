@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Compares a text with its snapshot, without what differs between machines and runs.
-fn check(name: &str, text: &str) {
+pub(crate) fn check(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("snapshots");
     settings.set_prepend_module_to_snapshot(false);

@@ -267,6 +267,36 @@ fn any_number_of_objectives() {
     assert_eq!(equal.weights(), [1.0 / 3.0; 3]);
 }
 
+#[test]
+fn weights_are_divided_by_their_sum() {
+    let place = Place::new();
+    let of = |weights: [&str; 3]| {
+        let [a, b, c] = weights.map(|weight| format!("weight = {weight}"));
+        let config = place.three("", [&a, &b, &c]);
+        let plan = Plan::from_config(&config).unwrap();
+        let notes = plan.notes(&config);
+        let note = notes
+            .into_iter()
+            .find(|note| note.contains("divided by their sum"));
+        (plan.weights(), note.unwrap_or_default())
+    };
+    let (weights, note) = of(["4", "3", "3"]);
+    assert_eq!(weights, [0.4, 0.3, 0.3]);
+    assert_eq!(
+        note,
+        "the weights are divided by their sum: a 0.4000, b 0.3000, c 0.3000"
+    );
+    // Weights that sum to 1 keep every bit, also where the sum is rounded.
+    let thirds = ["0.3333333", "0.3333333", "0.3333333"];
+    assert_eq!(of(thirds), (vec![0.333_333_3; 3], String::new()));
+    assert_eq!(
+        of(["0.1", "0.2", "0.7"]),
+        (vec![0.1, 0.2, 0.7], String::new())
+    );
+    assert_eq!(of(["2", "0", "2"]).0, [0.5, 0.0, 0.5]);
+    assert_eq!(normalized(&[f64::MAX, f64::MAX]), None);
+}
+
 /// Every loss gets the settings of the run that it takes. Settings of the objective take
 /// precedence; the rest are defaults of the loss.
 #[test]

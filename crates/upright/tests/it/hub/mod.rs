@@ -324,6 +324,107 @@ fn what_breaks_off_is_resumed_and_what_is_damaged_is_not_kept() {
 }
 
 #[test]
+fn a_path_is_missing_before_the_hub_is_asked() {
+    let client = Client::new();
+    client.place.rows("data/pairs.jsonl", &[preference(0)]);
+    let train = "train --out x --model";
+    for (words, parts) in [
+        (
+            format!("{train} org/tiny --dpo data/pair.jsonl"),
+            [
+                "dpo: there is no file `data/pair.jsonl`",
+                "did you mean `data/pairs.jsonl`?",
+            ],
+        ),
+        (
+            format!("{train} org/tiny --sft org/rows.csv"),
+            [
+                "sft: there is no file `org/rows.csv`",
+                "the path is relative to /",
+            ],
+        ),
+        (
+            format!("{train} ./org/tiny --sft sft.jsonl"),
+            [
+                "model: there is no folder `./org/tiny`",
+                "a Hub id, ORG/NAME",
+            ],
+        ),
+        (
+            format!("{train} org/tiny --dpo dpo.jsonl --reference runs/a/adapter"),
+            [
+                "reference: there is no folder `runs/a/adapter`",
+                "train:chosen",
+            ],
+        ),
+        (
+            format!("{train} org/tiny --sft sft.jsonl --sft-eval ../held.json"),
+            ["sft-eval: there is no file `../held.json`", "hint"],
+        ),
+        (
+            format!("{train} org/tiny --sft sft.jsonl --init-adapter data/adapter"),
+            ["init-adapter: there is no folder `data/adapter`", "PEFT"],
+        ),
+        (
+            "inspect dto.jsonl --model model".to_owned(),
+            [
+                "DATA: there is no file `dto.jsonl`",
+                "did you mean `dpo.jsonl`?",
+            ],
+        ),
+        (
+            "generate --prompts ~/prompts.txt --model model".to_owned(),
+            ["prompts: there is no file `~/prompts.txt`", "hint"],
+        ),
+        (
+            "eval loss --sft sft.jsonl --model model --adapter /nowhere".to_owned(),
+            ["adapter: there is no folder `/nowhere`", "run folder"],
+        ),
+        (
+            "doctor --model mdel".to_owned(),
+            ["model: there is no folder `mdel`", "did you mean `model`?"],
+        ),
+    ] {
+        client.refused(&words, &parts);
+    }
+    assert_eq!(client.server.asked(""), 0);
+
+    // What may be an id is said to be neither here nor there.
+    for (words, part) in [
+        (
+            format!("{train} models/tiny --sft sft.jsonl"),
+            "model: there is no folder `models/tiny` here, and http://127.0.0.1:1 cannot be reached",
+        ),
+        (
+            format!("{train} model --dpo org/pairs:train"),
+            "dpo: there is no file `org/pairs:train` here, and http://",
+        ),
+        (
+            "inspect org/rows --model model".to_owned(),
+            "DATA: there is no file `org/rows` here, and http://",
+        ),
+        (
+            "eval loss --sft sft.jsonl --model model --adapter org/lora".to_owned(),
+            "adapter: there is no folder `org/lora` here, and http://",
+        ),
+    ] {
+        let mut command = client.command(&words);
+        command.env("HF_ENDPOINT", "http://127.0.0.1:1");
+        let done = Done::of(command);
+        assert_eq!(done.code, Some(1), "{words}: {done:?}");
+        for part in [part, "check its path", "HTTPS_PROXY"] {
+            assert!(done.error().contains(part), "{words}: {part}: {done:?}");
+        }
+    }
+    let done = Done::of(client.command(&format!("{train} org/nothing --sft sft.jsonl")));
+    assert!(
+        done.error()
+            .contains("error: model: org/nothing: no such local folder"),
+        "{done:?}"
+    );
+}
+
+#[test]
 fn a_cache_that_is_whole_need_not_be_written() {
     let client = Client::new();
     let local = client.good(&format!("{EVAL} org/tiny")).stdout;
@@ -640,7 +741,10 @@ fn datasets_by_split_and_file() {
             "--sft org/nothing",
             &["org/nothing: no such local folder, and no readable dataset of that name"],
         ),
-        ("--sft org/rows.jsonl", &["org/rows.jsonl: no such file"]),
+        (
+            "--sft org/rows.jsonl",
+            &["sft: there is no file `org/rows.jsonl`"],
+        ),
     ] {
         client.refused(&format!("eval loss --model model {words}"), parts);
     }
@@ -916,7 +1020,8 @@ fn refusals_say_the_way_out_and_tokens_open_doors() {
     command.env("HF_HUB_OFFLINE", "1");
     let done = Done::of(command);
     assert!(
-        done.error().contains("org/unknown@main: not in")
+        done.error()
+            .contains("model: there is no folder `org/unknown` here, and org/unknown@main: not in")
             && done.error().contains("HF_HUB_OFFLINE is set"),
         "{done:?}"
     );
