@@ -30,7 +30,7 @@ pub(super) fn width(text: &str, size: f64) -> f64 {
     text.chars().map(|sign| advance(glyph(sign), size)).sum()
 }
 
-/// Breaks text at spaces into lines of at most `most` width. A wider word gets its own line.
+/// Breaks text at spaces into lines of at most `most` width. A wider word is broken too.
 pub(super) fn lines(text: &str, size: f64, most: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -39,10 +39,28 @@ pub(super) fn lines(text: &str, size: f64, most: f64) -> Vec<String> {
                 line.push(' ');
                 line.push_str(word);
             }
-            _ => lines.push(word.to_owned()),
+            _ => lines.extend(pieces(word, size, most)),
         }
     }
     lines
+}
+
+/// Breaks a word into pieces of at most `most` width, each of at least one character.
+fn pieces(word: &str, size: f64, most: f64) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    let mut length = 0.0;
+    for sign in word.chars() {
+        let wide = advance(glyph(sign), size);
+        let last = pieces.len() - 1;
+        if length + wide > most && !pieces[last].is_empty() {
+            pieces.push(sign.to_string());
+            length = wide;
+        } else {
+            pieces[last].push(sign);
+            length += wide;
+        }
+    }
+    pieces
 }
 
 /// Draws the outline of a line of text that starts at the origin; y points down.

@@ -29,6 +29,24 @@ const DOT: f64 = 1.3;
 const CAP: f64 = 6.5;
 /// Width of a legend sample.
 const SAMPLE: f64 = 34.0;
+/// Largest width of the label of a category; longer labels have several lines.
+const CATEGORY: f64 = 250.0;
+/// Distance between the lines of a label.
+const LABEL_LINE: f64 = 13.0;
+
+/// The lines of the label of a tick on the y axis.
+fn label_lines(axis: &Axis, label: &str) -> Vec<String> {
+    if axis.categories.is_empty() {
+        vec![label.to_owned()]
+    } else {
+        font::lines(label, TICK, CATEGORY)
+    }
+}
+
+/// Height that the label of a category needs.
+pub(super) fn label_height(label: &str) -> f64 {
+    font::lines(label, TICK, CATEGORY).len() as f64 * LABEL_LINE + 4.0
+}
 
 /// Computes the shapes of a figure.
 pub(super) fn lay_out(figure: &Figure) -> Drawing {
@@ -89,11 +107,15 @@ pub(super) fn lay_out(figure: &Figure) -> Drawing {
 fn lefts(panels: &[Placed], columns: usize) -> Vec<f64> {
     let left = |column: usize| {
         let placed = || panels.iter().skip(column).step_by(columns);
-        let ticks = placed()
-            .flat_map(|placed| &placed.y_ticks)
-            .map(|tick| font::width(&tick.label, TICK));
+        let mut widest: f64 = 0.0;
+        for placed in placed() {
+            for tick in &placed.y_ticks {
+                for line in label_lines(&placed.panel.y, &tick.label) {
+                    widest = widest.max(font::width(&line, TICK));
+                }
+            }
+        }
         let named = placed().any(|placed| !placed.panel.y.name.is_empty());
-        let widest = ticks.fold(0.0, f64::max);
         // A panel without labels still keeps a distance from the ticks of its neighbor.
         if widest == 0.0 && !named {
             16.0
@@ -148,20 +170,27 @@ fn legend(figure: &Figure, width: f64, top: f64, shapes: &mut Vec<Shape>) -> f64
         }
     }
     let (mut x, mut y) = (EDGE, top + LINE / 2.0);
+    // A name that is wider than the figure has several lines.
+    let room = width - 2.0 * EDGE - SAMPLE - 6.0;
     for layer in &named {
-        let length = SAMPLE + 6.0 + font::width(&layer.name, NAME);
+        let lines = font::lines(&layer.name, NAME, room);
+        let longest = lines.iter().map(|line| font::width(line, NAME));
+        let length = SAMPLE + 6.0 + longest.fold(0.0, f64::max);
         if x + length > width - EDGE && x > EDGE {
             (x, y) = (EDGE, y + LINE);
         }
         sample(layer, [x, y], shapes);
-        shapes.push(text(
-            [x + SAMPLE + 6.0, y + 4.5],
-            &layer.name,
-            NAME,
-            Anchor::Start,
-            Ink::Text,
-            false,
-        ));
+        for (i, line) in lines.iter().enumerate() {
+            y += if i > 0 { LINE } else { 0.0 };
+            shapes.push(text(
+                [x + SAMPLE + 6.0, y + 4.5],
+                line,
+                NAME,
+                Anchor::Start,
+                Ink::Text,
+                false,
+            ));
+        }
         x += length + 20.0;
     }
     if named.is_empty() {
@@ -346,14 +375,18 @@ impl<'p> Placed<'p> {
             if !named(&self.panel.y) {
                 shapes.push(line([x0, y], [x1, y], strength(tick)));
             }
-            shapes.push(text(
-                [x0 - 7.0, y + 4.0],
-                &tick.label,
-                TICK,
-                Anchor::End,
-                Ink::Muted,
-                false,
-            ));
+            let lines = label_lines(&self.panel.y, &tick.label);
+            let first = y + 4.0 - (lines.len() as f64 - 1.0) / 2.0 * LABEL_LINE;
+            for (i, line) in lines.iter().enumerate() {
+                shapes.push(text(
+                    [x0 - 7.0, first + i as f64 * LABEL_LINE],
+                    line,
+                    TICK,
+                    Anchor::End,
+                    Ink::Muted,
+                    false,
+                ));
+            }
         }
         let outline = vec![[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]];
         shapes.push(Shape::Line(

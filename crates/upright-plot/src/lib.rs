@@ -49,6 +49,12 @@ use std::path::{Path, PathBuf};
 
 use upright_base::{Result, files};
 
+/// Height, in the units of a figure, that the label of a category needs on the y axis. Long labels
+/// have several lines.
+pub fn label_height(label: &str) -> f64 {
+    layout::label_height(label)
+}
+
 /// CSS rules for the classes of all figures, light and dark.
 pub fn css() -> String {
     svg::style()

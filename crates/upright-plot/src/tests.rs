@@ -123,6 +123,48 @@ fn a_figure_fits_into_a_width_and_panels_may_share_their_names() {
     assert_eq!(figure.svg().matches(">short<").count(), 1);
 }
 
+/// Neither the legend nor a label is cut: long names have several lines.
+#[test]
+fn long_names_have_several_lines() {
+    let long = "maxright with a name of many words ".repeat(12);
+    let unbroken = "a-folder-name-without-a-single-space-in-it-".repeat(4);
+    let mut figure = Figure::new("", 1, [600.0, 100.0]);
+    let mut panel = Panel::new(
+        "",
+        Axis::linear("x"),
+        Axis::categories("", &[&unbroken, "short"]),
+    );
+    for name in [&long[..], "short"] {
+        panel.add(
+            Mark::Line(vec![[0.0, 0.0], [1.0, 1.0]]),
+            Style::thin(Ink::Text),
+            name,
+        );
+    }
+    figure.panels.push(panel);
+    let figure = figure.fit(900.0);
+    assert!(figure.panel_size[0] > 500.0, "{:?}", figure.panel_size);
+    let drawing = layout::lay_out(&figure);
+    let mut shown = String::new();
+    for shape in &drawing.shapes {
+        let drawing::Shape::Text(text) = shape else {
+            continue;
+        };
+        let length = font::width(&text.text, text.size);
+        let [left, right] = match text.anchor {
+            drawing::Anchor::Start => [text.at[0], text.at[0] + length],
+            drawing::Anchor::Middle => [text.at[0] - length / 2.0, text.at[0] + length / 2.0],
+            drawing::Anchor::End => [text.at[0] - length, text.at[0]],
+        };
+        assert!(left >= 0.0 && right <= drawing.size[0], "{}", text.text);
+        shown += &text.text;
+        shown.push(' ');
+    }
+    assert!(shown.contains(long.trim()), "{shown}");
+    assert!(shown.replace(' ', "").contains(&unbroken), "{shown}");
+    assert!(label_height(&unbroken) > label_height("short"));
+}
+
 #[test]
 fn nothing_is_drawn_outside_of_the_picture() {
     let drawing = layout::lay_out(&every_mark());

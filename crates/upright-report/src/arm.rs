@@ -3,6 +3,8 @@
 use serde::Serialize;
 use upright_core::metrics::{Sample, Spread};
 
+use super::small::Small;
+
 /// Identifies arms that are compared with each other: their setting and their training budget.
 pub(super) type Comparison = (usize, Option<usize>);
 
@@ -40,6 +42,12 @@ pub struct Arm {
     pub label: String,
     /// Its name among arms with the same setting and weights.
     pub family: String,
+    /// Equal for arms that differ only in their weights. Such arms form one front.
+    #[serde(skip)]
+    pub(super) sweep: String,
+    /// Name of the front that it begins.
+    #[serde(skip)]
+    pub(super) front_name: String,
     /// What it does.
     pub role: Role,
     /// Weights of the compared objectives; for a sequential arm with stages only, the shares of its
@@ -82,15 +90,17 @@ pub struct Arm {
     pub utilization: Option<Spread>,
     /// Peak memory of any run, in GB.
     pub peak_memory_gb: Option<f64>,
-    /// Increase in time over the matching Sequential, in percent (57).
+    /// Increase in wall-clock seconds over the matching Sequential, in percent (57).
     pub runtime_increase: Option<Spread>,
-    /// Increase in busy seconds over the matching Sequential, in percent; in seconds if utilization
-    /// was not recorded.
+    /// Increase in time over the matching Sequential, in percent, by the measure of the page: busy
+    /// seconds, or wall-clock seconds if an arm did not record its utilization.
     pub cost_increase: Option<Spread>,
     /// Increase in utilization over the matching Sequential, in percent (58).
     pub utilization_increase: Option<Spread>,
     /// Labels of the sequential arms that the increases are relative to.
     pub against: Vec<String>,
+    /// The sizes of its sample that are too small for a conclusion.
+    pub small: Small,
     /// The result of each of `runs`, in the same order.
     #[serde(skip)]
     pub(super) outcomes: Vec<Outcome>,

@@ -11,9 +11,16 @@ use upright_runs::plan::Plan;
 
 const STEPS: &str = "steps";
 
-/// Assigns every arm its training budget. Returns the settings in which each budget differs from
-/// the others.
-pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec<String> {
+/// A training budget of a report.
+pub(super) struct Budget {
+    /// Its name: the settings in which it differs from the others, or a number if these are many.
+    pub(super) name: String,
+    /// The settings in which it differs from the others, with their values.
+    pub(super) differs: String,
+}
+
+/// Assigns every arm its training budget. Returns the budgets.
+pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec<Budget> {
     let mut found: Vec<Vec<(String, String)>> = Vec::new();
     let run = |arm: &Arm| &runs[arm.runs[0]];
     let trains = |arm: &&mut Arm| {
@@ -59,14 +66,17 @@ pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec
         }
     }
     let differing = labels::differing_keys(&found);
-    let name = |own: &Vec<(String, String)>| {
-        let words = own
-            .iter()
-            .filter(|(key, _)| differing.contains(key))
-            .map(|(key, value)| format!("{key} {value}"));
-        words.collect::<Vec<_>>().join(", ")
-    };
-    found.iter().map(name).collect()
+    let mut budgets = Vec::new();
+    for (index, own) in found.iter().enumerate() {
+        let differs = labels::said(own, &differing);
+        let name = if differing.len() > labels::MOST {
+            format!("budget {}", index + 1)
+        } else {
+            differs.clone()
+        };
+        budgets.push(Budget { name, differs });
+    }
+    budgets
 }
 
 /// The training budget of a run, as settings.
@@ -87,7 +97,12 @@ fn given(run: &Run, objectives: &[String]) -> Vec<(String, String)> {
     let rest = rest
         .into_iter()
         .filter(|(key, _)| key.starts_with("optimizer.") || key.starts_with("lora."));
-    given.extend(rest.map(|(key, value)| (key.replace("optimizer.", ""), value)));
+    given.extend(rest.map(|(key, value)| {
+        (
+            key.replace("optimizer.", ""),
+            value.trim_matches('"').to_owned(),
+        )
+    }));
     let begins = &run.written.facts.init_adapter;
     given.extend((!begins.is_empty()).then(|| {
         (
@@ -107,6 +122,11 @@ impl Report {
         found.sort_unstable();
         found.dedup();
         if found.is_empty() { vec![None] } else { found }
+    }
+
+    /// Whether training budgets are named by numbers, which need a legend.
+    pub(super) fn has_numbered_budgets(&self) -> bool {
+        self.terms != self.budgets
     }
 
     /// Every setting with each of its training budgets.

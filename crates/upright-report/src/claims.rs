@@ -10,6 +10,7 @@ use super::{
     comparisons::{Place, place, places},
     fronts::Front,
     matching::{distinct, same, time},
+    small::Small,
     table::fixed,
     table::listed,
     tables::SET_NAMES,
@@ -38,6 +39,8 @@ pub struct Verdict {
     /// Why a number behind the verdict has no error, if so. The means alone then decide, and
     /// another seed may change the verdict.
     pub no_error: Option<NoError>,
+    /// The sizes of the samples behind the verdict that are too small for a conclusion.
+    pub small: Small,
 }
 
 /// Why a number has no error.
@@ -111,6 +114,27 @@ impl Claim {
         }
     }
 
+    /// A sentence for the overall verdict if it rests on small samples; empty otherwise.
+    pub fn caution(&self) -> String {
+        let mut small = Small::default();
+        for verdict in &self.verdicts {
+            small = small.and(verdict.small);
+        }
+        if small.is_none() {
+            return String::new();
+        }
+        let everywhere = self.verdicts.iter().all(|verdict| !verdict.small.is_none());
+        format!(
+            "{}{}: treat as an anecdote.",
+            if everywhere {
+                ""
+            } else {
+                "In some comparisons "
+            },
+            small.words()
+        )
+    }
+
     /// A note for the overall verdict if numbers without an error decide it; empty otherwise.
     pub fn mark(&self) -> String {
         let reasons: Vec<NoError> = self
@@ -160,11 +184,22 @@ impl Verdict {
         } else {
             NoError::SeedsDiffer
         };
+        let mut small = Small::default();
+        for arm in arms {
+            small = small.and(arm.small);
+        }
+        if because[0] == because[1] {
+            // A cost does not depend on rows.
+            (small.held_out, small.pairs, small.epochs) = (None, false, None);
+        } else if holds[0].is_none() {
+            (small.held_out, small.pairs) = (None, false);
+        }
         Self {
             at,
             holds,
             because,
             no_error: bare.then_some(reason),
+            small,
         }
     }
 
@@ -235,7 +270,7 @@ pub(super) fn claims(report: &Report) -> Vec<Claim> {
         [
             nearer(report, &places),
             nearest(report, &places),
-            cheap(&places),
+            cheap(report, &places),
             even(report),
             probes(report),
         ]
@@ -527,7 +562,8 @@ fn nearest(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
 }
 
 /// Section 6.2: the alternating methods cost about as much as Sequential.
-fn cheap(places: &[Place<'_>]) -> Option<Claim> {
+fn cheap(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
+    let time = time(&report.arms);
     let asked = |place: &Place<'_>| !place.alternating.is_empty() && !place.sequential.is_empty();
     let verdict = |place: &Place<'_>| {
         let all: Vec<&Arm> = place
@@ -537,7 +573,7 @@ fn cheap(places: &[Place<'_>]) -> Option<Claim> {
             .chain(&place.mix)
             .copied()
             .collect();
-        let (unit, seconds) = time(&all);
+        let seconds = time.of;
         let orders: Option<Vec<Sample>> = place
             .sequential
             .iter()
@@ -559,7 +595,7 @@ fn cheap(places: &[Place<'_>]) -> Option<Claim> {
             });
             times.push(named(arm, &cost));
         }
-        let because = format!("{unit} relative to Sequential: {}", times.join(", "));
+        let because = format!("{} relative to Sequential: {}", time.name, times.join(", "));
         Some(Verdict::new(
             place.at.clone(),
             [Some(above.clone()), Some(above)],
@@ -645,6 +681,7 @@ fn even(report: &Report) -> Option<Claim> {
 
 /// Section 6.2, Figure 4: MAXRIGHT with frequent probes is nearer and slower.
 fn probes(report: &Report) -> Option<Claim> {
+    let time = time(&report.arms);
     let mut verdicts = Vec::new();
     for comparison in report.comparisons() {
         let own = move |arm: &&Arm| arm.comparison() == comparison && !arm.unfinished;
@@ -666,7 +703,7 @@ fn probes(report: &Report) -> Option<Claim> {
             if often.probe_every == seldom.probe_every {
                 continue;
             }
-            let (unit, seconds) = time(&[often, seldom]);
+            let (unit, seconds) = (time.name, time.of);
             let apart = |set: usize| {
                 let mut both = differences(&[often], &[seldom], distance(set))?;
                 both.extend(differences(&[seldom], &[often], seconds)?);

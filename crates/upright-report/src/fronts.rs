@@ -94,12 +94,12 @@ pub(super) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Fr
     let weighed = |arm: &Arm| (arm.is_joint() || arm.is_sequential()) && !arm.unfinished;
     for (index, arm) in arms.iter().enumerate().filter(|(_, arm)| weighed(arm)) {
         let own = |front: &&mut Front| {
-            front.method == arm.family && front.comparison() == arm.comparison()
+            arms[front.arms[0]].sweep == arm.sweep && front.comparison() == arm.comparison()
         };
         match fronts.iter_mut().find(own) {
             Some(front) => front.arms.push(index),
             None => fronts.push(Front {
-                method: arm.family.clone(),
+                method: arm.front_name.clone(),
                 role: arm.role.clone(),
                 setting: arm.setting,
                 terms: arm.terms,

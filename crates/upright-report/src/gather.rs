@@ -2,10 +2,11 @@
 
 use super::{
     arm::{Arm, Outcome, Role},
-    budget,
+    budget::{self, Budget},
     ideal::Comparable,
     labels, matching,
     run::Run,
+    small::Small,
     sums,
 };
 use upright_base::Result;
@@ -116,12 +117,12 @@ fn apart(runs: &[Run], group: Vec<usize>) -> Vec<Vec<usize>> {
 
 impl Arm {
     /// Groups runs into arms, in the order of the page, with labels and relative costs. Also
-    /// returns the training budgets in words.
+    /// returns the training budgets.
     pub(super) fn gather(
         runs: &[Run],
         objectives: &[String],
         settings: &[Comparable],
-    ) -> Result<(Vec<Self>, Vec<String>)> {
+    ) -> Result<(Vec<Self>, Vec<Budget>)> {
         let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
         for (index, run) in runs.iter().enumerate() {
             let own = identity(run)?;
@@ -219,6 +220,8 @@ impl Arm {
         Self {
             label: String::new(),
             family: String::new(),
+            sweep: String::new(),
+            front_name: String::new(),
             role: role(first, objectives),
             weights: labels::weights(first, objectives),
             probe_every: (first.plan().method == MethodKind::Maxright && first.alone().is_none())
@@ -247,6 +250,7 @@ impl Arm {
             cost_increase: None,
             utilization_increase: None,
             against: Vec::new(),
+            small: Small::of(&all().collect::<Vec<_>>(), objectives),
             outcomes,
             runs: group,
             all: everyone,

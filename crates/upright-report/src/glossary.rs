@@ -64,8 +64,9 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
     say(
         "Ideal point, gap, distance",
         "The ideal point has every loss at its optimum, the lowest loss reached by training that \
-         objective alone; possibly no single model reaches it. The gap is the final loss minus its \
-         optimum. The distance is the Euclidean norm of all gaps."
+         objective alone, unless the runs were given another; possibly no single model reaches it. \
+         The gap is the final loss minus its optimum. The distance is the Euclidean norm of all \
+         gaps."
             .into(),
     );
     say(
@@ -81,6 +82,23 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
          error of the mean. A single run has no error."
             .into(),
     );
+    let time = matching::time(&report.arms);
+    if report.arms.iter().any(|arm| (time.mean)(arm).is_some()) {
+        let text = if time.is_busy() {
+            "Wall-clock seconds of all training steps times CPU utilization: the cost of the run \
+             itself, independent of other load on the machine. Costs on this page are in busy \
+             seconds."
+        } else {
+            "Costs on this page are in wall-clock seconds of all training steps. Not every run \
+             recorded its CPU utilization, so they include waiting for other programs."
+        };
+        let name = if time.is_busy() {
+            "Busy seconds"
+        } else {
+            "Wall-clock seconds"
+        };
+        say(name, text.into());
+    }
     for (name, text) in methods(report) {
         say(name, text);
     }

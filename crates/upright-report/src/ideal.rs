@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::run::Run;
+use super::{labels, prose, run::Run};
 use upright_core::metrics::Spread;
 use upright_runs::plan::{ObjectivePlan, ReferencePlan};
 
@@ -16,6 +16,8 @@ pub struct Comparable {
     pub model: String,
     /// The reference policy.
     pub reference: String,
+    /// What it measures otherwise than the other settings, with values; empty if it is the only one.
+    pub differs: String,
     /// Loss of each objective before the first step of a new adapter, on held-out rows and on
     /// training rows.
     pub start: [Vec<Option<Spread>>; 2],
@@ -30,6 +32,8 @@ pub struct Optimum {
     pub value: f64,
     /// Its source.
     pub source: Source,
+    /// Whether a run that trains the objective alone reached it.
+    pub trained: bool,
 }
 
 /// The source of an optimum.
@@ -104,6 +108,90 @@ fn same_reference(a: &Run, b: &Run) -> bool {
     }
 }
 
+/// An optimum is copied by hand from a table, which rounds to three or four decimals.
+const ROUNDING: f64 = 1e-3;
+
+/// How the runs of a setting measure their losses, as keys and values for a reader: everything that
+/// [`comparable`] compares. A run may lack an objective that another run has.
+fn measures_of(runs: &[Run], group: &[usize]) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for run in group {
+        for (key, value) in measures(&runs[*run]) {
+            if !found.iter().any(|(other, _)| *other == key) {
+                found.push((key, value));
+            }
+        }
+    }
+    found
+}
+
+/// How a run measures its losses, as keys and values for a reader.
+fn measures(run: &Run) -> Vec<(String, String)> {
+    const SHARED: [&str; 7] = [
+        "model",
+        "reference",
+        "tokenizer",
+        "max-length",
+        "min-prompt",
+        "too-long",
+        "eval-rows",
+    ];
+    const EACH: [&str; 10] = [
+        "loss",
+        "beta",
+        "label-smoothing",
+        "alpha",
+        "gamma",
+        "turns",
+        "map",
+        "data",
+        "held-out data",
+        "template used",
+    ];
+    let plan = run.plan();
+    let trains_reference =
+        plan.needs_reference() && matches!(plan.reference, ReferencePlan::Train { .. });
+    let mut found = Vec::new();
+    for (key, value) in labels::comparable_settings(run) {
+        let of_reference = key.starts_with("lora.") || key.starts_with("optimizer.");
+        let asked = match plan
+            .objectives
+            .iter()
+            .find(|o| key.starts_with(&format!("{}.", o.name)))
+        {
+            Some(objective) => EACH.contains(&&key[objective.name.len() + 1..]),
+            None if key == "reference" => plan.needs_reference(),
+            None => SHARED.contains(&&key[..]) || (of_reference && trains_reference),
+        };
+        let file = plan
+            .objectives
+            .iter()
+            .find(|objective| key == format!("{}.data", objective.name))
+            .map(|objective| prose::file_names(objective).join(" "));
+        if asked {
+            let value = file.map_or_else(|| value.clone(), |file| format!("{file} {value}"));
+            found.push((key, value));
+        }
+    }
+    for (objective, data) in plan.objectives.iter().zip(&run.written.facts.data) {
+        let name = &objective.name;
+        let hash = data.encoded_sha256.get(..8).unwrap_or("none");
+        found.push((format!("{name}.training rows"), data.train_rows.to_string()));
+        found.push((format!("{name}.held-out rows"), data.eval_rows.to_string()));
+        found.push((format!("{name}.dialect"), data.dialect.clone()));
+        found.push((format!("{name}.{ENCODED}"), hash.to_owned()));
+    }
+    found
+}
+
+/// Key of the hash of the encoded rows.
+const ENCODED: &str = "encoded rows";
+
+/// Whether a key's value is the hash of something that other keys usually tell apart.
+fn is_hash(key: &str) -> bool {
+    key.ends_with(ENCODED)
+}
+
 impl Comparable {
     /// Groups runs into settings, starting with the runs that have the most objectives.
     pub(super) fn find(runs: &[Run], objectives: &[String]) -> Vec<Self> {
@@ -121,10 +209,23 @@ impl Comparable {
         }
         groups.iter_mut().for_each(|group| group.sort_unstable());
         groups.sort();
-        groups
+        let mut settings: Vec<Self> = groups
             .into_iter()
             .map(|group| Self::of(runs, group, objectives))
-            .collect()
+            .collect();
+        let measured: Vec<_> = settings
+            .iter()
+            .map(|setting| measures_of(runs, &setting.runs))
+            .collect();
+        let mut differing = labels::differing_keys(&measured);
+        // Hashes say nothing to a reader, if anything else differs.
+        if differing.iter().any(|key| !is_hash(key)) {
+            differing.retain(|key| !is_hash(key));
+        }
+        for (setting, measured) in settings.iter_mut().zip(&measured) {
+            setting.differs = labels::said(measured, &differing);
+        }
+        settings
     }
 
     fn of(runs: &[Run], group: Vec<usize>, objectives: &[String]) -> Self {
@@ -142,22 +243,30 @@ impl Comparable {
             (!losses.is_empty()).then(|| Spread::of(&losses))
         };
         let optimum = |set: usize, name: &String| {
-            given(all(), set, name).or_else(|| {
-                let alone = all().filter(|run| {
-                    run.is_finished()
-                        && run
-                            .alone()
-                            .is_some_and(|id| run.objective(name) == Some(id))
-                });
-                let losses = alone.flat_map(|run| {
-                    run.points
-                        .iter()
-                        .filter_map(|point| run.loss(point, set, name))
-                });
-                losses.reduce(f64::min).map(|value| Optimum {
+            let alone = all().filter(|run| {
+                run.is_finished()
+                    && run
+                        .alone()
+                        .is_some_and(|id| run.objective(name) == Some(id))
+            });
+            let losses = alone.flat_map(|run| {
+                run.points
+                    .iter()
+                    .filter_map(|point| run.loss(point, set, name))
+            });
+            let lowest = losses.reduce(f64::min);
+            if let Some((value, source)) = given(all(), set, name) {
+                let trained = lowest.is_some_and(|lowest| lowest <= value + ROUNDING);
+                return Some(Optimum {
                     value,
-                    source: Source::Alone,
-                })
+                    source,
+                    trained,
+                });
+            }
+            lowest.map(|value| Optimum {
+                value,
+                source: Source::Alone,
+                trained: true,
             })
         };
         let each = |set: usize| objectives.iter().map(|name| optimum(set, name)).collect();
@@ -165,10 +274,24 @@ impl Comparable {
         Self {
             model: runs[group[0]].model(),
             reference: runs[group[0]].reference(),
+            differs: String::new(),
             start: [starts(0), starts(1)],
             ideal: [each(0), each(1)],
             runs: group,
         }
+    }
+
+    /// The objectives whose optimum was given and that no run in the report reached by training
+    /// the objective alone, on any set of rows.
+    pub(super) fn untrained(&self, objectives: &[String]) -> Vec<String> {
+        let mut names = Vec::new();
+        for (k, name) in objectives.iter().enumerate() {
+            let of = |set: usize| self.ideal[set][k].as_ref();
+            if (0..2).filter_map(of).any(|optimum| !optimum.trained) {
+                names.push(name.clone());
+            }
+        }
+        names
     }
 
     /// The ideal point on a set, if every objective has an optimum.
@@ -180,8 +303,8 @@ impl Comparable {
     }
 }
 
-/// The optimum that the runs were given; the smallest if they differ.
-fn given<'r>(runs: impl Iterator<Item = &'r Run>, set: usize, name: &str) -> Option<Optimum> {
+/// The optimum that the runs were given, with its source; the smallest if they differ.
+fn given<'r>(runs: impl Iterator<Item = &'r Run>, set: usize, name: &str) -> Option<(f64, Source)> {
     let told = |run: &'r Run| {
         let objective = &run.plan().objectives[run.objective(name)?];
         if set == 0 {
@@ -193,12 +316,10 @@ fn given<'r>(runs: impl Iterator<Item = &'r Run>, set: usize, name: &str) -> Opt
     let mut values: Vec<f64> = runs.filter_map(told).collect();
     values.sort_by(f64::total_cmp);
     let (first, last) = (*values.first()?, *values.last()?);
-    Some(Optimum {
-        value: first,
-        source: if first < last {
-            Source::Differing
-        } else {
-            Source::Given
-        },
-    })
+    let source = if first < last {
+        Source::Differing
+    } else {
+        Source::Given
+    };
+    Some((first, source))
 }

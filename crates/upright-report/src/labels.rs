@@ -3,6 +3,7 @@
 use super::{
     arm::{Arm, Role},
     matching::distinct,
+    prose::counted,
     run::Run,
 };
 use upright_runs::plan::{Length, Plan};
@@ -78,8 +79,10 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
         let reference =
             reference.map_or_else(String::new, |reference| format!(", reference {reference}"));
         arm.label = split + &weights + &k + &model + &reference;
+        arm.sweep.clone_from(&arm.family);
+        arm.front_name.clone_from(&arm.family);
     }
-    tell_apart(arms, runs);
+    tell_apart(arms, runs, usize::from(models) + usize::from(references));
 }
 
 /// Whether an arm's label contains the weights of the objectives.
@@ -147,9 +150,12 @@ pub(super) fn short(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// Largest number of settings in a label. Arms that differ in more are named by their folder.
+pub(super) const MOST: usize = 3;
+
 /// Makes equal labels distinct by appending the settings in which the arms differ, or a number if
-/// there are none.
-fn tell_apart(arms: &mut [Arm], runs: &[Run]) {
+/// there are none. `named` is the number of settings that every label has already.
+fn tell_apart(arms: &mut [Arm], runs: &[Run], named: usize) {
     for index in 0..arms.len() {
         let twins: Vec<usize> = (0..arms.len())
             .filter(|i| arms[*i].label == arms[index].label)
@@ -170,27 +176,101 @@ fn tell_apart(arms: &mut [Arm], runs: &[Run]) {
                 .any(|run| begins(run) != begins(&arms[*twin].runs[0]))
         };
         let by_seed = twins.iter().any(several);
-        let tells = |key: &String| key != "seed" && !(by_seed && key == "init-adapter");
-        let differing: Vec<String> = differing_keys(&settings)
-            .into_iter()
-            .filter(tells)
-            .collect();
+        let all = differing_keys(&settings);
+        // No step depends on these settings.
+        let idle = |key: &str| {
+            let maxright = twins.iter().any(|twin| arms[*twin].probe_every.is_some());
+            let last = key.rsplit('.').next().unwrap_or(key);
+            ["seed", "eval-every", "optimum-eval"].contains(&last)
+                || (!maxright && ["probe-every", "optimum"].contains(&last))
+        };
+        let mut differing = Vec::new();
+        for key in &all {
+            // The template that was used says more than the requested one.
+            let repeats = key.ends_with(".template") && all.contains(&format!("{key} used"));
+            if !idle(key) && !repeats && !(by_seed && key == "init-adapter") {
+                differing.push(key.clone());
+            }
+        }
         let mut taken: Vec<String> = Vec::new();
+        let mut folders: Vec<String> = Vec::new();
         for (position, twin) in twins.iter().enumerate() {
-            let value = |key: &String| settings[position].iter().find(|(other, _)| other == key);
-            let more = differing.iter().map(|key| match value(key) {
-                Some((_, value)) => format!(", {key} {value}"),
-                None => format!(", no {key}"),
-            });
-            let mut more: String = more.collect();
+            let mut more = said(&settings[position], &differing);
+            if !more.is_empty() {
+                more.insert_str(0, ", ");
+            }
             if taken.contains(&more) {
                 more += &format!(" ({})", position + 1);
             }
-            taken.push(more.clone());
-            arms[*twin].label += &more;
-            arms[*twin].family += &more;
+            taken.push(more);
+            folders.push(folder_name(arms, *twin, runs));
+        }
+        let by_folder = named + differing.len() > MOST;
+        for ((twin, more), folder) in twins.iter().zip(taken).zip(folders) {
+            let arm = &mut arms[*twin];
+            arm.sweep = format!("{}{more}", arm.family);
+            if by_folder {
+                arm.front_name = format!("{} as in {folder}", arm.family);
+                arm.family.clone_from(&folder);
+                arm.label = folder;
+            } else {
+                arm.family += &more;
+                arm.front_name.clone_from(&arm.family);
+                arm.label += &more;
+            }
         }
     }
+}
+
+/// Names an arm by the folders of its runs and, unless the folder says it, by what it does. Folders
+/// above all runs of the report are left out. The folders of several seeds are the folder that
+/// holds them and nothing else, or the first one and a count.
+fn folder_name(arms: &[Arm], index: usize, runs: &[Run]) -> String {
+    let all = paths(runs);
+    let above = above(&all);
+    let arm = &arms[index];
+    let own: Vec<Vec<String>> = arm.all.iter().map(|run| all[*run].clone()).collect();
+    let common = &own[0][..self::above(&own)];
+    let foreign =
+        (0..runs.len()).any(|run| !arm.all.contains(&run) && all[run].starts_with(common));
+    let folder = match arm.runs.len() {
+        1 => all[arm.runs[0]][above..].join("/"),
+        _ if common.len() > above && !foreign => common[above..].join("/"),
+        count => format!(
+            "{} +{}",
+            all[arm.runs[0]][above..].join("/"),
+            counted(count - 1, "seed", "seeds")
+        ),
+    };
+    let method = base(&arm.role);
+    if folder.to_lowercase().contains(&method.to_lowercase()) {
+        folder
+    } else {
+        format!("{folder} ({method})")
+    }
+}
+
+/// The path of every run, as its parts.
+fn paths(runs: &[Run]) -> Vec<Vec<String>> {
+    let parts = |run: &Run| run.place.split('/').map(str::to_owned).collect();
+    runs.iter().map(parts).collect()
+}
+
+/// The number of folders above all of these paths.
+fn above(paths: &[Vec<String>]) -> usize {
+    let shortest = paths.iter().map(Vec::len).min().unwrap_or(0);
+    let mut count = 0;
+    while count + 1 < shortest && paths.iter().all(|path| path[count] == paths[0][count]) {
+        count += 1;
+    }
+    count
+}
+
+/// Folders of runs, without the folders above all runs of the report.
+pub(super) fn folders(runs: &[Run]) -> Vec<String> {
+    let all = paths(runs);
+    let above = above(&all);
+    all.iter().map(|path| path[above..].join("/")).collect()
 }
 
 /// Keys whose value is not the same in all lists of settings, in order.
@@ -206,6 +286,18 @@ pub(super) fn differing_keys(settings: &[Vec<(String, String)>]) -> Vec<String> 
         }
     }
     keys
+}
+
+/// The values of some keys: `steps 8, learning-rate 0.001`.
+pub(super) fn said(settings: &[(String, String)], keys: &[String]) -> String {
+    let mut words = Vec::new();
+    for key in keys {
+        match settings.iter().find(|(other, _)| other == key) {
+            Some((_, value)) => words.push(format!("{key} {value}")),
+            None => words.push(format!("no {key}")),
+        }
+    }
+    words.join(", ")
 }
 
 /// Settings of a run without its paths, and its provenance, as keys and values for a reader.
@@ -252,6 +344,7 @@ pub(super) fn comparable_settings(run: &Run) -> Vec<(String, String)> {
         ));
     }
     let facts = &run.written.facts;
+    let short_hash = |value: &str| value.get(..8).unwrap_or_default().to_owned();
     let hash = |value: &str| value.get(..8).unwrap_or("none").to_owned();
     settings.push((
         "model".into(),
@@ -267,7 +360,9 @@ pub(super) fn comparable_settings(run: &Run) -> Vec<(String, String)> {
         settings.push((format!("{name}.held-out data"), hash(&data.eval_sha256)));
         settings.push((
             format!("{name}.template used"),
-            format!("{} {}", data.template, hash(&data.template_sha256)),
+            format!("{} {}", data.template, short_hash(&data.template_sha256))
+                .trim()
+                .to_owned(),
         ));
     }
     settings

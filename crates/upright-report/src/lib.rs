@@ -9,7 +9,7 @@
 //! | `discover`, `run`, `study` | reading folders |
 //! | `arm`, `gather`, `labels` | grouping runs into arms |
 //! | `budget`, `matching`, `comparisons`, `ideal`, `sums` | which arms are compared with which |
-//! | `fronts`, `claims` | verdicts |
+//! | `fronts`, `claims`, `small` | verdicts, and which of them rest on little |
 //! | `prose`, `glossary`, `table`, `tables`, `figures/` | text, tables and figures |
 //! | `page` | the HTML page |
 //!
@@ -41,6 +41,7 @@ mod matching;
 mod page;
 mod prose;
 mod run;
+mod small;
 mod study;
 mod sums;
 mod table;
@@ -55,6 +56,7 @@ pub use claims::{Claim, NoError, Verdict};
 pub use fronts::{Best, Front};
 pub use ideal::{Comparable, Optimum, Source};
 pub use run::{Point, Run};
+pub use small::Small;
 pub use study::{ANSWERS, Answer, Answers, STUDY, Study};
 
 use upright_base::{Error, Result, files, observer::Observer, parallel};
@@ -72,9 +74,11 @@ pub struct Report {
     pub objectives: Vec<String>,
     /// The settings in which losses are measured.
     pub settings: Vec<Comparable>,
-    /// The training budgets of the arms, as far as they differ. Only arms with the same budget are
-    /// compared.
+    /// The training budgets of the arms, by name: the settings in which they differ, or a number if
+    /// these are many. Only arms with the same budget are compared.
     pub terms: Vec<String>,
+    /// The settings in which each training budget differs from the others.
+    pub budgets: Vec<String>,
     /// The arms, in the order of the page.
     pub arms: Vec<Arm>,
     /// Which arms are on the front.
@@ -137,7 +141,7 @@ impl Report {
         }
         let objectives = compared(&runs);
         let settings = Comparable::find(&runs, &objectives);
-        let (arms, terms) = Arm::gather(&runs, &objectives, &settings)?;
+        let (arms, budgets) = Arm::gather(&runs, &objectives, &settings)?;
         let best = fronts::best(&arms, &settings);
         let mut report = Self {
             study: study::study(folders)?,
@@ -146,7 +150,8 @@ impl Report {
             answers: Vec::new(),
             objectives,
             settings,
-            terms,
+            terms: budgets.iter().map(|budget| budget.name.clone()).collect(),
+            budgets: budgets.into_iter().map(|budget| budget.differs).collect(),
             arms,
             best,
             runs,
@@ -230,7 +235,7 @@ impl Report {
             .any(|setting| (0..2).any(|set| setting.ideal_point(set).is_some()))
     }
 
-    /// Describes a setting, if there are several.
+    /// Names a setting: by its model and reference if no other setting has them, else by a number.
     fn setting_name(&self, setting: usize) -> String {
         let of = &self.settings[setting];
         let several = |value: fn(&Comparable) -> &String| {
@@ -243,12 +248,11 @@ impl Report {
         if several(|setting| &setting.reference) {
             words.push(format!("reference {}", of.reference));
         }
-        let named = words.join(", ");
+        // The page has a legend of numbered settings.
         let twin = |other: &Comparable| other.model == of.model && other.reference == of.reference;
-        let twins = self.settings.iter().filter(|other| twin(other)).count();
-        match (named.is_empty(), twins) {
-            (false, 1) => named,
-            _ => format!("{named} setting {}", setting + 1).trim().to_owned(),
+        match self.settings.iter().filter(|other| twin(other)).count() {
+            1 if !words.is_empty() => words.join(", "),
+            _ => format!("setting {}", setting + 1),
         }
     }
 

@@ -7,6 +7,7 @@ use upright_core::metrics::{Sample, Spread, cost::increase_percent};
 /// Computes every arm's cost relative to Sequential with the same weights: the mean over its
 /// orders.
 pub(super) fn compare_costs(arms: &mut [Arm]) {
+    let time = time(arms).of;
     for index in 0..arms.len() {
         let matching = match arms[index].role {
             Role::Mix | Role::Alright | Role::Maxright => matching(arms, index),
@@ -32,8 +33,6 @@ pub(super) fn compare_costs(arms: &mut [Arm]) {
             increase(arms[index].seconds, seconds),
             increase(arms[index].utilization, utilization),
         );
-        let compared: Vec<&Arm> = matching.iter().chain([&index]).map(|i| &arms[*i]).collect();
-        let (_, time) = time(&compared);
         let orders: Option<Vec<Sample>> = matching.iter().map(|i| arms[*i].sample(time)).collect();
         let ratio = arms[index]
             .sample(time)
@@ -56,14 +55,43 @@ pub(super) fn compare_costs(arms: &mut [Arm]) {
     }
 }
 
-/// The time by which arms are compared, with its name: busy seconds, or seconds if an arm did not
-/// record its utilization.
-pub(super) fn time(arms: &[&Arm]) -> (&'static str, fn(&Outcome) -> Option<f64>) {
-    if arms.iter().all(|arm| arm.busy_seconds.is_some()) {
-        ("busy seconds", |outcome| outcome.busy_seconds)
-    } else {
-        ("seconds", |outcome| outcome.seconds)
+/// A measure of time.
+#[derive(Clone, Copy)]
+pub(super) struct Time {
+    /// Its name on the page.
+    pub(super) name: &'static str,
+    /// The time of a run.
+    pub(super) of: fn(&Outcome) -> Option<f64>,
+    /// The mean time of an arm.
+    pub(super) mean: fn(&Arm) -> Option<Spread>,
+}
+
+/// Busy seconds.
+const BUSY: Time = Time {
+    name: "busy seconds",
+    of: |outcome| outcome.busy_seconds,
+    mean: |arm| arm.busy_seconds,
+};
+
+/// Wall-clock seconds.
+const WALL: Time = Time {
+    name: "wall-clock seconds",
+    of: |outcome| outcome.seconds,
+    mean: |arm| arm.seconds,
+};
+
+impl Time {
+    /// Whether it is busy seconds.
+    pub(super) fn is_busy(&self) -> bool {
+        self.name == BUSY.name
     }
+}
+
+/// The one measure of time on the page of these arms: busy seconds, or wall-clock seconds if an arm
+/// did not record its utilization.
+pub(super) fn time(arms: &[Arm]) -> Time {
+    let lacks = |arm: &Arm| arm.seconds.is_some() && arm.busy_seconds.is_none();
+    if arms.iter().any(lacks) { WALL } else { BUSY }
 }
 
 /// Largest difference at which two weights still count as equal.

@@ -19,6 +19,9 @@ pub(super) fn page(report: &Report, figures: &[Shown]) -> String {
     let title = prose::title(report);
     let mut sections: Vec<(&str, &str, String)> =
         vec![("read", "How to read this", how_to_read(report))];
+    if report.settings.len() > 1 || report.has_numbered_budgets() {
+        sections.push(("settings", "Settings", settings(report)));
+    }
     if !report.claims.is_empty() {
         sections.push(("claims", "Claims of the paper", claims(report)));
     }
@@ -127,9 +130,59 @@ fn how_to_read(report: &Report) -> String {
     html + "</div>\n"
 }
 
+/// Renders the legend of settings and of training budgets, as far as there are several.
+fn settings(report: &Report) -> String {
+    let text = |text: String| Cell::Text(text);
+    let mut html = String::new();
+    if report.settings.len() > 1 {
+        let columns = ["setting", "runs", "differs in"]
+            .map(table::Column::new)
+            .to_vec();
+        let mut table = Table::new("settings", "Settings in which losses are measured", columns);
+        let folders = labels::folders(&report.runs);
+        for (index, setting) in report.settings.iter().enumerate() {
+            let runs: Vec<String> = setting.runs.iter().map(|i| folders[*i].clone()).collect();
+            table.rows.push(vec![
+                text(report.setting_name(index)),
+                text(prose::some(&runs, "runs")),
+                text(setting.differs.clone()),
+            ]);
+        }
+        html += &paragraph(
+            "Losses can be compared only within a setting. Every setting is listed with its runs \
+             and with the values in which it differs from the others.",
+        );
+        html += &table_html(&table);
+    }
+    if report.has_numbered_budgets() {
+        let columns = ["training budget", "arms", "differs in"]
+            .map(table::Column::new)
+            .to_vec();
+        let mut table = Table::new("budgets", "Training budgets", columns);
+        for (index, name) in report.terms.iter().enumerate() {
+            let own = report.arms.iter().filter(|arm| arm.terms == Some(index));
+            let arms: Vec<String> = own.map(|arm| arm.label.clone()).collect();
+            table.rows.push(vec![
+                text(name.clone()),
+                text(prose::some(&arms, "arms")),
+                text(report.budgets[index].clone()),
+            ]);
+        }
+        html += &paragraph(
+            "Only arms with the same training budget are compared in claims, in costs and by distance.",
+        );
+        html += &table_html(&table);
+    }
+    html
+}
+
 /// Renders every claim with its verdict and the numbers behind it.
 fn claims(report: &Report) -> String {
     let mut html = paragraph(&prose::how_claims_are_decided(report));
+    let caution = prose::caution(report);
+    if !caution.is_empty() {
+        let _ = writeln!(html, "<p class=\"caution\">{}</p>", escaped(&caution));
+    }
     html.push_str("<ul class=\"claims\">\n");
     for claim in &report.claims {
         let summary = claim.summary();
@@ -141,9 +194,13 @@ fn claims(report: &Report) -> String {
         };
         let _ = writeln!(
             html,
-            "<li class=\"{class}\"><p>{}: <span class=\"verdict\">{summary}</span>{}.</p>",
+            "<li class=\"{class}\"><p>{}: <span class=\"verdict\">{summary}</span>{}.{}</p>",
             escaped(&claim.text),
-            claim.mark()
+            claim.mark(),
+            match &claim.caution()[..] {
+                "" => String::new(),
+                words => format!(" <span class=\"anecdote\">{}</span>", escaped(words)),
+            }
         );
         let numbers: String = claim.verdicts.iter().map(verdict).collect();
         if claim.verdicts.len() > 1 {
@@ -345,20 +402,25 @@ fn runs(report: &Report) -> String {
         .map(labels::comparable_settings)
         .collect();
     let differing = labels::differing_keys(&settings);
-    let columns = ["folder", "arm", "steps", "differing settings"]
-        .map(table::Column::new)
-        .to_vec();
+    // Both are named in the legend.
+    let (settings_differ, budgets_differ) =
+        (report.settings.len() > 1, report.has_numbered_budgets());
+    let mut columns = vec!["folder", "arm"];
+    if settings_differ {
+        columns.push("setting");
+    }
+    if budgets_differ {
+        columns.push("training budget");
+    }
+    columns.extend(["steps", "differing settings"]);
+    let columns = columns.into_iter().map(table::Column::new).collect();
     let mut table = Table::new(
         "runs",
         "Runs and the settings in which they differ",
         columns,
     );
     for (index, (run, settings)) in report.runs.iter().zip(&settings).enumerate() {
-        let arm = report
-            .arms
-            .iter()
-            .find(|arm| arm.all.contains(&index))
-            .map_or("", |arm| &arm.label);
+        let arm = report.arms.iter().find(|arm| arm.all.contains(&index));
         let steps = match (run.is_finished(), run.planned) {
             (_, 0) => "none".into(),
             (true, planned) if run.ended_early() => {
@@ -373,9 +435,21 @@ fn runs(report: &Report) -> String {
             .collect::<Vec<_>>()
             .join("; ");
         let text = |text: &str| Cell::Text(text.to_owned());
-        table
-            .rows
-            .push(vec![text(&run.place), text(arm), text(&steps), text(&own)]);
+        let mut row = vec![text(&run.place), text(arm.map_or("", |arm| &arm.label))];
+        if settings_differ {
+            let setting = report
+                .settings
+                .iter()
+                .position(|setting| setting.runs.contains(&index));
+            let name = setting.map(|setting| report.setting_name(setting));
+            row.push(text(&name.unwrap_or_default()));
+        }
+        if budgets_differ {
+            let budget = arm.and_then(|arm| arm.terms);
+            row.push(text(budget.map_or("", |budget| &report.terms[budget])));
+        }
+        row.extend([text(&steps), text(&own)]);
+        table.rows.push(row);
     }
     let mut html = String::new();
     let unfinished = report.runs.iter().filter(|run| !run.is_finished()).count();
@@ -405,7 +479,7 @@ fn runs(report: &Report) -> String {
         }
         html.push_str("</ul>\n");
     }
-    let open = if report.runs.len() <= 6 { " open" } else { "" };
+    let open = if report.runs.len() <= 8 { " open" } else { "" };
     html + &format!(
         "<details{open}><summary>{}</summary>\n{}</details>\n",
         prose::counted(report.runs.len(), "run", "runs"),

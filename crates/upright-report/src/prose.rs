@@ -1,6 +1,8 @@
 //! The sentences of the page.
 
-use super::{Arm, Report, Role, Run, Source, claims, table::listed, tables::SET_NAMES};
+use super::{
+    Arm, Report, Role, Run, Source, claims, matching::time, small, table::listed, tables::SET_NAMES,
+};
 use upright_core::{
     metrics::{Call, spread::CLEAR},
     objectives::LossKind,
@@ -41,6 +43,18 @@ pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
     } else {
         format!("{count} {many}")
     }
+}
+
+/// The first items, and how many there are in all if these are not all: `a, b and 9 more runs`.
+pub(super) fn some(items: &[String], many: &str) -> String {
+    const SHOWN: usize = 12;
+    let mut shown: Vec<String> = items.iter().take(SHOWN).cloned().collect();
+    if items.len() > SHOWN + 1 {
+        shown.push(format!("{} more {many}", items.len() - SHOWN));
+    } else {
+        shown = items.to_vec();
+    }
+    listed(&shown)
 }
 
 /// Describes the value that all runs share, or the number of different values.
@@ -137,33 +151,72 @@ pub(super) fn what_was_run(report: &Report) -> Vec<String> {
     ]
 }
 
-/// One objective with its loss and its rows.
+/// One objective with its loss and its rows. Runs may differ in each; their numbers are then ranges.
 fn objective(report: &Report, name: &str) -> Option<String> {
-    let (run, id) = report
-        .runs
-        .iter()
-        .find_map(|run| Some((run, run.objective(name)?)))?;
-    let (plan, data) = (&run.plan().objectives[id], &run.written.facts.data[id]);
+    let mut losses: Vec<String> = Vec::new();
+    let mut files: Vec<String> = Vec::new();
+    let (mut training, mut held_out, mut batches) = (Vec::new(), Vec::new(), Vec::new());
+    let mut pairs = false;
+    for run in &report.runs {
+        let Some(id) = run.objective(name) else {
+            continue;
+        };
+        let (plan, data) = (&run.plan().objectives[id], &run.written.facts.data[id]);
+        let loss = loss_words(plan);
+        if !losses.contains(&loss) {
+            losses.push(loss);
+        }
+        for file in file_names(plan) {
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+        training.push(data.train_rows);
+        held_out.push(data.eval_rows);
+        batches.push(plan.batch);
+        pairs = plan.is_preference();
+    }
+    if losses.is_empty() {
+        return None;
+    }
+    let files = if files.len() > MANY_FILES {
+        format!("{} files", files.len())
+    } else {
+        listed(&files)
+    };
+    Some(format!(
+        "The objective {name} is {} on {files}: {} training {}, {} held out, {} per step.",
+        losses.join(" or "),
+        range(&training),
+        if pairs { "pairs" } else { "rows" },
+        range(&held_out),
+        range(&batches)
+    ))
+}
+
+/// Number of files that are named one by one.
+const MANY_FILES: usize = 4;
+
+/// The names of an objective's files, without their folders.
+pub(super) fn file_names(plan: &ObjectivePlan) -> Vec<String> {
     let file = |file: &upright_data::DataFile| {
         let name = file.name();
         std::path::Path::new(&name)
             .file_name()
             .map_or_else(|| name.clone(), |name| name.display().to_string())
     };
-    let files: Vec<String> = plan.data.iter().map(file).collect();
-    let rows = if plan.is_preference() {
-        "pairs"
+    plan.data.iter().map(file).collect()
+}
+
+/// `8`, or `8 to 24` if the numbers differ.
+fn range(numbers: &[usize]) -> String {
+    let few = numbers.iter().min().copied().unwrap_or(0);
+    let many = numbers.iter().max().copied().unwrap_or(0);
+    if few == many {
+        few.to_string()
     } else {
-        "rows"
-    };
-    Some(format!(
-        "The objective {name} is {} on {}: {} training {rows}, {} held out, {} per step.",
-        loss_words(plan),
-        listed(&files),
-        data.train_rows,
-        data.eval_rows,
-        plan.batch
-    ))
+        format!("{few} to {many}")
+    }
 }
 
 fn loss_words(plan: &ObjectivePlan) -> String {
@@ -192,6 +245,7 @@ fn reference(run: &Run) -> String {
 /// Summarizes the page: the nearest arm, its cost, and how many claims hold.
 pub(super) fn in_short(report: &Report) -> Vec<String> {
     let mut said = Vec::new();
+    let time = time(&report.arms).name;
     for (setting, terms) in report.comparisons() {
         let here = report.comparison_name((setting, terms));
         let here = if here.is_empty() {
@@ -220,9 +274,11 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
             continue;
         };
         let price = |arm: &Arm| match arm.cost_increase.map(|increase| increase.mean.round()) {
-            Some(more) if more >= 1.0 => format!(", at {more:.0}% more time than Sequential"),
-            Some(less) if less <= -1.0 => format!(", at {:.0}% less time than Sequential", -less),
-            Some(_) => ", in the same time as Sequential".to_owned(),
+            Some(more) if more >= 1.0 => format!(", in {more:.0}% more {time} than Sequential"),
+            Some(less) if less <= -1.0 => {
+                format!(", in {:.0}% fewer {time} than Sequential", -less)
+            }
+            Some(_) => format!(", in as many {time} as Sequential"),
             None if arm.role == Role::Sum && arm.seconds.is_none() => {
                 ", at an unknown cost".to_owned()
             }
@@ -322,6 +378,14 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
             counts.join(", ")
         ));
     }
+    let given = rests_on_given(report);
+    if !said.is_empty() && !given.is_empty() {
+        said.push(given);
+    }
+    let caution = caution(report);
+    if !caution.is_empty() {
+        said.push(caution);
+    }
     said
 }
 
@@ -363,7 +427,8 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
         warnings.push(format!(
             "These runs measure their losses in {} different settings (base model, reference, \
              loss, data or maximum length). Losses cannot be compared between settings, so gaps, \
-             costs and claims are computed within each setting.",
+             costs and claims are computed within each setting. The section Settings lists the runs \
+             of each.",
             report.settings.len()
         ));
     }
@@ -373,11 +438,21 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
             .iter()
             .map(|terms| format!("\u{201c}{terms}\u{201d}"))
             .collect();
+        let terms = if report.has_numbered_budgets() {
+            format!(
+                "The arms have {} different training budgets, which the section Settings lists",
+                terms.len()
+            )
+        } else {
+            format!(
+                "The arms have different training budgets: {}",
+                listed(&terms)
+            )
+        };
         warnings.push(format!(
-            "The arms have different training budgets: {}. Only arms with the same training budget \
+            "{terms}. Only arms with the same training budget \
              (steps, batch size, adapter shape and optimizer) are compared in claims, in costs and \
-             by distance. Tables and figures show all arms.",
-            listed(&terms)
+             by distance. Tables and figures show all arms."
         ));
     }
     let differing = report
@@ -470,31 +545,27 @@ pub(super) fn results(report: &Report) -> Vec<String> {
 /// The ideal point and its source, or how to get one.
 fn ideal(report: &Report) -> String {
     let mut parts = Vec::new();
-    let mut lacking = Vec::new();
+    // Objectives without an optimum and the rows they lack it on, with the settings concerned.
+    let mut lacking: Vec<(String, Vec<String>)> = Vec::new();
     for (index, setting) in report.settings.iter().enumerate() {
+        let mut missing: [Vec<String>; 2] = Default::default();
         for set in 0..2 {
-            let name = |k: usize| &report.objectives[k];
-            let measured = |k: usize| {
-                report
+            for (k, name) in report.objectives.iter().enumerate() {
+                let measured = report
                     .arms
                     .iter()
-                    .any(|arm| arm.setting == index && arm.ends[set][k].is_some())
-            };
-            let missing: Vec<String> = (0..report.objectives.len())
-                .filter(|k| setting.ideal[set][*k].is_none() && measured(*k))
-                .map(|k| name(k).clone())
-                .collect();
-            if !missing.is_empty() {
-                lacking.push(format!("{} on {}", listed(&missing), SET_NAMES[set]));
-                continue;
+                    .any(|arm| arm.setting == index && arm.ends[set][k].is_some());
+                if setting.ideal[set][k].is_none() && measured {
+                    missing[set].push(name.clone());
+                }
             }
             let Some(point) = setting.ideal_point(set) else {
                 continue;
             };
             let values: Vec<String> = point
                 .iter()
-                .enumerate()
-                .map(|(k, x)| format!("{} {x:.3}", name(k)))
+                .zip(&report.objectives)
+                .map(|(x, name)| format!("{name} {x:.3}"))
                 .collect();
             let place = match report.settings.len() {
                 1 => SET_NAMES[set].to_owned(),
@@ -504,6 +575,23 @@ fn ideal(report: &Report) -> String {
                 format!("{} on {place}", listed(&values)),
                 sources(setting, set),
             ));
+        }
+        let [held_out, training] = &missing;
+        let words = if held_out == training {
+            vec![(held_out, format!("{} and {}", SET_NAMES[0], SET_NAMES[1]))]
+        } else {
+            vec![
+                (held_out, SET_NAMES[0].to_owned()),
+                (training, SET_NAMES[1].to_owned()),
+            ]
+        };
+        for (names, rows) in words.into_iter().filter(|(names, _)| !names.is_empty()) {
+            let what = format!("{} on {rows}", listed(names));
+            let place = report.setting_name(index);
+            match lacking.iter_mut().find(|(other, _)| *other == what) {
+                Some((_, places)) => places.push(place),
+                None => lacking.push((what, vec![place])),
+            }
         }
     }
     let mut text = String::new();
@@ -517,16 +605,156 @@ fn ideal(report: &Report) -> String {
             from.join("; ")
         );
     }
+    let given = rests_on_given(report);
+    if !given.is_empty() {
+        text += &format!(" {given}");
+    }
     if !lacking.is_empty() {
+        let several = report.settings.len() > 1;
+        let words: Vec<String> = lacking
+            .iter()
+            .map(|(what, places)| match several {
+                true => format!("{what} ({})", listed(places)),
+                false => what.clone(),
+            })
+            .collect();
         text += &format!(
             " No optimum is known for {}, so gaps and distances that need it are left out. To get \
              them, train that objective alone for as many steps (lambda 0 is SFT alone, lambda 1 \
              DPO alone) and add that run to the report, or set --optimum (training rows) and \
              --optimum-eval (held-out rows).",
-            lacking.join("; ")
+            words.join("; ")
         );
     }
     text.trim().to_owned()
+}
+
+/// Says which optima were given and not reached by training in this report; empty if there are none.
+pub(super) fn rests_on_given(report: &Report) -> String {
+    let mut given: Vec<(String, Vec<String>)> = Vec::new();
+    for (index, setting) in report.settings.iter().enumerate() {
+        let names = setting.untrained(&report.objectives);
+        if names.is_empty() {
+            continue;
+        }
+        let what = listed(&names);
+        let place = report.setting_name(index);
+        match given.iter_mut().find(|(other, _)| *other == what) {
+            Some((_, places)) => places.push(place),
+            None => given.push((what, vec![place])),
+        }
+    }
+    let several = report.settings.len() > 1;
+    let words: Vec<String> = given
+        .iter()
+        .map(|(what, places)| match several {
+            true => format!("{what} ({})", listed(places)),
+            false => what.clone(),
+        })
+        .collect();
+    if words.is_empty() {
+        return String::new();
+    }
+    format!(
+        "The optimum of {} is {GIVEN}: no run in this report reached it by training that objective \
+         alone. Gaps and distances are as good as that guess.",
+        words.join("; ")
+    )
+}
+
+/// Marks an optimum that a user gave and that no run in the report reached.
+pub(super) const GIVEN: &str = "given, not trained";
+
+/// Says how small the samples behind the comparison are; empty if they are large enough or if there
+/// is nothing to compare.
+pub(super) fn caution(report: &Report) -> String {
+    let arms: Vec<&Arm> = report
+        .arms
+        .iter()
+        .filter(|arm| report.contends(arm) && !arm.unfinished)
+        .collect();
+    if arms.len() < 2 {
+        return String::new();
+    }
+    let mut words = few_rows(report, &arms);
+    let all = arms.len();
+    let rows = arms
+        .iter()
+        .filter(|arm| arm.small.held_out.is_some())
+        .count();
+    let seeds = arms.iter().filter(|arm| arm.small.seeds.is_some()).count();
+    let epochs = arms.iter().filter(|arm| arm.small.epochs.is_some()).count();
+    match seeds {
+        0 => {}
+        count if count == all => words.push("no arm has three seeds".to_owned()),
+        count => words.push(format!("{count} of {all} arms have fewer than three seeds")),
+    }
+    match epochs {
+        0 => {}
+        count if count == all => {
+            words.push("no arm trained for a whole epoch".to_owned());
+        }
+        count => words.push(format!(
+            "{count} of {all} arms trained for less than one epoch"
+        )),
+    }
+    if words.is_empty() {
+        return String::new();
+    }
+    format!(
+        "Treat {}these results as anecdotes: {}.",
+        if [rows, seeds, epochs].contains(&all) {
+            ""
+        } else {
+            "some of "
+        },
+        listed(&words)
+    )
+}
+
+/// The held-out rows that the losses of arms rest on, where they are few: one phrase per count, with
+/// the settings concerned.
+fn few_rows(report: &Report, arms: &[&Arm]) -> Vec<String> {
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    for setting in 0..report.settings.len() {
+        let own = arms.iter().filter(|arm| arm.setting == setting);
+        let runs: Vec<&Run> = own
+            .flat_map(|arm| &arm.runs)
+            .map(|i| &report.runs[*i])
+            .collect();
+        let mut rows = Vec::new();
+        for name in &report.objectives {
+            let counts = runs.iter().filter_map(|run| small::held_out(run, name));
+            let Some((count, pairs)) = counts.min() else {
+                continue;
+            };
+            if count < small::ROWS {
+                let count = if pairs {
+                    counted(count, "pair", "pairs")
+                } else {
+                    counted(count, "row", "rows")
+                };
+                rows.push(format!("{count} of {name}"));
+            }
+        }
+        if rows.is_empty() {
+            continue;
+        }
+        let (what, place) = (listed(&rows), report.setting_name(setting));
+        match found.iter_mut().find(|(other, _)| *other == what) {
+            Some((_, places)) => places.push(place),
+            None => found.push((what, vec![place])),
+        }
+    }
+    let mut words = Vec::new();
+    for (rows, places) in found {
+        words.push(if report.settings.len() > 1 {
+            format!("the held-out losses of {} rest on {rows}", listed(&places))
+        } else {
+            format!("the held-out losses rest on {rows}")
+        });
+    }
+    words
 }
 
 fn sources(setting: &super::Comparable, set: usize) -> &'static str {

@@ -214,6 +214,20 @@ impl Run {
         used.next().filter(|_| used.next().is_none())
     }
 
+    /// Epochs of training, by the objective that it trains most. None for a run that takes no step.
+    pub(super) fn epochs(&self) -> Option<f64> {
+        let mut most: Option<f64> = None;
+        for (id, objective) in self.plan().objectives.iter().enumerate() {
+            let steps = self.updates.iter().filter(|step| step[id]).count();
+            let rows = self.written.facts.data[id].train_rows;
+            if steps > 0 && rows > 0 {
+                let epochs = (steps * objective.batch) as f64 / rows as f64;
+                most = Some(most.unwrap_or(0.0).max(epochs));
+            }
+        }
+        most
+    }
+
     /// Name of the base model: its Hub id, or the name of its folder.
     pub(super) fn model(&self) -> String {
         let model = &self.plan().model;

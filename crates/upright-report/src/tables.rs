@@ -3,8 +3,8 @@
 use super::{
     Report,
     arm::Arm,
-    labels,
-    table::{Better, Cell, Column, Table},
+    labels, matching, prose,
+    table::{Better, Cell, Column, Table, listed},
 };
 
 /// The two sets of rows, as the page names them.
@@ -58,7 +58,15 @@ pub(super) fn results(report: &Report) -> Table {
             _ => format!("{what}, {}", report.setting_name(setting)),
         };
         let mut start = vec![Cell::Text(named("start, before training")), Cell::Missing];
-        let mut ideal = vec![Cell::Text(named("ideal point, each alone")), Cell::Missing];
+        let given = of.untrained(&report.objectives);
+        let what = if given.is_empty() {
+            "ideal point, each alone".to_owned()
+        } else if given.len() == report.objectives.len() {
+            format!("ideal point ({})", prose::GIVEN)
+        } else {
+            format!("ideal point ({} {})", listed(&given), prose::GIVEN)
+        };
+        let mut ideal = vec![Cell::Text(named(&what)), Cell::Missing];
         for set in 0..2 {
             start.extend(
                 of.start[set]
@@ -128,11 +136,12 @@ pub(super) fn gaps(report: &Report) -> Table {
         );
         columns.push(Column::of(set, "distance", Some(Better::Small)));
     }
-    let mut table = Table::new(
-        "gaps",
-        "Gap to the optimum of each objective, and distance to the ideal point",
-        columns,
-    );
+    let mut title =
+        "Gap to the optimum of each objective, and distance to the ideal point".to_owned();
+    if !prose::rests_on_given(report).is_empty() {
+        title += &format!(" (optima {})", prose::GIVEN);
+    }
+    let mut table = Table::new("gaps", title, columns);
     for arm in &report.arms {
         let mut row = vec![Cell::Text(named(arm))];
         for set in 0..2 {
@@ -154,10 +163,13 @@ pub(super) fn cost(report: &Report) -> Table {
             .iter()
             .map(|name| Column::of("steps of", name.clone(), None)),
     );
+    let time = matching::time(&report.arms);
+    columns.push(Column::new(time.name));
+    columns.push(Column::new(format!("increase in {} (%)", time.name)));
+    if time.is_busy() {
+        columns.push(Column::new("wall-clock seconds"));
+    }
     columns.extend([
-        Column::new("seconds"),
-        Column::new("runtime increase (%)"),
-        Column::new("busy seconds"),
         Column::new("utilization (%)"),
         Column::new("utilization increase (%)"),
         Column::new("tokens/s"),
@@ -175,10 +187,12 @@ pub(super) fn cost(report: &Report) -> Table {
             row.push(Cell::spread(*steps, if differ { 1 } else { 0 }));
         }
         let percent = arm.utilization.map(|used| used.times(100.0));
+        row.push(Cell::spread((time.mean)(arm), 2));
+        row.push(Cell::spread(arm.cost_increase, 1));
+        if time.is_busy() {
+            row.push(Cell::spread(arm.seconds, 2));
+        }
         row.extend([
-            Cell::spread(arm.seconds, 2),
-            Cell::spread(arm.runtime_increase, 1),
-            Cell::spread(arm.busy_seconds, 2),
             Cell::spread(percent, 1),
             Cell::spread(arm.utilization_increase, 1),
             Cell::spread(arm.tokens_per_second, 0),
@@ -302,7 +316,8 @@ pub(super) fn decisions(report: &Report) -> Table {
 pub(super) fn probes(report: &Report) -> Option<Table> {
     let mut columns = vec![Column::new("arm"), Column::new("k")];
     columns.extend(SET_NAMES.map(|set| Column::of(set, "distance", Some(Better::Small))));
-    columns.push(Column::of("", "seconds", Some(Better::Small)));
+    let time = matching::time(&report.arms);
+    columns.push(Column::of("", time.name, Some(Better::Small)));
     let mut table = Table::new("probes", "MAXRIGHT by probe interval k, in steps", columns);
     for (group, index) in report
         .probed()
@@ -317,7 +332,7 @@ pub(super) fn probes(report: &Report) -> Option<Table> {
             Cell::number(arm.probe_every.map(|k| k as f64), 0),
             Cell::spread(arm.ideal_distance[0], 4),
             Cell::spread(arm.ideal_distance[1], 4),
-            Cell::spread(arm.seconds, 2),
+            Cell::spread((time.mean)(arm), 2),
         ]);
     }
     (!table.rows.is_empty()).then_some(table)

@@ -1,7 +1,7 @@
 //! Bar charts: gaps and distance, and the cost of every arm.
 
-use super::{Shown, WIDTH, contenders, names};
-use crate::{Arm, Report, Role, tables::SET_NAMES};
+use super::{Shown, WIDTH, contenders, given, height, names};
+use crate::{Arm, Report, Role, matching::time, tables::SET_NAMES};
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Figure, Ink, Mark, Panel, Style};
 
@@ -25,7 +25,7 @@ pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
     let mut figure = Figure::new(
         "Gap to the optimum of each objective, and distance to the ideal point",
         panels,
-        [200.0, arms.len() as f64 * ROW + 8.0],
+        [200.0, height(report, &arms, ROW)],
     );
     for k in 0..panels {
         let value = |arm: &Arm, set: usize| {
@@ -49,7 +49,8 @@ pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
     let caption = format!(
         "Final loss minus the optimum of each objective. Shorter is better; 0 is as good as \
          training that objective alone. The distance combines all gaps. Dark bars are held-out \
-         rows, light bars are training rows, and whiskers are standard errors.{}",
+         rows, light bars are training rows, and whiskers are standard errors.{}{}",
+        given(report),
         if arms.len() < report.arms.len() {
             " Arms that train one objective alone are not shown."
         } else {
@@ -67,6 +68,7 @@ pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
 
 /// Time per arm, and the increases over Sequential if there are any.
 pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
+    let time = time(&report.arms);
     let takes_time = |i: &usize| {
         report.arms[*i]
             .seconds
@@ -79,16 +81,18 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
         .filter(|i| report.arms[*i].is_joint())
         .collect();
     let some = |value: OfArm| joint.iter().any(|i| value(&report.arms[*i]).is_some());
-    let mut values: Vec<(&str, OfArm)> = vec![("time of all steps (s)", |arm| arm.seconds)];
-    let (runtime, used) = (
-        some(|arm| arm.runtime_increase),
+    let mut values: Vec<(String, OfArm)> = vec![(format!("{} of all steps", time.name), time.mean)];
+    let (increased, used) = (
+        some(|arm| arm.cost_increase),
         some(|arm| arm.utilization_increase),
     );
-    if runtime {
-        values.push(("increase in runtime (%)", |arm| arm.runtime_increase));
+    if increased {
+        values.push((format!("increase in {} (%)", time.name), |arm| {
+            arm.cost_increase
+        }));
     }
     if used {
-        values.push(("increase in utilization (%)", |arm| {
+        values.push(("increase in utilization (%)".into(), |arm| {
             arm.utilization_increase
         }));
     }
@@ -98,7 +102,7 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
     let mut figure = Figure::new(
         "Cost of each arm",
         values.len(),
-        [200.0, arms.len() as f64 * ROW * 0.8 + 8.0],
+        [200.0, height(report, &arms, ROW * 0.8)],
     );
     for (k, (name, value)) in values.iter().enumerate() {
         let value = |arm: &Arm, _: usize| value(arm);
@@ -108,8 +112,8 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
     }
     let caption = format!(
         "{}{}",
-        increases(report, &joint, runtime),
-        missing(report, runtime, used)
+        increases(report, &joint, increased),
+        missing(report, increased, used)
     );
     Some(Shown {
         name: "cost",
@@ -121,25 +125,26 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
 }
 
 /// The caption of the cost figure.
-fn increases(report: &Report, joint: &[usize], runtime: bool) -> String {
-    let busy = report.arms.iter().any(|arm| arm.busy_seconds.is_some());
+fn increases(report: &Report, joint: &[usize], increased: bool) -> String {
+    let time = time(&report.arms);
     let sums = report.arms.iter().any(|arm| arm.role == Role::Sum);
     let seconds = format!(
-        "Seconds cover all training steps, without evaluations. {}{}",
+        "Costs are in {}, over all training steps, without evaluations. {}{}",
+        time.name,
         if sums {
             "The cost of a sum of adapters is the cost of training its adapters, if their runs are \
              in the report. "
         } else {
             ""
         },
-        if busy {
-            "Busy seconds are seconds times CPU utilization: the cost of the run itself, \
-             independent of other load on the machine. Verdicts on cost use busy seconds. "
+        if time.is_busy() {
+            "Busy seconds are wall-clock seconds times CPU utilization: the cost of the run itself, \
+             independent of other load on the machine. "
         } else {
             ""
         }
     );
-    if !runtime {
+    if !increased {
         return seconds;
     }
     let words = |percent: f64| match percent.round() {
@@ -154,7 +159,7 @@ fn increases(report: &Report, joint: &[usize], runtime: bool) -> String {
             .map(|i| &report.arms[*i])
             .filter(|arm| arm.role == role);
         let mut all: Vec<f64> = own
-            .filter_map(|arm| Some(arm.runtime_increase?.mean))
+            .filter_map(|arm| Some(arm.cost_increase?.mean))
             .collect();
         all.sort_by(f64::total_cmp);
         let (least, most) = (words(*all.first()?), words(*all.last()?));
@@ -172,15 +177,16 @@ fn increases(report: &Report, joint: &[usize], runtime: bool) -> String {
     let all: Vec<String> = all.into_iter().filter_map(of).collect();
     format!(
         "{seconds}An increase is relative to the Sequential runs with the same weights (the mean \
-         over their orders); 0% means equally long. The time of Sequential is the cost of training \
-         one objective per step. Here: {}. ",
+         over their orders); 0% means the same cost. The cost of Sequential is that of training one \
+         objective per step. Here, in {}: {}. ",
+        time.name,
         all.join(", ")
     )
 }
 
 /// Says which increases are not shown, and how to get them.
-fn missing(report: &Report, runtime: bool, used: bool) -> String {
-    if !runtime {
+fn missing(report: &Report, increased: bool, used: bool) -> String {
+    if !increased {
         return "Increases need a Sequential run with the same weights and steps as the joint runs."
             .to_owned();
     }
@@ -221,7 +227,9 @@ fn bars(
     let high = all()
         .map(|value| value.mean + value.reach())
         .fold(0.0, f64::max);
-    let room = 0.05 * (high - low).max(1e-9);
+    // Bars that are all 0 have an axis too.
+    let high = if high - low < 1e-9 { 1.0 } else { high };
+    let room = 0.05 * (high - low);
     let axis = Axis::linear(name).from(if low < 0.0 { low - room } else { 0.0 }, high + room);
     let mut panel = Panel::new(
         "",

@@ -3,7 +3,7 @@
 use super::{
     Shown, WIDTH,
     facets::{Facet, facets},
-    loss_axis, loss_name, loss_unit, spans_decades,
+    loss_axis, loss_name, loss_unit, marked, spans_decades,
 };
 use crate::{Report, Stop, tables::SET_NAMES};
 use upright_core::metrics::Spread;
@@ -72,9 +72,9 @@ fn panel(
     objective: usize,
     set: usize,
 ) -> Panel {
-    let optimum = report.settings[facet.setting].ideal[set][objective]
-        .as_ref()
-        .map(|optimum| optimum.value);
+    let optimum = report.settings[facet.setting].ideal[set][objective].as_ref();
+    let trained = optimum.is_none_or(|optimum| optimum.trained);
+    let optimum = optimum.map(|optimum| optimum.value);
     // All facets of a setting share their axes.
     let whole = (0..report.arms.len()).filter(|i| report.arms[*i].setting == facet.setting);
     let losses: Vec<Spread> = whole
@@ -142,7 +142,7 @@ fn panel(
         panel.add(
             Mark::Horizontal(optimum),
             Style::thin(Ink::Text).dash(Dash::Dotted).width(1.5),
-            "optimum",
+            &marked("optimum", trained),
         );
     }
     for (index, line) in &lines {

@@ -1,6 +1,6 @@
 //! Which objective each step trained on: one strip per arm.
 
-use super::{Shown, WIDTH, contenders, names};
+use super::{Shown, WIDTH, contenders, height, names};
 use crate::{Arm, Report};
 use upright_plot::{Axis, Figure, Ink, Mark, Panel, Style};
 
@@ -15,12 +15,8 @@ const INKS: [Ink; 5] = [
 
 /// The figure; none if no arm takes a step on a compared objective.
 pub(super) fn decisions(report: &Report) -> Option<Shown> {
-    let arms: Vec<&Arm> = contenders(report)
-        .iter()
-        .map(|i| &report.arms[*i])
-        .collect();
     // Arms that train on an objective that the others lack have nothing to decide.
-    let decides = |arm: &&Arm| {
+    let decides = |arm: &Arm| {
         let descends = arm
             .updates
             .iter()
@@ -28,7 +24,9 @@ pub(super) fn decisions(report: &Report) -> Option<Shown> {
             .any(|updates| updates.mean > 0.0);
         descends && report.runs[arm.runs[0]].steps > 0
     };
-    let arms: Vec<&Arm> = arms.into_iter().filter(decides).collect();
+    let mut shown = contenders(report);
+    shown.retain(|i| decides(&report.arms[*i]));
+    let arms: Vec<&Arm> = shown.iter().map(|i| &report.arms[*i]).collect();
     let most = arms
         .iter()
         .map(|arm| report.runs[arm.runs[0]].steps)
@@ -51,7 +49,7 @@ pub(super) fn decisions(report: &Report) -> Option<Shown> {
     let mut figure = Figure::new(
         "Which objective each step trained on",
         1,
-        [600.0, arms.len() as f64 * 26.0 + 6.0],
+        [600.0, height(report, &shown, 26.0)],
     );
     figure.panels.push(panel);
     let caption =

@@ -8,7 +8,7 @@ mod plane;
 mod probes;
 mod style;
 
-use super::{Report, Run, arm::Arm};
+use super::{Report, Run, arm::Arm, prose};
 use upright_core::objectives::LossKind;
 use upright_plot::{Axis, Figure};
 
@@ -112,4 +112,32 @@ fn contenders(report: &Report) -> Vec<usize> {
 fn names(arms: &[&Arm]) -> Axis {
     let names: Vec<&str> = arms.iter().rev().map(|arm| &arm.label[..]).collect();
     Axis::categories("", &names)
+}
+
+/// Height of a panel with one row per arm. `row` is the height of a row, unless labels need more.
+fn height(report: &Report, arms: &[usize], row: f64) -> f64 {
+    let labels = arms
+        .iter()
+        .map(|i| upright_plot::label_height(&report.arms[*i].label));
+    arms.len() as f64 * labels.fold(row, f64::max) + 8.0
+}
+
+/// A sentence for captions of figures whose distances rest on optima that were given; empty for
+/// none.
+fn given(report: &Report) -> String {
+    let given = prose::rests_on_given(report);
+    if given.is_empty() {
+        given
+    } else {
+        format!(" {given}")
+    }
+}
+
+/// The name of an ideal point or of an optimum, marked if it was given and not trained.
+fn marked(name: &str, trained: bool) -> String {
+    if trained {
+        name.to_owned()
+    } else {
+        format!("{name} ({})", prose::GIVEN)
+    }
 }

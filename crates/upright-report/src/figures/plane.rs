@@ -4,7 +4,7 @@
 use super::{
     Shown, WIDTH,
     facets::{Facet, facets},
-    loss_axis, loss_name, spans_decades,
+    given, loss_axis, loss_name, marked, spans_decades,
 };
 use crate::{
     Arm, Comparable, Report, Role, labels,
@@ -111,17 +111,24 @@ fn add_fixed(panel: &mut Panel, setting: &Comparable, axes: [usize; 2], set: usi
             "start",
         );
     }
-    add_ideal(panel, ideal);
+    add_ideal(panel, ideal, is_trained(setting, axes, set));
 }
 
-fn add_ideal(panel: &mut Panel, ideal: Option<[f64; 2]>) {
+fn add_ideal(panel: &mut Panel, ideal: Option<[f64; 2]>, trained: bool) {
     if let Some(ideal) = ideal {
         panel.add(
             Mark::Points(vec![ideal]),
             Style::thin(Ink::Text).marker(Marker::Star),
-            "ideal point",
+            &marked("ideal point", trained),
         );
     }
+}
+
+/// Whether training reached both optima of the plane.
+fn is_trained(setting: &Comparable, axes: [usize; 2], set: usize) -> bool {
+    let of = |k: usize| setting.ideal[set][k].as_ref();
+    axes.iter()
+        .all(|k| of(*k).is_none_or(|optimum| optimum.trained))
 }
 
 /// Adds error bars in both directions, and the marker on top.
@@ -244,13 +251,14 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
     let caption = format!(
         "Every arm starts at the gray dot and ends at its marker (mean over its runs, bars are \
          standard errors). A lower {} loss is to the left and a lower {} loss is down, so the best \
-         corner is the lower left. The star is the ideal point, where both losses are as small as \
-         when each objective is trained alone. A path that bends back loses in its second half \
-         what it gained in the first; this is forgetting.{}{}{}",
+         corner is the lower left. The star is the ideal point, where both losses are at their \
+         optimum. A path that bends back loses in its second half \
+         what it gained in the first; this is forgetting.{}{}{}{}",
         report.objectives[axes[0]],
         report.objectives[axes[1]],
         straight(report),
         nearest(report),
+        given(report),
         beyond(report, axes)
     );
     Some(Shown {
@@ -446,7 +454,8 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
                 &name,
             );
         }
-        add_ideal(&mut panel, ideal);
+        let trained = is_trained(&report.settings[setting], axes, set);
+        add_ideal(&mut panel, ideal, trained);
         figure.panels.push(panel);
     }
     if figure.panels.is_empty() {

@@ -1,7 +1,7 @@
 //! MAXRIGHT by probe interval (the paper's Figure 4).
 
 use super::{Shown, WIDTH};
-use crate::{Arm, Report, labels, tables::SET_NAMES};
+use crate::{Arm, Report, labels, matching, tables::SET_NAMES};
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Dash, Figure, Mark, Panel, Style};
 
@@ -27,7 +27,8 @@ pub(super) fn probes(report: &Report) -> Option<Shown> {
         axis(),
         Axis::linear("distance"),
     );
-    let mut long = Panel::new("Runtime", axis(), Axis::linear("time (s)"));
+    let time = matching::time(&report.arms);
+    let mut long = Panel::new("Cost", axis(), Axis::linear(time.name));
     for (index, group) in groups.iter().enumerate() {
         let arms: Vec<&Arm> = group.iter().map(|i| &report.arms[*i]).collect();
         let run = &report.runs[arms[0].runs[0]];
@@ -63,7 +64,7 @@ pub(super) fn probes(report: &Report) -> Option<Shown> {
         }
         let points: Vec<_> = arms
             .iter()
-            .filter_map(|arm| Some((k(arm), arm.seconds?)))
+            .filter_map(|arm| Some((k(arm), (time.mean)(arm)?)))
             .collect();
         long.add(bars(&points), look.unmarked(), "");
         long.add(

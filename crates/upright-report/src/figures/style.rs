@@ -38,13 +38,13 @@ pub(super) fn looks(report: &Report) -> Vec<Style> {
             Role::Other(_) | Role::Sum | Role::Measured(_) => (5, 3),
         };
         // A family that shares its ink gets the next dash and marker. Arms that train one objective
-        // are dotted.
+        // start with the dotted line, so that they differ from the methods in gray too.
         let alike = families
             .iter()
             .filter(|(_, (other, ..))| *other == ink)
             .count();
         let dash = if matches!(arm.role, Role::Alone(_)) {
-            3
+            DASHES.len() - 1 - alike % DASHES.len()
         } else {
             alike % DASHES.len()
         };

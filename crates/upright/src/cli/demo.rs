@@ -127,10 +127,11 @@ fn table(story: &Story) -> String {
     line("Claims of the paper:".into());
     for claim in &story.claims {
         line(format!(
-            "- {}: {}{}.",
+            "- {}: {}{}. {}",
             claim.text,
             claim.summary(),
-            claim.mark()
+            claim.mark(),
+            claim.caution()
         ));
         claim
             .verdicts
@@ -150,7 +151,7 @@ fn table(story: &Story) -> String {
 mod tests {
     use super::*;
     use upright_core::metrics::Call;
-    use upright_report::{Claim, NoError};
+    use upright_report::{Claim, NoError, Small};
 
     /// A verdict over both sets is printed above the numbers of each set, by name.
     #[test]
@@ -162,6 +163,10 @@ mod tests {
                 holds: holds.map(Some),
                 because: because.map(Into::into),
                 no_error,
+                small: Small {
+                    seeds: no_error.map(|_| 1),
+                    ..Small::default()
+                },
             }],
         };
         let story = Story {
@@ -180,7 +185,7 @@ mod tests {
         };
         let expected = "- It is so: holds here on held-out rows only.\n    held-out rows: yes (1 against 2)\n    \
                         training rows: no (2 against 1)\n- It is so: too close to call here.\n    \
-                        too close to call (3 seconds)\n- It is so: holds here, one run, no error known.\n    \
+                        too close to call (3 seconds)\n- It is so: holds here, one run, no error known. 1 seed: treat as an anecdote.\n    \
                         yes, one run, no error known (4 seconds)\n";
         assert!(table(&story).contains(expected), "{}", table(&story));
     }

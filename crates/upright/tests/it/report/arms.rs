@@ -376,7 +376,7 @@ fn given_optima_win_and_an_objective_that_others_lack_is_left_out() {
     assert!(arm("mix").ideal_distance[1].is_none() && report.claims.is_empty());
     let page = write(&study);
     for words in [
-        "No optimum is known for dpo on held-out rows; dpo on training rows",
+        "No optimum is known for dpo on held-out rows and training rows, so",
         "--optimum-eval",
         "objective rpo",
     ] {

@@ -2,6 +2,7 @@
 
 mod arms;
 mod folders;
+pub(crate) mod mixed;
 mod numbers;
 mod page;
 mod verdicts;

@@ -1,7 +1,7 @@
 //! How claims are decided: by two standard errors of a difference, with shared seeds as pairs.
 
 use upright_core::metrics::Call::{self, No, TooCloseToCall, Yes};
-use upright_report::{Claim, NoError, Report, Verdict};
+use upright_report::{Claim, NoError, Report, Small, Verdict};
 
 use super::{
     folders::{Run, Study, mean_and_error, run},
@@ -187,8 +187,9 @@ fn costs_are_called_by_the_same_rule() {
         let verdict = verdict(&study, "costs about");
         assert_eq!(verdict.holds[0], verdict.holds[1]);
         assert!(
-            verdict.because[0]
-                .starts_with("seconds relative to Sequential: \u{201c}alright\u{201d} 1."),
+            verdict.because[0].starts_with(
+                "wall-clock seconds relative to Sequential: \u{201c}alright\u{201d} 1."
+            ),
             "{verdict:?}"
         );
         assert!(verdict.because[0].contains(" ± "), "{verdict:?}");
@@ -347,6 +348,7 @@ fn a_claim_is_summarized_in_words() {
         holds,
         because: Default::default(),
         no_error: None,
+        small: Small::default(),
     };
     let summary = |places: &[[Option<Call>; 2]]| {
         let claim = Claim {
