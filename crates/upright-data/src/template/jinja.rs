@@ -123,7 +123,7 @@ impl Jinja {
             limit: TEXT.saturating_add(size.saturating_mul(TEXT_PER_BYTE)),
             is_full: false,
         };
-        let rendered = template.render_to_write(Value::from(Serde(context)), &mut out);
+        let rendered = template.render_captured_to(Value::from(Serde(context)), &mut out);
         if out.is_full {
             let limit = out.limit / 1_000_000;
             return Err(Complaint::Limit(format!(
