@@ -806,7 +806,7 @@ fn wrong_types_name_row_column_and_type() {
         RowKind::Instruction,
         json!({"messages": [{"role": "bard", "content": "hi"}]}),
     );
-    assert!(found.ends_with("column messages[0].role: the role \"bard\" is unknown"));
+    assert!(found.ends_with("column messages[0].role: unknown role \"bard\""));
     let found = message(
         RowKind::Instruction,
         json!({"messages": [{"speaker": "user", "content": "hi"}]}),
