@@ -7,6 +7,7 @@ mod preflight;
 mod record;
 mod reference_policy;
 pub mod tasks;
+mod warnings;
 
 use std::ops::ControlFlow;
 
@@ -48,11 +49,16 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Summary> {
     memory::forget_peak();
-    if !(resume && run_dir::holds_run(&plan.out)) {
+    let is_resumed = resume && run_dir::holds_run(&plan.out);
+    if !is_resumed {
         run_dir::check_free(&plan.out)?;
     }
+    let plan = &plan_record::with_recorded_templates(plan);
     let model = Model::of_plan(plan, observer)?;
     let datasets = model.datasets(plan, observer)?;
+    if !is_resumed {
+        warnings::note(plan, &datasets, observer);
+    }
     run_with(&model, plan, config, resume, datasets, observer).map_err(|error| {
         match error.kind {
             ErrorKind::Interrupted if plan.out.join(settings::FILE).is_file() => {

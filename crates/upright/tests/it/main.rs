@@ -27,5 +27,6 @@ mod rows;
 mod runs_fixture;
 mod similarity;
 mod snapshots;
+mod templates;
 mod theory;
 mod tidy;
