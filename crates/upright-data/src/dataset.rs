@@ -17,6 +17,9 @@ use upright_base::{Error, Result, files};
 /// maximum length and model, which the file does not name.
 const REFERENCE_COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
 
+/// Held-out losses of fewer rows than this are mostly noise.
+pub const FEW_HELD_OUT: usize = 30;
+
 /// Where held-out rows come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HeldOut {
@@ -45,6 +48,8 @@ pub struct DataSpec {
     pub map: ColumnMap,
     /// The template; `None` for [`Template::default_for`] the rows.
     pub template: Option<TemplateName>,
+    /// The setting that names a template, for errors: `--sft-template`.
+    pub template_setting: String,
     /// Which turns of a conversation are trained on.
     pub turns: Turns,
     /// Use at most this many usable rows of each of `files`, the first ones, before any are held
@@ -80,6 +85,8 @@ pub struct Dataset {
     pub dropped: Vec<Dropped>,
     /// Rows of the file of held-out rows that are not used, if there is such a file.
     pub eval_dropped: Vec<Dropped>,
+    /// Rows, on both sides, whose prompt or a response is truncated.
+    pub truncated_rows: usize,
     /// Rows, on both sides, whose prompt is truncated.
     pub truncated_prompts: usize,
     /// Responses, on both sides, that are truncated and have no EOS.
@@ -106,6 +113,9 @@ pub struct Dataset {
     /// these come last.
     train_hashes: Vec<u64>,
     eval_hashes: Vec<u64>,
+    /// Usable rows and their responses, among which the truncated ones are counted.
+    encoded_rows: usize,
+    encoded_responses: usize,
 }
 
 /// A usable row with the hash of its prompt.
@@ -116,6 +126,9 @@ type Hashed = (u64, Example);
 struct FileRows {
     usable: Vec<Hashed>,
     dropped: Vec<Dropped>,
+    rows: usize,
+    responses: usize,
+    rows_cut: usize,
     prompts_cut: usize,
     responses_cut: usize,
     reasoning_left_out: usize,
@@ -175,11 +188,13 @@ impl Dataset {
             other.as_ref().map(|(_, (rows, _))| rows),
             tokenizer,
         )?;
+        let is_default_chat = spec.template.is_none() && matches!(template, Template::Chat(_));
         let encoder = Encoder {
             template: &template,
             turns: spec.turns,
             tokenizer,
             truncation: spec.truncation(),
+            default_setting: is_default_chat.then_some(&spec.template_setting[..]),
         };
         let wanted = spec.rows.unwrap_or(usize::MAX);
         let of_file = |rows: &Rows| rows.rows.len().min(wanted);
@@ -241,6 +256,7 @@ impl Dataset {
             unread,
             dropped: Vec::new(),
             eval_dropped: Vec::new(),
+            truncated_rows: 0,
             truncated_prompts: 0,
             truncated_responses: 0,
             reasoning_left_out: 0,
@@ -253,6 +269,8 @@ impl Dataset {
             opens_alike: false,
             train_hashes: Vec::new(),
             eval_hashes: Vec::new(),
+            encoded_rows: 0,
+            encoded_responses: 0,
             template: template.clone(),
         };
         let mut trains = Vec::with_capacity(parts.len());
@@ -260,14 +278,13 @@ impl Dataset {
             if let Some((held_file, held, _)) = &held {
                 part.without(&held.usable, &held_file.name(), &file.name())?;
             }
-            data.note(&part, (spec.files.len() > 1).then(|| file.name()));
+            data.note_dropped(&part, (spec.files.len() > 1).then(|| file.name()));
+            data.count(&part);
             trains.push(part.usable);
         }
         let held_rows = match held {
             Some((_, part, sha256)) => {
-                data.truncated_prompts += part.prompts_cut;
-                data.truncated_responses += part.responses_cut;
-                data.reasoning_left_out += part.reasoning_left_out;
+                data.count(&part);
                 (data.eval_dropped, data.eval_sha256) = (part.dropped, Some(sha256));
                 part.usable
             }
@@ -290,8 +307,8 @@ impl Dataset {
         Ok(Some(data))
     }
 
-    /// Records the dropped and truncated rows of a file; with several files, under its name.
-    fn note(&mut self, part: &FileRows, name: Option<String>) {
+    /// Records the dropped rows of a file; with several files, under its name.
+    fn note_dropped(&mut self, part: &FileRows, name: Option<String>) {
         for Dropped { reason, rows } in &part.dropped {
             let reason = name
                 .as_ref()
@@ -301,6 +318,13 @@ impl Dataset {
                 rows: rows.clone(),
             });
         }
+    }
+
+    /// Counts the rows of a file and what was truncated in them.
+    fn count(&mut self, part: &FileRows) {
+        self.encoded_rows += part.rows;
+        self.encoded_responses += part.responses;
+        self.truncated_rows += part.rows_cut;
         self.truncated_prompts += part.prompts_cut;
         self.truncated_responses += part.responses_cut;
         self.reasoning_left_out += part.reasoning_left_out;
@@ -362,6 +386,38 @@ impl Dataset {
             text += "; warning: nothing is held out, because all rows open with the same words";
         }
         text
+    }
+
+    /// A note on the shares of truncated prompts and responses; `None` unless more than half of the
+    /// rows are truncated.
+    pub fn truncation_note(&self) -> Option<String> {
+        let share =
+            |part: usize, whole: usize| format!("{:.0}%", part as f64 / whole as f64 * 100.0);
+        (2 * self.truncated_rows > self.encoded_rows).then(|| {
+            format!(
+                "{} of the rows are truncated ({} of the prompts, {} of the responses); raise --max-length",
+                share(self.truncated_rows, self.encoded_rows),
+                share(self.truncated_prompts, self.encoded_rows),
+                share(self.truncated_responses, self.encoded_responses)
+            )
+        })
+    }
+
+    /// A note on held-out rows that are fewer than [`FEW_HELD_OUT`]; `None` if there are more, or
+    /// none at all.
+    pub fn held_out_note(&self) -> Option<String> {
+        let first = self.eval.first()?;
+        let noun = if first.responses.len() == 2 {
+            "held-out pair"
+        } else {
+            "held-out row"
+        };
+        (self.eval.len() < FEW_HELD_OUT).then(|| {
+            format!(
+                "{}: the held-out numbers say little",
+                counted(self.eval.len(), noun)
+            )
+        })
     }
 
     /// A note on how many rows are longer than the `positions` that the model was trained for;
@@ -556,11 +612,14 @@ fn choose(
         .chain(held_out)
         .flat_map(some)
         .collect();
-    Template::choose(
-        Some(spec.template.as_ref().unwrap_or(&usual(first_rows))),
-        &all,
-        tokenizer,
-    )
+    match &spec.template {
+        Some(name) => Template::choose(Some(name), &all, tokenizer),
+        None => {
+            let name = usual(first_rows);
+            let chosen = Template::choose(Some(&name), &all, tokenizer);
+            chosen.map_err(|error| Template::by_default(error, &spec.template_setting))
+        }
+    }
 }
 
 /// Identifies files by content: one file by its hash, several by the hash of their hashes and
@@ -677,6 +736,9 @@ impl FileRows {
                 prompt_cut,
                 responses_cut,
             } => {
+                self.rows += 1;
+                self.responses += example.responses.len();
+                self.rows_cut += usize::from(prompt_cut || responses_cut > 0);
                 self.prompts_cut += usize::from(prompt_cut);
                 self.responses_cut += responses_cut;
                 self.usable.push((prompt_hash, example));

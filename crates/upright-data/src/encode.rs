@@ -61,6 +61,8 @@ pub struct Encoder<'a> {
     pub tokenizer: &'a Tokenizer,
     /// How long a row may be.
     pub truncation: Truncation,
+    /// If nobody named the template, the setting that names another one, for errors.
+    pub default_setting: Option<&'a str>,
 }
 
 /// The ids of a response, and its masked ranges.
@@ -84,7 +86,12 @@ impl Encoder<'_> {
                 "last turn is masked (weight 0 or train false)",
             ));
         }
-        let rendered = template.render(row, self.turns)?;
+        let opening = &row.prompt;
+        let row = &*template.reads(row);
+        let rendered = match (template.render(row, self.turns), self.default_setting) {
+            (Err(error), Some(setting)) => return Err(Template::by_default(error, setting)),
+            (rendered, _) => rendered?,
+        };
         let prompt = template
             .prompt_ids(&rendered.prompt, tokenizer)
             .map_err(|error| error.at(row.place()))?;
@@ -134,7 +141,7 @@ impl Encoder<'_> {
         }
         Ok(Encoded::Usable {
             example,
-            prompt_hash: split::hash(&row.prompt),
+            prompt_hash: split::hash(opening),
             prompt_cut: fitted.prompt_cut,
             responses_cut: fitted.responses_cut,
         })
@@ -269,6 +276,7 @@ mod tests {
             turns: Turns::Last,
             tokenizer,
             truncation: truncation(99, TooLong::Drop),
+            default_setting: None,
         }
     }
 
@@ -278,6 +286,7 @@ mod tests {
             turns: Turns::Last,
             tokenizer: &bytewise(),
             truncation,
+            default_setting: None,
         };
         encoder.row(row).unwrap()
     }
@@ -339,6 +348,7 @@ mod tests {
                 turns,
                 tokenizer: &tokenizer,
                 truncation: truncation(99, TooLong::Drop),
+                default_setting: None,
             };
             encoder.row(row).unwrap()
         };
@@ -404,6 +414,7 @@ mod tests {
                 turns,
                 tokenizer: &tokenizer,
                 truncation,
+                default_setting: None,
             }
             .row(row);
             let Encoded::Usable { example, .. } = found.unwrap() else {
@@ -482,6 +493,7 @@ mod tests {
                         turns,
                         tokenizer: &tokenizer,
                         truncation,
+                        default_setting: None,
                     };
                     let Encoded::Usable { example, .. } = encoder.row(&row).unwrap() else {
                         panic!("usable")

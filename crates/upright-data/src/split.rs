@@ -4,14 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use super::hash64;
 use super::rows::{Message, Prompt, Role};
-
-/// Turn markers in HH-RLHF's texts.
-const MARKS: [(&str, Role); 2] = [
-    ("\n\nHuman:", Role::User),
-    ("\n\nAssistant:", Role::Assistant),
-];
+use super::{hash64, hh_rlhf};
 
 /// Hash of a row's opening words: roles and trimmed contents up to the model's first response to
 /// the user. Rows that continue one conversation thus stay on one side, however many of its turns
@@ -41,28 +35,8 @@ pub(super) fn hash(prompt: &Prompt) -> u64 {
 /// A prompt as a conversation, including HH-RLHF's texts.
 fn messages(prompt: &Prompt) -> Vec<Message> {
     match prompt {
-        Prompt::Text(text) if text.contains(MARKS[0].0) => turns(text),
+        Prompt::Text(text) if hh_rlhf::has_user(text) => hh_rlhf::turns(text),
         _ => prompt.messages(),
-    }
-}
-
-/// The turns of a text with [`MARKS`]; text before the first marker is the system turn.
-fn turns(text: &str) -> Vec<Message> {
-    let mut turns = Vec::new();
-    let mut role = Role::System;
-    let mut rest = text;
-    loop {
-        let next = MARKS
-            .iter()
-            .filter_map(|(mark, role)| Some((rest.find(mark)?, mark, *role)))
-            .min_by_key(|next| next.0);
-        let Some((place, mark, next_role)) = next else {
-            turns.push(Message::new(role, rest));
-            return turns;
-        };
-        turns.push(Message::new(role, &rest[..place]));
-        role = next_role;
-        rest = &rest[place + mark.len()..];
     }
 }
 

@@ -84,12 +84,17 @@ impl PlanRecord {
     pub fn read_file(path: &Path) -> Result<Self> {
         let text = files::read_text(path)?;
         let edited = "was it written by another version of upright, or edited?";
-        let written: Self = toml::from_str(&text)
+        let mut written: Self = toml::from_str(&text)
             .map_err(|error| located(&error, &text, &path.display().to_string()).hint(edited))?;
         written
             .plan
             .check_read()
             .map_err(|error| error.at(path.display()).hint(edited))?;
+        for (objective, data) in written.plan.objectives.iter_mut().zip(&written.facts.data) {
+            if objective.template.is_none() {
+                objective.recorded_template = Some(data.template.clone());
+            }
+        }
         Ok(written)
     }
 
@@ -118,6 +123,21 @@ impl PlanRecord {
             .map(|byte| format!("{byte:02x}"))
             .collect())
     }
+}
+
+/// The plan with the default templates that the run in its folder recorded, so that a build with other
+/// defaults resumes the run as it was started. The same plan if the folder holds no run that can be
+/// read.
+pub fn with_recorded_templates(plan: &Plan) -> Plan {
+    let mut plan = plan.clone();
+    if let Ok(then) = PlanRecord::read(&plan.out) {
+        for (objective, recorded) in plan.objectives.iter_mut().zip(then.plan.objectives) {
+            if objective.template.is_none() {
+                objective.recorded_template = recorded.recorded_template;
+            }
+        }
+    }
+    plan
 }
 
 /// Checks that a run can be resumed with the settings and dependencies of `now`. Returns the recorded

@@ -16,6 +16,7 @@ fn file(rows: &[Value]) -> (tempfile::TempDir, DataSpec) {
         kind: RowKind::Instruction,
         map: ColumnMap::default(),
         template: Some(TemplateName::Raw),
+        template_setting: "--sft-template".into(),
         turns: Turns::Last,
         rows: None,
         max_length: 64,
@@ -719,4 +720,272 @@ fn log_probabilities_that_a_file_brings_are_said_to_be_left_out() {
         "{said}"
     );
     assert!(said.ends_with("the reference is computed)"), "{said}");
+}
+
+/// A model with a chat template that names every role; the template rejects system turns if `strict`.
+fn with_chat(strict: bool) -> (tempfile::TempDir, Tokenizer) {
+    let dir = folder(|_| ());
+    let check = if strict {
+        "{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    } else {
+        ""
+    };
+    let chat = format!(
+        "{{% for m in messages %}}{check}<{{{{ m.role }}}}>{{{{ m.content }}}}<eos>{{% endfor %}}\
+         {{% if add_generation_prompt %}}<assistant>{{% endif %}}"
+    );
+    configure(
+        &dir,
+        &json!({"eos_token": "<eos>", "bos_token": "<bos>", "chat_template": chat}),
+    );
+    let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
+    (dir, tokenizer)
+}
+
+/// Loads rows without naming a template.
+fn by_default(rows: &[Value], kind: RowKind, tokenizer: &Tokenizer) -> Result<Dataset> {
+    let (_dir, spec) = file(rows);
+    let spec = DataSpec {
+        kind,
+        template: None,
+        max_length: 500,
+        ..spec
+    };
+    Dataset::load(&spec, tokenizer, &mut |_, _| true)
+}
+
+#[test]
+fn every_dialect_has_the_chat_template_of_the_model() {
+    let (_model, tokenizer) = with_chat(false);
+    let hi = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]);
+    let below = "<system>S<eos><user>Hi<eos><assistant>";
+    let plain = "<user>Hi<eos><assistant>";
+    let (instruction, preference) = (RowKind::Instruction, RowKind::Preference);
+    for (kind, row, prompt) in [
+        (
+            instruction,
+            json!({"instruction": "Hi", "input": "2", "system": "S", "output": "Ho"}),
+            "<system>S<eos><user>Hi\n2<eos><assistant>",
+        ),
+        (
+            instruction,
+            json!({"instruction": "Hi", "input": "", "output": "Ho"}),
+            plain,
+        ),
+        (
+            instruction,
+            json!({"prompt": "Hi", "completion": "Ho"}),
+            plain,
+        ),
+        (
+            instruction,
+            json!({"question": "Hi", "answer": "Ho", "system": "S"}),
+            below,
+        ),
+        (instruction, json!({"messages": hi, "system": "S"}), below),
+        (
+            instruction,
+            json!({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]}),
+            plain,
+        ),
+        (
+            instruction,
+            json!({"prompt": "\n\nHuman: Hi\n\nAssistant:", "completion": " Ho"}),
+            plain,
+        ),
+        (
+            instruction,
+            json!({"prompt": "\n\nHuman: Hi\n\nAssistant:", "completion": " Ho", "system": "S"}),
+            below,
+        ),
+        (
+            preference,
+            json!({"prompt": "Hi", "chosen": "Ho", "rejected": "No"}),
+            plain,
+        ),
+        (
+            preference,
+            json!({"instruction": "Hi", "chosen": "Ho", "rejected": "No"}),
+            plain,
+        ),
+        (
+            preference,
+            json!({"chosen": "\n\nHuman: Hi\n\nAssistant: Ho", "rejected": "\n\nHuman: Hi\n\nAssistant: No", "system": "S"}),
+            below,
+        ),
+    ] {
+        let data = by_default(std::slice::from_ref(&row), kind, &tokenizer).unwrap();
+        assert_eq!(data.template.name(), TemplateName::CHAT, "{row}");
+        let example = &data.train[0];
+        assert_eq!(tokenizer.decode(&example.prompt).unwrap(), prompt, "{row}");
+        assert_eq!(
+            tokenizer.decode(&example.responses[0]).unwrap(),
+            "Ho<eos>",
+            "{row}"
+        );
+    }
+    // Nobody knows the turns of this text.
+    let other = json!({"prompt": "User: Hi\nAssistant:", "completion": " Ho"});
+    let data = by_default(&[other], instruction, &tokenizer).unwrap();
+    assert_eq!(data.template, Template::Raw);
+}
+
+#[test]
+fn hh_rlhf_texts_have_the_ids_and_the_side_of_the_same_messages() {
+    let (_model, tokenizer) = with_chat(false);
+    let said = |i: usize, last: &str| {
+        let text = format!(
+            "\n\nHuman: Where is {i}?\n\nAssistant: Here.\n\nHere it is. \n\nHuman: So?\n\nAssistant: {last}"
+        );
+        let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+        let messages = json!([
+            turn("user", &format!("Where is {i}?")),
+            turn("assistant", "Here.\n\nHere it is."),
+            turn("user", "So?"),
+            turn("assistant", last)
+        ]);
+        (text, messages)
+    };
+    let (mut texts, mut messages, mut text_tasks, mut talks) = (vec![], vec![], vec![], vec![]);
+    for i in 0..40 {
+        let (chosen, chosen_turns) = said(i, "Yes.");
+        let (rejected, rejected_turns) = said(i, "No.");
+        let (prompt, _) = said(i, "");
+        texts.push(json!({"chosen": format!("{chosen}\n"), "rejected": rejected}));
+        messages.push(json!({"chosen": chosen_turns, "rejected": rejected_turns}));
+        text_tasks.push(json!({"prompt": prompt.trim_end(), "completion": " Yes."}));
+        talks.push(json!({"messages": chosen_turns}));
+    }
+    for (rows, others, kind, turns) in [
+        (&texts, &messages, RowKind::Preference, Turns::Last),
+        (&text_tasks, &talks, RowKind::Instruction, Turns::Last),
+        (&text_tasks, &talks, RowKind::Instruction, Turns::All),
+    ] {
+        let loaded = |rows: &[Value], template: Option<TemplateName>, max_length: usize| {
+            let (_dir, spec) = file(rows);
+            let spec = DataSpec {
+                kind,
+                template,
+                turns,
+                max_length,
+                eval: HeldOut::Fraction(0.3),
+                ..spec
+            };
+            Dataset::load(&spec, &tokenizer, &mut |_, _| true).unwrap()
+        };
+        // Every row fits, or every row is truncated.
+        for max_length in [500, 60] {
+            let found = loaded(rows, None, max_length);
+            let expected = loaded(others, None, max_length);
+            assert_eq!(found.template.name(), TemplateName::CHAT);
+            assert_eq!(found.truncated_rows, if max_length == 60 { 40 } else { 0 });
+            assert_eq!(found.train, expected.train, "{kind:?} {turns:?}");
+            assert_eq!(found.eval, expected.eval, "{kind:?} {turns:?}");
+            let raw = loaded(rows, Some(TemplateName::Raw), max_length);
+            assert_eq!(numbers(&found.eval), numbers(&raw.eval));
+        }
+    }
+}
+
+#[test]
+fn a_default_template_that_rejects_the_rows_says_how_to_name_another() {
+    let (_model, strict) = with_chat(true);
+    let row = json!({"instruction": "Hi", "system": "S", "output": "Ho"});
+    let error = by_default(std::slice::from_ref(&row), RowKind::Instruction, &strict).unwrap_err();
+    for part in [
+        "row 0 (line 1): ",
+        "the template chat rejects the conversation: ",
+        "System role not supported",
+        "; chat is the default because the model has a chat template",
+    ] {
+        assert!(error.message.contains(part), "{}", error.message);
+    }
+    let way_out = "; --sft-template NAME selects another template";
+    assert!(error.hint.ends_with(way_out), "{}", error.hint);
+    // A template that somebody named is no default.
+    let (_dir, mut spec) = file(&[row]);
+    spec.template = Some(TemplateName::CHAT);
+    let error = Dataset::load(&spec, &strict, &mut |_, _| true).unwrap_err();
+    assert!(!error.message.contains("default"), "{}", error.message);
+    assert!(!error.hint.contains("--sft-template"), "{}", error.hint);
+
+    let broken = [
+        (
+            "{% for m in messages %}{{ m.content }}{{ loop.last }}{% endfor %}{% if add_generation_prompt %}>{% endif %}",
+            "hides where the response begins",
+        ),
+        ("{% for %}", "not a valid chat template"),
+    ];
+    for (chat, part) in broken {
+        let dir = folder(|_| ());
+        configure(&dir, &json!({"eos_token": "<eos>", "chat_template": chat}));
+        let tokenizer = Tokenizer::open(dir.path(), None, None).unwrap();
+        let error = by_default(&tasks(2), RowKind::Instruction, &tokenizer).unwrap_err();
+        assert!(error.message.contains(part), "{}", error.message);
+        assert!(
+            error.message.contains("; chat is the default because"),
+            "{}",
+            error.message
+        );
+        assert!(error.hint.ends_with(way_out), "{}", error.hint);
+    }
+}
+
+#[test]
+fn rows_that_are_mostly_truncated_are_noted_with_shares() {
+    let pair = |prompt: usize, chosen: usize| json!({"prompt": "p".repeat(prompt), "chosen": "c".repeat(chosen), "rejected": "r"});
+    let rows = [pair(9, 3), pair(80, 3), pair(80, 90), pair(9, 3)];
+    let (dir, mut spec) = file(&rows);
+    spec.kind = RowKind::Preference;
+    let half = load(&spec);
+    assert_eq!((half.truncated_rows, half.truncation_note()), (2, None));
+    write(
+        &dir.path().join("rows.jsonl"),
+        &[&rows[..], &[pair(80, 4)]].concat(),
+    );
+    let most = load(&spec);
+    assert_eq!(
+        (
+            most.truncated_rows,
+            most.truncated_prompts,
+            most.truncated_responses
+        ),
+        (3, 3, 1)
+    );
+    assert_eq!(
+        most.truncation_note().unwrap(),
+        "60% of the rows are truncated (60% of the prompts, 10% of the responses); raise --max-length"
+    );
+}
+
+#[test]
+fn few_held_out_rows_are_noted() {
+    let (dir, mut spec) = file(&tasks(40));
+    assert_eq!(load(&spec).held_out_note(), None, "none is requested");
+    let path = dir.path().join("held.jsonl");
+    spec.eval = HeldOut::File(path.clone().into());
+    let held = |count: usize| {
+        let rows: Vec<Value> = (0..count)
+            .map(|i| task(format!("held {i}"), "yes"))
+            .collect();
+        write(&path, &rows);
+        load(&spec).held_out_note()
+    };
+    assert_eq!(held(FEW_HELD_OUT), None);
+    assert_eq!(
+        held(29).unwrap(),
+        "29 held-out rows: the held-out numbers say little"
+    );
+    let pair = json!({"prompt": "p", "chosen": "c", "rejected": "r"});
+    write(&path, std::slice::from_ref(&pair));
+    let pairs = dir.path().join("rows.jsonl");
+    write(
+        &pairs,
+        &[json!({"prompt": "q", "chosen": "c", "rejected": "r"})],
+    );
+    spec.kind = RowKind::Preference;
+    assert_eq!(
+        load(&spec).held_out_note().unwrap(),
+        "1 held-out pair: the held-out numbers say little"
+    );
 }

@@ -148,7 +148,7 @@ fn sources(model: &Path) -> Result<Vec<Source>> {
                 "{}: chat_template is neither text nor named templates",
                 path.display()
             ))
-            .hint("download the file again, or use --template with a .jinja file"));
+            .hint("download the file again, or use a .jinja file as the template"));
         }
         let named = of_config
             .into_iter()
@@ -192,7 +192,7 @@ impl ChatTemplate {
             let names: Vec<&str> = all.iter().map(|source| &source.name[..]).collect();
             return Err(match (name, all.is_empty()) {
                 (_, true) => Error::input(format!("{}: the model has no chat template", model.display())).hint(
-                    "it would be in chat_template.jinja or tokenizer_config.json; use --template user-assistant, or a .jinja file",
+                    "it would be in chat_template.jinja or tokenizer_config.json; use the template user-assistant, or a .jinja file",
                 ),
                 (Some(name), false) => {
                     Error::input(format!("{}: the model has no chat template named {name:?}", model.display()))
@@ -449,7 +449,7 @@ impl ChatTemplate {
         self.marked(messages, tools, generation_prompt).map_err(|complaint| match complaint {
             Complaint::Refused(what) => {
                 Error::input(format!("the template {} rejects the conversation: {what}", self.name))
-                    .hint("change the rows so that the template accepts them, or choose another template: --template user-assistant")
+                    .hint("change the rows so that the template accepts them, or choose another template, such as user-assistant")
             }
             other => unrendered(&self.path, other),
         })
@@ -512,7 +512,7 @@ impl ChatTemplate {
             "the template {} has {{% generation %}}, but puts no text of the last turn into it",
             self.name
         ))
-        .hint("correct the template, or choose another: --template user-assistant")
+        .hint("correct the template, or choose another, such as user-assistant")
     }
 }
 
@@ -522,10 +522,10 @@ fn unrendered(path: &Path, complaint: Complaint) -> Error {
     match complaint {
         Complaint::Refused(what) => Error::input(format!("{path}: the template rejects the conversation: {what}")),
         Complaint::Limit(what) => Error::input(format!("{path}: the template exceeds a limit: {what}"))
-            .hint("correct the template, or choose another: --template user-assistant"),
+            .hint("correct the template, or choose another, such as user-assistant"),
         Complaint::Broken(what) => {
             Error::failure(format!("{path}: the process that renders the template failed: {what}"))
-                .hint("check that child processes with limits are allowed here; --template user-assistant needs none")
+                .hint("check that child processes with limits are allowed here; the template user-assistant needs none")
         }
     }
 }
@@ -573,7 +573,7 @@ pub(super) fn hidden_boundary(name: &TemplateName, prompt: &str, whole: &str) ->
         part(whole)
     ))
     .hint(
-        "choose another template (--template user-assistant), or a .jinja file whose conversations start \
+        "choose another template, such as user-assistant, or a .jinja file whose conversations start \
          with their prompts or that marks the model's text with {% generation %}",
     )
 }

@@ -14,6 +14,7 @@ pub use date::Date;
 pub use jinja::Marked;
 pub use name::TemplateName;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,9 +22,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Tokenizer;
 use super::rows::{Message, Prompt, Role, Row};
-use upright_base::{Error, Result};
+use super::{Tokenizer, hh_rlhf};
+use upright_base::{Error, ErrorKind, Result};
 
 /// A template, ready to render. In `alpaca` and `user-assistant`, the template decides the white
 /// space at the start of a response. A space between prompt and response belongs to the response:
@@ -136,21 +137,46 @@ impl Template {
         })
     }
 
-    /// `raw` if the prompts of the first rows are texts that already end with a turn marker
-    /// (HH-RLHF), the model's own template if they are conversations and the model has one, else
-    /// `user-assistant`.
+    /// The model's own template if it has one, else `user-assistant`. `raw` if the prompts of the
+    /// first rows are texts that already end with a turn marker, as HH-RLHF's do, unless the model
+    /// has a template and each of these texts is a conversation for it.
     pub fn default_for(rows: &[Row], model: &Path) -> TemplateName {
-        let first = &rows[..rows.len().min(16)];
-        let all =
-            |is: fn(&Prompt) -> bool| !first.is_empty() && first.iter().all(|row| is(&row.prompt));
-        if all(
-            |prompt| matches!(prompt, Prompt::Text(text) if text.trim_end().ends_with("Assistant:")),
-        ) {
+        let has_chat = chat::is_in(model);
+        let mut are_open = !rows.is_empty();
+        let mut are_conversations = true;
+        for row in rows.iter().take(16) {
+            are_open &= matches!(&row.prompt, Prompt::Text(text) if hh_rlhf::is_open(text));
+            are_conversations &= matches!(hh_rlhf::conversed(row).prompt, Prompt::Messages(_));
+        }
+        if are_open && !(has_chat && are_conversations) {
             TemplateName::Raw
-        } else if all(|prompt| matches!(prompt, Prompt::Messages(_))) && chat::is_in(model) {
+        } else if has_chat {
             TemplateName::CHAT
         } else {
             TemplateName::UserAssistant
+        }
+    }
+
+    /// The error of a default template, which nobody named: with the reason for the choice, and
+    /// with `setting`, which names another template.
+    pub fn by_default(error: Error, setting: &str) -> Error {
+        if error.kind != ErrorKind::Input {
+            return error;
+        }
+        let reason = "chat is the default because the model has a chat template";
+        let mut hint = error.hint;
+        if !hint.is_empty() {
+            hint += "; ";
+        }
+        hint += &format!("{setting} NAME selects another template");
+        Error::input(format!("{}; {reason}", error.message)).hint(hint)
+    }
+
+    /// A row as this template reads it: a chat template reads HH-RLHF's texts as conversations.
+    pub fn reads<'r>(&self, row: &'r Row) -> Cow<'r, Row> {
+        match self {
+            Self::Chat(_) => hh_rlhf::conversed(row),
+            Self::Alpaca | Self::UserAssistant | Self::Raw => Cow::Borrowed(row),
         }
     }
 
@@ -234,6 +260,7 @@ impl Template {
     /// # Errors
     /// As for [`Template::render`].
     pub fn prompt(&self, row: &Row) -> Result<String> {
+        let row = &*self.reads(row);
         self.check_words(row)?;
         let prompt = match self {
             Self::Alpaca => plain::alpaca(&row.prompt),
@@ -262,6 +289,7 @@ impl Template {
     /// the row or hides where the response begins. The message starts with the row's place in its
     /// file.
     pub fn render(&self, row: &Row, turns: Turns) -> Result<Rendered> {
+        let row = &*self.reads(row);
         self.check_words(row)?;
         if let Self::Chat(chat) = self {
             return chat
@@ -333,7 +361,7 @@ impl Template {
             row.place()
         );
         Err(Error::input(problem).hint(format!(
-            "use --template chat with a model whose template supports them, or a .jinja file{out}"
+            "use the template chat with a model whose template supports them, or a .jinja file{out}"
         )))
     }
 
@@ -543,17 +571,34 @@ mod tests {
     }
 
     #[test]
-    fn prompts_that_end_in_a_turn_marker_are_left_alone_by_default() {
+    fn a_model_with_a_chat_template_has_it_by_default() {
         let marked = row(Prompt::Text("\n\nHuman: Hi\n\nAssistant: ".into()));
+        let other = row(Prompt::Text("User: Hi\nAssistant:".into()));
         let plain = row(Prompt::Text("Hi".into()));
         let model = tempfile::tempdir().unwrap();
         let usual = |rows: &[Row]| Template::default_for(rows, model.path());
         assert_eq!(usual(&[marked.clone(), marked.clone()]), TemplateName::Raw);
-        assert_eq!(usual(&[marked, plain.clone()]), TemplateName::UserAssistant);
-        assert_eq!(usual(&[talk()]), TemplateName::UserAssistant);
-        assert_eq!(usual(&[]), TemplateName::UserAssistant);
+        assert_eq!(usual(&[marked.clone(), other.clone()]), TemplateName::Raw);
+        for rows in [
+            vec![marked.clone(), plain.clone()],
+            vec![talk()],
+            vec![task("Be brief.", "1 2")],
+            vec![],
+        ] {
+            assert_eq!(usual(&rows), TemplateName::UserAssistant, "{rows:?}");
+        }
         std::fs::write(model.path().join("chat_template.jinja"), "").unwrap();
-        assert_eq!(usual(&[talk()]), TemplateName::CHAT, "the model has one");
-        assert_eq!(usual(&[talk(), plain]), TemplateName::UserAssistant);
+        for rows in [
+            vec![marked.clone(), marked.clone()],
+            vec![marked.clone(), plain.clone()],
+            vec![other.clone(), plain],
+            vec![talk()],
+            vec![task("Be brief.", "1 2")],
+            vec![],
+        ] {
+            assert_eq!(usual(&rows), TemplateName::CHAT, "{rows:?}");
+        }
+        // Nobody knows the turns of the other text.
+        assert_eq!(usual(&[marked, other]), TemplateName::Raw);
     }
 }

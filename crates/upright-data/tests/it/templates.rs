@@ -170,6 +170,7 @@ fn encode(
         turns,
         tokenizer,
         truncation,
+        default_setting: None,
     }
     .row(row)
     .unwrap()
@@ -368,7 +369,7 @@ fn a_template_that_hides_where_the_response_begins_is_refused() {
         "{error}"
     );
     assert!(
-        error.hint.contains("--template user-assistant") && error.hint.contains("{% generation %}"),
+        error.hint.contains("such as user-assistant") && error.hint.contains("{% generation %}"),
         "{}",
         error.hint
     );

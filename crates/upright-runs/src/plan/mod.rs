@@ -120,6 +120,10 @@ pub struct ObjectivePlan {
     pub eval_data: Option<DataFile>,
     /// Prompt template; `None` for the default of the rows.
     pub template: Option<String>,
+    /// The default that an existing run of this plan recorded. It takes precedence over the default
+    /// of this build. No file has it: a run's record has the template of every objective.
+    #[serde(skip)]
+    pub recorded_template: Option<String>,
     /// Which assistant turns of a conversation to train on.
     #[serde(default, skip_serializing_if = "Turns::is_last")]
     pub turns: Turns,
@@ -183,6 +187,14 @@ impl ObjectivePlan {
             )
         };
         rows(self) == rows(other)
+    }
+
+    /// How a user writes a setting of this objective, such as `template`.
+    pub fn setting(&self, key: &str) -> String {
+        match &self.name[..] {
+            name @ ("sft" | "dpo") => format!("--{name}-{key}"),
+            name => format!("{key} of the objective {name}"),
+        }
     }
 
     /// Whether the rows are pairs of a chosen and a rejected response.

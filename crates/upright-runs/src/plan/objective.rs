@@ -289,6 +289,7 @@ fn one(
             Some(name) => Some(template(&key("template"), name)?.to_string()),
             None => None,
         },
+        recorded_template: None,
         turns: match &written.turns {
             Some(turns) if form.responses == 2 => {
                 return Err(wrong(

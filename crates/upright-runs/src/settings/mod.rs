@@ -98,13 +98,13 @@ pub struct Config {
     #[arg(long, value_name = "FILE|ID", help_heading = "Data")]
     pub dpo_eval: Option<PathBuf>,
     /// Prompt template of the instruction rows: chat (the model's chat template; also chat:NAME or
-    /// chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default: chat for
-    /// conversations if the model has a chat template, raw for HH-RLHF, else user-assistant]
+    /// chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default: chat if the model
+    /// has a chat template, else raw for HH-RLHF, else user-assistant]
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub sft_template: Option<String>,
     /// Prompt template of the preference rows: chat (the model's chat template; also chat:NAME or
-    /// chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default: chat for
-    /// conversations if the model has a chat template, raw for HH-RLHF, else user-assistant]
+    /// chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default: chat if the model
+    /// has a chat template, else raw for HH-RLHF, else user-assistant]
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub dpo_template: Option<String>,
     /// Assistant turns to train on in instruction data: last, all [default: last]
@@ -461,8 +461,8 @@ pub struct ObjectiveConfig {
     /// Held-out rows [default: split off by held-out]
     #[arg(long)]
     pub eval: Option<PathBuf>,
-    /// Prompt template [default: chat for conversations if the model has a chat template, raw for
-    /// HH-RLHF, else user-assistant]
+    /// Prompt template [default: chat if the model has a chat template, else raw for HH-RLHF, else
+    /// user-assistant]
     #[arg(long)]
     pub template: Option<String>,
     /// Assistant turns to train on, for the loss sft: last, all [default: last]

@@ -9,6 +9,7 @@ mod preflight;
 mod record;
 mod reference_policy;
 pub mod tasks;
+mod warnings;
 
 use std::ops::ControlFlow;
 
@@ -51,10 +52,12 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Summary> {
     memory::forget_peak();
-    if !(resume && run_dir::holds_run(&plan.out)) {
+    let is_resumed = resume && run_dir::holds_run(&plan.out);
+    if !is_resumed {
         run_dir::check_free(&plan.out)?;
     }
-    open_and_run(plan, config, resume, observer).map_err(|error| match error.kind {
+    let plan = &plan_record::with_recorded_templates(plan);
+    open_and_run(plan, config, is_resumed, observer).map_err(|error| match error.kind {
         ErrorKind::Interrupted if plan.out.join(settings::FILE).is_file() => error.hint(format!(
             "run upright train --resume --out {} to continue",
             files::quoted(&plan.out)
@@ -65,19 +68,23 @@ pub fn run(
     Summary::read(&plan.out)
 }
 
+/// Opens the model and the rows of a plan and takes its steps. `is_resumed` says that the folder holds the run.
 fn open_and_run(
     plan: &Plan,
     config: &str,
-    resume: bool,
+    is_resumed: bool,
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let model = Model::of_plan(plan, observer)?;
     let datasets = model.datasets(plan, observer)?;
+    if !is_resumed {
+        warnings::note(plan, &datasets, observer);
+    }
     let work = Work {
         model: &model,
         plan,
         config,
-        resume,
+        resume: is_resumed,
         purpose: Purpose::Run,
     };
     run_with(&work, datasets, observer)
@@ -90,6 +97,7 @@ fn open_and_run(
 pub fn outline(plan: &Plan, observer: &mut dyn Observer) -> Result<Outline> {
     let model = Model::of_plan(plan, observer)?;
     let datasets = model.datasets(plan, observer)?;
+    warnings::note(plan, &datasets, observer);
     let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
     let schedule = Schedule::new(plan, &rows)?;
     let (adapter, lora) = model.adapter(plan, observer)?;

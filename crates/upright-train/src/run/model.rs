@@ -122,11 +122,16 @@ impl Model {
         observer: &mut dyn Observer,
     ) -> Result<Dataset> {
         let objective = &plan.objectives[index];
+        let template = objective
+            .template
+            .as_ref()
+            .or(objective.recorded_template.as_ref());
         let spec = DataSpec {
             files: objective.data.clone(),
             kind,
             map: objective.map.clone(),
-            template: objective.template.as_deref().map(str::parse).transpose()?,
+            template: template.map(|name| name.parse()).transpose()?,
+            template_setting: objective.setting("template"),
             turns: objective.turns,
             rows: objective.rows,
             max_length: plan.max_length,

@@ -11,7 +11,7 @@ use upright_runs::{
     plan_record::{self, DataProvenance, PlanRecord, Provenance},
 };
 
-use super::Model;
+use super::{Model, warnings};
 
 /// A plan that a run could start from now, with the hashes of everything it depends on.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,7 @@ impl Preflight {
     pub fn of(plan: &Plan, observer: &mut dyn Observer) -> Result<Self> {
         let model = Model::of_plan(plan, observer)?;
         let datasets = model.datasets(plan, observer)?;
+        warnings::note(plan, &datasets, observer);
         let (adapter, _) = model.adapter(plan, observer)?;
         model.check_finite(&datasets, &adapter)?;
         Ok(Self {

@@ -432,6 +432,7 @@ impl Loss {
             kind,
             map,
             template,
+            template_setting: "--template".into(),
             turns,
             rows,
             max_length,

@@ -77,6 +77,26 @@ pub(super) struct Speaker {
     machine: Machine,
 }
 
+/// The setting that names a template, for errors.
+const SETTING: &str = "--template";
+
+/// A template, and whether it is the default.
+struct Chosen {
+    template: Template,
+    is_default: bool,
+}
+
+impl Chosen {
+    /// The text of a row's prompt.
+    fn prompt(&self, row: &Row) -> Result<String> {
+        let is_default_chat = self.is_default && matches!(self.template, Template::Chat(_));
+        match self.template.prompt(row) {
+            Err(error) if is_default_chat => Err(Template::by_default(error, SETTING)),
+            text => text,
+        }
+    }
+}
+
 /// Generates responses to prompts, as JSON lines.
 #[derive(Args, Debug)]
 pub(super) struct Generate {
@@ -137,9 +157,12 @@ impl Speaker {
         rows: &[Row],
         tokenizer: &Tokenizer,
         observer: &mut dyn Observer,
-    ) -> Result<Template> {
+    ) -> Result<Chosen> {
         if let Some(name) = self.asked()? {
-            return Template::choose(Some(&name), rows, tokenizer);
+            return Ok(Chosen {
+                template: Template::choose(Some(&name), rows, tokenizer)?,
+                is_default: false,
+            });
         }
         let origin = self.adapter.as_deref().and_then(Origin::of);
         let rows_of_run = origin.as_ref().and_then(Origin::instruction_rows);
@@ -159,14 +182,23 @@ impl Speaker {
                             "warning: the template {name} has changed since the run {run}"
                         ));
                     }
-                    return Ok(template);
+                    return Ok(Chosen {
+                        template,
+                        is_default: false,
+                    });
                 }
                 Err(error) => observer.note(&format!(
                     "warning: cannot use the template of the run {run}: {error}"
                 )),
             }
         }
-        Template::choose(None, rows, tokenizer)
+        // Only a chat template can be missing or broken.
+        let template = Template::choose(None, rows, tokenizer)
+            .map_err(|error| Template::by_default(error, SETTING))?;
+        Ok(Chosen {
+            template,
+            is_default: true,
+        })
     }
 
     fn open(&self, observer: &mut dyn Observer) -> Result<(Model, Option<DeviceAdapter>)> {
@@ -245,9 +277,10 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
     // Earlier, a signal may end the process: there is no work to finish yet.
     terminal::catch_signals()?;
     let (model, adapter) = arguments.speaker.open(&mut terminal)?;
-    let template = arguments
+    let chosen = arguments
         .speaker
         .template(&rows, &model.tokenizer, &mut terminal)?;
+    let template = &chosen.template;
     terminal.note(&format!(
         "{}, template {template}",
         counted(rows.len(), "prompt")
@@ -263,7 +296,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
     let at_file = |error: Error| error.at(&name);
     let texts = rows
         .iter()
-        .map(|row| template.prompt(row).map_err(at_file))
+        .map(|row| chosen.prompt(row).map_err(at_file))
         .collect::<Result<Vec<String>>>()?;
     let ids = |text: &String| template.prompt_ids(text, &model.tokenizer);
     let ids = texts.iter().map(ids).collect::<Result<Vec<_>>>()?;
@@ -303,7 +336,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         heard: &mut |_, _| {},
         answered: &mut answered,
     };
-    let ends = ends(&model.model, &template, tokenizer)?;
+    let ends = ends(&model.model, template, tokenizer)?;
     let request = Request {
         decoder,
         adapter: adapter.as_ref(),
@@ -329,12 +362,11 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
     let sampling = arguments.speaker.sampling()?;
     let mut terminal = Terminal::new();
     let (model, adapter) = arguments.speaker.open(&mut terminal)?;
-    // Selects the default template of a file of conversations.
-    let like = Row::unanswered(0, None, Prompt::Messages(Vec::new()));
-    let template = arguments
+    let chosen = arguments
         .speaker
-        .template(&[like], &model.tokenizer, &mut terminal)?;
-    let ends = ends(&model.model, &template, &model.tokenizer)?;
+        .template(&[], &model.tokenizer, &mut terminal)?;
+    let template = &chosen.template;
+    let ends = ends(&model.model, template, &model.tokenizer)?;
     let memory = if template.has_turns() {
         ""
     } else {
@@ -372,7 +404,7 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
             Prompt::Text(line)
         };
         let row = Row::unanswered(0, None, prompt);
-        let ids = [template.prompt_ids(&template.prompt(&row)?, &model.tokenizer)?];
+        let ids = [template.prompt_ids(&chosen.prompt(&row)?, &model.tokenizer)?];
         let (mut heard, mut said, mut failed) = (Vec::new(), String::new(), None);
         let mut speak = |_: usize, token: u32| {
             heard.push(token);

@@ -43,8 +43,8 @@ pub(super) struct Inspect {
     #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
     /// Prompt template: chat (the model's chat template; also chat:NAME or chat@YYYY-MM-DD),
-    /// alpaca, user-assistant, raw, or a .jinja file [default: chat for conversations if the model
-    /// has a chat template, raw for HH-RLHF, else user-assistant]
+    /// alpaca, user-assistant, raw, or a .jinja file [default: chat if the model has a chat
+    /// template, else raw for HH-RLHF, else user-assistant]
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
     /// Rename columns, e.g. prompt=question,chosen=good; tools= ignores the column tools
@@ -108,12 +108,15 @@ struct Report {
     train_rows: usize,
     eval_rows: usize,
     dropped: Vec<Dropped>,
+    truncated_rows: usize,
     truncated_prompts: usize,
     truncated_responses: usize,
     /// Whether prompts begin with BOS, if the tokenizer files disagree about it.
     contested_bos: Option<bool>,
     /// Whether texts begin with a space, if the tokenizer files disagree about it.
     contested_prefix_space: Option<bool>,
+    /// Warnings on the rows: most are truncated, or few are held out.
+    warnings: Vec<String>,
     /// Note on rows that are longer than the model's positions, if there are any.
     positions: Option<String>,
     /// Rows whose reasoning is dropped because the template cannot render it.
@@ -191,6 +194,11 @@ impl Report {
                 .collect::<Vec<_>>()
         };
         let packs = packing::pack(&rows, token_budget);
+        let mut warnings = Vec::new();
+        warnings.extend(data.truncation_note());
+        if let Some(note) = data.held_out_note() {
+            warnings.push(format!("{note}; raise --held-out"));
+        }
         let packed_rows = packs.iter().map(|packed| packed.pack.tokens.len()).sum();
         let padded = |chunk: &[&Example]| {
             let lengths: Vec<usize> = chunk.iter().flat_map(|row| whole(row)).collect();
@@ -208,11 +216,13 @@ impl Report {
             train_rows: data.train.len(),
             eval_rows: data.eval.len(),
             dropped: data.dropped.clone(),
+            truncated_rows: data.truncated_rows,
             truncated_prompts: data.truncated_prompts,
             truncated_responses: data.truncated_responses,
             reasoning_left_out: data.reasoning_left_out,
             contested_bos: data.contested_bos,
             contested_prefix_space: data.contested_prefix_space,
+            warnings,
             positions: data.positions_note(positions),
             prompt_tokens: Lengths::of(rows.iter().map(|row| row.prompt.len()).collect()),
             response_tokens: Lengths::of(
@@ -281,6 +291,9 @@ impl Report {
                     counted(self.truncated_responses, "response")
                 ),
             );
+        }
+        for warning in &self.warnings {
+            line("warning", warning.clone());
         }
         if self.reasoning_left_out > 0 {
             line(
@@ -403,6 +416,7 @@ fn load(
             kind,
             map: map.clone(),
             template: template.clone(),
+            template_setting: "--template".into(),
             turns,
             rows: wanted,
             max_length,

@@ -1,35 +1,9 @@
 //! Commands for a look: inspect, generate, chat.
 
-use std::{
-    io::Write,
-    process::{Command, Stdio},
-};
+use std::io::Write;
 
-use crate::fixture::{Done, Place};
+use crate::fixture::{Done, Place, fed};
 use serde_json::json;
-
-/// A command with text on its stdin.
-fn fed(mut command: Command, text: &str) -> Done {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Done {
-        code: output.status.code(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
-}
 
 #[test]
 fn inspect_counts_what_a_run_would_train_on() {

@@ -29,5 +29,6 @@ mod runs_fixture;
 mod similarity;
 mod snapshots;
 mod start;
+mod templates;
 mod theory;
 mod tidy;
