@@ -177,18 +177,20 @@ fn tell_apart(arms: &mut [Arm], runs: &[Run], named: usize) {
         };
         let by_seed = twins.iter().any(several);
         let all = differing_keys(&settings);
-        // No step depends on these settings.
-        let idle = |key: &str| {
-            let maxright = twins.iter().any(|twin| arms[*twin].probe_every.is_some());
-            let last = key.rsplit('.').next().unwrap_or(key);
-            ["seed", "eval-every", "optimum-eval"].contains(&last)
-                || (!maxright && ["probe-every", "optimum"].contains(&last))
-        };
+        let maxright = twins.iter().any(|twin| arms[*twin].probe_every.is_some());
         let mut differing = Vec::new();
         for key in &all {
+            // No step depends on these settings.
+            let last = key.rsplit('.').next().unwrap_or(key);
+            let is_idle = match last {
+                "seed" | "eval-every" | "optimum-eval" => true,
+                "probe-every" | "optimum" => !maxright,
+                "init-adapter" => by_seed,
+                _ => false,
+            };
             // The template that was used says more than the requested one.
-            let repeats = key.ends_with(".template") && all.contains(&format!("{key} used"));
-            if !idle(key) && !repeats && !(by_seed && key == "init-adapter") {
+            let is_repeated = key.ends_with(".template") && all.contains(&format!("{key} used"));
+            if !is_idle && !is_repeated {
                 differing.push(key.clone());
             }
         }
