@@ -5,7 +5,7 @@
 //! | [`source`] | files: JSON, JSON Lines, Parquet, gzip |
 //! | [`rows`] | the dialect of a row, and its conversation |
 //! | [`tokenize`] | the model's tokenizer and its special tokens |
-//! | `hh_rlhf` | HH-RLHF's texts as conversations |
+//! | `human_assistant` | HH-RLHF's texts as conversations |
 //! | [`template`] | a conversation as text: chat templates in Jinja, and built-in ones |
 //! | [`truncate`] | truncates a row to the maximum length |
 //! | [`encode`] | many rows to token ids, on all threads |
@@ -33,7 +33,7 @@
 pub mod data_file;
 pub mod dataset;
 pub mod encode;
-mod hh_rlhf;
+mod human_assistant;
 pub mod one_or_many;
 pub mod order;
 pub mod prompts;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::rows::{Message, Prompt, Role};
-use super::{hash64, hh_rlhf};
+use super::{hash64, human_assistant};
 
 /// Hash of a row's opening words: roles and trimmed contents up to the model's first response to
 /// the user. Rows that continue one conversation thus stay on one side, however many of its turns
@@ -35,7 +35,7 @@ pub(super) fn hash(prompt: &Prompt) -> u64 {
 /// A prompt as a conversation, including HH-RLHF's texts.
 fn messages(prompt: &Prompt) -> Vec<Message> {
     match prompt {
-        Prompt::Text(text) if hh_rlhf::has_user(text) => hh_rlhf::turns(text),
+        Prompt::Text(text) if human_assistant::has_user(text) => human_assistant::turns(text),
         _ => prompt.messages(),
     }
 }

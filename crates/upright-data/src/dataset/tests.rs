@@ -831,7 +831,7 @@ fn every_dialect_has_the_chat_template_of_the_model() {
 }
 
 #[test]
-fn hh_rlhf_texts_have_the_ids_and_the_side_of_the_same_messages() {
+fn texts_with_turn_markers_have_the_ids_and_the_side_of_the_same_messages() {
     let (_model, tokenizer) = with_chat(false);
     let said = |i: usize, last: &str| {
         let text = format!(

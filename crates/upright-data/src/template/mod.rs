@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::rows::{Message, Prompt, Role, Row};
-use super::{Tokenizer, hh_rlhf};
+use super::{Tokenizer, human_assistant};
 use upright_base::{Error, ErrorKind, Result};
 
 /// A template, ready to render. In `alpaca` and `user-assistant`, the template decides the white
@@ -145,8 +145,9 @@ impl Template {
         let mut are_open = !rows.is_empty();
         let mut are_conversations = true;
         for row in rows.iter().take(16) {
-            are_open &= matches!(&row.prompt, Prompt::Text(text) if hh_rlhf::is_open(text));
-            are_conversations &= matches!(hh_rlhf::conversed(row).prompt, Prompt::Messages(_));
+            are_open &= matches!(&row.prompt, Prompt::Text(text) if human_assistant::is_open(text));
+            are_conversations &=
+                matches!(human_assistant::conversed(row).prompt, Prompt::Messages(_));
         }
         if are_open && !(has_chat && are_conversations) {
             TemplateName::Raw
@@ -175,7 +176,7 @@ impl Template {
     /// A row as this template reads it: a chat template reads HH-RLHF's texts as conversations.
     pub fn reads<'r>(&self, row: &'r Row) -> Cow<'r, Row> {
         match self {
-            Self::Chat(_) => hh_rlhf::conversed(row),
+            Self::Chat(_) => human_assistant::conversed(row),
             Self::Alpaca | Self::UserAssistant | Self::Raw => Cow::Borrowed(row),
         }
     }

@@ -19,7 +19,7 @@ fn exported(place: &Place, words: &str) -> Value {
 /// Every response's log-probability on the preference rows.
 fn logps(place: &Place, words: &str) -> Vec<f64> {
     let words = format!(
-        "eval loss {words} --dpo dpo.jsonl --limit 6 --max-length 128 --per-row --threads 2"
+        "eval loss {words} --dpo dpo.jsonl --template user-assistant --limit 6 --max-length 128 --per-row --threads 2"
     );
     let rows = Done::good(place.command(&words)).json();
     let of = |row: &Value| ["chosen", "rejected"].map(|name| row["logp"][name].as_f64().unwrap());
