@@ -208,7 +208,7 @@ mod tests {
         ] {
             let error = of(path).unwrap_err();
             assert_eq!(error.message, format!("sft: there is no file `{path}`"));
-            assert!(!error.hint.is_empty(), "{path}");
+            assert!(!error.hint.is_empty() || path.starts_with('/'), "{path}");
         }
         assert_eq!(
             of("src/ib.rs").unwrap_err().hint,

@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(resumed.plain(24, 12.0, ""), "training 24/30, 18 s left");
         assert_eq!(stretch(0, 0).plain(500, 12.0, ""), "training 500");
         assert_eq!(remaining(Duration::ZERO), "");
-        assert_eq!(remaining(Duration::from_secs(90)), "<90s");
+        assert_eq!(remaining(Duration::from_secs(40)), "<40s");
     }
 
     #[test]
