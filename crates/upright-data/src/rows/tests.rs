@@ -811,9 +811,9 @@ fn wrong_types_name_row_column_and_type() {
         RowKind::Instruction,
         json!({"messages": [{"speaker": "user", "content": "hi"}]}),
     );
-    assert!(
-        found.ends_with("column messages[0]: a message has speaker, content, not role and content")
-    );
+    assert!(found.ends_with(
+        "column messages[0]: a message has the keys speaker, content, not role and content"
+    ));
     let found = message(
         RowKind::Instruction,
         json!({"instruction": "a", "output": "b", "history": [["q"]]}),

@@ -300,7 +300,7 @@ fn adapters_without_a_fingerprint_that_sit_on_adapters_are_refused_in_training()
         );
         assert!(
             done.error()
-                .contains("hint: upright export --merge below --out MERGED"),
+                .contains("hint: run upright export --merge below --out MERGED"),
             "{done:?}"
         );
     }
@@ -319,7 +319,7 @@ fn adapters_without_a_fingerprint_that_sit_on_adapters_are_refused_in_training()
 #[test]
 fn a_combination_is_the_sum() {
     let place = Place::new();
-    Done::good(place.train("--out first --learning-rate 0.02"));
+    Done::good(place.train("--out first --learning-rate 0.02 --lora-targets q_proj,v_proj"));
     Done::good(place.train(
         "--out second --learning-rate 0.02 --lora-targets all-linear --lora-rank 3 --seed 7",
     ));

@@ -86,8 +86,15 @@ fn generate_and_chat_give_a_plain_prompt_the_same_template() {
         assert_eq!(chat.code, Some(0), "{chat:?}");
         let response = line["response"].as_str().unwrap();
         assert_eq!(chat.stdout, format!("{response}\n"), "{adapter}");
-        let named = format!("template {template}; an empty line or Ctrl-D ends the chat");
-        assert!(chat.stderr.contains(&named), "{chat:?}");
+        assert!(
+            chat.stderr.starts_with(&format!("template {template}, ")),
+            "{chat:?}"
+        );
+        assert!(
+            chat.stderr
+                .contains("an empty line, /exit or Ctrl-D ends the chat"),
+            "{chat:?}"
+        );
     }
     // An HH-RLHF text is a conversation here, too.
     let asked = json!(["\n\nHuman: Where?\n\nAssistant: Here.\n\nHuman: So?\n\nAssistant:"]);
