@@ -233,7 +233,7 @@ fn guessed_optima_are_marked() {
         "tie-rank = 1",
         "tie-rank = 1\noptimum = 0.3\noptimum-eval = 0.33",
     );
-    study.add("told", &reached.clone().ending(0.5, 0.4));
+    study.add("told", &reached.ending(0.5, 0.4));
     assert!(!write(&study).contains("given, not trained"));
     let report = Report::read(&[study.path()]).unwrap();
     let optimum = report.settings[0].ideal[1][0].clone().unwrap();
