@@ -209,9 +209,15 @@ impl Outline {
         let width = names.chain(["evaluation".len()]).max().unwrap_or(0);
         let mut line = |name: &str, text: String| lines.push(format!("  {name:width$}  {text}"));
         for objective in &self.objectives {
-            let epochs = match objective.steps > 0.0 {
-                true => format!("{} epochs", short(objective.epochs)),
-                false => "not trained on".to_owned(),
+            let epochs = if objective.steps == 0.0 {
+                "not trained on".to_owned()
+            } else if objective.epochs < 1.0 {
+                format!(
+                    "{} epochs: some rows are never used",
+                    short(objective.epochs)
+                )
+            } else {
+                format!("{} epochs", short(objective.epochs))
             };
             line(
                 &objective.name,
