@@ -6,9 +6,9 @@
     peers/bin/python benches/compare.py --binary target/release/upright --tokenizer tokenizer.json \\
         --sft instructions.json --dpo preferences.jsonl --shapes p160,p1b --runs 3 --out results
 
-Every run is a process of its own; each is followed by the peer it is compared with (A B A B ...). A ratio is that of unique
-tokens a second of two neighbours; the table has the median over the pairs. 'Unique' counts the prompt of a preference pair
-once and no padding, whatever a program does with either. Weights are random: speed does not depend on their values.
+Every run is a process of its own, followed by the peer it is compared with (A B A B ...). A ratio divides the unique tokens/s
+of two neighboring runs. The table has the median over all pairs. Unique tokens count the prompt of a preference pair once and
+no padding, whatever a program does with either. Weights are random: speed does not depend on their values.
 Writes results/comparison.md and results/comparison.json after every pair, and prints the table.
 """
 
@@ -211,7 +211,7 @@ def text(results):
     tier = next(results[shape][mode][0]["upright"]["tier"] for shape, mode in measured_yet)
     heading = (
         f"{machine()}; {tier} products against {arguments.dtype} in PyTorch ({', '.join(f'{n} {v}' for n, v in versions.items())}); "
-        f"{arguments.sft_batch} SFT rows and {arguments.dpo_batch} pairs a step, LoRA rank {arguments.lora_rank}; "
+        f"{arguments.sft_batch} SFT rows and {arguments.dpo_batch} pairs per step, LoRA rank {arguments.lora_rank}; "
         f"medians of {min(x['pairs'] for x in lines)} runs of {arguments.steps} steps"
     )
     return table(lines, heading), lines

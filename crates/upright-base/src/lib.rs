@@ -1,7 +1,7 @@
 //! The foundation of every `upright` crate: errors with hints, progress, atomic file writes, and
 //! the memory and processor time of this process. Nothing here knows about models or training.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
 //! | [`error`] | [`Error`]: a message, a hint, and who can fix it |
 //! | [`observer`] | [`Observer`](observer::Observer): progress, notes, and requests to stop |

@@ -1,7 +1,7 @@
 //! The paper's part of `upright`: the training loop, the methods, the objectives and the metrics,
 //! as pure functions of numbers. No I/O, no tensors, no models: this crate builds in seconds.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
 //! | [`train`] | [`Learner`], [`Method`] and the loop between the two; read it first |
 //! | [`methods`] | Sequential, Mix, ALRIGHT, MAXRIGHT: one decision per step each |

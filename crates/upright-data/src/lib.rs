@@ -1,6 +1,6 @@
 //! Rows of text become token ids. Each module uses those above it in this table.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
 //! | [`source`] | files: JSON, JSON Lines, Parquet, gzip |
 //! | [`rows`] | the dialect of a row, and its conversation |

@@ -2,7 +2,7 @@
 //! respect to each log-probability into the gradient of a LoRA adapter. The engine knows tokens,
 //! not SFT or DPO.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
 //! | [`decoder`] | [`Decoder`]: open, score, forward, backward |
 //! | [`vector`] | [`Vector`]: an adapter's parameters, gradient and moments, on the decoder's device |

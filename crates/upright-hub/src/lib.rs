@@ -2,7 +2,7 @@
 //! cache, resumed after a broken download, and checked. An existing local path takes precedence
 //! over an id. Errors name the argument: the flag, key or value name that held the path or the id.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
 //! | `id` | ids: `ORG/NAME[@REVISION][:SPLIT]` |
 //! | `cache` | the layout of the Hugging Face cache |

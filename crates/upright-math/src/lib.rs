@@ -1,7 +1,7 @@
 //! Arithmetic on plain slices that several crates share. Nothing here allocates, prints, or has
 //! dependencies.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
 //! | [`random`] | random numbers as functions of a seed and a position |
 //! | [`adamw`] | one AdamW update of a slice |

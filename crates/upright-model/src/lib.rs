@@ -1,7 +1,7 @@
 //! Model folders and adapters as files and shapes. Nothing here computes a forward pass, so every
 //! device can use it. Each module uses only modules above it in this table.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
 //! | [`config`] | the decoder's architecture, from `config.json` in the dialect of transformers 4 or 5 |
 //! | [`pack`] | tokens, spans (a tree: start, length, parent) and targets of one forward pass |

@@ -21,7 +21,7 @@ pub struct Axis {
     /// Tick labels at 0, 1, 2, ... instead of numbers; empty for numbers.
     pub categories: Vec<String>,
     /// Whether ticks have labels. A panel beside one with the same axis needs none.
-    pub labelled: bool,
+    pub labeled: bool,
 }
 
 /// A tick on an axis; minor ticks have no label.
@@ -41,7 +41,7 @@ impl Axis {
             scale: Scale::Linear,
             limits: None,
             categories: Vec::new(),
-            labelled: true,
+            labeled: true,
         }
     }
 
@@ -65,9 +65,9 @@ impl Axis {
 
     /// The same axis without tick labels.
     #[must_use]
-    pub fn unlabelled(self) -> Self {
+    pub fn unlabeled(self) -> Self {
         Self {
-            labelled: false,
+            labeled: false,
             ..self
         }
     }
@@ -150,7 +150,7 @@ impl Axis {
             Scale::Linear => linear_ticks(low, high, most),
             Scale::Log => log_ticks(low, high, most),
         };
-        if !self.labelled {
+        if !self.labeled {
             ticks.iter_mut().for_each(|tick| tick.label.clear());
         }
         ticks
@@ -214,12 +214,12 @@ fn log_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
             .sum()
     };
     let decades = count(&[1]);
-    let labelled = if decades >= 3 {
+    let labeled = if decades >= 3 {
         Some(&[1][..])
     } else {
         LABELLED.into_iter().find(|digits| count(digits) >= 3)
     };
-    let Some(labelled) = labelled else {
+    let Some(labeled) = labeled else {
         let ticks = linear_ticks(10f64.powf(low), 10f64.powf(high), most.min(4));
         return ticks.into_iter().filter(|tick| inside(tick.at)).collect();
     };
@@ -233,7 +233,7 @@ fn log_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
             if !inside(at) {
                 continue;
             }
-            let shown = labelled.contains(&digit) && (decades < 3 || power.rem_euclid(every) == 0);
+            let shown = labeled.contains(&digit) && (decades < 3 || power.rem_euclid(every) == 0);
             let label = match (shown, plain) {
                 (false, _) => String::new(),
                 (true, true) => format!("{at:.*}", (-power).max(0) as usize),

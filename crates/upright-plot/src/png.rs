@@ -24,7 +24,7 @@ pub(super) fn draw(drawing: &Drawing, theme: Theme) -> Result<Vec<u8>> {
     let pixmap = pixmap
         .ok_or_else(|| Error::failure(format!("a figure cannot have {width} x {height} pixels")))?;
     let mut canvas = Canvas { pixmap, theme };
-    canvas.pixmap.fill(canvas.colour(Ink::Paper, 1.0));
+    canvas.pixmap.fill(canvas.color(Ink::Paper, 1.0));
     for shape in &drawing.shapes {
         canvas.shape(shape);
     }
@@ -40,14 +40,14 @@ struct Canvas {
 }
 
 impl Canvas {
-    fn colour(&self, ink: Ink, opacity: f64) -> Color {
+    fn color(&self, ink: Ink, opacity: f64) -> Color {
         let [_, r, g, b] = ink.rgb(self.theme).to_be_bytes();
         Color::from_rgba8(r, g, b, (opacity.clamp(0.0, 1.0) * 255.0).round() as u8)
     }
 
     fn paint(&self, ink: Ink, opacity: f64) -> Paint<'static> {
         let mut paint = Paint::default();
-        paint.set_color(self.colour(ink, opacity));
+        paint.set_color(self.color(ink, opacity));
         paint
     }
 

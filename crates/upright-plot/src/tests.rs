@@ -117,7 +117,7 @@ fn a_figure_fits_into_a_width_and_panels_may_share_their_names() {
     let panel = |y: Axis| Panel::new("", Axis::linear("x"), y);
     figure.panels = vec![panel(rows()), panel(rows())];
     let twice = layout::lay_out(&figure);
-    figure.panels[1].y = rows().unlabelled();
+    figure.panels[1].y = rows().unlabeled();
     let once = layout::lay_out(&figure);
     assert!(once.size[0] < twice.size[0] - 50.0);
     assert_eq!(figure.svg().matches(">short<").count(), 1);
@@ -252,7 +252,7 @@ fn every_ink_of_text_and_series_stands_out_from_the_paper() {
 }
 
 #[test]
-fn styles_differ_in_more_than_colour() {
+fn styles_differ_in_more_than_color() {
     let looks: Vec<_> = (0..Ink::SERIES)
         .map(|i| (Style::series(i).dash, Style::series(i).marker))
         .collect();

@@ -334,7 +334,7 @@ fn named(arm: &Arm, number: &Spread) -> String {
 }
 
 /// The numbers of all arms, each after its arm's label.
-fn labelled(arms: &[&Arm], value: impl Fn(&Outcome) -> Option<f64> + Copy) -> String {
+fn labeled(arms: &[&Arm], value: impl Fn(&Outcome) -> Option<f64> + Copy) -> String {
     let one = |arm: &&Arm| Some(named(arm, &arm.sample(value)?.spread));
     arms.iter().filter_map(one).collect::<Vec<_>>().join(", ")
 }
@@ -377,7 +377,7 @@ fn nearer_still(place: &Place<'_>, asked: &[&Arm], set: usize) -> String {
         .copied()
         .filter(|arm| nearer(arm))
         .collect();
-    let words = labelled(&found, distance(set));
+    let words = labeled(&found, distance(set));
     if words.is_empty() {
         words
     } else {
@@ -457,8 +457,8 @@ fn forgets(report: &Report, places: &[Place<'_>], first: usize) -> Option<Claim>
         let because = |set: usize| {
             format!(
                 "{} versus {}",
-                labelled(&sequential, value(set)),
-                labelled(&place.alternating, value(set))
+                labeled(&sequential, value(set)),
+                labeled(&place.alternating, value(set))
             )
         };
         let apart = [0, 1].map(|set| differences(&place.alternating, &sequential, value(set)));
@@ -494,7 +494,7 @@ fn nearer(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
     let verdict = |place: &Place<'_>| {
         let because = |set: usize| {
             let [joint, sequential] =
-                [&place.alternating, &place.sequential].map(|arms| labelled(arms, distance(set)));
+                [&place.alternating, &place.sequential].map(|arms| labeled(arms, distance(set)));
             format!(
                 "{joint} versus {sequential}{}",
                 nearer_still(place, &place.alternating, set)
@@ -530,7 +530,7 @@ fn nearest(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
                 .filter(|arm| arm.role == Role::Alright),
         );
         let all: Vec<&Arm> = others.iter().copied().chain([maxright]).collect();
-        let because = |set: usize| labelled(&all, distance(set)) + &nearer_still(place, &all, set);
+        let because = |set: usize| labeled(&all, distance(set)) + &nearer_still(place, &all, set);
         let apart = [0, 1].map(|set| differences(&[maxright], &others, distance(set)));
         Some(Verdict::new(
             place.at.clone(),

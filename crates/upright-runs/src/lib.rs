@@ -1,7 +1,7 @@
 //! The settings and the records of a run: its settings, the plan they resolve to, and its folder.
 //! This crate does not depend on the engine, so a report needs no engine either.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
 //! | [`settings`] | every setting of a run as a flag and a TOML key, as the user wrote it |
 //! | [`plan`] | the settings with every default applied and every value checked |

@@ -1,6 +1,6 @@
 //! From a plan to an adapter: the one crate where engine, data and objectives meet.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
 //! | [`packing`] | examples packed end to end |
 //! | [`learner`] | the language model as a [`Learner`](upright_core::Learner) |

@@ -1,7 +1,7 @@
 //! The command line of `upright`, and the modules that only the command line uses: studies, the
 //! demo, benchmarks, export, similarity.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
 //! | [`cli`] | the commands; the only place that prints or exits |
 //! | [`experiment`] | a study: its file, the graph of its runs, and how they are executed |

@@ -211,7 +211,7 @@ fn bars(
     arms: &[usize],
     looks: &[Style],
     name: &str,
-    labelled: bool,
+    labeled: bool,
     values: &[(usize, Value<'_>)],
 ) -> Panel {
     let shown: Vec<&Arm> = arms.iter().map(|i| &report.arms[*i]).collect();
@@ -234,10 +234,10 @@ fn bars(
     let mut panel = Panel::new(
         "",
         axis,
-        if labelled {
+        if labeled {
             categories
         } else {
-            categories.unlabelled()
+            categories.unlabeled()
         },
     );
     let width = 0.76 / values.len() as f64;

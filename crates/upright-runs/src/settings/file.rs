@@ -22,7 +22,7 @@ impl Config {
                 self.over(settings)
             }
             (None, Some(out)) if self.resume && self.model.is_none() => {
-                let settings = Self::begun(out)?;
+                let settings = Self::started(out)?;
                 self.over(settings)
             }
             _ => Ok(self),
@@ -31,7 +31,7 @@ impl Config {
 
     /// Reads the settings that the run in a folder was started with. Their paths are relative to
     /// the folder it was started in.
-    fn begun(out: &Path) -> Result<Self> {
+    fn started(out: &Path) -> Result<Self> {
         let file = out.join(FILE);
         if !file.is_file() {
             return Err(Error::input(format!(

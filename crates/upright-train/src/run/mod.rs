@@ -280,7 +280,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     run.observer.begin(purpose.steps(), schedule.steps);
     run.observer.resume(first);
     run.last = Clock::now(&model.decoder);
-    let (mut stopped, mut begun) = (None, first);
+    let (mut stopped, mut current) = (None, first);
     // A run that was killed between its last evaluation and its adapter has no step left to take.
     let last = if run.reached { first } else { schedule.steps };
     let trained = train(
@@ -289,7 +289,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
         first..last,
         |step, learner, method| {
             let flow = run.after(step, learner, method)?;
-            begun = step.index + 1;
+            current = step.index + 1;
             if flow.is_break() && !run.reached {
                 stopped = Some(step.index + 1);
             }
@@ -299,14 +299,14 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     run.observer.end();
     trained.map_err(|error| {
         if error.kind == ErrorKind::Failure {
-            error.at(format!("step {begun}"))
+            error.at(format!("step {current}"))
         } else {
             error
         }
     })?;
     if run.reached {
         run.observer.note(&format!(
-            "stopped at step {begun}: an evaluation reached --stop-at"
+            "stopped at step {current}: an evaluation reached --stop-at"
         ));
     }
     if let Some(step) = stopped {

@@ -508,13 +508,13 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
         }
         None => data.train.iter().take(show).collect(),
     };
-    let colour = std::io::stdout().is_terminal()
+    let color = std::io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     text = visible(&text).into_owned();
     for row in rows {
-        text += &shown(row, kind, &data.template, &tokenizer, colour)?;
+        text += &shown(row, kind, &data.template, &tokenizer, color)?;
     }
-    if colour {
+    if color {
         print_as_is(&text)
     } else {
         print(&text)
@@ -528,7 +528,7 @@ fn shown(
     kind: RowKind,
     template: &Template,
     tokenizer: &Tokenizer,
-    colour: bool,
+    color: bool,
 ) -> Result<String> {
     let mut text = format!(
         "\nrow {}: prompt, {}, masked\n",
@@ -537,7 +537,7 @@ fn shown(
     );
     let painted = |part: &str, code: &str| {
         let part = visible(part);
-        if colour {
+        if color {
             format!("\x1b[{code}m{part}\x1b[0m")
         } else {
             part.into_owned()
@@ -570,7 +570,7 @@ fn shown(
         );
         let mut at = 0;
         let scored = |ids: &[u32], closing: &str, text: &mut String| -> Result<()> {
-            let marks = if colour { ["", ""] } else { ["[", "]"] };
+            let marks = if color { ["", ""] } else { ["[", "]"] };
             *text += &format!(
                 "{}{}{}{}",
                 marks[0],
