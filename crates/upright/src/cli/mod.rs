@@ -40,7 +40,7 @@ use upright_runs::settings::peers;
 const EXIT_CODES: &str =
     "Exit codes: 0 success, 1 failure, 2 bad usage or input, 130 stopped by a signal";
 
-/// Post-trains a language model on instruction data and preference data in one run.
+/// Fine-tunes a language model on instructions and preferences in one run.
 #[derive(Debug, Parser)]
 #[command(name = "upright", version, about, after_help = EXIT_CODES, max_term_width = 110)]
 struct Cli {
