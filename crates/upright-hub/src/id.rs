@@ -103,7 +103,7 @@ impl Wanted {
         match self {
             Self::Model => {
                 "give the folder that holds config.json, tokenizer.json and the .safetensors files, or a Hub id, \
-                 ORG/NAME"
+                 ORG/NAME (with @REVISION if a folder ORG exists here)"
             }
             Self::Adapter => "give a PEFT adapter folder, a run folder, or a Hub id, ORG/NAME",
             Self::Rows => "",
@@ -123,7 +123,7 @@ pub fn id_of(name: &str, wanted: Wanted, given: &Path) -> Result<Option<Id>> {
     }
     let id = given.to_str().and_then(Id::parse).filter(|id| {
         let organization = id.repo.split('/').next().unwrap_or_default();
-        !Path::new(organization).exists()
+        id.revision.is_some() || !Path::new(organization).is_dir()
     });
     match id {
         Some(id) => Ok(Some(id)),

@@ -46,6 +46,11 @@ impl Origin {
         })
     }
 
+    /// Digest of the reference adapter that the run recorded; empty if it used none, or trained it first.
+    pub fn reference_digest(&self) -> &str {
+        &self.written.facts.reference
+    }
+
     /// The rows of an objective.
     fn rows(&self, index: usize) -> Option<OriginRows<'_>> {
         let PlanRecord { plan, facts } = &self.written;
@@ -67,7 +72,7 @@ impl Origin {
         )
     }
 
-    /// The rows of the objective of this kind that trained on `file`, else the rows of the first
+    /// The rows of the objective of this kind that trained on `file` or held it out, else the rows of the first
     /// objective of this kind.
     pub fn rows_of(&self, preference: bool, file: &DataFile) -> Option<OriginRows<'_>> {
         let objectives = &self.written.plan.objectives;
@@ -76,7 +81,8 @@ impl Origin {
         let places = |file: &DataFile| file.shards.iter().map(place).collect::<Option<Vec<_>>>();
         let wanted = places(file);
         let has_file = |objective: &ObjectivePlan| {
-            wanted.is_some() && objective.data.iter().any(|data| places(data) == wanted)
+            let mut files = objective.data.iter().chain(&objective.eval_data);
+            wanted.is_some() && files.any(|data| places(data) == wanted)
         };
         let same = objectives
             .iter()

@@ -239,6 +239,21 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Makes a permanent checkpoint one that only waits for the next: the longer run that continues from
+    /// it would not have kept it. Returns its state.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn make_rolling(&self, state: State) -> Result<State> {
+        let state = State {
+            rolling: true,
+            held_out: None,
+            ..state
+        };
+        write_state(&self.folder(state.step), &state)?;
+        Ok(state)
+    }
+
     /// Removes a checkpoint. It is renamed first, so that a kill leaves no partial checkpoint under
     /// its name.
     fn remove(&self, folder: &Path) {

@@ -137,17 +137,21 @@ impl Template {
         })
     }
 
-    /// The model's own template if it has one, else `user-assistant`. `raw` if the prompts of the
-    /// first rows are texts that already end with a turn marker, as HH-RLHF's do, unless the model
+    /// The model's own template if it has one, else `user-assistant`. `raw` if the prompts of all
+    /// rows are texts that already end with a turn marker, as HH-RLHF's do, unless the model
     /// has a template and each of these texts is a conversation for it.
     pub fn default_for(rows: &[Row], model: &Path) -> TemplateName {
         let has_chat = chat::is_in(model);
         let mut are_open = !rows.is_empty();
-        let mut are_conversations = true;
-        for row in rows.iter().take(16) {
+        for row in rows {
             are_open &= matches!(&row.prompt, Prompt::Text(text) if human_assistant::is_open(text));
-            are_conversations &=
-                matches!(human_assistant::conversed(row).prompt, Prompt::Messages(_));
+        }
+        let mut are_conversations = true;
+        if are_open && has_chat {
+            for row in rows {
+                are_conversations &=
+                    matches!(human_assistant::conversed(row).prompt, Prompt::Messages(_));
+            }
         }
         if are_open && !(has_chat && are_conversations) {
             TemplateName::Raw

@@ -36,7 +36,7 @@ pub use outline::Outline;
 pub use preflight::Preflight;
 pub use reference_policy::{first_batches, has_reference, reference_adapter, train_reference};
 
-use self::{record::Clock, reference_policy::ToTrain, tasks::tasks};
+use self::{extend::Extension, record::Clock, reference_policy::ToTrain, tasks::tasks};
 use crate::{
     checkpoint::{Checkpoints, Identity, Snapshot, State},
     evaluation::evaluate,
@@ -156,6 +156,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
     let schedule = Schedule::new(plan, &rows)?;
     let mut lock = None;
+    let mut extended_from = None;
     if resume && run_dir::holds_run(&plan.out) {
         lock = Some(RunDir::take(&plan.out, false)?);
         let before = match plan_record::check_unchanged(&plan.out, &written)? {
@@ -163,18 +164,11 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
             None => schedule.steps,
         };
         if before != schedule.steps {
-            extend::extend(plan, config, &written, before..schedule.steps)?;
-            observer.note(&format!(
-                "extending the run from {before} to {} steps",
-                schedule.steps
-            ));
+            extend::check(plan, before..schedule.steps)?;
+            extended_from = Some(before);
         } else if is_finished(&plan.out) {
             if purpose == Purpose::Run {
-                observer.note(&format!(
-                    "{}: already finished, with {} steps; --resume with a larger --steps extends it",
-                    plan.out.display(),
-                    schedule.steps
-                ));
+                observer.note(&extend::finished(plan, before)?);
             }
             return Ok(());
         }
@@ -243,6 +237,19 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
         restore(&mut learner, &mut *method, snapshot)?;
     }
     let first = found.as_ref().map_or(0, |state| state.step);
+    if let Some(before) = extended_from {
+        let extension = Extension {
+            plan,
+            config,
+            written: &written,
+            before,
+        };
+        found = extension.start(&checkpoints, found)?;
+        observer.note(&format!(
+            "extending the run from {before} to {} steps",
+            schedule.steps
+        ));
+    }
     if found.is_some() {
         observer.note(&format!("continuing at step {first} of {}", schedule.steps));
     }

@@ -130,6 +130,8 @@ impl Outline {
             let objective = &plan.objectives[index];
             let steps = expected_steps(plan, schedule, index);
             let rows = data.train.len();
+            // An epoch ends with a smaller batch if the rows do not divide evenly.
+            let epoch_steps = rows.div_ceil(objective.batch).max(1) as f64;
             objectives.push(ObjectiveOutline {
                 name: objective.name.clone(),
                 weight: objective.weight,
@@ -137,10 +139,10 @@ impl Outline {
                 held_out: data.eval.len(),
                 batch: objective.batch,
                 steps,
-                epochs: steps * objective.batch as f64 / rows.max(1) as f64,
+                epochs: steps / epoch_steps,
                 template: data.template.to_string(),
             });
-            let batch_tokens = mean_tokens(&data.train) * objective.batch as f64;
+            let batch_tokens = tokens(&data.train) as f64 / epoch_steps;
             step_seconds.push(batch_tokens * token / SCORING);
             for rows in [data.eval(plan.eval_rows), data.fit(plan.eval_rows)] {
                 evaluation += tokens(rows) as f64 * token;
@@ -153,9 +155,13 @@ impl Outline {
         let needed = reference_policy::needed_rows(plan, schedule, datasets);
         let reference_training = match to_train {
             Some(to_train) if !to_train.finished => {
-                let batch = to_train.plan.objectives[0].batch as f64;
-                let tokens = mean_tokens(&to_train.data.train) * batch;
-                to_train.steps()? as f64 * tokens * token / SCORING
+                let rows = &to_train.data.train;
+                let epoch_steps = rows
+                    .len()
+                    .div_ceil(to_train.plan.objectives[0].batch)
+                    .max(1);
+                let batch_tokens = tokens(rows) as f64 / epoch_steps as f64;
+                to_train.steps()? as f64 * batch_tokens * token / SCORING
             }
             _ => 0.0,
         };
@@ -211,6 +217,8 @@ impl Outline {
         for objective in &self.objectives {
             let epochs = if objective.steps == 0.0 {
                 "not trained on".to_owned()
+            } else if self.method == MethodKind::Maxright {
+                format!("about {} epochs", short(objective.epochs))
             } else if objective.epochs < 1.0 {
                 format!(
                     "{} epochs: some rows are never used",
@@ -379,10 +387,6 @@ fn seconds_per_token(
 
 fn tokens<'e>(rows: impl IntoIterator<Item = &'e Example>) -> usize {
     rows.into_iter().map(Example::tokens).sum()
-}
-
-fn mean_tokens(rows: &[Example]) -> f64 {
-    tokens(rows) as f64 / rows.len().max(1) as f64
 }
 
 fn about(reference: &ReferencePlan) -> String {

@@ -17,7 +17,7 @@ use upright_runs::{
 };
 
 use super::{Model, Purpose, Work, run_with, tasks};
-use crate::reference::Reference;
+use crate::reference::{Reference, digest};
 
 /// Seed of every trained reference, so that runs with different seeds share one, as a study should.
 const SEED: u64 = 0;
@@ -115,20 +115,31 @@ pub fn has_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
     Ok(to_train.is_none_or(|to_train| to_train.finished))
 }
 
-/// Folder of the adapter that is a plan's reference; `None` if the reference is the base model.
-/// Writes nothing.
+/// Folder of the adapter that is a run's reference; `None` if the reference is the base model.
+/// `recorded` is the digest of the adapter in the run's record. Writes nothing.
 ///
 /// # Errors
-/// The reference is trained first and is not in the cache, or the rows it was trained on cannot be
-/// read.
+/// The folder is missing or holds another adapter than during the run, the reference was trained first and is not in the
+/// cache, or the rows it was trained on cannot be read.
 pub fn reference_adapter(
     model: &Model,
     plan: &Plan,
+    recorded: &str,
     observer: &mut dyn Observer,
 ) -> Result<Option<PathBuf>> {
     match &plan.reference {
         ReferencePlan::Base => Ok(None),
-        ReferencePlan::Folder(folder) => Ok(Some(folder.clone())),
+        ReferencePlan::Folder(folder) => {
+            let adapter = model.read_adapter(folder, observer)?;
+            if files::hex(&digest(&adapter)) != recorded {
+                return Err(Error::input(format!(
+                    "{}: the reference adapter has changed since the run",
+                    folder.display()
+                ))
+                .hint("give --reference DIR with the adapter that the run used"));
+            }
+            Ok(Some(folder.clone()))
+        }
         ReferencePlan::Train { .. } => {
             let Some(to_train) = ToTrain::new(model, plan, observer)? else {
                 return Ok(None);
@@ -136,7 +147,8 @@ pub fn reference_adapter(
             let folder = to_train.plan.out;
             if !to_train.finished {
                 return Err(Error::input(format!(
-                    "{}: the reference that the run trained is not in the cache, or its rows have changed",
+                    "{}: the reference that the run trained is not in the cache, or its rows or this machine's arithmetic \
+                     have changed",
                     folder.display()
                 ))
                 .hint("give --reference DIR, or --reference none for the base model"));

@@ -26,10 +26,22 @@ pub(super) fn note(plan: &Plan, datasets: &[Dataset], observer: &mut dyn Observe
     }
 }
 
+/// Whether any step may train on an objective.
+fn is_trained(plan: &Plan, index: usize) -> bool {
+    if plan.stages.is_empty() {
+        plan.objectives[index].weight > 0.0
+    } else {
+        plan.stages.iter().any(|stage| stage.objective == index)
+    }
+}
+
 /// A warning on the first two objectives with different templates, unless both templates are named.
 fn different_templates(plan: &Plan, datasets: &[Dataset]) -> Option<String> {
     for (later, data) in datasets.iter().enumerate() {
         for (earlier, other) in datasets[..later].iter().enumerate() {
+            if !is_trained(plan, earlier) || !is_trained(plan, later) {
+                continue;
+            }
             let (a, b) = (&plan.objectives[earlier], &plan.objectives[later]);
             let (name, other_name) = (data.template.name(), other.template.name());
             let unnamed = [b, a]

@@ -93,14 +93,14 @@ pub(super) struct Loss {
     #[arg(long, value_name = "LOSS")]
     dpo_loss: Option<String>,
     /// KL strength for dpo, ipo, rpo; odds-ratio weight for orpo; reward scale for simpo
-    /// [default: 0.1; 2 for simpo]
+    /// [default: as in the adapter's run, else 0.1; 2 for simpo]
     #[arg(long, value_name = "B", allow_hyphen_values = true)]
     beta: Option<Number>,
     /// With --dpo-loss rpo: weight of the chosen response's negative log-likelihood per token
-    /// [default: 1]
+    /// [default: as in the adapter's run, else 1]
     #[arg(long, value_name = "A", allow_hyphen_values = true)]
     dpo_alpha: Option<Number>,
-    /// With --dpo-loss simpo: target reward margin [default: 1]
+    /// With --dpo-loss simpo: target reward margin [default: as in the adapter's run, else 1]
     #[arg(long, value_name = "G", allow_hyphen_values = true)]
     dpo_gamma: Option<Number>,
     /// Maximum length in tokens of a prompt plus one response [default: as in the adapter's run, else 2048]
@@ -198,32 +198,41 @@ impl Loss {
             ("dpo-gamma", self.dpo_gamma.is_some()),
         ];
         let given = settings.iter().find(|(_, given)| *given);
-        let run = run.filter(|_| self.sft.is_none());
-        let objective = match (run, given) {
-            (Some(run), None) => run.loss(),
-            _ => {
-                let kind = match (&self.sft, &self.dpo_loss, run) {
-                    (Some(_), _, _) => LossKind::Sft,
-                    (None, None, Some(run)) => run.objective.loss,
-                    (None, named, _) => dpo_loss(named.as_deref())?,
-                };
-                let key = |name: &str| {
-                    if name == "beta" {
-                        name.to_owned()
-                    } else {
-                        format!("dpo-{name}")
-                    }
-                };
-                LossSettings {
-                    beta: self.beta.as_ref(),
-                    alpha: self.dpo_alpha.as_ref(),
-                    gamma: self.dpo_gamma.as_ref(),
-                    ..LossSettings::default()
-                }
-                .of(kind, key)?
+        let of_run = run.filter(|_| self.sft.is_none()).map(OriginRows::loss);
+        let kind = match (&self.sft, &self.dpo_loss, of_run) {
+            (Some(_), _, _) => LossKind::Sft,
+            (None, None, Some(of_run)) => of_run.kind,
+            (None, named, _) => dpo_loss(named.as_deref())?,
+        };
+        let key = |name: &str| {
+            if name == "beta" {
+                name.to_owned()
+            } else {
+                format!("dpo-{name}")
             }
         };
-        let kind = objective.kind;
+        let mut objective = LossSettings {
+            beta: self.beta.as_ref(),
+            alpha: self.dpo_alpha.as_ref(),
+            gamma: self.dpo_gamma.as_ref(),
+            ..LossSettings::default()
+        }
+        .of(kind, key)?;
+        if let Some(of_run) = of_run.filter(|of_run| of_run.kind == kind) {
+            objective = Objective {
+                kind,
+                beta: self.beta.as_ref().map_or(of_run.beta, |_| objective.beta),
+                label_smoothing: of_run.label_smoothing,
+                alpha: self
+                    .dpo_alpha
+                    .as_ref()
+                    .map_or(of_run.alpha, |_| objective.alpha),
+                gamma: self
+                    .dpo_gamma
+                    .as_ref()
+                    .map_or(of_run.gamma, |_| objective.gamma),
+            };
+        }
         if !kind.spec().reference {
             return match &self.reference {
                 Some(reference) => {
@@ -462,7 +471,8 @@ fn note_origin(
     let folder = folder.display();
     if !reading.from_run.is_empty() {
         terminal.note(&format!(
-            "settings of the run {folder}: {}",
+            "settings of {} in the run {folder}: {}",
+            run.objective.name,
             reading.from_run.join(", ")
         ));
     }
@@ -529,7 +539,12 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     match (&arguments.reference, &run_rows) {
         _ if !uses_reference => {}
         (given, Some(run)) if takes_run_reference => {
-            match reference_adapter(&model, run.plan, &mut Quiet(&mut terminal)) {
+            match reference_adapter(
+                &model,
+                run.plan,
+                origin.as_ref().map_or("", Origin::reference_digest),
+                &mut Quiet(&mut terminal),
+            ) {
                 Ok(folder) => reference = Some(folder.map_or(Reference::Base, Reference::Adapter)),
                 Err(error) if given.is_some() => return Err(error),
                 Err(error) => {
@@ -568,17 +583,17 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     })?;
     if let (Some(origin), Some(run)) = (&origin, &run_rows) {
         note_origin(run, &origin.run, &reading, &data, &mut terminal);
-        if takes_run_reference && let Some(objective) = &objective {
+        if kind == RowKind::Preference
+            && let Some(objective) = &objective
+        {
             let of = match (&reference, &reference_folder) {
                 (None, _) => "no reference model".to_owned(),
                 (_, Some(folder)) => format!("reference {}", folder.display()),
                 (_, None) => "reference: the base model".to_owned(),
             };
             terminal.note(&format!(
-                "loss of the run {}: {}, beta {}, {of}",
-                origin.run.display(),
-                objective.kind,
-                objective.beta
+                "loss: {}, beta {}, {of}",
+                objective.kind, objective.beta
             ));
         }
     }

@@ -22,7 +22,7 @@ use upright_train::{run, tensorboard::TensorBoard};
 #[derive(Args, Debug)]
 pub(super) struct Train {
     /// Print what the run would do and about how long it would take here; train nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
     #[command(flatten)]
     config: Config,
@@ -116,7 +116,8 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
 fn untrained(plan: &Plan, summary: &Summary) -> Vec<String> {
     let mut warnings = Vec::new();
     for (objective, planned) in summary.objectives.iter().zip(&plan.objectives) {
-        if objective.steps > 0 || objective.weight == 0.0 || summary.steps == 0 {
+        let is_meant = plan.stages.is_empty() && objective.weight > 0.0;
+        if objective.steps > 0 || !is_meant || summary.steps == 0 {
             continue;
         }
         let name = &objective.name;

@@ -706,6 +706,26 @@ fn an_extended_run_is_the_longer_one() {
         .good();
     f.assert_same("straight", "killed", &["resume"]);
 
+    // Where the shorter run ended, the longer one was neither evaluated nor saved, and would not have stopped.
+    let odd = format!("{TWO} --eval-every 3 --checkpoint-every 3 --stop-at sft=100,dpo=0.5");
+    f.train("odd-straight", &format!("{odd} --steps 11")).good();
+    f.train("odd", &format!("{odd} --steps 4")).good();
+    f.train("odd", &format!("{odd} --steps 11 --resume")).good();
+    f.assert_same("odd-straight", "odd", &["resume"]);
+
+    // Without the checkpoint of its last step, a finished run stays as it is.
+    f.train("bare", &format!("{flags} --steps 3")).good();
+    fs::remove_dir_all(f.path("bare/checkpoints")).unwrap();
+    let refused = f.train("bare", &format!("{flags} --steps 6 --resume"));
+    assert!(
+        refused
+            .stderr
+            .contains("the checkpoint of its last step is missing"),
+        "{}",
+        refused.stderr
+    );
+    assert!(f.path("bare/adapter/adapter_config.json").exists());
+
     let before = changes(&f.path("straight"));
     for (more, problem) in [
         ("--steps 5", "cannot shorten a run from 12 to 5 steps"),

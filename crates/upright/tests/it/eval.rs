@@ -42,9 +42,9 @@ fn rows_are_read_as_in_the_run_of_the_adapter() {
     let said = format!(
         "run: --template alpaca, --map {map}, --min-prompt 7, --max-length 240, --too-long cut-prompt"
     );
-    assert!(notes.contains("settings of the run "), "{notes}");
+    assert!(notes.contains("settings of sft in the run "), "{notes}");
     assert!(notes.contains(&said), "{notes}");
-    assert!(!quiet.contains("settings of the run"), "{quiet}");
+    assert!(!quiet.contains("settings of "), "{quiet}");
     let (other, _) = eval(&place, &format!("{adapter} --template raw"));
     assert_ne!(other["loss"], as_in_run["loss"]);
 
@@ -156,8 +156,10 @@ fn the_reference_of_the_run_is_used() {
     let loss = line["loss"].as_f64().unwrap();
     let recorded = last["eval/loss/dpo"].as_f64().unwrap();
     assert!((loss / recorded - 1.0).abs() < 1e-12, "{loss}, {recorded}");
-    assert!(notes.contains("loss of the run "), "{notes}");
-    assert!(notes.contains(": rpo, beta 0.3, reference "), "{notes}");
+    assert!(notes.contains("loss: rpo, beta 0.3, reference "), "{notes}");
+    // A setting that is given leaves the others as in the run.
+    let (same, _) = eval(&place, &format!("{adapter} --dpo-alpha 0.5"));
+    assert_eq!(same, line);
     let (named, _) = eval(&place, &format!("{adapter} --reference run"));
     assert_eq!(named, line);
 
@@ -166,6 +168,24 @@ fn the_reference_of_the_run_is_used() {
     assert_ne!(base["loss"], line["loss"]);
     let (other, _) = eval(&place, &format!("{adapter} --dpo-loss sigmoid --beta 0.3"));
     assert_ne!(other["loss"], line["loss"]);
+
+    // A reference folder that has changed since the run is not taken for the run's.
+    let words = "--dpo dpo.jsonl --reference run --steps 1 --out on-run";
+    Done::good(place.train(words));
+    let on_run = "--adapter on-run --dpo dpo.jsonl";
+    let (before, _) = eval(&place, on_run);
+    assert!(before["loss"].is_number(), "{before}");
+    std::fs::rename(place.path("run/adapter"), place.path("moved")).unwrap();
+    std::fs::create_dir(place.path("run/adapter")).unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        let other = place.path("on-run/adapter").join(name);
+        std::fs::copy(other, place.path("run/adapter").join(name)).unwrap();
+    }
+    let (changed, notes) = eval(&place, on_run);
+    assert_eq!(changed.get("loss"), None);
+    assert!(notes.contains("has changed since the run"), "{notes}");
+    std::fs::remove_dir_all(place.path("run/adapter")).unwrap();
+    std::fs::rename(place.path("moved"), place.path("run/adapter")).unwrap();
 
     // Without the trained reference there is no loss by default, and an error where it is asked for.
     std::fs::remove_dir_all(place.path("cache")).unwrap();
