@@ -646,6 +646,10 @@ fn marked_length(ids: &[u32], tokenizer: &Tokenizer) -> Result<Option<usize>> {
     for length in 1..=ids.len().min(MOST) {
         let text = tokenizer.decode(&ids[..length])?;
         let text = text.trim_start();
+        // White space before a mark is no part of it, and a special token after it is whole.
+        if text.is_empty() || tokenizer.is_added(ids[length - 1]) {
+            return Ok(None);
+        }
         if !is_open && !"<|".starts_with(text.get(..2.min(text.len())).unwrap_or("x")) {
             return Ok(None);
         }

@@ -444,7 +444,7 @@ fn inspect_shows_the_ids_that_text_hides() {
     let place = Place::new();
     place.rows(
         "marks.jsonl",
-        &[json!({"prompt": "<|im_start|>a", "completion": "b<|im_end|>"})],
+        &[json!({"prompt": "c\n<|im_start|>a", "completion": "b<|im_end|>"})],
     );
     let words = "inspect marks.jsonl --model model --template raw --held-out 0";
     let split = Done::good(place.command(words)).stdout;
