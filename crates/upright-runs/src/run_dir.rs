@@ -126,8 +126,10 @@ impl RunDir {
     }
 
     /// Opens a locked folder, and makes it a run folder if it is not one yet. `steps` is the number
-    /// of finished steps; records beyond it are removed. Evaluations are expected at the start and
-    /// after every `eval_every` steps; 0 means only at the start.
+    /// of finished steps out of `length`; records beyond it are removed. Evaluations are expected at
+    /// the start, after every `eval_every` steps (0 means never), and after the last step. An
+    /// evaluation after `steps` that is not expected there is removed too: the run was shorter when
+    /// it was recorded.
     ///
     /// # Errors
     /// A record of a finished step is missing, or the folder cannot be read or written.
@@ -137,6 +139,7 @@ impl RunDir {
         config: &str,
         plan: &str,
         steps: usize,
+        length: usize,
         eval_every: usize,
     ) -> Result<Self> {
         // The lock is held, so no other process will finish these partial files.
@@ -163,11 +166,12 @@ impl RunDir {
             },
         );
         check_records(&evaluations, (0..steps).step_by(every), steps)?;
+        let is_expected = steps == length || steps.is_multiple_of(every);
         let steps = Lines::open(&records, |line| {
             step_of(line).is_some_and(|step| step < done)
         })?;
         let evals = Lines::open(&evaluations, |line| {
-            step_of(line).is_some_and(|step| step <= done)
+            step_of(line).is_some_and(|step| step < done || step == done && is_expected)
         })?;
         Ok(Self {
             steps,

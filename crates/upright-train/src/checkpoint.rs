@@ -226,32 +226,12 @@ impl Checkpoints {
         write_state(dir, &snapshot.state)
     }
 
-    /// Makes a rolling checkpoint permanent, as if the run had not been stopped there.
-    pub fn settle(&self, state: State) -> Result<()> {
-        write_state(
-            &self.folder(state.step),
-            &State {
-                rolling: false,
-                ..state
-            },
-        )?;
+    /// Replaces the state of a checkpoint, as if the run had not been stopped there: what is due makes a
+    /// rolling checkpoint permanent, and a run that was extended a permanent one rolling.
+    pub fn settle(&self, state: &State) -> Result<()> {
+        write_state(&self.folder(state.step), state)?;
         self.prune();
         Ok(())
-    }
-
-    /// Makes a permanent checkpoint one that only waits for the next: the longer run that continues from
-    /// it would not have kept it. Returns its state.
-    ///
-    /// # Errors
-    /// The state cannot be written.
-    pub fn make_rolling(&self, state: State) -> Result<State> {
-        let state = State {
-            rolling: true,
-            held_out: None,
-            ..state
-        };
-        write_state(&self.folder(state.step), &state)?;
-        Ok(state)
     }
 
     /// Removes a checkpoint. It is renamed first, so that a kill leaves no partial checkpoint under

@@ -13,11 +13,6 @@ use upright_runs::{
     settings,
 };
 
-use crate::checkpoint::{Checkpoints, State};
-
-/// Records of the evaluations of a run.
-const EVALS: &str = "evals.jsonl";
-
 /// Checks that the first steps of a run of `steps.start` steps are those of a run of `steps.end` steps.
 ///
 /// # Errors
@@ -63,82 +58,36 @@ pub(super) fn finished(plan: &Plan, steps: usize) -> Result<String> {
     Ok(text)
 }
 
-/// A run that is to have more steps than it was started with. The caller holds its lock.
-pub(super) struct Extension<'e> {
-    /// The plan with the new length.
-    pub(super) plan: &'e Plan,
-    /// The config as written, with the new length.
-    pub(super) config: &'e str,
-    /// The record of the new plan.
-    pub(super) written: &'e PlanRecord,
-    /// Steps that the run was started with.
-    pub(super) before: usize,
-}
-
-impl Extension<'_> {
-    /// Makes the run an unfinished one of the new length. `found` is the state of its newest checkpoint, which is restored
-    /// already. Returns the state to continue from.
-    ///
-    /// # Errors
-    /// The run is finished but has no checkpoint of its last step, or its folder cannot be written.
-    pub(super) fn start(
-        &self,
-        checkpoints: &Checkpoints,
-        found: Option<State>,
-    ) -> Result<Option<State>> {
-        let run = &self.plan.out;
-        let is_at_end = found
-            .as_ref()
-            .is_some_and(|state| state.step == self.before);
-        if is_finished(run) && !is_at_end && self.before > 0 {
-            return Err(Error::input(format!(
-                "{}: cannot extend the run: the checkpoint of its last step is missing",
-                run.display()
-            ))
-            .hint("train a new run that continues its adapter: --init-adapter RUN --out OTHER"));
-        }
-        // In this order, a kill leaves a run that can be finished or extended again.
-        let adapter = adapter_dir(run);
-        let config = adapter.join(peft::CONFIG_FILE);
-        if config.exists() {
-            fs::remove_file(&config).map_err(|error| Error::io(&config, "remove", error))?;
-        }
-        if adapter.exists() {
-            fs::remove_dir_all(&adapter).map_err(|error| Error::io(&adapter, "remove", error))?;
-        }
-        files::write_atomic(&run.join(settings::FILE), self.config.as_bytes())?;
-        files::write_atomic(&run.join(PLAN), self.written.to_toml()?.as_bytes())?;
-        let Some(mut state) = found else {
-            return Ok(None);
-        };
-        if !is_at_end {
-            return Ok(Some(state));
-        }
-        // The longer run would not have been evaluated or saved where the shorter one ended.
-        if !is_due(self.before, self.plan.eval_every) {
-            self.drop_last_evaluation()?;
-        }
-        if !is_due(self.before, self.plan.checkpoint_every) && !state.rolling {
-            state = checkpoints.make_rolling(state)?;
-        }
-        Ok(Some(state))
+/// Makes the run in `plan.out` an unfinished one of the plan's length. It was started with `before` steps, and its newest
+/// checkpoint is at step `first`. The caller holds its lock. Resuming removes an evaluation after the old last step that the
+/// longer run would not have, and no longer keeps a checkpoint there.
+///
+/// # Errors
+/// The run is finished but has no checkpoint of its last step, or its folder cannot be written.
+pub(super) fn extend(
+    plan: &Plan,
+    config: &str,
+    written: &PlanRecord,
+    (before, first): (usize, usize),
+) -> Result<()> {
+    let run = &plan.out;
+    if is_finished(run) && first != before {
+        return Err(Error::input(format!(
+            "{}: cannot extend the run: the checkpoint of its last step is missing",
+            run.display()
+        ))
+        .hint("train a new run that continues its adapter: --init-adapter RUN --out OTHER"));
     }
-
-    /// Removes the record of the evaluation after the last step.
-    fn drop_last_evaluation(&self) -> Result<()> {
-        let path = self.plan.out.join(EVALS);
-        let text = files::read_text(&path)?;
-        let mut kept = String::new();
-        for (line, record) in text.lines().zip(read_lines(&path)?) {
-            if record.get("step").and_then(serde_json::Value::as_u64) != Some(self.before as u64) {
-                kept.push_str(line);
-                kept.push('\n');
-            }
-        }
-        files::write_atomic(&path, kept.as_bytes())
+    // In this order, a kill leaves a run that can be finished or extended again. The config makes a folder an adapter.
+    let adapter = adapter_dir(run);
+    let adapter_config = adapter.join(peft::CONFIG_FILE);
+    if adapter_config.exists() {
+        fs::remove_file(&adapter_config)
+            .map_err(|error| Error::io(&adapter_config, "remove", error))?;
     }
-}
-
-fn is_due(step: usize, every: usize) -> bool {
-    step == 0 || (every > 0 && step.is_multiple_of(every))
+    if adapter.exists() {
+        fs::remove_dir_all(&adapter).map_err(|error| Error::io(&adapter, "remove", error))?;
+    }
+    files::write_atomic(&run.join(settings::FILE), config.as_bytes())?;
+    files::write_atomic(&run.join(PLAN), written.to_toml()?.as_bytes())
 }

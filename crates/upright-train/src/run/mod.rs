@@ -36,7 +36,7 @@ pub use outline::Outline;
 pub use preflight::Preflight;
 pub use reference_policy::{first_batches, has_reference, reference_adapter, train_reference};
 
-use self::{extend::Extension, record::Clock, reference_policy::ToTrain, tasks::tasks};
+use self::{record::Clock, reference_policy::ToTrain, tasks::tasks};
 use crate::{
     checkpoint::{Checkpoints, Identity, Snapshot, State},
     evaluation::evaluate,
@@ -238,13 +238,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     }
     let first = found.as_ref().map_or(0, |state| state.step);
     if let Some(before) = extended_from {
-        let extension = Extension {
-            plan,
-            config,
-            written: &written,
-            before,
-        };
-        found = extension.start(&checkpoints, found)?;
+        extend::extend(plan, config, &written, (before, first))?;
         observer.note(&format!(
             "extending the run from {before} to {} steps",
             schedule.steps
@@ -267,6 +261,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
         config,
         &written.to_toml()?,
         first,
+        schedule.steps,
         plan.eval_every,
     )?;
     let mut run = Run {
@@ -490,15 +485,18 @@ impl Run<'_> {
             }
             None => {}
         }
-        match found {
-            Some(state) if state.rolling && (self.checkpoint_is_due(first) || self.reached) => {
-                self.checkpoints.settle(State {
-                    held_out: self.held_out(first),
-                    ..state
-                })
-            }
-            _ => Ok(()),
+        let Some(state) = found else {
+            return Ok(());
+        };
+        let settled = State {
+            held_out: self.held_out(first),
+            rolling: !self.checkpoint_is_due(first) && !self.reached,
+            ..state.clone()
+        };
+        if settled == state {
+            return Ok(());
         }
+        self.checkpoints.settle(&settled)
     }
 
     fn record_evaluation(&mut self, step: usize, line: Map<String, Value>) -> Result<()> {

@@ -706,10 +706,21 @@ fn an_extended_run_is_the_longer_one() {
         .good();
     f.assert_same("straight", "killed", &["resume"]);
 
-    // Where the shorter run ended, the longer one was neither evaluated nor saved, and would not have stopped.
-    let odd = format!("{TWO} --eval-every 3 --checkpoint-every 3 --stop-at sft=100,dpo=0.5");
+    // Where the shorter run ended, the longer one was neither evaluated nor saved, and did not stop: the target of the
+    // stopping rule is met there, but not at the start.
+    let odd =
+        format!("{TWO} --eval-every 6 --checkpoint-every 5 --method mix --learning-rate 1e-3");
+    f.train("probe", &format!("{odd} --steps 4")).good();
+    let [start, end] = &f.evals("probe")[..] else {
+        panic!("two evaluations")
+    };
+    let [high, low] = [start, end].map(|line| number(line, "fit/loss/sft").unwrap());
+    assert!(low < high);
+    let odd = format!("{odd} --stop-at sft={},dpo=100", (low + high) / 2.0);
     f.train("odd-straight", &format!("{odd} --steps 11")).good();
+    assert_eq!(f.steps("odd-straight").len(), 6);
     f.train("odd", &format!("{odd} --steps 4")).good();
+    assert_eq!(f.steps("odd").len(), 4);
     f.train("odd", &format!("{odd} --steps 11 --resume")).good();
     f.assert_same("odd-straight", "odd", &["resume"]);
 
