@@ -36,6 +36,15 @@ pub(super) fn hash(prompt: &Prompt) -> u64 {
 fn messages(prompt: &Prompt) -> Vec<Message> {
     match prompt {
         Prompt::Text(text) if human_assistant::has_user(text) => human_assistant::turns(text),
+        Prompt::Instruction {
+            system,
+            instruction,
+            input,
+        } if input.trim().is_empty() && human_assistant::has_user(instruction) => {
+            let mut turns = vec![Message::new(Role::System, system.as_str())];
+            turns.extend(human_assistant::turns(instruction));
+            turns
+        }
         _ => prompt.messages(),
     }
 }
@@ -106,6 +115,15 @@ mod tests {
             asked
         );
         assert_eq!(hash(&text("\n\nHuman: Name a tree.\n\nAssistant:")), asked);
+        // A system text of its own stands above the turns of the text.
+        let talk = "\n\nHuman: Name a tree.\n\nAssistant:";
+        let longer = format!("{talk} Oak.\n\nHuman: Another?\n\nAssistant:");
+        let below = hash(&conversation(&[
+            (Role::System, "Be kind."),
+            (Role::User, "Name a tree."),
+        ]));
+        assert_eq!(hash(&instruction("Be kind.", talk, "")), below);
+        assert_eq!(hash(&instruction("Be kind.", &longer, "")), below);
         let with_input = hash(&instruction("", "Translate.", "Baum"));
         assert_eq!(hash(&text("Translate.\nBaum")), with_input);
         let system = hash(&instruction("Be brief.", "Name a tree.", ""));
