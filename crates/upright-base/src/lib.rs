@@ -10,6 +10,7 @@
 //! | [`parallel`] | a parallel map whose results do not depend on the number of threads |
 //! | [`suggest`] | "did you mean" |
 //! | [`missing`] | errors for paths that do not exist, with the nearest path that does |
+//! | [`counted`](fn@counted) | counts with their nouns |
 //! | [`quiet`] | turns panics of libraries into errors |
 //! | [`memory`], [`processor`] | memory and processor time of this process |
 //!
@@ -28,6 +29,7 @@
     allow(clippy::disallowed_methods, reason = "tests write what they like")
 )]
 
+mod counted;
 pub mod error;
 pub mod file_kind;
 pub mod files;
@@ -39,4 +41,5 @@ pub mod processor;
 pub mod quiet;
 pub mod suggest;
 
+pub use counted::counted;
 pub use error::{Error, ErrorKind, Result};

@@ -11,7 +11,7 @@ use super::{
     DataFile, Example, Template, TemplateName, Tokenizer, TooLong, Truncation, Turns, sha256_hex,
     split,
 };
-use upright_base::{Error, Result, files};
+use upright_base::{Error, Result, counted, files};
 
 /// TRL's columns of reference log-probabilities. They are valid for one tokenizer, template,
 /// maximum length and model, which the file does not name.
@@ -455,12 +455,6 @@ impl Dataset {
     pub fn eval(&self, n: usize) -> Vec<&Example> {
         sample(&self.eval, &self.eval_hashes, n)
     }
-}
-
-/// `1 row`, `2 rows`.
-fn counted(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{plural}")
 }
 
 /// A note on whether prompts start with BOS, if the tokenizer's files disagree about it.

@@ -3,9 +3,9 @@
 use super::{
     arm::{Arm, Role},
     matching::distinct,
-    prose::counted,
     run::Run,
 };
+use upright_base::counted;
 use upright_runs::plan::{Length, Plan};
 
 /// Weights of the objectives compared. If only stages were given, their shares of the steps.
@@ -241,7 +241,7 @@ fn folder_name(arms: &[Arm], index: usize, runs: &[Run]) -> String {
         count => format!(
             "{} +{}",
             all[arm.runs[0]][above..].join("/"),
-            counted(count - 1, "seed", "seeds")
+            counted(count - 1, "seed")
         ),
     };
     let method = base(&arm.role);

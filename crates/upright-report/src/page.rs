@@ -2,6 +2,7 @@
 //! a run or a file goes through [`escaped`].
 
 use std::fmt::Write;
+use upright_base::counted;
 
 use super::{
     Report, Verdict,
@@ -482,7 +483,7 @@ fn runs(report: &Report) -> String {
     let open = if report.runs.len() <= 8 { " open" } else { "" };
     html + &format!(
         "<details{open}><summary>{}</summary>\n{}</details>\n",
-        prose::counted(report.runs.len(), "run", "runs"),
+        counted(report.runs.len(), "run"),
         table_html(&table)
     )
 }

@@ -3,6 +3,7 @@
 use super::{
     Arm, Report, Role, Run, Source, claims, matching::time, small, table::listed, tables::SET_NAMES,
 };
+use upright_base::counted;
 use upright_core::{
     metrics::{Call, spread::CLEAR},
     objectives::LossKind,
@@ -33,15 +34,6 @@ pub(super) fn title(report: &Report) -> String {
             report.runs.len(),
             arms.len()
         ),
-    }
-}
-
-/// A count with its noun: `1 run`, `2 runs`.
-pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
-    if count == 1 {
-        format!("1 {one}")
-    } else {
-        format!("{count} {many}")
     }
 }
 
@@ -89,7 +81,7 @@ pub(super) fn what_was_run(report: &Report) -> Vec<String> {
         runs.iter().map(planned).max().unwrap_or(0),
     );
     let steps = if few == many {
-        counted(few, "step", "steps")
+        counted(few, "step")
     } else {
         format!("{few} to {many} steps")
     };
@@ -110,8 +102,8 @@ pub(super) fn what_was_run(report: &Report) -> Vec<String> {
     );
     let first = format!(
         "{} of the model {model} in {}, {steps} each, with seed{} {}, on {tier}. {}",
-        counted(runs.len(), "run", "runs"),
-        counted(report.arms.len(), "arm", "arms"),
+        counted(runs.len(), "run"),
+        counted(report.arms.len(), "arm"),
         if seeds.len() == 1 { "" } else { "s" },
         if seeds.len() > 8 {
             format!("{} different ones", seeds.len())
@@ -374,7 +366,7 @@ pub(super) fn in_short(report: &Report) -> Vec<String> {
         };
         said.push(format!(
             "These runs can test {} of the paper: {}.{bare}",
-            counted(all, "claim", "claims"),
+            counted(all, "claim"),
             counts.join(", ")
         ));
     }
@@ -730,9 +722,9 @@ fn few_rows(report: &Report, arms: &[&Arm]) -> Vec<String> {
             };
             if count < small::ROWS {
                 let count = if pairs {
-                    counted(count, "pair", "pairs")
+                    counted(count, "pair")
                 } else {
-                    counted(count, "row", "rows")
+                    counted(count, "row")
                 };
                 rows.push(format!("{count} of {name}"));
             }

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{prose::counted, run::Run};
+use super::run::Run;
+use upright_base::counted;
 
 /// Held-out rows below which a result is an anecdote.
 pub(super) const ROWS: usize = 30;
@@ -74,13 +75,13 @@ impl Small {
         let mut words = Vec::new();
         if let Some(rows) = self.held_out {
             words.push(if self.pairs {
-                counted(rows, "held-out pair", "held-out pairs")
+                counted(rows, "held-out pair")
             } else {
-                counted(rows, "held-out row", "held-out rows")
+                counted(rows, "held-out row")
             });
         }
         if let Some(seeds) = self.seeds {
-            words.push(counted(seeds, "seed", "seeds"));
+            words.push(counted(seeds, "seed"));
         }
         if let Some(epochs) = self.epochs {
             words.push(format!("{} epochs", few(epochs)));

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde::Serialize;
-use upright_base::Result;
+use upright_base::{Result, counted};
 use upright_core::{methods::MethodKind, optimizer::Curve};
 use upright_data::{Dataset, Example};
 use upright_model::adapter::{ALL_LINEAR, Adapter, LoraConfig};
@@ -130,8 +130,7 @@ impl Outline {
             let objective = &plan.objectives[index];
             let steps = expected_steps(plan, schedule, index);
             let rows = data.train.len();
-            // An epoch ends with a smaller batch if the rows do not divide evenly.
-            let epoch_steps = rows.div_ceil(objective.batch).max(1) as f64;
+            let epoch = Epoch::of(&data.train, objective.batch);
             objectives.push(ObjectiveOutline {
                 name: objective.name.clone(),
                 weight: objective.weight,
@@ -139,11 +138,10 @@ impl Outline {
                 held_out: data.eval.len(),
                 batch: objective.batch,
                 steps,
-                epochs: steps / epoch_steps,
+                epochs: steps / epoch.steps,
                 template: data.template.to_string(),
             });
-            let batch_tokens = tokens(&data.train) as f64 / epoch_steps;
-            step_seconds.push(batch_tokens * token / SCORING);
+            step_seconds.push(epoch.tokens_per_step() * token / SCORING);
             for rows in [data.eval(plan.eval_rows), data.fit(plan.eval_rows)] {
                 evaluation += tokens(rows) as f64 * token;
             }
@@ -153,18 +151,14 @@ impl Outline {
             every => schedule.steps.div_ceil(every),
         };
         let needed = reference_policy::needed_rows(plan, schedule, datasets);
-        let reference_training = match to_train {
-            Some(to_train) if !to_train.finished => {
-                let rows = &to_train.data.train;
-                let epoch_steps = rows
-                    .len()
-                    .div_ceil(to_train.plan.objectives[0].batch)
-                    .max(1);
-                let batch_tokens = tokens(rows) as f64 / epoch_steps as f64;
-                to_train.steps()? as f64 * batch_tokens * token / SCORING
-            }
-            _ => 0.0,
-        };
+        let mut reference_steps = None;
+        let mut reference_training = 0.0;
+        if let Some(to_train) = to_train.filter(|to_train| !to_train.finished) {
+            let steps = to_train.steps()?;
+            let epoch = Epoch::of(&to_train.data.train, to_train.plan.objectives[0].batch);
+            reference_training = steps as f64 * epoch.tokens_per_step() * token / SCORING;
+            reference_steps = Some(steps);
+        }
         let mut seconds = Seconds {
             reference_training,
             reference_scoring: tokens(needed.iter().copied()) as f64 * token,
@@ -191,9 +185,7 @@ impl Outline {
             schedule: plan.optimizer.schedule,
             warmup: plan.optimizer.warmup,
             reference: plan.needs_reference().then(|| ReferenceOutline {
-                steps: to_train
-                    .filter(|to_train| !to_train.finished)
-                    .and_then(|to_train| to_train.steps().ok()),
+                steps: reference_steps,
                 about: about(&plan.reference),
                 rows: needed.len(),
             }),
@@ -311,6 +303,27 @@ impl Outline {
     }
 }
 
+/// One pass over training rows.
+struct Epoch {
+    /// Number of steps. The last has fewer rows if the rows do not divide evenly.
+    steps: f64,
+    /// Number of tokens.
+    tokens: f64,
+}
+
+impl Epoch {
+    fn of(rows: &[Example], batch: usize) -> Self {
+        Self {
+            steps: rows.len().div_ceil(batch).max(1) as f64,
+            tokens: tokens(rows) as f64,
+        }
+    }
+
+    fn tokens_per_step(&self) -> f64 {
+        self.tokens / self.steps
+    }
+}
+
 /// Expected seconds of all steps, given the seconds per step of each objective.
 pub fn seconds_of_steps(plan: &Plan, schedule: &Schedule, step_seconds: &[f64]) -> f64 {
     if plan.method == MethodKind::Sequential {
@@ -400,11 +413,6 @@ fn about(reference: &ReferencePlan) -> String {
     }
 }
 
-fn counted(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{plural}")
-}
-
 /// At most two decimals, without zeros at the end.
 fn short(x: f64) -> String {
     let text = format!("{x:.2}");
@@ -438,6 +446,19 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_epoch_counts_its_short_last_batch() {
+        let row = Example {
+            row: 0,
+            prompt: vec![1; 3],
+            responses: vec![vec![2; 5]],
+            read: Vec::new(),
+        };
+        let epoch = Epoch::of(&vec![row; 10], 4);
+        assert_eq!((epoch.steps, epoch.tokens), (3.0, 80.0));
+        assert_eq!(Epoch::of(&[], 4).steps, 1.0);
+    }
 
     #[test]
     fn times_have_the_unit_that_fits() {

@@ -11,9 +11,9 @@ use upright_engine::{
 };
 use upright_train::fetch::fetched;
 
-use super::{counted, machine::Machine, print, print_json, terminal};
+use super::{machine::Machine, print, print_json, terminal};
 use crate::bench::{Base, Bench, MethodCost, StepCost};
-use upright_base::{Error, Result};
+use upright_base::{Error, Result, counted};
 use upright_hub::Hub;
 use upright_runs::{
     plan::checks::{count, threads},

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{counted, print, print_json, terminal};
+use super::{print, print_json, terminal};
 use crate::experiment::{Estimate, Experiment, Outcome, Outcomes, State};
-use upright_base::{Error, Result};
+use upright_base::{Error, Result, counted};
 
 /// Examples in `--help`.
 pub(super) const EXAMPLES: &str = "\

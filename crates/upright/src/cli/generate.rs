@@ -10,13 +10,12 @@ use serde_json::json;
 use upright_engine::DeviceAdapter;
 
 use super::{
-    counted,
     machine::Machine,
     print, print_json,
     terminal::{self, Terminal},
 };
 use upright_base::{
-    Error, Result, files,
+    Error, Result, counted, files,
     observer::{Observer, Silent},
 };
 use upright_data::{

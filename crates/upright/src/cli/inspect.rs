@@ -5,8 +5,8 @@ use std::{fmt::Write, io::IsTerminal, path::PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::{counted, print, print_as_is, print_json, similarity, terminal::Terminal, visible};
-use upright_base::{Error, Result};
+use super::{print, print_as_is, print_json, similarity, terminal::Terminal, visible};
+use upright_base::{Error, Result, counted};
 use upright_data::{
     ColumnMap, DataFile, DataSpec, Dataset, Dropped, Example, HeldOut, RowKind, Template,
     Tokenizer, Truncation, Turns, bos_note, prefix_space_note, rows, source,

@@ -253,12 +253,6 @@ fn print_json(value: &impl Serialize) -> Result<()> {
     print_as_is(&line)
 }
 
-/// A count with its noun: "1 step", "2 steps".
-fn counted(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{plural}")
-}
-
 /// Formats bytes as MB or GB.
 fn gigabytes(bytes: usize) -> String {
     if bytes < 1_000_000_000 {

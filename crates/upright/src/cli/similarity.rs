@@ -6,9 +6,9 @@ use std::{fmt::Write, path::PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::{counted, make_out, print, print_json, terminal::Terminal};
+use super::{make_out, print, print_json, terminal::Terminal};
 use crate::similarity::{Pair, Texts, conflicts, figure::figure, similarity, text};
-use upright_base::{Error, Result, files};
+use upright_base::{Error, Result, counted, files};
 use upright_data::{ColumnMap, RowKind, Tokenizer, rows::Row};
 use upright_hub::Hub;
 use upright_runs::{

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use clap::{Args, Command};
 
-use super::{counted, print, print_json, terminal};
-use upright_base::{Result, files, observer::Observer};
+use super::{print, print_json, terminal};
+use upright_base::{Result, counted, files, observer::Observer};
 use upright_core::methods::MethodKind;
 use upright_hub::Hub;
 use upright_report::Report;
