@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use libfuzzer_sys::{Corpus, fuzz_target};
-use upright_data::rows::{self, Row, RowKind};
+use upright_data::conversation::Row;
+use upright_data::rows::{self, RowKind};
 use upright_data::template::{Template, TemplateName, Turns};
 use upright_data::{Tokenizer, source};
 use upright_fuzz::{repository, scratch};

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::rows::{Message, Prompt, Role, Row};
+use super::conversation::{Message, Prompt, Role, Row};
 use super::template::{Piece, Turns};
 use super::{Example, Template, Tokenizer, TooLong, Truncation, split};
 use upright_base::{Error, Result, parallel};

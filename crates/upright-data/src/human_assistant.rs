@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::rows::{Message, Prompt, Role, Row};
+use super::conversation::{Message, Prompt, Role, Row};
 
 /// The markers before the turns.
 const MARKS: [(&str, Role); 2] = [

@@ -3,7 +3,8 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`source`] | files: JSON, JSON Lines, Parquet, gzip |
-//! | [`rows`] | the dialect of a row, and its conversation |
+//! | [`conversation`] | messages, prompts and rows |
+//! | [`rows`] | the dialect of a row |
 //! | [`tokenize`] | the model's tokenizer and its special tokens |
 //! | `human_assistant` | HH-RLHF's texts as conversations |
 //! | [`template`] | a conversation as text: chat templates in Jinja, and built-in ones |
@@ -30,6 +31,7 @@
     allow(clippy::disallowed_methods, reason = "tests write what they like")
 )]
 
+pub mod conversation;
 pub mod data_file;
 pub mod dataset;
 pub mod encode;

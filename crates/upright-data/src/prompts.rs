@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::rows::{self, ColumnMap, Dropped, Prompt, Row, RowKind};
+use super::conversation::{Prompt, Row};
+use super::rows::{self, ColumnMap, Dropped, RowKind};
 use super::source::{self, Format};
 use upright_base::{Error, Result};
 
@@ -107,6 +108,8 @@ fn lines(name: &Path, text: &str) -> Option<Vec<Numbered>> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    use crate::conversation::{Message, Role};
 
     use super::*;
 
@@ -227,7 +230,7 @@ mod tests {
         }
         // Rows that cannot be trained on can still be prompts.
         let alone = |row: Value| prompts("p", &format!("{row}\n")).remove(0).1;
-        let asked = Prompt::Messages(vec![rows::Message::new(rows::Role::User, "a")]);
+        let asked = Prompt::Messages(vec![Message::new(Role::User, "a")]);
         assert_eq!(alone(json!({"prompt": "a", "chosen": answer("d")})), asked);
         assert_eq!(
             alone(json!({"prompt": "a", "chosen": null, "rejected": answer("d")})),

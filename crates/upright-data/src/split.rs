@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::rows::{Message, Prompt, Role};
+use super::conversation::{Message, Prompt, Role};
 use super::{hash64, human_assistant};
 
 /// Hash of a row's opening words: roles and trimmed contents up to the model's first response to

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::super::source::{RawRow, type_name};
-use super::{Message, Role, WRITTEN_CALLS};
+use crate::conversation::{Message, Role, WRITTEN_CALLS};
 use upright_base::{Error, Result};
 
 /// Keys of a message that chat templates use besides role and content, and keys that mask it.

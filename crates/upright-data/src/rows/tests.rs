@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::conversation::WRITTEN_CALLS;
 
 fn raw(values: &[Value]) -> Vec<RawRow> {
     values

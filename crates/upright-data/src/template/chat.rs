@@ -11,7 +11,7 @@ use super::date::Date;
 use super::jinja::{Complaint, Marked};
 use super::sandbox::Renderer;
 use super::{Piece, Rendered, TemplateName, Turns, by_turns};
-use crate::rows::{Message, Role, Row, WRITTEN_CALLS};
+use crate::conversation::{Message, Role, Row, WRITTEN_CALLS};
 use crate::{Tokenizer, sha256_hex};
 use upright_base::{Error, Result, files};
 

@@ -1,6 +1,6 @@
 //! The three templates that need no model: `alpaca`, `user-assistant` and `raw`.
 
-use crate::rows::{Message, Prompt, Role};
+use crate::conversation::{Message, Prompt, Role};
 
 /// Stanford Alpaca's wording; `None` for a conversation.
 pub(super) fn alpaca(prompt: &Prompt) -> Option<String> {

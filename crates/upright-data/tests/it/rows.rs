@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use proptest::prelude::*;
 use serde_json::json;
-use upright_data::{ColumnMap, RowKind, prompts, rows, source};
+use upright_data::{ColumnMap, RowKind, conversation, prompts, rows, source};
 
 const PARQUET: [&str; 5] = ["none", "snappy", "gzip", "zstd", "lz4"];
 
@@ -27,8 +27,8 @@ fn parquet_rows_are_read_in_every_compression() {
         );
         assert_eq!(read.unread, ["score", "note"]);
         let row = &read.rows[3];
-        let asked = rows::Message::new(rows::Role::User, "Question 3, é?");
-        assert_eq!(row.prompt, rows::Prompt::Messages(vec![asked]));
+        let asked = conversation::Message::new(conversation::Role::User, "Question 3, é?");
+        assert_eq!(row.prompt, conversation::Prompt::Messages(vec![asked]));
         assert_eq!(
             [&row.responses[0].content, &row.responses[1].content],
             ["Good 3.", "Bad 3."]

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use upright_data::{
     Example, Template, Tokenizer, TooLong, Truncation, Turns,
+    conversation::{Message, Prompt, Role, Row},
     encode::{Encoded, Encoder},
-    rows::{Message, Prompt, Role, Row},
 };
 
 /// The folder of the tests' templates.

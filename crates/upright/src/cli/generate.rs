@@ -19,9 +19,9 @@ use upright_base::{
     observer::{Observer, Silent},
 };
 use upright_data::{
-    ColumnMap, Template, TemplateName, Tokenizer, prompts,
-    rows::{Message, Prompt, Role, Row},
-    source,
+    ColumnMap, Template, TemplateName, Tokenizer,
+    conversation::{Message, Prompt, Role, Row},
+    prompts, source,
 };
 use upright_hub::Hub;
 use upright_runs::{

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{make_out, print, print_json, terminal::Terminal};
 use crate::similarity::{Pair, Texts, conflicts, figure::figure, similarity, text};
 use upright_base::{Error, Result, counted, files};
-use upright_data::{ColumnMap, RowKind, Tokenizer, rows::Row};
+use upright_data::{ColumnMap, RowKind, Tokenizer, conversation::Row};
 use upright_hub::Hub;
 use upright_runs::{
     plan::checks::{count, count_from},

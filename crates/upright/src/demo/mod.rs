@@ -13,7 +13,7 @@ use upright_base::{
 use upright_core::metrics::Spread;
 use upright_data::{
     Template,
-    rows::{Prompt, Row},
+    conversation::{Prompt, Row},
 };
 use upright_engine::Options;
 use upright_report::{ANSWERS, Answer, Answers, Claim, Report, STUDY, Study};

@@ -3,7 +3,7 @@
 use super::{Experiment, Job, JobKind, Questions, Setup};
 use upright_base::observer::{Observer, Quiet};
 use upright_base::{Error, Result, files};
-use upright_data::rows::{Prompt, Row};
+use upright_data::conversation::{Prompt, Row};
 use upright_data::{Template, TemplateName};
 use upright_model::model_files::hub_name;
 use upright_report::{ANSWERS, Answer, Answers};

@@ -14,7 +14,7 @@ use counts::{Counts, Index};
 use upright_base::{Error, Result, observer::Observer, parallel};
 use upright_data::{
     ColumnMap, DataFile, RowKind, Tokenizer,
-    rows::{Prompt, Row},
+    conversation::{Prompt, Row},
 };
 
 /// Rows per unit of work of a thread.
@@ -207,7 +207,7 @@ pub fn conflicts(pairs: &[Pair], most: usize) -> Vec<Pair> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use upright_data::rows::{Message, Role};
+    use upright_data::conversation::{Message, Role};
 
     #[test]
     fn templates_and_turns_are_not_counted() {
