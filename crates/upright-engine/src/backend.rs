@@ -5,7 +5,8 @@ use upright_model::pack::Pack;
 
 use crate::{
     adapter::DeviceAdapter,
-    next::{Next, Want},
+    next::{Following, Next, Want},
+    prefill::NewPrompt,
     scores::{Scores, Slopes},
     sum::Sum,
     usage::Usage,
@@ -84,8 +85,15 @@ pub(crate) trait Backend {
 /// Sequences in generation on one device, each with its key-value cache. The caller numbers the
 /// sequences and names each at most once per call.
 pub(crate) trait Sequences {
-    /// Starts sequences. Returns the next-token prediction of each.
-    fn join(&mut self, prompts: &[(usize, &[u32])], want: Want) -> Vec<Next>;
+    /// Runs the first pass over prompts, and starts the sequences that are kept. Returns the
+    /// next-token prediction of each prompt, and, if `best` is given, what follows each of its tokens
+    /// from the last known token on, with that many candidates.
+    fn read(
+        &mut self,
+        prompts: &[NewPrompt<'_>],
+        best: Option<usize>,
+        want: Want,
+    ) -> Vec<(Next, Vec<Following>)>;
 
     /// Appends tokens to sequences. Returns the next-token prediction of each.
     fn advance(&mut self, tokens: &[(usize, &[u32])], want: Want) -> Vec<Next>;

@@ -5,12 +5,38 @@ use std::collections::BTreeMap;
 use upright_base::{Error, Result};
 use upright_model::pack::Pack;
 
-pub use crate::next::{Candidate, Next, Want};
-use crate::{backend::Sequences, cpu::generation::CpuSequences, scores::check_tokens};
+pub use crate::next::{Candidate, Following, Next, Want};
+use crate::{
+    backend::Sequences, cpu::generation::CpuSequences, prefill::NewPrompt, scores::check_tokens,
+};
 
 /// A sequence of a [`Generation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(usize);
+
+/// A prompt for [`Generation::read`].
+#[derive(Clone, Copy, Debug)]
+pub struct Prompt<'t> {
+    /// Its tokens, at least one.
+    pub tokens: &'t [u32],
+    /// A sequence that begins as the prompt does, and the number of tokens that are not computed
+    /// again, fewer than the prompt has.
+    pub after: Option<(SequenceId, usize)>,
+    /// Whether the prompt becomes a sequence.
+    pub keep: bool,
+}
+
+/// What a pass over a prompt gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// The new sequence, if the prompt is kept.
+    pub sequence: Option<SequenceId>,
+    /// The prediction of the token after the prompt.
+    pub next: Next,
+    /// What follows each computed token of the prompt but the last, if it was requested. The first
+    /// entry belongs to the token at [`Prompt::after`], or to the first token.
+    pub following: Vec<Following>,
+}
 
 /// The sequences on a device.
 pub(crate) enum Running<'a> {
@@ -51,7 +77,8 @@ impl<'a> Generation<'a> {
         sequences
     }
 
-    fn bytes_of(&self, tokens: usize) -> usize {
+    /// Bytes of the key-value cache of a sequence of `tokens` tokens.
+    pub fn bytes_of(&self, tokens: usize) -> usize {
         let Running::Cpu(sequences) = &self.running;
         sequences.bytes(tokens)
     }
@@ -99,34 +126,88 @@ impl<'a> Generation<'a> {
     /// prediction of each.
     ///
     /// # Errors
-    /// A token is outside the vocabulary, or the key-value caches exceed the limit. No sequence has
-    /// joined then.
+    /// As for [`Generation::read`].
     ///
     /// # Panics
     /// If a prompt is empty.
     pub fn join(&mut self, prompts: &[&[u32]], want: Want) -> Result<Vec<(SequenceId, Next)>> {
+        let mut kept = Vec::with_capacity(prompts.len());
+        for tokens in prompts {
+            kept.push(Prompt {
+                tokens,
+                after: None,
+                keep: true,
+            });
+        }
+        let mut joined = Vec::with_capacity(prompts.len());
+        for reading in self.read(&kept, None, want)? {
+            let sequence = reading.sequence.expect("the prompt is kept");
+            joined.push((sequence, reading.next));
+        }
+        Ok(joined)
+    }
+
+    /// Runs one pass over prompts. With `best`, the pass also gives the log-probability of every
+    /// token, with that many candidates per position. No bit depends on the other prompts, nor on
+    /// how much of a prompt is known from an earlier sequence. The tokens of such a sequence that
+    /// are reused must come from `read` or `join`: tokens that [`Generation::advance`] appended have
+    /// keys and values with other bits.
+    ///
+    /// # Errors
+    /// A token is outside the vocabulary, or the key-value caches exceed the limit. No sequence has
+    /// joined then.
+    ///
+    /// # Panics
+    /// If a prompt is empty or wholly known, or the sequence that it follows has left or is shorter.
+    pub fn read(
+        &mut self,
+        prompts: &[Prompt<'_>],
+        best: Option<usize>,
+        want: Want,
+    ) -> Result<Vec<Reading>> {
         if prompts.is_empty() {
             return Ok(Vec::new());
         }
-        self.check_tokens(prompts)?;
-        self.check_memory(
-            prompts
-                .iter()
-                .map(|prompt| self.bytes_of(prompt.len()))
-                .sum(),
-        )?;
-        let mut named = Vec::with_capacity(prompts.len());
+        let mut all = Vec::with_capacity(prompts.len());
+        let mut bytes = 0;
         for prompt in prompts {
-            named.push((self.joined, *prompt));
-            self.joined += 1;
+            all.push(prompt.tokens);
+            if prompt.keep {
+                bytes += self.bytes_of(prompt.tokens.len());
+            }
+            if let Some((sequence, tokens)) = prompt.after {
+                assert!(tokens <= self.lengths[&sequence], "the sequence is shorter");
+            }
         }
-        let next = self.sequences().join(&named, want);
-        let mut joined = Vec::with_capacity(prompts.len());
-        for ((id, prompt), next) in named.into_iter().zip(next) {
-            self.lengths.insert(SequenceId(id), prompt.len());
-            joined.push((SequenceId(id), next));
+        self.check_tokens(&all)?;
+        self.check_memory(bytes)?;
+        let mut numbered = Vec::with_capacity(prompts.len());
+        for prompt in prompts {
+            let mut keep = None;
+            if prompt.keep {
+                keep = Some(self.joined);
+                self.joined += 1;
+            }
+            numbered.push(NewPrompt {
+                tokens: prompt.tokens,
+                after: prompt.after.map(|(sequence, tokens)| (sequence.0, tokens)),
+                keep,
+            });
         }
-        Ok(joined)
+        let read = self.sequences().read(&numbered, best, want);
+        let mut readings = Vec::with_capacity(prompts.len());
+        for (prompt, (next, following)) in numbered.iter().zip(read) {
+            let sequence = prompt.keep.map(SequenceId);
+            if let Some(sequence) = sequence {
+                self.lengths.insert(sequence, prompt.tokens.len());
+            }
+            readings.push(Reading {
+                sequence,
+                next,
+                following,
+            });
+        }
+        Ok(readings)
     }
 
     /// Starts a sequence as a copy of another, which stays: for a prefix that several sequences

@@ -10,7 +10,7 @@
 //! | [`generation`] | [`Generation`]: token-by-token generation with key-value caches |
 //! | [`usage`] | [`Usage`]: memory, busy time and operation counts of the device |
 //! | [`microbench`] | throughput of the CPU kernels beside the limits of the hardware |
-//! | `scores`, `next`, `adapter` | inputs and outputs of a pass |
+//! | `scores`, `next`, `prefill`, `adapter` | inputs and outputs of a pass |
 //! | `backend` | the trait that a device implements |
 //! | `cpu/` | the CPU: decoder, block, head, linear, generation, and `kernels/` |
 //!
@@ -42,6 +42,7 @@ pub mod decoder;
 pub mod generation;
 pub mod microbench;
 mod next;
+mod prefill;
 mod scores;
 pub mod sum;
 pub mod usage;

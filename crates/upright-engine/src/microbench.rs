@@ -11,7 +11,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::cpu::{
     kernels::{
         Lanes, Saved, Work, activation,
-        attention::{self, HeadLayout, Shape},
+        attention::{self, HeadLayout, Known, Shape},
         dispatch,
         gemm::{View, product},
         norm::Norm,
@@ -253,8 +253,20 @@ fn attentions(tier: Tier, each: &mut impl FnMut(KernelRate)) {
         let mut d_qkv = vec![0.0; qkv.len()];
         let qkv = stored(tier, &qkv);
         let qkv = qkv.values();
-        let forward =
-            seconds(|| attention::forward(tier, &pack, &shape, qkv, q, k, v, &mut out, &mut lse));
+        let forward = seconds(|| {
+            attention::forward(
+                tier,
+                &pack,
+                Known::NOTHING,
+                &shape,
+                qkv,
+                q,
+                k,
+                v,
+                &mut out,
+                &mut lse,
+            )
+        });
         let out = stored(tier, &out);
         let out = out.values();
         let backward = seconds(|| {

@@ -20,6 +20,16 @@ pub enum Next {
     Best(Vec<Candidate>),
 }
 
+/// What the model predicts after a token of a prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Following {
+    /// Log-probability of the token that follows in the prompt, in nats.
+    pub logp: f64,
+    /// The most likely tokens, best first; ties go to the smaller id. The log-probability of the
+    /// following token has the same bits here.
+    pub best: Vec<Candidate>,
+}
+
 /// A candidate for the next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {

@@ -21,7 +21,7 @@ use super::{
     buffer::Buffer,
     kernels::{
         Saved, activation,
-        attention::{self, Cache, HeadLayout, Shape},
+        attention::{self, Cache, Earlier, HeadLayout, Known, Shape},
         gather::{gather, scatter},
         gemm::{Onto, Packed, Values, View},
         norm::Norm,
@@ -38,8 +38,11 @@ pub(crate) struct Block<'a> {
     pub(crate) pack: &'a Pack,
     pub(crate) angles: &'a Angles,
     pub(crate) scope: Scope<'a>,
-    /// Rows whose output is needed, ascending; `None` means all rows.
+    /// Computed rows whose output is needed, ascending; `None` means all of them.
     pub(crate) wanted: Option<&'a [usize]>,
+    /// Tokens whose keys and values are known. No row is computed for them, and only
+    /// [`Block::forward`] runs.
+    pub(crate) earlier: Option<&'a Earlier<'a>>,
 }
 
 /// Saved activations of a block. All but the residual stream have the precision of the tier's
@@ -98,8 +101,12 @@ fn mlp_width(config: &DecoderConfig) -> usize {
 }
 
 impl Block<'_> {
+    /// Number of computed rows.
     fn tokens(&self) -> usize {
-        self.pack.tokens.len()
+        let known = self
+            .earlier
+            .map_or(0, |earlier| earlier.known.total(self.pack));
+        self.pack.tokens.len() - known
     }
 
     fn norm<'w>(&self, weights: &'w NormWeights) -> Norm<'w> {
@@ -180,15 +187,23 @@ impl Block<'_> {
             .filter_map(|(norm, layout, heads)| Some((norm.as_ref()?, layout, heads)))
     }
 
-    /// Runs the block's forward pass: `x` `[T, H]` to `[R, H]`, and the activations that [`Block::backward`] needs.
+    /// Runs the block's forward pass: `x`, `[T, H]` without the known tokens, to `[R, H]`, and the activations that [`Block::backward`] needs.
     pub(crate) fn forward(&self, x: Buffer<f32>) -> (Buffer<f32>, Trace) {
         let [q, k, v] = self.layouts();
+        let shape = self.shape();
         self.forward_with(x, |qkv, attended, lse| {
+            let mut known = Known::NOTHING;
+            let mut whole = None;
+            if let Some(earlier) = self.earlier {
+                known = earlier.known;
+                whole = Some(earlier.join(self.pack, &shape, qkv, [k, v]));
+            }
             attention::forward(
                 self.scope.tier,
                 self.pack,
-                &self.shape(),
-                qkv,
+                known,
+                &shape,
+                whole.as_ref().map_or(qkv, Saved::values),
                 q,
                 k,
                 v,
@@ -198,19 +213,12 @@ impl Block<'_> {
         })
     }
 
-    /// Key-value cache of some rows of a pass, for [`Block::continue_from`].
-    pub(crate) fn cache(&self, trace: &Trace, rows: Range<usize>) -> Cache {
+    /// Appends the keys and values of some computed rows to a cache, for [`Block::continue_from`].
+    pub(crate) fn extend(&self, cache: &mut Cache, trace: &Trace, rows: Range<usize>) {
         let (width, [_, k, v]) = (qkv_width(self.config), self.layouts());
-        let mut cache = Cache::new(self.scope.tier);
-        cache.extend(
-            &self.shape(),
-            trace
-                .qkv
-                .values()
-                .part(rows.start * width..rows.end * width),
-            [k, v],
-        );
-        cache
+        let qkv = trace.qkv.values();
+        let rows = qkv.part(rows.start * width..rows.end * width);
+        cache.extend(&self.shape(), rows, [k, v]);
     }
 
     /// Runs [`Block::forward`] for the new tokens of several sequences, one span of the pack each.

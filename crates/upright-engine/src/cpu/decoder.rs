@@ -44,12 +44,12 @@ pub(crate) fn thread_pool(threads: usize, counters: &Arc<Counters>) -> Result<Th
 
 impl Decoder {
     /// The input of the first block, `[T, H]`: the residual stream starts as the token embeddings.
-    pub(super) fn embed(&self, pack: &Pack) -> Buffer<f32> {
+    pub(super) fn embed(&self, tokens: &[u32]) -> Buffer<f32> {
         let hidden = self.config.hidden;
         let table = self.weights.embedding.data();
-        let mut x = Buffer::new(pack.tokens.len() * hidden);
+        let mut x = Buffer::new(tokens.len() * hidden);
         x.par_chunks_mut(hidden)
-            .zip(&pack.tokens)
+            .zip(tokens)
             .for_each(|(x, &token)| {
                 let row = &table[token as usize * hidden..][..hidden];
                 for (x, v) in x.iter_mut().zip(row) {
@@ -81,6 +81,7 @@ impl Decoder {
                 adapter,
             },
             wanted: wanted.filter(|rows| is_last && rows.len() < pack.tokens.len()),
+            earlier: None,
         }
     }
 

@@ -1,18 +1,23 @@
 //! Generation on the CPU: every sequence has its own key-value cache in every block.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
-use upright_model::pack::{Pack, Span};
+use upright_model::pack::{Pack, Target};
 
 use super::{
+    block::Block,
     buffer::Buffer,
     decoder::Decoder,
-    kernels::{attention::Cache, rope::Angles},
+    kernels::{
+        attention::{Cache, Earlier, Known},
+        rope::Angles,
+    },
     linear::HostAdapter,
 };
 use crate::{
     backend::Sequences,
-    next::{Next, Want},
+    next::{Following, Next, Want},
+    prefill::{NewPrompt, Prefill},
 };
 
 /// Sequences in generation.
@@ -38,6 +43,61 @@ impl<'a> CpuSequences<'a> {
         }
     }
 
+    /// Runs the blocks over prompts. Returns the caches of every prompt that is kept, one per block,
+    /// and the hidden states of the `wanted` computed rows.
+    fn prefill(
+        &self,
+        prompts: &[NewPrompt<'_>],
+        prefill: &Prefill,
+        wanted: &[usize],
+    ) -> (Vec<Vec<Cache>>, Buffer<f32>) {
+        let decoder = self.decoder;
+        let pack = &prefill.pack;
+        let all_positions = pack.positions();
+        let mut positions = Vec::with_capacity(prefill.computed.len());
+        let mut tokens = Vec::with_capacity(prefill.computed.len());
+        for &row in &prefill.computed {
+            positions.push(all_positions[row]);
+            tokens.push(pack.tokens[row]);
+        }
+        let angles = Angles::new(&decoder.config.rotary, &positions);
+        let width = decoder.config.kv_heads * decoder.config.head_size;
+        let mut x = decoder.embed(&tokens);
+        let mut kept: Vec<Vec<Cache>> = vec![Vec::new(); prompts.len()];
+        for layer in 0..decoder.config.layers {
+            let mut caches = Vec::with_capacity(pack.spans.len());
+            for source in &prefill.sources {
+                caches.push(source.map(|id| &self.sequences[&id].caches[layer]));
+            }
+            let earlier = Earlier {
+                known: Known(Some(&prefill.known)),
+                caches,
+            };
+            let block = Block {
+                earlier: Some(&earlier),
+                ..decoder.block(pack, &angles, self.adapter, layer, Some(wanted))
+            };
+            let (y, trace) = block.forward(x);
+            x = y;
+            for ((prompt, path), kept) in prompts.iter().zip(&prefill.paths).zip(&mut kept) {
+                if prompt.keep.is_none() {
+                    continue;
+                }
+                let mut cache = Cache::new(decoder.tier);
+                if let Some((sequence, tokens)) = prompt.after {
+                    let known = &self.sequences[&sequence].caches[layer];
+                    cache.extend_from(known, width, tokens);
+                }
+                for run in runs(&path[prompt.known()..]) {
+                    let start = prefill.computed_index(run.start);
+                    block.extend(&mut cache, &trace, start..start + run.len());
+                }
+                kept.push(cache);
+            }
+        }
+        (kept, x)
+    }
+
     /// The next-token prediction of every row of `x`, `[rows, H]`.
     fn next(&self, x: &[f32], want: Want) -> Vec<Next> {
         let vocab = self.decoder.config.vocab;
@@ -58,6 +118,37 @@ fn roots<'t>(tokens: impl Iterator<Item = &'t [u32]>) -> Pack {
     pack
 }
 
+/// Computed rows whose hidden states are needed, ascending: the last row of every prompt, and with
+/// `is_scored` all rows from which a token of a prompt is predicted.
+fn wanted_rows(prompts: &[NewPrompt<'_>], prefill: &Prefill, is_scored: bool) -> Vec<usize> {
+    let mut wanted = Vec::new();
+    for (prompt, path) in prompts.iter().zip(&prefill.paths) {
+        let first = if is_scored {
+            prompt.known()
+        } else {
+            path.len() - 1
+        };
+        for &row in &path[first..] {
+            wanted.push(prefill.computed_index(row));
+        }
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted
+}
+
+/// Runs of consecutive numbers in an ascending list.
+fn runs(numbers: &[usize]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for &number in numbers {
+        match runs.last_mut() {
+            Some(run) if run.end == number => run.end += 1,
+            _ => runs.push(number..number + 1),
+        }
+    }
+    runs
+}
+
 /// The last row of every span.
 fn last_rows(pack: &Pack) -> Vec<usize> {
     pack.spans
@@ -67,40 +158,68 @@ fn last_rows(pack: &Pack) -> Vec<usize> {
 }
 
 impl Sequences for CpuSequences<'_> {
-    fn join(&mut self, prompts: &[(usize, &[u32])], want: Want) -> Vec<Next> {
-        let pack = roots(prompts.iter().map(|(_, prompt)| *prompt));
-        let last = last_rows(&pack);
+    fn read(
+        &mut self,
+        prompts: &[NewPrompt<'_>],
+        best: Option<usize>,
+        want: Want,
+    ) -> Vec<(Next, Vec<Following>)> {
+        let prefill = Prefill::new(prompts);
+        let wanted = wanted_rows(prompts, &prefill, best.is_some());
         let decoder = self.decoder;
-        let layers = decoder.config.layers;
-        let (by_layer, x) = decoder.pool.install(|| {
-            let angles = Angles::new(&decoder.config.rotary, &pack.positions());
-            let mut x = decoder.embed(&pack);
-            let mut by_layer: Vec<Vec<Cache>> = Vec::with_capacity(layers);
-            for layer in 0..layers {
-                let block = decoder.block(&pack, &angles, self.adapter, layer, Some(&last));
-                let (y, trace) = block.forward(x);
-                x = y;
-                let cache = |span: &Span| block.cache(&trace, span.start..span.start + span.len);
-                by_layer.push(pack.spans.iter().map(cache).collect());
-            }
-            (by_layer, x)
-        });
-        let mut sequences: Vec<Sequence> = Vec::with_capacity(prompts.len());
-        for (_, prompt) in prompts {
-            sequences.push(Sequence {
-                caches: Vec::with_capacity(layers),
-                length: prompt.len(),
-            });
-        }
-        for caches in by_layer {
-            for (sequence, cache) in sequences.iter_mut().zip(caches) {
-                sequence.caches.push(cache);
+        decoder.counters.forward(prefill.computed.len());
+        let (kept, x) = decoder
+            .pool
+            .install(|| self.prefill(prompts, &prefill, &wanted));
+        for (prompt, caches) in prompts.iter().zip(kept) {
+            if let Some(id) = prompt.keep {
+                let length = prompt.tokens.len();
+                self.sequences.insert(id, Sequence { caches, length });
             }
         }
-        for ((id, _), sequence) in prompts.iter().zip(sequences) {
-            self.sequences.insert(*id, sequence);
+
+        // Index of a row of the pack among the wanted rows.
+        let index = |row: usize| {
+            let computed = prefill.computed_index(row);
+            wanted.binary_search(&computed).expect("the row is wanted")
+        };
+        let hidden = decoder.config.hidden;
+        let mut last = Vec::with_capacity(prompts.len() * hidden);
+        for path in &prefill.paths {
+            let row = index(path[path.len() - 1]);
+            last.extend_from_slice(&x[row * hidden..][..hidden]);
         }
-        self.next(&x, want)
+        let next = self.next(&last, want);
+        let Some(count) = best else {
+            return next.into_iter().map(|next| (next, Vec::new())).collect();
+        };
+        let mut targets = Vec::new();
+        for (prompt, path) in prompts.iter().zip(&prefill.paths) {
+            for at in prompt.known()..path.len() - 1 {
+                targets.push(Target {
+                    row: index(path[at]),
+                    token: prompt.tokens[at + 1],
+                });
+            }
+        }
+        let scored: Vec<usize> = (0..wanted.len()).collect();
+        let (logp, found) = decoder
+            .pool
+            .install(|| decoder.head().best(&x, &scored, &targets, count));
+        let mut scores = targets.iter().zip(logp);
+        let mut read = Vec::with_capacity(prompts.len());
+        for (prompt, next) in prompts.iter().zip(next) {
+            let count = prompt.tokens.len() - 1 - prompt.known();
+            let mut following = Vec::with_capacity(count);
+            for (target, logp) in scores.by_ref().take(count) {
+                following.push(Following {
+                    logp,
+                    best: found[target.row].clone(),
+                });
+            }
+            read.push((next, following));
+        }
+        read
     }
 
     fn advance(&mut self, tokens: &[(usize, &[u32])], want: Want) -> Vec<Next> {
@@ -116,7 +235,7 @@ impl Sequences for CpuSequences<'_> {
         let decoder = self.decoder;
         let x: Buffer<f32> = decoder.pool.install(|| {
             let angles = Angles::new(&decoder.config.rotary, &positions);
-            let mut x = decoder.embed(&pack);
+            let mut x = decoder.embed(&pack.tokens);
             for layer in 0..decoder.config.layers {
                 let mut caches: Vec<&mut Cache> = Vec::with_capacity(chosen.len());
                 for sequence in &mut chosen {

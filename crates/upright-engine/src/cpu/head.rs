@@ -9,6 +9,7 @@
 //! not be trained on, the softmax is kept instead, and the backward pass computes the term with the
 //! same sums in the same order.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
@@ -24,6 +25,7 @@ use super::{
     },
     tier::Tier,
 };
+use crate::next::Candidate;
 
 /// Rows with targets that are processed together.
 const ROWS: usize = 2048;
@@ -131,7 +133,76 @@ impl Running {
     }
 }
 
+/// The most likely tokens of one row. Their log-probabilities have the bits of targets'
+/// log-probabilities.
+struct Best {
+    count: usize,
+    /// Largest logits so far, best first; ties go to the smaller token.
+    found: Vec<Candidate>,
+}
+
+impl Best {
+    /// Adds the logits of the tokens from `first` on.
+    fn absorb(&mut self, first: usize, z: &[f32]) {
+        if self.count == 0 {
+            return;
+        }
+        for (token, &z) in (first..).zip(z) {
+            let z = f64::from(z);
+            let is_full = self.found.len() == self.count;
+            if is_full && self.found.last().is_some_and(|last| z <= last.logp) {
+                continue;
+            }
+            let place = self.found.partition_point(|other| other.logp >= z);
+            self.found.truncate(self.count - 1);
+            let token = token as u32;
+            self.found.insert(place, Candidate { token, logp: z });
+        }
+    }
+
+    /// Turns the logits into log-probabilities, after the last chunk.
+    fn finish(&mut self, running: &Running) {
+        for candidate in &mut self.found {
+            candidate.logp -= f64::from(running.maximum()) + running.sum().ln();
+        }
+    }
+}
+
 impl Head<'_> {
+    /// Log-probability of every target, and the `count` most likely tokens of every scored row, best
+    /// first. `x` `[rows, H]` holds the hidden states of the rows that `scored` lists.
+    pub(crate) fn best(
+        &self,
+        x: &[f32],
+        scored: &[usize],
+        targets: &[Target],
+        count: usize,
+    ) -> (Vec<f64>, Vec<Vec<Candidate>>) {
+        let hidden = self.weight.cols;
+        let mut logp = vec![0.0; targets.len()];
+        let mut all = Vec::with_capacity(scored.len());
+        let wanted = by_row(scored, targets);
+        for start in (0..scored.len()).step_by(ROWS) {
+            let rows = ROWS.min(scored.len() - start);
+            let own = of_rows(&wanted, start..start + rows, targets);
+            let normed = Packed::from_rows(self.tier, rows, hidden, |row, y| {
+                self.norm.row(&x[(start + row) * hidden..][..hidden], y);
+            });
+            let mut best = Vec::with_capacity(rows);
+            for _ in 0..rows {
+                best.push(Best {
+                    count,
+                    found: Vec::with_capacity(count),
+                });
+            }
+            self.softmax(&normed, &own, &mut logp, None, &mut best);
+            for best in best {
+                all.push(best.found);
+            }
+        }
+        (logp, all)
+    }
+
     /// Log-probability of every target, and a trace for [`Head::backward`]. `x` `[rows, H]` holds
     /// the hidden states of the rows of the pack that `scored` lists.
     pub(crate) fn forward(
@@ -142,37 +213,18 @@ impl Head<'_> {
         keep: Keep,
     ) -> (Vec<f64>, HeadTrace) {
         let hidden = self.weight.cols;
-        // Targets sorted by row, so that a chunk of rows finds its own.
-        let mut wanted: Vec<(usize, usize)> = targets
-            .iter()
-            .enumerate()
-            .map(|(i, t)| {
-                (
-                    scored
-                        .binary_search(&t.row)
-                        .expect("a target's row is listed"),
-                    i,
-                )
-            })
-            .collect();
-        wanted.sort_unstable();
-
+        let wanted = by_row(scored, targets);
         let mut logp = vec![0.0; targets.len()];
         let mut made = Buffer::new(if keep == Keep::Gradient { x.len() } else { 0 });
         let mut softmax = Vec::new();
         for start in (0..scored.len()).step_by(ROWS) {
             let count = ROWS.min(scored.len() - start);
-            let own = wanted.partition_point(|w| w.0 < start)
-                ..wanted.partition_point(|w| w.0 < start + count);
-            let own: Vec<_> = wanted[own]
-                .iter()
-                .map(|&(row, i)| (row - start, i, targets[i].token as usize))
-                .collect();
+            let own = of_rows(&wanted, start..start + count, targets);
             let normed = Packed::from_rows(self.tier, count, hidden, |row, y| {
                 self.norm.row(&x[(start + row) * hidden..][..hidden], y);
             });
             match keep {
-                Keep::Nothing => _ = self.softmax(&normed, &own, &mut logp, None),
+                Keep::Nothing => _ = self.softmax(&normed, &own, &mut logp, None, &mut []),
                 Keep::Softmax => {
                     let mut chunks = Vec::new();
                     let sums = self.softmax(
@@ -180,13 +232,14 @@ impl Head<'_> {
                         &own,
                         &mut logp,
                         Some(&mut |shares| chunks.push(shares)),
+                        &mut [],
                     );
                     softmax.push(Softmax { chunks, sums });
                 }
                 Keep::Gradient => {
                     let expected = &mut made[start * hidden..(start + count) * hidden];
                     let mut add = |shares| self.add(&shares, expected);
-                    let sums = self.softmax(&normed, &own, &mut logp, Some(&mut add));
+                    let sums = self.softmax(&normed, &own, &mut logp, Some(&mut add), &mut []);
                     divide(expected, &sums);
                 }
             }
@@ -227,13 +280,14 @@ impl Head<'_> {
 
     /// Runs one pass over the vocabulary for some rows. Writes the log-probabilities of `own`,
     /// which lists `(row, target, token)`, and returns the sum of every row's shares. `each`
-    /// receives the shares chunk by chunk.
+    /// receives the shares chunk by chunk. `best` has one entry per row, or none.
     fn softmax(
         &self,
         normed: &Packed,
         own: &[(usize, usize, usize)],
         logp: &mut [f64],
         mut each: Option<&mut dyn FnMut(Shares)>,
+        best: &mut [Best],
     ) -> Vec<f64> {
         let (vocabulary, count) = (self.weight.rows, normed.rows());
         let running: Vec<Running> = (0..count).map(|_| Running::new()).collect();
@@ -253,6 +307,9 @@ impl Head<'_> {
                     logp[target] = f64::from(z[row * width + token - first]);
                 }
             }
+            best.par_iter_mut()
+                .zip(z.par_chunks(width))
+                .for_each(|(best, z)| best.absorb(first, z));
             let Some(each) = &mut each else {
                 z.par_chunks(width)
                     .zip(&running)
@@ -270,6 +327,9 @@ impl Head<'_> {
         }
         for &(row, target, _) in own {
             logp[target] -= f64::from(running[row].maximum()) + running[row].sum().ln();
+        }
+        for (best, running) in best.iter_mut().zip(&running) {
+            best.finish(running);
         }
         running.iter().map(Running::sum).collect()
     }
@@ -371,6 +431,35 @@ impl Head<'_> {
         });
         dx
     }
+}
+
+/// Targets as `(row, target)`, ascending, so that a chunk of rows finds its own. Rows count along
+/// `scored`.
+fn by_row(scored: &[usize], targets: &[Target]) -> Vec<(usize, usize)> {
+    let mut wanted = Vec::with_capacity(targets.len());
+    for (index, target) in targets.iter().enumerate() {
+        let row = scored
+            .binary_search(&target.row)
+            .expect("a target's row is listed");
+        wanted.push((row, index));
+    }
+    wanted.sort_unstable();
+    wanted
+}
+
+/// The targets of some rows as `(row, target, token)`, with rows counted from the first of them.
+fn of_rows(
+    wanted: &[(usize, usize)],
+    rows: Range<usize>,
+    targets: &[Target],
+) -> Vec<(usize, usize, usize)> {
+    let first = wanted.partition_point(|wanted| wanted.0 < rows.start);
+    let end = wanted.partition_point(|wanted| wanted.0 < rows.end);
+    let mut own = Vec::with_capacity(end - first);
+    for &(row, target) in &wanted[first..end] {
+        own.push((row - rows.start, target, targets[target].token as usize));
+    }
+    own
 }
 
 /// Divides every row by its sum.

@@ -61,7 +61,7 @@ impl Backend for Decoder {
         let logp = self.pool.install(|| {
             let angles = Angles::new(&self.config.rotary, &pack.positions());
             let scored = pack.scored_rows();
-            let mut x = self.embed(pack);
+            let mut x = self.embed(&pack.tokens);
             for layer in 0..self.config.layers {
                 let block = self.block(pack, &angles, adapter, layer, Some(&scored));
                 x = block.forward(x).0;
@@ -92,7 +92,7 @@ impl Backend for Decoder {
             let angles = Angles::new(&self.config.rotary, &pack.positions());
             let scored = pack.scored_rows();
             let mut blocks = Vec::with_capacity(self.config.layers);
-            let mut x = self.embed(pack);
+            let mut x = self.embed(&pack.tokens);
             for layer in 0..self.config.layers {
                 let block = self.block(pack, &angles, Some(adapter), layer, Some(&scored));
                 let input = (layer >= lowest && !keep_traces).then(|| Buffer::from(&x[..]));
@@ -173,7 +173,7 @@ impl Backend for Decoder {
         self.pool.install(|| {
             let angles = Angles::new(&self.config.rotary, &pack.positions());
             let scored = pack.scored_rows();
-            let mut x = self.embed(pack);
+            let mut x = self.embed(&pack.tokens);
             for layer in 0..self.config.layers {
                 let block = self.block(pack, &angles, adapter, layer, Some(&scored));
                 x = block.forward(x).0;

@@ -6,7 +6,7 @@ use std::path::Path;
 use upright_base::ErrorKind;
 use upright_engine::{
     Decoder, DeviceAdapter, Options,
-    generation::{SequenceId, Want},
+    generation::{Prompt, SequenceId, Want},
 };
 use upright_model::{
     pack::{Pack, Target},
@@ -161,6 +161,79 @@ fn a_prefix_can_be_kept_and_neighbors_change_nothing() {
             assert_eq!(next[2], alone[0], "{name}, {device}");
             assert_eq!(generation.length(kept), Some(prefix.len()));
             assert_eq!(generation.length(first), Some(prefix.len() + 3));
+        }
+    }
+}
+
+/// A prompt of which an earlier sequence knows a part, beside others, has the bits of the same prompt
+/// alone: every log-probability, the candidates, the next token and the steps after it. The
+/// log-probabilities are those of a scored pack.
+#[test]
+fn a_known_beginning_changes_no_bit() {
+    for options in machine::all() {
+        for name in NAMES {
+            let place = format!("{name}, {}", machine::name(&options));
+            let (decoder, adapter) = open(name, &options);
+            let text: Vec<u32> = (0..70).map(|i| (i * 7 + i * i) % 61).collect();
+            let other: Vec<u32> = text[..40].iter().copied().chain([1, 2, 3]).collect();
+            let alone = |tokens: &[u32]| {
+                let mut generation = decoder.generation(Some(&adapter), None);
+                let prompt = Prompt {
+                    tokens,
+                    after: None,
+                    keep: true,
+                };
+                let reading = generation
+                    .read(&[prompt], Some(3), Want::Logits)
+                    .unwrap()
+                    .remove(0);
+                let added = [(reading.sequence.unwrap(), &[9u32, 8][..])];
+                let later = generation.advance(&added, Want::Logits).unwrap();
+                (reading, later)
+            };
+            let (whole, later) = alone(&text);
+            let (whole_other, later_other) = alone(&other);
+
+            let mut pack = Pack::default();
+            pack.tree(&text[..1], &[&text[1..]]);
+            let scores = decoder.score(&pack, Some(&adapter)).unwrap();
+            let logp: Vec<f64> = whole.following.iter().map(|one| one.logp).collect();
+            assert_eq!(logp, scores.logp, "{place}");
+            for (one, token) in whole.following.iter().zip(&text[1..]) {
+                let listed = one.best.iter().find(|best| best.token == *token);
+                assert!(listed.is_none_or(|best| best.logp == one.logp), "{place}");
+                let greedy = one.best[0].logp;
+                assert!(one.logp <= greedy && one.best[1].logp <= greedy, "{place}");
+            }
+
+            for known in [1, 8, 33, 40, 69] {
+                let mut generation = decoder.generation(Some(&adapter), None);
+                let earlier = generation.join(&[&text], Want::Best(1)).unwrap()[0].0;
+                let stranger = [5u32, 6, 7];
+                let prompt = |tokens, after| Prompt {
+                    tokens,
+                    after,
+                    keep: true,
+                };
+                let prompts = [
+                    prompt(&text[..], Some((earlier, known))),
+                    prompt(&stranger[..], None),
+                    prompt(&other[..], Some((earlier, known.min(38)))),
+                ];
+                let read = generation.read(&prompts, Some(3), Want::Logits).unwrap();
+                assert_eq!(read[0].following, whole.following[known..], "{place}");
+                assert_eq!(read[0].next, whole.next, "{place}");
+                let from = known.min(38);
+                assert_eq!(read[2].following, whole_other.following[from..], "{place}");
+                assert_eq!(read[2].next, whole_other.next, "{place}");
+                let added = [
+                    (read[0].sequence.unwrap(), &[9u32, 8][..]),
+                    (read[2].sequence.unwrap(), &[9u32, 8][..]),
+                ];
+                let after = generation.advance(&added, Want::Logits).unwrap();
+                assert_eq!(after[0], later[0], "{place}");
+                assert_eq!(after[1], later_other[0], "{place}");
+            }
         }
     }
 }

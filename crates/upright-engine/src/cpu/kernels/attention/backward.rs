@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    HeadLayout, KEYS, Shape, Shared, around,
+    HeadLayout, KEYS, Known, Shape, Shared, around,
     forward::ROWS,
     panels::{fetch, gather, left, multiply, right},
     path, rows_of,
@@ -48,9 +48,9 @@ pub(crate) fn backward(
     d_out: &[f32],
     d_qkv: &mut [f32],
 ) {
-    shape.assert_fits(pack, qkv.len(), [q, k, v], out.len(), lse);
+    shape.assert_fits(pack, Known::NOTHING, qkv.len(), [q, k, v], out.len(), lse);
     // Recomputed scores, and the gradients of probabilities, queries, keys and values.
-    counters::attention(5 * shape.pairs(pack) * shape.heads * shape.head_size);
+    counters::attention(5 * shape.pairs(pack, Known::NOTHING) * shape.heads * shape.head_size);
     assert_eq!(out.len(), d_out.len(), "length of the output's gradient");
     assert_eq!(qkv.len(), d_qkv.len(), "length of the gradient");
     let offsets = pack.offsets();

@@ -83,6 +83,47 @@ impl Cache {
     }
 }
 
+impl Cache {
+    /// Keys and values of a cache in f32.
+    ///
+    /// # Panics
+    /// If the cache is in bf16.
+    pub(super) fn exact(&self) -> &[Vec<f32>; 2] {
+        match self {
+            Self::F32(values) => values,
+            Self::Bf16(_) => panic!("a cache in f32"),
+        }
+    }
+
+    /// Keys and values of a cache in bf16.
+    ///
+    /// # Panics
+    /// If the cache is in f32.
+    pub(super) fn rounded(&self) -> &[Vec<bf16>; 2] {
+        match self {
+            Self::Bf16(values) => values,
+            Self::F32(_) => panic!("a cache in bf16"),
+        }
+    }
+
+    /// Appends the first `tokens` tokens of another cache with keys and values of width `width`.
+    ///
+    /// # Panics
+    /// If the other cache is shorter or has another precision.
+    pub(crate) fn extend_from(&mut self, other: &Self, width: usize, tokens: usize) {
+        fn append<E: Element>(to: &mut [Vec<E>; 2], from: &[Vec<E>; 2], values: usize) {
+            for (to, from) in to.iter_mut().zip(from) {
+                to.extend_from_slice(&from[..values]);
+            }
+        }
+        match (self, other) {
+            (Self::F32(to), Self::F32(from)) => append(to, from, tokens * width),
+            (Self::Bf16(to), Self::Bf16(from)) => append(to, from, tokens * width),
+            _ => panic!("a cache of the same precision"),
+        }
+    }
+}
+
 /// Writes to `out` the attention output, `[heads * head_size]`, of the token that was last appended
 /// to `cache`. `row` holds its query at the layout `q`. All arithmetic is f32. Runs on the current
 /// rayon pool.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{
-    HeadLayout, KEYS, Shape, Shared, around,
+    HeadLayout, KEYS, Known, Shape, Shared, around,
     panels::{gather, left, multiply, right},
     path, rows_of,
 };
@@ -25,17 +25,18 @@ const TASK: usize = 256;
 /// Rows (queries times heads of a group) whose scores are in memory at once.
 pub(super) const ROWS: usize = 64;
 
-/// Runs the forward pass of attention. `out` is `[T, heads * head_size]`, row-major; `lse`,
-/// `[T, heads]`, receives the log-sum-exp of the scaled scores, which
-/// [`backward`](super::backward()) needs. The layouts locate queries, keys and values in `qkv`.
-/// Products run on the tier, everything else in f32; `qkv` may already be rounded as the tier's
-/// products round it.
+/// Runs the forward pass of attention. `out` is `[R, heads * head_size]`, row-major; `lse`,
+/// `[R, heads]`, receives the log-sum-exp of the scaled scores, which
+/// [`backward`](super::backward()) needs. R counts the tokens that are not `known`. The layouts
+/// locate queries, keys and values in `qkv`, `[T, W]`. Products run on the tier, everything else in
+/// f32; `qkv` may already be rounded as the tier's products round it.
 ///
 /// # Panics
 /// If the shapes do not match.
 pub(crate) fn forward(
     tier: Tier,
     pack: &Pack,
+    known: Known<'_>,
     shape: &Shape,
     qkv: Values<'_>,
     q: HeadLayout,
@@ -44,25 +45,25 @@ pub(crate) fn forward(
     out: &mut [f32],
     lse: &mut [f32],
 ) {
-    shape.assert_fits(pack, qkv.len(), [q, k, v], out.len(), lse);
+    shape.assert_fits(pack, known, qkv.len(), [q, k, v], out.len(), lse);
     // Scores and outputs.
-    counters::attention(2 * shape.pairs(pack) * shape.heads * shape.head_size);
+    counters::attention(2 * shape.pairs(pack, known) * shape.heads * shape.head_size);
     let offsets = pack.offsets();
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let mut tasks = Vec::new();
+    let mut out_row = 0;
     for (span, (run, &offset)) in pack.spans.iter().zip(&offsets).enumerate() {
-        for from in (0..run.len).step_by(TASK) {
+        for from in (known.of(span)..run.len).step_by(TASK) {
             let queries = offset + from..offset + run.len.min(from + TASK);
             let first_row = run.start + from;
-            tasks.extend(
-                (0..shape.kv_heads).map(|kv_head| (span, queries.clone(), first_row, kv_head)),
-            );
+            for kv_head in 0..shape.kv_heads {
+                tasks.push((span, queries.clone(), first_row, out_row, kv_head));
+            }
+            out_row += queries.len();
         }
     }
-    tasks
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|(span, queries, first_row, kv_head)| {
+    tasks.into_par_iter().with_max_len(1).for_each(
+        |(span, queries, first_row, out_row, kv_head)| {
             on_kernel(
                 tier,
                 Forward {
@@ -74,12 +75,14 @@ pub(crate) fn forward(
                     v,
                     queries,
                     first_row,
+                    out_row,
                     kv_head,
                     out,
                     lse,
                 },
             );
-        });
+        },
+    );
 }
 
 /// The queries of one range of positions of a path, for the query heads of one key-value head.
@@ -90,8 +93,12 @@ struct Forward<'a> {
     q: HeadLayout,
     k: HeadLayout,
     v: HeadLayout,
+    /// Positions of the queries.
     queries: Range<usize>,
+    /// Row of the first query in `qkv`.
     first_row: usize,
+    /// Row of the first query in `out` and `lse`.
+    out_row: usize,
     kv_head: usize,
     out: Shared,
     lse: Shared,
@@ -141,15 +148,16 @@ impl Forward<'_> {
         for first in self.queries.clone().step_by(step) {
             let last = self.queries.end.min(first + step);
             let rows = (last - first) * group;
+            // Token, counted from the first query of the task, and head of a row.
             let at = |row: usize| {
                 (
-                    self.first_row + first - self.queries.start + row / group,
+                    first - self.queries.start + row / group,
                     kv_head * group + row % group,
                 )
             };
             let heads = (0..rows)
                 .map(at)
-                .map(|(token, head)| vector(self.q.at(token, head)));
+                .map(|(token, head)| vector(self.q.at(self.first_row + token, head)));
             gather(heads, &mut queries[..rows * size], size);
             // Keys from the first to the last block that a query attends to.
             let from = (shape.seen(first).start - base) / KEYS * KEYS;
@@ -172,6 +180,7 @@ impl Forward<'_> {
                     scale: shape.scale,
                 });
                 let (token, head) = at(row);
+                let token = self.out_row + token;
                 sums[row] = sum;
                 // SAFETY: only this task writes the heads of its queries.
                 unsafe { self.lse.part(token * shape.heads + head, 1)[0] = lse };
@@ -186,6 +195,7 @@ impl Forward<'_> {
             );
             for (row, result) in result[..rows * size].chunks_exact(size).enumerate() {
                 let (token, head) = at(row);
+                let token = self.out_row + token;
                 // SAFETY: only this task writes the heads of its queries.
                 let out = unsafe { self.out.part((token * shape.heads + head) * size, size) };
                 dispatch(Scaled {

@@ -9,6 +9,7 @@
 mod backward;
 mod decode;
 mod forward;
+mod known;
 mod panels;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ mod tests;
 pub(crate) use backward::backward;
 pub(crate) use decode::{Cache, last_token};
 pub(crate) use forward::forward;
+pub(crate) use known::{Earlier, Known};
 
 use std::ops::Range;
 
@@ -86,24 +88,30 @@ impl Shape {
         (p + 1).saturating_sub(self.window.unwrap_or(usize::MAX))..p + 1
     }
 
-    /// Pairs of a query and a key that it attends to, over all tokens of a pack, for one head.
-    fn pairs(&self, pack: &Pack) -> usize {
-        let runs = pack.spans.iter().zip(pack.offsets());
-        runs.flat_map(|(span, offset)| offset..offset + span.len)
-            .map(|position| self.seen(position).len())
-            .sum()
+    /// Pairs of a query and a key that it attends to, over all tokens of a pack that are not known,
+    /// for one head.
+    fn pairs(&self, pack: &Pack, known: Known<'_>) -> usize {
+        let mut pairs = 0;
+        for (index, (span, offset)) in pack.spans.iter().zip(pack.offsets()).enumerate() {
+            for position in offset + known.of(index)..offset + span.len {
+                pairs += self.seen(position).len();
+            }
+        }
+        pairs
     }
 
     /// Asserts the bounds of every pointer that the kernels form; `qkv` and `out` are lengths.
     fn assert_fits(
         &self,
         pack: &Pack,
+        known: Known<'_>,
         qkv: usize,
         [q, k, v]: [HeadLayout; 3],
         out: usize,
         lse: &[f32],
     ) {
         let tokens = pack.tokens.len();
+        let rows = tokens - known.total(pack);
         assert!(
             self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
             "heads are a multiple of kv_heads"
@@ -144,10 +152,10 @@ impl Shape {
         assert!(apart && one_row, "heads overlap");
         assert_eq!(
             out,
-            tokens * self.heads * self.head_size,
+            rows * self.heads * self.head_size,
             "length of the output"
         );
-        assert_eq!(lse.len(), tokens * self.heads, "length of the log-sum-exps");
+        assert_eq!(lse.len(), rows * self.heads, "length of the log-sum-exps");
     }
 }
 

@@ -151,7 +151,18 @@ fn run(
     let mut gradient = vec![f32::NAN; qkv.len()];
     let stored = |values: &[f32]| Saved::copy(tier, values);
     let qkv = stored(qkv);
-    forward(tier, pack, shape, qkv.values(), q, k, v, &mut out, &mut lse);
+    forward(
+        tier,
+        pack,
+        Known::NOTHING,
+        shape,
+        qkv.values(),
+        q,
+        k,
+        v,
+        &mut out,
+        &mut lse,
+    );
     let kept = stored(&out);
     backward(
         tier,
@@ -188,7 +199,18 @@ fn rounding_queries_keys_and_values_before_changes_no_bit() {
         let (mut out, mut lse) = (vec![0.0; d_out.len()], vec![0.0; tokens * shape.heads]);
         let mut gradient = vec![0.0; qkv.len()];
         let values = Values::F32(&qkv);
-        forward(tier, &pack, &shape, values, q, k, v, &mut out, &mut lse);
+        forward(
+            tier,
+            &pack,
+            Known::NOTHING,
+            &shape,
+            values,
+            q,
+            k,
+            v,
+            &mut out,
+            &mut lse,
+        );
         assert!(same(&found[0], &out) && same(&found[1], &lse), "{tier}");
         // The gradient's only other use of a rounded value, the output's product with its own gradient, is f32.
         let out: Vec<f32> = out
