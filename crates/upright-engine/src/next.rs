@@ -54,11 +54,7 @@ impl Next {
         }
         order.truncate(count);
         order.sort_unstable_by(better);
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut sum = 0.0;
-        for z in logits {
-            sum += f64::from(z - largest).exp();
-        }
+        let (largest, sum) = normalizer(logits);
         let mut best = Vec::with_capacity(count);
         for token in order {
             best.push(Candidate {
@@ -67,6 +63,32 @@ impl Next {
             });
         }
         Self::Best(best)
+    }
+
+    /// The most likely tokens, best first: `count` of them, or fewer if fewer were requested from
+    /// the engine.
+    pub fn candidates(&self, count: usize) -> Vec<Candidate> {
+        match self {
+            Self::Best(best) => best[..count.min(best.len())].to_vec(),
+            Self::Logits(logits) => Self::of_logits(logits, Want::Best(count)).best().to_vec(),
+        }
+    }
+
+    /// Log-probability of a token, in nats, with the bits of [`Next::candidates`].
+    ///
+    /// # Panics
+    /// If the token is not among those that were requested from the engine.
+    pub fn logp(&self, token: u32) -> f64 {
+        match self {
+            Self::Best(best) => {
+                let found = best.iter().find(|candidate| candidate.token == token);
+                found.expect("a token that was requested").logp
+            }
+            Self::Logits(logits) => {
+                let (largest, sum) = normalizer(logits);
+                f64::from(logits[token as usize] - largest) - sum.ln()
+            }
+        }
     }
 
     /// The logits.
@@ -92,6 +114,16 @@ impl Next {
     }
 }
 
+/// The largest logit, and the sum of `exp(logit - largest)`.
+fn normalizer(logits: &[f32]) -> (f32, f64) {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for z in logits {
+        sum += f64::from(z - largest).exp();
+    }
+    (largest, sum)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +144,10 @@ mod tests {
             assert!((candidate.logp.exp() - share).abs() < 1e-4, "{candidate:?}");
         }
         assert_eq!(Next::of_logits(&logits, Want::Best(9)).best().len(), 5);
+        let whole = Next::of_logits(&logits, Want::Logits);
+        assert_eq!(whole.candidates(3), best.best());
+        assert_eq!(best.candidates(2), best.best()[..2]);
+        assert_eq!(whole.logp(2), best.logp(2));
         assert_eq!(Next::of_logits(&logits, Want::Logits).logits(), logits);
     }
 }

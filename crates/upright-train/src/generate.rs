@@ -35,11 +35,16 @@ impl Sampling {
         }
     }
 
-    /// The next token, from the prediction that [`Sampling::want`] requests.
-    fn choose(&self, next: &Next, response: usize, position: usize) -> u32 {
-        match next {
-            Next::Best(best) => best[0].token,
-            Next::Logits(logits) => self.draw(logits, response, position),
+    /// The next token, from logits, or from the most likely token if the temperature is 0. `response`
+    /// and `position` number the draw.
+    ///
+    /// # Panics
+    /// If a token has to be drawn and there are no logits.
+    pub fn choose(&self, next: &Next, response: usize, position: usize) -> u32 {
+        if self.temperature == 0.0 {
+            next.candidates(1)[0].token
+        } else {
+            self.draw(next.logits(), response, position)
         }
     }
 

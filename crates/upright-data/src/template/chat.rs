@@ -23,6 +23,8 @@ pub struct ChatTemplate {
     renderer: Renderer,
     /// Special tokens that templates can use, such as `bos_token`.
     tokens: Map<String, Value>,
+    /// The template's text.
+    pub(super) text: String,
     /// SHA-256 of the template's text.
     pub(super) sha256: String,
     /// The token that ends the model's turn.
@@ -279,6 +281,7 @@ impl ChatTemplate {
             path,
             renderer,
             tokens,
+            text: text.to_owned(),
             sha256,
             end,
             words,

@@ -205,6 +205,14 @@ impl Template {
         }
     }
 
+    /// The Jinja source of a chat template.
+    pub fn source(&self) -> Option<&str> {
+        match self {
+            Self::Chat(chat) => Some(&chat.text),
+            Self::Alpaca | Self::UserAssistant | Self::Raw => None,
+        }
+    }
+
     /// Whether it supports conversations.
     pub fn has_turns(&self) -> bool {
         matches!(self, Self::UserAssistant | Self::Chat(_))

@@ -14,6 +14,7 @@ mod inspect;
 mod machine;
 mod reference;
 mod report;
+mod serve;
 mod similarity;
 mod terminal;
 mod theory;
@@ -72,6 +73,9 @@ enum Command {
     Generate(generate::Generate),
     /// Chat with a model or an adapter.
     Chat(generate::Chat),
+    /// Serve a model and its adapters over HTTP, for OpenAI's clients and lm-eval.
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(serve::Serve),
     /// Measure the speed of training steps, methods or kernels on this machine.
     Bench(Box<bench::Arguments>),
     /// Compute the paper's toy example and theorems with the training loop.
@@ -115,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => generate::chat(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Theory(arguments) => theory::run(arguments),
         Command::Export(arguments) => export::run(arguments),

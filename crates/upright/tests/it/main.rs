@@ -26,6 +26,7 @@ mod reference;
 mod report;
 mod rows;
 mod runs_fixture;
+mod serve;
 mod similarity;
 mod snapshots;
 mod start;

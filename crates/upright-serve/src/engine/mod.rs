@@ -1,0 +1,177 @@
+//! The engine's thread: it owns the sequences, and answers jobs that connections send.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | `scheduler` | which prompts are computed next, and one token for every live sequence |
+//! | `prefixes` | prompts whose keys and values are kept |
+
+mod prefixes;
+mod scheduler;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+    mpsc,
+};
+
+use tokio::sync::mpsc::UnboundedSender;
+use upright_base::{Error, Result};
+use upright_engine::{
+    Decoder, DeviceAdapter,
+    generation::{Candidate, Following},
+};
+use upright_train::generate::Sampling;
+
+use crate::{metrics::Metrics, protocol::error::ApiError};
+
+/// One answer to one prompt.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// 0 for the base, else one more than the index of the adapter.
+    pub(crate) model: usize,
+    /// The prompt, at least one token.
+    pub(crate) prompt: Arc<[u32]>,
+    /// Candidates per token of the prompt, if its log-probabilities are requested.
+    pub(crate) score: Option<usize>,
+    /// How tokens are chosen, and how many.
+    pub(crate) sampling: Sampling,
+    /// Number of the answer among the answers to its prompt.
+    pub(crate) answer: usize,
+    /// Tokens that end the answer.
+    pub(crate) ends: Arc<[u32]>,
+    /// Candidates per token of the answer, if its log-probabilities are requested.
+    pub(crate) candidates: Option<usize>,
+    /// Where events go. The job ends when the receiver is dropped.
+    pub(crate) events: UnboundedSender<Event>,
+}
+
+/// A piece of an answer.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// What follows each token of the prompt but the last.
+    Prompt(Vec<Following>),
+    /// A token of the answer.
+    Token(Generated),
+    /// The answer is complete.
+    Done(Finish),
+    /// The answer cannot be completed.
+    Failed(ApiError),
+}
+
+/// A token of an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Generated {
+    /// Token id.
+    pub(crate) token: u32,
+    /// Log-probability in nats, before the temperature.
+    pub(crate) logp: f64,
+    /// As many of the most likely tokens as were requested.
+    pub(crate) best: Vec<Candidate>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// An end token, which was the last token, or a stop text.
+    Stop,
+    /// The maximum number of tokens.
+    Length,
+}
+
+impl Finish {
+    /// The name in answers.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// Limits of the engine's thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes of all key-value caches.
+    pub(crate) memory: usize,
+    /// Tokens of prompts that one pass computes.
+    pub(crate) token_budget: usize,
+    /// Prompts that wait.
+    pub(crate) queue: usize,
+}
+
+/// The sending side of the engine's thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    jobs: mpsc::Sender<Vec<Job>>,
+    /// Jobs that were sent and have not started.
+    waiting: Arc<AtomicUsize>,
+    limits: Limits,
+    /// Bytes of a sequence's cache, per token.
+    bytes_per_token: usize,
+}
+
+impl Engine {
+    /// Sends jobs, all or none.
+    ///
+    /// # Errors
+    /// The queue is full, or the thread has ended.
+    pub(crate) fn send(&self, jobs: Vec<Job>) -> std::result::Result<(), ApiError> {
+        let count = jobs.len();
+        let limit = self.limits.queue;
+        let admit = |waiting: usize| {
+            let total = waiting + count;
+            (total <= limit).then_some(total)
+        };
+        if self
+            .waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit)
+            .is_err()
+        {
+            return Err(ApiError::busy(limit));
+        }
+        self.jobs.send(jobs).map_err(|_| stopped())
+    }
+
+    /// Prompts that a request may have.
+    pub(crate) fn most_jobs(&self) -> usize {
+        self.limits.queue
+    }
+
+    /// Tokens that a sequence may have within the limit of memory.
+    pub(crate) fn most_tokens(&self) -> usize {
+        self.limits.memory / self.bytes_per_token.max(1)
+    }
+}
+
+/// The error of a thread that has ended.
+fn stopped() -> ApiError {
+    ApiError::failure("the engine has stopped; restart the server")
+}
+
+/// Starts the engine's thread.
+///
+/// # Errors
+/// The system cannot start the thread.
+pub(crate) fn start(
+    decoder: Arc<Decoder>,
+    adapters: Vec<DeviceAdapter>,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+) -> Result<Engine> {
+    let (jobs, received) = mpsc::channel();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let tokens = 1024;
+    let engine = Engine {
+        jobs,
+        waiting: Arc::clone(&waiting),
+        limits,
+        bytes_per_token: decoder.generation(None, None).bytes_of(tokens) / tokens,
+    };
+    std::thread::Builder::new()
+        .name("scheduler".into())
+        .spawn(move || {
+            scheduler::run(&decoder, &adapters, limits, &received, &waiting, &metrics);
+        })
+        .map_err(|error| Error::failure(format!("cannot start a thread: {error}")))?;
+    Ok(engine)
+}
