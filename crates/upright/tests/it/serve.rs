@@ -275,6 +275,24 @@ fn a_kept_prompt_changes_no_bit() {
     assert_eq!(metric("upright_computed_prompt_tokens_total"), 65.0);
 }
 
+/// Six answers on a server whose memory holds one or two of them: they wait for each other, and are
+/// the answers of a server with enough memory. An answer that never fits is refused.
+#[test]
+fn a_small_cache_makes_answers_wait() {
+    let place = Place::new();
+    place.model("model", "llama");
+    let body = json!({"model": "model", "prompt": ["one two", "three"], "n": 3, "max_tokens": 30,
+        "temperature": 1.0, "seed": 5, "ignore_eos": true});
+    let roomy = Server::start(&place, "--model model").completion(body.clone());
+    // 64 tokens of two layers with keys and values of 16 or 32 numbers take 16 or 32 kB.
+    let server = Server::start(&place, "--model model --kv-memory 0.00004");
+    assert_eq!(server.completion(body.clone())["choices"], roomy["choices"]);
+    let mut long = body;
+    long["max_tokens"] = json!(4000);
+    let answer = server.post("/v1/completions", &long);
+    assert_eq!(answer.json()["error"]["code"], "context_length_exceeded");
+}
+
 /// Answers have the tokens of `upright generate`, whole and as a stream, whatever the neighbors.
 #[test]
 fn answers_are_those_of_generate() {
@@ -547,8 +565,13 @@ fn a_server_that_others_reach_needs_a_key() {
         done.error().contains("cannot listen on 127.0.0.1:"),
         "{done:?}"
     );
-    let twice = "serve --model model --port 0 --adapter model=model";
-    assert!(!Done::of(place.command(twice)).error().is_empty());
+    place.adapter("other", "llama");
+    let twice = "serve --model model --port 0 --adapter model=other";
+    let done = Done::of(place.command(twice));
+    assert!(
+        done.error().contains("two models are named `model`"),
+        "{done:?}"
+    );
 
     // PATH is set wherever tests run, so it serves as a key.
     let key = std::env::var("PATH").unwrap();
