@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
         Command::Train(train) => train::run(train),
         Command::Experiment(arguments) => experiment::run(arguments),
         Command::Report(arguments) => report::run(arguments),
-        Command::Eval(eval::Eval::Loss(loss)) => eval::run(loss),
+        Command::Eval(eval) => eval::run(eval),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => generate::chat(arguments),
