@@ -66,7 +66,7 @@ enum Command {
     Eval(eval::Eval),
     /// Show how a run would read, render, truncate and mask a dataset.
     #[command(after_help = inspect::EXAMPLES)]
-    Inspect(inspect::Inspect),
+    Inspect(Box<inspect::Inspect>),
     /// Generate responses to prompts with a model or an adapter.
     #[command(after_help = generate::EXAMPLES)]
     Generate(generate::Generate),
