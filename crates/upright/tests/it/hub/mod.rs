@@ -1035,7 +1035,10 @@ fn refusals_say_the_way_out_and_tokens_open_doors() {
 #[test]
 fn the_subjects_of_mmlu_are_fetched_by_folder() {
     let client = Client::new();
-    let row = json!({"question": "q?", "subject": "anatomy", "choices": ["a", "b", "c", "d"], "answer": 1});
+    let row = |name: &str| {
+        let row = json!({"question": name, "choices": ["a", "b", "c", "d"], "answer": 1});
+        row.to_string().into_bytes()
+    };
     let put = |name: &str, bytes: Vec<u8>| {
         let stored = Stored {
             bytes,
@@ -1047,7 +1050,8 @@ fn the_subjects_of_mmlu_are_fetched_by_folder() {
     };
     for subject in ["anatomy", "virology"] {
         for split in ["dev", "test", "validation"] {
-            put(&format!("{subject}/{split}.jsonl"), row.to_string().into());
+            let name = format!("{subject}/{split}.jsonl");
+            put(&name, row(&name));
         }
     }
     put("README.md", b"MMLU".to_vec());
@@ -1060,7 +1064,7 @@ fn the_subjects_of_mmlu_are_fetched_by_folder() {
     assert_eq!(done.json()[0]["tasks"]["mmlu_anatomy"]["total"], 1);
     assert_eq!(
         client.snapshot("datasets--org--mmlu", "anatomy/dev.jsonl"),
-        row.to_string().into_bytes()
+        row("anatomy/dev.jsonl")
     );
     client.refused(
         &format!("{words} sociology"),

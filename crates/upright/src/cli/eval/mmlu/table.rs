@@ -26,11 +26,13 @@ struct Line {
 
 /// The scores of the base, then those of every adapter, then one sentence per adapter.
 pub(super) fn table(base: &FormScores, adapters: &[(&Path, &FormScores)]) -> String {
-    let form = match base.form {
-        Form::Letters => "letters (lm-eval's mmlu)",
-        Form::Cloze => "cloze (lm-eval's mmlu_continuation)",
-    };
-    let mut text = format!("{form}; accuracy in % ± standard error\n");
+    let mut text = match base.form {
+        Form::Letters => "letters (lm-eval's mmlu); accuracy in % ± standard error\n",
+        Form::Cloze => {
+            "cloze (lm-eval's mmlu_continuation); accuracy in % ± standard error, by length: lm-eval's acc_norm\n"
+        }
+    }
+    .to_owned();
     write_table(&mut text, &lines(base, None));
     for (path, scores) in adapters {
         let _ = writeln!(
