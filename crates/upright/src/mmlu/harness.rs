@@ -276,7 +276,7 @@ fn config(sheet: &Sheet<'_>, subject: &Subject) -> Value {
         ),
     };
     let mut config = json!({
-        "task": tasks::task(form, subject.about.name), "task_alias": tasks::task_alias(form, subject.about.name),
+        "task": tasks::task(form, subject.about.name),
         "dataset_path": "cais/mmlu", "dataset_name": subject.about.name, "test_split": "test", "fewshot_split": "dev",
         "doc_to_text": text, "doc_to_target": target, "unsafe_code": false, "doc_to_choice": choices,
         "description": form.description(&subject.about.words()), "target_delimiter": " ", "fewshot_delimiter": "\n\n",
@@ -289,6 +289,7 @@ fn config(sheet: &Sheet<'_>, subject: &Subject) -> Value {
         "should_decontaminate": false, "metadata": {"version": 1.0},
     });
     if form == Form::Letters {
+        config["task_alias"] = json!(tasks::task_alias(form, subject.about.name));
         config["metric_list"] =
             json!([{"metric": "acc", "aggregation": "mean", "higher_is_better": true}]);
     }
