@@ -51,6 +51,9 @@ Examples:
 /// Default number of shots, as in the MMLU paper; lm-eval's own default is 0.
 const SHOTS: usize = 5;
 
+/// Default tokens in a pack. Five shots are up to 3000 tokens, and each pack holds them once.
+const TOKEN_BUDGET: usize = 8192;
+
 /// Arguments of `eval mmlu`.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
@@ -88,7 +91,7 @@ pub(in crate::cli) struct Arguments {
     out: Option<PathBuf>,
     #[command(flatten)]
     machine: Machine,
-    /// Maximum tokens in a pack [default: 4096]
+    /// Maximum tokens in a pack [default: 8192]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     token_budget: Option<Number>,
     /// Print one JSON object.
@@ -168,7 +171,7 @@ impl Arguments {
             limit,
             forms: choice("form", self.form.as_deref(), Forms::Letters)?,
             template,
-            token_budget: count("token-budget", self.token_budget.as_ref(), 4096)?,
+            token_budget: count("token-budget", self.token_budget.as_ref(), TOKEN_BUDGET)?,
         })
     }
 }
