@@ -14,6 +14,7 @@
 //! | [`dataset`] | all of the above: an objective's rows, ready for training |
 //! | [`order`] | which rows a step takes |
 //! | [`prompts`] | prompts to generate responses for |
+//! | [`mmlu`] | the questions of MMLU and their prompts |
 //!
 //! ```
 //! use upright_data::{RowKind, rows, source};
@@ -36,6 +37,7 @@ pub mod data_file;
 pub mod dataset;
 pub mod encode;
 mod human_assistant;
+pub mod mmlu;
 pub mod one_or_many;
 pub mod order;
 pub mod prompts;

@@ -88,13 +88,15 @@ pub enum Wanted {
     Adapter,
     /// Rows.
     Rows,
+    /// A dataset of many files in folders.
+    DatasetFolder,
 }
 
 impl Wanted {
     /// What is at a local path of this kind.
     pub(crate) fn kind(self) -> &'static str {
         match self {
-            Self::Model | Self::Adapter => "folder",
+            Self::Model | Self::Adapter | Self::DatasetFolder => "folder",
             Self::Rows => "file",
         }
     }
@@ -107,6 +109,7 @@ impl Wanted {
             }
             Self::Adapter => "give a PEFT adapter folder, a run folder, or a Hub id, ORG/NAME",
             Self::Rows => "",
+            Self::DatasetFolder => "give a folder, or a Hub id, ORG/NAME",
         }
     }
 }

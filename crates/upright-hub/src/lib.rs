@@ -47,7 +47,7 @@ use upright_model::model_files::{OF_AN_ADAPTER, is_companion};
 const MAIN: &str = "main";
 
 /// Selects the wanted files from the file names of a repository.
-type Choice<'c> = &'c dyn Fn(&[String]) -> Result<Vec<String>>;
+pub type Choice<'c> = &'c dyn Fn(&[String]) -> Result<Vec<String>>;
 
 /// The Hub, as configured by the environment.
 #[derive(Clone)]
@@ -272,6 +272,34 @@ impl Hub {
         Ok(names.into_iter().map(|name| folder.join(name)).collect())
     }
 
+    /// The folder of a dataset with the files that `choose` selects from all names. `given`
+    /// itself if it exists.
+    pub fn dataset_folder(
+        &self,
+        name: &str,
+        given: &Path,
+        choose: Choice<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<PathBuf> {
+        let Some(id) = id_of(name, Wanted::DatasetFolder, given)? else {
+            return Ok(given.to_owned());
+        };
+        if let Some(part) = &id.part {
+            return Err(Error::input(format!(
+                "{name}: {}:{part}: the dataset is used as a whole, without a part after the colon",
+                id.repo
+            ))
+            .hint(format!("use {0}, or {0}@REVISION", id.repo)));
+        }
+        let argument = Argument {
+            name,
+            wanted: Wanted::DatasetFolder,
+            given,
+        };
+        self.fetch(argument, &id, choose, observer)
+            .map(|(folder, _)| folder)
+    }
+
     /// The snapshot folder and the chosen files, all of which are present. Uses cached files if the
     /// Hub cannot be reached, or does not serve the files for now. Errors begin with the argument.
     fn fetch(
@@ -295,7 +323,7 @@ impl Hub {
         files::check_own(&self.cache)?;
         let kind = match argument.wanted {
             Wanted::Model | Wanted::Adapter => RepoKind::Model,
-            Wanted::Rows => RepoKind::Dataset,
+            Wanted::Rows | Wanted::DatasetFolder => RepoKind::Dataset,
         };
         let revision = id.revision.as_deref().unwrap_or(MAIN);
         let cache = RepoCache::new(&self.cache, kind, &id.repo);

@@ -3,6 +3,7 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`packing`] | examples packed end to end |
+//! | [`choices`] | multiple-choice questions: their packs and the log-probabilities of their answers |
 //! | [`learner`] | the language model as a [`Learner`](upright_core::Learner) |
 //! | [`mod@reference`] | the frozen policy's log-probabilities, cached |
 //! | [`evaluation`] | every objective on held-out rows and on a sample of its training rows |
@@ -28,6 +29,7 @@
 )]
 
 pub mod checkpoint;
+pub mod choices;
 pub mod evaluation;
 pub mod fetch;
 pub mod generate;

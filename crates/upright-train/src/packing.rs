@@ -27,7 +27,7 @@ pub struct PackedRows {
 }
 
 /// Minimum common prefix of prompts, in tokens, that is shared: a separate span has a cost, too.
-const SHARED: usize = 16;
+pub(crate) const SHARED: usize = 16;
 
 /// Rows that an example takes on its own: every token but the last of each response, from which
 /// nothing is predicted.

@@ -8,6 +8,7 @@
 //! | [`demo`] | the embedded model and rows, and the comparison of the methods on them |
 //! | [`mod@bench`] | training steps, timed and counted |
 //! | [`export`] | runs and adapters as folders that other tools load |
+//! | [`mmlu`] | MMLU of a model and its adapters, as lm-eval measures it |
 //! | [`similarity`] | compares the rows of two files by token counts |
 //!
 //! To use `upright` as a library, start with `upright-core` for methods and objectives on any
@@ -31,4 +32,5 @@ pub mod cli;
 pub mod demo;
 pub mod experiment;
 pub mod export;
+pub mod mmlu;
 pub mod similarity;

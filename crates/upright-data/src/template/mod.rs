@@ -339,7 +339,7 @@ impl Template {
     }
 
     /// A response as it follows the prompt, for templates other than chat templates.
-    fn response(&self, text: &str) -> String {
+    pub(crate) fn response(&self, text: &str) -> String {
         match self {
             Self::Alpaca => text.trim_start().to_owned(),
             Self::UserAssistant => format!(" {}", text.trim_start()),

@@ -6,6 +6,7 @@
     reason = "tests write files and print as they like"
 )]
 
+mod mmlu;
 mod rows;
 mod templates;
 mod tokenizer;

@@ -67,7 +67,7 @@ enum Command {
     Eval(eval::Eval),
     /// Show how a run would read, render, truncate and mask a dataset.
     #[command(after_help = inspect::EXAMPLES)]
-    Inspect(inspect::Inspect),
+    Inspect(Box<inspect::Inspect>),
     /// Generate responses to prompts with a model or an adapter.
     #[command(after_help = generate::EXAMPLES)]
     Generate(generate::Generate),
@@ -115,7 +115,7 @@ pub fn main() -> ExitCode {
         Command::Train(train) => train::run(train),
         Command::Experiment(arguments) => experiment::run(arguments),
         Command::Report(arguments) => report::run(arguments),
-        Command::Eval(eval::Eval::Loss(loss)) => eval::run(loss),
+        Command::Eval(eval) => eval::run(eval),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => generate::chat(arguments),

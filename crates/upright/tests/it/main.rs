@@ -20,6 +20,7 @@ mod hostile_templates;
 mod hub;
 mod identity;
 mod inspect;
+mod mmlu;
 mod objectives;
 mod peers;
 mod reference;

@@ -1031,3 +1031,49 @@ fn refusals_say_the_way_out_and_tokens_open_doors() {
     stream.read_to_end(&mut rest).unwrap();
     assert!(rest.starts_with(b"HTTP/1.1 404"));
 }
+
+#[test]
+fn the_subjects_of_mmlu_are_fetched_by_folder() {
+    let client = Client::new();
+    let row = |name: &str| {
+        let row = json!({"question": name, "choices": ["a", "b", "c", "d"], "answer": 1});
+        row.to_string().into_bytes()
+    };
+    let put = |name: &str, bytes: Vec<u8>| {
+        let stored = Stored {
+            bytes,
+            ..Stored::default()
+        };
+        client
+            .server
+            .put(&format!("datasets/org/mmlu/{name}"), stored);
+    };
+    for subject in ["anatomy", "virology"] {
+        for split in ["dev", "test", "validation"] {
+            let name = format!("{subject}/{split}.jsonl");
+            put(&name, row(&name));
+        }
+    }
+    put("README.md", b"MMLU".to_vec());
+    let words = "eval mmlu --model model --shots 1 --json --data org/mmlu --subjects";
+    let done = client.good(&format!("{words} anatomy"));
+    assert!(
+        done.stderr.contains("downloaded 2 files to"),
+        "dev and test of one subject: {done:?}"
+    );
+    assert_eq!(done.json()[0]["tasks"]["mmlu_anatomy"]["total"], 1);
+    assert_eq!(
+        client.snapshot("datasets--org--mmlu", "anatomy/dev.jsonl"),
+        row("anatomy/dev.jsonl")
+    );
+    client.refused(
+        &format!("{words} sociology"),
+        &["org/mmlu: has no file sociology/dev-*.parquet"],
+    );
+    client.refused(
+        &words
+            .replace("org/mmlu", "org/mmlu:anatomy")
+            .replace(" --subjects", ""),
+        &["org/mmlu:anatomy: the dataset is used as a whole"],
+    );
+}
