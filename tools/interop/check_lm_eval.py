@@ -6,7 +6,8 @@
 
 Starts the server and points stock lm_eval (its `local-completions`, with the server's tokenizer routes and no local tokenizer) at it, for
 every number of shots, batch size and number of concurrent requests. Counts of right answers must be equal, subject by subject, and
-generated texts must be equal, character by character. MMLU is a folder with dev/NAME_dev.csv and test/NAME_test.csv.
+generated texts must be equal, character by character. If the model has a chat template, lm_eval's `local-chat-completions` generates too.
+MMLU is a folder with dev/NAME_dev.csv and test/NAME_test.csv.
 
 --hf names a Python with lm_eval[hf] (requirements-hf.txt). Its `hf` backend then computes the same in float32 by PyTorch, and upright uses
 its portable tier. Questions with another answer are listed; they fail the check unless the best two choices are within 1e-4 nats.
@@ -41,7 +42,8 @@ answers = {}
 for run in job["runs"]:
     print("RUN", run["name"], file=sys.stderr, flush=True)
     result = lm_eval.simple_evaluate(model=run["model"], model_args=run["model_args"], tasks=run["tasks"], num_fewshot=run["shots"], limit=run["limit"],
-                                     batch_size=run["batch"], device="cpu", log_samples=True, bootstrap_iters=0, task_manager=manager)
+                                     batch_size=run["batch"], device="cpu", log_samples=True, bootstrap_iters=0, task_manager=manager,
+                                     apply_chat_template=run["chat"])
     answers[run["name"]] = result["samples"]
 Path(sys.argv[2]).write_text(json.dumps(answers, default=str))
 """
@@ -70,10 +72,12 @@ def main():
     with tempfile.TemporaryDirectory(prefix="check-lm-eval-") as top:
         work = Path(top)
         mmlu_for_lm_eval.convert(mmlu, work, subjects)
-        expected = generation_task(work, upright, model)
+        expected = shortened(greedy(upright, model, PROMPTS, TOKENS))
+        generation_task(work, expected)
         with Server(upright, model) as server:
             refuse_bos(server)
             max_length = args.max_length or server.max_length
+            has_chat = bool(json.loads(server.get("/tokenizer_info")[1])["chat_template"])
             runs = []
             for shots in args.shots:
                 for batch in args.batch:
@@ -82,6 +86,9 @@ def main():
                         # Generation has no shots, so the first number of shots covers it.
                         extra = [GENERATE] if shots == args.shots[0] else []
                         runs.append(run_of(f"{shots} shots, batch {batch}, {concurrent} concurrent", "local-completions", model_args, tasks + extra, shots, args.limit, batch))
+            if has_chat:
+                model_args = {"model": server.model, "base_url": f"{server.url}/v1/chat/completions", "num_concurrent": args.concurrent[-1], "max_length": max_length}
+                runs.append(run_of("chat", "local-chat-completions", model_args, [GENERATE], 0, None, 1, chat=True))
             served, problems = lm_eval(work, sys.executable, runs, args.cli)
             long = too_long(server, served, max_length)
         torch = {}
@@ -89,27 +96,33 @@ def main():
             hf_runs = [run_of(f"{shots} shots, hf", "hf", {"pretrained": str(model), "dtype": "float32", "max_length": max_length}, tasks, shots, args.limit, 8) for shots in args.shots]
             torch, _ = lm_eval(work, args.hf, hf_runs, args.cli)
 
+        if has_chat: chat_expected = shortened(greedy(upright, model, PROMPTS, TOKENS, template="chat"))
         ours = {shots: eval_mmlu(upright, model, mmlu, subjects, shots, args.limit) for shots in args.shots}
 
     for shots in args.shots:
         names = [name for name in served if name.startswith(f"{shots} shots,")]
         problems += table(shots, tasks, ours[shots], {name: served[name] for name in names}, torch.get(f"{shots} shots, hf"), long)
-    for name, samples in served.items(): problems += generated(name, samples.get(GENERATE), expected)
+    for name, samples in served.items(): problems += generated(name, samples.get(GENERATE), chat_expected if name == "chat" else expected[:args.limit])
     for problem in problems: print(problem)
     print("FAIL" if problems else "OK")
     sys.exit(bool(problems))
 
 
-def run_of(name, model, model_args, tasks, shots, limit, batch):
-    return {"name": name, "model": model, "model_args": model_args, "tasks": tasks, "shots": shots, "limit": limit, "batch": batch}
+def run_of(name, model, model_args, tasks, shots, limit, batch, chat=False):
+    return {"name": name, "model": model, "model_args": model_args, "tasks": tasks, "shots": shots, "limit": limit, "batch": batch, "chat": chat}
 
 
-def generation_task(work, upright, model):
-    """Writes a task of lm_eval that generates. Returns the texts that `upright generate` answers, as they are before the first stop text."""
-    expected = []
-    for text in greedy(upright, model, PROMPTS, TOKENS):
+def shortened(texts):
+    """The texts as they are before the first stop text."""
+    found = []
+    for text in texts:
         ends = [text.find(stop) for stop in STOPS if stop in text]
-        expected.append(text[:min(ends)] if ends else text)
+        found.append(text[:min(ends)] if ends else text)
+    return found
+
+
+def generation_task(work, expected):
+    """Writes a task of lm_eval that generates."""
     (work / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt, "target": target}) + "\n" for prompt, target in zip(PROMPTS, expected)))
     (work / "tasks").mkdir()
     # JSON is YAML.
@@ -118,7 +131,6 @@ def generation_task(work, upright, model):
         "output_type": "generate_until", "doc_to_text": "{{prompt}}", "doc_to_target": "{{target}}", "num_fewshot": 0,
         "generation_kwargs": {"until": STOPS, "max_gen_toks": TOKENS, "temperature": 0.0, "do_sample": False},
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]}, indent=1))
-    return expected
 
 
 def refuse_bos(server):
@@ -138,7 +150,7 @@ def lm_eval(work, python, runs, cli):
             out = work / f"out-{number}-{run['model']}"
             words = [python, "-m", "lm_eval", "run", "--model", run["model"], "--model_args", ",".join(f"{name}={value}" for name, value in run["model_args"].items()),
                      "--tasks", ",".join(run["tasks"]), "--num_fewshot", run["shots"], "--batch_size", run["batch"], "--device", "cpu", "--include_path", work / "tasks",
-                     "--output_path", out, "--log_samples", *(["--limit", run["limit"]] if run["limit"] else [])]
+                     "--output_path", out, "--log_samples", *(["--limit", run["limit"]] if run["limit"] else []), *(["--apply_chat_template"] if run["chat"] else [])]
             logs += f"RUN {run['name']}\n" + execute(words, work, env)
             samples[run["name"]] = {}
             for task in run["tasks"]:
