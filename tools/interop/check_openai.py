@@ -165,7 +165,7 @@ def echo(client, name, server):
             check(f"{about}: the text begins with the prompt", choice.text.startswith(prompt) and (tokens > 0 or choice.text == prompt), choice.text)
             check(f"{about}: the token's own value is among the top", all(entry and value in entry.values() and value <= max(entry.values()) for value, entry in zip(own[1:], top[1:])), top)
             check(f"{about}: offsets count characters", offsets[0] == 0 and offsets == sorted(offsets) and offsets[-1] <= len(choice.text)
-                  and all(choice.text[offset:].startswith(token) for token, offset in zip(said, offsets) if token.isascii()), offsets)
+                  and all(choice.text[offset:].startswith(token) for token, offset in zip(said, offsets) if token.isascii() and not token.startswith("bytes:")), (said, offsets))
     whole = client.completions.create(model=name, prompt=PROMPTS[0], max_tokens=0, temperature=0, echo=True)
     check("echo without logprobs", whole.choices[0].text == PROMPTS[0] and whole.choices[0].logprobs is None and whole.usage.completion_tokens == 0, whole)
 
@@ -332,7 +332,8 @@ def raw(server):
         status, text = curl(server, path, data=data)
         check(f"curl: {name}: status 400", is_error(status, text, 400), f"{status} {text}")
     status, text = curl(server, path, "-H", "Expect:", data=b'{"prompt": "' + b"a" * (256 << 20) + b'"}')
-    check("curl: a body of 256 MiB: status 413", is_error(status, text, 413) or status == 413, f"{status} {text}")
+    # curl may see the connection end before it reads the answer.
+    check("curl: a body of 256 MiB: status 413, or the connection ends", status in (413, 0), f"{status} {text}")
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as stream:
         stream.sendall(f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: {1 << 30}\r\n\r\n{{".encode())
         began, answer = time.monotonic(), stream.recv(4096)
