@@ -234,7 +234,10 @@ def table(shots, tasks, ours, served, torch, long):
             if (name, task) in long: note = " (shortened)"
             elif (count, total) != (mine["correct"], mine["total"]): problems.append(f"{name}: {task}: {count} of {total} right, upright eval mmlu says {mine['correct']} of {mine['total']}")
             cells.append(f"{count}{note}")
-        if torch: cells.append(str(right(torch[task])))
+        if torch:
+            count, ties = right(torch[task]), sum(gap(scores(row)) < NEAR for row in torch[task])
+            cells.append(str(count))
+            if abs(count - mine["correct"]) > ties: problems.append(f"{shots} shots: {task}: {mine['correct']} of {mine['total']} right by upright eval mmlu, {count} by PyTorch, {ties} near ties")
         print(f"{task:{width}}  {mine['total']:9}  {mine.get('near_ties', 0):9}  {mine['correct']:9}  " + "  ".join(f"{cell:>{len(column)}}" for cell, column in zip(cells, columns)))
     names = list(served)
     for name in names[1:]:
