@@ -77,8 +77,9 @@ def essence(body):
         value.pop("created", None)
         return json.dumps(value)
     text = body.decode()
-    if not text.startswith("data: "): return strip(text)
-    events = [event.removeprefix("data: ") for event in text.split("\n\n") if event]
+    if text.startswith("{"): return strip(text)
+    # A line that begins with a colon only keeps the connection alive.
+    events = [event.removeprefix("data: ") for event in text.split("\n\n") if event and not event.startswith(":")]
     # How a stream is divided into events depends on time: what its events join to does not.
     joined, tail = {}, []
     for event in events:
@@ -189,7 +190,7 @@ async def malformed(port, model, picks):
 
 async def enormous(port, model, picks):
     """Announces a body of 1 GiB, and begins to send it."""
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {GIB}\r\n\r\n".encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {GIB}\r\n\r\n".encode()
     return await expect_error(port, head + b" " * picks.choice([0, 1, 100_000]), (413,))
 
 
@@ -199,7 +200,7 @@ async def garbage(port, model, picks):
                          b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
                          b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -5\r\n\r\n",
                          b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"])
-    return await expect_error(port, data, (400, 403, 404, 405, 408, 411, 413, 414, 431, 501, 505))
+    return await expect_error(port, data, (400, 403, 404, 405, 408, 411, 413, 414, 415, 431, 501, 505))
 
 
 async def bad(act, port, model, counts, seed, end):
