@@ -51,7 +51,7 @@ Examples:
 /// Default number of shots, as in the MMLU paper; lm-eval's own default is 0.
 const SHOTS: usize = 5;
 
-/// Default tokens in a pack. Five shots are up to 3000 tokens, and each pack holds them once.
+/// Default tokens in a pack. Five shots take up to 2500 tokens, and each pack holds them once.
 const TOKEN_BUDGET: usize = 8192;
 
 /// Arguments of `eval mmlu`.
