@@ -93,7 +93,7 @@ def main():
             long = too_long(server, served, max_length)
         torch = {}
         if args.hf:
-            hf_runs = [run_of(f"{shots} shots, hf", "hf", {"pretrained": str(model), "dtype": "float32", "max_length": max_length}, tasks, shots, args.limit, 8) for shots in args.shots]
+            hf_runs = [run_of(f"{shots} shots, hf", "hf", {"pretrained": str(model), "dtype": "float32", "max_length": max_length}, tasks, shots, args.limit, 1) for shots in args.shots]
             torch, _ = lm_eval(work, args.hf, hf_runs, args.cli)
 
         if has_chat: chat_expected = shortened(greedy(upright, model, PROMPTS, TOKENS, template="chat"))

@@ -146,7 +146,8 @@ def log_probabilities(client, name):
     check("logprobs: offsets point at tokens", all(choice.text[offset - offsets[0]:].startswith(token) for token, offset in zip(tokens, offsets)), offsets)
     streamed = [chunk.choices[0].logprobs for chunk in client.completions.create(**ask, logprobs=3, stream=True) if chunk.choices]
     joined = [sum((list(parts(piece)[i] or []) for piece in streamed if piece), []) for i in range(4)]
-    check("logprobs: the stream's are the same", joined == [tokens, own, top, offsets], f"{joined} against {choice.logprobs}")
+    for part, one, other in zip(("tokens", "token_logprobs", "top_logprobs", "text_offset"), joined, (tokens, own, top, offsets)):
+        check(f"logprobs: the stream's {part} are the same", one == other, f"{one} in the stream, {other} without")
     plain = client.completions.create(**ask, logprobs=0).choices[0].logprobs
     check("logprobs=0: the chosen tokens alone", plain is not None and plain.token_logprobs == own, plain)
     sampled = client.completions.create(**(ask | {"temperature": 1.5, "seed": 5}), logprobs=2).choices[0].logprobs

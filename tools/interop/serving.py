@@ -1,6 +1,9 @@
 """Starts `upright serve` for the checks of this folder, and talks to it without any client library."""
-import contextlib, json, os, signal, socket, subprocess, tempfile, time, urllib.error, urllib.request
+import contextlib, json, os, signal, socket, subprocess, sys, tempfile, time, urllib.error, urllib.request
 from pathlib import Path
+
+# A check that is terminated still ends its server.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 class Server:
