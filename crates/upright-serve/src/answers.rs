@@ -20,7 +20,7 @@ use crate::{
         sampling::SamplingFields,
     },
     routes::State,
-    text::AnswerText,
+    text::{AnswerText, Offsets},
 };
 
 /// Which route is answered.
@@ -67,6 +67,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) following: Vec<Following>,
     pub(crate) generated: Vec<Generated>,
     pub(crate) text: AnswerText<'a>,
+    /// Offsets of the tokens whose log-probabilities were listed.
+    pub(crate) offsets: Offsets<'a>,
 }
 
 /// The receiving end of a job.
@@ -120,6 +122,7 @@ impl Ask {
             following: Vec::new(),
             generated: Vec::new(),
             text: AnswerText::new(&state.models.tokenizer, &self.sampling.stop),
+            offsets: Offsets::new(&state.models.tokenizer),
         }
     }
 
@@ -144,7 +147,10 @@ impl Ask {
                     return Ok(Some(Finish::Stop));
                 }
             }
-            Event::Done(finish) => return Ok(Some(finish)),
+            Event::Done(finish) => {
+                answer.text.finish().map_err(undecodable)?;
+                return Ok(Some(finish));
+            }
             Event::Failed(error) => return Err(error),
         }
         Ok(None)
@@ -185,7 +191,7 @@ impl Ask {
             }
         };
         drop(events);
-        let choice = self.choice(state, index, &answer, finish)?;
+        let choice = self.choice(state, index, &mut answer, finish)?;
         Ok((choice, answer.generated.len()))
     }
 
@@ -194,7 +200,7 @@ impl Ask {
         &self,
         state: &State,
         index: usize,
-        answer: &Answer<'_>,
+        answer: &mut Answer<'_>,
         finish: Finish,
     ) -> Result<Value, ApiError> {
         let prompt = self.prompt_of(index);
@@ -207,7 +213,8 @@ impl Ask {
             None => None,
             Some(_) => {
                 let following = self.echo.then_some(&answer.following[..]);
-                Some(self.logprobs_of(state, prompt, following, &answer.generated)?)
+                let offsets = &mut answer.offsets;
+                Some(self.logprobs_of(state, prompt, following, &answer.generated, offsets)?)
             }
         };
         let finish = Some(finish.name());
@@ -246,6 +253,7 @@ impl Ask {
         prompt: &PromptTokens,
         following: Option<&[Following]>,
         generated: &[Generated],
+        offsets: &mut Offsets<'_>,
     ) -> Result<Value, ApiError> {
         let text = |token: u32| state.models.tokenizer.decode(&[token]).map_err(undecodable);
         let with_texts = |best: &[Candidate]| -> Result<Vec<(Candidate, String)>, ApiError> {
@@ -280,10 +288,14 @@ impl Ask {
                 best: with_texts(&one.best)?,
             });
         }
-        Ok(match self.form {
-            Form::Completion => logprobs::of_completion(&tokens, 0),
-            Form::Chat => logprobs::of_chat(&tokens),
-        })
+        if self.form == Form::Chat {
+            return Ok(logprobs::of_chat(&tokens));
+        }
+        let mut places = Vec::with_capacity(tokens.len());
+        for token in &tokens {
+            places.push(offsets.push(token.token).map_err(undecodable)?);
+        }
+        Ok(logprobs::of_completion(&tokens, &places))
     }
 
     /// The answer's object around some choices.

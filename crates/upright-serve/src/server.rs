@@ -314,7 +314,11 @@ async fn accept(
             continue;
         };
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok((stream, _)) => {
+                // Pieces of a stream leave at once. Without the option they leave later.
+                let _ = stream.set_nodelay(true);
+                return (stream, permit);
+            }
             // Too many open files, or a connection that was closed before it was accepted.
             Err(_) => {
                 open.close_idle();

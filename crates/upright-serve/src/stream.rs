@@ -105,7 +105,8 @@ impl Ask {
         if self.logprobs.is_some() {
             let following = is_opening.then_some(&sent.answer.following[..]);
             let generated = &sent.answer.generated[sent.tokens..];
-            logprobs = Some(self.logprobs_of(state, prompt, following, generated)?);
+            let offsets = &mut sent.answer.offsets;
+            logprobs = Some(self.logprobs_of(state, prompt, following, generated, offsets)?);
             sent.tokens = sent.answer.generated.len();
         }
         let finish = finish.map(Finish::name);

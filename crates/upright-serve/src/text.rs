@@ -6,11 +6,100 @@ use upright_data::Tokenizer;
 /// Replacement character: the tokens so far end within a character.
 const UNFINISHED: char = '\u{FFFD}';
 
+/// Most tokens of one character: four bytes, one token each. Text that really has the replacement
+/// character is not held back longer.
+const LONGEST: usize = 4;
+
+/// Decodes tokens one by one. A token that ends within a character has no text until the character
+/// is complete.
+///
+/// A token is decoded together with the tokens of the text before it, because some tokenizers drop the
+/// space at the start of a text.
+pub(crate) struct Decoding<'a> {
+    tokenizer: &'a Tokenizer,
+    /// The tokens of the last text, then those that have no text yet.
+    tokens: Vec<u32>,
+    /// Tokens of the last text.
+    told: usize,
+    /// The last text, decoded on its own.
+    last: String,
+}
+
+impl<'a> Decoding<'a> {
+    /// No tokens yet.
+    pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
+        Self {
+            tokenizer,
+            tokens: Vec::new(),
+            told: 0,
+            last: String::new(),
+        }
+    }
+
+    /// Adds a token. Returns the new text; it is empty within a character.
+    ///
+    /// # Errors
+    /// The tokenizer cannot decode the tokens.
+    pub(crate) fn push(&mut self, token: u32) -> Result<String> {
+        self.tokens.push(token);
+        let text = self.tokenizer.decode(&self.tokens)?;
+        let open = self.tokens.len() - self.told;
+        if text.ends_with(UNFINISHED) && open < LONGEST {
+            return Ok(String::new());
+        }
+        let new = text.get(self.last.len()..).unwrap_or_default().to_owned();
+        self.tokens.drain(..self.told);
+        self.told = self.tokens.len();
+        self.last = self.tokenizer.decode(&self.tokens)?;
+        Ok(new)
+    }
+
+    /// The text of tokens that end within a character.
+    ///
+    /// # Errors
+    /// The tokenizer cannot decode the tokens.
+    pub(crate) fn rest(&self) -> Result<String> {
+        if self.tokens.len() == self.told {
+            return Ok(String::new());
+        }
+        let text = self.tokenizer.decode(&self.tokens)?;
+        Ok(text.get(self.last.len()..).unwrap_or_default().to_owned())
+    }
+}
+
+/// Where the text of every token begins, in characters. The tokens of one character begin where the
+/// character does.
+pub(crate) struct Offsets<'a> {
+    decoding: Decoding<'a>,
+    characters: usize,
+}
+
+impl<'a> Offsets<'a> {
+    /// Offsets from 0.
+    pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
+        Self {
+            decoding: Decoding::new(tokenizer),
+            characters: 0,
+        }
+    }
+
+    /// The offset of the next token.
+    ///
+    /// # Errors
+    /// The tokenizer cannot decode the tokens.
+    pub(crate) fn push(&mut self, token: u32) -> Result<usize> {
+        let offset = self.characters;
+        self.characters += self.decoding.push(token)?.chars().count();
+        Ok(offset)
+    }
+}
+
 /// The text of an answer so far.
 pub(crate) struct AnswerText<'a> {
-    tokenizer: &'a Tokenizer,
+    decoding: Decoding<'a>,
     stop: &'a [String],
     tokens: Vec<u32>,
+    /// The text of all complete characters.
     text: String,
     /// Bytes of `text` that were taken.
     taken: usize,
@@ -21,7 +110,7 @@ impl<'a> AnswerText<'a> {
     /// An answer without tokens.
     pub(crate) fn new(tokenizer: &'a Tokenizer, stop: &'a [String]) -> Self {
         Self {
-            tokenizer,
+            decoding: Decoding::new(tokenizer),
             stop,
             tokens: Vec::new(),
             text: String::new(),
@@ -36,17 +125,29 @@ impl<'a> AnswerText<'a> {
     /// The tokenizer cannot decode the tokens.
     pub(crate) fn push(&mut self, token: u32) -> Result<bool> {
         self.tokens.push(token);
-        self.text = self.tokenizer.decode(&self.tokens)?;
-        let first = self
+        // A stop text may have begun in the text before.
+        let from = self.text.len() - self.possible_stop();
+        self.text += &self.decoding.push(token)?;
+        let found = self
             .stop
             .iter()
-            .filter_map(|stop| self.text.find(stop))
-            .min();
-        if let Some(end) = first {
-            self.text.truncate(end);
+            .filter_map(|stop| self.text[from..].find(stop));
+        if let Some(end) = found.min() {
+            self.text.truncate(from + end);
             self.is_stopped = true;
         }
         Ok(self.is_stopped)
+    }
+
+    /// Ends the answer: an unfinished character at its end becomes text.
+    ///
+    /// # Errors
+    /// The tokenizer cannot decode the tokens.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        if !self.is_stopped {
+            self.text += &self.decoding.rest()?;
+        }
+        Ok(())
     }
 
     /// The tokens so far.
@@ -59,14 +160,9 @@ impl<'a> AnswerText<'a> {
         &self.text
     }
 
-    /// Takes the text that later tokens cannot change: up to an unfinished character, and to where a
-    /// stop text may have begun.
+    /// Takes the text that later tokens cannot change: up to where a stop text may have begun.
     pub(crate) fn take_certain(&mut self) -> String {
-        let mut end = self.text.trim_end_matches(UNFINISHED).len();
-        if !self.is_stopped {
-            end = end.min(self.text.len() - self.possible_stop());
-        }
-        self.take_to(end)
+        self.take_to(self.text.len() - self.possible_stop())
     }
 
     /// Takes the rest of the text.
@@ -75,11 +171,7 @@ impl<'a> AnswerText<'a> {
     }
 
     fn take_to(&mut self, end: usize) -> String {
-        // A decoder may change earlier text; what was taken stays as it is.
-        let start = self.taken.min(self.text.len());
-        if end <= start || !self.text.is_char_boundary(start) {
-            return String::new();
-        }
+        let start = self.taken.min(end);
         self.taken = end;
         self.text[start..end].to_owned()
     }

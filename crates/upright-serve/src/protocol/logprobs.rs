@@ -23,17 +23,15 @@ fn finite(logp: f64) -> f64 {
     logp.max(LEAST)
 }
 
-/// The `logprobs` object of a completion. Offsets count characters of the text, from `offset` on.
-pub(crate) fn of_completion(tokens: &[Scored], mut offset: usize) -> Value {
+/// The `logprobs` object of a completion. `offsets` say where the text of every token begins, in
+/// characters.
+pub(crate) fn of_completion(tokens: &[Scored], offsets: &[usize]) -> Value {
     let mut texts = Vec::with_capacity(tokens.len());
     let mut logps = Vec::with_capacity(tokens.len());
     let mut tops = Vec::with_capacity(tokens.len());
-    let mut offsets = Vec::with_capacity(tokens.len());
     for token in tokens {
         texts.push(json!(token.text));
         logps.push(json!(token.logp.map(finite)));
-        offsets.push(json!(offset));
-        offset += token.text.chars().count();
         let Some(logp) = token.logp else {
             tops.push(Value::Null);
             continue;
@@ -95,7 +93,7 @@ mod tests {
             scored(" a", Some(-3.0), &[(5, "?", -0.5), (6, "?", -1.5)]),
             scored("b", Some(f64::NEG_INFINITY), &[(7, " c", -0.25)]),
         ];
-        let found = of_completion(&tokens, 0);
+        let found = of_completion(&tokens, &[0, 3, 5]);
         let expected = json!({
             "tokens": ["Zoë", " a", "b"],
             "token_logprobs": [null, -3.0, -9999.0],

@@ -330,14 +330,21 @@ fn answers_are_those_of_generate() {
         let pieces = events(&answer.body);
         let (usage, pieces) = pieces.split_last().unwrap();
         assert_eq!(usage["usage"], whole["usage"]);
+        let mut scored = body.clone();
+        scored["logprobs"] = json!(2);
+        let scored = server.completion(scored)["choices"][0]["logprobs"].clone();
         let mut told = String::new();
         let mut tokens = 0;
+        let mut offsets = Vec::new();
         for piece in pieces {
+            let listed = &piece["choices"][0]["logprobs"]["text_offset"];
+            offsets.extend(listed.as_array().unwrap().clone());
             told += piece["choices"][0]["text"].as_str().unwrap();
             let listed = &piece["choices"][0]["logprobs"]["tokens"];
             tokens += listed.as_array().unwrap().len();
         }
         assert_eq!(told, text);
+        assert_eq!(json!(offsets), scored["text_offset"]);
         assert_eq!(
             tokens,
             usage["usage"]["completion_tokens"].as_u64().unwrap() as usize
