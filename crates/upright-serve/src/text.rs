@@ -189,3 +189,81 @@ impl<'a> AnswerText<'a> {
         longest
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The demo's tokenizer, which has a token for every byte.
+    fn tokenizer() -> Tokenizer {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../upright/demo/model");
+        Tokenizer::open(&model, None, None).unwrap()
+    }
+
+    #[test]
+    fn tokens_of_a_character_share_its_offset() {
+        let tokenizer = tokenizer();
+        let text = "Größe, naïve, 東京 🙂: Quinn";
+        let ids = tokenizer.verbatim(text).unwrap();
+        let mut offsets = Offsets::new(&tokenizer);
+        let mut decoding = Decoding::new(&tokenizer);
+        let mut told = String::new();
+        let mut within = 0;
+        for id in &ids {
+            let offset = offsets.push(*id).unwrap();
+            let rest: String = text.chars().skip(offset).collect();
+            let own = tokenizer.decode(&[*id]).unwrap();
+            if own.contains(UNFINISHED) {
+                within += 1;
+            } else {
+                assert!(rest.starts_with(&own), "{own:?} at {offset}");
+            }
+            told += &decoding.push(*id).unwrap();
+        }
+        assert!(within > 0, "no character of several tokens");
+        assert_eq!(told, text);
+        assert_eq!(decoding.rest().unwrap(), "");
+    }
+
+    /// An answer that ends within a character shows the character's remains, once.
+    #[test]
+    fn an_unfinished_character_is_told_at_the_end() {
+        let tokenizer = tokenizer();
+        let ids = tokenizer.verbatim("a東").unwrap();
+        let mut answer = AnswerText::new(&tokenizer, &[]);
+        for id in &ids[..ids.len() - 1] {
+            answer.push(*id).unwrap();
+        }
+        assert_eq!(answer.take_certain(), "a");
+        answer.finish().unwrap();
+        assert_eq!(answer.whole(), tokenizer.decode(&ids[..ids.len() - 1]).unwrap());
+        assert!(answer.take_rest().starts_with(UNFINISHED));
+        assert_eq!(answer.take_rest(), "");
+    }
+
+    /// No piece shows the beginning of a stop text, and the answer ends before it.
+    #[test]
+    fn a_stop_text_is_found_across_tokens() {
+        let tokenizer = tokenizer();
+        let stop = ["never".to_owned(), " lives with a p".to_owned()];
+        let ids = tokenizer.verbatim("Ada lives lives with a parrot").unwrap();
+        let mut answer = AnswerText::new(&tokenizer, &stop);
+        let mut told = String::new();
+        let mut is_stopped = false;
+        for id in ids {
+            is_stopped = answer.push(id).unwrap();
+            told += &answer.take_certain();
+            assert!("Ada lives".starts_with(&told), "{told:?}");
+            if is_stopped {
+                break;
+            }
+        }
+        assert!(is_stopped);
+        answer.finish().unwrap();
+        told += &answer.take_rest();
+        assert_eq!(told, "Ada lives");
+        assert_eq!(answer.whole(), "Ada lives");
+    }
+}
