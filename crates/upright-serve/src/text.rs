@@ -170,10 +170,11 @@ impl<'a> AnswerText<'a> {
         self.take_to(self.text.len())
     }
 
+    /// Takes the text up to `end`, if it reaches beyond what was taken.
     fn take_to(&mut self, end: usize) -> String {
-        let start = self.taken.min(end);
-        self.taken = end;
-        self.text[start..end].to_owned()
+        let start = self.taken;
+        self.taken = end.max(start);
+        self.text[start..self.taken].to_owned()
     }
 
     /// Bytes at the end of the text that may begin a stop text.
