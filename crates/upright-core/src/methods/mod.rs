@@ -82,6 +82,11 @@ impl MethodKind {
         Self::Compromise,
     ];
 
+    /// Whether its decisions depend on the optima of the objectives.
+    pub fn uses_optima(self) -> bool {
+        matches!(self, Self::Maxright | Self::Compromise)
+    }
+
     /// Name in settings and records.
     pub fn name(self) -> &'static str {
         match self {
