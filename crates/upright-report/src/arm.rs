@@ -20,8 +20,12 @@ pub enum Role {
     Mix,
     /// Trains on one objective per step, sampled.
     Alright,
+    /// Trains on one objective per step, with the shares of ALRIGHT spread evenly.
+    Balanced,
     /// Trains on one objective per step, the one farthest from its optimum.
     Maxright,
+    /// Trains on one objective per step, with shares that grow with the gaps.
+    Compromise,
     /// Trains on an objective that other runs lack.
     Other(String),
     /// Adapters that a study trained separately and added, one sum per seed.
@@ -137,7 +141,10 @@ impl Arm {
 
     /// Whether it trains on all objectives jointly, without an order.
     pub fn is_joint(&self) -> bool {
-        matches!(self.role, Role::Mix | Role::Alright | Role::Maxright)
+        matches!(
+            self.role,
+            Role::Mix | Role::Alright | Role::Balanced | Role::Maxright | Role::Compromise
+        )
     }
 
     /// Whether it trains on one objective after the other.

@@ -57,13 +57,11 @@ pub(super) fn places(report: &Report) -> Vec<Place<'_>> {
                 (with(Role::Mix), with(Role::Alright), with(Role::Maxright));
             let taken: Vec<&Arm> = [mix, alright, maxright].into_iter().flatten().collect();
             let here = |arm: &&Arm| match arm.role {
-                Role::Mix | Role::Alright | Role::Maxright => {
-                    own(arm) && same(&arm.weights, &weights)
-                }
+                _ if arm.is_joint() => own(arm) && same(&arm.weights, &weights),
                 Role::Other(_) => own(arm),
                 Role::Sum => arm.setting == comparison.0 && same(&arm.weights, &weights),
                 Role::Measured(_) => arm.setting == comparison.0,
-                Role::Alone(_) | Role::Sequential(_) => false,
+                _ => false,
             };
             let beside = report.arms.iter().filter(finished).filter(here);
             places.push(Place {

@@ -74,13 +74,13 @@ fn identity(run: &Run) -> Result<String> {
     };
     let plan = &mut written.plan;
     (plan.seed, plan.eval_every) = (0, 0);
-    let maxright = plan.method == MethodKind::Maxright;
-    if !maxright {
+    if plan.method != MethodKind::Maxright {
         plan.probe_every = 0;
     }
+    let uses_optima = plan.method.uses_optima();
     for objective in &mut plan.objectives {
         objective.optimum_eval = None;
-        objective.optimum = objective.optimum.filter(|_| maxright);
+        objective.optimum = objective.optimum.filter(|_| uses_optima);
     }
     written.facts.base_lineage.clear();
     match run.sum() {
@@ -152,10 +152,12 @@ impl Arm {
                 ),
                 Role::Mix => (2, None),
                 Role::Alright => (3, None),
-                Role::Maxright => (4, None),
-                Role::Other(_) => (5, None),
-                Role::Sum => (6, None),
-                Role::Measured(_) => (7, None),
+                Role::Balanced => (4, None),
+                Role::Maxright => (5, None),
+                Role::Compromise => (6, None),
+                Role::Other(_) => (7, None),
+                Role::Sum => (8, None),
+                Role::Measured(_) => (9, None),
             };
             let key = (a.setting, place(a)).cmp(&(b.setting, place(b)));
             key.then_with(|| a.role.cmp(&b.role))
@@ -265,7 +267,7 @@ fn role(run: &Run, objectives: &[String]) -> Role {
     // A run that trains on an objective that other runs lack is named by that objective.
     let used = |i: &usize| match plan.method {
         MethodKind::Sequential => run.stages.iter().any(|stage| stage.objective == Some(*i)),
-        MethodKind::Mix | MethodKind::Alright | MethodKind::Maxright => {
+        MethodKind::Mix | MethodKind::Alright | MethodKind::Maxright | MethodKind::Compromise => {
             plan.objectives[*i].weight > 0.0
         }
     };
@@ -291,7 +293,9 @@ fn role(run: &Run, objectives: &[String]) -> Role {
                 .collect(),
         ),
         (None, MethodKind::Mix) => joint(Role::Mix),
-        (None, MethodKind::Alright) => joint(Role::Alright),
+        (None, MethodKind::Alright) if plan.draws.is_random() => joint(Role::Alright),
+        (None, MethodKind::Alright) => joint(Role::Balanced),
+        (None, MethodKind::Compromise) => joint(Role::Compromise),
         (None, MethodKind::Maxright) => joint(Role::Maxright),
     }
 }

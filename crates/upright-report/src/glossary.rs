@@ -174,6 +174,20 @@ fn methods(report: &Report) -> Vec<(&'static str, String)> {
                  the losses of all objectives every k steps.";
         words.push(("MAXRIGHT", k.into()));
     }
+    if any(|role| *role == Role::Balanced) {
+        words.push((
+            "ALRIGHT balanced",
+            "As ALRIGHT, with the steps of every objective spread evenly instead of drawn.".into(),
+        ));
+    }
+    if any(|role| *role == Role::Compromise) {
+        words.push((
+            "Compromise",
+            "Trains on one objective per step. Shares of the steps grow with the weighted gaps and are \
+             spread evenly."
+                .into(),
+        ));
+    }
     if any(|role| *role == Role::Sum) {
         let sum = "Adapters that were trained separately and then added, without further training. \
                    Its cost is the cost of the runs that trained them. It is unknown if those runs \

@@ -97,7 +97,9 @@ fn base(role: &Role) -> String {
         Role::Sequential(names) => names.join(", then "),
         Role::Mix => "mix".into(),
         Role::Alright => "alright".into(),
+        Role::Balanced => "alright balanced".into(),
         Role::Maxright => "maxright".into(),
+        Role::Compromise => "compromise".into(),
         Role::Other(name) => name.clone(),
         Role::Sum => "sum of adapters".into(),
         Role::Measured(name) => format!("adapter {name}"),
@@ -177,14 +179,18 @@ fn tell_apart(arms: &mut [Arm], runs: &[Run], named: usize) {
         };
         let by_seed = twins.iter().any(several);
         let all = differing_keys(&settings);
-        let maxright = twins.iter().any(|twin| arms[*twin].probe_every.is_some());
+        let has_probes = twins.iter().any(|twin| arms[*twin].probe_every.is_some());
+        let has_optima = twins
+            .iter()
+            .any(|twin| has_probes || arms[*twin].role == Role::Compromise);
         let mut differing = Vec::new();
         for key in &all {
             // No step depends on these settings.
             let last = key.rsplit('.').next().unwrap_or(key);
             let is_idle = match last {
                 "seed" | "eval-every" | "optimum-eval" => true,
-                "probe-every" | "optimum" => !maxright,
+                "probe-every" => !has_probes,
+                "optimum" => !has_optima,
                 "init-adapter" => by_seed,
                 _ => false,
             };

@@ -10,7 +10,7 @@ pub(super) fn compare_costs(arms: &mut [Arm]) {
     let time = time(arms).of;
     for index in 0..arms.len() {
         let matching = match arms[index].role {
-            Role::Mix | Role::Alright | Role::Maxright => matching(arms, index),
+            _ if arms[index].is_joint() => matching(arms, index),
             Role::Sum => matching_sum(arms, index),
             _ => continue,
         };

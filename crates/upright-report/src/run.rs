@@ -207,9 +207,10 @@ impl Run {
         let objectives = &self.plan().objectives;
         let mut used = (0..objectives.len()).filter(|i| match self.plan().method {
             MethodKind::Sequential => self.stages.iter().any(|stage| stage.objective == Some(*i)),
-            MethodKind::Mix | MethodKind::Alright | MethodKind::Maxright => {
-                objectives[*i].weight > 0.0
-            }
+            MethodKind::Mix
+            | MethodKind::Alright
+            | MethodKind::Maxright
+            | MethodKind::Compromise => objectives[*i].weight > 0.0,
         });
         used.next().filter(|_| used.next().is_none())
     }

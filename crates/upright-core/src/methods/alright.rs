@@ -1,8 +1,11 @@
 //! ALRIGHT (Algorithm 2): draws one objective by its weight, i ~ Bernoulli(lambda) for two
 //! objectives, and trains on its plain gradient. In expectation this is the gradient of f_mix, at
 //! the cost of one objective.
+//!
+//! [`Balanced`] pays out the same shares by error diffusion instead. The end of a run then does not
+//! hang on the last few draws.
 
-use super::one_hot;
+use super::{one_hot, owed::Owed};
 use crate::train::Method;
 use upright_math::random::uniform;
 
@@ -29,6 +32,35 @@ impl Method for Alright {
             self.weights.len(),
             drawn.or_else(last).expect("a plan has a weight above 0"),
         )
+    }
+}
+
+/// ALRIGHT without chance: every objective has its share of the steps, spread evenly.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Balanced {
+    weights: Vec<f64>,
+    owed: Owed,
+}
+
+impl Balanced {
+    /// One weight and tie rank per objective; the weights sum to 1, and the smallest rank wins.
+    pub fn new(weights: Vec<f64>, tie_ranks: &[usize]) -> Self {
+        let owed = Owed::new(&weights, tie_ranks);
+        Self { weights, owed }
+    }
+}
+
+impl Method for Balanced {
+    fn weights(&mut self, _step: usize) -> Vec<f64> {
+        one_hot(self.weights.len(), self.owed.pay(&self.weights))
+    }
+
+    fn state(&self) -> Vec<f64> {
+        self.owed.balances().to_vec()
+    }
+
+    fn restore(&mut self, state: &[f64]) {
+        self.owed.restore(state);
     }
 }
 
@@ -108,5 +140,20 @@ mod tests {
     #[test]
     fn weights_that_sum_to_less_never_fall_on_an_objective_of_weight_0() {
         assert!((0..1000).all(|step| draw(&[0.0, 1e-9, 0.0], 3, step) == 1));
+    }
+
+    /// Lambda 1/4: DPO in the third of every four steps, and the same after a restore.
+    #[test]
+    fn balanced_draws_are_spread_evenly() {
+        let mut straight = Balanced::new(vec![0.75, 0.25], &[1, 0]);
+        let mut restored = straight.clone();
+        let mut decisions = Vec::new();
+        for step in 0..12 {
+            restored.restore(&straight.state());
+            let weights = straight.weights(step);
+            assert_eq!(restored.weights(step), weights);
+            decisions.push(weights[1] as usize);
+        }
+        assert_eq!(decisions, [0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0]);
     }
 }

@@ -2,7 +2,7 @@
 //! weighted gap, w_i * (f_i - f*_i). All objectives are probed every k steps. In between, the last
 //! known losses decide, and the objective that is trained on refreshes its own loss.
 
-use super::one_hot;
+use super::{one_hot, owed::candidates};
 use crate::train::{Method, ObjectiveId};
 
 /// Compares weighted gaps to the optima.
@@ -24,12 +24,7 @@ impl Maxright {
         tie_ranks: &[usize],
         probe_every: usize,
     ) -> Self {
-        let mut candidates: Vec<_> = (0..weights.len()).filter(|i| weights[*i] > 0.0).collect();
-        candidates.sort_by(|&a, &b| {
-            weights[a]
-                .total_cmp(&weights[b])
-                .then(tie_ranks[b].cmp(&tie_ranks[a]))
-        });
+        let candidates = candidates(&weights, tie_ranks);
         let last = vec![None; weights.len()];
         Self {
             weights,

@@ -5,11 +5,14 @@
 mod alright;
 #[cfg(test)]
 pub(crate) mod bowls;
+mod compromise;
 mod maxright;
 mod mix;
+mod owed;
 mod sequential;
 
-pub use alright::Alright;
+pub use alright::{Alright, Balanced};
+pub use compromise::Compromise;
 pub use maxright::Maxright;
 pub use mix::Mix;
 pub use sequential::Sequential;
@@ -32,11 +35,57 @@ pub enum MethodKind {
     Alright,
     /// One objective per step, the one with the largest weighted gap (Algorithms 3 and 4).
     Maxright,
+    /// One objective per step, with shares that grow with the weighted gaps.
+    Compromise,
+}
+
+/// How ALRIGHT pays out its weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
+pub enum Draws {
+    /// At random, as in the paper.
+    #[default]
+    Random,
+    /// By error diffusion.
+    Balanced,
+}
+
+impl Draws {
+    /// All values, in the order of the help texts.
+    pub const ALL: &'static [Self] = &[Self::Random, Self::Balanced];
+
+    /// Name in settings and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Balanced => "balanced",
+        }
+    }
+
+    /// Whether these are the draws of the paper.
+    pub fn is_random(&self) -> bool {
+        *self == Self::Random
+    }
 }
 
 impl MethodKind {
     /// All methods, in the order of the help texts.
-    pub const ALL: &'static [Self] = &[Self::Sequential, Self::Mix, Self::Alright, Self::Maxright];
+    pub const ALL: &'static [Self] = &[
+        Self::Sequential,
+        Self::Mix,
+        Self::Alright,
+        Self::Maxright,
+        Self::Compromise,
+    ];
+
+    /// Whether its decisions depend on the optima of the objectives.
+    pub fn uses_optima(self) -> bool {
+        matches!(self, Self::Maxright | Self::Compromise)
+    }
 
     /// Name in settings and records.
     pub fn name(self) -> &'static str {
@@ -45,6 +94,7 @@ impl MethodKind {
             Self::Mix => "mix",
             Self::Alright => "alright",
             Self::Maxright => "maxright",
+            Self::Compromise => "compromise",
         }
     }
 }
@@ -60,6 +110,10 @@ pub struct MethodContext {
     pub optima: Vec<f64>,
     /// MAXRIGHT probes all objectives where `step % probe_every == 0`.
     pub probe_every: usize,
+    /// How ALRIGHT pays out the weights.
+    pub draws: Draws,
+    /// Power p of Compromise.
+    pub power: f64,
     /// Seed of the draws.
     pub seed: u64,
     /// Stages of Sequential: an objective, and the step at which its stage ends.
@@ -74,6 +128,8 @@ impl MethodKind {
             tie_ranks,
             optima,
             probe_every,
+            draws,
+            power,
             seed,
             stages,
         } = settings.clone();
@@ -83,8 +139,12 @@ impl MethodKind {
                 stages,
             }),
             Self::Mix => Box::new(Mix { weights }),
-            Self::Alright => Box::new(Alright { weights, seed }),
+            Self::Alright => match draws {
+                Draws::Random => Box::new(Alright { weights, seed }),
+                Draws::Balanced => Box::new(Balanced::new(weights, &tie_ranks)),
+            },
             Self::Maxright => Box::new(Maxright::new(weights, optima, &tie_ranks, probe_every)),
+            Self::Compromise => Box::new(Compromise::new(weights, optima, &tie_ranks, power)),
         }
     }
 }
@@ -113,6 +173,8 @@ mod tests {
             tie_ranks: vec![1, 0],
             optima: vec![0.0; 2],
             probe_every: 10,
+            draws: Draws::Random,
+            power: 2.0,
             seed: 42,
             stages: vec![(0, 1000), (1, 2000)],
         };
@@ -129,5 +191,6 @@ mod tests {
         assert!(final_gap(MethodKind::Mix) < 1e-6);
         assert!(final_gap(MethodKind::Alright) < 0.05);
         assert!(final_gap(MethodKind::Maxright) < 0.05);
+        assert!(final_gap(MethodKind::Compromise) < 0.05);
     }
 }

@@ -172,7 +172,9 @@ fn increases(report: &Report, joint: &[usize], increased: bool) -> String {
     let all = [
         ("Mix", Role::Mix),
         ("ALRIGHT", Role::Alright),
+        ("ALRIGHT balanced", Role::Balanced),
         ("MAXRIGHT", Role::Maxright),
+        ("compromise", Role::Compromise),
     ];
     let all: Vec<String> = all.into_iter().filter_map(of).collect();
     format!(

@@ -54,8 +54,9 @@ pub(super) fn decisions(report: &Report) -> Option<Shown> {
     figure.panels.push(panel);
     let caption =
         "One row per arm (its first run), with steps from left to right. Sequential switches once, \
-         Mix trains on all objectives in every step, ALRIGHT samples one objective by weight, and \
-         MAXRIGHT takes the one with the larger weighted gap."
+         Mix trains on all objectives in every step, ALRIGHT samples one objective by weight, \
+         MAXRIGHT takes the one with the larger weighted gap, and Compromise gives more steps to \
+         larger gaps."
             .to_owned();
     Some(Shown {
         name: "decisions",

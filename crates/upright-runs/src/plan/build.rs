@@ -12,7 +12,7 @@ use super::{
 };
 use crate::settings::{self, Config, List};
 use upright_base::{Error, Result, files};
-use upright_core::methods::MethodKind;
+use upright_core::methods::{Draws, MethodKind};
 use upright_core::optimizer::{Curve, adamw};
 use upright_data::{Truncation, source};
 use upright_model::adapter::ALL_LINEAR;
@@ -65,6 +65,8 @@ impl Plan {
             stages: stages(config, method, &objectives)?,
             stop: stop(config, &objectives)?,
             probe_every: count("probe-every", config.probe_every.as_ref(), 10)?,
+            draws: draws(config, method)?,
+            power: power(config, method)?,
             held_out: held_out(config.held_out.as_ref(), HELD_OUT)?,
             max_length,
             min_prompt,
@@ -93,6 +95,25 @@ impl Plan {
             objectives,
         })
     }
+}
+
+/// How ALRIGHT pays out the weights. Other methods draw nothing.
+fn draws(config: &Config, method: MethodKind) -> Result<Draws> {
+    let draws = choice("draws", config.draws.as_deref(), Draws::Random)?;
+    if method == MethodKind::Alright {
+        Ok(draws)
+    } else {
+        Ok(Draws::Random)
+    }
+}
+
+/// The power of Compromise, which other methods do not have.
+fn power(config: &Config, method: MethodKind) -> Result<Option<f64>> {
+    let must = "be a number from 1 to 100";
+    let power = real("power", config.power.as_ref(), 2.0, must, |power| {
+        (1.0..=100.0).contains(&power)
+    })?;
+    Ok((method == MethodKind::Compromise).then_some(power))
 }
 
 fn stop(config: &Config, objectives: &[ObjectivePlan]) -> Result<Option<StopPlan>> {

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use upright_core::{LossKind, MethodKind, optimizer::Curve};
+use upright_core::{LossKind, MethodKind, methods::Draws, optimizer::Curve};
 
 use crate::settings::Number;
 use upright_base::missing::missing;
@@ -142,7 +142,9 @@ macro_rules! choices {
     };
 }
 
-choices!(Curve, LossKind, MethodKind, Recompute, TooLong, Turns);
+choices!(
+    Curve, Draws, LossKind, MethodKind, Recompute, TooLong, Turns
+);
 
 /// Parses a name of `T`.
 pub fn choice<T: Choice>(key: &str, value: Option<&str>, default: T) -> Result<T> {

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use upright_base::{Error, Result};
-use upright_core::methods::{self, MethodKind};
+use upright_core::methods::{self, Draws, MethodKind};
 use upright_core::objectives::{LossKind, Objective};
 use upright_core::optimizer::{Curve, LearningRate, adamw};
 use upright_core::train::Method;
@@ -46,6 +46,12 @@ pub struct Plan {
     pub length: Option<Length>,
     /// Steps between probes of all losses, for MAXRIGHT.
     pub probe_every: usize,
+    /// How ALRIGHT pays out the weights.
+    #[serde(default, skip_serializing_if = "Draws::is_random")]
+    pub draws: Draws,
+    /// Power of the gap in Compromise; `None` for other methods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<f64>,
     /// Share of the prompts to hold out, for objectives without a held-out file.
     pub held_out: f64,
     /// Maximum length in tokens of a prompt plus one response.
@@ -145,7 +151,8 @@ pub struct ObjectivePlan {
     /// Target reward margin; `None` if the loss does not take it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gamma: Option<f64>,
-    /// Optimum f* on training rows (`fit`), for the choice of MAXRIGHT and for the gaps.
+    /// Optimum f* on training rows (`fit`), for the choices of MAXRIGHT and Compromise and for the
+    /// gaps.
     pub optimum: Option<f64>,
     /// Optimum f* on held-out rows (`eval`), for the gaps.
     pub optimum_eval: Option<f64>,
@@ -512,6 +519,8 @@ impl Plan {
                 .map(|optimum| optimum.unwrap_or(0.0))
                 .collect(),
             probe_every: self.probe_every,
+            draws: self.draws,
+            power: self.power.unwrap_or(1.0),
             seed: self.seed,
             stages: stages.collect(),
         })

@@ -45,6 +45,14 @@ impl Plan {
             "--probe-every is ignored: the method is not maxright".into(),
         );
         note(
+            config.draws.is_some() && self.method != MethodKind::Alright,
+            "--draws is ignored: the method is not alright".into(),
+        );
+        note(
+            config.power.is_some() && self.method != MethodKind::Compromise,
+            "--power is ignored: the method is not compromise".into(),
+        );
+        note(
             config.lambda.is_some() && !self.stages.is_empty(),
             "--lambda is ignored: the stages set the steps of each objective".into(),
         );

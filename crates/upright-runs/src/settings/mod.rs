@@ -178,7 +178,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unpack_all: bool,
 
-    /// Method that chooses the objectives to train on: sequential, mix, alright, maxright
+    /// Method that chooses the objectives to train on: sequential, mix, alright, maxright, compromise
     /// [default: alright]
     #[arg(long, value_name = "METHOD", help_heading = "Method")]
     pub method: Option<String>,
@@ -194,6 +194,19 @@ pub struct Config {
     /// data [default: dpo, then sft, with the steps split by --lambda]
     #[arg(long, value_name = "STAGES", help_heading = "Method")]
     pub stages: Option<List>,
+    /// How alright pays out the weights: random (draw an objective in every step), balanced (spread
+    /// the steps of every objective evenly) [default: random]
+    #[arg(long, value_name = "DRAWS", help_heading = "Method")]
+    pub draws: Option<String>,
+    /// Power of the gap in compromise, at least 1: a larger power gives more steps to the objective
+    /// with the larger gap [default: 2]
+    #[arg(
+        long,
+        value_name = "P",
+        help_heading = "Method",
+        allow_hyphen_values = true
+    )]
+    pub power: Option<Number>,
     /// Probe the losses of all objectives every K steps, with maxright [default: 10]
     #[arg(
         long,
@@ -202,7 +215,7 @@ pub struct Config {
         allow_hyphen_values = true
     )]
     pub probe_every: Option<Number>,
-    /// Optimal training loss per objective, e.g. sft=1.49,dpo=0.06; used by maxright, which assumes
+    /// Optimal training loss per objective, e.g. sft=1.49,dpo=0.06; used by maxright and compromise, which assume
     /// 0 for an objective without an optimum [default: 0]
     #[arg(long, value_name = "OPTIMA", help_heading = "Method")]
     pub optimum: Option<List>,

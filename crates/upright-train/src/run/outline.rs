@@ -209,7 +209,7 @@ impl Outline {
         for objective in &self.objectives {
             let epochs = if objective.steps == 0.0 {
                 "not trained on".to_owned()
-            } else if self.method == MethodKind::Maxright {
+            } else if self.method.uses_optima() {
                 format!("about {} epochs", short(objective.epochs))
             } else if objective.epochs < 1.0 {
                 format!(
@@ -344,14 +344,15 @@ pub fn seconds_of_steps(plan: &Plan, schedule: &Schedule, step_seconds: &[f64]) 
     let per_step = match plan.method {
         MethodKind::Mix => all,
         MethodKind::Maxright => weighted + SCORING * (all - weighted) / plan.probe_every as f64,
-        MethodKind::Alright | MethodKind::Sequential => weighted,
+        MethodKind::Alright | MethodKind::Compromise | MethodKind::Sequential => weighted,
     };
     schedule.steps as f64 * per_step
 }
 
-/// Steps that train on an objective. MAXRIGHT decides by losses: its share is the weight.
+/// Steps that train on an objective. MAXRIGHT and Compromise decide by losses: the share of an
+/// objective is taken to be its weight.
 fn expected_steps(plan: &Plan, schedule: &Schedule, index: usize) -> f64 {
-    if plan.method == MethodKind::Maxright {
+    if plan.method.uses_optima() {
         return schedule.steps as f64 * plan.objectives[index].weight;
     }
     let mut method = plan.method(schedule);

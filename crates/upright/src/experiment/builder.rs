@@ -506,7 +506,7 @@ impl Builder<'_> {
                             // Its final losses are the front, so no seed stops at the front.
                             self.joint(ground, prefix, &joint, &[], false)?;
                         }
-                        MethodKind::Alright | MethodKind::Mix => {
+                        MethodKind::Alright | MethodKind::Mix | MethodKind::Compromise => {
                             self.joint(ground, prefix, &joint, &front, stops)?;
                         }
                     }

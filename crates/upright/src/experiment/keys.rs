@@ -38,7 +38,7 @@ pub const SWEEP: [Key; 10] = [
     ),
     (
         "methods",
-        "Methods to compare, of sequential, mix, alright and maxright",
+        "Methods to compare, of sequential, mix, alright, maxright and compromise",
     ),
     (
         "baselines",

@@ -186,6 +186,65 @@ fn mix_of_three_ends_the_same_however_it_is_run() {
     f.assert_same("straight", "battered", &["threads", "resume"]);
 }
 
+/// Decisions are recomputed from the recorded losses: smoothed by a quarter, shares by weight times gap
+/// with a tenth by weight alone, and the objective that is owed most.
+#[test]
+fn compromise_ends_the_same_however_it_is_run() {
+    let flags = format!(
+        "{TWO} --method compromise --power 3 --lambda 0.6 --steps 90 --eval-every 12 --checkpoint-every 9 \
+         --optimum dpo=0.1 --reference train:chosen --reference-batch 4"
+    );
+    let f = ends_the_same("llama", &flags, 6);
+    let steps = f.steps("straight");
+    let (weights, optima, names) = ([0.4, 0.6], [0.0, 0.1], ["sft", "dpo"]);
+    let mut smooth = [0.0; 2];
+    let mut owed = [0.0; 2];
+    let mut counts = [0; 2];
+    for (index, (line, chosen)) in steps.iter().zip(chosen(&steps)).enumerate() {
+        for (i, name) in names.iter().enumerate() {
+            let probe = number(line, &format!("probe/{name}"));
+            assert_eq!(probe.is_some(), index == 0, "step {index}");
+            smooth[i] = probe.unwrap_or(smooth[i]);
+        }
+        let raw = [0, 1].map(|i| weights[i] * f64::max(smooth[i] - optima[i], 1e-6).powi(2));
+        for i in 0..2 {
+            owed[i] += 0.9 * raw[i] / (raw[0] + raw[1]) + 0.1 * weights[i];
+        }
+        assert_eq!(
+            chosen,
+            usize::from(owed[1] >= owed[0]),
+            "step {index}: {owed:?}"
+        );
+        owed[chosen] -= 1.0;
+        counts[chosen] += 1;
+        let loss = number(line, &format!("loss/{}", names[chosen])).unwrap();
+        smooth[chosen] += 0.25 * (loss - smooth[chosen]);
+    }
+    assert!(counts[0] > 2 && counts[1] > 2, "{counts:?}");
+}
+
+/// Three objectives with balanced draws have their shares at every step, to within one step.
+#[test]
+fn balanced_draws_of_three_end_the_same_however_they_are_run() {
+    let f = Fixture::new("llama");
+    write_three(&f);
+    let flags = "--config three.toml --method alright --draws balanced --steps 60 --eval-every 20 --checkpoint-every 20";
+    f.train("straight", &format!("{flags} --threads 1")).good();
+    assert!(batter(&f, flags, 7) >= 8);
+    f.assert_same("straight", "battered", &["threads", "resume"]);
+    let mut counts = [0; 3];
+    for (index, chosen) in chosen(&f.steps("straight")).into_iter().enumerate() {
+        counts[chosen] += 1;
+        for (count, weight) in counts.iter().zip([0.5, 0.3, 0.2]) {
+            let share = weight * (index + 1) as f64;
+            assert!(
+                (f64::from(*count) - share).abs() < 1.0 + 1.0 / 3.0,
+                "{counts:?}"
+            );
+        }
+    }
+}
+
 fn write_three(f: &Fixture) {
     f.write_rows("pairs.jsonl", 30, 9, true);
     let objectives = [

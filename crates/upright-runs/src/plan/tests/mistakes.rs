@@ -479,3 +479,17 @@ fn mistakes_in_a_list_of_objectives_name_the_objective() {
         );
     }
 }
+
+#[test]
+fn a_power_below_1_and_unknown_draws_are_refused() {
+    let place = Place::new();
+    for power in ["0.5", "101", "'two'"] {
+        let config = place.config(&format!("{BOTH}method = 'compromise'\npower = {power}"));
+        assert_wrong(&config, &["power must be a number from 1 to 100, found"]);
+    }
+    let config = place.config(&format!("{BOTH}draws = 'even'"));
+    assert_wrong(
+        &config,
+        &["draws must be one of random, balanced, found `even`"],
+    );
+}

@@ -135,6 +135,10 @@ fn defaults_are_those_of_the_help() {
             .all(|kind| Objective::new(*kind).beta == 0.1)
     );
     assert_eq!(help("method"), name(plan.method));
+    assert_eq!(help("draws"), plan.draws.name());
+    let compromise = Place::new().both("method = 'compromise'");
+    assert_eq!(help("power").parse(), Ok(compromise.power.unwrap()));
+    assert_eq!(plan.power, None);
     assert_eq!(help("too-long"), name(plan.too_long));
     assert_eq!(help("schedule"), name(plan.optimizer.schedule));
     assert_eq!(help("recompute"), name(plan.recompute));
@@ -643,6 +647,14 @@ fn notes_say_what_has_no_effect_and_which_defaults_matter() {
         (
             format!("{both}{quiet}method = 'maxright'\noptimum = 'sft=1'"),
             "warning: maxright has no optimum for dpo: it assumes 0",
+        ),
+        (
+            format!("{both}{quiet}method = 'mix'\ndraws = 'balanced'"),
+            "--draws is ignored: the method is not alright",
+        ),
+        (
+            format!("{both}{quiet}power = 3"),
+            "--power is ignored: the method is not compromise",
         ),
         (
             format!("{both}{quiet}probe-every = 3"),
