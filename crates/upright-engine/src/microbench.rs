@@ -265,7 +265,7 @@ fn attentions(tier: Tier, each: &mut impl FnMut(KernelRate)) {
                 v,
                 &mut out,
                 &mut lse,
-            )
+            );
         });
         let out = stored(tier, &out);
         let out = out.values();

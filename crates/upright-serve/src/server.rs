@@ -210,7 +210,7 @@ fn connections() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     let before = limit.current;
     limit.current = limit.maximum;
-    let files = match setrlimit(Resource::Nofile, limit.clone()) {
+    let files = match setrlimit(Resource::Nofile, limit) {
         Ok(()) => limit.maximum,
         Err(_) => before,
     };

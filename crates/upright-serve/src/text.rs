@@ -239,7 +239,10 @@ mod tests {
         }
         assert_eq!(answer.take_certain(), "a");
         answer.finish().unwrap();
-        assert_eq!(answer.whole(), tokenizer.decode(&ids[..ids.len() - 1]).unwrap());
+        assert_eq!(
+            answer.whole(),
+            tokenizer.decode(&ids[..ids.len() - 1]).unwrap()
+        );
         assert!(answer.take_rest().starts_with(UNFINISHED));
         assert_eq!(answer.take_rest(), "");
     }

@@ -8,7 +8,7 @@ use upright_engine::Counts;
 use super::{Bench, Meter, StepCounts, report};
 use upright_base::{Result, observer::Observer};
 use upright_core::{
-    methods::{MethodContext, MethodKind},
+    methods::{Draws, MethodContext, MethodKind},
     train::{Method, train},
 };
 
@@ -80,6 +80,8 @@ impl Bench {
                 .iter()
                 .map(|optimum| optimum.unwrap_or(0.0))
                 .collect(),
+            draws: Draws::Random,
+            power: 1.0,
             probe_every: plan.probe_every,
             seed: plan.seed,
             stages: Vec::new(),

@@ -399,7 +399,7 @@ fn conversations_follow_the_template() {
     let expected = Done::good(place.command(words)).json()[0].clone();
     assert_eq!(choice["message"]["content"], expected["response"]);
 
-    let mut streamed = chat.clone();
+    let mut streamed = chat;
     streamed["stream"] = json!(true);
     let pieces = events(&server.post("/v1/chat/completions", &streamed).body);
     assert_eq!(pieces[0]["choices"][0]["delta"]["role"], "assistant");
