@@ -12,7 +12,7 @@ use upright_engine::generation::{Candidate, Following};
 use upright_train::generate::Sampling;
 
 use crate::{
-    engine::{Event, Finish, Generated, Job},
+    engine::{Event, Finish, Generated, Job, stopped},
     protocol::{
         chat, completions,
         error::ApiError,
@@ -185,7 +185,7 @@ impl Ask {
     ) -> Result<(Value, usize), ApiError> {
         let mut answer = self.empty(state);
         let finish = loop {
-            let event = events.recv().await.ok_or_else(gone)?;
+            let event = events.recv().await.ok_or_else(stopped)?;
             if let Some(finish) = self.take(state, &mut answer, event)? {
                 break finish;
             }
@@ -327,11 +327,6 @@ impl Ask {
 
 fn undecodable(error: upright_base::Error) -> ApiError {
     ApiError::failure(error.to_string())
-}
-
-/// The error of an answer whose other side has ended.
-pub(crate) fn gone() -> ApiError {
-    ApiError::failure("the engine has stopped; restart the server")
 }
 
 fn unix_seconds() -> u64 {

@@ -30,7 +30,7 @@ use upright_data::Template;
 
 use crate::{
     answers::{Ask, Form, PromptTokens},
-    engine::Engine,
+    engine::{self, Engine},
     guard,
     metrics::Metrics,
     models::Models,
@@ -65,6 +65,10 @@ pub(crate) struct State {
 
 /// [`State`], shared by connections.
 pub(crate) type Shared = Arc<State>;
+
+/// Tokens of a chat's answer that sets no maximum. Memory for all of them is reserved before the answer
+/// begins.
+const USUAL_TOKENS: usize = 2048;
 
 /// Paths without parameters.
 const ROUTES: [&str; 10] = [
@@ -187,8 +191,12 @@ async fn wrong_method(method: Method, uri: Uri) -> ApiError {
     ApiError::wrong_method(method.as_str(), uri.path())
 }
 
-async fn health() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+async fn health(Extract(state): Extract<Shared>) -> Result<Json<Value>, ApiError> {
+    if state.engine.is_running() {
+        Ok(Json(json!({"status": "ok"})))
+    } else {
+        Err(engine::stopped())
+    }
 }
 
 async fn version() -> Json<Value> {
@@ -393,7 +401,7 @@ fn conversation(state: &State, fields: Fields, began: Instant) -> Result<Ask, Ap
         .map_err(wrong)?;
     let most = state.models.positions.min(state.engine.most_tokens());
     let room = most.saturating_sub(ids.len()).max(1);
-    let max_tokens = request.max_tokens.unwrap_or(room);
+    let max_tokens = request.max_tokens.unwrap_or(room.min(USUAL_TOKENS));
     state.check_prompt("messages", &ids, max_tokens)?;
     Ok(Ask {
         form: Form::Chat,

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
-    answers::{Answer, Ask, Events, Form, gone},
-    engine::{Event, Finish},
+    answers::{Answer, Ask, Events, Form},
+    engine::{Event, Finish, stopped},
     protocol::{chat, completions, error::ApiError},
     routes::State,
 };
@@ -55,7 +55,7 @@ impl Ask {
         let mut events = select_all(streams);
         let mut open = all.len();
         while open > 0 {
-            let (index, event) = events.next().await.ok_or_else(gone)?;
+            let (index, event) = events.next().await.ok_or_else(stopped)?;
             let sent = &mut all[index];
             // An answer that ended at a stop text may get further tokens.
             if sent.is_done {
@@ -74,7 +74,7 @@ impl Ask {
             let generated = all.iter().map(|sent| sent.answer.generated.len()).sum();
             let mut object = self.object(state, Vec::new());
             object["usage"] = self.usage(generated);
-            out.send(object).await.map_err(|_| gone())?;
+            out.send(object).await.map_err(|_| stopped())?;
         }
         Ok(())
     }
@@ -126,6 +126,6 @@ impl Ask {
         if self.sampling.stream_usage {
             object["usage"] = Value::Null;
         }
-        out.send(object).await.map_err(|_| gone())
+        out.send(object).await.map_err(|_| stopped())
     }
 }

@@ -53,29 +53,66 @@ impl Sampling {
     fn draw(&self, logits: &[f32], response: usize, position: usize) -> u32 {
         let likelier = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
         let mut order: Vec<usize> = (0..logits.len()).collect();
-        order.sort_unstable_by(likelier);
+        let mut sorted = LIKELY.min(order.len());
+        if sorted < order.len() {
+            order.select_nth_unstable_by(sorted - 1, likelier);
+        }
+        order[..sorted].sort_unstable_by(likelier);
         let largest = f64::from(logits[order[0]]);
         let share = |token: usize| ((f64::from(logits[token]) - largest) / self.temperature).exp();
-        let total: f64 = order.iter().map(|&token| share(token)).sum();
-        let mut kept = 0.0;
-        let nucleus = order.iter().take_while(|&&token| {
-            let before = kept;
-            kept += share(token) / total;
-            before < self.top_p
-        });
-        let nucleus: Vec<usize> = nucleus.copied().collect();
-        let mass: f64 = nucleus.iter().map(|&token| share(token)).sum();
-        let mut draw = uniform(
+        let total: f64 = (0..logits.len()).map(share).sum();
+        let uniform = uniform(
             self.seed ^ (response as u64).rotate_left(32),
             position as u64,
-        ) * mass;
-        let drawn = nucleus.iter().find(|&&token| {
-            draw -= share(token);
-            draw < 0.0
-        });
-        *drawn.unwrap_or(&nucleus[nucleus.len() - 1]) as u32
+        );
+        // The most likely tokens almost always decide. All tokens are sorted only if they do not.
+        if let Some(token) = self.drawn(&order[..sorted], &share, total, uniform) {
+            return token as u32;
+        }
+        sorted = order.len();
+        order.sort_unstable_by(likelier);
+        let drawn = self.drawn(&order, &share, total, uniform);
+        drawn.unwrap_or(order[sorted - 1]) as u32
+    }
+
+    /// The drawn token among the likeliest tokens, best first; `None` if they do not decide. `total`
+    /// is the sum of the shares of all tokens.
+    fn drawn(
+        &self,
+        likeliest: &[usize],
+        share: &impl Fn(usize) -> f64,
+        total: f64,
+        uniform: f64,
+    ) -> Option<usize> {
+        let mut nucleus = 0;
+        let mut mass = 0.0;
+        for &token in likeliest {
+            if mass / total >= self.top_p {
+                break;
+            }
+            mass += share(token);
+            nucleus += 1;
+        }
+        if nucleus == likeliest.len() && mass / total < self.top_p {
+            // The nucleus is larger. Its mass is known only if it has all tokens.
+            if self.top_p < 1.0 {
+                return None;
+            }
+            mass = total;
+        }
+        let mut left = uniform * mass;
+        for &token in &likeliest[..nucleus] {
+            left -= share(token);
+            if left < 0.0 {
+                return Some(token);
+            }
+        }
+        (mass < total).then(|| likeliest[nucleus - 1])
     }
 }
+
+/// Number of the likeliest tokens that are sorted first.
+const LIKELY: usize = 256;
 
 /// A model's response to a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -291,6 +328,48 @@ mod tests {
             logp: -0.5,
         }]);
         assert_eq!(greedy.choose(&best, 0, 0), 1);
+    }
+
+    /// Against sorting all tokens, for flat and peaked distributions over more tokens than are sorted
+    /// first.
+    #[test]
+    fn the_likeliest_tokens_decide_as_all_tokens_do() {
+        let vocabulary = 3 * LIKELY + 11;
+        let mut beyond = 0;
+        for case in 0..400usize {
+            let spread = [0.01, 1.0, 4.0][case % 3];
+            let mut logits = Vec::with_capacity(vocabulary);
+            for token in 0..vocabulary {
+                let z = uniform(case as u64, token as u64) - 0.5;
+                logits.push((spread * z * 8.0) as f32);
+            }
+            let sampling = sampling([1.0, 0.7][case % 2], [1.0, 0.95, 0.5, 0.01][case % 4]);
+            let mut order: Vec<usize> = (0..vocabulary).collect();
+            order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
+            let share = |token: usize| (f64::from(logits[token]) / sampling.temperature).exp();
+            let total: f64 = order.iter().map(|token| share(*token)).sum();
+            let mut nucleus = Vec::new();
+            let mut kept = 0.0;
+            for &token in &order {
+                if kept >= sampling.top_p * total {
+                    break;
+                }
+                kept += share(token);
+                nucleus.push(token);
+            }
+            let mut left = uniform(sampling.seed ^ (7u64 << 32), case as u64) * kept;
+            let mut expected = nucleus[nucleus.len() - 1];
+            for &token in &nucleus {
+                left -= share(token);
+                if left < 0.0 {
+                    expected = token;
+                    break;
+                }
+            }
+            beyond += usize::from(nucleus.len() > LIKELY);
+            assert_eq!(sampling.draw(&logits, 7, case) as usize, expected, "{case}");
+        }
+        assert!(beyond > 50, "{beyond} cases beyond the first tokens");
     }
 
     #[test]

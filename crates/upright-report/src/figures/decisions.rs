@@ -1,7 +1,7 @@
 //! Which objective each step trained on: one strip per arm.
 
 use super::{Shown, WIDTH, contenders, height, names};
-use crate::{Arm, Report};
+use crate::{Arm, Report, Role};
 use upright_plot::{Axis, Figure, Ink, Mark, Panel, Style};
 
 /// Inks of objectives, different from those of the methods.
@@ -52,12 +52,14 @@ pub(super) fn decisions(report: &Report) -> Option<Shown> {
         [600.0, height(report, &shown, 26.0)],
     );
     figure.panels.push(panel);
-    let caption =
+    let mut caption =
         "One row per arm (its first run), with steps from left to right. Sequential switches once, \
-         Mix trains on all objectives in every step, ALRIGHT samples one objective by weight, \
-         MAXRIGHT takes the one with the larger weighted gap, and Compromise gives more steps to \
-         larger gaps."
+         Mix trains on all objectives in every step, ALRIGHT samples one objective by weight, and \
+         MAXRIGHT takes the one with the larger weighted gap."
             .to_owned();
+    if report.arms.iter().any(|arm| arm.role == Role::Compromise) {
+        caption += " Compromise takes the objectives with larger gaps more often.";
+    }
     Some(Shown {
         name: "decisions",
         heading: "Objective per step",

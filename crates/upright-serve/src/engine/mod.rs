@@ -13,6 +13,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
     mpsc,
 };
+use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::UnboundedSender;
 use upright_base::{Error, Result};
@@ -108,6 +109,7 @@ pub(crate) struct Engine {
     limits: Limits,
     /// Bytes of a sequence's cache, per token.
     bytes_per_token: usize,
+    thread: Arc<JoinHandle<()>>,
 }
 
 impl Engine {
@@ -132,6 +134,11 @@ impl Engine {
         self.jobs.send(jobs).map_err(|_| stopped())
     }
 
+    /// Whether the thread still runs.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
     /// Prompts that a request may have.
     pub(crate) fn most_jobs(&self) -> usize {
         self.limits.queue
@@ -144,7 +151,7 @@ impl Engine {
 }
 
 /// The error of a thread that has ended.
-fn stopped() -> ApiError {
+pub(crate) fn stopped() -> ApiError {
     ApiError::failure("the engine has stopped; restart the server")
 }
 
@@ -161,17 +168,19 @@ pub(crate) fn start(
     let (jobs, received) = mpsc::channel();
     let waiting = Arc::new(AtomicUsize::new(0));
     let tokens = 1024;
-    let engine = Engine {
-        jobs,
-        waiting: Arc::clone(&waiting),
-        limits,
-        bytes_per_token: decoder.generation(None, None).bytes_of(tokens) / tokens,
-    };
-    std::thread::Builder::new()
+    let bytes_per_token = decoder.generation(None, None).bytes_of(tokens) / tokens;
+    let started = Arc::clone(&waiting);
+    let thread = std::thread::Builder::new()
         .name("scheduler".into())
         .spawn(move || {
-            scheduler::run(&decoder, &adapters, limits, &received, &waiting, &metrics);
+            scheduler::run(&decoder, &adapters, limits, &received, &started, &metrics);
         })
         .map_err(|error| Error::failure(format!("cannot start a thread: {error}")))?;
-    Ok(engine)
+    Ok(Engine {
+        jobs,
+        waiting,
+        limits,
+        bytes_per_token,
+        thread: Arc::new(thread),
+    })
 }

@@ -337,7 +337,9 @@ fn settings() {
         (
             NOTHING,
             "--method allright",
-            &["method must be one of sequential, mix, alright, maxright, found `allright`"],
+            &[
+                "method must be one of sequential, mix, alright, maxright, compromise, found `allright`",
+            ],
         ),
         (
             NOTHING,
