@@ -293,7 +293,8 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY: args.idle = min(args.idle, hard - 500)
     counts, series, problems = Counts(), [], []
-    with Server(args.upright.resolve(), args.model.resolve()) as server:
+    # Idle connections are closed after 10 s and opened again, so that every third of a minute sees it happen.
+    with Server(args.upright.resolve(), args.model.resolve(), words=("--receive-timeout", "10")) as server:
         bodies = questions(server.model)
         wanted = asyncio.run(first_answers(server.port, bodies))
         asyncio.run(soak(server, args, bodies, wanted, counts, series))

@@ -1,9 +1,6 @@
 //! The first pass over prompts: which tokens are computed, and where each prompt finds its own.
 
-use upright_model::pack::{Pack, Target};
-
-/// Minimum common prefix of prompts, in tokens, that is shared: a separate span has a cost, too.
-const SHARED: usize = 16;
+use upright_model::pack::{Pack, SHARED, Target};
 
 /// A prompt of a pass. Sequences are numbered as in [`Sequences`](crate::backend::Sequences).
 #[derive(Clone, Copy, Debug)]

@@ -7,6 +7,9 @@
 
 mod shared;
 
+/// Minimum common prefix of prompts, in tokens, that is worth sharing: a separate span has a cost, too.
+pub const SHARED: usize = 16;
+
 /// A run of consecutive tokens of a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {

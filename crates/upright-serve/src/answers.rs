@@ -78,8 +78,14 @@ impl Ask {
     /// Sends one job per answer.
     ///
     /// # Errors
-    /// The queue is full.
+    /// There are more answers than the queue holds, or the queue is full.
     pub(crate) fn send(&self, state: &State) -> Result<Vec<Events>, ApiError> {
+        let count = self.prompts.len().saturating_mul(self.sampling.n);
+        let most = state.engine.most_jobs();
+        if count > most {
+            let problem = format!("{count} answers are requested, but a request may have {most}");
+            return Err(ApiError::field("n", problem));
+        }
         let mut jobs = Vec::new();
         let mut receivers = Vec::new();
         for prompt in &self.prompts {

@@ -3,7 +3,7 @@
 
 use axum::{
     body::{Body, Bytes, to_bytes},
-    extract::{Request, State as Extract},
+    extract::{MatchedPath, Request, State as Extract},
     http::{HeaderMap, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -24,9 +24,12 @@ pub(crate) async fn check(
     request: Request,
     next: Next,
 ) -> Response {
-    let path = request.uri().path();
-    let route = state.known_route(path);
-    let is_health = path == "/health";
+    // Clients cannot make new names: a path without a route has none.
+    let route = match request.extensions().get::<MatchedPath>() {
+        Some(route) => route.as_str().to_owned(),
+        None => "other".to_owned(),
+    };
+    let is_health = route == "/health";
     let headers = request.headers();
     let response = if state.is_loopback && !has_own_host(headers) {
         ApiError::foreign_host().into_response()

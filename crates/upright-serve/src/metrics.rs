@@ -96,11 +96,8 @@ impl Metrics {
     }
 
     /// Counts an answered request.
-    pub(crate) fn answered(&self, route: &str, status: u16) {
-        let labels = Request {
-            route: route.to_owned(),
-            status,
-        };
+    pub(crate) fn answered(&self, route: String, status: u16) {
+        let labels = Request { route, status };
         self.requests.get_or_create(&labels).inc();
     }
 

@@ -70,20 +70,6 @@ pub(crate) type Shared = Arc<State>;
 /// begins.
 const USUAL_TOKENS: usize = 2048;
 
-/// Paths without parameters.
-const ROUTES: [&str; 10] = [
-    "/v1/models",
-    "/v1/completions",
-    "/v1/chat/completions",
-    "/tokenize",
-    "/detokenize",
-    "/tokenizer_info",
-    "/health",
-    "/version",
-    "/metrics",
-    "/",
-];
-
 impl State {
     pub(crate) fn new(
         models: Models,
@@ -106,15 +92,6 @@ impl State {
         }
     }
 
-    /// The name of a path in metrics, so that clients cannot make new ones.
-    pub(crate) fn known_route(&self, path: &str) -> &'static str {
-        if path.starts_with("/v1/models/") {
-            return "/v1/models";
-        }
-        let known = ROUTES.iter().find(|route| **route == path);
-        known.copied().unwrap_or("other")
-    }
-
     /// A number that no client can predict.
     fn fresh(&self) -> u64 {
         let mut hasher = self.random.build_hasher();
@@ -122,14 +99,21 @@ impl State {
         hasher.finish()
     }
 
+    /// Checks that ids are tokens of the model.
+    fn check_ids(&self, name: &str, ids: &[u32]) -> Result<(), ApiError> {
+        let vocabulary = self.models.vocabulary;
+        match ids.iter().find(|id| **id as usize >= vocabulary) {
+            None => Ok(()),
+            Some(id) => Err(ApiError::field(
+                name,
+                format!("token id {id} is outside the model's vocabulary of {vocabulary} tokens"),
+            )),
+        }
+    }
+
     /// Checks that a prompt with its answer fits, and that its ids are tokens of the model.
     fn check_prompt(&self, name: &str, ids: &[u32], max_tokens: usize) -> Result<(), ApiError> {
-        let vocabulary = self.models.vocabulary;
-        if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
-            let problem =
-                format!("token id {id} is outside the model's vocabulary of {vocabulary} tokens");
-            return Err(ApiError::field(name, problem));
-        }
+        self.check_ids(name, ids)?;
         if ids.is_empty() {
             return Err(ApiError::field(name, "the prompt has no tokens"));
         }
@@ -281,12 +265,7 @@ async fn detokenize(
     if let Some(model) = &request.model {
         state.models.index(model)?;
     }
-    let vocabulary = state.models.vocabulary;
-    if let Some(id) = request.tokens.iter().find(|id| **id as usize >= vocabulary) {
-        let problem =
-            format!("token id {id} is outside the model's vocabulary of {vocabulary} tokens");
-        return Err(ApiError::field("tokens", problem));
-    }
+    state.check_ids("tokens", &request.tokens)?;
     let text = blocking(move || {
         state
             .models
@@ -329,22 +308,12 @@ async fn completions(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let began = Instant::now();
-    let fields = guard::fields(&state, &headers, body).await?;
-    let owned = Arc::clone(&state);
-    let ask = blocking(move || completion(&owned, fields, began)).await?;
-    answer(state, ask, in_flight).await
+    answer(state, in_flight, headers, body, completion).await
 }
 
 fn completion(state: &State, fields: Fields, began: Instant) -> Result<Ask, ApiError> {
     let request = CompletionRequest::parse(fields)?;
     let model = state.models.index(&request.model)?;
-    let count = request.prompts.len().saturating_mul(request.sampling.n);
-    let most = state.engine.most_jobs();
-    if count > most {
-        let problem = format!("{count} answers are requested, but a request may have {most}");
-        return Err(ApiError::field("prompt", problem));
-    }
     let mut prompts = Vec::with_capacity(request.prompts.len());
     for prompt in request.prompts {
         let (ids, text) = match prompt {
@@ -380,11 +349,7 @@ async fn chat(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let began = Instant::now();
-    let fields = guard::fields(&state, &headers, body).await?;
-    let owned = Arc::clone(&state);
-    let ask = blocking(move || conversation(&owned, fields, began)).await?;
-    answer(state, ask, in_flight).await
+    answer(state, in_flight, headers, body, conversation).await
 }
 
 fn conversation(state: &State, fields: Fields, began: Instant) -> Result<Ask, ApiError> {
@@ -425,8 +390,18 @@ fn seed(state: &State, sampling: &SamplingFields) -> u64 {
     sampling.seed.unwrap_or_else(|| state.fresh())
 }
 
-/// Answers a request, whole or as a stream.
-async fn answer(state: Shared, ask: Ask, in_flight: InFlight) -> Result<Response, ApiError> {
+/// Reads a request with `read`, and answers it, whole or as a stream.
+async fn answer(
+    state: Shared,
+    in_flight: InFlight,
+    headers: HeaderMap,
+    body: Body,
+    read: fn(&State, Fields, Instant) -> Result<Ask, ApiError>,
+) -> Result<Response, ApiError> {
+    let began = Instant::now();
+    let fields = guard::fields(&state, &headers, body).await?;
+    let owned = Arc::clone(&state);
+    let ask = blocking(move || read(&owned, fields, began)).await?;
     let limit = state.settings.answer_timeout;
     if !ask.sampling.stream {
         return match tokio::time::timeout(limit, ask.collect(&state)).await {

@@ -7,9 +7,9 @@ use std::ops::Range;
 use upright_base::{Error, Result, observer::Observer};
 use upright_data::{Tokenizer, mmlu::prompt::trim_end};
 use upright_engine::{Decoder, DeviceAdapter};
-use upright_model::pack::{Pack, Target};
+use upright_model::pack::{Pack, SHARED, Target};
 
-use crate::{not_finite::not_finite, packing::SHARED};
+use crate::not_finite::not_finite;
 
 /// Gap between the two best answers, in nats, below which a question is a near tie: another order
 /// of additions may swap them.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 use upright_data::Example;
-use upright_model::pack::Pack;
+use upright_model::pack::{Pack, SHARED};
 
 /// The targets of one response in a pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,9 +25,6 @@ pub struct PackedRows {
     /// All responses in the pack, in the order of its targets. Together they cover all targets.
     pub segments: Vec<Segment>,
 }
-
-/// Minimum common prefix of prompts, in tokens, that is shared: a separate span has a cost, too.
-pub(crate) const SHARED: usize = 16;
 
 /// Rows that an example takes on its own: every token but the last of each response, from which
 /// nothing is predicted.

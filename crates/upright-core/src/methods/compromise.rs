@@ -18,7 +18,7 @@ const FLOOR: f64 = 0.1;
 /// Weight of a new loss in the smoothed loss.
 const FRESH: f64 = 0.25;
 
-/// Smallest gap. It keeps a share above its optimum's, and powers finite.
+/// Smallest gap. Losses at or below their optima would have no gaps to compare.
 const LEAST_GAP: f64 = 1e-6;
 
 /// Pays out shares that grow with the gaps.
@@ -46,13 +46,22 @@ impl Compromise {
 
     /// The share of every objective in the next step; shares sum to 1.
     fn shares(&self) -> Vec<f64> {
-        let mut shares = Vec::with_capacity(self.weights.len());
-        let mut sum = 0.0;
+        let mut gaps = Vec::with_capacity(self.weights.len());
+        let mut largest = LEAST_GAP;
         for (index, weight) in self.weights.iter().enumerate() {
             let loss = self.smooth[index].unwrap_or(0.0);
             let gap = (loss - self.optima[index]).max(LEAST_GAP);
+            if *weight > 0.0 {
+                largest = largest.max(gap);
+            }
+            gaps.push(gap);
+        }
+        let mut shares = Vec::with_capacity(self.weights.len());
+        let mut sum = 0.0;
+        for (weight, gap) in self.weights.iter().zip(gaps) {
+            // Powers of gaps themselves could all be 0, or infinite.
             let share = if *weight > 0.0 {
-                weight * gap.powf(self.power - 1.0)
+                weight * (gap / largest).powf(self.power - 1.0)
             } else {
                 0.0
             };
@@ -71,8 +80,8 @@ impl Method for Compromise {
     /// steps.
     fn probes(&self, _step: usize) -> Vec<ObjectiveId> {
         let candidates = self.owed.candidates();
-        let is_unknown = |index: &usize| self.smooth[*index].is_none();
-        if candidates.len() < 2 || !candidates.iter().any(is_unknown) {
+        let are_known = candidates.iter().all(|index| self.smooth[*index].is_some());
+        if candidates.len() < 2 || are_known {
             return Vec::new();
         }
         let mut all = candidates.to_vec();
@@ -214,6 +223,20 @@ mod tests {
             decisions
         };
         assert_eq!(run(1.0), run(1024.0));
+    }
+
+    /// Powers of such gaps are 0 or infinite in f64: 1e-5 to the power 99, and 1e5.
+    #[test]
+    fn tiny_and_huge_gaps_have_shares() {
+        for scale in [1e-5, 1e5] {
+            let mut method = Compromise::new(vec![0.5, 0.5], vec![0.0; 2], &[1, 0], 100.0);
+            method.observe(ObjectiveId(0), scale);
+            method.observe(ObjectiveId(1), scale);
+            assert_eq!(method.shares(), [0.5, 0.5]);
+            method.observe(ObjectiveId(1), 3.0 * scale);
+            let shares = method.shares();
+            assert!(shares[1] > 0.9 && (shares[0] + shares[1] - 1.0).abs() < 1e-12);
+        }
     }
 
     #[test]

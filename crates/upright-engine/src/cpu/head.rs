@@ -17,6 +17,7 @@ use rayon::prelude::*;
 use upright_model::{pack::Target, weights::Matrix};
 
 use super::{
+    best::Best,
     buffer::Buffer,
     kernels::{
         Lanes, Work, dispatch, exp,
@@ -133,41 +134,6 @@ impl Running {
     }
 }
 
-/// The most likely tokens of one row. Their log-probabilities have the bits of targets'
-/// log-probabilities.
-struct Best {
-    count: usize,
-    /// Largest logits so far, best first; ties go to the smaller token.
-    found: Vec<Candidate>,
-}
-
-impl Best {
-    /// Adds the logits of the tokens from `first` on.
-    fn absorb(&mut self, first: usize, z: &[f32]) {
-        if self.count == 0 {
-            return;
-        }
-        for (token, &z) in (first..).zip(z) {
-            let z = f64::from(z);
-            let is_full = self.found.len() == self.count;
-            if is_full && self.found.last().is_some_and(|last| z <= last.logp) {
-                continue;
-            }
-            let place = self.found.partition_point(|other| other.logp >= z);
-            self.found.truncate(self.count - 1);
-            let token = token as u32;
-            self.found.insert(place, Candidate { token, logp: z });
-        }
-    }
-
-    /// Turns the logits into log-probabilities, after the last chunk.
-    fn finish(&mut self, running: &Running) {
-        for candidate in &mut self.found {
-            candidate.logp -= f64::from(running.maximum()) + running.sum().ln();
-        }
-    }
-}
-
 impl Head<'_> {
     /// Log-probability of every target, and the `count` most likely tokens of every scored row, best
     /// first. `x` `[rows, H]` holds the hidden states of the rows that `scored` lists.
@@ -190,14 +156,11 @@ impl Head<'_> {
             });
             let mut best = Vec::with_capacity(rows);
             for _ in 0..rows {
-                best.push(Best {
-                    count,
-                    found: Vec::with_capacity(count),
-                });
+                best.push(Best::new(count));
             }
             self.softmax(&normed, &own, &mut logp, None, &mut best);
             for best in best {
-                all.push(best.found);
+                all.push(best.into_candidates());
             }
         }
         (logp, all)
@@ -329,7 +292,7 @@ impl Head<'_> {
             logp[target] -= f64::from(running[row].maximum()) + running[row].sum().ln();
         }
         for (best, running) in best.iter_mut().zip(&running) {
-            best.finish(running);
+            best.finish(f64::from(running.maximum()) + running.sum().ln());
         }
         running.iter().map(Running::sum).collect()
     }

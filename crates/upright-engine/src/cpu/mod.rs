@@ -1,5 +1,6 @@
 //! The CPU backend: everything specific to the CPU, and nothing that a GPU would share.
 
+mod best;
 mod block;
 mod buffer;
 pub(crate) mod decoder;

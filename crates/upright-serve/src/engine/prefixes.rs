@@ -37,6 +37,11 @@ pub(super) struct Known {
     pub(super) following: Vec<Following>,
 }
 
+/// Length of the common prefix of two prompts.
+pub(super) fn common(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
 /// All kept prompts, the one used longest ago first.
 #[derive(Debug, Default)]
 pub(super) struct Prefixes(Vec<Prefix>);
@@ -61,13 +66,7 @@ impl Prefixes {
             if prefix.model != model {
                 continue;
             }
-            let mut common = 0;
-            for (a, b) in prefix.tokens.iter().zip(prompt) {
-                if a != b {
-                    break;
-                }
-                common += 1;
-            }
+            let common = common(&prefix.tokens, prompt);
             let tokens = match score {
                 None => common.min(prompt.len() - 1),
                 Some(score) if prefix.score.is_some_and(|kept| kept >= score) => {

@@ -16,7 +16,7 @@ use upright_engine::{
 
 use super::{
     Event, Finish, Generated, Job, Limits,
-    prefixes::{Known, Prefix, Prefixes},
+    prefixes::{Known, Prefix, Prefixes, common},
 };
 use crate::{metrics::Metrics, protocol::error::ApiError};
 
@@ -163,8 +163,7 @@ impl Scheduler<'_> {
             let known = self.prefixes.find(job.model, &job.prompt, job.score);
             let mut shared = known.as_ref().map_or(0, |known| known.tokens);
             if let Some(previous) = admitted.last() {
-                let pairs = previous.job.prompt.iter().zip(job.prompt.iter());
-                shared = shared.max(pairs.take_while(|(a, b)| a == b).count());
+                shared = shared.max(common(&previous.job.prompt, &job.prompt));
             }
             let new = job.prompt.len().saturating_sub(shared).max(1);
             if !admitted.is_empty() && tokens + new > budget {
@@ -194,7 +193,7 @@ impl Scheduler<'_> {
             if !fits && !is_alone {
                 break;
             }
-            let job = self.waiting.pop_front().expect("looked at above");
+            let job = self.waiting.pop_front().expect("the queue has a front");
             tokens += new;
             reserved += own;
             admitted.push(Admitted {

@@ -31,10 +31,7 @@ impl ChatRequest {
     /// # Errors
     /// A field is wrong, missing or not supported.
     pub(crate) fn parse(mut fields: Fields) -> Result<Self, ApiError> {
-        let model = match fields.required("model")? {
-            Value::String(name) => name,
-            other => return Err(wrong("model", "text", &other)),
-        };
+        let model = fields.required_text("model")?;
         let messages = messages(fields.required("messages")?)?;
         let most = u64::from(u32::MAX);
         let older = fields.count("max_tokens", 1, most)?;

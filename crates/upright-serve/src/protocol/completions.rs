@@ -46,10 +46,7 @@ impl CompletionRequest {
     /// # Errors
     /// A field is wrong, missing or not supported.
     pub(crate) fn parse(mut fields: Fields) -> Result<Self, ApiError> {
-        let model = match fields.required("model")? {
-            Value::String(name) => name,
-            other => return Err(wrong("model", "text", &other)),
-        };
+        let model = fields.required_text("model")?;
         let prompts = prompts(fields.required("prompt")?)?;
         let echo = fields.flag("echo")?.unwrap_or(false);
         let max_tokens = fields

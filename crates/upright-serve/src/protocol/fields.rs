@@ -50,6 +50,14 @@ impl Fields {
             .ok_or_else(|| ApiError::field(name, "the field is missing"))
     }
 
+    /// Takes text that must be there.
+    pub(crate) fn required_text(&mut self, name: &str) -> Result<String, ApiError> {
+        match self.required(name)? {
+            Value::String(text) => Ok(text),
+            other => Err(wrong(name, "text", &other)),
+        }
+    }
+
     /// Takes text.
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
         match self.take(name) {

@@ -26,10 +26,7 @@ impl Tokenize {
     pub(crate) fn parse(mut fields: Fields) -> Result<Self, ApiError> {
         let request = Self {
             model: fields.text("model")?,
-            prompt: match fields.required("prompt")? {
-                Value::String(text) => text,
-                other => return Err(wrong("prompt", "text", &other)),
-            },
+            prompt: fields.required_text("prompt")?,
             add_special_tokens: fields.flag("add_special_tokens")?.unwrap_or(true),
         };
         fields.only("return_token_strs", &Value::Bool(false))?;

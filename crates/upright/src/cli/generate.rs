@@ -12,6 +12,7 @@ use upright_engine::DeviceAdapter;
 use super::{
     machine::Machine,
     print, print_json,
+    template::{self, Chosen},
     terminal::{self, Terminal},
 };
 use upright_base::{
@@ -19,13 +20,12 @@ use upright_base::{
     observer::{Observer, Silent},
 };
 use upright_data::{
-    ColumnMap, Template, TemplateName, Tokenizer,
+    ColumnMap, TemplateName, Tokenizer,
     conversation::{Message, Prompt, Role, Row},
     prompts, source,
 };
 use upright_hub::Hub;
 use upright_runs::{
-    origin::Origin,
     plan::{
         self,
         checks::{count, count_from, folder, real},
@@ -74,26 +74,6 @@ pub(super) struct Speaker {
     seed: Option<Number>,
     #[command(flatten)]
     machine: Machine,
-}
-
-/// The setting that names a template, for errors.
-const SETTING: &str = "--template";
-
-/// A template, and whether it is the default.
-struct Chosen {
-    template: Template,
-    is_default: bool,
-}
-
-impl Chosen {
-    /// The text of a row's prompt.
-    fn prompt(&self, row: &Row) -> Result<String> {
-        let is_default_chat = self.is_default && matches!(self.template, Template::Chat(_));
-        match self.template.prompt(row) {
-            Err(error) if is_default_chat => Err(Template::by_default(error, SETTING)),
-            text => text,
-        }
-    }
 }
 
 /// Generates responses to prompts, as JSON lines.
@@ -149,55 +129,16 @@ impl Speaker {
             .transpose()
     }
 
-    /// The requested template; else, for an adapter in a run folder, the template of the run's
-    /// instruction rows; else the default for the rows.
+    /// The template for these rows.
     fn template(
         &self,
         rows: &[Row],
         tokenizer: &Tokenizer,
         observer: &mut dyn Observer,
     ) -> Result<Chosen> {
-        if let Some(name) = self.asked()? {
-            return Ok(Chosen {
-                template: Template::choose(Some(&name), rows, tokenizer)?,
-                is_default: false,
-            });
-        }
-        let origin = self.adapter.as_deref().and_then(Origin::of);
-        let rows_of_run = origin.as_ref().and_then(Origin::instruction_rows);
-        if let (Some(origin), Some(made_of)) = (&origin, rows_of_run) {
-            let run = origin.run.display();
-            let name = made_of.template()?;
-            match Template::choose(Some(&name), rows, tokenizer) {
-                Ok(template) => {
-                    observer.note(&format!(
-                        "using the template of the run {run}; --template selects another"
-                    ));
-                    // Rows with tools may use an additional template.
-                    let same =
-                        template.sha256().unwrap_or_default() == made_of.data.template_sha256;
-                    if !same && rows.iter().all(|row| row.tools.is_empty()) {
-                        observer.note(&format!(
-                            "warning: the template {name} has changed since the run {run}"
-                        ));
-                    }
-                    return Ok(Chosen {
-                        template,
-                        is_default: false,
-                    });
-                }
-                Err(error) => observer.note(&format!(
-                    "warning: cannot use the template of the run {run}: {error}"
-                )),
-            }
-        }
-        // Only a chat template can be missing or broken.
-        let template = Template::choose(None, rows, tokenizer)
-            .map_err(|error| Template::by_default(error, SETTING))?;
-        Ok(Chosen {
-            template,
-            is_default: true,
-        })
+        let asked = self.asked()?;
+        let adapter = self.adapter.as_deref();
+        template::choose(asked.as_ref(), adapter, rows, tokenizer, observer)
     }
 
     fn open(&self, observer: &mut dyn Observer) -> Result<(Model, Option<DeviceAdapter>)> {

@@ -16,6 +16,7 @@ mod reference;
 mod report;
 mod serve;
 mod similarity;
+mod template;
 mod terminal;
 mod theory;
 mod train;

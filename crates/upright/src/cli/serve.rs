@@ -7,15 +7,14 @@ use std::{
 
 use clap::Args;
 
-use super::{machine::Machine, terminal::Terminal};
+use super::{machine::Machine, template, terminal::Terminal};
 use upright_base::{Error, Result, observer::Observer};
 use upright_data::{Template, TemplateName};
 use upright_hub::Hub;
 use upright_runs::{
-    origin::Origin,
     plan::{
         self,
-        checks::{count, count_from, folder, real},
+        checks::{count, folder, real},
     },
     settings::Number,
 };
@@ -115,20 +114,27 @@ impl Serve {
                 Some((size * 1e9) as usize)
             }
         };
-        let seconds = |name: &str, given: Option<&Number>, usual: usize| -> Result<Duration> {
-            Ok(Duration::from_secs(count(name, given, usual)? as u64))
-        };
+        let usual = Settings::default();
+        let megabytes = usual.body_bytes >> 20;
+        let receive = usual.receive_timeout.as_secs() as usize;
+        let answer = usual.answer_timeout.as_secs() as usize;
+        let receive = count("receive-timeout", self.receive_timeout.as_ref(), receive)?;
+        let answer = count("timeout", self.timeout.as_ref(), answer)?;
         Ok(Settings {
             host: self.host.clone(),
             port: self.port,
             api_key,
             cache_bytes: kv_memory,
-            token_budget: count("token-budget", self.token_budget.as_ref(), 2048)?,
-            queue: count("queue", self.queue.as_ref(), 2048)?,
-            body_bytes: count_from(1, "max-body", self.max_body.as_ref(), 32)?
+            token_budget: count(
+                "token-budget",
+                self.token_budget.as_ref(),
+                usual.token_budget,
+            )?,
+            queue: count("queue", self.queue.as_ref(), usual.queue)?,
+            body_bytes: count("max-body", self.max_body.as_ref(), megabytes)?
                 .saturating_mul(1 << 20),
-            receive_timeout: seconds("receive-timeout", self.receive_timeout.as_ref(), 30)?,
-            answer_timeout: seconds("timeout", self.timeout.as_ref(), 3600)?,
+            receive_timeout: Duration::from_secs(receive as u64),
+            answer_timeout: Duration::from_secs(answer as u64),
         })
     }
 
@@ -159,15 +165,8 @@ fn speech(
     adapter: Option<&Path>,
     observer: &mut dyn Observer,
 ) -> Result<Speech> {
-    let origin = adapter.and_then(Origin::of);
-    let rows = origin.as_ref().and_then(Origin::instruction_rows);
-    let of_run = match rows {
-        Some(rows) if asked.is_none() => Some(rows.template()?),
-        _ => None,
-    };
-    let name = asked.or(of_run.as_ref());
-    let template = match Template::choose(name, &[], &model.tokenizer) {
-        Ok(template) => Ok(template),
+    let template = match template::choose(asked, adapter, &[], &model.tokenizer, observer) {
+        Ok(chosen) => Ok(chosen.template),
         Err(error) if asked.is_some() => return Err(error),
         Err(error) => {
             observer.note(&format!("warning: no conversations: {error}"));

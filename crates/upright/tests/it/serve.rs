@@ -293,29 +293,42 @@ fn a_small_cache_makes_answers_wait() {
     assert_eq!(answer.json()["error"]["code"], "context_length_exceeded");
 }
 
+/// A prompt that the random model answers with some text, and what `upright generate` prints for it.
+fn answered(place: &Place, flags: &str) -> (String, Value) {
+    let mut seen = Vec::new();
+    for number in 0..40 {
+        let prompt = format!("Where does Ada {number} live?");
+        place.write("prompts.txt", format!("{prompt}\n"));
+        let words = format!("generate --model model --prompts prompts.txt {flags}");
+        let expected = Done::good(place.command(&words)).json()[0].clone();
+        let text = expected["response"].as_str().unwrap();
+        if text.chars().count() >= 4 {
+            return (prompt, expected);
+        }
+        seen.push(expected);
+    }
+    panic!("no prompt has an answer of some length: {seen:?}");
+}
+
 /// Answers have the tokens of `upright generate`, whole and as a stream, whatever the neighbors.
 #[test]
 fn answers_are_those_of_generate() {
     let place = Place::new();
     place.model("model", "llama");
-    place.write("prompts.txt", "one two three\n");
     for sampling in [(0.0, 1.0), (0.8, 0.9)] {
         let (temperature, top_p) = sampling;
-        let words = format!(
-            "generate --model model --template raw --prompts prompts.txt --max-tokens 12 \
-             --temperature {temperature} --top-p {top_p} --seed 7"
-        );
-        let expected = Done::good(place.command(&words)).json()[0].clone();
+        let flags = format!("--max-tokens 12 --temperature {temperature} --top-p {top_p} --seed 7");
+        let (prompt, expected) = answered(&place, &flags);
         let text = expected["response"].as_str().unwrap();
         let server = Server::start(&place, "--model model");
-        let body = json!({"model": "model", "prompt": "one two three", "max_tokens": 12,
+        let body = json!({"model": "model", "prompt": prompt, "max_tokens": 12,
             "temperature": temperature, "top_p": top_p, "seed": 7});
         let whole = server.completion(body.clone());
         assert_eq!(whole["choices"][0]["text"], text);
         assert_eq!(whole["choices"][0]["finish_reason"], finish(&expected));
 
         let mut many = body.clone();
-        many["prompt"] = json!(["another one", "one two three", "one"]);
+        many["prompt"] = json!(["another one", prompt, "one"]);
         many["n"] = json!(2);
         let many = server.completion(many);
         assert_eq!(many["choices"].as_array().unwrap().len(), 6);
@@ -350,15 +363,14 @@ fn answers_are_those_of_generate() {
             usage["usage"]["completion_tokens"].as_u64().unwrap() as usize
         );
 
-        if text.chars().count() > 3 {
-            let stop: String = text.chars().skip(2).take(1).collect();
-            let mut stopped = body.clone();
-            stopped["stop"] = json!([stop, "never said"]);
-            let stopped = server.completion(stopped);
-            let end = text.find(&stop).unwrap();
-            assert_eq!(stopped["choices"][0]["text"], text[..end]);
-            assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
-        }
+        let stop: String = text.chars().skip(2).take(1).collect();
+        assert!(!stop.is_empty(), "{text:?} is too short for this test");
+        let mut stopped = body.clone();
+        stopped["stop"] = json!([stop, "never said"]);
+        let stopped = server.completion(stopped);
+        let end = text.find(&stop).unwrap();
+        assert_eq!(stopped["choices"][0]["text"], text[..end]);
+        assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
     }
 }
 
@@ -381,8 +393,9 @@ fn conversations_follow_the_template() {
     let listed = server.get("/v1/models").good();
     assert_eq!(listed["data"][0]["id"], "small");
     assert_eq!(server.get("/v1/models/small").good(), listed["data"][0]);
-    let chat = json!({"model": "small", "messages": [{"role": "user", "content": "one two"}],
-        "max_tokens": 5, "temperature": 0, "logprobs": true, "top_logprobs": 2});
+    let (prompt, expected) = answered(&place, "--template user-assistant --max-tokens 9");
+    let chat = json!({"model": "small", "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": 9, "temperature": 0, "logprobs": true, "top_logprobs": 2});
     let answer = server.post("/v1/chat/completions", &chat).good();
     let choice = &answer["choices"][0];
     assert_eq!(choice["message"]["role"], "assistant");
@@ -393,10 +406,6 @@ fn conversations_follow_the_template() {
     );
     assert_eq!(content[0]["top_logprobs"].as_array().unwrap().len(), 2);
 
-    let words =
-        "generate --model model --template user-assistant --prompts prompts.txt --max-tokens 5";
-    place.write("prompts.txt", "one two\n");
-    let expected = Done::good(place.command(words)).json()[0].clone();
     assert_eq!(choice["message"]["content"], expected["response"]);
 
     let mut streamed = chat;
