@@ -317,7 +317,9 @@ fn answers_are_those_of_generate() {
     place.model("model", "llama");
     for sampling in [(0.0, 1.0), (0.8, 0.9)] {
         let (temperature, top_p) = sampling;
-        let flags = format!("--max-tokens 12 --temperature {temperature} --top-p {top_p} --seed 7");
+        let flags = format!(
+            "--template raw --max-tokens 12 --temperature {temperature} --top-p {top_p} --seed 7"
+        );
         let (prompt, expected) = answered(&place, &flags);
         let text = expected["response"].as_str().unwrap();
         let server = Server::start(&place, "--model model");
