@@ -72,6 +72,39 @@ impl Draws {
     }
 }
 
+/// How many rows of every objective Mix takes per step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
+pub enum MixBatches {
+    /// Whole batches, as in the paper: two objectives cost twice as much as a step of ALRIGHT.
+    #[default]
+    Full,
+    /// Half batches: two objectives cost as much as a step of ALRIGHT.
+    Half,
+}
+
+impl MixBatches {
+    /// All values, in the order of the help texts.
+    pub const ALL: &'static [Self] = &[Self::Full, Self::Half];
+
+    /// Name in settings and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Half => "half",
+        }
+    }
+
+    /// Whether these are the batches of the paper.
+    pub fn is_full(&self) -> bool {
+        *self == Self::Full
+    }
+}
+
 impl MethodKind {
     /// All methods, in the order of the help texts.
     pub const ALL: &'static [Self] = &[

@@ -4,7 +4,7 @@ use super::checks::{
     HELD_OUT, choice, count, count_from, device, folder, held_out, no_such, positive, real,
     threads, truncation, wrong,
 };
-use super::objective::{losses, objectives};
+use super::objective::{is_auto, losses, objectives};
 use super::stages::{length, stages};
 use super::{
     GRADIENT_EXPONENT, LoraPlan, ObjectivePlan, OptimizerPlan, Plan, Recompute, ReferencePlan,
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::settings::{self, Config, List};
 use upright_base::{Error, Result, files};
-use upright_core::methods::{Draws, MethodKind};
-use upright_core::optimizer::{Curve, adamw};
+use upright_core::methods::{Draws, MethodKind, MixBatches};
+use upright_core::optimizer::{Average, Curve, Iterate, adamw};
 use upright_data::{Truncation, source};
 use upright_model::adapter::ALL_LINEAR;
 
@@ -66,7 +66,11 @@ impl Plan {
             stop: stop(config, &objectives)?,
             probe_every: count("probe-every", config.probe_every.as_ref(), 10)?,
             draws: draws(config, method)?,
+            mix_batches: mix_batches(config, method, &objectives)?,
             power: power(config, method)?,
+            finds_optima: is_auto(config.optimum.as_ref()),
+            average: average(config)?,
+            export_iterate: export_iterate(config)?,
             held_out: held_out(config.held_out.as_ref(), HELD_OUT)?,
             max_length,
             min_prompt,
@@ -105,6 +109,53 @@ fn draws(config: &Config, method: MethodKind) -> Result<Draws> {
     } else {
         Ok(Draws::Random)
     }
+}
+
+/// How many rows Mix takes. Other methods take whole batches.
+fn mix_batches(
+    config: &Config,
+    method: MethodKind,
+    objectives: &[ObjectivePlan],
+) -> Result<MixBatches> {
+    let batches = choice(
+        "mix-batches",
+        config.mix_batches.as_deref(),
+        MixBatches::Full,
+    )?;
+    if method != MethodKind::Mix || batches.is_full() {
+        return Ok(MixBatches::Full);
+    }
+    for objective in objectives {
+        let batch = objective.batch;
+        if batch % 2 == 1 {
+            let key = objective.setting("batch");
+            let key = key.trim_start_matches('-');
+            let even = if batch == 1 {
+                "2".to_owned()
+            } else {
+                format!("{} or {}", batch - 1, batch + 1)
+            };
+            return Err(wrong(key, "be even with mix-batches half", batch)
+                .hint(format!("give {even}, or leave --mix-batches out")));
+        }
+    }
+    Ok(batches)
+}
+
+fn average(config: &Config) -> Result<Average> {
+    choice("average", config.average.as_deref(), Average::None)
+}
+
+fn export_iterate(config: &Config) -> Result<Iterate> {
+    let key = "export-iterate";
+    let iterate = choice(key, config.export_iterate.as_deref(), Iterate::Last)?;
+    if iterate == Iterate::Average && average(config)?.is_none() {
+        return Err(
+            Error::input("export-iterate average is given, but the run keeps no average")
+                .hint("give --average polynomial, or leave --export-iterate out"),
+        );
+    }
+    Ok(iterate)
 }
 
 /// The power of Compromise, which other methods do not have.

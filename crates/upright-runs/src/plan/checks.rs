@@ -3,7 +3,11 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use upright_core::{LossKind, MethodKind, methods::Draws, optimizer::Curve};
+use upright_core::{
+    LossKind, MethodKind,
+    methods::{Draws, MixBatches},
+    optimizer::{Average, Curve, Iterate},
+};
 
 use crate::settings::Number;
 use upright_base::missing::missing;
@@ -143,7 +147,7 @@ macro_rules! choices {
 }
 
 choices!(
-    Curve, Draws, LossKind, MethodKind, Recompute, TooLong, Turns
+    Average, Curve, Draws, Iterate, LossKind, MethodKind, MixBatches, Recompute, TooLong, Turns
 );
 
 /// Parses a name of `T`.

@@ -22,9 +22,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use upright_base::{Error, Result};
-use upright_core::methods::{self, Draws, MethodKind};
+use upright_core::methods::{self, Draws, MethodKind, MixBatches};
 use upright_core::objectives::{LossKind, Objective};
-use upright_core::optimizer::{Curve, LearningRate, adamw};
+use upright_core::optimizer::{Average, Curve, Iterate, LearningRate, adamw};
 use upright_core::train::Method;
 use upright_data::one_or_many;
 use upright_data::{ColumnMap, DataFile, TemplateName, Turns};
@@ -49,9 +49,22 @@ pub struct Plan {
     /// How ALRIGHT pays out the weights.
     #[serde(default, skip_serializing_if = "Draws::is_random")]
     pub draws: Draws,
+    /// How many rows of every objective Mix takes per step.
+    #[serde(default, skip_serializing_if = "MixBatches::is_full")]
+    pub mix_batches: MixBatches,
     /// Power of the gap in Compromise; `None` for other methods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<f64>,
+    /// Whether missing optima are found before the run, by training each objective alone. No file
+    /// has it: a run's record has the optima.
+    #[serde(skip)]
+    pub finds_optima: bool,
+    /// The average of the iterates that the run keeps.
+    #[serde(default, skip_serializing_if = "Average::is_none")]
+    pub average: Average,
+    /// The iterate that the run exports as its adapter.
+    #[serde(default, skip_serializing_if = "Iterate::is_last")]
+    pub export_iterate: Iterate,
     /// Share of the prompts to hold out, for objectives without a held-out file.
     pub held_out: f64,
     /// Maximum length in tokens of a prompt plus one response.
@@ -138,7 +151,7 @@ pub struct ObjectivePlan {
     /// Weight; the weights of all objectives sum to 1. With `--sft` and `--dpo`, lambda is the
     /// weight of DPO.
     pub weight: f64,
-    /// Rows per step.
+    /// Rows per step; [`Plan::batch`] is what a step takes.
     pub batch: usize,
     /// [`Objective::beta`]; 0 if the loss does not take it.
     pub beta: f64,
@@ -466,6 +479,16 @@ impl Plan {
             label_smoothing,
             alpha,
             gamma,
+        }
+    }
+
+    /// Rows of an objective in a step. An epoch counts whole batches whatever Mix takes, so that
+    /// runs that differ only in these batches have the same length.
+    pub fn batch(&self, index: usize) -> usize {
+        let batch = self.objectives[index].batch;
+        match self.mix_batches {
+            MixBatches::Full => batch,
+            MixBatches::Half => batch / 2,
         }
     }
 

@@ -21,6 +21,7 @@ impl Plan {
             .count()
             > 1;
         let maxright = self.method == MethodKind::Maxright;
+        let lacks_optima = !self.finds_optima;
         let missing: Vec<&str> = self
             .objectives
             .iter()
@@ -28,10 +29,10 @@ impl Plan {
             .map(|objective| &objective.name[..])
             .collect();
         note(
-            maxright && several && !missing.is_empty(),
+            maxright && several && lacks_optima && !missing.is_empty(),
             format!(
                 "warning: maxright has no optimum for {}: it assumes 0 and may train on one objective only. \
-                 Train each objective alone (--lambda 0 and --lambda 1), then give --optimum {}",
+                 Give --optimum auto, which trains each objective alone first, or --optimum {}",
                 missing.join(" and "),
                 missing
                     .iter()
@@ -47,6 +48,10 @@ impl Plan {
         note(
             config.draws.is_some() && self.method != MethodKind::Alright,
             "--draws is ignored: the method is not alright".into(),
+        );
+        note(
+            config.mix_batches.is_some() && self.method != MethodKind::Mix,
+            "--mix-batches is ignored: the method is not mix".into(),
         );
         note(
             config.power.is_some() && self.method != MethodKind::Compromise,

@@ -45,6 +45,9 @@ pub(super) fn objectives(config: &Config) -> Result<Vec<ObjectivePlan>> {
         ("optimum", &config.optimum),
         ("optimum-eval", &config.optimum_eval),
     ] {
+        if key == "optimum" && is_auto(list.as_ref()) {
+            continue;
+        }
         for (i, optimum) in losses(key, list.as_ref(), &objectives)? {
             let slot = if key == "optimum" {
                 &mut objectives[i].optimum
@@ -479,6 +482,14 @@ pub fn normalized(weights: &[f64]) -> Option<Vec<f64>> {
         return Some(weights.to_vec());
     }
     (sum > 0.0 && sum.is_finite()).then(|| weights.iter().map(|weight| weight / sum).collect())
+}
+
+/// The value of `--optimum` that has the optima found.
+const AUTO: &str = "auto";
+
+/// Whether optima are to be found instead of given.
+pub(super) fn is_auto(list: Option<&List>) -> bool {
+    list.is_some_and(|list| list.0 == [AUTO])
 }
 
 /// Parses `name=value` entries into objective indices and values.

@@ -198,6 +198,10 @@ pub struct Config {
     /// the steps of every objective evenly) [default: random]
     #[arg(long, value_name = "DRAWS", help_heading = "Method")]
     pub draws: Option<String>,
+    /// Batches of mix: full, half (half of the rows of every objective, so that a step on two
+    /// objectives costs as much as a step of alright) [default: full]
+    #[arg(long, value_name = "BATCHES", help_heading = "Method")]
+    pub mix_batches: Option<String>,
     /// Power of the gap in compromise, at least 1: a larger power gives more steps to the objective
     /// with the larger gap [default: 2]
     #[arg(
@@ -216,7 +220,8 @@ pub struct Config {
     )]
     pub probe_every: Option<Number>,
     /// Optimal training loss per objective, e.g. sft=1.49,dpo=0.06; used by maxright and compromise, which assume
-    /// 0 for an objective without an optimum [default: 0]
+    /// 0 for an objective without an optimum. auto trains each objective alone first and keeps the
+    /// optima for later runs [default: 0]
     #[arg(long, value_name = "OPTIMA", help_heading = "Method")]
     pub optimum: Option<List>,
     /// Optimal held-out loss per objective, used to report gaps [default: no gaps]
@@ -364,6 +369,14 @@ pub struct Config {
         allow_hyphen_values = true
     )]
     pub clip: Option<Number>,
+    /// Average of the adapters of all steps, kept and evaluated beside the last adapter: none,
+    /// polynomial (late steps weigh more; pays off at high learning rates) [default: none]
+    #[arg(long, value_name = "AVERAGE", help_heading = "Optimizer")]
+    pub average: Option<String>,
+    /// With --average: which adapter goes to adapter/ in the run folder: last, average
+    /// [default: last]
+    #[arg(long, value_name = "ITERATE", help_heading = "Optimizer")]
+    pub export_iterate: Option<String>,
     /// Seed of the initial adapter, the row order and the draws of the method [default: 42]
     #[arg(
         long,

@@ -8,7 +8,11 @@ use upright_base::{
     files::{self, Lock},
     observer::Observer,
 };
-use upright_core::{methods::MethodKind, objectives::LossKind};
+use upright_core::{
+    methods::{MethodKind, MixBatches},
+    objectives::LossKind,
+    optimizer::{Average, Iterate},
+};
 use upright_data::{Dataset, Example, RowKind};
 use upright_model::{adapter::Adapter, peft};
 use upright_runs::{
@@ -244,6 +248,10 @@ fn plan_of(plan: &Plan) -> (Plan, RowKind) {
         method: MethodKind::Mix,
         length: Some(Length::Epochs(epochs)),
         probe_every: 1,
+        mix_batches: MixBatches::Full,
+        finds_optima: false,
+        average: Average::None,
+        export_iterate: Iterate::Last,
         eval_every: 0,
         eval_rows: EVAL_ROWS,
         checkpoint_every: 0,

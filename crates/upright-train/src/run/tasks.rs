@@ -9,7 +9,7 @@ use crate::{learner::Task, reference::Reference};
 /// position.
 pub fn order(plan: &Plan, index: usize, rows: usize) -> Order {
     let objective = &plan.objectives[index];
-    Order::new(plan.seed, &objective.name, rows, objective.batch)
+    Order::new(plan.seed, &objective.name, rows, plan.batch(index))
 }
 
 /// The objectives with their data.

@@ -493,3 +493,32 @@ fn a_power_below_1_and_unknown_draws_are_refused() {
         &["draws must be one of random, balanced, found `even`"],
     );
 }
+
+#[test]
+fn a_batch_that_cannot_be_halved_and_an_average_that_is_not_kept_are_refused() {
+    let place = Place::new();
+    let config = place.config(&format!(
+        "{BOTH}method = 'mix'\nmix-batches = 'half'\nsft-batch = 1"
+    ));
+    assert_wrong(
+        &config,
+        &["sft-batch must be even with mix-batches half, found `1`"],
+    );
+    let config = place.config(&format!(
+        "{BOTH}method = 'mix'\nmix-batches = 'half'\ndpo-batch = 5"
+    ));
+    let error = Plan::from_config(&config).unwrap_err();
+    assert!(error.hint.contains("give 4 or 6"), "{}", error.hint);
+    let config = place.config(&format!("{BOTH}export-iterate = 'average'"));
+    assert_wrong(
+        &config,
+        &["export-iterate average is given, but the run keeps no average"],
+    );
+    let config = place.config(&format!("{BOTH}average = 'exponential'"));
+    assert_wrong(
+        &config,
+        &["average must be one of none, polynomial, found `exponential`"],
+    );
+    let config = place.config(&format!("{BOTH}optimum = 'auto,sft=1'"));
+    assert_wrong(&config, &["optimum", "`auto`"]);
+}

@@ -136,6 +136,9 @@ fn defaults_are_those_of_the_help() {
     );
     assert_eq!(help("method"), name(plan.method));
     assert_eq!(help("draws"), plan.draws.name());
+    assert_eq!(help("mix-batches"), plan.mix_batches.name());
+    assert_eq!(help("average"), plan.average.name());
+    assert_eq!(help("export-iterate"), plan.export_iterate.name());
     let compromise = Place::new().both("method = 'compromise'");
     assert_eq!(help("power").parse(), Ok(compromise.power.unwrap()));
     assert_eq!(plan.power, None);
@@ -538,6 +541,20 @@ fn stages(plan: &Plan, rows: &[usize]) -> Vec<(usize, usize, Option<usize>)> {
         .collect()
 }
 
+/// Half batches take half of the rows in as many steps: the length does not change.
+#[test]
+fn half_batches_of_mix_leave_the_length_of_the_run() {
+    let place = Place::new();
+    let full = place.both("method = 'mix'\nepochs = 2");
+    let half = place.both("method = 'mix'\nepochs = 2\nmix-batches = 'half'");
+    assert_eq!([full.batch(0), full.batch(1)], [8, 4]);
+    assert_eq!([half.batch(0), half.batch(1)], [4, 2]);
+    let steps = |plan: &Plan| Schedule::new(plan, &[80, 20]).unwrap().steps;
+    assert_eq!((steps(&full), steps(&half)), (20, 20));
+    let other = place.both("method = 'alright'\nmix-batches = 'half'");
+    assert_eq!(other.batch(0), 8);
+}
+
 #[test]
 fn epochs_are_whole_steps_of_the_longest_dataset() {
     let place = Place::new();
@@ -651,6 +668,10 @@ fn notes_say_what_has_no_effect_and_which_defaults_matter() {
         (
             format!("{both}{quiet}method = 'mix'\ndraws = 'balanced'"),
             "--draws is ignored: the method is not alright",
+        ),
+        (
+            format!("{both}{quiet}mix-batches = 'half'"),
+            "--mix-batches is ignored: the method is not mix",
         ),
         (
             format!("{both}{quiet}power = 3"),
