@@ -109,6 +109,34 @@ impl Vector {
         }
     }
 
+    /// Moves every value towards its target by a share of the distance: `x += share (target - x)`. A
+    /// share of 1 copies the target.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn move_towards(&mut self, target: &Self, share: f32) {
+        if share == 1.0 {
+            return self.write(target.host());
+        }
+        let Storage::Host { values, pool } = &mut self.storage;
+        let target = target.host();
+        assert_eq!(values.len(), target.len(), "one target per value");
+        let step = |(values, targets): (&mut [f32], &[f32])| {
+            for (x, target) in values.iter_mut().zip(targets) {
+                *x += share * (target - *x);
+            }
+        };
+        if values.len() <= STRETCH {
+            return step((values, target));
+        }
+        pool.install(|| {
+            values
+                .par_chunks_mut(STRETCH)
+                .zip(target.par_chunks(STRETCH))
+                .for_each(step);
+        });
+    }
+
     /// One AdamW update of these parameters and their two moments.
     ///
     /// # Panics
@@ -172,6 +200,13 @@ mod tests {
                 gradient.scale(0.5);
                 assert_eq!(gradient.read()[len - 1], 0.5 * g[len - 1]);
                 assert!(q.is_finite());
+                let mut average = on_host(&p);
+                average.move_towards(&on_host(&g), 0.25);
+                for (index, moved) in average.read().iter().enumerate() {
+                    assert_eq!(*moved, p[index] + 0.25 * (g[index] - p[index]));
+                }
+                average.move_towards(&on_host(&g), 1.0);
+                assert_eq!(average.read(), g);
             }
         }
     }

@@ -8,6 +8,13 @@ use crate::plan::ObjectivePlan;
 /// Key prefixes of the two evaluation sets: held-out rows and training rows.
 pub const SETS: [&str; 2] = ["eval", "fit"];
 
+/// Prefix of the keys of an averaged adapter in `evals.jsonl`, before the prefix of the set.
+pub const AVERAGE: &str = "average/";
+
+/// Key of the tokens that a step only probed. A step that trained on all its batches has no such
+/// key.
+pub const PROBED_TOKENS: &str = "probed_tokens";
+
 /// Keys whose values may differ between identical runs.
 pub const TIMES: [&str; 4] = [
     "seconds",

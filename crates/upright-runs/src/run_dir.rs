@@ -39,6 +39,16 @@ pub fn is_finished(run: &Path) -> bool {
         .exists()
 }
 
+/// Folder of the averaged adapter, beside an [`adapter_dir`] that holds the last one.
+pub fn average_dir(run: &Path) -> PathBuf {
+    run.join("adapter-average")
+}
+
+/// Folder of the last adapter, beside an [`adapter_dir`] that holds the averaged one.
+pub fn last_dir(run: &Path) -> PathBuf {
+    run.join("adapter-last")
+}
+
 /// Folder of the trained adapter of a run.
 pub fn adapter_dir(run: &Path) -> PathBuf {
     run.join("adapter")

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::plan_record::PlanRecord;
 use crate::{
-    records::{SETS, metric_name},
+    records::{self, SETS, metric_name},
     run_dir::read_lines,
 };
 use upright_base::Result;
@@ -30,10 +30,14 @@ pub struct Summary {
     /// Distance to the ideal point after the last step, on each of [`SETS`]; `None` unless every
     /// optimum is given.
     pub ideal_distance: [Option<f64>; 2],
+    /// The same of the averaged adapter; `None` also if the run keeps no average.
+    pub average_ideal_distance: [Option<f64>; 2],
     /// Time of all steps in seconds, without evaluations and checkpoints.
     pub seconds: f64,
     /// Tokens trained on.
     pub tokens: u64,
+    /// Tokens of batches that were probed and not trained on.
+    pub probed_tokens: u64,
     /// Training throughput in tokens/s, over the time of the steps.
     pub tokens_per_second: f64,
     /// Peak memory in GB.
@@ -59,6 +63,10 @@ pub struct ObjectiveSummary {
     pub end: [Option<f64>; 2],
     /// Loss after the last step minus the optimum.
     pub gap: [Option<f64>; 2],
+    /// Loss of the averaged adapter after the last step; `None` if the run keeps no average.
+    pub average_end: [Option<f64>; 2],
+    /// Loss of the averaged adapter minus the optimum.
+    pub average_gap: [Option<f64>; 2],
     /// Share of pairs whose chosen response has the larger reward, after the last step. Preference
     /// objectives only.
     pub rewards_accuracy: [Option<f64>; 2],
@@ -75,6 +83,8 @@ impl Summary {
         };
         let (first, last) = (evals.first(), evals.last());
         let both = |line, key: &str| SETS.map(|set| number(line, &format!("{set}/{key}")));
+        let averaged =
+            |key: &str| SETS.map(|set| number(last, &format!("{}{set}/{key}", records::AVERAGE)));
         let losses = || {
             written
                 .plan
@@ -96,6 +106,8 @@ impl Summary {
                 start: both(first, &format!("loss/{name}")),
                 end: both(last, &format!("loss/{name}")),
                 gap: both(last, &format!("gap/{name}")),
+                average_end: averaged(&format!("loss/{name}")),
+                average_gap: averaged(&format!("gap/{name}")),
                 rewards_accuracy: accuracy,
             }
         });
@@ -116,8 +128,10 @@ impl Summary {
             steps: steps.len(),
             objectives: objectives.collect(),
             ideal_distance: both(last, "ideal_distance"),
+            average_ideal_distance: averaged("ideal_distance"),
             seconds,
             tokens: tokens as u64,
+            probed_tokens: total(records::PROBED_TOKENS) as u64,
             tokens_per_second: if seconds > 0.0 { tokens / seconds } else { 0.0 },
             peak_memory_gb: peaks.reduce(f64::max),
             arithmetic: written.facts.arithmetic.clone(),

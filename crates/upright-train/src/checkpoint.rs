@@ -1,8 +1,8 @@
 //! Checkpoints: everything a run needs to resume bit-identically, in a folder that is complete or
 //! absent.
 //!
-//! `checkpoints/step-N/` contains the adapter as a PEFT folder, `optimizer.safetensors` and
-//! `state.json`. Permanent checkpoints are written every `--checkpoint-every` steps; the newest few
+//! `checkpoints/step-N/` contains the adapter as a PEFT folder, `optimizer.safetensors` (the moments,
+//! and the averaged adapter if the run keeps one) and `state.json`. Permanent checkpoints are written every `--checkpoint-every` steps; the newest few
 //! and the best are kept. One rolling checkpoint follows the newest step, so that a run that is
 //! killed or fills the disk loses little work.
 
@@ -28,7 +28,7 @@ use upright_data::order::OrderState;
 /// of the time.
 const ROLLING_COST: u32 = 25;
 
-/// File of the optimizer's moments in a checkpoint folder.
+/// File of the optimizer's moments and of the average in a checkpoint folder.
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 
 /// The state of a run after `step` steps.
@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub m: Vec<f32>,
     /// Second moment.
     pub v: Vec<f32>,
+    /// Parameters of the averaged adapter, if the run keeps one.
+    pub average: Option<Vec<f32>>,
 }
 
 /// `state.json`.
@@ -162,12 +164,15 @@ impl Checkpoints {
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .collect())
         };
+        let has_average = file.names().contains(&"average");
+        let average = has_average.then(|| tensor("average")).transpose()?;
         let (m, v) = (tensor("m")?, tensor("v")?);
         Ok(Snapshot {
             state,
             adapter,
             m,
             v,
+            average,
         })
     }
 
@@ -216,12 +221,16 @@ impl Checkpoints {
                 .collect::<Vec<u8>>()
         };
         let (m, v) = (bytes(&snapshot.m), bytes(&snapshot.v));
+        let average = snapshot.average.as_deref().map(bytes);
         let view = |data| {
             TensorView::new(Dtype::F32, vec![snapshot.adapter.parameters.len()], data)
                 .expect("its length")
         };
-        let tensors = [("m", view(&m)), ("v", view(&v))];
-        let file = safetensors::serialize(tensors, None).expect("two plain tensors");
+        let mut tensors = vec![("m", view(&m)), ("v", view(&v))];
+        if let Some(average) = &average {
+            tensors.push(("average", view(average)));
+        }
+        let file = safetensors::serialize(tensors, None).expect("plain tensors");
         files::write_atomic(&dir.join(OPTIMIZER_FILE), &file)?;
         write_state(dir, &snapshot.state)
     }

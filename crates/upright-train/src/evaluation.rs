@@ -1,20 +1,30 @@
 //! Evaluations: every objective on two fixed sets, `eval` (held-out rows) and `fit` (a sample of
-//! its training rows).
+//! its training rows). A run with an average evaluates two adapters.
 
 use serde_json::{Map, Value, json};
 
 use upright_base::{Error, Result, observer::Observer};
 use upright_core::metrics::gap::{gap, ideal_distance};
 use upright_data::Example;
-use upright_runs::records::{SETS, metric_name};
+use upright_engine::DeviceAdapter;
+use upright_runs::records::{AVERAGE, SETS, metric_name};
 
 use crate::learner::{Measured, ModelLearner, Task};
 
-/// The result of an evaluation. Lists have one entry per objective, `None` if a set has no rows.
+/// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     /// Steps done.
     pub step: usize,
+    /// Of the adapter after these steps.
+    pub last: Losses,
+    /// Of the averaged adapter, if the run keeps one.
+    pub average: Option<Losses>,
+}
+
+/// Losses of one adapter. Lists have one entry per objective, `None` if a set has no rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Losses {
     /// On held-out rows.
     pub held_out: Vec<Option<Measured>>,
     /// On training rows.
@@ -27,47 +37,62 @@ pub fn evaluate(
     step: usize,
     observer: &mut dyn Observer,
 ) -> Result<Evaluation> {
-    let sets = |task: &'_ Task<'_>| task.held_out.len() + task.fit.len();
-    observer.begin("evaluation", learner.tasks.iter().map(sets).sum());
-    let mut before = 0;
-    let mut measure = |task: &Task<'_>, examples: Vec<&Example>| -> Result<Option<Measured>> {
-        if examples.is_empty() {
-            return Ok(None);
-        }
-        let (decoder, adapter, budget) = (learner.decoder, &learner.adapter, learner.token_budget);
-        let measured = task.measure(decoder, adapter, &examples, budget, &mut |done| {
-            observer.advance(before + done, &task.name);
-            if observer.stop_requested() {
-                Err(Error::interrupted("during an evaluation"))
-            } else {
-                Ok(())
-            }
-        })?;
-        before += examples.len();
-        Ok(Some(measured))
-    };
-    let mut evaluation = Evaluation {
-        step,
-        held_out: Vec::new(),
-        fit: Vec::new(),
-    };
-    let mut found = Ok(());
+    // Before the first step, the average is the initial adapter too.
+    let average = learner.average.as_ref().filter(|_| step > 0);
+    let mut rows = 0;
     for task in &learner.tasks {
-        let both = measure(task, task.held_out.iter().collect())
-            .and_then(|held_out| Ok((held_out, measure(task, task.fit.iter().collect())?)));
-        match both {
-            Ok((held_out, fit)) => {
-                evaluation.held_out.push(held_out);
-                evaluation.fit.push(fit);
+        rows += task.held_out.len() + task.fit.len();
+    }
+    let adapters = 1 + usize::from(average.is_some());
+    observer.begin("evaluation", adapters * rows);
+    let measured = measure(learner, &learner.adapter, 0, observer).and_then(|last| {
+        let average = match average {
+            Some(adapter) => Some(measure(learner, adapter, rows, observer)?),
+            None if learner.average.is_some() => Some(last.clone()),
+            None => None,
+        };
+        Ok(Evaluation {
+            step,
+            last,
+            average,
+        })
+    });
+    observer.end();
+    measured
+}
+
+/// Measures one adapter. `done` is the number of rows that were measured before.
+fn measure(
+    learner: &ModelLearner<'_>,
+    adapter: &DeviceAdapter,
+    mut done: usize,
+    observer: &mut dyn Observer,
+) -> Result<Losses> {
+    let mut losses = Losses::default();
+    for task in &learner.tasks {
+        for (rows, measured) in [
+            (&task.held_out, &mut losses.held_out),
+            (&task.fit, &mut losses.fit),
+        ] {
+            if rows.is_empty() {
+                measured.push(None);
+                continue;
             }
-            Err(error) => {
-                found = Err(error);
-                break;
-            }
+            let rows: Vec<&Example> = rows.iter().collect();
+            let (decoder, budget) = (learner.decoder, learner.token_budget);
+            let loss = task.measure(decoder, adapter, &rows, budget, &mut |scored| {
+                observer.advance(done + scored, &task.name);
+                if observer.stop_requested() {
+                    Err(Error::interrupted("during an evaluation"))
+                } else {
+                    Ok(())
+                }
+            })?;
+            measured.push(Some(loss));
+            done += rows.len();
         }
     }
-    observer.end();
-    found.map(|()| evaluation)
+    Ok(losses)
 }
 
 /// Names under which the metrics of an objective appear in records.
@@ -95,7 +120,25 @@ impl Evaluation {
     pub fn line(&self, tasks: &[Task<'_>], optima: [&[Option<f64>]; 2]) -> Map<String, Value> {
         let mut line = Map::new();
         line.insert("step".into(), json!(self.step));
+        self.last.write_to(&mut line, "", tasks, optima);
+        if let Some(average) = &self.average {
+            average.write_to(&mut line, AVERAGE, tasks, optima);
+        }
+        line
+    }
+}
+
+impl Losses {
+    /// Adds the values to a line, under keys with this prefix.
+    fn write_to(
+        &self,
+        line: &mut Map<String, Value>,
+        prefix: &str,
+        tasks: &[Task<'_>],
+        optima: [&[Option<f64>]; 2],
+    ) {
         for ((set, measured), optima) in SETS.iter().zip([&self.held_out, &self.fit]).zip(optima) {
+            let set = format!("{prefix}{set}");
             let mut gaps = Vec::new();
             for (index, measured) in measured.iter().enumerate() {
                 let Some(measured) = measured else { continue };
@@ -117,6 +160,5 @@ impl Evaluation {
                 );
             }
         }
-        line
     }
 }

@@ -3,7 +3,7 @@
 use upright_base::{Error, Result};
 use upright_core::{
     objectives::{Objective, Response, RowLoss, Totals},
-    optimizer::{AdamW, LearningRate, clip_coefficient},
+    optimizer::{AdamW, Average, LearningRate, clip_coefficient, newest_weight},
     train::{Learner, ObjectiveId},
 };
 use upright_data::{Example, order::Order};
@@ -57,6 +57,8 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// Tokens that were trained on.
     pub tokens: usize,
+    /// Tokens of batches that were probed and not trained on.
+    pub probed_tokens: usize,
     /// Metrics of every objective that was trained on.
     pub metrics: Vec<Option<Vec<f64>>>,
 }
@@ -68,6 +70,9 @@ pub struct ModelLearner<'a> {
     pub decoder: &'a Decoder,
     /// The trained adapter.
     pub adapter: DeviceAdapter,
+    /// The average of the adapters since the optimizer was last reset, if the run keeps one. Before
+    /// the first update, it is the initial adapter.
+    pub average: Option<DeviceAdapter>,
     /// The optimizer's scalars.
     pub optimizer: AdamW,
     /// The optimizer's moments.
@@ -137,6 +142,8 @@ pub struct Optimization {
     pub clip: f64,
     /// The unit of the gradient's sum is two to this power.
     pub gradient_exponent: i32,
+    /// Whether an average of the adapters is kept.
+    pub average: Average,
 }
 
 /// The error of a run whose values are no longer finite; the files on disk are from before.
@@ -283,7 +290,7 @@ impl Task<'_> {
         Measured {
             loss: 0.0,
             metrics: vec![0.0; self.objective.kind.spec().metrics.len()],
-            tokens: examples.iter().map(|example| example.tokens()).sum(),
+            tokens: tokens_of(examples),
         }
     }
 
@@ -294,6 +301,11 @@ impl Task<'_> {
             .map(|&row| &self.train[row])
             .collect()
     }
+}
+
+/// Tokens of some rows; a prompt that responses share counts once.
+fn tokens_of(examples: &[&Example]) -> usize {
+    examples.iter().map(|example| example.tokens()).sum()
 }
 
 impl Measured {
@@ -316,9 +328,14 @@ impl<'a> ModelLearner<'a> {
     ) -> Self {
         let len = adapter.parameters.len();
         let count = tasks.len();
+        let adapter = decoder.load(adapter);
         Self {
             decoder,
-            adapter: decoder.load(adapter),
+            average: match optimization.average {
+                Average::None => None,
+                Average::Polynomial => Some(adapter.clone()),
+            },
+            adapter,
             optimizer: optimization.optimizer,
             moments: Moments::zeros(decoder, len),
             learning_rate: optimization.learning_rate,
@@ -336,7 +353,8 @@ impl<'a> ModelLearner<'a> {
         }
     }
 
-    /// Resets the optimizer, as at a stage boundary of Sequential.
+    /// Resets the optimizer, as at a stage boundary of Sequential. The average stays until the next
+    /// update, which begins it anew.
     pub fn reset_optimizer(&mut self, learning_rate: LearningRate) {
         self.optimizer = AdamW::new(self.optimizer.config);
         self.moments.m.clear();
@@ -469,12 +487,19 @@ impl Learner for ModelLearner<'_> {
                 "an update by {trained} made the adapter not finite"
             )));
         }
+        if let Some(average) = &mut self.average {
+            let share = newest_weight(self.optimizer.updates);
+            let newest = &self.adapter.parameters;
+            average.parameters.move_towards(newest, share);
+        }
         self.sum.clear();
+        self.report.probed_tokens = 0;
         for (index, task) in self.tasks.iter_mut().enumerate() {
             let was_probed = self.probed[index].take().is_some();
             if self.trained[index] {
                 task.order.advance();
             } else if was_probed {
+                self.report.probed_tokens += tokens_of(&task.next_batch());
                 task.order.postpone();
             }
         }

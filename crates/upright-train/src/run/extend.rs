@@ -9,7 +9,7 @@ use upright_model::peft;
 use upright_runs::{
     plan::Plan,
     plan_record::{PLAN, PlanRecord},
-    run_dir::{adapter_dir, is_finished, read_lines},
+    run_dir::{adapter_dir, average_dir, is_finished, last_dir, read_lines},
     settings,
 };
 
@@ -85,8 +85,10 @@ pub(super) fn extend(
         fs::remove_file(&adapter_config)
             .map_err(|error| Error::io(&adapter_config, "remove", error))?;
     }
-    if adapter.exists() {
-        fs::remove_dir_all(&adapter).map_err(|error| Error::io(&adapter, "remove", error))?;
+    for folder in [adapter, average_dir(run), last_dir(run)] {
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(|error| Error::io(&folder, "remove", error))?;
+        }
     }
     files::write_atomic(&run.join(settings::FILE), config.as_bytes())?;
     files::write_atomic(&run.join(PLAN), written.to_toml()?.as_bytes())

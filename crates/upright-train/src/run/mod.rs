@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use upright_base::{Error, ErrorKind, Result, files, memory, observer::Observer};
 use upright_core::{
     metrics::stopping::reached,
-    optimizer::{AdamW, LearningRate},
+    optimizer::{AdamW, Iterate, LearningRate},
     train::{Method, Step, train},
 };
 use upright_data::Dataset;
@@ -27,7 +27,7 @@ use upright_runs::{
     plan::{GRADIENT_EXPONENT, Plan, Schedule},
     plan_record,
     records::{SETS, mixed},
-    run_dir::{self, RunDir, adapter_dir, is_finished},
+    run_dir::{self, RunDir, adapter_dir, average_dir, is_finished, last_dir},
     settings,
 };
 
@@ -212,6 +212,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
             .optimizer
             .gradient_exponent
             .unwrap_or(GRADIENT_EXPONENT),
+        average: plan.average,
     };
     let mut learner = ModelLearner::new(
         &model.decoder,
@@ -321,10 +322,30 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
             schedule.steps
         )));
     }
-    let folder = adapter_dir(&plan.out);
-    files::create_dir(&folder)?;
-    let Identity { lora, base } = &identity;
-    peft::write(&folder, &learner.adapter.to_host(), lora, base)
+    export(&learner, plan, &identity)
+}
+
+/// Writes the run's adapters. The one that the plan exports goes last, because it marks the run as
+/// finished.
+fn export(learner: &ModelLearner<'_>, plan: &Plan, identity: &Identity) -> Result<()> {
+    let mut adapters = vec![(adapter_dir(&plan.out), &learner.adapter)];
+    if let Some(average) = &learner.average {
+        match plan.export_iterate {
+            Iterate::Last => adapters.push((average_dir(&plan.out), average)),
+            Iterate::Average => {
+                adapters = vec![
+                    (adapter_dir(&plan.out), average),
+                    (last_dir(&plan.out), &learner.adapter),
+                ];
+            }
+        }
+    }
+    let Identity { lora, base } = identity;
+    for (folder, adapter) in adapters.into_iter().rev() {
+        files::create_dir(&folder)?;
+        peft::write(&folder, &adapter.to_host(), lora, base)?;
+    }
+    Ok(())
 }
 
 /// Turns a failure before any training into an input error: the files of the model or of an adapter
@@ -364,8 +385,12 @@ fn restore(
         adapter,
         m,
         v,
+        average,
     } = snapshot;
-    if adapter.layout != learner.adapter.layout || state.orders.len() != learner.tasks.len() {
+    if adapter.layout != learner.adapter.layout
+        || state.orders.len() != learner.tasks.len()
+        || average.is_some() != learner.average.is_some()
+    {
         return Err(Error::failure(format!(
             "the checkpoint of step {} does not match this run",
             state.step
@@ -374,6 +399,9 @@ fn restore(
     learner.adapter.parameters.write(&adapter.parameters);
     learner.moments.m.write(&m);
     learner.moments.v.write(&v);
+    if let (Some(kept), Some(average)) = (&mut learner.average, average) {
+        kept.parameters.write(&average);
+    }
     learner.optimizer.updates = state.updates;
     for (task, order) in learner.tasks.iter_mut().zip(&state.orders) {
         task.order.restore(order)?;
@@ -458,6 +486,10 @@ impl Run<'_> {
                 adapter: learner.adapter.to_host(),
                 m: learner.moments.m.read().into_owned(),
                 v: learner.moments.v.read().into_owned(),
+                average: learner
+                    .average
+                    .as_ref()
+                    .map(|average| average.parameters.read().into_owned()),
             })?;
         }
         self.last = Clock::now(learner.decoder);

@@ -136,12 +136,13 @@ impl Outline {
                 weight: objective.weight,
                 rows,
                 held_out: data.eval.len(),
-                batch: objective.batch,
+                batch: plan.batch(index),
                 steps,
-                epochs: steps / epoch.steps,
+                epochs: steps * plan.batch(index) as f64 / (objective.batch as f64 * epoch.steps),
                 template: data.template.to_string(),
             });
-            step_seconds.push(epoch.tokens_per_step() * token / SCORING);
+            let share = plan.batch(index) as f64 / objective.batch as f64;
+            step_seconds.push(share * epoch.tokens_per_step() * token / SCORING);
             for rows in [data.eval(plan.eval_rows), data.fit(plan.eval_rows)] {
                 evaluation += tokens(rows) as f64 * token;
             }
@@ -158,6 +159,10 @@ impl Outline {
             let epoch = Epoch::of(&to_train.data.train, to_train.plan.objectives[0].batch);
             reference_training = steps as f64 * epoch.tokens_per_step() * token / SCORING;
             reference_steps = Some(steps);
+        }
+        if !plan.average.is_none() {
+            // Before the first step, both adapters are the same.
+            evaluation *= 2.0 - 1.0 / evaluations as f64;
         }
         let mut seconds = Seconds {
             reference_training,

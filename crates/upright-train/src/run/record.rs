@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 use upright_core::{metrics::gap::gap, train::Step};
 use upright_engine::Decoder;
-use upright_runs::plan::Plan;
+use upright_runs::{plan::Plan, records::PROBED_TOKENS};
 
 use crate::{evaluation::metric_names, learner::ModelLearner};
 
@@ -78,6 +78,9 @@ pub(super) fn step_line(
     line.insert("grad_norm".into(), json!(report.gradient_norm));
     line.insert("learning_rate".into(), json!(report.learning_rate));
     line.insert("tokens".into(), json!(report.tokens));
+    if report.probed_tokens > 0 {
+        line.insert(PROBED_TOKENS.into(), json!(report.probed_tokens));
+    }
     line.insert(
         "tokens_per_second".into(),
         json!(report.tokens as f64 / seconds),

@@ -18,7 +18,7 @@ use serde_json::Value;
 use upright_base::observer::Silent;
 use upright_core::{
     objectives::{LossKind, Objective},
-    optimizer::{AdamW, AdamWConfig, Curve, LearningRate},
+    optimizer::{AdamW, AdamWConfig, Average, Curve, LearningRate},
     train::{Learner, Method, ObjectiveId, train},
 };
 use upright_data::{Example, order::Order};
@@ -161,6 +161,7 @@ fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
         },
         clip: 1.0,
         gradient_exponent: -44,
+        average: Average::None,
     };
     let tasks = vec![
         task("sft", LossKind::Sft, &rows[3..], None),
@@ -240,6 +241,7 @@ fn a_gradient_out_of_range_is_named() {
         },
         clip: 1.0,
         gradient_exponent: -44,
+        average: Average::None,
     };
     let mut learner = ModelLearner::new(&decoder, start.clone(), optimization, 2048, tasks);
     let error = learner.accumulate(ObjectiveId(0), 1e30).unwrap_err();

@@ -182,6 +182,11 @@ fn cell(value: Option<f64>) -> String {
     value.map_or_else(|| "-".into(), |value| format!("{value:.4}"))
 }
 
+/// Start, end and gap in their columns.
+fn cells(values: [Option<f64>; 3]) -> String {
+    values.map(|value| format!("{:>9}", cell(value))).join("")
+}
+
 /// The final table of a run.
 fn table(summary: &Summary) -> String {
     let mut text = String::new();
@@ -204,20 +209,24 @@ fn table(summary: &Summary) -> String {
         "objective", "weight", "steps"
     );
     for o in &summary.objectives {
-        let set = |i: usize| {
-            [o.start[i], o.end[i], o.gap[i]]
-                .map(|v| format!("{:>9}", cell(v)))
-                .join("")
-        };
+        let last = [0, 1].map(|set| cells([o.start[set], o.end[set], o.gap[set]]));
         let _ = writeln!(
             text,
             "{:name$}  {:>6} {:>6}  {}  {}",
             o.name,
             format!("{:.3}", o.weight),
             o.steps,
-            set(0),
-            set(1)
+            last[0],
+            last[1]
         );
+        if o.average_end.iter().any(Option::is_some) {
+            let average = [0, 1].map(|set| cells([None, o.average_end[set], o.average_gap[set]]));
+            let _ = writeln!(
+                text,
+                "{:name$}  {:>6} {:>6}  {}  {}",
+                "  averaged", "", "", average[0], average[1]
+            );
+        }
     }
     let mut row = |label: &str, values: [Option<f64>; 2]| {
         if values.iter().any(Option::is_some) {
@@ -226,18 +235,24 @@ fn table(summary: &Summary) -> String {
         }
     };
     row("ideal distance", summary.ideal_distance);
+    row("  averaged", summary.average_ideal_distance);
     for o in &summary.objectives {
         row(&format!("{} accuracy", o.name), o.rewards_accuracy);
     }
+    let probed = match summary.probed_tokens {
+        0 => String::new(),
+        tokens => format!(" and {tokens} only probed"),
+    };
     let peak = summary
         .peak_memory_gb
         .map_or_else(String::new, |gb| format!(", peak memory {gb:.2} GB"));
     let _ = writeln!(
         text,
-        "\n{} of {} in {:.1} s, {:.0} tokens/s{peak}, arithmetic {}",
+        "\n{} of {} in {:.1} s, {} tokens{probed}, {:.0} tokens/s{peak}, arithmetic {}",
         counted(summary.steps, "step"),
         summary.method.name(),
         summary.seconds,
+        summary.tokens,
         summary.tokens_per_second,
         summary.arithmetic
     );
@@ -246,5 +261,14 @@ fn table(summary: &Summary) -> String {
         "adapter: {}",
         run_dir::adapter_dir(&summary.run).display()
     );
+    let (average, last) = (
+        run_dir::average_dir(&summary.run),
+        run_dir::last_dir(&summary.run),
+    );
+    for (name, folder) in [("averaged adapter", average), ("last adapter", last)] {
+        if folder.is_dir() {
+            let _ = writeln!(text, "{name}: {}", folder.display());
+        }
+    }
     text
 }

@@ -156,7 +156,7 @@ fn maxright_ends_the_same_however_it_is_run() {
 fn sequential_ends_the_same_however_it_is_run() {
     let flags = format!(
         "{TWO} --method sequential --stages dpo:50,sft:3e --schedule cosine --warmup 5 --eval-every 15 \
-         --checkpoint-every 15 --keep 1"
+         --checkpoint-every 15 --keep 1 --average polynomial"
     );
     let f = ends_the_same("neox_parallel", &flags, 2);
     let steps = f.steps("straight");
@@ -192,7 +192,7 @@ fn mix_of_three_ends_the_same_however_it_is_run() {
 fn compromise_ends_the_same_however_it_is_run() {
     let flags = format!(
         "{TWO} --method compromise --power 3 --lambda 0.6 --steps 90 --eval-every 12 --checkpoint-every 9 \
-         --optimum dpo=0.1 --reference train:chosen --reference-batch 4"
+         --optimum dpo=0.1 --reference train:chosen --reference-batch 4 --average polynomial --export-iterate average"
     );
     let f = ends_the_same("llama", &flags, 6);
     let steps = f.steps("straight");

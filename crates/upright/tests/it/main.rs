@@ -6,6 +6,7 @@
     reason = "tests write files and print as they like"
 )]
 
+mod average;
 mod bad_input;
 mod commands;
 mod costs;
