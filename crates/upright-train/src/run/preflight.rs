@@ -6,6 +6,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use upright_base::{Result, files, observer::Observer};
+use upright_data::Example;
 use upright_runs::{
     plan::Plan,
     plan_record::{self, DataProvenance, PlanRecord, Provenance},
@@ -19,6 +20,9 @@ pub struct Preflight {
     written: PlanRecord,
     /// Training rows of every objective.
     pub rows: Vec<usize>,
+    /// Tokens of these rows; empty if the preflight was read from a file. A prompt that responses
+    /// share counts once.
+    pub tokens: Vec<usize>,
 }
 
 impl Preflight {
@@ -32,7 +36,12 @@ impl Preflight {
         warnings::note(plan, &datasets, observer);
         let (adapter, _) = model.adapter(plan, observer)?;
         model.check_finite(&datasets, &adapter)?;
+        let mut tokens = Vec::with_capacity(datasets.len());
+        for data in &datasets {
+            tokens.push(data.train.iter().map(Example::tokens).sum());
+        }
         Ok(Self {
+            tokens,
             written: model.describe(plan, &datasets)?,
             rows: datasets.iter().map(|data| data.train.len()).collect(),
         })
@@ -92,6 +101,10 @@ impl Preflight {
             .iter()
             .map(|data| data.train_rows)
             .collect();
-        Ok(Self { written, rows })
+        Ok(Self {
+            written,
+            rows,
+            tokens: Vec::new(),
+        })
     }
 }

@@ -5,10 +5,11 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::graph::{Graph, Job, JobKind, Setup};
+use super::mix::{MixForm, steps_at_equal_tokens};
 use super::study::{Baseline, Front, Study, Sweep};
 use upright_base::observer::Observer;
 use upright_base::{Error, Result, files};
-use upright_core::methods::MethodKind;
+use upright_core::methods::{MethodKind, MixBatches};
 use upright_hub::Hub;
 use upright_runs::plan::{ObjectivePlan, Plan, ReferencePlan, Schedule};
 use upright_runs::settings::{Config, List, Number, ObjectiveConfig};
@@ -97,6 +98,7 @@ struct Joint<'a> {
     weights: &'a [f64],
     seed: u64,
     probe_every: Option<&'a Number>,
+    mix: MixForm,
 }
 
 /// Builds a [`Graph`].
@@ -362,6 +364,7 @@ impl Builder<'_> {
                     weights,
                     seed: self.study.seeds[0],
                     probe_every: None,
+                    mix: MixForm::Steps,
                 };
                 let part = self.joint(ground, &prefix, &joint, &[], false)?;
                 if !self.graph.grounds[ground].front.contains(&part) {
@@ -423,22 +426,41 @@ impl Builder<'_> {
             weights,
             seed,
             probe_every,
+            mix,
         } = *joint;
-        let Setup { settings, plan, .. } = self.graph.grounds[ground].clone();
-        let config = Config {
+        let Setup {
+            settings,
+            plan,
+            met,
+            ..
+        } = self.graph.grounds[ground].clone();
+        let mut config = Config {
             seed: Some(number(seed)),
             probe_every: probe_every.cloned(),
             ..weighted(&settings, weights, method)
         };
+        if mix.batches() == MixBatches::Half {
+            config.mix_batches = Some(MixBatches::Half.name().to_owned());
+        }
+        if mix == MixForm::Tokens {
+            let steps = self.steps(ground)?;
+            let equal = steps_at_equal_tokens(&plan, weights, &met.tokens, &met.rows, steps);
+            config.steps = Some(number(equal));
+            config.epochs = None;
+        }
         let needs = self
             .optima(ground)
             .into_iter()
             .chain(front.iter().copied())
             .collect();
         let k = probe_every.map_or_else(String::new, |k| format!("-k-{k}"));
-        let name = format!("{method:?}").to_lowercase();
+        let form = match mix {
+            MixForm::Steps => String::new(),
+            MixForm::Tokens | MixForm::Half => format!("-{}", mix.name()),
+        };
+        let name = method.name();
         let name = format!(
-            "{prefix}{name}-{}{k}-seed-{seed}",
+            "{prefix}{name}{form}-{}{k}-seed-{seed}",
             point_name(&plan, weights)
         );
         self.push(name, JobKind::Run { stops }, needs, ground, config)
@@ -469,6 +491,7 @@ impl Builder<'_> {
                         weights,
                         seed,
                         probe_every: None,
+                        mix: MixForm::Steps,
                     };
                     match method {
                         MethodKind::Sequential => {
@@ -506,7 +529,13 @@ impl Builder<'_> {
                             // Its final losses are the front, so no seed stops at the front.
                             self.joint(ground, prefix, &joint, &[], false)?;
                         }
-                        MethodKind::Alright | MethodKind::Mix | MethodKind::Compromise => {
+                        MethodKind::Mix => {
+                            for &mix in &sweep.mix {
+                                let joint = Joint { mix, ..joint };
+                                self.joint(ground, prefix, &joint, &front, stops)?;
+                            }
+                        }
+                        MethodKind::Alright | MethodKind::Compromise => {
                             self.joint(ground, prefix, &joint, &front, stops)?;
                         }
                     }

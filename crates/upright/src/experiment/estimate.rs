@@ -157,7 +157,10 @@ impl Experiment {
             .collect();
         let schedule = Schedule::new(plan, &rows)?;
         let step_seconds: Vec<f64> = (0..plan.objectives.len())
-            .map(|i| costs.steps[same(i)])
+            .map(|i| {
+                let share = plan.batch(i) as f64 / plan.objectives[i].batch as f64;
+                share * costs.steps[same(i)]
+            })
             .collect();
         let seconds = seconds_of_steps(plan, &schedule, &step_seconds);
         let every = if plan.eval_every > 0 {

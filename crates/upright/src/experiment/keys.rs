@@ -30,7 +30,7 @@ pub const STUDY: [Key; 7] = [
 ];
 
 /// Keys of a `[[sweep]]`. A list with one string may be given as that string.
-pub const SWEEP: [Key; 10] = [
+pub const SWEEP: [Key; 11] = [
     (
         "name",
         "Name of the sweep in messages, and prefix of job names if sweeps differ in model, data or \
@@ -65,6 +65,12 @@ pub const SWEEP: [Key; 10] = [
         "stages",
         "Instead of orders, the stages of sequential for each of the lambdas or weights, such as \
          [\"dpo:1e,sft:5e\"]",
+    ),
+    (
+        "mix",
+        "Forms of mix: steps (as many steps as the other methods), tokens (about as many tokens as \
+         alright, in fewer steps), half (as many steps, with half batches), such as [\"steps\", \"tokens\"] \
+         [default: steps]",
     ),
     (
         "probe-every",
@@ -112,7 +118,7 @@ pub const ANSWERS: [Key; 2] = [
 ];
 
 /// Settings that the study itself decides, each with a hint.
-pub const DECIDED: [Key; 13] = [
+pub const DECIDED: [Key; 14] = [
     ("out", "--out DIR sets the folder of the whole study"),
     ("resume", "a study always resumes"),
     ("json", "use --json on the command line"),
@@ -122,6 +128,7 @@ pub const DECIDED: [Key; 13] = [
         "stages",
         "list stages in a [[sweep]], one for each of its lambdas",
     ),
+    ("mix-batches", "list mix = [\"half\"] in a [[sweep]]"),
     ("probe-every", "list probe-every in a [[sweep]]"),
     (
         "optimum",

@@ -10,10 +10,12 @@ mod execute;
 mod front;
 mod graph;
 pub mod keys;
+mod mix;
 mod study;
 
 pub use estimate::Estimate;
 pub use graph::{Graph, Job, JobKind, Setup};
+pub use mix::MixForm;
 pub use study::{Baseline, Front, Questions, Study, Sweep};
 
 use std::path::{Path, PathBuf};

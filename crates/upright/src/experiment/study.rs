@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::keys;
+use super::{keys, mix::MixForm};
 use upright_base::suggest::nearest;
 use upright_base::{Error, Result, files};
 use upright_core::methods::MethodKind;
@@ -55,6 +55,8 @@ pub struct Sweep {
     pub orders: Vec<Vec<usize>>,
     /// Stages of Sequential at each point, instead of `orders`.
     pub stages: Vec<List>,
+    /// Forms of Mix.
+    pub mix: Vec<MixForm>,
     /// Probe intervals of MAXRIGHT, in steps.
     pub probe_every: Vec<Number>,
     /// Where joint methods stop.
@@ -119,6 +121,8 @@ struct WrittenSweep {
     orders: Vec<String>,
     #[serde(with = "one_or_many")]
     stages: Vec<String>,
+    #[serde(with = "one_or_many")]
+    mix: Vec<String>,
     probe_every: Vec<Number>,
     front: Option<String>,
     settings: Table,
@@ -364,6 +368,12 @@ fn checked(
         )
         .hint("such as lambdas = [0.25, 0.5], stages = [\"dpo:2e,sft:4e\", \"dpo:3e,sft:3e\"]"));
     }
+    if !written.mix.is_empty() && !methods.contains(&MethodKind::Mix) {
+        return Err(
+            Error::input("mix is given, but mix is not among the methods")
+                .hint("add it to methods, or remove mix"),
+        );
+    }
     if !written.probe_every.is_empty() && !methods.contains(&MethodKind::Maxright) {
         return Err(
             Error::input("probe-every is given, but maxright is not among the methods")
@@ -389,6 +399,7 @@ fn checked(
         baselines,
         weights,
         stages,
+        mix: MixForm::parse(&written.mix)?,
         probe_every: if written.probe_every.is_empty() {
             vec![Number::from("10")]
         } else {

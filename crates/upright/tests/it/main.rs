@@ -12,6 +12,7 @@ mod commands;
 mod costs;
 mod demo;
 mod documents;
+mod equal_compute;
 mod eval;
 mod experiment;
 mod export;
