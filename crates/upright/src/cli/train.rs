@@ -34,9 +34,9 @@ Examples:
   # SFT and DPO in one run
   upright train --model path/to/model --sft instructions.jsonl \\
       --dpo preferences.jsonl --method alright --out runs/first
-  # MAXRIGHT, with the optima of two runs that train on one objective each
+  # MAXRIGHT, with optima that two runs on one objective each find first
   upright train --model path/to/model --sft instructions.jsonl \\
-      --dpo preferences.jsonl --method maxright --optimum sft=1.49,dpo=0.06 \\
+      --dpo preferences.jsonl --method maxright --optimum auto \\
       --out runs/maxright
   # Any number of objectives, from a file with [[objective]] tables
   upright train --config three.toml --out runs/three
@@ -131,8 +131,8 @@ fn untrained(plan: &Plan, summary: &Summary) -> Vec<String> {
                 warning += "; more --steps or a larger weight would";
             }
             _ if lacks_optima => {
-                warning += ". Without optima, maxright trains on the largest weighted loss; train each objective alone \
-                            (--lambda 0 and --lambda 1) and give --optimum";
+                warning += ". Without optima, maxright trains on the largest weighted loss; give --optimum auto, \
+                            which trains each objective alone first";
             }
             Some(optimum) => {
                 warning +=

@@ -22,6 +22,7 @@ mod identity;
 mod inspect;
 mod mmlu;
 mod objectives;
+mod optima;
 mod peers;
 mod reference;
 mod report;
