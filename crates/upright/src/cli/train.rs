@@ -11,7 +11,7 @@ use upright_hub::Hub;
 use upright_report::Report;
 use upright_runs::{
     plan::Plan,
-    run_dir,
+    plan_record, run_dir,
     settings::{Config, ObjectiveConfig},
     summary::Summary,
 };
@@ -102,7 +102,8 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
     } else {
         report(&plan, &mut terminal)
     };
-    for warning in untrained(&plan, &summary) {
+    // The record has the optima that were found.
+    for warning in untrained(&plan_record::with_recorded(&plan), &summary) {
         terminal.note(&warning);
     }
     if config.json {

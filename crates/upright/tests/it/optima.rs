@@ -51,13 +51,13 @@ fn optima_are_the_lowest_losses_of_each_objective_trained_alone() {
     let f = Fixture::new("llama");
     let cache = f.path("cache");
     let usual = format!(
-        "{TWO} --steps 12 --eval-every 4 --held-out 0.2 --learning-rate 2e-2 --reference train:chosen"
+        "{TWO} --steps 24 --eval-every 4 --held-out 0.2 --sft-rows 16 --learning-rate 5e-2 --reference train:chosen"
     );
     let auto = format!("{usual} --method maxright --lambda 0.4 --seed 3 --optimum auto");
 
     let dry = f.train("dry", &format!("{auto} --dry-run")).good();
     for name in ["sft", "dpo"] {
-        let line = format!("{name} is trained alone first in 12 steps (");
+        let line = format!("{name} is trained alone first in 24 steps (");
         assert!(dry.stdout.contains(&line), "{}", dry.stdout);
     }
     assert!(!f.path("dry").exists() && !cache.join("optima").exists());
@@ -71,6 +71,9 @@ fn optima_are_the_lowest_losses_of_each_objective_trained_alone() {
     }
     let optima = recorded(&f, "auto");
     assert_eq!(optima, [lowest(&f, "sft", "sft"), lowest(&f, "dpo", "dpo")]);
+    let end = f.evals("sft").pop().unwrap();
+    let end = end[&format!("{}/loss/sft", SETS[0])].as_f64();
+    assert!(optima[0][1] < end, "the case shows no overfitting: {end:?}");
     let config = fs::read_to_string(f.path("auto/config.toml")).unwrap();
     assert!(config.contains("auto\""), "{config}");
 
@@ -92,6 +95,10 @@ fn optima_are_the_lowest_losses_of_each_objective_trained_alone() {
     for (out, flags) in [
         ("mix", "--lambda 0.9 --seed 7 --checkpoint-every 5"),
         ("sequential", "--lambda 0.3 --threads 1"),
+        (
+            "alright",
+            "--draws balanced --average polynomial --stop-at sft=0.001",
+        ),
         ("compromise", "--power 3 --lambda 1"),
     ] {
         let flags = format!("{usual} --method {out} --optimum auto {flags}");
@@ -107,7 +114,7 @@ fn optima_are_the_lowest_losses_of_each_objective_trained_alone() {
     assert!(contents(&cache.join("optima"), &[]) == bytes);
 
     // Another length has other optima.
-    let end = f.train("longer", &auto.replace("--steps 12", "--steps 13"));
+    let end = f.train("longer", &auto.replace("--steps 24", "--steps 25"));
     assert_eq!((trained(&end.good()), count(&cache)), (2, 4));
 }
 
@@ -191,6 +198,13 @@ fn a_resumed_run_keeps_its_optima() {
     assert_eq!(end.code, Some(2), "{}", end.stderr);
     assert!(end.stderr.contains("sft.optimum: "), "{}", end.stderr);
 
+    // A run that never trains on an objective is told so by the optima it found.
+    let never = flags.replace("maxright", "maxright --lambda 0.0001");
+    let end = f.train("never", &format!("{never} --steps 2")).good();
+    let part =
+        "dpo was never trained on: none of 2 steps chose it; its weighted gap to the optimum";
+    assert!(end.stderr.contains(part), "{}", end.stderr);
+
     // A run that was started without optima.
     f.train("without", &flags.replace("--optimum auto", "--steps 2"))
         .good();
@@ -203,7 +217,7 @@ fn a_resumed_run_keeps_its_optima() {
 #[test]
 fn three_objectives_find_what_is_not_given() {
     let f = Fixture::new("llama");
-    let toml = "optimum = 'auto'\noptimum-eval = 'b=0.25'\n\
+    let toml = "reference = 'train:chosen'\noptimum = 'auto'\noptimum-eval = 'b=0.25'\n\
         [[objective]]\nname = 'a'\nloss = 'sft'\ndata = 'sft.jsonl'\nweight = 1\n\
         [[objective]]\nname = 'b'\nloss = 'orpo'\ndata = 'dpo.jsonl'\nweight = 0\n\
         [[objective]]\nname = 'c'\nloss = 'dpo'\ndata = 'dpo.jsonl'\nweight = 2\noptimum = 0.5\n";
@@ -215,6 +229,8 @@ fn three_objectives_find_what_is_not_given() {
         )
         .good();
     assert_eq!(trained(&end), 2, "{}", end.stderr);
+    // The steps of the reference and of these runs are not events of the run.
+    assert!(f.path("run/tensorboard").exists());
     let [a, b, c] = recorded(&f, "run")[..] else {
         panic!("{}", end.stderr)
     };
