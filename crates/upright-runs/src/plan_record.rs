@@ -125,15 +125,19 @@ impl PlanRecord {
     }
 }
 
-/// The plan with the default templates that the run in its folder recorded, so that a build with other
-/// defaults resumes the run as it was started. The same plan if the folder holds no run that can be
-/// read.
-pub fn with_recorded_templates(plan: &Plan) -> Plan {
+/// The plan with what the run in its folder recorded and the settings leave open, so that the run is
+/// resumed as it was started: default templates, which may differ between builds, and optima that were
+/// found. The same plan if the folder holds no run that can be read.
+pub fn with_recorded(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
     if let Ok(then) = PlanRecord::read(&plan.out) {
         for (objective, recorded) in plan.objectives.iter_mut().zip(then.plan.objectives) {
             if objective.template.is_none() {
                 objective.recorded_template = recorded.recorded_template;
+            }
+            if plan.finds_optima && objective.name == recorded.name {
+                objective.optimum = objective.optimum.or(recorded.optimum);
+                objective.optimum_eval = objective.optimum_eval.or(recorded.optimum_eval);
             }
         }
     }
@@ -170,12 +174,17 @@ pub fn check_unchanged(run: &Path, now: &PlanRecord) -> Result<Option<PlanRecord
     if self::differences(&then, &longer).is_empty() {
         return Ok(Some(then));
     }
-    Err(Error::input(format!(
+    Err(other_settings(run, &differences))
+}
+
+/// The error of a resume with settings that differ from those of the run.
+pub fn other_settings(run: &Path, differences: &[String]) -> Error {
+    Error::input(format!(
         "{}: cannot resume with different settings: {}",
         run.display(),
         differences.join("; ")
     ))
-    .hint("give the settings the run was started with (see its config.toml), or another --out"))
+    .hint("give the settings the run was started with (see its config.toml), or another --out")
 }
 
 /// Differences that prevent a resume, as `what: then -> now`.

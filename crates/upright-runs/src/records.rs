@@ -40,6 +40,16 @@ pub fn metric_name(
     }
 }
 
+/// The lowest loss of an objective on one of [`SETS`] in any of these lines of `evals.jsonl`; `None`
+/// if no line has it.
+pub fn lowest_loss(evaluations: &[Map<String, Value>], set: &str, objective: &str) -> Option<f64> {
+    let key = format!("{set}/loss/{objective}");
+    let losses = evaluations
+        .iter()
+        .filter_map(|line| line.get(&key)?.as_f64());
+    losses.reduce(f64::min)
+}
+
 /// Weighted sum of the held-out losses in a line of `evals.jsonl`. `None` if an objective with a
 /// weight above 0 has no held-out loss.
 pub fn mixed(line: &Map<String, Value>, objectives: &[ObjectivePlan]) -> Option<f64> {

@@ -7,8 +7,8 @@ use super::checks::{
 use super::objective::{is_auto, losses, objectives};
 use super::stages::{length, stages};
 use super::{
-    GRADIENT_EXPONENT, LoraPlan, ObjectivePlan, OptimizerPlan, Plan, Recompute, ReferencePlan,
-    ReferenceRows, StopPlan,
+    GRADIENT_EXPONENT, Length, LoraPlan, ObjectivePlan, OptimizerPlan, Plan, Recompute,
+    ReferencePlan, ReferenceRows, StopPlan,
 };
 use crate::settings::{self, Config, List};
 use upright_base::{Error, Result, files};
@@ -40,6 +40,7 @@ impl Plan {
             "give the folder that holds config.json, tokenizer.json and the .safetensors files";
         let objectives = objectives(config)?;
         let method = choice("method", config.method.as_deref(), MethodKind::Alright)?;
+        let length = length(config)?;
         let Truncation {
             max_length,
             min_prompt,
@@ -61,14 +62,14 @@ impl Plan {
                 None => None,
             },
             method,
-            length: length(config)?,
+            length,
             stages: stages(config, method, &objectives)?,
             stop: stop(config, &objectives)?,
             probe_every: count("probe-every", config.probe_every.as_ref(), 10)?,
             draws: draws(config, method)?,
             mix_batches: mix_batches(config, method, &objectives)?,
             power: power(config, method)?,
-            finds_optima: is_auto(config.optimum.as_ref()),
+            finds_optima: finds_optima(config, length, &objectives)?,
             average: average(config)?,
             export_iterate: export_iterate(config)?,
             held_out: held_out(config.held_out.as_ref(), HELD_OUT)?,
@@ -140,6 +141,31 @@ fn mix_batches(
         }
     }
     Ok(batches)
+}
+
+/// Whether optima are found before the run. A run of one objective trains it alone anyway.
+fn finds_optima(
+    config: &Config,
+    length: Option<Length>,
+    objectives: &[ObjectivePlan],
+) -> Result<bool> {
+    if !is_auto(config.optimum.as_ref()) {
+        return Ok(false);
+    }
+    if length == Some(Length::Steps(0)) {
+        let mut losses = Vec::new();
+        for objective in objectives {
+            losses.push(format!("{}=LOSS", objective.name));
+        }
+        return Err(Error::input(
+            "optimum auto needs steps to train each objective alone, but steps is 0",
+        )
+        .hint(format!(
+            "give the optima, --optimum {}, or leave --optimum out",
+            losses.join(",")
+        )));
+    }
+    Ok(objectives.len() > 1)
 }
 
 fn average(config: &Config) -> Result<Average> {

@@ -55,8 +55,8 @@ pub struct Plan {
     /// Power of the gap in Compromise; `None` for other methods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<f64>,
-    /// Whether missing optima are found before the run, by training each objective alone. No file
-    /// has it: a run's record has the optima.
+    /// Whether missing optima are found before the run, by training each objective alone. False if
+    /// there is only one objective. No file has it: a run's record has the optima.
     #[serde(skip)]
     pub finds_optima: bool,
     /// The average of the iterates that the run keeps.

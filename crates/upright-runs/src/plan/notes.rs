@@ -1,5 +1,6 @@
 //! Notes for the user before a run: settings that are ignored, and defaults that matter.
 
+use super::objective::is_auto;
 use super::{Plan, ReferencePlan, TooLong};
 use crate::settings::{Config, Number};
 use upright_core::methods::MethodKind;
@@ -39,6 +40,13 @@ impl Plan {
                     .map(|name| format!("{name}=LOSS"))
                     .collect::<Vec<_>>()
                     .join(",")
+            ),
+        );
+        note(
+            is_auto(config.optimum.as_ref()) && !self.finds_optima,
+            format!(
+                "--optimum auto is ignored: the run trains {} alone, so its own lowest loss is the optimum",
+                self.objectives[0].name
             ),
         );
         note(

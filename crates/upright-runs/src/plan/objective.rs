@@ -501,8 +501,17 @@ pub(super) fn losses(
     let mut found: Vec<(usize, f64)> = vec![];
     for entry in list.into_iter().flat_map(|list| &list.0) {
         let Some((name, value)) = entry.split_once('=') else {
-            return Err(wrong(key, "be comma-separated NAME=VALUE pairs", entry)
-                .hint(format!("for example --{key} sft=1.49,dpo=0.06")));
+            let hint = match key {
+                "optimum" if entry == AUTO => {
+                    "auto stands alone: give --optimum auto, or NAME=LOSS for every objective"
+                        .to_owned()
+                }
+                "optimum-eval" if entry == AUTO => {
+                    "give --optimum auto, which finds the held-out optima too".to_owned()
+                }
+                _ => format!("for example --{key} sft=1.49,dpo=0.06"),
+            };
+            return Err(wrong(key, "be comma-separated NAME=VALUE pairs", entry).hint(hint));
         };
         let names = objectives.iter().map(|objective| objective.name.as_str());
         let Some(i) = names.clone().position(|known| known == name.trim()) else {

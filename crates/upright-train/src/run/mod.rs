@@ -2,8 +2,10 @@
 //! takes the steps.
 
 pub mod adapters;
+mod cached;
 mod extend;
 pub mod model;
+mod optima;
 pub mod outline;
 mod preflight;
 mod record;
@@ -25,7 +27,7 @@ use upright_model::peft;
 use upright_runs::{
     Summary,
     plan::{GRADIENT_EXPONENT, Plan, Schedule},
-    plan_record,
+    plan_record::{self, PlanRecord},
     records::{SETS, mixed},
     run_dir::{self, RunDir, adapter_dir, average_dir, is_finished, last_dir},
     settings,
@@ -56,7 +58,7 @@ pub fn run(
     if !is_resumed {
         run_dir::check_free(&plan.out)?;
     }
-    let plan = &plan_record::with_recorded_templates(plan);
+    let plan = &plan_record::with_recorded(plan);
     open_and_run(plan, config, is_resumed, observer).map_err(|error| match error.kind {
         ErrorKind::Interrupted if plan.out.join(settings::FILE).is_file() => error.hint(format!(
             "run upright train --resume --out {} to continue",
@@ -103,6 +105,7 @@ pub fn outline(plan: &Plan, observer: &mut dyn Observer) -> Result<Outline> {
     let (adapter, lora) = model.adapter(plan, observer)?;
     model.check_finite(&datasets, &adapter)?;
     let to_train = ToTrain::new(&model, plan, observer)?;
+    let alone = optima::runs(&model, plan, &schedule, &datasets)?;
     Outline::new(
         &model,
         plan,
@@ -110,24 +113,28 @@ pub fn outline(plan: &Plan, observer: &mut dyn Observer) -> Result<Outline> {
         &datasets,
         (&adapter, &lora),
         to_train.as_ref(),
+        &alone,
     )
 }
 
 /// Why a run is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
+enum Purpose<'p> {
     /// It is the run that was asked for.
     Run,
     /// It trains the reference of another run.
     Reference,
+    /// It trains the objective of this name alone, for its optimum in another run.
+    Optimum(&'p str),
 }
 
-impl Purpose {
+impl Purpose<'_> {
     /// What its steps are called in progress bars and messages.
-    fn steps(self) -> &'static str {
+    fn steps(self) -> String {
         match self {
-            Self::Run => "training",
-            Self::Reference => "training the reference",
+            Self::Run => "training".to_owned(),
+            Self::Reference => "training the reference".to_owned(),
+            Self::Optimum(name) => format!("training {name} alone for its optimum"),
         }
     }
 }
@@ -140,7 +147,7 @@ struct Work<'w> {
     config: &'w str,
     /// Whether a run in the output folder is continued.
     resume: bool,
-    purpose: Purpose,
+    purpose: Purpose<'w>,
 }
 
 /// Takes the steps of a run whose data is open; none if the run in its folder is finished.
@@ -163,6 +170,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
             Some(before) => Schedule::new(&before.plan, &rows)?.steps,
             None => schedule.steps,
         };
+        optima::check_recorded(plan, &rows)?;
         if before != schedule.steps {
             extend::check(plan, before..schedule.steps)?;
             extended_from = Some(before);
@@ -186,6 +194,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     let (adapter, lora) = model.adapter(plan, observer)?;
     model.check_finite(&datasets, &adapter)?;
     let to_train = ToTrain::new(model, plan, observer)?;
+    let alone = optima::runs(model, plan, &schedule, &datasets)?;
     if purpose == Purpose::Run && lock.is_none() {
         let outline = Outline::new(
             model,
@@ -194,6 +203,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
             &datasets,
             (&adapter, &lora),
             to_train.as_ref(),
+            &alone,
         )?;
         for line in outline.lines() {
             observer.note(&line);
@@ -201,6 +211,11 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     }
     let reference =
         reference_policy::prepare(model, plan, &schedule, &datasets, to_train, observer)?;
+    let plan = &optima::find(model, plan, &alone, &datasets, observer)?;
+    let written = PlanRecord {
+        plan: plan.clone(),
+        ..written
+    };
     let tasks = tasks(plan, datasets, reference.as_ref());
 
     let mut method = plan.method(&schedule);
@@ -244,6 +259,11 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
             "extending the run from {before} to {} steps",
             schedule.steps
         ));
+        if plan.finds_optima {
+            observer.note(
+                "the optima stay as the run recorded them, although a longer run may go lower",
+            );
+        }
     }
     if found.is_some() {
         observer.note(&format!("continuing at step {first} of {}", schedule.steps));
@@ -280,7 +300,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
         None => run.catch_up(&learner, first, found)?,
     }
 
-    run.observer.begin(purpose.steps(), schedule.steps);
+    run.observer.begin(&purpose.steps(), schedule.steps);
     run.observer.resume(first);
     run.last = Clock::now(&model.decoder);
     let (mut stopped, mut current) = (None, first);
@@ -314,8 +334,8 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     }
     if let Some(step) = stopped {
         let whose = match purpose {
-            Purpose::Run => "",
-            Purpose::Reference => " of training the reference",
+            Purpose::Run => String::new(),
+            Purpose::Reference | Purpose::Optimum(_) => format!(" of {}", purpose.steps()),
         };
         return Err(Error::interrupted(&format!(
             "after step {step} of {}{whose}",

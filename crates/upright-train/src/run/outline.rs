@@ -9,7 +9,7 @@ use upright_data::{Dataset, Example};
 use upright_model::adapter::{ALL_LINEAR, Adapter, LoraConfig};
 use upright_runs::plan::{Plan, ReferencePlan, ReferenceRows, Schedule};
 
-use super::{Model, reference_policy};
+use super::{Model, optima, reference_policy};
 use crate::packing::pack;
 
 /// Time of scoring tokens (forward pass only) as a fraction of the time of a training step with as many tokens. Measured on
@@ -41,6 +41,9 @@ pub struct Outline {
     pub warmup: usize,
     /// The reference model, if a loss uses one.
     pub reference: Option<ReferenceOutline>,
+    /// Objectives whose optima are found by training them alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub optima: Vec<OptimumOutline>,
     /// Number of evaluations.
     pub evaluations: usize,
     /// Estimated time.
@@ -94,6 +97,24 @@ pub struct ReferenceOutline {
     pub rows: usize,
 }
 
+/// An objective that is trained alone for its optimum.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OptimumOutline {
+    /// Name of the objective.
+    pub objective: String,
+    /// Steps of training it alone; `None` if the optimum is known.
+    pub steps: Option<usize>,
+    /// Estimated time in seconds, with the evaluations; 0 if the optimum is known.
+    pub seconds: f64,
+    /// The optimum on training rows, if it is known.
+    pub optimum: Option<f64>,
+    /// The optimum on held-out rows, if it is known and there are such rows.
+    pub optimum_eval: Option<f64>,
+    /// The known optimum in words.
+    #[serde(skip)]
+    about: String,
+}
+
 /// Estimated time in seconds. Cached values are counted as if they had to be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Seconds {
@@ -101,6 +122,8 @@ pub struct Seconds {
     pub reference_training: f64,
     /// Scoring rows with the reference model.
     pub reference_scoring: f64,
+    /// Training objectives alone for their optima.
+    pub optima: f64,
     /// All steps.
     pub steps: f64,
     /// All evaluations.
@@ -121,6 +144,7 @@ impl Outline {
         datasets: &[Dataset],
         (adapter, lora): (&Adapter, &LoraConfig),
         to_train: Option<&reference_policy::ToTrain>,
+        alone: &[optima::Alone],
     ) -> Result<Self> {
         let token = seconds_per_token(model, plan, datasets, adapter)?;
         let mut objectives = Vec::new();
@@ -160,12 +184,39 @@ impl Outline {
             reference_training = steps as f64 * epoch.tokens_per_step() * token / SCORING;
             reference_steps = Some(steps);
         }
+        let mut optima = Vec::new();
+        let mut optima_seconds = 0.0;
+        for run in alone {
+            let objective = &plan.objectives[run.objective];
+            let mut outlined = OptimumOutline {
+                objective: objective.name.clone(),
+                steps: None,
+                seconds: 0.0,
+                optimum: None,
+                optimum_eval: None,
+                about: String::new(),
+            };
+            if run.finished {
+                let known = run.optimum()?;
+                outlined.optimum = Some(known.fit);
+                outlined.optimum_eval = objective.optimum_eval.or(known.held_out);
+                outlined.about = known.to_string();
+            } else {
+                let epoch = Epoch::of(&datasets[run.objective].train, objective.batch);
+                let step = epoch.tokens_per_step() * token / SCORING;
+                outlined.steps = Some(schedule.steps);
+                outlined.seconds = schedule.steps as f64 * step + evaluations as f64 * evaluation;
+            }
+            optima_seconds += outlined.seconds;
+            optima.push(outlined);
+        }
         if !plan.average.is_none() {
             // Before the first step, both adapters are the same.
             evaluation *= 2.0 - 1.0 / evaluations as f64;
         }
         let mut seconds = Seconds {
             reference_training,
+            optima: optima_seconds,
             reference_scoring: tokens(needed.iter().copied()) as f64 * token,
             steps: seconds_of_steps(plan, schedule, &step_seconds),
             evaluations: evaluations as f64 * evaluation,
@@ -173,6 +224,7 @@ impl Outline {
         };
         seconds.total = seconds.reference_training
             + seconds.reference_scoring
+            + seconds.optima
             + seconds.steps
             + seconds.evaluations;
         Ok(Self {
@@ -194,6 +246,7 @@ impl Outline {
                 about: about(&plan.reference),
                 rows: needed.len(),
             }),
+            optima,
             evaluations,
             seconds,
         })
@@ -285,6 +338,18 @@ impl Outline {
                     duration(seconds.reference_scoring)
                 ),
             );
+        }
+        for optimum in &self.optima {
+            let name = &optimum.objective;
+            let text = match optimum.steps {
+                Some(steps) => format!(
+                    "{name} is trained alone first in {} ({})",
+                    counted(steps, "step"),
+                    duration(optimum.seconds)
+                ),
+                None => format!("{name}: {}, trained before", optimum.about),
+            };
+            line("optimum", text);
         }
         if self.steps > 0 {
             line(

@@ -3,11 +3,7 @@
 
 use std::path::PathBuf;
 
-use upright_base::{
-    Error, Result,
-    files::{self, Lock},
-    observer::Observer,
-};
+use upright_base::{Error, Result, files, observer::Observer};
 use upright_core::{
     methods::{MethodKind, MixBatches},
     objectives::LossKind,
@@ -17,10 +13,10 @@ use upright_data::{Dataset, Example, RowKind};
 use upright_model::{adapter::Adapter, peft};
 use upright_runs::{
     plan::{Length, ObjectivePlan, Plan, ReferencePlan, ReferenceRows, Schedule},
-    run_dir::{adapter_dir, is_finished},
+    run_dir::adapter_dir,
 };
 
-use super::{Model, Purpose, Work, run_with, tasks};
+use super::{Model, Purpose, cached, tasks};
 use crate::reference::{Reference, digest};
 
 /// Seed of every trained reference, so that runs with different seeds share one, as a study should.
@@ -288,12 +284,8 @@ impl ToTrain {
         }
         let (mut plan, kind) = plan_of(plan);
         let data = model.dataset(&plan, 0, kind, observer)?;
-        // A requested template and a detected template give the same reference.
-        plan.objectives[0].template = Some(data.template.to_string());
-        let hash = model.describe(&plan, std::slice::from_ref(&data))?.hash()?;
-        files::check_own(&files::cache_dir())?;
-        plan.out = files::cache_dir().join(REFERENCES).join(hash);
-        let finished = is_finished(&plan.out);
+        let datasets = std::slice::from_ref(&data);
+        let finished = cached::place(model, &mut plan, datasets, REFERENCES)?;
         Ok(Some(Self {
             plan,
             data,
@@ -309,26 +301,18 @@ impl ToTrain {
     /// Its adapter, trained now if the cache does not have it, and whether it was trained now.
     fn train(self, model: &Model, observer: &mut dyn Observer) -> Result<(Adapter, bool)> {
         files::cache(REFERENCES)?;
-        let out = &self.plan.out;
-        let _lock = Lock::wait(&out.with_extension("lock"), observer)?;
-        let adapter = adapter_dir(out);
-        // Another process may have trained it in the meantime.
-        let missing = !is_finished(out);
-        if missing {
-            observer.note(&format!("reference: training it in {}", out.display()));
-            let written = self.plan.to_toml()?;
-            let work = Work {
-                model,
-                plan: &self.plan,
-                config: &written,
-                resume: true,
-                purpose: Purpose::Reference,
-            };
-            run_with(&work, vec![self.data], observer)?;
-        } else {
+        let adapter = adapter_dir(&self.plan.out);
+        let trained = cached::train(
+            model,
+            &self.plan,
+            vec![self.data],
+            (Purpose::Reference, "reference: training it"),
+            observer,
+        )?;
+        if !trained {
             observer.note(&format!("reference: trained before, {}", adapter.display()));
         }
         let read = peft::read(&adapter, model.decoder.config())?;
-        Ok((read.adapter, missing))
+        Ok((read.adapter, trained))
     }
 }

@@ -11,7 +11,7 @@ use upright_hub::Hub;
 use upright_report::Report;
 use upright_runs::{
     plan::Plan,
-    run_dir,
+    plan_record, run_dir,
     settings::{Config, ObjectiveConfig},
     summary::Summary,
 };
@@ -34,9 +34,9 @@ Examples:
   # SFT and DPO in one run
   upright train --model path/to/model --sft instructions.jsonl \\
       --dpo preferences.jsonl --method alright --out runs/first
-  # MAXRIGHT, with the optima of two runs that train on one objective each
+  # MAXRIGHT, with optima that two runs on one objective each find first
   upright train --model path/to/model --sft instructions.jsonl \\
-      --dpo preferences.jsonl --method maxright --optimum sft=1.49,dpo=0.06 \\
+      --dpo preferences.jsonl --method maxright --optimum auto \\
       --out runs/maxright
   # Any number of objectives, from a file with [[objective]] tables
   upright train --config three.toml --out runs/three
@@ -102,7 +102,8 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
     } else {
         report(&plan, &mut terminal)
     };
-    for warning in untrained(&plan, &summary) {
+    // The record has the optima that were found.
+    for warning in untrained(&plan_record::with_recorded(&plan), &summary) {
         terminal.note(&warning);
     }
     if config.json {
@@ -131,8 +132,8 @@ fn untrained(plan: &Plan, summary: &Summary) -> Vec<String> {
                 warning += "; more --steps or a larger weight would";
             }
             _ if lacks_optima => {
-                warning += ". Without optima, maxright trains on the largest weighted loss; train each objective alone \
-                            (--lambda 0 and --lambda 1) and give --optimum";
+                warning += ". Without optima, maxright trains on the largest weighted loss; give --optimum auto, \
+                            which trains each objective alone first";
             }
             Some(optimum) => {
                 warning +=

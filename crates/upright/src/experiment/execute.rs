@@ -9,7 +9,7 @@ use upright_base::observer::Observer;
 use upright_base::{Error, Result};
 use upright_hub::Hub;
 use upright_runs::plan::Plan;
-use upright_runs::records::SETS;
+use upright_runs::records::{SETS, lowest_loss};
 use upright_runs::run_dir::{self, read_lines};
 use upright_runs::settings::{Config, List, Number};
 use upright_train::run;
@@ -166,9 +166,7 @@ impl Experiment {
                 lines.extend(self.evaluations(*part)?);
             }
             for (set, optima) in SETS.iter().zip(&mut optima) {
-                let key = format!("{set}/loss/{name}");
-                let losses = lines.iter().filter_map(|line| line.get(&key)?.as_f64());
-                optima.push(losses.reduce(f64::min));
+                optima.push(lowest_loss(&lines, set, name));
             }
         }
         Ok(optima)

@@ -24,6 +24,7 @@ mod identity;
 mod inspect;
 mod mmlu;
 mod objectives;
+mod optima;
 mod peers;
 mod reference;
 mod report;

@@ -521,4 +521,9 @@ fn a_batch_that_cannot_be_halved_and_an_average_that_is_not_kept_are_refused() {
     );
     let config = place.config(&format!("{BOTH}optimum = 'auto,sft=1'"));
     assert_wrong(&config, &["optimum", "`auto`"]);
+    let error = Plan::from_config(&config).unwrap_err();
+    assert!(error.hint.contains("auto stands alone"), "{}", error.hint);
+    let config = place.config(&format!("{BOTH}optimum-eval = 'auto'"));
+    let error = Plan::from_config(&config).unwrap_err();
+    assert!(error.hint.contains("--optimum auto"), "{}", error.hint);
 }

@@ -1,0 +1,96 @@
+//! Runs that other runs need: kept in the cache, each in a folder named by the hash of everything
+//! that decides its result, where every later run with the same need finds it.
+
+use upright_base::{
+    Result,
+    files::{self, Lock},
+    observer::{Observer, Quiet},
+};
+use upright_data::Dataset;
+use upright_runs::{plan::Plan, run_dir::is_finished};
+
+use super::{Model, Purpose, Work, run_with};
+
+/// Forwards everything but records: the records of a run in the cache are not those of the run that
+/// needs it.
+struct NoRecords<'o>(&'o mut dyn Observer);
+
+impl Observer for NoRecords<'_> {
+    fn note(&mut self, text: &str) {
+        self.0.note(text);
+    }
+    fn begin(&mut self, what: &str, total: usize) {
+        self.0.begin(what, total);
+    }
+    fn resume(&mut self, done: usize) {
+        self.0.resume(done);
+    }
+    fn advance(&mut self, done: usize, note: &str) {
+        self.0.advance(done, note);
+    }
+    fn end(&mut self) {
+        self.0.end();
+    }
+    fn stop_requested(&self) -> bool {
+        self.0.stop_requested()
+    }
+}
+
+/// Sets the output folder of a plan to its place under `folder` in the cache. Returns whether the
+/// run there is finished. Writes nothing.
+///
+/// # Errors
+/// The cache belongs to somebody else, or an adapter that the plan names cannot be read.
+pub(super) fn place(
+    model: &Model,
+    plan: &mut Plan,
+    datasets: &[Dataset],
+    folder: &str,
+) -> Result<bool> {
+    // A requested template and a detected template give the same run.
+    for (objective, data) in plan.objectives.iter_mut().zip(datasets) {
+        objective.template = Some(data.template.to_string());
+    }
+    let hash = model.describe(plan, datasets)?.hash()?;
+    files::check_own(&files::cache_dir())?;
+    plan.out = files::cache_dir().join(folder).join(hash);
+    Ok(is_finished(&plan.out))
+}
+
+/// Trains the run of a plan that [`place`] has placed, or continues it, unless the cache has it. The
+/// folder above its place exists.
+/// `what` begins the note that says so. Returns whether it was trained now.
+///
+/// # Errors
+/// Those of a run. A stop leaves a run that the next call continues.
+pub(super) fn train(
+    model: &Model,
+    plan: &Plan,
+    datasets: Vec<Dataset>,
+    (purpose, what): (Purpose<'_>, &str),
+    observer: &mut dyn Observer,
+) -> Result<bool> {
+    let out = &plan.out;
+    let _lock = Lock::wait(&out.with_extension("lock"), observer)?;
+    // Another process may have trained it in the meantime.
+    if is_finished(out) {
+        return Ok(false);
+    }
+    observer.note(&format!("{what} in {}", out.display()));
+    let written = plan.to_toml()?;
+    let work = Work {
+        model,
+        plan,
+        config: &written,
+        resume: true,
+        purpose,
+    };
+    match purpose {
+        // Its notes on rows, adapter and reference repeat the notes of the run that needs it.
+        Purpose::Optimum(_) => run_with(&work, datasets, &mut Quiet(observer))?,
+        Purpose::Run | Purpose::Reference => {
+            run_with(&work, datasets, &mut NoRecords(observer))?;
+        }
+    }
+    Ok(true)
+}
