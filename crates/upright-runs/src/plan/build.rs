@@ -1,7 +1,7 @@
 //! Resolves a config into a plan, setting by setting.
 
 use super::checks::{
-    HELD_OUT, choice, count, count_from, device, folder, held_out, no_such, positive, real,
+    self, HELD_OUT, choice, count, count_from, device, folder, held_out, no_such, positive, real,
     threads, truncation, wrong,
 };
 use super::objective::{is_auto, losses, objectives};
@@ -186,10 +186,7 @@ fn export_iterate(config: &Config) -> Result<Iterate> {
 
 /// The power of Compromise, which other methods do not have.
 fn power(config: &Config, method: MethodKind) -> Result<Option<f64>> {
-    let must = "be a number from 1 to 100";
-    let power = real("power", config.power.as_ref(), 2.0, must, |power| {
-        (1.0..=100.0).contains(&power)
-    })?;
+    let power = checks::power(config.power.as_ref())?;
     Ok((method == MethodKind::Compromise).then_some(power))
 }
 

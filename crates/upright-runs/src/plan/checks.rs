@@ -167,6 +167,13 @@ pub fn choice<T: Choice>(key: &str, value: Option<&str>, default: T) -> Result<T
     ))
 }
 
+/// The power of Compromise.
+pub fn power(value: Option<&Number>) -> Result<f64> {
+    real("power", value, 2.0, "be a number from 1 to 100", |power| {
+        (1.0..=100.0).contains(&power)
+    })
+}
+
 /// The device; auto by default.
 pub fn device(value: Option<&str>) -> Result<Device> {
     let Some(value) = value else {

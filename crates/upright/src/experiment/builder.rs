@@ -4,12 +4,12 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::forms::{Form, steps_at_equal_tokens};
 use super::graph::{Graph, Job, JobKind, Setup};
-use super::mix::{MixForm, steps_at_equal_tokens};
 use super::study::{Baseline, Front, Study, Sweep};
 use upright_base::observer::Observer;
 use upright_base::{Error, Result, files};
-use upright_core::methods::{MethodKind, MixBatches};
+use upright_core::methods::{Draws, MethodKind};
 use upright_hub::Hub;
 use upright_runs::plan::{ObjectivePlan, Plan, ReferencePlan, Schedule};
 use upright_runs::settings::{Config, List, Number, ObjectiveConfig};
@@ -94,11 +94,9 @@ impl Graph {
 /// A run of a method that trains on all objectives jointly.
 #[derive(Clone, Copy)]
 struct Joint<'a> {
-    method: MethodKind,
+    form: Form<'a>,
     weights: &'a [f64],
     seed: u64,
-    probe_every: Option<&'a Number>,
-    mix: MixForm,
 }
 
 /// Builds a [`Graph`].
@@ -360,11 +358,9 @@ impl Builder<'_> {
         {
             for weights in &sweep.weights {
                 let joint = Joint {
-                    method: MethodKind::Alright,
+                    form: Form::Alright(Draws::Random),
                     weights,
                     seed: self.study.seeds[0],
-                    probe_every: None,
-                    mix: MixForm::Steps,
                 };
                 let part = self.joint(ground, &prefix, &joint, &[], false)?;
                 if !self.graph.grounds[ground].front.contains(&part) {
@@ -422,12 +418,11 @@ impl Builder<'_> {
         stops: bool,
     ) -> Result<usize> {
         let Joint {
-            method,
+            form,
             weights,
             seed,
-            probe_every,
-            mix,
         } = *joint;
+        let steps = self.steps(ground)?;
         let Setup {
             settings,
             plan,
@@ -436,33 +431,18 @@ impl Builder<'_> {
         } = self.graph.grounds[ground].clone();
         let mut config = Config {
             seed: Some(number(seed)),
-            probe_every: probe_every.cloned(),
-            ..weighted(&settings, weights, method)
+            ..weighted(&settings, weights, form.method())
         };
-        if mix.batches() == MixBatches::Half {
-            config.mix_batches = Some(MixBatches::Half.name().to_owned());
-        }
-        if mix == MixForm::Tokens {
-            let steps = self.steps(ground)?;
-            let equal = steps_at_equal_tokens(&plan, weights, &met.tokens, &met.rows, steps);
-            config.steps = Some(number(equal));
-            config.epochs = None;
-        }
+        let equal = steps_at_equal_tokens(&plan, weights, &met.tokens, &met.rows, steps);
+        form.write_to(&mut config, equal);
         let needs = self
             .optima(ground)
             .into_iter()
             .chain(front.iter().copied())
             .collect();
-        let k = probe_every.map_or_else(String::new, |k| format!("-k-{k}"));
-        let form = match mix {
-            MixForm::Steps => String::new(),
-            MixForm::Tokens | MixForm::Half => format!("-{}", mix.name()),
-        };
-        let name = method.name();
-        let name = format!(
-            "{prefix}{name}{form}-{}{k}-seed-{seed}",
-            point_name(&plan, weights)
-        );
+        let [before, after] = form.names();
+        let point = point_name(&plan, weights);
+        let name = format!("{prefix}{before}-{point}{after}-seed-{seed}");
         self.push(name, JobKind::Run { stops }, needs, ground, config)
     }
 
@@ -486,58 +466,42 @@ impl Builder<'_> {
         for (index, weights) in sweep.weights.iter().enumerate() {
             for &seed in &self.study.seeds {
                 for &method in &sweep.methods {
-                    let joint = Joint {
-                        method,
-                        weights,
-                        seed,
-                        probe_every: None,
-                        mix: MixForm::Steps,
-                    };
-                    match method {
-                        MethodKind::Sequential => {
-                            for stages in self.stages(sweep, index, weights, &plan, steps)? {
-                                let (order, stages) = stages;
-                                let config = Config {
-                                    seed: Some(number(seed)),
-                                    stages: Some(List::from(&stages[..])),
-                                    steps: None,
-                                    epochs: None,
-                                    ..weighted(&settings, weights, method)
-                                };
-                                let point = point_name(&plan, weights);
-                                let name =
-                                    format!("{prefix}sequential-{order}-{point}-seed-{seed}");
-                                self.push(
-                                    name,
-                                    JobKind::Run { stops: false },
-                                    self.optima(ground),
-                                    ground,
-                                    config,
-                                )?;
-                            }
-                        }
-                        MethodKind::Maxright => {
-                            for k in &sweep.probe_every {
-                                let joint = Joint {
-                                    probe_every: Some(k),
-                                    ..joint
-                                };
-                                self.joint(ground, prefix, &joint, &front, stops)?;
-                            }
-                        }
-                        MethodKind::Alright if sweep.front == Front::Own => {
-                            // Its final losses are the front, so no seed stops at the front.
+                    for form in Form::of(method, sweep) {
+                        let joint = Joint {
+                            form,
+                            weights,
+                            seed,
+                        };
+                        // Final losses of ALRIGHT are the front, so no seed stops at the front.
+                        let is_front = sweep.front == Front::Own
+                            && matches!(form, Form::Alright(Draws::Random));
+                        if is_front {
                             self.joint(ground, prefix, &joint, &[], false)?;
-                        }
-                        MethodKind::Mix => {
-                            for &mix in &sweep.mix {
-                                let joint = Joint { mix, ..joint };
-                                self.joint(ground, prefix, &joint, &front, stops)?;
-                            }
-                        }
-                        MethodKind::Alright | MethodKind::Compromise => {
+                        } else {
                             self.joint(ground, prefix, &joint, &front, stops)?;
                         }
+                    }
+                    if method != MethodKind::Sequential {
+                        continue;
+                    }
+                    for stages in self.stages(sweep, index, weights, &plan, steps)? {
+                        let (order, stages) = stages;
+                        let config = Config {
+                            seed: Some(number(seed)),
+                            stages: Some(List::from(&stages[..])),
+                            steps: None,
+                            epochs: None,
+                            ..weighted(&settings, weights, method)
+                        };
+                        let point = point_name(&plan, weights);
+                        let name = format!("{prefix}sequential-{order}-{point}-seed-{seed}");
+                        self.push(
+                            name,
+                            JobKind::Run { stops: false },
+                            self.optima(ground),
+                            ground,
+                            config,
+                        )?;
                     }
                 }
                 for baseline in &sweep.baselines {

@@ -30,7 +30,7 @@ pub const STUDY: [Key; 7] = [
 ];
 
 /// Keys of a `[[sweep]]`. A list with one string may be given as that string.
-pub const SWEEP: [Key; 11] = [
+pub const SWEEP: [Key; 13] = [
     (
         "name",
         "Name of the sweep in messages, and prefix of job names if sweeps differ in model, data or \
@@ -71,6 +71,15 @@ pub const SWEEP: [Key; 11] = [
         "Forms of mix: steps (as many steps as the other methods), tokens (about as many tokens as \
          alright, in fewer steps), half (as many steps, with half batches), such as [\"steps\", \"tokens\"] \
          [default: steps]",
+    ),
+    (
+        "draws",
+        "How alright pays out the weights: random, balanced, such as [\"random\", \"balanced\"] \
+         [default: random]",
+    ),
+    (
+        "power",
+        "Powers of the gap in compromise, such as [1, 2] [default: 2]",
     ),
     (
         "probe-every",
@@ -118,7 +127,7 @@ pub const ANSWERS: [Key; 2] = [
 ];
 
 /// Settings that the study itself decides, each with a hint.
-pub const DECIDED: [Key; 14] = [
+pub const DECIDED: [Key; 16] = [
     ("out", "--out DIR sets the folder of the whole study"),
     ("resume", "a study always resumes"),
     ("json", "use --json on the command line"),
@@ -128,6 +137,8 @@ pub const DECIDED: [Key; 14] = [
         "stages",
         "list stages in a [[sweep]], one for each of its lambdas",
     ),
+    ("draws", "list draws in a [[sweep]]"),
+    ("power", "list power in a [[sweep]]"),
     ("mix-batches", "list mix = [\"half\"] in a [[sweep]]"),
     ("probe-every", "list probe-every in a [[sweep]]"),
     (

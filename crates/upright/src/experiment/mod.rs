@@ -7,15 +7,15 @@ mod answers;
 mod builder;
 mod estimate;
 mod execute;
+mod forms;
 mod front;
 mod graph;
 pub mod keys;
-mod mix;
 mod study;
 
 pub use estimate::Estimate;
+pub use forms::MixForm;
 pub use graph::{Graph, Job, JobKind, Setup};
-pub use mix::MixForm;
 pub use study::{Baseline, Front, Questions, Study, Sweep};
 
 use std::path::{Path, PathBuf};

@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{keys, mix::MixForm};
+use super::{
+    forms::{self, MixForm},
+    keys,
+};
 use upright_base::suggest::nearest;
 use upright_base::{Error, Result, files};
-use upright_core::methods::MethodKind;
+use upright_core::methods::{Draws, MethodKind};
 use upright_core::objectives::LossKind;
 use upright_data::one_or_many;
-use upright_runs::plan::checks::{choice, count, no_such, positive, wrong};
+use upright_runs::plan::checks::{choice, count, no_such, positive, power as checked_power, wrong};
 use upright_runs::plan::{listed, normalized};
 use upright_runs::settings::{Config, List, Number, ObjectiveConfig};
 
@@ -57,6 +60,10 @@ pub struct Sweep {
     pub stages: Vec<List>,
     /// Forms of Mix.
     pub mix: Vec<MixForm>,
+    /// How ALRIGHT pays out its weights.
+    pub draws: Vec<Draws>,
+    /// Powers of Compromise; empty for its default.
+    pub power: Vec<Number>,
     /// Probe intervals of MAXRIGHT, in steps.
     pub probe_every: Vec<Number>,
     /// Where joint methods stop.
@@ -123,6 +130,9 @@ struct WrittenSweep {
     stages: Vec<String>,
     #[serde(with = "one_or_many")]
     mix: Vec<String>,
+    #[serde(with = "one_or_many")]
+    draws: Vec<String>,
+    power: Vec<Number>,
     probe_every: Vec<Number>,
     front: Option<String>,
     settings: Table,
@@ -368,17 +378,26 @@ fn checked(
         )
         .hint("such as lambdas = [0.25, 0.5], stages = [\"dpo:2e,sft:4e\", \"dpo:3e,sft:3e\"]"));
     }
-    if !written.mix.is_empty() && !methods.contains(&MethodKind::Mix) {
-        return Err(
-            Error::input("mix is given, but mix is not among the methods")
-                .hint("add it to methods, or remove mix"),
-        );
+    for (key, given, method) in [
+        ("mix", !written.mix.is_empty(), MethodKind::Mix),
+        ("draws", !written.draws.is_empty(), MethodKind::Alright),
+        ("power", !written.power.is_empty(), MethodKind::Compromise),
+        (
+            "probe-every",
+            !written.probe_every.is_empty(),
+            MethodKind::Maxright,
+        ),
+    ] {
+        if given && !methods.contains(&method) {
+            let method = method.name();
+            return Err(Error::input(format!(
+                "{key} is given, but {method} is not among the methods"
+            ))
+            .hint(format!("add {method} to methods, or remove {key}")));
+        }
     }
-    if !written.probe_every.is_empty() && !methods.contains(&MethodKind::Maxright) {
-        return Err(
-            Error::input("probe-every is given, but maxright is not among the methods")
-                .hint("add it to methods, or remove probe-every"),
-        );
+    for power in &written.power {
+        checked_power(Some(power))?;
     }
     for k in &written.probe_every {
         count("probe-every", Some(k), 10)?;
@@ -400,6 +419,8 @@ fn checked(
         weights,
         stages,
         mix: MixForm::parse(&written.mix)?,
+        draws: forms::draws(&written.draws)?,
+        power: written.power.clone(),
         probe_every: if written.probe_every.is_empty() {
             vec![Number::from("10")]
         } else {
@@ -621,6 +642,7 @@ mod tests {
             ("figure-8-table-1", 3),
             ("own-evaluation-files", 1),
             ("smollm2", 4),
+            ("smollm2-equal-compute", 3),
             ("three-objectives", 2),
         ];
         assert_eq!(

@@ -70,6 +70,29 @@ fn mix_is_compared_at_equal_steps_and_at_equal_tokens() {
     );
 }
 
+/// Every form is a job of its own, with its setting in the plan of its run.
+#[test]
+fn draws_and_powers_are_compared() {
+    let study = Study::new();
+    let sweep =
+        "methods = ['alright', 'compromise']\ndraws = ['random', 'balanced']\npower = [1, 3]";
+    let text =
+        format!("seeds = [1]\n{SETTINGS}\n[[sweep]]\nlambdas = [0.5]\n{sweep}\nfront = 'none'\n");
+    study.write("study.toml", &text);
+    let done = study.json("study.toml --out out");
+    for (part, setting) in [
+        ("alright-lambda-0.5-seed-1", ""),
+        ("alright-balanced-lambda-0.5-seed-1", "draws = \"balanced\""),
+        ("compromise-lambda-0.5-p-1-seed-1", "power = 1.0"),
+        ("compromise-lambda-0.5-p-3-seed-1", "power = 3.0"),
+    ] {
+        let folder = study.fixture.path(&study.folder(&done, part));
+        let plan = std::fs::read_to_string(folder.join("plan.toml")).unwrap();
+        assert!(plan.contains(setting), "{part}: {plan}");
+        assert_eq!(plan.contains("draws"), setting.contains("draws"), "{part}");
+    }
+}
+
 #[test]
 fn forms_of_mix_that_are_unknown_doubled_or_without_mix_are_refused() {
     let study = Study::new();
@@ -89,6 +112,22 @@ fn forms_of_mix_that_are_unknown_doubled_or_without_mix_are_refused() {
         (
             "methods = ['mix']\nmix = 'half'\nsettings = { sft-batch = 3 }",
             "must be even with mix-batches half, found `3`",
+        ),
+        (
+            "methods = ['alright']\nsettings = { draws = 'balanced' }",
+            "draws is not a setting of a study",
+        ),
+        (
+            "methods = ['alright']\npower = [2]",
+            "power is given, but compromise is not among the methods",
+        ),
+        (
+            "methods = ['alright']\ndraws = ['even']",
+            "draws must be one of random, balanced, found `even`",
+        ),
+        (
+            "methods = ['compromise']\npower = [0.5]",
+            "power must be a number from 1 to 100, found `0.5`",
         ),
         (
             "methods = ['mix']\nsettings = { mix-batches = 'half' }",
