@@ -102,7 +102,7 @@ fn same_reference(a: &Run, b: &Run) -> bool {
         (ReferencePlan::Train { .. }, _) => {
             mine.reference == theirs.reference
                 && mine.lora == theirs.lora
-                && mine.optimizer == theirs.optimizer
+                && mine.reference_optimizer() == theirs.reference_optimizer()
         }
         (mine, theirs) => mine == theirs,
     }
@@ -151,9 +151,11 @@ fn measures(run: &Run) -> Vec<(String, String)> {
     let plan = run.plan();
     let trains_reference =
         plan.needs_reference() && matches!(plan.reference, ReferencePlan::Train { .. });
+    let has_own_rate = plan.reference_optimizer() != plan.optimizer;
     let mut found = Vec::new();
     for (key, value) in labels::comparable_settings(run) {
-        let of_reference = key.starts_with("lora.") || key.starts_with("optimizer.");
+        let of_reference = key.starts_with("lora.")
+            || key.starts_with("optimizer.") && !(has_own_rate && key == "optimizer.learning-rate");
         let asked = match plan
             .objectives
             .iter()

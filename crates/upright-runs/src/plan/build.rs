@@ -271,12 +271,17 @@ fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferenceP
         .as_ref()
         .map(|rows| count("reference-rows", Some(rows), 0))
         .transpose()?;
+    let learning_rate = match &config.reference_learning_rate {
+        Some(rate) => Some(positive("reference-learning-rate", Some(rate), 0.0)?),
+        None => None,
+    };
     let train = |on, batch| {
         Ok(ReferencePlan::Train {
             on,
             epochs,
             batch,
             rows,
+            learning_rate,
         })
     };
     match config.reference.as_deref() {

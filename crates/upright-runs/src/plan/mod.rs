@@ -263,6 +263,13 @@ pub enum ReferencePlan {
         /// Use only the first usable rows of each file; `None` for the rows of the objective.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rows: Option<usize>,
+        /// Peak learning rate; `None` for that of the run.
+        #[serde(
+            rename = "learning-rate",
+            default,
+            skip_serializing_if = "Option::is_none"
+        )]
+        learning_rate: Option<f64>,
     },
 }
 
@@ -514,6 +521,20 @@ impl Plan {
             .iter()
             .map(|objective| objective.optimum_eval)
             .collect()
+    }
+
+    /// Optimizer settings that train the reference model; those of the run, but for a learning rate
+    /// of its own.
+    pub fn reference_optimizer(&self) -> OptimizerPlan {
+        let mut optimizer = self.optimizer;
+        if let ReferencePlan::Train {
+            learning_rate: Some(rate),
+            ..
+        } = self.reference
+        {
+            optimizer.learning_rate = rate;
+        }
+        optimizer
     }
 
     /// Whether any objective uses a reference model.

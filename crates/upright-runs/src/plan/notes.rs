@@ -118,6 +118,10 @@ impl Plan {
         for (key, given) in [
             ("reference-epochs", config.reference_epochs.is_some()),
             ("reference-batch", config.reference_batch.is_some()),
+            (
+                "reference-learning-rate",
+                config.reference_learning_rate.is_some(),
+            ),
             ("reference-rows", config.reference_rows.is_some()),
         ] {
             note(

@@ -307,6 +307,15 @@ pub struct Config {
         allow_hyphen_values = true
     )]
     pub reference_rows: Option<Number>,
+    /// Learning rate of the reference model's training. With a number, runs with other rates share
+    /// the reference [default: --learning-rate]
+    #[arg(
+        long,
+        value_name = "RATE",
+        help_heading = "Preference loss",
+        allow_hyphen_values = true
+    )]
+    pub reference_learning_rate: Option<Number>,
     /// Rows per step when training the reference model [default: 8; for train:sft the batch of the
     /// instruction data]
     #[arg(

@@ -203,14 +203,15 @@ pub fn first_batches<'d>(
         .collect()
 }
 
-/// The plan that trains a reference: SFT only, with the optimizer and the adapter settings of the
-/// run that needs it.
+/// The plan that trains a reference: SFT only, with the adapter settings of the run that needs it,
+/// and its optimizer but for the learning rate.
 fn plan_of(plan: &Plan) -> (Plan, RowKind) {
     let ReferencePlan::Train {
         on,
         epochs,
         batch,
         rows,
+        learning_rate: _,
     } = plan.reference
     else {
         unreachable!("only a trained reference has a plan")
@@ -253,6 +254,7 @@ fn plan_of(plan: &Plan) -> (Plan, RowKind) {
         checkpoint_every: 0,
         keep: 1,
         reference: ReferencePlan::Base,
+        optimizer: plan.reference_optimizer(),
         seed: SEED,
         objectives: vec![objective],
         stages: Vec::new(),

@@ -92,17 +92,17 @@ fn table(story: &Story) -> String {
     );
     line(String::new());
     line(format!(
-        "{:14}  {:^41}  {:^41}  {:>7}",
-        "", "held-out rows", "training rows", ""
+        "{:17}  {:^41}  {:^41}  {:>7} {:>7}",
+        "", "held-out rows", "training rows", "", ""
     ));
     let columns = format!("{:>13} {:>13} {:>13}", "sft", "dpo", "distance");
     line(format!(
-        "{:14}  {columns}  {columns}  {:>7}",
-        "method", "seconds"
+        "{:17}  {columns}  {columns}  {:>7} {:>7}",
+        "method", "tokens", "seconds"
     ));
     let single = |name: &str, values: [[f64; 2]; 2]| {
         let set = |i: usize| format!("{:>13.3} {:>13.3} {:>13}", values[0][i], values[1][i], "");
-        format!("{name:14}  {}  {}", set(0), set(1))
+        format!("{name:17}  {}  {}", set(0), set(1))
     };
     line(single("start", story.start));
     line(single("each alone", story.optima));
@@ -116,10 +116,11 @@ fn table(story: &Story) -> String {
             )
         };
         line(format!(
-            "{:14}  {}  {}  {:>7.1}",
+            "{:17}  {}  {}  {:>6.0}k {:>7.1}",
             m.method,
             set(0),
             set(1),
+            m.tokens.mean / 1000.0,
             m.seconds.mean
         ));
     }

@@ -1,6 +1,6 @@
 //! The demo: a full comparison on an embedded model and embedded rows. It finds both optima and
-//! runs Sequential in both orders, Mix, ALRIGHT and MAXRIGHT with equal steps and several seeds,
-//! with the same code that trains real models.
+//! runs Sequential in both orders, Mix, ALRIGHT and MAXRIGHT with equal steps and several seeds, and
+//! Mix at equal tokens, with the same code that trains real models.
 
 use std::path::{Path, PathBuf};
 
@@ -78,7 +78,7 @@ const ABOUT: &str = "A language model with 689,280 parameters, pre-trained on te
                      on both at once changes that.";
 
 /// The compared methods: name and settings.
-const METHODS: [(&str, &str); 5] = [
+const METHODS: [(&str, &str); 6] = [
     (
         "dpo, then sft",
         "method = \"sequential\"\nstages = \"dpo:HALF,sft:HALF\"",
@@ -88,6 +88,8 @@ const METHODS: [(&str, &str); 5] = [
         "method = \"sequential\"\nstages = \"sft:HALF,dpo:HALF\"",
     ),
     ("mix", "method = \"mix\"\nsteps = STEPS"),
+    // At equal weights, a step of ALRIGHT has half of the tokens of a step of Mix.
+    ("mix, half as long", "method = \"mix\"\nsteps = HALF"),
     ("alright", "method = \"alright\"\nsteps = STEPS"),
     (
         "maxright",
@@ -95,7 +97,7 @@ const METHODS: [(&str, &str); 5] = [
     ),
 ];
 
-/// Steps of every run.
+/// Steps of every run but the short ones of Mix.
 const STEPS: usize = 120;
 
 /// The results of one method over all seeds. Arrays of two hold held-out rows and training rows, as
@@ -118,6 +120,8 @@ pub struct Compared {
     pub seconds: Spread,
     /// Tokens trained on.
     pub tokens: Spread,
+    /// Tokens of batches that were probed and not trained on.
+    pub probed_tokens: Spread,
 }
 
 /// All results of the demo.
@@ -263,7 +267,7 @@ impl Demo {
         for (name, settings) in METHODS {
             let mut summaries = Vec::new();
             for &seed in &self.seeds {
-                let folder = format!("{}-{seed}", name.replace(", then ", "-"));
+                let folder = format!("{}-{seed}", folder_name(name));
                 // The stages replace lambda.
                 let known = if settings.contains("stages") {
                     known.replace("lambda = 0.5\n", "")
@@ -288,7 +292,7 @@ impl Demo {
                 .map(|summaries| &summaries[0])
                 .collect::<Vec<_>>(),
         )?;
-        let shown = [("base", 0), ("sft, then dpo", 2), ("maxright", 5)];
+        let shown = [("base", 0), ("sft, then dpo", 2), ("maxright", 6)];
         let shown =
             shown.map(|(name, index)| (name.to_owned(), answers[0].answers[index].text.clone()));
         self.describe(&answers)?;
@@ -399,6 +403,13 @@ impl Demo {
     }
 }
 
+/// The name of a method in the names of run folders.
+fn folder_name(method: &str) -> String {
+    method
+        .replace(", then ", "-")
+        .replace(", half as long", "-short")
+}
+
 impl Compared {
     /// Summarizes the runs of one method, one per seed.
     pub fn of(method: &str, runs: &[Summary]) -> Result<Self> {
@@ -433,10 +444,10 @@ impl Compared {
                 .collect();
             Spread::of(&values)
         };
-        let (seconds, tokens): (Vec<f64>, Vec<f64>) = runs
-            .iter()
-            .map(|run| (run.seconds, run.tokens as f64))
-            .unzip();
+        let spread = |value: fn(&Summary) -> f64| {
+            let values: Vec<f64> = runs.iter().map(value).collect();
+            Spread::of(&values)
+        };
         Ok(Self {
             method: method.into(),
             sft: both("sft", |objective| objective.end)?,
@@ -444,8 +455,9 @@ impl Compared {
             sft_gap: both("sft", |objective| objective.gap)?,
             dpo_gap: both("dpo", |objective| objective.gap)?,
             ideal_distance: [distance(0), distance(1)],
-            seconds: Spread::of(&seconds),
-            tokens: Spread::of(&tokens),
+            seconds: spread(|run| run.seconds),
+            tokens: spread(|run| run.tokens as f64),
+            probed_tokens: spread(|run| run.probed_tokens as f64),
         })
     }
 }

@@ -464,7 +464,7 @@ impl Builder<'_> {
             Vec::new()
         };
         for (index, weights) in sweep.weights.iter().enumerate() {
-            for &seed in &self.study.seeds {
+            for &seed in &sweep.seeds {
                 for &method in &sweep.methods {
                     for form in Form::of(method, sweep) {
                         let joint = Joint {

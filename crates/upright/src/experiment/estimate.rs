@@ -117,6 +117,7 @@ impl Experiment {
                 epochs,
                 batch,
                 rows,
+                ..
             },
         ) = (&part.kind, &part.plan.reference)
         {

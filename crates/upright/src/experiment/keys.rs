@@ -30,7 +30,7 @@ pub const STUDY: [Key; 7] = [
 ];
 
 /// Keys of a `[[sweep]]`. A list with one string may be given as that string.
-pub const SWEEP: [Key; 13] = [
+pub const SWEEP: [Key; 14] = [
     (
         "name",
         "Name of the sweep in messages, and prefix of job names if sweeps differ in model, data or \
@@ -91,6 +91,10 @@ pub const SWEEP: [Key; 13] = [
          final losses of this study's ALRIGHT runs (first seed). With a folder, all joint methods \
          stop at the ideal point or at the front of the study in that folder. With none, all take \
          all their steps [default: own]",
+    ),
+    (
+        "seeds",
+        "Seeds of the sweep, out of those of the study [default: all]",
     ),
     ("settings", "Settings that override those of the study"),
 ];

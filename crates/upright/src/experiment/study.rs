@@ -68,6 +68,8 @@ pub struct Sweep {
     pub probe_every: Vec<Number>,
     /// Where joint methods stop.
     pub front: Front,
+    /// Seeds of its runs.
+    pub seeds: Vec<u64>,
 }
 
 /// An alternative to the methods.
@@ -135,6 +137,7 @@ struct WrittenSweep {
     power: Vec<Number>,
     probe_every: Vec<Number>,
     front: Option<String>,
+    seeds: Vec<Number>,
     settings: Table,
 }
 
@@ -178,18 +181,9 @@ impl Study {
             Error::input(format!("{name}, line {line}: {}", error.message().trim()))
         })?;
         let written: WrittenStudy = read(&table, &keys::STUDY.map(|(key, _)| key), name)?;
-        let seeds = written.seeds.iter().map(|seed| {
-            let whole = seed
-                .whole()
-                .ok_or_else(|| wrong("seeds", "be whole numbers from 0 to 2^63 - 1", seed));
-            whole.map_err(|error| error.at(name))
-        });
-        let mut seeds: Vec<u64> = seeds.collect::<Result<_>>()?;
+        let mut seeds = seeds(&written.seeds).map_err(|error| error.at(name))?;
         if seeds.is_empty() {
             seeds.push(42);
-        }
-        if let Some(twice) = (1..seeds.len()).find(|i| seeds[..*i].contains(&seeds[*i])) {
-            return Err(wrong("seeds", "differ", seeds[twice]).at(name));
         }
         if written.sweep.is_empty() {
             return Err(Error::input(format!("{name}: there is no [[sweep]]"))
@@ -216,7 +210,15 @@ impl Study {
                 Some(called) => format!("sweep {called}"),
                 None => format!("[[sweep]] {}", i + 1),
             };
-            let sweep = sweep(table, i, &written, &place(&called))?;
+            let mut sweep = sweep(table, i, &written, &place(&called))?;
+            if let Some(seed) = sweep.seeds.iter().find(|seed| !seeds.contains(seed)) {
+                return Err(
+                    wrong("seeds", "be among the seeds of the study", seed).at(place(&called))
+                );
+            }
+            if sweep.seeds.is_empty() {
+                sweep.seeds.clone_from(&seeds);
+            }
             if sweeps.iter().any(|other| other.name == sweep.name) {
                 return Err(wrong("name", "differ between sweeps", &sweep.name).at(name));
             }
@@ -234,6 +236,20 @@ impl Study {
             text: text.to_owned(),
         })
     }
+}
+
+/// Seeds, which must differ.
+fn seeds(written: &[Number]) -> Result<Vec<u64>> {
+    let mut seeds = Vec::with_capacity(written.len());
+    for seed in written {
+        let must = "be whole numbers from 0 to 2^63 - 1";
+        let whole = seed.whole().ok_or_else(|| wrong("seeds", must, seed))?;
+        if seeds.contains(&whole) {
+            return Err(wrong("seeds", "differ", whole));
+        }
+        seeds.push(whole);
+    }
+    Ok(seeds)
 }
 
 /// The strings of a list, or the single string given instead of a list.
@@ -438,6 +454,7 @@ fn checked(
                 ));
             }
         },
+        seeds: seeds(&written.seeds)?,
         settings,
         written: as_written,
     })

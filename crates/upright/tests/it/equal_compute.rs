@@ -114,6 +114,10 @@ fn forms_of_mix_that_are_unknown_doubled_or_without_mix_are_refused() {
             "must be even with mix-batches half, found `3`",
         ),
         (
+            "methods = ['alright']\nseeds = [1, 2]",
+            "seeds must be among the seeds of the study, found `2`",
+        ),
+        (
             "methods = ['alright']\nsettings = { draws = 'balanced' }",
             "draws is not a setting of a study",
         ),

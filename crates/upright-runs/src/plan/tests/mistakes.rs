@@ -44,6 +44,7 @@ fn every_bad_value_is_named_with_its_key() {
         "learning-rate",
         "epochs",
         "reference-epochs",
+        "reference-learning-rate",
     ];
     for key in counts.iter().chain(&positive) {
         for value in ["0", "-5", "'abc'", "nan", "inf", "''"] {

@@ -225,7 +225,8 @@ fn written_values_reach_the_plan() {
             on: ReferenceRows::Sft,
             epochs: 6.0,
             batch: 24,
-            rows: None
+            rows: None,
+            learning_rate: None,
         }
     );
     assert_eq!(
@@ -445,7 +446,8 @@ fn a_reference_is_for_the_losses_that_compare_with_one() {
             on: ReferenceRows::Chosen,
             epochs: 1.0,
             batch: 8,
-            rows: None
+            rows: None,
+            learning_rate: None,
         }
     );
     assert_eq!(
@@ -612,6 +614,26 @@ fn sequential_splits_by_weight_with_dpo_first() {
         stages(&plan, &[9, 9, 9]),
         [(0, 3, Some(1)), (3, 7, Some(2)), (7, 10, Some(0))]
     );
+}
+
+/// A rate of its own leaves the reference as it is when the run's rate changes.
+#[test]
+fn a_reference_may_have_a_learning_rate_of_its_own() {
+    let place = Place::new();
+    let rates = |text: &str| {
+        let plan = place.both(&format!(
+            "reference = 'train:chosen'\nlearning-rate = 0.25\n{text}"
+        ));
+        let written = plan.to_toml().unwrap();
+        let read: Plan = toml::from_str(&written).unwrap();
+        assert_eq!(read, plan, "{written}");
+        (
+            plan.optimizer.learning_rate,
+            plan.reference_optimizer().learning_rate,
+        )
+    };
+    assert_eq!(rates(""), (0.25, 0.25));
+    assert_eq!(rates("reference-learning-rate = 0.5"), (0.25, 0.5));
 }
 
 #[test]
