@@ -56,11 +56,13 @@ pub(super) fn places(report: &Report) -> Vec<Place<'_>> {
             let (mix, alright, maxright) =
                 (with(Role::Mix), with(Role::Alright), with(Role::Maxright));
             let taken: Vec<&Arm> = [mix, alright, maxright].into_iter().flatten().collect();
+            let in_setting =
+                |arm: &Arm| arm.setting == comparison.setting && arm.iterate == comparison.iterate;
             let here = |arm: &&Arm| match arm.role {
                 _ if arm.is_joint() => own(arm) && same(&arm.weights, &weights),
                 Role::Other(_) => own(arm),
-                Role::Sum => arm.setting == comparison.0 && same(&arm.weights, &weights),
-                Role::Measured(_) => arm.setting == comparison.0,
+                Role::Sum => in_setting(arm) && same(&arm.weights, &weights),
+                Role::Measured(_) => in_setting(arm),
                 _ => false,
             };
             let beside = report.arms.iter().filter(finished).filter(here);
@@ -88,7 +90,7 @@ pub(super) fn place(report: &Report, comparison: Comparison, weights: &[f64]) ->
     let of = |arm: &&Arm| arm.is_joint() && !arm.unfinished;
     let mut words = Vec::new();
     if distinct(report.arms.iter().filter(of)).len() > 1 {
-        let run = &report.runs[report.settings[comparison.0].runs[0]];
+        let run = &report.runs[report.settings[comparison.setting].runs[0]];
         words.push(labels::weighed(run.plan(), weights, &report.objectives));
     }
     words.push(report.comparison_name(comparison));

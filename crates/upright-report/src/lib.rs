@@ -7,8 +7,8 @@
 //! | modules | purpose |
 //! |---|---|
 //! | `discover`, `run`, `study` | reading folders |
-//! | `arm`, `gather`, `labels` | grouping runs into arms |
-//! | `budget`, `matching`, `comparisons`, `ideal`, `sums` | which arms are compared with which |
+//! | `arm`, `gather`, `labels`, `paths` | grouping runs into arms |
+//! | `budget`, `level`, `matching`, `comparisons`, `ideal`, `sums` | which arms are compared with which |
 //! | `fronts`, `claims`, `small` | verdicts, and which of them rest on little |
 //! | `prose`, `glossary`, `table`, `tables`, `figures/` | text, tables and figures |
 //! | `page` | the HTML page |
@@ -39,6 +39,7 @@ mod ideal;
 mod labels;
 mod matching;
 mod page;
+mod paths;
 mod prose;
 mod run;
 mod small;
@@ -60,7 +61,6 @@ pub use small::Small;
 pub use study::{ANSWERS, Answer, Answers, STUDY, Study};
 
 use upright_base::{Error, Result, files, observer::Observer, parallel};
-use upright_core::metrics::Spread;
 
 /// File name of the page in a report folder.
 pub const PAGE: &str = "report.html";
@@ -93,14 +93,6 @@ pub struct Report {
     pub runs: Vec<Run>,
     /// The runs that could not be read, and why.
     pub damaged: Vec<Damaged>,
-}
-
-/// The mean losses of an arm's runs after some steps.
-#[derive(Clone, Debug)]
-struct Stop {
-    step: usize,
-    /// One loss per compared objective, on held-out rows and on training rows.
-    losses: [Vec<Option<Spread>>; 2],
 }
 
 /// A run folder that cannot be read, or whose content no run could have written.
@@ -264,7 +256,15 @@ impl Report {
             .runs
             .iter()
             .position(|other| path.is_some() && other.path.canonicalize().ok() == path);
-        let arm = index.and_then(|index| self.arms.iter().find(|arm| arm.all.contains(&index)));
+        // The run exported one of its iterates.
+        let of = |index: usize| {
+            let exported = self.runs[index].plan().export_iterate;
+            let mut own = self.arms.iter().filter(|arm| arm.all.contains(&index));
+            own.clone()
+                .find(|arm| arm.iterate == exported)
+                .or_else(|| own.next())
+        };
+        let arm = index.and_then(of);
         match (index, arm) {
             (Some(index), Some(arm)) if arm.all.len() > 1 => {
                 format!("{}, seed {}", arm.label, self.runs[index].seed)
@@ -272,33 +272,6 @@ impl Report {
             (_, Some(arm)) => arm.label.clone(),
             _ => run.to_owned(),
         }
-    }
-
-    /// Mean losses of an arm at the evaluations that all its runs share.
-    fn path(&self, arm: &Arm) -> Vec<Stop> {
-        let runs: Vec<&Run> = arm.runs.iter().map(|i| &self.runs[*i]).collect();
-        let at = |step: usize| {
-            let points: Option<Vec<_>> = runs
-                .iter()
-                .map(|run| Some((*run, run.points.iter().find(|point| point.step == step)?)))
-                .collect();
-            let points = points?;
-            let mean = |set: usize, name: &String| {
-                let losses: Option<Vec<f64>> = points
-                    .iter()
-                    .map(|(run, point)| run.loss(point, set, name))
-                    .collect();
-                losses.map(|losses| Spread::of(&losses))
-            };
-            let losses =
-                [0, 1].map(|set| self.objectives.iter().map(|name| mean(set, name)).collect());
-            Some(Stop { step, losses })
-        };
-        runs[0]
-            .points
-            .iter()
-            .filter_map(|point| at(point.step))
-            .collect()
     }
 
     /// Whether an arm competes with others. Arms that train one objective alone do not, unless

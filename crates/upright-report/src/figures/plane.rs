@@ -7,7 +7,7 @@ use super::{
     given, loss_axis, loss_name, marked, spans_decades,
 };
 use crate::{
-    Arm, Comparable, Report, Role, labels,
+    Arm, Comparable, Front, Report, Role, labels,
     matching::{distinct, same},
     tables::SET_NAMES,
 };
@@ -229,7 +229,7 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
                 "",
             );
         }
-        if let Some(front) = alright_front(report, axes, facet.setting, set) {
+        if let Some(front) = alright_front(report, axes, facet, set) {
             let style = Style::thin(Ink::Muted).dash(Dash::Dotted).width(1.6);
             panel.add(
                 Mark::Line(front),
@@ -316,13 +316,15 @@ fn nearest(report: &Report) -> String {
 fn alright_front(
     report: &Report,
     axes: [usize; 2],
-    setting: usize,
+    facet: &Facet,
     set: usize,
 ) -> Option<Vec<[f64; 2]>> {
-    let front = report
-        .fronts
-        .iter()
-        .find(|front| front.role == Role::Alright && front.setting == setting)?;
+    let here = |front: &&Front| {
+        front.role == Role::Alright
+            && front.setting == facet.setting
+            && front.iterate == facet.iterate
+    };
+    let front = report.fronts.iter().find(here)?;
     let ends: Vec<[f64; 2]> = front
         .arms
         .iter()
@@ -351,7 +353,10 @@ fn worst(report: &Report, setting: usize) -> Option<String> {
         .filter_map(on)
         .collect::<Vec<_>>()
         .join(" and ");
-    let name = report.comparison_name((setting, None));
+    let name = match report.settings.len() {
+        1 => String::new(),
+        _ => report.setting_name(setting),
+    };
     Some(if name.is_empty() {
         words
     } else {

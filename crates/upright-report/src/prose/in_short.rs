@@ -1,7 +1,9 @@
 //! The summary at the top of the page.
 
 use super::{caution, rests_on_given};
-use crate::{Arm, Report, Role, claims, matching::time, table::listed, tables::SET_NAMES};
+use crate::{
+    Arm, Report, Role, arm::Comparison, claims, matching::time, table::listed, tables::SET_NAMES,
+};
 use upright_base::counted;
 use upright_core::metrics::Call;
 
@@ -9,8 +11,13 @@ use upright_core::metrics::Call;
 pub(crate) fn in_short(report: &Report) -> Vec<String> {
     let mut said = Vec::new();
     let time = time(&report.arms).name;
-    for (setting, terms) in report.comparisons() {
-        let here = report.comparison_name((setting, terms));
+    for comparison in report.comparisons() {
+        let Comparison {
+            setting,
+            terms,
+            iterate,
+        } = comparison;
+        let here = report.comparison_name(comparison);
         let here = if here.is_empty() {
             here
         } else {
@@ -22,7 +29,9 @@ pub(crate) fn in_short(report: &Report) -> Vec<String> {
             1
         };
         let contends = |arm: &&Arm| {
-            let asked = arm.setting == setting && (arm.terms.is_none() || arm.terms == terms);
+            let asked = arm.setting == setting
+                && arm.iterate == iterate
+                && (arm.terms.is_none() || arm.terms == terms);
             asked && !arm.unfinished && !matches!(arm.role, Role::Alone(_))
         };
         let far = |arm: &Arm| Some(arm.ideal_distance[set]?.mean);

@@ -169,7 +169,7 @@ fn objective(report: &Report, name: &str) -> Option<String> {
         }
         training.push(data.train_rows);
         held_out.push(data.eval_rows);
-        batches.push(plan.batch);
+        batches.push(run.plan().batch(id));
         pairs = plan.is_preference();
     }
     if losses.is_empty() {
