@@ -19,6 +19,8 @@ pub(super) struct Budget {
     pub(super) name: String,
     /// The settings in which it differs from the others, with their values.
     pub(super) differs: String,
+    /// Equal for budgets that differ only in their steps.
+    pub(super) family: usize,
 }
 
 /// Assigns every arm its training budget. Returns the budgets.
@@ -45,13 +47,6 @@ pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec
     }
     // Epochs of different datasets add up to different step counts at every split, as in the paper.
     // If there is only one length, these arms are compared with it.
-    let but_steps = |given: &[(String, String)]| {
-        given
-            .iter()
-            .filter(|(key, _)| key != STEPS)
-            .cloned()
-            .collect::<Vec<_>>()
-    };
     let fixed = found.len();
     for arm in by_epochs {
         let own = given(run(arm), objectives);
@@ -76,9 +71,22 @@ pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec
         } else {
             differs.clone()
         };
-        budgets.push(Budget { name, differs });
+        let alike = |other: &Vec<(String, String)>| but_steps(other) == but_steps(own);
+        let family = found.iter().position(alike).unwrap_or(index);
+        budgets.push(Budget {
+            name,
+            differs,
+            family,
+        });
     }
     budgets
+}
+
+/// A training budget without its steps.
+fn but_steps(given: &[(String, String)]) -> Vec<(String, String)> {
+    let mut rest = given.to_vec();
+    rest.retain(|(key, _)| key != STEPS);
+    rest
 }
 
 /// The training budget of a run, as settings.

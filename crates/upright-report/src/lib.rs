@@ -37,6 +37,7 @@ mod gather;
 mod glossary;
 mod ideal;
 mod labels;
+mod level;
 mod matching;
 mod page;
 mod paths;
@@ -56,6 +57,7 @@ pub use arm::{Arm, Role};
 pub use claims::{Claim, NoError, Verdict};
 pub use fronts::{Best, Front};
 pub use ideal::{Comparable, Optimum, Source};
+pub use level::Level;
 pub use run::{Point, Run};
 pub use small::Small;
 pub use study::{ANSWERS, Answer, Answers, STUDY, Study};
@@ -79,12 +81,18 @@ pub struct Report {
     pub terms: Vec<String>,
     /// The settings in which each training budget differs from the others.
     pub budgets: Vec<String>,
+    /// For each training budget, a number that is equal for budgets that differ only in their
+    /// steps.
+    #[serde(skip)]
+    families: Vec<usize>,
     /// The arms, in the order of the page.
     pub arms: Vec<Arm>,
     /// Which arms are on the front.
     pub best: Best,
     /// Methods over their weights.
     pub fronts: Vec<Front>,
+    /// Comparisons at equal tokens, where they differ from those at equal steps.
+    pub levels: Vec<Level>,
     /// The paper's claims, tested on the arms.
     pub claims: Vec<Claim>,
     /// Responses to the same prompts. A run is named by its arm and seed.
@@ -138,7 +146,9 @@ impl Report {
         let mut report = Self {
             study: study::study(folders)?,
             fronts: fronts::fronts(&arms, &best, &objectives),
+            levels: Vec::new(),
             claims: Vec::new(),
+            families: budgets.iter().map(|budget| budget.family).collect(),
             answers: Vec::new(),
             objectives,
             settings,
@@ -149,6 +159,7 @@ impl Report {
             runs,
             damaged,
         };
+        report.levels = level::levels(&report);
         report.claims = claims::claims(&report);
         for folder in folders {
             for mut asked in study::answers(folder)? {

@@ -9,7 +9,7 @@ use super::{
     Report,
     arm::Comparison,
     arm::{Arm, Outcome, Role},
-    comparisons::{Place, place, places},
+    comparisons::{Place, level_places, place, places},
     fronts::Front,
     matching::{distinct, same, time},
 };
@@ -42,17 +42,11 @@ pub(super) fn claims(report: &Report) -> Vec<Claim> {
             .filter_map(index)
             .filter_map(|first| forgets(report, &places, first)),
     );
-    claims.extend(
-        [
-            nearer(report, &places),
-            nearest(report, &places),
-            cheap(report, &places),
-            even(report),
-            probes(report),
-        ]
-        .into_iter()
-        .flatten(),
-    );
+    let levels = level_places(report);
+    claims.extend(nearer(report, &places, &levels));
+    claims.extend(nearest(report, &places, &levels));
+    let others = [cheap(report, &places), even(report), probes(report)];
+    claims.extend(others.into_iter().flatten());
     claims
 }
 
@@ -119,7 +113,7 @@ fn cheap(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
             .sequential
             .iter()
             .chain(&place.alternating)
-            .chain(&place.mix)
+            .chain(&place.mixes)
             .copied()
             .collect();
         let seconds = time.of;
@@ -131,7 +125,7 @@ fn cheap(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
         let sequential = Sample::mean_of(&orders?);
         let mut above = Vec::new();
         let mut times = Vec::new();
-        for arm in place.alternating.iter().chain(&place.mix) {
+        for arm in place.alternating.iter().chain(&place.mixes) {
             let cost = arm.sample(seconds)?.over(&sequential)?;
             let excess = Spread {
                 mean: cost.mean - ABOUT_THE_SAME,
@@ -154,7 +148,7 @@ fn cheap(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
     };
     let mix = places
         .iter()
-        .any(|place| asked(place) && place.mix.is_some());
+        .any(|place| asked(place) && !place.mixes.is_empty());
     let alternating = everyone(places, asked);
     let text = format!(
         "{alternating} {} about as much as Sequential (less than {ABOUT_THE_SAME} times its cost){}",

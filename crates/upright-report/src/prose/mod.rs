@@ -4,7 +4,7 @@ mod caution;
 mod ideal;
 mod in_short;
 
-use super::{Report, Run, Source, table::listed};
+use super::{Arm, Report, Run, Source, table::listed};
 use upright_base::counted;
 use upright_core::{metrics::spread::CLEAR, objectives::LossKind};
 use upright_runs::plan::{ObjectivePlan, ReferencePlan, ReferenceRows};
@@ -30,13 +30,15 @@ pub(super) fn title(report: &Report) -> String {
     } else {
         String::new()
     };
-    match &report.arms[..] {
-        [arm] if report.runs.len() == 1 => format!("One run{on}: {}", arm.label),
-        [arm] => format!("{} runs{on}: {}", report.runs.len(), arm.label),
-        arms => format!(
+    // Averaged adapters are of the same runs.
+    let mut methods = report.arms.iter().filter(|arm| !arm.is_averaged());
+    match (methods.next(), methods.next()) {
+        (Some(arm), None) if report.runs.len() == 1 => format!("One run{on}: {}", arm.label),
+        (Some(arm), None) => format!("{} runs{on}: {}", report.runs.len(), arm.label),
+        _ => format!(
             "Comparison of {} runs in {} arms{on}",
             report.runs.len(),
-            arms.len()
+            report.arms.len()
         ),
     }
 }
@@ -105,7 +107,7 @@ pub(super) fn what_was_run(report: &Report) -> Vec<String> {
         |n| format!("{n} instruction tiers"),
     );
     let first = format!(
-        "{} of the model {model} in {}, {steps} each, with seed{} {}, on {tier}. {}",
+        "{} of the model {model} in {}, {steps} each, with seed{} {}, on {tier}. {}{}",
         counted(runs.len(), "run"),
         counted(report.arms.len(), "arm"),
         if seeds.len() == 1 { "" } else { "s" },
@@ -116,6 +118,11 @@ pub(super) fn what_was_run(report: &Report) -> Vec<String> {
         },
         if report.arms.len() > 1 {
             "Runs that differ only in their seed form one arm."
+        } else {
+            ""
+        },
+        if report.arms.iter().any(Arm::is_averaged) {
+            " The last iterates and the averaged adapters of the same runs are two arms."
         } else {
             ""
         }
@@ -295,10 +302,15 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
                 listed(&terms)
             )
         };
+        let tokens = if report.levels.is_empty() {
+            ""
+        } else {
+            ALSO_AT_EQUAL_TOKENS
+        };
         warnings.push(format!(
             "{terms}. Only arms with the same training budget \
              (steps, batch size, adapter shape and optimizer) are compared in claims, in costs and \
-             by distance. Tables and figures show all arms."
+             by distance.{tokens} Tables and figures show all arms."
         ));
     }
     let differing = report
@@ -331,10 +343,17 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
             format!("{} (repeats {first}, seed {})", run.place, run.seed)
         })
         .collect();
-    if !repeated.is_empty() {
+    // An averaged arm has the same runs.
+    let mut seen = Vec::new();
+    for words in repeated {
+        if !seen.contains(&words) {
+            seen.push(words);
+        }
+    }
+    if !seen.is_empty() {
         warnings.push(format!(
             "Duplicate runs, with the plan and seed of another run, are excluded from all means: {}.",
-            listed(&repeated)
+            listed(&seen)
         ));
     }
     let left_out = left_out(report);
@@ -362,6 +381,10 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
     }
     warnings
 }
+
+/// Follows a sentence that only arms with the same training budget are compared.
+pub(super) const ALSO_AT_EQUAL_TOKENS: &str =
+    " Claims on the distance are tested at equal tokens too, between arms of any number of steps.";
 
 fn left_out(report: &Report) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
