@@ -59,6 +59,9 @@ pub struct Arm {
     pub label: String,
     /// Its name among arms with the same setting and weights.
     pub family: String,
+    /// Its family without its iterate, for panels that name the iterate.
+    #[serde(skip)]
+    pub(super) method: String,
     /// Equal for arms that differ only in their weights. Such arms form one front.
     #[serde(skip)]
     pub(super) sweep: String,

@@ -9,12 +9,15 @@ use super::{
     level::Level,
     matching::{distinct, matching, same},
 };
+use upright_core::optimizer::Iterate;
 
 /// The arms of one comparison: those with the same weights and setting that took as many steps or
 /// trained on as many tokens.
 pub(super) struct Place<'r> {
     /// Describes weights, budget, iterate and setting, each only if there are several.
     pub(super) at: String,
+    /// The adapters that are compared.
+    pub(super) iterate: Iterate,
     /// At equal tokens, about how many.
     pub(super) tokens: Option<f64>,
     pub(super) sequential: Vec<&'r Arm>,
@@ -32,11 +35,12 @@ const USUAL_PROBES: usize = 10;
 
 impl<'r> Place<'r> {
     /// Sorts finished arms by what they do. Mix is what `mixes` accepts.
-    fn of(at: String, arms: &[&'r Arm], mixes: fn(&Arm) -> bool) -> Self {
+    fn of(at: String, iterate: Iterate, arms: &[&'r Arm], mixes: fn(&Arm) -> bool) -> Self {
         let alright = with(arms, &Role::Alright);
         let maxright = with(arms, &Role::Maxright);
         let mut place = Self {
             at,
+            iterate,
             tokens: None,
             sequential: Vec::new(),
             mixes: Vec::new(),
@@ -102,7 +106,8 @@ pub(super) fn places(report: &Report) -> Vec<Place<'_>> {
                 }
             }
             let at = place(report, comparison, &weights);
-            places.push(Place::of(at, &arms, |arm| arm.role == Role::Mix));
+            let iterate = comparison.iterate;
+            places.push(Place::of(at, iterate, &arms, |arm| arm.role == Role::Mix));
         }
     }
     places
@@ -113,7 +118,12 @@ pub(super) fn level_places(report: &Report) -> Vec<Place<'_>> {
     let mut places = Vec::new();
     for level in &report.levels {
         let arms: Vec<&Arm> = level.arms.iter().map(|i| &report.arms[*i]).collect();
-        let mut place = Place::of(level_place(report, level), &arms, Arm::is_mix);
+        let mut place = Place::of(
+            level_place(report, level),
+            level.iterate,
+            &arms,
+            Arm::is_mix,
+        );
         place.tokens = Some(level.tokens);
         places.push(place);
     }

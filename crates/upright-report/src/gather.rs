@@ -152,6 +152,9 @@ impl Arm {
             .map(|group| Self::of(runs, group, Iterate::Last, objectives, settings))
             .collect();
         labels::fill_in(&mut arms, runs, objectives);
+        for arm in &mut arms {
+            arm.method.clone_from(&arm.family);
+        }
         for index in 0..arms.len() {
             let averaged = averaged(runs, &arms[index], objectives, settings);
             arms.extend(averaged);
@@ -244,6 +247,7 @@ impl Arm {
         Self {
             label: String::new(),
             family: String::new(),
+            method: String::new(),
             sweep: String::new(),
             front_name: String::new(),
             role: role(first, objectives),
@@ -302,6 +306,7 @@ fn averaged(
     let mut arm = Arm::of(runs, group, Iterate::Average, objectives, settings);
     arm.label = labels::averaged(&last.label);
     arm.family = labels::averaged(&last.family);
+    arm.method.clone_from(&last.method);
     arm.sweep = labels::averaged(&last.sweep);
     arm.front_name = labels::averaged(&last.front_name);
     Some(arm)

@@ -187,7 +187,8 @@ pub(super) fn cost(report: &Report) -> Table {
         "Cost of every arm; increases are relative to Sequential with the same weights and steps",
         columns,
     );
-    for arm in &report.arms {
+    // An averaged arm costs what its last iterate costs.
+    for arm in report.arms.iter().filter(|arm| !arm.is_averaged()) {
         let mut row = vec![Cell::Text(named(arm))];
         for steps in &arm.updates {
             let differ = steps.is_some_and(|steps| steps.reach() > 0.0);

@@ -3,7 +3,7 @@
 use super::{
     claim,
     verdict::{Claim, Verdict},
-    words::{agreeing, differences, everyone, labeled, named, sequential},
+    words::{agreeing, differences, everyone, figure, labeled, sequential, stopped},
 };
 use crate::{
     Report,
@@ -152,9 +152,16 @@ fn priced(arms: &[&Arm], all: &[&Arm], set: usize) -> String {
         let Some(sample) = arm.sample(distance(set)) else {
             continue;
         };
-        let tokens = arm.tokens.map(|tokens| in_words(tokens.mean));
-        let on = tokens.map_or_else(String::new, |tokens| format!(" on {tokens}"));
-        words.push(named(arm, &sample.spread) + &on);
+        let on = match arm.tokens {
+            Some(tokens) => format!(" on {}", in_words(tokens.mean)),
+            None => String::new(),
+        };
+        words.push(format!(
+            "\u{201c}{}\u{201d} {}{on}{}",
+            arm.label,
+            figure(&sample.spread, 3),
+            stopped(arm)
+        ));
     }
     words.join(", ")
 }

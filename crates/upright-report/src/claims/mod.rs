@@ -13,7 +13,10 @@ use super::{
     fronts::Front,
     matching::{distinct, same, time},
 };
-use upright_core::metrics::{Sample, Spread};
+use upright_core::{
+    metrics::{Sample, Spread},
+    optimizer::Iterate,
+};
 use words::{agreeing, differences, everyone, figure, labeled, named, stopped};
 
 pub(super) use distance::distance;
@@ -107,7 +110,11 @@ fn forgets(report: &Report, places: &[Place<'_>], first: usize) -> Option<Claim>
 /// Section 6.2: the alternating methods cost about as much as Sequential.
 fn cheap(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
     let time = time(&report.arms);
-    let asked = |place: &Place<'_>| !place.alternating.is_empty() && !place.sequential.is_empty();
+    // An average changes no cost.
+    let asked = |place: &Place<'_>| {
+        let last = place.iterate == Iterate::Last;
+        last && !place.alternating.is_empty() && !place.sequential.is_empty()
+    };
     let verdict = |place: &Place<'_>| {
         let all: Vec<&Arm> = place
             .sequential

@@ -114,11 +114,17 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
             .panels
             .push(bars(report, &arms, looks, name, k == 0, &[(0, &value)]));
     }
-    let caption = format!(
+    let mut caption = format!(
         "{}{}",
         increases(report, &joint, increased),
         missing(report, increased, used)
     );
+    if report.arms.iter().any(Arm::is_averaged) {
+        caption = format!(
+            "{} An averaged arm costs as much as the last iterates of its runs.",
+            caption.trim_end()
+        );
+    }
     Some(Shown {
         name: "cost",
         heading: "Cost",

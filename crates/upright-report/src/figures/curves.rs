@@ -180,7 +180,7 @@ fn add_means(
             panel.add(
                 Mark::Line(points),
                 style.width(1.8),
-                &report.arms[*index].family,
+                &report.arms[*index].method,
             );
         }
     }

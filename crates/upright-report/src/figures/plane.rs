@@ -11,7 +11,10 @@ use crate::{
     matching::{distinct, same},
     tables::SET_NAMES,
 };
-use upright_core::metrics::{Spread, front::pareto_front};
+use upright_core::{
+    metrics::{Spread, front::pareto_front},
+    optimizer::Iterate,
+};
 use upright_plot::{Axis, Dash, Figure, Ink, Mark, Marker, Panel, Style};
 
 /// Titles of panels that differ only in their set of rows.
@@ -239,7 +242,7 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
         }
         for index in &facet.arms {
             if let Some(end) = place(&report.arms[*index].ends[set], axes) {
-                add_end(&mut panel, end, looks[*index], &report.arms[*index].family);
+                add_end(&mut panel, end, looks[*index], &report.arms[*index].method);
             }
         }
         add_fixed(&mut panel, &report.settings[facet.setting], axes, set);
@@ -400,6 +403,10 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
                 .unwrap_or(0),
         )
     };
+    let look = |index: usize| match report.arms[index].iterate {
+        Iterate::Last => looks[index],
+        Iterate::Average => super::style::beside_last(looks[index]),
+    };
     let mut figure = Figure::new(
         "End points of each method over its weights",
         2,
@@ -438,7 +445,7 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
             let line = ends.iter().map(|(_, place)| mean(*place)).collect();
             panel.add(
                 Mark::Line(line),
-                looks[front.arms[0]].unmarked(),
+                look(front.arms[0]).unmarked(),
                 &front.method,
             );
         }
@@ -446,7 +453,7 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
             add_end(
                 &mut panel,
                 *end,
-                looks[*index].marker(marker(&report.arms[*index].weights)),
+                look(*index).marker(marker(&report.arms[*index].weights)),
                 "",
             );
         }

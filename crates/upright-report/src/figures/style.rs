@@ -1,9 +1,9 @@
 //! Styles of arms. The color is the method; dash and marker distinguish arms of the same color,
 //! also in gray. Arms of one family, which differ only in their weights, look the same: they are in
-//! separate panels or have markers by weight.
+//! separate panels or have markers by weight. Averaged arms look like the last iterates of the same
+//! runs, because they are in panels of their own too.
 
-use crate::{Arm, Report, Role, labels};
-use upright_core::optimizer::Iterate;
+use crate::{Arm, Report, Role};
 use upright_plot::{Dash, Ink, Marker, Style};
 
 const MARKERS: [Marker; 5] = [
@@ -63,16 +63,8 @@ pub(super) fn looks(report: &Report) -> Vec<Style> {
         families.push((&arm.family, (ink, marker, dash)));
     }
     let look = |arm: &Arm| {
-        let named = |family: &str| match arm.iterate {
-            Iterate::Last => family == arm.family,
-            Iterate::Average => labels::averaged(family) == arm.family,
-        };
-        let found = families.iter().find(|(family, _)| named(family));
-        let (ink, marker, mut dash) = found.map(|(_, look)| *look).unwrap_or_default();
-        if arm.is_averaged() {
-            // Averaged arms have the color and the marker of their last iterates.
-            dash = (dash + DASHES.len() / 2) % DASHES.len();
-        }
+        let found = families.iter().find(|(family, _)| *family == arm.method);
+        let (ink, marker, dash) = found.map(|(_, look)| *look).unwrap_or_default();
         let style = Style {
             ink: Ink::Series(ink),
             dash: DASHES[dash],
@@ -83,6 +75,13 @@ pub(super) fn looks(report: &Report) -> Vec<Style> {
         style.marker(MARKERS[marker])
     };
     report.arms.iter().map(look).collect()
+}
+
+/// The style of averaged arms in a panel that has the last iterates too.
+pub(super) fn beside_last(style: Style) -> Style {
+    let dash = DASHES.iter().position(|dash| *dash == style.dash);
+    let other = dash.unwrap_or(0) + DASHES.len() / 2;
+    style.dash(DASHES[other % DASHES.len()])
 }
 
 /// The marker with number `index`.

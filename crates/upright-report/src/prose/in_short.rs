@@ -32,7 +32,8 @@ pub(crate) fn in_short(report: &Report) -> Vec<String> {
         };
         let here = report.level_name(first);
         let arms = at_equal_tokens(report, &levels);
-        said.extend(nearest(report, comparison, &arms, &here, AT_EQUAL_TOKENS));
+        let equal = format!("{AT_EQUAL_TOKENS} (about {})", in_words(first.tokens));
+        said.extend(nearest(report, comparison, &arms, &here, &equal));
     }
     said.extend(claims_in_short(report));
     let given = rests_on_given(report);
@@ -139,7 +140,7 @@ fn nearest(
     if let Some((arm, far)) = all
         .iter()
         .find(|(arm, _)| cheap(arm))
-        .filter(|(arm, _)| arm.label != best.label && equal != AT_EQUAL_TOKENS)
+        .filter(|(arm, _)| arm.label != best.label && !equal.starts_with(AT_EQUAL_TOKENS))
     {
         text += &format!(
             " Among arms that cost about as much as Sequential, the nearest is \

@@ -195,7 +195,8 @@ fn the_nearest_differs_at_equal_steps_and_at_equal_tokens() {
     for words in [
         "at equal steps, \u{201c}mix, steps 8\u{201d} ends nearest to the ideal point (distance \
          0.332 on 1600 tokens",
-        "at equal tokens, \u{201c}maxright\u{201d} ends nearest to the ideal point (distance 0.552,",
+        "at equal tokens (about 800 tokens), \u{201c}maxright\u{201d} ends nearest to the ideal point \
+         (distance 0.552,",
         "Mix trained on 2.0 times as many tokens",
         "Claims on the distance are tested at equal tokens too",
     ] {
@@ -246,7 +247,8 @@ fn sequential_sets_the_tokens_without_alright() {
     let expected = ["dpo, then sft", "mix, half batches"];
     assert_eq!(level_arms(&report), expected);
     assert_eq!(report.levels[0].set_by, ["dpo, then sft"]);
-    let words = "at equal tokens, \u{201c}mix, half batches\u{201d} ends nearest";
+    let words =
+        "at equal tokens (about 800 tokens), \u{201c}mix, half batches\u{201d} ends nearest";
     contains(&write(&study), words);
 }
 
