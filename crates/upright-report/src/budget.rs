@@ -189,7 +189,8 @@ impl Report {
     /// are several.
     pub(super) fn front_name(&self, front: &Front) -> String {
         let mut words = vec![front.method.clone()];
-        words.extend(self.budget_name(front.comparison()));
+        let budget = self.budget_name(front.comparison());
+        words.extend(budget.filter(|budget| !front.method.contains(&budget[..])));
         if self.settings.len() > 1 {
             words.push(self.setting_name(front.setting));
         }

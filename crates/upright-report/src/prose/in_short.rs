@@ -26,7 +26,9 @@ pub(crate) fn in_short(report: &Report) -> Vec<String> {
         };
         let here = report.comparison_name(comparison);
         let arms = at_equal_steps(report, comparison);
-        said.extend(nearest(report, comparison, &arms, &here, equal));
+        if !is_covered(report, comparison) {
+            said.extend(nearest(report, comparison, &arms, &here, equal));
+        }
         let Some(first) = levels.first() else {
             continue;
         };
@@ -45,6 +47,28 @@ pub(crate) fn in_short(report: &Report) -> Vec<String> {
         said.push(caution);
     }
     said
+}
+
+/// Whether the arms of a training budget all compete at equal tokens with arms of another budget,
+/// as Mix with fewer steps does. Among themselves they differ in their weights alone.
+fn is_covered(report: &Report, comparison: Comparison) -> bool {
+    let mut elsewhere: Vec<usize> = Vec::new();
+    for level in &report.levels {
+        if level.comparison() != comparison {
+            elsewhere.extend(&level.arms);
+        }
+    }
+    let mut own = 0;
+    for (index, arm) in report.arms.iter().enumerate() {
+        if arm.comparison() != comparison || arm.unfinished {
+            continue;
+        }
+        if !arm.is_mix() || !elsewhere.contains(&index) {
+            return false;
+        }
+        own += 1;
+    }
+    own > 0
 }
 
 /// The arms that compete at equal steps.

@@ -236,6 +236,40 @@ fn a_tenth_of_the_tokens_of_alright_is_level() {
     }
 }
 
+/// Each weight has a comparison of its own, and the summary has all weights in one sentence.
+#[test]
+fn weights_are_compared_one_by_one_at_equal_tokens() {
+    let study = alone();
+    for (lambda, dpo) in [(0.25, 2), (0.75, 6)] {
+        let at = |own: Run| own.weights(1.0 - lambda, lambda);
+        let split = sequential().stages(&[(1, dpo), (0, 8 - dpo)]);
+        add(&study, &format!("dpo-sft-{lambda}"), &split, 2.0);
+        let alright = at(level("alright"));
+        add(&study, &format!("alright-{lambda}"), &alright, 0.6);
+        add(&study, &format!("mix-{lambda}"), &at(mix()), 0.3);
+        let short = at(mix()).lasting(4);
+        add(&study, &format!("short-{lambda}"), &short, 0.9 + lambda);
+    }
+    let report = read(&study);
+    assert_eq!(report.levels.len(), 2);
+    for level in &report.levels {
+        assert_eq!(level.arms.len(), 3, "{level:?}");
+    }
+    let page = write(&study);
+    // The nearest of all is named once per comparison, and short runs of Mix are no comparison.
+    assert_eq!(page.matches("ends nearest to the ideal point (").count(), 2);
+    contains(&page, "at equal tokens (about 800 tokens), \u{201c}alright");
+    let fronts = Csv::read(&study.path().join("report/tables"), "fronts");
+    let methods: Vec<&str> = fronts.rows.iter().map(|row| &row[0][..]).collect();
+    let expected = [
+        "dpo, then sft, steps 8",
+        "mix, steps 4",
+        "mix, steps 8",
+        "alright, steps 8",
+    ];
+    assert_eq!(methods, expected);
+}
+
 #[test]
 fn sequential_sets_the_tokens_without_alright() {
     let study = alone();
