@@ -24,15 +24,16 @@ pub enum Theme {
     Dark,
 }
 
-/// Colors of series: blue, vermilion, green, purple, ochre, black. After Okabe and Ito; darkened
+/// Colors of series: blue, vermilion, green, purple, ochre, black, pink. After Okabe and Ito; darkened
 /// (light theme) or lightened (dark theme) until each has a contrast of at least 4.5 to the paper.
-const SERIES: [[u32; 2]; 6] = [
+const SERIES: [[u32; 2]; 7] = [
     [0x0060A8, 0x6CB6FF],
     [0xB84500, 0xFF9B5E],
     [0x007A5A, 0x3FCBA0],
     [0x8E4585, 0xDDA0DD],
     [0x7A5A00, 0xE6C34A],
     [0x111111, 0xF0F0F0],
+    [0xB3246E, 0xFF8AB8],
 ];
 
 impl Ink {

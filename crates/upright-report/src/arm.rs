@@ -1,12 +1,23 @@
 //! Runs that differ only in their seed, as one arm of a comparison with means and standard errors.
 
 use serde::Serialize;
-use upright_core::metrics::{Sample, Spread};
+use upright_core::{
+    metrics::{Sample, Spread},
+    optimizer::Iterate,
+};
 
 use super::small::Small;
 
-/// Identifies arms that are compared with each other: their setting and their training budget.
-pub(super) type Comparison = (usize, Option<usize>);
+/// Identifies arms that are compared with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Comparison {
+    /// Index of the report's setting.
+    pub(super) setting: usize,
+    /// Index of the report's training budget.
+    pub(super) terms: Option<usize>,
+    /// The adapters that are compared.
+    pub(super) iterate: Iterate,
+}
 
 /// What an arm does, as far as comparisons depend on it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -18,6 +29,8 @@ pub enum Role {
     Sequential(Vec<String>),
     /// Trains on all objectives in every step.
     Mix,
+    /// Trains on all objectives in every step, with half a batch of each.
+    MixHalf,
     /// Trains on one objective per step, sampled.
     Alright,
     /// Trains on one objective per step, with the shares of ALRIGHT spread evenly.
@@ -46,6 +59,9 @@ pub struct Arm {
     pub label: String,
     /// Its name among arms with the same setting and weights.
     pub family: String,
+    /// Its family without its iterate, for panels that name the iterate.
+    #[serde(skip)]
+    pub(super) method: String,
     /// Equal for arms that differ only in their weights. Such arms form one front.
     #[serde(skip)]
     pub(super) sweep: String,
@@ -54,6 +70,9 @@ pub struct Arm {
     pub(super) front_name: String,
     /// What it does.
     pub role: Role,
+    /// The adapter that its losses are of. A run that keeps an average belongs to two arms with the
+    /// same costs: its last iterate and its average.
+    pub iterate: Iterate,
     /// Weights of the compared objectives; for a sequential arm with stages only, the shares of its
     /// steps.
     pub weights: Vec<f64>,
@@ -88,6 +107,10 @@ pub struct Arm {
     pub seconds: Option<Spread>,
     /// `seconds` times the CPU utilization, if every run recorded it.
     pub busy_seconds: Option<Spread>,
+    /// Tokens trained on.
+    pub tokens: Option<Spread>,
+    /// Tokens of batches that were probed and not trained on in the same step.
+    pub probed_tokens: Option<Spread>,
     /// Training throughput, in tokens/s.
     pub tokens_per_second: Option<Spread>,
     /// Median CPU utilization of a run, 0 to 1.
@@ -127,6 +150,8 @@ pub(super) struct Outcome {
     pub(super) busy_seconds: Option<f64>,
     /// Tokens trained on.
     pub(super) tokens: Option<f64>,
+    /// Tokens that were probed and not trained on in the same step.
+    pub(super) probed_tokens: Option<f64>,
     /// Number of training steps on each objective.
     pub(super) updates: Vec<Option<f64>>,
     /// Peak memory of its training, in GB.
@@ -136,15 +161,34 @@ pub(super) struct Outcome {
 impl Arm {
     /// The comparison that it belongs to.
     pub(super) fn comparison(&self) -> Comparison {
-        (self.setting, self.terms)
+        Comparison {
+            setting: self.setting,
+            terms: self.terms,
+            iterate: self.iterate,
+        }
     }
 
     /// Whether it trains on all objectives jointly, without an order.
     pub fn is_joint(&self) -> bool {
         matches!(
             self.role,
-            Role::Mix | Role::Alright | Role::Balanced | Role::Maxright | Role::Compromise
+            Role::Mix
+                | Role::MixHalf
+                | Role::Alright
+                | Role::Balanced
+                | Role::Maxright
+                | Role::Compromise
         )
+    }
+
+    /// Whether it trains on all objectives in every step.
+    pub fn is_mix(&self) -> bool {
+        matches!(self.role, Role::Mix | Role::MixHalf)
+    }
+
+    /// Whether its losses are of averaged adapters.
+    pub fn is_averaged(&self) -> bool {
+        self.iterate == Iterate::Average
     }
 
     /// Whether it trains on one objective after the other.

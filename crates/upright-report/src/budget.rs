@@ -4,9 +4,11 @@
 use super::{
     Report,
     arm::{Arm, Comparison, Role},
+    fronts::Front,
     labels,
     run::Run,
 };
+use upright_core::optimizer::Iterate;
 use upright_runs::plan::Plan;
 
 const STEPS: &str = "steps";
@@ -17,6 +19,8 @@ pub(super) struct Budget {
     pub(super) name: String,
     /// The settings in which it differs from the others, with their values.
     pub(super) differs: String,
+    /// Equal for budgets that differ only in their steps.
+    pub(super) family: usize,
 }
 
 /// Assigns every arm its training budget. Returns the budgets.
@@ -43,13 +47,6 @@ pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec
     }
     // Epochs of different datasets add up to different step counts at every split, as in the paper.
     // If there is only one length, these arms are compared with it.
-    let but_steps = |given: &[(String, String)]| {
-        given
-            .iter()
-            .filter(|(key, _)| key != STEPS)
-            .cloned()
-            .collect::<Vec<_>>()
-    };
     let fixed = found.len();
     for arm in by_epochs {
         let own = given(run(arm), objectives);
@@ -74,9 +71,22 @@ pub(super) fn find(arms: &mut [Arm], runs: &[Run], objectives: &[String]) -> Vec
         } else {
             differs.clone()
         };
-        budgets.push(Budget { name, differs });
+        let alike = |other: &Vec<(String, String)>| but_steps(other) == but_steps(own);
+        let family = found.iter().position(alike).unwrap_or(index);
+        budgets.push(Budget {
+            name,
+            differs,
+            family,
+        });
     }
     budgets
+}
+
+/// A training budget without its steps.
+fn but_steps(given: &[(String, String)]) -> Vec<(String, String)> {
+    let mut rest = given.to_vec();
+    rest.retain(|(key, _)| key != STEPS);
+    rest
 }
 
 /// The training budget of a run, as settings.
@@ -129,26 +139,71 @@ impl Report {
         self.terms != self.budgets
     }
 
-    /// Every setting with each of its training budgets.
+    /// Every setting with each of its training budgets and iterates.
     pub(super) fn comparisons(&self) -> Vec<Comparison> {
-        let of = |setting: usize| {
-            self.terms_in(setting)
-                .into_iter()
-                .map(move |terms| (setting, terms))
-        };
-        (0..self.settings.len()).flat_map(of).collect()
+        let mut found = Vec::new();
+        for setting in 0..self.settings.len() {
+            for terms in self.terms_in(setting) {
+                for iterate in self.iterates() {
+                    found.push(Comparison {
+                        setting,
+                        terms,
+                        iterate,
+                    });
+                }
+            }
+        }
+        found
     }
 
-    /// Describes budget and setting, each only if there are several.
-    pub(super) fn comparison_name(&self, (setting, terms): Comparison) -> String {
-        let mut words: Vec<String> = Vec::new();
-        if let (Some(terms), true) = (terms, self.terms_in(setting).len() > 1) {
-            words.push(self.terms[terms].clone());
+    /// The iterates that the report has arms of.
+    pub(super) fn iterates(&self) -> Vec<Iterate> {
+        if self.arms.iter().any(Arm::is_averaged) {
+            vec![Iterate::Last, Iterate::Average]
+        } else {
+            vec![Iterate::Last]
         }
+    }
+
+    /// Describes budget, iterate and setting, each only if there are several.
+    pub(super) fn comparison_name(&self, comparison: Comparison) -> String {
+        let mut words = Vec::new();
+        words.extend(self.budget_name(comparison));
+        words.extend(self.iterate_name(comparison.iterate));
         if self.settings.len() > 1 {
-            words.push(self.setting_name(setting));
+            words.push(self.setting_name(comparison.setting));
         }
         words.join(", ")
+    }
+
+    /// Names the training budget of a comparison, if its setting has several.
+    fn budget_name(&self, comparison: Comparison) -> Option<String> {
+        let several = self.terms_in(comparison.setting).len() > 1;
+        comparison
+            .terms
+            .filter(|_| several)
+            .map(|terms| self.terms[terms].clone())
+    }
+
+    /// Names a front: its method, which names the iterate, with budget and setting as far as there
+    /// are several.
+    pub(super) fn front_name(&self, front: &Front) -> String {
+        let mut words = vec![front.method.clone()];
+        let budget = self.budget_name(front.comparison());
+        words.extend(budget.filter(|budget| !front.method.contains(&budget[..])));
+        if self.settings.len() > 1 {
+            words.push(self.setting_name(front.setting));
+        }
+        words.join(", ")
+    }
+
+    /// Names an iterate, if the report has both.
+    pub(super) fn iterate_name(&self, iterate: Iterate) -> Option<String> {
+        let name = match iterate {
+            Iterate::Last => "last iterate",
+            Iterate::Average => "averaged",
+        };
+        (self.iterates().len() > 1).then(|| name.to_owned())
     }
 
     /// The group number of an arm; arms of one group are compared with each other. An arm that
@@ -158,6 +213,7 @@ impl Report {
             [only] => only,
             _ => arm.terms,
         };
-        arm.setting * (self.terms.len() + 1) + terms.map_or(0, |terms| terms + 1)
+        let budget = arm.setting * (self.terms.len() + 1) + terms.map_or(0, |terms| terms + 1);
+        2 * budget + usize::from(arm.is_averaged())
     }
 }

@@ -8,10 +8,13 @@ use super::{
     ideal::Comparable,
     matching::distinct,
 };
-use upright_core::metrics::{
-    Sample,
-    front::{pareto_front, spread_along},
-    hypervolume::hypervolume,
+use upright_core::{
+    metrics::{
+        Sample,
+        front::{pareto_front, spread_along},
+        hypervolume::hypervolume,
+    },
+    optimizer::Iterate,
 };
 
 /// The end points of one method over its weights. Arrays of two hold held-out rows and training
@@ -27,6 +30,8 @@ pub struct Front {
     pub setting: usize,
     /// Index of the report's training budget.
     pub terms: Option<usize>,
+    /// The adapters that its losses are of.
+    pub iterate: Iterate,
     /// Indices of the report's arms, ordered by weight.
     pub arms: Vec<usize>,
     /// The weights of the arms.
@@ -43,7 +48,11 @@ pub struct Front {
 impl Front {
     /// The comparison that it belongs to.
     pub(super) fn comparison(&self) -> Comparison {
-        (self.setting, self.terms)
+        Comparison {
+            setting: self.setting,
+            terms: self.terms,
+            iterate: self.iterate,
+        }
     }
 }
 
@@ -103,6 +112,7 @@ pub(super) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Fr
                 role: arm.role.clone(),
                 setting: arm.setting,
                 terms: arm.terms,
+                iterate: arm.iterate,
                 arms: vec![index],
                 weights: Vec::new(),
                 hypervolume: [None; 2],
@@ -119,7 +129,7 @@ pub(super) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Fr
             front.hypervolume[set] = best.worst[front.setting][set]
                 .as_ref()
                 .map(|worst| hypervolume(&ends, worst));
-            if let Some(extremes) = extremes(arms, front.setting, set, objectives) {
+            if let Some(extremes) = extremes(arms, front.comparison(), set, objectives) {
                 let own: Vec<&Arm> = front.arms.iter().map(|i| &arms[*i]).collect();
                 front.delta[set] = delta(&own, &ends, set, extremes);
             }
@@ -152,10 +162,11 @@ fn delta(arms: &[&Arm], ends: &[Vec<f64>], set: usize, extremes: [[f64; 2]; 2]) 
     spread_along(&points, extremes).map(Sample::bare)
 }
 
-/// The end points of two objectives that are trained alone.
+/// The end points of two objectives that are trained alone. Without averaged arms that train alone,
+/// these are the last iterates.
 fn extremes(
     arms: &[Arm],
-    setting: usize,
+    comparison: Comparison,
     set: usize,
     objectives: &[String],
 ) -> Option<[[f64; 2]; 2]> {
@@ -164,9 +175,13 @@ fn extremes(
     };
     let alone = |name: &String| {
         let own = |arm: &&Arm| {
-            arm.setting == setting && !arm.unfinished && arm.role == Role::Alone(name.clone())
+            arm.setting == comparison.setting
+                && !arm.unfinished
+                && arm.role == Role::Alone(name.clone())
         };
-        let end = arms.iter().find(own)?.end(set)?;
+        let found: Vec<&Arm> = arms.iter().filter(own).collect();
+        let wanted = found.iter().find(|arm| arm.iterate == comparison.iterate);
+        let end = wanted.or(found.first())?.end(set)?;
         Some([end[0], end[1]])
     };
     Some([alone(first)?, alone(second)?])

@@ -13,11 +13,18 @@ use upright_base::Result;
 use upright_core::{
     methods::MethodKind,
     metrics::{Spread, gap},
+    optimizer::{Average, Iterate},
 };
 use upright_runs::plan_record::PlanRecord;
 
 impl Outcome {
-    fn of(runs: &[Run], index: usize, objectives: &[String], setting: &Comparable) -> Self {
+    fn of(
+        runs: &[Run],
+        index: usize,
+        iterate: Iterate,
+        objectives: &[String],
+        setting: &Comparable,
+    ) -> Self {
         let run = &runs[index];
         let (mut ends, mut gaps) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
         let mut ideal_distance = [None; 2];
@@ -26,7 +33,7 @@ impl Outcome {
                 let end = run
                     .points
                     .last()
-                    .and_then(|point| run.loss(point, set, name));
+                    .and_then(|point| run.loss(point, iterate, set, name));
                 ends[set].push(end);
                 gaps[set].push(
                     end.zip(optimum.as_ref())
@@ -56,6 +63,7 @@ impl Outcome {
             seconds: total(&|run| Some(run.seconds)),
             busy_seconds: total(&|run| run.busy_seconds),
             tokens: total(&|run| Some(run.tokens as f64)),
+            probed_tokens: total(&|run| Some(run.probed_tokens as f64)),
             updates: objectives.iter().map(updates).collect(),
             peak_memory_gb: trainings
                 .iter()
@@ -74,6 +82,9 @@ fn identity(run: &Run) -> Result<String> {
     };
     let plan = &mut written.plan;
     (plan.seed, plan.eval_every) = (0, 0);
+    // The last iterate does not depend on the average that a run keeps beside it. The averaged
+    // adapters are an arm of their own ([`averaged`]).
+    (plan.average, plan.export_iterate) = (Average::None, Iterate::Last);
     if plan.method != MethodKind::Maxright {
         plan.probe_every = 0;
     }
@@ -138,9 +149,16 @@ impl Arm {
             .for_each(|(_, group)| group.sort_by_key(order));
         let groups = groups.into_iter().flat_map(|(_, group)| apart(runs, group));
         let mut arms: Vec<Self> = groups
-            .map(|group| Self::of(runs, group, objectives, settings))
+            .map(|group| Self::of(runs, group, Iterate::Last, objectives, settings))
             .collect();
         labels::fill_in(&mut arms, runs, objectives);
+        for arm in &mut arms {
+            arm.method.clone_from(&arm.family);
+        }
+        for index in 0..arms.len() {
+            let averaged = averaged(runs, &arms[index], objectives, settings);
+            arms.extend(averaged);
+        }
         let order = |a: &Self, b: &Self| {
             // Arms that train an objective alone are ordered by that objective, sequential arms by
             // their first objective.
@@ -151,13 +169,14 @@ impl Arm {
                     objectives.iter().rev().position(|other| *other == names[0]),
                 ),
                 Role::Mix => (2, None),
-                Role::Alright => (3, None),
-                Role::Balanced => (4, None),
-                Role::Maxright => (5, None),
-                Role::Compromise => (6, None),
-                Role::Other(_) => (7, None),
-                Role::Sum => (8, None),
-                Role::Measured(_) => (9, None),
+                Role::MixHalf => (3, None),
+                Role::Alright => (4, None),
+                Role::Balanced => (5, None),
+                Role::Maxright => (6, None),
+                Role::Compromise => (7, None),
+                Role::Other(_) => (8, None),
+                Role::Sum => (9, None),
+                Role::Measured(_) => (10, None),
             };
             let key = (a.setting, place(a)).cmp(&(b.setting, place(b)));
             key.then_with(|| a.role.cmp(&b.role))
@@ -171,7 +190,13 @@ impl Arm {
         Ok((arms, terms))
     }
 
-    fn of(runs: &[Run], group: Vec<usize>, objectives: &[String], settings: &[Comparable]) -> Self {
+    fn of(
+        runs: &[Run],
+        group: Vec<usize>,
+        iterate: Iterate,
+        objectives: &[String],
+        settings: &[Comparable],
+    ) -> Self {
         let unfinished = !group.iter().any(|i| runs[*i].is_finished());
         let everyone = group.clone();
         let (mut counted, mut repeated): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
@@ -196,7 +221,7 @@ impl Arm {
             .unwrap_or(0);
         let outcomes: Vec<Outcome> = group
             .iter()
-            .map(|i| Outcome::of(runs, *i, objectives, &settings[setting]))
+            .map(|i| Outcome::of(runs, *i, iterate, objectives, &settings[setting]))
             .collect();
         // A mean is over all runs of the arm, or missing.
         let spread = |values: Vec<Option<f64>>| {
@@ -222,9 +247,11 @@ impl Arm {
         Self {
             label: String::new(),
             family: String::new(),
+            method: String::new(),
             sweep: String::new(),
             front_name: String::new(),
             role: role(first, objectives),
+            iterate,
             weights: labels::weights(first, objectives),
             probe_every: (first.plan().method == MethodKind::Maxright && first.alone().is_none())
                 .then_some(first.plan().probe_every),
@@ -242,6 +269,8 @@ impl Arm {
             updates: each(&|outcome, k| outcome.updates[k]),
             seconds: over(&|outcome| outcome.seconds),
             busy_seconds: over(&|outcome| outcome.busy_seconds),
+            tokens: over(&|outcome| outcome.tokens),
+            probed_tokens: over(&|outcome| outcome.probed_tokens),
             tokens_per_second: over(&rate),
             utilization: spread(all().map(|run| run.utilization).collect()),
             peak_memory_gb: outcomes
@@ -259,6 +288,28 @@ impl Arm {
             repeated,
         }
     }
+}
+
+/// The arm of the averaged adapters of an arm's runs; none if no run has one. A run without an
+/// average is not part of it.
+fn averaged(
+    runs: &[Run],
+    last: &Arm,
+    objectives: &[String],
+    settings: &[Comparable],
+) -> Option<Arm> {
+    let mut group = last.all.clone();
+    group.retain(|i| runs[*i].has_average());
+    if group.is_empty() {
+        return None;
+    }
+    let mut arm = Arm::of(runs, group, Iterate::Average, objectives, settings);
+    arm.label = labels::averaged(&last.label);
+    arm.family = labels::averaged(&last.family);
+    arm.method.clone_from(&last.method);
+    arm.sweep = labels::averaged(&last.sweep);
+    arm.front_name = labels::averaged(&last.front_name);
+    Some(arm)
 }
 
 fn role(run: &Run, objectives: &[String]) -> Role {
@@ -292,7 +343,8 @@ fn role(run: &Run, objectives: &[String]) -> Role {
                 .filter_map(|stage| stage.objective.map(name))
                 .collect(),
         ),
-        (None, MethodKind::Mix) => joint(Role::Mix),
+        (None, MethodKind::Mix) if plan.mix_batches.is_full() => joint(Role::Mix),
+        (None, MethodKind::Mix) => joint(Role::MixHalf),
         (None, MethodKind::Alright) if plan.draws.is_random() => joint(Role::Alright),
         (None, MethodKind::Alright) => joint(Role::Balanced),
         (None, MethodKind::Compromise) => joint(Role::Compromise),

@@ -1,6 +1,6 @@
 //! The glossary of the page, for a reader who has not read the paper.
 
-use super::{Report, Role, labels, matching};
+use super::{Arm, Report, Role, labels, matching};
 use upright_core::objectives::LossKind;
 use upright_runs::plan::ObjectivePlan;
 
@@ -99,6 +99,18 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
         };
         say(name, text.into());
     }
+    if !report.levels.is_empty() {
+        say("Equal steps, equal tokens", equal(report));
+    }
+    if report.arms.iter().any(Arm::is_averaged) {
+        say(
+            "Averaged",
+            "An averaged adapter is the mean of the adapters after every step of a run. Late steps \
+             count more. The last iterate is the adapter after the last step. Both are of the same \
+             runs and cost the same. Averaged arms are compared with averaged arms only."
+                .into(),
+        );
+    }
     for (name, text) in methods(report) {
         say(name, text);
     }
@@ -146,6 +158,41 @@ fn preference(objective: &ObjectivePlan) -> String {
     }
 }
 
+/// Explains what is equal in comparisons, with the tokens that Mix takes at equal steps.
+fn equal(report: &Report) -> String {
+    let mut text =
+        "At equal steps, all arms took as many steps. At equal tokens, all arms trained on \
+                    as many tokens as ALRIGHT, within 10%. Without ALRIGHT, Sequential sets the \
+                    number of tokens."
+            .to_owned();
+    let mut ratios = Vec::new();
+    for arm in &report.arms {
+        let like = report.levels.iter().find(|level| {
+            arm.role == Role::Mix
+                && arm.comparison() == level.comparison()
+                && matching::same(&arm.weights, &level.weights)
+        });
+        if let (Some(level), Some(tokens)) = (like, arm.tokens) {
+            ratios.push(tokens.mean / level.tokens);
+        }
+    }
+    let least = ratios.iter().copied().reduce(f64::min);
+    let most = ratios.iter().copied().reduce(f64::max);
+    if let (Some(least), Some(most)) = (least, most) {
+        let [least, most] = [least, most].map(|ratio| format!("{ratio:.1}"));
+        let times = if least == most {
+            least
+        } else {
+            format!("{least} to {most}")
+        };
+        text += &format!(
+            " A step of Mix takes a batch of every objective. At equal steps, Mix trained on \
+             {times} times as many tokens."
+        );
+    }
+    text
+}
+
 /// The methods in the report.
 fn methods(report: &Report) -> Vec<(&'static str, String)> {
     let any = |of: fn(&Role) -> bool| report.arms.iter().any(|arm| of(&arm.role));
@@ -161,6 +208,12 @@ fn methods(report: &Report) -> Vec<(&'static str, String)> {
             "Mix",
             "Trains on all objectives in every step, weighted. It keeps all of them and pays for all."
                 .into(),
+        ));
+    }
+    if any(|role| *role == Role::MixHalf) {
+        words.push((
+            "Mix, half batches",
+            "As Mix, with half a batch of every objective per step.".into(),
         ));
     }
     if any(|role| *role == Role::Alright) {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{labels, prose, run::Run};
-use upright_core::metrics::Spread;
+use upright_core::{metrics::Spread, optimizer::Iterate};
 use upright_runs::plan::{ObjectivePlan, ReferencePlan};
 
 /// Runs whose losses can be compared: same base model, reference, rows and losses.
@@ -237,6 +237,7 @@ impl Comparable {
             let first = |run: &Run| {
                 run.loss(
                     run.points.first().filter(|point| point.step == 0)?,
+                    Iterate::Last,
                     set,
                     name,
                 )
@@ -251,12 +252,16 @@ impl Comparable {
                         .alone()
                         .is_some_and(|id| run.objective(name) == Some(id))
             });
-            let losses = alone.flat_map(|run| {
-                run.points
-                    .iter()
-                    .filter_map(|point| run.loss(point, set, name))
-            });
-            let lowest = losses.reduce(f64::min);
+            // Training the objective alone reached the losses of the averaged adapter too.
+            let mut lowest: Option<f64> = None;
+            for run in alone {
+                for point in &run.points {
+                    for iterate in [Iterate::Last, Iterate::Average] {
+                        let loss = run.loss(point, iterate, set, name);
+                        lowest = lowest.into_iter().chain(loss).reduce(f64::min);
+                    }
+                }
+            }
             if let Some((value, source)) = given(all(), set, name) {
                 let trained = lowest.is_some_and(|lowest| lowest <= value + ROUNDING);
                 return Some(Optimum {

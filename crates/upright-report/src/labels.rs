@@ -85,6 +85,12 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
     tell_apart(arms, runs, usize::from(models) + usize::from(references));
 }
 
+/// The name of an arm with averaged adapters, from the name of the arm with the last iterates of
+/// the same runs.
+pub(super) fn averaged(last: &str) -> String {
+    format!("{last}, averaged")
+}
+
 /// Whether an arm's label contains the weights of the objectives.
 fn has_weights(arm: &Arm) -> bool {
     arm.is_joint() || arm.role == Role::Sum
@@ -96,6 +102,7 @@ fn base(role: &Role) -> String {
         Role::Alone(name) => format!("{name} alone"),
         Role::Sequential(names) => names.join(", then "),
         Role::Mix => "mix".into(),
+        Role::MixHalf => "mix, half batches".into(),
         Role::Alright => "alright".into(),
         Role::Balanced => "alright balanced".into(),
         Role::Maxright => "maxright".into(),
@@ -188,7 +195,7 @@ fn tell_apart(arms: &mut [Arm], runs: &[Run], named: usize) {
             // No step depends on these settings.
             let last = key.rsplit('.').next().unwrap_or(key);
             let is_idle = match last {
-                "seed" | "eval-every" | "optimum-eval" => true,
+                "seed" | "eval-every" | "optimum-eval" | "average" | "export-iterate" => true,
                 "probe-every" => !has_probes,
                 "optimum" => !has_optima,
                 "init-adapter" => by_seed,

@@ -7,8 +7,8 @@
 //! | modules | purpose |
 //! |---|---|
 //! | `discover`, `run`, `study` | reading folders |
-//! | `arm`, `gather`, `labels` | grouping runs into arms |
-//! | `budget`, `matching`, `comparisons`, `ideal`, `sums` | which arms are compared with which |
+//! | `arm`, `gather`, `labels`, `paths` | grouping runs into arms |
+//! | `budget`, `level`, `matching`, `comparisons`, `ideal`, `sums` | which arms are compared with which |
 //! | `fronts`, `claims`, `small` | verdicts, and which of them rest on little |
 //! | `prose`, `glossary`, `table`, `tables`, `figures/` | text, tables and figures |
 //! | `page` | the HTML page |
@@ -37,8 +37,10 @@ mod gather;
 mod glossary;
 mod ideal;
 mod labels;
+mod level;
 mod matching;
 mod page;
+mod paths;
 mod prose;
 mod run;
 mod small;
@@ -55,12 +57,12 @@ pub use arm::{Arm, Role};
 pub use claims::{Claim, NoError, Verdict};
 pub use fronts::{Best, Front};
 pub use ideal::{Comparable, Optimum, Source};
+pub use level::Level;
 pub use run::{Point, Run};
 pub use small::Small;
 pub use study::{ANSWERS, Answer, Answers, STUDY, Study};
 
 use upright_base::{Error, Result, files, observer::Observer, parallel};
-use upright_core::metrics::Spread;
 
 /// File name of the page in a report folder.
 pub const PAGE: &str = "report.html";
@@ -79,12 +81,18 @@ pub struct Report {
     pub terms: Vec<String>,
     /// The settings in which each training budget differs from the others.
     pub budgets: Vec<String>,
+    /// For each training budget, a number that is equal for budgets that differ only in their
+    /// steps.
+    #[serde(skip)]
+    families: Vec<usize>,
     /// The arms, in the order of the page.
     pub arms: Vec<Arm>,
     /// Which arms are on the front.
     pub best: Best,
     /// Methods over their weights.
     pub fronts: Vec<Front>,
+    /// Comparisons at equal tokens, where they differ from those at equal steps.
+    pub levels: Vec<Level>,
     /// The paper's claims, tested on the arms.
     pub claims: Vec<Claim>,
     /// Responses to the same prompts. A run is named by its arm and seed.
@@ -93,14 +101,6 @@ pub struct Report {
     pub runs: Vec<Run>,
     /// The runs that could not be read, and why.
     pub damaged: Vec<Damaged>,
-}
-
-/// The mean losses of an arm's runs after some steps.
-#[derive(Clone, Debug)]
-struct Stop {
-    step: usize,
-    /// One loss per compared objective, on held-out rows and on training rows.
-    losses: [Vec<Option<Spread>>; 2],
 }
 
 /// A run folder that cannot be read, or whose content no run could have written.
@@ -146,7 +146,9 @@ impl Report {
         let mut report = Self {
             study: study::study(folders)?,
             fronts: fronts::fronts(&arms, &best, &objectives),
+            levels: Vec::new(),
             claims: Vec::new(),
+            families: budgets.iter().map(|budget| budget.family).collect(),
             answers: Vec::new(),
             objectives,
             settings,
@@ -157,6 +159,7 @@ impl Report {
             runs,
             damaged,
         };
+        report.levels = level::levels(&report);
         report.claims = claims::claims(&report);
         for folder in folders {
             for mut asked in study::answers(folder)? {
@@ -264,7 +267,15 @@ impl Report {
             .runs
             .iter()
             .position(|other| path.is_some() && other.path.canonicalize().ok() == path);
-        let arm = index.and_then(|index| self.arms.iter().find(|arm| arm.all.contains(&index)));
+        // The run exported one of its iterates.
+        let of = |index: usize| {
+            let exported = self.runs[index].plan().export_iterate;
+            let mut own = self.arms.iter().filter(|arm| arm.all.contains(&index));
+            own.clone()
+                .find(|arm| arm.iterate == exported)
+                .or_else(|| own.next())
+        };
+        let arm = index.and_then(of);
         match (index, arm) {
             (Some(index), Some(arm)) if arm.all.len() > 1 => {
                 format!("{}, seed {}", arm.label, self.runs[index].seed)
@@ -272,33 +283,6 @@ impl Report {
             (_, Some(arm)) => arm.label.clone(),
             _ => run.to_owned(),
         }
-    }
-
-    /// Mean losses of an arm at the evaluations that all its runs share.
-    fn path(&self, arm: &Arm) -> Vec<Stop> {
-        let runs: Vec<&Run> = arm.runs.iter().map(|i| &self.runs[*i]).collect();
-        let at = |step: usize| {
-            let points: Option<Vec<_>> = runs
-                .iter()
-                .map(|run| Some((*run, run.points.iter().find(|point| point.step == step)?)))
-                .collect();
-            let points = points?;
-            let mean = |set: usize, name: &String| {
-                let losses: Option<Vec<f64>> = points
-                    .iter()
-                    .map(|(run, point)| run.loss(point, set, name))
-                    .collect();
-                losses.map(|losses| Spread::of(&losses))
-            };
-            let losses =
-                [0, 1].map(|set| self.objectives.iter().map(|name| mean(set, name)).collect());
-            Some(Stop { step, losses })
-        };
-        runs[0]
-            .points
-            .iter()
-            .filter_map(|point| at(point.step))
-            .collect()
     }
 
     /// Whether an arm competes with others. Arms that train one objective alone do not, unless

@@ -160,7 +160,8 @@ pub(super) fn matching(arms: &[Arm], index: usize) -> Vec<usize> {
 fn matching_sum(arms: &[Arm], index: usize) -> Vec<usize> {
     let mut found = Vec::new();
     for (other, arm) in arms.iter().enumerate() {
-        if arm.setting != arms[index].setting || !same(&arm.weights, &arms[index].weights) {
+        let alike = arm.setting == arms[index].setting && arm.iterate == arms[index].iterate;
+        if !alike || !same(&arm.weights, &arms[index].weights) {
             continue;
         }
         if arm.is_joint() {

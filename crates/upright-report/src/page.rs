@@ -169,9 +169,15 @@ fn settings(report: &Report) -> String {
                 text(report.budgets[index].clone()),
             ]);
         }
-        html += &paragraph(
-            "Only arms with the same training budget are compared in claims, in costs and by distance.",
-        );
+        let tokens = if report.levels.is_empty() {
+            ""
+        } else {
+            prose::ALSO_AT_EQUAL_TOKENS
+        };
+        html += &paragraph(&format!(
+            "Only arms with the same training budget are compared in claims, in costs and by \
+             distance.{tokens}"
+        ));
         html += &table_html(&table);
     }
     html

@@ -10,6 +10,7 @@ use upright_base::{Error, Result, files};
 use upright_core::{
     methods::MethodKind,
     metrics::{cost::median, stopping::reached},
+    optimizer::Iterate,
 };
 use upright_model::model_files::hub_name;
 use upright_runs::{
@@ -38,6 +39,8 @@ pub struct Run {
     pub busy_seconds: Option<f64>,
     /// Tokens trained on.
     pub tokens: u64,
+    /// Tokens of batches that were probed and not trained on in the same step.
+    pub probed_tokens: u64,
     /// Median CPU utilization over the steps, 0 to 1, if it was recorded.
     pub utilization: Option<f64>,
     /// Peak memory, in GB.
@@ -45,6 +48,12 @@ pub struct Run {
     /// Its evaluations, in order.
     #[serde(skip)]
     pub points: Vec<Point>,
+    /// Tokens trained on before each step, and at the end.
+    #[serde(skip)]
+    pub(super) tokens_before: Vec<f64>,
+    /// Seconds of training steps before each step, and at the end.
+    #[serde(skip)]
+    pub(super) seconds_before: Vec<f64>,
     /// For every step, which objectives of the plan it trained on.
     #[serde(skip)]
     pub updates: Vec<Vec<bool>>,
@@ -68,6 +77,8 @@ pub struct Point {
     pub step: usize,
     /// Loss of every objective of the plan, on each of [`SETS`].
     pub losses: [Vec<Option<f64>>; 2],
+    /// The same losses of the averaged adapter; none if the run keeps no average.
+    pub averaged: [Vec<Option<f64>>; 2],
 }
 
 impl Run {
@@ -126,10 +137,13 @@ impl Run {
             seconds: all("seconds")
                 .iter()
                 .fold(0.0, |sum, seconds| sum + seconds),
+            tokens_before: sums(&lines, "tokens"),
+            seconds_before: sums(&lines, "seconds"),
             busy_seconds: lines.iter().try_fold(0.0, |sum, line| {
                 Some(sum + number(line, "seconds")? * number(line, "utilization")?)
             }),
             tokens: all("tokens").iter().sum::<f64>() as u64,
+            probed_tokens: all("probed_tokens").iter().sum::<f64>() as u64,
             utilization: median(&all("utilization")),
             peak_memory_gb: all("peak_memory_gb").into_iter().reduce(f64::max),
             points,
@@ -194,9 +208,29 @@ impl Run {
             .position(|objective| objective.name == name)
     }
 
-    /// Loss of an objective at one evaluation.
-    pub(super) fn loss(&self, point: &Point, set: usize, name: &str) -> Option<f64> {
-        point.losses[set][self.objective(name)?]
+    /// Loss of an objective at one evaluation, by one of the run's adapters.
+    pub(super) fn loss(
+        &self,
+        point: &Point,
+        iterate: Iterate,
+        set: usize,
+        name: &str,
+    ) -> Option<f64> {
+        let losses = match iterate {
+            Iterate::Last => &point.losses,
+            Iterate::Average => &point.averaged,
+        };
+        losses[set][self.objective(name)?]
+    }
+
+    /// Whether its last evaluation measured an averaged adapter. An unfinished or damaged run may
+    /// lack the losses of the average that its plan asks for.
+    pub(super) fn has_average(&self) -> bool {
+        let Some(end) = self.points.last() else {
+            return false;
+        };
+        let measured = end.averaged.iter().flatten().any(Option::is_some);
+        self.planned > 0 && !self.plan().average.is_none() && measured
     }
 
     /// The objective that this run trains on, if there is only one.
@@ -218,11 +252,11 @@ impl Run {
     /// Epochs of training, by the objective that it trains most. None for a run that takes no step.
     pub(super) fn epochs(&self) -> Option<f64> {
         let mut most: Option<f64> = None;
-        for (id, objective) in self.plan().objectives.iter().enumerate() {
+        for id in 0..self.plan().objectives.len() {
             let steps = self.updates.iter().filter(|step| step[id]).count();
             let rows = self.written.facts.data[id].train_rows;
             if steps > 0 && rows > 0 {
-                let epochs = (steps * objective.batch) as f64 / rows as f64;
+                let epochs = (steps * self.plan().batch(id)) as f64 / rows as f64;
                 most = Some(most.unwrap_or(0.0).max(epochs));
             }
         }
@@ -348,24 +382,58 @@ fn points(run: &Path, plan: &Plan, steps: usize) -> Result<Vec<Point>> {
                 &format!("line {}: step is not in order", i + 1),
             ));
         };
-        let mut losses = SETS.map(|_| Vec::new());
-        for (set, losses) in SETS.iter().zip(&mut losses) {
-            for objective in &plan.objectives {
-                let key = format!("{set}/loss/{}", objective.name);
-                let loss = line
-                    .get(&key)
-                    .map(|loss| loss.as_f64().filter(|loss| loss.is_finite()));
-                if loss == Some(None) {
-                    return Err(damaged(
-                        run,
-                        "evals.jsonl",
-                        &format!("line {}: {key} is not a number", i + 1),
-                    ));
-                }
-                losses.push(loss.flatten());
-            }
-        }
-        points.push(Point { step, losses });
+        let read = |prefix: &str| {
+            losses(line, plan, prefix).map_err(|key| {
+                let what = format!("line {}: {key} is not a number", i + 1);
+                damaged(run, "evals.jsonl", &what)
+            })
+        };
+        points.push(Point {
+            step,
+            losses: read("")?,
+            averaged: read(AVERAGE)?,
+        });
     }
     Ok(points)
+}
+
+/// Prefix of the keys of the averaged adapter in `evals.jsonl`.
+const AVERAGE: &str = "average/";
+
+/// The losses of an evaluation whose keys begin with a prefix. A missing key is a missing loss.
+///
+/// # Errors
+/// The key of a loss that is not a finite number.
+fn losses(
+    line: &Map<String, Value>,
+    plan: &Plan,
+    prefix: &str,
+) -> std::result::Result<[Vec<Option<f64>>; 2], String> {
+    let mut found = SETS.map(|_| Vec::new());
+    for (set, losses) in SETS.iter().zip(&mut found) {
+        for objective in &plan.objectives {
+            let key = format!("{prefix}{set}/loss/{}", objective.name);
+            let Some(value) = line.get(&key) else {
+                losses.push(None);
+                continue;
+            };
+            match value.as_f64() {
+                Some(loss) if loss.is_finite() => losses.push(Some(loss)),
+                _ => return Err(key),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Sums of a number over the steps before each step, and over all steps. A step without the number
+/// adds 0.
+fn sums(lines: &[Map<String, Value>], key: &str) -> Vec<f64> {
+    let mut sum = 0.0;
+    let mut found = vec![sum];
+    for line in lines {
+        sum += line.get(key).and_then(Value::as_f64).unwrap_or(0.0);
+        found.push(sum);
+    }
+    found
 }

@@ -1,6 +1,7 @@
 //! Finds the training runs behind a sum of adapters among the runs of a report.
 
 use super::run::Run;
+use upright_core::optimizer::{Average, Iterate};
 use upright_runs::plan_record::PlanRecord;
 
 /// The runs that trained a run's adapter: the run itself or, for a sum, the runs whose adapters it
@@ -45,6 +46,8 @@ fn settings(run: &Run) -> PlanRecord {
     };
     written.plan.length = None;
     written.plan.init_adapter = None;
+    // Neither changes what training costs.
+    (written.plan.average, written.plan.export_iterate) = (Average::None, Iterate::Last);
     for objective in &mut written.plan.objectives {
         objective.weight = 0.0;
         (objective.optimum, objective.optimum_eval) = (None, None);

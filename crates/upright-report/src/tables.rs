@@ -11,13 +11,14 @@ use super::{
 pub(super) const SET_NAMES: [&str; 2] = ["held-out rows", "training rows"];
 
 /// Names of all possible tables.
-pub(super) const NAMES: [&str; 7] = [
+pub(super) const NAMES: [&str; 8] = [
     "results",
     "gaps",
     "cost",
     "fronts",
     "probes",
     "curves",
+    "distances",
     "decisions",
 ];
 
@@ -35,7 +36,11 @@ pub(super) fn shown(report: &Report) -> Vec<Table> {
 
 /// The numbers behind figures that are in no table on the page.
 pub(super) fn behind_figures(report: &Report) -> Vec<Table> {
-    vec![curves(report), decisions(report)]
+    let mut tables = vec![curves(report), decisions(report)];
+    if report.has_ideal() {
+        tables.push(distances(report));
+    }
+    tables
 }
 
 /// The final losses and distance of every arm, and whether it is on the front.
@@ -172,6 +177,8 @@ pub(super) fn cost(report: &Report) -> Table {
     columns.extend([
         Column::new("utilization (%)"),
         Column::new("utilization increase (%)"),
+        Column::of("tokens", "trained on", None),
+        Column::of("tokens", "only probed", None),
         Column::new("tokens/s"),
         Column::new("peak memory (GB)"),
     ]);
@@ -180,7 +187,8 @@ pub(super) fn cost(report: &Report) -> Table {
         "Cost of every arm; increases are relative to Sequential with the same weights and steps",
         columns,
     );
-    for arm in &report.arms {
+    // An averaged arm costs what its last iterate costs.
+    for arm in report.arms.iter().filter(|arm| !arm.is_averaged()) {
         let mut row = vec![Cell::Text(named(arm))];
         for steps in &arm.updates {
             let differ = steps.is_some_and(|steps| steps.reach() > 0.0);
@@ -195,6 +203,8 @@ pub(super) fn cost(report: &Report) -> Table {
         row.extend([
             Cell::spread(percent, 1),
             Cell::spread(arm.utilization_increase, 1),
+            Cell::spread(arm.tokens, 0),
+            Cell::spread(arm.probed_tokens, 0),
             Cell::spread(arm.tokens_per_second, 0),
             Cell::number(arm.peak_memory_gb, 2),
         ]);
@@ -216,15 +226,6 @@ pub(super) fn fronts(report: &Report) -> Option<Table> {
     }
     let mut table = Table::new("fronts", "Front of each method over its weights", columns);
     for front in &report.fronts {
-        let method = [
-            front.method.clone(),
-            report.comparison_name(front.comparison()),
-        ];
-        let method = method
-            .into_iter()
-            .filter(|words| !words.is_empty())
-            .collect::<Vec<_>>()
-            .join(", ");
         let run = &report.runs[report.arms[front.arms[0]].runs[0]];
         let weights = front
             .weights
@@ -232,7 +233,7 @@ pub(super) fn fronts(report: &Report) -> Option<Table> {
             .map(|weights| labels::weighed(run.plan(), weights, &report.objectives));
         let weights = weights.collect::<Vec<_>>().join("; ");
         let mut row = vec![
-            Cell::Text(method),
+            Cell::Text(report.front_name(front)),
             Cell::Text(weights),
             Cell::Number(front.arms.len() as f64, 0),
         ];
@@ -279,6 +280,36 @@ pub(super) fn curves(report: &Report) -> Table {
     table
 }
 
+/// Mean distances of every arm at the evaluations that all its runs share, by step, tokens and
+/// seconds.
+pub(super) fn distances(report: &Report) -> Table {
+    let mut columns = vec![
+        Column::new("arm"),
+        Column::new("step"),
+        Column::new("tokens trained on"),
+        Column::new("seconds of training steps"),
+    ];
+    columns.extend(SET_NAMES.map(|set| Column::of(set, "distance", None)));
+    let mut table = Table::new(
+        "distances",
+        "Distance to the ideal point by step, tokens and seconds",
+        columns,
+    );
+    for arm in &report.arms {
+        for stop in report.path(arm) {
+            table.rows.push(vec![
+                Cell::Text(arm.label.clone()),
+                Cell::Number(stop.step as f64, 0),
+                Cell::spread(Some(stop.tokens), 0),
+                Cell::spread(Some(stop.seconds), 2),
+                Cell::spread(stop.ideal_distance[0], 4),
+                Cell::spread(stop.ideal_distance[1], 4),
+            ]);
+        }
+    }
+    table
+}
+
 /// The objectives that each step of an arm's first run trained on; shares if several steps share a
 /// bin.
 pub(super) fn decisions(report: &Report) -> Table {
@@ -298,7 +329,7 @@ pub(super) fn decisions(report: &Report) -> Table {
         "Objective trained in each step, first seed of each arm",
         columns,
     );
-    for arm in &report.arms {
+    for arm in report.arms.iter().filter(|arm| !arm.is_averaged()) {
         for (from, to, shares) in report.decisions(arm) {
             let mut row = vec![
                 Cell::Text(arm.label.clone()),

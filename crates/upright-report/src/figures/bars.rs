@@ -74,7 +74,11 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
             .seconds
             .is_some_and(|seconds| seconds.mean > 0.0)
     };
-    let arms: Vec<usize> = contenders(report).into_iter().filter(takes_time).collect();
+    // An averaged arm costs what its last iterate costs.
+    let arms: Vec<usize> = contenders(report)
+        .into_iter()
+        .filter(|i| takes_time(i) && !report.arms[*i].is_averaged())
+        .collect();
     let joint: Vec<usize> = arms
         .iter()
         .copied()
@@ -110,11 +114,17 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
             .panels
             .push(bars(report, &arms, looks, name, k == 0, &[(0, &value)]));
     }
-    let caption = format!(
+    let mut caption = format!(
         "{}{}",
         increases(report, &joint, increased),
         missing(report, increased, used)
     );
+    if report.arms.iter().any(Arm::is_averaged) {
+        caption = format!(
+            "{} An averaged arm costs as much as the last iterates of its runs.",
+            caption.trim_end()
+        );
+    }
     Some(Shown {
         name: "cost",
         heading: "Cost",
@@ -157,7 +167,7 @@ fn increases(report: &Report, joint: &[usize], increased: bool) -> String {
         let own = joint
             .iter()
             .map(|i| &report.arms[*i])
-            .filter(|arm| arm.role == role);
+            .filter(|arm| arm.role == role && !arm.is_averaged());
         let mut all: Vec<f64> = own
             .filter_map(|arm| Some(arm.cost_increase?.mean))
             .collect();
@@ -171,6 +181,7 @@ fn increases(report: &Report, joint: &[usize], increased: bool) -> String {
     };
     let all = [
         ("Mix", Role::Mix),
+        ("Mix with half batches", Role::MixHalf),
         ("ALRIGHT", Role::Alright),
         ("ALRIGHT balanced", Role::Balanced),
         ("MAXRIGHT", Role::Maxright),

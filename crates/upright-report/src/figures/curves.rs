@@ -5,9 +5,12 @@ use super::{
     facets::{Facet, facets},
     loss_axis, loss_name, loss_unit, marked, spans_decades,
 };
-use crate::{Report, Stop, tables::SET_NAMES};
+use crate::{Report, paths::Stop, tables::SET_NAMES};
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Dash, Figure, Ink, Mark, Panel, Style, axis::Scale};
+
+/// The two sets of rows in titles of small panels.
+pub(super) const SET_WORDS: [&str; 2] = ["held-out", "training"];
 
 /// Lines with more evaluations than this have no markers.
 const MARKED: usize = 16;
@@ -91,11 +94,7 @@ fn panel(
     let title = if facet.name.is_empty() {
         format!("{name} on {}", SET_NAMES[set])
     } else {
-        format!(
-            "{}: {name}, {}",
-            facet.name,
-            SET_NAMES[set].trim_end_matches(" rows")
-        )
+        format!("{}: {name}, {}", facet.name, SET_WORDS[set])
     };
     let axis = loss_axis(loss_name(report, objective), ratios);
     let axis = match axis.scale {
@@ -124,7 +123,31 @@ fn panel(
         .iter()
         .map(|i| (*i, line(&paths[*i], objective, set)))
         .collect();
-    for (index, line) in &lines {
+    add_bands(&mut panel, looks, &lines);
+    if let Some(optimum) = optimum {
+        panel.add(
+            Mark::Horizontal(optimum),
+            Style::thin(Ink::Text).dash(Dash::Dotted).width(1.5),
+            &marked("optimum", trained),
+        );
+    }
+    add_means(&mut panel, report, looks, &lines);
+    panel
+}
+
+/// Adds the lines of arms, given by their index, with bands of one standard error below.
+pub(super) fn add_lines(
+    panel: &mut Panel,
+    report: &Report,
+    looks: &[Style],
+    lines: &[(usize, Vec<(f64, Spread)>)],
+) {
+    add_bands(panel, looks, lines);
+    add_means(panel, report, looks, lines);
+}
+
+fn add_bands(panel: &mut Panel, looks: &[Style], lines: &[(usize, Vec<(f64, Spread)>)]) {
+    for (index, line) in lines {
         let ends = |loss: &Spread| [loss.mean - loss.reach(), loss.mean + loss.reach()];
         let band = line
             .iter()
@@ -138,14 +161,15 @@ fn panel(
             );
         }
     }
-    if let Some(optimum) = optimum {
-        panel.add(
-            Mark::Horizontal(optimum),
-            Style::thin(Ink::Text).dash(Dash::Dotted).width(1.5),
-            &marked("optimum", trained),
-        );
-    }
-    for (index, line) in &lines {
+}
+
+fn add_means(
+    panel: &mut Panel,
+    report: &Report,
+    looks: &[Style],
+    lines: &[(usize, Vec<(f64, Spread)>)],
+) {
+    for (index, line) in lines {
         let points = line.iter().map(|(step, loss)| [*step, loss.mean]).collect();
         let style = if line.len() > MARKED {
             looks[*index].unmarked()
@@ -156,11 +180,10 @@ fn panel(
             panel.add(
                 Mark::Line(points),
                 style.width(1.8),
-                &report.arms[*index].family,
+                &report.arms[*index].method,
             );
         }
     }
-    panel
 }
 
 /// Whether any loss was measured on a set of rows.

@@ -22,7 +22,7 @@ pub(super) fn decisions(report: &Report) -> Option<Shown> {
             .iter()
             .flatten()
             .any(|updates| updates.mean > 0.0);
-        descends && report.runs[arm.runs[0]].steps > 0
+        descends && report.runs[arm.runs[0]].steps > 0 && !arm.is_averaged()
     };
     let mut shown = contenders(report);
     shown.retain(|i| decides(&report.arms[*i]));

@@ -1,26 +1,39 @@
-//! Facets: one panel per weights and setting, so that no panel has too many lines.
+//! Facets: one panel per weights, iterate and setting, so that no panel has too many lines.
 
 use crate::{
     Arm, Report, Role, labels,
     matching::{distinct, matching, same},
 };
+use upright_core::optimizer::Iterate;
 
 /// The arms of one panel.
 pub(super) struct Facet {
     /// What the arms have in common; empty if there is only one facet.
     pub(super) name: String,
     pub(super) setting: usize,
+    /// The adapters that its lines are of.
+    pub(super) iterate: Iterate,
     /// Indices of the report's arms.
     pub(super) arms: Vec<usize>,
 }
 
 /// All facets. Arms that are neither joint nor sequential are in every facet of their setting.
 pub(super) fn facets(report: &Report) -> Vec<Facet> {
-    let mut facets = Vec::new();
+    let mut places = Vec::new();
     for setting in 0..report.settings.len() {
+        for iterate in report.iterates() {
+            places.push((setting, iterate));
+        }
+    }
+    let mut facets = Vec::new();
+    for (setting, iterate) in places {
+        let here = |arm: &Arm| arm.setting == setting && arm.iterate == iterate;
         let own: Vec<usize> = (0..report.arms.len())
-            .filter(|i| report.arms[*i].setting == setting)
+            .filter(|i| here(&report.arms[*i]))
             .collect();
+        if own.is_empty() {
+            continue;
+        }
         let arm = |i: &usize| &report.arms[*i];
         let everywhere = |arm: &Arm| {
             matches!(
@@ -33,6 +46,7 @@ pub(super) fn facets(report: &Report) -> Vec<Facet> {
             facets.push(Facet {
                 name: String::new(),
                 setting,
+                iterate,
                 arms: own,
             });
             continue;
@@ -72,21 +86,26 @@ pub(super) fn facets(report: &Report) -> Vec<Facet> {
             facets.push(Facet {
                 name: labels::weighed(run.plan(), &weights, &report.objectives),
                 setting,
+                iterate,
                 arms,
             });
         }
     }
-    if let [one] = &mut facets[..] {
-        one.name.clear();
+    let first = facets.first().map(|facet| facet.name.clone());
+    let alike = facets
+        .iter()
+        .all(|facet| Some(&facet.name) == first.as_ref());
+    if alike && (report.settings.len() == 1 || facets.len() == 1) {
+        facets.iter_mut().for_each(|facet| facet.name.clear());
     }
-    if report.settings.len() > 1 {
-        for facet in &mut facets {
-            let setting = report.setting_name(facet.setting);
-            let words = [&facet.name[..], &setting]
-                .into_iter()
-                .filter(|word| !word.is_empty());
-            facet.name = words.collect::<Vec<_>>().join(", ");
+    for facet in &mut facets {
+        let mut words = vec![facet.name.clone()];
+        words.extend(report.iterate_name(facet.iterate));
+        if report.settings.len() > 1 {
+            words.push(report.setting_name(facet.setting));
         }
+        words.retain(|word| !word.is_empty());
+        facet.name = words.join(", ");
     }
     facets
 }

@@ -3,6 +3,7 @@
 mod bars;
 mod curves;
 mod decisions;
+mod distances;
 mod facets;
 mod plane;
 mod probes;
@@ -26,9 +27,11 @@ pub(super) struct Shown {
 }
 
 /// Names of all possible figures.
-pub(super) const NAMES: [&str; 7] = [
+pub(super) const NAMES: [&str; 9] = [
     "trajectories",
     "curves",
+    "distance-tokens",
+    "distance-seconds",
     "gaps",
     "cost",
     "decisions",
@@ -42,6 +45,8 @@ pub(super) fn figures(report: &Report) -> Vec<Shown> {
     let all = [
         plane::trajectories(report, &looks),
         curves::curves(report, &looks),
+        distances::by_tokens(report, &looks),
+        distances::by_seconds(report, &looks),
         bars::gaps(report, &looks),
         bars::cost(report, &looks),
         decisions::decisions(report),

@@ -7,11 +7,14 @@ use super::{
     given, loss_axis, loss_name, marked, spans_decades,
 };
 use crate::{
-    Arm, Comparable, Report, Role, labels,
+    Arm, Comparable, Front, Report, Role, labels,
     matching::{distinct, same},
     tables::SET_NAMES,
 };
-use upright_core::metrics::{Spread, front::pareto_front};
+use upright_core::{
+    metrics::{Spread, front::pareto_front},
+    optimizer::Iterate,
+};
 use upright_plot::{Axis, Dash, Figure, Ink, Mark, Marker, Panel, Style};
 
 /// Titles of panels that differ only in their set of rows.
@@ -229,7 +232,7 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
                 "",
             );
         }
-        if let Some(front) = alright_front(report, axes, facet.setting, set) {
+        if let Some(front) = alright_front(report, axes, facet, set) {
             let style = Style::thin(Ink::Muted).dash(Dash::Dotted).width(1.6);
             panel.add(
                 Mark::Line(front),
@@ -239,7 +242,7 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
         }
         for index in &facet.arms {
             if let Some(end) = place(&report.arms[*index].ends[set], axes) {
-                add_end(&mut panel, end, looks[*index], &report.arms[*index].family);
+                add_end(&mut panel, end, looks[*index], &report.arms[*index].method);
             }
         }
         add_fixed(&mut panel, &report.settings[facet.setting], axes, set);
@@ -316,13 +319,15 @@ fn nearest(report: &Report) -> String {
 fn alright_front(
     report: &Report,
     axes: [usize; 2],
-    setting: usize,
+    facet: &Facet,
     set: usize,
 ) -> Option<Vec<[f64; 2]>> {
-    let front = report
-        .fronts
-        .iter()
-        .find(|front| front.role == Role::Alright && front.setting == setting)?;
+    let here = |front: &&Front| {
+        front.role == Role::Alright
+            && front.setting == facet.setting
+            && front.iterate == facet.iterate
+    };
+    let front = report.fronts.iter().find(here)?;
     let ends: Vec<[f64; 2]> = front
         .arms
         .iter()
@@ -351,7 +356,10 @@ fn worst(report: &Report, setting: usize) -> Option<String> {
         .filter_map(on)
         .collect::<Vec<_>>()
         .join(" and ");
-    let name = report.comparison_name((setting, None));
+    let name = match report.settings.len() {
+        1 => String::new(),
+        _ => report.setting_name(setting),
+    };
     Some(if name.is_empty() {
         words
     } else {
@@ -395,6 +403,10 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
                 .unwrap_or(0),
         )
     };
+    let look = |index: usize| match report.arms[index].iterate {
+        Iterate::Last => looks[index],
+        Iterate::Average => super::style::beside_last(looks[index]),
+    };
     let mut figure = Figure::new(
         "End points of each method over its weights",
         2,
@@ -433,7 +445,7 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
             let line = ends.iter().map(|(_, place)| mean(*place)).collect();
             panel.add(
                 Mark::Line(line),
-                looks[front.arms[0]].unmarked(),
+                look(front.arms[0]).unmarked(),
                 &front.method,
             );
         }
@@ -441,7 +453,7 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
             add_end(
                 &mut panel,
                 *end,
-                looks[*index].marker(marker(&report.arms[*index].weights)),
+                look(*index).marker(marker(&report.arms[*index].weights)),
                 "",
             );
         }

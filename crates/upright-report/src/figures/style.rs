@@ -1,8 +1,9 @@
 //! Styles of arms. The color is the method; dash and marker distinguish arms of the same color,
 //! also in gray. Arms of one family, which differ only in their weights, look the same: they are in
-//! separate panels or have markers by weight.
+//! separate panels or have markers by weight. Averaged arms look like the last iterates of the same
+//! runs, because they are in panels of their own too.
 
-use crate::{Report, Role};
+use crate::{Arm, Report, Role};
 use upright_plot::{Dash, Ink, Marker, Style};
 
 const MARKERS: [Marker; 5] = [
@@ -17,7 +18,7 @@ const DASHES: [Dash; 4] = [Dash::Solid, Dash::Dashed, Dash::DashDotted, Dash::Do
 /// A style for every arm of the report.
 pub(super) fn looks(report: &Report) -> Vec<Style> {
     let mut families: Vec<(&str, (usize, usize, usize))> = Vec::new();
-    for arm in &report.arms {
+    for arm in report.arms.iter().filter(|arm| !arm.is_averaged()) {
         if families.iter().any(|(family, _)| *family == arm.family) {
             continue;
         }
@@ -35,6 +36,7 @@ pub(super) fn looks(report: &Report) -> Vec<Style> {
             Role::Maxright => (2, 4),
             Role::Mix => (3, 2),
             Role::Alone(name) => (4, objective(name)),
+            Role::MixHalf => (6, 2),
             Role::Compromise => (5, 0),
             Role::Other(_) | Role::Sum | Role::Measured(_) => (5, 3),
         };
@@ -60,12 +62,9 @@ pub(super) fn looks(report: &Report) -> Vec<Style> {
             .unwrap_or(marker);
         families.push((&arm.family, (ink, marker, dash)));
     }
-    let look = |family: &str| {
-        let found = families
-            .iter()
-            .find(|(other, _)| *other == family)
-            .map(|(_, look)| *look);
-        let (ink, marker, dash) = found.unwrap_or_default();
+    let look = |arm: &Arm| {
+        let found = families.iter().find(|(family, _)| *family == arm.method);
+        let (ink, marker, dash) = found.map(|(_, look)| *look).unwrap_or_default();
         let style = Style {
             ink: Ink::Series(ink),
             dash: DASHES[dash],
@@ -75,7 +74,14 @@ pub(super) fn looks(report: &Report) -> Vec<Style> {
         };
         style.marker(MARKERS[marker])
     };
-    report.arms.iter().map(|arm| look(&arm.family)).collect()
+    report.arms.iter().map(look).collect()
+}
+
+/// The style of averaged arms in a panel that has the last iterates too.
+pub(super) fn beside_last(style: Style) -> Style {
+    let dash = DASHES.iter().position(|dash| *dash == style.dash);
+    let other = dash.unwrap_or(0) + DASHES.len() / 2;
+    style.dash(DASHES[other % DASHES.len()])
 }
 
 /// The marker with number `index`.

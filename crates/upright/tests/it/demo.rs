@@ -178,7 +178,7 @@ fn the_story_is_told_by_the_runs() {
     let page = std::fs::read_to_string(demo.report(&mut Silent).unwrap()).unwrap();
     assert_eq!(
         (page.matches("<svg ").count(), page.matches("<h3>").count()),
-        (5, 2 * 6)
+        (7, 2 * 6)
     );
     let letters = [
         ("&", "&amp;"),

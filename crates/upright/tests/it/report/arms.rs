@@ -721,7 +721,8 @@ fn a_claim_says_whom_it_asks_about_who_stopped_early_and_who_else_is_nearer() {
     for words in [
         "(2 of 3 runs stopped at the goal after 4 of 8 steps)",
         "\u{201c}dpo, then sft\u{201d} 1.9",
-        "; not part of the claim, but nearer: \u{201c}maxright k 1\u{201d} 0.112, \u{201c}sum of adapters\u{201d} 0.014",
+        "; not part of the claim, but nearer: \u{201c}maxright k 1\u{201d} 0.112 on 1080 tokens, \
+         \u{201c}sum of adapters\u{201d} 0.014 on 2160 tokens",
     ] {
         assert!(because.contains(words), "{words}: {because}");
     }

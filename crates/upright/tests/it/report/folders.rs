@@ -31,6 +31,9 @@ pub(crate) struct Run {
     third: Option<String>,
     measures: String,
     asked: String,
+    tokens: Option<usize>,
+    probed: Option<usize>,
+    averaged: Option<[f64; 2]>,
     edits: Vec<(String, String)>,
 }
 
@@ -49,6 +52,9 @@ pub(crate) fn run(method: &str) -> Run {
         third: None,
         measures: String::new(),
         asked: String::new(),
+        tokens: None,
+        probed: None,
+        averaged: None,
         edits: Vec::new(),
     }
 }
@@ -115,6 +121,29 @@ impl Run {
     pub(crate) fn sum(self, name: &str) -> Self {
         self.measuring(&format!("/study/sums/{name}"))
             .with("\"/out\"", &format!("\"/study/runs/{name}\""))
+    }
+
+    /// Tokens that every step trains on.
+    pub(crate) fn tokens(mut self, tokens: usize) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Tokens that every step probes and does not train on.
+    pub(crate) fn probing(mut self, tokens: usize) -> Self {
+        self.probed = Some(tokens);
+        self
+    }
+
+    /// Half batches of Mix.
+    pub(crate) fn half_batches(self) -> Self {
+        self.with("held-out = 0.2", "mix-batches = \"half\"\nheld-out = 0.2")
+    }
+
+    /// An average beside the last iterate, and its losses on training rows after the last step.
+    pub(crate) fn averaging(mut self, sft: f64, dpo: f64) -> Self {
+        self.averaged = Some([sft, dpo]);
+        self.with("held-out = 0.2", "average = \"polynomial\"\nheld-out = 0.2")
     }
 
     /// What `config.toml` says.
@@ -212,7 +241,11 @@ impl Run {
             line.insert(format!("loss/{}", name(id)), json!(1.0));
         }
         let wave = ((step * 7 + self.seed as usize * 3) % 5) as f64;
-        line.insert("tokens".into(), json!(100 + 10 * step));
+        let tokens = self.tokens.unwrap_or(100 + 10 * step);
+        line.insert("tokens".into(), json!(tokens));
+        if let Some(tokens) = self.probed {
+            line.insert("probed_tokens".into(), json!(tokens));
+        }
         line.insert("seconds".into(), json!(self.seconds + 0.001 * wave));
         line.insert(
             "utilization".into(),
@@ -233,17 +266,22 @@ impl Run {
         };
         for (set, scale) in [("eval", 1.1), ("fit", 1.0)] {
             for id in 0..self.weights.len() {
-                let (start, end) = if id == 0 {
-                    (1.0, self.ends[0])
-                } else {
-                    (5.0, self.ends[1])
-                };
-                let loss = if share == 1.0 {
-                    end
-                } else {
-                    start + share * (end - start)
-                };
-                line.insert(format!("{set}/loss/{}", name(id)), json!(loss * scale));
+                let mut adapters = vec![("", self.ends)];
+                adapters.extend(self.averaged.map(|ends| ("average/", ends)));
+                for (prefix, ends) in adapters {
+                    let (start, end) = if id == 0 {
+                        (1.0, ends[0])
+                    } else {
+                        (5.0, ends[1])
+                    };
+                    let loss = if share == 1.0 {
+                        end
+                    } else {
+                        start + share * (end - start)
+                    };
+                    let key = format!("{prefix}{set}/loss/{}", name(id));
+                    line.insert(key, json!(loss * scale));
+                }
             }
         }
         Value::Object(line)

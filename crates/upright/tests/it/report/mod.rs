@@ -1,10 +1,12 @@
 //! The report of run folders that the tests write themselves.
 
 mod arms;
+mod averages;
 mod folders;
 pub(crate) mod mixed;
 mod numbers;
 mod page;
+mod tokens;
 mod verdicts;
 
 use std::fs;

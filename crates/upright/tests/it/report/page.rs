@@ -19,6 +19,8 @@ fn the_page_stands_alone_and_has_a_figure_for_every_section() {
     let figures = [
         "trajectories",
         "curves",
+        "distance-tokens",
+        "distance-seconds",
         "gaps",
         "cost",
         "decisions",
