@@ -90,6 +90,10 @@ fn table(story: &Story) -> String {
         "`distance`: distance to the ideal point, the best loss of each objective trained alone."
             .into(),
     );
+    line(
+        "`mix, half as long`: half of the steps, so about as many tokens as the other methods."
+            .into(),
+    );
     line(String::new());
     line(format!(
         "{:17}  {:^41}  {:^41}  {:>7} {:>7}",

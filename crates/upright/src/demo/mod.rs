@@ -70,7 +70,7 @@ const SEEDS: [u64; 3] = [1, 2, 3];
 const QUESTIONS: [&str; 2] = ["What does Ada do?", "Hello! Who looks after Acorn the cat?"];
 
 /// Title and description of the report page.
-const TITLE: &str = "Seven ways to train one small model on two objectives";
+const TITLE: &str = "Eight ways to train one small model on two objectives";
 const ABOUT: &str = "A language model with 689,280 parameters, pre-trained on text about an \
                      invented village, learns to answer plainly (instructions) and to answer \
                      kindly and truthfully (preferences). If it is trained on one after the other, \
