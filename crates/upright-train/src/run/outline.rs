@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 use upright_base::{Result, counted};
-use upright_core::{methods::MethodKind, optimizer::Curve};
+use upright_core::{
+    methods::MethodKind,
+    optimizer::{Average, Curve},
+};
 use upright_data::{Dataset, Example};
 use upright_model::adapter::{ALL_LINEAR, Adapter, LoraConfig};
 use upright_runs::plan::{Plan, ReferencePlan, ReferenceRows, Schedule};
@@ -39,6 +42,9 @@ pub struct Outline {
     pub schedule: Curve,
     /// Warm-up steps of each stage.
     pub warmup: usize,
+    /// The average that the run keeps.
+    #[serde(skip_serializing_if = "Average::is_none")]
+    pub average: Average,
     /// The reference model, if a loss uses one.
     pub reference: Option<ReferenceOutline>,
     /// Objectives whose optima are found by training them alone.
@@ -241,6 +247,7 @@ impl Outline {
             learning_rate: plan.optimizer.learning_rate,
             schedule: plan.optimizer.schedule,
             warmup: plan.optimizer.warmup,
+            average: plan.average,
             reference: plan.needs_reference().then(|| ReferenceOutline {
                 steps: reference_steps,
                 about: about(&plan.reference),
@@ -312,10 +319,14 @@ impl Outline {
             0 => String::new(),
             steps => format!(", {steps} warm-up steps"),
         };
+        let average = match self.average {
+            Average::None => "",
+            Average::Polynomial => ", with a polynomial average",
+        };
         line(
             "optimizer",
             format!(
-                "AdamW, learning rate {:e}, {}{warmup}",
+                "AdamW, learning rate {:e}, {}{warmup}{average}",
                 self.learning_rate,
                 self.schedule.name()
             ),

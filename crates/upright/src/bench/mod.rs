@@ -16,7 +16,7 @@ pub use methods::{Compared, MethodCost};
 pub use steps::{StepCost, TimedStep};
 
 use upright_base::{Error, Result, files::Scratch, observer::Observer};
-use upright_core::optimizer::{AdamW, Average};
+use upright_core::optimizer::AdamW;
 use upright_data::{Dataset, Example};
 use upright_runs::{
     plan::{GRADIENT_EXPONENT, Plan},
@@ -110,7 +110,7 @@ impl Bench {
             learning_rate: self.plan.learning_rate(1),
             clip: self.plan.optimizer.clip,
             gradient_exponent: GRADIENT_EXPONENT,
-            average: Average::None,
+            average: self.plan.average,
         };
         Ok(ModelLearner::new(
             &self.model.decoder,
