@@ -32,7 +32,8 @@ pub struct Optimum {
     pub value: f64,
     /// Its source.
     pub source: Source,
-    /// Whether a run that trains the objective alone reached it.
+    /// Whether a run that trains the objective alone reached it: a run of the report, or one that
+    /// `--optimum auto` took.
     pub trained: bool,
 }
 
@@ -263,7 +264,8 @@ impl Comparable {
                 }
             }
             if let Some((value, source)) = given(all(), set, name) {
-                let trained = lowest.is_some_and(|lowest| lowest <= value + ROUNDING);
+                let found = all().any(|run| run.plan().finds_optima);
+                let trained = found || lowest.is_some_and(|lowest| lowest <= value + ROUNDING);
                 return Some(Optimum {
                     value,
                     source,

@@ -16,7 +16,7 @@ use upright_model::model_files::hub_name;
 use upright_runs::{
     plan::{Length, Plan, ReferencePlan, Schedule, Stage, StopPlan},
     plan_record::PlanRecord,
-    records::SETS,
+    records::{AVERAGE, PROBED_TOKENS, SETS},
     run_dir::read_lines,
     settings,
 };
@@ -143,7 +143,7 @@ impl Run {
                 Some(sum + number(line, "seconds")? * number(line, "utilization")?)
             }),
             tokens: all("tokens").iter().sum::<f64>() as u64,
-            probed_tokens: all("probed_tokens").iter().sum::<f64>() as u64,
+            probed_tokens: all(PROBED_TOKENS).iter().sum::<f64>() as u64,
             utilization: median(&all("utilization")),
             peak_memory_gb: all("peak_memory_gb").into_iter().reduce(f64::max),
             points,
@@ -396,9 +396,6 @@ fn points(run: &Path, plan: &Plan, steps: usize) -> Result<Vec<Point>> {
     }
     Ok(points)
 }
-
-/// Prefix of the keys of the averaged adapter in `evals.jsonl`.
-const AVERAGE: &str = "average/";
 
 /// The losses of an evaluation whose keys begin with a prefix. A missing key is a missing loss.
 ///

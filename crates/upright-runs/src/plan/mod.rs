@@ -56,8 +56,8 @@ pub struct Plan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<f64>,
     /// Whether missing optima are found before the run, by training each objective alone. False if
-    /// there is only one objective. No file has it: a run's record has the optima.
-    #[serde(skip)]
+    /// there is only one objective. The record of the run has the optima too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finds_optima: bool,
     /// The average of the iterates that the run keeps.
     #[serde(default, skip_serializing_if = "Average::is_none")]
@@ -324,7 +324,7 @@ pub const GRADIENT_EXPONENT: i32 = -44;
 /// Settings that a resumed run may change: they do not affect the result, or they are paths whose
 /// contents are compared instead ([`crate::plan_record::Provenance`]). All other settings of the
 /// plan are compared.
-const FREE: [&str; 13] = [
+const FREE: [&str; 14] = [
     "out",
     "threads",
     "device",
@@ -338,6 +338,7 @@ const FREE: [&str; 13] = [
     "folder",
     "files",
     "share",
+    "finds-optima",
 ];
 
 impl Plan {
@@ -423,6 +424,7 @@ impl Plan {
             keep: 0,
             recompute: Recompute::Auto,
             device: None,
+            finds_optima: false,
             ..self.clone()
         };
         // The hashes in the run's facts identify the adapters.

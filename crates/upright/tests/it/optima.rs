@@ -88,6 +88,13 @@ fn optima_are_the_lowest_losses_of_each_objective_trained_alone() {
     );
     f.train("given", &given).good();
     assert_eq!(recorded(&f, "given"), optima);
+    // Only the page of the second one says that nobody trained for its optima.
+    for (out, is_given) in [("auto", false), ("given", true)] {
+        let report = upright_report::Report::read(&[f.path(out)]).unwrap();
+        for optimum in report.settings[0].ideal.iter().flatten().flatten() {
+            assert_eq!(!optimum.trained, is_given, "{out}: {optimum:?}");
+        }
+    }
     f.assert_same("auto", "given", &["optimum", "optimum-eval"]);
 
     // Other seeds, weights and methods find them.
