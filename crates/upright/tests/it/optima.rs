@@ -95,7 +95,8 @@ fn optima_are_the_lowest_losses_of_each_objective_trained_alone() {
             assert_eq!(!optimum.trained, is_given, "{out}: {optimum:?}");
         }
     }
-    f.assert_same("auto", "given", &["optimum", "optimum-eval"]);
+    let told = ["optimum", "optimum-eval", "finds-optima"];
+    f.assert_same("auto", "given", &told);
 
     // Other seeds, weights and methods find them.
     let bytes = contents(&cache.join("optima"), &[]);
