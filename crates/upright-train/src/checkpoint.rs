@@ -2,9 +2,10 @@
 //! absent.
 //!
 //! `checkpoints/step-N/` contains the adapter as a PEFT folder, `optimizer.safetensors` (the moments,
-//! and the averaged adapter if the run keeps one) and `state.json`. Permanent checkpoints are written every `--checkpoint-every` steps; the newest few
-//! and the best are kept. One rolling checkpoint follows the newest step, so that a run that is
-//! killed or fills the disk loses little work.
+//! and the averaged adapter if the run keeps one) and `state.json`. Permanent checkpoints are
+//! written every `--checkpoint-every` steps; the newest few and the best are kept. One rolling
+//! checkpoint follows the newest step, so that a run that is killed or fills the disk loses little
+//! work.
 
 use std::{
     fs,

@@ -14,7 +14,7 @@ use upright_model::{adapter::Adapter, pack::Pack};
 
 use crate::{
     not_finite::not_finite,
-    packing::{PackedRows, Segment, pack},
+    packing::{PackedRows, Segment, pack, tokens},
     reference::Reference,
 };
 
@@ -290,7 +290,7 @@ impl Task<'_> {
         Measured {
             loss: 0.0,
             metrics: vec![0.0; self.objective.kind.spec().metrics.len()],
-            tokens: tokens_of(examples),
+            tokens: tokens(examples.iter().copied()),
         }
     }
 
@@ -301,11 +301,6 @@ impl Task<'_> {
             .map(|&row| &self.train[row])
             .collect()
     }
-}
-
-/// Tokens of some rows; a prompt that responses share counts once.
-fn tokens_of(examples: &[&Example]) -> usize {
-    examples.iter().map(|example| example.tokens()).sum()
 }
 
 impl Measured {
@@ -499,7 +494,7 @@ impl Learner for ModelLearner<'_> {
             if self.trained[index] {
                 task.order.advance();
             } else if was_probed {
-                self.report.probed_tokens += tokens_of(&task.next_batch());
+                self.report.probed_tokens += tokens(task.next_batch());
                 task.order.postpone();
             }
         }

@@ -26,6 +26,11 @@ pub struct PackedRows {
     pub segments: Vec<Segment>,
 }
 
+/// Tokens of some examples; a prompt that responses share counts once.
+pub(crate) fn tokens<'e>(examples: impl IntoIterator<Item = &'e Example>) -> usize {
+    examples.into_iter().map(Example::tokens).sum()
+}
+
 /// Rows that an example takes on its own: every token but the last of each response, from which
 /// nothing is predicted.
 pub fn rows_of(example: &Example) -> usize {

@@ -128,7 +128,7 @@ fn mix_batches(
     }
     for objective in objectives {
         let batch = objective.batch;
-        if objective.weight > 0.0 && batch % 2 == 1 {
+        if batch % 2 == 1 {
             let key = objective.setting("batch");
             let key = key.trim_start_matches('-');
             let even = if batch == 1 {

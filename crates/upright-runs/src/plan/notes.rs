@@ -22,7 +22,6 @@ impl Plan {
             .count()
             > 1;
         let maxright = self.method == MethodKind::Maxright;
-        let lacks_optima = !self.finds_optima;
         let missing: Vec<&str> = self
             .objectives
             .iter()
@@ -30,7 +29,7 @@ impl Plan {
             .map(|objective| &objective.name[..])
             .collect();
         note(
-            maxright && several && lacks_optima && !missing.is_empty(),
+            maxright && several && !self.finds_optima && !missing.is_empty(),
             format!(
                 "warning: maxright has no optimum for {}: it assumes 0 and may train on one objective only. \
                  Give --optimum auto, which trains each objective alone first, or --optimum {}",

@@ -180,7 +180,7 @@ pub struct Config {
 
     /// Method that chooses the objectives to train on: sequential, mix, alright, maxright, compromise.
     /// In the study of SmolLM2-135M at equal tokens, maxright and compromise fitted training rows
-    /// best, and mix was best on held-out rows [default: alright]
+    /// best, and mix overfitted least [default: alright]
     #[arg(long, value_name = "METHOD", help_heading = "Method")]
     pub method: Option<String>,
     /// Weight of DPO, from 0 (SFT alone) to 1 (DPO alone) [default: 0.5]

@@ -11,31 +11,6 @@ use upright_runs::{plan::Plan, run_dir::is_finished};
 
 use super::{Model, Purpose, Work, run_with};
 
-/// Forwards everything but records: the records of a run in the cache are not those of the run that
-/// needs it.
-struct NoRecords<'o>(&'o mut dyn Observer);
-
-impl Observer for NoRecords<'_> {
-    fn note(&mut self, text: &str) {
-        self.0.note(text);
-    }
-    fn begin(&mut self, what: &str, total: usize) {
-        self.0.begin(what, total);
-    }
-    fn resume(&mut self, done: usize) {
-        self.0.resume(done);
-    }
-    fn advance(&mut self, done: usize, note: &str) {
-        self.0.advance(done, note);
-    }
-    fn end(&mut self) {
-        self.0.end();
-    }
-    fn stop_requested(&self) -> bool {
-        self.0.stop_requested()
-    }
-}
-
 /// Sets the output folder of a plan to its place under `folder` in the cache. Returns whether the
 /// run there is finished. Writes nothing.
 ///
@@ -88,9 +63,7 @@ pub(super) fn train(
     match purpose {
         // Its notes on rows, adapter and reference repeat the notes of the run that needs it.
         Purpose::Optimum(_) => run_with(&work, datasets, &mut Quiet(observer))?,
-        Purpose::Run | Purpose::Reference => {
-            run_with(&work, datasets, &mut NoRecords(observer))?;
-        }
+        Purpose::Run | Purpose::Reference => run_with(&work, datasets, observer)?,
     }
     Ok(true)
 }

@@ -290,6 +290,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
         schedule: &schedule,
         dir,
         checkpoints: &mut checkpoints,
+        purpose,
         observer,
         last: Clock::now(&model.decoder),
         evaluated: None,
@@ -441,6 +442,9 @@ struct Run<'r> {
     schedule: &'r Schedule,
     dir: RunDir,
     checkpoints: &'r mut Checkpoints,
+    /// The records of a run in the cache are not those of the run that needs it: the observer gets
+    /// none.
+    purpose: Purpose<'r>,
     observer: &'r mut dyn Observer,
     /// Start of the step in progress.
     last: Clock,
@@ -471,7 +475,9 @@ impl Run<'_> {
         let done = step.index + 1;
         let line = record::step_line(step, learner, self.plan, took);
         self.dir.step(&line)?;
-        self.observer.step(&line);
+        if self.purpose == Purpose::Run {
+            self.observer.step(&line);
+        }
         self.observer
             .advance(done, &record::step_note(step, learner, took.wall));
         if done < self.schedule.steps && self.schedule.stage(done).start == done {
@@ -553,7 +559,9 @@ impl Run<'_> {
 
     fn record_evaluation(&mut self, step: usize, line: Map<String, Value>) -> Result<()> {
         self.dir.evaluation(&line)?;
-        self.observer.evaluation(&line);
+        if self.purpose == Purpose::Run {
+            self.observer.evaluation(&line);
+        }
         self.note_evaluation(step, &line);
         Ok(())
     }

@@ -13,7 +13,7 @@ use upright_model::adapter::{ALL_LINEAR, Adapter, LoraConfig};
 use upright_runs::plan::{Plan, ReferencePlan, ReferenceRows, Schedule};
 
 use super::{Model, optima, reference_policy};
-use crate::packing::pack;
+use crate::packing::{pack, tokens};
 
 /// Time of scoring tokens (forward pass only) as a fraction of the time of a training step with as many tokens. Measured on
 /// the CPU engine; see `docs/log/2026-11-25-method-cost-deferred-head-gradient.md`.
@@ -478,10 +478,6 @@ fn seconds_per_token(
         }
     }
     Ok(best / tokens(rows).max(1) as f64)
-}
-
-fn tokens<'e>(rows: impl IntoIterator<Item = &'e Example>) -> usize {
-    rows.into_iter().map(Example::tokens).sum()
 }
 
 fn about(reference: &ReferencePlan) -> String {

@@ -6,13 +6,13 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use upright_base::{Result, files, observer::Observer};
-use upright_data::Example;
 use upright_runs::{
     plan::Plan,
     plan_record::{self, DataProvenance, PlanRecord, Provenance},
 };
 
 use super::{Model, warnings};
+use crate::packing;
 
 /// A plan that a run could start from now, with the hashes of everything it depends on.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +38,7 @@ impl Preflight {
         model.check_finite(&datasets, &adapter)?;
         let mut tokens = Vec::with_capacity(datasets.len());
         for data in &datasets {
-            tokens.push(data.train.iter().map(Example::tokens).sum());
+            tokens.push(packing::tokens(&data.train));
         }
         Ok(Self {
             tokens,

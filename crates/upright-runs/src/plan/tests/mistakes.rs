@@ -505,6 +505,14 @@ fn a_batch_that_cannot_be_halved_and_an_average_that_is_not_kept_are_refused() {
         &config,
         &["sft-batch must be even with mix-batches half, found `1`"],
     );
+    // An objective without weight has an order of rows too, which needs a batch.
+    let config = place.config(&format!(
+        "{BOTH}method = 'mix'\nmix-batches = 'half'\nlambda = 0\ndpo-batch = 1"
+    ));
+    assert_wrong(
+        &config,
+        &["dpo-batch must be even with mix-batches half, found `1`"],
+    );
     let config = place.config(&format!(
         "{BOTH}method = 'mix'\nmix-batches = 'half'\ndpo-batch = 5"
     ));
