@@ -11,11 +11,8 @@ use std::{
 use serde_json::Value;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
-use ureq::{
-    Agent, Body,
-    http::Response,
-    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
-};
+use upright_http::{Timeouts, origin};
+use ureq::{Agent, Body, http::Response};
 
 use super::cache::RepoKind;
 use upright_base::{Error, Result, files, observer::Observer};
@@ -148,37 +145,13 @@ impl Connection {
         token: Option<String>,
         certificates: Option<&Path>,
     ) -> Result<Self> {
-        let mut tls = TlsConfig::builder();
-        if let Some(path) = certificates {
-            let bytes = fs::read(path).map_err(|error| Error::io(path, "read", error))?;
-            let certificate = |item| match item {
-                Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                _ => None,
-            };
-            let roots: Vec<Certificate<'static>> =
-                parse_pem(&bytes).filter_map(certificate).collect();
-            if roots.is_empty() {
-                return Err(
-                    Error::input(format!("{}: has no certificate", path.display()))
-                        .hint("set SSL_CERT_FILE to a file of certificates in PEM format"),
-                );
-            }
-            tls = tls.root_certs(RootCerts::new_with_certs(&roots));
-        }
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            // Redirects are followed here: ureq ignores the port when it decides whether to forward
-            // the token.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(Duration::from_secs(10)))
-            .timeout_recv_response(Some(SILENCE))
-            .timeout_per_read(Some(SILENCE))
-            .user_agent(concat!("upright/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls.build())
-            .build();
+        let timeouts = Timeouts {
+            response: Some(SILENCE),
+            silence: Some(SILENCE),
+            total: None,
+        };
         Ok(Self {
-            agent: config.into(),
+            agent: upright_http::agent(endpoint, certificates, timeouts)?,
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token,
         })
@@ -507,12 +480,6 @@ enum Method {
     Head,
 }
 
-/// Scheme, host and port of a URL.
-fn origin(url: &str) -> &str {
-    let start = url.find("://").map_or(0, |at| at + 3);
-    url[start..].find('/').map_or(url, |at| &url[..start + at])
-}
-
 /// Resolves a `Location` header on the page `url`.
 fn joined(url: &str, location: &str) -> String {
     let path = url.split(['?', '#']).next().unwrap_or(url);
@@ -571,7 +538,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redirects_are_resolved_and_origins_have_ports() {
+    fn redirects_are_resolved() {
         for (location, expected) in [
             ("https://cdn:444/x", "https://cdn:444/x"),
             ("//cdn/x", "http://cdn/x"),
@@ -581,9 +548,6 @@ mod tests {
             assert_eq!(joined("http://hub:81/a/b?c=/d", location), expected);
         }
         assert_eq!(joined("http://hub:81", "x"), "http://hub:81/x");
-        assert_ne!(origin("http://hub:81/a"), origin("http://hub:82/a"));
-        assert_ne!(origin("http://hub/a"), origin("https://hub/a"));
-        assert_ne!(origin("http://hub@cdn/a"), origin("http://hub/a"));
     }
 
     #[test]

@@ -141,9 +141,6 @@ impl Hub {
                 .map(|text| text.trim().to_owned())
                 .filter(|text| !text.is_empty())
         };
-        let certificates = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"]
-            .iter()
-            .find_map(|name| variable(name));
         Self {
             endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
             cache: cache.unwrap_or_else(|| home.join("hub")),
@@ -152,7 +149,7 @@ impl Hub {
             } else {
                 token.or_else(kept)
             },
-            certificates: certificates.map(PathBuf::from),
+            certificates: upright_http::certificates_in_environment(),
             offline: is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE"),
         }
     }

@@ -6,6 +6,7 @@
 //! | [`random`] | random numbers as functions of a seed and a position |
 //! | [`adamw`] | one AdamW update of a slice |
 //! | [`norm`] | the Euclidean norm of a long vector, bit-identical on any number of threads |
+//! | [`mean`] | means with standard errors |
 //!
 //! ```
 //! use upright_math::{norm::norm, random::uniform};
@@ -21,5 +22,6 @@
 )]
 
 pub mod adamw;
+pub mod mean;
 pub mod norm;
 pub mod random;

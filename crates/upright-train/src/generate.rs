@@ -180,6 +180,8 @@ pub struct Request<'a> {
     pub ends: &'a [u32],
     /// The prompts, at least one token each.
     pub prompts: &'a [Vec<u32>],
+    /// Index of the first prompt to respond to. Earlier ones have their responses.
+    pub first: usize,
     /// How tokens are chosen.
     pub sampling: &'a Sampling,
     /// Maximum number of sequences at once; fewer if their key-value caches do not fit into memory.
@@ -206,6 +208,7 @@ pub fn generate(
     sink: TokenSink<'_>,
 ) -> Result<()> {
     observer.begin("generating", request.prompts.len());
+    observer.resume(request.first);
     let done = continue_all(request, observer, sink);
     observer.end();
     done
@@ -228,8 +231,8 @@ fn continue_all(
     let mut responses = vec![unanswered; prompts.len()];
     let mut is_done = vec![false; prompts.len()];
     let mut live: Vec<Live> = Vec::new();
-    let mut started = 0;
-    let mut told = 0;
+    let mut started = request.first;
+    let mut told = request.first;
     loop {
         // Prompts replace sequences that have left. The first prompt is tried even if it seems too
         // large.

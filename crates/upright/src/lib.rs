@@ -9,6 +9,7 @@
 //! | [`mod@bench`] | training steps, timed and counted |
 //! | [`export`] | runs and adapters as folders that other tools load |
 //! | [`mmlu`] | MMLU of a model and its adapters, as lm-eval measures it |
+//! | [`win_rate`] | answers of a model and its adapters, for a judge |
 //! | [`similarity`] | compares the rows of two files by token counts |
 //!
 //! To use `upright` as a library, start with `upright-core` for methods and objectives on any
@@ -34,3 +35,4 @@ pub mod experiment;
 pub mod export;
 pub mod mmlu;
 pub mod similarity;
+pub mod win_rate;

@@ -4,9 +4,12 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use serde_json::json;
 
 use super::{print, print_json, terminal};
-use crate::experiment::{Estimate, Experiment, Outcome, Outcomes, State};
+use crate::experiment::{
+    Estimate, Experiment, Outcome, Outcomes, State, benchmarks::BenchmarkPlan,
+};
 use upright_base::{Error, Result, counted};
 
 /// Examples in `--help`.
@@ -69,11 +72,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             .try_for_each(print_json);
     }
     if arguments.dry_run {
-        let parts = experiment.estimate(&arguments.only, &mut terminal)?;
+        let jobs = experiment.estimate(&arguments.only, &mut terminal)?;
+        let benchmarks = experiment.benchmark_plans(&mut terminal)?;
         return if arguments.json {
-            print_json(&parts)
+            print_json(&json!({"jobs": jobs, "benchmarks": benchmarks}))
         } else {
-            print(&expected(&parts))
+            print(&(expected(&jobs) + &planned(&benchmarks)))
         };
     }
     let outcomes = experiment.run(&arguments.only, &mut terminal)?;
@@ -163,6 +167,36 @@ fn expected(parts: &[Estimate]) -> String {
             time(left)
         ),
     };
+    text
+}
+
+/// What the benchmarks need, in a line each.
+fn planned(benchmarks: &[BenchmarkPlan]) -> String {
+    let mut text = String::new();
+    for plan in benchmarks {
+        let left = plan.models - plan.finished;
+        let _ = write!(text, "{}: {}", plan.benchmark, counted(left, "model"));
+        if let Some(questions) = plan.questions {
+            let _ = write!(text, ", {} each", counted(questions, "question"));
+        }
+        if let Some(judge) = &plan.judge {
+            let _ = write!(
+                text,
+                "; {} to the judge, about {} prompt tokens and at most {} reply tokens, ",
+                counted(judge.judge_calls, "request"),
+                judge.prompt_tokens,
+                judge.reply_tokens
+            );
+            let _ = match judge.cost_usd {
+                Some(cost) => write!(text, "about {cost:.2} USD"),
+                None => write!(text, "cost unknown without judge-price"),
+            };
+        }
+        if plan.finished > 0 {
+            let _ = write!(text, "; {} finished", counted(plan.finished, "model"));
+        }
+        text.push('\n');
+    }
     text
 }
 

@@ -282,6 +282,7 @@ pub(super) fn run(arguments: &Generate) -> Result<()> {
         adapter: adapter.as_ref(),
         ends: &ends,
         prompts: &ids,
+        first: 0,
         sampling: &sampling,
         batch,
     };
@@ -369,6 +370,7 @@ pub(super) fn chat(arguments: &Chat) -> Result<()> {
             adapter: adapter.as_ref(),
             ends: &ends,
             prompts: &ids,
+            first: 0,
             sampling: &sampling,
             batch: 1,
         };

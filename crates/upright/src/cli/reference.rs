@@ -6,7 +6,13 @@ use std::fmt::Write;
 use clap::{Arg, Command, CommandFactory};
 
 use super::{Cli, EXIT_CODES, print};
-use crate::experiment::keys;
+use crate::{
+    experiment::{
+        benchmarks::settings::{keys_of, win_rate_keys},
+        keys,
+    },
+    mmlu::MmluSettings,
+};
 use upright_base::Result;
 use upright_data::template::sandbox;
 use upright_runs::settings::ObjectiveConfig;
@@ -44,6 +50,14 @@ fn text() -> String {
     rows(keys::BASELINE.into_iter().map(said), &mut text);
     text += "\n| key in `[answers]` | |\n|---|---|\n";
     rows(keys::ANSWERS.into_iter().map(said), &mut text);
+    text += "\n| key in `[evaluate]` | |\n|---|---|\n";
+    rows(keys::EVALUATE.into_iter().map(said), &mut text);
+    text += "\n| key in `[evaluate.mmlu]` | |\n|---|---|\n";
+    flag_rows(&keys_of::<MmluSettings>(), &mut text);
+    text += "\n| key in `[evaluate.win-rate]` | |\n|---|---|\n";
+    flag_rows(&win_rate_keys(), &mut text);
+    text += "\n| key in `[evaluate.sets.NAME]` | |\n|---|---|\n";
+    rows(keys::ROW_SET.into_iter().map(said), &mut text);
     text += "\n| not allowed in `[settings]` | instead |\n|---|---|\n";
     rows(keys::DECIDED.into_iter().map(said), &mut text);
     let _ = write!(
@@ -58,6 +72,17 @@ fn text() -> String {
 fn rows<'a>(keys: impl Iterator<Item = (&'a str, String)>, text: &mut String) {
     for (key, what) in keys {
         let _ = writeln!(text, "| `{key}` | {what} |");
+    }
+}
+
+/// Appends the rows of keys that are also flags.
+fn flag_rows(keys: &[(String, String)], text: &mut String) {
+    for (key, what) in keys {
+        let _ = writeln!(
+            text,
+            "| `{key}` | {} |",
+            escaped(what.trim_end_matches('.'))
+        );
     }
 }
 

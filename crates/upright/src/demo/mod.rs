@@ -394,6 +394,7 @@ impl Demo {
                 adapter: adapter.as_ref(),
                 ends: &[tokenizer.eos()],
                 prompts: &ids,
+                first: 0,
                 sampling: &sampling,
                 batch: 1,
             };

@@ -123,7 +123,7 @@ impl Experiment {
     }
 
     /// Every base model once: the index of its first setup, its identity and its name.
-    fn bases(&self) -> Vec<(usize, String, String)> {
+    pub(super) fn bases(&self) -> Vec<(usize, String, String)> {
         let grounds = &self.graph.grounds;
         let mut bases: Vec<(usize, String)> = Vec::new();
         for (index, ground) in grounds.iter().enumerate() {
@@ -232,6 +232,7 @@ impl Experiment {
             adapter: adapter.as_ref(),
             ends: &ends,
             prompts: &prompts,
+            first: 0,
             sampling: &sampling,
             batch: prompts.len(),
         };

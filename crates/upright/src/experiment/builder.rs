@@ -134,7 +134,7 @@ fn point_name(plan: &Plan, weights: &[f64]) -> String {
 }
 
 /// The settings with these weights and this method.
-fn weighted(settings: &Config, weights: &[f64], method: MethodKind) -> Config {
+pub(super) fn weighted(settings: &Config, weights: &[f64], method: MethodKind) -> Config {
     let mut config = settings.clone();
     for (objective, weight) in config.objective.iter_mut().zip(weights) {
         objective.weight = Some(number(weight));

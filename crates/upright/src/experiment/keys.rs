@@ -5,7 +5,7 @@
 pub type Key = (&'static str, &'static str);
 
 /// Keys at the top of the file.
-pub const STUDY: [Key; 7] = [
+pub const STUDY: [Key; 8] = [
     ("title", "Title of the study and of its report"),
     ("about", "Description of the study in a few sentences"),
     (
@@ -27,6 +27,10 @@ pub const STUDY: [Key; 7] = [
         "Settings of baselines, one table for each, such as [baseline.rpo]",
     ),
     ("answers", "Prompts that the trained models answer"),
+    (
+        "evaluate",
+        "Benchmarks that the base models and the trained models take",
+    ),
 ];
 
 /// Keys of a `[[sweep]]`. A list with one string may be given as that string.
@@ -128,6 +132,32 @@ pub const ANSWERS: [Key; 2] = [
         "Prompts for the base model and the runs of the first seed, answered with greedy decoding",
     ),
     ("max-tokens", "Maximum tokens of a response [default: 64]"),
+];
+
+/// Keys of `[evaluate]`.
+pub const EVALUATE: [Key; 3] = [
+    ("mmlu", "MMLU as upright eval mmlu measures it"),
+    (
+        "win-rate",
+        "How often a judge prefers a model's answers to chosen responses, as upright eval win-rate \
+         measures it",
+    ),
+    (
+        "sets",
+        "Losses on more rows: a table for each, such as [evaluate.sets.poems]",
+    ),
+];
+
+/// Keys of `[evaluate.sets.NAME]`.
+pub const ROW_SET: [Key; 2] = [
+    (
+        "objective",
+        "Name of the objective whose loss and template are used",
+    ),
+    (
+        "data",
+        "The rows: a file or a Hub dataset; as many as eval-rows are used",
+    ),
 ];
 
 /// Settings that the study itself decides, each with a hint.

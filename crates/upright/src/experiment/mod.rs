@@ -4,6 +4,7 @@
 //! sums of adapters.
 
 mod answers;
+pub mod benchmarks;
 mod builder;
 mod estimate;
 mod execute;
@@ -33,10 +34,10 @@ use upright_train::run;
 const FILE: &str = "experiment.toml";
 
 /// A study in its folder.
-#[derive(Debug)]
 pub struct Experiment {
     study: Study,
     graph: Graph,
+    opened: benchmarks::Opened,
     out: PathBuf,
 }
 
@@ -108,9 +109,12 @@ impl Experiment {
                 study.seeds.len()
             ));
         }
+        let opened = benchmarks::Opened::new(&study.benchmarks, observer)
+            .map_err(|error| error.at(file.display()))?;
         Ok(Self {
             study,
             graph,
+            opened,
             out: out.to_owned(),
         })
     }
@@ -208,14 +212,18 @@ impl Experiment {
             ErrorKind::Input | ErrorKind::Failure => error,
         })?;
         let parts: Vec<Outcome> = outcomes.into_iter().flatten().collect();
-        // Several processes may work on single jobs at once; responses need the whole study.
-        let answered = if only.is_empty() {
-            self.answer(observer)
-        } else {
-            Ok(())
-        };
+        // Several processes may work on single jobs at once; responses and benchmarks need the whole
+        // study.
+        let mut answered = Ok(());
+        let mut measured = Ok(());
+        if only.is_empty() {
+            answered = self.answer(observer);
+            if answered.is_ok() {
+                measured = self.take_benchmarks(observer);
+            }
+        }
         let report = self.report(observer)?;
-        answered.map(|()| Outcomes { report, parts })
+        answered.and(measured).map(|()| Outcomes { report, parts })
     }
 
     fn state(

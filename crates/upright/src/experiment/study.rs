@@ -8,6 +8,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{
+    benchmarks::Benchmarks,
     forms::{self, MixForm},
     keys,
 };
@@ -33,6 +34,8 @@ pub struct Study {
     pub sweeps: Vec<Sweep>,
     /// Prompts for the trained models (Section D.6).
     pub questions: Option<Questions>,
+    /// Benchmarks for the trained models.
+    pub benchmarks: Benchmarks,
     /// The text of the file.
     pub text: String,
 }
@@ -114,6 +117,7 @@ struct WrittenStudy {
     sweep: Vec<Table>,
     baseline: BTreeMap<String, Table>,
     answers: Option<Table>,
+    evaluate: Table,
 }
 
 #[derive(Default, Deserialize)]
@@ -150,7 +154,11 @@ struct WrittenQuestions {
 }
 
 /// Reads a table, and rejects unknown keys.
-fn read<T: for<'de> Deserialize<'de>>(table: &Table, known: &[&str], place: &str) -> Result<T> {
+pub(super) fn read<T: for<'de> Deserialize<'de>>(
+    table: &Table,
+    known: &[&str],
+    place: &str,
+) -> Result<T> {
     if let Some(key) = table.keys().find(|key| !known.contains(&&key[..])) {
         let error = Error::input(format!("{place}: unknown key `{key}`"));
         return Err(match nearest(key, known.iter().copied()) {
@@ -233,6 +241,7 @@ impl Study {
                 .answers
                 .map(|table| questions(&table, name))
                 .transpose()?,
+            benchmarks: Benchmarks::parse(&written.evaluate, &format!("{name}, [evaluate]"))?,
             text: text.to_owned(),
         })
     }

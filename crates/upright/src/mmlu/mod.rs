@@ -3,6 +3,7 @@
 //!
 //! | module | purpose |
 //! |---|---|
+//! | [`settings`] | which questions to ask, as flags and as keys of a study |
 //! | [`sheet`] | the questions of one form, encoded and packed once for all models |
 //! | [`statistics`] | means with their errors, over a subject and over groups |
 //! | [`tasks`] | lm-eval's names of tasks and groups |
@@ -11,9 +12,11 @@
 
 pub mod harness;
 pub mod results;
+pub mod settings;
 pub mod sheet;
 pub mod statistics;
 pub mod tasks;
 
+pub use settings::MmluSettings;
 pub use sheet::{Score, Sheet, TaskScores};
-pub use statistics::Mean;
+pub use upright_math::mean::Mean;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use upright_data::mmlu::{Form, Group};
 
-use super::{Mean, Score, TaskScores, tasks};
+use super::{Mean, Score, TaskScores, statistics::pooled, tasks};
 
 /// Scores of one form under one model.
 pub struct FormScores {
@@ -112,7 +112,7 @@ impl FormScores {
         for index in members(&self.tasks, group) {
             parts.push(self.tasks[index].mean(Metric::Acc));
         }
-        Mean::pooled(&parts)
+        pooled(&parts)
     }
 
     /// Number of right answers in a group, or in all subjects.
@@ -135,7 +135,7 @@ impl FormScores {
         for index in members(&self.tasks, group) {
             parts.push(self.tasks[index].points_over(&base.tasks[index], Metric::Acc));
         }
-        Mean::pooled(&parts)
+        pooled(&parts)
     }
 
     /// Name of a group, or of all subjects.

@@ -11,6 +11,9 @@ use upright_data::{
 use upright_engine::{Decoder, DeviceAdapter};
 use upright_train::choices::{self, EncodedQuestion, PackedQuestions, best, is_near_tie};
 
+/// Default tokens in a pack. Five shots take up to 2500 tokens, and each pack holds them once.
+pub const TOKEN_BUDGET: usize = 8192;
+
 /// Score of a question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {

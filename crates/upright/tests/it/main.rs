@@ -37,3 +37,4 @@ mod start;
 mod templates;
 mod theory;
 mod tidy;
+mod win_rate;

@@ -2,6 +2,7 @@
 
 mod loss;
 mod mmlu;
+mod win_rate;
 
 use clap::Subcommand;
 use upright_base::Result;
@@ -15,6 +16,9 @@ pub(super) enum Eval {
     /// Measure MMLU as lm-eval does, and what adapters forgot.
     #[command(after_help = mmlu::EXAMPLES)]
     Mmlu(Box<mmlu::Arguments>),
+    /// Measure how often a judge prefers a model's answers, as AlpacaEval does.
+    #[command(after_help = win_rate::EXAMPLES)]
+    WinRate(Box<win_rate::Arguments>),
 }
 
 /// Runs the command.
@@ -22,5 +26,6 @@ pub(super) fn run(eval: &Eval) -> Result<()> {
     match eval {
         Eval::Loss(arguments) => loss::run(arguments),
         Eval::Mmlu(arguments) => mmlu::run(arguments),
+        Eval::WinRate(arguments) => win_rate::run(arguments),
     }
 }

@@ -11,17 +11,11 @@ use std::{
 use clap::Args;
 use serde_json::{Map, Value, json};
 use upright_base::{Error, Result, counted, observer::Observer};
-use upright_data::{
-    Template, TemplateName,
-    mmlu::{self, Form, Subject, SubjectName, Wording},
-};
+use upright_data::{Template, mmlu::Wording};
 use upright_engine::DeviceAdapter;
 use upright_hub::Hub;
 use upright_runs::{
-    plan::{
-        self,
-        checks::{Choice, choice, count, count_from, folder, threads},
-    },
+    plan::checks::{Choice, count, folder, threads},
     settings::Number,
 };
 use upright_train::run::Model;
@@ -33,9 +27,10 @@ use crate::{
         terminal::{self, Terminal},
     },
     mmlu::{
-        Sheet, harness,
+        MmluSettings, Sheet, harness,
         results::{FormScores, differences_json, groups_json, tasks_json},
-        sheet::Limits,
+        settings::Checked,
+        sheet::{Limits, TOKEN_BUDGET},
     },
 };
 
@@ -48,12 +43,6 @@ Examples:
   upright eval mmlu --model path/to/model --data path/to/mmlu \\
       --subjects stem,virology --form both --json";
 
-/// Default number of shots, as in the MMLU paper; lm-eval's own default is 0.
-const SHOTS: usize = 5;
-
-/// Default tokens in a pack. Five shots take up to 2500 tokens, and each pack holds them once.
-const TOKEN_BUDGET: usize = 8192;
-
 /// Arguments of `eval mmlu`.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
@@ -64,28 +53,8 @@ pub(in crate::cli) struct Arguments {
     /// flag for more adapters
     #[arg(long, value_name = "DIR|ID")]
     adapter: Vec<PathBuf>,
-    /// Questions: a folder with MMLU's CSV files (dev/NAME_dev.csv, test/NAME_test.csv), a folder in
-    /// the layout of cais/mmlu, or a Hub id such as cais/mmlu
-    #[arg(long, value_name = "DIR|ID")]
-    data: PathBuf,
-    /// Questions with answers before each question, 0 to 5 [default: 5]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    shots: Option<Number>,
-    /// Subjects and groups (stem, other, social_sciences, humanities) to ask, separated by commas
-    /// [default: all 57]
-    #[arg(long, value_name = "NAME,...")]
-    subjects: Option<String>,
-    /// Ask only the first N questions of each subject [default: all]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    limit: Option<Number>,
-    /// Form of the questions: letters (lm-eval's mmlu), cloze (lm-eval's mmlu_continuation: texts of
-    /// the answers, for small models), both [default: letters]
-    #[arg(long, value_name = "FORM")]
-    form: Option<String>,
-    /// Prompt template: chat (the model's chat template; also chat:NAME or chat@YYYY-MM-DD), alpaca,
-    /// user-assistant, raw, or a .jinja file [default: raw, as in lm-eval]
-    #[arg(long, value_name = "NAME")]
-    template: Option<String>,
+    #[command(flatten)]
+    questions: MmluSettings,
     /// Write lm-eval's result files to this folder, in a folder per model.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -99,62 +68,9 @@ pub(in crate::cli) struct Arguments {
     json: bool,
 }
 
-/// Value of `--form`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Forms {
-    Letters,
-    Cloze,
-    Both,
-}
-
-impl Choice for Forms {
-    const ALL: &'static [Self] = &[Self::Letters, Self::Cloze, Self::Both];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Letters => Form::Letters.name(),
-            Self::Cloze => Form::Cloze.name(),
-            Self::Both => "both",
-        }
-    }
-}
-
-impl Forms {
-    fn list(self) -> &'static [Form] {
-        match self {
-            Self::Letters => &[Form::Letters],
-            Self::Cloze => &[Form::Cloze],
-            Self::Both => &[Form::Letters, Form::Cloze],
-        }
-    }
-}
-
-/// The settings, checked.
-struct Settings {
-    shots: usize,
-    subjects: Vec<&'static SubjectName>,
-    limit: Option<usize>,
-    forms: Forms,
-    template: Option<TemplateName>,
-    token_budget: usize,
-}
-
 impl Arguments {
-    fn settings(&self) -> Result<Settings> {
-        let shots = count_from(0, "shots", self.shots.as_ref(), SHOTS)?;
-        if shots > SHOTS {
-            return Err(Error::input(format!(
-                "shots must be at most {SHOTS}, the rows of dev, found `{shots}`"
-            )));
-        }
-        let limit = match &self.limit {
-            Some(limit) => Some(count("limit", Some(limit), 0)?),
-            None => None,
-        };
-        let template = match &self.template {
-            Some(name) => Some(plan::template("template", name)?),
-            None => None,
-        };
+    /// Rejects models whose result files would have the same folder.
+    fn check_distinct(&self) -> Result<()> {
         let mut seen = BTreeSet::from([harness::folder_name(&self.model.display().to_string())]);
         for adapter in &self.adapter {
             if !seen.insert(harness::folder_name(&adapter.display().to_string())) {
@@ -165,14 +81,7 @@ impl Arguments {
                 .hint("give each adapter once"));
             }
         }
-        Ok(Settings {
-            shots,
-            subjects: mmlu::choose(self.subjects.as_deref())?,
-            limit,
-            forms: choice("form", self.form.as_deref(), Forms::Letters)?,
-            template,
-            token_budget: count("token-budget", self.token_budget.as_ref(), TOKEN_BUDGET)?,
-        })
+        Ok(())
     }
 }
 
@@ -184,13 +93,21 @@ struct Scored {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let settings = arguments.settings()?;
+    let settings = arguments.questions.checked()?;
+    let token_budget = count(
+        "token-budget",
+        arguments.token_budget.as_ref(),
+        TOKEN_BUDGET,
+    )?;
+    arguments.check_distinct()?;
     let options = arguments.machine.options()?;
     let threads = threads(arguments.machine.threads.as_ref())?;
     terminal::catch_signals()?;
     let mut terminal = Terminal::new();
     let hub = Hub::from_environment();
-    let subjects = questions(&hub, arguments, &settings, &mut terminal)?;
+    let subjects = arguments
+        .questions
+        .questions(&hub, &settings, &mut terminal)?;
     if let Some(out) = &arguments.out {
         make_out(out)?;
     }
@@ -213,7 +130,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let limits = Limits {
         questions: settings.limit.unwrap_or(usize::MAX),
         positions: model.decoder.config().max_positions,
-        token_budget: settings.token_budget,
+        token_budget,
         threads,
     };
     let mut sheets = Vec::new();
@@ -284,40 +201,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     print(&text)
 }
 
-/// The questions of the requested subjects. Downloads a dataset of the Hub.
-fn questions(
-    hub: &Hub,
-    arguments: &Arguments,
-    settings: &Settings,
-    terminal: &mut Terminal,
-) -> Result<Vec<Subject>> {
-    let names = &settings.subjects;
-    let repo = arguments.data.display().to_string();
-    let choose = |files: &[String]| mmlu::files_of(&repo, files, names);
-    let data = hub.dataset_folder("data", &arguments.data, &choose, terminal)?;
-    let data = folder(
-        "data",
-        &data,
-        "give a folder with MMLU's CSV files, or cais/mmlu",
-    )?;
-    let subjects = mmlu::read(&data, names)?;
-    for subject in &subjects {
-        let (rows, name) = (subject.dev.len(), subject.about.name);
-        if rows < settings.shots {
-            return Err(Error::file(
-                &data,
-                format!(
-                    "{name} has {} in dev, but shots is {}",
-                    counted(rows, "row"),
-                    settings.shots
-                ),
-                format!("use --shots {rows}, or leave the subject out with --subjects"),
-            ));
-        }
-    }
-    Ok(subjects)
-}
-
 /// Scores all forms under one model.
 fn score(
     model: &Model,
@@ -377,7 +260,7 @@ fn rounded(tokens: usize) -> String {
 /// The object of `--json`.
 fn object(
     arguments: &Arguments,
-    settings: &Settings,
+    settings: &Checked,
     template: &Template,
     has_bos: bool,
     sheets: &[Sheet<'_>],

@@ -1,0 +1,110 @@
+//! What the benchmarks of a study still need, before anything is trained.
+
+use serde::Serialize;
+use upright_base::{Result, observer::Observer};
+use upright_judge::{cost::Tokens, judging::Session};
+
+use super::{scores::Scores, win_rate};
+use crate::experiment::Experiment;
+
+/// The work of one benchmark.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BenchmarkPlan {
+    /// Name of the benchmark.
+    pub benchmark: String,
+    /// Models that take it: bases, and runs of methods and baselines.
+    pub models: usize,
+    /// Models that have taken it.
+    pub finished: usize,
+    /// Questions or prompts per model; none for sets of rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub questions: Option<usize>,
+    /// The judge's work, for win rates.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgePlan>,
+}
+
+/// Requests to a judge.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct JudgePlan {
+    /// Requests that are left.
+    pub judge_calls: usize,
+    /// Their estimated tokens.
+    pub prompt_tokens: u64,
+    /// The most tokens of their replies.
+    pub reply_tokens: u64,
+    /// Their estimated cost in US dollars; none without prices.
+    pub cost_usd: Option<f64>,
+}
+
+impl Experiment {
+    /// What the benchmarks still need once all runs are finished. Asks no judge.
+    ///
+    /// # Errors
+    /// The judge's settings are wrong.
+    pub fn benchmark_plans(&self, observer: &mut dyn Observer) -> Result<Vec<BenchmarkPlan>> {
+        let candidates = self.candidates_where(|_| true);
+        let mut plans = Vec::new();
+        if let Some(mmlu) = &self.opened.mmlu {
+            for (form, name, _) in mmlu.forms() {
+                let key = format!("{} {}", mmlu.hash, form.name());
+                let is_there = |path| Scores::read(path).is_some();
+                let paths = candidates
+                    .iter()
+                    .map(|one| self.scores_file(&name, &key, one));
+                plans.push(BenchmarkPlan {
+                    finished: paths.filter(|path| is_there(path)).count(),
+                    benchmark: name.clone(),
+                    models: candidates.len(),
+                    questions: Some(mmlu.questions()),
+                    judge: None,
+                });
+            }
+        }
+        if let Some(opened) = &self.opened.win_rate {
+            let mut finished = 0;
+            for candidate in &candidates {
+                let path = self.scores_file(win_rate::NAME, &opened.hash, candidate);
+                finished += usize::from(Scores::read(&path).is_some());
+            }
+            // The key is needed only when the judge is asked.
+            let judge = opened.settings.judge.keyless();
+            let session = judge
+                .judge(opened.settings.answers.as_in_paper)?
+                .open(observer)?;
+            plans.push(BenchmarkPlan {
+                benchmark: win_rate::NAME.to_owned(),
+                models: candidates.len(),
+                finished,
+                questions: Some(opened.questions.all.len()),
+                judge: Some(judge_plan(opened, &session, candidates.len() - finished)),
+            });
+        }
+        for set in &self.opened.sets {
+            plans.push(BenchmarkPlan {
+                benchmark: set.name.clone(),
+                models: candidates.len(),
+                finished: 0,
+                questions: None,
+                judge: None,
+            });
+        }
+        Ok(plans)
+    }
+}
+
+/// The requests for some models. Before they have answered, each answer counts as long as its
+/// reference.
+fn judge_plan(opened: &super::OpenedWinRate, session: &Session, models: usize) -> JudgePlan {
+    let plan = session.plan(&opened.questions.expected_pairs());
+    let tokens = Tokens {
+        prompt: plan.tokens.prompt * models as u64,
+        reply: plan.tokens.reply * models as u64,
+    };
+    JudgePlan {
+        judge_calls: plan.calls * models,
+        prompt_tokens: tokens.prompt,
+        reply_tokens: tokens.reply,
+        cost_usd: session.judge().price.map(|price| price.of(tokens)),
+    }
+}

@@ -1,0 +1,101 @@
+//! Losses of a study's models on more rows. A run without steps, which begins with the model's
+//! adapter, evaluates them.
+
+use std::path::Path;
+
+use upright_base::{
+    Error, Result, files,
+    observer::{Observer, Quiet},
+};
+use upright_core::methods::MethodKind;
+use upright_runs::{
+    plan::Plan,
+    records::SETS,
+    run_dir,
+    settings::{Config, Number},
+};
+use upright_train::run;
+
+use super::{Candidate, FOLDER, RowSet, Taken, hash_of, scores::Scores};
+use crate::experiment::{Experiment, builder::weighted};
+
+impl Experiment {
+    /// Evaluates a set under every candidate.
+    pub(super) fn take_set(
+        &self,
+        set: &RowSet,
+        candidates: &[Candidate<'_>],
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Taken>> {
+        let mut scores = Vec::with_capacity(candidates.len());
+        observer.begin(&format!("set {}", set.name), candidates.len());
+        for (index, candidate) in candidates.iter().enumerate() {
+            observer.advance(index, &candidate.name);
+            match self.loss_on(set, candidate, &mut Quiet(observer)) {
+                Ok(own) => scores.push(Some(own)),
+                Err(error) => {
+                    observer.end();
+                    return Err(error.at(format!("[evaluate] sets.{}", set.name)));
+                }
+            }
+        }
+        observer.end();
+        Ok(vec![Taken {
+            name: set.name.clone(),
+            title: format!("{}, {} loss", set.name, set.objective),
+            unit: "",
+            is_higher_better: false,
+            about: format!("Mean loss of {} on {}.", set.objective, set.data.display()),
+            scores,
+        }])
+    }
+
+    /// The mean loss of a candidate. The evaluation has no loss per row, so there is one score.
+    fn loss_on(
+        &self,
+        set: &RowSet,
+        candidate: &Candidate<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Scores> {
+        let settings = &candidate.setup.settings;
+        let index = candidate
+            .setup
+            .objectives()
+            .position(|name| name == set.objective)
+            .ok_or_else(|| {
+                let known: Vec<&str> = candidate.setup.objectives().collect();
+                Error::input(format!("there is no objective `{}`", set.objective))
+                    .hint(format!("objectives: {}", known.join(", ")))
+            })?;
+        let even = vec![1.0 / settings.objective.len() as f64; settings.objective.len()];
+        let mut config = Config {
+            init_adapter: self.adapter_of(candidate),
+            steps: Some(Number::from("0")),
+            epochs: None,
+            ..weighted(settings, &even, MethodKind::Mix)
+        };
+        config.objective[index].eval = Some(set.data.clone());
+        let hash = hash_of(&[&candidate.hash, &file_hash(&set.data)?, &set.objective]);
+        let folder = self.out.join(FOLDER).join(&set.name).join(hash);
+        config.out = Some(folder.clone());
+        if !run_dir::is_finished(&folder) {
+            let plan = Plan::from_config(&config)?;
+            run::run(&plan, &config.to_toml()?, true, observer)?;
+        }
+        let lines = run_dir::read_lines(&folder.join("evals.jsonl"))?;
+        let key = format!("{}/loss/{}", SETS[0], set.objective);
+        let loss = lines.last().and_then(|line| line.get(&key)?.as_f64());
+        let loss = loss.ok_or_else(|| {
+            Error::failure(format!("{}: the evaluation lacks {key}", folder.display()))
+                .hint("remove the folder to evaluate again")
+        })?;
+        Ok(Scores {
+            groups: vec![vec![Some(loss)]],
+            range: [loss, loss],
+        })
+    }
+}
+
+fn file_hash(path: &Path) -> Result<String> {
+    files::sha256(path)
+}

@@ -1,0 +1,144 @@
+//! Win rates of a study's models against the chosen responses of preference rows.
+
+use upright_base::{
+    Error, Result, counted,
+    observer::{Observer, Quiet},
+};
+use upright_data::{Template, TemplateName, conversation::Row};
+use upright_judge::judging::Session;
+use upright_train::run::Model;
+
+use super::{Candidate, OpenedWinRate, Taken, scores::Scores};
+use crate::{
+    experiment::{Experiment, Setup},
+    win_rate::{Answerer, MOST_MISSING},
+};
+
+/// The name as a benchmark.
+pub(super) const NAME: &str = "win-rate";
+
+impl OpenedWinRate {
+    /// The template of prompts: the one in the settings, else that of the setup's preference rows.
+    fn template(&self, setup: &Setup, model: &Model, rows: &[Row]) -> Result<Template> {
+        let name: TemplateName = match self.settings.answers.template()? {
+            Some(name) => name,
+            None => {
+                let objectives = &setup.plan.objectives;
+                let pairs = objectives
+                    .iter()
+                    .position(|objective| objective.is_preference());
+                setup.met.template(pairs.unwrap_or(0)).parse()?
+            }
+        };
+        Template::choose(Some(&name), rows, &model.tokenizer)
+    }
+}
+
+impl Experiment {
+    /// Has every candidate answer the prompts, and judges the answers.
+    pub(super) fn take_win_rate(
+        &self,
+        win_rate: &OpenedWinRate,
+        candidates: &[Candidate<'_>],
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Taken>> {
+        let judge = win_rate
+            .settings
+            .judge
+            .judge(win_rate.settings.answers.as_in_paper)?;
+        let mut taken = Taken {
+            name: NAME.to_owned(),
+            title: "Win rate".to_owned(),
+            unit: "%",
+            is_higher_better: true,
+            about: format!(
+                "How often {} prefers the answer to the chosen response, of {}; protocol {}.",
+                judge.model,
+                counted(win_rate.questions.all.len(), "prompt"),
+                judge.protocol.name()
+            ),
+            scores: vec![None; candidates.len()],
+        };
+        let mut session: Option<Session> = None;
+        let mut opened: Option<Model> = None;
+        let mut lacking: Option<Error> = None;
+        for (index, candidate) in candidates.iter().enumerate() {
+            let path = self.scores_file(NAME, &win_rate.hash, candidate);
+            if let Some(scores) = Scores::read(&path) {
+                taken.scores[index] = Some(scores);
+                continue;
+            }
+            let session = match &mut session {
+                Some(session) => session,
+                None => session.insert(judge.clone().open(observer)?),
+            };
+            let plan = &candidate.setup.plan;
+            let model = match opened.take() {
+                Some(model) if model.model == plan.model => model,
+                _ => Model::of_plan(plan, observer)?,
+            };
+            let model = opened.insert(model);
+            let scores = self.judged(win_rate, session, model, candidate, observer)?;
+            let share = scores.missing() as f64 / scores.count() as f64;
+            if share > MOST_MISSING {
+                lacking.get_or_insert(
+                    Error::failure(format!(
+                        "{}: {} of {} are missing",
+                        candidate.name,
+                        counted(scores.missing(), "verdict"),
+                        scores.count()
+                    ))
+                    .hint("run the same command to ask for them again, or take another judge"),
+                );
+            }
+            scores.keep(&path)?;
+            taken.scores[index] = Some(scores);
+        }
+        if let Some(error) = lacking {
+            // The page shows what there is, and how much is missing.
+            observer.note(&format!("warning: {error}; {}", error.hint));
+        }
+        Ok(vec![taken])
+    }
+
+    /// A candidate's scores: 100 for a win, 0 for a loss.
+    fn judged(
+        &self,
+        win_rate: &OpenedWinRate,
+        session: &Session,
+        model: &Model,
+        candidate: &Candidate<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Scores> {
+        let questions = &win_rate.questions;
+        let rows: Vec<Row> = questions
+            .all
+            .iter()
+            .map(|question| question.row.clone())
+            .collect();
+        let template = win_rate.template(candidate.setup, model, &rows)?;
+        let adapter = match self.adapter_of(candidate) {
+            Some(folder) => Some(model.read_adapter(&folder, &mut Quiet(observer))?),
+            None => None,
+        };
+        let answerer = Answerer {
+            model,
+            adapter,
+            template: &template,
+            sampling: win_rate.settings.answers.sampling()?,
+            batch: win_rate.settings.answers.batch()?,
+        };
+        let answers = answerer.answer(&candidate.name, questions, &mut Quiet(observer))?;
+        let pairs = questions.pairs(&answers.texts);
+        let judged = session.ask(&candidate.name, &pairs, observer)?;
+        let mut scores = Vec::with_capacity(judged.len());
+        for judged in &judged {
+            let preference = judged.preference();
+            scores.push(preference.map(|preference| 100.0 * (preference - 1.0)));
+        }
+        Ok(Scores {
+            groups: vec![scores],
+            range: [0.0, 100.0],
+        })
+    }
+}
