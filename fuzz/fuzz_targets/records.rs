@@ -1,4 +1,5 @@
-//! Records of a run: the input is `steps.jsonl`, `evals.jsonl` and `plan.toml`, each but the first behind a line of `====`.
+//! Records of a run: the input is `steps.jsonl`, `evals.jsonl`, `plan.toml` and `benchmarks.json`, each but the first behind
+//! a line of `====`.
 //! A record that is missing is that of a whole run.
 
 #![no_main]
@@ -18,7 +19,7 @@ struct Setup {
     whole: Vec<String>,
 }
 
-const FILES: [&str; 3] = ["steps.jsonl", "evals.jsonl", "plan.toml"];
+const FILES: [&str; 4] = ["steps.jsonl", "evals.jsonl", "plan.toml", "benchmarks.json"];
 
 const BOUNDARY: &str = "\n====\n";
 

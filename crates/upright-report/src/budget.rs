@@ -188,11 +188,16 @@ impl Report {
     /// Names a front: its method, which names the iterate, with budget and setting as far as there
     /// are several.
     pub(super) fn front_name(&self, front: &Front) -> String {
-        let mut words = vec![front.method.clone()];
-        let budget = self.budget_name(front.comparison());
-        words.extend(budget.filter(|budget| !front.method.contains(&budget[..])));
+        self.method_name(&front.method, front.comparison())
+    }
+
+    /// Names a method, with budget and setting as far as there are several.
+    pub(super) fn method_name(&self, method: &str, comparison: Comparison) -> String {
+        let mut words = vec![method.to_owned()];
+        let budget = self.budget_name(comparison);
+        words.extend(budget.filter(|budget| !method.contains(&budget[..])));
         if self.settings.len() > 1 {
-            words.push(self.setting_name(front.setting));
+            words.push(self.setting_name(comparison.setting));
         }
         words.join(", ")
     }

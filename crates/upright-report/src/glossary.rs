@@ -76,12 +76,13 @@ pub(super) fn how_to_read(report: &Report) -> Vec<(String, String)> {
          optimization reached, and the curves of the paper are of this kind."
             .into(),
     );
-    say(
-        "Mean ± error",
-        "Numbers are means over the runs of an arm, which differ in their seed, with the standard \
-         error of the mean. A single run has no error."
-            .into(),
-    );
+    let mut error = "Numbers are means over the runs of an arm, which differ in their seed, with \
+                     the standard error of the mean. A single run has no error."
+        .to_owned();
+    if !report.benchmarks.is_empty() {
+        error += " On a benchmark, the error of a single model is over the questions.";
+    }
+    say("Mean ± error", error);
     let time = matching::time(&report.arms);
     if report.arms.iter().any(|arm| (time.mean)(arm).is_some()) {
         let text = if time.is_busy() {

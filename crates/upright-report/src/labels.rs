@@ -37,14 +37,7 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
     };
     // Orders with the same lengths are one split.
     let shares = |arm: &Arm| {
-        let run = first(arm);
-        let steps = |name: &String| {
-            let of = run
-                .stages
-                .iter()
-                .filter(|stage| stage.objective == run.objective(name));
-            of.map(|stage| stage.steps()).sum::<usize>()
-        };
+        let steps = |name: &String| steps_of(first(arm), name);
         format!("{:?}", objectives.iter().map(steps).collect::<Vec<_>>())
     };
     let splits = several(&|arm| arm.is_sequential().then(|| shares(arm)));
@@ -85,6 +78,13 @@ pub(super) fn fill_in(arms: &mut [Arm], runs: &[Run], objectives: &[String]) {
     tell_apart(arms, runs, usize::from(models) + usize::from(references));
 }
 
+/// Number of steps that the stages of a sequential run spend on an objective.
+pub(super) fn steps_of(run: &Run, objective: &str) -> usize {
+    let id = run.objective(objective);
+    let of = run.stages.iter().filter(|stage| stage.objective == id);
+    of.map(|stage| stage.steps()).sum()
+}
+
 /// The name of an arm with averaged adapters, from the name of the arm with the last iterates of
 /// the same runs.
 pub(super) fn averaged(last: &str) -> String {
@@ -92,7 +92,7 @@ pub(super) fn averaged(last: &str) -> String {
 }
 
 /// Whether an arm's label contains the weights of the objectives.
-fn has_weights(arm: &Arm) -> bool {
+pub(super) fn has_weights(arm: &Arm) -> bool {
     arm.is_joint() || arm.role == Role::Sum
 }
 

@@ -6,9 +6,10 @@
 //!
 //! | modules | purpose |
 //! |---|---|
-//! | `discover`, `run`, `study` | reading folders |
+//! | `discover`, `run`, `study`, `benchmarks` | reading folders |
 //! | `arm`, `gather`, `labels`, `paths` | grouping runs into arms |
 //! | `budget`, `level`, `matching`, `comparisons`, `ideal`, `sums` | which arms are compared with which |
+//! | `scores`, `grid` | scores of benchmarks by arm, in rows and columns |
 //! | `fronts`, `claims`, `small` | verdicts, and which of them rest on little |
 //! | `prose`, `glossary`, `table`, `tables`, `figures/` | text, tables and figures |
 //! | `page` | the HTML page |
@@ -27,6 +28,7 @@
 )]
 
 mod arm;
+mod benchmarks;
 mod budget;
 mod claims;
 mod comparisons;
@@ -35,6 +37,7 @@ mod figures;
 mod fronts;
 mod gather;
 mod glossary;
+mod grid;
 mod ideal;
 mod labels;
 mod level;
@@ -43,6 +46,7 @@ mod page;
 mod paths;
 mod prose;
 mod run;
+mod scores;
 mod small;
 mod study;
 mod sums;
@@ -54,11 +58,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use arm::{Arm, Role};
+pub use benchmarks::{BENCHMARKS, Benchmark, Difference, Score};
 pub use claims::{Claim, NoError, Verdict};
 pub use fronts::{Best, Front};
 pub use ideal::{Comparable, Optimum, Source};
 pub use level::Level;
 pub use run::{Point, Run};
+pub use scores::{ArmScore, ModelScore, ReferenceScore, Scores};
 pub use small::Small;
 pub use study::{ANSWERS, Answer, Answers, STUDY, Study};
 
@@ -95,6 +101,8 @@ pub struct Report {
     pub levels: Vec<Level>,
     /// The paper's claims, tested on the arms.
     pub claims: Vec<Claim>,
+    /// Scores of benchmarks, by arm.
+    pub benchmarks: Vec<Scores>,
     /// Responses to the same prompts. A run is named by its arm and seed.
     pub answers: Vec<Answers>,
     /// The runs that could be read.
@@ -117,7 +125,7 @@ impl Report {
     /// folders at some depth.
     ///
     /// # Errors
-    /// A folder contains no run, or none that can be read.
+    /// A folder contains no run, or none that can be read. A file beside the runs is damaged.
     pub fn read(folders: &[PathBuf]) -> Result<Self> {
         let (mut runs, mut damaged) = (Vec::new(), Vec::new());
         for found in discover::runs(folders)? {
@@ -148,6 +156,7 @@ impl Report {
             fronts: fronts::fronts(&arms, &best, &objectives),
             levels: Vec::new(),
             claims: Vec::new(),
+            benchmarks: Vec::new(),
             families: budgets.iter().map(|budget| budget.family).collect(),
             answers: Vec::new(),
             objectives,
@@ -160,6 +169,7 @@ impl Report {
             damaged,
         };
         report.levels = level::levels(&report);
+        report.benchmarks = scores::scores(&report, folders)?;
         report.claims = claims::claims(&report);
         for folder in folders {
             for mut asked in study::answers(folder)? {
@@ -267,15 +277,8 @@ impl Report {
             .runs
             .iter()
             .position(|other| path.is_some() && other.path.canonicalize().ok() == path);
-        // The run exported one of its iterates.
-        let of = |index: usize| {
-            let exported = self.runs[index].plan().export_iterate;
-            let mut own = self.arms.iter().filter(|arm| arm.all.contains(&index));
-            own.clone()
-                .find(|arm| arm.iterate == exported)
-                .or_else(|| own.next())
-        };
-        let arm = index.and_then(of);
+        let arm = index.and_then(|index| self.exported_arm(index));
+        let arm = arm.map(|arm| &self.arms[arm]);
         match (index, arm) {
             (Some(index), Some(arm)) if arm.all.len() > 1 => {
                 format!("{}, seed {}", arm.label, self.runs[index].seed)
@@ -283,6 +286,20 @@ impl Report {
             (_, Some(arm)) => arm.label.clone(),
             _ => run.to_owned(),
         }
+    }
+
+    /// The index of an arm. Labels are unique.
+    fn index(&self, arm: &Arm) -> Option<usize> {
+        self.arms.iter().position(|other| other.label == arm.label)
+    }
+
+    /// The arm of the iterate that a run exported.
+    fn exported_arm(&self, run: usize) -> Option<usize> {
+        let exported = self.runs[run].plan().export_iterate;
+        let mut own = (0..self.arms.len()).filter(|arm| self.arms[*arm].all.contains(&run));
+        own.clone()
+            .find(|arm| self.arms[*arm].iterate == exported)
+            .or_else(|| own.next())
     }
 
     /// Whether an arm competes with others. Arms that train one objective alone do not, unless

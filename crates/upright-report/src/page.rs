@@ -27,6 +27,8 @@ pub(super) fn page(report: &Report, figures: &[Shown]) -> String {
         sections.push(("claims", "Claims of the paper", claims(report)));
     }
     sections.push(("results", "Final losses", results(report)));
+    let (of_benchmarks, figures): (Vec<&Shown>, Vec<&Shown>) =
+        figures.iter().partition(|shown| shown.table == BENCHMARKS);
     for shown in figures {
         let shown_below = match shown.table {
             "gaps" => Some(tables::gaps(report)),
@@ -37,6 +39,10 @@ pub(super) fn page(report: &Report, figures: &[Shown]) -> String {
         };
         let table = shown_below.map(|table| folded(&table)).unwrap_or_default();
         sections.push((shown.name, shown.heading, figure(shown) + &table));
+    }
+    if let Some(table) = tables::benchmarks(report) {
+        let body = benchmarks(report, &table, &of_benchmarks);
+        sections.push((BENCHMARKS, "Benchmarks", body));
     }
     if !report.answers.is_empty() {
         sections.push(("answers", "Responses side by side", answers(report)));
@@ -247,6 +253,25 @@ fn results(report: &Report) -> String {
     html + &files("tables", table.name, &[".csv", ".md"])
 }
 
+/// Name of the table of benchmarks, and of its section.
+const BENCHMARKS: &str = "benchmarks";
+
+/// Renders the table of benchmarks, their figure if there is one, and all numbers.
+fn benchmarks(report: &Report, table: &Table, figures: &[&Shown]) -> String {
+    let mut html = String::new();
+    for text in prose::benchmarks(report) {
+        html += &paragraph(&text);
+    }
+    html += &table_html(table);
+    html += &files("tables", table.name, &[".csv", ".md"]);
+    for shown in figures {
+        html += &figure(shown);
+    }
+    html + &tables::scores(report)
+        .map(|table| folded(&table))
+        .unwrap_or_default()
+}
+
 /// Renders a table in its own box, which scrolls sideways if the table is too wide.
 fn table_html(table: &Table) -> String {
     let mut html = format!(
@@ -254,8 +279,11 @@ fn table_html(table: &Table) -> String {
         escaped(&table.title)
     );
     let starts = |i: usize| i > 0 && table.columns[i].group != table.columns[i - 1].group;
+    let numeric: Vec<bool> = (0..table.columns.len())
+        .map(|i| table.is_numeric(i))
+        .collect();
     let class = |i: usize, also: &str| {
-        let numeric = if table.is_numeric(i) { "number" } else { "" };
+        let numeric = if numeric[i] { "number" } else { "" };
         let first = if starts(i) { "first" } else { "" };
         let words: Vec<&str> = [numeric, first, also]
             .into_iter()

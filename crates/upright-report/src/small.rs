@@ -49,6 +49,14 @@ impl Small {
         small
     }
 
+    /// A sample of some seeds, of which nothing else is known.
+    pub(super) fn of_seeds(seeds: usize) -> Self {
+        Self {
+            seeds: Some(seeds).filter(|seeds| *seeds < SEEDS),
+            ..Self::default()
+        }
+    }
+
     /// The smaller sizes of two samples.
     pub(super) fn and(self, other: Self) -> Self {
         let fewer = match (self.held_out, other.held_out) {

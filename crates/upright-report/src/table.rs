@@ -21,6 +21,8 @@ pub(super) struct Table {
     /// The group of each row. Rows of one group are compared with each other; empty if all rows
     /// are.
     pub(super) groups: Vec<usize>,
+    /// Rows and columns of cells that are highlighted by a rule of the table.
+    pub(super) marked: Vec<(usize, usize)>,
 }
 
 #[derive(Clone, Debug)]
@@ -126,11 +128,15 @@ impl Table {
             references: Vec::new(),
             aside: Vec::new(),
             groups: Vec::new(),
+            marked: Vec::new(),
         }
     }
 
     /// Whether a row has the best value of a column. A column whose values are all equal has none.
     pub(super) fn is_best(&self, row: usize, column: usize) -> bool {
+        if self.marked.contains(&(row, column)) {
+            return true;
+        }
         let Some(better) = self.columns[column].better else {
             return false;
         };
@@ -159,11 +165,12 @@ impl Table {
 
     /// Comma-separated values. A mean and its error are two columns; a missing cell is empty.
     pub(super) fn csv(&self) -> String {
-        let spreads = |column: usize| {
-            self.rows
-                .iter()
-                .any(|row| matches!(row[column], Cell::Spread(..)))
-        };
+        let spreads: Vec<bool> = (0..self.columns.len())
+            .map(|column| {
+                let is_spread = |row: &Vec<Cell>| matches!(row[column], Cell::Spread(..));
+                self.rows.iter().any(is_spread)
+            })
+            .collect();
         let mut text = String::new();
         let mut line = |cells: Vec<String>| {
             let _ = writeln!(
@@ -183,7 +190,7 @@ impl Table {
                 .filter(|part| !part.is_empty());
             let name = name.collect::<Vec<_>>().join(" ");
             header.push(name.clone());
-            if spreads(i) {
+            if spreads[i] {
                 header.push(format!("{name} error"));
             }
         }
@@ -197,7 +204,7 @@ impl Table {
                     Cell::Spread(spread, _) => spread.mean.to_string(),
                     Cell::Missing => String::new(),
                 });
-                if spreads(i) {
+                if spreads[i] {
                     let error = if let Cell::Spread(spread, _) = cell {
                         spread.error
                     } else {

@@ -1,5 +1,7 @@
 //! The tables of the page, and the numbers behind every figure.
 
+mod benchmarks;
+
 use super::{
     Report,
     arm::Arm,
@@ -10,8 +12,10 @@ use super::{
 /// The two sets of rows, as the page names them.
 pub(super) const SET_NAMES: [&str; 2] = ["held-out rows", "training rows"];
 
+pub(super) use benchmarks::{benchmarks, scores};
+
 /// Names of all possible tables.
-pub(super) const NAMES: [&str; 8] = [
+pub(super) const NAMES: [&str; 10] = [
     "results",
     "gaps",
     "cost",
@@ -20,6 +24,8 @@ pub(super) const NAMES: [&str; 8] = [
     "curves",
     "distances",
     "decisions",
+    "benchmarks",
+    "scores",
 ];
 
 /// The tables that the page shows.
@@ -31,6 +37,8 @@ pub(super) fn shown(report: &Report) -> Vec<Table> {
     tables.push(cost(report));
     tables.extend(fronts(report));
     tables.extend(probes(report));
+    tables.extend(benchmarks(report));
+    tables.extend(scores(report));
     tables
 }
 
@@ -121,7 +129,7 @@ fn aside(table: &mut Table, report: &Report, arm: &Arm) {
 }
 
 /// An arm's label, marked if the arm is unfinished.
-fn named(arm: &Arm) -> String {
+pub(super) fn named(arm: &Arm) -> String {
     if arm.unfinished {
         format!("{} (unfinished)", arm.label)
     } else {

@@ -1,6 +1,7 @@
 //! The paper's claims, tested on the arms of a report. One rule decides all of them: a difference
 //! is clear if it exceeds two standard errors ([`Spread::is_below`]).
 
+mod benchmarks;
 mod distance;
 mod verdict;
 mod words;
@@ -50,6 +51,7 @@ pub(super) fn claims(report: &Report) -> Vec<Claim> {
     claims.extend(nearest(report, &places, &levels));
     let others = [cheap(report, &places), even(report), probes(report)];
     claims.extend(others.into_iter().flatten());
+    claims.extend(benchmarks::benchmarks(report, &places));
     claims
 }
 

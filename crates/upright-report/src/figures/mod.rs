@@ -1,6 +1,7 @@
 //! The figures of the page, each with a caption that explains it.
 
 mod bars;
+mod benchmarks;
 mod curves;
 mod decisions;
 mod distances;
@@ -27,7 +28,7 @@ pub(super) struct Shown {
 }
 
 /// Names of all possible figures.
-pub(super) const NAMES: [&str; 9] = [
+pub(super) const NAMES: [&str; 10] = [
     "trajectories",
     "curves",
     "distance-tokens",
@@ -37,6 +38,7 @@ pub(super) const NAMES: [&str; 9] = [
     "decisions",
     "fronts",
     "probes",
+    "benchmarks",
 ];
 
 /// All figures for which the report has numbers, in the order of the page.
@@ -52,6 +54,7 @@ pub(super) fn figures(report: &Report) -> Vec<Shown> {
         decisions::decisions(report),
         plane::fronts(report, &looks),
         probes::probes(report),
+        benchmarks::benchmarks(report, &looks),
     ];
     all.into_iter().flatten().collect()
 }

@@ -1,6 +1,6 @@
 //! The summary at the top of the page.
 
-use super::{caution, rests_on_given};
+use super::{benchmarks, caution, rests_on_given};
 use crate::{
     Arm, Report, Role,
     arm::Comparison,
@@ -37,6 +37,7 @@ pub(crate) fn in_short(report: &Report) -> Vec<String> {
         let equal = format!("{AT_EQUAL_TOKENS} (about {})", in_words(first.tokens));
         said.extend(nearest(report, comparison, &arms, &here, &equal));
     }
+    said.extend(benchmarks::in_short(report));
     said.extend(claims_in_short(report));
     let given = rests_on_given(report);
     if !said.is_empty() && !given.is_empty() {

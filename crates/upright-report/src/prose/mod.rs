@@ -1,5 +1,6 @@
 //! The sentences of the page.
 
+mod benchmarks;
 mod caution;
 mod ideal;
 mod in_short;
@@ -9,6 +10,7 @@ use upright_base::counted;
 use upright_core::{metrics::spread::CLEAR, objectives::LossKind};
 use upright_runs::plan::{ObjectivePlan, ReferencePlan, ReferenceRows};
 
+pub(super) use benchmarks::benchmarks;
 pub(super) use caution::caution;
 use ideal::ideal;
 pub(super) use ideal::{GIVEN, rests_on_given};
@@ -265,6 +267,9 @@ pub(super) fn how_claims_are_decided(report: &Report) -> String {
                  rows. Their final losses are compared with those of runs that took all their \
                  steps. With all steps they might have come nearer and would have cost more. The \
                  numbers say which runs stopped, and when.";
+    }
+    if !report.benchmarks.is_empty() {
+        text += " On a benchmark, an arm with one seed has the error over the questions.";
     }
     if report.claims.iter().any(|claim| !claim.mark().is_empty()) {
         text += " An arm with one run has no error. Such a verdict compares the means alone and \

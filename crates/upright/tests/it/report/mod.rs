@@ -2,6 +2,7 @@
 
 mod arms;
 mod averages;
+mod benchmarks;
 mod folders;
 pub(crate) mod mixed;
 mod numbers;

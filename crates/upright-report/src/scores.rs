@@ -1,0 +1,405 @@
+//! Scores of benchmarks by arm: means over seeds, and differences between arms.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use super::{
+    Report,
+    benchmarks::{self, BENCHMARKS, Benchmark, KEEP_ONE, Score, TWICE},
+};
+use upright_base::{Error, Result};
+use upright_core::metrics::{Sample, Spread};
+
+/// The scores of one benchmark.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scores {
+    /// Its short name, such as `mmlu`.
+    pub name: String,
+    /// Its name on the page.
+    pub title: String,
+    /// The unit of the scores; empty for none.
+    pub unit: String,
+    /// Whether a larger score is better.
+    pub higher_is_better: bool,
+    /// What it measures; may be empty.
+    pub about: String,
+    /// Models that are no run of the report, such as the base.
+    pub references: Vec<ReferenceScore>,
+    /// The arms that were scored, in the order of the report.
+    pub arms: Vec<ArmScore>,
+    /// Number of scores of run folders that the report does not show.
+    pub left_out: usize,
+}
+
+/// The score of a model that is no run of the report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReferenceScore {
+    /// Its unique name.
+    pub name: String,
+    /// Its score.
+    #[serde(flatten)]
+    pub score: ModelScore,
+}
+
+/// The score of an arm.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ArmScore {
+    /// Index of the report's arm.
+    pub arm: usize,
+    /// Its score.
+    #[serde(flatten)]
+    pub score: ModelScore,
+}
+
+/// The score of an arm, as the mean over its seeds, or of a single model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelScore {
+    /// Mean and standard error: over seeds, or over questions if there is one seed.
+    #[serde(flatten)]
+    pub sample: Sample,
+    /// Number of models that the mean is over.
+    pub seeds: usize,
+    /// Number of questions per model.
+    pub count: Spread,
+    /// Number of missing verdicts, over all models.
+    pub missing: usize,
+    /// Mean score if all missing verdicts were lost and if all were won; none if none is missing.
+    pub bounds: Option<[f64; 2]>,
+    /// The difference to the base model on the same questions, if every model has one. Its error is
+    /// over seeds, or over questions if there is one seed.
+    pub difference: Option<Spread>,
+}
+
+impl ModelScore {
+    /// The mean over models, each with its seed; none without a model.
+    fn of(models: &[(u64, Score)]) -> Option<Self> {
+        let mut by_seed = Vec::new();
+        let mut counts = Vec::new();
+        let mut bounds: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+        let mut has_bounds = false;
+        let mut differences = Vec::new();
+        for (seed, score) in models {
+            by_seed.push((*seed, score.value));
+            counts.push(score.count as f64);
+            // Without a missing verdict, the score is its own bound.
+            bounds[0].push(score.low.unwrap_or(score.value));
+            bounds[1].push(score.high.unwrap_or(score.value));
+            has_bounds |= score.low.is_some();
+            differences.extend(score.difference.map(|difference| difference.value));
+        }
+        let mut sample = Sample::of(by_seed)?;
+        let mut difference = (differences.len() == models.len()).then(|| Spread::of(&differences));
+        if let [(_, only)] = models {
+            sample.spread.error = only.error;
+            difference = only.difference.map(|difference| Spread {
+                mean: difference.value,
+                error: difference.error,
+            });
+        }
+        Some(Self {
+            sample,
+            seeds: models.len(),
+            count: Spread::of(&counts),
+            missing: models.iter().map(|(_, score)| score.missing).sum(),
+            bounds: has_bounds.then(|| bounds.map(|values| Spread::of(&values).mean)),
+            difference,
+        })
+    }
+
+    /// What its error is over; empty if no error is known.
+    pub fn error_over(&self) -> &'static str {
+        match (self.sample.spread.error, self.seeds) {
+            (None, _) => "",
+            (Some(_), 1) => "questions",
+            (Some(_), _) => "seeds",
+        }
+    }
+}
+
+impl Scores {
+    /// The score of an arm, if it was scored.
+    pub fn arm(&self, index: usize) -> Option<&ModelScore> {
+        let found = self.arms.iter().find(|of| of.arm == index);
+        found.map(|of| &of.score)
+    }
+
+    /// How far the score of one arm falls short of that of another: below 0 if the first is better.
+    /// Arms that share at least two seeds are compared seed by seed; for others, both errors are
+    /// combined. None if one of them was not scored.
+    pub(super) fn shortfall(&self, arm: usize, other: usize) -> Option<Spread> {
+        let (own, theirs) = (&self.arm(arm)?.sample, &self.arm(other)?.sample);
+        Some(if self.higher_is_better {
+            theirs.less(own)
+        } else {
+            own.less(theirs)
+        })
+    }
+
+    /// Number of decimals of its scores.
+    pub(super) fn decimals(&self) -> usize {
+        if self.unit == "%" { 2 } else { 3 }
+    }
+}
+
+/// A benchmark with its scores by run.
+struct Gathered {
+    benchmark: Benchmark,
+    /// Scores by index of the report's run.
+    runs: HashMap<usize, Score>,
+    references: Vec<Score>,
+    /// Name and hash of every reference.
+    known: HashSet<(String, String)>,
+    left_out: usize,
+}
+
+/// What a text in the file names.
+enum Model {
+    /// A run, by index.
+    Run(usize),
+    /// A folder that the report does not show: a damaged run, or one of an earlier study.
+    LeftOut,
+    /// Something else, by name.
+    Name,
+}
+
+/// Reads the benchmarks beside the runs of a report. Folders may have the same benchmark. A model
+/// that several folders score keeps its first score.
+///
+/// # Errors
+/// A file cannot be read or is damaged, names a run that does not exist, or differs from another
+/// file about the same benchmark.
+pub(super) fn scores(report: &Report, folders: &[PathBuf]) -> Result<Vec<Scores>> {
+    let mut indices = HashMap::new();
+    for (index, run) in report.runs.iter().enumerate() {
+        if let Ok(path) = run.path.canonicalize() {
+            indices.insert(path, index);
+        }
+    }
+    let mut all: Vec<Gathered> = Vec::new();
+    for folder in folders {
+        for benchmark in benchmarks::read(folder)? {
+            let place = |what: String| {
+                let path = folder.join(BENCHMARKS);
+                Error::input(format!("{}: {}: {what}", path.display(), benchmark.name))
+            };
+            let position = all
+                .iter()
+                .position(|other| other.benchmark.name == benchmark.name);
+            let position = position.unwrap_or_else(|| {
+                all.push(Gathered {
+                    benchmark: Benchmark {
+                        scores: Vec::new(),
+                        ..benchmark.clone()
+                    },
+                    runs: HashMap::new(),
+                    references: Vec::new(),
+                    known: HashSet::new(),
+                    left_out: 0,
+                });
+                all.len() - 1
+            });
+            let gathered = &mut all[position];
+            if !is_same(&gathered.benchmark, &benchmark) {
+                let what = "title, unit or direction differ between the folders of this report";
+                return Err(place(what.into()).hint("report these folders one by one"));
+            }
+            let mut own: HashMap<usize, Score> = HashMap::new();
+            for score in &benchmark.scores {
+                match model(&indices, folder, score) {
+                    Some(Model::Run(index)) => {
+                        if own.insert(index, score.clone()).is_some() {
+                            return Err(place(format!("{} {TWICE}", score.run)).hint(KEEP_ONE));
+                        }
+                    }
+                    Some(Model::LeftOut) => gathered.left_out += 1,
+                    Some(Model::Name) => {
+                        let identity = (score.run.clone(), score.of.clone());
+                        if gathered.known.insert(identity) {
+                            gathered.references.push(score.clone());
+                        }
+                    }
+                    None => {
+                        let hint = "remove this score, or give a run folder relative to this file; \
+                                    a name such as base has no /";
+                        return Err(place(format!("{}: no such run", score.run)).hint(hint));
+                    }
+                }
+            }
+            for (index, score) in own {
+                gathered.runs.entry(index).or_insert(score);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for gathered in all {
+        found.extend(by_arm(report, gathered));
+    }
+    Ok(found)
+}
+
+/// Whether two entries are about the same benchmark.
+fn is_same(one: &Benchmark, other: &Benchmark) -> bool {
+    one.title == other.title
+        && one.unit == other.unit
+        && one.higher_is_better == other.higher_is_better
+}
+
+/// The model of a score; none if it names a run that does not exist.
+fn model(indices: &HashMap<PathBuf, usize>, folder: &Path, score: &Score) -> Option<Model> {
+    if !score.of.is_empty() {
+        return Some(Model::Name);
+    }
+    match folder.join(&score.run).canonicalize() {
+        Ok(path) => Some(match indices.get(&path) {
+            Some(index) => Model::Run(*index),
+            None => Model::LeftOut,
+        }),
+        Err(_) => (!score.run.contains('/')).then_some(Model::Name),
+    }
+}
+
+/// Groups the scores of runs by arm; none if there is no score.
+fn by_arm(report: &Report, gathered: Gathered) -> Option<Scores> {
+    let Gathered {
+        benchmark,
+        runs,
+        references,
+        left_out,
+        ..
+    } = gathered;
+    let mut arms = Vec::new();
+    for (index, arm) in report.arms.iter().enumerate() {
+        let mut models = Vec::new();
+        for run in &arm.runs {
+            // The score is that of the iterate that the run exported.
+            if let Some(score) = runs.get(run)
+                && report.exported_arm(*run) == Some(index)
+            {
+                models.push((report.runs[*run].seed, score.clone()));
+            }
+        }
+        let score = ModelScore::of(&models);
+        arms.extend(score.map(|score| ArmScore { arm: index, score }));
+    }
+    let mut named = Vec::new();
+    // Bases of several studies may have the same name.
+    let mut twins: HashMap<String, usize> = HashMap::new();
+    for score in references {
+        let count = twins.entry(score.run.clone()).or_insert(0);
+        *count += 1;
+        let name = match *count {
+            1 => score.run.clone(),
+            count => format!("{} ({count})", score.run),
+        };
+        let score = ModelScore::of(&[(0, score)]);
+        named.extend(score.map(|score| ReferenceScore { name, score }));
+    }
+    let title = if benchmark.title.is_empty() {
+        benchmark.name.clone()
+    } else {
+        benchmark.title
+    };
+    (!arms.is_empty() || !named.is_empty()).then_some(Scores {
+        name: benchmark.name,
+        title,
+        unit: benchmark.unit,
+        higher_is_better: benchmark.higher_is_better,
+        about: benchmark.about,
+        references: named,
+        arms,
+        left_out,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Difference;
+
+    fn score(value: f64, error: Option<f64>) -> Score {
+        Score {
+            run: String::new(),
+            of: String::new(),
+            value,
+            error,
+            count: 100,
+            missing: 0,
+            low: None,
+            high: None,
+            difference: None,
+        }
+    }
+
+    fn scores(higher_is_better: bool, arms: Vec<Vec<(u64, Score)>>) -> Scores {
+        let mut found = Vec::new();
+        for (arm, models) in arms.iter().enumerate() {
+            found.extend(ModelScore::of(models).map(|score| ArmScore { arm, score }));
+        }
+        Scores {
+            name: "mmlu".into(),
+            title: "MMLU".into(),
+            unit: "%".into(),
+            higher_is_better,
+            about: String::new(),
+            references: Vec::new(),
+            arms: found,
+            left_out: 0,
+        }
+    }
+
+    #[test]
+    fn the_error_is_over_seeds_or_over_the_questions_of_one_seed() {
+        let one = ModelScore::of(&[(1, score(50.0, Some(0.5)))]).unwrap();
+        assert_eq!(one.sample.spread.error, Some(0.5));
+        assert_eq!(one.error_over(), "questions");
+        let bare = ModelScore::of(&[(1, score(50.0, None))]).unwrap();
+        assert_eq!((bare.sample.spread.error, bare.error_over()), (None, ""));
+        let two = [(1, score(50.0, Some(9.0))), (2, score(52.0, None))];
+        let two = ModelScore::of(&two).unwrap();
+        assert_eq!(two.sample.spread, Spread::of(&[50.0, 52.0]));
+        assert_eq!((two.error_over(), two.seeds), ("seeds", 2));
+        assert_eq!(ModelScore::of(&[]), None);
+    }
+
+    #[test]
+    fn bounds_and_differences_are_means_too() {
+        let mut first = score(50.0, None);
+        (first.missing, first.low, first.high) = (4, Some(48.0), Some(52.0));
+        let (value, error) = (-1.0, Some(0.25));
+        first.difference = Some(Difference { value, error });
+        let one = ModelScore::of(&[(1, first.clone())]).unwrap();
+        assert_eq!(one.difference.unwrap().error, Some(0.25));
+        // A score without a missing verdict is its own bound.
+        let mut second = score(60.0, None);
+        let both = ModelScore::of(&[(1, first.clone()), (2, second.clone())]).unwrap();
+        assert_eq!((both.missing, both.bounds), (4, Some([54.0, 56.0])));
+        assert_eq!(both.difference, None);
+        second.difference = Some(Difference { value: -3.0, error });
+        let both = ModelScore::of(&[(1, first), (2, second)]).unwrap();
+        assert_eq!(both.difference, Some(Spread::of(&[-1.0, -3.0])));
+    }
+
+    #[test]
+    fn a_shortfall_is_below_0_for_the_better_arm() {
+        let arms = || {
+            let low = vec![(1, score(50.0, None)), (2, score(60.0, None))];
+            let high = vec![(1, score(51.0, None)), (2, score(61.5, None))];
+            vec![low, high]
+        };
+        let higher = scores(true, arms());
+        // Seed by seed: differences of 1 and 1.5.
+        assert_eq!(higher.shortfall(1, 0), Some(Spread::of(&[-1.0, -1.5])));
+        let lower = scores(false, arms());
+        assert_eq!(lower.shortfall(1, 0), Some(Spread::of(&[1.0, 1.5])));
+        assert_eq!(lower.shortfall(0, 2), None);
+        // With one seed, both errors over questions are combined.
+        let one = |value: f64, error: f64| vec![(1, score(value, Some(error)))];
+        let single = scores(true, vec![one(50.0, 0.3), one(52.0, 0.4)]);
+        let shortfall = single.shortfall(1, 0).unwrap();
+        assert_eq!((shortfall.mean, shortfall.error), (-2.0, Some(0.5)));
+    }
+}
