@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -18,7 +18,7 @@ use crate::{
     Pair, Protocol,
     client::{Client, Key},
     cost::{Price, Tokens},
-    replies::{self, Replies, Reply},
+    replies::{self, Replies, Reply, lock},
 };
 
 /// How often progress is shown and a stop is noticed.
@@ -242,9 +242,10 @@ impl Session {
     }
 
     /// A kept reply that has a verdict. Replies without one are asked for again.
-    fn known(&self, key: &str) -> Option<&Reply> {
+    fn known(&self, key: &str) -> Option<Reply> {
         let reply = self.shared.replies.get(key)?;
-        self.judge.protocol.preference(&reply.body).map(|_| reply)
+        let has_verdict = self.judge.protocol.preference(&reply.body).is_some();
+        has_verdict.then_some(reply)
     }
 
     /// The requests that some pairs need.
@@ -319,11 +320,11 @@ impl Session {
         ];
         for call in &calls {
             let reply = match numbers.get(&call.key[..]) {
-                Some(number) => fresh[*number].as_ref(),
+                Some(number) => fresh[*number].clone(),
                 None => self.known(&call.key),
             };
             let reply = reply.ok_or_else(|| Error::failure("a reply of the judge got lost"))?;
-            judged[call.pair].verdicts.push(self.verdict(call, reply));
+            judged[call.pair].verdicts.push(self.verdict(call, &reply));
         }
         Ok(judged)
     }
@@ -435,9 +436,4 @@ impl Shared {
         let answer = answered?;
         self.replies.keep(&task.key, &answer.body, answer.seconds)
     }
-}
-
-/// Locks a mutex. No holder of these locks leaves its value half changed.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ pub(crate) struct Reply {
 #[derive(Debug)]
 pub(crate) struct Replies {
     path: PathBuf,
-    known: HashMap<String, Reply>,
+    known: Mutex<HashMap<String, Reply>>,
     file: Mutex<Lines>,
     _lock: Lock,
 }
@@ -82,15 +82,15 @@ impl Replies {
         }
         Ok(Self {
             path: path.to_owned(),
-            known,
+            known: Mutex::new(known),
             file: Mutex::new(file),
             _lock: lock,
         })
     }
 
     /// The kept reply to a request.
-    pub(crate) fn get(&self, key: &str) -> Option<&Reply> {
-        self.known.get(key)
+    pub(crate) fn get(&self, key: &str) -> Option<Reply> {
+        lock(&self.known).get(key).cloned()
     }
 
     /// Keeps a reply.
@@ -105,10 +105,7 @@ impl Replies {
         };
         let line =
             serde_json::to_string(&reply).map_err(|error| Error::failure(error.to_string()))?;
-        let mut file = self
-            .file
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut file = lock(&self.file);
         let kept = file.push(&line).and_then(|()| file.sync());
         kept.map_err(|error| {
             error.hint(format!(
@@ -116,8 +113,14 @@ impl Replies {
                 self.path.display()
             ))
         })?;
+        lock(&self.known).insert(reply.key.clone(), reply.clone());
         Ok(reply)
     }
+}
+
+/// Locks a mutex. No holder of these locks leaves its value half changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

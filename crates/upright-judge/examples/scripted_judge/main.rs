@@ -4,6 +4,8 @@
 //!
 //! It stands in for a language model where the way from answers to a win rate is what matters.
 
+#![allow(clippy::print_stdout, reason = "an example prints its address")]
+
 mod server;
 
 use std::net::TcpListener;

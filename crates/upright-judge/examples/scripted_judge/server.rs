@@ -8,10 +8,10 @@ use std::{
 use serde_json::{Value, json};
 
 /// What a script answers: a status, more lines of the header, and a body.
-pub type Answer = (u16, String, String);
+pub(crate) type Answer = (u16, String, String);
 
 /// Answers every request with `script`, which gets the body as JSON. Ends with the listener.
-pub fn serve(listener: &TcpListener, script: &(dyn Fn(&Value) -> Option<Answer> + Sync)) {
+pub(crate) fn serve(listener: &TcpListener, script: &(dyn Fn(&Value) -> Option<Answer> + Sync)) {
     std::thread::scope(|scope| {
         for stream in listener.incoming().flatten() {
             scope.spawn(move || {
@@ -70,7 +70,7 @@ const POLITE: [&str; 12] = [
 ];
 
 /// Prefers the answer with more polite phrases and, a little, the one that is shown first.
-pub fn polite(request: &Value) -> Option<Answer> {
+pub(crate) fn polite(request: &Value) -> Option<Answer> {
     let prompt = request["messages"][1]["content"]
         .as_str()
         .unwrap_or_default();
@@ -93,7 +93,7 @@ pub fn polite(request: &Value) -> Option<Answer> {
 }
 
 /// A reply in the form that the request asks for, where the first answer wins with probability `p`.
-pub fn reply(request: &Value, p: f64) -> Value {
+pub(crate) fn reply(request: &Value, p: f64) -> Value {
     let (best, other) = if p >= 0.5 { ("m", "M") } else { ("M", "m") };
     let mut choice = json!({"index": 0, "finish_reason": "stop", "message": {"role": "assistant"}});
     if request.get("tools").is_some() {

@@ -65,19 +65,38 @@ fn in_json(text: &str) -> Option<f64> {
         end -= 1;
     }
     let text = &text[..end];
-    for (at, _) in text.match_indices(['{', '[']) {
+    let mut from = 0;
+    while let Some(found) = text[from..].find(['{', '[']) {
+        let at = from + found;
         let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>();
         let Some(Ok(value)) = values.next() else {
+            from = at + 1;
             continue;
         };
-        let found = rank(&value["ordered_models"]).or_else(|| rank(&value));
-        let found = found.or_else(|| {
-            let named = ["model", "best_model", "model_identifier", "winner"];
-            let label = named.iter().find_map(|name| value[*name].as_str());
-            label.and_then(labelled)
-        });
-        if found.is_some() {
-            return found;
+        // What stands inside a value has been looked at with it.
+        from = at + values.byte_offset();
+        if let Some(verdict) = in_value(&value) {
+            return Some(verdict);
+        }
+    }
+    None
+}
+
+/// The verdict of a JSON value: a ranking, a list with one object that has it, or the name of the
+/// best answer.
+fn in_value(value: &Value) -> Option<f64> {
+    if let Some([only]) = value.as_array().map(Vec::as_slice)
+        && only.get("ordered_models").is_some()
+    {
+        return in_value(only);
+    }
+    let models = value.get("ordered_models").unwrap_or(value);
+    if models.is_array() {
+        return rank(models);
+    }
+    for name in ["model", "best_model", "model_identifier", "winner"] {
+        if let Some(label) = value[name].as_str() {
+            return labelled(label);
         }
     }
     None
@@ -181,7 +200,7 @@ mod tests {
         assert!((weighted(&both).unwrap() - expected).abs() < 1e-15);
         let unlikely =
             choice(json!([{"token": "M", "logprob": -1000.0}, {"token": "m", "logprob": -1000.0}]));
-        assert_eq!(weighted(&unlikely), Some(1.5));
+        assert!((weighted(&unlikely).unwrap() - 1.5).abs() < 1e-12);
         assert_eq!(
             weighted(&choice(json!([{"token": "m", "logprob": -3.0}]))),
             Some(1.0)

@@ -192,7 +192,9 @@ fn a_model_answers_and_a_second_start_asks_only_what_is_missing() {
         .good(&place, &format!("{words} {replies} --json"))
         .json()[0]
         .clone();
-    assert_eq!(judge.asked(), 24);
+    // Equal answers of both models are judged once.
+    let asked = judge.asked();
+    assert!((12..=24).contains(&asked), "{asked}");
     let models = object["models"].as_array().unwrap();
     assert_eq!(
         (&models[0]["model"], &models[1]["model"]),
@@ -203,7 +205,7 @@ fn a_model_answers_and_a_second_start_asks_only_what_is_missing() {
     let text = String::from_utf8(place.read("replies.jsonl")).unwrap();
     let shorter: String = text
         .lines()
-        .take(23)
+        .take(asked - 1)
         .map(|line| format!("{line}\n"))
         .collect();
     place.write("replies.jsonl", format!("{shorter}{{\"key\": \"torn"));
@@ -212,7 +214,7 @@ fn a_model_answers_and_a_second_start_asks_only_what_is_missing() {
         .json()[0]
         .clone();
     assert_eq!(again, object);
-    assert_eq!(judge.asked(), 25);
+    assert_eq!(judge.asked(), asked + 1);
     assert_eq!(
         count("cache/answers"),
         12,

@@ -48,13 +48,14 @@ impl Experiment {
         if let Some(mmlu) = &self.opened.mmlu {
             for (form, name, _) in mmlu.forms() {
                 let key = format!("{} {}", mmlu.hash, form.name());
-                let is_there = |path| Scores::read(path).is_some();
-                let paths = candidates
-                    .iter()
-                    .map(|one| self.scores_file(&name, &key, one));
+                let mut finished = 0;
+                for candidate in &candidates {
+                    let path = self.scores_file(&name, &key, candidate);
+                    finished += usize::from(Scores::read(&path).is_some());
+                }
                 plans.push(BenchmarkPlan {
-                    finished: paths.filter(|path| is_there(path)).count(),
-                    benchmark: name.clone(),
+                    finished,
+                    benchmark: name,
                     models: candidates.len(),
                     questions: Some(mmlu.questions()),
                     judge: None,
