@@ -7,7 +7,7 @@ Row for row, annotations.json must agree, and so must the requests that the judg
 known to fail (texts that contain its placeholders or markers) only upright runs. With --model, a model with a chat template whose context holds
 a few hundred tokens more than the answers, `upright serve` is the judge of alpaca_eval.
 
-Run it by a Python with requirements-alpaca.txt. Every check prints a line; the exit code is 1 if one fails.
+Run it by a Python with requirements-clients.txt. Every check prints a line; the exit code is 1 if one fails.
 """
 import argparse, csv, hashlib, importlib.util, json, math, os, random, re, shutil, subprocess, sys, tempfile, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

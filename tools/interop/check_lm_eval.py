@@ -15,7 +15,7 @@ its portable tier. Questions with another answer are listed; they fail the check
 --cli runs the command `lm_eval run`, which first indexes 14,000 task files: about 15 s of processor time per run. Without it the same runs
 share one process, through lm_eval's Python interface.
 
-Run it by a Python with requirements-server.txt. The exit code is 1 on a difference.
+Run it by a Python with requirements-clients.txt. The exit code is 1 on a difference.
 """
 import argparse, json, os, subprocess, sys, tempfile
 from importlib.util import find_spec
@@ -64,7 +64,7 @@ def main():
     p.add_argument("--cli", action="store_true", help="run the command lm_eval instead of its Python interface")
     args = p.parse_args()
     upright, model, mmlu = args.upright.resolve(), args.model.resolve(), args.mmlu.resolve()
-    if find_spec("lm_eval") is None: sys.exit(f"{sys.executable} has no lm_eval: install requirements-server.txt")
+    if find_spec("lm_eval") is None: sys.exit(f"{sys.executable} has no lm_eval: install requirements-clients.txt")
     if args.hf: os.environ.setdefault("UPRIGHT_CPU", "portable")
     subjects = args.subjects.split(",") if args.subjects else mmlu_for_lm_eval.subjects_of(mmlu)
     tasks = [f"mmlu_{subject}" for subject in subjects]

@@ -6,7 +6,7 @@
 Texts must be those of `upright generate`, and log-probabilities of given tokens those of `upright eval loss --per-row`, whatever else the
 server does at the time. Streams must join to the answer without a stream. Errors must arrive as the client's exceptions and name the field.
 
-Run it by a Python with requirements-server.txt. Every check prints a line; the exit code is 1 if one fails.
+Run it by a Python with requirements-clients.txt. Every check prints a line; the exit code is 1 if one fails.
 """
 import argparse, json, os, random, re, shutil, socket, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
@@ -358,7 +358,7 @@ def raw(server):
 
 def llm(server):
     program = shutil.which("llm", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if program is None: return check("llm is installed", False, "requirements-server.txt has it")
+    if program is None: return check("llm is installed", False, "requirements-clients.txt has it")
     with tempfile.TemporaryDirectory() as folder:
         entries = [{"model_id": f"{kind}-check", "model_name": server.model, "api_base": f"{server.url}/v1", **({"completion": True} if kind == "plain" else {})} for kind in ("plain", "chat")]
         # JSON is YAML.

@@ -109,7 +109,7 @@ impl Experiment {
                 study.seeds.len()
             ));
         }
-        let opened = benchmarks::Opened::new(&study.benchmarks, observer)
+        let opened = benchmarks::Opened::new(&study.benchmarks, &graph.grounds, observer)
             .map_err(|error| error.at(file.display()))?;
         Ok(Self {
             study,

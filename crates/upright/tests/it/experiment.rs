@@ -227,7 +227,7 @@ fn a_study_is_done_once_and_every_number_comes_from_its_runs() {
     };
     let finished = |ended: Ended| -> Vec<String> {
         let listed: Value = serde_json::from_str(&ended.good().stdout).unwrap();
-        let listed = listed
+        let listed = listed["jobs"]
             .as_array()
             .unwrap()
             .iter()
@@ -316,7 +316,7 @@ fn what_is_to_be_done_can_be_seen_and_given_away() {
             && listed.stdout.contains("4 of 4 jobs to do")
     );
     let parts = study.json("study.toml --out out --dry-run");
-    for part in parts.as_array().unwrap() {
+    for part in parts["jobs"].as_array().unwrap() {
         assert_eq!(part["steps"], 8);
         assert!(part["seconds"].as_f64().unwrap() > 0.0 && part["finished"] == false);
     }

@@ -93,6 +93,7 @@ impl Experiment {
                     mmlu.subjects.len()
                 ),
                 scores,
+                lacking: None,
             });
         }
         Ok(all)

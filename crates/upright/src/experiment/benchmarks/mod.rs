@@ -80,14 +80,25 @@ struct Taken {
     about: String,
     /// Scores in the order of the candidates; `None` for models that did not take it.
     scores: Vec<Option<Scores>>,
+    /// Why the scores are no result although there are some.
+    lacking: Option<Error>,
 }
 
 impl Opened {
     /// Reads the questions. Downloads datasets of the Hub.
     ///
     /// # Errors
-    /// A file is missing or broken.
-    pub(super) fn new(benchmarks: &Benchmarks, observer: &mut dyn Observer) -> Result<Self> {
+    /// A file is missing or broken, or a set names no objective.
+    pub(super) fn new(
+        benchmarks: &Benchmarks,
+        setups: &[Setup],
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        for set in &benchmarks.sets {
+            for setup in setups {
+                set.objective_in(setup)?;
+            }
+        }
         let hub = Hub::from_environment();
         let mut opened = Self {
             sets: benchmarks.sets.clone(),
@@ -129,9 +140,14 @@ impl Opened {
         for set in &mut opened.sets {
             let name = format!("[evaluate] sets.{}", set.name);
             let file = data_file(&hub, &name, &set.data, observer)?;
-            if let [path] = &file.shards[..] {
-                set.data.clone_from(path);
-            }
+            let [path] = &file.shards[..] else {
+                return Err(Error::input(format!(
+                    "{name}: data has {} files, but one is expected",
+                    file.shards.len()
+                ))
+                .hint("join the files, or make a set of each"));
+            };
+            set.data.clone_from(path);
         }
         Ok(opened)
     }
@@ -158,38 +174,47 @@ impl Experiment {
     /// # Errors
     /// A benchmark failed, or a stop was requested.
     pub(super) fn take_benchmarks(&self, observer: &mut dyn Observer) -> Result<()> {
+        let file = self.out.join(BENCHMARKS);
         if self.opened.is_empty() {
+            // The scores of an earlier version of the study's file.
+            let _ = std::fs::remove_file(file);
             return Ok(());
         }
         let candidates = self.candidates();
         let mut all = Vec::new();
         let mut failed: Option<Error> = None;
-        let mut add = |taken: Result<Vec<Taken>>| match taken {
+        let mut add = |taken: Result<Vec<Taken>>, failed: &mut Option<Error>| match taken {
             Ok(taken) => all.extend(taken),
             Err(error) => {
                 failed.get_or_insert(error);
             }
         };
         if let Some(mmlu) = &self.opened.mmlu {
-            add(self.take_mmlu(mmlu, &candidates, observer));
+            add(self.take_mmlu(mmlu, &candidates, observer), &mut failed);
         }
         if let Some(win_rate) = &self.opened.win_rate
             && !observer.stop_requested()
         {
-            add(self.take_win_rate(win_rate, &candidates, observer));
+            add(
+                self.take_win_rate(win_rate, &candidates, observer),
+                &mut failed,
+            );
         }
         for set in &self.opened.sets {
             if !observer.stop_requested() {
-                add(self.take_set(set, &candidates, observer));
+                add(self.take_set(set, &candidates, observer), &mut failed);
             }
         }
         let mut listed = Vec::new();
-        for taken in all {
+        for mut taken in all {
+            if let Some(error) = taken.lacking.take() {
+                failed.get_or_insert(error);
+            }
             listed.push(listed_scores(taken, &candidates));
         }
         let text = serde_json::to_string_pretty(&listed)
             .map_err(|error| Error::failure(error.to_string()))?;
-        files::write_atomic(&self.out.join(BENCHMARKS), text.as_bytes())?;
+        files::write_atomic(&file, text.as_bytes())?;
         match failed {
             Some(error) => Err(error),
             None => Ok(()),

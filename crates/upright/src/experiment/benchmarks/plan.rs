@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 use upright_base::{Result, observer::Observer};
-use upright_judge::{cost::Tokens, judging::Session};
+use upright_judge::judging::Session;
 
-use super::{scores::Scores, win_rate};
+use super::{OpenedWinRate, scores::Scores, win_rate};
 use crate::experiment::Experiment;
 
 /// The work of one benchmark.
@@ -94,16 +94,12 @@ impl Experiment {
     }
 }
 
-/// The requests for some models. Before they have answered, each answer counts as long as its
-/// reference.
-fn judge_plan(opened: &super::OpenedWinRate, session: &Session, models: usize) -> JudgePlan {
-    let plan = session.plan(&opened.questions.expected_pairs());
-    let tokens = Tokens {
-        prompt: plan.tokens.prompt * models as u64,
-        reply: plan.tokens.reply * models as u64,
-    };
+/// The requests for some models.
+fn judge_plan(opened: &OpenedWinRate, session: &Session, models: usize) -> JudgePlan {
+    let tokens = win_rate::tokens(opened, session, models);
+    let calls = session.plan(&opened.questions.expected_pairs()).calls;
     JudgePlan {
-        judge_calls: plan.calls * models,
+        judge_calls: calls * models,
         prompt_tokens: tokens.prompt,
         reply_tokens: tokens.reply,
         cost_usd: session.judge().price.map(|price| price.of(tokens)),

@@ -17,7 +17,28 @@ use upright_runs::{
 use upright_train::run;
 
 use super::{Candidate, FOLDER, RowSet, Taken, hash_of, scores::Scores};
-use crate::experiment::{Experiment, builder::weighted};
+use crate::experiment::{Experiment, Setup, builder::weighted};
+
+impl RowSet {
+    /// Index of its objective.
+    ///
+    /// # Errors
+    /// The setup has no such objective.
+    pub(super) fn objective_in(&self, setup: &Setup) -> Result<usize> {
+        let mut known = Vec::new();
+        for (index, name) in setup.objectives().enumerate() {
+            if name == self.objective {
+                return Ok(index);
+            }
+            known.push(name.to_owned());
+        }
+        Err(Error::input(format!(
+            "[evaluate] sets.{}: there is no objective `{}`",
+            self.name, self.objective
+        ))
+        .hint(format!("objectives: {}", known.join(", "))))
+    }
+}
 
 impl Experiment {
     /// Evaluates a set under every candidate.
@@ -35,7 +56,7 @@ impl Experiment {
                 Ok(own) => scores.push(Some(own)),
                 Err(error) => {
                     observer.end();
-                    return Err(error.at(format!("[evaluate] sets.{}", set.name)));
+                    return Err(error);
                 }
             }
         }
@@ -47,6 +68,7 @@ impl Experiment {
             is_higher_better: false,
             about: format!("Mean loss of {} on {}.", set.objective, set.data.display()),
             scores,
+            lacking: None,
         }])
     }
 
@@ -58,15 +80,7 @@ impl Experiment {
         observer: &mut dyn Observer,
     ) -> Result<Scores> {
         let settings = &candidate.setup.settings;
-        let index = candidate
-            .setup
-            .objectives()
-            .position(|name| name == set.objective)
-            .ok_or_else(|| {
-                let known: Vec<&str> = candidate.setup.objectives().collect();
-                Error::input(format!("there is no objective `{}`", set.objective))
-                    .hint(format!("objectives: {}", known.join(", ")))
-            })?;
+        let index = set.objective_in(candidate.setup)?;
         let even = vec![1.0 / settings.objective.len() as f64; settings.objective.len()];
         let mut config = Config {
             init_adapter: self.adapter_of(candidate),

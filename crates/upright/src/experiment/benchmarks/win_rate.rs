@@ -5,7 +5,7 @@ use upright_base::{
     observer::{Observer, Quiet},
 };
 use upright_data::{Template, TemplateName, conversation::Row};
-use upright_judge::judging::Session;
+use upright_judge::{cost::Tokens, judging::Session};
 use upright_train::run::Model;
 
 use super::{Candidate, OpenedWinRate, Taken, scores::Scores};
@@ -34,6 +34,16 @@ impl OpenedWinRate {
     }
 }
 
+/// Estimated tokens of the requests for some models. Before they have answered, each answer counts as
+/// long as its reference.
+pub(super) fn tokens(win_rate: &OpenedWinRate, session: &Session, models: usize) -> Tokens {
+    let plan = session.plan(&win_rate.questions.expected_pairs());
+    Tokens {
+        prompt: plan.tokens.prompt * models as u64,
+        reply: plan.tokens.reply * models as u64,
+    }
+}
+
 impl Experiment {
     /// Has every candidate answer the prompts, and judges the answers.
     pub(super) fn take_win_rate(
@@ -58,19 +68,30 @@ impl Experiment {
                 judge.protocol.name()
             ),
             scores: vec![None; candidates.len()],
+            lacking: None,
         };
         let mut session: Option<Session> = None;
         let mut opened: Option<Model> = None;
-        let mut lacking: Option<Error> = None;
         for (index, candidate) in candidates.iter().enumerate() {
             let path = self.scores_file(NAME, &win_rate.hash, candidate);
-            if let Some(scores) = Scores::read(&path) {
-                taken.scores[index] = Some(scores);
+            taken.scores[index] = Scores::read(&path);
+        }
+        let left = taken
+            .scores
+            .iter()
+            .filter(|scores| scores.is_none())
+            .count();
+        for (index, candidate) in candidates.iter().enumerate() {
+            if taken.scores[index].is_some() {
                 continue;
             }
             let session = match &mut session {
                 Some(session) => session,
-                None => session.insert(judge.clone().open(observer)?),
+                None => {
+                    let opened = judge.clone().open(observer)?;
+                    opened.check_cost(tokens(win_rate, &opened, left))?;
+                    session.insert(opened)
+                }
             };
             let plan = &candidate.setup.plan;
             let model = match opened.take() {
@@ -81,7 +102,7 @@ impl Experiment {
             let scores = self.judged(win_rate, session, model, candidate, observer)?;
             let share = scores.missing() as f64 / scores.count() as f64;
             if share > MOST_MISSING {
-                lacking.get_or_insert(
+                taken.lacking.get_or_insert(
                     Error::failure(format!(
                         "{}: {} of {} are missing",
                         candidate.name,
@@ -91,12 +112,8 @@ impl Experiment {
                     .hint("run the same command to ask for them again, or take another judge"),
                 );
             }
-            scores.keep(&path)?;
+            scores.keep(&self.scores_file(NAME, &win_rate.hash, candidate))?;
             taken.scores[index] = Some(scores);
-        }
-        if let Some(error) = lacking {
-            // The page shows what there is, and how much is missing.
-            observer.note(&format!("warning: {error}; {}", error.hint));
         }
         Ok(vec![taken])
     }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The checks of `upright serve` against lm_eval and the openai client, in their smallest form.
+"""The checks against lm_eval, the openai client, llm and alpaca_eval, in their smallest form.
 
-    python3 ci_server.py UPRIGHT
+    python3 ci_clients.py UPRIGHT
 
-Installs requirements-server.txt once, into ${XDG_CACHE_HOME:-~/.cache}/upright-ci/, without PyTorch. The model is the demo's, the MMLU is
-made up here. Needs no network after the installation, and under a minute.
+Installs requirements-clients.txt once, into ${XDG_CACHE_HOME:-~/.cache}/upright-ci/, without PyTorch. The model is the demo's, the MMLU is
+made up here. Needs no network after the installation, and two minutes.
 """
 import csv, fcntl, hashlib, json, os, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -45,21 +45,22 @@ def main():
     if len(sys.argv) != 2: sys.exit(__doc__)
     upright, python = Path(sys.argv[1]).resolve(), environment()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="ci-server-") as top:
+    with tempfile.TemporaryDirectory(prefix="ci-clients-") as top:
         work = Path(top)
         model, mmlu = copy_model(work / "village"), write_mmlu(work / "mmlu")
         adapter = train_adapter(upright, model, work)
         check(python, "check_lm_eval.py", "--upright", upright, "--model", model, "--mmlu", mmlu, "--shots", 0, "--max-length", 256, "--batch", 16, 1, "--concurrent", 1, 4)
+        check(python, "check_alpaca_eval.py", upright, "--rows", 36)
         check(python, "check_openai.py", "--upright", upright, "--model", model, "--adapter", f"tiny={adapter}")
-    print(f"OK: upright serve against lm_eval and openai, {time.monotonic() - began:.0f} s")
+    print(f"OK: lm_eval, openai, llm and alpaca_eval, {time.monotonic() - began:.0f} s")
 
 
 def environment():
-    """The Python with requirements-server.txt. It is installed if it is not there."""
-    requirements = HERE / "requirements-server.txt"
+    """The Python with requirements-clients.txt. It is installed if it is not there."""
+    requirements = HERE / "requirements-clients.txt"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "upright-ci"
     key = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    folder, done = cache / f"server-{key}", cache / f"server-{key}" / "complete"
+    folder, done = cache / f"clients-{key}", cache / f"clients-{key}" / "complete"
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
