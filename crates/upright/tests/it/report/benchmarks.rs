@@ -279,6 +279,27 @@ fn a_loss_is_better_when_it_is_lower() {
     );
 }
 
+/// Mix with half the steps trains on as many tokens.
+#[test]
+fn a_mix_of_another_length_is_compared_at_equal_tokens() {
+    let study = Study::new();
+    let sequential = run("sequential").stages(&[(1, 4), (0, 4)]);
+    study.add("sequential", &sequential.tokens(100));
+    study.add("alright", &run("alright").tokens(100));
+    study.add("mix", &run("mix").lasting(4).tokens(200));
+    let scores = [
+        score("sequential", 50.0),
+        score("alright", 60.0),
+        score("mix", 40.0),
+    ];
+    let file = Value::from(vec![benchmark("mmlu", "MMLU", &scores)]);
+    study.write("benchmarks.json", &file.to_string());
+    let words = "On MMLU, compared with Sequential: \u{201c}alright, steps 8\u{201d} is clearly \
+                 better; \u{201c}mix, steps 4\u{201d} is clearly worse.";
+    let page = write(&study);
+    assert!(page.contains(words), "{page}");
+}
+
 /// Sequential at weights of its own is not in the column of another lambda.
 #[test]
 fn arms_without_a_lambda_of_the_others_have_rows_of_their_own() {
