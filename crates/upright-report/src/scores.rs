@@ -63,8 +63,8 @@ pub struct ModelScore {
     pub sample: Sample,
     /// Number of models that the mean is over.
     pub seeds: usize,
-    /// Number of questions per model.
-    pub count: Spread,
+    /// Mean number of questions per model.
+    pub count: f64,
     /// Number of missing verdicts, over all models.
     pub missing: usize,
     /// Mean score if all missing verdicts were lost and if all were won; none if none is missing.
@@ -103,7 +103,7 @@ impl ModelScore {
         Some(Self {
             sample,
             seeds: models.len(),
-            count: Spread::of(&counts),
+            count: Spread::of(&counts).mean,
             missing: models.iter().map(|(_, score)| score.missing).sum(),
             bounds: has_bounds.then(|| bounds.map(|values| Spread::of(&values).mean)),
             difference,

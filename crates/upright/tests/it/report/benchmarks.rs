@@ -125,8 +125,8 @@ fn the_table_of_the_paper_has_a_row_per_method_and_a_column_per_lambda() {
     let scores = Csv::read(&tables, "scores");
     assert_eq!(scores.rows.len(), 2 * 13);
     let row = "dpo 2, then sft 6";
-    near(scores.number(row, "difference to the base"), 73.18 - 71.5);
-    near(scores.number(row, "difference to the base error"), 0.25);
+    near(scores.number(row, "difference to base"), 73.18 - 71.5);
+    near(scores.number(row, "difference to base error"), 0.25);
     assert_eq!(scores.cell(row, "error over"), "seeds");
     assert_eq!(scores.cell("base", "error over"), "questions");
     let wins = scores
