@@ -371,6 +371,31 @@ fn scores_outside_the_report_are_left_out() {
     assert_eq!(Report::read(&twice).unwrap().benchmarks[0].arms.len(), 1);
 }
 
+/// A base is another model if its hash is another, also where only one of them was scored.
+#[test]
+fn bases_of_the_same_name_are_told_apart() {
+    let base = |of: &str, value: f64| json!({"run": "base", "of": of, "value": value, "count": 9});
+    let studies = [("a", 1.0), ("b", 2.0)].map(|(of, value)| {
+        let study = study();
+        let mut file = vec![benchmark("mmlu", "MMLU", &[base(of, value)])];
+        if of == "b" {
+            file.push(benchmark("win-rate", "Win rate", &[base(of, 3.0)]));
+        }
+        study.write("benchmarks.json", &Value::from(file).to_string());
+        study
+    });
+    let report = Report::read(&studies.each_ref().map(Study::path)).unwrap();
+    let names = |benchmark: usize| {
+        let mut names = Vec::new();
+        for of in &report.benchmarks[benchmark].references {
+            names.push((&of.name[..], of.score.sample.spread.mean));
+        }
+        names
+    };
+    assert_eq!(names(0), [("base", 1.0), ("base (2)", 2.0)]);
+    assert_eq!(names(1), [("base (2)", 3.0)]);
+}
+
 #[test]
 fn damaged_files_of_scores_are_refused_by_name() {
     let mut many = Vec::new();
