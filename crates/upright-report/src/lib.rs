@@ -9,7 +9,7 @@
 //! | `discover`, `run`, `study`, `benchmarks` | reading folders |
 //! | `arm`, `gather`, `labels`, `paths` | grouping runs into arms |
 //! | `budget`, `level`, `matching`, `comparisons`, `ideal`, `sums` | which arms are compared with which |
-//! | `scores`, `grid` | scores of benchmarks by arm, in rows and columns |
+//! | `scored_models`, `scores`, `grid` | scores of benchmarks by arm, in rows and columns |
 //! | `fronts`, `claims`, `small` | verdicts, and which of them rest on little |
 //! | `prose`, `glossary`, `table`, `tables`, `figures/` | text, tables and figures |
 //! | `page` | the HTML page |
@@ -46,6 +46,7 @@ mod page;
 mod paths;
 mod prose;
 mod run;
+mod scored_models;
 mod scores;
 mod small;
 mod study;
@@ -169,7 +170,7 @@ impl Report {
             damaged,
         };
         report.levels = level::levels(&report);
-        report.benchmarks = scores::scores(&report, folders)?;
+        report.benchmarks = scored_models::scores(&report, folders)?;
         report.claims = claims::claims(&report);
         for folder in folders {
             for mut asked in study::answers(folder)? {

@@ -1,17 +1,8 @@
 //! Scores of benchmarks by arm: means over seeds, and differences between arms.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
-};
-
 use serde::Serialize;
 
-use super::{
-    Report,
-    benchmarks::{self, BENCHMARKS, Benchmark, KEEP_ONE, Score, TWICE},
-};
-use upright_base::{Error, Result};
+use super::benchmarks::Score;
 use upright_core::metrics::{Sample, Spread};
 
 /// The scores of one benchmark.
@@ -63,8 +54,8 @@ pub struct ModelScore {
     pub sample: Sample,
     /// Number of models that the mean is over.
     pub seeds: usize,
-    /// Number of questions per model.
-    pub count: Spread,
+    /// Mean number of questions per model.
+    pub count: f64,
     /// Number of missing verdicts, over all models.
     pub missing: usize,
     /// Mean score if all missing verdicts were lost and if all were won; none if none is missing.
@@ -76,7 +67,7 @@ pub struct ModelScore {
 
 impl ModelScore {
     /// The mean over models, each with its seed; none without a model.
-    fn of(models: &[(u64, Score)]) -> Option<Self> {
+    pub(super) fn of(models: &[(u64, Score)]) -> Option<Self> {
         let mut by_seed = Vec::new();
         let mut counts = Vec::new();
         let mut bounds: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
@@ -103,7 +94,7 @@ impl ModelScore {
         Some(Self {
             sample,
             seeds: models.len(),
-            count: Spread::of(&counts),
+            count: Spread::of(&counts).mean,
             missing: models.iter().map(|(_, score)| score.missing).sum(),
             bounds: has_bounds.then(|| bounds.map(|values| Spread::of(&values).mean)),
             difference,
@@ -143,176 +134,6 @@ impl Scores {
     pub(super) fn decimals(&self) -> usize {
         if self.unit == "%" { 2 } else { 3 }
     }
-}
-
-/// A benchmark with its scores by run.
-struct Gathered {
-    benchmark: Benchmark,
-    /// Scores by index of the report's run.
-    runs: HashMap<usize, Score>,
-    references: Vec<Score>,
-    /// Name and hash of every reference.
-    known: HashSet<(String, String)>,
-    left_out: usize,
-}
-
-/// What a text in the file names.
-enum Model {
-    /// A run, by index.
-    Run(usize),
-    /// A folder that the report does not show: a damaged run, or one of an earlier study.
-    LeftOut,
-    /// Something else, by name.
-    Name,
-}
-
-/// Reads the benchmarks beside the runs of a report. Folders may have the same benchmark. A model
-/// that several folders score keeps its first score.
-///
-/// # Errors
-/// A file cannot be read or is damaged, names a run that does not exist, or differs from another
-/// file about the same benchmark.
-pub(super) fn scores(report: &Report, folders: &[PathBuf]) -> Result<Vec<Scores>> {
-    let mut indices = HashMap::new();
-    for (index, run) in report.runs.iter().enumerate() {
-        if let Ok(path) = run.path.canonicalize() {
-            indices.insert(path, index);
-        }
-    }
-    let mut all: Vec<Gathered> = Vec::new();
-    for folder in folders {
-        for benchmark in benchmarks::read(folder)? {
-            let place = |what: String| {
-                let path = folder.join(BENCHMARKS);
-                Error::input(format!("{}: {}: {what}", path.display(), benchmark.name))
-            };
-            let position = all
-                .iter()
-                .position(|other| other.benchmark.name == benchmark.name);
-            let position = position.unwrap_or_else(|| {
-                all.push(Gathered {
-                    benchmark: Benchmark {
-                        scores: Vec::new(),
-                        ..benchmark.clone()
-                    },
-                    runs: HashMap::new(),
-                    references: Vec::new(),
-                    known: HashSet::new(),
-                    left_out: 0,
-                });
-                all.len() - 1
-            });
-            let gathered = &mut all[position];
-            if !is_same(&gathered.benchmark, &benchmark) {
-                let what = "title, unit or direction differ between the folders of this report";
-                return Err(place(what.into()).hint("report these folders one by one"));
-            }
-            let mut own: HashMap<usize, Score> = HashMap::new();
-            for score in &benchmark.scores {
-                match model(&indices, folder, score) {
-                    Some(Model::Run(index)) => {
-                        if own.insert(index, score.clone()).is_some() {
-                            return Err(place(format!("{} {TWICE}", score.run)).hint(KEEP_ONE));
-                        }
-                    }
-                    Some(Model::LeftOut) => gathered.left_out += 1,
-                    Some(Model::Name) => {
-                        let identity = (score.run.clone(), score.of.clone());
-                        if gathered.known.insert(identity) {
-                            gathered.references.push(score.clone());
-                        }
-                    }
-                    None => {
-                        let hint = "remove this score, or give a run folder relative to this file; \
-                                    a name such as base has no /";
-                        return Err(place(format!("{}: no such run", score.run)).hint(hint));
-                    }
-                }
-            }
-            for (index, score) in own {
-                gathered.runs.entry(index).or_insert(score);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    for gathered in all {
-        found.extend(by_arm(report, gathered));
-    }
-    Ok(found)
-}
-
-/// Whether two entries are about the same benchmark.
-fn is_same(one: &Benchmark, other: &Benchmark) -> bool {
-    one.title == other.title
-        && one.unit == other.unit
-        && one.higher_is_better == other.higher_is_better
-}
-
-/// The model of a score; none if it names a run that does not exist.
-fn model(indices: &HashMap<PathBuf, usize>, folder: &Path, score: &Score) -> Option<Model> {
-    if !score.of.is_empty() {
-        return Some(Model::Name);
-    }
-    match folder.join(&score.run).canonicalize() {
-        Ok(path) => Some(match indices.get(&path) {
-            Some(index) => Model::Run(*index),
-            None => Model::LeftOut,
-        }),
-        Err(_) => (!score.run.contains('/')).then_some(Model::Name),
-    }
-}
-
-/// Groups the scores of runs by arm; none if there is no score.
-fn by_arm(report: &Report, gathered: Gathered) -> Option<Scores> {
-    let Gathered {
-        benchmark,
-        runs,
-        references,
-        left_out,
-        ..
-    } = gathered;
-    let mut arms = Vec::new();
-    for (index, arm) in report.arms.iter().enumerate() {
-        let mut models = Vec::new();
-        for run in &arm.runs {
-            // The score is that of the iterate that the run exported.
-            if let Some(score) = runs.get(run)
-                && report.exported_arm(*run) == Some(index)
-            {
-                models.push((report.runs[*run].seed, score.clone()));
-            }
-        }
-        let score = ModelScore::of(&models);
-        arms.extend(score.map(|score| ArmScore { arm: index, score }));
-    }
-    let mut named = Vec::new();
-    // Bases of several studies may have the same name.
-    let mut twins: HashMap<String, usize> = HashMap::new();
-    for score in references {
-        let count = twins.entry(score.run.clone()).or_insert(0);
-        *count += 1;
-        let name = match *count {
-            1 => score.run.clone(),
-            count => format!("{} ({count})", score.run),
-        };
-        let score = ModelScore::of(&[(0, score)]);
-        named.extend(score.map(|score| ReferenceScore { name, score }));
-    }
-    let title = if benchmark.title.is_empty() {
-        benchmark.name.clone()
-    } else {
-        benchmark.title
-    };
-    (!arms.is_empty() || !named.is_empty()).then_some(Scores {
-        name: benchmark.name,
-        title,
-        unit: benchmark.unit,
-        higher_is_better: benchmark.higher_is_better,
-        about: benchmark.about,
-        references: named,
-        arms,
-        left_out,
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,14 @@
 //! What the page says about benchmarks.
 
-use crate::{Arm, Report, Scores, comparisons::places, grid::Grid, labels, table::listed};
+use std::collections::HashSet;
+
+use crate::{
+    Arm, Report, Scores,
+    comparisons::{level_places, places},
+    grid::Grid,
+    labels,
+    table::listed,
+};
 use upright_base::counted;
 use upright_core::metrics::{Call, spread::CLEAR};
 
@@ -190,7 +198,11 @@ fn against_sequential(report: &Report, scores: &Scores) -> Option<String> {
     let mut standings: Vec<Standing> = Vec::new();
     let mut is_bare = false;
     let mut fewest = usize::MAX;
-    for place in &places(report) {
+    // Mix of another length is compared at equal tokens. Other pairs are compared once.
+    let mut compared = HashSet::new();
+    let mut all = places(report);
+    all.extend(level_places(report));
+    for place in &all {
         let joint = place.mixes.iter().chain(&place.alternating);
         let joint = joint.chain(place.beside.iter().filter(|arm| arm.is_joint()));
         for arm in joint {
@@ -204,6 +216,9 @@ fn against_sequential(report: &Report, scores: &Scores) -> Option<String> {
                 let Some((shortfall, rival)) = pair else {
                     continue;
                 };
+                if !compared.insert((own, rival)) {
+                    continue;
+                }
                 is_bare |= shortfall.error.is_none();
                 for index in [own, rival] {
                     fewest = fewest.min(scores.arm(index)?.seeds);

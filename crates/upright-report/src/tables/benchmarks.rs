@@ -113,13 +113,13 @@ pub(crate) fn scores(report: &Report) -> Option<Table> {
         Column::new("model"),
         Column::new("benchmark"),
         Column::new("score"),
+        Column::new("difference to base"),
         Column::new("error over"),
         Column::new("seeds"),
         Column::new("questions"),
         Column::of("missing verdicts", "number", None),
         Column::of("missing verdicts", "score if lost", None),
         Column::of("missing verdicts", "score if won", None),
-        Column::new("difference to the base"),
     ];
     let title = "Scores of every model on every benchmark";
     let mut table = Table::new("scores", title, columns);
@@ -143,13 +143,13 @@ pub(crate) fn scores(report: &Report) -> Option<Table> {
                 Cell::Text(name),
                 Cell::Text(heading(report, scores)),
                 Cell::Spread(score.sample.spread, decimals),
+                Cell::spread(score.difference, decimals),
                 Cell::Text(score.error_over().into()),
                 Cell::number(seeds, 0),
-                Cell::Spread(score.count, 0),
+                Cell::Number(score.count, 0),
                 Cell::Number(score.missing as f64, 0),
                 Cell::number(low, decimals),
                 Cell::number(high, decimals),
-                Cell::spread(score.difference, decimals),
             ]);
         }
     }

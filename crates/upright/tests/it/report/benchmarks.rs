@@ -125,8 +125,8 @@ fn the_table_of_the_paper_has_a_row_per_method_and_a_column_per_lambda() {
     let scores = Csv::read(&tables, "scores");
     assert_eq!(scores.rows.len(), 2 * 13);
     let row = "dpo 2, then sft 6";
-    near(scores.number(row, "difference to the base"), 73.18 - 71.5);
-    near(scores.number(row, "difference to the base error"), 0.25);
+    near(scores.number(row, "difference to base"), 73.18 - 71.5);
+    near(scores.number(row, "difference to base error"), 0.25);
     assert_eq!(scores.cell(row, "error over"), "seeds");
     assert_eq!(scores.cell("base", "error over"), "questions");
     let wins = scores
@@ -279,6 +279,27 @@ fn a_loss_is_better_when_it_is_lower() {
     );
 }
 
+/// Mix with half the steps trains on as many tokens.
+#[test]
+fn a_mix_of_another_length_is_compared_at_equal_tokens() {
+    let study = Study::new();
+    let sequential = run("sequential").stages(&[(1, 4), (0, 4)]);
+    study.add("sequential", &sequential.tokens(100));
+    study.add("alright", &run("alright").tokens(100));
+    study.add("mix", &run("mix").lasting(4).tokens(200));
+    let scores = [
+        score("sequential", 50.0),
+        score("alright", 60.0),
+        score("mix", 40.0),
+    ];
+    let file = Value::from(vec![benchmark("mmlu", "MMLU", &scores)]);
+    study.write("benchmarks.json", &file.to_string());
+    let words = "On MMLU, compared with Sequential: \u{201c}alright, steps 8\u{201d} is clearly \
+                 better; \u{201c}mix, steps 4\u{201d} is clearly worse.";
+    let page = write(&study);
+    assert!(page.contains(words), "{page}");
+}
+
 /// Sequential at weights of its own is not in the column of another lambda.
 #[test]
 fn arms_without_a_lambda_of_the_others_have_rows_of_their_own() {
@@ -348,6 +369,31 @@ fn scores_outside_the_report_are_left_out() {
     // The same folder twice is no contradiction.
     let twice = [study.path(), study.path()];
     assert_eq!(Report::read(&twice).unwrap().benchmarks[0].arms.len(), 1);
+}
+
+/// A base is another model if its hash is another, also where only one of them was scored.
+#[test]
+fn bases_of_the_same_name_are_told_apart() {
+    let base = |of: &str, value: f64| json!({"run": "base", "of": of, "value": value, "count": 9});
+    let studies = [("a", 1.0), ("b", 2.0)].map(|(of, value)| {
+        let study = study();
+        let mut file = vec![benchmark("mmlu", "MMLU", &[base(of, value)])];
+        if of == "b" {
+            file.push(benchmark("win-rate", "Win rate", &[base(of, 3.0)]));
+        }
+        study.write("benchmarks.json", &Value::from(file).to_string());
+        study
+    });
+    let report = Report::read(&studies.each_ref().map(Study::path)).unwrap();
+    let names = |benchmark: usize| {
+        let mut names = Vec::new();
+        for of in &report.benchmarks[benchmark].references {
+            names.push((&of.name[..], of.score.sample.spread.mean));
+        }
+        names
+    };
+    assert_eq!(names(0), [("base", 1.0), ("base (2)", 2.0)]);
+    assert_eq!(names(1), [("base (2)", 3.0)]);
 }
 
 #[test]
