@@ -285,7 +285,7 @@ fn answers_in_progress_keep_an_adapter_that_is_unloaded() {
                  --kv-memory 0.00004";
     let server = Server::start(&place, words);
     // One or two answers fit at a time, so the others wait.
-    let count = 64;
+    let count = 32;
     let body = json!({"model": "x", "prompt": "one two three", "n": count, "max_tokens": 60,
         "temperature": 1.0, "seed": 5, "ignore_eos": true, "logprobs": 1, "stream": true});
     let whole = server.post("/v1/completions", &body);
