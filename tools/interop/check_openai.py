@@ -81,6 +81,9 @@ def main():
         check("the server still answers", client.completions.create(model=server.model, prompt="Hi", max_tokens=1).usage.completion_tokens == 1)
         code = server.stop()
         check("Ctrl-C ends the server", code in (0, 130), f"exit code {code}")
+    if adapters:
+        folder = next(iter(adapters.values()))
+        with Server(upright, model, words=["--allow-adapters", str(folder.parent)]) as server: section(loading, server, folder)
     with Server(upright, model, words=["--api-key-env", "CHECK_KEY"], env={"CHECK_KEY": KEY}) as server: section(keys, server)
     print(f"FAIL: {len(failed)} checks: " + ", ".join(failed) if failed else "OK")
     sys.exit(bool(failed))
@@ -382,6 +385,27 @@ def other_routes(server):
     unread = [line for line in lines if not sample.fullmatch(line)]
     check("metrics: Prometheus text", status == 200 and lines and not unread, "\n".join(unread) or text)
     check("metrics: requests were counted", any("request" in line and float(line.rsplit(" ", 1)[1]) > 0 for line in lines), text)
+
+
+def loading(server, folder):
+    """An adapter is loaded by curl and by the client, is listed and answers, and is unloaded."""
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    body = {"lora_name": "loaded", "lora_path": folder.name}
+    status, text = curl(server, "/v1/load_lora_adapter", data=json.dumps(body).encode())
+    check("load by curl: vLLM's answer", status == 200 and text == "Success: LoRA adapter 'loaded' added successfully.", f"{status} {text}")
+    text = client.post("/load_lora_adapter", body={"lora_name": "again", "lora_path": str(folder)}, cast_to=str)
+    check("load by the client", text == "Success: LoRA adapter 'again' added successfully.", text)
+    listed = {entry.id: entry.model_extra["parent"] for entry in client.models.list()}
+    check("load: both are listed with their parent", listed == {server.model: None, "loaded": server.model, "again": server.model}, listed)
+    texts = [client.completions.create(model=name, prompt=PROMPTS[0], max_tokens=12, temperature=0, logprobs=1).choices[0] for name in ("loaded", "again")]
+    check("load: one folder, one answer", texts[0] == texts[1], texts)
+    raises("load: a name in use", openai.BadRequestError, lambda: client.post("/load_lora_adapter", body=body, cast_to=str), "lora_name")
+    raises("load: a path elsewhere", openai.PermissionDeniedError, lambda: client.post("/load_lora_adapter", body=body | {"lora_name": "x", "lora_path": "/etc"}, cast_to=str), "lora_path")
+    status, text = curl(server, "/v1/unload_lora_adapter", data=b'{"lora_name": "loaded"}')
+    check("unload by curl: vLLM's answer", status == 200 and text == "Success: LoRA adapter 'loaded' removed successfully.", f"{status} {text}")
+    raises("unload: the name is gone", openai.NotFoundError, lambda: client.completions.create(model="loaded", prompt="Hi"), code="model_not_found")
+    raises("unload: twice", openai.NotFoundError, lambda: client.post("/unload_lora_adapter", body={"lora_name": "loaded"}, cast_to=str), "lora_name")
+    raises("unload: the base", openai.BadRequestError, lambda: client.post("/unload_lora_adapter", body={"lora_name": server.model}, cast_to=str), "lora_name")
 
 
 def keys(server):

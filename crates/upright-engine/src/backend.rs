@@ -1,6 +1,8 @@
 //! The trait that a device implements for the decoder. It is private: devices are part of this
 //! crate, and callers see one [`Decoder`](crate::Decoder).
 
+use std::borrow::Cow;
+
 use upright_model::pack::Pack;
 
 use crate::{
@@ -55,8 +57,8 @@ pub(crate) trait Backend {
         gradient: &mut Vector,
     );
 
-    /// Starts generation without a sequence.
-    fn sequences<'a>(&'a self, adapter: Option<&'a DeviceAdapter>) -> Self::Sequences<'a>;
+    /// Starts generation without a sequence. An adapter of its own is freed together with it.
+    fn sequences<'a>(&'a self, adapter: Option<Cow<'a, DeviceAdapter>>) -> Self::Sequences<'a>;
 
     /// Moves values to this device.
     fn vector(&self, values: Vec<f32>) -> Vector;

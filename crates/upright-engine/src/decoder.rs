@@ -7,7 +7,7 @@
 //!      -> generation                                     token by token
 //! ```
 
-use std::{path::Path, sync::Arc};
+use std::{borrow::Cow, path::Path, sync::Arc};
 
 use rayon::ThreadPool;
 use upright_base::{Error, Result, memory};
@@ -281,6 +281,23 @@ impl Decoder {
     pub fn generation<'a>(
         &'a self,
         adapter: Option<&'a DeviceAdapter>,
+        limit: Option<usize>,
+    ) -> Generation<'a> {
+        self.start_generation(adapter.map(Cow::Borrowed), limit)
+    }
+
+    /// Like [`Decoder::generation`], with an adapter that is freed together with the generation.
+    pub fn generation_owning(
+        &self,
+        adapter: DeviceAdapter,
+        limit: Option<usize>,
+    ) -> Generation<'_> {
+        self.start_generation(Some(Cow::Owned(adapter)), limit)
+    }
+
+    fn start_generation<'a>(
+        &'a self,
+        adapter: Option<Cow<'a, DeviceAdapter>>,
         limit: Option<usize>,
     ) -> Generation<'a> {
         let half = || memory::available_bytes().map_or(usize::MAX, |bytes| bytes / 2);

@@ -1,9 +1,6 @@
 //! The answers of a request's jobs, collected into one object.
 
-use std::{
-    sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Instant};
 
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
@@ -13,6 +10,7 @@ use upright_train::generate::Sampling;
 
 use crate::{
     engine::{Event, Finish, Generated, Job, stopped},
+    models::{Model, unix_seconds},
     protocol::{
         chat, completions,
         error::ApiError,
@@ -44,8 +42,7 @@ pub(crate) struct PromptTokens {
 /// A request whose prompts are encoded and checked.
 pub(crate) struct Ask {
     pub(crate) form: Form,
-    /// Index of the model.
-    pub(crate) model: usize,
+    pub(crate) model: Arc<Model>,
     pub(crate) prompts: Vec<PromptTokens>,
     /// Most tokens of each answer.
     pub(crate) max_tokens: usize,
@@ -93,7 +90,7 @@ impl Ask {
                 let (events, received) = mpsc::unbounded_channel();
                 receivers.push(received);
                 jobs.push(Job {
-                    model: self.model,
+                    model: Arc::clone(&self.model.handle),
                     prompt: Arc::clone(&prompt.ids),
                     score: self.logprobs.filter(|_| self.echo),
                     sampling: Sampling {
@@ -106,7 +103,7 @@ impl Ask {
                     ends: if self.sampling.ignore_eos {
                         Arc::from([])
                     } else {
-                        Arc::clone(&state.models.all[self.model].ends)
+                        Arc::clone(&self.model.ends)
                     },
                     candidates: self.logprobs,
                     events,
@@ -127,8 +124,8 @@ impl Ask {
         Answer {
             following: Vec::new(),
             generated: Vec::new(),
-            text: AnswerText::new(&state.models.tokenizer, &self.sampling.stop),
-            offsets: Offsets::new(&state.models.tokenizer),
+            text: AnswerText::new(state.models.tokenizer(), &self.sampling.stop),
+            offsets: Offsets::new(state.models.tokenizer()),
         }
     }
 
@@ -147,7 +144,7 @@ impl Ask {
                 }
                 let token = generated.token;
                 answer.generated.push(generated);
-                let ends = &state.models.all[self.model].ends;
+                let ends = &self.model.ends;
                 let is_end = !self.sampling.ignore_eos && ends.contains(&token);
                 if !is_end && answer.text.push(token).map_err(undecodable)? {
                     return Ok(Some(Finish::Stop));
@@ -178,7 +175,7 @@ impl Ask {
             choices.push(choice);
             generated += tokens;
         }
-        let mut object = self.object(state, choices);
+        let mut object = self.object(choices);
         object["usage"] = self.usage(generated);
         Ok(object)
     }
@@ -245,7 +242,7 @@ impl Ask {
             Some(text) => Ok(text.clone()),
             None => state
                 .models
-                .tokenizer
+                .tokenizer()
                 .decode(&prompt.ids)
                 .map_err(undecodable),
         }
@@ -261,7 +258,13 @@ impl Ask {
         generated: &[Generated],
         offsets: &mut Offsets<'_>,
     ) -> Result<Value, ApiError> {
-        let text = |token: u32| state.models.tokenizer.decode(&[token]).map_err(undecodable);
+        let text = |token: u32| {
+            state
+                .models
+                .tokenizer()
+                .decode(&[token])
+                .map_err(undecodable)
+        };
         let with_texts = |best: &[Candidate]| -> Result<Vec<(Candidate, String)>, ApiError> {
             let mut listed = Vec::with_capacity(best.len());
             for candidate in best {
@@ -305,7 +308,7 @@ impl Ask {
     }
 
     /// The answer's object around some choices.
-    pub(crate) fn object(&self, state: &State, choices: Vec<Value>) -> Value {
+    pub(crate) fn object(&self, choices: Vec<Value>) -> Value {
         let kind = match (self.form, self.sampling.stream) {
             (Form::Completion, _) => "text_completion",
             (Form::Chat, false) => "chat.completion",
@@ -315,7 +318,7 @@ impl Ask {
             "id": self.id,
             "object": kind,
             "created": unix_seconds(),
-            "model": state.models.all[self.model].name,
+            "model": self.model.name,
             "choices": choices,
         })
     }
@@ -333,9 +336,4 @@ impl Ask {
 
 fn undecodable(error: upright_base::Error) -> ApiError {
     ApiError::failure(error.to_string())
-}
-
-fn unix_seconds() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }

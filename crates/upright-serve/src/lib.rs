@@ -12,6 +12,9 @@
 //! | `answers`, `stream` | the answers of jobs, whole or piece by piece |
 //! | `text` | the text of tokens as they arrive, and stop texts |
 //! | `models` | names of the base and the adapters |
+//! | `loading` | loads and unloads adapters by request |
+//! | `allowed` | the folder below which requests may name adapters |
+//! | `cors` | which pages of other origins a browser lets use the server |
 //! | `protocol` | OpenAI's JSON |
 //! | `engine` | the engine's thread |
 //! | `metrics` | counters for Prometheus |
@@ -22,9 +25,12 @@
     allow(clippy::disallowed_methods, reason = "tests write what they like")
 )]
 
+mod allowed;
 mod answers;
+mod cors;
 mod engine;
 mod guard;
+mod loading;
 mod metrics;
 mod models;
 mod protocol;
@@ -34,6 +40,6 @@ pub mod settings;
 mod stream;
 mod text;
 
-pub use models::{Served, ServedAdapter, Speech};
+pub use models::{OpenAdapter, Served, ServedAdapter, Speech};
 pub use server::{Server, bind};
 pub use settings::Settings;

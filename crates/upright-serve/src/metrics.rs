@@ -39,6 +39,8 @@ pub(crate) struct Metrics {
     pub(crate) live: Gauge,
     /// Bytes of key-value caches that are reserved or kept.
     pub(crate) cache_bytes: Gauge,
+    /// Adapters in memory.
+    pub(crate) adapters: Gauge,
 }
 
 impl Metrics {
@@ -56,6 +58,7 @@ impl Metrics {
             queue: Gauge::default(),
             live: Gauge::default(),
             cache_bytes: Gauge::default(),
+            adapters: Gauge::default(),
         };
         metrics.registered()
     }
@@ -91,6 +94,11 @@ impl Metrics {
             "Key-value caches that are reserved or kept",
             Unit::Bytes,
             self.cache_bytes.clone(),
+        );
+        registry.register(
+            "adapters",
+            "Adapters in memory, with those that were unloaded and still answer",
+            self.adapters.clone(),
         );
         self
     }

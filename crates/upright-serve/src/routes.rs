@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use axum::{
@@ -26,14 +26,17 @@ use axum::{
 use futures_util::stream::unfold;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tower_http::cors::CorsLayer;
+use upright_base::Result as BaseResult;
 use upright_data::Template;
 
 use crate::{
+    allowed::AllowedFolder,
     answers::{Ask, Form, PromptTokens},
     engine::{self, Engine},
-    guard,
+    guard, loading,
     metrics::Metrics,
-    models::Models,
+    models::{Model, Models, Served},
     protocol::{
         chat::ChatRequest,
         completions::{CompletionRequest, PromptField},
@@ -48,7 +51,9 @@ use crate::{
 
 /// What all routes share.
 pub(crate) struct State {
-    pub(crate) models: Models,
+    pub(crate) models: Arc<Models>,
+    /// The folder below which requests may name adapters, if there is one.
+    pub(crate) allowed: Option<AllowedFolder>,
     pub(crate) engine: Engine,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) settings: Settings,
@@ -56,8 +61,6 @@ pub(crate) struct State {
     pub(crate) is_loopback: bool,
     /// Digest of the key.
     pub(crate) key: Option<[u8; 32]>,
-    /// Seconds since 1970 at which the server started.
-    started: u64,
     /// Source of ids and of seeds that a request leaves open.
     random: RandomState,
     requests: AtomicU64,
@@ -71,25 +74,29 @@ pub(crate) type Shared = Arc<State>;
 const USUAL_TOKENS: usize = 2048;
 
 impl State {
+    /// # Errors
+    /// Two models have the same name, or the folder that requests may name is none.
     pub(crate) fn new(
-        models: Models,
+        served: Served,
         engine: Engine,
         metrics: Arc<Metrics>,
         settings: Settings,
         is_loopback: bool,
-    ) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self {
-            models,
+    ) -> BaseResult<Self> {
+        let allowed = settings.allow_adapters.as_deref();
+        let allowed = allowed.map(AllowedFolder::new).transpose()?;
+        let models = Models::new(served, settings.max_adapters, &engine)?;
+        Ok(Self {
+            models: Arc::new(models),
+            allowed,
             engine,
             metrics,
             is_loopback,
             key: settings.api_key.as_deref().map(guard::digest),
             settings,
-            started: since.map_or(0, |since| since.as_secs()),
             random: RandomState::new(),
             requests: AtomicU64::new(0),
-        }
+        })
     }
 
     /// A number that no client can predict.
@@ -145,13 +152,15 @@ impl State {
     }
 }
 
-/// The router with all routes.
-pub(crate) fn router(state: Shared) -> Router {
-    Router::new()
+/// The router with all routes. Browsers get their answers before the guard.
+pub(crate) fn router(state: Shared, cors: Option<CorsLayer>) -> Router {
+    let router = Router::new()
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(chat))
+        .route("/v1/load_lora_adapter", post(loading::load))
+        .route("/v1/unload_lora_adapter", post(loading::unload))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
         .route("/tokenizer_info", get(tokenizer_info))
@@ -164,7 +173,11 @@ pub(crate) fn router(state: Shared) -> Router {
             Arc::clone(&state),
             guard::check,
         ))
-        .with_state(state)
+        .with_state(state);
+    match cors {
+        None => router,
+        Some(cors) => router.layer(cors),
+    }
 }
 
 async fn unknown(uri: Uri) -> ApiError {
@@ -193,24 +206,25 @@ async fn metrics(Extract(state): Extract<Shared>) -> Response {
 }
 
 /// A model's entry in the list of models.
-fn listed(state: &State, index: usize) -> Value {
-    let name = &state.models.all[index].name;
-    let parent = (index > 0).then(|| &state.models.all[0].name);
+fn listed(state: &State, model: &Model) -> Value {
+    let base = &state.models.base.name;
+    let is_base = model.name == *base;
     json!({
-        "id": name,
+        "id": model.name,
         "object": "model",
-        "created": state.started,
+        "created": model.created,
         "owned_by": "upright",
-        "root": if index == 0 { &state.models.root } else { name },
-        "parent": parent,
+        "root": if is_base { &state.models.root } else { &model.name },
+        "parent": (!is_base).then_some(base),
         "max_model_len": state.models.positions,
     })
 }
 
 async fn models(Extract(state): Extract<Shared>) -> Json<Value> {
-    let mut data = Vec::with_capacity(state.models.all.len());
-    for index in 0..state.models.all.len() {
-        data.push(listed(&state, index));
+    let all = state.models.all();
+    let mut data = Vec::with_capacity(all.len());
+    for model in &all {
+        data.push(listed(&state, model));
     }
     Json(json!({"object": "list", "data": data}))
 }
@@ -219,14 +233,14 @@ async fn model(
     Extract(state): Extract<Shared>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let index = state.models.index(&name)?;
-    Ok(Json(listed(&state, index)))
+    let model = state.models.find(&name)?;
+    Ok(Json(listed(&state, &model)))
 }
 
 async fn tokenizer_info(Extract(state): Extract<Shared>) -> Result<Json<Value>, ApiError> {
-    let tokenizer = &state.models.tokenizer;
+    let tokenizer = state.models.tokenizer();
     let texts = tokenizer.special_texts();
-    let template = state.models.all[0].template.as_ref().ok();
+    let template = state.models.base.template.as_ref().ok();
     let mut info = json!({"chat_template": template.and_then(Template::source)});
     for name in ["bos_token", "eos_token", "pad_token"] {
         info[name] = texts.get(name).cloned().unwrap_or(Value::Null);
@@ -245,7 +259,7 @@ async fn tokenize(
 ) -> Result<Json<Value>, ApiError> {
     let request = Tokenize::parse(guard::fields(&state, &headers, body).await?)?;
     if let Some(model) = &request.model {
-        state.models.index(model)?;
+        state.models.find(model)?;
     }
     let positions = state.models.positions;
     let ids = blocking(move || encode(&state, &request.prompt, request.add_special_tokens)).await?;
@@ -263,13 +277,13 @@ async fn detokenize(
 ) -> Result<Json<Value>, ApiError> {
     let request = Detokenize::parse(guard::fields(&state, &headers, body).await?)?;
     if let Some(model) = &request.model {
-        state.models.index(model)?;
+        state.models.find(model)?;
     }
     state.check_ids("tokens", &request.tokens)?;
     let text = blocking(move || {
         state
             .models
-            .tokenizer
+            .tokenizer()
             .decode(&request.tokens)
             .map_err(failed)
     })
@@ -283,7 +297,7 @@ fn failed(error: upright_base::Error) -> ApiError {
 
 /// Ids of a text.
 fn encode(state: &State, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, ApiError> {
-    let tokenizer = &state.models.tokenizer;
+    let tokenizer = state.models.tokenizer();
     let ids = if add_special_tokens {
         tokenizer.prompt(text)
     } else {
@@ -293,7 +307,7 @@ fn encode(state: &State, text: &str, add_special_tokens: bool) -> Result<Vec<u32
 }
 
 /// Runs work that takes long on a thread of its own.
-async fn blocking<R: Send + 'static>(
+pub(crate) async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> Result<R, ApiError> + Send + 'static,
 ) -> Result<R, ApiError> {
     match tokio::task::spawn_blocking(work).await {
@@ -313,7 +327,7 @@ async fn completions(
 
 fn completion(state: &State, fields: Fields, began: Instant) -> Result<Ask, ApiError> {
     let request = CompletionRequest::parse(fields)?;
-    let model = state.models.index(&request.model)?;
+    let model = state.models.find(&request.model)?;
     let mut prompts = Vec::with_capacity(request.prompts.len());
     for prompt in request.prompts {
         let (ids, text) = match prompt {
@@ -354,15 +368,15 @@ async fn chat(
 
 fn conversation(state: &State, fields: Fields, began: Instant) -> Result<Ask, ApiError> {
     let request = ChatRequest::parse(fields)?;
-    let model = state.models.index(&request.model)?;
-    let template = state.models.all[model].template.as_ref();
+    let model = state.models.find(&request.model)?;
+    let template = model.template.as_ref();
     let template = template.map_err(|why| ApiError::invalid(why.clone()))?;
     let wrong = |error: upright_base::Error| ApiError::field("messages", error.to_string());
     let text = template
         .prompt(&request.row(template.has_turns()))
         .map_err(wrong)?;
     let ids = template
-        .prompt_ids(&text, &state.models.tokenizer)
+        .prompt_ids(&text, state.models.tokenizer())
         .map_err(wrong)?;
     let most = state.models.positions.min(state.engine.most_tokens());
     let room = most.saturating_sub(ids.len()).max(1);

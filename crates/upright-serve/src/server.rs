@@ -30,6 +30,7 @@ use tower::ServiceExt;
 use upright_base::{Error, Result, memory};
 
 use crate::{
+    cors,
     engine::{self, Limits},
     metrics::Metrics,
     models::Served,
@@ -155,8 +156,8 @@ impl Connections {
 /// Checks the settings, starts the engine's thread and listens.
 ///
 /// # Errors
-/// The address is not a loopback address and there is no key, the address is in use, two models have
-/// the same name, or a thread cannot be started.
+/// The address is not a loopback address and there is no key, the address is in use, an origin or the
+/// folder of adapters is wrong, two models have the same name, or a thread cannot be started.
 pub fn bind(settings: Settings, served: Served) -> Result<Server> {
     let place = format!("{}:{}", settings.host, settings.port);
     let given = (settings.host.trim_matches(['[', ']']), settings.port);
@@ -175,6 +176,7 @@ pub fn bind(settings: Settings, served: Served) -> Result<Server> {
         ))
         .hint("name an environment variable that holds a key with --api-key-env, or use --host 127.0.0.1"));
     }
+    let cors = cors::layer(&settings.cors)?;
     let unusable = |error: std::io::Error| {
         Error::input(format!("cannot listen on {place}: {error}"))
             .hint("choose another --port; 0 takes a free port")
@@ -190,14 +192,13 @@ pub fn bind(settings: Settings, served: Served) -> Result<Server> {
         queue: settings.queue,
     };
     let metrics = Arc::new(Metrics::new());
-    let (models, decoder, adapters) = served.split()?;
-    let engine = engine::start(decoder, adapters, limits, Arc::clone(&metrics))?;
+    let engine = engine::start(Arc::clone(&served.base), limits, Arc::clone(&metrics))?;
     let receive_timeout = settings.receive_timeout;
-    let state = State::new(models, engine, metrics, settings, is_loopback);
+    let state = State::new(served, engine, metrics, settings, is_loopback)?;
     Ok(Server {
         listener,
         address,
-        router: routes::router(Arc::new(state)),
+        router: routes::router(Arc::new(state), cors),
         receive_timeout,
         connections: connections() as usize,
     })

@@ -1,6 +1,6 @@
 //! Settings of a server.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// Where a server listens, and what it allows.
 #[derive(Clone, Debug)]
@@ -11,6 +11,12 @@ pub struct Settings {
     pub port: u16,
     /// Key that clients must send. Required unless the address is a loopback address.
     pub api_key: Option<String>,
+    /// Folder below which requests may name adapters to load; `None` if requests may load none.
+    pub allow_adapters: Option<PathBuf>,
+    /// Adapters that may be in memory. Those that the server starts with always may.
+    pub max_adapters: usize,
+    /// Origins of pages that browsers let use the server; `*` for all.
+    pub cors: Vec<String>,
     /// Bytes of all key-value caches; `None` for half of the memory that is available at the start.
     pub cache_bytes: Option<usize>,
     /// Tokens of prompts that one pass computes.
@@ -32,6 +38,9 @@ impl Default for Settings {
             host: "127.0.0.1".to_owned(),
             port: 8000,
             api_key: None,
+            allow_adapters: None,
+            max_adapters: 16,
+            cors: Vec::new(),
             cache_bytes: None,
             token_budget: 2048,
             queue: 2048,

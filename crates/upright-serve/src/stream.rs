@@ -49,7 +49,7 @@ impl Ask {
             if self.form == Form::Chat {
                 let opening = json!({"role": "assistant", "content": ""});
                 let piece = chat::delta(index, opening, None, None);
-                self.put(state, out, piece).await?;
+                self.put(out, piece).await?;
             }
         }
         let mut events = select_all(streams);
@@ -67,12 +67,12 @@ impl Ask {
                 open -= 1;
             }
             if let Some(piece) = self.piece(state, index, sent, finish)? {
-                self.put(state, out, piece).await?;
+                self.put(out, piece).await?;
             }
         }
         if self.sampling.stream_usage {
             let generated = all.iter().map(|sent| sent.answer.generated.len()).sum();
-            let mut object = self.object(state, Vec::new());
+            let mut object = self.object(Vec::new());
             object["usage"] = self.usage(generated);
             out.send(object).await.map_err(|_| stopped())?;
         }
@@ -116,13 +116,8 @@ impl Ask {
         }))
     }
 
-    async fn put(
-        &self,
-        state: &State,
-        out: &mpsc::Sender<Value>,
-        choice: Value,
-    ) -> Result<(), ApiError> {
-        let mut object = self.object(state, vec![choice]);
+    async fn put(&self, out: &mpsc::Sender<Value>, choice: Value) -> Result<(), ApiError> {
+        let mut object = self.object(vec![choice]);
         if self.sampling.stream_usage {
             object["usage"] = Value::Null;
         }

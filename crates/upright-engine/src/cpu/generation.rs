@@ -1,6 +1,6 @@
 //! Generation on the CPU: every sequence has its own key-value cache in every block.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use upright_model::pack::{Pack, Target};
 
@@ -15,6 +15,7 @@ use super::{
     linear::HostAdapter,
 };
 use crate::{
+    adapter::DeviceAdapter,
     backend::Sequences,
     next::{Following, Next, Want},
     prefill::{NewPrompt, Prefill},
@@ -23,7 +24,7 @@ use crate::{
 /// Sequences in generation.
 pub(crate) struct CpuSequences<'a> {
     decoder: &'a Decoder,
-    adapter: Option<HostAdapter<'a>>,
+    adapter: Option<Cow<'a, DeviceAdapter>>,
     sequences: BTreeMap<usize, Sequence>,
 }
 
@@ -35,12 +36,16 @@ struct Sequence {
 }
 
 impl<'a> CpuSequences<'a> {
-    pub(super) fn new(decoder: &'a Decoder, adapter: Option<HostAdapter<'a>>) -> Self {
+    pub(super) fn new(decoder: &'a Decoder, adapter: Option<Cow<'a, DeviceAdapter>>) -> Self {
         Self {
             decoder,
             adapter,
             sequences: BTreeMap::new(),
         }
+    }
+
+    fn adapter(&self) -> Option<HostAdapter<'_>> {
+        self.adapter.as_ref().map(|adapter| adapter.on_host())
     }
 
     /// Runs the blocks over prompts. Returns the caches of every prompt that is kept, one per block,
@@ -75,7 +80,7 @@ impl<'a> CpuSequences<'a> {
             };
             let block = Block {
                 earlier: Some(&earlier),
-                ..decoder.block(pack, &angles, self.adapter, layer, Some(wanted))
+                ..decoder.block(pack, &angles, self.adapter(), layer, Some(wanted))
             };
             let (y, trace) = block.forward(x);
             x = y;
@@ -241,7 +246,7 @@ impl Sequences for CpuSequences<'_> {
                 for sequence in &mut chosen {
                     caches.push(&mut sequence.caches[layer]);
                 }
-                let block = decoder.block(&pack, &angles, self.adapter, layer, Some(&last));
+                let block = decoder.block(&pack, &angles, self.adapter(), layer, Some(&last));
                 x = block.continue_from(x, &mut caches);
             }
             x

@@ -1,6 +1,6 @@
 //! Forward and backward passes of the decoder on the CPU.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use upright_base::{memory, processor};
 use upright_model::{Recompute, pack::Pack};
@@ -43,7 +43,7 @@ enum Kept {
 }
 
 impl DeviceAdapter {
-    fn on_host(&self) -> HostAdapter<'_> {
+    pub(super) fn on_host(&self) -> HostAdapter<'_> {
         HostAdapter {
             layout: &self.layout,
             parameters: self.parameters.host(),
@@ -148,8 +148,8 @@ impl Backend for Decoder {
         });
     }
 
-    fn sequences<'a>(&'a self, adapter: Option<&'a DeviceAdapter>) -> CpuSequences<'a> {
-        CpuSequences::new(self, adapter.map(DeviceAdapter::on_host))
+    fn sequences<'a>(&'a self, adapter: Option<Cow<'a, DeviceAdapter>>) -> CpuSequences<'a> {
+        CpuSequences::new(self, adapter)
     }
 
     fn vector(&self, values: Vec<f32>) -> Vector {

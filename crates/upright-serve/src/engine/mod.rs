@@ -10,26 +10,61 @@ mod scheduler;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
     mpsc,
 };
 use std::thread::JoinHandle;
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender};
 use upright_base::{Error, Result};
 use upright_engine::{
-    Decoder, DeviceAdapter,
+    DeviceAdapter,
     generation::{Candidate, Following},
 };
-use upright_train::generate::Sampling;
+use upright_train::{generate::Sampling, run::Model};
 
 use crate::{metrics::Metrics, protocol::error::ApiError};
+
+/// The number of the base.
+const BASE: u64 = 0;
+
+/// A model of the engine's thread. Whoever may still send a job for the model holds its handle, and so
+/// does every job. The thread frees an adapter, with the prompts that it keeps of it, when the last
+/// holder has dropped the handle.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    /// Identifies the model. No adapter gets the number of an earlier one, whatever its name.
+    number: u64,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // A thread that has ended has freed everything.
+        let _ = self.commands.send(Command::Remove(self.number));
+    }
+}
+
+/// What the engine's thread is told.
+enum Command {
+    /// Answer these jobs.
+    Answer(Vec<Job>),
+    /// Add an adapter. No job for it was sent yet.
+    Add {
+        number: u64,
+        adapter: DeviceAdapter,
+        /// Given back when the adapter is freed.
+        room: OwnedSemaphorePermit,
+    },
+    /// Remove a model. No job for it is left, and none will be sent.
+    Remove(u64),
+}
 
 /// One answer to one prompt.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// 0 for the base, else one more than the index of the adapter.
-    pub(crate) model: usize,
+    /// The base or an adapter.
+    pub(crate) model: Arc<Handle>,
     /// The prompt, at least one token.
     pub(crate) prompt: Arc<[u32]>,
     /// Candidates per token of the prompt, if its log-probabilities are requested.
@@ -44,6 +79,13 @@ pub(crate) struct Job {
     pub(crate) candidates: Option<usize>,
     /// Where events go. The job ends when the receiver is dropped.
     pub(crate) events: UnboundedSender<Event>,
+}
+
+impl Job {
+    /// The number of the model.
+    fn number(&self) -> u64 {
+        self.model.number
+    }
 }
 
 /// A piece of an answer.
@@ -101,15 +143,18 @@ pub(crate) struct Limits {
 }
 
 /// The sending side of the engine's thread.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Engine {
-    jobs: mpsc::Sender<Vec<Job>>,
+    commands: mpsc::Sender<Command>,
+    base: Arc<Handle>,
+    /// Number of the next adapter.
+    next: AtomicU64,
     /// Jobs that were sent and have not started.
     waiting: Arc<AtomicUsize>,
     limits: Limits,
     /// Bytes of a sequence's cache, per token.
     bytes_per_token: usize,
-    thread: Arc<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Engine {
@@ -131,7 +176,28 @@ impl Engine {
         {
             return Err(ApiError::busy(limit));
         }
-        self.jobs.send(jobs).map_err(|_| stopped())
+        let command = Command::Answer(jobs);
+        self.commands.send(command).map_err(|_| stopped())
+    }
+
+    /// The base.
+    pub(crate) fn base(&self) -> Arc<Handle> {
+        Arc::clone(&self.base)
+    }
+
+    /// Adds an adapter. `room` is given back when it is freed.
+    pub(crate) fn add(&self, adapter: DeviceAdapter, room: OwnedSemaphorePermit) -> Arc<Handle> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        // Jobs for a thread that has ended fail when they are sent.
+        let _ = self.commands.send(Command::Add {
+            number,
+            adapter,
+            room,
+        });
+        Arc::new(Handle {
+            number,
+            commands: self.commands.clone(),
+        })
     }
 
     /// Whether the thread still runs.
@@ -159,28 +225,29 @@ pub(crate) fn stopped() -> ApiError {
 ///
 /// # Errors
 /// The system cannot start the thread.
-pub(crate) fn start(
-    decoder: Arc<Decoder>,
-    adapters: Vec<DeviceAdapter>,
-    limits: Limits,
-    metrics: Arc<Metrics>,
-) -> Result<Engine> {
-    let (jobs, received) = mpsc::channel();
+pub(crate) fn start(model: Arc<Model>, limits: Limits, metrics: Arc<Metrics>) -> Result<Engine> {
+    let (commands, received) = mpsc::channel();
     let waiting = Arc::new(AtomicUsize::new(0));
     let tokens = 1024;
-    let bytes_per_token = decoder.generation(None, None).bytes_of(tokens) / tokens;
+    let bytes_per_token = model.decoder.generation(None, None).bytes_of(tokens) / tokens;
     let started = Arc::clone(&waiting);
     let thread = std::thread::Builder::new()
         .name("scheduler".into())
         .spawn(move || {
-            scheduler::run(&decoder, &adapters, limits, &received, &started, &metrics);
+            scheduler::run(&model.decoder, limits, &received, &started, &metrics);
         })
         .map_err(|error| Error::failure(format!("cannot start a thread: {error}")))?;
+    let base = Arc::new(Handle {
+        number: BASE,
+        commands: commands.clone(),
+    });
     Ok(Engine {
-        jobs,
+        commands,
+        base,
+        next: AtomicU64::new(BASE + 1),
         waiting,
         limits,
         bytes_per_token,
-        thread: Arc::new(thread),
+        thread,
     })
 }

@@ -12,8 +12,8 @@ const MOST: usize = 64;
 /// A kept prompt.
 #[derive(Debug)]
 pub(super) struct Prefix {
-    /// The model that computed it.
-    pub(super) model: usize,
+    /// The number of the model that computed it.
+    pub(super) model: u64,
     /// Its sequence.
     pub(super) sequence: SequenceId,
     /// Its tokens. The sequence may have more, which are not used.
@@ -57,7 +57,7 @@ impl Prefixes {
     /// follows it differs.
     pub(super) fn find(
         &mut self,
-        model: usize,
+        model: u64,
         prompt: &[u32],
         score: Option<usize>,
     ) -> Option<Known> {
@@ -111,6 +111,11 @@ impl Prefixes {
             gone.push(self.0.remove(0));
         }
         gone
+    }
+
+    /// Removes the prompts of a model, whose sequences end together with it.
+    pub(super) fn forget(&mut self, model: u64) {
+        self.0.retain(|prefix| prefix.model != model);
     }
 
     /// The sequence of the prompt that was used longest ago.

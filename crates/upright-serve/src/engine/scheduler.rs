@@ -2,20 +2,21 @@
 //! every live sequence gets one token. No bit of an answer depends on what else is in a round.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, TryRecvError},
     },
 };
 
+use tokio::sync::OwnedSemaphorePermit;
 use upright_engine::{
-    Decoder, DeviceAdapter, Generation,
+    Decoder, Generation,
     generation::{Following, Next, Prompt, SequenceId, Want},
 };
 
 use super::{
-    Event, Finish, Generated, Job, Limits,
+    BASE, Command, Event, Finish, Generated, Job, Limits,
     prefixes::{Known, Prefix, Prefixes, common},
 };
 use crate::{metrics::Metrics, protocol::error::ApiError};
@@ -50,9 +51,17 @@ struct Admitted {
     reserved: usize,
 }
 
+/// The base or an adapter, with its sequences.
+struct Loaded<'a> {
+    generation: Generation<'a>,
+    /// The room that an adapter takes.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
 struct Scheduler<'a> {
-    /// Sequences of the base, then those of every adapter.
-    generations: Vec<Generation<'a>>,
+    decoder: &'a Decoder,
+    /// All models by their numbers.
+    models: BTreeMap<u64, Loaded<'a>>,
     waiting: VecDeque<Job>,
     live: Vec<Live>,
     prefixes: Prefixes,
@@ -60,22 +69,22 @@ struct Scheduler<'a> {
     metrics: &'a Metrics,
 }
 
-/// Answers jobs until every sender is gone.
+/// Obeys commands until every sender is gone.
 pub(super) fn run(
     decoder: &Decoder,
-    adapters: &[DeviceAdapter],
     limits: Limits,
-    jobs: &Receiver<Vec<Job>>,
+    commands: &Receiver<Command>,
     waiting: &AtomicUsize,
     metrics: &Metrics,
 ) {
     // The limit of memory holds for all sequences together, so it is enforced here.
-    let mut generations = vec![decoder.generation(None, Some(usize::MAX))];
-    for adapter in adapters {
-        generations.push(decoder.generation(Some(adapter), Some(usize::MAX)));
-    }
+    let base = Loaded {
+        generation: decoder.generation(None, Some(usize::MAX)),
+        _room: None,
+    };
     let mut scheduler = Scheduler {
-        generations,
+        decoder,
+        models: BTreeMap::from([(BASE, base)]),
         waiting: VecDeque::new(),
         live: Vec::new(),
         prefixes: Prefixes::default(),
@@ -84,14 +93,14 @@ pub(super) fn run(
     };
     loop {
         if scheduler.waiting.is_empty() && scheduler.live.is_empty() {
-            match jobs.recv() {
-                Ok(jobs) => scheduler.waiting.extend(jobs),
+            match commands.recv() {
+                Ok(command) => scheduler.obey(command),
                 Err(_) => return,
             }
         }
         loop {
-            match jobs.try_recv() {
-                Ok(jobs) => scheduler.waiting.extend(jobs),
+            match commands.try_recv() {
+                Ok(command) => scheduler.obey(command),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,
             }
@@ -103,6 +112,7 @@ pub(super) fn run(
         metrics.queue.set(scheduler.waiting.len() as i64);
         metrics.live.set(scheduler.live.len() as i64);
         metrics.cache_bytes.set(scheduler.used() as i64);
+        metrics.adapters.set(scheduler.models.len() as i64 - 1);
     }
 }
 
@@ -111,7 +121,36 @@ fn is_wanted(job: &Job) -> bool {
     !job.events.is_closed()
 }
 
-impl Scheduler<'_> {
+impl<'a> Scheduler<'a> {
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Answer(jobs) => self.waiting.extend(jobs),
+            Command::Add {
+                number,
+                adapter,
+                room,
+            } => {
+                let limit = Some(usize::MAX);
+                let generation = self.decoder.generation_owning(adapter, limit);
+                let loaded = Loaded {
+                    generation,
+                    _room: Some(room),
+                };
+                self.models.insert(number, loaded);
+            }
+            Command::Remove(number) => {
+                self.prefixes.forget(number);
+                self.models.remove(&number);
+            }
+        }
+    }
+
+    /// The sequences of a model. A model stays while a job or a kept prompt of it does.
+    fn generation(&mut self, model: u64) -> &mut Generation<'a> {
+        let loaded = self.models.get_mut(&model);
+        &mut loaded.expect("a model that was added").generation
+    }
+
     /// Bytes that live sequences may grow to, and those of kept prompts.
     fn used(&self) -> usize {
         let live: usize = self.live.iter().map(|live| live.reserved).sum();
@@ -138,7 +177,7 @@ impl Scheduler<'_> {
         let Some(oldest) = self.prefixes.evict() else {
             return false;
         };
-        self.generations[oldest.model].leave(oldest.sequence);
+        self.generation(oldest.model).leave(oldest.sequence);
         true
     }
 
@@ -155,12 +194,13 @@ impl Scheduler<'_> {
         let mut reserved = 0;
         while let Some(job) = self.waiting.front() {
             let is_other = |first: &Admitted| {
-                first.job.model != job.model || first.job.score.is_some() != job.score.is_some()
+                first.job.number() != job.number()
+                    || first.job.score.is_some() != job.score.is_some()
             };
             if admitted.first().is_some_and(is_other) {
                 break;
             }
-            let known = self.prefixes.find(job.model, &job.prompt, job.score);
+            let known = self.prefixes.find(job.number(), &job.prompt, job.score);
             let mut shared = known.as_ref().map_or(0, |known| known.tokens);
             if let Some(previous) = admitted.last() {
                 shared = shared.max(common(&previous.job.prompt, &job.prompt));
@@ -171,7 +211,7 @@ impl Scheduler<'_> {
             }
             let own = if job.sampling.max_tokens > 1 {
                 let most = job.prompt.len() + job.sampling.max_tokens;
-                self.generations[job.model].bytes_of(most)
+                self.models[&job.number()].generation.bytes_of(most)
             } else {
                 0
             };
@@ -207,7 +247,7 @@ impl Scheduler<'_> {
 
     /// Computes prompts of one model in one pass.
     fn compute(&mut self, admitted: Vec<Admitted>) {
-        let model = admitted[0].job.model;
+        let model = admitted[0].job.number();
         let mut best = None;
         let mut want = Want::Best(1);
         let last = admitted.len() - 1;
@@ -224,7 +264,7 @@ impl Scheduler<'_> {
                 keep: job.sampling.max_tokens > 1 || index == last && job.prompt.len() >= KEPT,
             });
         }
-        let readings = match self.generations[model].read(&prompts, best, want) {
+        let readings = match self.generation(model).read(&prompts, best, want) {
             Ok(readings) => readings,
             Err(error) => {
                 let error = ApiError::failure(error.to_string());
@@ -258,7 +298,7 @@ impl Scheduler<'_> {
             if !is_finite {
                 let _ = job.events.send(Event::Failed(not_finite()));
                 if let Some(sequence) = reading.sequence {
-                    self.generations[model].leave(sequence);
+                    self.generation(model).leave(sequence);
                 }
                 continue;
             }
@@ -329,11 +369,12 @@ impl Scheduler<'_> {
 
     /// Computes the predictions after the tokens that were just chosen, one pass per model.
     fn advance(&mut self) {
-        for model in 0..self.generations.len() {
+        let models: Vec<u64> = self.models.keys().copied().collect();
+        for model in models {
             let mut chosen = Vec::new();
             let mut want = Want::Best(1);
             for (index, live) in self.live.iter().enumerate() {
-                let Some(token) = live.token.filter(|_| live.job.model == model) else {
+                let Some(token) = live.token.filter(|_| live.job.number() == model) else {
                     continue;
                 };
                 chosen.push((index, live.sequence, [token]));
@@ -343,7 +384,7 @@ impl Scheduler<'_> {
             for (_, sequence, token) in &chosen {
                 tokens.push((*sequence, token));
             }
-            match self.generations[model].advance(&tokens, want) {
+            match self.generation(model).advance(&tokens, want) {
                 Ok(next) => {
                     for ((index, _, _), next) in chosen.iter().zip(next) {
                         self.live[*index].next = next;
@@ -351,11 +392,11 @@ impl Scheduler<'_> {
                 }
                 Err(error) => {
                     let error = ApiError::failure(error.to_string());
-                    let of_model = |live: &mut Live| live.job.model == model;
+                    let of_model = |live: &mut Live| live.job.number() == model;
                     let failed: Vec<Live> = self.live.extract_if(.., of_model).collect();
                     for live in failed {
                         let _ = live.job.events.send(Event::Failed(error.clone()));
-                        self.generations[model].leave(live.sequence);
+                        self.generation(model).leave(live.sequence);
                     }
                 }
             }
@@ -372,10 +413,11 @@ impl Scheduler<'_> {
         let Some(sequence) = sequence else {
             return;
         };
-        let generation = &mut self.generations[job.model];
+        let model = job.number();
+        let half = self.limits.memory / 2;
+        let generation = self.generation(model);
         let length = generation.length(sequence).unwrap_or(0);
         let bytes = generation.bytes_of(length);
-        let half = self.limits.memory / 2;
         if job.prompt.len() < KEPT || bytes > half {
             generation.leave(sequence);
             return;
@@ -386,11 +428,11 @@ impl Scheduler<'_> {
             }
         }
         if self.used() + bytes > self.limits.memory {
-            self.generations[job.model].leave(sequence);
+            self.generation(model).leave(sequence);
             return;
         }
         let gone = self.prefixes.keep(Prefix {
-            model: job.model,
+            model,
             sequence,
             tokens: job.prompt.to_vec(),
             following,
@@ -398,7 +440,7 @@ impl Scheduler<'_> {
             bytes,
         });
         for prefix in gone {
-            self.generations[prefix.model].leave(prefix.sequence);
+            self.generation(prefix.model).leave(prefix.sequence);
         }
     }
 }

@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
+use upright_base::{Error, ErrorKind};
 
 /// An error that a client gets.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +71,70 @@ impl ApiError {
             param: Some("model".to_owned()),
             code: Some("model_not_found"),
             ..Self::new(StatusCode::NOT_FOUND, INVALID, message)
+        }
+    }
+
+    /// An adapter name that the server does not have.
+    pub(crate) fn unknown_adapter(name: &str, known: &[&str]) -> Self {
+        let known = match known {
+            [] => "no adapter".to_owned(),
+            known => known.join(", "),
+        };
+        Self {
+            param: Some("lora_name".to_owned()),
+            code: Some("model_not_found"),
+            ..Self::new(
+                StatusCode::NOT_FOUND,
+                INVALID,
+                format!("lora_name: no adapter `{name}` is loaded; this server has {known}"),
+            )
+        }
+    }
+
+    /// A request to load or unload an adapter where no folder is allowed.
+    pub(crate) fn loading_not_allowed() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            INVALID,
+            "requests may not load or unload adapters; start the server with --allow-adapters DIR",
+        )
+    }
+
+    /// A path that leads out of the allowed folder, or nowhere. The message is the same, so that it
+    /// does not tell which files the machine has.
+    pub(crate) fn path_not_allowed() -> Self {
+        Self {
+            param: Some("lora_path".to_owned()),
+            ..Self::new(
+                StatusCode::FORBIDDEN,
+                INVALID,
+                "lora_path: no folder below the folder of --allow-adapters has this path",
+            )
+        }
+    }
+
+    /// A folder whose adapter cannot be used.
+    pub(crate) fn of_path(error: &Error) -> Self {
+        if error.kind != ErrorKind::Input {
+            return Self::failure(error.message.clone());
+        }
+        let mut problem = error.message.clone();
+        if !error.hint.is_empty() {
+            problem += &format!("; {}", error.hint);
+        }
+        Self::field("lora_path", problem)
+    }
+
+    /// No room for another adapter, because unloaded ones still answer.
+    pub(crate) fn adapters_still_answer() -> Self {
+        Self {
+            retry_after: Some(1),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                SERVER,
+                "unloaded adapters are still answering, so there is no room for another; try again \
+                 later",
+            )
         }
     }
 

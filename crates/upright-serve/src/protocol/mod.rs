@@ -8,9 +8,11 @@
 //! | `completions` | `/v1/completions` |
 //! | `chat` | `/v1/chat/completions` |
 //! | `tokens` | the tokenizer's routes |
+//! | `adapters` | the routes that load and unload adapters |
 //! | `logprobs` | log-probabilities in both forms |
 //! | `error` | error objects |
 
+pub(crate) mod adapters;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod error;

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -10,6 +11,7 @@ use clap::Args;
 use super::{machine::Machine, template, terminal::Terminal};
 use upright_base::{Error, Result, observer::Observer};
 use upright_data::{Template, TemplateName};
+use upright_engine::DeviceAdapter;
 use upright_hub::Hub;
 use upright_runs::{
     plan::{
@@ -40,6 +42,17 @@ pub(super) struct Serve {
     /// [default name: the last part of the path]
     #[arg(long, value_name = "[NAME=]DIR|ID")]
     adapter: Vec<String>,
+    /// Folder below which requests may name adapters to load; without it they may load none.
+    #[arg(long, value_name = "DIR")]
+    allow_adapters: Option<PathBuf>,
+    /// Maximum adapters in memory; more are refused until one is unloaded [default: 16]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "allow_adapters",
+        allow_hyphen_values = true
+    )]
+    max_adapters: Option<Number>,
     /// Name of the base in requests [default: the last part of --model]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -52,6 +65,10 @@ pub(super) struct Serve {
     /// Environment variable that holds the key that clients must send.
     #[arg(long, value_name = "VARIABLE")]
     api_key_env: Option<String>,
+    /// Origin of web pages that may use the server, such as http://localhost:3000, or * for all; may
+    /// be repeated.
+    #[arg(long, value_name = "ORIGIN")]
+    cors: Vec<String>,
     /// Template of conversations: chat (the model's chat template; also chat:NAME or
     /// chat@YYYY-MM-DD), alpaca, user-assistant, raw, or a .jinja file [default: the template of the
     /// adapter's run, else the default of upright train]
@@ -124,6 +141,13 @@ impl Serve {
             host: self.host.clone(),
             port: self.port,
             api_key,
+            allow_adapters: self.allow_adapters.clone(),
+            max_adapters: count(
+                "max-adapters",
+                self.max_adapters.as_ref(),
+                usual.max_adapters,
+            )?,
+            cors: self.cors.clone(),
             cache_bytes: kv_memory,
             token_budget: count(
                 "token-budget",
@@ -180,9 +204,24 @@ fn speech(
     Ok(Speech { template, ends })
 }
 
+/// Opens the adapter in a PEFT folder or a run folder. `given` is how the command or a request names
+/// the folder.
+fn open_adapter(
+    model: &Model,
+    asked: Option<&TemplateName>,
+    given: &Path,
+    folder: &Path,
+    observer: &mut dyn Observer,
+) -> Result<(DeviceAdapter, Speech)> {
+    let adapter = model.load_adapter(folder, observer)?;
+    let speech = speech(model, asked, Some(given), observer)?;
+    Ok((adapter, speech))
+}
+
 /// Runs the command.
 pub(super) fn run(arguments: &Serve) -> Result<()> {
     let settings = arguments.settings()?;
+    let is_open = settings.api_key.is_none() && arguments.cors.iter().any(|origin| origin == "*");
     let options = arguments.machine.options()?;
     let asked = arguments
         .template
@@ -199,13 +238,14 @@ pub(super) fn run(arguments: &Serve) -> Result<()> {
     }
     let path = hub.model("model", &arguments.model, &mut terminal)?;
     let path = folder("model", &path, "give a model folder")?;
-    let model = Model::open(&path, &options, &mut terminal)?;
+    let model = Arc::new(Model::open(&path, &options, &mut terminal)?);
     let mut adapters = Vec::with_capacity(found.len());
     for (name, path, folder) in found {
-        let speech = speech(&model, asked.as_ref(), Some(&path), &mut terminal)?;
+        let opened = open_adapter(&model, asked.as_ref(), &path, &folder, &mut terminal)?;
+        let (adapter, speech) = opened;
         adapters.push(ServedAdapter {
             name,
-            adapter: model.load_adapter(&folder, &mut terminal)?,
+            adapter,
             speech,
         });
     }
@@ -216,20 +256,28 @@ pub(super) fn run(arguments: &Serve) -> Result<()> {
     };
     let mut names = vec![base.clone()];
     names.extend(adapters.iter().map(|adapter| adapter.name.clone()));
-    let Model {
-        decoder, tokenizer, ..
-    } = model;
+    let owned = Arc::clone(&model);
+    let open = move |folder: &Path| {
+        let mut terminal = Terminal::new();
+        open_adapter(&owned, asked.as_ref(), folder, folder, &mut terminal)
+    };
     let server = bind(
         settings,
         Served {
             name: base,
             root: arguments.model.display().to_string(),
-            decoder,
-            tokenizer,
+            base: model,
             speech,
             adapters,
+            open: Box::new(open),
         },
     )?;
+    if is_open {
+        terminal.note(
+            "warning: with --cors * and no key, every web page that a browser on this machine opens \
+             can use the server",
+        );
+    }
     terminal.note(&format!(
         "serving {} at http://{}/v1; Ctrl-C stops the server",
         names.join(", "),

@@ -1,175 +1,20 @@
 //! `upright serve`, asked over HTTP as clients ask.
 
+mod adapters;
+mod client;
+mod cors;
+
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{Shutdown, TcpStream},
-    process::{Child, Command, Stdio},
+    io::{Read, Write},
+    net::Shutdown,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
+use self::client::{Server, events};
 use crate::fixture::{Done, Place};
-
-/// A running server; it ends with the test.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// An answer: its status, and its body.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
-    }
-
-    /// The body of a successful answer.
-    fn good(&self) -> Value {
-        assert_eq!(self.status, 200, "{self:?}");
-        self.json()
-    }
-
-    /// The message of an error, which has OpenAI's form.
-    fn error(&self) -> String {
-        let error = &self.json()["error"];
-        assert!(error["type"].is_string(), "{self:?}");
-        error["message"].as_str().unwrap().to_owned()
-    }
-}
-
-impl Server {
-    /// Starts a server on a free port.
-    fn start(place: &Place, words: &str) -> Self {
-        Self::of(place.command(&format!("serve --port 0 {words}")))
-    }
-
-    /// Starts the server of a command, and waits until it listens.
-    fn of(mut command: Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = String::new();
-        let address = loop {
-            let line = lines.next().unwrap_or_else(|| panic!("no server: {said}"));
-            let line = line.unwrap();
-            if let Some((_, rest)) = line.split_once("at http://") {
-                break rest.split('/').next().unwrap().to_owned();
-            }
-            said += &format!("{line}\n");
-        };
-        // The rest is read, so that the server never blocks on a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .unwrap();
-        stream
-    }
-
-    /// Sends raw bytes, and reads until the server closes the connection.
-    fn raw(&self, bytes: &[u8]) -> Answer {
-        let mut stream = self.connect();
-        // A server that refuses a body may close before all of it is sent.
-        let _ = stream.write_all(bytes);
-        read_answer(stream)
-    }
-
-    fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        self.raw(self.request(method, path, headers, body).as_bytes())
-    }
-
-    fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> String {
-        format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}",
-            self.address,
-            body.len()
-        )
-    }
-
-    fn get(&self, path: &str) -> Answer {
-        self.send("GET", path, "", "")
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Answer {
-        self.post_text(path, &body.to_string())
-    }
-
-    fn post_text(&self, path: &str, body: &str) -> Answer {
-        self.send("POST", path, "Content-Type: application/json\r\n", body)
-    }
-
-    fn completion(&self, body: Value) -> Value {
-        self.post("/v1/completions", &body).good()
-    }
-}
-
-fn read_answer(mut stream: TcpStream) -> Answer {
-    let mut bytes = Vec::new();
-    let _ = stream.read_to_end(&mut bytes);
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let (head, rest) = text
-        .split_once("\r\n\r\n")
-        .unwrap_or_else(|| panic!("no answer: {text:?}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let mut body = rest.to_owned();
-    if head.to_lowercase().contains("transfer-encoding: chunked") {
-        body = unchunked(rest);
-    }
-    Answer {
-        status,
-        head: head.to_lowercase(),
-        body,
-    }
-}
-
-fn unchunked(mut rest: &str) -> String {
-    let mut body = String::new();
-    while let Some((length, after)) = rest.split_once("\r\n") {
-        let length = usize::from_str_radix(length, 16).unwrap_or(0);
-        if length == 0 {
-            break;
-        }
-        body += &after[..length];
-        rest = &after[length + 2..];
-    }
-    body
-}
-
-/// The objects of a stream of events, which ends with `[DONE]`.
-fn events(body: &str) -> Vec<Value> {
-    let mut objects = Vec::new();
-    let mut lines = body.lines().filter_map(|line| line.strip_prefix("data: "));
-    for line in lines.by_ref() {
-        if line == "[DONE]" {
-            break;
-        }
-        objects.push(serde_json::from_str(line).unwrap());
-    }
-    assert_eq!(lines.next(), None, "nothing after [DONE]");
-    objects
-}
 
 /// A request of lm-eval for the log-probabilities of prompts.
 fn likelihood(model: &str, prompts: &[&[u32]]) -> Value {
@@ -265,14 +110,9 @@ fn a_kept_prompt_changes_no_bit() {
         let warm = server.completion(likelihood("model", &[&with(last)]));
         assert_eq!(warm["choices"], cold(last), "{last}");
     }
-    let metric = |name: &str| {
-        let text = server.get("/metrics").body;
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split(' ').nth(1).unwrap().parse::<f64>().unwrap()
-    };
-    assert_eq!(metric("upright_prompt_tokens_total"), 183.0);
+    assert_eq!(server.metric("upright_prompt_tokens_total"), 183.0);
     // The second and third prompt compute the last token of the prefix and their own.
-    assert_eq!(metric("upright_computed_prompt_tokens_total"), 65.0);
+    assert_eq!(server.metric("upright_computed_prompt_tokens_total"), 65.0);
 }
 
 /// Six answers on a server whose memory holds one or two of them: they wait for each other, and are
