@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use upright::experiment::benchmarks::Benchmarks;
 use upright_runs::settings::{Config, ObjectiveConfig};
 
 fn root() -> PathBuf {
@@ -320,7 +321,23 @@ fn wrong_with(words: &[String]) -> Option<String> {
                     return Some(format!("there is no {}", words[at + 1]));
                 }
             }
-            let runs_upright = words[1] == "run" && !after.is_empty();
+            if let Some(at) = words.iter().position(|word| word == "--example") {
+                let name = &words[at + 1];
+                let package = words.iter().position(|word| word == "-p");
+                let package = package.map_or("upright", |at| &words[at + 1][..]);
+                let examples = Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .join("..")
+                    .join(package)
+                    .join("examples");
+                let is_there =
+                    examples.join(name).exists() || examples.join(format!("{name}.rs")).exists();
+                if !is_there {
+                    return Some(format!("{package} has no example {name}"));
+                }
+            }
+            let runs_upright = words[1] == "run"
+                && !after.is_empty()
+                && words.iter().all(|word| word != "--example");
             let upright = || {
                 runs_upright
                     .then(|| wrong(env!("CARGO_BIN_EXE_upright"), after, "--help"))
@@ -416,7 +433,12 @@ fn every_settings_file_in_the_guides_parses() {
     let mut count = 0;
     for (name, text) in guides() {
         for (line, settings) in blocks(&text, "toml") {
-            let parsed = Config::parse(&settings, &name);
+            // Settings of a run, or benchmarks of a study.
+            let table: toml::Table = settings.parse().unwrap_or_default();
+            let parsed = match table.get("evaluate").and_then(|value| value.as_table()) {
+                Some(benchmarks) => Benchmarks::parse(benchmarks, &name).map(|_| ()),
+                None => Config::parse(&settings, &name).map(|_| ()),
+            };
             parsed.unwrap_or_else(|error| panic!("{name}:{line}: {error}"));
             count += 1;
         }

@@ -9,7 +9,7 @@ use upright_base::{
 };
 use upright_core::methods::MethodKind;
 use upright_runs::{
-    plan::Plan,
+    plan::{Length, Plan},
     records::SETS,
     run_dir,
     settings::{Config, Number},
@@ -84,7 +84,7 @@ impl Experiment {
         let even = vec![1.0 / settings.objective.len() as f64; settings.objective.len()];
         let mut config = Config {
             init_adapter: self.adapter_of(candidate),
-            steps: Some(Number::from("0")),
+            steps: Some(Number::from("1")),
             epochs: None,
             ..weighted(settings, &even, MethodKind::Mix)
         };
@@ -93,7 +93,9 @@ impl Experiment {
         let folder = self.out.join(FOLDER).join(&set.name).join(hash);
         config.out = Some(folder.clone());
         if !run_dir::is_finished(&folder) {
-            let plan = Plan::from_config(&config)?;
+            let mut plan = Plan::from_config(&config)?;
+            // A user may take no step only from an adapter, but this is a measurement of a base too.
+            plan.length = Some(Length::Steps(0));
             run::run(&plan, &config.to_toml()?, true, observer)?;
         }
         let lines = run_dir::read_lines(&folder.join("evals.jsonl"))?;
