@@ -62,51 +62,47 @@ pub fn table(reference: &str, judgments: &[Judgment]) -> String {
         text.push('\n');
     }
     for judgment in judgments {
-        let _ = writeln!(text, "\n{}: {}", judgment.name, details(&judgment.rate));
+        let _ = writeln!(text, "\n{}", judgment.name);
+        for line in details(&judgment.rate) {
+            let _ = writeln!(text, "  {line}");
+        }
     }
     text
 }
 
 /// What a win rate alone hides, in sentences.
-fn details(rate: &WinRate) -> String {
-    let mut text = String::new();
+fn details(rate: &WinRate) -> Vec<String> {
+    let mut lines = Vec::new();
     if rate.missing > 0 {
-        let _ = write!(
-            text,
-            "{} of {} missing: the win rate is {:.1} if all were lost and {:.1} if all were won. ",
+        lines.push(format!(
+            "{} of {} missing: the win rate is {:.1} if all were lost and {:.1} if all were won",
             counted(rate.missing, "verdict"),
             rate.pairs,
             rate.bounds[0],
             rate.bounds[1]
-        );
+        ));
     }
     if let Some([flips, compared]) = rate.flips {
         let share = 100.0 * flips as f64 / compared as f64;
-        let _ = write!(
-            text,
-            "The winner changes with the order in {share:.1}% of {}. ",
+        lines.push(format!(
+            "the winner changes with the order in {share:.1}% of {}",
             counted(compared, "pair")
-        );
+        ));
     }
     if let Some(first) = rate.first_shown {
-        let _ = write!(
-            text,
-            "The answer that is shown first wins {}%. ",
-            shown(first, false)
-        );
+        let share = shown(first, false);
+        lines.push(format!("the answer that is shown first wins {share}%"));
     }
-    let _ = write!(
-        text,
-        "Answers have {:.0} characters, references {:.0}.",
+    lines.push(format!(
+        "answers have {:.0} characters, references {:.0}",
         rate.lengths[0], rate.lengths[1]
-    );
+    ));
     if let Some(adjusted) = rate.length_adjusted {
-        let _ = write!(
-            text,
-            " At equal lengths the win rate would be {adjusted:.1}."
-        );
+        lines.push(format!(
+            "at equal lengths the win rate would be {adjusted:.1}"
+        ));
     }
-    text
+    lines
 }
 
 /// All win rates as one JSON object.

@@ -143,7 +143,7 @@ fn files_of_answers_are_judged_and_alpaca_eval_can_read_the_result() {
         "{text}"
     );
     assert!(
-        text.contains("The winner changes with the order in 0.0% of 2 pairs."),
+        text.contains("the winner changes with the order in 0.0% of 2 pairs"),
         "{text}"
     );
     assert_eq!(judge.asked(), 8, "known verdicts are not asked again");
