@@ -123,7 +123,18 @@ fn patched(patch: &Patch, mut text: String) -> String {
         );
         text = text.replace(from, to);
     }
-    text
+    // Of kernels for several sizes of heads, only those for 64.
+    let other = |line: &str| {
+        ["FORWARD(", "BACKWARD("]
+            .iter()
+            .any(|name| line.starts_with(name))
+            && !line.contains("(64,")
+    };
+    text.lines()
+        .filter(|line| !other(line))
+        .collect::<Vec<_>>()
+        .join("\n")
+        + "\n"
 }
 
 #[allow(clippy::disallowed_methods, reason = "files of a build")]

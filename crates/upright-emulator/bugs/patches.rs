@@ -61,4 +61,80 @@ const PATCHES: &[Patch] = &[
         file: "product.cu",
         edits: &[("PITCH = DEPTH + 8", "PITCH = DEPTH + 4")],
     },
+    Patch {
+        name: "forward_without_barrier_before_values",
+        file: "attention_forward.cu",
+        edits: &[("barrier();  // The keys are there, and all warps have read the last values.", "")],
+    },
+    Patch {
+        name: "forward_without_barrier_before_keys",
+        file: "attention_forward.cu",
+        edits: &[("barrier();  // The values are there, and all warps have read the keys.", "")],
+    },
+    Patch {
+        name: "forward_that_does_not_wait_for_values",
+        file: "attention_forward.cu",
+        edits: &[(
+            "wait_for_copies<0>();\n        barrier();  // The values are there",
+            "barrier();  // The values are there",
+        )],
+    },
+    Patch {
+        name: "forward_that_loads_keys_after_the_last",
+        file: "attention_forward.cu",
+        edits: &[("if (key + KEYS < last) {", "{")],
+    },
+    Patch {
+        name: "forward_that_writes_rows_of_the_next_tile",
+        file: "attention_forward.cu",
+        edits: &[("if (at < tile.count) {", "if (at <= tile.count && tile.row + at < 209) {")],
+    },
+    Patch {
+        name: "forward_with_mask_off_by_one",
+        file: "attention_forward.cu",
+        edits: &[("sees(position[i / 2], key", "sees(position[i / 2] + 1, key")],
+    },
+    Patch {
+        name: "forward_that_does_not_rescale",
+        file: "attention_forward.cu",
+        edits: &[("sum[d][2 * h + i] *= factor;", "(void)sum[d][2 * h + i];")],
+    },
+    Patch {
+        name: "forward_with_half_a_maximum",
+        file: "attention_forward.cu",
+        edits: &[("total[h] += shuffle_xor(total[h], 2);", "")],
+    },
+    Patch {
+        name: "backward_queries_without_barrier",
+        file: "attention_backward.cu",
+        edits: &[("barrier();  // All warps have read the last keys and values.", "")],
+    },
+    Patch {
+        name: "backward_queries_with_swapped_columns",
+        file: "attention_backward.cu",
+        edits: &[(
+            "sum[d][2 * h] * scale, sum[d][2 * h + 1] * scale);",
+            "sum[d][2 * h + 1] * scale, sum[d][2 * h] * scale);",
+        )],
+    },
+    Patch {
+        name: "backward_keys_without_barrier",
+        file: "attention_backward.cu",
+        edits: &[("barrier();  // All warps have read the last queries.", "")],
+    },
+    Patch {
+        name: "backward_keys_that_waits_for_nothing",
+        file: "attention_backward.cu",
+        edits: &[("wait_for_copies<0>();\n                barrier();", "barrier();")],
+    },
+    Patch {
+        name: "backward_keys_with_mask_off_by_one",
+        file: "attention_backward.cu",
+        edits: &[("sees(tile.position + at + query,", "sees(tile.position + at + query - 1,")],
+    },
+    Patch {
+        name: "backward_keys_of_one_head",
+        file: "attention_backward.cu",
+        edits: &[("head < (kv + 1) * group;", "head < kv * group + 1;")],
+    },
 ];

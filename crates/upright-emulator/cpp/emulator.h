@@ -10,7 +10,9 @@
 #include <utility>
 
 #define DEVICE static inline
+#define CONSTANT static constexpr
 #define UNROLL
+#define KEEP_LOOP
 
 namespace emulator {
 
@@ -93,6 +95,8 @@ DEVICE u32 bits_of(float x) {
     memcpy(&bits, &x, 4);
     return bits;
 }
+#define INFINITE float_of(0x7f800000)
+#define NOT_A_NUMBER float_of(0x7fffffff)
 DEVICE float widen(bf16 x) { return float_of((u32)x.bits << 16); }
 DEVICE bf16 round_to_bf16(float x) {
     u32 bits = bits_of(x);
@@ -221,6 +225,8 @@ template <class T> DEVICE Shared<T> shared(int offset, int count) {
     emulator::check_shared(offset, count, sizeof(T));
     return Shared<T>{(u32)offset, count};
 }
+
+template <class T> DEVICE Shared<T> fresh(Shared<T> from) { return from; }
 
 DEVICE Matrices load_matrices(Shared<bf16> from, int index, CALL_SITE) {
     return emulator::load_matrices(from.start, index, from.count, false, SITE);

@@ -87,6 +87,16 @@ impl<T: Number> Buffer<T> {
         Arg::In(T::ELEMENT, bytemuck::cast_slice(self))
     }
 
+    /// The numbers from `start` on, as an argument that the kernel only reads. As for [`input`](Self::input), the place is a
+    /// multiple of 16 bytes.
+    ///
+    /// # Panics
+    /// If it is not, or is outside.
+    pub fn input_from(&self, start: usize) -> Arg<'_> {
+        assert!((start * size_of::<T>()).is_multiple_of(16), "alignment");
+        Arg::In(T::ELEMENT, bytemuck::cast_slice(&self[start..]))
+    }
+
     /// As an argument that the kernel writes.
     pub fn output(&mut self) -> Arg<'_> {
         Arg::Out(T::ELEMENT, bytemuck::cast_slice_mut(self))

@@ -34,12 +34,16 @@ struct Matrices {
 #ifdef __CUDACC__
 
 // Defines a kernel with `threads` threads per block: KERNEL(name, threads, (In<float> x, Out<float> y, int n)) { ... }
-#define KERNEL(name, threads, parameters) extern "C" __global__ void __launch_bounds__(threads) name parameters
+#define KERNEL(name, threads, parameters) extern "C" __global__ void __launch_bounds__(threads, 1) name parameters
 // Functions that kernels call.
 #define DEVICE __device__ __forceinline__
+// Functions whose results are constants of the compiler.
+#define CONSTANT __device__ constexpr
 // Declares that a struct consists of `int` fields, so that `In<Struct>` reads a buffer of i32.
 #define INT_STRUCT(name)
+// A loop that is unrolled, so that arrays stay in registers, and one that is not, so that fewer registers are needed.
 #define UNROLL _Pragma("unroll")
+#define KEEP_LOOP _Pragma("unroll 1")
 
 DEVICE int thread() { return threadIdx.x; }
 DEVICE int warp() { return threadIdx.x / 32; }
@@ -51,6 +55,9 @@ DEVICE int block_z() { return blockIdx.z; }
 // Bits of numbers.
 DEVICE float float_of(u32 bits) { return __uint_as_float(bits); }
 DEVICE u32 bits_of(float x) { return __float_as_uint(x); }
+// Positive infinity and NaN.
+#define INFINITE float_of(0x7f800000)
+#define NOT_A_NUMBER float_of(0x7fffffff)
 
 // bf16 to f32 (exact) and back (nearest, ties to even).
 DEVICE float widen(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
@@ -131,18 +138,26 @@ template <class T> struct Out {
 
 // A part of the block's shared memory.
 template <class T> struct Shared {
-    T* values;
-    DEVICE T& operator[](int index) const { return values[index]; }
-    DEVICE Quad quad(int index) const { return *(const Quad*)(values + index); }
-    DEVICE void set_quad(int index, Quad q) const { *(Quad*)(values + index) = q; }
-    DEVICE void set_word(int index, u32 word) const { *(u32*)(values + index) = word; }
+    u32 start;
+    DEVICE u32 address(int index) const { return start + index * (u32)sizeof(T); }
+    DEVICE T* pointer(int index) const { return (T*)__cvta_shared_to_generic(address(index)); }
+    DEVICE T& operator[](int index) const { return *pointer(index); }
+    DEVICE Quad quad(int index) const { return *(const Quad*)pointer(index); }
+    DEVICE void set_quad(int index, Quad q) const { *(Quad*)pointer(index) = q; }
+    DEVICE void set_word(int index, u32 word) const { *(u32*)pointer(index) = word; }
 };
 
 // `count` elements, `offset` bytes (a multiple of 16) from the start of the block's shared memory.
 template <class T> DEVICE Shared<T> shared(int offset, int count) {
     extern __shared__ __align__(16) u8 shared_memory[];
     (void)count;
-    return Shared<T>{(T*)(shared_memory + offset)};
+    return Shared<T>{(u32)__cvta_generic_to_shared(shared_memory) + (u32)offset};
+}
+// The same memory, of which the compiler knows nothing. In a loop it then adds constants to one address where they are used.
+// Otherwise it keeps every address in a register of its own from before the loop.
+template <class T> DEVICE Shared<T> fresh(Shared<T> from) {
+    asm volatile("" : "+r"(from.start));
+    return from;
 }
 
 // Four 8x8 matrices of bf16 from shared memory. Lane l gives the address of row l % 8 of matrix l / 8, and receives of each
@@ -151,7 +166,7 @@ DEVICE Matrices load_matrices(Shared<bf16> from, int index) {
     Matrices m;
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(m.r[0]), "=r"(m.r[1]), "=r"(m.r[2]), "=r"(m.r[3])
-                 : "r"((u32)__cvta_generic_to_shared(from.values + index))
+                 : "r"(from.address(index))
                  : "memory");
     return m;
 }
@@ -160,7 +175,7 @@ DEVICE Matrices load_transposed(Shared<bf16> from, int index) {
     Matrices m;
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(m.r[0]), "=r"(m.r[1]), "=r"(m.r[2]), "=r"(m.r[3])
-                 : "r"((u32)__cvta_generic_to_shared(from.values + index))
+                 : "r"(from.address(index))
                  : "memory");
     return m;
 }
@@ -175,7 +190,7 @@ DEVICE void mma(float (&c)[4], const Matrices& a, u32 b0, u32 b1) {
 
 // Begins to copy 16 bytes, or begins to write 16 zero bytes if `real` is false. Both places are multiples of 16 bytes.
 template <class T> DEVICE void copy_async(Shared<T> to, int at, In<T> from, u64 index, bool real) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((u32)__cvta_generic_to_shared(to.values + at)),
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to.address(at)),
                  "l"(__cvta_generic_to_global(from.values + index)), "r"(real ? 16 : 0)
                  : "memory");
 }

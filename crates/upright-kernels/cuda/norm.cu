@@ -14,7 +14,7 @@ DEVICE float reciprocal_rms(In<float> x, u64 start, int width, float eps, Shared
         sum = multiply_add(value, value, sum);
     }
     float mean_square = divide(block_sum<THREADS / 32>(sum, room), (float)width);
-    if (mean_square > 3.4028234663852886e38f) return float_of(0x7fffffff);
+    if (mean_square > 3.4028234663852886e38f) return NOT_A_NUMBER;
     return divide(1.0f, square_root(mean_square + eps));
 }
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`families`] | the table of kernels, one file per source file |
 //! | [`signature`] | names, parameters, threads and shared memory of a kernel |
+//! | [`attention`] | tiles, paths and readers that attention's kernels take |
 //! | [`image`](mod@image) | the cubin or PTX for a card |
 //!
 //! ```
@@ -20,6 +21,7 @@
     allow(clippy::disallowed_methods, reason = "tests write files directly")
 )]
 
+pub mod attention;
 pub mod families;
 pub mod image;
 pub mod signature;

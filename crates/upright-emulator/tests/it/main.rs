@@ -1,6 +1,7 @@
 //! Tests of the kernels and of the emulator that runs them. All of them pass, with a line that says so, where there is no C++
 //! compiler.
 
+mod attention;
 mod bugs;
 mod norm;
 mod numbers;

@@ -1,5 +1,8 @@
 //! The table of kernels. A family is one source file, `cuda/NAME.cu`, with its kernels and what NVRTC made of it.
 
+mod attention_backward;
+mod attention_decode;
+mod attention_forward;
 mod norm;
 
 use crate::{
@@ -22,7 +25,12 @@ pub struct Family {
 }
 
 /// All families.
-pub const FAMILIES: &[Family] = &[norm::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    attention_backward::FAMILY,
+    attention_decode::FAMILY,
+    attention_forward::FAMILY,
+    norm::FAMILY,
+];
 
 /// Finds a kernel and its family by name.
 pub fn kernel(name: &str) -> Option<(&'static Family, &'static Kernel)> {

@@ -1,5 +1,6 @@
 //! The CUDA kernels beside the CPU's, on the same numbers. They run in the emulator of `upright-emulator`.
 
+mod attention;
 mod norm;
 
 /// Numbers in [-1, 1) that depend on the seed alone.
@@ -13,4 +14,15 @@ fn numbers(seed: u64, count: usize) -> Vec<f32> {
         values.push((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0);
     }
     values
+}
+
+/// Root of the squared distance, relative to the length of `want`.
+fn distance(found: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(found.len(), want.len());
+    let (mut wrong, mut length) = (0.0, 0.0);
+    for (found, want) in found.iter().zip(want) {
+        wrong += (f64::from(*found) - f64::from(*want)).powi(2);
+        length += f64::from(*want).powi(2);
+    }
+    (wrong / f64::max(length, 1e-30)).sqrt()
 }
