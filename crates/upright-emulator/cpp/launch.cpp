@@ -15,7 +15,7 @@ extern "C" int upright_emulator_threads(const Entry* entry) { return entry->thre
 extern "C" int upright_emulator_parameters(const Entry* entry) { return entry->count; }
 extern "C" u32 upright_emulator_code(const Entry* entry, int index) { return entry->codes[index]; }
 
-// Runs all blocks of a grid. Returns 0, or 1 and the first error as a text that ends with a zero byte. The caller has checked
+// Runs all blocks of a grid. Returns 0, or 1 and an error as a text that ends with a zero byte. The caller has checked
 // the arguments against the entry's codes.
 extern "C" int upright_emulator_launch(const Entry* entry, const u32* grid, u32 shared_bytes, const Argument* arguments, u64 seed,
                                        u32 workers, char* error, u64 capacity) {
@@ -27,7 +27,7 @@ extern "C" int upright_emulator_launch(const Entry* entry, const u32* grid, u32 
     launch.seed = seed;
     u64 blocks = (u64)grid[0] * grid[1] * grid[2];
     std::mutex lock;
-    int result = 0;
+    u64 failed = blocks;  // the first turn that failed
     auto work = [&] {
         Block block(launch);
         for (;;) {
@@ -36,10 +36,11 @@ extern "C" int upright_emulator_launch(const Entry* entry, const u32* grid, u32 
             // Odd seeds run the blocks backwards.
             u64 index = seed % 2 ? blocks - 1 - turn : turn;
             if (block.run(index)) continue;
+            // Blocks of earlier turns still run. The error of the first turn is kept, so that it is the same in every launch.
             launch.failed = true;
             std::lock_guard<std::mutex> guard(lock);
-            if (!result) std::snprintf(error, capacity, "%s", block.error.c_str());
-            result = 1;
+            if (turn < failed) std::snprintf(error, capacity, "%s", block.error.c_str());
+            failed = std::min(failed, turn);
             return;
         }
     };
@@ -47,5 +48,5 @@ extern "C" int upright_emulator_launch(const Entry* entry, const u32* grid, u32 
     for (u32 i = 1; i < workers && i < blocks; i++) others.emplace_back(work);
     work();
     for (auto& other : others) other.join();
-    return result;
+    return failed < blocks;
 }

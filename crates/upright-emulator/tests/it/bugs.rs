@@ -270,7 +270,7 @@ fn bugs_of_a_product_are_found() {
         ),
         ("product_waits_for_one_group_too_few", "was not waited for"),
         ("product_with_mask_off_by_one", "of a buffer of 1743"),
-        ("product_without_mask_of_loads", "parameter 0: element"),
+        ("product_without_mask_of_loads", "of a buffer of"),
         ("product_that_loads_too_few_rows", "nobody has written"),
         ("product_that_leaves_a_column", "was not written"),
         ("product_with_misaligned_rows", "multiple of 16"),
