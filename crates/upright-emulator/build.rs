@@ -57,6 +57,9 @@ fn main() {
             .flag("-fno-omit-frame-pointer");
     }
     if !compiles(&build, &out) {
+        println!(
+            "cargo::warning=no C++17 compiler was found (GCC or Clang), so tests do not run the CUDA kernels"
+        );
         write(&out.join("units.rs"), "");
         return;
     }
@@ -100,8 +103,14 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Whether there is a compiler for C++17 with its standard library.
+/// Whether there is a compiler for C++17 with its standard library. The fibers are written in GCC's inline assembly.
 fn compiles(build: &cc::Build, out: &Path) -> bool {
+    if build
+        .try_get_compiler()
+        .is_ok_and(|compiler| compiler.is_like_msvc())
+    {
+        return false;
+    }
     let probe = out.join("probe.cpp");
     write(
         &probe,

@@ -82,7 +82,7 @@ bool Block::run(u64 which) {
 }
 
 // Whether two sites are the same.
-static bool same(const Site& a, const Site& b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
+static bool same(const Site& a, const Site& b) { return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0); }
 
 // Runs a warp until all of its lanes wait at a barrier of the block or have ended.
 bool Block::run_warp(int warp, bool reversed) {

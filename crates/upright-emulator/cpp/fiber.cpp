@@ -15,7 +15,9 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#if defined(__x86_64__)
+#ifdef PORTABLE_FIBERS
+// Nothing to define.
+#elif defined(__x86_64__)
 // Saves the registers that a function must keep and the stack pointer, and loads those of the other stack.
 asm(R"(
 .text

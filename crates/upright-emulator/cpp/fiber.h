@@ -3,9 +3,11 @@
 
 #include <cstddef>
 
-#if !defined(__x86_64__) && !defined(__aarch64__)
-#include <ucontext.h>
+#if !defined(__x86_64__) && !defined(__aarch64__) && !defined(PORTABLE_FIBERS)
 #define PORTABLE_FIBERS 1
+#endif
+#ifdef PORTABLE_FIBERS
+#include <ucontext.h>
 #endif
 
 namespace emulator {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use sha2::{Digest, Sha256};
 use upright_emulator::signatures;
-use upright_kernels::{FAMILIES, Passing};
+use upright_kernels::{FAMILIES, Passing, Target};
 
 use crate::needs_compiler;
 
@@ -85,6 +85,32 @@ fn the_images_were_made_from_these_sources() {
             .collect();
         let recorded = family.record.lines().next().unwrap();
         assert_eq!(recorded, format!("sources {hash}"), "{}", family.name);
+    }
+}
+
+/// A card has 65,536 registers for a block. Registers that do not suffice go to memory, which is slow.
+#[test]
+fn no_kernel_spills_registers() {
+    for family in FAMILIES {
+        for target in Target::ALL
+            .iter()
+            .filter(|target| **target != Target::Ptx80)
+        {
+            for kernel in family.kernels {
+                let start = format!("{} {} registers ", target.name(), kernel.name);
+                let line = family
+                    .record
+                    .lines()
+                    .find_map(|line| line.strip_prefix(&start));
+                let line = line.unwrap_or_else(|| panic!("no line: {start}"));
+                let (registers, rest) = line.split_once(' ').unwrap();
+                assert!(rest.starts_with("local 0 "), "{start}{line}");
+                assert!(
+                    registers.parse::<u32>().unwrap() * kernel.threads <= 65_536,
+                    "{start}{line}"
+                );
+            }
+        }
     }
 }
 

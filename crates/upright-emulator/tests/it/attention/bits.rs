@@ -1,7 +1,8 @@
 //! A row's bits depend on its path alone, and a tree's gradients on the tree alone.
 
 use half::bf16;
-use upright_emulator::Buffer;
+use upright_emulator::{Arg, Buffer, launch};
+use upright_kernels::attention::{QueryTables, instance};
 
 use super::{Results, Shape, Source, attention, forest};
 use crate::{needs_compiler, numbers::rounded};
@@ -115,13 +116,77 @@ fn bits_depend_on_the_path_alone() {
     }
 }
 
-/// Columns of zeros change no sum: a head of 24 values has the bits of one that is padded to 32, and the padding's own results
+/// Queries of which the beginning is known have the bits that a pass over all tokens gives them.
+#[test]
+fn a_known_beginning_changes_no_bit() {
+    needs_compiler!();
+    let spans = forest(&[(0, 70), (1, 90), (2, 5), (0, 20)]);
+    let known = [70, 13, 0, 19];
+    let shape = Shape {
+        kv_heads: 1,
+        group: 2,
+        size: 40,
+        window: Some(80),
+        fused: false,
+    };
+    let wide = shape.heads() * shape.size;
+    let (qkv, d_out) = (rounded(1, 185 * shape.row()), rounded(2, 185 * wide));
+    let whole = run(
+        &[(0, 70), (1, 90), (2, 5), (0, 20)],
+        &shape,
+        &qkv,
+        &d_out,
+        0,
+    );
+    let qkv = Buffer::from(qkv);
+    let (mut queries, mut want) = (Vec::new(), Vec::new());
+    for (span, known) in spans.iter().zip(known) {
+        for row in span.start + known..span.start + span.len {
+            queries.extend_from_slice(&qkv[row * shape.row()..][..wide]);
+            want.extend_from_slice(&whole.out[row * wide..][..wide]);
+        }
+    }
+    let tables = QueryTables::new(&spans, &known);
+    let ints = |values: &[i32]| Buffer::from(values.to_vec());
+    let tiles = ints(bytemuck::cast_slice(&tables.tiles));
+    let runs = ints(bytemuck::cast_slice(&tables.runs));
+    let queries = Buffer::from(queries);
+    let rows = want.len() / wide;
+    let mut out = Buffer::<bf16>::unwritten(rows * wide);
+    let mut lse = Buffer::<f32>::unwritten(rows * shape.heads());
+    let [_, k, v] = shape.starts();
+    let mut args = vec![tiles.input(), runs.input(), queries.input()];
+    args.extend([
+        qkv.input_from(k),
+        qkv.input_from(v),
+        out.output(),
+        lse.output(),
+    ]);
+    for number in [
+        wide,
+        shape.size,
+        shape.row(),
+        shape.size,
+        shape.heads(),
+        2,
+        shape.size,
+        80,
+    ] {
+        args.push(Arg::I32(number as i32));
+    }
+    args.push(Arg::F32(shape.scale()));
+    let grid = [tables.tiles.len() as u32, shape.heads() as u32, 1];
+    launch(instance(shape.size).unwrap().forward, grid, 1, &mut args).unwrap();
+    assert_eq!(out[..], want[..]);
+}
+
+/// Columns of zeros change no sum: a head of 16 values has the bits of one that is padded to 64, and the padding's own results
 /// are zero.
 #[test]
 fn padding_a_head_changes_no_bit() {
     needs_compiler!();
     let spans = [(0, 70), (1, 30), (2, 9)];
-    // The factor of the scores is 3 / sqrt(size), so it takes a power of 4 to keep it exactly: 16 and 64.
+    // The factor of the scores is 3 / sqrt(size): half as large for the padded heads.
     let narrow = Shape {
         kv_heads: 2,
         group: 1,

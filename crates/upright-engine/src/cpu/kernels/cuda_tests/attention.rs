@@ -179,6 +179,91 @@ fn cpu(tier: Tier, pack: &Pack, shape: &Shape, qkv: &[f32], d_out: &[f32]) -> [V
     [out, lse, dq, dk, dv]
 }
 
+/// One token after a cache, in f32 on both sides.
+#[test]
+fn a_token_after_a_cache_is_that_of_the_cpu() {
+    if upright_emulator::missing().is_some() {
+        return;
+    }
+    let tier = Tier::ALL
+        .into_iter()
+        .find(|tier| tier.rounds() && tier.available());
+    let tier = tier.unwrap_or(Tier::Portable);
+    for (length, size, window) in [
+        (1, 64, None),
+        (130, 80, None),
+        (200, 128, Some(70)),
+        (77, 24, Some(200)),
+    ] {
+        let (heads, kv_heads) = (4, 2);
+        let shape = Shape {
+            heads,
+            kv_heads,
+            head_size: size,
+            window,
+            scale: 3.0 / (size as f32).sqrt(),
+        };
+        let (wide, row) = (heads * size, kv_heads * size);
+        let values = numbers(length as u64, length * (wide + 2 * row));
+        let values: Vec<f32> = values
+            .into_iter()
+            .map(|x| bf16::from_f32(x).to_f32())
+            .collect();
+        let layout = |offset: usize| HeadLayout {
+            row: wide + 2 * row,
+            head: size,
+            offset,
+        };
+        let saved = Saved::copy(tier, &values);
+        let mut cache = attention::Cache::new(tier);
+        cache.extend(&shape, saved.values(), [layout(wide), layout(wide + row)]);
+        let last = Saved::copy(tier, &values[(length - 1) * (wide + 2 * row)..]);
+        let mut want = vec![0.0; wide];
+        attention::last_token(&shape, last.values(), layout(0), &cache, &mut want);
+
+        let part = |from: usize, to: usize| -> Buffer<bf16> {
+            let rows = values.chunks(wide + 2 * row);
+            let rows: Vec<f32> = rows.flat_map(|row| row[from..to].to_vec()).collect();
+            Buffer::from(rows.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>())
+        };
+        let (q, k, v) = (
+            part(0, wide),
+            part(wide, wide + row),
+            part(wide + row, wide + 2 * row),
+        );
+        let last = length as i32 - 1;
+        let (tiles, runs) = (
+            Buffer::from(vec![last, 1, last, 0, 1]),
+            Buffer::from(vec![0i32, 0]),
+        );
+        let mut out = Buffer::<bf16>::unwritten(length * wide);
+        let mut args = vec![
+            tiles.input(),
+            runs.input(),
+            q.input(),
+            k.input(),
+            v.input(),
+            out.output(),
+        ];
+        let sizes = [wide, size, row, size, heads, 2, size, window.unwrap_or(0)];
+        args.extend(sizes.map(|size| Arg::I32(size as i32)));
+        args.push(Arg::F32(shape.scale));
+        launch(
+            instance(size).unwrap().decode,
+            [1, heads as u32, 1],
+            0,
+            &mut args,
+        )
+        .unwrap();
+        let found: Vec<f32> = out[(length - 1) * wide..]
+            .iter()
+            .map(|x| x.to_f32())
+            .collect();
+        let distance = distance(&found, &want);
+        assert!(distance < 3e-3, "{length} {size}: {distance}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
