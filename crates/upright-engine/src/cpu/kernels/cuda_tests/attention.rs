@@ -291,7 +291,8 @@ proptest! {
             for (name, (found, want)) in ["out", "lse", "dq", "dk", "dv"].iter().zip(found.iter().zip(&want)) {
                 let distance = distance(found, want);
                 // Both round the operands of products to bf16, except for the portable tier.
-                prop_assert!(distance < 1e-2, "{} {}: {}", tier, name, distance);
+                let bound = if matches!(*name, "out" | "lse") { 1e-2 } else { 3e-2 };
+                prop_assert!(distance < bound, "{} {}: {}", tier, name, distance);
             }
         }
     }
