@@ -15,6 +15,8 @@ const EDGES: [(&str, &[&str]); 16] = [
     ("plot", &["base"]),
     ("theory", &["base", "core", "math", "plot"]),
     ("model", &["base", "math"]),
+    ("kernels", &["base"]),
+    ("emulator", &["kernels"]),
     ("engine", &["base", "math", "model"]),
     ("data", &["base", "math"]),
     ("http", &["base"]),

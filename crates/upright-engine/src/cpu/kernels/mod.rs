@@ -4,6 +4,8 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 mod convert;
 pub(crate) mod counters;
+#[cfg(test)]
+mod cuda_tests;
 mod elementwise;
 pub(crate) mod gather;
 pub(crate) mod gemm;

@@ -1,0 +1,19 @@
+//! Tests of the kernels and of the emulator that runs them. All of them pass, with a line that says so, where there is no C++
+//! compiler.
+
+mod attention;
+mod bugs;
+mod norm;
+mod numbers;
+mod table;
+
+/// Ends a test where nothing was compiled.
+#[macro_export]
+macro_rules! needs_compiler {
+    () => {
+        if let Some(why) = upright_emulator::missing() {
+            eprintln!("{why}");
+            return;
+        }
+    };
+}
