@@ -1,6 +1,9 @@
 //! The table of kernels. A family is one source file, `cuda/NAME.cu`, with its kernels and what NVRTC made of it.
 
+mod activation;
+mod heads;
 mod norm;
+mod rows;
 
 use crate::{
     image::Target,
@@ -22,7 +25,12 @@ pub struct Family {
 }
 
 /// All families.
-pub const FAMILIES: &[Family] = &[norm::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    activation::FAMILY,
+    heads::FAMILY,
+    norm::FAMILY,
+    rows::FAMILY,
+];
 
 /// Finds a kernel and its family by name.
 pub fn kernel(name: &str) -> Option<(&'static Family, &'static Kernel)> {
