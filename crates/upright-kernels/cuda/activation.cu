@@ -116,7 +116,7 @@ DEVICE void swiglu(Source inner, Out<bf16> h, int width, int padded, int stride,
 KERNEL(swiglu_forward, THREADS, (In<float> inner, Out<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
     swiglu(inner, h, width, padded, stride, kept);
 }
-KERNEL(swiglu_again, THREADS, (In<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
+KERNEL(swiglu_recompute, THREADS, (In<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
     swiglu(kept, h, width, padded, stride, Nowhere{});
 }
 // d_gate = d_h up silu'(gate), d_up = d_h silu(gate); silu'(x) = s (1 + x (1 - s)), s = sigmoid(x). d_h [rows, width], d_inner
@@ -143,7 +143,7 @@ KERNEL(swiglu_backward, THREADS, (In<bf16> kept, In<float> d_h, Out<bf16> d_inne
 KERNEL(gelu_forward, THREADS, (In<float> inner, Out<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
     gelu<Gelu>(inner, h, width, padded, stride, kept);
 }
-KERNEL(gelu_again, THREADS, (In<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
+KERNEL(gelu_recompute, THREADS, (In<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
     gelu<Gelu>(kept, h, width, padded, stride, Nowhere{});
 }
 // d_h and d_inner [rows, width].
@@ -155,7 +155,7 @@ KERNEL(gelu_backward, THREADS, (In<bf16> kept, In<float> d_h, Out<bf16> d_inner,
 KERNEL(gelu_tanh_forward, THREADS, (In<float> inner, Out<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
     gelu<GeluTanh>(inner, h, width, padded, stride, kept);
 }
-KERNEL(gelu_tanh_again, THREADS, (In<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
+KERNEL(gelu_tanh_recompute, THREADS, (In<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
     gelu<GeluTanh>(kept, h, width, padded, stride, Nowhere{});
 }
 KERNEL(gelu_tanh_backward, THREADS, (In<bf16> kept, In<float> d_h, Out<bf16> d_inner, int width, int stride)) {

@@ -1,13 +1,16 @@
 // Norms of rows, forward and backward: root mean square, and layer norm. Scale and bias are frozen: only the input has a gradient.
 //
-// One block takes one row, block_x(). Thread t adds up the columns 8 t to 8 t + 7, then those 1024 further on, and so forth, in
-// order. So a row's bits depend on its width alone. A row has `width` columns. Rows of f32 are `stride` apart, rows of bf16
-// `y_stride`. Columns from `width` to `padded` of a row of bf16 become zero.
+// One block takes one row, block_x(). It reads the row two or three times. The caches are meant to serve all reads but the first,
+// so blocks are large and few rows are under way at a time. Thread t adds up the columns 8 t to 8 t + 7, then those 2048 further
+// on, and so forth, in order. So a row's bits depend on its width alone.
+//
+// A row has `width` columns. Rows of f32 are `stride` apart, rows of bf16 `y_stride`. Columns from `width` to `padded` of a row of
+// bf16 become zero.
 #include "device.h"
 #include "eight.h"
 #include "reduce.h"
 
-constexpr int THREADS = 128;
+constexpr int THREADS = 256;
 constexpr int STEP = 8 * THREADS;
 
 // Mean of a row (0 for root mean square), and its reciprocal standard deviation or root mean square.
@@ -27,8 +30,7 @@ template <class Buffer> DEVICE Eight columns(const Row<Buffer>& row, int column)
     return read(row.x, row.start + column, row.width - column);
 }
 
-// Statistics of a row. A row whose squares overflow gives NaN: zeros would look like a valid
-// result.
+// Statistics of a row. A row whose squares overflow gives NaN: zeros would look like a valid result.
 template <bool LAYER, class Buffer> DEVICE Statistics statistics(const Row<Buffer>& row, float eps, Shared<float> room) {
     Statistics s{0.0f, 0.0f};
     int width = row.width;

@@ -9,7 +9,7 @@
 //!
 //! ```
 //! let (family, kernel) = upright_kernels::kernel("rms_norm_forward").unwrap();
-//! assert_eq!((family.name, kernel.threads), ("norm", 128));
+//! assert_eq!((family.name, kernel.threads), ("norm", 256));
 //! let image = upright_kernels::image(family, (9, 0)).unwrap();
 //! assert_eq!(image.target.name(), "sm_90a");
 //! ```

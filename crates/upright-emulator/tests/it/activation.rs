@@ -123,12 +123,12 @@ impl Case {
         (h, kept)
     }
 
-    fn again(&self, kept: &Buffer<bf16>) -> Buffer<bf16> {
+    fn recompute(&self, kept: &Buffer<bf16>) -> Buffer<bf16> {
         let mut h = Buffer::unwritten(self.rows * self.stride);
         let mut args = vec![kept.input(), h.output()];
         args.extend(ints([self.width, self.padded, self.stride]));
         launch(
-            &self.kind.kernel("again"),
+            &self.kind.kernel("recompute"),
             by_columns(self.rows, self.padded),
             self.seed,
             &mut args,
@@ -181,7 +181,7 @@ proptest! {
         }
         // What is computed again is the function of the kept values.
         let widened: Vec<f32> = kept.iter().map(|x| x.to_f32()).collect();
-        prop_assert_eq!(bits(&case.again(&kept)), bits(&case.forward(&widened).0));
+        prop_assert_eq!(bits(&case.recompute(&kept)), bits(&case.forward(&widened).0));
     }
 
     #[test]

@@ -31,12 +31,13 @@ fn cases() -> impl Strategy<Value = Case> {
         (1usize..40).boxed(),
         prop::sample::select(vec![64usize, 80, 96, 128]).boxed()
     ];
+    let padding = prop_oneof![(0usize..1).boxed(), (0usize..6).boxed()];
     let heads = (1usize..4, 1usize..4, any::<bool>());
     let positions = prop::collection::vec(0..POSITIONS as i32, 1..5);
     (
         heads,
         size,
-        0usize..6,
+        padding,
         0.0..=1.0,
         positions,
         0usize..9,

@@ -24,7 +24,7 @@ pub(super) const FAMILY: Family = family!(
             ]
         ),
         entry(
-            "swiglu_again",
+            "swiglu_recompute",
             128,
             0,
             &[
@@ -61,7 +61,7 @@ pub(super) const FAMILY: Family = family!(
             ]
         ),
         entry(
-            "gelu_again",
+            "gelu_recompute",
             128,
             0,
             &[
@@ -98,7 +98,7 @@ pub(super) const FAMILY: Family = family!(
             ]
         ),
         entry(
-            "gelu_tanh_again",
+            "gelu_tanh_recompute",
             128,
             0,
             &[

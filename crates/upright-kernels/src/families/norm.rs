@@ -12,8 +12,8 @@ pub(super) const FAMILY: Family = family!(
     &[
         entry(
             "rms_norm_forward",
-            128,
-            16,
+            256,
+            32,
             &[
                 input("x", F32),
                 input("scale", F32),
@@ -27,8 +27,8 @@ pub(super) const FAMILY: Family = family!(
         ),
         entry(
             "layer_norm_forward",
-            128,
-            16,
+            256,
+            32,
             &[
                 input("x", F32),
                 input("scale", F32),
@@ -43,8 +43,8 @@ pub(super) const FAMILY: Family = family!(
         ),
         entry(
             "rms_norm_add_forward",
-            128,
-            16,
+            256,
+            32,
             &[
                 input("x", F32),
                 input("branch", F32),
@@ -60,8 +60,8 @@ pub(super) const FAMILY: Family = family!(
         ),
         entry(
             "layer_norm_add_forward",
-            128,
-            16,
+            256,
+            32,
             &[
                 input("x", F32),
                 input("branch", F32),
@@ -78,8 +78,8 @@ pub(super) const FAMILY: Family = family!(
         ),
         entry(
             "rms_norm_backward",
-            128,
-            16,
+            256,
+            32,
             &[
                 input("x", F32),
                 input("scale", F32),
@@ -95,8 +95,8 @@ pub(super) const FAMILY: Family = family!(
         ),
         entry(
             "layer_norm_backward",
-            128,
-            16,
+            256,
+            32,
             &[
                 input("x", F32),
                 input("scale", F32),
