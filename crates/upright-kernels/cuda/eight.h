@@ -1,7 +1,7 @@
 // Eight neighboring columns of a row: the unit in which kernels on rows read, compute and write.
 //
 // They are read or written 16 bytes at a time where all eight exist and begin at a multiple of eight elements, and one by one
-// elsewhere. Results do not depend on which.
+// elsewhere. Results do not depend on which. Buffers begin at a multiple of 16 bytes.
 #pragma once
 #include "device.h"
 

@@ -77,8 +77,8 @@ KERNEL(rotary_in_place, THREADS,
 // y = x [tokens, row] with queries and keys turned, rounded to bf16. Rows of y are `stride` apart. Block (t, p) takes the columns
 // 1024 p to 1024 p + 1023 of token t.
 KERNEL(rotary_rounded, THREADS,
-       (In<float> x, In<int> positions, In<float> cosines, In<float> sines, Out<bf16> y, int heads, int kv_heads, int head, int half,
-        int grouped, int stride, float sign)) {
+       (In<float> x, In<int> positions, In<float> cosines, In<float> sines, Out<bf16> y, int heads, int kv_heads, int head,
+        int half, int grouped, int stride, float sign)) {
     Angles angles = angles_of(positions, cosines, sines, half, sign);
     int row = (heads + 2 * kv_heads) * head, first = 8 * (block_y() * THREADS + thread()), count = row - first;
     if (count <= 0) return;

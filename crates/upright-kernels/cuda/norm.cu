@@ -100,8 +100,8 @@ KERNEL(layer_norm_forward, THREADS,
 
 // sum = x + branch, and its root mean square norm. A thread reads of `sum` what it wrote.
 KERNEL(rms_norm_add_forward, THREADS,
-       (In<float> x, In<float> branch, In<float> scale, Out<float> sum, Out<bf16> y, int width, int stride, int padded, int y_stride,
-        float eps)) {
+       (In<float> x, In<float> branch, In<float> scale, Out<float> sum, Out<bf16> y, int width, int stride, int padded,
+        int y_stride, float eps)) {
     add(x, branch, sum, stride);
     Row<Out<float>> row{sum, (u64)block_x() * stride, width};
     normalize<false>(row, scale, scale, y, padded, y_stride, eps);
@@ -120,8 +120,8 @@ KERNEL(layer_norm_add_forward, THREADS,
 //   dx += factor (dy scale - mean(dy scale) - (x - mean) factor^2 mean(dy scale (x - mean)))
 // The first mean is 0 for root mean square.
 template <bool LAYER>
-DEVICE void backward(In<float> x, In<float> scale, In<float> dy, Out<float> dx, Out<bf16> rounded, int width, int stride, int padded,
-                     int y_stride, float eps) {
+DEVICE void backward(In<float> x, In<float> scale, In<float> dy, Out<float> dx, Out<bf16> rounded, int width, int stride,
+                     int padded, int y_stride, float eps) {
     Shared<float> room = shared<float>(0, THREADS / 32);
     u64 start = (u64)block_x() * stride, to = (u64)block_x() * y_stride;
     Row<In<float>> row{x, start, width};
@@ -157,14 +157,14 @@ DEVICE void backward(In<float> x, In<float> scale, In<float> dy, Out<float> dx, 
 
 // Backward pass of rms_norm_forward. All rows of f32 are `stride` apart. With `padded` 0, `rounded` is not written.
 KERNEL(rms_norm_backward, THREADS,
-       (In<float> x, In<float> scale, In<float> dy, Out<float> dx, Out<bf16> rounded, int width, int stride, int padded, int y_stride,
-        float eps)) {
+       (In<float> x, In<float> scale, In<float> dy, Out<float> dx, Out<bf16> rounded, int width, int stride, int padded,
+        int y_stride, float eps)) {
     backward<false>(x, scale, dy, dx, rounded, width, stride, padded, y_stride, eps);
 }
 
 // Backward pass of layer_norm_forward.
 KERNEL(layer_norm_backward, THREADS,
-       (In<float> x, In<float> scale, In<float> dy, Out<float> dx, Out<bf16> rounded, int width, int stride, int padded, int y_stride,
-        float eps)) {
+       (In<float> x, In<float> scale, In<float> dy, Out<float> dx, Out<bf16> rounded, int width, int stride, int padded,
+        int y_stride, float eps)) {
     backward<true>(x, scale, dy, dx, rounded, width, stride, padded, y_stride, eps);
 }

@@ -283,7 +283,7 @@ fn round(values: &[f32]) -> Vec<bf16> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn heads_turn_to_the_bit(case in cases(), is_back: bool) {

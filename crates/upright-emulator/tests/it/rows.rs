@@ -95,7 +95,7 @@ fn assert_bytes<T: Number + std::fmt::Debug>(found: &[T], want: &[T]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn gathered_and_scattered_rows_keep_their_bits(
