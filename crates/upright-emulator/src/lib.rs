@@ -18,7 +18,9 @@
 //! let x = Buffer::from(vec![3.0f32, 4.0]);
 //! let scale = Buffer::from(vec![1.0f32, 2.0]);
 //! let mut y = Buffer::<bf16>::unwritten(2);
-//! let mut args = [x.input(), scale.input(), y.output(), Arg::I32(2), Arg::I32(2), Arg::I32(2), Arg::F32(0.0)];
+//! let mut args = vec![x.input(), scale.input(), y.output()];
+//! args.extend([2; 4].map(Arg::I32));
+//! args.push(Arg::F32(0.0));
 //! launch("rms_norm_forward", [1, 1, 1], 0, &mut args).unwrap();
 //! let expected = [3.0f32 / 12.5f32.sqrt(), 8.0 / 12.5f32.sqrt()].map(bf16::from_f32);
 //! assert_eq!(y[..], expected);

@@ -299,11 +299,11 @@ fn arguments_are_checked() {
     needs_compiler!();
     let x = Buffer::from(vec![1.0f32; 4]);
     let error = launch("rms_norm_forward", [1, 1, 1], 0, &mut [x.input()]).unwrap_err();
-    assert!(error.contains("takes 7 arguments, not 1"), "{error}");
+    assert!(error.contains("takes 8 arguments, not 1"), "{error}");
     let mut y = Buffer::<f32>::unwritten(4);
-    let numbers = [Arg::I32(4), Arg::I32(4), Arg::I32(4), Arg::F32(0.0)];
     let mut args = vec![x.input(), x.input(), y.output()];
-    args.extend(numbers);
+    args.extend([4; 4].map(Arg::I32));
+    args.push(Arg::F32(0.0));
     let error = launch("rms_norm_forward", [1, 1, 1], 0, &mut args).unwrap_err();
     assert!(
         error.contains("y is (Bf16, Out), not (F32, Out)"),

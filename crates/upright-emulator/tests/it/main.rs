@@ -1,10 +1,13 @@
 //! Tests of the kernels and of the emulator that runs them. All of them pass, with a line that says so, where there is no C++
 //! compiler.
 
+mod activation;
 mod attention;
 mod bugs;
+mod heads;
 mod norm;
 mod numbers;
+mod rows;
 mod table;
 
 /// Ends a test where nothing was compiled.

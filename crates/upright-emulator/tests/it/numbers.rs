@@ -1,6 +1,7 @@
 //! Made-up numbers, and distances between results.
 
 use half::bf16;
+use upright_emulator::Arg;
 
 /// Numbers in [-1, 1) that depend on the seed alone.
 pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
@@ -33,4 +34,23 @@ pub(crate) fn distance(found: &[f64], want: &[f64]) -> f64 {
         length += want * want;
     }
     (wrong / f64::max(length, 0.05 * 0.05 * want.len() as f64)).sqrt()
+}
+
+/// Sizes as arguments of a kernel.
+pub(crate) fn ints<const N: usize>(sizes: [usize; N]) -> [Arg<'static>; N] {
+    sizes.map(|size| Arg::I32(size as i32))
+}
+
+/// Blocks for kernels whose blocks take 1024 columns of a row each.
+pub(crate) fn by_columns(rows: usize, width: usize) -> [u32; 3] {
+    [rows as u32, width.div_ceil(1024) as u32, 1]
+}
+
+/// Bits of numbers in bf16.
+pub(crate) fn bits(numbers: &[bf16]) -> Vec<u16> {
+    let mut all = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        all.push(number.to_bits());
+    }
+    all
 }

@@ -1,9 +1,12 @@
 //! The table of kernels. A family is one source file, `cuda/NAME.cu`, with its kernels and what NVRTC made of it.
 
+mod activation;
 mod attention_backward;
 mod attention_decode;
 mod attention_forward;
+mod heads;
 mod norm;
+mod rows;
 
 use crate::{
     image::Target,
@@ -26,10 +29,13 @@ pub struct Family {
 
 /// All families.
 pub const FAMILIES: &[Family] = &[
+    activation::FAMILY,
     attention_backward::FAMILY,
     attention_decode::FAMILY,
     attention_forward::FAMILY,
+    heads::FAMILY,
     norm::FAMILY,
+    rows::FAMILY,
 ];
 
 /// Finds a kernel and its family by name.

@@ -9,18 +9,106 @@ use crate::signature::{
 /// Norms of rows.
 pub(super) const FAMILY: Family = family!(
     "norm",
-    &[entry(
-        "rms_norm_forward",
-        256,
-        32,
-        &[
-            input("x", F32),
-            input("scale", F32),
-            output("y", Bf16),
-            int("width"),
-            int("padded"),
-            int("stride"),
-            float("eps"),
-        ],
-    )]
+    &[
+        entry(
+            "rms_norm_forward",
+            256,
+            32,
+            &[
+                input("x", F32),
+                input("scale", F32),
+                output("y", Bf16),
+                int("width"),
+                int("stride"),
+                int("padded"),
+                int("y_stride"),
+                float("eps"),
+            ]
+        ),
+        entry(
+            "layer_norm_forward",
+            256,
+            32,
+            &[
+                input("x", F32),
+                input("scale", F32),
+                input("bias", F32),
+                output("y", Bf16),
+                int("width"),
+                int("stride"),
+                int("padded"),
+                int("y_stride"),
+                float("eps"),
+            ]
+        ),
+        entry(
+            "rms_norm_add_forward",
+            256,
+            32,
+            &[
+                input("x", F32),
+                input("branch", F32),
+                input("scale", F32),
+                output("sum", F32),
+                output("y", Bf16),
+                int("width"),
+                int("stride"),
+                int("padded"),
+                int("y_stride"),
+                float("eps"),
+            ]
+        ),
+        entry(
+            "layer_norm_add_forward",
+            256,
+            32,
+            &[
+                input("x", F32),
+                input("branch", F32),
+                input("scale", F32),
+                input("bias", F32),
+                output("sum", F32),
+                output("y", Bf16),
+                int("width"),
+                int("stride"),
+                int("padded"),
+                int("y_stride"),
+                float("eps"),
+            ]
+        ),
+        entry(
+            "rms_norm_backward",
+            256,
+            32,
+            &[
+                input("x", F32),
+                input("scale", F32),
+                input("dy", F32),
+                output("dx", F32),
+                output("rounded", Bf16),
+                int("width"),
+                int("stride"),
+                int("padded"),
+                int("y_stride"),
+                float("eps"),
+            ]
+        ),
+        entry(
+            "layer_norm_backward",
+            256,
+            32,
+            &[
+                input("x", F32),
+                input("scale", F32),
+                input("dy", F32),
+                output("dx", F32),
+                output("rounded", Bf16),
+                int("width"),
+                int("stride"),
+                int("padded"),
+                int("y_stride"),
+                float("eps"),
+            ]
+        ),
+    ]
 );
