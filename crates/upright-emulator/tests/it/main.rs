@@ -4,6 +4,7 @@
 mod bugs;
 mod norm;
 mod numbers;
+mod optimizer;
 mod table;
 
 /// Ends a test where nothing was compiled.

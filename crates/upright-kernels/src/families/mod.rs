@@ -1,6 +1,7 @@
 //! The table of kernels. A family is one source file, `cuda/NAME.cu`, with its kernels and what NVRTC made of it.
 
 mod norm;
+mod optimizer;
 
 use crate::{
     image::Target,
@@ -22,7 +23,7 @@ pub struct Family {
 }
 
 /// All families.
-pub const FAMILIES: &[Family] = &[norm::FAMILY];
+pub const FAMILIES: &[Family] = &[norm::FAMILY, optimizer::FAMILY];
 
 /// Finds a kernel and its family by name.
 pub fn kernel(name: &str) -> Option<(&'static Family, &'static Kernel)> {

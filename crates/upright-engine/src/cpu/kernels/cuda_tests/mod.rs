@@ -1,6 +1,7 @@
 //! The CUDA kernels beside the CPU's, on the same numbers. They run in the emulator of `upright-emulator`.
 
 mod norm;
+mod optimizer;
 
 /// Numbers in [-1, 1) that depend on the seed alone.
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
