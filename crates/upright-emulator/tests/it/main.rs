@@ -2,6 +2,7 @@
 //! compiler.
 
 mod bugs;
+mod head;
 mod norm;
 mod numbers;
 mod optimizer;

@@ -1,5 +1,6 @@
 //! The table of kernels. A family is one source file, `cuda/NAME.cu`, with its kernels and what NVRTC made of it.
 
+mod head;
 mod norm;
 mod optimizer;
 
@@ -23,7 +24,7 @@ pub struct Family {
 }
 
 /// All families.
-pub const FAMILIES: &[Family] = &[norm::FAMILY, optimizer::FAMILY];
+pub const FAMILIES: &[Family] = &[head::FAMILY, norm::FAMILY, optimizer::FAMILY];
 
 /// Finds a kernel and its family by name.
 pub fn kernel(name: &str) -> Option<(&'static Family, &'static Kernel)> {

@@ -1,5 +1,6 @@
 //! The CUDA kernels beside the CPU's, on the same numbers. They run in the emulator of `upright-emulator`.
 
+mod head;
 mod norm;
 mod optimizer;
 
