@@ -7,6 +7,7 @@ mod norm;
 mod numbers;
 mod optimizer;
 mod table;
+mod thin;
 
 /// Ends a test where nothing was compiled.
 #[macro_export]

@@ -3,6 +3,7 @@
 mod head;
 mod norm;
 mod optimizer;
+mod thin;
 
 use crate::{
     image::Target,
@@ -24,7 +25,7 @@ pub struct Family {
 }
 
 /// All families.
-pub const FAMILIES: &[Family] = &[head::FAMILY, norm::FAMILY, optimizer::FAMILY];
+pub const FAMILIES: &[Family] = &[head::FAMILY, norm::FAMILY, optimizer::FAMILY, thin::FAMILY];
 
 /// Finds a kernel and its family by name.
 pub fn kernel(name: &str) -> Option<(&'static Family, &'static Kernel)> {
