@@ -323,7 +323,7 @@ fn gradients_of_a_pair_are_the_derivatives() {
             values[index] = value;
         }
         let found: Vec<f64> = gradient.iter().map(|value| f64::from(*value)).collect();
-        // u and du are rounded to bf16: 1 / 512 at most each, and errors of tokens cancel.
+        // u and du are rounded to bf16, by at most 1 / 256 each, and errors of tokens cancel.
         let wrong = distance(&found, &want);
         assert!(wrong < 1.0 / 400.0, "{wrong}");
     }

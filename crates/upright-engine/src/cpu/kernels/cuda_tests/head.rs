@@ -231,6 +231,6 @@ fn log_probabilities_and_gradients_are_those_of_the_cpu() {
         wrong += (found - want).powi(2);
         length += want.powi(2);
     }
-    // Half a unit in the last place of bf16 is 1 / 512, and the errors of many shares cancel.
+    // A share is rounded to bf16, by at most 1 / 256, and the errors of many shares cancel.
     assert!(wrong.sqrt() < length.sqrt() / 512.0, "{wrong} of {length}");
 }

@@ -3,6 +3,7 @@
 mod head;
 mod norm;
 mod optimizer;
+mod thin;
 
 /// Numbers in [-1, 1) that depend on the seed alone.
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
