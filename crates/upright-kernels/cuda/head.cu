@@ -118,7 +118,8 @@ KERNEL(head_rescale, THREADS, (Out<float> expected, In<float> corrections, int w
     float correction = corrections[block_x()];
     if (correction == 1.0f) return;
     u64 start = (u64)block_x() * width;
-    for (int column = thread(); column < width; column += THREADS) expected[start + column] = expected[start + column] * correction;
+    for (int column = thread(); column < width; column += THREADS)
+        expected[start + column] = expected[start + column] * correction;
 }
 
 // Sum of the slopes of a row's targets, in order, rounded once.

@@ -21,9 +21,10 @@ constexpr int PRODUCT_THREADS = 256;
 // Tokens of a block. Each of its 8 warps adds up every eighth group of 32 columns.
 constexpr int TOKENS = 32;
 
-// x[t][to + r] = scale * sum over k of x[t][from + k] a[r][k], rounded to bf16, for `rank` rows of a; zeros from there to `padded`.
-// Blocks: x 32 tokens, y 8 TILES ranks. A lane reads 8 columns at once, so the tensor cores meet the columns of a group in another
-// order, the same for both operands.
+// x[t][to + r] = scale * sum over k of x[t][from + k] a[r][k], rounded to bf16, for `rank` rows of a. Columns from `rank` to
+// `padded` become zero. Row r of a begins at a_start + r * a_stride. There are `inner` values of k.
+// Blocks: x 32 tokens, y 8 TILES ranks. A lane reads 8 columns at once. So the tensor cores meet the columns of a group in
+// another order, which is the same for both operands.
 template <int TILES>
 DEVICE void product(Out<bf16> x, In<bf16> a, int tokens, int inner, int stride, int from, int to, int rank, int padded,
                     u64 a_start, int a_stride, float scale) {

@@ -240,8 +240,8 @@ fn bits_of_a_token_depend_on_the_token_alone() {
     }
 }
 
-/// loss = sum of dy * s (x Aᵀ) Bᵀ. Parameters are copied to bf16, u and du are written beside x and dy, and the gradients of A and
-/// B are the loss's central differences in f64.
+/// loss = sum of dy * s (x Aᵀ) Bᵀ. Parameters are copied to bf16, u and du are written beside x and
+/// dy, and the gradients of A and B are the loss's central differences in f64.
 #[test]
 fn gradients_of_a_pair_are_the_derivatives() {
     needs_compiler!();
