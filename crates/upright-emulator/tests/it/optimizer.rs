@@ -122,12 +122,17 @@ fn device_norm(x: &[f32], max_norm: f64, seed: u64) -> (f64, f32) {
     let across = (count.div_ceil(32) as u32).max(1);
     let mut args = [x.input(), chunks.output(), Arg::U64(n as u64)];
     launch("norm_chunks", [across, 1, 1], seed, &mut args).unwrap();
+    finish_norm(&chunks, max_norm, seed)
+}
+
+/// Norm and factor of clipping, from the sums of squares of chunks.
+fn finish_norm(chunks: &Buffer<f64>, max_norm: f64, seed: u64) -> (f64, f32) {
     let (mut length, mut coefficient) = (Buffer::unwritten(1), Buffer::unwritten(1));
     let mut args = [
         chunks.input(),
         length.output(),
         coefficient.output(),
-        Arg::U64(count as u64),
+        Arg::U64(chunks.len() as u64),
         Arg::F64(max_norm),
     ];
     launch("norm_finish", [1, 1, 1], seed, &mut args).unwrap();
@@ -298,22 +303,38 @@ fn a_value_that_does_not_fit_is_named() {
     }
 }
 
-/// Two times 2^62 units are one too many.
+/// Two times 2^62 units are one too many. The first of the largest values is in the second block.
 #[test]
 fn a_sum_that_could_overflow_names_its_largest_value() {
     needs_compiler!();
-    let n = CHUNK + 5;
+    let n = 2 * CHUNK + 5;
     let mut gradient = vec![1.0; n];
-    gradient[1234] = -262_144.0;
-    gradient[CHUNK + 1] = 262_144.0;
+    gradient[CHUNK + 1234] = -262_144.0;
+    gradient[2 * CHUNK + 1] = 262_144.0;
     let mut sum = Sum::new(n, 0);
     sum.add(&gradient, 0);
     assert_eq!(sum.state[..2], [1 << 62, 0]);
     sum.add(&gradient, 1);
     let value = u64::from((-262_144f32).to_bits());
-    assert_eq!(sum.state[..], [1 << 62, 1, 1234, value]);
-    let almost = Sum::new(n, 0);
-    assert_eq!(almost.state[..], [0; 4]);
+    assert_eq!(sum.state[..], [1 << 62, 1, CHUNK as u64 + 1234, value]);
+    let empty = Sum::new(n, 0);
+    assert_eq!(empty.state[..], [0; 4]);
+}
+
+/// More chunks than the block has threads, as a vector of millions of values has.
+#[test]
+fn many_chunks_are_added_in_order() {
+    needs_compiler!();
+    for count in [255, 256, 257, 1000] {
+        let mut chunks = Vec::new();
+        for value in numbers(count, count as usize) {
+            chunks.push(f64::from(value).abs() / 3.0);
+        }
+        let want = chunks.iter().sum::<f64>().sqrt();
+        let (found, coefficient) = finish_norm(&Buffer::from(chunks), 0.0, count);
+        assert_eq!(found.to_bits(), want.to_bits());
+        assert_eq!(coefficient, 1.0);
+    }
 }
 
 #[test]
