@@ -106,7 +106,7 @@ pub fn launch_unit(
 pub fn signatures(unit: &str) -> Vec<Signature> {
     inner::entries(unit)
         .into_iter()
-        .map(|entry| inner::signature(entry))
+        .map(inner::signature)
         .collect()
 }
 

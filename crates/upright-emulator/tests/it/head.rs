@@ -6,6 +6,9 @@ use upright_emulator::{Arg, Buffer, launch};
 
 use crate::{needs_compiler, numbers::numbers};
 
+/// Gets the first token, the shares and the corrections of a chunk.
+type Each<'a> = &'a mut dyn FnMut(usize, &Buffer<bf16>, &Buffer<f32>);
+
 /// Rows of logits with their targets.
 #[derive(Clone)]
 struct Rows {
@@ -86,7 +89,7 @@ impl Rows {
         chunk: usize,
         count: usize,
         seed: u64,
-        mut each: Option<&mut dyn FnMut(usize, &Buffer<bf16>, &Buffer<f32>)>,
+        mut each: Option<Each<'_>>,
     ) -> Softmax {
         let (rows, stride) = (self.targets.len(), chunk + 3);
         let grid = [rows as u32, 1, 1];

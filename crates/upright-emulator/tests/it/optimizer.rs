@@ -258,7 +258,7 @@ proptest! {
         let count = Arg::U64(n as u64);
         let mut args = [found.output(), to.input(), count, Arg::F32(share)];
         launch("move_towards", grid(n), seed, &mut args).unwrap();
-        let mut want = target.clone();
+        let mut want = target;
         if share != 1.0 {
             for (want, x) in want.iter_mut().zip(&x) {
                 *want = x + share * (*want - x);
