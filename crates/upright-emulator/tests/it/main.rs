@@ -4,11 +4,14 @@
 mod activation;
 mod attention;
 mod bugs;
+mod head;
 mod heads;
 mod norm;
 mod numbers;
+mod optimizer;
 mod rows;
 mod table;
+mod thin;
 
 /// Ends a test where nothing was compiled.
 #[macro_export]

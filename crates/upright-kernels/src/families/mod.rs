@@ -4,9 +4,12 @@ mod activation;
 mod attention_backward;
 mod attention_decode;
 mod attention_forward;
+mod head;
 mod heads;
 mod norm;
+mod optimizer;
 mod rows;
+mod thin;
 
 use crate::{
     image::Target,
@@ -37,6 +40,7 @@ pub const FAMILIES: &[Family] = &[
     norm::FAMILY,
     rows::FAMILY,
 ];
+pub const FAMILIES: &[Family] = &[head::FAMILY, norm::FAMILY, optimizer::FAMILY, thin::FAMILY];
 
 /// Finds a kernel and its family by name.
 pub fn kernel(name: &str) -> Option<(&'static Family, &'static Kernel)> {

@@ -2,9 +2,12 @@
 
 mod activation;
 mod attention;
+mod head;
 mod heads;
 mod norm;
+mod optimizer;
 mod rows;
+mod thin;
 
 use half::bf16;
 use upright_emulator::Arg;
