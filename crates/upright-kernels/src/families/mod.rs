@@ -36,11 +36,13 @@ pub const FAMILIES: &[Family] = &[
     attention_backward::FAMILY,
     attention_decode::FAMILY,
     attention_forward::FAMILY,
+    head::FAMILY,
     heads::FAMILY,
     norm::FAMILY,
+    optimizer::FAMILY,
     rows::FAMILY,
+    thin::FAMILY,
 ];
-pub const FAMILIES: &[Family] = &[head::FAMILY, norm::FAMILY, optimizer::FAMILY, thin::FAMILY];
 
 /// Finds a kernel and its family by name.
 pub fn kernel(name: &str) -> Option<(&'static Family, &'static Kernel)> {
