@@ -100,7 +100,7 @@ const PATCHES: &[Patch] = &[
         edits: &[("sum[d][2 * h + i] *= factor;", "(void)sum[d][2 * h + i];")],
     },
     Patch {
-        name: "forward_with_half_a_maximum",
+        name: "forward_with_half_a_sum",
         file: "attention_forward.cu",
         edits: &[("total[h] += shuffle_xor(total[h], 2);", "")],
     },

@@ -66,7 +66,7 @@ fn bugs_of_attention_are_found() {
     for bug in [
         "forward_with_mask_off_by_one",
         "forward_that_does_not_rescale",
-        "forward_with_half_a_maximum",
+        "forward_with_half_a_sum",
         "backward_keys_with_mask_off_by_one",
         "backward_keys_of_one_head",
         "backward_keys_with_numbers_of_the_next_step",
