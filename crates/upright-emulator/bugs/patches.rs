@@ -87,7 +87,7 @@ const PATCHES: &[Patch] = &[
     Patch {
         name: "forward_that_writes_rows_of_the_next_tile",
         file: "attention_forward.cu",
-        edits: &[("if (at < tile.count) {", "if (at <= tile.count && tile.row + at < 209) {")],
+        edits: &[("if (row < tile.count) {", "if (row <= tile.count && tile.row + row < 209) {")],
     },
     Patch {
         name: "forward_with_mask_off_by_one",
@@ -100,14 +100,14 @@ const PATCHES: &[Patch] = &[
         edits: &[("sum[d][2 * h + i] *= factor;", "(void)sum[d][2 * h + i];")],
     },
     Patch {
-        name: "forward_with_half_a_maximum",
+        name: "forward_with_half_a_sum",
         file: "attention_forward.cu",
         edits: &[("total[h] += shuffle_xor(total[h], 2);", "")],
     },
     Patch {
         name: "backward_queries_without_barrier",
         file: "attention_backward.cu",
-        edits: &[("barrier();  // All warps have read the last keys and values.", "")],
+        edits: &[("barrier();  // All warps have read the keys and values.", "")],
     },
     Patch {
         name: "backward_queries_with_swapped_columns",
@@ -120,21 +120,34 @@ const PATCHES: &[Patch] = &[
     Patch {
         name: "backward_keys_without_barrier",
         file: "attention_backward.cu",
-        edits: &[("barrier();  // All warps have read the last queries.", "")],
+        edits: &[("barrier();  // All warps have read the queries.", "")],
     },
     Patch {
         name: "backward_keys_that_waits_for_nothing",
         file: "attention_backward.cu",
-        edits: &[("wait_for_copies<0>();\n                barrier();", "barrier();")],
+        edits: &[(
+            "wait_for_copies<1>();\n        } else {\n            wait_for_copies<0>();\n        }\n        if (more)",
+            "}\n        if (more)",
+        )],
     },
     Patch {
         name: "backward_keys_with_mask_off_by_one",
         file: "attention_backward.cu",
-        edits: &[("sees(tile.position + at + query,", "sees(tile.position + at + query - 1,")],
+        edits: &[("sees(step.tile.position + step.at + query,", "sees(step.tile.position + step.at + query - 1,")],
     },
     Patch {
         name: "backward_keys_of_one_head",
         file: "attention_backward.cu",
-        edits: &[("head < (kv + 1) * group;", "head < kv * group + 1;")],
+        edits: &[("if (++step.head < (kv + 1) * group) return;", "step.head++;")],
+    },
+    Patch {
+        name: "backward_keys_with_numbers_of_the_next_step",
+        file: "attention_backward.cu",
+        edits: &[("if (more) load_numbers(next);", "if (more) { load_numbers(next); store_numbers(); }")],
+    },
+    Patch {
+        name: "backward_queries_that_mixes_up_stages",
+        file: "attention_backward.cu",
+        edits: &[("load(stage ^ 1, key + KEYS);", "load(stage, key + KEYS);")],
     },
 ];

@@ -47,18 +47,32 @@ template <int D, int ROWS> DEVICE void load_rows(Shared<bf16> to, In<bf16> from,
     }
 }
 
+// Where a thread is on a path: positions before `next` are in the rows position + shift.
+struct Walk {
+    int run, next, shift;
+};
+
+// Goes on to a position, from a run at or before it.
+DEVICE Walk walk(In<Run> runs, Tile tile, int run, int position) {
+    Run at = runs[run];
+    for (;;) {
+        if (run + 1 == tile.runs_end) return Walk{run, 0x7fffffff, at.row - at.position};
+        Run next = runs[run + 1];
+        if (next.position > position) return Walk{run, next.position, at.row - at.position};
+        at = next;
+        run++;
+    }
+}
+
 // Begins to copy ROWS positions of a path from `first` on, zeros from `last` on. `start` is the head's first value in row 0.
 template <int D, int ROWS>
-DEVICE void load_path(Shared<bf16> to, In<bf16> from, u64 start, u64 stride, In<Run> runs, Tile tile, int first, int last, int size) {
+DEVICE void load_path(Shared<bf16> to, In<bf16> from, u64 start, u64 stride, In<Run> runs, Tile tile, Walk at, int first, int last,
+                      int size) {
     KEEP_LOOP for (int i = thread(); i < ROWS * (D / 8); i += ATTENTION_THREADS) {
         int position = first + i / (D / 8), column = i % (D / 8) * 8;
         bool real = position < last && column < size;
-        u64 row = 0;
-        if (real) {
-            int run = tile.runs;
-            while (run + 1 < tile.runs_end && runs[run + 1].position <= position) run++;
-            row = (u64)(runs[run].row + position - runs[run].position);
-        }
+        if (real && position >= at.next) at = walk(runs, tile, at.run, position);
+        u64 row = real ? (u64)(position + at.shift) : 0;
         copy_async(to, i / (D / 8) * pitch(D) + column, from, start + row * stride + column, real);
     }
 }

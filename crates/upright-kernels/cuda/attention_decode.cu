@@ -28,14 +28,14 @@ DEVICE void decode(In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf16
             query[part][2 * i + 1] = float_of(words.words[i] & 0xffff0000u);
         }
     }
-    int run = tile.runs;
+    Walk at = walk(runs, tile, tile.runs, first_seen(tile, window));
     KEEP_LOOP for (int first = first_seen(tile, window); first <= tile.position; first += WARPS * GROUPS) {
         int position = first + warp() * GROUPS + lane() / 8;
         bool seen = position <= tile.position;
         u64 start = 0;
         if (seen) {
-            while (run + 1 < tile.runs_end && runs[run + 1].position <= position) run++;
-            start = kv_start + (u64)(runs[run].row + position - runs[run].position) * kv_row;
+            if (position >= at.next) at = walk(runs, tile, at.run, position);
+            start = kv_start + (u64)(position + at.shift) * kv_row;
         }
         float score = 0;
         Quad values[PARTS];

@@ -17,7 +17,8 @@ DEVICE void forward(In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf1
     int last = tile.position + tile.count;
     int first = first_seen(tile, window) / KEYS * KEYS;
     load_rows<D, TILE>(queries, q, (u64)tile.row * q_row + (u64)head * q_head, q_row, tile.count, size);
-    load_path<D, KEYS>(keys, k, kv_start, kv_row, runs, tile, first, last, size);
+    Walk at = walk(runs, tile, tile.runs, first);
+    load_path<D, KEYS>(keys, k, kv_start, kv_row, runs, tile, at, first, last, size);
     commit_copies();
 
     float sum[D / 8][4] = {}, top[2] = {-1e30f, -1e30f}, total[2] = {};
@@ -26,14 +27,15 @@ DEVICE void forward(In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf1
     for (int key = first; key < last; key += KEYS) {
         wait_for_copies<0>();
         barrier();  // The keys are there, and all warps have read the last values.
-        load_path<D, KEYS>(values, v, kv_start, kv_row, runs, tile, key, last, size);
+        load_path<D, KEYS>(values, v, kv_start, kv_row, runs, tile, at, key, last, size);
         commit_copies();
         float p[KEYS / 8][4] = {};
         UNROLL for (int d = 0; d < D; d += 16) add_product<D, KEYS / 16>(p, left_operand<D>(queries, d), keys, d);
         wait_for_copies<0>();
         barrier();  // The values are there, and all warps have read the keys.
         if (key + KEYS < last) {
-            load_path<D, KEYS>(keys, k, kv_start, kv_row, runs, tile, key + KEYS, last, size);
+            if (key + KEYS >= at.next) at = walk(runs, tile, at.run, key + KEYS);
+            load_path<D, KEYS>(keys, k, kv_start, kv_row, runs, tile, at, key + KEYS, last, size);
             commit_copies();
         }
 
@@ -61,10 +63,10 @@ DEVICE void forward(In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf1
     UNROLL for (int h = 0; h < 2; h++) {
         total[h] += shuffle_xor(total[h], 1);
         total[h] += shuffle_xor(total[h], 2);
-        int at = warp() * 16 + row_of(2 * h);
-        u64 place = (u64)(tile.row + at) * heads + head;
+        int row = warp() * 16 + row_of(2 * h);
+        u64 place = (u64)(tile.row + row) * heads + head;
         float factor = divide(1.0f, total[h]);
-        if (at < tile.count) {
+        if (row < tile.count) {
             if (lane() % 4 == 0) lse[place] = top[h] + fast_log2(total[h]);
             UNROLL for (int d = 0; d < D / 8; d++) {
                 int column = column_of(d, 0);

@@ -166,18 +166,27 @@ pub struct Instance {
     pub backward_keys: &'static str,
     /// Blocks that share the columns of a head.
     pub column_parts: u32,
+    /// Keys that the forward kernel takes at a time.
+    pub forward_keys: usize,
+    /// Keys that `backward_queries` takes at a time.
+    pub backward_keys_block: usize,
+    /// Queries that `backward_keys` takes at a time.
+    pub backward_queries_block: usize,
     /// One token per sequence: grid of sequences and heads.
     pub decode: &'static str,
 }
 
 macro_rules! instance {
-    ($size:literal, $parts:literal, $decode:literal) => {
+    ($size:literal, $parts:literal, $decode:literal, $blocks:expr) => {
         Instance {
             size: $size,
             forward: concat!("attention_forward_", $size),
             backward_queries: concat!("attention_backward_queries_", $size),
             backward_keys: concat!("attention_backward_keys_", $size),
             column_parts: $parts,
+            forward_keys: $blocks[0],
+            backward_keys_block: $blocks[1],
+            backward_queries_block: $blocks[2],
             decode: concat!("attention_decode_", $decode),
         }
     };
@@ -185,12 +194,12 @@ macro_rules! instance {
 
 /// All instances, by size.
 pub const INSTANCES: [Instance; 6] = [
-    instance!(32, 1, 64),
-    instance!(64, 1, 64),
-    instance!(80, 1, 128),
-    instance!(96, 1, 128),
-    instance!(128, 1, 128),
-    instance!(256, 2, 256),
+    instance!(32, 1, 64, [64, 64, 64]),
+    instance!(64, 1, 64, [64, 64, 64]),
+    instance!(80, 1, 128, [64, 32, 32]),
+    instance!(96, 1, 128, [64, 32, 32]),
+    instance!(128, 1, 128, [64, 32, 32]),
+    instance!(256, 2, 256, [32, 16, 16]),
 ];
 
 /// The kernels for heads of `size` values, which is a multiple of 8: other sizes are padded with zeros when the model is opened.
@@ -329,6 +338,26 @@ mod tests {
                 let found = &keys.readers[tile.readers as usize..tile.readers_end as usize];
                 assert_eq!(found, want, "{window:?}");
             }
+        }
+    }
+
+    #[test]
+    fn instances_are_those_of_the_sources() {
+        let forward = include_str!("../cuda/attention_forward.cu");
+        let backward = include_str!("../cuda/attention_backward.cu");
+        for instance in INSTANCES {
+            let (size, columns) = (
+                instance.size,
+                instance.size / instance.column_parts as usize,
+            );
+            let line = format!("FORWARD({size}, {})\n", instance.forward_keys);
+            assert!(forward.contains(&line), "no {line}");
+            let (keys, queries) = (
+                instance.backward_keys_block,
+                instance.backward_queries_block,
+            );
+            let line = format!("BACKWARD({size}, {keys}, {queries}, {columns}, ");
+            assert!(backward.contains(&line), "no {line}");
         }
     }
 

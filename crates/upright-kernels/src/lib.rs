@@ -6,6 +6,7 @@
 //! | [`families`] | the table of kernels, one file per source file |
 //! | [`signature`] | names, parameters, threads and shared memory of a kernel |
 //! | [`attention`] | tiles, paths and readers that attention's kernels take |
+//! | [`work`] | operations and bytes of attention's kernels |
 //! | [`image`](mod@image) | the cubin or PTX for a card |
 //!
 //! ```
@@ -25,6 +26,7 @@ pub mod attention;
 pub mod families;
 pub mod image;
 pub mod signature;
+pub mod work;
 
 pub use families::{FAMILIES, Family, kernel};
 pub use image::{Image, Target, image};

@@ -40,6 +40,10 @@ fn bugs_of_attention_are_found() {
         ("backward_queries_without_barrier", "barrier"),
         ("backward_keys_without_barrier", "barrier"),
         ("backward_keys_that_waits_for_nothing", "was not waited for"),
+        (
+            "backward_queries_that_mixes_up_stages",
+            "was not waited for",
+        ),
     ] {
         for seed in 0..2 {
             let unit = format!("bug_{bug}");
@@ -62,9 +66,10 @@ fn bugs_of_attention_are_found() {
     for bug in [
         "forward_with_mask_off_by_one",
         "forward_that_does_not_rescale",
-        "forward_with_half_a_maximum",
+        "forward_with_half_a_sum",
         "backward_keys_with_mask_off_by_one",
         "backward_keys_of_one_head",
+        "backward_keys_with_numbers_of_the_next_step",
         "backward_queries_with_swapped_columns",
     ] {
         let unit = format!("bug_{bug}");
