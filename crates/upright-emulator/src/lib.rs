@@ -6,7 +6,7 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`buffer`] | [`Buffer`]: typed memory that kernels read and write |
-//! | `launch` | [`launch`]: runs a kernel by name and returns what it did wrong as text |
+//! | `launch` | [`launch()`]: runs a kernel by name and returns what it did wrong as text |
 //!
 //! ```
 //! use half::bf16;
