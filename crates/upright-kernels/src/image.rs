@@ -5,7 +5,7 @@ use std::{env, fs, io::Read, path::PathBuf};
 use flate2::read::GzDecoder;
 use upright_base::{Error, Result};
 
-use crate::families::Family;
+use crate::families::{FAMILIES, Family};
 
 /// Folder that replaces the embedded images. It has the layout of `cubins/`.
 pub const FOLDER_VARIABLE: &str = "UPRIGHT_KERNELS";
@@ -99,9 +99,28 @@ pub struct Image {
 /// # Errors
 /// If the card is too old, or the folder has no readable image.
 pub fn image(family: &Family, capability: (u32, u32)) -> Result<Image> {
-    let target = Target::of(capability)?;
+    image_from(folder(), family, Target::of(capability)?)
+}
+
+/// Reads the images of all families for all cards, and returns the number of kernels.
+///
+/// # Errors
+/// If `UPRIGHT_KERNELS` names a folder that lacks an image, or one is damaged.
+pub fn check_images() -> Result<usize> {
+    let mut kernels = 0;
+    for family in FAMILIES {
+        kernels += family.kernels.len();
+        for target in Target::ALL {
+            image_from(folder(), family, target)?;
+        }
+    }
+    Ok(kernels)
+}
+
+/// The folder that replaces the embedded images.
+fn folder() -> Option<PathBuf> {
     let folder = env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty());
-    image_from(folder.map(PathBuf::from), family, target)
+    folder.map(PathBuf::from)
 }
 
 /// The image for a target, from a folder or from this program.
@@ -130,7 +149,6 @@ fn unpack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::families::FAMILIES;
 
     #[test]
     fn a_card_gets_the_cubin_that_runs_on_it() {

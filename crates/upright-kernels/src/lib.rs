@@ -29,5 +29,5 @@ pub mod signature;
 pub mod work;
 
 pub use families::{FAMILIES, Family, kernel};
-pub use image::{Image, Target, image};
+pub use image::{Image, Target, check_images, image};
 pub use signature::{Element, Kernel, MAX_SHARED, MAX_THREADS, Parameter, Passing};

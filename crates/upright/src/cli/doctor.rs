@@ -102,6 +102,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         .iter()
         .map(ToString::to_string)
         .collect();
+    let kernels = upright_kernels::check_images()?;
     if arguments.json {
         let model = needs.as_ref().map(|n| {
             json!({
@@ -113,7 +114,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         return print_json(&json!({
             "version": env!("CARGO_PKG_VERSION"), "cores": cores, "memory_total_bytes": total,
             "memory_available_bytes": available, "tiers": tiers.iter().map(|t| t.name()).collect::<Vec<_>>(),
-            "devices": devices, "tier": tier.name(), "cache": cache, "cache_writable": writable, "model": model,
+            "devices": devices, "cuda_kernels": kernels, "tier": tier.name(), "cache": cache, "cache_writable": writable, "model": model,
         }));
     }
     let known = |bytes: Option<usize>| bytes.map_or_else(|| "unknown".to_owned(), gigabytes);
@@ -130,6 +131,10 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         text,
         "devices      {} (this build has no CUDA)",
         devices.join(", ")
+    );
+    let _ = writeln!(
+        text,
+        "kernels      {kernels} for CUDA, compute capability 8.0 and later (no command runs them yet)"
     );
     let names: Vec<&str> = tiers.iter().map(|t| t.name()).collect();
     let _ = writeln!(

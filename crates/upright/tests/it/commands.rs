@@ -39,6 +39,7 @@ fn doctor_tells_what_the_machine_has() {
             "memory_available_bytes",
             "tiers",
             "devices",
+            "cuda_kernels",
             "tier",
             "cache",
             "cache_writable",
@@ -59,6 +60,16 @@ fn doctor_tells_what_the_machine_has() {
     assert_eq!(line["cache"], json!(place.path("cache")));
     assert_eq!(line["cache_writable"], json!(true));
     assert_eq!(std::fs::read_dir(place.path("cache")).unwrap().count(), 0);
+
+    assert!(line["cuda_kernels"].as_u64().unwrap() > 50, "{line}");
+    let mut command = place.command("doctor");
+    command.env("UPRIGHT_KERNELS", place.path("cache"));
+    let lacking = Done::of(command);
+    assert_eq!(lacking.code, Some(2), "{lacking:?}");
+    assert!(
+        lacking.error().contains("UPRIGHT_KERNELS names a folder"),
+        "{lacking:?}"
+    );
 
     place.write("file", "");
     let mut command = place.command("doctor --json");

@@ -34,8 +34,8 @@ const EDGES: [(&str, &[&str]); 18] = [
     (
         "",
         &[
-            "base", "core", "data", "engine", "hub", "judge", "math", "model", "plot", "report",
-            "runs", "serve", "theory", "train",
+            "base", "core", "data", "engine", "hub", "judge", "kernels", "math", "model", "plot",
+            "report", "runs", "serve", "theory", "train",
         ],
     ),
 ];
