@@ -167,7 +167,9 @@ def echo(client, name, server):
             check(f"{about}: one entry per token", len(said) == len(own) == len(top) == len(offsets) == count + tokens, choice.logprobs)
             check(f"{about}: the first has no value", own[0] is None and not top[0] and all(value is not None for value in own[1:]), own)
             check(f"{about}: the text begins with the prompt", choice.text.startswith(prompt) and (tokens > 0 or choice.text == prompt), choice.text)
-            check(f"{about}: the token's own value is among the top", all(entry and value in entry.values() and value <= max(entry.values()) for value, entry in zip(own[1:], top[1:])), top)
+            # Bytes of an unfinished character are several tokens with one text. The likeliest of them is listed under it.
+            check(f"{about}: the token's own value is among the top", all(entry and value <= entry[text] and (value == entry[text] or "\ufffd" in text)
+                                                                          for text, value, entry in zip(said[1:], own[1:], top[1:])), top)
             check(f"{about}: offsets count characters", offsets[0] == 0 and offsets == sorted(offsets) and offsets[-1] <= len(choice.text)
                   and all(choice.text[offset:].startswith(token) for token, offset in zip(said, offsets) if token.isascii() and not token.startswith("bytes:")), (said, offsets))
     whole = client.completions.create(model=name, prompt=PROMPTS[0], max_tokens=0, temperature=0, echo=True)
