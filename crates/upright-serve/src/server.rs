@@ -226,11 +226,12 @@ impl Server {
     }
 
     /// Answers requests until SIGINT or SIGTERM. Answers in progress get a few seconds to finish; a
-    /// second signal ends them.
+    /// second signal ends them. Calls `ready` when signals are watched: until then, one kills the
+    /// program.
     ///
     /// # Errors
     /// The system cannot start the threads or watch the signals.
-    pub fn run(self) -> Result<()> {
+    pub fn run(self, ready: impl FnOnce()) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("server")
@@ -240,6 +241,7 @@ impl Server {
         let done = runtime.block_on(async {
             let stop = Arc::new(Notify::new());
             watch_signals(Arc::clone(&stop))?;
+            ready();
             self.run_until(&stop).await
         });
         runtime.shutdown_background();

@@ -278,10 +278,11 @@ pub(super) fn run(arguments: &Serve) -> Result<()> {
              can use the server",
         );
     }
-    terminal.note(&format!(
-        "serving {} at http://{}/v1; Ctrl-C stops the server",
-        names.join(", "),
-        server.address()
-    ));
-    server.run()
+    let address = server.address();
+    server.run(|| {
+        terminal.note(&format!(
+            "serving {} at http://{address}/v1; Ctrl-C stops the server",
+            names.join(", ")
+        ));
+    })
 }

@@ -597,3 +597,64 @@ fn a_benchmark_that_fails_loses_no_other_and_the_page_is_written() {
         assert!(done.error().contains(part), "{new}: {done:?}");
     }
 }
+
+#[test]
+fn a_full_disk_and_a_kill_lose_no_reply_that_was_kept() {
+    let (place, judge) = (with_files(), Judge::polite());
+    let words = format!("{FILES} --parallel 1 --replies replies.jsonl");
+    let command = judge.command(&place, &words);
+    // A file may not grow beyond one block, as on a full disk.
+    let mut shell = place.command("");
+    let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"";
+    shell = {
+        let mut limited = Command::new("sh");
+        limited
+            .args(["-c", script])
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in shell.get_envs() {
+            limited.env(name, value.unwrap_or_default());
+        }
+        limited.current_dir(place.path(""));
+        limited
+    };
+    let done = Done::of(shell);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(
+        done.error().contains("replies.jsonl") && done.error().contains("free some space"),
+        "{done:?}"
+    );
+    let whole = || -> usize {
+        let text = String::from_utf8(place.read("replies.jsonl")).unwrap();
+        text.lines()
+            .filter(|line| serde_json::from_str::<Value>(line).is_ok())
+            .count()
+    };
+    let kept = whole();
+    assert!(kept < 4, "{kept}");
+    let before = judge.asked();
+    judge.good(&place, &words);
+    assert_eq!(
+        judge.asked() - before,
+        4 - kept,
+        "only what is missing is asked"
+    );
+
+    // Killed while the third reply is under way.
+    place.write("replies.jsonl", "");
+    let slow = Judge::new(|number, request| {
+        if number == 2 {
+            std::thread::sleep(std::time::Duration::from_secs(60));
+        }
+        polite(request)
+    });
+    let mut child = slow.command(&place, &words).spawn().unwrap();
+    while slow.asked() < 3 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(whole(), 2);
+    slow.good(&place, &words);
+    assert_eq!(slow.asked(), 5, "two replies were kept");
+}
