@@ -5,8 +5,8 @@ use std::{
     path::Path,
 };
 
-use serde_json::{Map, Value, json};
-use upright_base::{Error, Result, counted, files};
+use serde_json::{Map, Value};
+use upright_base::{Error, Result, files};
 
 /// An instruction with the answers that the judge compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,26 +111,6 @@ impl Outputs {
         }
         Ok(pairs)
     }
-
-    /// The file's content, as AlpacaEval reads it.
-    pub fn to_json(&self) -> Value {
-        let mut rows = Vec::with_capacity(self.rows.len());
-        for (instruction, output) in &self.rows {
-            rows.push(json!({
-                "instruction": instruction, "output": output, "generator": self.generator,
-            }));
-        }
-        Value::Array(rows)
-    }
-
-    /// Describes the size in a few words.
-    pub fn described(&self) -> String {
-        format!(
-            "{} of {}",
-            counted(self.rows.len(), "answer"),
-            self.generator
-        )
-    }
 }
 
 /// The objects in a file.
@@ -188,8 +168,6 @@ mod tests {
             .map(|pair| (&pair.instruction[..], &pair.reference[..], &pair.output[..]))
             .collect();
         assert_eq!(shown, [("b", "r", " 3\n"), ("a", "q", "1")]);
-        let written = outputs.to_json().to_string();
-        assert_eq!(read(&written).unwrap(), outputs);
     }
 
     #[test]

@@ -73,7 +73,7 @@ fn in_json(text: &str) -> Option<f64> {
             from = at + 1;
             continue;
         };
-        // What stands inside a value has been looked at with it.
+        // Values inside this one were searched with it.
         from = at + values.byte_offset();
         if let Some(verdict) = in_value(&value) {
             return Some(verdict);

@@ -1,67 +1,35 @@
 //! A session with a scripted judge: what it asks, what it keeps, and how it fails.
 
-#[path = "../../examples/scripted_judge/server.rs"]
-mod server;
+mod scripted;
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::{path::Path, time::Duration};
+
+use scripted::{
+    Scripted,
+    server::{Answer, polite, reply},
 };
-
-use serde_json::{Map, Value, json};
-use server::{Answer, polite, reply};
+use serde_json::{Map, json};
 use upright_base::{
     ErrorKind,
     observer::{Observer, Silent},
 };
 use upright_judge::{Judge, Key, Pair, Protocol, WinRate, cost::Price, judging::Session};
 
-/// A judge that counts its requests.
-struct Scripted {
-    address: SocketAddr,
-    requests: Arc<Mutex<Vec<Value>>>,
-}
-
-impl Scripted {
-    fn new(script: impl Fn(usize, &Value) -> Option<Answer> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&requests);
-        std::thread::spawn(move || {
-            let count = AtomicUsize::new(0);
-            server::serve(&listener, &|request| {
-                seen.lock().unwrap().push(request.clone());
-                script(count.fetch_add(1, Ordering::SeqCst), request)
-            });
-        });
-        Self { address, requests }
-    }
-
-    fn asked(&self) -> usize {
-        self.requests.lock().unwrap().len()
-    }
-
-    fn judge(&self, folder: &Path) -> Judge {
-        Judge {
-            url: format!("http://{}/v1", self.address),
-            model: "scripted".into(),
-            key: None,
-            protocol: Protocol::BothOrders,
-            seed: 0,
-            options: Map::new(),
-            parallel: 4,
-            timeout: Duration::from_secs(20),
-            pause: Duration::from_millis(2),
-            price: None,
-            max_cost: None,
-            replies: folder.join("replies.jsonl"),
-        }
+/// The judge that `scripted` is, with replies in a folder.
+fn judge_at(scripted: &Scripted, folder: &Path) -> Judge {
+    Judge {
+        url: format!("http://{}/v1", scripted.address),
+        model: "scripted".into(),
+        key: None,
+        protocol: Protocol::BothOrders,
+        seed: 0,
+        options: Map::new(),
+        parallel: 4,
+        timeout: Duration::from_secs(20),
+        pause: Duration::from_millis(2),
+        price: None,
+        max_cost: None,
+        replies: folder.join("replies.jsonl"),
     }
 }
 
@@ -97,7 +65,7 @@ fn status(code: u16, more: &str, message: &str) -> Option<Answer> {
 fn every_pair_is_judged_in_both_orders_and_asked_once() {
     let folder = tempfile::tempdir().unwrap();
     let scripted = Scripted::new(|_, request| polite(request));
-    let session = open(scripted.judge(folder.path()));
+    let session = open(judge_at(&scripted, folder.path()));
     let pairs = pairs(9);
     let plan = session.plan(&pairs);
     assert_eq!((plan.calls, plan.known), (16, 0));
@@ -121,7 +89,7 @@ fn every_pair_is_judged_in_both_orders_and_asked_once() {
     assert!(rate.first_shown.unwrap().mean > 50.0);
     drop(session);
 
-    let session = open(scripted.judge(folder.path()));
+    let session = open(judge_at(&scripted, folder.path()));
     assert_eq!(session.plan(&pairs).known, 16);
     assert_eq!(session.ask("m", &pairs, &mut Silent).unwrap(), judged);
     assert_eq!(scripted.asked(), 16, "a second start asks nothing");
@@ -143,7 +111,7 @@ fn garbage_is_a_missing_verdict_that_a_second_start_asks_for() {
     let judge = Judge {
         parallel: 1,
         protocol: Protocol::Fn,
-        ..scripted.judge(folder.path())
+        ..judge_at(&scripted, folder.path())
     };
     let pairs = pairs(7);
     let session = open(judge.clone());
@@ -182,7 +150,7 @@ fn a_busy_or_broken_judge_is_asked_again() {
     let judge = Judge {
         parallel: 1,
         protocol: Protocol::Weighted,
-        ..scripted.judge(folder.path())
+        ..judge_at(&scripted, folder.path())
     };
     let pairs = pairs(2);
     let judged = open(judge).ask("m", &pairs, &mut Silent).unwrap();
@@ -207,7 +175,7 @@ fn a_judge_that_stays_broken_or_refuses_is_an_error_with_its_words() {
         let folder = tempfile::tempdir().unwrap();
         let scripted =
             Scripted::new(move |_, _| status(code, "Location: http://elsewhere/\r\n", words));
-        let error = open(scripted.judge(folder.path()))
+        let error = open(judge_at(&scripted, folder.path()))
             .ask("m", &pairs, &mut Silent)
             .unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
@@ -225,7 +193,7 @@ fn a_judge_that_hangs_is_an_error_and_a_stop_is_noticed() {
     });
     let judge = Judge {
         timeout: Duration::from_millis(50),
-        ..scripted.judge(folder.path())
+        ..judge_at(&scripted, folder.path())
     };
     let error = open(judge).ask("m", &pairs(3), &mut Silent).unwrap_err();
     assert!(error.message.contains("no answer in 8 attempts"), "{error}");
@@ -239,7 +207,7 @@ fn a_judge_that_hangs_is_an_error_and_a_stop_is_noticed() {
     let judge = Judge {
         timeout: Duration::from_secs(2),
         replies: folder.path().join("others.jsonl"),
-        ..scripted.judge(folder.path())
+        ..judge_at(&scripted, folder.path())
     };
     let error = open(judge).ask("m", &pairs(3), &mut Stopped).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Interrupted);
@@ -261,7 +229,7 @@ fn the_budget_holds_before_and_while_asking() {
             reply: 2.0,
         }),
         max_cost: Some(max_cost),
-        ..scripted.judge(folder.path())
+        ..judge_at(&scripted, folder.path())
     };
     let pairs = pairs(9);
     let session = open(judge(1e-6));
@@ -303,7 +271,7 @@ fn a_key_goes_to_the_judge_alone_and_never_unencrypted() {
         let scripted = Judge {
             url: url.to_owned(),
             key: Some(Key::new("SECRET")),
-            ..Scripted::new(|_, request| polite(request)).judge(folder.path())
+            ..judge_at(&Scripted::new(|_, request| polite(request)), folder.path())
         };
         scripted.open(&mut Silent)
     };
@@ -319,7 +287,7 @@ fn a_key_goes_to_the_judge_alone_and_never_unencrypted() {
     let scripted = Scripted::new(|_, request| polite(request));
     let with_key = Judge {
         key: Some(Key::new("SECRET")),
-        ..scripted.judge(folder.path())
+        ..judge_at(&scripted, folder.path())
     };
     open(with_key).ask("m", &pairs(3), &mut Silent).unwrap();
     for entry in std::fs::read_dir(folder.path()).unwrap() {

@@ -28,6 +28,11 @@ impl OpenedMmlu {
         subjects.map(|subject| subject.test.len().min(limit)).sum()
     }
 
+    /// Hash of everything that decides the scores of a form but the model.
+    pub(super) fn key(&self, form: Form) -> String {
+        format!("{} {}", self.hash, form.name())
+    }
+
     /// The forms, each with its name as a benchmark and its title.
     pub(super) fn forms(&self) -> Vec<(Form, String, String)> {
         let list = self.checked.forms.list();
@@ -50,57 +55,45 @@ impl OpenedMmlu {
 }
 
 impl Experiment {
-    /// Takes MMLU with every candidate.
+    /// Takes a form of MMLU with every candidate.
     pub(super) fn take_mmlu(
         &self,
         mmlu: &OpenedMmlu,
+        form: Form,
+        name: String,
+        title: String,
         candidates: &[Candidate<'_>],
         observer: &mut dyn Observer,
-    ) -> Result<Vec<Taken>> {
-        let mut all = Vec::new();
-        for (form, name, title) in mmlu.forms() {
-            let mut scores = vec![None; candidates.len()];
-            let mut missing = Vec::new();
-            for (index, candidate) in candidates.iter().enumerate() {
-                let path = self.scores_file(&name, &self.mmlu_key(mmlu, form), candidate);
-                scores[index] = Scores::read(&path);
-                if scores[index].is_none() {
-                    missing.push(index);
-                }
+    ) -> Result<Taken> {
+        let mut scores = self.kept_scores(&name, &mmlu.key(form), candidates);
+        let mut missing: Vec<usize> = (0..candidates.len()).collect();
+        missing.retain(|index| scores[*index].is_none());
+        // A model is opened once for all its adapters.
+        while let Some(&first) = missing.first() {
+            let path = candidates[first].setup.plan.model.clone();
+            let (now, later): (Vec<usize>, Vec<usize>) = missing
+                .into_iter()
+                .partition(|index| candidates[*index].setup.plan.model == path);
+            missing = later;
+            let taking: Vec<&Candidate<'_>> = now.iter().map(|index| &candidates[*index]).collect();
+            let taken = self.take_form(mmlu, form, &name, &taking, observer)?;
+            for (index, own) in now.iter().zip(taken) {
+                scores[*index] = Some(own);
             }
-            // Models that are opened once take the questions one after the other.
-            while let Some(&first) = missing.first() {
-                let path = candidates[first].setup.plan.model.clone();
-                let (now, later): (Vec<usize>, Vec<usize>) = missing
-                    .into_iter()
-                    .partition(|index| candidates[*index].setup.plan.model == path);
-                missing = later;
-                let taking: Vec<&Candidate<'_>> =
-                    now.iter().map(|index| &candidates[*index]).collect();
-                let taken = self.take_form(mmlu, form, &name, &taking, observer)?;
-                for (index, own) in now.iter().zip(taken) {
-                    scores[*index] = Some(own);
-                }
-            }
-            let questions = mmlu.questions();
-            all.push(Taken {
-                name,
-                title,
-                unit: "%",
-                is_higher_better: true,
-                about: format!(
-                    "Accuracy on {questions} questions of {} subjects, as lm-eval defines it.",
-                    mmlu.subjects.len()
-                ),
-                scores,
-                lacking: None,
-            });
         }
-        Ok(all)
-    }
-
-    fn mmlu_key(&self, mmlu: &OpenedMmlu, form: Form) -> String {
-        format!("{} {}", mmlu.hash, form.name())
+        Ok(Taken {
+            name,
+            title,
+            unit: "%",
+            is_higher_better: true,
+            about: format!(
+                "Accuracy on {} questions of {} subjects, as lm-eval defines it.",
+                mmlu.questions(),
+                mmlu.subjects.len()
+            ),
+            scores,
+            lacking: None,
+        })
     }
 
     /// Scores one form under candidates with the same base model.
@@ -142,7 +135,7 @@ impl Experiment {
             let what = format!("{name}: {}", candidate.name);
             let tasks = sheet.score(&model.decoder, adapter.as_ref(), &what, observer)?;
             let scores = of_tasks(&tasks);
-            let path = self.scores_file(name, &self.mmlu_key(mmlu, form), candidate);
+            let path = self.scores_file(name, &mmlu.key(form), candidate);
             scores.keep(&path)?;
             all.push(scores);
         }

@@ -180,37 +180,36 @@ impl Experiment {
             let _ = std::fs::remove_file(file);
             return Ok(());
         }
-        let candidates = self.candidates();
-        let mut all = Vec::new();
-        let mut failed: Option<Error> = None;
-        let mut add = |taken: Result<Vec<Taken>>, failed: &mut Option<Error>| match taken {
-            Ok(taken) => all.extend(taken),
-            Err(error) => {
-                failed.get_or_insert(error);
-            }
-        };
+        let candidates = self.candidates(|job| self.is_finished(job))?;
+        let mut results = Vec::new();
         if let Some(mmlu) = &self.opened.mmlu {
-            add(self.take_mmlu(mmlu, &candidates, observer), &mut failed);
+            for (form, name, title) in mmlu.forms() {
+                results.push(self.take_mmlu(mmlu, form, name, title, &candidates, observer));
+            }
         }
         if let Some(win_rate) = &self.opened.win_rate
             && !observer.stop_requested()
         {
-            add(
-                self.take_win_rate(win_rate, &candidates, observer),
-                &mut failed,
-            );
+            results.push(self.take_win_rate(win_rate, &candidates, observer));
         }
         for set in &self.opened.sets {
             if !observer.stop_requested() {
-                add(self.take_set(set, &candidates, observer), &mut failed);
+                results.push(self.take_set(set, &candidates, observer));
             }
         }
         let mut listed = Vec::new();
-        for mut taken in all {
-            if let Some(error) = taken.lacking.take() {
-                failed.get_or_insert(error);
-            }
-            listed.push(listed_scores(taken, &candidates));
+        let mut failed: Option<Error> = None;
+        for result in results {
+            let lacking = match result {
+                Ok(mut taken) => {
+                    let lacking = taken.lacking.take();
+                    listed.push(listed_scores(taken, &candidates));
+                    lacking
+                }
+                Err(error) => Some(error),
+            };
+            // The first error counts.
+            failed = failed.or(lacking);
         }
         let text = serde_json::to_string_pretty(&listed)
             .map_err(|error| Error::failure(error.to_string()))?;
@@ -221,13 +220,8 @@ impl Experiment {
         }
     }
 
-    /// Every base model, and every finished run of a method or a baseline.
-    fn candidates(&self) -> Vec<Candidate<'_>> {
-        self.candidates_where(|job| self.is_finished(job))
-    }
-
     /// Every base model, and every run of a method or a baseline that `is_wanted`.
-    fn candidates_where(&self, is_wanted: impl Fn(&Job) -> bool) -> Vec<Candidate<'_>> {
+    fn candidates(&self, is_wanted: impl Fn(&Job) -> bool) -> Result<Vec<Candidate<'_>>> {
         let mut candidates = Vec::new();
         let bases = self.bases();
         for (index, setup) in self.graph.grounds.iter().enumerate() {
@@ -238,7 +232,8 @@ impl Experiment {
                     name: name.clone(),
                     setup,
                     job: None,
-                    hash: hash.clone(),
+                    // Templates and the reference decide what a base scores, too.
+                    hash: hash_of(&[hash, &setup.hash()?]),
                 });
             }
             for job in &self.graph.parts {
@@ -258,7 +253,23 @@ impl Experiment {
                 }
             }
         }
-        candidates
+        Ok(candidates)
+    }
+
+    /// The kept scores of the candidates on a benchmark.
+    fn kept_scores(
+        &self,
+        benchmark: &str,
+        settings: &str,
+        candidates: &[Candidate<'_>],
+    ) -> Vec<Option<Scores>> {
+        let mut kept = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            kept.push(Scores::read(
+                &self.scores_file(benchmark, settings, candidate),
+            ));
+        }
+        kept
     }
 
     /// The file of a model's scores on a benchmark.

@@ -3,8 +3,9 @@
 use serde::Serialize;
 use upright_base::{Result, observer::Observer};
 use upright_judge::judging::Session;
+use upright_runs::run_dir;
 
-use super::{OpenedWinRate, scores::Scores, win_rate};
+use super::{OpenedWinRate, win_rate};
 use crate::experiment::Experiment;
 
 /// The work of one benchmark.
@@ -43,31 +44,24 @@ impl Experiment {
     /// # Errors
     /// The judge's settings are wrong.
     pub fn benchmark_plans(&self, observer: &mut dyn Observer) -> Result<Vec<BenchmarkPlan>> {
-        let candidates = self.candidates_where(|_| true);
+        let candidates = self.candidates(|_| true)?;
+        let models = candidates.len();
         let mut plans = Vec::new();
         if let Some(mmlu) = &self.opened.mmlu {
             for (form, name, _) in mmlu.forms() {
-                let key = format!("{} {}", mmlu.hash, form.name());
-                let mut finished = 0;
-                for candidate in &candidates {
-                    let path = self.scores_file(&name, &key, candidate);
-                    finished += usize::from(Scores::read(&path).is_some());
-                }
+                let kept = self.kept_scores(&name, &mmlu.key(form), &candidates);
                 plans.push(BenchmarkPlan {
-                    finished,
+                    finished: kept.iter().flatten().count(),
                     benchmark: name,
-                    models: candidates.len(),
+                    models,
                     questions: Some(mmlu.questions()),
                     judge: None,
                 });
             }
         }
         if let Some(opened) = &self.opened.win_rate {
-            let mut finished = 0;
-            for candidate in &candidates {
-                let path = self.scores_file(win_rate::NAME, &opened.hash, candidate);
-                finished += usize::from(Scores::read(&path).is_some());
-            }
+            let kept = self.kept_scores(win_rate::NAME, &opened.hash, &candidates);
+            let finished = kept.iter().flatten().count();
             // The key is needed only when the judge is asked.
             let judge = opened.settings.judge.keyless();
             let session = judge
@@ -75,17 +69,22 @@ impl Experiment {
                 .open(observer)?;
             plans.push(BenchmarkPlan {
                 benchmark: win_rate::NAME.to_owned(),
-                models: candidates.len(),
+                models,
                 finished,
                 questions: Some(opened.questions.all.len()),
-                judge: Some(judge_plan(opened, &session, candidates.len() - finished)),
+                judge: Some(judge_plan(opened, &session, models - finished)),
             });
         }
         for set in &self.opened.sets {
+            let mut finished = 0;
+            for candidate in &candidates {
+                let folder = self.set_folder(set, candidate)?;
+                finished += usize::from(run_dir::is_finished(&folder));
+            }
             plans.push(BenchmarkPlan {
                 benchmark: set.name.clone(),
-                models: candidates.len(),
-                finished: 0,
+                models,
+                finished,
                 questions: None,
                 judge: None,
             });

@@ -1,7 +1,7 @@
 //! Losses of a study's models on more rows. A run without steps, which begins with the model's
 //! adapter, evaluates them.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use upright_base::{
     Error, Result, files,
@@ -47,7 +47,7 @@ impl Experiment {
         set: &RowSet,
         candidates: &[Candidate<'_>],
         observer: &mut dyn Observer,
-    ) -> Result<Vec<Taken>> {
+    ) -> Result<Taken> {
         let mut scores = Vec::with_capacity(candidates.len());
         observer.begin(&format!("set {}", set.name), candidates.len());
         for (index, candidate) in candidates.iter().enumerate() {
@@ -61,7 +61,7 @@ impl Experiment {
             }
         }
         observer.end();
-        Ok(vec![Taken {
+        Ok(Taken {
             name: set.name.clone(),
             title: format!("{}, {} loss", set.name, set.objective),
             unit: "",
@@ -69,7 +69,14 @@ impl Experiment {
             about: format!("Mean loss of {} on {}.", set.objective, set.data.display()),
             scores,
             lacking: None,
-        }])
+        })
+    }
+
+    /// The folder of the run that evaluates a set under a candidate.
+    pub(super) fn set_folder(&self, set: &RowSet, candidate: &Candidate<'_>) -> Result<PathBuf> {
+        let rows = files::sha256(&set.data)?;
+        let hash = hash_of(&[&candidate.hash, &rows, &set.objective]);
+        Ok(self.out.join(FOLDER).join(&set.name).join(hash))
     }
 
     /// The mean loss of a candidate. The evaluation has no loss per row, so there is one score.
@@ -89,8 +96,7 @@ impl Experiment {
             ..weighted(settings, &even, MethodKind::Mix)
         };
         config.objective[index].eval = Some(set.data.clone());
-        let hash = hash_of(&[&candidate.hash, &file_hash(&set.data)?, &set.objective]);
-        let folder = self.out.join(FOLDER).join(&set.name).join(hash);
+        let folder = self.set_folder(set, candidate)?;
         config.out = Some(folder.clone());
         if !run_dir::is_finished(&folder) {
             let mut plan = Plan::from_config(&config)?;
@@ -110,8 +116,4 @@ impl Experiment {
             range: [loss, loss],
         })
     }
-}
-
-fn file_hash(path: &Path) -> Result<String> {
-    files::sha256(path)
 }

@@ -51,7 +51,7 @@ impl Experiment {
         win_rate: &OpenedWinRate,
         candidates: &[Candidate<'_>],
         observer: &mut dyn Observer,
-    ) -> Result<Vec<Taken>> {
+    ) -> Result<Taken> {
         let judge = win_rate
             .settings
             .judge
@@ -67,15 +67,11 @@ impl Experiment {
                 counted(win_rate.questions.all.len(), "prompt"),
                 judge.protocol.name()
             ),
-            scores: vec![None; candidates.len()],
+            scores: self.kept_scores(NAME, &win_rate.hash, candidates),
             lacking: None,
         };
         let mut session: Option<Session> = None;
         let mut opened: Option<Model> = None;
-        for (index, candidate) in candidates.iter().enumerate() {
-            let path = self.scores_file(NAME, &win_rate.hash, candidate);
-            taken.scores[index] = Scores::read(&path);
-        }
         let left = taken
             .scores
             .iter()
@@ -115,7 +111,7 @@ impl Experiment {
             scores.keep(&self.scores_file(NAME, &win_rate.hash, candidate))?;
             taken.scores[index] = Some(scores);
         }
-        Ok(vec![taken])
+        Ok(taken)
     }
 
     /// A candidate's scores: 100 for a win, 0 for a loss.

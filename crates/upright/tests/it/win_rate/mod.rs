@@ -1,43 +1,25 @@
 //! `upright eval win-rate` with a scripted judge on this machine.
 
-#[path = "../../../upright-judge/examples/scripted_judge/server.rs"]
-mod server;
+#[path = "../../../../upright-judge/tests/it/scripted.rs"]
+mod scripted;
+mod study;
 
-use std::{
-    fs,
-    net::{SocketAddr, TcpListener},
-    process::Command,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::{fs, process::Command};
+
+use scripted::{
+    Scripted,
+    server::{Answer, polite, reply},
 };
-
 use serde_json::{Value, json};
-use server::{Answer, polite, reply};
 
 use crate::fixture::{Done, Place, preference};
 
-/// A judge that keeps the requests that it gets.
-struct Judge {
-    address: SocketAddr,
-    requests: Arc<Mutex<Vec<Value>>>,
-}
+/// A scripted judge for the program's commands.
+struct Judge(Scripted);
 
 impl Judge {
     fn new(script: impl Fn(usize, &Value) -> Option<Answer> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&requests);
-        std::thread::spawn(move || {
-            let count = AtomicUsize::new(0);
-            server::serve(&listener, &|request| {
-                seen.lock().unwrap().push(request.clone());
-                script(count.fetch_add(1, Ordering::SeqCst), request)
-            });
-        });
-        Self { address, requests }
+        Self(Scripted::new(script))
     }
 
     fn polite() -> Self {
@@ -45,13 +27,13 @@ impl Judge {
     }
 
     fn asked(&self) -> usize {
-        self.requests.lock().unwrap().len()
+        self.0.asked()
     }
 
     fn command(&self, place: &Place, words: &str) -> Command {
         place.command(&format!(
             "eval win-rate --judge-url http://{}/v1 --judge-model scripted {words}",
-            self.address
+            self.0.address
         ))
     }
 
@@ -123,7 +105,7 @@ fn files_of_answers_are_judged_and_alpaca_eval_can_read_the_result() {
     let start = ",win_rate,standard_error,mode,avg_length,n_wins,n_wins_base,n_draws,n_total,discrete_win_rate";
     assert!(table.starts_with(start), "{table}");
     // Texts are data: neither placeholders nor marks of chats in them mean anything.
-    let requests = judge.requests.lock().unwrap();
+    let requests = judge.0.requests.lock().unwrap();
     for request in requests.iter() {
         assert_eq!(request["messages"].as_array().unwrap().len(), 2);
     }
@@ -369,7 +351,7 @@ fn as_in_the_paper_keeps_labels_and_asks_for_a_ranking() {
             .contains("the paper takes 640 prompts, but the rows have 1"),
         "{done:?}"
     );
-    let requests = judge.requests.lock().unwrap();
+    let requests = judge.0.requests.lock().unwrap();
     assert_eq!(requests.len(), 1);
     assert_eq!(
         (&requests[0]["max_tokens"], &requests[0]["seed"]),
@@ -451,151 +433,6 @@ fn mistakes_end_before_anything_is_asked() {
         assert!(done.error().contains(part), "{words}: {done:?}");
     }
     assert_eq!(judge.asked(), 0);
-}
-
-/// A study of a tiny model with every benchmark.
-fn study(place: &Place, judge: &Judge) -> String {
-    place.edit("model/config.json", |config| {
-        config.insert("max_position_embeddings".into(), json!(8192));
-    });
-    let from =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../upright-data/tests/it/mmlu_data");
-    for split in ["dev", "test"] {
-        for entry in fs::read_dir(from.join(split)).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap();
-            place.write(&format!("mmlu/{split}/{name}"), fs::read(&path).unwrap());
-        }
-    }
-    place.rows("pairs.jsonl", &(30..34).map(preference).collect::<Vec<_>>());
-    format!(
-        "[settings]\nmodel = 'model'\nsft = 'sft.jsonl'\ndpo = 'dpo.jsonl'\nsft-template = 'raw'\n\
-         dpo-template = 'raw'\nsteps = 4\nlora-rank = 2\nmax-length = 128\neval-rows = 4\nthreads = 2\n\
-         learning-rate = 0.01\n\
-         [[sweep]]\nmethods = ['mix', 'alright']\nlambdas = [0.25, 0.75]\nfront = 'none'\n\
-         [evaluate.mmlu]\ndata = 'mmlu'\nsubjects = 'anatomy,sociology'\nshots = 1\nlimit = 3\n\
-         [evaluate.win-rate]\nprompts = 'pairs.jsonl'\nmax-tokens = 5\njudge-model = 'scripted'\n\
-         judge-price = '1,1'\njudge-url = 'http://{}/v1'\n\
-         [evaluate.sets.others]\nobjective = 'dpo'\ndata = 'pairs.jsonl'\n",
-        judge.address
-    )
-}
-
-#[test]
-fn a_study_takes_benchmarks_once_and_its_report_shows_the_papers_table() {
-    let (place, judge) = (Place::new(), Judge::polite());
-    let text = study(&place, &judge);
-    place.write("study.toml", &text);
-    let plan = Done::good(place.command("experiment study.toml --out out --dry-run --json")).json()
-        [0]
-    .clone();
-    let benchmarks = plan["benchmarks"].as_array().unwrap();
-    let names: Vec<&Value> = benchmarks.iter().map(|plan| &plan["benchmark"]).collect();
-    assert_eq!(names, ["mmlu", "win-rate", "others"]);
-    // The base and four runs; two subjects of three questions; four prompts in both orders.
-    assert_eq!(
-        (&benchmarks[0]["models"], &benchmarks[0]["questions"]),
-        (&json!(5), &json!(6))
-    );
-    assert_eq!(
-        (&benchmarks[1]["judge_calls"], judge.asked()),
-        (&json!(40), 0)
-    );
-    assert!(benchmarks[1]["cost_usd"].as_f64().unwrap() > 0.0);
-    let listed = Done::good(place.command("experiment study.toml --out out --dry-run")).stdout;
-    assert!(
-        listed.contains("win-rate: 5 models, 4 questions each; 40 requests to the judge"),
-        "{listed}"
-    );
-
-    Done::good(place.command("experiment study.toml --out out"));
-    let asked = judge.asked();
-    assert!((8..=40).contains(&asked), "{asked}");
-    let read = || -> Value { serde_json::from_slice(&place.read("out/benchmarks.json")).unwrap() };
-    let found = read();
-    for benchmark in found.as_array().unwrap() {
-        let scores = benchmark["scores"].as_array().unwrap();
-        assert_eq!(scores.len(), 5, "{benchmark}");
-        assert!(
-            scores[0]["run"].as_str().unwrap().starts_with("base"),
-            "{benchmark}"
-        );
-        assert_eq!(scores[0]["difference"], Value::Null);
-        assert!(scores[1]["difference"]["value"].is_number(), "{benchmark}");
-    }
-    assert_eq!(found[0]["title"], "MMLU (1-shot)");
-    assert_eq!(found[2]["higher_is_better"], false);
-    let table = String::from_utf8(place.read("out/report/tables/benchmarks.md")).unwrap();
-    assert!(
-        table.contains("MMLU (1-shot)") && table.contains("Win rate"),
-        "{table}"
-    );
-
-    // Nothing is taken twice.
-    Done::good(place.command("experiment study.toml --out out"));
-    assert_eq!((judge.asked(), read()), (asked, found.clone()));
-    // A lost score is computed again, from known answers and replies.
-    let lost = fs::read_dir(place.path("out/benchmarks/win-rate"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap();
-    fs::remove_file(lost.path()).unwrap();
-    Done::good(place.command("experiment study.toml --out out"));
-    assert_eq!((judge.asked(), read()), (asked, found));
-    // A study without benchmarks has no scores of an earlier file.
-    place.write("study.toml", text.split("[evaluate").next().unwrap());
-    Done::good(place.command("experiment study.toml --out out"));
-    assert!(!place.path("out/benchmarks.json").exists());
-}
-
-#[test]
-fn a_benchmark_that_fails_loses_no_other_and_the_page_is_written() {
-    let place = Place::new();
-    let judge = Judge::new(|_, _| {
-        Some((
-            401,
-            String::new(),
-            json!({"error": {"message": "who are you?"}}).to_string(),
-        ))
-    });
-    place.write("study.toml", study(&place, &judge));
-    let done = Done::of(place.command("experiment study.toml --out out"));
-    assert_eq!(done.code, Some(2), "{done:?}");
-    assert!(done.error().contains("who are you?"), "{done:?}");
-    let found: Value = serde_json::from_slice(&place.read("out/benchmarks.json")).unwrap();
-    let names: Vec<&Value> = found
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| &one["name"])
-        .collect();
-    assert_eq!(names, ["mmlu", "others"]);
-    assert!(place.path("out/report/report.html").exists());
-    for (old, new, part) in [
-        ("'mmlu'\nsubjects", "'nowhere'\nsubjects", "nowhere"),
-        (
-            "prompts = 'pairs.jsonl'",
-            "prompts = 'sft.jsonl'",
-            "sft.jsonl",
-        ),
-        (
-            "objective = 'dpo'",
-            "objective = 'ppo'",
-            "there is no objective `ppo`",
-        ),
-        ("'1,1'", "'1'", "judge-price must be two numbers"),
-        (
-            "max-tokens = 5",
-            "max-tokens = 5\nmax-cost = 0.0000001",
-            "max-cost is 0.0000001",
-        ),
-    ] {
-        place.write("study.toml", study(&place, &judge).replace(old, new));
-        let done = Done::of(place.command("experiment study.toml --out other"));
-        assert_eq!(done.code, Some(2), "{new}: {done:?}");
-        assert!(done.error().contains(part), "{new}: {done:?}");
-    }
 }
 
 #[test]
