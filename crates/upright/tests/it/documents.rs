@@ -387,6 +387,8 @@ fn every_example_in_a_help_is_understood() {
         ("experiment", 3),
         ("report", 3),
         ("eval loss", 3),
+        ("eval mmlu", 3),
+        ("eval win-rate", 2),
         ("inspect", 3),
         ("generate", 2),
         ("export", 3),
