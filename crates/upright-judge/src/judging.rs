@@ -183,6 +183,20 @@ impl Judge {
     /// # Errors
     /// The address is not usable, the file cannot be opened, or a stop was requested.
     pub fn open(self, observer: &mut dyn Observer) -> Result<Session> {
+        let replies = Replies::open(&self.replies, observer)?;
+        self.session(replies)
+    }
+
+    /// A session that only plans. It writes nothing, and waits for no other process.
+    ///
+    /// # Errors
+    /// The address is not usable, or the file cannot be read.
+    pub fn open_to_plan(self, observer: &mut dyn Observer) -> Result<Session> {
+        let replies = Replies::read(&self.replies, observer)?;
+        self.session(replies)
+    }
+
+    fn session(self, replies: Replies) -> Result<Session> {
         let certificates = upright_http::certificates_in_environment();
         let client = Client::new(
             &self.url,
@@ -196,7 +210,7 @@ impl Judge {
         }
         let shared = Shared {
             client,
-            replies: Replies::open(&self.replies, observer)?,
+            replies,
             budget: Mutex::new(Budget {
                 price: self.price,
                 max: self.max_cost,

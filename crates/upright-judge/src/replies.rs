@@ -32,8 +32,8 @@ pub(crate) struct Reply {
 pub(crate) struct Replies {
     path: PathBuf,
     known: Mutex<HashMap<String, Reply>>,
-    file: Mutex<Lines>,
-    _lock: Lock,
+    /// Where replies are appended, with the lock of the file; none if they are only read.
+    writer: Option<(Mutex<Lines>, Lock)>,
 }
 
 /// The hash of a request to a judge at an address.
@@ -61,6 +61,16 @@ impl Replies {
         let mut lock = path.as_os_str().to_owned();
         lock.push(".lock");
         let lock = Lock::wait(Path::new(&lock), observer)?;
+        let mut replies = Self::read(path, observer)?;
+        replies.writer = Some((Mutex::new(Lines::open(path, |_| true)?), lock));
+        Ok(replies)
+    }
+
+    /// Reads the file of replies, which need not exist. Another process may use it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn read(path: &Path, observer: &mut dyn Observer) -> Result<Self> {
         let mut known = HashMap::new();
         let mut damaged = 0;
         let bytes = files::read_if_there(path)?.unwrap_or_default();
@@ -73,7 +83,6 @@ impl Replies {
                 Err(_) => damaged = index + 1,
             }
         }
-        let file = Lines::open(path, |_| true)?;
         if damaged > 0 {
             observer.note(&format!(
                 "warning: {}: line {damaged} is damaged and ignored",
@@ -83,8 +92,7 @@ impl Replies {
         Ok(Self {
             path: path.to_owned(),
             known: Mutex::new(known),
-            file: Mutex::new(file),
-            _lock: lock,
+            writer: None,
         })
     }
 
@@ -96,7 +104,7 @@ impl Replies {
     /// Keeps a reply.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The file cannot be written, or was opened only to be read.
     pub(crate) fn keep(&self, key: &str, body: &str, seconds: f64) -> Result<Reply> {
         let reply = Reply {
             key: key.to_owned(),
@@ -105,7 +113,10 @@ impl Replies {
         };
         let line =
             serde_json::to_string(&reply).map_err(|error| Error::failure(error.to_string()))?;
-        let mut file = lock(&self.file);
+        let Some((file, _)) = &self.writer else {
+            return Err(Error::failure("a judge was asked in a dry run"));
+        };
+        let mut file = lock(file);
         let kept = file.push(&line).and_then(|()| file.sync());
         kept.map_err(|error| {
             error.hint(format!(

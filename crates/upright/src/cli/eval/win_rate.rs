@@ -8,7 +8,7 @@ use upright_base::{Error, Result, counted, files, observer::Observer};
 use upright_data::source;
 use upright_hub::Hub;
 use upright_judge::{
-    Pair, WinRate,
+    Judge, Pair, WinRate,
     cost::Tokens,
     files::Results,
     judging::{Plan, Session},
@@ -140,7 +140,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.model {
         None => {
             let (reference, candidates) = from_files(arguments, &mut terminal)?;
-            let session = judge.open(&mut terminal)?;
+            let session = open(arguments, judge, &mut terminal)?;
             let plan = total_plan(
                 &session,
                 candidates.iter().map(|candidate| &candidate.pairs[..]),
@@ -154,7 +154,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         Some(model) => {
             let names = arguments.names(model)?;
             let questions = questions(arguments, &mut terminal)?;
-            let session = judge.open(&mut terminal)?;
+            let session = open(arguments, judge, &mut terminal)?;
             // Before the models have answered, each answer counts as long as its reference.
             let expected = questions.expected_pairs();
             let plan = total_plan(&session, names.iter().map(|_| &expected[..]));
@@ -176,6 +176,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             announce(&session, &plan, &mut terminal)?;
             judge_all(arguments, &session, CHOSEN, candidates, &mut terminal)
         }
+    }
+}
+
+/// Opens the judge; for a dry run only to plan.
+fn open(arguments: &Arguments, judge: Judge, terminal: &mut Terminal) -> Result<Session> {
+    if arguments.dry_run {
+        judge.open_to_plan(terminal)
+    } else {
+        judge.open(terminal)
     }
 }
 

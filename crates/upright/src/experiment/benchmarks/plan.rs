@@ -66,7 +66,7 @@ impl Experiment {
             let judge = opened.settings.judge.keyless();
             let session = judge
                 .judge(opened.settings.answers.as_in_paper)?
-                .open(observer)?;
+                .open_to_plan(observer)?;
             plans.push(BenchmarkPlan {
                 benchmark: win_rate::NAME.to_owned(),
                 models,

@@ -271,6 +271,8 @@ fn the_cost_is_known_before_the_first_request() {
         text.starts_with("1 model, 4 requests to scripted"),
         "{text}"
     );
+    let replies = fs::read_dir(place.path("cache/judge-replies")).unwrap();
+    assert_eq!(replies.count(), 0, "a dry run writes no file");
     let done = Done::of(judge.command(&place, &format!("{words} --max-cost 0.01")));
     assert_eq!((done.code, judge.asked()), (Some(2), 0), "{done:?}");
     assert!(done.error().contains("max-cost is 0.01"), "{done:?}");
