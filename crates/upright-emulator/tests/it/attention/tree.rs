@@ -37,11 +37,10 @@ pub(super) fn error(
     }
     let mut worst = 0.0;
     for error in errors {
-        worst = if error.is_nan() {
-            error
-        } else {
-            f64::max(worst, error)
-        };
+        // Once it is NaN, it stays NaN.
+        if error.is_nan() || error > worst {
+            worst = error;
+        }
     }
     worst
 }
