@@ -113,8 +113,8 @@ const PATCHES: &[Patch] = &[
         name: "backward_queries_with_swapped_columns",
         file: "attention_backward.cu",
         edits: &[(
-            "sum[d][2 * h] * scale, sum[d][2 * h + 1] * scale);",
-            "sum[d][2 * h + 1] * scale, sum[d][2 * h] * scale);",
+            "sum[n][2 * h] * scale, sum[n][2 * h + 1] * scale);",
+            "sum[n][2 * h + 1] * scale, sum[n][2 * h] * scale);",
         )],
     },
     Patch {

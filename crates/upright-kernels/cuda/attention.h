@@ -5,8 +5,11 @@
 // along the path, and a key that a query does not see has weight 0 exactly. So a row's bits depend on its own path alone.
 //
 // Layouts: value c of head h of row r of the queries is at q[r * q_row + h * q_head + c], likewise keys and values with kv_row
-// and kv_head. Outputs and gradients are [rows, heads, size]. `size` is the head's size, a multiple of 8. An instance for D
-// takes every size up to D: columns from `size` to D are zero and change no sum.
+// and kv_head, gradients with d_row and d_head, and outputs with out_row and `size`. The kernels write nothing between these
+// values. The outputs' gradient is [rows, heads, size]. Rows and heads in bf16 begin at multiples of 16 bytes, so q_row, q_head,
+// kv_row, kv_head and out_row are multiples of 8. Gradients are written in pairs of f32: `d` is a multiple of 8 bytes, and d_row,
+// d_head, k_start and v_start are even. `size` is the head's size, a multiple of 8. An instance for D takes every size up to D:
+// columns from `size` to D are zero and change no sum.
 #pragma once
 #include "device.h"
 

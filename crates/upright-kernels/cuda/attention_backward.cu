@@ -7,13 +7,15 @@
 // Both recompute the weights p = exp2(scale log2(e) q k^T - lse) and form ds = p (d_out v^T - delta).
 #include "attention.h"
 
-// delta [rows, heads] from d_out and out [rows, heads, size]. A warp has one row and head; `count` is rows * heads.
-KERNEL(attention_delta, 128, (In<bf16> d_out, In<bf16> out, Out<float> delta, int size, int count)) {
+// delta [rows, heads] from d_out [rows, heads, size] and out with rows of out_row values. A warp has one row and head; `count` is
+// rows * heads.
+KERNEL(attention_delta, 128, (In<bf16> d_out, In<bf16> out, Out<float> delta, int out_row, int heads, int size, int count)) {
     int at = block_x() * 4 + warp();
     float sum = 0;
     if (at < count && lane() * 8 < size) {
-        u64 start = (u64)at * size + lane() * 8;
-        Quad a = d_out.quad(start), b = out.quad(start);
+        int column = lane() * 8;
+        Quad a = d_out.quad((u64)at * size + column);
+        Quad b = out.quad((u64)(at / heads) * out_row + (u64)(at % heads) * size + column);
         UNROLL for (int i = 0; i < 4; i++) {
             sum = multiply_add(float_of(a.words[i] << 16), float_of(b.words[i] << 16), sum);
             sum = multiply_add(float_of(a.words[i] & 0xffff0000u), float_of(b.words[i] & 0xffff0000u), sum);
@@ -23,12 +25,12 @@ KERNEL(attention_delta, 128, (In<bf16> d_out, In<bf16> out, Out<float> delta, in
     if (at < count && lane() == 0) delta[at] = sum;
 }
 
-// dq [rows, heads, size] = scale * sum over keys of ds k, for a tile of queries and one head. With two stages, the next keys and
-// values arrive while these are worked on.
+// dq = scale * sum over keys of ds k, for a tile of queries and one head. It goes into d[r * d_row + h * d_head + c], so `d` points
+// to the gradient of the first query. With two stages, the next keys and values arrive while these are worked on.
 template <int D, int KEYS, int STAGES>
 DEVICE void backward_queries(In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf16> v, In<bf16> d_out, In<float> lse,
-                             In<float> delta, Out<float> dq, int q_row, int q_head, int kv_row, int kv_head, int heads, int group,
-                             int size, int window, float scale) {
+                             In<float> delta, Out<float> d, int q_row, int q_head, int kv_row, int kv_head, int d_row, int d_head,
+                             int heads, int group, int size, int window, float scale) {
     Shared<bf16> queries = shared<bf16>(0, TILE * pitch(D));
     Shared<bf16> d_outs = shared<bf16>(bytes(TILE, D), TILE * pitch(D));
     auto keys = [](int stage) { return shared<bf16>(bytes(2 * TILE + 2 * stage * KEYS, D), KEYS * pitch(D)); };
@@ -67,9 +69,9 @@ DEVICE void backward_queries(In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> 
         }
         barrier();  // The keys and values are there.
         float p[KEYS / 8][4] = {}, ds[KEYS / 8][4] = {};
-        UNROLL for (int d = 0; d < D; d += 16) {
-            add_product<D, KEYS / 16>(p, left_operand<D>(queries, d), keys(stage), d);
-            add_product<D, KEYS / 16>(ds, left_operand<D>(d_outs, d), values(stage), d);
+        UNROLL for (int depth = 0; depth < D; depth += 16) {
+            add_product<D, KEYS / 16>(p, left_operand<D>(queries, depth), keys(stage), depth);
+            add_product<D, KEYS / 16>(ds, left_operand<D>(d_outs, depth), values(stage), depth);
         }
         bool whole = all_seen<KEYS>(tile.position, TILE, key, window);
         UNROLL for (int n = 0; n < KEYS / 8; n++) UNROLL for (int i = 0; i < 4; i++) {
@@ -85,11 +87,11 @@ DEVICE void backward_queries(In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> 
 
     UNROLL for (int h = 0; h < 2; h++) {
         int row = warp() * 16 + row_of(2 * h);
-        u64 start = ((u64)(tile.row + row) * heads + head) * size;
-        UNROLL for (int d = 0; d < D / 8; d++) {
-            int column = column_of(d, 0);
+        u64 start = (u64)(tile.row + row) * d_row + (u64)head * d_head;
+        UNROLL for (int n = 0; n < D / 8; n++) {
+            int column = column_of(n, 0);
             if (row < tile.count && column < size)
-                dq.set_two(start + column, sum[d][2 * h] * scale, sum[d][2 * h + 1] * scale);
+                d.set_two(start + column, sum[n][2 * h] * scale, sum[n][2 * h + 1] * scale);
         }
     }
 }
@@ -100,14 +102,15 @@ struct Step {
     int reader, head, at;
 };
 
-// dk and dv [rows, kv_heads, size] of a tile of keys and one head of keys and values: dv = sum of p d_out, and dk = scale * sum of
-// ds q, over the queries of all heads of the group. A block writes columns [COLUMNS * block_z(), COLUMNS * (block_z() + 1)): for
-// large heads the sums of all columns do not fit into registers. With two stages, the next queries arrive while these are worked
-// on.
+// dk and dv of a tile of keys and one head of keys and values: dv = sum of p d_out, and dk = scale * sum of ds q, over the queries
+// of all heads of the group. They go into d[k_start + r * d_row + h * d_head + c] and d[v_start + r * d_row + h * d_head + c]. A
+// block writes columns [COLUMNS * block_z(), COLUMNS * (block_z() + 1)): for large heads the sums of all columns do not fit into
+// registers. With two stages, the next queries arrive while these are worked on.
 template <int D, int QUERIES, int COLUMNS, int STAGES>
 DEVICE void backward_keys(In<Tile> tiles, In<KeyTile> key_tiles, In<int> readers, In<bf16> q, In<bf16> k, In<bf16> v,
-                          In<bf16> d_out, In<float> lse, In<float> delta, Out<float> dk, Out<float> dv, int q_row, int q_head,
-                          int kv_row, int kv_head, int heads, int group, int size, int window, float scale) {
+                          In<bf16> d_out, In<float> lse, In<float> delta, Out<float> d, int q_row, int q_head, int kv_row,
+                          int kv_head, int d_row, int d_head, int k_start, int v_start, int heads, int group, int size, int window,
+                          float scale) {
     Shared<bf16> keys = shared<bf16>(0, TILE * pitch(D));
     Shared<bf16> values = shared<bf16>(bytes(TILE, D), TILE * pitch(D));
     auto queries = [](int stage) { return shared<bf16>(bytes(2 * TILE + 2 * stage * QUERIES, D), QUERIES * pitch(D)); };
@@ -175,9 +178,9 @@ DEVICE void backward_keys(In<Tile> tiles, In<KeyTile> key_tiles, In<int> readers
         barrier();  // The queries are there.
         // Transposed: a row per key, a column per query.
         float p[QUERIES / 8][4] = {}, ds[QUERIES / 8][4] = {};
-        KEEP_LOOP for (int d = 0; d < D; d += 16) {
-            add_product<D, QUERIES / 16>(p, left_operand<D>(keys, d), queries(stage), d);
-            add_product<D, QUERIES / 16>(ds, left_operand<D>(values, d), d_outs(stage), d);
+        KEEP_LOOP for (int depth = 0; depth < D; depth += 16) {
+            add_product<D, QUERIES / 16>(p, left_operand<D>(keys, depth), queries(stage), depth);
+            add_product<D, QUERIES / 16>(ds, left_operand<D>(values, depth), d_outs(stage), depth);
         }
         UNROLL for (int n = 0; n < QUERIES / 8; n++) UNROLL for (int i = 0; i < 4; i++) {
             int query = column_of(n, i);
@@ -199,15 +202,14 @@ DEVICE void backward_keys(In<Tile> tiles, In<KeyTile> key_tiles, In<int> readers
     // A tile without readers has waited for nothing yet.
     wait_for_copies<0>();
 
-    int kv_heads = heads / group;
     UNROLL for (int h = 0; h < 2; h++) {
         int row = warp() * 16 + row_of(2 * h);
-        u64 place = ((u64)(own.row + row) * kv_heads + kv) * size;
-        UNROLL for (int d = 0; d < COLUMNS / 8; d++) {
-            int to = column + column_of(d, 0);
+        u64 place = (u64)(own.row + row) * d_row + (u64)kv * d_head;
+        UNROLL for (int n = 0; n < COLUMNS / 8; n++) {
+            int to = column + column_of(n, 0);
             if (row < own.count && to < size) {
-                dk.set_two(place + to, sum_k[d][2 * h] * scale, sum_k[d][2 * h + 1] * scale);
-                dv.set_two(place + to, sum_v[d][2 * h], sum_v[d][2 * h + 1]);
+                d.set_two(k_start + place + to, sum_k[n][2 * h] * scale, sum_k[n][2 * h + 1] * scale);
+                d.set_two(v_start + place + to, sum_v[n][2 * h], sum_v[n][2 * h + 1]);
             }
         }
     }
@@ -217,17 +219,18 @@ DEVICE void backward_keys(In<Tile> tiles, In<KeyTile> key_tiles, In<int> readers
 #define BACKWARD(D, KEYS, QUERIES, COLUMNS, STAGES)                                                                              \
     KERNEL(attention_backward_queries_##D, ATTENTION_THREADS,                                                                    \
            (In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf16> v, In<bf16> d_out, In<float> lse, In<float> delta,    \
-            Out<float> dq, int q_row, int q_head, int kv_row, int kv_head, int heads, int group, int size, int window,           \
-            float scale)) {                                                                                                      \
-        backward_queries<D, KEYS, STAGES>(tiles, runs, q, k, v, d_out, lse, delta, dq, q_row, q_head, kv_row, kv_head, heads, group,     \
-                                  size, window, scale);                                                                          \
+            Out<float> d, int q_row, int q_head, int kv_row, int kv_head, int d_row, int d_head, int heads, int group, int size, \
+            int window, float scale)) {                                                                                          \
+        backward_queries<D, KEYS, STAGES>(tiles, runs, q, k, v, d_out, lse, delta, d, q_row, q_head, kv_row, kv_head, d_row,     \
+                                          d_head, heads, group, size, window, scale);                                            \
     }                                                                                                                            \
     KERNEL(attention_backward_keys_##D, ATTENTION_THREADS,                                                                       \
            (In<Tile> tiles, In<KeyTile> key_tiles, In<int> readers, In<bf16> q, In<bf16> k, In<bf16> v, In<bf16> d_out,          \
-            In<float> lse, In<float> delta, Out<float> dk, Out<float> dv, int q_row, int q_head, int kv_row, int kv_head,        \
-            int heads, int group, int size, int window, float scale)) {                                                          \
-        backward_keys<D, QUERIES, COLUMNS, STAGES>(tiles, key_tiles, readers, q, k, v, d_out, lse, delta, dk, dv, q_row, q_head,         \
-                                           kv_row, kv_head, heads, group, size, window, scale);                                  \
+            In<float> lse, In<float> delta, Out<float> d, int q_row, int q_head, int kv_row, int kv_head, int d_row, int d_head, \
+            int k_start, int v_start, int heads, int group, int size, int window, float scale)) {                                \
+        backward_keys<D, QUERIES, COLUMNS, STAGES>(tiles, key_tiles, readers, q, k, v, d_out, lse, delta, d, q_row, q_head,      \
+                                                   kv_row, kv_head, d_row, d_head, k_start, v_start, heads, group, size, window, \
+                                                   scale);                                                                       \
     }
 
 BACKWARD(32, 64, 64, 32, 2)

@@ -8,7 +8,7 @@ constexpr int WARPS = 4, GROUPS = 4;  // a warp has 4 groups of 8 lanes, and a g
 // token's bits depend on its path alone. Lane l has columns l % 8 * 8 to l % 8 * 8 + 7 of each 64 columns, PARTS times.
 template <int PARTS>
 DEVICE void decode(In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf16> v, Out<bf16> out, int q_row, int q_head,
-                   int kv_row, int kv_head, int heads, int group, int size, int window, float scale) {
+                   int kv_row, int kv_head, int out_row, int heads, int group, int size, int window, float scale) {
     constexpr int COLUMNS = PARTS * 64;
     Shared<float> sums = shared<float>(0, WARPS * COLUMNS);
     Shared<float> tops = shared<float>(WARPS * COLUMNS * 4, WARPS);
@@ -91,7 +91,7 @@ DEVICE void decode(In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf16
     for (int column = thread(); column < size; column += ATTENTION_THREADS) {
         float x = 0;
         UNROLL for (int w = 0; w < WARPS; w++) x = multiply_add(factors[w], sums[w * COLUMNS + column], x);
-        out[((u64)tile.row * heads + head) * size + column] = round_to_bf16(divide(x, all));
+        out[(u64)tile.row * out_row + (u64)head * size + column] = round_to_bf16(divide(x, all));
     }
 }
 
@@ -99,8 +99,8 @@ DEVICE void decode(In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf16
 #define DECODE(D)                                                                                                                \
     KERNEL(attention_decode_##D, ATTENTION_THREADS,                                                                              \
            (In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf16> v, Out<bf16> out, int q_row, int q_head, int kv_row,  \
-            int kv_head, int heads, int group, int size, int window, float scale)) {                                             \
-        decode<D / 64>(tiles, runs, q, k, v, out, q_row, q_head, kv_row, kv_head, heads, group, size, window, scale);            \
+            int kv_head, int out_row, int heads, int group, int size, int window, float scale)) {                                \
+        decode<D / 64>(tiles, runs, q, k, v, out, q_row, q_head, kv_row, kv_head, out_row, heads, group, size, window, scale);   \
     }
 
 DECODE(64)

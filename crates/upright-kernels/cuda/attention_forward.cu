@@ -7,7 +7,7 @@
 // values are added up, the next keys arrive. The running maximum and sum are those of flash attention.
 template <int D, int KEYS>
 DEVICE void forward(In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf16> v, Out<bf16> out, Out<float> lse, int q_row,
-                    int q_head, int kv_row, int kv_head, int heads, int group, int size, int window, float scale) {
+                    int q_head, int kv_row, int kv_head, int out_row, int heads, int group, int size, int window, float scale) {
     Shared<bf16> queries = shared<bf16>(0, TILE * pitch(D));
     Shared<bf16> keys = shared<bf16>(bytes(TILE, D), KEYS * pitch(D));
     Shared<bf16> values = shared<bf16>(bytes(TILE + KEYS, D), KEYS * pitch(D));
@@ -64,24 +64,25 @@ DEVICE void forward(In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf1
         total[h] += shuffle_xor(total[h], 1);
         total[h] += shuffle_xor(total[h], 2);
         int row = warp() * 16 + row_of(2 * h);
-        u64 place = (u64)(tile.row + row) * heads + head;
+        u64 start = (u64)(tile.row + row) * out_row + (u64)head * size;
         float factor = divide(1.0f, total[h]);
         if (row < tile.count) {
-            if (lane() % 4 == 0) lse[place] = top[h] + fast_log2(total[h]);
+            if (lane() % 4 == 0) lse[(u64)(tile.row + row) * heads + head] = top[h] + fast_log2(total[h]);
             UNROLL for (int d = 0; d < D / 8; d++) {
                 int column = column_of(d, 0);
-                if (column < size) out.set_word(place * size + column, pack(sum[d][2 * h] * factor, sum[d][2 * h + 1] * factor));
+                if (column < size) out.set_word(start + column, pack(sum[d][2 * h] * factor, sum[d][2 * h + 1] * factor));
             }
         }
     }
 }
 
-// Grid: tiles, heads. `group` is the number of query heads per head of keys and values.
+// Grid: tiles, heads. `group` is the number of query heads per head of keys and values. lse is [rows, heads].
 #define FORWARD(D, KEYS)                                                                                                         \
     KERNEL(attention_forward_##D, ATTENTION_THREADS,                                                                             \
            (In<Tile> tiles, In<Run> runs, In<bf16> q, In<bf16> k, In<bf16> v, Out<bf16> out, Out<float> lse, int q_row,          \
-            int q_head, int kv_row, int kv_head, int heads, int group, int size, int window, float scale)) {                     \
-        forward<D, KEYS>(tiles, runs, q, k, v, out, lse, q_row, q_head, kv_row, kv_head, heads, group, size, window, scale);     \
+            int q_head, int kv_row, int kv_head, int out_row, int heads, int group, int size, int window, float scale)) {        \
+        forward<D, KEYS>(tiles, runs, q, k, v, out, lse, q_row, q_head, kv_row, kv_head, out_row, heads, group, size, window,    \
+                         scale);                                                                                                 \
     }
 
 FORWARD(32, 64)

@@ -17,6 +17,7 @@ const PARAMETERS: &[Parameter] = &[
     int("q_head"),
     int("kv_row"),
     int("kv_head"),
+    int("out_row"),
     int("heads"),
     int("group"),
     int("size"),

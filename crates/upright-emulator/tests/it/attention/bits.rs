@@ -4,7 +4,7 @@ use half::bf16;
 use upright_emulator::{Arg, Buffer, launch};
 use upright_kernels::attention::{QueryTables, instance};
 
-use super::{Results, Shape, Source, attention, forest};
+use super::{Results, Shape, Source, attention, forest, take, untouched};
 use crate::{needs_compiler, numbers::rounded};
 
 fn run(
@@ -60,6 +60,7 @@ fn bits_depend_on_the_path_alone() {
             size,
             window,
             fused: false,
+            gap: 0,
         };
         let wide = shape.heads() * size;
         let mut inputs = Vec::new();
@@ -128,6 +129,7 @@ fn a_known_beginning_changes_no_bit() {
         size: 40,
         window: Some(80),
         fused: false,
+        gap: 2,
     };
     let wide = shape.heads() * shape.size;
     let (qkv, d_out) = (rounded(1, 185 * shape.row()), rounded(2, 185 * wide));
@@ -152,7 +154,7 @@ fn a_known_beginning_changes_no_bit() {
     let runs = ints(bytemuck::cast_slice(&tables.runs));
     let queries = Buffer::from(queries);
     let rows = want.len() / wide;
-    let mut out = Buffer::<bf16>::unwritten(rows * wide);
+    let mut out = Buffer::<bf16>::unwritten(rows * shape.out_row());
     let mut lse = Buffer::<f32>::unwritten(rows * shape.heads());
     let [_, k, v] = shape.starts();
     let mut args = vec![tiles.input(), runs.input(), queries.input()];
@@ -167,6 +169,7 @@ fn a_known_beginning_changes_no_bit() {
         shape.size,
         shape.row(),
         shape.size,
+        shape.out_row(),
         shape.heads(),
         2,
         shape.size,
@@ -177,7 +180,14 @@ fn a_known_beginning_changes_no_bit() {
     args.push(Arg::F32(shape.scale()));
     let grid = [tables.tiles.len() as u32, shape.heads() as u32, 1];
     launch(instance(shape.size).unwrap().forward, grid, 1, &mut args).unwrap();
-    assert_eq!(out[..], want[..]);
+    let found = take(
+        &mut out,
+        [shape.out_row(), shape.size, 0],
+        shape.heads(),
+        shape.size,
+    );
+    assert_eq!(found[..], want[..]);
+    untouched("out", &out).unwrap();
 }
 
 /// Columns of zeros change no sum: a head of 16 values has the bits of one that is padded to 64, and the padding's own results
@@ -193,8 +203,14 @@ fn padding_a_head_changes_no_bit() {
         size: 16,
         window: None,
         fused: false,
+        gap: 0,
     };
-    let wide = Shape { size: 64, ..narrow };
+    // The gaps change nothing either.
+    let wide = Shape {
+        size: 64,
+        gap: 6,
+        ..narrow
+    };
     let scale = |values: Vec<bf16>, factor: f32| -> Vec<bf16> {
         values
             .into_iter()

@@ -14,6 +14,7 @@ fn outcome(source: &Source<'_>, seed: u64) -> Result<f64, String> {
         size: 64,
         window: Some(100),
         fused: false,
+        gap: 2,
     };
     let qkv = Buffer::from(rounded(1, 209 * shape.row()));
     let d_out = Buffer::from(rounded(2, 209 * shape.heads() * 64));

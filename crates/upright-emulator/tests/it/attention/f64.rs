@@ -118,6 +118,7 @@ fn the_definition_differentiates() {
         size: 8,
         window: Some(7),
         fused: false,
+        gap: 0,
     };
     let number = |seed, count| {
         crate::numbers::numbers(seed, count)

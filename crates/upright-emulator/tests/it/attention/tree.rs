@@ -60,13 +60,14 @@ proptest! {
         spans in prop::collection::vec((0usize..4, 1usize..100), 1..6),
         kv_heads in 1usize..3, group in 1usize..4,
         size in prop::sample::select(vec![8usize, 16, 24, 32, 40, 64, 72, 80, 96, 104, 128]),
-        window in prop::option::of(1usize..150), fused: bool, seed: u64,
+        window in prop::option::of(1usize..150), fused: bool, gap in prop::sample::select(vec![0usize, 2, 6]),
+        seed: u64,
     ) {
         if upright_emulator::missing().is_some() {
             return Ok(());
         }
         let fused = fused && group == 1;
-        let error = check(&forest(&spans), &Shape { kv_heads, group, size, window, fused }, seed);
+        let error = check(&forest(&spans), &Shape { kv_heads, group, size, window, fused, gap }, seed);
         prop_assert!(error <= 1.0, "{}", error);
     }
 }
@@ -87,6 +88,7 @@ fn large_heads_long_spans_and_many_heads_of_a_group() {
             size,
             window,
             fused: false,
+            gap: 2,
         };
         let error = check(&forest(&spans), &shape, 5);
         assert!(error <= 1.0, "{shape:?}: {error}");
@@ -104,6 +106,7 @@ fn a_key_that_is_not_a_number() {
         size: 16,
         window: None,
         fused: false,
+        gap: 0,
     };
     let mut qkv = Buffer::from(rounded(1, 15 * shape.row()));
     qkv[5 * shape.row() + shape.starts()[1]] = half::bf16::NAN;

@@ -23,8 +23,16 @@ fn forest(spans: &[(usize, usize)]) -> Pack {
     pack
 }
 
+/// One part of wider rows.
+fn part(rows: &[f32], row: usize, from: usize, to: usize) -> Vec<f32> {
+    rows.chunks(row)
+        .flat_map(|row| row[from..to].to_vec())
+        .collect()
+}
+
 /// Output and natural log-sum-exps, then the gradients of queries, keys and values, of the CUDA kernels. All queries come
-/// first in a row of `qkv`, then all keys, then all values.
+/// first in a row of `qkv`, then all keys, then all values. The gradients are written into rows of the same layout, and the
+/// outputs into rows that are wider than the heads.
 fn cuda(pack: &Pack, shape: &Shape, qkv: &[f32], d_out: &[f32], seed: u64) -> [Vec<f32>; 5] {
     let spans: Vec<Span> = pack
         .spans
@@ -55,25 +63,18 @@ fn cuda(pack: &Pack, shape: &Shape, qkv: &[f32], d_out: &[f32], seed: u64) -> [V
     let (tokens, size) = (pack.tokens.len(), shape.head_size);
     let rows = tokens * shape.heads;
     let [mut lse, mut delta] = [(); 2].map(|()| Buffer::<f32>::unwritten(rows));
-    let mut out = Buffer::<bf16>::unwritten(rows * size);
-    let mut dq = Buffer::<f32>::unwritten(rows * size);
-    let [mut dk, mut dv] =
-        [(); 2].map(|()| Buffer::<f32>::unwritten(tokens * shape.kv_heads * size));
-    let row = (shape.heads + 2 * shape.kv_heads) * size;
-    let starts = [0, shape.heads * size, (shape.heads + shape.kv_heads) * size];
-    let numbers = || {
+    let wide = shape.heads * size;
+    let out_row = wide + 8;
+    let row = wide + 2 * shape.kv_heads * size;
+    let starts = [0, wide, wide + shape.kv_heads * size];
+    let mut out = Buffer::<bf16>::unwritten(tokens * out_row);
+    let mut gradient = Buffer::<f32>::unwritten(tokens * row);
+    // Numbers, with those of the output between others.
+    let numbers = |of_output: &[usize]| {
         let group = shape.heads / shape.kv_heads;
-        let sizes = [
-            row,
-            size,
-            row,
-            size,
-            shape.heads,
-            group,
-            size,
-            shape.window.unwrap_or(0),
-        ];
-        let mut args: Vec<_> = sizes.map(|size| Arg::I32(size as i32)).into();
+        let last = [shape.heads, group, size, shape.window.unwrap_or(0)];
+        let sizes = [&[row, size, row, size], of_output, &last].concat();
+        let mut args: Vec<_> = sizes.iter().map(|size| Arg::I32(*size as i32)).collect();
         args.push(Arg::F32(shape.scale));
         args
     };
@@ -82,11 +83,11 @@ fn cuda(pack: &Pack, shape: &Shape, qkv: &[f32], d_out: &[f32], seed: u64) -> [V
     let mut args = vec![tiles.input(), runs.input()];
     args.extend(starts.map(|start| qkv.input_from(start)));
     args.extend([out.output(), lse.output()]);
-    args.extend(numbers());
+    args.extend(numbers(&[out_row]));
     launch(instance.forward, grid, seed, &mut args).unwrap();
 
     let mut args = vec![d_out.input(), out.input(), delta.output()];
-    args.extend([size, rows].map(|size| Arg::I32(size as i32)));
+    args.extend([out_row, shape.heads, size, rows].map(|size| Arg::I32(size as i32)));
     launch(
         "attention_delta",
         [rows.div_ceil(4) as u32, 1, 1],
@@ -97,20 +98,16 @@ fn cuda(pack: &Pack, shape: &Shape, qkv: &[f32], d_out: &[f32], seed: u64) -> [V
 
     let mut args = vec![tiles.input(), runs.input()];
     args.extend(starts.map(|start| qkv.input_from(start)));
-    args.extend([d_out.input(), lse.input(), delta.input(), dq.output()]);
-    args.extend(numbers());
+    args.extend([d_out.input(), lse.input(), delta.input()]);
+    args.push(gradient.output());
+    args.extend(numbers(&[row, size]));
     launch(instance.backward_queries, grid, seed, &mut args).unwrap();
 
     let mut args = vec![tiles.input(), key_tiles.input(), readers.input()];
     args.extend(starts.map(|start| qkv.input_from(start)));
-    args.extend([
-        d_out.input(),
-        lse.input(),
-        delta.input(),
-        dk.output(),
-        dv.output(),
-    ]);
-    args.extend(numbers());
+    args.extend([d_out.input(), lse.input(), delta.input()]);
+    args.push(gradient.output());
+    args.extend(numbers(&[row, size, starts[1], starts[2]]));
     let grid = [
         keys.tiles.len() as u32,
         shape.kv_heads as u32,
@@ -118,9 +115,17 @@ fn cuda(pack: &Pack, shape: &Shape, qkv: &[f32], d_out: &[f32], seed: u64) -> [V
     ];
     launch(instance.backward_keys, grid, seed, &mut args).unwrap();
 
-    let out = out.iter().map(|x| x.to_f32()).collect();
+    assert_eq!(gradient.first_unwritten(), None);
+    let out: Vec<f32> = out.iter().map(|x| x.to_f32()).collect();
     let lse = lse.iter().map(|x| x * std::f32::consts::LN_2).collect();
-    [out, lse, dq.to_vec(), dk.to_vec(), dv.to_vec()]
+    let gradient = |from, to| part(&gradient, row, from, to);
+    [
+        part(&out, out_row, 0, wide),
+        lse,
+        gradient(0, starts[1]),
+        gradient(starts[1], starts[2]),
+        gradient(starts[2], row),
+    ]
 }
 
 /// The same of the CPU's kernels.
@@ -168,12 +173,7 @@ fn cpu(tier: Tier, pack: &Pack, shape: &Shape, qkv: &[f32], d_out: &[f32]) -> [V
         d_out,
         &mut gradient,
     );
-    let part = |from: usize, to: usize| -> Vec<f32> {
-        gradient
-            .chunks(row)
-            .flat_map(|row| row[from..to].to_vec())
-            .collect()
-    };
+    let part = |from, to| part(&gradient, row, from, to);
     let (keys, values) = (layouts[1].offset, layouts[2].offset);
     let (dq, dk, dv) = (part(0, keys), part(keys, values), part(values, row));
     [out, lse, dq, dk, dv]
@@ -222,8 +222,7 @@ fn a_token_after_a_cache_is_that_of_the_cpu() {
         attention::last_token(&shape, last.values(), layout(0), &cache, &mut want);
 
         let part = |from: usize, to: usize| -> Buffer<bf16> {
-            let rows = values.chunks(wide + 2 * row);
-            let rows: Vec<f32> = rows.flat_map(|row| row[from..to].to_vec()).collect();
+            let rows = part(&values, wide + 2 * row, from, to);
             Buffer::from(rows.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>())
         };
         let (q, k, v) = (
@@ -236,7 +235,8 @@ fn a_token_after_a_cache_is_that_of_the_cpu() {
             Buffer::from(vec![last, 1, last, 0, 1]),
             Buffer::from(vec![0i32, 0]),
         );
-        let mut out = Buffer::<bf16>::unwritten(length * wide);
+        let out_row = wide + 8;
+        let mut out = Buffer::<bf16>::unwritten(length * out_row);
         let mut args = vec![
             tiles.input(),
             runs.input(),
@@ -245,7 +245,8 @@ fn a_token_after_a_cache_is_that_of_the_cpu() {
             v.input(),
             out.output(),
         ];
-        let sizes = [wide, size, row, size, heads, 2, size, window.unwrap_or(0)];
+        let window = window.unwrap_or(0);
+        let sizes = [wide, size, row, size, out_row, heads, 2, size, window];
         args.extend(sizes.map(|size| Arg::I32(size as i32)));
         args.push(Arg::F32(shape.scale));
         launch(
@@ -255,7 +256,7 @@ fn a_token_after_a_cache_is_that_of_the_cpu() {
             &mut args,
         )
         .unwrap();
-        let found: Vec<f32> = out[(length - 1) * wide..]
+        let found: Vec<f32> = out[(length - 1) * out_row..][..wide]
             .iter()
             .map(|x| x.to_f32())
             .collect();
