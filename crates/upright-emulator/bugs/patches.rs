@@ -105,6 +105,31 @@ const PATCHES: &[Patch] = &[
         edits: &[("total[h] += shuffle_xor(total[h], 2);", "")],
     },
     Patch {
+        name: "forward_with_rows_too_close",
+        file: "attention_forward.cu",
+        edits: &[("* out_row", "* (heads * size)")],
+    },
+    Patch {
+        name: "backward_with_outputs_too_close",
+        file: "attention_backward.cu",
+        edits: &[("* out_row", "* (heads * size)")],
+    },
+    Patch {
+        name: "backward_queries_with_heads_too_close",
+        file: "attention_backward.cu",
+        edits: &[("(u64)head * d_head", "(u64)head * size")],
+    },
+    Patch {
+        name: "backward_keys_with_heads_too_close",
+        file: "attention_backward.cu",
+        edits: &[("(u64)kv * d_head", "(u64)kv * size")],
+    },
+    Patch {
+        name: "backward_keys_with_values_at_the_keys",
+        file: "attention_backward.cu",
+        edits: &[("d.set_two(v_start + place", "d.set_two(k_start + place")],
+    },
+    Patch {
         name: "backward_queries_without_barrier",
         file: "attention_backward.cu",
         edits: &[("barrier();  // All warps have read the keys and values.", "")],

@@ -9,7 +9,7 @@ use crate::{needs_compiler, numbers::rounded};
 fn outcome(source: &Source<'_>, seed: u64) -> Result<f64, String> {
     let spans = forest(&[(0, 130), (1, 70), (2, 9)]);
     let shape = Shape {
-        kv_heads: 1,
+        kv_heads: 2,
         group: 2,
         size: 64,
         window: Some(100),
@@ -45,6 +45,13 @@ fn bugs_of_attention_are_found() {
             "backward_queries_that_mixes_up_stages",
             "was not waited for",
         ),
+        ("forward_with_rows_too_close", "between the heads"),
+        ("backward_queries_with_heads_too_close", "between the heads"),
+        ("backward_keys_with_heads_too_close", "between the heads"),
+        (
+            "backward_keys_with_values_at_the_keys",
+            "of dv was not written",
+        ),
     ] {
         for seed in 0..2 {
             let unit = format!("bug_{bug}");
@@ -72,6 +79,7 @@ fn bugs_of_attention_are_found() {
         "backward_keys_of_one_head",
         "backward_keys_with_numbers_of_the_next_step",
         "backward_queries_with_swapped_columns",
+        "backward_with_outputs_too_close",
     ] {
         let unit = format!("bug_{bug}");
         let source = if bug.starts_with("forward") {
