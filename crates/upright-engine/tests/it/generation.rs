@@ -15,13 +15,15 @@ use upright_model::{
 
 use super::machine;
 
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 9] = [
     "neox_parallel",
     "neox_sequential",
+    "neox_sequential_wide",
     "llama",
     "llama3_rope",
     "mistral",
     "qwen2",
+    "qwen2_wide",
     "qwen3",
 ];
 
@@ -61,7 +63,7 @@ fn log_softmax(logits: &[f32]) -> Vec<f64> {
 fn along_sequences(name: &str, options: &Options) -> [Vec<f64>; 2] {
     let (decoder, adapter) = open(name, options);
     let [mut cached, mut scored] = [Vec::new(), Vec::new()];
-    // The windows of mistral and qwen2 are 8 tokens: the sequences run past them.
+    // The windows of mistral, qwen2 and qwen2_wide are 8 tokens: the sequences run past them.
     let mut sequences: Vec<Vec<u32>> = vec![vec![5, 9, 31, 7, 2, 60], vec![11], (1..12).collect()];
     let prompts: Vec<&[u32]> = sequences.iter().map(|s| &s[..]).collect();
     let mut generation = decoder.generation(Some(&adapter), None);

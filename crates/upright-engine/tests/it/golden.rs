@@ -13,15 +13,17 @@ use upright_model::{
 
 use super::machine;
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "neox_parallel",
     "neox_patterns",
     "neox_sequential",
+    "neox_sequential_wide",
     "llama",
     "llama3_rope",
     "llama_linear_rope",
     "mistral",
     "qwen2",
+    "qwen2_wide",
     "qwen3",
 ];
 
