@@ -1,12 +1,11 @@
 //! The trait that a device implements for the decoder. It is private: devices are part of this
 //! crate, and callers see one [`Decoder`](crate::Decoder).
 
-use std::borrow::Cow;
-
+use upright_base::Result;
 use upright_model::pack::Pack;
 
 use crate::{
-    adapter::DeviceAdapter,
+    adapter::{DeviceAdapter, Held},
     next::{Following, Next, Want},
     prefill::NewPrompt,
     scores::{Scores, Slopes},
@@ -25,7 +24,8 @@ pub(crate) enum Purpose {
     Probe,
 }
 
-/// A decoder on one device. Callers have checked every pack against the vocabulary.
+/// A decoder on one device. Callers have checked every pack against the vocabulary. An error means that the device failed, or has too
+/// little memory.
 pub(crate) trait Backend {
     /// Saved activations of a forward pass.
     type Activations;
@@ -36,7 +36,7 @@ pub(crate) trait Backend {
         Self: 'a;
 
     /// Log-probabilities of a pack's targets, under the base model with an adapter or alone.
-    fn score(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Scores;
+    fn score(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Result<Scores>;
 
     /// The same log-probabilities, bit for bit, and the saved activations for
     /// [`Backend::backward`].
@@ -45,7 +45,7 @@ pub(crate) trait Backend {
         pack: &Pack,
         adapter: &DeviceAdapter,
         purpose: Purpose,
-    ) -> (Scores, Self::Activations);
+    ) -> Result<(Scores, Self::Activations)>;
 
     /// Writes the adapter's gradient for this pack alone. Slopes are finite, one per target.
     fn backward(
@@ -55,20 +55,24 @@ pub(crate) trait Backend {
         activations: Self::Activations,
         slopes: &Slopes,
         gradient: &mut Vector,
-    );
+    ) -> Result<()>;
 
     /// Starts generation without a sequence. An adapter of its own is freed together with it.
-    fn sequences<'a>(&'a self, adapter: Option<Cow<'a, DeviceAdapter>>) -> Self::Sequences<'a>;
+    fn sequences<'a>(&'a self, adapter: Option<Held<'a>>) -> Self::Sequences<'a>;
 
     /// Moves values to this device.
-    fn vector(&self, values: Vec<f32>) -> Vector;
+    fn vector(&self, values: Vec<f32>) -> Result<Vector>;
 
     /// A zero sum of `len` values on this device, in units of 2^`exponent`.
-    fn sum(&self, len: usize, exponent: i32) -> Sum;
+    fn sum(&self, len: usize, exponent: i32) -> Result<Sum>;
 
     /// Names the first tensor with a value that is not finite: of the base, of the adapter, or a
     /// block's output on this pack.
-    fn find_non_finite(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Option<String>;
+    fn find_non_finite(
+        &self,
+        pack: &Pack,
+        adapter: Option<&DeviceAdapter>,
+    ) -> Result<Option<String>>;
 
     /// Identifies everything that determines the bits of a result.
     fn arithmetic(&self) -> String;
@@ -95,13 +99,13 @@ pub(crate) trait Sequences {
         prompts: &[NewPrompt<'_>],
         best: Option<usize>,
         want: Want,
-    ) -> Vec<(Next, Vec<Following>)>;
+    ) -> Result<Vec<(Next, Vec<Following>)>>;
 
     /// Appends tokens to sequences. Returns the next-token prediction of each.
-    fn advance(&mut self, tokens: &[(usize, &[u32])], want: Want) -> Vec<Next>;
+    fn advance(&mut self, tokens: &[(usize, &[u32])], want: Want) -> Result<Vec<Next>>;
 
     /// Starts a sequence as a copy of another.
-    fn fork(&mut self, from: usize, to: usize);
+    fn fork(&mut self, from: usize, to: usize) -> Result<()>;
 
     /// Removes a sequence and frees its memory.
     fn leave(&mut self, sequence: usize);

@@ -7,7 +7,7 @@
 //!      -> generation                                     token by token
 //! ```
 
-use std::{borrow::Cow, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use rayon::ThreadPool;
 use upright_base::{Error, Result, memory};
@@ -21,9 +21,11 @@ pub use crate::{
     scores::{Scores, Slopes},
 };
 use crate::{
+    adapter::Held,
     backend::{Backend, Purpose},
     cpu,
     generation::{Generation, Running},
+    gpu,
     scores::check_tokens,
     sum::Sum,
     usage::Usage,
@@ -48,6 +50,7 @@ pub struct Activations(DeviceActivations);
 
 enum DeviceActivations {
     Cpu(cpu::passes::Activations),
+    Gpu(Box<gpu::passes::Activations>),
 }
 
 impl std::fmt::Debug for Activations {
@@ -65,6 +68,17 @@ pub struct Decoder {
 
 enum DeviceDecoder {
     Cpu(cpu::decoder::Decoder),
+    Gpu(Box<gpu::decoder::Decoder>),
+}
+
+/// Calls a method of [`Backend`] on the device.
+macro_rules! on_device {
+    ($decoder:expr, $method:ident($($arg:expr),*)) => {
+        match &$decoder.backend {
+            DeviceDecoder::Cpu(decoder) => decoder.$method($($arg),*),
+            DeviceDecoder::Gpu(decoder) => decoder.$method($($arg),*),
+        }
+    };
 }
 
 impl std::fmt::Debug for Decoder {
@@ -110,24 +124,31 @@ impl Decoder {
         let pool = Arc::new(pool);
         let config = Arc::new(config);
         let weights = pool.install(|| weights(&config))?;
-        let backend = DeviceDecoder::Cpu(cpu::decoder::Decoder {
-            config: Arc::clone(&config),
-            weights,
-            tier,
-            recompute: options.recompute,
-            pool: Arc::clone(&pool),
-            counters,
-        });
+        let backend = match options.device {
+            #[cfg(feature = "host-device")]
+            Device::Host => {
+                let device = gpu::host::Host::new(Arc::clone(&pool), tier)?;
+                DeviceDecoder::Gpu(Box::new(gpu::decoder::Decoder::open(
+                    Arc::clone(&config),
+                    Some(weights),
+                    Arc::new(device),
+                    options.recompute,
+                )?))
+            }
+            _ => DeviceDecoder::Cpu(cpu::decoder::Decoder {
+                config: Arc::clone(&config),
+                weights,
+                tier,
+                recompute: options.recompute,
+                pool: Arc::clone(&pool),
+                counters,
+            }),
+        };
         Ok(Self {
             config,
             pool,
             backend,
         })
-    }
-
-    fn cpu(&self) -> &cpu::decoder::Decoder {
-        let DeviceDecoder::Cpu(decoder) = &self.backend;
-        decoder
     }
 
     /// The architecture.
@@ -148,68 +169,78 @@ impl Decoder {
     /// Identifies everything that determines the bits of a result: the kind of device, its
     /// instructions, and the revision of the arithmetic.
     pub fn arithmetic(&self) -> String {
-        self.cpu().arithmetic()
+        on_device!(self, arithmetic())
     }
 
-    /// Short name, for tables, of what the matrix products run on: the tier of a CPU.
+    /// Short name, for tables, of what the matrix products run on: the tier of a CPU, or the kind of another device.
     pub fn tier_name(&self) -> &'static str {
-        self.cpu().tier.name()
+        self.tier().map_or("host device", cpu::tier::Tier::name)
     }
 
     /// The instruction tier, where the decoder runs on a CPU.
     pub fn tier(&self) -> Option<cpu::tier::Tier> {
         match &self.backend {
             DeviceDecoder::Cpu(decoder) => Some(decoder.tier),
+            DeviceDecoder::Gpu(_) => None,
         }
     }
 
     /// Memory, busy time and operation counts of the device so far.
     pub fn usage(&self) -> Usage {
-        self.cpu().usage()
+        on_device!(self, usage())
     }
 
     /// Bytes of the base weights.
     pub fn weight_bytes(&self) -> WeightBytes {
-        self.cpu().weight_bytes()
+        on_device!(self, weight_bytes())
     }
 
     /// Bytes of saved activations per token, for an adapter whose lowest layer is given.
     pub fn bytes_per_token(&self, lowest_layer: usize) -> ActivationBytes {
-        self.cpu().bytes_per_token(lowest_layer)
+        on_device!(self, bytes_per_token(lowest_layer))
     }
 
     /// Moves an adapter to the device.
-    pub fn load(&self, adapter: Adapter) -> DeviceAdapter {
-        DeviceAdapter {
+    ///
+    /// # Errors
+    /// The device failed, or has too little memory.
+    pub fn load(&self, adapter: Adapter) -> Result<DeviceAdapter> {
+        Ok(DeviceAdapter {
             layout: adapter.layout,
-            parameters: self.vector(adapter.parameters),
-        }
+            parameters: self.vector(adapter.parameters)?,
+        })
     }
 
     /// Moves values to the device.
-    pub fn vector(&self, values: Vec<f32>) -> Vector {
-        self.cpu().vector(values)
+    ///
+    /// # Errors
+    /// As for [`Decoder::load`].
+    pub fn vector(&self, values: Vec<f32>) -> Result<Vector> {
+        on_device!(self, vector(values))
     }
 
     /// A zero sum of `len` values on the device, in units of 2^`exponent`.
-    pub fn sum(&self, len: usize, exponent: i32) -> Sum {
-        self.cpu().sum(len, exponent)
+    ///
+    /// # Errors
+    /// As for [`Decoder::load`].
+    pub fn sum(&self, len: usize, exponent: i32) -> Result<Sum> {
+        on_device!(self, sum(len, exponent))
     }
 
     /// Log-probabilities of a pack's targets, under the base model with an adapter or alone.
     ///
     /// # Errors
-    /// A token is outside the vocabulary.
+    /// A token is outside the vocabulary, or the device failed or has too little memory.
     pub fn score(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Result<Scores> {
         check_tokens(pack, self.config.vocab)?;
-        Ok(self.cpu().score(pack, adapter))
+        on_device!(self, score(pack, adapter))
     }
 
     /// The same log-probabilities, bit for bit, and the saved activations for
     /// [`Decoder::backward`].
     ///
     /// # Errors
-    /// A token is outside the vocabulary.
+    /// A token is outside the vocabulary, or the device failed or has too little memory.
     pub fn forward(&self, pack: &Pack, adapter: &DeviceAdapter) -> Result<(Scores, Activations)> {
         self.keeping(pack, adapter, Purpose::Train)
     }
@@ -219,7 +250,7 @@ impl Decoder {
     /// deferred to [`Decoder::backward`].
     ///
     /// # Errors
-    /// A token is outside the vocabulary.
+    /// A token is outside the vocabulary, or the device failed or has too little memory.
     pub fn probe(&self, pack: &Pack, adapter: &DeviceAdapter) -> Result<(Scores, Activations)> {
         self.keeping(pack, adapter, Purpose::Probe)
     }
@@ -231,8 +262,17 @@ impl Decoder {
         purpose: Purpose,
     ) -> Result<(Scores, Activations)> {
         check_tokens(pack, self.config.vocab)?;
-        let (scores, activations) = self.cpu().forward(pack, adapter, purpose);
-        Ok((scores, Activations(DeviceActivations::Cpu(activations))))
+        let (scores, activations) = match &self.backend {
+            DeviceDecoder::Cpu(decoder) => {
+                let (scores, activations) = decoder.forward(pack, adapter, purpose)?;
+                (scores, DeviceActivations::Cpu(activations))
+            }
+            DeviceDecoder::Gpu(decoder) => {
+                let (scores, activations) = decoder.forward(pack, adapter, purpose)?;
+                (scores, DeviceActivations::Gpu(Box::new(activations)))
+            }
+        };
+        Ok((scores, Activations(activations)))
     }
 
     /// Runs the backward pass: writes the adapter's gradient to `gradient`, given the derivative of
@@ -240,10 +280,11 @@ impl Decoder {
     /// the forward pass, unchanged.
     ///
     /// # Errors
-    /// A slope is not finite.
+    /// A slope is not finite, or the device failed or has too little memory.
     ///
     /// # Panics
-    /// If there is not one slope per target, or the gradient's length differs from the adapter's.
+    /// If there is not one slope per target, the gradient's length differs from the adapter's, or the activations come from
+    /// another device.
     pub fn backward(
         &self,
         pack: &Pack,
@@ -269,10 +310,15 @@ impl Decoder {
                 )));
             }
         }
-        let Activations(DeviceActivations::Cpu(activations)) = activations;
-        self.cpu()
-            .backward(pack, adapter, activations, slopes, gradient);
-        Ok(())
+        match (&self.backend, activations.0) {
+            (DeviceDecoder::Cpu(decoder), DeviceActivations::Cpu(activations)) => {
+                decoder.backward(pack, adapter, activations, slopes, gradient)
+            }
+            (DeviceDecoder::Gpu(decoder), DeviceActivations::Gpu(activations)) => {
+                decoder.backward(pack, adapter, *activations, slopes, gradient)
+            }
+            _ => panic!("activations of another device"),
+        }
     }
 
     /// Starts token-by-token generation, without a sequence yet. The key-value caches of all
@@ -283,7 +329,7 @@ impl Decoder {
         adapter: Option<&'a DeviceAdapter>,
         limit: Option<usize>,
     ) -> Generation<'a> {
-        self.start_generation(adapter.map(Cow::Borrowed), limit)
+        self.start_generation(adapter.map(Held::Borrowed), limit)
     }
 
     /// Like [`Decoder::generation`], with an adapter that is freed together with the generation.
@@ -292,27 +338,34 @@ impl Decoder {
         adapter: DeviceAdapter,
         limit: Option<usize>,
     ) -> Generation<'_> {
-        self.start_generation(Some(Cow::Owned(adapter)), limit)
+        self.start_generation(Some(Held::Owned(adapter)), limit)
     }
 
     fn start_generation<'a>(
         &'a self,
-        adapter: Option<Cow<'a, DeviceAdapter>>,
+        adapter: Option<Held<'a>>,
         limit: Option<usize>,
     ) -> Generation<'a> {
         let half = || memory::available_bytes().map_or(usize::MAX, |bytes| bytes / 2);
         let limit = limit.unwrap_or_else(half);
-        Generation::new(
-            self.config.vocab,
-            Running::Cpu(self.cpu().sequences(adapter)),
-            limit,
-        )
+        let running = match &self.backend {
+            DeviceDecoder::Cpu(decoder) => Running::Cpu(decoder.sequences(adapter)),
+            DeviceDecoder::Gpu(decoder) => Running::Device(decoder.sequences(adapter)),
+        };
+        Generation::new(self.config.vocab, running, limit)
     }
 
     /// Names the first tensor with a value that is not finite: of the base, of the adapter, or a
     /// block's output on this pack.
-    pub fn find_non_finite(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Option<String> {
-        self.cpu().find_non_finite(pack, adapter)
+    ///
+    /// # Errors
+    /// The device failed or has too little memory.
+    pub fn find_non_finite(
+        &self,
+        pack: &Pack,
+        adapter: Option<&DeviceAdapter>,
+    ) -> Result<Option<String>> {
+        on_device!(self, find_non_finite(pack, adapter))
     }
 }
 
@@ -325,6 +378,9 @@ pub fn devices() -> Vec<Device> {
 fn check_device(device: Device) -> Result<()> {
     match device {
         Device::Auto | Device::Cpu => Ok(()),
+        Device::Host if cfg!(feature = "host-device") => Ok(()),
+        Device::Host => Err(Error::input("--device host: this build has no host device")
+            .hint("build with --features host-device, for tests of the GPU decoder")),
         Device::Cuda(_) => Err(
             Error::input(format!("--device {device}: this build has no CUDA"))
                 .hint("use --device cpu, or omit --device"),

@@ -7,7 +7,8 @@ use upright_model::pack::Pack;
 
 pub use crate::next::{Candidate, Following, Next, Want};
 use crate::{
-    backend::Sequences, cpu::generation::CpuSequences, prefill::NewPrompt, scores::check_tokens,
+    backend::Sequences, cpu::generation::CpuSequences, gpu::generation::DeviceSequences,
+    prefill::NewPrompt, scores::check_tokens,
 };
 
 /// A sequence of a [`Generation`].
@@ -41,6 +42,7 @@ pub struct Reading {
 /// The sequences on a device.
 pub(crate) enum Running<'a> {
     Cpu(CpuSequences<'a>),
+    Device(DeviceSequences<'a>),
 }
 
 /// Several sequences in generation. The bits of a sequence do not depend on the other sequences.
@@ -72,15 +74,19 @@ impl<'a> Generation<'a> {
         }
     }
 
-    fn sequences(&mut self) -> &mut CpuSequences<'a> {
-        let Running::Cpu(sequences) = &mut self.running;
-        sequences
+    fn sequences(&mut self) -> &mut dyn Sequences {
+        match &mut self.running {
+            Running::Cpu(sequences) => sequences,
+            Running::Device(sequences) => sequences,
+        }
     }
 
     /// Bytes of the key-value cache of a sequence of `tokens` tokens.
     pub fn bytes_of(&self, tokens: usize) -> usize {
-        let Running::Cpu(sequences) = &self.running;
-        sequences.bytes(tokens)
+        match &self.running {
+            Running::Cpu(sequences) => sequences.bytes(tokens),
+            Running::Device(sequences) => sequences.bytes(tokens),
+        }
     }
 
     /// Bytes of all key-value caches.
@@ -154,8 +160,8 @@ impl<'a> Generation<'a> {
     /// keys and values with other bits.
     ///
     /// # Errors
-    /// A token is outside the vocabulary, or the key-value caches exceed the limit. No sequence has
-    /// joined then.
+    /// A token is outside the vocabulary, or the key-value caches exceed the limit; no sequence has
+    /// joined then. Or the device failed.
     ///
     /// # Panics
     /// If a prompt is empty or wholly known, or the sequence that it follows has left or is shorter.
@@ -194,7 +200,7 @@ impl<'a> Generation<'a> {
                 keep,
             });
         }
-        let read = self.sequences().read(&numbered, best, want);
+        let read = self.sequences().read(&numbered, best, want)?;
         let mut readings = Vec::with_capacity(prompts.len());
         for (prompt, (next, following)) in numbered.iter().zip(read) {
             let sequence = prompt.keep.map(SequenceId);
@@ -214,7 +220,7 @@ impl<'a> Generation<'a> {
     /// share.
     ///
     /// # Errors
-    /// The key-value caches exceed the limit.
+    /// The key-value caches exceed the limit, or the device failed.
     ///
     /// # Panics
     /// If the sequence has left.
@@ -223,7 +229,7 @@ impl<'a> Generation<'a> {
         self.check_memory(self.bytes_of(length))?;
         let id = self.joined;
         self.joined += 1;
-        self.sequences().fork(sequence.0, id);
+        self.sequences().fork(sequence.0, id)?;
         self.lengths.insert(SequenceId(id), length);
         Ok(SequenceId(id))
     }
@@ -232,8 +238,8 @@ impl<'a> Generation<'a> {
     /// Returns the next-token prediction of each.
     ///
     /// # Errors
-    /// A token is outside the vocabulary, or the key-value caches exceed the limit. No sequence has
-    /// grown then.
+    /// A token is outside the vocabulary, or the key-value caches exceed the limit; no sequence has
+    /// grown then. Or the device failed.
     ///
     /// # Panics
     /// If a sequence has left, is named twice, or gets no token.
@@ -253,7 +259,7 @@ impl<'a> Generation<'a> {
             .iter()
             .map(|(sequence, tokens)| (sequence.0, *tokens))
             .collect();
-        let next = self.sequences().advance(&named, want);
+        let next = self.sequences().advance(&named, want)?;
         for (sequence, tokens) in tokens {
             *self.lengths.get_mut(sequence).expect("looked up above") += tokens.len();
         }

@@ -12,6 +12,7 @@
 //! | [`microbench`] | throughput of the CPU kernels beside the limits of the hardware |
 //! | `scores`, `next`, `prefill`, `adapter` | inputs and outputs of a pass |
 //! | `backend` | the trait that a device implements |
+//! | `gpu/` | the decoder on a card, above the trait of a card |
 //! | `cpu/` | the CPU: decoder, block, head, linear, generation, and `kernels/` |
 //!
 //! ```
@@ -40,6 +41,7 @@ mod backend;
 mod cpu;
 pub mod decoder;
 pub mod generation;
+mod gpu;
 pub mod microbench;
 mod next;
 mod prefill;

@@ -113,6 +113,29 @@ impl Prefill {
     }
 }
 
+/// Computed rows whose hidden states are needed, ascending: the last row of every prompt, and with
+/// `is_scored` all rows from which a token of a prompt is predicted.
+pub(crate) fn wanted_rows(
+    prompts: &[NewPrompt<'_>],
+    prefill: &Prefill,
+    is_scored: bool,
+) -> Vec<usize> {
+    let mut wanted = Vec::new();
+    for (prompt, path) in prompts.iter().zip(&prefill.paths) {
+        let first = if is_scored {
+            prompt.known()
+        } else {
+            path.len() - 1
+        };
+        for &row in &path[first..] {
+            wanted.push(prefill.computed_index(row));
+        }
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

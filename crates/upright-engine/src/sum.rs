@@ -8,19 +8,39 @@
 use std::{fmt, sync::Arc};
 
 use rayon::{ThreadPool, prelude::*};
+use upright_base::Result;
 use upright_math::norm::CHUNK;
 
-use crate::vector::Vector;
+use crate::{
+    gpu::{self, kernels::optimizer},
+    vector::Vector,
+};
 
 /// Values that one thread processes at a time.
 const STRETCH: usize = 16 * CHUNK;
 
-/// A sum of vectors of one length.
-#[derive(Clone, Debug)]
+/// A sum of vectors of one length. It has the same bits on every device.
+#[derive(Debug)]
 pub struct Sum {
-    values: Vec<i64>,
     /// The unit is two to this power.
     exponent: i32,
+    storage: Storage,
+}
+
+#[derive(Debug)]
+enum Storage {
+    Host(HostSum),
+    Device {
+        values: gpu::Array<i64>,
+        /// Bound and first failure, as `gradient_sum_check` writes them.
+        state: gpu::Array<u64>,
+    },
+}
+
+/// A sum in host memory.
+#[derive(Debug)]
+struct HostSum {
+    values: Vec<i64>,
     /// Upper bound of the sum's magnitudes, in units: the sum of the vectors' largest magnitudes.
     bound: u64,
     pool: Arc<ThreadPool>,
@@ -53,44 +73,104 @@ fn in_units(value: f32, scale: f64) -> Option<i64> {
 impl Sum {
     /// A zero sum in units of 2^`exponent`.
     pub(crate) fn on_host(len: usize, exponent: i32, pool: Arc<ThreadPool>) -> Self {
-        Self {
+        let storage = Storage::Host(HostSum {
             values: vec![0; len],
-            exponent,
             bound: 0,
             pool,
-        }
+        });
+        Self { exponent, storage }
+    }
+
+    /// The same on a device.
+    pub(crate) fn on_device(
+        device: &Arc<dyn gpu::Device>,
+        len: usize,
+        exponent: i32,
+    ) -> Result<Self> {
+        let storage = Storage::Device {
+            values: gpu::Array::zeros(device, len)?,
+            state: gpu::Array::zeros(device, 4)?,
+        };
+        Ok(Self { exponent, storage })
     }
 
     /// Number of values.
     pub fn len(&self) -> usize {
-        self.values.len()
+        match &self.storage {
+            Storage::Host(sum) => sum.values.len(),
+            Storage::Device { values, .. } => values.len(),
+        }
     }
 
     /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.len() == 0
     }
 
     /// Sets the sum to zero.
-    pub fn clear(&mut self) {
-        self.values.fill(0);
-        self.bound = 0;
-    }
-
-    /// Adds a vector.
     ///
     /// # Errors
-    /// A value is not finite, or the largest magnitudes of all vectors add up to more than the sum
-    /// can hold: 2^63 units. Whether this happens does not depend on the order of the vectors.
+    /// The device failed.
+    pub fn clear(&mut self) -> Result<()> {
+        match &mut self.storage {
+            Storage::Host(sum) => {
+                sum.values.fill(0);
+                sum.bound = 0;
+            }
+            Storage::Device { values, state } => {
+                values.zero()?;
+                state.zero()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a vector. Returns why it cannot be added, if so: a value is not finite, or the largest magnitudes of all vectors
+    /// add up to more than the sum can hold, 2^63 units. Whether this happens does not depend on the order of the vectors.
+    ///
+    /// # Errors
+    /// The device failed.
     ///
     /// # Panics
-    /// If the lengths differ.
-    pub fn add(&mut self, vector: &Vector) -> Result<(), OutOfRange> {
-        let added = vector.host();
-        assert_eq!(added.len(), self.values.len(), "vectors of equal length");
+    /// If the lengths or the devices differ.
+    pub fn add(&mut self, vector: &Vector) -> Result<Option<OutOfRange>> {
+        assert_eq!(vector.len(), self.len(), "vectors of equal length");
         let scale = 2f64.powi(-self.exponent);
+        match &mut self.storage {
+            Storage::Host(sum) => Ok(sum.add(vector.host(), scale).err()),
+            Storage::Device { values, state } => {
+                let failure = optimizer::add(vector.device().0, values, state, scale)?;
+                Ok(failure.map(|(index, value)| OutOfRange { index, value }))
+            }
+        }
+    }
+
+    /// Writes the sum into a vector, rounded to f32.
+    ///
+    /// # Errors
+    /// The device failed.
+    ///
+    /// # Panics
+    /// If the lengths or the devices differ.
+    pub fn write_to(&self, vector: &mut Vector) -> Result<()> {
+        assert_eq!(vector.len(), self.len(), "vectors of equal length");
+        let unit = 2f64.powi(self.exponent);
+        match &self.storage {
+            Storage::Host(sum) => {
+                sum.write_to(vector.host_mut(), unit);
+                Ok(())
+            }
+            Storage::Device { values, .. } => {
+                optimizer::read_sum(values, vector.device_mut(), unit)
+            }
+        }
+    }
+}
+
+impl HostSum {
+    fn add(&mut self, added: &[f32], scale: f64) -> std::result::Result<(), OutOfRange> {
         // The largest magnitude of a stretch, or the first value that cannot be converted.
-        let largest = |first: usize, added: &[f32]| -> Result<u64, OutOfRange> {
+        let largest = |first: usize, added: &[f32]| -> std::result::Result<u64, OutOfRange> {
             let mut largest = 0;
             for (index, value) in (first..).zip(added) {
                 let units = in_units(*value, scale).ok_or(OutOfRange {
@@ -106,12 +186,12 @@ impl Sum {
                 .par_chunks(STRETCH)
                 .enumerate()
                 .map(|(chunk, added)| largest(chunk * STRETCH, added))
-                .collect::<Result<Vec<u64>, OutOfRange>>()
+                .collect::<std::result::Result<Vec<u64>, OutOfRange>>()
         })?;
         let largest = largest.into_iter().max().unwrap_or(0);
         match self.bound.checked_add(largest) {
             Some(bound) if bound <= i64::MAX as u64 => self.bound = bound,
-            _ => return Err(self.largest_of(added)),
+            _ => return Err(largest_of(added)),
         }
         let add = |sum: &mut [i64], added: &[f32]| {
             for (sum, value) in sum.iter_mut().zip(added) {
@@ -127,31 +207,7 @@ impl Sum {
         Ok(())
     }
 
-    /// The value with the largest magnitude, which takes the sum out of range.
-    fn largest_of(&self, added: &[f32]) -> OutOfRange {
-        let mut found = OutOfRange {
-            index: 0,
-            value: 0.0,
-        };
-        for (index, value) in added.iter().enumerate() {
-            if value.abs() > found.value.abs() {
-                found = OutOfRange {
-                    index,
-                    value: *value,
-                };
-            }
-        }
-        found
-    }
-
-    /// Writes the sum into a vector, rounded to f32.
-    ///
-    /// # Panics
-    /// If the lengths differ.
-    pub fn write_to(&self, vector: &mut Vector) {
-        let unit = 2f64.powi(self.exponent);
-        let values = vector.host_mut();
-        assert_eq!(values.len(), self.values.len(), "vectors of equal length");
+    fn write_to(&self, values: &mut [f32], unit: f64) {
         let round = |values: &mut [f32], sum: &[i64]| {
             for (value, units) in values.iter_mut().zip(sum) {
                 *value = (*units as f64 * unit) as f32;
@@ -164,6 +220,23 @@ impl Sum {
                 .for_each(|(values, sum)| round(values, sum));
         });
     }
+}
+
+/// The value with the largest magnitude, which takes the sum out of range.
+fn largest_of(added: &[f32]) -> OutOfRange {
+    let mut found = OutOfRange {
+        index: 0,
+        value: 0.0,
+    };
+    for (index, value) in added.iter().enumerate() {
+        if value.abs() > found.value.abs() {
+            found = OutOfRange {
+                index,
+                value: *value,
+            };
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -182,15 +255,20 @@ mod tests {
         )
     }
 
-    fn sum_of(vectors: &[&Vec<f32>], threads: usize) -> Result<Vec<u32>, OutOfRange> {
+    fn sum_of(vectors: &[&Vec<f32>], threads: usize) -> std::result::Result<Vec<u32>, OutOfRange> {
         let pool = pool(threads);
         let mut sum = Sum::on_host(vectors[0].len(), -44, pool.clone());
         for vector in vectors {
-            sum.add(&Vector::on_host((*vector).clone(), pool.clone()))?;
+            if let Some(problem) = sum
+                .add(&Vector::on_host((*vector).clone(), pool.clone()))
+                .unwrap()
+            {
+                return Err(problem);
+            }
         }
         let mut out = Vector::on_host(vec![0.0; sum.len()], pool);
-        sum.write_to(&mut out);
-        Ok(out.read().iter().map(|x| x.to_bits()).collect())
+        sum.write_to(&mut out).unwrap();
+        Ok(out.read().unwrap().iter().map(|x| x.to_bits()).collect())
     }
 
     proptest! {

@@ -14,6 +14,8 @@ pub enum Device {
     Cpu,
     /// An NVIDIA GPU, by its index.
     Cuda(usize),
+    /// The GPU decoder in host memory, for tests: its kernels run in an emulator.
+    Host,
 }
 
 impl fmt::Display for Device {
@@ -21,6 +23,7 @@ impl fmt::Display for Device {
         match self {
             Self::Auto => f.pad("auto"),
             Self::Cpu => f.pad("cpu"),
+            Self::Host => f.pad("host"),
             Self::Cuda(0) => f.pad("cuda"),
             Self::Cuda(index) => f.pad(&format!("cuda:{index}")),
         }
@@ -37,6 +40,7 @@ impl FromStr for Device {
             "auto" => Some(Self::Auto),
             "cpu" => Some(Self::Cpu),
             "cuda" => Some(Self::Cuda(0)),
+            "host" => Some(Self::Host),
             _ => text.strip_prefix("cuda:").and_then(cuda),
         };
         device.ok_or_else(|| "expected auto, cpu, cuda or cuda:N".to_owned())
@@ -62,7 +66,13 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for device in [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Cuda(3)] {
+        for device in [
+            Device::Auto,
+            Device::Cpu,
+            Device::Cuda(0),
+            Device::Cuda(3),
+            Device::Host,
+        ] {
             assert_eq!(device.to_string().parse(), Ok(device));
         }
         for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CPU"] {

@@ -424,7 +424,7 @@ mod tests {
         };
         let decoder = Decoder::open(&folder, &options).unwrap();
         let adapter = peft::read(&folder.join("adapter"), decoder.config()).unwrap();
-        let adapter = decoder.load(adapter.adapter);
+        let adapter = decoder.load(adapter.adapter).unwrap();
         let token = |i: usize| (i * 37 % 101) as u32 + 3;
         let header: Vec<u32> = (0..40).map(token).collect();
         let mut questions = Vec::new();

@@ -97,7 +97,7 @@ pub struct ModelLearner<'a> {
 }
 
 /// AdamW's moments, in the adapter's layout.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Moments {
     /// First moment.
     pub m: Vector,
@@ -107,11 +107,11 @@ pub struct Moments {
 
 impl Moments {
     /// Moments before the first update.
-    fn zeros(decoder: &Decoder, len: usize) -> Self {
-        Self {
-            m: decoder.vector(vec![0.0; len]),
-            v: decoder.vector(vec![0.0; len]),
-        }
+    fn zeros(decoder: &Decoder, len: usize) -> Result<Self> {
+        Ok(Self {
+            m: decoder.vector(vec![0.0; len])?,
+            v: decoder.vector(vec![0.0; len])?,
+        })
     }
 }
 
@@ -314,25 +314,28 @@ impl Measured {
 
 impl<'a> ModelLearner<'a> {
     /// A learner at the start of a run.
+    ///
+    /// # Errors
+    /// The device has too little memory for the adapter, its gradient and its moments.
     pub fn new(
         decoder: &'a Decoder,
         adapter: Adapter,
         optimization: Optimization,
         token_budget: usize,
         tasks: Vec<Task<'a>>,
-    ) -> Self {
+    ) -> Result<Self> {
         let len = adapter.parameters.len();
         let count = tasks.len();
-        let adapter = decoder.load(adapter);
-        Self {
+        let adapter = decoder.load(adapter)?;
+        Ok(Self {
             decoder,
             average: match optimization.average {
                 Average::None => None,
-                Average::Polynomial => Some(adapter.clone()),
+                Average::Polynomial => Some(adapter.copy()?),
             },
             adapter,
             optimizer: optimization.optimizer,
-            moments: Moments::zeros(decoder, len),
+            moments: Moments::zeros(decoder, len)?,
             learning_rate: optimization.learning_rate,
             clip: optimization.clip,
             token_budget,
@@ -340,21 +343,25 @@ impl<'a> ModelLearner<'a> {
                 metrics: vec![None; count],
                 ..StepReport::default()
             },
-            gradient: decoder.vector(vec![0.0; len]),
-            sum: decoder.sum(len, optimization.gradient_exponent),
+            gradient: decoder.vector(vec![0.0; len])?,
+            sum: decoder.sum(len, optimization.gradient_exponent)?,
             probed: (0..count).map(|_| None).collect(),
             trained: vec![false; count],
             tasks,
-        }
+        })
     }
 
     /// Resets the optimizer, as at a stage boundary of Sequential. The average stays until the next
     /// update, which begins it anew.
-    pub fn reset_optimizer(&mut self, learning_rate: LearningRate) {
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn reset_optimizer(&mut self, learning_rate: LearningRate) -> Result<()> {
         self.optimizer = AdamW::new(self.optimizer.config);
-        self.moments.m.clear();
-        self.moments.v.clear();
+        self.moments.m.clear()?;
+        self.moments.v.clear()?;
         self.learning_rate = learning_rate;
+        Ok(())
     }
 
     /// The objectives that this step trains on, for messages.
@@ -427,13 +434,14 @@ impl<'a> ModelLearner<'a> {
             weight,
             &mut self.gradient,
             &mut |pack, gradient| {
-                sum.add(gradient).map_err(|OutOfRange { index, value }| {
-                    let tensor = place.adapter.layout.tensor_at(index);
-                    diverged(format!(
-                        "the gradient of {}, pack {pack}, is out of range: {value} in {tensor}",
-                        task.name
-                    ))
-                })
+                let Some(OutOfRange { index, value }) = sum.add(gradient)? else {
+                    return Ok(());
+                };
+                let tensor = place.adapter.layout.tensor_at(index);
+                Err(diverged(format!(
+                    "the gradient of {}, pack {pack}, is out of range: {value} in {tensor}",
+                    task.name
+                )))
             },
         )
     }
@@ -466,17 +474,17 @@ impl Learner for ModelLearner<'_> {
 
     fn update(&mut self) -> Result<()> {
         let learning_rate = self.learning_rate.at(self.optimizer.updates as usize);
-        self.sum.write_to(&mut self.gradient);
-        let norm = self.gradient.norm();
+        self.sum.write_to(&mut self.gradient)?;
+        let norm = self.gradient.norm()?;
         self.report.learning_rate = learning_rate;
         self.report.gradient_norm = norm;
         if let Some(coefficient) = clip_coefficient(norm, self.clip) {
-            self.gradient.scale(coefficient);
+            self.gradient.scale(coefficient)?;
         }
         let Moments { m, v } = &mut self.moments;
         let step = self.optimizer.next(learning_rate);
-        self.adapter.parameters.adamw(&self.gradient, m, v, &step);
-        if !self.adapter.parameters.is_finite() {
+        self.adapter.parameters.adamw(&self.gradient, m, v, &step)?;
+        if !self.adapter.parameters.is_finite()? {
             let trained = self.trained_now();
             return Err(diverged(format!(
                 "an update by {trained} made the adapter not finite"
@@ -485,9 +493,9 @@ impl Learner for ModelLearner<'_> {
         if let Some(average) = &mut self.average {
             let share = newest_weight(self.optimizer.updates);
             let newest = &self.adapter.parameters;
-            average.parameters.move_towards(newest, share);
+            average.parameters.move_towards(newest, share)?;
         }
-        self.sum.clear();
+        self.sum.clear()?;
         self.report.probed_tokens = 0;
         for (index, task) in self.tasks.iter_mut().enumerate() {
             let was_probed = self.probed[index].take().is_some();

@@ -12,8 +12,9 @@ pub fn not_finite(
     adapter: Option<&DeviceAdapter>,
 ) -> Error {
     let cause = match decoder.find_non_finite(pack, adapter) {
-        Some(tensor) => format!(": {tensor}"),
-        None => String::new(),
+        Ok(Some(tensor)) => format!(": {tensor}"),
+        Ok(None) => String::new(),
+        Err(error) => return error,
     };
     Error::input(format!("{value} is not finite{cause}"))
         .hint("download the model or the adapter again: a file is damaged")

@@ -31,7 +31,7 @@ impl Batch {
     fn measure(learner: &mut ModelLearner<'_>, id: ObjectiveId) -> Result<Self> {
         let mut packs = Vec::new();
         learner.gradients(id, &mut |_, gradient| {
-            packs.push(gradient.read().into_owned());
+            packs.push(gradient.read()?.into_owned());
             Ok(())
         })?;
         Ok(Self { packs })
@@ -46,30 +46,31 @@ impl Batch {
     }
 
     /// Norm of the difference to the sum in f64, over its norm: of a running sum in f32, and of the fixed-point sum.
-    fn errors(&self, learner: &ModelLearner<'_>) -> [f64; 2] {
+    fn errors(&self, learner: &ModelLearner<'_>) -> Result<[f64; 2]> {
         let len = self.packs[0].len();
         let mut exact = vec![0.0f64; len];
         let mut running = vec![0.0f32; len];
-        let mut fixed = learner.decoder.sum(len, GRADIENT_EXPONENT);
+        let mut fixed = learner.decoder.sum(len, GRADIENT_EXPONENT)?;
         for pack in &self.packs {
             for ((exact, running), x) in exact.iter_mut().zip(&mut running).zip(pack) {
                 *exact += f64::from(*x);
                 *running += x;
             }
-            let added = fixed.add(&learner.decoder.vector(pack.clone()));
-            added.expect("gradients within range");
+            let added = fixed.add(&learner.decoder.vector(pack.clone())?)?;
+            assert_eq!(added, None, "gradients within range");
         }
-        let mut read = learner.decoder.vector(vec![0.0; len]);
-        fixed.write_to(&mut read);
+        let mut read = learner.decoder.vector(vec![0.0; len])?;
+        fixed.write_to(&mut read)?;
         let norm: f64 = exact.iter().map(|x| x * x).sum();
-        [&running[..], &read.read()[..]].map(|found| {
+        let read = read.read()?;
+        Ok([&running[..], &read[..]].map(|found| {
             let off: f64 = exact
                 .iter()
                 .zip(found)
                 .map(|(e, f)| (e - f64::from(*f)).powi(2))
                 .sum();
             (off / norm).sqrt()
-        })
+        }))
     }
 }
 
@@ -80,7 +81,7 @@ fn report(config: &str, when: usize, learner: &mut ModelLearner<'_>) -> Result<(
         let at = |share: f64| magnitudes[((magnitudes.len() - 1) as f64 * share) as usize];
         let unit = 2f32.powi(GRADIENT_EXPONENT);
         let lost = magnitudes.partition_point(|x| *x < unit / 2.0);
-        let [running, fixed] = batch.errors(learner);
+        let [running, fixed] = batch.errors(learner)?;
         println!(
             "| {config} | {} | {when} | {} | {:.0e} | {:.0e} | {:.0e} | {:.0e} | {:.4}% | {running:.1e} | {fixed:.1e} |",
             learner.tasks[index].name,

@@ -1,7 +1,8 @@
 //! Generation on the CPU: every sequence has its own key-value cache in every block.
 
-use std::{borrow::Cow, collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range};
 
+use upright_base::Result;
 use upright_model::pack::{Pack, Target};
 
 use super::{
@@ -15,16 +16,16 @@ use super::{
     linear::HostAdapter,
 };
 use crate::{
-    adapter::DeviceAdapter,
+    adapter::{DeviceAdapter, Held},
     backend::Sequences,
     next::{Following, Next, Want},
-    prefill::{NewPrompt, Prefill},
+    prefill::{NewPrompt, Prefill, wanted_rows},
 };
 
 /// Sequences in generation.
 pub(crate) struct CpuSequences<'a> {
     decoder: &'a Decoder,
-    adapter: Option<Cow<'a, DeviceAdapter>>,
+    adapter: Option<Held<'a>>,
     sequences: BTreeMap<usize, Sequence>,
 }
 
@@ -36,7 +37,7 @@ struct Sequence {
 }
 
 impl<'a> CpuSequences<'a> {
-    pub(super) fn new(decoder: &'a Decoder, adapter: Option<Cow<'a, DeviceAdapter>>) -> Self {
+    pub(super) fn new(decoder: &'a Decoder, adapter: Option<Held<'a>>) -> Self {
         Self {
             decoder,
             adapter,
@@ -45,7 +46,7 @@ impl<'a> CpuSequences<'a> {
     }
 
     fn adapter(&self) -> Option<HostAdapter<'_>> {
-        self.adapter.as_ref().map(|adapter| adapter.on_host())
+        self.adapter.as_deref().map(DeviceAdapter::on_host)
     }
 
     /// Runs the blocks over prompts. Returns the caches of every prompt that is kept, one per block,
@@ -123,25 +124,6 @@ fn roots<'t>(tokens: impl Iterator<Item = &'t [u32]>) -> Pack {
     pack
 }
 
-/// Computed rows whose hidden states are needed, ascending: the last row of every prompt, and with
-/// `is_scored` all rows from which a token of a prompt is predicted.
-fn wanted_rows(prompts: &[NewPrompt<'_>], prefill: &Prefill, is_scored: bool) -> Vec<usize> {
-    let mut wanted = Vec::new();
-    for (prompt, path) in prompts.iter().zip(&prefill.paths) {
-        let first = if is_scored {
-            prompt.known()
-        } else {
-            path.len() - 1
-        };
-        for &row in &path[first..] {
-            wanted.push(prefill.computed_index(row));
-        }
-    }
-    wanted.sort_unstable();
-    wanted.dedup();
-    wanted
-}
-
 /// Runs of consecutive numbers in an ascending list.
 fn runs(numbers: &[usize]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
@@ -168,7 +150,7 @@ impl Sequences for CpuSequences<'_> {
         prompts: &[NewPrompt<'_>],
         best: Option<usize>,
         want: Want,
-    ) -> Vec<(Next, Vec<Following>)> {
+    ) -> Result<Vec<(Next, Vec<Following>)>> {
         let prefill = Prefill::new(prompts);
         let wanted = wanted_rows(prompts, &prefill, best.is_some());
         let decoder = self.decoder;
@@ -196,7 +178,7 @@ impl Sequences for CpuSequences<'_> {
         }
         let next = self.next(&last, want);
         let Some(count) = best else {
-            return next.into_iter().map(|next| (next, Vec::new())).collect();
+            return Ok(next.into_iter().map(|next| (next, Vec::new())).collect());
         };
         let mut targets = Vec::new();
         for (prompt, path) in prompts.iter().zip(&prefill.paths) {
@@ -224,10 +206,10 @@ impl Sequences for CpuSequences<'_> {
             }
             read.push((next, following));
         }
-        read
+        Ok(read)
     }
 
-    fn advance(&mut self, tokens: &[(usize, &[u32])], want: Want) -> Vec<Next> {
+    fn advance(&mut self, tokens: &[(usize, &[u32])], want: Want) -> Result<Vec<Next>> {
         let pack = roots(tokens.iter().map(|(_, tokens)| *tokens));
         let last = last_rows(&pack);
         let mut chosen: Vec<Sequence> = Vec::with_capacity(tokens.len());
@@ -255,12 +237,13 @@ impl Sequences for CpuSequences<'_> {
             sequence.length += tokens.len();
             self.sequences.insert(*id, sequence);
         }
-        self.next(&x, want)
+        Ok(self.next(&x, want))
     }
 
-    fn fork(&mut self, from: usize, to: usize) {
+    fn fork(&mut self, from: usize, to: usize) -> Result<()> {
         let copy = self.sequences[&from].clone();
         self.sequences.insert(to, copy);
+        Ok(())
     }
 
     fn leave(&mut self, sequence: usize) {

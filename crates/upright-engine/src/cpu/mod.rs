@@ -5,7 +5,7 @@ mod block;
 mod buffer;
 pub(crate) mod decoder;
 pub(crate) mod generation;
-mod head;
+pub(crate) mod head;
 pub(crate) mod kernels;
 mod linear;
 pub(crate) mod passes;

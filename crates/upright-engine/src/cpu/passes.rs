@@ -1,8 +1,8 @@
 //! Forward and backward passes of the decoder on the CPU.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
-use upright_base::{memory, processor};
+use upright_base::{Result, memory, processor};
 use upright_model::{Recompute, pack::Pack};
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     linear::HostAdapter,
 };
 use crate::{
-    adapter::DeviceAdapter,
+    adapter::{DeviceAdapter, Held},
     backend::{ActivationBytes, Backend, Purpose, WeightBytes},
     scores::{Scores, Slopes},
     sum::Sum,
@@ -55,7 +55,7 @@ impl Backend for Decoder {
     type Activations = Activations;
     type Sequences<'a> = CpuSequences<'a>;
 
-    fn score(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Scores {
+    fn score(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Result<Scores> {
         self.counters.forward(pack.tokens.len());
         let adapter = adapter.map(DeviceAdapter::on_host);
         let logp = self.pool.install(|| {
@@ -71,7 +71,7 @@ impl Backend for Decoder {
                 .forward(x, &scored, &pack.targets, Keep::Nothing);
             logp
         });
-        Scores { logp }
+        Ok(Scores { logp })
     }
 
     fn forward(
@@ -79,7 +79,7 @@ impl Backend for Decoder {
         pack: &Pack,
         adapter: &DeviceAdapter,
         purpose: Purpose,
-    ) -> (Scores, Activations) {
+    ) -> Result<(Scores, Activations)> {
         self.counters.forward(pack.tokens.len());
         let adapter = adapter.on_host();
         let keep = match purpose {
@@ -111,7 +111,7 @@ impl Backend for Decoder {
                 blocks,
                 head,
             };
-            (Scores { logp }, activations)
+            Ok((Scores { logp }, activations))
         })
     }
 
@@ -122,7 +122,7 @@ impl Backend for Decoder {
         activations: Activations,
         slopes: &Slopes,
         gradient: &mut Vector,
-    ) {
+    ) -> Result<()> {
         self.counters.backward(pack.tokens.len());
         let Activations {
             angles,
@@ -146,31 +146,36 @@ impl Backend for Decoder {
                 dx = block.backward(&trace, dx, gradient, layer > lowest);
             }
         });
+        Ok(())
     }
 
-    fn sequences<'a>(&'a self, adapter: Option<Cow<'a, DeviceAdapter>>) -> CpuSequences<'a> {
+    fn sequences<'a>(&'a self, adapter: Option<Held<'a>>) -> CpuSequences<'a> {
         CpuSequences::new(self, adapter)
     }
 
-    fn vector(&self, values: Vec<f32>) -> Vector {
-        Vector::on_host(values, Arc::clone(&self.pool))
+    fn vector(&self, values: Vec<f32>) -> Result<Vector> {
+        Ok(Vector::on_host(values, Arc::clone(&self.pool)))
     }
 
-    fn sum(&self, len: usize, exponent: i32) -> Sum {
-        Sum::on_host(len, exponent, Arc::clone(&self.pool))
+    fn sum(&self, len: usize, exponent: i32) -> Result<Sum> {
+        Ok(Sum::on_host(len, exponent, Arc::clone(&self.pool)))
     }
 
-    fn find_non_finite(&self, pack: &Pack, adapter: Option<&DeviceAdapter>) -> Option<String> {
+    fn find_non_finite(
+        &self,
+        pack: &Pack,
+        adapter: Option<&DeviceAdapter>,
+    ) -> Result<Option<String>> {
         if let Some(tensor) = self.weights.find_non_finite(self.config.family) {
-            return Some(format!("the model's tensor {tensor}"));
+            return Ok(Some(format!("the model's tensor {tensor}")));
         }
         let adapter = adapter.map(DeviceAdapter::on_host);
         if let Some(HostAdapter { layout, parameters }) = adapter
             && let Some(tensor) = layout.find_non_finite(parameters)
         {
-            return Some(format!("the adapter's tensor {tensor}"));
+            return Ok(Some(format!("the adapter's tensor {tensor}")));
         }
-        self.pool.install(|| {
+        let found = self.pool.install(|| {
             let angles = Angles::new(&self.config.rotary, &pack.positions());
             let scored = pack.scored_rows();
             let mut x = self.embed(&pack.tokens);
@@ -188,7 +193,8 @@ impl Backend for Decoder {
                 .forward(x, &scored, &pack.targets, Keep::Nothing);
             let is_broken = logp.iter().any(|v| !v.is_finite());
             is_broken.then(|| "the head's log-probabilities".to_owned())
-        })
+        });
+        Ok(found)
     }
 
     fn arithmetic(&self) -> String {

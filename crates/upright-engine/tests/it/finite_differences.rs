@@ -252,7 +252,7 @@ fn the_gradients_of_the_engine_are_finite_differences() {
         let golden = Golden::open(name);
         let decoder = Decoder::open(&golden.dir, &machine::exact()).unwrap();
         let folder = peft::read(&golden.dir.join("adapter"), decoder.config()).unwrap();
-        let adapter = decoder.load(folder.adapter);
+        let adapter = decoder.load(folder.adapter).unwrap();
         let (logp, gradient) = gradient(&decoder, &adapter, &golden);
 
         let oracle = Oracle::open(&golden.dir, Base::Bf16);
@@ -283,14 +283,14 @@ fn gradient(
     }
     let (scores, activations) = decoder.forward(&pack, adapter).unwrap();
     let logp = scores.logp;
-    let mut flat = decoder.vector(vec![0.0; adapter.parameters.len()]);
+    let mut flat = decoder.vector(vec![0.0; adapter.parameters.len()]).unwrap();
     let slopes = Slopes {
         logp: golden.values("slopes").to_vec(),
     };
     decoder
         .backward(&pack, adapter, activations, &slopes, &mut flat)
         .unwrap();
-    let flat = flat.read();
+    let flat = flat.read().unwrap();
     let mut named = BTreeMap::new();
     for target in &adapter.layout.targets {
         for (part, range) in [("lora_A", target.a()), ("lora_B", target.b())] {

@@ -1,4 +1,5 @@
-//! The devices of this machine, the CPU once per instruction tier.
+//! The devices of this machine, the CPU once per instruction tier, and the GPU decoder on the host device where the kernels were
+//! built.
 
 use upright_engine::{Options, Tier, devices};
 use upright_model::Device;
@@ -6,7 +7,11 @@ use upright_model::Device;
 /// All devices and tiers.
 pub(crate) fn all() -> Vec<Options> {
     let mut all = Vec::new();
-    for device in devices() {
+    let mut devices = devices();
+    if upright_emulator::missing().is_none() {
+        devices.push(Device::Host);
+    }
+    for device in devices {
         let tiers = match device {
             Device::Cpu => Tier::ALL
                 .into_iter()
@@ -41,6 +46,11 @@ pub(crate) fn exact() -> Options {
 pub(crate) fn rounding() -> Vec<Options> {
     let rounds = |options: &Options| options.tier != Some(Tier::Portable);
     all().into_iter().filter(rounds).collect()
+}
+
+/// Whether a device takes the sizes of a golden model: a GPU takes multiples of 8.
+pub(crate) fn takes(options: &Options, golden: &str) -> bool {
+    !(options.device == Device::Host && ["neox_sequential", "qwen2"].contains(&golden))
 }
 
 /// The name, for messages.

@@ -235,7 +235,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
         optimization,
         plan.token_budget,
         tasks,
-    );
+    )?;
 
     let identity = Identity {
         lora,
@@ -364,7 +364,7 @@ fn export(learner: &ModelLearner<'_>, plan: &Plan, identity: &Identity) -> Resul
     let Identity { lora, base } = identity;
     for (folder, adapter) in adapters.into_iter().rev() {
         files::create_dir(&folder)?;
-        peft::write(&folder, &adapter.to_host(), lora, base)?;
+        peft::write(&folder, &adapter.to_host()?, lora, base)?;
     }
     Ok(())
 }
@@ -417,11 +417,11 @@ fn restore(
             state.step
         )));
     }
-    learner.adapter.parameters.write(&adapter.parameters);
-    learner.moments.m.write(&m);
-    learner.moments.v.write(&v);
+    learner.adapter.parameters.write(&adapter.parameters)?;
+    learner.moments.m.write(&m)?;
+    learner.moments.v.write(&v)?;
     if let (Some(kept), Some(average)) = (&mut learner.average, average) {
-        kept.parameters.write(&average);
+        kept.parameters.write(&average)?;
     }
     learner.optimizer.updates = state.updates;
     for (task, order) in learner.tasks.iter_mut().zip(&state.orders) {
@@ -481,7 +481,7 @@ impl Run<'_> {
         self.observer
             .advance(done, &record::step_note(step, learner, took.wall));
         if done < self.schedule.steps && self.schedule.stage(done).start == done {
-            learner.reset_optimizer(rate_at(self.plan, self.schedule, done));
+            learner.reset_optimizer(rate_at(self.plan, self.schedule, done))?;
         }
         let mut stop = self.observer.stop_requested();
         if self.evaluation_is_due(done) && !stop {
@@ -495,6 +495,10 @@ impl Run<'_> {
         let due = (self.checkpoint_is_due(done) || self.reached) && !stop;
         if due || stop || self.checkpoints.rolling_is_due() {
             let held_out = self.held_out(done);
+            let average = match &learner.average {
+                Some(average) => Some(average.parameters.read()?.into_owned()),
+                None => None,
+            };
             self.dir.sync()?;
             self.checkpoints.write(&Snapshot {
                 state: State {
@@ -509,13 +513,10 @@ impl Run<'_> {
                     held_out,
                     rolling: !due,
                 },
-                adapter: learner.adapter.to_host(),
-                m: learner.moments.m.read().into_owned(),
-                v: learner.moments.v.read().into_owned(),
-                average: learner
-                    .average
-                    .as_ref()
-                    .map(|average| average.parameters.read().into_owned()),
+                adapter: learner.adapter.to_host()?,
+                m: learner.moments.m.read()?.into_owned(),
+                v: learner.moments.v.read()?.into_owned(),
+                average,
             })?;
         }
         self.last = Clock::now(learner.decoder);

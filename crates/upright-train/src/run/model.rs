@@ -208,7 +208,7 @@ impl Model {
         folder: &Path,
         observer: &mut dyn Observer,
     ) -> Result<DeviceAdapter> {
-        Ok(self.decoder.load(self.read_adapter(folder, observer)?))
+        self.decoder.load(self.read_adapter(folder, observer)?)
     }
 
     /// Reads a PEFT folder. Rejects an adapter with the fingerprint of another base. Notes an
@@ -250,7 +250,7 @@ impl Model {
     /// Scores one row of every objective, so that a damaged model is reported before an hour is
     /// spent on a reference.
     pub fn check_finite(&self, datasets: &[Dataset], adapter: &Adapter) -> Result<()> {
-        let adapter = self.decoder.load(adapter.clone());
+        let adapter = self.decoder.load(adapter.clone())?;
         for example in datasets.iter().filter_map(|data| data.train.first()) {
             let Example {
                 prompt, responses, ..

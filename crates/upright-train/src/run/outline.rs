@@ -463,7 +463,7 @@ fn seconds_per_token(
         }
     }
     let packs = pack(&rows, plan.token_budget);
-    let adapter = model.decoder.load(adapter.clone());
+    let adapter = model.decoder.load(adapter.clone())?;
     let mut best = f64::INFINITY;
     // The first pass also reads the weights from disk.
     for _ in 0..2 {

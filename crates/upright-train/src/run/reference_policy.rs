@@ -52,7 +52,9 @@ pub(super) fn prepare(
         &model.fingerprint,
         adapter.as_ref(),
     )?;
-    let adapter = adapter.map(|adapter| model.decoder.load(adapter));
+    let adapter = adapter
+        .map(|adapter| model.decoder.load(adapter))
+        .transpose()?;
     let rows = needed_rows(plan, schedule, datasets);
     let computed = reference.prepare(
         &model.decoder,

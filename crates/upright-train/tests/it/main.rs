@@ -139,7 +139,7 @@ fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
     let mut reference =
         Reference::open(cache.path(), &decoder, &fingerprint, Some(&frozen)).unwrap();
     let pairs: Vec<&Example> = rows[..3].iter().collect();
-    let frozen = decoder.load(frozen);
+    let frozen = decoder.load(frozen).unwrap();
     assert_eq!(
         reference
             .prepare(&decoder, Some(&frozen), &pairs, token_budget, &mut Silent)
@@ -167,7 +167,8 @@ fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
         task("sft", LossKind::Sft, &rows[3..], None),
         task("dpo", LossKind::Dpo, &rows[..3], Some(&reference)),
     ];
-    let mut learner = ModelLearner::new(&decoder, start, optimization, token_budget, tasks);
+    let mut learner =
+        ModelLearner::new(&decoder, start, optimization, token_budget, tasks).unwrap();
     let (mut losses, mut norms) = (vec![], vec![]);
     train(&mut learner, &mut InTurn, 0..10, |step, learner, _| {
         losses.push(step.losses[step.index % 2].unwrap());
@@ -186,7 +187,7 @@ fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
             relative(&norms, &wanted("steps_grad_norm")),
         ),
     ];
-    let adapter = learner.adapter.to_host();
+    let adapter = learner.adapter.to_host().unwrap();
     for target in &adapter.layout.targets {
         for (part, range) in [("lora_A", target.a()), ("lora_B", target.b())] {
             let key = format!("adapter10.{}.{part}.weight", target.module);
@@ -243,7 +244,8 @@ fn a_gradient_out_of_range_is_named() {
         gradient_exponent: -44,
         average: Average::None,
     };
-    let mut learner = ModelLearner::new(&decoder, start.clone(), optimization, 2048, tasks);
+    let mut learner =
+        ModelLearner::new(&decoder, start.clone(), optimization, 2048, tasks).unwrap();
     let error = learner.accumulate(ObjectiveId(0), 1e30).unwrap_err();
     assert!(
         error
@@ -252,5 +254,5 @@ fn a_gradient_out_of_range_is_named() {
         "{error}"
     );
     assert!(error.message.contains(" in model.layers."), "{error}");
-    assert_eq!(learner.adapter.to_host(), start);
+    assert_eq!(learner.adapter.to_host().unwrap(), start);
 }

@@ -112,13 +112,13 @@ impl Bench {
             gradient_exponent: GRADIENT_EXPONENT,
             average: self.plan.average,
         };
-        Ok(ModelLearner::new(
+        ModelLearner::new(
             &self.model.decoder,
             adapter,
             optimization,
             self.plan.token_budget,
             tasks::tasks(&self.plan, self.datasets.clone(), self.reference.as_ref()),
-        ))
+        )
     }
 }
 

@@ -90,7 +90,10 @@ impl Answerer<'_> {
             line_is_kept.set(index + 1);
             index < count
         })?;
-        let adapter = self.adapter.map(|adapter| self.model.decoder.load(adapter));
+        let adapter = self
+            .adapter
+            .map(|adapter| self.model.decoder.load(adapter))
+            .transpose()?;
         if count < prompts.len() {
             let request = Request {
                 decoder: &self.model.decoder,

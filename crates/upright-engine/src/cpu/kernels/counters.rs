@@ -41,6 +41,16 @@ impl Counters {
         self.backward.fetch_add(tokens as u64, Ordering::Relaxed);
     }
 
+    /// Counts multiply-adds of matrix products.
+    pub(crate) fn add_products(&self, multiply_adds: u64) {
+        self.products.fetch_add(multiply_adds, Ordering::Relaxed);
+    }
+
+    /// Counts multiply-adds of attention.
+    pub(crate) fn add_attention(&self, multiply_adds: u64) {
+        self.attention.fetch_add(multiply_adds, Ordering::Relaxed);
+    }
+
     /// All counts so far. Exact while the decoder is idle.
     pub(crate) fn counts(&self) -> Counts {
         Counts {
@@ -56,10 +66,7 @@ impl Counters {
 pub(super) fn product(m: usize, n: usize, k: usize) {
     OWN.with_borrow(|own| {
         if let Some(counters) = own {
-            let multiply_adds = m as u64 * n as u64 * k as u64;
-            counters
-                .products
-                .fetch_add(multiply_adds, Ordering::Relaxed);
+            counters.add_products(m as u64 * n as u64 * k as u64);
         }
     });
 }
@@ -68,9 +75,7 @@ pub(super) fn product(m: usize, n: usize, k: usize) {
 pub(super) fn attention(multiply_adds: usize) {
     OWN.with_borrow(|own| {
         if let Some(counters) = own {
-            counters
-                .attention
-                .fetch_add(multiply_adds as u64, Ordering::Relaxed);
+            counters.add_attention(multiply_adds as u64);
         }
     });
 }

@@ -38,7 +38,7 @@ fn check_step(n: usize, share: f32, seed: u64) {
     .unwrap();
     let mut largest = Buffer::<u32>::unwritten(blocks);
     for pack in &packs {
-        cpu_sum.add(&vector(pack)).unwrap();
+        assert_eq!(cpu_sum.add(&vector(pack)).unwrap(), None);
         let pack = Buffer::from(pack.clone());
         let (n, scale) = (count(n as u64), Arg::F64(1.0 / unit));
         launch(
@@ -50,7 +50,7 @@ fn check_step(n: usize, share: f32, seed: u64) {
         .unwrap();
     }
     let mut cpu_gradient = vector(&packs[0]);
-    cpu_sum.write_to(&mut cpu_gradient);
+    cpu_sum.write_to(&mut cpu_gradient).unwrap();
     let mut gradient = Buffer::<f32>::unwritten(n);
     launch(
         "gradient_sum_read",
@@ -64,7 +64,7 @@ fn check_step(n: usize, share: f32, seed: u64) {
         ],
     )
     .unwrap();
-    assert_eq!(bits(&gradient), bits(&cpu_gradient.read()));
+    assert_eq!(bits(&gradient), bits(&cpu_gradient.read().unwrap()));
 
     // Its norm, and the factor that clips it.
     let chunks_of = n.div_ceil(CHUNK);
@@ -92,11 +92,11 @@ fn check_step(n: usize, share: f32, seed: u64) {
         ],
     )
     .unwrap();
-    let cpu_norm = cpu_gradient.norm();
+    let cpu_norm = cpu_gradient.norm().unwrap();
     assert_eq!(norm[0].to_bits(), cpu_norm.to_bits());
     let factor = 0.5 / (cpu_norm + 1e-6);
     if factor < 1.0 {
-        cpu_gradient.scale(factor as f32);
+        cpu_gradient.scale(factor as f32).unwrap();
     }
 
     // The update.
@@ -104,7 +104,9 @@ fn check_step(n: usize, share: f32, seed: u64) {
     let start = [numbers(seed ^ 2, n), numbers(seed ^ 3, n), vec![0.25; n]];
     let [mut cpu_p, mut cpu_m, mut cpu_v] = start.each_ref().map(|values| vector(values));
     let [mut p, mut m, mut v] = start.clone().map(Buffer::from);
-    cpu_p.adamw(&cpu_gradient, &mut cpu_m, &mut cpu_v, &step);
+    cpu_p
+        .adamw(&cpu_gradient, &mut cpu_m, &mut cpu_v, &step)
+        .unwrap();
     let mut args = vec![
         p.output(),
         m.output(),
@@ -125,13 +127,13 @@ fn check_step(n: usize, share: f32, seed: u64) {
     args.extend([step_size, correction, shrink, fresh1, keep2, fresh2, eps].map(Arg::F32));
     launch("adamw_update", grid, seed, &mut args).unwrap();
     for (found, want) in [(&p, &cpu_p), (&m, &cpu_m), (&v, &cpu_v)] {
-        assert_eq!(bits(found), bits(&want.read()));
+        assert_eq!(bits(found), bits(&want.read().unwrap()));
     }
 
     // The average.
     let mut cpu_average = vector(&start[0]);
     let mut average = Buffer::from(start[0].clone());
-    cpu_average.move_towards(&cpu_p, share);
+    cpu_average.move_towards(&cpu_p, share).unwrap();
     launch(
         "move_towards",
         grid,
@@ -144,7 +146,7 @@ fn check_step(n: usize, share: f32, seed: u64) {
         ],
     )
     .unwrap();
-    assert_eq!(bits(&average), bits(&cpu_average.read()));
+    assert_eq!(bits(&average), bits(&cpu_average.read().unwrap()));
 }
 
 proptest! {
