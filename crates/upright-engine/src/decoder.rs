@@ -68,6 +68,10 @@ pub struct Decoder {
 
 enum DeviceDecoder {
     Cpu(cpu::decoder::Decoder),
+    #[cfg_attr(
+        not(feature = "host-device"),
+        expect(dead_code, reason = "only the host device exists so far")
+    )]
     Gpu(Box<gpu::decoder::Decoder>),
 }
 

@@ -9,6 +9,7 @@
 //! | [`sum`] | [`Sum`]: the exact sum of the packs' gradients, in any order |
 //! | [`generation`] | [`Generation`]: token-by-token generation with key-value caches |
 //! | [`usage`] | [`Usage`]: memory, busy time and operation counts of the device |
+//! | [`work`] | what a step on a card takes, counted without a card |
 //! | [`microbench`] | throughput of the CPU kernels beside the limits of the hardware |
 //! | `scores`, `next`, `prefill`, `adapter` | inputs and outputs of a pass |
 //! | `backend` | the trait that a device implements |
@@ -49,6 +50,7 @@ mod scores;
 pub mod sum;
 pub mod usage;
 pub mod vector;
+pub mod work;
 
 pub use cpu::tier::Tier;
 pub use decoder::{Activations, Decoder, DeviceAdapter, Options, Scores, Slopes, devices};

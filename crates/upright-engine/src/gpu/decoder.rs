@@ -92,7 +92,12 @@ impl Decoder {
         Ok(guard)
     }
 
-    /// Copies an adapter into the weights.
+    /// Copies an adapter into the weights, as a pass does before it begins.
+    pub(crate) fn prepare(&self, adapter: &DeviceAdapter) -> Result<()> {
+        self.prepared(0, Some(adapter)).map(drop)
+    }
+
+    /// Copies parameters into the weights.
     pub(super) fn fold(
         &self,
         state: &mut State,

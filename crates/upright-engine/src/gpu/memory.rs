@@ -6,11 +6,7 @@ use std::sync::Arc;
 use upright_base::{Error, Result};
 use upright_model::{Recompute, adapter::AdapterLayout, pack::Pack};
 
-use super::{
-    array::Array,
-    decoder::Decoder,
-    meter::{Meter, Work},
-};
+use super::{array::Array, decoder::Decoder, meter::Meter};
 use crate::{backend::Purpose, cpu::head::Keep};
 
 /// How a forward pass saves its activations. The results have the same bits in every way.
@@ -20,15 +16,6 @@ pub(super) struct Way {
     pub(super) traces: bool,
     /// What the head saves.
     pub(super) head: Keep,
-}
-
-/// What a pass over a pack takes, forward and backward.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Needs {
-    /// Largest number of bytes at a time, besides the weights.
-    pub(super) bytes: usize,
-    /// What is launched, multiplied and copied.
-    pub(super) work: Work,
 }
 
 impl Decoder {
@@ -59,7 +46,7 @@ impl Decoder {
         };
         let mut least = usize::MAX;
         for way in ways {
-            let bytes = self.needs(pack, layout, way)?.bytes;
+            let bytes = self.needed_bytes(pack, layout, way)?;
             if bytes <= available {
                 return Ok(way);
             }
@@ -79,8 +66,13 @@ impl Decoder {
         .hint(hint))
     }
 
-    /// What a forward and a backward pass over a pack take.
-    pub(super) fn needs(&self, pack: &Pack, layout: &AdapterLayout, way: Way) -> Result<Needs> {
+    /// Largest number of bytes at a time that a forward and a backward pass over a pack take besides the weights.
+    pub(super) fn needed_bytes(
+        &self,
+        pack: &Pack,
+        layout: &AdapterLayout,
+        way: Way,
+    ) -> Result<usize> {
         let meter = Arc::new(Meter::default());
         let device: Arc<dyn super::Device> = Arc::clone(&meter) as _;
         let config = Arc::clone(&self.config);
@@ -98,9 +90,6 @@ impl Decoder {
         let lowest = layout.lowest_layer();
         let (logp, activations) = other.run_forward(&state, pack, tables, lowest, way)?;
         other.run_backward(&state, pack, activations, lowest, &logp, &gradient)?;
-        Ok(Needs {
-            bytes: super::Device::peak(&*meter) - before,
-            work: meter.work(),
-        })
+        Ok(device.peak() - before)
     }
 }

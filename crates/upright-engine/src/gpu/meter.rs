@@ -9,22 +9,11 @@ use std::{
 use upright_base::Result;
 use upright_kernels::{Element, Kernel};
 
-use super::device::{Arg, Device, Place, Product, UNIT};
-
-/// What was done since the counts were taken last.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Work {
-    /// Launches by kernel: number, and bytes of all buffers that they were given.
-    pub(crate) launches: BTreeMap<&'static str, (usize, u64)>,
-    /// Products by shape `[m, n, k]`.
-    pub(crate) products: BTreeMap<[usize; 3], usize>,
-    /// Bytes that products read and write, each operand once.
-    pub(crate) product_bytes: u64,
-    /// Copies and fills, and their bytes.
-    pub(crate) copies: (usize, u64),
-    /// Transfers between host and device, and their bytes.
-    pub(crate) transfers: (usize, u64),
-}
+use super::{
+    device::{Arg, Device, Place, Product, UNIT},
+    traffic,
+};
+use crate::work::Work;
 
 /// A device without memory.
 #[derive(Default)]
@@ -58,9 +47,9 @@ impl Meter {
         state.work = Work::default();
     }
 
-    /// The work so far.
-    pub(crate) fn work(&self) -> Work {
-        self.state().work.clone()
+    /// The work since it was taken last.
+    pub(crate) fn take(&self) -> Work {
+        std::mem::take(&mut self.state().work)
     }
 }
 
@@ -112,13 +101,8 @@ impl Device for Meter {
         Ok(())
     }
 
-    fn launch(&self, kernel: &'static Kernel, _: [u32; 3], args: &[Arg]) -> Result<()> {
-        let mut bytes = 0;
-        for arg in args {
-            if let Arg::In(_, place) | Arg::Out(_, place) = arg {
-                bytes += place.bytes as u64;
-            }
-        }
+    fn launch(&self, kernel: &'static Kernel, grid: [u32; 3], args: &[Arg]) -> Result<()> {
+        let bytes = traffic::bytes(kernel.name, grid, args);
         let mut state = self.state();
         let entry = state.work.launches.entry(kernel.name).or_default();
         entry.0 += 1;

@@ -5,7 +5,7 @@
 //! | `device` | the trait that a card implements: memory, copies, launches, products |
 //! | `array` | typed memory on a device |
 //! | `host` | a device for tests: the kernels in the emulator, products on the CPU |
-//! | `meter` | a device that only counts: memory, launches, products and bytes |
+//! | `meter`, `traffic` | a device that only counts: memory, launches, products and bytes |
 //! | `decoder`, `passes`, `generation` | the decoder, its forward and backward passes, and generation |
 //! | `weights`, `linear` | frozen weights, each linear beside the LoRA pairs that extend it |
 //! | `block`, `head` | one block and the head, forward and backward |
@@ -24,11 +24,12 @@ pub(crate) mod host;
 pub(crate) mod kernels;
 mod linear;
 mod memory;
-mod meter;
+pub(crate) mod meter;
 pub(crate) mod passes;
 mod tables;
 #[cfg(all(test, feature = "host-device"))]
 mod tests;
+mod traffic;
 mod weights;
 
 pub(crate) use array::Array;

@@ -136,7 +136,7 @@ fn a_step_takes_the_memory_that_was_planned() {
             (false, Keep::Gradient),
         ] {
             let way = Way { traces, head };
-            let needs = decoder.needs(&pack, &adapter.layout, way).unwrap();
+            let needed = decoder.needed_bytes(&pack, &adapter.layout, way).unwrap();
             target.zero().unwrap();
             let before = host.used();
             let tables = decoder.tables(&pack).unwrap();
@@ -148,9 +148,9 @@ fn a_step_takes_the_memory_that_was_planned() {
             decoder
                 .run_backward(&state, &pack, activations, lowest, &slopes, &target)
                 .unwrap();
-            assert_eq!(host.peak() - before, needs.bytes, "{name}, {way:?}");
+            assert_eq!(host.peak() - before, needed, "{name}, {way:?}");
             assert_eq!((logp, target.read().unwrap()), start, "{name}, {way:?}");
-            planned.push(needs.bytes);
+            planned.push(needed);
         }
         assert!(planned[2] < planned[1] && planned[2] < planned[0], "{name}");
     }
@@ -170,15 +170,17 @@ fn little_memory_leads_to_recomputing_and_then_to_an_error() {
         traces: false,
         head: Keep::Gradient,
     };
-    let needs = decoder.needs(&pack, &adapter.layout, recomputed).unwrap();
-    host.set_limit(host.used() + needs.bytes + gradient_bytes + 4096);
+    let needed = decoder
+        .needed_bytes(&pack, &adapter.layout, recomputed)
+        .unwrap();
+    host.set_limit(host.used() + needed + gradient_bytes + 4096);
     let way = decoder.way(&pack, &adapter.layout, Purpose::Train).unwrap();
     assert_eq!(way, recomputed);
     assert_eq!(
         gradient(&decoder, &adapter, &pack, Purpose::Probe),
         straight
     );
-    host.set_limit(host.used() + needs.bytes / 2);
+    host.set_limit(host.used() + needed / 2);
     let error = decoder.forward(&pack, &adapter, Purpose::Train);
     let error = error.err().expect("too little memory");
     assert!(

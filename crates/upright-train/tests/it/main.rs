@@ -23,7 +23,7 @@ use upright_core::{
 };
 use upright_data::{Example, order::Order};
 use upright_engine::{Decoder, Options, Tier};
-use upright_model::{Recompute, merge, peft};
+use upright_model::{Device, Recompute, merge, peft};
 use upright_train::{
     learner::{ModelLearner, Optimization, Task},
     reference::Reference,
@@ -40,6 +40,19 @@ const NAMES: [&str; 9] = [
     "qwen2",
     "qwen3",
 ];
+
+/// Models with sizes that a GPU takes, of every family.
+const NAMES_OF_GPU: [&str; 5] = [
+    "llama",
+    "neox_parallel",
+    "neox_sequential_wide",
+    "qwen2_wide",
+    "qwen3",
+];
+
+/// Largest relative errors of losses, gradient norms and parameters after ten steps with bf16 products: one and a half times those of
+/// the AVX512-BF16 tier.
+const BOUNDS: [f64; 3] = [0.0012, 0.0039, 0.0023];
 
 /// Norm of the difference over the norm.
 const TOLERANCE: f64 = 1e-4;
@@ -106,7 +119,7 @@ fn task<'a>(
 }
 
 /// Every value of ten steps that is in the goldens, as `(name, relative error)`.
-fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
+fn errors(name: &str, options: Options, token_budget: usize) -> Vec<(String, f64)> {
     let dir: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../upright-engine/tests/golden")
         .join(name);
@@ -117,12 +130,6 @@ fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
         data.chunks_exact(4)
             .map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap())))
             .collect()
-    };
-    let options = Options {
-        threads: 2,
-        tier: Some(Tier::Portable),
-        recompute: Recompute::Off,
-        ..Options::default()
     };
     let decoder = Decoder::open(&dir, &options).unwrap();
     let adapter = |folder: &str| {
@@ -201,12 +208,23 @@ fn errors(name: &str, token_budget: usize) -> Vec<(String, f64)> {
     errors
 }
 
+/// A tier of the CPU, or the device if there is none.
+fn options(device: Device, tier: Option<Tier>) -> Options {
+    Options {
+        device,
+        threads: 2,
+        tier,
+        recompute: Recompute::Off,
+    }
+}
+
 #[test]
 fn ten_steps_are_those_of_pytorch() {
+    let options = options(Device::Cpu, Some(Tier::Portable));
     for name in NAMES {
         // All rows in one pack, and every row in its own.
         for token_budget in [2048, 1] {
-            let errors = errors(name, token_budget);
+            let errors = errors(name, options, token_budget);
             let worst = errors.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
             println!(
                 "{name}, budget {token_budget}: worst {} {:.1e}, losses {:.1e}, norms {:.1e}",
@@ -217,6 +235,94 @@ fn ten_steps_are_those_of_pytorch() {
                 .filter(|(_, error)| error.is_nan() || *error >= TOLERANCE)
                 .collect();
             assert!(off.is_empty(), "{name}, budget {token_budget}: {off:?}");
+        }
+    }
+}
+
+/// The GPU decoder, on the host device, is as close to PyTorch as the tiers of the CPU that round operands to bf16 too.
+#[test]
+fn ten_steps_of_a_gpu_are_those_of_pytorch_but_for_rounding() {
+    if let Some(why) = upright_emulator::missing() {
+        println!("{why}");
+        return;
+    }
+    let mut devices = vec![options(Device::Host, None)];
+    for tier in [Tier::Avx512, Tier::Amx] {
+        if tier.available() {
+            devices.push(options(Device::Cpu, Some(tier)));
+        }
+    }
+    for name in NAMES_OF_GPU {
+        let mut found = Vec::new();
+        for options in &devices {
+            let errors = errors(name, *options, 2048);
+            let adapter = errors[2..]
+                .iter()
+                .map(|(_, error)| error.powi(2))
+                .sum::<f64>();
+            let adapter = (adapter / (errors.len() - 2) as f64).sqrt();
+            println!(
+                "{name}, {:?}: losses {:.4}, norms {:.4}, adapter {adapter:.4}",
+                options.tier, errors[0].1, errors[1].1
+            );
+            found.push([errors[0].1, errors[1].1, adapter]);
+        }
+        for found in found {
+            for (error, bound) in found.iter().zip(BOUNDS) {
+                assert!(*error < bound, "{name}: {error} against {bound}");
+            }
+        }
+    }
+}
+
+/// A policy that is its own reference has log-ratios of exactly 0, so DPO's loss is ln 2 to the last bit, probed or trained on.
+#[test]
+fn a_policy_equal_to_its_reference_has_a_loss_of_ln_2() {
+    let mut devices = vec![options(Device::Cpu, None)];
+    if upright_emulator::missing().is_none() {
+        devices.push(options(Device::Host, None));
+    }
+    for options in devices {
+        for name in NAMES_OF_GPU {
+            let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../upright-engine/tests/golden")
+                .join(name);
+            let decoder = Decoder::open(&dir, &options).unwrap();
+            let start = peft::read(&dir.join("adapter"), decoder.config())
+                .unwrap()
+                .adapter;
+            let rows = examples(&dir);
+            let cache = tempfile::tempdir().unwrap();
+            let fingerprint = merge::fingerprint(&dir, decoder.config(), None, &mut |_, _| true)
+                .unwrap()
+                .unwrap();
+            let mut reference =
+                Reference::open(cache.path(), &decoder, &fingerprint, Some(&start)).unwrap();
+            let frozen = decoder.load(start.clone()).unwrap();
+            let pairs: Vec<&Example> = rows[..3].iter().collect();
+            // Packs of one row here, and all rows in one pack below.
+            reference
+                .prepare(&decoder, Some(&frozen), &pairs, 1, &mut Silent)
+                .unwrap();
+            let tasks = vec![task("dpo", LossKind::Dpo, &rows[..3], Some(&reference))];
+            let optimization = Optimization {
+                optimizer: AdamW::new(AdamWConfig::default()),
+                learning_rate: LearningRate {
+                    peak: 1e-3,
+                    curve: Curve::Constant,
+                    warmup: 0,
+                    steps: 10,
+                },
+                clip: 1.0,
+                gradient_exponent: -44,
+                average: Average::None,
+            };
+            let mut learner =
+                ModelLearner::new(&decoder, start, optimization, 2048, tasks).unwrap();
+            let probed = learner.loss(ObjectiveId(0)).unwrap();
+            let trained = learner.accumulate(ObjectiveId(0), 1.0).unwrap();
+            assert_eq!(probed, std::f64::consts::LN_2, "{name}, {}", options.device);
+            assert_eq!(trained, probed, "{name}, {}", options.device);
         }
     }
 }

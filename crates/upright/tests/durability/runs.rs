@@ -152,6 +152,40 @@ fn maxright_ends_the_same_however_it_is_run() {
     assert_eq!(chosen.len(), 2, "a plan that is worth testing updates both");
 }
 
+/// The GPU decoder on the host device, killed in the middle of uploads and launches.
+#[test]
+fn a_run_on_the_host_device_ends_the_same_however_it_is_run() {
+    if let Some(why) = upright_emulator::missing() {
+        println!("{why}");
+        return;
+    }
+    let flags = "--sft sft.jsonl --dpo dpo.jsonl --sft-batch 2 --dpo-batch 2 --method maxright --lambda 0.9 \
+                 --probe-every 2 --steps 4 --checkpoint-every 1 --device host --eval-rows 2 --held-out 0.1 \
+                 --eval-every 4 --threads 2";
+    let f = Fixture::new("llama");
+    f.train("straight", flags).good();
+    for kill in ["upload:40", "launch:350", "upload:90", "launch:500"] {
+        let mut command = f.command("killed", &format!("{flags} --resume"));
+        command.env("UPRIGHT_HOST_KILL", kill);
+        let end = Process::start(command).end();
+        assert_eq!(end.code, None, "{kill}: {}", end.stderr);
+    }
+    let steps = f.steps("killed").len();
+    assert!(
+        (1..4).contains(&steps),
+        "{steps} steps before the last kill"
+    );
+    f.train("killed", &format!("{flags} --resume")).good();
+    f.assert_same("straight", "killed", &["resume"]);
+    let probed = f.steps("straight");
+    let probed = probed.iter().filter(|line| line.contains_key("probe/sft"));
+    assert_eq!(
+        probed.count(),
+        2,
+        "both objectives are probed in every second step"
+    );
+}
+
 #[test]
 fn sequential_ends_the_same_however_it_is_run() {
     let flags = format!(

@@ -1,0 +1,81 @@
+//! Bytes that a launch reads and writes in global memory, from its arguments. What several blocks read counts once: caches are meant
+//! to serve the rest.
+
+use super::device::Arg;
+
+/// A number among the arguments.
+fn number(args: &[Arg], index: usize) -> u64 {
+    match args.get(index) {
+        Some(Arg::I32(number)) => u64::from(number.unsigned_abs()),
+        Some(Arg::U64(number)) => *number,
+        _ => panic!("argument {index} is a size"),
+    }
+}
+
+/// Bytes of a launch; 0 for attention, whose tiles are on the device.
+///
+/// # Panics
+/// If the kernel is not known here.
+pub(super) fn bytes(kernel: &str, grid: [u32; 3], args: &[Arg]) -> u64 {
+    let n = |index| number(args, index);
+    let rows = u64::from(grid[0]);
+    // Columns of queries, keys and values, and of queries and keys.
+    let heads = |first: usize| {
+        let (queries, keys, size) = (n(first), n(first + 1), n(first + 2));
+        ((queries + 2 * keys) * size, (queries + keys) * size)
+    };
+    let ranks: u64 = match kernel.rsplit('_').next() {
+        Some("16") => 16,
+        Some("32") => 32,
+        _ => 64,
+    };
+    match kernel {
+        _ if kernel.starts_with("attention_") => 0,
+        "rms_norm_forward" => rows * (4 * n(3) + 2 * n(5)),
+        "layer_norm_forward" => rows * (4 * n(4) + 2 * n(6)),
+        "rms_norm_backward" | "layer_norm_backward" => rows * (16 * n(5) + 2 * n(7)),
+        "gather_embeddings" => rows * (2 * n(3) + 4 * n(4)),
+        "gather_f32" | "scatter_f32" => rows * 8 * n(3),
+        "gather_bf16" | "scatter_bf16" => rows * 4 * n(3),
+        "swiglu_forward" => rows * (12 * n(3) + 2 * n(4)),
+        "swiglu_recompute" => rows * (4 * n(2) + 2 * n(3)),
+        "swiglu_backward" => rows * 12 * n(3),
+        "gelu_forward" | "gelu_tanh_forward" => rows * (6 * n(3) + 2 * n(4)),
+        "gelu_recompute" | "gelu_tanh_recompute" => rows * (2 * n(2) + 2 * n(3)),
+        "gelu_backward" | "gelu_tanh_backward" => rows * 8 * n(3),
+        "rotary_rounded" => rows * 6 * heads(5).0,
+        "head_norm_forward" | "head_norm_backward" => {
+            let (all, turned) = heads(8);
+            rows * (6 * all + 2 * turned)
+        }
+        "head_absorb" => rows * 4 * n(7),
+        "head_absorb_shares" => rows * (4 * n(9) + 2 * n(11)),
+        // The largest logit rarely grows, and then only the factors are read.
+        "head_rescale" => rows * 4,
+        "head_gradient" => rows * 10 * n(7),
+        "head_best" => rows * (4 * n(4) + 16 * n(6)),
+        "head_finish" => rows * (20 + 12 * n(7)),
+        _ if kernel.starts_with("thin_product_") => {
+            let (tokens, inner, padded) = (n(2), n(3), n(8));
+            tokens * 2 * (inner * padded.div_ceil(ranks) + padded) + 2 * inner * padded
+        }
+        "thin_gradient_add" => n(3) * (4 * n(4) + 8),
+        _ if kernel.starts_with("thin_gradient_") => {
+            let (tokens, columns, rank) = (n(3), n(4), n(7));
+            let parts = u64::from(grid[2]);
+            tokens * 2 * (columns * rank.div_ceil(ranks) + rank) + 4 * columns * rank * parts
+        }
+        "thin_copy" | "thin_copy_transposed" => 6 * n(3) * n(4),
+        "gradient_sum_add" => 20 * n(3),
+        "gradient_sum_check" => 4 * n(3).div_ceil(4096),
+        "gradient_sum_read" => 12 * n(2),
+        "norm_chunks" => 4 * n(2),
+        "norm_finish" => 8 * n(3),
+        "adamw_update" => 28 * n(6),
+        "largest_magnitudes" => 4 * n(2),
+        "finite_check" => 4 * n(2),
+        "move_towards" => 12 * n(2),
+        "scale_values" => 8 * n(1),
+        _ => panic!("{kernel} has no entry"),
+    }
+}
