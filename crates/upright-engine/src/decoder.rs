@@ -15,6 +15,7 @@ use upright_model::{
     Device, Recompute, adapter::Adapter, config::DecoderConfig, pack::Pack, weights::Weights,
 };
 
+pub use crate::gpu::cuda::{Card, Libraries};
 pub use crate::{
     adapter::DeviceAdapter,
     backend::{ActivationBytes, WeightBytes},
@@ -68,10 +69,6 @@ pub struct Decoder {
 
 enum DeviceDecoder {
     Cpu(cpu::decoder::Decoder),
-    #[cfg_attr(
-        not(feature = "host-device"),
-        expect(dead_code, reason = "only the host device exists so far")
-    )]
     Gpu(Box<gpu::decoder::Decoder>),
 }
 
@@ -128,16 +125,21 @@ impl Decoder {
         let pool = Arc::new(pool);
         let config = Arc::new(config);
         let weights = pool.install(|| weights(&config))?;
+        let on_card = |weights, device: Arc<dyn gpu::Device>| -> Result<DeviceDecoder> {
+            let config = Arc::clone(&config);
+            let mut decoder =
+                gpu::decoder::Decoder::open(config, Some(weights), device, options.recompute)?;
+            if matches!(options.device, Device::Cuda(_)) {
+                decoder.rows_vary = !decoder.rows_keep_their_bits()?;
+            }
+            Ok(DeviceDecoder::Gpu(Box::new(decoder)))
+        };
         let backend = match options.device {
+            Device::Cuda(index) => on_card(weights, Arc::new(gpu::cuda::Cuda::open(index)?))?,
             #[cfg(feature = "host-device")]
             Device::Host => {
                 let device = gpu::host::Host::new(Arc::clone(&pool), tier)?;
-                DeviceDecoder::Gpu(Box::new(gpu::decoder::Decoder::open(
-                    Arc::clone(&config),
-                    Some(weights),
-                    Arc::new(device),
-                    options.recompute,
-                )?))
+                on_card(weights, Arc::new(device))?
             }
             _ => DeviceDecoder::Cpu(cpu::decoder::Decoder {
                 config: Arc::clone(&config),
@@ -178,7 +180,19 @@ impl Decoder {
 
     /// Short name, for tables, of what the matrix products run on: the tier of a CPU, or the kind of another device.
     pub fn tier_name(&self) -> &'static str {
-        self.tier().map_or("host device", cpu::tier::Tier::name)
+        self.tier().map_or("gpu", cpu::tier::Tier::name)
+    }
+
+    /// What a user should know about the device before it computes; `None` for a CPU.
+    pub fn device_note(&self) -> Option<String> {
+        match &self.backend {
+            DeviceDecoder::Cpu(_) => None,
+            DeviceDecoder::Gpu(decoder) if decoder.rows_vary => Some(format!(
+                "{}; cuBLASLt gives rows other bits in other packs here, so a resumed run may differ from a straight one",
+                decoder.device.note()
+            )),
+            DeviceDecoder::Gpu(decoder) => Some(decoder.device.note()),
+        }
     }
 
     /// The instruction tier, where the decoder runs on a CPU.
@@ -375,20 +389,37 @@ impl Decoder {
 
 /// The devices that this build can use on this machine, best first.
 pub fn devices() -> Vec<Device> {
-    vec![Device::Cpu]
+    let mut devices = Vec::new();
+    for card in cards() {
+        devices.push(Device::Cuda(card.index));
+    }
+    devices.push(Device::Cpu);
+    devices
 }
 
-/// Rejects a device that this build does not support.
-fn check_device(device: Device) -> Result<()> {
+/// The NVIDIA cards that can be used on this machine.
+pub fn cards() -> Vec<Card> {
+    let libraries = Libraries::find();
+    let mut cards = Vec::new();
+    for card in &libraries.cards {
+        if libraries.card(card.index).is_ok() {
+            cards.push(card.clone());
+        }
+    }
+    cards
+}
+
+/// Rejects a device that this build or this machine lacks, before any file is read.
+///
+/// # Errors
+/// A library or the card is missing, and the hint says how to get it.
+pub fn check_device(device: Device) -> Result<()> {
     match device {
         Device::Auto | Device::Cpu => Ok(()),
+        Device::Cuda(index) => Libraries::find().card(index).map(drop),
         Device::Host if cfg!(feature = "host-device") => Ok(()),
         Device::Host => Err(Error::input("--device host: this build has no host device")
             .hint("build with --features host-device, for tests of the GPU decoder")),
-        Device::Cuda(_) => Err(
-            Error::input(format!("--device {device}: this build has no CUDA"))
-                .hint("use --device cpu, or omit --device"),
-        ),
     }
 }
 
@@ -397,10 +428,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_that_this_build_lacks_is_refused_by_name() {
-        let error = check_device(Device::Cuda(1)).unwrap_err();
-        assert_eq!(error.message, "--device cuda:1: this build has no CUDA");
-        assert_eq!(error.kind, upright_base::ErrorKind::Input);
+    fn a_device_that_this_machine_lacks_is_refused_by_name() {
         check_device(Device::Auto).unwrap();
+        let error = check_device(Device::Cuda(99)).unwrap_err();
+        assert!(error.message.starts_with("--device cuda"), "{error}");
+        assert!(error.hint.contains("--device cpu") || error.hint.contains("cuda:0"));
+        assert_eq!(error.kind, upright_base::ErrorKind::Input);
     }
 }

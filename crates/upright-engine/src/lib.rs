@@ -53,7 +53,10 @@ pub mod vector;
 pub mod work;
 
 pub use cpu::tier::Tier;
-pub use decoder::{Activations, Decoder, DeviceAdapter, Options, Scores, Slopes, devices};
+pub use decoder::{
+    Activations, Card, Decoder, DeviceAdapter, Libraries, Options, Scores, Slopes, cards,
+    check_device, devices,
+};
 pub use generation::Generation;
 pub use sum::{OutOfRange, Sum};
 pub use usage::{Counts, Usage};

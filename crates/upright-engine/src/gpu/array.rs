@@ -134,6 +134,17 @@ impl<T: Number> Array<T> {
         }
     }
 
+    /// Numbers `start` to `start + len - 1` of the same memory.
+    ///
+    /// # Panics
+    /// If the array is shorter.
+    pub(crate) fn part(&self, start: usize, len: usize) -> Self {
+        let mut part = self.at(start);
+        assert!(len <= part.len, "a part of the array");
+        part.len = len;
+        part
+    }
+
     /// Where the numbers lie.
     pub(crate) fn place(&self) -> Place {
         Place {

@@ -23,10 +23,12 @@ pub(crate) struct Decoder {
     pub(super) config: Arc<DecoderConfig>,
     /// The weights as files have them; `None` where only sizes matter.
     pub(super) frozen: Option<FrozenWeights>,
-    pub(super) device: Arc<dyn Device>,
+    pub(crate) device: Arc<dyn Device>,
     pub(super) recompute: Recompute,
     pub(super) counters: Counters,
     pub(super) cut: Cut,
+    /// Whether the device failed [`Decoder::rows_keep_their_bits`].
+    pub(crate) rows_vary: bool,
     state: Mutex<State>,
 }
 
@@ -58,6 +60,7 @@ impl Decoder {
             recompute,
             counters: Counters::default(),
             cut: Cut::default(),
+            rows_vary: false,
             state: Mutex::new(State {
                 weights,
                 angles,

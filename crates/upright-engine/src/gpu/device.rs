@@ -121,6 +121,9 @@ pub(crate) trait Device: Send + Sync {
     /// Units that can be busy at once.
     fn units(&self) -> usize;
 
+    /// What a user should know about the device, in one line.
+    fn note(&self) -> String;
+
     /// Identifies what determines the bits of a result.
     fn arithmetic(&self) -> String;
 }

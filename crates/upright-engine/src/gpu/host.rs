@@ -365,6 +365,10 @@ impl Device for Host {
         std::thread::available_parallelism().map_or(1, usize::from)
     }
 
+    fn note(&self) -> String {
+        "device: host, for tests: the GPU decoder with its kernels in an emulator".to_owned()
+    }
+
     fn arithmetic(&self) -> String {
         let (tier, width) = (self.tier.name(), vector_width());
         format!("host/{tier}/f32x{width}/{REVISION}")

@@ -140,6 +140,10 @@ impl Device for Meter {
         1
     }
 
+    fn note(&self) -> String {
+        "device: none".to_owned()
+    }
+
     fn arithmetic(&self) -> String {
         "meter".to_owned()
     }

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `device` | the trait that a card implements: memory, copies, launches, products |
 //! | `array` | typed memory on a device |
+//! | `checks` | what a device has to prove when a model is opened |
+//! | `cuda/` | NVIDIA cards |
 //! | `host` | a device for tests: the kernels in the emulator, products on the CPU |
 //! | `meter`, `traffic` | a device that only counts: memory, launches, products and bytes |
 //! | `decoder`, `passes`, `generation` | the decoder, its forward and backward passes, and generation |
@@ -15,6 +17,8 @@
 
 mod array;
 mod block;
+mod checks;
+pub(crate) mod cuda;
 pub(crate) mod decoder;
 mod device;
 pub(crate) mod generation;

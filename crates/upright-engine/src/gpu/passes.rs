@@ -233,7 +233,11 @@ impl Backend for Decoder {
     }
 
     fn arithmetic(&self) -> String {
-        self.device.arithmetic()
+        let mut arithmetic = self.device.arithmetic();
+        if self.rows_vary {
+            arithmetic += "/rows-vary";
+        }
+        arithmetic
     }
 
     fn usage(&self) -> Usage {

@@ -441,6 +441,16 @@ fn vectors_and_sums_are_those_of_the_cpu() {
     }
 }
 
+/// The check that decides what a run on a card promises.
+#[test]
+fn rows_of_products_keep_their_bits() {
+    needs_compiler!();
+    for name in NAMES {
+        let decoder = open(name, &host(), Recompute::Off);
+        assert!(decoder.rows_keep_their_bits().unwrap(), "{name}");
+    }
+}
+
 /// An error of the device is an error of every later call.
 #[test]
 fn a_device_that_failed_stays_failed() {

@@ -14,6 +14,7 @@ use upright_model::{
 use super::{
     array::Array,
     device::Device,
+    head::Cut,
     linear::{Linear, Part},
 };
 
@@ -219,6 +220,22 @@ impl Weights {
     /// The head's matrix, tied or not.
     pub(super) fn head(&self) -> &Array<bf16> {
         self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// Shapes of the products of a block and of the head: columns, inner size, and whether B is stored transposed.
+    pub(super) fn shapes(&self) -> Vec<(usize, usize, bool)> {
+        let mut shapes = Vec::new();
+        for block in self.blocks.iter().take(1) {
+            for linear in [&block.qkv, &block.output, &block.inner, &block.down] {
+                shapes.push((linear.outputs, linear.inputs, true));
+                shapes.push((linear.inputs, linear.outputs, false));
+            }
+        }
+        let hidden = self.final_norm.scale.len();
+        let chunk = (self.head().len() / hidden).min(Cut::default().vocabulary);
+        shapes.push((chunk, hidden, true));
+        shapes.push((hidden, chunk, false));
+        shapes
     }
 
     /// Copies an adapter's pairs into the matrices.

@@ -50,6 +50,9 @@ impl Model {
     /// progress.
     pub fn open(model: &Path, options: &Options, observer: &mut dyn Observer) -> Result<Self> {
         let decoder = Decoder::open(model, options)?;
+        if let Some(note) = decoder.device_note() {
+            observer.note(&note);
+        }
         let fingerprint =
             decoder.install(|| identity::of_model(model, decoder.config(), observer))?;
         Self::with_decoder(model, decoder, fingerprint)

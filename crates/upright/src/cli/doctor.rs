@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 use upright_base::memory;
 use upright_engine::{
-    Options, Tier,
+    Libraries, Options, Tier,
     decoder::{ActivationBytes, WeightBytes},
 };
 use upright_model::config::DecoderConfig;
@@ -103,6 +103,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         .map(ToString::to_string)
         .collect();
     let kernels = upright_kernels::check_images()?;
+    let libraries = Libraries::find();
     if arguments.json {
         let model = needs.as_ref().map(|n| {
             json!({
@@ -114,7 +115,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         return print_json(&json!({
             "version": env!("CARGO_PKG_VERSION"), "cores": cores, "memory_total_bytes": total,
             "memory_available_bytes": available, "tiers": tiers.iter().map(|t| t.name()).collect::<Vec<_>>(),
-            "devices": devices, "cuda_kernels": kernels, "tier": tier.name(), "cache": cache, "cache_writable": writable, "model": model,
+            "devices": devices, "cuda": cuda_json(libraries), "cuda_kernels": kernels, "tier": tier.name(), "cache": cache, "cache_writable": writable, "model": model,
         }));
     }
     let known = |bytes: Option<usize>| bytes.map_or_else(|| "unknown".to_owned(), gigabytes);
@@ -127,15 +128,8 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         known(available),
         known(total)
     );
-    let _ = writeln!(
-        text,
-        "devices      {} (this build has no CUDA)",
-        devices.join(", ")
-    );
-    let _ = writeln!(
-        text,
-        "kernels      {kernels} for CUDA, compute capability 8.0 and later (no command runs them yet)"
-    );
+    let _ = writeln!(text, "devices      {}", devices.join(", "));
+    text += &cuda_text(libraries, kernels);
     let names: Vec<&str> = tiers.iter().map(|t| t.name()).collect();
     let _ = writeln!(
         text,
@@ -202,4 +196,56 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         }
     }
     print(&text)
+}
+
+/// The lines on NVIDIA's libraries and cards.
+fn cuda_text(libraries: &Libraries, kernels: usize) -> String {
+    let mut text = String::new();
+    match &libraries.driver {
+        Ok((major, minor)) => {
+            let _ = writeln!(text, "cuda         driver for CUDA {major}.{minor}");
+        }
+        Err(problem) => {
+            let _ = writeln!(text, "cuda         not available: {problem}");
+        }
+    }
+    for card in &libraries.cards {
+        let (major, minor) = card.capability;
+        let verdict = match libraries.card(card.index) {
+            Ok(_) => "experimental: not yet checked on a card".to_owned(),
+            Err(error) => format!("CANNOT BE USED: {}; {}", error.message, error.hint),
+        };
+        let _ = writeln!(
+            text,
+            "  cuda:{}     {}, compute capability {major}.{minor}, {}: {verdict}",
+            card.index,
+            card.name,
+            gigabytes(card.memory)
+        );
+    }
+    let version = libraries.cublaslt.as_deref().unwrap_or("not found");
+    let _ = writeln!(text, "  cuBLASLt   {version}");
+    let _ = writeln!(
+        text,
+        "  kernels    {kernels}, for compute capability 8.0 and later"
+    );
+    text
+}
+
+/// The same as JSON.
+fn cuda_json(libraries: &Libraries) -> serde_json::Value {
+    let mut cards = Vec::new();
+    for card in &libraries.cards {
+        let (major, minor) = card.capability;
+        cards.push(json!({
+            "device": format!("cuda:{}", card.index), "name": card.name,
+            "compute_capability": format!("{major}.{minor}"), "memory_bytes": card.memory,
+            "usable": libraries.card(card.index).is_ok(),
+        }));
+    }
+    let driver = libraries.driver.as_ref().ok();
+    json!({
+        "driver": driver.map(|(major, minor)| format!("{major}.{minor}")),
+        "cublaslt": libraries.cublaslt.as_ref().ok(), "gpus": cards,
+    })
 }

@@ -39,6 +39,7 @@ fn doctor_tells_what_the_machine_has() {
             "memory_available_bytes",
             "tiers",
             "devices",
+            "cuda",
             "cuda_kernels",
             "tier",
             "cache",
