@@ -1,4 +1,4 @@
-//! Runs the CUDA kernels on the CPU. For tests only: nothing that is shipped depends on it.
+//! Runs the CUDA kernels on the CPU, for tests and rehearsals. Nothing that is shipped depends on it.
 //!
 //! `build.rs` compiles the kernels' sources with the C++ compiler of the machine and with an emulator of the card's blocks,
 //! warps, shared memory and tensor cores. Where there is no compiler, [`missing`] says so and tests pass.

@@ -239,6 +239,36 @@ fn every_device_with_bf16_products_is_no_worse_than_transformers_in_bf16() {
     }
 }
 
+/// The GPU decoder on the host device beside the CPU's tiers that round operands to bf16 too: both are off the truth by their
+/// roundings, so they are at most that far from each other.
+#[test]
+fn the_gpu_decoder_is_the_cpu_decoder_but_for_rounding() {
+    let (gpu, cpu): (Vec<Options>, Vec<Options>) = machine::rounding()
+        .into_iter()
+        .partition(|options| options.tier.is_none());
+    for name in NAMES {
+        let golden = Golden::open(name);
+        let (slopes, pack) = (golden.slopes(), golden.pack());
+        let of = |options: &Options| {
+            let decoder = golden.decoder(*options, Recompute::Off, 2);
+            let adapter = golden.adapter(&decoder, "adapter");
+            gradient(&decoder, &adapter, &pack, &slopes)
+        };
+        for gpu in gpu.iter().filter(|gpu| machine::takes(gpu, name)) {
+            let (logp, found) = of(gpu);
+            for cpu in &cpu {
+                let (wanted_logp, wanted) = of(cpu);
+                let wanted_logp: Vec<f32> = wanted_logp.iter().map(|x| *x as f32).collect();
+                let (logp, gradient) = (rms(&logp, &wanted_logp), relative(&found, &wanted));
+                let device = machine::name(cpu);
+                println!("{name}, {device}: {logp:.5}, gradients {gradient:.5}");
+                assert!(logp < 0.02, "{name}, {device}: {logp}");
+                assert!(gradient < 0.02, "{name}, {device}: {gradient}");
+            }
+        }
+    }
+}
+
 /// Same bits alone or among other rows, from `score`, `forward` or `probe`, with or without
 /// recompute, for any number of threads.
 #[test]

@@ -17,7 +17,8 @@ const EDGES: [(&str, &[&str]); 18] = [
     ("model", &["base", "math"]),
     ("kernels", &["base"]),
     ("emulator", &["kernels"]),
-    ("engine", &["base", "math", "model"]),
+    // The emulator only with the feature `host-device`.
+    ("engine", &["base", "emulator", "kernels", "math", "model"]),
     ("data", &["base", "math"]),
     ("http", &["base"]),
     ("hub", &["base", "http", "model"]),
