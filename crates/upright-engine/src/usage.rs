@@ -6,9 +6,10 @@
 pub struct Usage {
     /// Peak memory in bytes; `None` if the system does not report it.
     pub peak_bytes: Option<usize>,
-    /// Seconds of work, summed over all units of the device: CPU time of all threads on a CPU.
-    pub busy_seconds: f64,
-    /// Units that can be busy at once: the cores of a CPU.
+    /// Seconds of work, summed over all units of the device: CPU time of all threads on a CPU, time in which a kernel ran on a
+    /// GPU. `None` if the device does not say.
+    pub busy_seconds: Option<f64>,
+    /// Units that can be busy at once: the cores of a CPU, 1 for a GPU.
     pub units: usize,
     /// Operations done.
     pub counts: Counts,

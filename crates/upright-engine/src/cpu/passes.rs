@@ -204,7 +204,7 @@ impl Backend for Decoder {
     fn usage(&self) -> Usage {
         Usage {
             peak_bytes: memory::peak_bytes(),
-            busy_seconds: processor::seconds(),
+            busy_seconds: Some(processor::seconds()),
             units: std::thread::available_parallelism().map_or(1, usize::from),
             counts: self.counters.counts(),
         }

@@ -115,8 +115,8 @@ pub(crate) trait Device: Send + Sync {
     /// Largest number of bytes allocated at a time so far.
     fn peak(&self) -> usize;
 
-    /// Seconds of work, summed over all units.
-    fn busy_seconds(&self) -> f64;
+    /// Seconds of work, summed over all units; `None` if the device does not say.
+    fn busy_seconds(&self) -> Option<f64>;
 
     /// Units that can be busy at once.
     fn units(&self) -> usize;

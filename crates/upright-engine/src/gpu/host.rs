@@ -357,8 +357,8 @@ impl Device for Host {
         self.lock().peak
     }
 
-    fn busy_seconds(&self) -> f64 {
-        upright_base::processor::seconds()
+    fn busy_seconds(&self) -> Option<f64> {
+        Some(upright_base::processor::seconds())
     }
 
     fn units(&self) -> usize {

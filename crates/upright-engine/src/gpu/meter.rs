@@ -132,8 +132,8 @@ impl Device for Meter {
         self.state().peak
     }
 
-    fn busy_seconds(&self) -> f64 {
-        0.0
+    fn busy_seconds(&self) -> Option<f64> {
+        None
     }
 
     fn units(&self) -> usize {

@@ -13,7 +13,7 @@ use crate::{evaluation::metric_names, learner::ModelLearner};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     wall: Instant,
-    busy_seconds: f64,
+    busy_seconds: Option<f64>,
 }
 
 /// Duration and resource use of a timed interval.
@@ -21,8 +21,8 @@ pub(super) struct Clock {
 pub(super) struct Elapsed {
     /// Wall-clock time.
     pub(super) wall: Duration,
-    /// Share of the device that was busy for this process, from 0 to 1.
-    utilization: f64,
+    /// Share of the device that was busy for this process, from 0 to 1, if the device says so.
+    utilization: Option<f64>,
     /// Peak memory so far, in bytes.
     peak_bytes: Option<usize>,
 }
@@ -38,11 +38,14 @@ impl Clock {
     pub(super) fn elapsed(self, decoder: &Decoder) -> Elapsed {
         let wall = self.wall.elapsed();
         let usage = decoder.usage();
-        let busy = usage.busy_seconds - self.busy_seconds;
-        let share = busy / (wall.as_secs_f64() * usage.units as f64);
+        let possible = wall.as_secs_f64() * usage.units as f64;
+        let mut utilization = None;
+        if let (Some(before), Some(after)) = (self.busy_seconds, usage.busy_seconds) {
+            utilization = Some(((after - before) / possible).clamp(0.0, 1.0));
+        }
         Elapsed {
             wall,
-            utilization: share.clamp(0.0, 1.0),
+            utilization,
             peak_bytes: usage.peak_bytes,
         }
     }
@@ -86,7 +89,9 @@ pub(super) fn step_line(
         json!(report.tokens as f64 / seconds),
     );
     line.insert("seconds".into(), json!(seconds));
-    line.insert("utilization".into(), json!(took.utilization));
+    if let Some(utilization) = took.utilization {
+        line.insert("utilization".into(), json!(utilization));
+    }
     line.insert(
         "peak_memory_gb".into(),
         json!(took.peak_bytes.map(|bytes| bytes as f64 / 1e9)),

@@ -3,6 +3,7 @@
 //! All work goes to one stream, so it happens in its order. Memory comes from the driver's pool, which keeps what is freed.
 
 mod libraries;
+mod monitor;
 mod products;
 
 use std::{
@@ -19,6 +20,7 @@ use upright_base::{Error, Result};
 use upright_kernels::{FAMILIES, Kernel, Target};
 
 use super::device::{Arg, Device, Place, Product, UNIT};
+use monitor::Monitor;
 use products::Products;
 
 pub use libraries::{Card, Libraries};
@@ -32,6 +34,8 @@ pub(crate) struct Cuda {
     modules: Vec<sys::CUmodule>,
     functions: HashMap<&'static str, sys::CUfunction>,
     products: Products,
+    /// `None` if the card's utilization cannot be read.
+    monitor: Option<Monitor>,
     /// The driver's name for the card.
     name: String,
     /// Architecture, number of multiprocessors, version of cuBLASLt, and the kernels.
@@ -102,6 +106,9 @@ impl Cuda {
         let (stream, pool) = open().map_err(|error| failed("open a stream", error))?;
         let (modules, functions) = load_kernels(card.capability)?;
         let products = Products::open(stream)?;
+        let uuid = result::device::get_uuid(device)
+            .map_err(|error| failed("read an attribute of the GPU", error))?;
+        let uuid = monitor::name_of(uuid.bytes.map(|byte| byte as u8));
         let arithmetic = format!(
             "cuda/{}/{multiprocessors}/lt{}/kernels-{}",
             target.name(),
@@ -116,6 +123,7 @@ impl Cuda {
             modules,
             functions,
             products,
+            monitor: Monitor::start(uuid),
             name: card.name.clone(),
             arithmetic,
             state: Mutex::default(),
@@ -393,8 +401,8 @@ impl Device for Cuda {
         self.state().peak
     }
 
-    fn busy_seconds(&self) -> f64 {
-        0.0
+    fn busy_seconds(&self) -> Option<f64> {
+        self.monitor.as_ref().map(Monitor::busy_seconds)
     }
 
     fn units(&self) -> usize {
