@@ -2,7 +2,7 @@
 
 use super::checks::{
     self, HELD_OUT, choice, count, count_from, device, folder, held_out, no_such, positive, real,
-    threads, truncation, wrong,
+    threads, token_budget_of, truncation, wrong,
 };
 use super::objective::{is_auto, losses, objectives};
 use super::stages::{length, stages};
@@ -88,7 +88,11 @@ impl Plan {
             checkpoint_every: count("checkpoint-every", config.checkpoint_every.as_ref(), 50)?,
             keep: count("keep", config.keep.as_ref(), 2)?,
             threads: threads(config.threads.as_ref())?,
-            token_budget: count("token-budget", config.token_budget.as_ref(), 2048)?,
+            token_budget: count(
+                "token-budget",
+                config.token_budget.as_ref(),
+                token_budget_of(device(config.device.as_deref())?),
+            )?,
             recompute: choice("recompute", config.recompute.as_deref(), Recompute::Auto)?,
             device: Some(device(config.device.as_deref())?),
             reference: reference(config, &objectives)?,

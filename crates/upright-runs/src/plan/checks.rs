@@ -184,6 +184,14 @@ pub fn device(value: Option<&str>) -> Result<Device> {
         .map_err(|_| wrong("device", "be auto, cpu, cuda or cuda:N", value))
 }
 
+/// The default maximum of tokens in a pack. A GPU needs more rows to be busy.
+pub fn token_budget_of(device: Device) -> usize {
+    match device {
+        Device::Cuda(_) => 8192,
+        Device::Auto | Device::Cpu | Device::Host => 2048,
+    }
+}
+
 /// Error for an unknown name. Lists the known names and suggests the nearest.
 pub fn no_such<'a>(
     key: &str,

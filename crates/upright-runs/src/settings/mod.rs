@@ -449,7 +449,7 @@ pub struct Config {
         allow_hyphen_values = true
     )]
     pub threads: Option<Number>,
-    /// Maximum tokens in a pack; a longer row gets its own pack [default: 2048]
+    /// Maximum tokens in a pack; a longer row gets its own pack [default: 2048; 8192 on a GPU]
     #[arg(
         long,
         value_name = "TOKENS",

@@ -8,7 +8,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::*;
-use crate::plan::checks::Choice;
+use crate::plan::checks::{Choice, token_budget_of};
 use crate::settings::Config;
 
 /// A folder with all files and folders that a config may name.
@@ -119,11 +119,15 @@ fn defaults_are_those_of_the_help() {
         ("eval-rows", plan.eval_rows as f64),
         ("checkpoint-every", plan.checkpoint_every as f64),
         ("keep", plan.keep as f64),
-        ("token-budget", plan.token_budget as f64),
     ];
     for (flag, value) in numbers {
         assert_eq!(help(flag).parse(), Ok(value), "{flag}");
     }
+    let on_gpu = token_budget_of(Device::Cuda(0));
+    assert_eq!(
+        help("token-budget"),
+        format!("{}; {on_gpu} on a GPU", plan.token_budget)
+    );
     let simpo = Objective::new(LossKind::Simpo).beta;
     assert_eq!(
         help("beta"),
