@@ -27,6 +27,7 @@ use crate::{
     cpu,
     generation::{Generation, Running},
     gpu,
+    microbench::{self, MatrixRate},
     scores::check_tokens,
     sum::Sum,
     usage::Usage,
@@ -200,6 +201,17 @@ impl Decoder {
         match &self.backend {
             DeviceDecoder::Cpu(decoder) => Some(decoder.tier),
             DeviceDecoder::Gpu(_) => None,
+        }
+    }
+
+    /// Measures the matrix rate of the device, in operations/s.
+    ///
+    /// # Errors
+    /// The device failed, or the threads cannot be started.
+    pub fn matrix_rate(&self) -> Result<MatrixRate> {
+        match &self.backend {
+            DeviceDecoder::Cpu(decoder) => microbench::matrix(decoder.tier, self.threads()),
+            DeviceDecoder::Gpu(decoder) => decoder.matrix_rate(),
         }
     }
 

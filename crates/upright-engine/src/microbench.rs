@@ -24,13 +24,13 @@ use upright_model::config::{Activation, NormKind, Rotary};
 use upright_model::pack::Pack;
 use upright_model::weights::NormWeights;
 
-/// Limits of the matrix products of a tier, on all threads together, in operations/s. A
-/// multiply-add counts as two.
+/// Rates of the matrix products of a device, in operations/s: on all threads of a CPU together, or of a GPU. A multiply-add counts as
+/// two.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MatrixRate {
-    /// Multiply-adds on registers only, without loads.
-    pub registers: f64,
-    /// Highest rate of the engine's own large products, with operands in memory and packing
+    /// Upper bound: multiply-adds on registers only, without loads, on a CPU; the published peak of a GPU, if it is known.
+    pub bound: Option<f64>,
+    /// Highest rate of large products as the decoder runs them, with operands in memory and packing
     /// included.
     pub product: f64,
 }
@@ -84,7 +84,7 @@ pub fn matrix(tier: Tier, threads: usize) -> Result<MatrixRate> {
             .map(|(m, n, k)| linear(tier, m, n, k, true))
             .map(|(rate, _)| rate);
         MatrixRate {
-            registers: registers(tier),
+            bound: Some(registers(tier)),
             product: product.fold(0.0, f64::max),
         }
     }))

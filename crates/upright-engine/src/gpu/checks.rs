@@ -1,10 +1,13 @@
-//! Checks of a device when a model is opened.
+//! Checks and measurements of a device.
+
+use std::time::Instant;
 
 use half::bf16;
 use upright_base::Result;
 use upright_kernels::Element;
 
 use super::{array::Array, decoder::Decoder, device::Product};
+use crate::microbench::MatrixRate;
 
 /// Numbers of rows for which a product is tried: fewer and more than a tile has, and many.
 const ROWS: [usize; 5] = [1, 17, 64, 300, 1000];
@@ -66,5 +69,43 @@ impl Decoder {
             }
         }
         Ok(true)
+    }
+
+    /// Measures the rate of a large product, in operations/s: the best of a few runs.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub(crate) fn matrix_rate(&self) -> Result<MatrixRate> {
+        let device = &self.device;
+        let size = device.large_product();
+        let a = Array::<bf16>::zeros(device, size * size)?;
+        let d = Array::<f32>::new(device, size * size)?;
+        let product = Product {
+            m: size,
+            n: size,
+            k: size,
+            a: a.place(),
+            a_stride: size,
+            b: a.place(),
+            b_stride: size,
+            b_transposed: true,
+            c: None,
+            bias: None,
+            d: d.place(),
+            d_element: Element::F32,
+        };
+        let operations = 2.0 * product.multiply_adds() as f64;
+        let mut best = f64::INFINITY;
+        for _ in 0..6 {
+            let began = Instant::now();
+            device.multiply(&product)?;
+            // Reading a number waits for the product.
+            d.part(0, 1).read()?;
+            best = best.min(began.elapsed().as_secs_f64());
+        }
+        Ok(MatrixRate {
+            bound: device.peak_rate(),
+            product: operations / best,
+        })
     }
 }

@@ -121,6 +121,12 @@ pub(crate) trait Device: Send + Sync {
     /// Units that can be busy at once.
     fn units(&self) -> usize;
 
+    /// Rows and columns of a square product that is large enough to reach the device's rate.
+    fn large_product(&self) -> usize;
+
+    /// Published peak of dense bf16 products, in operations/s, if it is known.
+    fn peak_rate(&self) -> Option<f64>;
+
     /// What a user should know about the device, in one line.
     fn note(&self) -> String;
 

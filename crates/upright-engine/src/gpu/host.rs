@@ -365,6 +365,14 @@ impl Device for Host {
         std::thread::available_parallelism().map_or(1, usize::from)
     }
 
+    fn large_product(&self) -> usize {
+        256
+    }
+
+    fn peak_rate(&self) -> Option<f64> {
+        None
+    }
+
     fn note(&self) -> String {
         "device: host, for tests: the GPU decoder with its kernels in an emulator".to_owned()
     }

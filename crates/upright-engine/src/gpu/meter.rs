@@ -140,6 +140,14 @@ impl Device for Meter {
         1
     }
 
+    fn large_product(&self) -> usize {
+        256
+    }
+
+    fn peak_rate(&self) -> Option<f64> {
+        None
+    }
+
     fn note(&self) -> String {
         "device: none".to_owned()
     }

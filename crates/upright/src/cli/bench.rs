@@ -4,11 +4,11 @@ use std::{fmt::Write, path::PathBuf};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
-use upright_base::memory;
 use upright_engine::{
-    Tier,
+    Decoder, Tier,
     microbench::{self, KernelRate, MatrixRate},
 };
+use upright_model::Device;
 use upright_train::fetch::fetched;
 
 use super::{machine::Machine, print, print_json, terminal};
@@ -16,7 +16,7 @@ use crate::bench::{Base, Bench, MethodCost, StepCost};
 use upright_base::{Error, Result, counted};
 use upright_hub::Hub;
 use upright_runs::{
-    plan::checks::{count, threads},
+    plan::checks::{count, device, threads},
     settings::{Config, List, Number},
 };
 
@@ -165,7 +165,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let bench = Bench::open(&config, base, steps + 1, &mut terminal)?;
     if arguments.methods {
         let costs = bench.methods(steps, &mut terminal)?;
-        let peak = peak_gb();
+        let peak = peak_gb(bench.decoder());
         return if arguments.json {
             let methods =
                 serde_json::to_value(&costs).map_err(|error| Error::failure(error.to_string()))?;
@@ -178,9 +178,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         };
     }
     let timed = bench.steps(steps, &mut terminal)?;
-    let peak = peak_gb();
-    let tier = bench.decoder().tier().unwrap_or(Tier::detect());
-    let matrix = microbench::matrix(tier, bench.decoder().threads())?;
+    let peak = peak_gb(bench.decoder());
+    let matrix = bench.decoder().matrix_rate()?;
     let costs: Vec<StepCost> = timed.iter().map(|steps| StepCost::of(steps)).collect();
     if arguments.json {
         let names = bench
@@ -190,7 +189,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             .map(|objective| &objective.name[..]);
         let objectives = names.zip(costs.iter().map(|cost| step_json(cost, matrix)));
         let rates = json!({
-            "registers_gflops": billions(matrix.registers), "large_product_gflops": billions(matrix.product),
+            "registers_gflops": matrix.bound.map(billions), "large_product_gflops": billions(matrix.product),
         });
         let rest = [("matrix_rate", rates), ("peak_gb", json!(peak))];
         return print_json(&object(
@@ -260,8 +259,11 @@ fn billions(rate: f64) -> f64 {
 }
 
 /// Peak memory in GB, base weights included.
-fn peak_gb() -> Option<f64> {
-    memory::peak_bytes().map(|bytes| (bytes as f64 / 1e7).round() / 100.0)
+fn peak_gb(decoder: &Decoder) -> Option<f64> {
+    decoder
+        .usage()
+        .peak_bytes
+        .map(|bytes| (bytes as f64 / 1e7).round() / 100.0)
 }
 
 /// The measured setting, for JSON.
@@ -294,7 +296,7 @@ fn step_json(cost: &StepCost, matrix: MatrixRate) -> Value {
         "operations_per_token": cost.operations_per_token.round(),
         "gflops": billions(cost.operations_per_second),
         "share_of_matrix_rate": round(cost.operations_per_second / matrix.product, 4),
-        "share_of_register_rate": round(cost.operations_per_second / matrix.registers, 4),
+        "share_of_register_rate": matrix.bound.map(|bound| round(cost.operations_per_second / bound, 4)),
     })
 }
 
@@ -334,17 +336,30 @@ fn ending(peak: Option<f64>) -> String {
 }
 
 fn steps_table(bench: &Bench, costs: &[StepCost], matrix: MatrixRate, peak: Option<f64>) -> String {
+    let is_cpu = bench.decoder().tier().is_some();
     let mut text = heading(bench);
     let _ = writeln!(
         text,
         "{:10} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "", "s/step", "median", "tokens", "tokens/s", "MFLOP/tok", "GFLOP/s", "of large", "of reg."
+        "",
+        "s/step",
+        "median",
+        "tokens",
+        "tokens/s",
+        "MFLOP/tok",
+        "GFLOP/s",
+        "of large",
+        if is_cpu { "of reg." } else { "of peak" }
     );
     for (objective, cost) in bench.plan().objectives.iter().zip(costs) {
         let rate = cost.operations_per_second;
+        let of_bound = matrix.bound.map_or_else(
+            || "-".to_owned(),
+            |bound| format!("{:.1}%", 100.0 * rate / bound),
+        );
         let _ = writeln!(
             text,
-            "{:10} {:>9.3} {:>9.3} {:>9.0} {:>9.1} {:>9.1} {:>9.0} {:>8.1}% {:>8.1}%",
+            "{:10} {:>9.3} {:>9.3} {:>9.0} {:>9.1} {:>9.1} {:>9.0} {:>8.1}% {of_bound:>9}",
             objective.name,
             cost.seconds_per_step,
             cost.median_seconds_per_step,
@@ -352,17 +367,24 @@ fn steps_table(bench: &Bench, costs: &[StepCost], matrix: MatrixRate, peak: Opti
             cost.unique_tokens_per_second,
             cost.operations_per_token / 1e6,
             rate / 1e9,
-            100.0 * rate / matrix.product,
-            100.0 * rate / matrix.registers
+            100.0 * rate / matrix.product
         );
     }
-    let _ = writeln!(
+    let _ = write!(
         text,
-        "\nmatrix rate of this machine, measured now: {:.0} GFLOP/s in a large matrix product, \
-         {:.0} GFLOP/s in registers",
-        matrix.product / 1e9,
-        matrix.registers / 1e9
+        "\nmatrix rate of this {}, measured now: {:.0} GFLOP/s in a large matrix product",
+        if is_cpu { "machine" } else { "GPU" },
+        matrix.product / 1e9
     );
+    let _ = match matrix.bound {
+        Some(bound) if is_cpu => writeln!(text, ", {:.0} GFLOP/s in registers", bound / 1e9),
+        Some(bound) => writeln!(
+            text,
+            "; its published peak: {:.0} GFLOP/s, so `of peak` is MFU",
+            bound / 1e9
+        ),
+        None => writeln!(text),
+    };
     let _ = writeln!(
         text,
         "tokens are unique: the prompt of a pair counts once, and there is no padding;\n\
@@ -425,6 +447,13 @@ fn methods_table(bench: &Bench, costs: &[MethodCost], peak: Option<f64>) -> Stri
 }
 
 fn kernels(arguments: &Arguments) -> Result<()> {
+    let device = device(arguments.machine.device.as_deref())?;
+    if !matches!(device, Device::Auto | Device::Cpu) {
+        return Err(Error::input(format!(
+            "--kernels measures the kernels of the CPU, not of {device}"
+        ))
+        .hint("omit --device, or measure steps: --model, --sft, --dpo"));
+    }
     let (tier, threads) = (
         Tier::from_environment()?,
         threads(arguments.machine.threads.as_ref())?,

@@ -205,3 +205,78 @@ fn python_folders() -> Vec<PathBuf> {
     }
     folders
 }
+
+/// Published peaks of dense bf16 products with f32 sums, in TFLOP/s, by a part of the card's name. From NVIDIA's data sheets; the
+/// first that fits counts.
+const PEAKS: [(&str, f64); 10] = [
+    ("B200", 2250.0),
+    ("GH200", 989.4),
+    ("H200", 989.4),
+    ("H100 PCIe", 756.0),
+    ("H100 NVL", 835.0),
+    ("H100", 989.4),
+    ("A100", 312.0),
+    ("L40S", 362.0),
+    ("RTX 4090", 165.2),
+    ("RTX 3090", 71.0),
+];
+
+/// Published peak of a card, in operations/s.
+pub(super) fn peak_rate(name: &str) -> Option<f64> {
+    let found = PEAKS.iter().find(|(part, _)| name.contains(part));
+    found.map(|(_, peak)| peak * 1e12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peaks_are_those_of_the_variant() {
+        for (name, peak) in [
+            ("NVIDIA H100 80GB HBM3", Some(989.4e12)),
+            ("NVIDIA H100 PCIe", Some(756e12)),
+            ("NVIDIA H200", Some(989.4e12)),
+            ("NVIDIA A100-SXM4-80GB", Some(312e12)),
+            ("Tesla T4", None),
+        ] {
+            assert_eq!(peak_rate(name), peak, "{name}");
+        }
+    }
+
+    /// Without a driver, every card is refused with a way out.
+    #[test]
+    fn a_machine_without_what_is_needed_says_what_is_missing() {
+        let card = Card {
+            index: 0,
+            name: "NVIDIA H100".to_owned(),
+            capability: (9, 0),
+            memory: 80 << 30,
+        };
+        let none = Libraries {
+            driver: Err("the NVIDIA driver (libcuda) is not installed".to_owned()),
+            cublaslt: Err("cuBLASLt was not found".to_owned()),
+            cards: Vec::new(),
+        };
+        let error = none.card(0).unwrap_err();
+        assert!(error.message.contains("libcuda") && error.hint.contains("--device cpu"));
+        let driver = Libraries {
+            driver: Ok((13, 0)),
+            ..none
+        };
+        let error = driver.card(0).unwrap_err();
+        assert!(error.message.contains("0 GPUs") && error.hint.contains("nvidia-smi"));
+        let cards = Libraries {
+            cards: vec![card.clone()],
+            ..driver
+        };
+        let error = cards.card(0).unwrap_err();
+        assert!(error.hint.contains("pip install nvidia-cublas"), "{error}");
+        assert!(cards.card(1).unwrap_err().hint.contains("cuda:0"));
+        let all = Libraries {
+            cublaslt: Ok("13.1.0".to_owned()),
+            ..cards
+        };
+        assert_eq!(all.card(0).unwrap(), &card);
+    }
+}

@@ -409,6 +409,14 @@ impl Device for Cuda {
         1
     }
 
+    fn large_product(&self) -> usize {
+        8192
+    }
+
+    fn peak_rate(&self) -> Option<f64> {
+        libraries::peak_rate(&self.name)
+    }
+
     fn note(&self) -> String {
         format!(
             "device: {}, experimental: not yet checked on a card",
