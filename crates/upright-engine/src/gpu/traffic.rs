@@ -59,7 +59,7 @@ pub(super) fn bytes(kernel: &str, grid: [u32; 3], args: &[Arg]) -> u64 {
             let (tokens, inner, padded) = (n(2), n(3), n(8));
             tokens * 2 * (inner * padded.div_ceil(ranks) + padded) + 2 * inner * padded
         }
-        "thin_gradient_add" => n(3) * (4 * n(4) + 8),
+        "thin_gradient_add" => n(3) * (4 * n(5) + 8),
         _ if kernel.starts_with("thin_gradient_") => {
             let (tokens, columns, rank) = (n(3), n(4), n(7));
             let parts = u64::from(grid[2]);
