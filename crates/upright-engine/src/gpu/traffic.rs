@@ -37,12 +37,10 @@ pub(super) fn bytes(kernel: &str, grid: [u32; 3], args: &[Arg]) -> u64 {
         "gather_embeddings" => rows * (2 * n(3) + 4 * n(4)),
         "gather_f32" | "scatter_f32" => rows * 8 * n(3),
         "gather_bf16" | "scatter_bf16" => rows * 4 * n(3),
-        "swiglu_forward" => rows * (12 * n(3) + 2 * n(4)),
-        "swiglu_recompute" => rows * (4 * n(2) + 2 * n(3)),
-        "swiglu_backward" => rows * 12 * n(3),
-        "gelu_forward" | "gelu_tanh_forward" => rows * (6 * n(3) + 2 * n(4)),
-        "gelu_recompute" | "gelu_tanh_recompute" => rows * (2 * n(2) + 2 * n(3)),
-        "gelu_backward" | "gelu_tanh_backward" => rows * 8 * n(3),
+        "swiglu_forward" => rows * (4 * n(2) + 2 * n(3)),
+        "swiglu_backward" => rows * 10 * n(3),
+        "gelu_forward" | "gelu_tanh_forward" => rows * (2 * n(2) + 2 * n(3)),
+        "gelu_backward" | "gelu_tanh_backward" => rows * 6 * n(3),
         "rotary_rounded" => rows * 6 * heads(5).0,
         "head_norm_forward" | "head_norm_backward" => {
             let (all, turned) = heads(8);
