@@ -3,11 +3,9 @@
 // Block (r, p) takes the columns 1024 p to 1024 p + 1023 of row r, eight per thread. So block_y() runs over the columns of a row
 // of the output, divided by 1024 and rounded up. All functions are made of operations with one rounding each.
 //
-// SwiGLU reads a row of `inner` that holds `width` gates and then `width` values of `up`. GELU reads `width` values. A forward pass
-// reads f32, writes h, and keeps its input in bf16. A later pass computes h again from the kept input. A backward pass
-// turns the gradient of h into that of `inner`. Rows of h are `stride` apart, its columns from `width` to `padded` become zero.
-// Rows of d_inner
-// are `stride` apart, too. All other rows are as wide as they have values.
+// SwiGLU reads a row of `inner` that holds `width` gates and then `width` values of `up`. GELU reads `width` values. A backward
+// pass turns the gradient of h into that of `inner`. Rows of h are `stride` apart, its columns from `width` to `padded` become
+// zero. Rows of d_inner are `stride` apart, too. All other rows are as wide as they have values.
 #include "device.h"
 #include "eight.h"
 #include "exponential.h"
@@ -69,25 +67,17 @@ DEVICE float slope(GeluTanh, float x) {
     return multiply_add(x * s * (1.0f - s), du, s);
 }
 
-// Where a forward pass keeps its input: a buffer, or nowhere.
-struct Nowhere {};
-DEVICE void keep(const Out<bf16>& kept, u64 at, int count, const Eight& e) { write(kept, at, count, e); }
-DEVICE void keep(Nowhere, u64, int, const Eight&) {}
-
-// h = function(inner) of the thread's columns. Keeps `inner`.
-template <class Function, class Source, class Kept>
-DEVICE void gelu(Source inner, Out<bf16> h, int width, int padded, int stride, const Kept& kept) {
+// h = function(inner) of the thread's columns.
+template <class Function> DEVICE void gelu(In<bf16> inner, Out<bf16> h, int width, int padded, int stride) {
     int column = first_column();
     if (column >= padded) return;
-    u64 at = (u64)block_x() * width + column;
-    Eight x = read(inner, at, width - column);
-    keep(kept, at, width - column, x);
+    Eight x = read(inner, (u64)block_x() * width + column, width - column);
     UNROLL for (int i = 0; i < 8; i++) x.values[i] = column + i < width ? value(Function{}, x.values[i]) : 0.0f;
     write(h, (u64)block_x() * stride + column, padded - column, x);
 }
 
 // d_inner = d_h function'(inner) of the thread's columns.
-template <class Function> DEVICE void gelu_slope(In<bf16> inner, In<float> d_h, Out<bf16> d_inner, int width, int stride) {
+template <class Function> DEVICE void gelu_slope(In<bf16> inner, In<bf16> d_h, Out<bf16> d_inner, int width, int stride) {
     int column = first_column();
     if (column >= width) return;
     u64 at = (u64)block_x() * width + column;
@@ -96,37 +86,26 @@ template <class Function> DEVICE void gelu_slope(In<bf16> inner, In<float> d_h, 
     write(d_inner, (u64)block_x() * stride + column, width - column, d);
 }
 
-// h = silu(gate) up of the thread's columns, silu(x) = x sigmoid(x). Keeps gate and up.
-template <class Source, class Kept>
-DEVICE void swiglu(Source inner, Out<bf16> h, int width, int padded, int stride, const Kept& kept) {
+// h = silu(gate) up, silu(x) = x sigmoid(x). h [rows, padded] and inner [rows, 2 width].
+KERNEL(swiglu_forward, THREADS, (In<bf16> inner, Out<bf16> h, int width, int padded, int stride)) {
     int column = first_column();
     if (column >= padded) return;
     u64 at = (u64)block_x() * 2 * width + column;
     Eight gate = read(inner, at, width - column), up = read(inner, at + width, width - column);
-    keep(kept, at, width - column, gate);
-    keep(kept, at + width, width - column, up);
     UNROLL for (int i = 0; i < 8; i++) {
         float value = gate.values[i] * sigmoid(gate.values[i]) * up.values[i];
         gate.values[i] = column + i < width ? value : 0.0f;
     }
     write(h, (u64)block_x() * stride + column, padded - column, gate);
 }
-
-// h [rows, padded], kept [rows, 2 width] and inner [rows, 2 width].
-KERNEL(swiglu_forward, THREADS, (In<float> inner, Out<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
-    swiglu(inner, h, width, padded, stride, kept);
-}
-KERNEL(swiglu_recompute, THREADS, (In<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
-    swiglu(kept, h, width, padded, stride, Nowhere{});
-}
 // d_gate = d_h up silu'(gate), d_up = d_h silu(gate); silu'(x) = s (1 + x (1 - s)), s = sigmoid(x). d_h [rows, width], d_inner
 // [rows, 2 width].
-KERNEL(swiglu_backward, THREADS, (In<bf16> kept, In<float> d_h, Out<bf16> d_inner, int width, int stride)) {
+KERNEL(swiglu_backward, THREADS, (In<bf16> inner, In<bf16> d_h, Out<bf16> d_inner, int width, int stride)) {
     int column = first_column();
     if (column >= width) return;
     int count = width - column;
     u64 at = (u64)block_x() * 2 * width + column;
-    Eight gate = read(kept, at, count), up = read(kept, at + width, count);
+    Eight gate = read(inner, at, count), up = read(inner, at + width, count);
     Eight d = read(d_h, (u64)block_x() * width + column, count);
     UNROLL for (int i = 0; i < 8; i++) {
         float g = gate.values[i], s = sigmoid(g);
@@ -139,25 +118,19 @@ KERNEL(swiglu_backward, THREADS, (In<bf16> kept, In<float> d_h, Out<bf16> d_inne
     write(d_inner, to + width, count, up);
 }
 
-// h [rows, padded], kept [rows, width] and inner [rows, width].
-KERNEL(gelu_forward, THREADS, (In<float> inner, Out<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
-    gelu<Gelu>(inner, h, width, padded, stride, kept);
-}
-KERNEL(gelu_recompute, THREADS, (In<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
-    gelu<Gelu>(kept, h, width, padded, stride, Nowhere{});
+// h [rows, padded] and inner [rows, width].
+KERNEL(gelu_forward, THREADS, (In<bf16> inner, Out<bf16> h, int width, int padded, int stride)) {
+    gelu<Gelu>(inner, h, width, padded, stride);
 }
 // d_h and d_inner [rows, width].
-KERNEL(gelu_backward, THREADS, (In<bf16> kept, In<float> d_h, Out<bf16> d_inner, int width, int stride)) {
-    gelu_slope<Gelu>(kept, d_h, d_inner, width, stride);
+KERNEL(gelu_backward, THREADS, (In<bf16> inner, In<bf16> d_h, Out<bf16> d_inner, int width, int stride)) {
+    gelu_slope<Gelu>(inner, d_h, d_inner, width, stride);
 }
 
 // The same with the tanh approximation.
-KERNEL(gelu_tanh_forward, THREADS, (In<float> inner, Out<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
-    gelu<GeluTanh>(inner, h, width, padded, stride, kept);
+KERNEL(gelu_tanh_forward, THREADS, (In<bf16> inner, Out<bf16> h, int width, int padded, int stride)) {
+    gelu<GeluTanh>(inner, h, width, padded, stride);
 }
-KERNEL(gelu_tanh_recompute, THREADS, (In<bf16> kept, Out<bf16> h, int width, int padded, int stride)) {
-    gelu<GeluTanh>(kept, h, width, padded, stride, Nowhere{});
-}
-KERNEL(gelu_tanh_backward, THREADS, (In<bf16> kept, In<float> d_h, Out<bf16> d_inner, int width, int stride)) {
-    gelu_slope<GeluTanh>(kept, d_h, d_inner, width, stride);
+KERNEL(gelu_tanh_backward, THREADS, (In<bf16> inner, In<bf16> d_h, Out<bf16> d_inner, int width, int stride)) {
+    gelu_slope<GeluTanh>(inner, d_h, d_inner, width, stride);
 }

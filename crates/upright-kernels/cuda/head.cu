@@ -152,27 +152,6 @@ KERNEL(head_gradient, THREADS,
     }
 }
 
-// The gradient of a chunk's logits, from logits that were computed again:
-//   shares [rows, padded] = sum over targets of slope (token == column)  -  sum of slopes * e^(z - maximum) / sum
-// in bf16, with zeros from column `width` on. maximum [rows] and sum [rows] are those of all chunks.
-KERNEL(head_shares, THREADS,
-       (In<float> z, In<float> maximum, In<double> sum, In<int> first_target, In<int> tokens, In<double> slopes,
-        Out<bf16> shares, int first, int width, int stride, int padded)) {
-    int row = block_x();
-    float largest = maximum[row], total = total_slope(first_target, slopes, row);
-    float scale = -total * (float)divide(1.0, sum[row]);
-    int begin = first_target[row], end = first_target[row + 1];
-    for (int column = thread(); column < padded; column += THREADS) {
-        float value = 0;
-        if (column < width) {
-            value = scale * exp_below_zero(z[(u64)row * stride + column] - largest);
-            for (int target = begin; target < end; target++)
-                if (tokens[target] == first + column) value += (float)slopes[target];
-        }
-        shares[(u64)row * padded + column] = round_to_bf16(value);
-    }
-}
-
 // A token and its logit; the token is -1 for none.
 struct Candidate {
     float logit;

@@ -57,23 +57,6 @@ template <class AnyHead> DEVICE float turned(const AnyHead& head, int column, co
 // Whether a head of a row is a query or a key.
 DEVICE bool is_turned(int slot, int heads, int kv_heads, int grouped) { return grouped ? slot % 3 < 2 : slot < heads + kv_heads; }
 
-// Turns the queries and keys of x [tokens, row] in place. One block per token, a pair of columns per thread at a time.
-KERNEL(rotary_in_place, THREADS,
-       (In<int> positions, In<float> cosines, In<float> sines, Out<float> x, int heads, int kv_heads, int head, int half,
-        int grouped, float sign)) {
-    Angles angles = angles_of(positions, cosines, sines, half, sign);
-    u64 row = (u64)block_x() * (heads + 2 * kv_heads) * head;
-    for (int index = thread(); index < (heads + kv_heads) * half; index += THREADS) {
-        int slot = index / half, pair = index % half;
-        if (grouped) slot = slot / 2 * 3 + slot % 2;
-        u64 first = row + (u64)slot * head + pair, second = first + half;
-        float a = x[first], b = x[second];
-        float c = cosines[angles.start + pair], s = sines[angles.start + pair] * sign;
-        x[first] = a * c - b * s;
-        x[second] = b * c + a * s;
-    }
-}
-
 // y = x [tokens, row] with queries and keys turned, rounded to bf16. Rows of y are `stride` apart. Block (t, p) takes the columns
 // 1024 p to 1024 p + 1023 of token t.
 KERNEL(rotary_rounded, THREADS,

@@ -19,19 +19,17 @@ struct Statistics {
 };
 
 // A row of a buffer.
-template <class Buffer> struct Row {
-    Buffer x;
+struct Row {
+    In<float> x;
     u64 start;
     int width;
 };
 
 // Eight columns of a row.
-template <class Buffer> DEVICE Eight columns(const Row<Buffer>& row, int column) {
-    return read(row.x, row.start + column, row.width - column);
-}
+DEVICE Eight columns(const Row& row, int column) { return read(row.x, row.start + column, row.width - column); }
 
 // Statistics of a row. A row whose squares overflow gives NaN: zeros would look like a valid result.
-template <bool LAYER, class Buffer> DEVICE Statistics statistics(const Row<Buffer>& row, float eps, Shared<float> room) {
+template <bool LAYER> DEVICE Statistics statistics(const Row& row, float eps, Shared<float> room) {
     Statistics s{0.0f, 0.0f};
     int width = row.width;
     if (LAYER) {
@@ -57,8 +55,8 @@ template <bool LAYER, class Buffer> DEVICE Statistics statistics(const Row<Buffe
 }
 
 // y = (x - mean) * factor * scale + bias of a row, rounded to bf16.
-template <bool LAYER, class Buffer>
-DEVICE void normalize(const Row<Buffer>& row, In<float> scale, In<float> bias, Out<bf16> y, int padded, int y_stride, float eps) {
+template <bool LAYER>
+DEVICE void normalize(const Row& row, In<float> scale, In<float> bias, Out<bf16> y, int padded, int y_stride, float eps) {
     Statistics s = statistics<LAYER>(row, eps, shared<float>(0, THREADS / 32));
     int width = row.width;
     u64 to = (u64)block_x() * y_stride;
@@ -74,45 +72,17 @@ DEVICE void normalize(const Row<Buffer>& row, In<float> scale, In<float> bias, O
     }
 }
 
-// sum = x + branch, for the row and its padding, both `stride` wide.
-DEVICE void add(In<float> x, In<float> branch, Out<float> sum, int stride) {
-    u64 start = (u64)block_x() * stride;
-    for (int column = 8 * thread(); column < stride; column += STEP) {
-        Eight e = read(x, start + column, stride - column), more = read(branch, start + column, stride - column);
-        UNROLL for (int i = 0; i < 8; i++) e.values[i] += more.values[i];
-        write(sum, start + column, stride - column, e);
-    }
-}
-
 // y = x / sqrt(mean(x^2) + eps) * scale. x [rows, width] in f32, y [rows, padded] in bf16.
 KERNEL(rms_norm_forward, THREADS,
        (In<float> x, In<float> scale, Out<bf16> y, int width, int stride, int padded, int y_stride, float eps)) {
-    Row<In<float>> row{x, (u64)block_x() * stride, width};
+    Row row{x, (u64)block_x() * stride, width};
     normalize<false>(row, scale, scale, y, padded, y_stride, eps);
 }
 
 // y = (x - mean(x)) / sqrt(variance(x) + eps) * scale + bias.
 KERNEL(layer_norm_forward, THREADS,
        (In<float> x, In<float> scale, In<float> bias, Out<bf16> y, int width, int stride, int padded, int y_stride, float eps)) {
-    Row<In<float>> row{x, (u64)block_x() * stride, width};
-    normalize<true>(row, scale, bias, y, padded, y_stride, eps);
-}
-
-// sum = x + branch, and its root mean square norm. A thread reads of `sum` what it wrote.
-KERNEL(rms_norm_add_forward, THREADS,
-       (In<float> x, In<float> branch, In<float> scale, Out<float> sum, Out<bf16> y, int width, int stride, int padded,
-        int y_stride, float eps)) {
-    add(x, branch, sum, stride);
-    Row<Out<float>> row{sum, (u64)block_x() * stride, width};
-    normalize<false>(row, scale, scale, y, padded, y_stride, eps);
-}
-
-// sum = x + branch, and its layer norm.
-KERNEL(layer_norm_add_forward, THREADS,
-       (In<float> x, In<float> branch, In<float> scale, In<float> bias, Out<float> sum, Out<bf16> y, int width, int stride,
-        int padded, int y_stride, float eps)) {
-    add(x, branch, sum, stride);
-    Row<Out<float>> row{sum, (u64)block_x() * stride, width};
+    Row row{x, (u64)block_x() * stride, width};
     normalize<true>(row, scale, bias, y, padded, y_stride, eps);
 }
 
@@ -124,7 +94,7 @@ DEVICE void backward(In<float> x, In<float> scale, In<float> dy, Out<float> dx, 
                      int padded, int y_stride, float eps) {
     Shared<float> room = shared<float>(0, THREADS / 32);
     u64 start = (u64)block_x() * stride, to = (u64)block_x() * y_stride;
-    Row<In<float>> row{x, start, width};
+    Row row{x, start, width};
     Statistics s = statistics<LAYER>(row, eps, room);
     float along = 0, shift = 0;
     for (int column = 8 * thread(); column < width; column += STEP) {

@@ -128,15 +128,6 @@ KERNEL(gradient_sum_read, THREADS, (In<long long> sum, Out<float> gradient, u64 
     }
 }
 
-// sum [n] and state [4] become zero. At least one block.
-KERNEL(gradient_sum_clear, THREADS, (Out<long long> sum, Out<u64> state, u64 n)) {
-    UNROLL for (int i = 0; i < CHUNK / THREADS; i++) {
-        u64 index = index_of(i);
-        if (index < n) sum[index] = 0;
-    }
-    if (block_x() == 0 && thread() < 4) state[thread()] = 0;
-}
-
 // Sums of squares of chunks of x [n], in f64: chunks [ceil(n / 4096)]. Eight threads add up a chunk: thread l takes the values
 // l, l + 8, ..., the last one of them also the values after the last whole eight. The eight sums are added in order, then the
 // sum of those last values. A block has 32 chunks.
@@ -264,13 +255,5 @@ KERNEL(scale_values, THREADS, (Out<float> x, u64 n, float factor)) {
     UNROLL for (int i = 0; i < CHUNK / THREADS; i++) {
         u64 index = index_of(i);
         if (index < n) x[index] = x[index] * factor;
-    }
-}
-
-// All values of x [n] become `value`.
-KERNEL(fill_values, THREADS, (Out<float> x, u64 n, float value)) {
-    UNROLL for (int i = 0; i < CHUNK / THREADS; i++) {
-        u64 index = index_of(i);
-        if (index < n) x[index] = value;
     }
 }

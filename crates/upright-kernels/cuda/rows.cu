@@ -1,4 +1,4 @@
-// Rows that move: gather and scatter, conversion between f32 and bf16, sums.
+// Rows that move: gather and scatter.
 //
 // Block (r, p) takes the columns 1024 p to 1024 p + 1023 of row r, eight per thread. So block_y() runs over the columns of the
 // widest row that is written, divided by 1024 and rounded up.
@@ -30,13 +30,6 @@ template <class T> DEVICE void gather(In<T> x, In<int> rows, Out<T> y, int width
     else write(y, to, width - column, Eight{});
 }
 
-// Row rows[r] of y becomes row r of x. No row of y occurs twice.
-template <class T> DEVICE void scatter(In<T> x, In<int> rows, Out<T> y, int width, int x_stride, int y_stride) {
-    int column = first_column();
-    if (column >= width) return;
-    copy(x, (u64)block_x() * x_stride + column, y, (u64)rows[block_x()] * y_stride + column, width - column);
-}
-
 // Row r of y [rows, stride] is row ids[r] of the table [vocabulary, width]. Columns from `width` on become zero.
 KERNEL(gather_embeddings, THREADS, (In<bf16> table, In<int> ids, Out<float> y, int width, int stride)) {
     int column = first_column();
@@ -52,35 +45,10 @@ KERNEL(gather_f32, THREADS, (In<float> x, In<int> rows, Out<float> y, int width,
 KERNEL(gather_bf16, THREADS, (In<bf16> x, In<int> rows, Out<bf16> y, int width, int x_stride, int y_stride)) {
     gather(x, rows, y, width, x_stride, y_stride);
 }
-KERNEL(scatter_f32, THREADS, (In<float> x, In<int> rows, Out<float> y, int width, int x_stride, int y_stride)) {
-    scatter(x, rows, y, width, x_stride, y_stride);
-}
+
+// Row rows[r] of y becomes row r of x. No row of y occurs twice.
 KERNEL(scatter_bf16, THREADS, (In<bf16> x, In<int> rows, Out<bf16> y, int width, int x_stride, int y_stride)) {
-    scatter(x, rows, y, width, x_stride, y_stride);
-}
-
-// y = x, rounded to nearest even. Columns of y from `width` to `padded` become zero.
-KERNEL(round_rows, THREADS, (In<float> x, Out<bf16> y, int width, int x_stride, int padded, int y_stride)) {
-    int column = first_column();
-    if (column >= padded) return;
-    Eight e = read(x, (u64)block_x() * x_stride + column, width - column);
-    write(y, (u64)block_x() * y_stride + column, padded - column, e);
-}
-
-// y = x, exactly.
-KERNEL(widen_rows, THREADS, (In<bf16> x, Out<float> y, int width, int x_stride, int y_stride)) {
     int column = first_column();
     if (column >= width) return;
-    Eight e = read(x, (u64)block_x() * x_stride + column, width - column);
-    write(y, (u64)block_x() * y_stride + column, width - column, e);
-}
-
-// y += x.
-KERNEL(add_rows, THREADS, (In<float> x, Out<float> y, int width, int x_stride, int y_stride)) {
-    int column = first_column(), count = width - column;
-    if (count <= 0) return;
-    u64 to = (u64)block_x() * y_stride + column;
-    Eight sum = read(y, to, count), more = read(x, (u64)block_x() * x_stride + column, count);
-    UNROLL for (int i = 0; i < 8; i++) sum.values[i] += more.values[i];
-    write(y, to, count, sum);
+    copy(x, (u64)block_x() * x_stride + column, y, (u64)rows[block_x()] * y_stride + column, width - column);
 }

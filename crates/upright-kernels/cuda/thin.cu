@@ -165,12 +165,13 @@ GRADIENT(thin_gradient_64, 8)
 
 constexpr int THREADS = 256;
 
-// gradient[start + i] += the sum of partials [parts, count] over the parts, in order.
-KERNEL(thin_gradient_add, THREADS, (In<float> partials, Out<float> gradient, u64 start, u64 count, int parts)) {
+// gradient[start + i] += the sum over the parts p of partials[p * stride + i], in order, for `count` values i.
+KERNEL(thin_gradient_add, THREADS,
+       (In<float> partials, Out<float> gradient, u64 start, u64 count, u64 stride, int parts)) {
     u64 i = (u64)block_x() * THREADS + thread();
     if (i >= count) return;
     float sum = partials[i];
-    for (int part = 1; part < parts; part++) sum += partials[(u64)part * count + i];
+    for (int part = 1; part < parts; part++) sum += partials[part * stride + i];
     gradient[start + i] = gradient[start + i] + sum;
 }
 

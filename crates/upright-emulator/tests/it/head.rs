@@ -263,53 +263,6 @@ proptest! {
             }
         }
     }
-
-    /// loss = sum of slope * logp; its derivative by every logit, by central differences in f64.
-    #[test]
-    fn shares_from_new_logits_are_the_derivatives(
-        rows in 1usize..4, vocabulary in 2usize..60, chunk in 1usize..50, seed: u64,
-    ) {
-        if upright_emulator::missing().is_some() {
-            return Ok(());
-        }
-        let chunk = chunk.max(vocabulary / 5 + 1);
-        let mut data = Rows::new(rows, vocabulary, seed);
-        data.z.iter_mut().for_each(|z| *z *= 0.2);
-        let softmax = data.softmax(chunk, 0, seed, None);
-        let (first_target, tokens) = (data.first_target(), data.tokens());
-        let slopes: Vec<f64> = numbers(seed ^ 5, tokens.len()).into_iter().map(f64::from).collect();
-        let slopes = Buffer::from(slopes);
-        let (stride, padded) = (chunk + 3, chunk + 7);
-        for first in (0..vocabulary).step_by(chunk) {
-            let (width, logits) = data.chunk(first, chunk, stride);
-            let mut shares = Buffer::<bf16>::unwritten(rows * padded);
-            let mut args = vec![logits.input(), softmax.maximum.input(), softmax.sum.input()];
-            args.extend([first_target.input(), tokens.input(), slopes.input(), shares.output()]);
-            args.extend([first, width, stride, padded].map(|size| Arg::I32(size as i32)));
-            launch("head_shares", [rows as u32, 1, 1], seed, &mut args).unwrap();
-            prop_assert_eq!(shares.first_unwritten(), None);
-            for row in 0..rows {
-                let own = first_target[row] as usize..first_target[row + 1] as usize;
-                let loss = |column: usize, step: f64| {
-                    let mut z = wide(data.row(row));
-                    z[column] += step;
-                    let log_sum = log_sum(&z);
-                    let logp = own.clone().map(|target| slopes[target] * (z[tokens[target] as usize] - log_sum));
-                    logp.sum::<f64>()
-                };
-                for column in 0..padded {
-                    let found = f64::from(shares[row * padded + column].to_f32());
-                    if column >= width {
-                        prop_assert_eq!(found, 0.0);
-                        continue;
-                    }
-                    let want = (loss(first + column, 1e-5) - loss(first + column, -1e-5)) / 2e-5;
-                    // Half a unit in the last place of bf16, the f32 arithmetic, and the differences' own error.
-                    prop_assert!((found - want).abs() <= want.abs() / 256.0 + 1e-6, "{} {}", found, want);
-                }
-            }
-        }
-    }
 }
 
 #[test]

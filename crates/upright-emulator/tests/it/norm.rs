@@ -62,22 +62,6 @@ impl Norm {
         y
     }
 
-    /// The norm of `x + branch`, and the sum.
-    fn add_forward(&self, x: &[f32], branch: &[f32]) -> (Buffer<f32>, Buffer<bf16>) {
-        let rows = x.len() / self.stride;
-        let (x, branch) = (buffer(x), buffer(branch));
-        let (scale, bias) = (buffer(&self.scale), buffer(&self.bias));
-        let mut sum = Buffer::unwritten(x.len());
-        let mut y = Buffer::unwritten(rows * self.y_stride);
-        let mut args = vec![x.input(), branch.input(), scale.input()];
-        if self.is_layer {
-            args.push(bias.input());
-        }
-        args.extend([sum.output(), y.output()]);
-        self.run("add_forward", rows, args);
-        (sum, y)
-    }
-
     /// Adds the gradient to `dx`, and returns it in f32 and in bf16.
     fn backward(&self, x: &[f32], dy: &[f32], dx: &[f32]) -> (Buffer<f32>, Buffer<bf16>) {
         let rows = x.len() / self.stride;
@@ -202,20 +186,6 @@ proptest! {
             prop_assert!(y[width..norm.padded].iter().all(|y| y.to_bits() == 0));
             prop_assert!(y[norm.padded..].iter().all(|y| y.to_bits() == bf16::UNWRITTEN.to_bits()));
         }
-    }
-
-    /// The same bits as the sum and its norm one after the other.
-    #[test]
-    fn a_fused_sum_changes_nothing(norm in norms(), rows in 1usize..4) {
-        if upright_emulator::missing().is_some() {
-            return Ok(());
-        }
-        let (x, branch) = (numbers(norm.seed, rows * norm.stride), numbers(!norm.seed, rows * norm.stride));
-        let (sum, y) = norm.add_forward(&x, &branch);
-        for (sum, (x, branch)) in sum.iter().zip(x.iter().zip(&branch)) {
-            prop_assert_eq!(sum.to_bits(), (x + branch).to_bits());
-        }
-        prop_assert_eq!(bits(&y), bits(&norm.forward(&sum)));
     }
 
     #[test]

@@ -79,12 +79,14 @@ fn multiply(x: &mut Wide, a: &[bf16], rank: usize, padded: usize, scale: f32, se
     launch(&format!("thin_product_{tile}"), grid, seed, &mut args).unwrap();
 }
 
-/// A gradient `[rank, columns]` or `[columns, rank]` at `start`: it grows by the sum of x d over tokens.
+/// A gradient `[rank, columns]` or `[columns, rank]`, whose values from `first` on lie at `start`: it grows by the sum of x d over
+/// tokens.
 fn add_gradient(
     [x, d]: [(&Wide, usize); 2],
     [columns, rank]: [usize; 2],
     by_rank: bool,
     (gradient, start): (&mut Buffer<f32>, usize),
+    first: usize,
     seed: u64,
 ) {
     let tile = tile(rank);
@@ -96,9 +98,11 @@ fn add_gradient(
     let grid = [columns.div_ceil(64), rank.div_ceil(tile), parts].map(|size| size as u32);
     launch(&format!("thin_gradient_{tile}"), grid, seed, &mut args).unwrap();
     assert_eq!(partials.first_unwritten(), None);
-    let count = columns * rank;
+    let stride = columns * rank;
+    let count = stride - first;
+    let partials = Buffer::from(partials[first..].to_vec());
     let mut args = vec![partials.input(), gradient.output()];
-    args.extend([start, count].map(|size| Arg::U64(size as u64)));
+    args.extend([start, count, stride].map(|size| Arg::U64(size as u64)));
     args.push(Arg::I32(parts as i32));
     let grid = [count.div_ceil(256) as u32, 1, 1];
     launch("thin_gradient_add", grid, seed, &mut args).unwrap();
@@ -167,7 +171,7 @@ proptest! {
     #[test]
     fn a_gradient_is_that_of_f64(
         tokens in prop_oneof![1usize..200, 1000usize..1100], columns in 1usize..150, rank in ranks(),
-        by_rank: bool, seed: u64,
+        by_rank: bool, skipped in 0.0f64..0.8, seed: u64,
     ) {
         if upright_emulator::missing().is_some() {
             return Ok(());
@@ -175,13 +179,18 @@ proptest! {
         // Long sums of small gradients.
         let (columns, rank) = if tokens > 200 { (columns.min(70), rank.min(20)) } else { (columns, rank) };
         let (x, d) = (Wide::new(tokens, columns + 8, 0, seed), Wide::new(tokens, rank + 16, 0, !seed));
-        let (start, count) = (5, columns * rank);
+        let first = (skipped * (columns * rank) as f64) as usize;
+        let (start, count) = (5, columns * rank - first);
         let before = numbers(seed ^ 3, start + count + 3);
         let mut gradient = Buffer::from(before.clone());
-        add_gradient([(&x, 8), (&d, 16)], [columns, rank], by_rank, (&mut gradient, start), seed);
+        add_gradient([(&x, 8), (&d, 16)], [columns, rank], by_rank, (&mut gradient, start), first, seed);
         for column in 0..columns {
             for r in 0..rank {
-                let place = start + if by_rank { r * columns + column } else { column * rank + r };
+                let index = if by_rank { r * columns + column } else { column * rank + r };
+                if index < first {
+                    continue;
+                }
+                let place = start + index - first;
                 let (mut want, mut size) = (f64::from(before[place]), 1.0);
                 for token in 0..tokens {
                     let part = x.get(token, 8 + column) * d.get(token, 16 + r);
@@ -286,6 +295,7 @@ fn gradients_of_a_pair_are_the_derivatives() {
             [inputs, rank],
             true,
             (&mut gradient, 0),
+            0,
             seed,
         );
         add_gradient(
@@ -293,6 +303,7 @@ fn gradients_of_a_pair_are_the_derivatives() {
             [outputs, rank],
             false,
             (&mut gradient, b_start),
+            0,
             seed,
         );
 

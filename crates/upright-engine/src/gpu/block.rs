@@ -224,19 +224,17 @@ impl<'a> Block<'a> {
         let is_sequential = c.residual == Residual::Sequential;
         let from = if is_sequential { &between } else { stream };
         let (normed, stride) = self.normed(&w.mlp_norm, rows, from, &w.inner)?;
-        let inner = Array::new(device, rows * mlp_width(c))?;
+        let mlp = Array::new(device, rows * mlp_width(c))?;
         let normed = Rows {
             values: &normed,
             stride,
         };
-        let to = Output::F32(&inner, None);
+        let to = Output::Bf16(&mlp);
         let u_inner = w.inner.forward(scope, rows, normed, to, self.keeps)?;
-        let mlp = Array::new(device, rows * mlp_width(c))?;
         let stride = w.down.input_width(scope);
         let h = Array::new(device, rows * stride)?;
         let h = Rows { values: &h, stride };
-        activation::forward(c.activation, rows, c.intermediate, &inner, &mlp, h)?;
-        drop(inner);
+        activation::forward(c.activation, rows, c.intermediate, &mlp, h)?;
         let y = Array::new(device, rows * c.hidden)?;
         let to = Output::F32(&y, Some(&between));
         let u_down = w.down.forward(scope, rows, h, to, self.keeps)?;
@@ -378,13 +376,13 @@ impl<'a> Block<'a> {
                 values: &made,
                 stride,
             };
-            activation::recompute(c.activation, rows, c.intermediate, &trace.mlp, to)?;
+            activation::forward(c.activation, rows, c.intermediate, &trace.mlp, to)?;
             h = Some(made);
         }
         let h = h.as_ref().map(|values| Rows { values, stride });
         let goes_on = wanted || w.inner.adapts(scope);
         let d_h = Array::new(device, if goes_on { rows * c.intermediate } else { 0 })?;
-        let to = goes_on.then_some(Output::F32(&d_h, None));
+        let to = goes_on.then_some(Output::Bf16(&d_h));
         w.down
             .backward(scope, rows, dy, h, u_down.as_ref(), gradient, to)?;
         if !goes_on {

@@ -382,9 +382,8 @@ impl Linear {
         if rank > 0 {
             let x = x.expect("the input of an adapted linear");
             let u = u.expect("u of the forward pass");
-            for pair in &self.pairs {
-                self.pair_backward(scope, pair, rows, dy, x, u, gradient)?;
-            }
+            self.reduce_back(scope, rows, dy)?;
+            self.add_gradients(scope, rows, dy, x, u, gradient)?;
         }
         let Some(dx) = dx else {
             return Ok(());
@@ -392,53 +391,59 @@ impl Linear {
         self.multiply(scope, rows, dy, self.outputs + rank, false, dx)
     }
 
-    /// Writes du of one pair, and adds the gradients of A and B.
-    #[allow(clippy::too_many_arguments, reason = "operands of one operation")]
-    fn pair_backward(
+    /// Writes du after the N values of each row of `dy`.
+    fn reduce_back(&self, scope: Scope<'_>, rows: usize, dy: Rows<'_, bf16>) -> Result<()> {
+        for pair in &self.pairs {
+            let target = &pair.target;
+            let factor = Factor {
+                values: &pair.transposed,
+                start: 0,
+                stride: target.outputs,
+                rank: target.rank,
+                padded: pair.padded,
+                scale: target.scale,
+            };
+            scope.count(rows, target.outputs, pair.padded);
+            let to = [pair.first, target.outputs, self.outputs + pair.column];
+            thin::product(rows, dy, to, &factor)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the gradients of A and B of every pair, given du.
+    fn add_gradients(
         &self,
         scope: Scope<'_>,
-        pair: &Pair,
         rows: usize,
         dy: Rows<'_, bf16>,
         x: Rows<'_, bf16>,
         u: &Array<bf16>,
         gradient: &Array<f32>,
     ) -> Result<()> {
-        let target = &pair.target;
-        let du = self.outputs + pair.column;
-        let factor = Factor {
-            values: &pair.transposed,
-            start: 0,
-            stride: target.outputs,
-            rank: target.rank,
-            padded: pair.padded,
-            scale: target.scale,
-        };
-        scope.count(rows, target.outputs, pair.padded);
-        thin::product(rows, dy, [pair.first, target.outputs, du], &factor)?;
+        let (inputs, rank) = (self.inputs, self.rank(scope));
         let columns = |rows, from, count| Columns { rows, from, count };
         let u = Rows {
             values: u,
-            stride: self.rank(scope),
+            stride: rank,
         };
-        scope.count(rows, target.outputs, target.rank);
-        thin::add_gradient(
-            rows,
-            columns(dy, pair.first, target.outputs),
-            columns(u, pair.column, target.rank),
-            false,
-            gradient,
-            target.b().start,
-        )?;
-        scope.count(rows, target.inputs, target.rank);
-        thin::add_gradient(
-            rows,
-            columns(x, 0, target.inputs),
-            columns(dy, du, target.rank),
-            true,
-            gradient,
-            target.a().start,
-        )
+        for pair in &self.pairs {
+            let target = &pair.target;
+            scope.count(rows, target.outputs, target.rank);
+            let slopes = columns(dy, pair.first, target.outputs);
+            let u = columns(u, pair.column, target.rank);
+            let of_b = thin::gradient(rows, slopes, u, false)?;
+            of_b.add_all_to(gradient, target.b().start)?;
+        }
+        // All pairs at once, so that x is read once. Columns of du beyond the rank of a pair are zero.
+        scope.count(rows, inputs, rank);
+        let du = columns(dy, self.outputs, rank);
+        let of_a = thin::gradient(rows, columns(x, 0, inputs), du, true)?;
+        for pair in &self.pairs {
+            let first = pair.column * inputs;
+            let range = first..first + pair.target.rank * inputs;
+            of_a.add_to(range, gradient, pair.target.a().start)?;
+        }
+        Ok(())
     }
 }
 

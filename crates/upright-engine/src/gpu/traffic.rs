@@ -35,14 +35,12 @@ pub(super) fn bytes(kernel: &str, grid: [u32; 3], args: &[Arg]) -> u64 {
         "layer_norm_forward" => rows * (4 * n(4) + 2 * n(6)),
         "rms_norm_backward" | "layer_norm_backward" => rows * (16 * n(5) + 2 * n(7)),
         "gather_embeddings" => rows * (2 * n(3) + 4 * n(4)),
-        "gather_f32" | "scatter_f32" => rows * 8 * n(3),
+        "gather_f32" => rows * 8 * n(3),
         "gather_bf16" | "scatter_bf16" => rows * 4 * n(3),
-        "swiglu_forward" => rows * (12 * n(3) + 2 * n(4)),
-        "swiglu_recompute" => rows * (4 * n(2) + 2 * n(3)),
-        "swiglu_backward" => rows * 12 * n(3),
-        "gelu_forward" | "gelu_tanh_forward" => rows * (6 * n(3) + 2 * n(4)),
-        "gelu_recompute" | "gelu_tanh_recompute" => rows * (2 * n(2) + 2 * n(3)),
-        "gelu_backward" | "gelu_tanh_backward" => rows * 8 * n(3),
+        "swiglu_forward" => rows * (4 * n(2) + 2 * n(3)),
+        "swiglu_backward" => rows * 10 * n(3),
+        "gelu_forward" | "gelu_tanh_forward" => rows * (2 * n(2) + 2 * n(3)),
+        "gelu_backward" | "gelu_tanh_backward" => rows * 6 * n(3),
         "rotary_rounded" => rows * 6 * heads(5).0,
         "head_norm_forward" | "head_norm_backward" => {
             let (all, turned) = heads(8);
@@ -59,7 +57,7 @@ pub(super) fn bytes(kernel: &str, grid: [u32; 3], args: &[Arg]) -> u64 {
             let (tokens, inner, padded) = (n(2), n(3), n(8));
             tokens * 2 * (inner * padded.div_ceil(ranks) + padded) + 2 * inner * padded
         }
-        "thin_gradient_add" => n(3) * (4 * n(4) + 8),
+        "thin_gradient_add" => n(3) * (4 * n(5) + 8),
         _ if kernel.starts_with("thin_gradient_") => {
             let (tokens, columns, rank) = (n(3), n(4), n(7));
             let parts = u64::from(grid[2]);
@@ -77,5 +75,64 @@ pub(super) fn bytes(kernel: &str, grid: [u32; 3], args: &[Arg]) -> u64 {
         "move_towards" => 12 * n(2),
         "scale_values" => 8 * n(1),
         _ => panic!("{kernel} has no entry"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use upright_kernels::{Element, FAMILIES, Kernel, Passing};
+
+    use super::*;
+    use crate::gpu::device::Place;
+
+    fn kernels() -> impl Iterator<Item = &'static Kernel> {
+        FAMILIES.iter().flat_map(|family| family.kernels)
+    }
+
+    #[test]
+    fn every_kernel_has_an_entry() {
+        let place = Place {
+            address: 0,
+            bytes: 0,
+        };
+        for kernel in kernels() {
+            let mut args = Vec::new();
+            for parameter in kernel.parameters {
+                args.push(match (parameter.passing, parameter.element) {
+                    (Passing::In, element) => Arg::In(element, place),
+                    (Passing::Out, element) => Arg::Out(element, place),
+                    (_, Element::F32) => Arg::F32(1.0),
+                    (_, Element::F64) => Arg::F64(1.0),
+                    (_, Element::U64) => Arg::U64(1),
+                    _ => Arg::I32(1),
+                });
+            }
+            let bytes = bytes(kernel.name, [1, 1, 1], &args);
+            let is_attention = kernel.name.starts_with("attention_");
+            assert_eq!(bytes == 0, is_attention, "{}", kernel.name);
+        }
+    }
+
+    /// A kernel that nothing launches is deleted: it costs tests and images.
+    #[test]
+    fn every_kernel_is_launched() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu/kernels");
+        let mut source = String::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            source.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
+        }
+        for kernel in kernels() {
+            let name = kernel.name;
+            // Instances end in a size. Those of attention are fields of a table.
+            let stem = name.trim_end_matches(|last: char| last.is_ascii_digit());
+            let text = match stem.strip_prefix("attention_") {
+                _ if stem == name => format!("\"{name}\""),
+                Some(field) => format!("instance.{}", field.trim_end_matches('_')),
+                None => format!("\"{stem}"),
+            };
+            assert!(source.contains(&text), "nothing launches {name}");
+        }
     }
 }

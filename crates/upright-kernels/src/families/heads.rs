@@ -11,23 +11,6 @@ pub(super) const FAMILY: Family = family!(
     "heads",
     &[
         entry(
-            "rotary_in_place",
-            128,
-            0,
-            &[
-                input("positions", I32),
-                input("cosines", F32),
-                input("sines", F32),
-                output("x", F32),
-                int("heads"),
-                int("kv_heads"),
-                int("head"),
-                int("half"),
-                int("grouped"),
-                float("sign"),
-            ]
-        ),
-        entry(
             "rotary_rounded",
             128,
             0,

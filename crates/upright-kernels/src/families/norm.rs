@@ -42,41 +42,6 @@ pub(super) const FAMILY: Family = family!(
             ]
         ),
         entry(
-            "rms_norm_add_forward",
-            256,
-            32,
-            &[
-                input("x", F32),
-                input("branch", F32),
-                input("scale", F32),
-                output("sum", F32),
-                output("y", Bf16),
-                int("width"),
-                int("stride"),
-                int("padded"),
-                int("y_stride"),
-                float("eps"),
-            ]
-        ),
-        entry(
-            "layer_norm_add_forward",
-            256,
-            32,
-            &[
-                input("x", F32),
-                input("branch", F32),
-                input("scale", F32),
-                input("bias", F32),
-                output("sum", F32),
-                output("y", Bf16),
-                int("width"),
-                int("stride"),
-                int("padded"),
-                int("y_stride"),
-                float("eps"),
-            ]
-        ),
-        entry(
             "rms_norm_backward",
             256,
             32,

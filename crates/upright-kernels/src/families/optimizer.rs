@@ -46,12 +46,6 @@ pub(super) const FAMILY: Family = family!(
             ],
         ),
         entry(
-            "gradient_sum_clear",
-            256,
-            0,
-            &[output("sum", I64), output("state", U64), number("n", U64)],
-        ),
-        entry(
             "norm_chunks",
             256,
             0,
@@ -118,12 +112,6 @@ pub(super) const FAMILY: Family = family!(
             256,
             0,
             &[output("x", F32), number("n", U64), float("factor")],
-        ),
-        entry(
-            "fill_values",
-            256,
-            0,
-            &[output("x", F32), number("n", U64), float("value")],
         ),
     ]
 );

@@ -1,4 +1,4 @@
-//! `cuda/rows.cu`: gather, scatter, conversions and sums of rows.
+//! `cuda/rows.cu`: gather and scatter of rows.
 
 use super::{Family, entry, family};
 use crate::signature::{
@@ -49,19 +49,6 @@ pub(super) const FAMILY: Family = family!(
             ]
         ),
         entry(
-            "scatter_f32",
-            128,
-            0,
-            &[
-                input("x", F32),
-                input("rows", I32),
-                output("y", F32),
-                int("width"),
-                int("x_stride"),
-                int("y_stride"),
-            ]
-        ),
-        entry(
             "scatter_bf16",
             128,
             0,
@@ -69,43 +56,6 @@ pub(super) const FAMILY: Family = family!(
                 input("x", Bf16),
                 input("rows", I32),
                 output("y", Bf16),
-                int("width"),
-                int("x_stride"),
-                int("y_stride"),
-            ]
-        ),
-        entry(
-            "round_rows",
-            128,
-            0,
-            &[
-                input("x", F32),
-                output("y", Bf16),
-                int("width"),
-                int("x_stride"),
-                int("padded"),
-                int("y_stride"),
-            ]
-        ),
-        entry(
-            "widen_rows",
-            128,
-            0,
-            &[
-                input("x", Bf16),
-                output("y", F32),
-                int("width"),
-                int("x_stride"),
-                int("y_stride"),
-            ]
-        ),
-        entry(
-            "add_rows",
-            128,
-            0,
-            &[
-                input("x", F32),
-                output("y", F32),
                 int("width"),
                 int("x_stride"),
                 int("y_stride"),

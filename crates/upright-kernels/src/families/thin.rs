@@ -64,6 +64,7 @@ pub(super) const FAMILY: Family = family!(
                 output("gradient", F32),
                 number("start", U64),
                 number("count", U64),
+                number("stride", U64),
                 int("parts"),
             ],
         ),

@@ -10,63 +10,33 @@ use crate::gpu::{
     device::{int, launch},
 };
 
-/// Names of an activation's kernels: forward, recompute, backward.
-fn names(activation: Activation) -> [&'static str; 3] {
+/// Names of an activation's kernels: forward and backward.
+fn names(activation: Activation) -> [&'static str; 2] {
     match activation {
-        Activation::SwiGlu => ["swiglu_forward", "swiglu_recompute", "swiglu_backward"],
-        Activation::Gelu => ["gelu_forward", "gelu_recompute", "gelu_backward"],
-        Activation::GeluTanh => [
-            "gelu_tanh_forward",
-            "gelu_tanh_recompute",
-            "gelu_tanh_backward",
-        ],
+        Activation::SwiGlu => ["swiglu_forward", "swiglu_backward"],
+        Activation::Gelu => ["gelu_forward", "gelu_backward"],
+        Activation::GeluTanh => ["gelu_tanh_forward", "gelu_tanh_backward"],
     }
 }
 
-/// Computes h `[rows, width]` from the MLP's inner values `[rows, M]`, and keeps these as bf16.
+/// Computes h `[rows, width]` from the MLP's inner values `[rows, M]`.
 pub(in crate::gpu) fn forward(
     activation: Activation,
     rows: usize,
     width: usize,
-    inner: &Array<f32>,
-    kept: &Array<bf16>,
+    inner: &Array<bf16>,
     h: Rows<'_, bf16>,
 ) -> Result<()> {
     if rows == 0 {
         return Ok(());
     }
+    let [name, _] = names(activation);
     launch(
         inner.device(),
-        names(activation)[0],
+        name,
         by_columns(rows, width),
         &[
             inner.input(),
-            kept.output(),
-            h.values.output(),
-            int(width),
-            int(width),
-            int(h.stride),
-        ],
-    )
-}
-
-/// Computes h again from the kept values.
-pub(in crate::gpu) fn recompute(
-    activation: Activation,
-    rows: usize,
-    width: usize,
-    kept: &Array<bf16>,
-    h: Rows<'_, bf16>,
-) -> Result<()> {
-    if rows == 0 {
-        return Ok(());
-    }
-    launch(
-        kept.device(),
-        names(activation)[1],
-        by_columns(rows, width),
-        &[
-            kept.input(),
             h.values.output(),
             int(width),
             int(width),
@@ -80,19 +50,20 @@ pub(in crate::gpu) fn backward(
     activation: Activation,
     rows: usize,
     width: usize,
-    kept: &Array<bf16>,
-    d_h: &Array<f32>,
+    inner: &Array<bf16>,
+    d_h: &Array<bf16>,
     d_inner: Rows<'_, bf16>,
 ) -> Result<()> {
     if rows == 0 {
         return Ok(());
     }
+    let [_, name] = names(activation);
     launch(
-        kept.device(),
-        names(activation)[2],
+        inner.device(),
+        name,
         by_columns(rows, width),
         &[
-            kept.input(),
+            inner.input(),
             d_h.input(),
             d_inner.values.output(),
             int(width),

@@ -1,4 +1,4 @@
-//! `rows.cu`: rows that move, and conversions.
+//! `rows.cu`: rows that move.
 
 use half::bf16;
 use upright_base::Result;
@@ -9,20 +9,17 @@ use crate::gpu::{
     device::{int, launch},
 };
 
-/// Values that rows of move as they are.
+/// Values of rows that are gathered.
 pub(in crate::gpu) trait Moves: Number {
     const GATHER: &'static str;
-    const SCATTER: &'static str;
 }
 
 impl Moves for f32 {
     const GATHER: &'static str = "gather_f32";
-    const SCATTER: &'static str = "scatter_f32";
 }
 
 impl Moves for bf16 {
     const GATHER: &'static str = "gather_bf16";
-    const SCATTER: &'static str = "scatter_bf16";
 }
 
 /// Rows of `width` values in an array.
@@ -46,17 +43,17 @@ pub(in crate::gpu) fn gather<T: Moves>(
 }
 
 /// Row `rows[r]` of `y` becomes row r of `x`. No row of `y` occurs twice.
-pub(in crate::gpu) fn scatter<T: Moves>(
+pub(in crate::gpu) fn scatter(
     count: usize,
     width: usize,
-    x: Rows<'_, T>,
+    x: Rows<'_, bf16>,
     rows: &Array<i32>,
-    y: Rows<'_, T>,
+    y: Rows<'_, bf16>,
 ) -> Result<()> {
-    move_rows(T::SCATTER, count, width, x, rows, y)
+    move_rows("scatter_bf16", count, width, x, rows, y)
 }
 
-fn move_rows<T: Moves>(
+fn move_rows<T: Number>(
     name: &str,
     count: usize,
     width: usize,

@@ -1,5 +1,7 @@
 //! `thin.cu`: thin products of LoRA.
 
+use std::ops::Range;
+
 use half::bf16;
 use upright_base::Result;
 
@@ -76,54 +78,83 @@ pub(in crate::gpu) struct Columns<'a> {
     pub(in crate::gpu) count: usize,
 }
 
-/// Adds the sum over tokens of the outer products of `x` and `d` to `gradient` from `start` on: `[columns, rank]`, or transposed if
-/// `by_rank`.
-pub(in crate::gpu) fn add_gradient(
+/// Sums of outer products over parts of the tokens, `[parts, count]`.
+#[derive(Debug)]
+pub(in crate::gpu) struct Partials {
+    values: Array<f32>,
+    parts: usize,
+    count: usize,
+}
+
+/// Sums over tokens of the outer products of `x` and `d`: `[columns, rank]`, or transposed if `by_rank`.
+pub(in crate::gpu) fn gradient(
     tokens: usize,
     x: Columns<'_>,
     d: Columns<'_>,
     by_rank: bool,
-    gradient: &Array<f32>,
-    start: usize,
-) -> Result<()> {
-    if tokens == 0 {
-        return Ok(());
-    }
-    let device = gradient.device();
+) -> Result<Partials> {
+    let device = x.rows.values.device();
     let (ranks, suffix) = instance(d.count);
     let parts = tokens.div_ceil(SLAB);
     let count = x.count * d.count;
-    let partials = Array::<f32>::new(device, parts * count)?;
-    launch(
-        device,
-        &format!("thin_gradient_{suffix}"),
-        [x.count.div_ceil(64), d.count.div_ceil(ranks), parts],
-        &[
-            x.rows.values.input(),
-            d.rows.values.input(),
-            partials.output(),
-            int(tokens),
-            int(x.count),
-            int(x.from),
-            int(x.rows.stride),
-            int(d.count),
-            int(d.from),
-            int(d.rows.stride),
-            int(usize::from(by_rank)),
-        ],
-    )?;
-    launch(
-        device,
-        "thin_gradient_add",
-        [count.div_ceil(256), 1, 1],
-        &[
-            partials.input(),
-            gradient.output(),
-            Arg::U64(start as u64),
-            Arg::U64(count as u64),
-            int(parts),
-        ],
-    )
+    let values = Array::new(device, parts * count)?;
+    if parts > 0 {
+        launch(
+            device,
+            &format!("thin_gradient_{suffix}"),
+            [x.count.div_ceil(64), d.count.div_ceil(ranks), parts],
+            &[
+                x.rows.values.input(),
+                d.rows.values.input(),
+                values.output(),
+                int(tokens),
+                int(x.count),
+                int(x.from),
+                int(x.rows.stride),
+                int(d.count),
+                int(d.from),
+                int(d.rows.stride),
+                int(usize::from(by_rank)),
+            ],
+        )?;
+    }
+    Ok(Partials {
+        values,
+        parts,
+        count,
+    })
+}
+
+impl Partials {
+    /// Adds the values of `range`, summed over the parts, to `gradient` from `start` on.
+    pub(in crate::gpu) fn add_to(
+        &self,
+        range: Range<usize>,
+        gradient: &Array<f32>,
+        start: usize,
+    ) -> Result<()> {
+        if self.parts == 0 {
+            return Ok(());
+        }
+        launch(
+            gradient.device(),
+            "thin_gradient_add",
+            [range.len().div_ceil(256), 1, 1],
+            &[
+                self.values.at(range.start).input(),
+                gradient.output(),
+                Arg::U64(start as u64),
+                Arg::U64(range.len() as u64),
+                Arg::U64(self.count as u64),
+                int(self.parts),
+            ],
+        )
+    }
+
+    /// Adds all values, summed over the parts, to `gradient` from `start` on.
+    pub(in crate::gpu) fn add_all_to(&self, gradient: &Array<f32>, start: usize) -> Result<()> {
+        self.add_to(0..self.count, gradient, start)
+    }
 }
 
 /// Where parameters `[rows, columns]` lie and go.

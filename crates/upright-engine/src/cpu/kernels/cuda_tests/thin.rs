@@ -213,7 +213,7 @@ fn check_pair(tokens: usize, [inputs, outputs]: [usize; 2], rank: usize, seed: u
         )
         .unwrap();
         let mut args = vec![partials.input(), gradient.output()];
-        args.extend([range.start, count].map(|size| Arg::U64(size as u64)));
+        args.extend([range.start, count, count].map(|size| Arg::U64(size as u64)));
         args.push(Arg::I32(1));
         launch("thin_gradient_add", grid(count), seed, &mut args).unwrap();
     }
