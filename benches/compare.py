@@ -9,6 +9,7 @@
 Every run is a process of its own, followed by the peer it is compared with (A B A B ...). A ratio divides the unique tokens/s
 of two neighboring runs. The table has the median over all pairs. Unique tokens count the prompt of a preference pair once and
 no padding, whatever a program does with either. Weights are random: speed does not depend on their values.
+With `--device cuda` both sides run on the GPU, and memory is that of the GPU's tensors.
 Writes results/comparison.md and results/comparison.json after every pair, and prints the table.
 """
 
@@ -71,6 +72,8 @@ parser.add_argument("--sft-batch", type=int, default=12)
 parser.add_argument("--dpo-batch", type=int, default=4)
 parser.add_argument("--lora-rank", type=int, default=32)
 parser.add_argument("--max-length", type=int, default=2048, help="longer rows are left out [%(default)s]")
+parser.add_argument("--token-budget", type=int, default=2048, help="maximum tokens in a pack of this program [%(default)s]")
+parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N [%(default)s]")
 parser.add_argument("--threads", type=int, default=os.cpu_count())
 parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"], help="of the peers [%(default)s]")
 parser.add_argument("--seed", type=int, default=0, help="which rows [%(default)s]")
@@ -162,12 +165,13 @@ def compare(shape, tokenizer, folder, pairs, each):
         json.dump(config, file)
     shutil.copy(arguments.tokenizer, os.path.join(model, "tokenizer.json"))
     common = ["--model", model]
-    for flag in ["steps", "sft-batch", "dpo-batch", "lora-rank", "max-length", "threads"]:
+    for flag in ["steps", "sft-batch", "dpo-batch", "lora-rank", "max-length", "threads", "device"]:
         common += [f"--{flag}", str(getattr(arguments, flag.replace("-", "_")))]
     for flag in ["sft", "dpo"]:
         common += [f"--{flag}", os.path.join(folder, f"{flag}.jsonl")]
     common += ["--lora-targets", TARGETS[config["model_type"]]]
     ours = [arguments.binary, "bench", *common, "--random-weights", "--sft-template", "raw", "--dpo-template", "raw", "--json"]
+    ours += ["--token-budget", str(arguments.token_budget)]
     peer = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "peer.py"), *common, "--dtype", arguments.dtype]
     for run in range(arguments.runs):
         for mode in modes:
@@ -210,7 +214,8 @@ def text(results):
     lines = [line(shape, mode, which, results[shape][mode]) for shape, mode in measured_yet for which in ("sft", "dpo")]
     tier = next(results[shape][mode][0]["upright"]["tier"] for shape, mode in measured_yet)
     heading = (
-        f"{machine()}; {tier} products against {arguments.dtype} in PyTorch ({', '.join(f'{n} {v}' for n, v in versions.items())}); "
+        f"{machine()}, device {arguments.device}; {tier} products against {arguments.dtype} in PyTorch "
+        f"({', '.join(f'{n} {v}' for n, v in versions.items())}); "
         f"{arguments.sft_batch} SFT rows and {arguments.dpo_batch} pairs per step, LoRA rank {arguments.lora_rank}; "
         f"medians of {min(x['pairs'] for x in lines)} runs of {arguments.steps} steps"
     )

@@ -28,10 +28,12 @@ parser.add_argument("--lora-rank", type=int, required=True)
 parser.add_argument("--lora-targets", required=True, help="names with commas between")
 parser.add_argument("--max-length", type=int, required=True)
 parser.add_argument("--threads", type=int, required=True)
+parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
 parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
 arguments = parser.parse_args()
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # both sides on the processor
+if arguments.device == "cpu":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # both sides on the processor
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +41,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 torch.set_num_threads(arguments.threads)
+if arguments.device != "cpu":
+    torch.cuda.set_device(torch.device(arguments.device).index or 0)
 torch.manual_seed(0)
 random.seed(0)
 
@@ -60,7 +64,16 @@ def new_model():
     """The base with fresh weights; speed does not depend on their values."""
     torch.manual_seed(0)
     dtype = getattr(torch, arguments.dtype)
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
+    with torch.device(arguments.device):
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
+    return model.to(arguments.device)
+
+
+def now():
+    """The time when all work of the device is done."""
+    if arguments.device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def lora():
@@ -111,7 +124,7 @@ def padded(token_lists):
     for row, tokens in enumerate(token_lists):
         ids[row, : len(tokens)] = torch.tensor(tokens)
         mask[row, : len(tokens)] = 1
-    return ids, mask
+    return ids.to(arguments.device), mask.to(arguments.device)
 
 
 def log_probabilities(model, prompts, responses):
@@ -121,7 +134,7 @@ def log_probabilities(model, prompts, responses):
     for row, prompt in enumerate(prompts):
         scored[row, : len(prompt)] = False
     scored, targets = scored[:, 1:], ids[:, 1:]
-    rows = torch.arange(len(prompts)).unsqueeze(1).expand_as(scored)[scored]
+    rows = torch.arange(len(prompts), device=ids.device).unsqueeze(1).expand_as(scored)[scored]
     if arguments.mode == "plain":
         logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
         every = logits.float().log_softmax(-1).gather(2, targets.unsqueeze(2)).squeeze(2)
@@ -147,7 +160,7 @@ def loops(sft_rows, dpo_rows):
         prompts = [prompt for prompt, _ in batch] * 2
         responses = [responses[side] for side in (0, 1) for _, responses in batch]
         values, rows = log_probabilities(model, prompts, responses)
-        return torch.zeros(len(prompts)).index_add(0, rows, values).view(2, -1)
+        return torch.zeros(len(prompts), device=values.device).index_add(0, rows, values).view(2, -1)
 
     def sft(batch):
         values, _ = log_probabilities(model, [prompt for prompt, _ in batch], [r[0] for _, r in batch])
@@ -171,9 +184,9 @@ def loops(sft_rows, dpo_rows):
             ("sft", lambda: sft(instructions), instructions),
             ("dpo", lambda: dpo(pair, reference), pair),
         ):
-            began = time.perf_counter()
+            began = now()
             step()
-            timed[name].append((time.perf_counter() - began, sum(map(unique, batch))))
+            timed[name].append((now() - began, sum(map(unique, batch))))
     return {name: cost(steps[1:]) for name, steps in timed.items()}
 
 
@@ -187,17 +200,18 @@ def trainers(sft_rows, dpo_rows):
             self.seconds = []
 
         def on_step_begin(self, *_, **__):
-            self.began = time.perf_counter()
+            self.began = now()
 
         def on_step_end(self, *_, **__):
-            self.seconds.append(time.perf_counter() - self.began)
+            self.seconds.append(now() - self.began)
 
     def train(trainer, settings, rows, size):
         clock = Clock()
         with tempfile.TemporaryDirectory() as folder:
             common = dict(
-                output_dir=folder, per_device_train_batch_size=size, max_steps=arguments.steps + 1, use_cpu=True,
+                output_dir=folder, per_device_train_batch_size=size, max_steps=arguments.steps + 1,
                 max_length=arguments.max_length, learning_rate=RATE, lr_scheduler_type="constant", max_grad_norm=CLIP,
+                use_cpu=arguments.device == "cpu",
                 adam_beta1=BETAS[0], adam_beta2=BETAS[1], gradient_checkpointing=False, save_strategy="no",
                 report_to="none", disable_tqdm=True, logging_strategy="no", bf16=arguments.dtype == "bfloat16",
             )  # fmt: skip
@@ -218,5 +232,9 @@ def trainers(sft_rows, dpo_rows):
 
 measure = trainers if arguments.mode == "trl" else loops
 result = measure(rows_of(arguments.sft), rows_of(arguments.dpo))
-result["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+if arguments.device == "cpu":
+    peak = 1000 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+else:
+    peak = torch.cuda.max_memory_allocated()
+result["peak_gb"] = round(peak / 1e9, 2)
 print(json.dumps(result))
