@@ -137,7 +137,7 @@ fn a_prefix_can_be_kept_and_neighbors_change_nothing() {
     for options in machine::all() {
         for name in NAMES
             .into_iter()
-            .filter(|name| machine::takes(&options, name))
+            .filter(|name| machine::runs_often(&options, name))
         {
             let device = machine::name(&options);
             let (decoder, adapter) = open(name, &options);
@@ -181,7 +181,7 @@ fn a_known_beginning_changes_no_bit() {
     for options in machine::all() {
         for name in NAMES
             .into_iter()
-            .filter(|name| machine::takes(&options, name))
+            .filter(|name| machine::runs_often(&options, name))
         {
             let place = format!("{name}, {}", machine::name(&options));
             let (decoder, adapter) = open(name, &options);

@@ -277,7 +277,7 @@ fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
         let device = machine::name(&options);
         for name in NAMES
             .into_iter()
-            .filter(|name| machine::takes(&options, name))
+            .filter(|name| machine::runs_often(&options, name))
         {
             let golden = Golden::open(name);
             let decoder = golden.decoder(options, Recompute::Off, 1);
@@ -342,7 +342,7 @@ fn rows_that_are_not_scored_change_nothing() {
         let device = machine::name(&options);
         for name in NAMES
             .into_iter()
-            .filter(|name| machine::takes(&options, name))
+            .filter(|name| machine::runs_often(&options, name))
         {
             let golden = Golden::open(name);
             let decoder = golden.decoder(options, Recompute::Off, 2);
@@ -375,7 +375,7 @@ fn a_pack_without_targets_is_nothing() {
         let device = machine::name(&options);
         for name in NAMES
             .into_iter()
-            .filter(|name| machine::takes(&options, name))
+            .filter(|name| machine::runs_often(&options, name))
         {
             let golden = Golden::open(name);
             for recompute in [Recompute::Off, Recompute::On] {
@@ -409,7 +409,7 @@ fn a_beginning_that_rows_share_changes_nothing() {
         let device = machine::name(&options);
         for name in NAMES
             .into_iter()
-            .filter(|name| machine::takes(&options, name))
+            .filter(|name| machine::runs_often(&options, name))
         {
             let golden = Golden::open(name);
             let decoder = golden.decoder(options, Recompute::Off, 2);

@@ -53,6 +53,13 @@ pub(crate) fn takes(options: &Options, golden: &str) -> bool {
     !(options.device == Device::Host && ["neox_sequential", "qwen2"].contains(&golden))
 }
 
+/// Whether a device runs a golden model in tests of bits, which run a model dozens of times. The host device is slow, so it runs one of
+/// each kind: heads side by side, targets of different ranks, a window, norms of heads.
+pub(crate) fn runs_often(options: &Options, golden: &str) -> bool {
+    let of_each_kind = ["neox_parallel", "neox_patterns", "mistral", "qwen3"];
+    options.device != Device::Host || of_each_kind.contains(&golden)
+}
+
 /// The name, for messages.
 pub(crate) fn name(options: &Options) -> String {
     match options.tier {
