@@ -220,6 +220,14 @@ impl Decoder {
         on_device!(self, usage())
     }
 
+    /// Bytes of the device's memory that are available now; `None` if nothing limits it or the system does not say.
+    pub fn available_bytes(&self) -> Option<usize> {
+        match &self.backend {
+            DeviceDecoder::Cpu(_) => memory::available_bytes(),
+            DeviceDecoder::Gpu(decoder) => decoder.device.available(),
+        }
+    }
+
     /// Bytes of the base weights.
     pub fn weight_bytes(&self) -> WeightBytes {
         on_device!(self, weight_bytes())
@@ -352,8 +360,8 @@ impl Decoder {
     }
 
     /// Starts token-by-token generation, without a sequence yet. The key-value caches of all
-    /// sequences take at most `limit` bytes; `None` allows half of the memory that is available
-    /// now.
+    /// sequences take at most `limit` bytes; `None` allows half of the device's memory that is
+    /// available now.
     pub fn generation<'a>(
         &'a self,
         adapter: Option<&'a DeviceAdapter>,
@@ -376,7 +384,7 @@ impl Decoder {
         adapter: Option<Held<'a>>,
         limit: Option<usize>,
     ) -> Generation<'a> {
-        let half = || memory::available_bytes().map_or(usize::MAX, |bytes| bytes / 2);
+        let half = || self.available_bytes().map_or(usize::MAX, |bytes| bytes / 2);
         let limit = limit.unwrap_or_else(half);
         let running = match &self.backend {
             DeviceDecoder::Cpu(decoder) => Running::Cpu(decoder.sequences(adapter)),
@@ -421,11 +429,8 @@ pub fn cards() -> Vec<Card> {
     cards
 }
 
-/// Rejects a device that this build or this machine lacks, before any file is read.
-///
-/// # Errors
-/// A library or the card is missing, and the hint says how to get it.
-pub fn check_device(device: Device) -> Result<()> {
+/// Rejects a device that this build or this machine lacks.
+fn check_device(device: Device) -> Result<()> {
     match device {
         Device::Auto | Device::Cpu => Ok(()),
         Device::Cuda(index) => Libraries::find().card(index).map(drop),

@@ -54,8 +54,7 @@ pub mod work;
 
 pub use cpu::tier::Tier;
 pub use decoder::{
-    Activations, Card, Decoder, DeviceAdapter, Libraries, Options, Scores, Slopes, cards,
-    check_device, devices,
+    Activations, Card, Decoder, DeviceAdapter, Libraries, Options, Scores, Slopes, cards, devices,
 };
 pub use generation::Generation;
 pub use sum::{OutOfRange, Sum};

@@ -27,7 +27,7 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
 };
 use tower::ServiceExt;
-use upright_base::{Error, Result, memory};
+use upright_base::{Error, Result};
 
 use crate::{
     cors,
@@ -185,7 +185,7 @@ pub fn bind(settings: Settings, served: Served) -> Result<Server> {
     listener.set_nonblocking(true).map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
 
-    let available = memory::available_bytes().unwrap_or(usize::MAX);
+    let available = served.base.decoder.available_bytes().unwrap_or(usize::MAX);
     let limits = Limits {
         memory: settings.cache_bytes.unwrap_or(available / 2),
         token_budget: settings.token_budget,

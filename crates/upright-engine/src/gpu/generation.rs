@@ -238,22 +238,24 @@ impl<'a> DeviceSequences<'a> {
         Ok(())
     }
 
-    /// Doubles the cache.
+    /// Makes the cache half as large again. One block at a time, so that little memory is taken twice.
     fn add_pages(&mut self, layout: &Layout) -> Result<()> {
         let device = &self.decoder.device;
-        let pages = (2 * self.cache.pages).max(4);
-        let mut blocks = Vec::with_capacity(self.decoder.config.layers);
+        let cache = &mut self.cache;
+        let pages = (cache.pages + cache.pages / 2).max(4);
         for layer in 0..self.decoder.config.layers {
             let larger = Array::new(device, pages * PAGE * layout.row())?;
-            if let Some(old) = self.cache.blocks.get(layer) {
-                let place = old.place();
-                device.copy(place, larger.place(), place.bytes)?;
+            match cache.blocks.get_mut(layer) {
+                Some(block) => {
+                    let place = block.place();
+                    device.copy(place, larger.place(), place.bytes)?;
+                    *block = larger;
+                }
+                None => cache.blocks.push(larger),
             }
-            blocks.push(larger);
         }
-        self.cache.unused.extend((self.cache.pages..pages).rev());
-        self.cache.blocks = blocks;
-        self.cache.pages = pages;
+        cache.unused.extend((cache.pages..pages).rev());
+        cache.pages = pages;
         Ok(())
     }
 
