@@ -9,6 +9,8 @@ pub struct Usage {
     /// Seconds of work, summed over all units of the device: CPU time of all threads on a CPU, time in which a kernel ran on a
     /// GPU. `None` if the device does not say.
     pub busy_seconds: Option<f64>,
+    /// Energy of the whole device in joules, from any start on. `None` if the device does not count it, as for a CPU.
+    pub energy_joules: Option<f64>,
     /// Units that can be busy at once: the cores of a CPU, 1 for a GPU.
     pub units: usize,
     /// Operations done.

@@ -16,11 +16,12 @@ pub const AVERAGE: &str = "average/";
 pub const PROBED_TOKENS: &str = "probed_tokens";
 
 /// Keys whose values may differ between identical runs.
-pub const TIMES: [&str; 4] = [
+pub const TIMES: [&str; 5] = [
     "seconds",
     "tokens_per_second",
     "utilization",
     "peak_memory_gb",
+    "energy_joules",
 ];
 
 /// The record name of a metric: the name that TRL uses, with the objective appended if several of

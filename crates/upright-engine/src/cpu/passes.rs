@@ -205,6 +205,7 @@ impl Backend for Decoder {
         Usage {
             peak_bytes: memory::peak_bytes(),
             busy_seconds: Some(processor::seconds()),
+            energy_joules: None,
             units: std::thread::available_parallelism().map_or(1, usize::from),
             counts: self.counters.counts(),
         }

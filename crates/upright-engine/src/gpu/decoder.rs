@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use upright_base::Result;
+use upright_base::{Error, Result};
 use upright_model::{
     Recompute, adapter::AdapterLayout, config::DecoderConfig, weights::Weights as FrozenWeights,
 };
@@ -13,6 +13,7 @@ use super::{
     device::Device,
     head::{Cut, Head},
     linear::Scope,
+    meter::Meter,
     tables::{Angles, Tables},
     weights::Weights,
 };
@@ -44,13 +45,14 @@ impl Decoder {
     /// Uploads a model.
     ///
     /// # Errors
-    /// A size that the kernels do not take, or the device has too little memory.
+    /// A size that the kernels do not take, or the device has too little memory. Nothing was uploaded then.
     pub(crate) fn open(
         config: Arc<DecoderConfig>,
         frozen: Option<FrozenWeights>,
         device: Arc<dyn Device>,
         recompute: Recompute,
     ) -> Result<Self> {
+        check_weights(&device, &config)?;
         let weights = Weights::open(&device, &config, frozen.as_ref())?;
         let angles = Angles::new(&device, &config.rotary)?;
         Ok(Self {
@@ -149,4 +151,29 @@ impl Decoder {
             cut: self.cut,
         }
     }
+}
+
+/// Rejects a model whose weights do not fit into the device's memory.
+fn check_weights(device: &Arc<dyn Device>, config: &DecoderConfig) -> Result<()> {
+    let Some(available) = device.available() else {
+        return Ok(());
+    };
+    let meter = Arc::new(Meter::default());
+    let counting = Arc::clone(&meter) as Arc<dyn Device>;
+    let _weights = Weights::open(&counting, config, None)?;
+    let needed = meter.used();
+    if needed <= available {
+        return Ok(());
+    }
+    let gigabytes = |bytes: usize| bytes as f64 / 1e9;
+    Err(Error::input(format!(
+        "the model's weights take {:.1} GB, and the device has {:.1} GB left: {:.1} GB are missing",
+        gigabytes(needed),
+        gigabytes(available),
+        gigabytes(needed - available)
+    ))
+    .hint(format!(
+        "use a model of at most {:.1} billion parameters in bf16, a larger GPU, or --device cpu",
+        gigabytes(available) / 2.0
+    )))
 }

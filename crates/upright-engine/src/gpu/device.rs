@@ -118,6 +118,9 @@ pub(crate) trait Device: Send + Sync {
     /// Seconds of work, summed over all units; `None` if the device does not say.
     fn busy_seconds(&self) -> Option<f64>;
 
+    /// Energy of the device in joules, from any start on; `None` if it does not count it.
+    fn energy_joules(&self) -> Option<f64>;
+
     /// Units that can be busy at once.
     fn units(&self) -> usize;
 

@@ -361,6 +361,10 @@ impl Device for Host {
         Some(upright_base::processor::seconds())
     }
 
+    fn energy_joules(&self) -> Option<f64> {
+        None
+    }
+
     fn units(&self) -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
     }

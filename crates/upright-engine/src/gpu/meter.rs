@@ -136,6 +136,10 @@ impl Device for Meter {
         None
     }
 
+    fn energy_joules(&self) -> Option<f64> {
+        None
+    }
+
     fn units(&self) -> usize {
         1
     }

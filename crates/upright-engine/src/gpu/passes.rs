@@ -244,6 +244,7 @@ impl Backend for Decoder {
         Usage {
             peak_bytes: Some(self.device.peak()),
             busy_seconds: self.device.busy_seconds(),
+            energy_joules: self.device.energy_joules(),
             units: self.device.units(),
             counts: self.counters.counts(),
         }

@@ -198,6 +198,22 @@ fn little_memory_leads_to_recomputing_and_then_to_an_error() {
     assert!(decoder.score(&trees(&[3]), Some(&adapter)).is_ok());
 }
 
+#[test]
+fn a_model_that_does_not_fit_is_refused_with_what_is_missing() {
+    needs_compiler!();
+    let host = host();
+    host.set_limit(100_000);
+    let config = DecoderConfig::read(&folder("llama")).unwrap();
+    let weights = Weights::open(&folder("llama"), &config).unwrap();
+    let device = Arc::clone(&host) as Arc<dyn Device>;
+    let error = Decoder::open(Arc::new(config), Some(weights), device, Recompute::Auto)
+        .err()
+        .expect("the weights take more");
+    assert!(error.message.contains("GB are missing"), "{error}");
+    assert!(error.hint.contains("--device cpu"), "{}", error.hint);
+    assert_eq!(host.used(), 0);
+}
+
 /// What a token adds to the memory of a step, beside the formula that callers see. On the device that only counts.
 #[test]
 fn bytes_of_a_token_are_those_of_the_formula() {

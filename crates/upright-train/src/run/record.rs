@@ -14,6 +14,7 @@ use crate::{evaluation::metric_names, learner::ModelLearner};
 pub(super) struct Clock {
     wall: Instant,
     busy_seconds: Option<f64>,
+    energy_joules: Option<f64>,
 }
 
 /// Duration and resource use of a timed interval.
@@ -23,15 +24,19 @@ pub(super) struct Elapsed {
     pub(super) wall: Duration,
     /// Share of the device that was busy for this process, from 0 to 1, if the device says so.
     utilization: Option<f64>,
+    /// Energy of the whole device, if it counts it.
+    energy_joules: Option<f64>,
     /// Peak memory so far, in bytes.
     peak_bytes: Option<usize>,
 }
 
 impl Clock {
     pub(super) fn now(decoder: &Decoder) -> Self {
+        let usage = decoder.usage();
         Self {
             wall: Instant::now(),
-            busy_seconds: decoder.usage().busy_seconds,
+            busy_seconds: usage.busy_seconds,
+            energy_joules: usage.energy_joules,
         }
     }
 
@@ -46,6 +51,10 @@ impl Clock {
         Elapsed {
             wall,
             utilization,
+            energy_joules: usage
+                .energy_joules
+                .zip(self.energy_joules)
+                .map(|(after, before)| after - before),
             peak_bytes: usage.peak_bytes,
         }
     }
@@ -91,6 +100,9 @@ pub(super) fn step_line(
     line.insert("seconds".into(), json!(seconds));
     if let Some(utilization) = took.utilization {
         line.insert("utilization".into(), json!(utilization));
+    }
+    if let Some(energy) = took.energy_joules {
+        line.insert("energy_joules".into(), json!(energy));
     }
     line.insert(
         "peak_memory_gb".into(),

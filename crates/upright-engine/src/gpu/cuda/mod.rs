@@ -405,6 +405,10 @@ impl Device for Cuda {
         self.monitor.as_ref().map(Monitor::busy_seconds)
     }
 
+    fn energy_joules(&self) -> Option<f64> {
+        self.monitor.as_ref()?.energy_joules()
+    }
+
     fn units(&self) -> usize {
         1
     }

@@ -1,5 +1,5 @@
-//! Utilization of a card while the program runs, as NVIDIA's management library (NVML) reports it: the share of time in which a kernel
-//! ran.
+//! Utilization and energy of a card while the program runs, as NVIDIA's management library (NVML) reports them. Utilization is the share
+//! of time in which a kernel ran.
 
 use std::{
     sync::{
@@ -17,6 +17,8 @@ const PERIOD: Duration = Duration::from_millis(200);
 
 /// Reads a card's utilization on a thread of its own.
 pub(super) struct Monitor {
+    nvml: Arc<Nvml>,
+    uuid: String,
     busy: Arc<Mutex<f64>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -33,13 +35,15 @@ impl Monitor {
             .utilization_rates()
             .ok()?;
         let (busy, stop) = (Arc::new(Mutex::new(0.0)), Arc::new(AtomicBool::new(false)));
+        let nvml = Arc::new(nvml);
         let (own_busy, own_stop) = (Arc::clone(&busy), Arc::clone(&stop));
+        let (own_nvml, own_uuid) = (Arc::clone(&nvml), uuid.clone());
         let read = move || {
             let mut last = Instant::now();
             while !own_stop.load(Ordering::Relaxed) {
                 std::thread::sleep(PERIOD);
-                let Ok(rates) = nvml
-                    .device_by_uuid(uuid.as_str())
+                let Ok(rates) = own_nvml
+                    .device_by_uuid(own_uuid.as_str())
                     .and_then(|device| device.utilization_rates())
                 else {
                     continue;
@@ -56,10 +60,18 @@ impl Monitor {
             .spawn(read)
             .ok()?;
         Some(Self {
+            nvml,
+            uuid,
             busy,
             stop,
             thread: Some(thread),
         })
+    }
+
+    /// Energy of the whole card in joules, since its driver was loaded. `None` if the card does not count it.
+    pub(super) fn energy_joules(&self) -> Option<f64> {
+        let device = self.nvml.device_by_uuid(self.uuid.as_str()).ok()?;
+        Some(device.total_energy_consumption().ok()? as f64 / 1e3)
     }
 
     /// Seconds in which a kernel ran, since the start.
