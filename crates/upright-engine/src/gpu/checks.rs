@@ -20,7 +20,7 @@ impl Decoder {
     /// The device failed.
     pub(crate) fn rows_keep_their_bits(&self) -> Result<bool> {
         let state = self.state();
-        let mut shapes = state.weights.shapes();
+        let mut shapes = state.weights.shapes(self.cut.vocabulary);
         shapes.sort_unstable();
         shapes.dedup();
         drop(state);

@@ -13,7 +13,43 @@ use super::{
     device::{Arg, Device, Place, Product, UNIT},
     traffic,
 };
-use crate::work::Work;
+
+/// Launches, products and copies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Launches of every kernel, and the bytes that they read and write in global memory. What several blocks read counts once.
+    /// Attention's bytes are not counted here: they depend on the tiles of a pack, and `upright_kernels::work` has them.
+    pub launches: BTreeMap<&'static str, (usize, u64)>,
+    /// Matrix products by shape `[m, n, k]`.
+    pub products: BTreeMap<[usize; 3], usize>,
+    /// Bytes of the products' operands, each once.
+    pub product_bytes: u64,
+    /// Copies and fills on the device, and their bytes.
+    pub copies: (usize, u64),
+    /// Transfers between host and device, and their bytes.
+    pub transfers: (usize, u64),
+}
+
+impl Work {
+    /// Multiply-adds of all products.
+    pub fn multiply_adds(&self) -> u64 {
+        let mut sum = 0;
+        for ([m, n, k], count) in &self.products {
+            sum += (*m * *n * *k * *count) as u64;
+        }
+        sum
+    }
+
+    /// Number of all launches.
+    pub fn launch_count(&self) -> usize {
+        self.launches.values().map(|(count, _)| count).sum()
+    }
+
+    /// Bytes of all launches.
+    pub fn launch_bytes(&self) -> u64 {
+        self.launches.values().map(|(_, bytes)| bytes).sum()
+    }
+}
 
 /// A device without memory.
 #[derive(Default)]

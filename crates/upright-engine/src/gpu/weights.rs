@@ -14,7 +14,6 @@ use upright_model::{
 use super::{
     array::Array,
     device::Device,
-    head::Cut,
     linear::{Linear, Part},
 };
 
@@ -222,8 +221,9 @@ impl Weights {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// Shapes of the products of a block and of the head: columns, inner size, and whether B is stored transposed.
-    pub(super) fn shapes(&self) -> Vec<(usize, usize, bool)> {
+    /// Shapes of the products of a block and of the head: columns, inner size, and whether B is stored transposed. The head's are
+    /// those of a chunk of the vocabulary.
+    pub(super) fn shapes(&self, chunk: usize) -> Vec<(usize, usize, bool)> {
         let mut shapes = Vec::new();
         for block in self.blocks.iter().take(1) {
             for linear in [&block.qkv, &block.output, &block.inner, &block.down] {
@@ -232,7 +232,7 @@ impl Weights {
             }
         }
         let hidden = self.final_norm.scale.len();
-        let chunk = (self.head().len() / hidden).min(Cut::default().vocabulary);
+        let chunk = chunk.min(self.head().len() / hidden);
         shapes.push((chunk, hidden, true));
         shapes.push((hidden, chunk, false));
         shapes
