@@ -15,7 +15,7 @@ pub const AVERAGE: &str = "average/";
 /// key.
 pub const PROBED_TOKENS: &str = "probed_tokens";
 
-/// Keys whose values may differ between identical runs.
+/// Keys whose values may differ between identical runs. Energy is recorded where the device counts it.
 pub const TIMES: [&str; 5] = [
     "seconds",
     "tokens_per_second",
