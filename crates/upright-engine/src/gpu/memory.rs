@@ -55,7 +55,7 @@ impl Decoder {
         let megabytes = |bytes: usize| bytes.div_ceil(1 << 20);
         let hint = match self.recompute {
             Recompute::Off => "use --recompute auto, or shorter packs (--token-budget)",
-            _ => "use shorter packs (--token-budget), or shorter rows (--max-tokens)",
+            _ => "use shorter packs (--token-budget), or shorter rows (--max-length)",
         };
         Err(Error::failure(format!(
             "a pack of {} tokens takes {} MB on the device, and {} MB are left",
