@@ -13,6 +13,7 @@ use super::{
     device::Device,
     head::{Cut, Head},
     linear::Scope,
+    memory::Pending,
     meter::Meter,
     tables::{Angles, Tables},
     weights::Weights,
@@ -30,6 +31,8 @@ pub(crate) struct Decoder {
     pub(super) cut: Cut,
     /// Whether the device failed [`Decoder::rows_keep_their_bits`].
     pub(crate) rows_vary: bool,
+    /// Passes whose backward pass is still to come.
+    pub(super) pending: Pending,
     state: Mutex<State>,
 }
 
@@ -63,6 +66,7 @@ impl Decoder {
             counters: Counters::default(),
             cut: Cut::default(),
             rows_vary: false,
+            pending: Pending::default(),
             state: Mutex::new(State {
                 weights,
                 angles,

@@ -1,7 +1,10 @@
 //! Bytes that a pass over a pack takes. They are counted by running the pass on a [`Meter`], so the code that allocates is the
 //! formula.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use upright_base::{Error, Result};
 use upright_model::{Recompute, adapter::AdapterLayout, pack::Pack};
@@ -16,6 +19,55 @@ pub(super) struct Way {
     pub(super) traces: bool,
     /// What the head saves.
     pub(super) head: Keep,
+}
+
+/// Bytes of a pass over a pack, besides the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bytes {
+    /// What the forward pass leaves for the backward pass.
+    pub(super) kept: usize,
+    /// Largest number at a time.
+    pub(super) peak: usize,
+}
+
+/// Passes whose backward pass is still to come, and the bytes that each will take beyond those that it keeps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pending(Arc<Mutex<BTreeMap<usize, usize>>>);
+
+/// The entry of one pass, which ends with it.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    pending: Pending,
+    number: usize,
+}
+
+impl Pending {
+    fn with<R>(&self, work: impl FnOnce(&mut BTreeMap<usize, usize>) -> R) -> R {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The largest entry.
+    fn largest(&self) -> usize {
+        self.with(|pending| pending.values().copied().max().unwrap_or(0))
+    }
+
+    fn add(&self, bytes: usize) -> Reserved {
+        let number = self.with(|pending| {
+            let number = pending.last_key_value().map_or(0, |(last, _)| last + 1);
+            pending.insert(number, bytes);
+            number
+        });
+        Reserved {
+            pending: self.clone(),
+            number,
+        }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.pending.with(|pending| pending.remove(&self.number));
+    }
 }
 
 impl Decoder {
@@ -35,22 +87,28 @@ impl Decoder {
         ways
     }
 
-    /// The fastest way that fits into the device's memory.
+    /// The fastest way that fits into the device's memory, with room for the backward pass of every pass that is still kept.
     ///
     /// # Errors
     /// None of them does.
-    pub(super) fn way(&self, pack: &Pack, layout: &AdapterLayout, purpose: Purpose) -> Result<Way> {
+    pub(super) fn way(
+        &self,
+        pack: &Pack,
+        layout: &AdapterLayout,
+        purpose: Purpose,
+    ) -> Result<(Way, Reserved)> {
         let ways = self.ways(purpose);
         let Some(available) = self.device.available() else {
-            return Ok(ways[0]);
+            return Ok((ways[0], self.pending.add(0)));
         };
         let mut least = usize::MAX;
         for way in ways {
-            let bytes = self.needed_bytes(pack, layout, way)?;
-            if bytes <= available {
-                return Ok(way);
+            let Bytes { kept, peak } = self.bytes_of(pack, layout, way)?;
+            let needed = peak.max(kept + self.pending.largest());
+            if needed <= available {
+                return Ok((way, self.pending.add(peak - kept)));
             }
-            least = least.min(bytes);
+            least = least.min(needed);
         }
         let megabytes = |bytes: usize| bytes.div_ceil(1 << 20);
         let hint = match self.recompute {
@@ -66,13 +124,8 @@ impl Decoder {
         .hint(hint))
     }
 
-    /// Largest number of bytes at a time that a forward and a backward pass over a pack take besides the weights.
-    pub(super) fn needed_bytes(
-        &self,
-        pack: &Pack,
-        layout: &AdapterLayout,
-        way: Way,
-    ) -> Result<usize> {
+    /// Bytes of a forward and a backward pass over a pack.
+    pub(super) fn bytes_of(&self, pack: &Pack, layout: &AdapterLayout, way: Way) -> Result<Bytes> {
         let meter = Arc::new(Meter::default());
         let device: Arc<dyn super::Device> = Arc::clone(&meter) as _;
         let config = Arc::clone(&self.config);
@@ -88,8 +141,10 @@ impl Decoder {
         meter.restart();
         let tables = other.tables(pack)?;
         let lowest = layout.lowest_layer();
-        let (logp, activations) = other.run_forward(&state, pack, tables, lowest, way)?;
-        other.run_backward(&state, pack, activations, lowest, &logp, &gradient)?;
-        Ok(device.peak() - before)
+        let (logp, saved) = other.run_forward(&state, pack, tables, lowest, way)?;
+        let kept = meter.used() - before;
+        other.run_backward(&state, pack, saved, lowest, &logp, &gradient)?;
+        let peak = device.peak() - before;
+        Ok(Bytes { kept, peak })
     }
 }

@@ -10,7 +10,7 @@ use super::{
     generation::DeviceSequences,
     head::HeadTrace,
     kernels::rows,
-    memory::Way,
+    memory::{Reserved, Way},
     tables::{DeviceTargets, Keys, Tables},
 };
 use crate::{
@@ -23,8 +23,14 @@ use crate::{
     vector::Vector,
 };
 
-/// Saved activations of a forward pass.
+/// Saved activations of a forward pass, and the memory that its backward pass will need.
 pub(crate) struct Activations {
+    saved: Saved,
+    reserved: Reserved,
+}
+
+/// Saved activations of a forward pass.
+pub(super) struct Saved {
     tables: Tables,
     targets: DeviceTargets,
     blocks: Vec<Kept>,
@@ -69,7 +75,7 @@ impl Decoder {
         tables: Tables,
         lowest: usize,
         way: Way,
-    ) -> Result<(Vec<f64>, Activations)> {
+    ) -> Result<(Vec<f64>, Saved)> {
         let scored = pack.scored_rows();
         let targets = DeviceTargets::new(&self.device, &scored, &pack.targets)?;
         let mut blocks = Vec::with_capacity(self.config.layers);
@@ -87,13 +93,13 @@ impl Decoder {
             });
         }
         let (logp, head) = self.head(state).forward(x, &targets, way.head)?;
-        let activations = Activations {
+        let saved = Saved {
             tables,
             targets,
             blocks,
             head,
         };
-        Ok((logp, activations))
+        Ok((logp, saved))
     }
 
     /// Adds the adapter's gradient to `gradient`.
@@ -101,17 +107,17 @@ impl Decoder {
         &self,
         state: &State,
         pack: &Pack,
-        activations: Activations,
+        saved: Saved,
         lowest: usize,
         slopes: &[f64],
         gradient: &Array<f32>,
     ) -> Result<()> {
-        let Activations {
+        let Saved {
             tables,
             targets,
             mut blocks,
             head,
-        } = activations;
+        } = saved;
         let layers = self.config.layers;
         if lowest >= layers {
             return Ok(());
@@ -164,10 +170,10 @@ impl Backend for Decoder {
         self.counters.forward(pack.tokens.len());
         let tables = self.tables(pack)?;
         let state = self.prepared(tables.end, Some(adapter))?;
-        let way = self.way(pack, &adapter.layout, purpose)?;
+        let (way, reserved) = self.way(pack, &adapter.layout, purpose)?;
         let lowest = adapter.layout.lowest_layer();
-        let (logp, activations) = self.run_forward(&state, pack, tables, lowest, way)?;
-        Ok((Scores { logp }, activations))
+        let (logp, saved) = self.run_forward(&state, pack, tables, lowest, way)?;
+        Ok((Scores { logp }, Activations { saved, reserved }))
     }
 
     fn backward(
@@ -179,11 +185,14 @@ impl Backend for Decoder {
         gradient: &mut Vector,
     ) -> Result<()> {
         self.counters.backward(pack.tokens.len());
-        let state = self.prepared(activations.tables.end, Some(adapter))?;
+        let Activations { saved, reserved } = activations;
+        let state = self.prepared(saved.tables.end, Some(adapter))?;
         gradient.clear()?;
         let (gradient, _) = gradient.device();
         let lowest = adapter.layout.lowest_layer();
-        self.run_backward(&state, pack, activations, lowest, &slopes.logp, gradient)
+        self.run_backward(&state, pack, saved, lowest, &slopes.logp, gradient)?;
+        drop(reserved);
+        Ok(())
     }
 
     fn sequences<'a>(&'a self, adapter: Option<Held<'a>>) -> DeviceSequences<'a> {

@@ -142,7 +142,7 @@ fn a_step_takes_the_memory_that_was_planned() {
             (false, Keep::Gradient),
         ] {
             let way = Way { traces, head };
-            let needed = decoder.needed_bytes(&pack, &adapter.layout, way).unwrap();
+            let needed = decoder.bytes_of(&pack, &adapter.layout, way).unwrap().peak;
             target.zero().unwrap();
             let before = host.used();
             let tables = decoder.tables(&pack).unwrap();
@@ -176,12 +176,11 @@ fn little_memory_leads_to_recomputing_and_then_to_an_error() {
         traces: false,
         head: Keep::Gradient,
     };
-    let needed = decoder
-        .needed_bytes(&pack, &adapter.layout, recomputed)
-        .unwrap();
+    let bytes = decoder.bytes_of(&pack, &adapter.layout, recomputed);
+    let needed = bytes.unwrap().peak;
     host.set_limit(host.used() + needed + gradient_bytes + 4096);
-    let way = decoder.way(&pack, &adapter.layout, Purpose::Train).unwrap();
-    assert_eq!(way, recomputed);
+    let way = decoder.way(&pack, &adapter.layout, Purpose::Train);
+    assert_eq!(way.unwrap().0, recomputed);
     assert_eq!(
         gradient(&decoder, &adapter, &pack, Purpose::Probe),
         straight
@@ -196,6 +195,43 @@ fn little_memory_leads_to_recomputing_and_then_to_an_error() {
     );
     // A pack that fits still runs.
     assert!(decoder.score(&trees(&[3]), Some(&adapter)).is_ok());
+}
+
+/// A batch that is probed beside another leaves room for the other's backward pass.
+#[test]
+fn a_probe_leaves_room_for_the_backward_pass_of_another() {
+    needs_compiler!();
+    let host = host();
+    let decoder = open("llama", &host, Recompute::Auto);
+    let adapter = adapter(&decoder, "llama", "adapter");
+    let (large, small) = (trees(&[60, 50, 40]), trees(&[12]));
+    let wanted = [&large, &small].map(|pack| gradient(&decoder, &adapter, pack, Purpose::Train));
+    let way = |traces| Way {
+        traces,
+        head: Keep::Gradient,
+    };
+    let bytes = |pack, traces| {
+        let bytes = decoder.bytes_of(pack, &adapter.layout, way(traces));
+        bytes.unwrap()
+    };
+    let of_large = bytes(&large, true);
+    let [kept, recomputed] = [true, false].map(|traces| bytes(&small, traces));
+    let mut gradients = [(); 2].map(|()| decoder.vector(vec![0.0; adapter.layout.len]).unwrap());
+    // Tables are there before the way is chosen.
+    let slack = 8192;
+    assert!(kept.kept > recomputed.kept + 2 * slack && kept.peak < of_large.peak - of_large.kept);
+    host.set_limit(host.used() + of_large.peak + recomputed.kept + slack);
+    let forward = |pack| decoder.forward(pack, &adapter, Purpose::Train).unwrap();
+    let passes = [forward(&large), forward(&small)];
+    for (index, (scores, activations)) in passes.into_iter().enumerate() {
+        let pack = [&large, &small][index];
+        let (slopes, gradient) = (slopes(pack), &mut gradients[index]);
+        decoder
+            .backward(pack, &adapter, activations, &slopes, gradient)
+            .unwrap();
+        let found = gradient.read().unwrap().into_owned();
+        assert_eq!((scores.logp, found), wanted[index]);
+    }
 }
 
 #[test]
