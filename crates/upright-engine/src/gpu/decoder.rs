@@ -42,6 +42,8 @@ pub(super) struct State {
     pub(super) angles: Angles,
     /// Version of the parameters that the weights hold.
     folded: Option<u64>,
+    /// Why the weights are not whole: an adapter that needed more room did not fit, and they were being uploaded again.
+    failure: Option<Error>,
 }
 
 impl Decoder {
@@ -71,6 +73,7 @@ impl Decoder {
                 weights,
                 angles,
                 folded: None,
+                failure: None,
             }),
         })
     }
@@ -83,6 +86,9 @@ impl Decoder {
     ) -> Result<MutexGuard<'_, State>> {
         let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *guard;
+        if let Some(error) = &state.failure {
+            return Err(error.clone());
+        }
         state
             .angles
             .extend(&self.device, &self.config.rotary, end)?;
@@ -94,7 +100,11 @@ impl Decoder {
             );
             if state.folded != Some(version) {
                 state.folded = None;
-                self.fold(state, &adapter.layout, parameters)?;
+                let folded = self.fold(state, &adapter.layout, parameters);
+                state.failure = folded.err();
+                if let Some(error) = &state.failure {
+                    return Err(error.clone());
+                }
                 state.folded = Some(version);
             }
         }

@@ -250,6 +250,25 @@ fn a_model_that_does_not_fit_is_refused_with_what_is_missing() {
     assert_eq!(host.used(), 0);
 }
 
+/// A rank that needs more room uploads the weights again. If that fails, nothing is computed with half of them.
+#[test]
+fn weights_that_are_not_whole_are_not_used() {
+    needs_compiler!();
+    let host = host();
+    let decoder = open("llama", &host, Recompute::Off);
+    let adapter = adapter(&decoder, "llama", "adapter");
+    let pack = trees(&[12]);
+    decoder.score(&pack, None).unwrap();
+    host.set_limit(host.used() + 2048);
+    let error = decoder.score(&pack, Some(&adapter)).unwrap_err();
+    assert!(error.message.contains("do not fit"), "{error}");
+    host.set_limit(1 << 30);
+    assert_eq!(
+        decoder.score(&pack, None).unwrap_err().message,
+        error.message
+    );
+}
+
 /// What a token adds to the memory of a step, beside the formula that callers see. On the device that only counts.
 #[test]
 fn bytes_of_a_token_are_those_of_the_formula() {
