@@ -172,7 +172,6 @@ fn tell(config: &DecoderConfig, pack: &Pack, step: &StepWork) {
     let useful = 4.0 * tokens * layers * block as f64
         + 4.0 * scored * (config.vocab * h) as f64
         + layers * (of_layer.useful[0] + of_layer.useful[1]);
-    let per_token = |seconds: f64| 1e6 * seconds / tokens;
     println!("\n| part | us per token |");
     println!("|---|---|");
     for (name, seconds) in [
@@ -181,7 +180,7 @@ fn tell(config: &DecoderConfig, pack: &Pack, step: &StepWork) {
         ("other kernels", memory),
         ("all", total),
     ] {
-        println!("| {name} | {:.1} |", per_token(seconds));
+        println!("| {name} | {:.1} |", 1e6 * seconds / tokens);
     }
     println!(
         "\n{:.0} tokens/s, {:.1} GFLOP per token, {:.1}% MFU, {:.1} GB weights, {:.1} GB peak",

@@ -2,7 +2,7 @@
 //! crate, and callers see one [`Decoder`](crate::Decoder).
 
 use upright_base::Result;
-use upright_model::pack::Pack;
+use upright_model::{config::Family, pack::Pack, weights::Weights};
 
 use crate::{
     adapter::{DeviceAdapter, Held},
@@ -112,6 +112,22 @@ pub(crate) trait Sequences {
 
     /// Bytes of the key-value cache of a sequence of `tokens` tokens.
     fn bytes(&self, tokens: usize) -> usize;
+}
+
+/// Names the first tensor with a value that is not finite: of the base, or of the adapter.
+pub(crate) fn find_non_finite_tensor(
+    weights: Option<&Weights>,
+    family: Family,
+    adapter: Option<&DeviceAdapter>,
+) -> Result<Option<String>> {
+    if let Some(tensor) = weights.and_then(|weights| weights.find_non_finite(family)) {
+        return Ok(Some(format!("the model's tensor {tensor}")));
+    }
+    let Some(DeviceAdapter { layout, parameters }) = adapter else {
+        return Ok(None);
+    };
+    let found = layout.find_non_finite(&parameters.read()?);
+    Ok(found.map(|tensor| format!("the adapter's tensor {tensor}")))
 }
 
 /// Bytes of the base weights.

@@ -126,23 +126,23 @@ impl Decoder {
         let pool = Arc::new(pool);
         let config = Arc::new(config);
         let weights = pool.install(|| weights(&config))?;
-        let on_card = |weights, device: Arc<dyn gpu::Device>| -> Result<DeviceDecoder> {
-            let config = Arc::clone(&config);
-            let mut decoder =
-                gpu::decoder::Decoder::open(config, Some(weights), device, options.recompute)?;
-            if matches!(options.device, Device::Cuda(_)) {
-                decoder.rows_vary = !decoder.rows_keep_their_bits()?;
-            }
-            Ok(DeviceDecoder::Gpu(Box::new(decoder)))
-        };
-        let backend = match options.device {
-            Device::Cuda(index) => on_card(weights, Arc::new(gpu::cuda::Cuda::open(index)?))?,
+        let card: Option<Arc<dyn gpu::Device>> = match options.device {
+            Device::Cuda(index) => Some(Arc::new(gpu::cuda::Cuda::open(index)?)),
             #[cfg(feature = "host-device")]
-            Device::Host => {
-                let device = gpu::host::Host::new(Arc::clone(&pool), tier)?;
-                on_card(weights, Arc::new(device))?
+            Device::Host => Some(Arc::new(gpu::host::Host::new(Arc::clone(&pool), tier)?)),
+            _ => None,
+        };
+        let backend = match card {
+            Some(card) => {
+                let config = Arc::clone(&config);
+                let mut decoder =
+                    gpu::decoder::Decoder::open(config, Some(weights), card, options.recompute)?;
+                if matches!(options.device, Device::Cuda(_)) {
+                    decoder.rows_vary = !decoder.rows_keep_their_bits()?;
+                }
+                DeviceDecoder::Gpu(Box::new(decoder))
             }
-            _ => DeviceDecoder::Cpu(cpu::decoder::Decoder {
+            None => DeviceDecoder::Cpu(cpu::decoder::Decoder {
                 config: Arc::clone(&config),
                 weights,
                 tier,

@@ -2,6 +2,8 @@
 
 use upright_model::pack::{Pack, SHARED, Target};
 
+use crate::next::{Candidate, Following, Next};
+
 /// A prompt of a pass. Sequences are numbered as in [`Sequences`](crate::backend::Sequences).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewPrompt<'t> {
@@ -102,6 +104,45 @@ impl Prefill {
         }
     }
 
+    /// Positions and tokens of the computed rows.
+    pub(crate) fn computed_tokens(&self) -> (Vec<usize>, Vec<u32>) {
+        let all = self.pack.positions();
+        let mut positions = Vec::with_capacity(self.computed.len());
+        let mut tokens = Vec::with_capacity(self.computed.len());
+        for &row in &self.computed {
+            positions.push(all[row]);
+            tokens.push(self.pack.tokens[row]);
+        }
+        (positions, tokens)
+    }
+
+    /// Index among the `wanted` computed rows of a row of the pack.
+    ///
+    /// # Panics
+    /// If the row is not wanted.
+    pub(crate) fn wanted_index(&self, wanted: &[usize], row: usize) -> usize {
+        let computed = self.computed_index(row);
+        wanted.binary_search(&computed).expect("the row is wanted")
+    }
+
+    /// The tokens that follow in the prompts, as targets of the `wanted` rows, prompt by prompt.
+    pub(crate) fn following_targets(
+        &self,
+        prompts: &[NewPrompt<'_>],
+        wanted: &[usize],
+    ) -> Vec<Target> {
+        let mut targets = Vec::new();
+        for (prompt, path) in prompts.iter().zip(&self.paths) {
+            for at in prompt.known()..path.len() - 1 {
+                targets.push(Target {
+                    row: self.wanted_index(wanted, path[at]),
+                    token: prompt.tokens[at + 1],
+                });
+            }
+        }
+        targets
+    }
+
     /// Index of a row of the pack among the computed rows.
     ///
     /// # Panics
@@ -111,6 +152,31 @@ impl Prefill {
             .binary_search(&row)
             .expect("the row is computed")
     }
+}
+
+/// What every prompt is told: its next token, and what follows each of its `targets`, given their log-probabilities and the most likely
+/// tokens of every wanted row.
+pub(crate) fn readings(
+    prompts: &[NewPrompt<'_>],
+    next: Vec<Next>,
+    targets: &[Target],
+    logp: Vec<f64>,
+    best: &[Vec<Candidate>],
+) -> Vec<(Next, Vec<Following>)> {
+    let mut scores = targets.iter().zip(logp);
+    let mut read = Vec::with_capacity(prompts.len());
+    for (prompt, next) in prompts.iter().zip(next) {
+        let count = prompt.tokens.len() - 1 - prompt.known();
+        let mut following = Vec::with_capacity(count);
+        for (target, logp) in scores.by_ref().take(count) {
+            following.push(Following {
+                logp,
+                best: best[target.row].clone(),
+            });
+        }
+        read.push((next, following));
+    }
+    read
 }
 
 /// Computed rows whose hidden states are needed, ascending: the last row of every prompt, and with

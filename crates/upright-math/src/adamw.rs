@@ -41,6 +41,19 @@ impl AdamWStep {
         }
     }
 
+    /// All scalars, in the order of their fields.
+    pub fn scalars(&self) -> [f32; 7] {
+        [
+            self.step_size,
+            self.correction,
+            self.shrink,
+            self.fresh1,
+            self.keep2,
+            self.fresh2,
+            self.eps,
+        ]
+    }
+
     /// Updates a slice of the parameters and its two moments in place:
     ///
     /// ```text

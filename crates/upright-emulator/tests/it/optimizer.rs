@@ -152,17 +152,7 @@ impl Adapter {
         let mut args: Vec<_> = self.0.iter_mut().map(Buffer::output).collect();
         args.extend([gradient.input(), coefficient.input(), largest.output()]);
         args.push(Arg::U64(n as u64));
-        for scalar in [
-            step.step_size,
-            step.correction,
-            step.shrink,
-            step.fresh1,
-            step.keep2,
-            step.fresh2,
-            step.eps,
-        ] {
-            args.push(Arg::F32(scalar));
-        }
+        args.extend(step.scalars().map(Arg::F32));
         launch("adamw_update", grid(n), seed, &mut args).unwrap();
         is_broken(&largest, seed)
     }

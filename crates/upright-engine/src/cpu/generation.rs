@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use upright_base::Result;
-use upright_model::pack::{Pack, Target};
+use upright_model::pack::Pack;
 
 use super::{
     block::Block,
@@ -19,7 +19,7 @@ use crate::{
     adapter::{DeviceAdapter, Held},
     backend::Sequences,
     next::{Following, Next, Want},
-    prefill::{NewPrompt, Prefill, wanted_rows},
+    prefill::{NewPrompt, Prefill, readings, wanted_rows},
 };
 
 /// Sequences in generation.
@@ -59,13 +59,7 @@ impl<'a> CpuSequences<'a> {
     ) -> (Vec<Vec<Cache>>, Buffer<f32>) {
         let decoder = self.decoder;
         let pack = &prefill.pack;
-        let all_positions = pack.positions();
-        let mut positions = Vec::with_capacity(prefill.computed.len());
-        let mut tokens = Vec::with_capacity(prefill.computed.len());
-        for &row in &prefill.computed {
-            positions.push(all_positions[row]);
-            tokens.push(pack.tokens[row]);
-        }
+        let (positions, tokens) = prefill.computed_tokens();
         let angles = Angles::new(&decoder.config.rotary, &positions);
         let width = decoder.config.kv_heads * decoder.config.head_size;
         let mut x = decoder.embed(&tokens);
@@ -165,48 +159,22 @@ impl Sequences for CpuSequences<'_> {
             }
         }
 
-        // Index of a row of the pack among the wanted rows.
-        let index = |row: usize| {
-            let computed = prefill.computed_index(row);
-            wanted.binary_search(&computed).expect("the row is wanted")
-        };
         let hidden = decoder.config.hidden;
         let mut last = Vec::with_capacity(prompts.len() * hidden);
         for path in &prefill.paths {
-            let row = index(path[path.len() - 1]);
+            let row = prefill.wanted_index(&wanted, path[path.len() - 1]);
             last.extend_from_slice(&x[row * hidden..][..hidden]);
         }
         let next = self.next(&last, want);
         let Some(count) = best else {
             return Ok(next.into_iter().map(|next| (next, Vec::new())).collect());
         };
-        let mut targets = Vec::new();
-        for (prompt, path) in prompts.iter().zip(&prefill.paths) {
-            for at in prompt.known()..path.len() - 1 {
-                targets.push(Target {
-                    row: index(path[at]),
-                    token: prompt.tokens[at + 1],
-                });
-            }
-        }
+        let targets = prefill.following_targets(prompts, &wanted);
         let scored: Vec<usize> = (0..wanted.len()).collect();
         let (logp, found) = decoder
             .pool
             .install(|| decoder.head().best(&x, &scored, &targets, count));
-        let mut scores = targets.iter().zip(logp);
-        let mut read = Vec::with_capacity(prompts.len());
-        for (prompt, next) in prompts.iter().zip(next) {
-            let count = prompt.tokens.len() - 1 - prompt.known();
-            let mut following = Vec::with_capacity(count);
-            for (target, logp) in scores.by_ref().take(count) {
-                following.push(Following {
-                    logp,
-                    best: found[target.row].clone(),
-                });
-            }
-            read.push((next, following));
-        }
-        Ok(read)
+        Ok(readings(prompts, next, &targets, logp, &found))
     }
 
     fn advance(&mut self, tokens: &[(usize, &[u32])], want: Want) -> Result<Vec<Next>> {

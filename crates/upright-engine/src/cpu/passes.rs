@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     adapter::{DeviceAdapter, Held},
-    backend::{ActivationBytes, Backend, Purpose, WeightBytes},
+    backend::{ActivationBytes, Backend, Purpose, WeightBytes, find_non_finite_tensor},
     scores::{Scores, Slopes},
     sum::Sum,
     usage::Usage,
@@ -166,15 +166,12 @@ impl Backend for Decoder {
         pack: &Pack,
         adapter: Option<&DeviceAdapter>,
     ) -> Result<Option<String>> {
-        if let Some(tensor) = self.weights.find_non_finite(self.config.family) {
-            return Ok(Some(format!("the model's tensor {tensor}")));
+        let family = self.config.family;
+        let tensor = find_non_finite_tensor(Some(&self.weights), family, adapter)?;
+        if tensor.is_some() {
+            return Ok(tensor);
         }
         let adapter = adapter.map(DeviceAdapter::on_host);
-        if let Some(HostAdapter { layout, parameters }) = adapter
-            && let Some(tensor) = layout.find_non_finite(parameters)
-        {
-            return Ok(Some(format!("the adapter's tensor {tensor}")));
-        }
         let found = self.pool.install(|| {
             let angles = Angles::new(&self.config.rotary, &pack.positions());
             let scored = pack.scored_rows();

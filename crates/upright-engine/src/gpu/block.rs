@@ -160,14 +160,28 @@ impl<'a> Block<'a> {
     /// Runs the block's forward pass: `x` `[T, H]` to `[R, H]`, and the activations that [`Block::backward`] needs.
     pub(super) fn forward(&self, x: Array<f32>) -> Result<(Array<f32>, Trace)> {
         self.forward_with(x, |qkv, attended, stride, lse| {
-            let parts = self.heads().starts().map(|start| qkv.at(start));
-            let [q, k, v] = &parts;
-            let attention = self.attention([q, k, v]);
-            let pairs = self.tables.pairs(self.window());
-            let work = attention.multiply_adds(pairs);
-            self.scope.counters.add_attention(work as u64);
-            attention.forward(&self.tables.tiles, attended, stride, lse)
+            self.attend(qkv, attended, stride, lse)
         })
+    }
+
+    /// Attention of a whole pack over its own keys and values.
+    pub(super) fn attend(
+        &self,
+        qkv: &Array<bf16>,
+        attended: &Array<bf16>,
+        stride: usize,
+        lse: &Array<f32>,
+    ) -> Result<()> {
+        let [q, k, v] = &self.heads().starts().map(|start| qkv.at(start));
+        let attention = self.attention([q, k, v]);
+        self.count_attention(&attention, 2);
+        attention.forward(&self.tables.tiles, attended, stride, lse)
+    }
+
+    /// Counts attention with so many products per pair of a query and a key that it sees.
+    pub(super) fn count_attention(&self, attention: &Attention<'_>, products: usize) {
+        let work = products * self.tables.pairs(self.window()) * attention.heads.out_width();
+        self.scope.counters.add_attention(work as u64);
     }
 
     /// Runs the block with `attend`, which gets queries, keys and values `[T, W]` and fills attention's output, in rows of the
@@ -487,9 +501,7 @@ impl<'a> Block<'a> {
         let parts = starts.map(|start| trace.qkv.at(start));
         let [q, k, v] = &parts;
         let attention = self.attention([q, k, v]);
-        let pairs = self.tables.pairs(self.window());
-        let work = attention.multiply_adds(pairs) / 2 * 5;
-        scope.counters.add_attention(work as u64);
+        self.count_attention(&attention, 5);
         attention.backward(
             &self.tables.tiles,
             keys.of(self.window()),

@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use half::bf16;
 use upright_base::Result;
 use upright_kernels::attention::{QueryTables, Run, Tile};
-use upright_model::pack::Target;
 
 use super::{
     array::Array,
@@ -25,7 +24,7 @@ use crate::{
     adapter::Held,
     backend::Sequences,
     next::{Following, Next, Want},
-    prefill::{NewPrompt, Prefill, wanted_rows},
+    prefill::{NewPrompt, Prefill, readings, wanted_rows},
 };
 
 /// Tokens of a page.
@@ -105,19 +104,20 @@ impl Layout {
         }
     }
 
-    /// Attention with queries of `qkv` and keys and values of a cache.
-    fn attend<R>(
+    /// Attention with queries of `qkv` and keys and values of a cache. Counts it.
+    fn attend(
         &self,
         block: &Block<'_>,
         qkv: &Array<bf16>,
         cache: &Array<bf16>,
-        run: impl FnOnce(&Attention<'_>) -> R,
-    ) -> R {
+        run: impl FnOnce(&Attention<'_>) -> Result<()>,
+    ) -> Result<()> {
         let [k, v] = self.starts.map(|start| cache.at(start));
         let attention = Attention {
             kv_strides: [self.row(), self.head],
             ..block.attention([qkv, &k, &v])
         };
+        block.count_attention(&attention, 2);
         run(&attention)
     }
 }
@@ -158,6 +158,7 @@ impl Sequence {
 pub(crate) struct DeviceSequences<'a> {
     decoder: &'a Decoder,
     adapter: Option<Held<'a>>,
+    layout: Layout,
     sequences: BTreeMap<usize, Sequence>,
     cache: Cache,
 }
@@ -213,6 +214,7 @@ impl<'a> DeviceSequences<'a> {
         Self {
             decoder,
             adapter,
+            layout: Layout::of(&Heads::of(&decoder.config)),
             sequences: BTreeMap::new(),
             cache: Cache {
                 blocks: Vec::new(),
@@ -222,15 +224,11 @@ impl<'a> DeviceSequences<'a> {
         }
     }
 
-    fn layout(&self, state: &State) -> Layout {
-        Layout::of(&state.weights.heads)
-    }
-
     /// Gives a sequence pages for `length` tokens.
-    fn grow(&mut self, layout: &Layout, sequence: &mut Sequence, length: usize) -> Result<()> {
+    fn grow(&mut self, sequence: &mut Sequence, length: usize) -> Result<()> {
         while sequence.pages.len() * PAGE < length {
             if self.cache.unused.is_empty() {
-                self.add_pages(layout)?;
+                self.add_pages()?;
             }
             sequence.pages.extend(self.cache.unused.pop());
         }
@@ -239,12 +237,12 @@ impl<'a> DeviceSequences<'a> {
     }
 
     /// Makes the cache half as large again. One block at a time, so that little memory is taken twice.
-    fn add_pages(&mut self, layout: &Layout) -> Result<()> {
+    fn add_pages(&mut self) -> Result<()> {
         let device = &self.decoder.device;
         let cache = &mut self.cache;
         let pages = (cache.pages + cache.pages / 2).max(4);
         for layer in 0..self.decoder.config.layers {
-            let larger = Array::new(device, pages * PAGE * layout.row())?;
+            let larger = Array::new(device, pages * PAGE * self.layout.row())?;
             match cache.blocks.get_mut(layer) {
                 Some(block) => {
                     let place = block.place();
@@ -279,7 +277,7 @@ impl<'a> DeviceSequences<'a> {
     }
 
     /// Tables that join the known tokens of a prefill; `None` if there are none.
-    fn joined(&self, layout: &Layout, prefill: &Prefill) -> Result<Option<Joined>> {
+    fn joined(&self, prefill: &Prefill) -> Result<Option<Joined>> {
         if prefill.known.iter().all(|known| *known == 0) {
             return Ok(None);
         }
@@ -298,25 +296,20 @@ impl<'a> DeviceSequences<'a> {
         let computed: Vec<i32> = prefill.computed.iter().map(|row| int(*row)).collect();
         Ok(Some(Joined {
             tokens: pack.tokens.len(),
-            known: layout.parts(device, &known)?,
-            computed: layout.parts(device, &computed)?,
+            known: self.layout.parts(device, &known)?,
+            computed: self.layout.parts(device, &computed)?,
         }))
     }
 
     /// Starts the sequences of the prompts that are kept.
-    fn start(
-        &mut self,
-        layout: &Layout,
-        prompts: &[NewPrompt<'_>],
-        prefill: &Prefill,
-    ) -> Result<Appended> {
+    fn start(&mut self, prompts: &[NewPrompt<'_>], prefill: &Prefill) -> Result<Appended> {
         let (mut computed, mut known) = (Vec::new(), Vec::new());
         for (prompt, path) in prompts.iter().zip(&prefill.paths) {
             let Some(id) = prompt.keep else {
                 continue;
             };
             let mut sequence = Sequence::default();
-            self.grow(layout, &mut sequence, prompt.tokens.len())?;
+            self.grow(&mut sequence, prompt.tokens.len())?;
             if let Some((source, tokens)) = prompt.after {
                 for position in 0..tokens {
                     let from = self.sequences[&source].row(position);
@@ -331,8 +324,8 @@ impl<'a> DeviceSequences<'a> {
         }
         let device = &self.decoder.device;
         Ok(Appended {
-            computed: Moves::new(device, layout, &computed)?,
-            known: Moves::new(device, layout, &known)?,
+            computed: Moves::new(device, &self.layout, &computed)?,
+            known: Moves::new(device, &self.layout, &known)?,
         })
     }
 
@@ -341,11 +334,10 @@ impl<'a> DeviceSequences<'a> {
         &self,
         state: &State,
         tables: &Tables,
-        layout: &Layout,
         joined: Option<&Joined>,
         appended: &Appended,
     ) -> Result<Array<f32>> {
-        let decoder = self.decoder;
+        let (decoder, layout) = (self.decoder, &self.layout);
         let hidden = decoder.config.hidden;
         let adapted = self.adapter.is_some();
         let mut x = rows::embed(&state.weights.embedding, &tables.tokens, hidden)?;
@@ -359,14 +351,8 @@ impl<'a> DeviceSequences<'a> {
                     appended.known.run(layout, layout.cached(cache), cache)?;
                     appended.computed.run(layout, beside, cache)?;
                 }
-                let pairs = tables.pairs(decoder.config.windows[layer]);
                 let Some(joined) = joined else {
-                    let parts = state.weights.heads.starts().map(|start| qkv.at(start));
-                    let [q, k, v] = &parts;
-                    let attention = block.attention([q, k, v]);
-                    let work = attention.multiply_adds(pairs);
-                    decoder.counters.add_attention(work as u64);
-                    return attention.forward(&tables.tiles, attended, stride, lse);
+                    return block.attend(qkv, attended, stride, lse);
                 };
                 let cache = cache.expect("known tokens lie in a cache");
                 let whole = Array::new(&decoder.device, joined.tokens * layout.row())?;
@@ -376,8 +362,6 @@ impl<'a> DeviceSequences<'a> {
                 let count = joined.computed.len();
                 scatter(count, width, beside, &joined.computed, to)?;
                 layout.attend(&block, qkv, &whole, |attention| {
-                    let work = attention.multiply_adds(pairs);
-                    decoder.counters.add_attention(work as u64);
                     attention.forward(&tables.tiles, attended, stride, lse)
                 })
             });
@@ -399,31 +383,19 @@ impl Sequences for DeviceSequences<'_> {
         let prefill = Prefill::new(prompts);
         let wanted = wanted_rows(prompts, &prefill, best.is_some());
         decoder.counters.forward(prefill.computed.len());
-        let all_positions = prefill.pack.positions();
-        let mut positions = Vec::with_capacity(prefill.computed.len());
-        let mut tokens = Vec::with_capacity(prefill.computed.len());
-        for &row in &prefill.computed {
-            positions.push(all_positions[row]);
-            tokens.push(prefill.pack.tokens[row]);
-        }
+        let (positions, tokens) = prefill.computed_tokens();
         let queries = QueryTables::new(&spans(&prefill.pack), &prefill.known);
         let windows = &decoder.config.windows;
         let tables = Tables::new(device, &tokens, &positions, &queries, windows, &wanted)?;
         let state = decoder.prepared(tables.end, self.adapter.as_deref())?;
-        let layout = self.layout(&state);
-        let joined = self.joined(&layout, &prefill)?;
-        let appended = self.start(&layout, prompts, &prefill)?;
-        let x = self.prefill(&state, &tables, &layout, joined.as_ref(), &appended)?;
+        let joined = self.joined(&prefill)?;
+        let appended = self.start(prompts, &prefill)?;
+        let x = self.prefill(&state, &tables, joined.as_ref(), &appended)?;
 
-        // Index of a row of the pack among the wanted rows.
-        let index = |row: usize| {
-            let computed = prefill.computed_index(row);
-            wanted.binary_search(&computed).expect("the row is wanted")
-        };
         let hidden = decoder.config.hidden;
         let mut last = Vec::with_capacity(prompts.len());
         for path in &prefill.paths {
-            last.push(int(index(path[path.len() - 1])));
+            last.push(int(prefill.wanted_index(&wanted, path[path.len() - 1])));
         }
         let of_last = Array::new(device, last.len() * hidden)?;
         let last = Array::from(device, &last)?;
@@ -433,45 +405,24 @@ impl Sequences for DeviceSequences<'_> {
         let Some(count) = best else {
             return Ok(next.into_iter().map(|next| (next, Vec::new())).collect());
         };
-        let mut targets = Vec::new();
-        for (prompt, path) in prompts.iter().zip(&prefill.paths) {
-            for at in prompt.known()..path.len() - 1 {
-                targets.push(Target {
-                    row: index(path[at]),
-                    token: prompt.tokens[at + 1],
-                });
-            }
-        }
+        let targets = prefill.following_targets(prompts, &wanted);
         let scored: Vec<usize> = (0..wanted.len()).collect();
         let by_row = DeviceTargets::new(device, &scored, &targets)?;
         let (logp, found) = decoder.head(&state).best(&x, &by_row, count)?;
-        let mut scores = targets.iter().zip(logp);
-        let mut read = Vec::with_capacity(prompts.len());
-        for (prompt, next) in prompts.iter().zip(next) {
-            let count = prompt.tokens.len() - 1 - prompt.known();
-            let mut following = Vec::with_capacity(count);
-            for (target, logp) in scores.by_ref().take(count) {
-                following.push(Following {
-                    logp,
-                    best: found[target.row].clone(),
-                });
-            }
-            read.push((next, following));
-        }
-        Ok(read)
+        Ok(readings(prompts, next, &targets, logp, &found))
     }
 
     fn advance(&mut self, tokens: &[(usize, &[u32])], want: Want) -> Result<Vec<Next>> {
         let decoder = self.decoder;
         let device = &decoder.device;
-        let layout = Layout::of(&decoder.state().weights.heads);
+        let layout = self.layout;
         let (mut ids, mut positions, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         let mut cached = Vec::new();
         let mut queries = QueryTables::default();
         for (id, tokens) in tokens {
             let mut sequence = self.sequences.remove(id).expect("a sequence that joined");
             let first = sequence.length;
-            let grown = self.grow(&layout, &mut sequence, first + tokens.len());
+            let grown = self.grow(&mut sequence, first + tokens.len());
             let runs = queries.runs.len();
             sequence.runs(&mut queries.runs);
             for (position, token) in (first..).zip(*tokens) {
@@ -507,9 +458,6 @@ impl Sequences for DeviceSequences<'_> {
                 let to = layout.cached(cache);
                 scatter(count, width, layout.beside(&parts), &cached, to)?;
                 layout.attend(&block, qkv, cache, |attention| {
-                    let pairs = tables.pairs(decoder.config.windows[layer]);
-                    let work = attention.multiply_adds(pairs);
-                    decoder.counters.add_attention(work as u64);
                     attention.decode(&tables.tiles, attended, stride)
                 })
             });
@@ -519,11 +467,10 @@ impl Sequences for DeviceSequences<'_> {
     }
 
     fn fork(&mut self, from: usize, to: usize) -> Result<()> {
-        let layout = Layout::of(&self.decoder.state().weights.heads);
         let source = self.sequences[&from].clone();
         let mut copy = Sequence::default();
-        self.grow(&layout, &mut copy, source.length)?;
-        let page = PAGE * layout.row();
+        self.grow(&mut copy, source.length)?;
+        let page = PAGE * self.layout.row();
         for cache in &self.cache.blocks {
             for (from, to) in source.pages.iter().zip(&copy.pages) {
                 let from = cache.at(from * page).place();

@@ -86,15 +86,11 @@ impl Head<'_> {
     ) -> Result<(Vec<f64>, HeadTrace)> {
         let hidden = self.hidden();
         let rows = x.len() / hidden;
-        let softmax = Softmax {
-            maximum: Array::new(self.device, rows)?,
-            sum: Array::new(self.device, rows)?,
-            logits: Array::new(self.device, targets.by_row.tokens.len())?,
-        };
+        let softmax = self.softmax(rows, targets)?;
         let logp = Array::new(self.device, targets.by_row.tokens.len())?;
         let made_len = if keep == Keep::Gradient { x.len() } else { 0 };
         let made = Array::new(self.device, made_len)?;
-        let none = self.no_best(0)?;
+        let none = self.best_lists(0, 0)?;
         let mut groups = Vec::new();
         for start in (0..rows).step_by(self.cut.rows) {
             let count = self.cut.rows.min(rows - start);
@@ -117,11 +113,7 @@ impl Head<'_> {
             head::finish(count, &group.0, &group.1, &logp, &none)?;
             groups.push(chunks);
         }
-        let by_row = logp.read()?;
-        let mut logp = vec![0.0; by_row.len()];
-        for (value, index) in by_row.into_iter().zip(&targets.by_row.order) {
-            logp[*index] = value;
-        }
+        let logp = targets.by_row.in_order(logp.read()?);
         let expected = if keep == Keep::Softmax {
             Expected::Softmax(groups)
         } else {
@@ -140,11 +132,7 @@ impl Head<'_> {
     ) -> Result<(Vec<f64>, Vec<Vec<Candidate>>)> {
         let hidden = self.hidden();
         let rows = x.len() / hidden;
-        let softmax = Softmax {
-            maximum: Array::new(self.device, rows)?,
-            sum: Array::new(self.device, rows)?,
-            logits: Array::new(self.device, targets.by_row.tokens.len())?,
-        };
+        let softmax = self.softmax(rows, targets)?;
         let logp = Array::new(self.device, targets.by_row.tokens.len())?;
         let count = count.min(self.vocabulary());
         let mut all = Vec::with_capacity(rows);
@@ -152,12 +140,7 @@ impl Head<'_> {
             let group_rows = self.cut.rows.min(rows - start);
             let group = part(targets, &softmax, start);
             let normed = self.normed(x, start, group_rows)?;
-            let best = Best {
-                count,
-                logits: Array::new(self.device, group_rows * count)?,
-                tokens: Array::new(self.device, group_rows * count)?,
-                logp: Array::new(self.device, group_rows * count)?,
-            };
+            let best = self.best_lists(group_rows, count)?;
             self.each_chunk(&normed, group_rows, |chunk| {
                 head::absorb(group_rows, chunk, &group.0, &group.1)?;
                 head::best(group_rows, chunk, &best)
@@ -177,12 +160,7 @@ impl Head<'_> {
                 all.push(found);
             }
         }
-        let by_row = logp.read()?;
-        let mut logp = vec![0.0; by_row.len()];
-        for (value, index) in by_row.into_iter().zip(&targets.by_row.order) {
-            logp[*index] = value;
-        }
-        Ok((logp, all))
+        Ok((targets.by_row.in_order(logp.read()?), all))
     }
 
     /// Logits of every row of `x` `[rows, H]`: `[rows, V]`.
@@ -214,13 +192,22 @@ impl Head<'_> {
         Ok(normed)
     }
 
-    /// Lists without a token.
-    fn no_best(&self, count: usize) -> Result<Best> {
+    /// A softmax before its first chunk.
+    fn softmax(&self, rows: usize, targets: &DeviceTargets) -> Result<Softmax> {
+        Ok(Softmax {
+            maximum: Array::new(self.device, rows)?,
+            sum: Array::new(self.device, rows)?,
+            logits: Array::new(self.device, targets.by_row.tokens.len())?,
+        })
+    }
+
+    /// Lists of the `count` most likely tokens of every row, before the first chunk.
+    fn best_lists(&self, rows: usize, count: usize) -> Result<Best> {
         Ok(Best {
             count,
-            logits: Array::new(self.device, 0)?,
-            tokens: Array::new(self.device, 0)?,
-            logp: Array::new(self.device, 0)?,
+            logits: Array::new(self.device, rows * count)?,
+            tokens: Array::new(self.device, rows * count)?,
+            logp: Array::new(self.device, rows * count)?,
         })
     }
 

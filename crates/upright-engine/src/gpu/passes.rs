@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     adapter::{DeviceAdapter, Held},
-    backend::{ActivationBytes, Backend, Purpose, WeightBytes},
+    backend::{ActivationBytes, Backend, Purpose, WeightBytes, find_non_finite_tensor},
     cpu::head::Keep,
     scores::{Scores, Slopes},
     sum::Sum,
@@ -212,15 +212,10 @@ impl Backend for Decoder {
         pack: &Pack,
         adapter: Option<&DeviceAdapter>,
     ) -> Result<Option<String>> {
-        let frozen = self.frozen.as_ref();
-        if let Some(tensor) = frozen.and_then(|weights| weights.find_non_finite(self.config.family))
-        {
-            return Ok(Some(format!("the model's tensor {tensor}")));
-        }
-        if let Some(adapter) = adapter
-            && let Some(tensor) = adapter.layout.find_non_finite(&adapter.parameters.read()?)
-        {
-            return Ok(Some(format!("the adapter's tensor {tensor}")));
+        let family = self.config.family;
+        let tensor = find_non_finite_tensor(self.frozen.as_ref(), family, adapter)?;
+        if tensor.is_some() {
+            return Ok(tensor);
         }
         let tables = self.tables(pack)?;
         let state = self.prepared(tables.end, adapter)?;

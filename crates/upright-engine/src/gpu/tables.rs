@@ -130,6 +130,15 @@ impl TargetsByRow {
             order,
         }
     }
+
+    /// Brings one value per target from the order of rows into the pack's.
+    pub(super) fn in_order(&self, by_row: Vec<f64>) -> Vec<f64> {
+        let mut values = vec![0.0; by_row.len()];
+        for (value, index) in by_row.into_iter().zip(&self.order) {
+            values[*index] = value;
+        }
+        values
+    }
 }
 
 /// Rows of a pack that the last block computes.

@@ -33,7 +33,7 @@ pub(super) struct Heads {
 }
 
 impl Heads {
-    fn of(config: &DecoderConfig) -> Self {
+    pub(super) fn of(config: &DecoderConfig) -> Self {
         Self {
             queries: config.heads,
             keys: config.kv_heads,

@@ -118,6 +118,26 @@ fn task<'a>(
     }
 }
 
+/// AdamW with a constant rate and no decay, as in the goldens.
+fn optimization() -> Optimization {
+    Optimization {
+        optimizer: AdamW::new(AdamWConfig {
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 0.0,
+        }),
+        learning_rate: LearningRate {
+            peak: 1e-3,
+            curve: Curve::Constant,
+            warmup: 0,
+            steps: 10,
+        },
+        clip: 1.0,
+        gradient_exponent: -44,
+        average: Average::None,
+    }
+}
+
 /// Every value of ten steps that is in the goldens, as `(name, relative error)`.
 fn errors(name: &str, options: Options, token_budget: usize) -> Vec<(String, f64)> {
     let dir: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -154,28 +174,12 @@ fn errors(name: &str, options: Options, token_budget: usize) -> Vec<(String, f64
         6
     );
 
-    let optimization = Optimization {
-        optimizer: AdamW::new(AdamWConfig {
-            betas: [0.9, 0.95],
-            eps: 1e-8,
-            weight_decay: 0.0,
-        }),
-        learning_rate: LearningRate {
-            peak: 1e-3,
-            curve: Curve::Constant,
-            warmup: 0,
-            steps: 10,
-        },
-        clip: 1.0,
-        gradient_exponent: -44,
-        average: Average::None,
-    };
     let tasks = vec![
         task("sft", LossKind::Sft, &rows[3..], None),
         task("dpo", LossKind::Dpo, &rows[..3], Some(&reference)),
     ];
     let mut learner =
-        ModelLearner::new(&decoder, start, optimization, token_budget, tasks).unwrap();
+        ModelLearner::new(&decoder, start, optimization(), token_budget, tasks).unwrap();
     let (mut losses, mut norms) = (vec![], vec![]);
     train(&mut learner, &mut InTurn, 0..10, |step, learner, _| {
         losses.push(step.losses[step.index % 2].unwrap());
@@ -305,20 +309,8 @@ fn a_policy_equal_to_its_reference_has_a_loss_of_ln_2() {
                 .prepare(&decoder, Some(&frozen), &pairs, 1, &mut Silent)
                 .unwrap();
             let tasks = vec![task("dpo", LossKind::Dpo, &rows[..3], Some(&reference))];
-            let optimization = Optimization {
-                optimizer: AdamW::new(AdamWConfig::default()),
-                learning_rate: LearningRate {
-                    peak: 1e-3,
-                    curve: Curve::Constant,
-                    warmup: 0,
-                    steps: 10,
-                },
-                clip: 1.0,
-                gradient_exponent: -44,
-                average: Average::None,
-            };
             let mut learner =
-                ModelLearner::new(&decoder, start, optimization, 2048, tasks).unwrap();
+                ModelLearner::new(&decoder, start, optimization(), 2048, tasks).unwrap();
             let probed = learner.loss(ObjectiveId(0)).unwrap();
             let trained = learner.accumulate(ObjectiveId(0), 1.0).unwrap();
             assert_eq!(probed, std::f64::consts::LN_2, "{name}, {}", options.device);
@@ -338,20 +330,8 @@ fn a_gradient_out_of_range_is_named() {
         .adapter;
     let rows = examples(&dir);
     let tasks = vec![task("sft", LossKind::Sft, &rows[3..], None)];
-    let optimization = Optimization {
-        optimizer: AdamW::new(AdamWConfig::default()),
-        learning_rate: LearningRate {
-            peak: 1e-3,
-            curve: Curve::Constant,
-            warmup: 0,
-            steps: 10,
-        },
-        clip: 1.0,
-        gradient_exponent: -44,
-        average: Average::None,
-    };
     let mut learner =
-        ModelLearner::new(&decoder, start.clone(), optimization, 2048, tasks).unwrap();
+        ModelLearner::new(&decoder, start.clone(), optimization(), 2048, tasks).unwrap();
     let error = learner.accumulate(ObjectiveId(0), 1e30).unwrap_err();
     assert!(
         error

@@ -165,9 +165,4 @@ impl Attention<'_> {
         let grid = [keys.count, heads.keys, parts];
         launch(device, self.instance.backward_keys, grid, &args)
     }
-
-    /// Multiply-adds of a forward pass, over the pairs of a query and a key that it sees.
-    pub(in crate::gpu) fn multiply_adds(&self, pairs: usize) -> usize {
-        2 * pairs * self.heads.queries * self.heads.size
-    }
 }

@@ -131,15 +131,6 @@ pub(crate) fn adamw(
         largest.output(),
         count(len),
     ];
-    let scalars = [
-        step.step_size,
-        step.correction,
-        step.shrink,
-        step.fresh1,
-        step.keep2,
-        step.fresh2,
-        step.eps,
-    ];
-    args.extend(scalars.map(Arg::F32));
+    args.extend(step.scalars().map(Arg::F32));
     launch(device, "adamw_update", [blocks(len), 1, 1], &args)
 }

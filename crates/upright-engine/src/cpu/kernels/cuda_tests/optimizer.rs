@@ -108,16 +108,7 @@ fn check_step(n: usize, share: f32, seed: u64) {
         coefficient.input(),
     ];
     args.extend([largest.output(), count(n as u64)]);
-    let AdamWStep {
-        step_size,
-        correction,
-        shrink,
-        fresh1,
-        keep2,
-        fresh2,
-        eps,
-    } = step;
-    args.extend([step_size, correction, shrink, fresh1, keep2, fresh2, eps].map(Arg::F32));
+    args.extend(step.scalars().map(Arg::F32));
     launch("adamw_update", grid, seed, &mut args).unwrap();
     for (found, want) in [(&p, &cpu_p), (&m, &cpu_m), (&v, &cpu_v)] {
         assert_eq!(bits(found), bits(&want.read().unwrap()));
