@@ -11,14 +11,16 @@ use upright_model::{pack::Pack, peft};
 
 use super::machine;
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 10] = [
     "neox_parallel",
     "neox_sequential",
+    "neox_sequential_wide",
     "llama",
     "llama3_rope",
     "llama_linear_rope",
     "mistral",
     "qwen2",
+    "qwen2_wide",
     "qwen3",
 ];
 

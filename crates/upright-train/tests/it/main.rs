@@ -29,7 +29,7 @@ use upright_train::{
     reference::Reference,
 };
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "llama",
     "llama3_rope",
     "llama_linear_rope",
@@ -37,7 +37,9 @@ const NAMES: [&str; 9] = [
     "neox_parallel",
     "neox_patterns",
     "neox_sequential",
+    "neox_sequential_wide",
     "qwen2",
+    "qwen2_wide",
     "qwen3",
 ];
 
