@@ -30,6 +30,7 @@ use crate::{
     microbench::{self, MatrixRate},
     scores::check_tokens,
     sum::Sum,
+    times::{self, GroupTime},
     usage::Usage,
     vector::Vector,
 };
@@ -218,6 +219,25 @@ impl Decoder {
     /// Memory, busy time and operation counts of the device so far.
     pub fn usage(&self) -> Usage {
         on_device!(self, usage())
+    }
+
+    /// Measures the time of every kernel from now on, until [`Decoder::take_times`]. The CPU measures nothing.
+    pub fn start_times(&self) {
+        if let DeviceDecoder::Gpu(decoder) = &self.backend {
+            decoder.device.start_times();
+        }
+    }
+
+    /// Time of every group of kernels since [`Decoder::start_times`], the longest first. Empty on a CPU, and on a GPU whose driver
+    /// cannot measure it.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn take_times(&self) -> Result<Vec<GroupTime>> {
+        match &self.backend {
+            DeviceDecoder::Cpu(_) => Ok(Vec::new()),
+            DeviceDecoder::Gpu(decoder) => Ok(times::grouped(&decoder.device.take_times()?)),
+        }
     }
 
     /// Bytes of the device's memory that are available now; `None` if nothing limits it or the system does not say.
@@ -430,7 +450,7 @@ pub fn cards() -> Vec<Card> {
 }
 
 /// Rejects a device that this build or this machine lacks.
-fn check_device(device: Device) -> Result<()> {
+pub(crate) fn check_device(device: Device) -> Result<()> {
     match device {
         Device::Auto | Device::Cpu => Ok(()),
         Device::Cuda(index) => Libraries::find().card(index).map(drop),

@@ -9,6 +9,7 @@
 //! | [`sum`] | [`Sum`]: the exact sum of the packs' gradients, in any order |
 //! | [`generation`] | [`Generation`]: token-by-token generation with key-value caches |
 //! | [`usage`] | [`Usage`]: memory, busy time and operation counts of the device |
+//! | [`times`] | time of every group of kernels on a card |
 //! | [`work`] | what a step on a card takes, counted without a card |
 //! | [`microbench`] | throughput of the CPU kernels beside the limits of the hardware |
 //! | `scores`, `next`, `prefill`, `adapter` | inputs and outputs of a pass |
@@ -48,6 +49,7 @@ mod next;
 mod prefill;
 mod scores;
 pub mod sum;
+pub mod times;
 pub mod usage;
 pub mod vector;
 pub mod work;
@@ -57,6 +59,8 @@ pub use decoder::{
     Activations, Card, Decoder, DeviceAdapter, Libraries, Options, Scores, Slopes, cards, devices,
 };
 pub use generation::Generation;
+#[cfg(feature = "host-device")]
+pub use gpu::compare::{KernelComparison, compare_kernels};
 pub use sum::{OutOfRange, Sum};
 pub use usage::{Counts, Usage};
 pub use vector::Vector;

@@ -1,6 +1,6 @@
 //! The trait of a card, below which nothing knows about models.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use upright_base::Result;
 use upright_kernels::{Element, Kernel};
@@ -78,6 +78,12 @@ impl Product {
     }
 }
 
+/// What matrix products are called among kernels.
+pub(crate) const PRODUCTS: &str = "products";
+
+/// Launches of every kernel and of all products, and their seconds on the device.
+pub(crate) type LaunchTimes = BTreeMap<&'static str, (usize, f64)>;
+
 /// A card. Calls take effect in their order. They may return before they have taken effect, except for
 /// [`Device::download`]. After an error, every later call returns an error.
 pub(crate) trait Device: Send + Sync {
@@ -129,6 +135,13 @@ pub(crate) trait Device: Send + Sync {
 
     /// Published peak of dense bf16 products, in operations/s, if it is known.
     fn peak_rate(&self) -> Option<f64>;
+
+    /// Measures the time of every launch and product from now on. What was measured before is forgotten.
+    fn start_times(&self);
+
+    /// The measurements since [`Device::start_times`], after which nothing is measured. Empty if nothing was started. The time of a
+    /// launch includes the few microseconds in which a device that waits for the host is idle.
+    fn take_times(&self) -> Result<LaunchTimes>;
 
     /// What a user should know about the device, in one line.
     fn note(&self) -> String;

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use half::bf16;
@@ -11,7 +12,7 @@ use rayon::ThreadPool;
 use upright_base::{Error, Result};
 use upright_kernels::{Element, Kernel};
 
-use super::device::{Arg, Device, Place, Product, UNIT};
+use super::device::{Arg, Device, LaunchTimes, PRODUCTS, Place, Product, UNIT};
 use crate::cpu::{
     kernels::{
         REVISION,
@@ -38,6 +39,9 @@ pub(crate) struct Host {
     /// Tier of the products.
     tier: Tier,
     kill: Option<(String, usize)>,
+    /// A kernel after which the first bit of its last output is wrong, for tests of comparisons.
+    #[cfg(test)]
+    flipped: Option<&'static str>,
     state: Mutex<State>,
 }
 
@@ -51,7 +55,57 @@ struct State {
     peak: usize,
     launches: usize,
     uploads: usize,
+    /// `None` if nothing is measured.
+    times: Option<LaunchTimes>,
     failure: Option<Error>,
+}
+
+/// What a product reads, in host memory.
+pub(super) struct Operands<'a> {
+    pub(super) a: &'a [bf16],
+    pub(super) b: &'a [bf16],
+    /// `None` if there is no C, or it is D.
+    pub(super) c: Option<&'a [f32]>,
+    pub(super) bias: Option<&'a [f32]>,
+}
+
+/// Multiplies on the CPU. `d` begins with D.
+pub(super) fn multiply(
+    pool: &ThreadPool,
+    tier: Tier,
+    product: &Product,
+    operands: &Operands<'_>,
+    d: &mut [u8],
+) {
+    let Product { m, n, k, .. } = *product;
+    let a = View::strided(Values::Bf16(operands.a), m, k, product.a_stride);
+    let b = Values::Bf16(operands.b);
+    let b = if product.b_transposed {
+        View::strided(b, n, k, product.b_stride).t()
+    } else {
+        View::strided(b, k, n, product.b_stride)
+    };
+    let onto = match (product.c, operands.c) {
+        (None, _) => Onto::Nothing,
+        (Some(_), None) => Onto::Itself,
+        (Some(_), Some(c)) => Onto::Rows(&c[..m * n]),
+    };
+    let finish = Finish {
+        onto,
+        bias: operands.bias.map(|bias| &bias[..n]),
+    };
+    let terms = [Term::new(a, b)];
+    if product.d_element == Element::F32 {
+        let d: &mut [f32] = &mut bytemuck::cast_slice_mut(d)[..m * n];
+        pool.install(|| sum(tier, &terms, d, n, finish));
+    } else {
+        let mut exact = vec![0.0f32; m * n];
+        pool.install(|| sum(tier, &terms, &mut exact, n, finish));
+        let d: &mut [bf16] = &mut bytemuck::cast_slice_mut(d)[..m * n];
+        for (d, exact) in d.iter_mut().zip(exact) {
+            *d = bf16::from_f32(exact);
+        }
+    }
 }
 
 struct Allocation {
@@ -90,6 +144,28 @@ impl State {
         Ok(&self.memory[&address].bytes()[offset..offset + place.bytes])
     }
 
+    /// What a product reads. D was taken out of the memory.
+    fn operands(&self, product: &Product) -> Result<Operands<'_>> {
+        let is_itself = product.c.is_some_and(|c| c.address == product.d.address);
+        let floats =
+            |place: Place| -> Result<&[f32]> { Ok(bytemuck::cast_slice(self.read(place)?)) };
+        Ok(Operands {
+            a: bytemuck::cast_slice(self.read(product.a)?),
+            b: bytemuck::cast_slice(self.read(product.b)?),
+            c: product.c.filter(|_| !is_itself).map(&floats).transpose()?,
+            bias: product.bias.map(&floats).transpose()?,
+        })
+    }
+
+    /// Records the time of a launch.
+    fn measure(&mut self, name: &'static str, began: Instant) {
+        if let Some(times) = &mut self.times {
+            let entry = times.entry(name).or_default();
+            entry.0 += 1;
+            entry.1 += began.elapsed().as_secs_f64();
+        }
+    }
+
     fn write(&mut self, place: Place) -> Result<&mut [u8]> {
         let (address, offset) = self.find(place)?;
         let allocation = self.memory.get_mut(&address).expect("found above");
@@ -115,6 +191,8 @@ impl Host {
             pool,
             tier,
             kill,
+            #[cfg(test)]
+            flipped: None,
             state: Mutex::default(),
         })
     }
@@ -123,6 +201,12 @@ impl Host {
     #[cfg(test)]
     pub(super) fn set_limit(&self, bytes: usize) {
         self.lock().limit = Some(bytes);
+    }
+
+    /// Makes a kernel wrong from now on: the first bit of its last output.
+    #[cfg(test)]
+    pub(super) fn flip_a_bit_after(&mut self, kernel: &'static str) {
+        self.flipped = Some(kernel);
     }
 
     /// Bytes that are allocated now. Forgets the peak so far.
@@ -260,6 +344,7 @@ impl Device for Host {
     }
 
     fn launch(&self, kernel: &'static Kernel, grid: [u32; 3], args: &[Arg]) -> Result<()> {
+        let began = Instant::now();
         self.run(|state| {
             state.launches += 1;
             self.kill_at("launch", state.launches);
@@ -289,61 +374,31 @@ impl Device for Host {
             });
             let result = result.map_err(|error| error.at(kernel.name));
             drop(written);
+            #[cfg(test)]
+            if let (true, Some((_, offset, _, allocation))) =
+                (self.flipped == Some(kernel.name), outputs.last_mut())
+            {
+                allocation.bytes_mut()[*offset] ^= 1;
+            }
             for (address, _, _, allocation) in outputs {
                 state.memory.insert(address, allocation);
             }
+            state.measure(kernel.name, began);
             result
         })
     }
 
     fn multiply(&self, product: &Product) -> Result<()> {
+        let began = Instant::now();
         self.run(|state| {
-            let Product { m, n, k, .. } = *product;
             let (address, offset) = state.find(product.d)?;
             let mut written = state.memory.remove(&address).expect("found above");
-            let result = (|| {
-                let numbers = |place: Place| -> Result<&[bf16]> {
-                    Ok(bytemuck::cast_slice(state.read(place)?))
-                };
-                let floats = |place: Place| -> Result<&[f32]> {
-                    Ok(bytemuck::cast_slice(state.read(place)?))
-                };
-                let (a, b) = (numbers(product.a)?, numbers(product.b)?);
-                let a = View::strided(Values::Bf16(a), m, k, product.a_stride);
-                let b = if product.b_transposed {
-                    View::strided(Values::Bf16(b), n, k, product.b_stride).t()
-                } else {
-                    View::strided(Values::Bf16(b), k, n, product.b_stride)
-                };
-                let bias = product.bias.map(&floats).transpose()?;
-                let is_itself = product.c.is_some_and(|c| c.address == product.d.address);
-                let onto = match product.c {
-                    None => Onto::Nothing,
-                    Some(_) if is_itself => Onto::Itself,
-                    Some(c) => Onto::Rows(&floats(c)?[..m * n]),
-                };
-                let finish = Finish {
-                    onto,
-                    bias: bias.map(|bias| &bias[..n]),
-                };
-                let terms = [Term::new(a, b)];
+            let result = state.operands(product).map(|operands| {
                 let d = &mut written.bytes_mut()[offset..];
-                let tier = self.tier;
-                if product.d_element == Element::F32 {
-                    let d: &mut [f32] = &mut bytemuck::cast_slice_mut(d)[..m * n];
-                    self.pool.install(|| sum(tier, &terms, d, n, finish));
-                } else {
-                    let mut exact = vec![0.0f32; m * n];
-                    self.pool
-                        .install(|| sum(tier, &terms, &mut exact, n, finish));
-                    let d: &mut [bf16] = &mut bytemuck::cast_slice_mut(d)[..m * n];
-                    for (d, exact) in d.iter_mut().zip(exact) {
-                        *d = bf16::from_f32(exact);
-                    }
-                }
-                Ok(())
-            })();
+                multiply(&self.pool, self.tier, product, &operands, d);
+            });
             state.memory.insert(address, written);
+            state.measure(PRODUCTS, began);
             result
         })
     }
@@ -375,6 +430,14 @@ impl Device for Host {
 
     fn peak_rate(&self) -> Option<f64> {
         None
+    }
+
+    fn start_times(&self) {
+        self.lock().times = Some(LaunchTimes::new());
+    }
+
+    fn take_times(&self) -> Result<LaunchTimes> {
+        Ok(self.state()?.times.take().unwrap_or_default())
     }
 
     fn note(&self) -> String {

@@ -10,7 +10,7 @@ use upright_base::Result;
 use upright_kernels::{Element, Kernel};
 
 use super::{
-    device::{Arg, Device, Place, Product, UNIT},
+    device::{Arg, Device, LaunchTimes, Place, Product, UNIT},
     traffic,
 };
 
@@ -186,6 +186,12 @@ impl Device for Meter {
 
     fn peak_rate(&self) -> Option<f64> {
         None
+    }
+
+    fn start_times(&self) {}
+
+    fn take_times(&self) -> Result<LaunchTimes> {
+        Ok(LaunchTimes::new())
     }
 
     fn note(&self) -> String {

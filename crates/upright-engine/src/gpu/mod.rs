@@ -6,6 +6,7 @@
 //! | `array` | typed memory on a device |
 //! | `checks` | what a device has to prove when a model is opened |
 //! | `cuda/` | NVIDIA cards |
+//! | `compare/` | every kernel of a device beside the emulator |
 //! | `host` | a device for tests: the kernels in the emulator, products on the CPU |
 //! | `meter`, `traffic` | a device that only counts: memory, launches, products and bytes |
 //! | `decoder`, `passes`, `generation` | the decoder, its forward and backward passes, and generation |
@@ -18,6 +19,8 @@
 mod array;
 mod block;
 mod checks;
+#[cfg(feature = "host-device")]
+pub(crate) mod compare;
 pub(crate) mod cuda;
 pub(crate) mod decoder;
 mod device;

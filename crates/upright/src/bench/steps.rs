@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Bench, Meter, report};
 use upright_base::{Result, observer::Observer};
 use upright_core::{methods::Sequential, train::train};
+use upright_engine::times::GroupTime;
 
 /// Measurement of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,6 +98,36 @@ impl Bench {
         });
         observer.end();
         trained.map(|()| timed)
+    }
+}
+
+impl Bench {
+    /// Takes two steps of every objective and measures the kernels of the second one. Returns one list per objective: where its step
+    /// spends its time on a GPU. Lists are empty where the device does not measure kernels.
+    pub fn kernel_times(&self, observer: &mut dyn Observer) -> Result<Vec<Vec<GroupTime>>> {
+        let objectives = self.plan().objectives.len();
+        let total = 2 * objectives;
+        let mut method = Sequential {
+            objectives,
+            stages: (0..total)
+                .map(|step| (step % objectives, step + 1))
+                .collect(),
+        };
+        let mut learner = self.learner()?;
+        let mut times = Vec::with_capacity(objectives);
+        observer.begin("steps with timed kernels", total);
+        let trained = train(&mut learner, &mut method, 0..total, |step, learner, _| {
+            if step.index >= objectives {
+                times.push(learner.decoder.take_times()?);
+            }
+            if step.index + 1 >= objectives {
+                learner.decoder.start_times();
+            }
+            report(observer, step.index + 1)
+        });
+        observer.end();
+        self.decoder().take_times()?;
+        trained.map(|()| times)
     }
 }
 

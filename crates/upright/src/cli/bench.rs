@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use upright_engine::{
     Decoder, Tier,
     microbench::{self, KernelRate, MatrixRate},
+    times::GroupTime,
 };
 use upright_model::Device;
 use upright_train::fetch::fetched;
@@ -179,6 +180,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     }
     let timed = bench.steps(steps, &mut terminal)?;
     let peak = peak_gb(bench.decoder());
+    let mut kernel_times = Vec::new();
+    if bench.decoder().tier().is_none() {
+        kernel_times = bench.kernel_times(&mut terminal)?;
+    }
     let matrix = bench.decoder().matrix_rate()?;
     let costs: Vec<StepCost> = timed.iter().map(|steps| StepCost::of(steps)).collect();
     if arguments.json {
@@ -191,13 +196,62 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let rates = json!({
             "registers_gflops": matrix.bound.map(billions), "large_product_gflops": billions(matrix.product),
         });
-        let rest = [("matrix_rate", rates), ("peak_gb", json!(peak))];
+        let rest = [
+            ("matrix_rate", rates),
+            ("kernel_times", kernel_times_json(&bench, &kernel_times)),
+            ("peak_gb", json!(peak)),
+        ];
         return print_json(&object(
             setting(&bench, base, steps),
             objectives.chain(rest),
         ));
     }
-    print(&steps_table(&bench, &costs, matrix, peak))
+    let mut text = steps_table(&bench, &costs, matrix, peak);
+    text += &kernel_times_table(&bench, &kernel_times);
+    print(&text)
+}
+
+/// Where a step of each objective spends its time on a GPU; null on a CPU.
+fn kernel_times_json(bench: &Bench, times: &[Vec<GroupTime>]) -> Value {
+    let mut objectives = Map::new();
+    for (objective, groups) in bench.plan().objectives.iter().zip(times) {
+        let mut lines = Vec::with_capacity(groups.len());
+        for group in groups {
+            let milliseconds = (group.seconds * 1e6).round() / 1e3;
+            lines.push(json!({
+                "group": group.group, "launches": group.launches, "milliseconds": milliseconds,
+            }));
+        }
+        objectives.insert(objective.name.clone(), Value::Array(lines));
+    }
+    if objectives.is_empty() {
+        return Value::Null;
+    }
+    Value::Object(objectives)
+}
+
+/// The same as text; empty on a CPU.
+fn kernel_times_table(bench: &Bench, times: &[Vec<GroupTime>]) -> String {
+    let mut text = String::new();
+    for (objective, groups) in bench.plan().objectives.iter().zip(times) {
+        let total: f64 = groups.iter().map(|group| group.seconds).sum();
+        let _ = writeln!(
+            text,
+            "\nkernels of one {} step       launches         ms    share",
+            objective.name
+        );
+        for group in groups {
+            let _ = writeln!(
+                text,
+                "{:28} {:>8} {:>10.3} {:>7.1}%",
+                group.group,
+                group.launches,
+                group.seconds * 1e3,
+                100.0 * group.seconds / total
+            );
+        }
+    }
+    text
 }
 
 /// The equivalent settings of `upright train`.

@@ -38,6 +38,9 @@ pub(super) struct Doctor {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[cfg(feature = "host-device")]
+    #[command(flatten)]
+    comparison: super::compare::Comparison,
 }
 
 /// Memory that a model needs for training, in bytes.
@@ -87,6 +90,10 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         .as_deref()
         .map(|model| folder("model", model, "give a model folder"))
         .transpose()?;
+    #[cfg(feature = "host-device")]
+    if let (true, Some(model)) = (arguments.comparison.compare_kernels, &model) {
+        return super::compare::run(&arguments.comparison, model, arguments.json);
+    }
     let needs = model.map(|model| needs(&model, token_budget)).transpose()?;
     let base = needs.as_ref().map(|n| n.mapped + n.owned);
     let fits = |bytes: usize| available.map(|available| bytes < available);

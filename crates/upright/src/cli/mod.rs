@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "the only place that prints")]
 
 mod bench;
+#[cfg(feature = "host-device")]
+mod compare;
 mod completions;
 mod demo;
 mod doctor;

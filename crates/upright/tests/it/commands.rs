@@ -523,6 +523,39 @@ fn a_reader_that_goes_away_is_no_failure() {
     }
 }
 
+/// Time per group of kernels, on a device that has kernels of its own.
+#[test]
+fn bench_tells_where_a_step_on_a_gpu_spends_its_time() {
+    if let Some(why) = upright_emulator::missing() {
+        println!("{why}");
+        return;
+    }
+    let place = Place::new();
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/demo");
+    let bench = |device: &str, json: &str| {
+        let words = format!(
+            "bench --model {demo}/model --sft {demo}/instructions.jsonl --sft-batch 1 --steps 1 --max-length 48 \
+             --threads 2 --device {device} {json}"
+        );
+        Done::good(place.command(&words))
+    };
+    let line = &bench("host", "--json").json()[0];
+    let mut groups = Vec::new();
+    for group in line["kernel_times"]["sft"].as_array().unwrap() {
+        assert!(number(group, "milliseconds") >= 0.0 && number(group, "launches") >= 1.0);
+        groups.push(group["group"].as_str().unwrap());
+    }
+    for name in ["attention_backward", "optimizer", "products"] {
+        assert!(groups.contains(&name), "{groups:?}");
+    }
+    let table = bench("host", "").stdout;
+    assert!(
+        table.contains("kernels of one sft step") && table.contains("attention_forward"),
+        "{table}"
+    );
+    assert!(bench("cpu", "--json").json()[0]["kernel_times"].is_null());
+}
+
 #[test]
 fn bench_tells_what_steps_take() {
     let place = Place::new();

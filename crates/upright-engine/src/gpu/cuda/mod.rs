@@ -5,6 +5,7 @@
 mod libraries;
 mod monitor;
 mod products;
+mod timing;
 
 use std::{
     collections::HashMap,
@@ -19,9 +20,10 @@ use cudarc::driver::{
 use upright_base::{Error, Result};
 use upright_kernels::{FAMILIES, Kernel, Target};
 
-use super::device::{Arg, Device, Place, Product, UNIT};
+use super::device::{Arg, Device, LaunchTimes, PRODUCTS, Place, Product, UNIT};
 use monitor::Monitor;
 use products::Products;
+use timing::TimedLaunch;
 
 pub use libraries::{Card, Libraries};
 
@@ -48,6 +50,8 @@ struct State {
     sizes: HashMap<u64, usize>,
     used: usize,
     peak: usize,
+    /// `None` if nothing is measured.
+    timed: Option<Vec<TimedLaunch>>,
     failure: Option<Error>,
 }
 
@@ -148,6 +152,20 @@ impl Cuda {
             self.state().failure = Some(error.clone());
         }
         done
+    }
+
+    /// Does something on the stream, between two events if launches are timed.
+    fn timed(&self, name: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.state().timed.is_none() {
+            return work();
+        }
+        let launch = TimedLaunch::begin(name, self.stream)?;
+        work()?;
+        launch.end(self.stream)?;
+        if let Some(timed) = &mut self.state().timed {
+            timed.push(launch);
+        }
+        Ok(())
     }
 
     /// A number that the pool keeps.
@@ -366,24 +384,26 @@ impl Device for Cuda {
             }
             let function = self.functions[kernel.name];
             let (grid, threads) = ((grid[0], grid[1], grid[2]), (kernel.threads, 1, 1));
-            // SAFETY: numbers and addresses have the sizes of the parameters, on a little-endian machine also where they are
-            // shorter than eight bytes, and they live until the call returns.
-            let launched = unsafe {
-                result::launch_kernel(
-                    function,
-                    grid,
-                    threads,
-                    kernel.shared,
-                    self.stream,
-                    &mut addresses,
-                )
-            };
-            launched.map_err(|error| failed(&format!("run {}", kernel.name), error))
+            self.timed(kernel.name, || {
+                // SAFETY: numbers and addresses have the sizes of the parameters, on a little-endian machine also where they are
+                // shorter than eight bytes, and they live until the call returns.
+                let launched = unsafe {
+                    result::launch_kernel(
+                        function,
+                        grid,
+                        threads,
+                        kernel.shared,
+                        self.stream,
+                        &mut addresses,
+                    )
+                };
+                launched.map_err(|error| failed(&format!("run {}", kernel.name), error))
+            })
         })
     }
 
     fn multiply(&self, product: &Product) -> Result<()> {
-        self.run(|| self.products.multiply(product))
+        self.run(|| self.timed(PRODUCTS, || self.products.multiply(product)))
     }
 
     fn available(&self) -> Option<usize> {
@@ -419,6 +439,30 @@ impl Device for Cuda {
 
     fn peak_rate(&self) -> Option<f64> {
         libraries::peak_rate(&self.name)
+    }
+
+    fn start_times(&self) {
+        // Reading the time between two events takes a call that older drivers lack.
+        let driver = Libraries::find().driver.as_ref();
+        if driver.is_ok_and(|version| *version >= timing::OLDEST_DRIVER) {
+            self.state().timed = Some(Vec::new());
+        }
+    }
+
+    fn take_times(&self) -> Result<LaunchTimes> {
+        let timed = self.state().timed.take().unwrap_or_default();
+        self.run(|| {
+            // SAFETY: the stream lives as long as this device.
+            let done = unsafe { result::stream::synchronize(self.stream) };
+            done.map_err(|error| failed("wait for the GPU", error))?;
+            let mut times = LaunchTimes::new();
+            for launch in timed {
+                let entry = times.entry(launch.name()).or_default();
+                entry.0 += 1;
+                entry.1 += launch.seconds()?;
+            }
+            Ok(times)
+        })
     }
 
     fn note(&self) -> String {
