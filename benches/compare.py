@@ -10,6 +10,8 @@ Every run is a process of its own, followed by the peer it is compared with (A B
 of two neighboring runs. The table has the median over all pairs. Unique tokens count the prompt of a preference pair once and
 no padding, whatever a program does with either. Weights are random: speed does not depend on their values.
 With `--device cuda` both sides run on the GPU, and memory is that of the GPU's tensors.
+Peers are named by `--modes`: transformers + peft is plain, tuned or compiled (torch.compile); TRL's trainers are trl, at their
+defaults, or trl-tuned. `peer.py --help` says what each does.
 Writes results/comparison.md and results/comparison.json after every pair, and prints the table.
 """
 
@@ -38,12 +40,12 @@ def neox(hidden, layers, heads, intermediate):
     )  # fmt: skip
 
 
-def llama(hidden, layers, heads, kv_heads, intermediate, vocabulary, theta):
+def llama(hidden, layers, heads, kv_heads, intermediate, vocabulary, theta, head=64, tied=True):
     return dict(
         model_type="llama", architectures=["LlamaForCausalLM"], hidden_size=hidden, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=64, intermediate_size=intermediate,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head, intermediate_size=intermediate,
         vocab_size=vocabulary, hidden_act="silu", rope_theta=theta, max_position_embeddings=8192, rms_norm_eps=1e-5,
-        tie_word_embeddings=True, attention_bias=False, mlp_bias=False,
+        tie_word_embeddings=tied, attention_bias=False, mlp_bias=False,
     )  # fmt: skip
 
 
@@ -54,9 +56,10 @@ SHAPES = {
     "p1b": neox(2048, 16, 8, 8192),
     "smollm2-135m": llama(576, 30, 9, 3, 1536, 49152, 1e5),
     "llama-1b": llama(2048, 16, 32, 8, 8192, 128256, 5e5),  # Llama-3.2-1B
+    "llama-3-8b": llama(4096, 32, 32, 8, 14336, 128256, 5e5, head=128, tied=False),
 }
 TARGETS = {"gpt_neox": "query_key_value", "llama": "q_proj,v_proj"}
-MODES = ["plain", "tuned", "trl"]
+MODES = ["plain", "tuned", "compiled", "trl", "trl-tuned"]
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--binary", required=True, help="this program, a release build")
@@ -65,7 +68,7 @@ parser.add_argument("--eos", default="<|endoftext|>", help="its end-of-sequence 
 parser.add_argument("--sft", required=True, help="instruction, input, output; or prompt, completion: .json or .jsonl, may be gzipped")
 parser.add_argument("--dpo", required=True, help="prompt, chosen, rejected; or chosen, rejected as in HH-RLHF")
 parser.add_argument("--shapes", default="p160", help=f"of {', '.join(SHAPES)} [%(default)s]")
-parser.add_argument("--modes", default=",".join(MODES), help="peers: plain, tuned, trl [%(default)s]")
+parser.add_argument("--modes", default="plain,tuned,trl", help=f"peers, of {', '.join(MODES)} [%(default)s]")
 parser.add_argument("--runs", type=int, default=3, help="pairs of runs for each shape and mode [%(default)s]")
 parser.add_argument("--steps", type=int, default=5, help="steps of a run that count [%(default)s]")
 parser.add_argument("--sft-batch", type=int, default=12)
@@ -244,7 +247,7 @@ for shape in shapes:
     if largest >= SHAPES[shape]["vocab_size"]:
         parser.error(f"--tokenizer: has id {largest}, {shape} has {SHAPES[shape]['vocab_size']} embeddings")
 os.makedirs(arguments.out, exist_ok=True)
-versions = {name: version(name) for name in ("torch", "transformers", "peft", *(["trl"] if "trl" in modes else []))}
+versions = {name: version(name) for name in ("torch", "transformers", "peft", *(["trl"] if {"trl", "trl-tuned"} & set(modes) else []))}
 
 with tempfile.TemporaryDirectory() as folder:
     draws = arguments.steps + 1
