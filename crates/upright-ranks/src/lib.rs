@@ -6,6 +6,9 @@
 //! | [`World`] | all ranks, as one of them sees them: what a trainer holds |
 //! | [`Ranks`] | the trait that a transport implements |
 //! | [`threads`](mod@threads) | ranks in one process, with faults on demand, for tests |
+//! | [`mpi`] | MPI, opened at run time |
+//! | [`launch`] | rank and size, from the environment variables of launchers |
+//! | [`open`](mod@open) | chooses a transport and opens it |
 //!
 //! ```
 //! use std::time::Duration;
@@ -29,9 +32,16 @@
 //! # }
 //! ```
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests write files directly")
+)]
+
 mod alone;
 mod header;
 pub mod launch;
+pub mod mpi;
+pub mod open;
 #[cfg(test)]
 mod tests;
 pub mod threads;
@@ -40,6 +50,7 @@ mod world;
 
 use upright_base::Result;
 
+pub use open::{Choice, open};
 pub use world::World;
 
 /// What carries bytes and sums between ranks. Every rank makes the same calls in the same order;
