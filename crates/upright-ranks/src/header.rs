@@ -65,6 +65,7 @@ pub(crate) fn describe(bytes: &[u8]) -> String {
     });
     let name = NAMES.iter().find(|(byte, _)| byte == kind);
     match name {
+        Some((6, name)) => (*name).to_owned(),
         Some((3, _)) => format!("sums {count} values in call {number}"),
         Some((_, name)) => format!("{name} in call {number}"),
         None => format!("makes an unknown call {number}"),
@@ -80,7 +81,7 @@ mod tests {
         for (call, text) in [
             (Call::Gather, "gathers bytes in call 7"),
             (Call::Sum(12), "sums 12 values in call 7"),
-            (Call::End, "has ended in call 7"),
+            (Call::End, "has ended"),
         ] {
             let bytes = encode(call, 7);
             assert_eq!(bytes.len(), LENGTH);

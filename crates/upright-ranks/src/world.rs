@@ -261,7 +261,7 @@ impl World {
         let [called, first] = [&all[rank], &all[0]].map(|bytes| header::describe(bytes));
         let (here, there) = (self.place(rank), self.place(0));
         Error::failure(format!("{here} {called}, but {there} {first}"))
-            .hint("see the first message of that rank; start all ranks with the same program and arguments")
+            .hint("see what that rank says; start all ranks with the same program and arguments")
     }
 
     /// An error with the rank and host where it happened in front, unless a stop was requested.

@@ -47,15 +47,17 @@ pub(super) fn open(launcher: Option<Launcher>, env: Environment<'_>) -> Result<L
                 .hint("name the path of an MPI library, such as /usr/lib/libmpi.so.40")
         });
     }
-    let mut problems = Vec::new();
-    for name in names(launcher, env) {
+    let names = names(launcher, env);
+    let mut problem = format!("no MPI library was found: no {}", names.join(", no "));
+    for name in names {
         match search(&name, Scope::Global, env) {
             Ok(library) => return Ok(library),
-            Err(problem) => problems.push(problem),
+            // One that is there and lacks something says more than one that is not.
+            Err(cause) if !cause.starts_with(&format!("{name}: cannot open")) => problem = cause,
+            Err(_) => {}
         }
     }
-    let install = "install MPICH or Open MPI: `pip install mpich` in the active Python environment, or the system's package; UPRIGHT_MPI names a library elsewhere";
-    Err(Error::input(format!("no MPI library was found: {}", problems.join("; "))).hint(install))
+    Err(Error::input(problem).hint("install MPICH or Open MPI: `pip install mpich` in the active Python environment, or the system's package; UPRIGHT_MPI names a library elsewhere"))
 }
 
 /// The library that the user names.

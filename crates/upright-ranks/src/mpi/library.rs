@@ -135,7 +135,8 @@ impl Library {
         let text = self.text(|text, length| unsafe { (self.functions.version)(text, length) });
         let line = text.lines().next().unwrap_or_default();
         let line = line.split(',').next().unwrap_or_default();
-        let words: Vec<&str> = line.split_whitespace().collect();
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        words.retain(|word| *word != "Version:");
         words.join(" ")
     }
 

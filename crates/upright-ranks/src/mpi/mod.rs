@@ -62,6 +62,7 @@ pub struct Mpi {
     staging: Mutex<Vec<i64>>,
     /// Whether a call failed, after which MPI can only be aborted.
     has_failed: AtomicBool,
+    has_aborted: AtomicBool,
 }
 
 impl Mpi {
@@ -75,7 +76,7 @@ impl Mpi {
         let launcher = launch.map(|launch| launch.launcher);
         let library = find::open(launcher, env).map_err(|error| match launch {
             Some(launch) if is_foreign(launch.launcher) => {
-                let hint = format!("{}; then {}", error.hint, mpirun(launch.size));
+                let hint = format!("{}; {}", mpirun(launch.size), error.hint);
                 error.hint(hint)
             }
             _ => error,
@@ -83,14 +84,22 @@ impl Mpi {
         if STARTED.swap(true, Ordering::SeqCst) {
             return Err(Error::failure("MPI was started before in this process"));
         }
+        let version = library.version();
+        let name = format!("{version} ({})", library.path.display());
+        // MPICH would end the process without a word of ours.
+        if let Some(launch) = launch
+            && launch.launcher == Launcher::OpenMpi
+            && !version.starts_with("Open MPI")
+        {
+            return Err(mismatch(launch, &format!("the library is {name}")));
+        }
         library.start()?;
-        let name = format!("{} ({})", library.version(), library.path.display());
         let (rank, size) = library.rank_and_size()?;
         if let Some(launch) = launch
             && launch.size != size
         {
             library.finish();
-            return Err(mismatch(launch, &name, size));
+            return Err(mismatch(launch, &format!("MPI sees {size}: {name}")));
         }
         Ok(Self {
             library,
@@ -100,6 +109,7 @@ impl Mpi {
             timeout,
             staging: Mutex::default(),
             has_failed: AtomicBool::new(false),
+            has_aborted: AtomicBool::new(false),
         })
     }
 
@@ -216,14 +226,16 @@ impl Ranks for Mpi {
 
     fn abort(&self) {
         self.has_failed.store(true, Ordering::SeqCst);
-        self.library.abort();
+        if !self.has_aborted.swap(true, Ordering::SeqCst) {
+            self.library.abort();
+        }
     }
 }
 
 impl Drop for Mpi {
     fn drop(&mut self) {
         if self.has_failed.load(Ordering::SeqCst) {
-            self.library.abort();
+            self.abort();
         } else {
             self.library.finish();
         }
@@ -253,8 +265,8 @@ fn mpirun(size: usize) -> String {
 }
 
 /// The error about a launcher and a library that do not know each other: each process is then a
-/// world of its own.
-fn mismatch(launch: &Launch, library: &str, size: usize) -> Error {
+/// world of its own. `problem` says what does not fit.
+fn mismatch(launch: &Launch, problem: &str) -> Error {
     let hint = match launch.launcher {
         launcher if is_foreign(launcher) => mpirun(launch.size),
         Launcher::Slurm => "`srun --mpi=list` shows what Slurm speaks: use --mpi=pmi2 for MPICH and --mpi=pmix for Open MPI; UPRIGHT_MPI names another library".to_owned(),
@@ -262,7 +274,7 @@ fn mismatch(launch: &Launch, library: &str, size: usize) -> Error {
         _ => "the library must be MPICH's, as the launcher is: UPRIGHT_MPI names it, as in UPRIGHT_MPI=libmpi.so.12".to_owned(),
     };
     Error::input(format!(
-        "{} started {} ranks, but MPI sees {size}: {library}",
+        "{} started {} ranks, but {problem}",
         launch.launcher.name(),
         launch.size
     ))
@@ -307,7 +319,7 @@ mod tests {
                 "`mpirun -n 4 upright ...`",
             ),
         ] {
-            let error = mismatch(&launch(launcher), "MPICH 5", 1);
+            let error = mismatch(&launch(launcher), "MPI sees 1: MPICH 5");
             assert!(error.message.starts_with(message), "{error}");
             assert!(error.hint.contains(hint), "{}", error.hint);
         }
