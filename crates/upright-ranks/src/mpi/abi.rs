@@ -16,7 +16,8 @@ pub(super) enum Abi {
     Standard,
     /// Open MPI's own: `libmpi.so.40`.
     OpenMpi,
-    /// MPICH's own, which Intel MPI, MVAPICH and Cray MPICH share: `libmpi.so.12`.
+    /// MPICH's own, which Intel MPI, MVAPICH and Cray MPICH share: `libmpi.so.12`,
+    /// or `libmpich.so.12` on Debian.
     Mpich,
 }
 

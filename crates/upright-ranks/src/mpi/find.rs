@@ -7,10 +7,14 @@ use upright_base::{Error, Result};
 use super::library::{Library, Scope};
 use crate::launch::{Environment, Launcher};
 
-/// Names of the libraries: the standard interface, Open MPI's and MPICH's.
+/// Names of the libraries: the standard interface, Open MPI's, MPICH's, and MPICH's on Debian.
 const STANDARD: &str = "libmpi_abi.so.1";
 const OPEN_MPI: &str = "libmpi.so.40";
 const MPICH: &str = "libmpi.so.12";
+const MPICH_OF_DEBIAN: &str = "libmpich.so.12";
+
+/// Why a library that is nowhere cannot be used.
+const NOT_FOUND: &str = "not found";
 
 /// An MPI library on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +57,7 @@ pub(super) fn open(launcher: Option<Launcher>, env: Environment<'_>) -> Result<L
         match search(&name, Scope::Global, env) {
             Ok(library) => return Ok(library),
             // One that is there and lacks something says more than one that is not.
-            Err(cause) if !cause.starts_with(&format!("{name}: cannot open")) => problem = cause,
+            Err(cause) if cause != NOT_FOUND => problem = cause,
             Err(_) => {}
         }
     }
@@ -72,9 +76,9 @@ fn names(launcher: Option<Launcher>, env: Environment<'_>) -> Vec<String> {
     // Open MPI 5 speaks PMIx only, and Slurm sets this for `srun --mpi=pmix`.
     let is_pmix = launcher == Some(Launcher::Slurm) && env("PMIX_RANK").is_some();
     let order = match launcher {
-        Some(Launcher::OpenMpi) => [OPEN_MPI, STANDARD, MPICH],
-        _ if is_pmix => [OPEN_MPI, STANDARD, MPICH],
-        _ => [STANDARD, MPICH, OPEN_MPI],
+        Some(Launcher::OpenMpi) => [OPEN_MPI, STANDARD, MPICH, MPICH_OF_DEBIAN],
+        _ if is_pmix => [OPEN_MPI, STANDARD, MPICH, MPICH_OF_DEBIAN],
+        _ => [STANDARD, MPICH, MPICH_OF_DEBIAN, OPEN_MPI],
     };
     order.map(str::to_owned).to_vec()
 }
@@ -85,13 +89,18 @@ fn search(name: &str, scope: Scope, env: Environment<'_>) -> std::result::Result
     if first.is_ok() || name.contains('/') {
         return first;
     }
+    // A message about another file is about one that the library needs.
+    let is_there = |problem: &String| !problem.starts_with(&format!("{name}: cannot open"));
+    if first.as_ref().is_err_and(is_there) {
+        return first;
+    }
     for folder in folders(env) {
         let path = folder.join(name);
         if path.is_file() {
             return Library::open(&path, scope);
         }
     }
-    first
+    Err(NOT_FOUND.to_owned())
 }
 
 /// Folders of libraries: beside `mpirun` and in environments that are active.
