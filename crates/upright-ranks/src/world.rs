@@ -1,0 +1,307 @@
+//! All ranks, as one of them sees them: what a trainer holds.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use upright_base::{Error, ErrorKind, Result};
+
+use crate::{Ranks, alone::Alone, header, header::Call, verdict};
+
+/// All ranks. Every rank makes the same calls in the same order. Each call starts with a gather of
+/// what every rank is about to do, so that ranks which disagree get an error instead of each
+/// other's bytes.
+///
+/// After an error of the transport, or after calls that differ, every later call returns that error.
+///
+/// Dropping a world is a call too: it waits until the others drop theirs, or tells them that this
+/// rank has ended if they call something else. A world that is dropped by a panic, or after an
+/// error of the transport, ends all ranks at once, and maybe this process: report the error first.
+#[derive(Debug)]
+pub struct World {
+    ranks: Box<dyn Ranks>,
+    hosts: Vec<String>,
+    library: String,
+    state: Mutex<State>,
+    waited_nanoseconds: AtomicU64,
+}
+
+/// What changes from call to call. Its lock is held during a call, so that calls of several threads
+/// of a rank stay apart.
+#[derive(Debug, Default)]
+struct State {
+    /// Calls so far.
+    calls: u64,
+    /// Why no more calls are made.
+    broken: Option<Error>,
+    /// Whether the transport failed, so that the others cannot be told anything.
+    has_failed: bool,
+}
+
+impl World {
+    /// A world of one rank. Its calls do nothing.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self::with(Box::new(Alone), vec![host()])
+    }
+
+    /// A world over a transport. Every rank calls this; it gathers the names of the hosts.
+    ///
+    /// # Errors
+    /// A rank has ended or did not answer in time, or ranks do not agree on what they call.
+    pub fn new(ranks: Box<dyn Ranks>) -> Result<Self> {
+        let mut world = Self::with(ranks, Vec::new());
+        let all = match world.exchange(Call::Hosts, host().as_bytes()) {
+            Ok(all) => all,
+            Err(error) => {
+                // Dropping it could end the process before the error is reported.
+                std::mem::forget(world);
+                return Err(error);
+            }
+        };
+        let mut hosts = Vec::new();
+        for bytes in all {
+            hosts.push(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        world.hosts = hosts;
+        Ok(world)
+    }
+
+    fn with(ranks: Box<dyn Ranks>, hosts: Vec<String>) -> Self {
+        Self {
+            library: ranks.library(),
+            ranks,
+            hosts,
+            state: Mutex::default(),
+            waited_nanoseconds: AtomicU64::new(0),
+        }
+    }
+
+    /// Number of this rank, below [`size`](Self::size).
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.ranks.rank()
+    }
+
+    /// Number of ranks.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.ranks.size()
+    }
+
+    /// Whether this is rank 0, the one that prints and writes files.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// Name of the machine that a rank runs on.
+    #[must_use]
+    pub fn host(&self, rank: usize) -> &str {
+        self.hosts.get(rank).map_or("", String::as_str)
+    }
+
+    /// The library that carries the calls and its version.
+    #[must_use]
+    pub fn library(&self) -> &str {
+        &self.library
+    }
+
+    /// Seconds this rank has spent in calls so far, waiting for others and moving bytes.
+    #[must_use]
+    pub fn waited_seconds(&self) -> f64 {
+        self.waited_nanoseconds.load(Ordering::Relaxed) as f64 / 1e9
+    }
+
+    /// Returns the bytes of every rank, in order of rank, on every rank. Lengths may differ.
+    ///
+    /// # Errors
+    /// A rank has ended, did not answer in time, or called something else.
+    pub fn gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.exchange(Call::Gather, mine)
+    }
+
+    /// Replaces `bytes` on every rank with those of rank 0.
+    ///
+    /// # Errors
+    /// As for [`gather`](Self::gather).
+    pub fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<()> {
+        if self.size() == 1 {
+            return Ok(());
+        }
+        let mut state = self.state();
+        self.exchange_in(&mut state, Call::Broadcast, &[])?;
+        self.timed(&mut state, || self.ranks.broadcast(bytes))
+    }
+
+    /// Replaces each value by its sum over all ranks. The caller keeps values so small that no sum
+    /// overflows.
+    ///
+    /// # Errors
+    /// As for [`gather`](Self::gather), or ranks have different numbers of values.
+    pub fn sum(&self, values: &mut [i64]) -> Result<()> {
+        if self.size() == 1 {
+            return Ok(());
+        }
+        let mut state = self.state();
+        let call = Call::Sum(values.len() as u64);
+        self.exchange_in(&mut state, call, &[])?;
+        self.timed(&mut state, || self.ranks.sum(values))
+    }
+
+    /// Tells every rank whether all succeeded. If they did, returns their payloads in order of
+    /// rank. Otherwise every rank gets the same error: that of the lowest rank that failed. It
+    /// keeps its kind and hint, and its message says which rank failed and on which host, unless a
+    /// stop was requested.
+    ///
+    /// # Errors
+    /// A rank failed, or as for [`gather`](Self::gather).
+    pub fn agree(&self, mine: Result<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
+        if self.size() == 1 {
+            return Ok(vec![mine?]);
+        }
+        let mut bytes = Vec::new();
+        verdict::encode(&mine, &mut bytes);
+        let all = match (self.exchange(Call::Agree, &bytes), mine) {
+            (Ok(all), _) => all,
+            // The others cannot be told. This rank's own error is closer to the cause.
+            (Err(_), Err(mine)) => return Err(self.placed(self.rank(), mine)),
+            (Err(error), Ok(_)) => return Err(error),
+        };
+        let mut payloads = Vec::new();
+        for (rank, bytes) in all.iter().enumerate() {
+            match verdict::decode(bytes) {
+                Some(Ok(payload)) => payloads.push(payload),
+                Some(Err(error)) => return Err(self.placed(rank, error)),
+                None => {
+                    let error = Error::failure("its answer cannot be read");
+                    return Err(self.placed(rank, error));
+                }
+            }
+        }
+        Ok(payloads)
+    }
+
+    /// Checks that all ranks have the same bytes. `what` names them in the message: "base model".
+    ///
+    /// # Errors
+    /// A rank has other bytes than rank 0; the message names the first. Or as for
+    /// [`gather`](Self::gather).
+    pub fn same(&self, what: &str, bytes: &[u8]) -> Result<()> {
+        if self.size() == 1 {
+            return Ok(());
+        }
+        let all = self.exchange(Call::Same, bytes)?;
+        for (rank, bytes) in all.iter().enumerate() {
+            if *bytes != all[0] {
+                let (here, first) = (self.place(rank), self.place(0));
+                return Err(
+                    Error::input(format!("{here} has another {what} than {first}"))
+                        .hint("start all ranks with the same program, arguments and files"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all ranks at once where the transport can. See [`Ranks::abort`].
+    pub fn abort(&self) {
+        self.ranks.abort();
+    }
+
+    /// Gathers bytes, after a check that every rank makes this call.
+    fn exchange(&self, call: Call, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        if self.size() == 1 {
+            return Ok(vec![mine.to_vec()]);
+        }
+        self.exchange_in(&mut self.state(), call, mine)
+    }
+
+    fn exchange_in(&self, state: &mut State, call: Call, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let mut bytes = header::encode(call, state.calls);
+        bytes.extend_from_slice(mine);
+        state.calls += 1;
+        let mut all = self.timed(state, || self.ranks.gather(&bytes))?;
+        for rank in 0..all.len() {
+            if header::of(&all[rank]) != header::of(&all[0]) {
+                let error = self.differs(rank, &all);
+                state.broken = Some(error.clone());
+                return Err(error);
+            }
+        }
+        for bytes in &mut all {
+            bytes.drain(..header::LENGTH);
+        }
+        Ok(all)
+    }
+
+    /// Makes a call of the transport. Counts its time, and remembers its error.
+    fn timed<T>(&self, state: &mut State, call: impl FnOnce() -> Result<T>) -> Result<T> {
+        if let Some(error) = &state.broken {
+            return Err(error.clone());
+        }
+        let start = Instant::now();
+        let result = call();
+        let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.waited_nanoseconds
+            .fetch_add(nanoseconds, Ordering::Relaxed);
+        if let Err(error) = &result {
+            state.broken = Some(error.clone());
+            state.has_failed = true;
+        }
+        result
+    }
+
+    /// The error about a rank whose call differs from that of rank 0.
+    fn differs(&self, rank: usize, all: &[Vec<u8>]) -> Error {
+        let [called, first] = [&all[rank], &all[0]].map(|bytes| header::describe(bytes));
+        let (here, there) = (self.place(rank), self.place(0));
+        Error::failure(format!("{here} {called}, but {there} {first}"))
+            .hint("see what that rank says; start all ranks with the same program and arguments")
+    }
+
+    /// An error with the rank and host where it happened in front, unless a stop was requested.
+    fn placed(&self, rank: usize, error: Error) -> Error {
+        match error.kind {
+            ErrorKind::Interrupted => error,
+            ErrorKind::Input | ErrorKind::Failure => error.at(self.place(rank)),
+        }
+    }
+
+    /// A rank and its host, for messages.
+    fn place(&self, rank: usize) -> String {
+        match self.host(rank) {
+            "" => format!("rank {rank}"),
+            host => format!("rank {rank} on {host}"),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.size() == 1 {
+            return;
+        }
+        if self.state().broken.is_none() && !std::thread::panicking() {
+            // An error is remembered in the state.
+            let _ = self.exchange(Call::End, &[]);
+        }
+        if self.state().has_failed || std::thread::panicking() {
+            self.ranks.abort();
+        }
+    }
+}
+
+/// Name of this machine.
+fn host() -> String {
+    let system = rustix::system::uname();
+    system.nodename().to_string_lossy().into_owned()
+}
