@@ -52,6 +52,12 @@ pub(crate) fn of(bytes: &[u8]) -> Option<&[u8; LENGTH]> {
     bytes.first_chunk()
 }
 
+/// Whether a rank says whether it succeeded.
+pub(crate) fn is_agree(bytes: &[u8]) -> bool {
+    let kind = encode(Call::Agree, 0)[0];
+    of(bytes).is_some_and(|header| header[0] == kind)
+}
+
 /// What a rank does, after its name: "sums 12 values in call 7".
 pub(crate) fn describe(bytes: &[u8]) -> String {
     let Some([kind, numbers @ ..]) = of(bytes) else {

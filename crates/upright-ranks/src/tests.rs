@@ -271,3 +271,72 @@ fn a_panic_between_calls_ends_the_others() {
     assert_eq!(error.message, "rank 1 has ended before call 1");
     assert!(results[1].is_none());
 }
+
+/// Whatever the others call next, they get the error of a rank that failed alone.
+#[test]
+fn an_error_of_one_rank_reaches_ranks_in_other_calls() {
+    for kind in 0..4 {
+        let mut running = Vec::new();
+        for ranks in threads(3, Duration::from_secs(10)) {
+            running.push(std::thread::spawn(move || {
+                let world = World::new(Box::new(ranks)).unwrap();
+                if world.rank() == 1 {
+                    let failed = Err(Error::failure("no space").hint("free some"));
+                    return world.settle::<()>(failed).unwrap_err();
+                }
+                let done = match kind {
+                    0 => world.sum(&mut [1, 2]),
+                    1 => world.same("plan", b"x"),
+                    2 => world.first(|| Ok(vec![1])).map(drop),
+                    _ => world.gather(b"y").map(drop),
+                };
+                let error = done.unwrap_err();
+                let again = world.settle::<()>(Err(error.clone())).unwrap_err();
+                assert_eq!(again.message, error.message);
+                error
+            }));
+        }
+        for (rank, thread) in running.into_iter().enumerate() {
+            let error = thread.join().unwrap();
+            assert!(error.message.contains("no space"), "{kind} {rank}: {error}");
+            assert!(
+                rank == 1 || error.message.starts_with("rank 1 on "),
+                "{error}"
+            );
+            assert_eq!(error.hint, "free some");
+        }
+    }
+}
+
+/// An error that every rank has is not the error of a rank.
+#[test]
+fn an_error_of_all_ranks_names_none() {
+    let mut running = Vec::new();
+    for ranks in threads(3, Duration::from_secs(10)) {
+        running.push(std::thread::spawn(move || {
+            let world = World::new(Box::new(ranks)).unwrap();
+            world.settle::<()>(Err(Error::input("rows.jsonl: missing")))
+        }));
+    }
+    for thread in running {
+        let error = thread.join().unwrap().unwrap_err();
+        assert_eq!(error.message, "rows.jsonl: missing");
+    }
+}
+
+#[test]
+fn rank_0_decides_for_all() {
+    let mut running = Vec::new();
+    for ranks in threads(3, Duration::from_secs(10)) {
+        running.push(std::thread::spawn(move || {
+            let world = World::new(Box::new(ranks)).unwrap();
+            assert_eq!(world.ranks_here(), 3);
+            let rank = world.rank() as u8;
+            let bytes = world.first(|| Ok(vec![rank, 7])).unwrap();
+            world.settle(Ok(bytes)).unwrap()
+        }));
+    }
+    for thread in running {
+        assert_eq!(thread.join().unwrap(), [0, 7]);
+    }
+}

@@ -40,6 +40,8 @@ struct State {
     broken: Option<Error>,
     /// Whether the transport failed, so that the others cannot be told anything.
     has_failed: bool,
+    /// Whether every rank has got the error of one of them.
+    is_agreed: bool,
 }
 
 impl World {
@@ -103,6 +105,14 @@ impl World {
     #[must_use]
     pub fn host(&self, rank: usize) -> &str {
         self.hosts.get(rank).map_or("", String::as_str)
+    }
+
+    /// Number of ranks on this machine, by the name of the host.
+    #[must_use]
+    pub fn ranks_here(&self) -> usize {
+        let here = self.host(self.rank());
+        let same = self.hosts.iter().filter(|host| *host == here);
+        same.count().max(1)
     }
 
     /// The library that carries the calls and its version.
@@ -173,17 +183,63 @@ impl World {
             (Err(error), Ok(_)) => return Err(error),
         };
         let mut payloads = Vec::new();
+        let mut errors = Vec::new();
         for (rank, bytes) in all.iter().enumerate() {
             match verdict::decode(bytes) {
                 Some(Ok(payload)) => payloads.push(payload),
-                Some(Err(error)) => return Err(self.placed(rank, error)),
-                None => {
-                    let error = Error::failure("its answer cannot be read");
-                    return Err(self.placed(rank, error));
-                }
+                Some(Err(error)) => errors.push((rank, error)),
+                None => errors.push((rank, Error::failure("its answer cannot be read"))),
             }
         }
-        Ok(payloads)
+        let Some((rank, first)) = errors.first() else {
+            return Ok(payloads);
+        };
+        self.state().is_agreed = true;
+        // What every rank finds, such as a file that is missing everywhere, is no matter of a rank.
+        let is_first = |(_, error): &(usize, Error)| error.message == first.message;
+        if errors.len() == self.size() && errors.iter().all(is_first) {
+            return Err(first.clone());
+        }
+        Err(self.placed(*rank, first.clone()))
+    }
+
+    /// The bytes that rank 0 computes, on every rank.
+    ///
+    /// # Errors
+    /// Those of the work, or as for [`agree`](Self::agree).
+    pub fn first(&self, work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        let mine = if self.is_first() {
+            work()
+        } else {
+            Ok(Vec::new())
+        };
+        Ok(self.agree(mine)?.swap_remove(0))
+    }
+
+    /// Ends a piece of work that every rank did: tells the others of an error that this rank alone has. They get it in the call that
+    /// they make next, whichever it is.
+    ///
+    /// # Errors
+    /// This rank or another one failed.
+    pub fn settle<T>(&self, result: Result<T>) -> Result<T> {
+        if self.size() == 1 {
+            return result;
+        }
+        let is_known = {
+            let state = self.state();
+            state.is_agreed || state.broken.is_some()
+        };
+        match result {
+            Err(error) if is_known => Err(error),
+            Err(error) => {
+                self.agree(Err(error.clone()))?;
+                Err(error)
+            }
+            Ok(value) => {
+                self.agree(Ok(Vec::new()))?;
+                Ok(value)
+            }
+        }
     }
 
     /// Checks that all ranks have the same bytes. `what` names them in the message: "base model".
@@ -228,7 +284,7 @@ impl World {
         let mut all = self.timed(state, || self.ranks.gather(&bytes))?;
         for rank in 0..all.len() {
             if header::of(&all[rank]) != header::of(&all[0]) {
-                let error = self.differs(rank, &all);
+                let error = self.told(&all).unwrap_or_else(|| self.differs(rank, &all));
                 state.broken = Some(error.clone());
                 return Err(error);
             }
@@ -254,6 +310,18 @@ impl World {
             state.has_failed = true;
         }
         result
+    }
+
+    /// The error of the first rank that reports one while others call something else.
+    fn told(&self, all: &[Vec<u8>]) -> Option<Error> {
+        for (rank, bytes) in all.iter().enumerate() {
+            if header::is_agree(bytes)
+                && let Some(Err(error)) = verdict::decode(&bytes[header::LENGTH..])
+            {
+                return Some(self.placed(rank, error));
+            }
+        }
+        None
     }
 
     /// The error about a rank whose call differs from that of rank 0.
