@@ -145,6 +145,33 @@ impl Sum {
         }
     }
 
+    /// Upper bound of the magnitudes, in units: the sum of the vectors' largest magnitudes. Sums of several processes may be added if
+    /// their bounds add up to at most 2^63 - 1.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn bound(&self) -> Result<u64> {
+        match &self.storage {
+            Storage::Host(sum) => Ok(sum.bound),
+            Storage::Device { state, .. } => Ok(state.read()?[0]),
+        }
+    }
+
+    /// Gives the values to `work` in units, in host memory, and takes them back changed: to add the sums of other processes.
+    ///
+    /// # Errors
+    /// The error of `work`, or the device failed.
+    pub fn exchange(&mut self, work: &mut dyn FnMut(&mut [i64]) -> Result<()>) -> Result<()> {
+        match &mut self.storage {
+            Storage::Host(sum) => work(&mut sum.values),
+            Storage::Device { values, .. } => {
+                let mut copied = values.read()?;
+                work(&mut copied)?;
+                values.write(&copied)
+            }
+        }
+    }
+
     /// Writes the sum into a vector, rounded to f32.
     ///
     /// # Errors
@@ -300,6 +327,44 @@ mod tests {
                 prop_assert_eq!(&sum_of(&shuffled, threads).unwrap(), &expected);
             }
         }
+    }
+
+    /// Sums of two processes, added as integers, are the sum of all vectors.
+    #[test]
+    fn sums_are_exchanged_in_units() {
+        let pool = pool(2);
+        let vectors = [vec![0.1f32, -3.0], vec![7e-9, 1.0], vec![-0.3, 2.5]];
+        let sum_over = |vectors: &[Vec<f32>]| {
+            let mut sum = Sum::on_host(2, -44, pool.clone());
+            for vector in vectors {
+                let vector = Vector::on_host(vector.clone(), pool.clone());
+                assert_eq!(sum.add(&vector).unwrap(), None);
+            }
+            sum
+        };
+        let read = |sum: &Sum| {
+            let mut out = Vector::on_host(vec![0.0; 2], pool.clone());
+            sum.write_to(&mut out).unwrap();
+            out.read().unwrap().into_owned()
+        };
+        let (mut here, mut there) = (sum_over(&vectors[..1]), sum_over(&vectors[1..]));
+        let whole = sum_over(&vectors);
+        let bounds = [&here, &there].map(|sum| sum.bound().unwrap());
+        assert_eq!(bounds[0] + bounds[1], whole.bound().unwrap());
+        let mut theirs = Vec::new();
+        let mut take = |values: &mut [i64]| {
+            theirs = values.to_vec();
+            Ok(())
+        };
+        there.exchange(&mut take).unwrap();
+        let mut add = |values: &mut [i64]| {
+            for (value, their) in values.iter_mut().zip(&theirs) {
+                *value += their;
+            }
+            Ok(())
+        };
+        here.exchange(&mut add).unwrap();
+        assert_eq!(read(&here), read(&whole));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Counts {
     pub products: u64,
     /// Multiply-adds of attention, over the pairs of a query and a key that it attends to.
     pub attention: u64,
+    /// Packs of forward passes, with or without a backward pass.
+    pub packs: u64,
     /// Tokens of forward passes, with or without a backward pass.
     pub tokens_forward: u64,
     /// Tokens of backward passes.
@@ -45,6 +47,7 @@ impl std::ops::Sub for Counts {
         Self {
             products: self.products - earlier.products,
             attention: self.attention - earlier.attention,
+            packs: self.packs - earlier.packs,
             tokens_forward: self.tokens_forward - earlier.tokens_forward,
             tokens_backward: self.tokens_backward - earlier.tokens_backward,
         }
@@ -58,6 +61,7 @@ impl std::ops::Add for Counts {
         Self {
             products: self.products + other.products,
             attention: self.attention + other.attention,
+            packs: self.packs + other.packs,
             tokens_forward: self.tokens_forward + other.tokens_forward,
             tokens_backward: self.tokens_backward + other.tokens_backward,
         }

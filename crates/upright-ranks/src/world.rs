@@ -191,10 +191,10 @@ impl World {
                 None => errors.push((rank, Error::failure("its answer cannot be read"))),
             }
         }
+        self.state().is_agreed = !errors.is_empty();
         let Some((rank, first)) = errors.first() else {
             return Ok(payloads);
         };
-        self.state().is_agreed = true;
         // What every rank finds, such as a file that is missing everywhere, is no matter of a rank.
         let is_first = |(_, error): &(usize, Error)| error.message == first.message;
         if errors.len() == self.size() && errors.iter().all(is_first) {
@@ -340,8 +340,9 @@ impl World {
         }
     }
 
-    /// A rank and its host, for messages.
-    fn place(&self, rank: usize) -> String {
+    /// A rank and its host, for messages: `rank 1 on node7`.
+    #[must_use]
+    pub fn place(&self, rank: usize) -> String {
         match self.host(rank) {
             "" => format!("rank {rank}"),
             host => format!("rank {rank} on {host}"),

@@ -9,7 +9,7 @@ use upright_data::Example;
 use upright_engine::DeviceAdapter;
 use upright_runs::records::{AVERAGE, SETS, metric_name};
 
-use crate::learner::{Measured, ModelLearner, Task};
+use crate::learner::{Measured, ModelLearner, Place, Task};
 
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,8 +79,13 @@ fn measure(
                 continue;
             }
             let rows: Vec<&Example> = rows.iter().collect();
-            let (decoder, budget) = (learner.decoder, learner.token_budget);
-            let loss = task.measure(decoder, adapter, &rows, budget, &mut |scored| {
+            let place = Place {
+                decoder: learner.decoder,
+                adapter,
+                token_budget: learner.token_budget,
+                world: learner.world(),
+            };
+            let loss = task.measure(&place, &rows, &mut |scored| {
                 observer.advance(done + scored, &task.name);
                 if observer.stop_requested() {
                     Err(Error::interrupted("during an evaluation"))

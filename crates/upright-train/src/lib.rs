@@ -36,6 +36,7 @@ pub mod generate;
 pub mod learner;
 pub mod not_finite;
 pub mod packing;
+mod ranks;
 pub mod reference;
 pub mod run;
 pub mod tensorboard;

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
 };
@@ -16,10 +16,12 @@ use std::{
 use sha2::{Digest, Sha256};
 use upright_engine::{Decoder, DeviceAdapter};
 use upright_model::{adapter::Adapter, weights::Fingerprint};
+use upright_ranks::World;
 
 use crate::{
     not_finite::not_finite,
     packing::{PackedRows, pack},
+    ranks::on_first,
 };
 use upright_base::{Error, Result, files, observer::Observer};
 use upright_data::Example;
@@ -62,13 +64,28 @@ fn keys(example: &Example) -> Vec<Key> {
         .collect()
 }
 
+/// A frozen policy, and how it is computed.
+#[derive(Clone, Copy)]
+pub struct Policy<'p> {
+    /// The base.
+    pub decoder: &'p Decoder,
+    /// The adapter of the policy; `None` for the base alone.
+    pub adapter: Option<&'p DeviceAdapter>,
+    /// Maximum rows of a pack.
+    pub token_budget: usize,
+    /// The ranks that share the packs.
+    pub world: &'p World,
+}
+
 /// The summed log-probability of every response in a pack of `examples`, in nats.
 fn scored<'e>(
-    decoder: &Decoder,
-    adapter: Option<&DeviceAdapter>,
+    policy: &Policy<'_>,
     packed: &PackedRows,
     examples: &[&'e Example],
 ) -> Result<Vec<(&'e Example, usize, f64)>> {
+    let Policy {
+        decoder, adapter, ..
+    } = *policy;
     let scores = decoder.score(&packed.pack, adapter)?;
     let mut sums = Vec::new();
     for segment in &packed.segments {
@@ -108,6 +125,13 @@ fn record(key: &Key, value: f64) -> [u8; RECORD] {
     record
 }
 
+/// Key and value of a record.
+fn parsed(record: &[u8]) -> (Key, f64) {
+    let key = record[..16].try_into().expect("16 bytes");
+    let value = f64::from_le_bytes(record[16..24].try_into().expect("8 bytes"));
+    (key, value)
+}
+
 impl Reference {
     /// Opens the cached values for the base with `adapter`, or for the base alone, in a cache
     /// folder.
@@ -138,8 +162,7 @@ impl Reference {
         };
         let mut values = HashMap::new();
         for bytes in bytes.chunks_exact(RECORD) {
-            let key: Key = bytes[..16].try_into().expect("16 bytes");
-            let value = f64::from_le_bytes(bytes[16..24].try_into().expect("8 bytes"));
+            let (key, value) = parsed(bytes);
             // A record that a full disk or a kill truncated fails its checksum and is computed
             // again.
             if record(&key, value) == bytes {
@@ -149,53 +172,142 @@ impl Reference {
         Ok(Self { path, values })
     }
 
-    /// Computes and stores the missing values, and returns how many responses were scored. If
-    /// values are cached, one pack of them is scored again first: a file whose values have other
+    /// The values on a rank that has no cache: [`Reference::prepare`] gets them from rank 0.
+    pub fn elsewhere() -> Self {
+        Self {
+            path: PathBuf::new(),
+            values: HashMap::new(),
+        }
+    }
+
+    /// Computes the missing values, and returns how many responses were scored. Rank 0 stores them. If
+    /// values are cached, one pack of them is scored again first, by every rank: a file whose values have other
     /// bits is discarded.
     ///
     /// # Errors
-    /// A value is not finite, a file cannot be written, or a stop was requested.
+    /// A value is not finite, a file cannot be written, a stop was requested, or ranks compute other bits.
     pub fn prepare(
         &mut self,
-        decoder: &Decoder,
-        adapter: Option<&DeviceAdapter>,
+        policy: &Policy<'_>,
         examples: &[&Example],
-        token_budget: usize,
         observer: &mut dyn Observer,
     ) -> Result<usize> {
         let mut seen = HashSet::new();
-        let mut missing = Vec::new();
-        let mut known = Vec::new();
+        let mut unique = Vec::new();
         for &example in examples {
             let keys = keys(example);
-            let is_known = keys.iter().all(|key| self.values.contains_key(key));
-            if seen.insert(keys) {
-                if is_known {
-                    known.push(example);
-                } else {
-                    missing.push(example);
-                }
+            if seen.insert(keys.clone()) {
+                unique.push((example, keys));
             }
         }
-        if let Some(row) = self.first_wrong(decoder, adapter, &known, token_budget)? {
+        self.share(policy.world, &unique)?;
+        let mut missing = Vec::new();
+        let mut known = Vec::new();
+        for (example, keys) in &unique {
+            if keys.iter().all(|key| self.values.contains_key(key)) {
+                known.push(*example);
+            } else {
+                missing.push(*example);
+            }
+        }
+        if let Some(row) = self.first_wrong(policy, &known)? {
             observer.note(&format!(
                 "warning: {}: its log-probability of row {row} differs from this model's; the file is discarded and all \
                  values are computed again",
                 self.path.display()
             ));
-            fs::remove_file(&self.path)
-                .map_err(|error| files::unwritable_cache(&self.path, &error))?;
+            on_first(policy.world, || {
+                fs::remove_file(&self.path)
+                    .map_err(|error| files::unwritable_cache(&self.path, &error))
+            })?;
             self.values.clear();
             missing.append(&mut known);
         }
         if missing.is_empty() {
             return Ok(0);
         }
+        observer.begin("reference log-probabilities", missing.len());
+        let computed = self.compute(policy, &missing, observer);
+        observer.end();
+        computed
+    }
+
+    /// Gives all ranks the values of rank 0 for some examples.
+    fn share(&mut self, world: &World, examples: &[(&Example, Vec<Key>)]) -> Result<()> {
+        if world.size() == 1 {
+            return Ok(());
+        }
+        let bytes = world.first(|| {
+            let mut bytes = Vec::new();
+            for key in examples.iter().flat_map(|(_, keys)| keys) {
+                let value = self.values.get(key);
+                bytes.push(u8::from(value.is_some()));
+                bytes.extend(value.unwrap_or(&0.0).to_le_bytes());
+            }
+            Ok(bytes)
+        })?;
+        let keys = examples.iter().flat_map(|(_, keys)| keys);
+        for (key, bytes) in keys.zip(bytes.as_chunks::<9>().0) {
+            let [is_known, value @ ..] = *bytes;
+            if is_known == 1 {
+                self.values.insert(*key, f64::from_le_bytes(value));
+            }
+        }
+        Ok(())
+    }
+
+    /// Scores examples, a pack per rank at a time, and stores the values.
+    fn compute(
+        &mut self,
+        policy: &Policy<'_>,
+        examples: &[&Example],
+        observer: &mut dyn Observer,
+    ) -> Result<usize> {
+        let world = policy.world;
+        let mut file = on_first(world, || self.opened())?;
+        let packs = pack(examples, policy.token_budget);
+        let (mut done, mut computed) = (0, 0);
+        for packs in packs.chunks(world.size()) {
+            let score = || -> Result<Vec<u8>> {
+                if observer.stop_requested() {
+                    return Err(Error::interrupted(
+                        "while scoring the reference; finished values are cached",
+                    ));
+                }
+                let mut records = Vec::new();
+                if let Some(packed) = packs.get(world.rank()) {
+                    for (example, response, value) in scored(policy, packed, examples)? {
+                        records.extend(record(&key(example, response), value));
+                    }
+                }
+                Ok(records)
+            };
+            let all = world.agree(score())?;
+            for bytes in all.concat().chunks_exact(RECORD) {
+                let (key, value) = parsed(bytes);
+                self.values.insert(key, value);
+                computed += 1;
+            }
+            if let Some(file) = &mut file {
+                file.write_all(&all.concat())
+                    .map_err(|error| Error::io(&self.path, "write", error))?;
+            }
+            for packed in packs {
+                let firsts = packed.segments.iter().filter(|segment| segment.response == 0);
+                done += firsts.count();
+            }
+            observer.advance(done, "");
+        }
+        Ok(computed)
+    }
+
+    /// The file, ready for more records.
+    fn opened(&self) -> Result<File> {
         let file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&self.path);
-        let mut file = file.map_err(|error| files::unwritable_cache(&self.path, &error))?;
+        let file = file.map_err(|error| files::unwritable_cache(&self.path, &error))?;
         // A truncated record would shift all later records.
         let whole = file
             .metadata()
@@ -203,51 +315,29 @@ impl Reference {
         whole
             .and_then(|whole| file.set_len(whole))
             .map_err(|error| Error::io(&self.path, "write", error))?;
-        observer.begin("reference log-probabilities", missing.len());
-        let mut done = 0;
-        let mut computed = 0;
-        for packed in &pack(&missing, token_budget) {
-            if observer.stop_requested() {
-                observer.end();
-                return Err(Error::interrupted(
-                    "while scoring the reference; finished values are cached",
-                ));
-            }
-            let mut records = Vec::new();
-            for (example, response, value) in scored(decoder, adapter, packed, &missing)? {
-                let key = key(example, response);
-                records.extend(record(&key, value));
-                self.values.insert(key, value);
-                computed += 1;
-                done += usize::from(response == 0);
-            }
-            file.write_all(&records)
-                .map_err(|error| Error::io(&self.path, "write", error))?;
-            observer.advance(done, "");
-        }
-        observer.end();
-        Ok(computed)
+        Ok(file)
     }
 
     /// Scores the first pack of examples with cached values, and returns the row of an example
     /// whose bits differ.
-    fn first_wrong(
-        &self,
-        decoder: &Decoder,
-        adapter: Option<&DeviceAdapter>,
-        known: &[&Example],
-        token_budget: usize,
-    ) -> Result<Option<usize>> {
-        let packs = pack(known, token_budget);
+    fn first_wrong(&self, policy: &Policy<'_>, known: &[&Example]) -> Result<Option<usize>> {
+        let packs = pack(known, policy.token_budget);
         let Some(first) = packs.first() else {
             return Ok(None);
         };
-        for (example, response, value) in scored(decoder, adapter, first, known)? {
-            if self.values[&key(example, response)].to_bits() != value.to_bits() {
-                return Ok(Some(example.row));
+        let find = || -> Result<Option<usize>> {
+            for (example, response, value) in scored(policy, first, known)? {
+                if self.values[&key(example, response)].to_bits() != value.to_bits() {
+                    return Ok(Some(example.row));
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        };
+        let found = policy.world.settle(find())?;
+        let verdict = found.map_or(u64::MAX, |row| row as u64);
+        let what = "value of a cached log-probability of the reference";
+        policy.world.same(what, &verdict.to_le_bytes())?;
+        Ok(found)
     }
 
     /// The summed log-probability of every response of an example.

@@ -10,9 +10,10 @@ use upright_data::Dataset;
 use upright_runs::{plan::Plan, run_dir::is_finished};
 
 use super::{Model, Purpose, Work, run_with};
+use crate::ranks::{decided, on_first};
 
 /// Sets the output folder of a plan to its place under `folder` in the cache. Returns whether the
-/// run there is finished. Writes nothing.
+/// run there is finished, in the cache of rank 0. Writes nothing.
 ///
 /// # Errors
 /// The cache belongs to somebody else, or an adapter that the plan names cannot be read.
@@ -29,11 +30,10 @@ pub(super) fn place(
     let hash = model.describe(plan, datasets)?.hash()?;
     files::check_own(&files::cache_dir())?;
     plan.out = files::cache_dir().join(folder).join(hash);
-    Ok(is_finished(&plan.out))
+    decided(&model.world, || Ok(is_finished(&plan.out)))
 }
 
-/// Trains the run of a plan that [`place`] has placed, or continues it, unless the cache has it. The
-/// folder above its place exists.
+/// Trains the run of a plan that [`place`] has placed, or continues it, unless the cache has it.
 /// `what` begins the note that says so. Returns whether it was trained now.
 ///
 /// # Errors
@@ -46,9 +46,12 @@ pub(super) fn train(
     observer: &mut dyn Observer,
 ) -> Result<bool> {
     let out = &plan.out;
-    let _lock = Lock::wait(&out.with_extension("lock"), observer)?;
+    let _lock = on_first(&model.world, || {
+        files::create_dir(out.parent().unwrap_or(out))?;
+        Lock::wait(&out.with_extension("lock"), observer)
+    })?;
     // Another process may have trained it in the meantime.
-    if is_finished(out) {
+    if decided(&model.world, || Ok(is_finished(out)))? {
         return Ok(false);
     }
     observer.note(&format!("{what} in {}", out.display()));

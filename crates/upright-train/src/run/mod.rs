@@ -8,13 +8,15 @@ pub mod model;
 mod optima;
 pub mod outline;
 mod preflight;
+mod rank_report;
 mod record;
 mod reference_policy;
 pub mod tasks;
 mod warnings;
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use upright_base::{Error, ErrorKind, Result, files, memory, observer::Observer};
 use upright_core::{
@@ -24,6 +26,7 @@ use upright_core::{
 };
 use upright_data::Dataset;
 use upright_model::peft;
+use upright_ranks::World;
 use upright_runs::{
     Summary,
     plan::{GRADIENT_EXPONENT, Plan, Schedule},
@@ -43,6 +46,7 @@ use crate::{
     checkpoint::{Checkpoints, Identity, Snapshot, State},
     evaluation::evaluate,
     learner::{ModelLearner, Optimization},
+    ranks::{Follower, decided, on_first, share_vector},
 };
 
 /// Runs a plan to its end in `plan.out`, or resumes it. `config` is the config as written, which is
@@ -53,21 +57,85 @@ pub fn run(
     resume: bool,
     observer: &mut dyn Observer,
 ) -> Result<Summary> {
+    let alone = Arc::new(World::alone());
+    run_among(plan, config, resume, &alone, observer)?;
+    Summary::read(&plan.out)
+}
+
+/// The same on several ranks, which share the packs. Rank 0 alone writes to `plan.out` and to the cache, and tells its observer; it
+/// returns `true`. All ranks read the model and the rows. The folder has the bytes of a run on one rank, except for times.
+///
+/// # Errors
+/// Those of [`run`]. An error of one rank is an error of all ranks, and names the rank and its host.
+pub fn run_among(
+    plan: &Plan,
+    config: &str,
+    resume: bool,
+    world: &Arc<World>,
+    observer: &mut dyn Observer,
+) -> Result<bool> {
+    let mut follower;
+    let observer: &mut dyn Observer = if world.is_first() {
+        observer
+    } else {
+        follower = Follower(observer);
+        &mut follower
+    };
+    let done = started(plan, config, resume, world, observer);
+    world.settle(done)?;
+    Ok(world.is_first())
+}
+
+/// Whether the output folder holds a run that is resumed, and what that run has recorded.
+#[derive(Serialize, Deserialize)]
+struct Recorded {
+    is_resumed: bool,
+    objectives: Vec<(Option<String>, Option<f64>, Option<f64>)>,
+}
+
+fn started(
+    plan: &Plan,
+    config: &str,
+    resume: bool,
+    world: &Arc<World>,
+    observer: &mut dyn Observer,
+) -> Result<()> {
     memory::forget_peak();
-    let is_resumed = resume && run_dir::holds_run(&plan.out);
-    if !is_resumed {
-        run_dir::check_free(&plan.out)?;
+    let recorded = decided(world, || {
+        let is_resumed = resume && run_dir::holds_run(&plan.out);
+        if !is_resumed {
+            run_dir::check_free(&plan.out)?;
+        }
+        let mut objectives = Vec::new();
+        for objective in plan_record::with_recorded(plan).objectives {
+            objectives.push((
+                objective.recorded_template,
+                objective.optimum,
+                objective.optimum_eval,
+            ));
+        }
+        Ok(Recorded {
+            is_resumed,
+            objectives,
+        })
+    })?;
+    let mut plan = plan.clone();
+    for (objective, (template, optimum, optimum_eval)) in
+        plan.objectives.iter_mut().zip(recorded.objectives)
+    {
+        objective.recorded_template = template;
+        objective.optimum = optimum;
+        objective.optimum_eval = optimum_eval;
     }
-    let plan = &plan_record::with_recorded(plan);
-    open_and_run(plan, config, is_resumed, observer).map_err(|error| match error.kind {
+    let is_resumed = recorded.is_resumed;
+    open_and_run(&plan, config, is_resumed, world, observer).map_err(|error| match error.kind {
         ErrorKind::Interrupted if plan.out.join(settings::FILE).is_file() => error.hint(format!(
             "run upright train --resume --out {} to continue",
             files::quoted(&plan.out)
         )),
         ErrorKind::Interrupted => error.hint("run the same command with --resume to continue"),
         ErrorKind::Input | ErrorKind::Failure => error,
-    })?;
-    Summary::read(&plan.out)
+    })
 }
 
 /// Opens the model and the rows of a plan and takes its steps. `is_resumed` says that the folder holds the run.
@@ -75,9 +143,10 @@ fn open_and_run(
     plan: &Plan,
     config: &str,
     is_resumed: bool,
+    world: &Arc<World>,
     observer: &mut dyn Observer,
 ) -> Result<()> {
-    let model = Model::of_plan(plan, observer)?;
+    let model = Model::of_plan_among(plan, world, observer)?;
     let datasets = model.datasets(plan, observer)?;
     if !is_resumed {
         warnings::note(plan, &datasets, observer);
@@ -89,7 +158,8 @@ fn open_and_run(
         resume: is_resumed,
         purpose: Purpose::Run,
     };
-    run_with(&work, datasets, observer)
+    run_with(&work, datasets, observer)?;
+    rank_report::note(&model, observer)
 }
 
 /// What a run of this plan would do, and about how long it would take here. Writes nothing.
@@ -159,12 +229,16 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
         resume,
         purpose,
     } = work;
+    let world = &*model.world;
     let written = model.describe(plan, &datasets)?;
+    rank_report::check_equal(world, &written)?;
     let rows: Vec<usize> = datasets.iter().map(|data| data.train.len()).collect();
     let schedule = Schedule::new(plan, &rows)?;
     let mut lock = None;
-    let mut extended_from = None;
-    if resume && run_dir::holds_run(&plan.out) {
+    let begun = decided(world, || {
+        if !resume || !run_dir::holds_run(&plan.out) {
+            return Ok(Begun::No);
+        }
         lock = Some(RunDir::take(&plan.out, false)?);
         let before = match plan_record::check_unchanged(&plan.out, &written)? {
             Some(before) => Schedule::new(&before.plan, &rows)?.steps,
@@ -173,13 +247,20 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
         optima::check_recorded(plan, &rows)?;
         if before != schedule.steps {
             extend::check(plan, before..schedule.steps)?;
-            extended_from = Some(before);
-        } else if is_finished(&plan.out) {
-            if purpose == Purpose::Run {
-                observer.note(&extend::finished(plan, before)?);
-            }
-            return Ok(());
+            return Ok(Begun::Shorter(before));
         }
+        Ok(if is_finished(&plan.out) {
+            Begun::Finished
+        } else {
+            Begun::Yes
+        })
+    })?;
+    let is_begun = begun != Begun::No;
+    if begun == Begun::Finished {
+        if purpose == Purpose::Run && world.is_first() {
+            observer.note(&extend::finished(plan, schedule.steps)?);
+        }
+        return Ok(());
     }
     for stage in schedule
         .stages
@@ -195,7 +276,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     model.check_finite(&datasets, &adapter)?;
     let to_train = ToTrain::new(model, plan, observer)?;
     let alone = optima::runs(model, plan, &schedule, &datasets)?;
-    if purpose == Purpose::Run && lock.is_none() {
+    if purpose == Purpose::Run && !is_begun {
         let outline = Outline::new(
             model,
             plan,
@@ -235,7 +316,11 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
         optimization,
         plan.token_budget,
         tasks,
-    )?;
+    )?
+    .among(&model.world);
+    if purpose == Purpose::Run {
+        rank_report::note_idle(&learner, observer);
+    }
 
     let identity = Identity {
         lora,
@@ -244,17 +329,32 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     let mut checkpoints =
         Checkpoints::new(RunDir::checkpoints(&plan.out), identity.clone(), plan.keep);
     let mut found = None;
-    if lock.is_some()
-        && let Some(snapshot) =
-            checkpoints.newest(model.decoder.config(), |skipped| observer.note(&skipped))
-    {
-        learner.learning_rate = rate_at(plan, &schedule, snapshot.state.step);
-        found = Some(snapshot.state.clone());
-        restore(&mut learner, &mut *method, snapshot)?;
+    if is_begun {
+        found = decided(world, || {
+            let newest =
+                checkpoints.newest(model.decoder.config(), |skipped| observer.note(&skipped));
+            let Some(snapshot) = newest else {
+                return Ok(None);
+            };
+            let state = snapshot.state.clone();
+            restore(&mut learner, snapshot)?;
+            Ok(Some(state))
+        })?;
+    }
+    if let Some(state) = &found {
+        learner.learning_rate = rate_at(plan, &schedule, state.step);
+        learner.optimizer.updates = state.updates;
+        for (task, order) in learner.tasks.iter_mut().zip(&state.orders) {
+            task.order.restore(order)?;
+        }
+        method.restore(&state.method);
+        share_parameters(world, &mut learner)?;
     }
     let first = found.as_ref().map_or(0, |state| state.step);
-    if let Some(before) = extended_from {
-        extend::extend(plan, config, &written, (before, first))?;
+    if let Begun::Shorter(before) = begun {
+        on_first(world, || {
+            extend::extend(plan, config, &written, (before, first))
+        })?;
         observer.note(&format!(
             "extending the run from {before} to {} steps",
             schedule.steps
@@ -270,21 +370,23 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     }
 
     // A new run is evaluated before it writes anything.
-    let start = if lock.is_none() {
-        Some(evaluation(&learner, 0, plan, observer).map_err(before_training)?)
-    } else {
+    let start = if is_begun {
         None
+    } else {
+        Some(evaluation(&learner, 0, plan, observer).map_err(before_training)?)
     };
-    let lock = lock.map_or_else(|| RunDir::take(&plan.out, true), Ok)?;
-    let dir = RunDir::open(
-        &plan.out,
-        lock,
-        config,
-        &written.to_toml()?,
-        first,
-        schedule.steps,
-        plan.eval_every,
-    )?;
+    let dir = on_first(world, || {
+        let lock = lock.map_or_else(|| RunDir::take(&plan.out, true), Ok)?;
+        RunDir::open(
+            &plan.out,
+            lock,
+            config,
+            &written.to_toml()?,
+            first,
+            schedule.steps,
+            plan.eval_every,
+        )
+    })?;
     let mut run = Run {
         plan,
         schedule: &schedule,
@@ -343,7 +445,30 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
             schedule.steps
         )));
     }
-    export(&learner, plan, &identity)
+    on_first(world, || export(&learner, plan, &identity))?;
+    Ok(())
+}
+
+/// Whether the run of a plan was begun before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Begun {
+    No,
+    Yes,
+    /// With fewer steps, which are given.
+    Shorter(usize),
+    /// It is finished, with as many steps.
+    Finished,
+}
+
+/// Gives every rank the adapter, the moments and the average of rank 0.
+fn share_parameters(world: &World, learner: &mut ModelLearner<'_>) -> Result<()> {
+    share_vector(world, &mut learner.adapter.parameters)?;
+    share_vector(world, &mut learner.moments.m)?;
+    share_vector(world, &mut learner.moments.v)?;
+    if let Some(average) = &mut learner.average {
+        share_vector(world, &mut average.parameters)?;
+    }
+    Ok(())
 }
 
 /// Writes the run's adapters. The one that the plan exports goes last, because it marks the run as
@@ -384,23 +509,20 @@ fn before_training(error: Error) -> Error {
     }
 }
 
-/// A line of `evals.jsonl`.
+/// A line of `evals.jsonl`. All ranks have to hold the same adapter.
 fn evaluation(
     learner: &ModelLearner<'_>,
     step: usize,
     plan: &Plan,
     observer: &mut dyn Observer,
 ) -> Result<Map<String, Value>> {
+    rank_report::check_adapter(learner, step)?;
     Ok(evaluate(learner, step, observer)?
         .line(&learner.tasks, [&plan.optima_eval(), &plan.optima()]))
 }
 
-/// Puts a checkpoint back into the learner and the method.
-fn restore(
-    learner: &mut ModelLearner<'_>,
-    method: &mut dyn Method,
-    snapshot: Snapshot,
-) -> Result<()> {
+/// Puts the tensors of a checkpoint back into the learner.
+fn restore(learner: &mut ModelLearner<'_>, snapshot: Snapshot) -> Result<()> {
     let Snapshot {
         state,
         adapter,
@@ -423,11 +545,6 @@ fn restore(
     if let (Some(kept), Some(average)) = (&mut learner.average, average) {
         kept.parameters.write(&average)?;
     }
-    learner.optimizer.updates = state.updates;
-    for (task, order) in learner.tasks.iter_mut().zip(&state.orders) {
-        task.order.restore(order)?;
-    }
-    method.restore(&state.method);
     Ok(())
 }
 
@@ -440,7 +557,8 @@ fn rate_at(plan: &Plan, schedule: &Schedule, step: usize) -> LearningRate {
 struct Run<'r> {
     plan: &'r Plan,
     schedule: &'r Schedule,
-    dir: RunDir,
+    /// On rank 0.
+    dir: Option<RunDir>,
     checkpoints: &'r mut Checkpoints,
     /// The records of a run in the cache are not those of the run that needs it: the observer gets
     /// none.
@@ -474,7 +592,9 @@ impl Run<'_> {
         let took = self.last.elapsed(learner.decoder);
         let done = step.index + 1;
         let line = record::step_line(step, learner, self.plan, took);
-        self.dir.step(&line)?;
+        if let Some(dir) = &mut self.dir {
+            dir.step(&line)?;
+        }
         if self.purpose == Purpose::Run {
             self.observer.step(&line);
         }
@@ -483,7 +603,7 @@ impl Run<'_> {
         if done < self.schedule.steps && self.schedule.stage(done).start == done {
             learner.reset_optimizer(rate_at(self.plan, self.schedule, done))?;
         }
-        let mut stop = self.observer.stop_requested();
+        let (mut stop, rolling_is_due) = self.voted(learner.world())?;
         if self.evaluation_is_due(done) && !stop {
             match evaluation(learner, done, self.plan, self.observer) {
                 Ok(line) => self.record_evaluation(done, line)?,
@@ -493,13 +613,15 @@ impl Run<'_> {
         }
         // `catch_up` makes up for what a stop leaves undone here.
         let due = (self.checkpoint_is_due(done) || self.reached) && !stop;
-        if due || stop || self.checkpoints.rolling_is_due() {
+        if (due || stop || rolling_is_due)
+            && let Some(dir) = &self.dir
+        {
             let held_out = self.held_out(done);
             let average = match &learner.average {
                 Some(average) => Some(average.parameters.read()?.into_owned()),
                 None => None,
             };
-            self.dir.sync()?;
+            dir.sync()?;
             self.checkpoints.write(&Snapshot {
                 state: State {
                     step: done,
@@ -527,6 +649,18 @@ impl Run<'_> {
         })
     }
 
+    /// Whether any rank was asked to stop, and whether rank 0 finds a rolling checkpoint worth its time.
+    fn voted(&self, world: &World) -> Result<(bool, bool)> {
+        let stop = self.observer.stop_requested();
+        let rolling = self.dir.is_some() && self.checkpoints.rolling_is_due();
+        if world.size() == 1 {
+            return Ok((stop, rolling));
+        }
+        let votes = world.agree(Ok(vec![u8::from(stop), u8::from(rolling)]))?;
+        let stop = votes.iter().any(|vote| vote.first() == Some(&1));
+        Ok((stop, votes[0].get(1) == Some(&1)))
+    }
+
     /// Does what was due at the step that a run resumes from: a stop or a kill may have come
     /// before.
     fn catch_up(
@@ -535,8 +669,12 @@ impl Run<'_> {
         first: usize,
         found: Option<State>,
     ) -> Result<()> {
-        self.checkpoints.prune();
-        match run_dir::evaluation(&self.plan.out, first)? {
+        let world = learner.world();
+        let recorded = decided(world, || {
+            self.checkpoints.prune();
+            run_dir::evaluation(&self.plan.out, first)
+        })?;
+        match recorded {
             Some(line) => self.note_evaluation(first, &line),
             None if first == 0 || self.evaluation_is_due(first) => {
                 let line = evaluation(learner, first, self.plan, self.observer)?;
@@ -552,14 +690,16 @@ impl Run<'_> {
             rolling: !self.checkpoint_is_due(first) && !self.reached,
             ..state.clone()
         };
-        if settled == state {
+        if settled == state || self.dir.is_none() {
             return Ok(());
         }
         self.checkpoints.settle(&settled)
     }
 
     fn record_evaluation(&mut self, step: usize, line: Map<String, Value>) -> Result<()> {
-        self.dir.evaluation(&line)?;
+        if let Some(dir) = &mut self.dir {
+            dir.evaluation(&line)?;
+        }
         if self.purpose == Purpose::Run {
             self.observer.evaluation(&line);
         }

@@ -1,8 +1,11 @@
 //! A model folder with its tokenizer, opened and checked before anything is trained or written.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use upright_base::{Error, Result, files, observer::Observer};
+use upright_base::{Error, Result, files, observer::Observer, processor};
 use upright_data::{DataSpec, Dataset, Example, HeldOut, RowKind, Tokenizer};
 use upright_engine::{Decoder, DeviceAdapter, Options};
 use upright_model::{
@@ -13,6 +16,7 @@ use upright_model::{
     peft::{self, BaseModel, PeftFolder},
     weights::Fingerprint,
 };
+use upright_ranks::World;
 use upright_runs::{
     plan::{Plan, ReferencePlan},
     plan_record::{DataProvenance, PlanRecord, Provenance, short},
@@ -33,6 +37,8 @@ pub struct Model {
     pub tokenizer: Tokenizer,
     /// Lineage of the weights, if they are the result of a merge.
     pub lineage: Option<Lineage>,
+    /// The ranks that use the model together; each has its own copy.
+    pub world: Arc<World>,
 }
 
 /// The decoder options of a plan.
@@ -85,6 +91,24 @@ impl Model {
             fingerprint,
             tokenizer,
             lineage,
+            world: Arc::new(World::alone()),
+        })
+    }
+
+    /// Opens the model of a plan on every rank. Ranks of one machine divide its cores, unless the plan says how many threads each has.
+    pub fn of_plan_among(
+        plan: &Plan,
+        world: &Arc<World>,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let mut options = options(plan);
+        if options.threads == 0 && world.ranks_here() > 1 {
+            options.threads = processor::share_of_cores(world.ranks_here());
+        }
+        let model = Self::open(&plan.model, &options, observer)?;
+        Ok(Self {
+            world: Arc::clone(world),
+            ..model
         })
     }
 

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use upright_base::{Error, ErrorKind, Result, files, observer::Observer};
 use upright_core::{
     methods::{Draws, MethodKind, MixBatches},
@@ -18,6 +19,7 @@ use upright_runs::{
 };
 
 use super::{Model, Purpose, cached};
+use crate::ranks::{decided, on_first};
 
 /// Seed of the runs that train an objective alone, so that the optima do not depend on the seed of the
 /// run that needed them first.
@@ -29,7 +31,7 @@ const OPTIMA: &str = "optima";
 /// The lowest losses of an objective in any evaluation of the run that trains it alone. The last
 /// evaluation may have a larger loss: SFT overfits its held-out rows, and a constant learning rate
 /// leaves noise at the end. A study takes the lowest for the same reason.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Optimum {
     /// On training rows (`fit`).
     pub(super) fit: f64,
@@ -170,7 +172,7 @@ pub(super) fn find(
 ) -> Result<Plan> {
     let mut found = plan.clone();
     for run in runs {
-        files::cache(OPTIMA)?;
+        on_first(&model.world, || files::cache(OPTIMA))?;
         let objective = &mut found.objectives[run.objective];
         let name = &objective.name;
         let purpose = Purpose::Optimum(name);
@@ -186,7 +188,7 @@ pub(super) fn find(
             ErrorKind::Interrupted => error,
             ErrorKind::Input | ErrorKind::Failure => error.at(purpose.steps()),
         })?;
-        let optimum = run.optimum()?;
+        let optimum = decided(&model.world, || run.optimum())?;
         let mut note = format!("optimum of {name}: {optimum}");
         if !trained {
             note += &format!("; trained before, {}", run.plan.out.display());

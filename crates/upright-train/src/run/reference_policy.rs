@@ -17,7 +17,10 @@ use upright_runs::{
 };
 
 use super::{Model, Purpose, cached, tasks};
-use crate::reference::{Reference, digest};
+use crate::{
+    ranks::{on_first, share_values},
+    reference::{Policy, Reference, digest},
+};
 
 /// Seed of every trained reference, so that runs with different seeds share one, as a study should.
 const SEED: u64 = 0;
@@ -46,23 +49,26 @@ pub(super) fn prepare(
         (ReferencePlan::Train { .. }, Some(to_train)) => Some(to_train.train(model, observer)?.0),
         _ => None,
     };
-    let mut reference = Reference::open(
-        &files::cache("reference-logps")?,
-        &model.decoder,
-        &model.fingerprint,
-        adapter.as_ref(),
-    )?;
+    let mut reference = match on_first(&model.world, || files::cache("reference-logps"))? {
+        Some(folder) => Reference::open(
+            &folder,
+            &model.decoder,
+            &model.fingerprint,
+            adapter.as_ref(),
+        )?,
+        None => Reference::elsewhere(),
+    };
     let adapter = adapter
         .map(|adapter| model.decoder.load(adapter))
         .transpose()?;
     let rows = needed_rows(plan, schedule, datasets);
-    let computed = reference.prepare(
-        &model.decoder,
-        adapter.as_ref(),
-        &rows,
-        plan.token_budget,
-        observer,
-    )?;
+    let policy = Policy {
+        decoder: &model.decoder,
+        adapter: adapter.as_ref(),
+        token_budget: plan.token_budget,
+        world: &model.world,
+    };
+    let computed = reference.prepare(&policy, &rows, observer)?;
     observer.note(&format!(
         "reference log-probabilities of {} rows: {computed} responses scored, {} in the cache",
         rows.len(),
@@ -304,7 +310,7 @@ impl ToTrain {
 
     /// Its adapter, trained now if the cache does not have it, and whether it was trained now.
     fn train(self, model: &Model, observer: &mut dyn Observer) -> Result<(Adapter, bool)> {
-        files::cache(REFERENCES)?;
+        on_first(&model.world, || files::cache(REFERENCES))?;
         let adapter = adapter_dir(&self.plan.out);
         let trained = cached::train(
             model,
@@ -316,7 +322,15 @@ impl ToTrain {
         if !trained {
             observer.note(&format!("reference: trained before, {}", adapter.display()));
         }
-        let read = peft::read(&adapter, model.decoder.config())?;
-        Ok((read.adapter, trained))
+        // The other ranks know the layout, and get the parameters from rank 0.
+        let read = on_first(&model.world, || {
+            Ok(peft::read(&adapter, model.decoder.config())?.adapter)
+        })?;
+        let mut adapter = match read {
+            Some(adapter) => adapter,
+            None => model.adapter(&self.plan, observer)?.0,
+        };
+        share_values(&model.world, &mut adapter.parameters)?;
+        Ok((adapter, trained))
     }
 }

@@ -24,10 +24,14 @@ use upright_core::{
 use upright_data::{Example, order::Order};
 use upright_engine::{Decoder, Options, Tier};
 use upright_model::{Device, Recompute, merge, peft};
+use upright_engine::DeviceAdapter;
+use upright_ranks::World;
 use upright_train::{
     learner::{ModelLearner, Optimization, Task},
-    reference::Reference,
+    reference::{Policy, Reference},
 };
+
+mod ranks;
 
 const NAMES: [&str; 11] = [
     "llama",
@@ -63,6 +67,21 @@ fn relative(found: &[f64], wanted: &[f64]) -> f64 {
     assert_eq!(found.len(), wanted.len());
     let difference: f64 = found.iter().zip(wanted).map(|(f, w)| (f - w).powi(2)).sum();
     (difference / wanted.iter().map(|w| w.powi(2)).sum::<f64>()).sqrt()
+}
+
+/// A frozen policy on one rank.
+fn policy<'p>(
+    decoder: &'p Decoder,
+    adapter: &'p DeviceAdapter,
+    token_budget: usize,
+    world: &'p World,
+) -> Policy<'p> {
+    Policy {
+        decoder,
+        adapter: Some(adapter),
+        token_budget,
+        world,
+    }
 }
 
 /// SFT, DPO, SFT, ...
@@ -161,7 +180,7 @@ fn errors(name: &str, options: Options, token_budget: usize) -> Vec<(String, f64
     };
     let (start, frozen, rows) = (adapter("adapter"), adapter("reference"), examples(&dir));
 
-    let cache = tempfile::tempdir().unwrap();
+    let (cache, world) = (tempfile::tempdir().unwrap(), World::alone());
     let fingerprint = merge::fingerprint(&dir, decoder.config(), None, &mut |_, _| true)
         .unwrap()
         .unwrap();
@@ -171,7 +190,11 @@ fn errors(name: &str, options: Options, token_budget: usize) -> Vec<(String, f64
     let frozen = decoder.load(frozen).unwrap();
     assert_eq!(
         reference
-            .prepare(&decoder, Some(&frozen), &pairs, token_budget, &mut Silent)
+            .prepare(
+                &policy(&decoder, &frozen, token_budget, &world),
+                &pairs,
+                &mut Silent
+            )
             .unwrap(),
         6
     );
@@ -298,7 +321,7 @@ fn a_policy_equal_to_its_reference_has_a_loss_of_ln_2() {
                 .unwrap()
                 .adapter;
             let rows = examples(&dir);
-            let cache = tempfile::tempdir().unwrap();
+            let (cache, world) = (tempfile::tempdir().unwrap(), World::alone());
             let fingerprint = merge::fingerprint(&dir, decoder.config(), None, &mut |_, _| true)
                 .unwrap()
                 .unwrap();
@@ -308,7 +331,7 @@ fn a_policy_equal_to_its_reference_has_a_loss_of_ln_2() {
             let pairs: Vec<&Example> = rows[..3].iter().collect();
             // Packs of one row here, and all rows in one pack below.
             reference
-                .prepare(&decoder, Some(&frozen), &pairs, 1, &mut Silent)
+                .prepare(&policy(&decoder, &frozen, 1, &world), &pairs, &mut Silent)
                 .unwrap();
             let tasks = vec![task("dpo", LossKind::Dpo, &rows[..3], Some(&reference))];
             let mut learner =

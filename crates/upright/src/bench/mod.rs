@@ -24,7 +24,7 @@ use upright_runs::{
 };
 use upright_train::{
     learner::{ModelLearner, Optimization},
-    reference::Reference,
+    reference::{Policy, Reference},
     run::{self, Model, model, tasks},
 };
 
@@ -79,7 +79,13 @@ impl Bench {
             let rows: Vec<&Example> = (0..datasets.len()).filter(needs).flat_map(drawn).collect();
             let mut values =
                 Reference::open(scratch.path(), &model.decoder, &model.fingerprint, None)?;
-            values.prepare(&model.decoder, None, &rows, plan.token_budget, observer)?;
+            let policy = Policy {
+                decoder: &model.decoder,
+                adapter: None,
+                token_budget: plan.token_budget,
+                world: &model.world,
+            };
+            values.prepare(&policy, &rows, observer)?;
             reference = Some(values);
         }
         Ok(Self {

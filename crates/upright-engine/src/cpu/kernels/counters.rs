@@ -16,6 +16,7 @@ use crate::usage::Counts;
 pub(crate) struct Counters {
     products: AtomicU64,
     attention: AtomicU64,
+    packs: AtomicU64,
     forward: AtomicU64,
     backward: AtomicU64,
 }
@@ -33,6 +34,7 @@ impl Counters {
 
     /// Counts a forward pass of `tokens` tokens.
     pub(crate) fn forward(&self, tokens: usize) {
+        self.packs.fetch_add(1, Ordering::Relaxed);
         self.forward.fetch_add(tokens as u64, Ordering::Relaxed);
     }
 
@@ -56,6 +58,7 @@ impl Counters {
         Counts {
             products: self.products.load(Ordering::Relaxed),
             attention: self.attention.load(Ordering::Relaxed),
+            packs: self.packs.load(Ordering::Relaxed),
             tokens_forward: self.forward.load(Ordering::Relaxed),
             tokens_backward: self.backward.load(Ordering::Relaxed),
         }
