@@ -40,12 +40,14 @@
 
 mod alone;
 mod block;
+mod functions;
 mod header;
 pub mod launch;
 pub mod mpi;
 pub mod nccl;
 pub mod open;
 mod patience;
+mod slurm;
 #[cfg(test)]
 mod tests;
 pub mod threads;

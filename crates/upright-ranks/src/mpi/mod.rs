@@ -221,7 +221,7 @@ fn mpirun(size: usize) -> String {
 fn mismatch(launch: &Launch, problem: &str) -> Error {
     let hint = match launch.launcher {
         launcher if is_foreign(launcher) => mpirun(launch.size),
-        Launcher::Slurm => "`srun --mpi=list` shows what Slurm speaks: use --mpi=pmi2 for MPICH and --mpi=pmix for Open MPI; UPRIGHT_MPI names another library".to_owned(),
+        Launcher::Slurm => "`srun --mpi=list` shows what Slurm speaks: use --mpi=pmi2 for MPICH and --mpi=pmix for Open MPI; UPRIGHT_MPI names another library; in a shell that srun opened, use --ranks alone".to_owned(),
         Launcher::OpenMpi => "the library must be Open MPI's, as the launcher is: UPRIGHT_MPI names it, as in UPRIGHT_MPI=libmpi.so.40".to_owned(),
         _ => "the library must be MPICH's, as the launcher is: UPRIGHT_MPI names it, as in UPRIGHT_MPI=libmpi.so.12".to_owned(),
     };

@@ -2,7 +2,10 @@
 
 use upright_base::{Error, Result};
 
-use crate::launch::{Environment, Launch, Launcher};
+use crate::{
+    launch::{Environment, Launch, Launcher},
+    slurm,
+};
 
 /// First of the ports that jobs share out by their numbers.
 const FIRST_PORT: u32 = 61_440;
@@ -44,7 +47,7 @@ pub(super) fn of(launch: Option<&Launch>, env: Environment<'_>) -> Result<String
     let port = own_port.unwrap_or_else(|| shared_port(env));
     let is_slurm = launch.is_some_and(|launch| launch.launcher == Launcher::Slurm);
     if is_slurm && let Some(nodes) = set("SLURM_STEP_NODELIST") {
-        return Ok(join(&first_node(&nodes), port));
+        return Ok(join(&slurm::first_node(&nodes), port));
     }
     match launch {
         Some(launch) if launch.local_size < launch.size => Err(Error::input(format!(
@@ -76,19 +79,6 @@ fn join(host: &str, port: u16) -> String {
         true => format!("[{host}]:{port}"),
         false => format!("{host}:{port}"),
     }
-}
-
-/// The first name of Slurm's list of nodes: "gpu[03-07,9],login" begins with gpu03.
-fn first_node(list: &str) -> String {
-    let end = list.find([',', '[']).unwrap_or(list.len());
-    let (name, rest) = list.split_at(end);
-    let Some(numbers) = rest.strip_prefix('[') else {
-        return name.to_owned();
-    };
-    let end = numbers.find([',', '-', ']']).unwrap_or(numbers.len());
-    let after = numbers.split_once(']').map_or("", |(_, after)| after);
-    let suffix = after.split(',').next().unwrap_or_default();
-    format!("{name}{}{suffix}", &numbers[..end])
 }
 
 #[cfg(test)]
@@ -154,18 +144,5 @@ mod tests {
         assert!(error.hint.contains("MASTER_ADDR"));
         let error = find("UPRIGHT_PORT=70000").unwrap_err();
         assert_eq!(error.message, "UPRIGHT_PORT=70000 is not a port");
-    }
-
-    #[test]
-    fn lists_of_nodes_are_read() {
-        for (list, first) in [
-            ("vm", "vm"),
-            ("a,b", "a"),
-            ("gpu[03-07,9],login", "gpu03"),
-            ("gpu[3,5]", "gpu3"),
-            ("rack[1-2]-ib,x", "rack1-ib"),
-        ] {
-            assert_eq!(first_node(list), first, "{list}");
-        }
     }
 }

@@ -8,8 +8,10 @@ use std::{
 };
 
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
-use libloading::os::unix::{self as dl, RTLD_LOCAL, RTLD_NOW};
+use libloading::os::unix::RTLD_LOCAL;
 use upright_base::{Error, Result};
+
+use crate::functions::{self, functions};
 
 /// Results of NCCL's functions.
 const SUCCESS: c_int = 0;
@@ -53,30 +55,8 @@ pub(super) struct Library {
     functions: Functions,
 }
 
-/// Declares the functions of NCCL and how they are found.
-macro_rules! functions {
-    ($($field:ident = $name:literal ($($argument:ty),*) -> $result:ty;)*) => {
-        /// The functions of NCCL that this crate calls.
-        #[derive(Clone, Copy, Debug)]
-        struct Functions {
-            $($field: unsafe extern "C" fn($($argument),*) -> $result,)*
-        }
-
-        impl Functions {
-            fn load(library: &dl::Library) -> std::result::Result<Self, &'static str> {
-                Ok(Self {
-                    $($field: {
-                        // SAFETY: the type is that of the function in nccl.h.
-                        let found = unsafe { library.get::<unsafe extern "C" fn($($argument),*) -> $result>($name) };
-                        *found.map_err(|_| $name)?
-                    },)*
-                })
-            }
-        }
-    };
-}
-
 functions! {
+    Functions:
     version = "ncclGetVersion" (*mut c_int) -> c_int;
     unique_id = "ncclGetUniqueId" (*mut UniqueId) -> c_int;
     init = "ncclCommInitRankConfig" (*mut Comm, c_int, UniqueId, c_int, *mut Config) -> c_int;
@@ -94,12 +74,7 @@ functions! {
 impl Library {
     /// Opens the library by a path or a name.
     pub(super) fn open(path: &Path) -> std::result::Result<Self, String> {
-        // SAFETY: NCCL has constructors that any program may run.
-        let library = unsafe { dl::Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
-        let library = library.map_err(|error| {
-            let source = std::error::Error::source(&error);
-            source.map_or_else(|| error.to_string(), ToString::to_string)
-        })?;
+        let library = functions::open(path, RTLD_LOCAL)?;
         let functions = Functions::load(&library)
             .map_err(|name| format!("{} has no {name}", path.display()))?;
         // NCCL has threads that outlive its calls.
@@ -162,7 +137,7 @@ impl Library {
     }
 }
 
-/// Ranks that are connected. Its calls return at once; [`state`](Self::state) says how they fare.
+/// Ranks that are connected. Its calls return at once; [`is_settled`](Self::is_settled) says how they fare.
 #[derive(Debug)]
 pub(super) struct Communicator {
     library: Library,
