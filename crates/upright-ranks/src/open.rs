@@ -66,7 +66,17 @@ pub fn open(
     if is_nccl {
         World::new(Box::new(Nccl::open(launch.as_ref(), timeout, env)?))
     } else {
-        World::new(Box::new(Mpi::open(launch.as_ref(), timeout, env)?))
+        let mpi = Mpi::open(launch.as_ref(), timeout, env).map_err(|error| {
+            if !is_cuda {
+                return error;
+            }
+            let hint = format!(
+                "{}; for one GPU per rank, NCCL serves too: `pip install nvidia-nccl-cu13`",
+                error.hint
+            );
+            error.hint(hint)
+        })?;
+        World::new(Box::new(mpi))
     }
 }
 
@@ -143,6 +153,8 @@ mod tests {
             _ => None,
         };
         assert_eq!(open(Choice::Alone, TIMEOUT, false, &two).unwrap().size(), 1);
+        let error = open(Choice::Mpi, TIMEOUT, true, &two).unwrap_err();
+        assert!(error.hint.contains("nvidia-nccl"), "{}", error.hint);
         for choice in [Choice::Auto, Choice::Mpi] {
             let error = open(choice, TIMEOUT, false, &two).unwrap_err();
             assert!(

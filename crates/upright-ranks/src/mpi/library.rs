@@ -120,7 +120,7 @@ impl Library {
     /// Starts MPI for calls from one thread at a time. Errors of later calls are returned.
     pub(super) fn start(&self) -> Result<()> {
         let mut provided = 0;
-        let _lock = self.lock();
+        let lock = self.lock();
         // SAFETY: MPI takes null for the program's arguments. It is started once per process.
         let code = unsafe {
             (self.functions.init_thread)(
@@ -130,21 +130,22 @@ impl Library {
                 &raw mut provided,
             )
         };
-        drop(_lock);
+        drop(lock);
         self.check("MPI_Init_thread", code)?;
         if provided < self.constants.serialized {
+            self.finish();
             return Err(Error::input(format!(
                 "{} takes calls from the main thread only",
                 self.path.display()
             ))
             .hint("UPRIGHT_MPI names another library"));
         }
-        let _lock = self.lock();
+        let lock = self.lock();
         // SAFETY: MPI has started; both handles are its own.
         let code = unsafe {
             (self.functions.set_errhandler)(self.constants.world, self.constants.errors_return)
         };
-        drop(_lock);
+        drop(lock);
         self.check("MPI_Comm_set_errhandler", code)
     }
 
@@ -280,12 +281,12 @@ impl Library {
     pub(super) fn is_done<B>(&self, pending: &mut Pending<B>) -> Result<bool> {
         let mut is_done = 0;
         let mut status = Status([0; 256]);
-        let _lock = self.lock();
+        let lock = self.lock();
         // SAFETY: the request is MPI's own; the status is larger than any library's.
         let code = unsafe {
             (self.functions.test)(&raw mut pending.request, &raw mut is_done, &raw mut status)
         };
-        drop(_lock);
+        drop(lock);
         self.check(pending.name, code)?;
         Ok(is_done != 0)
     }
@@ -303,9 +304,9 @@ impl Library {
             request: Handle(0),
             buffers: ManuallyDrop::new(buffers),
         };
-        let _lock = self.lock();
+        let lock = self.lock();
         let code = call(&mut pending.buffers, &raw mut pending.request);
-        drop(_lock);
+        drop(lock);
         self.check(name, code)?;
         Ok(pending)
     }

@@ -195,7 +195,7 @@ impl Ranks for Mpi {
 
 impl Drop for Mpi {
     fn drop(&mut self) {
-        if self.has_failed.load(Ordering::SeqCst) {
+        if self.has_failed.load(Ordering::SeqCst) || std::thread::panicking() {
             self.abort();
         } else {
             self.library.finish();
