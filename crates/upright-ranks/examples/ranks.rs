@@ -18,7 +18,7 @@ use std::{
 };
 
 use upright_base::{Error, ErrorKind, Result};
-use upright_ranks::{Choice, World, mpi, open};
+use upright_ranks::{Choice, World, mpi, nccl, open};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -67,6 +67,10 @@ fn doctor() {
             Ok((path, version)) => println!("{}: {version}, {}", found.name, path.display()),
             Err(problem) => println!("{}: {problem}", found.name),
         }
+    }
+    match nccl::library(&env) {
+        Ok((path, version)) => println!("NCCL {version}, {}", path.display()),
+        Err(error) => println!("{error}"),
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`Ranks`] | the trait that a transport implements |
 //! | [`threads`](mod@threads) | ranks in one process, with faults on demand, for tests |
 //! | [`mpi`] | MPI, opened at run time |
+//! | [`nccl`] | NCCL, opened at run time |
 //! | [`launch`] | rank and size, from the environment variables of launchers |
 //! | [`open`](mod@open) | chooses a transport and opens it |
 //!
@@ -38,10 +39,15 @@
 )]
 
 mod alone;
+mod block;
+mod functions;
 mod header;
 pub mod launch;
 pub mod mpi;
+pub mod nccl;
 pub mod open;
+mod patience;
+mod slurm;
 #[cfg(test)]
 mod tests;
 pub mod threads;

@@ -8,6 +8,7 @@ use crate::{
     World,
     launch::{Environment, Launch},
     mpi::Mpi,
+    nccl::{self, Nccl},
 };
 
 /// What carries the ranks: the value of `--ranks`.
@@ -55,18 +56,42 @@ pub fn open(
         return Ok(World::alone());
     }
     let launch = Launch::find(env)?;
-    let is_alone = launch.is_none_or(|launch| launch.size == 1);
-    if choice == Choice::Auto && is_alone {
-        return Ok(World::alone());
+    let is_nccl = match (choice, &launch) {
+        (Choice::Auto, Some(launch)) if launch.size > 1 => {
+            is_cuda && has_own_card(launch, nccl::visible(), env) && nccl::library(env).is_ok()
+        }
+        (Choice::Auto, _) => return Ok(World::alone()),
+        (choice, _) => choice == Choice::Nccl,
+    };
+    if is_nccl {
+        World::new(Box::new(Nccl::open(launch.as_ref(), timeout, env)?))
+    } else {
+        let mpi = Mpi::open(launch.as_ref(), timeout, env).map_err(|error| {
+            if !is_cuda {
+                return error;
+            }
+            let hint = format!(
+                "{}; for one GPU per rank, NCCL serves too: `pip install nvidia-nccl-cu13`",
+                error.hint
+            );
+            error.hint(hint)
+        })?;
+        World::new(Box::new(mpi))
     }
-    let _ = is_cuda;
-    let mpi = Mpi::open(launch.as_ref(), timeout, env)?;
-    World::new(Box::new(mpi))
+}
+
+/// Whether each process of this machine has a card of its own: it sees as many as there are
+/// processes, or was given one.
+fn has_own_card(launch: &Launch, visible: usize, env: Environment<'_>) -> bool {
+    let given = env("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+    let was_given_one = visible == 1 && !given.is_empty();
+    visible >= launch.local_size || was_given_one
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::launch::Launcher;
 
     const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -97,6 +122,29 @@ mod tests {
     }
 
     #[test]
+    fn processes_with_cards_of_their_own_are_told_from_others() {
+        let none = |_: &str| None;
+        let given = |name: &str| (name == "CUDA_VISIBLE_DEVICES").then(|| "2".to_owned());
+        let launch = Launch {
+            launcher: Launcher::Torchrun,
+            rank: 1,
+            size: 4,
+            local_rank: 1,
+            local_size: 2,
+        };
+        for (visible, env, is_own) in [
+            (0, &none as Environment<'_>, false),
+            (1, &none, false),
+            (1, &given, true),
+            (0, &given, false),
+            (2, &none, true),
+            (8, &none, true),
+        ] {
+            assert_eq!(has_own_card(&launch, visible, env), is_own, "{visible}");
+        }
+    }
+
+    #[test]
     fn a_launcher_of_several_is_ignored_only_on_demand() {
         let two = |name: &str| match name {
             "PMI_RANK" => Some("1".to_owned()),
@@ -105,6 +153,8 @@ mod tests {
             _ => None,
         };
         assert_eq!(open(Choice::Alone, TIMEOUT, false, &two).unwrap().size(), 1);
+        let error = open(Choice::Mpi, TIMEOUT, true, &two).unwrap_err();
+        assert!(error.hint.contains("nvidia-nccl"), "{}", error.hint);
         for choice in [Choice::Auto, Choice::Mpi] {
             let error = open(choice, TIMEOUT, false, &two).unwrap_err();
             assert!(

@@ -8,10 +8,11 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use libloading::os::unix::{self as dl, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
+use libloading::os::unix::{RTLD_GLOBAL, RTLD_LOCAL};
 use upright_base::{Error, Result};
 
 use super::abi::{Abi, Constants, Handle};
+use crate::functions::{self, functions};
 
 /// Who sees the symbols of an opened library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,43 +34,21 @@ pub(super) struct Library {
     lock: Mutex<()>,
 }
 
-/// Declares the functions of MPI and how they are found.
-macro_rules! functions {
-    ($($field:ident = $name:literal ($($argument:ty),*);)*) => {
-        /// The functions of MPI that this crate calls.
-        #[derive(Clone, Copy, Debug)]
-        struct Functions {
-            $($field: unsafe extern "C" fn($($argument),*) -> c_int,)*
-        }
-
-        impl Functions {
-            fn load(library: &dl::Library) -> std::result::Result<Self, &'static str> {
-                Ok(Self {
-                    $($field: {
-                        // SAFETY: the type is that of the function in MPI's standard, with handles as in `Handle`.
-                        let found = unsafe { library.get::<unsafe extern "C" fn($($argument),*) -> c_int>($name) };
-                        *found.map_err(|_| $name)?
-                    },)*
-                })
-            }
-        }
-    };
-}
-
 functions! {
-    abort = "MPI_Abort" (Handle, c_int);
-    init_thread = "MPI_Init_thread" (*mut c_int, *mut *mut *mut c_char, c_int, *mut c_int);
-    finalize = "MPI_Finalize" ();
-    comm_rank = "MPI_Comm_rank" (Handle, *mut c_int);
-    comm_size = "MPI_Comm_size" (Handle, *mut c_int);
-    set_errhandler = "MPI_Comm_set_errhandler" (Handle, Handle);
-    error_string = "MPI_Error_string" (c_int, *mut c_char, *mut c_int);
-    version = "MPI_Get_library_version" (*mut c_char, *mut c_int);
-    iallgather = "MPI_Iallgather" (*const c_void, c_int, Handle, *mut c_void, c_int, Handle, Handle, *mut Handle);
-    iallgatherv = "MPI_Iallgatherv" (*const c_void, c_int, Handle, *mut c_void, *const c_int, *const c_int, Handle, Handle, *mut Handle);
-    iallreduce = "MPI_Iallreduce" (*const c_void, *mut c_void, c_int, Handle, Handle, Handle, *mut Handle);
-    ibcast = "MPI_Ibcast" (*mut c_void, c_int, Handle, c_int, Handle, *mut Handle);
-    test = "MPI_Test" (*mut Handle, *mut c_int, *mut Status);
+    Functions:
+    abort = "MPI_Abort" (Handle, c_int) -> c_int;
+    init_thread = "MPI_Init_thread" (*mut c_int, *mut *mut *mut c_char, c_int, *mut c_int) -> c_int;
+    finalize = "MPI_Finalize" () -> c_int;
+    comm_rank = "MPI_Comm_rank" (Handle, *mut c_int) -> c_int;
+    comm_size = "MPI_Comm_size" (Handle, *mut c_int) -> c_int;
+    set_errhandler = "MPI_Comm_set_errhandler" (Handle, Handle) -> c_int;
+    error_string = "MPI_Error_string" (c_int, *mut c_char, *mut c_int) -> c_int;
+    version = "MPI_Get_library_version" (*mut c_char, *mut c_int) -> c_int;
+    iallgather = "MPI_Iallgather" (*const c_void, c_int, Handle, *mut c_void, c_int, Handle, Handle, *mut Handle) -> c_int;
+    iallgatherv = "MPI_Iallgatherv" (*const c_void, c_int, Handle, *mut c_void, *const c_int, *const c_int, Handle, Handle, *mut Handle) -> c_int;
+    iallreduce = "MPI_Iallreduce" (*const c_void, *mut c_void, c_int, Handle, Handle, Handle, *mut Handle) -> c_int;
+    ibcast = "MPI_Ibcast" (*mut c_void, c_int, Handle, c_int, Handle, *mut Handle) -> c_int;
+    test = "MPI_Test" (*mut Handle, *mut c_int, *mut Status) -> c_int;
 }
 
 /// Bytes for a text of MPI: no library's limit is above 8192.
@@ -105,9 +84,7 @@ impl Library {
             Scope::Local => RTLD_LOCAL,
             Scope::Global => RTLD_GLOBAL,
         };
-        // SAFETY: MPI's libraries have constructors that any program may run.
-        let library = unsafe { dl::Library::open(Some(path), RTLD_NOW | scope) };
-        let library = library.map_err(|error| cause(&error))?;
+        let library = functions::open(path, scope)?;
         let functions = Functions::load(&library)
             .map_err(|name| format!("{} has no {name}", path.display()))?;
         let path = file_of(functions.version as *const c_void).unwrap_or_else(|| path.into());
@@ -143,7 +120,7 @@ impl Library {
     /// Starts MPI for calls from one thread at a time. Errors of later calls are returned.
     pub(super) fn start(&self) -> Result<()> {
         let mut provided = 0;
-        let _lock = self.lock();
+        let lock = self.lock();
         // SAFETY: MPI takes null for the program's arguments. It is started once per process.
         let code = unsafe {
             (self.functions.init_thread)(
@@ -153,21 +130,22 @@ impl Library {
                 &raw mut provided,
             )
         };
-        drop(_lock);
+        drop(lock);
         self.check("MPI_Init_thread", code)?;
         if provided < self.constants.serialized {
+            self.finish();
             return Err(Error::input(format!(
                 "{} takes calls from the main thread only",
                 self.path.display()
             ))
             .hint("UPRIGHT_MPI names another library"));
         }
-        let _lock = self.lock();
+        let lock = self.lock();
         // SAFETY: MPI has started; both handles are its own.
         let code = unsafe {
             (self.functions.set_errhandler)(self.constants.world, self.constants.errors_return)
         };
-        drop(_lock);
+        drop(lock);
         self.check("MPI_Comm_set_errhandler", code)
     }
 
@@ -303,12 +281,12 @@ impl Library {
     pub(super) fn is_done<B>(&self, pending: &mut Pending<B>) -> Result<bool> {
         let mut is_done = 0;
         let mut status = Status([0; 256]);
-        let _lock = self.lock();
+        let lock = self.lock();
         // SAFETY: the request is MPI's own; the status is larger than any library's.
         let code = unsafe {
             (self.functions.test)(&raw mut pending.request, &raw mut is_done, &raw mut status)
         };
-        drop(_lock);
+        drop(lock);
         self.check(pending.name, code)?;
         Ok(is_done != 0)
     }
@@ -326,9 +304,9 @@ impl Library {
             request: Handle(0),
             buffers: ManuallyDrop::new(buffers),
         };
-        let _lock = self.lock();
+        let lock = self.lock();
         let code = call(&mut pending.buffers, &raw mut pending.request);
-        drop(_lock);
+        drop(lock);
         self.check(name, code)?;
         Ok(pending)
     }
@@ -373,12 +351,6 @@ impl<B> Pending<B> {
 fn count(length: usize) -> Result<c_int> {
     c_int::try_from(length)
         .map_err(|_| Error::failure(format!("{length} bytes or values are too many for MPI")))
-}
-
-/// The dynamic linker's words about a library that it cannot open.
-fn cause(error: &libloading::Error) -> String {
-    let source = std::error::Error::source(error);
-    source.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// The file that holds a function, links resolved.

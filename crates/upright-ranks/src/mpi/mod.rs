@@ -23,32 +23,20 @@ use upright_base::{Error, Result};
 pub use find::{Found, libraries};
 
 use crate::{
-    Ranks,
+    Ranks, block,
     launch::{Environment, Launch, Launcher},
+    patience::{DATA, Patience, VOTE},
 };
 use library::{Library, Pending};
 
 /// Values of a sum in one call. Its staging memory is 32 MiB.
 const SLICE: usize = 1 << 22;
 
-/// Bytes of a gather that travel with their lengths.
-const SHORT: usize = 248;
-
 /// Bytes of all ranks in one call, below the largest `int`.
 const LONG: usize = 1 << 30;
 
 /// Whether MPI was started: a process can start it once.
 static STARTED: AtomicBool = AtomicBool::new(false);
-
-/// How long a call is polled without a pause, before the processor is left to others.
-#[derive(Clone, Copy, Debug)]
-struct Patience(Duration);
-
-/// For the first part of a call: other ranks may still be computing.
-const VOTE: Patience = Patience(Duration::from_micros(200));
-
-/// For what follows: all ranks are here, and bytes move only while MPI is asked.
-const DATA: Patience = Patience(Duration::from_secs(2));
 
 /// A rank among processes of MPI.
 #[derive(Debug)]
@@ -125,17 +113,7 @@ impl Mpi {
     fn poll<B>(&self, mut pending: Pending<B>, patience: Patience) -> Result<B> {
         let start = Instant::now();
         while !self.library.is_done(&mut pending)? {
-            let waited = start.elapsed();
-            if waited > self.timeout {
-                return Err(timed_out(self.timeout));
-            }
-            if waited < patience.0 {
-                std::thread::yield_now();
-            } else {
-                let pause = (waited - patience.0) / 16;
-                let (least, most) = (Duration::from_micros(20), Duration::from_millis(1));
-                std::thread::sleep(pause.clamp(least, most));
-            }
+            patience.pause(start.elapsed(), self.timeout)?;
         }
         Ok(pending.into_buffers())
     }
@@ -156,25 +134,13 @@ impl Ranks for Mpi {
 
     fn gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
         let _calls = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        // Each rank's length, and its bytes if they are few.
-        let mut block = (mine.len() as u64).to_le_bytes().to_vec();
-        block.extend_from_slice(&mine[..mine.len().min(SHORT)]);
-        block.resize(8 + SHORT, 0);
+        let block = block::encode(mine);
         let (_, blocks) = self.wait(self.library.gather(block, self.size), VOTE)?;
-        let (mut lengths, mut all) = (Vec::new(), Vec::new());
-        let (blocks, _) = blocks.as_chunks::<{ 8 + SHORT }>();
-        for block in blocks {
-            let (length, bytes) = block.split_at(8);
-            let mut eight = [0; 8];
-            eight.copy_from_slice(length);
-            let length = usize::try_from(u64::from_le_bytes(eight)).unwrap_or(usize::MAX);
-            lengths.push(length);
-            all.push(bytes[..length.min(SHORT)].to_vec());
-        }
+        let (lengths, mut all) = block::decode(&blocks);
         let longest = lengths.iter().copied().max().unwrap_or(0);
         // The rest of all ranks, a part of each at a time.
         let step = LONG / self.size;
-        let mut start = SHORT;
+        let mut start = block::SHORT;
         while start < longest {
             let part = |length: usize| length.clamp(start, start + step) - start;
             let own = &mine[start.min(mine.len())..];
@@ -197,12 +163,7 @@ impl Ranks for Mpi {
         let _calls = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         let length = (bytes.len() as u64).to_le_bytes().to_vec();
         let length = self.wait(self.library.broadcast(length), VOTE)?;
-        let mut eight = [0; 8];
-        eight.copy_from_slice(&length);
-        bytes.resize(
-            usize::try_from(u64::from_le_bytes(eight)).unwrap_or(usize::MAX),
-            0,
-        );
+        bytes.resize(block::length_of(&length), 0);
         for part in bytes.chunks_mut(LONG) {
             let theirs = self.wait(self.library.broadcast(part.to_vec()), DATA)?;
             part.copy_from_slice(&theirs);
@@ -234,21 +195,12 @@ impl Ranks for Mpi {
 
 impl Drop for Mpi {
     fn drop(&mut self) {
-        if self.has_failed.load(Ordering::SeqCst) {
+        if self.has_failed.load(Ordering::SeqCst) || std::thread::panicking() {
             self.abort();
         } else {
             self.library.finish();
         }
     }
-}
-
-/// The error about ranks that do not answer.
-fn timed_out(timeout: Duration) -> Error {
-    let seconds = timeout.as_secs_f64();
-    Error::failure(format!(
-        "the other ranks have not answered for {seconds} s, the limit that --rank-timeout sets"
-    ))
-    .hint("a rank has died or hangs: see the launcher's messages, then run the same command with --resume to continue")
 }
 
 /// Whether a launcher is none of MPI's.
@@ -269,7 +221,7 @@ fn mpirun(size: usize) -> String {
 fn mismatch(launch: &Launch, problem: &str) -> Error {
     let hint = match launch.launcher {
         launcher if is_foreign(launcher) => mpirun(launch.size),
-        Launcher::Slurm => "`srun --mpi=list` shows what Slurm speaks: use --mpi=pmi2 for MPICH and --mpi=pmix for Open MPI; UPRIGHT_MPI names another library".to_owned(),
+        Launcher::Slurm => "`srun --mpi=list` shows what Slurm speaks: use --mpi=pmi2 for MPICH and --mpi=pmix for Open MPI; UPRIGHT_MPI names another library; in a shell that srun opened, use --ranks alone".to_owned(),
         Launcher::OpenMpi => "the library must be Open MPI's, as the launcher is: UPRIGHT_MPI names it, as in UPRIGHT_MPI=libmpi.so.40".to_owned(),
         _ => "the library must be MPICH's, as the launcher is: UPRIGHT_MPI names it, as in UPRIGHT_MPI=libmpi.so.12".to_owned(),
     };
@@ -337,17 +289,5 @@ mod tests {
         );
         let error = Mpi::open(Some(&launch(Launcher::Hydra)), timeout, &env).unwrap_err();
         assert!(!error.hint.contains("mpirun"), "{}", error.hint);
-    }
-
-    #[test]
-    fn a_timeout_says_what_sets_it() {
-        let error = timed_out(Duration::from_millis(1500));
-        assert!(
-            error
-                .message
-                .contains("for 1.5 s, the limit that --rank-timeout sets"),
-            "{error}"
-        );
-        assert!(error.hint.contains("--resume"));
     }
 }
