@@ -13,7 +13,11 @@ pub fn seconds() -> f64 {
 pub fn share_of_cores(processes: usize) -> usize {
     let here = std::thread::available_parallelism().map_or(1, usize::from);
     let is_bound = online().is_some_and(|all| here < all);
-    let share = if is_bound { here } else { here / processes.max(1) };
+    let share = if is_bound {
+        here
+    } else {
+        here / processes.max(1)
+    };
     share.max(1)
 }
 
@@ -34,7 +38,10 @@ mod tests {
     fn cores_are_divided() {
         let all = std::thread::available_parallelism().map_or(1, usize::from);
         assert_eq!(super::share_of_cores(1), all);
-        assert_eq!(super::share_of_cores(1000), 1.max(if super::online() == Some(all) { 1 } else { all }));
+        assert_eq!(
+            super::share_of_cores(1000),
+            1.max(if super::online() == Some(all) { 1 } else { all })
+        );
     }
 
     #[test]

@@ -242,6 +242,20 @@ impl World {
         }
     }
 
+    /// Whether every rank has got the error of one of them, in the last [`agree`](Self::agree).
+    #[must_use]
+    pub fn is_agreed(&self) -> bool {
+        self.state().is_agreed
+    }
+
+    /// Number of ranks below this one on this machine, by the name of the host.
+    #[must_use]
+    pub fn index_here(&self) -> usize {
+        let here = self.host(self.rank());
+        let before = self.hosts[..self.rank()].iter();
+        before.filter(|host| *host == here).count()
+    }
+
     /// Checks that all ranks have the same bytes. `what` names them in the message: "base model".
     ///
     /// # Errors
@@ -284,7 +298,9 @@ impl World {
         let mut all = self.timed(state, || self.ranks.gather(&bytes))?;
         for rank in 0..all.len() {
             if header::of(&all[rank]) != header::of(&all[0]) {
-                let error = self.told(&all).unwrap_or_else(|| self.differs(rank, &all));
+                let told = self.told(&all);
+                state.is_agreed = told.is_some();
+                let error = told.unwrap_or_else(|| self.differs(rank, &all));
                 state.broken = Some(error.clone());
                 return Err(error);
             }

@@ -6,10 +6,7 @@ use upright_engine::Vector;
 use upright_ranks::World;
 
 /// Does something on rank 0 alone. The others get `None`, or its error.
-pub(crate) fn on_first<T>(
-    world: &World,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<Option<T>> {
+pub(crate) fn on_first<T>(world: &World, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     let mut done = None;
     world.first(|| {
         done = Some(work()?);

@@ -293,7 +293,10 @@ impl Reference {
                     .map_err(|error| Error::io(&self.path, "write", error))?;
             }
             for packed in packs {
-                let firsts = packed.segments.iter().filter(|segment| segment.response == 0);
+                let firsts = packed
+                    .segments
+                    .iter()
+                    .filter(|segment| segment.response == 0);
                 done += firsts.count();
             }
             observer.advance(done, "");

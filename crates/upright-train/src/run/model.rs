@@ -7,8 +7,9 @@ use std::{
 
 use upright_base::{Error, Result, files, observer::Observer, processor};
 use upright_data::{DataSpec, Dataset, Example, HeldOut, RowKind, Tokenizer};
-use upright_engine::{Decoder, DeviceAdapter, Options};
+use upright_engine::{Decoder, DeviceAdapter, Options, cards};
 use upright_model::{
+    Device,
     adapter::{Adapter, AdapterLayout, LoraConfig, LoraTarget},
     identity,
     lineage::Lineage,
@@ -95,7 +96,8 @@ impl Model {
         })
     }
 
-    /// Opens the model of a plan on every rank. Ranks of one machine divide its cores, unless the plan says how many threads each has.
+    /// Opens the model of a plan on every rank. Ranks of one machine divide its cores, unless the plan says how many threads each has,
+    /// and take a GPU each, if the launcher does not show each of them a single one.
     pub fn of_plan_among(
         plan: &Plan,
         world: &Arc<World>,
@@ -104,6 +106,10 @@ impl Model {
         let mut options = options(plan);
         if options.threads == 0 && world.ranks_here() > 1 {
             options.threads = processor::share_of_cores(world.ranks_here());
+        }
+        if options.device == Device::Cuda(0) && world.ranks_here() > 1 {
+            let index = world.index_here() % cards().len().max(1);
+            options.device = Device::Cuda(index);
         }
         let model = Self::open(&plan.model, &options, observer)?;
         Ok(Self {

@@ -80,7 +80,10 @@ pub(super) fn check_equal(world: &World, written: &PlanRecord) -> Result<()> {
         return Ok(());
     }
     let facts = &written.facts;
-    world.same("version of the program", env!("CARGO_PKG_VERSION").as_bytes())?;
+    world.same(
+        "version of the program",
+        env!("CARGO_PKG_VERSION").as_bytes(),
+    )?;
     world.same("device or arithmetic", facts.arithmetic.as_bytes())?;
     world.same("base model", facts.base.as_bytes())?;
     world.same("tokenizer", facts.tokenizer.as_bytes())?;

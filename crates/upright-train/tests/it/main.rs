@@ -22,9 +22,9 @@ use upright_core::{
     train::{Learner, Method, ObjectiveId, train},
 };
 use upright_data::{Example, order::Order};
+use upright_engine::DeviceAdapter;
 use upright_engine::{Decoder, Options, Tier};
 use upright_model::{Device, Recompute, merge, peft};
-use upright_engine::DeviceAdapter;
 use upright_ranks::World;
 use upright_train::{
     learner::{ModelLearner, Optimization, Task},

@@ -6,10 +6,7 @@ use std::{
     env, fs,
     path::Path,
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -74,7 +71,6 @@ fn settings(rest: &str) -> String {
 struct Watcher {
     notes: Vec<String>,
     stop_after: Option<usize>,
-    steps: AtomicUsize,
 }
 
 impl Observer for Watcher {
@@ -83,9 +79,11 @@ impl Observer for Watcher {
     }
 
     fn stop_requested(&self) -> bool {
-        // Asked once per step, and more often elsewhere.
-        let asked = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
-        self.stop_after.is_some_and(|after| asked > after)
+        let Some(after) = self.stop_after else {
+            return false;
+        };
+        // Ranks other than the first are told no steps.
+        fs::read_to_string("run/steps.jsonl").is_ok_and(|text| text.lines().count() >= after)
     }
 }
 
@@ -229,7 +227,7 @@ const KINDS: [&str; 9] = [
     "method = \"alright\"\naverage = \"polynomial\"",
     "method = \"maxright\"\nprobe-every = 2\noptimum = \"sft=0.5,dpo=0.1\"",
     "method = \"maxright\"\noptimum = \"auto\"\nrecompute = \"on\"",
-    "method = \"sequential\"\nsft-epochs = 1\ndpo-epochs = 1\nsteps = \"\"",
+    "method = \"sequential\"\nstages = \"sft:2,dpo:2\"\nsteps = \"\"",
     "method = \"compromise\"\ndpo-loss = \"ipo\"",
     "method = \"mix\"\ndpo-loss = \"simpo\"\nmix-batches = \"full\"",
     "method = \"mix\"\nstop-at = \"sft=9,dpo=9\"",
@@ -243,7 +241,11 @@ fn folders_are_those_of_one_rank() {
         for kind in KINDS {
             let text = with(kind);
             let wanted = straight(&text);
-            assert!(wanted.keys().any(|name| name == "run/adapter/adapter_model.safetensors"));
+            assert!(
+                wanted
+                    .keys()
+                    .any(|name| name == "run/adapter/adapter_model.safetensors")
+            );
             for size in sizes.by_ref().take(2) {
                 start_over();
                 run_well(size, &text, false);
@@ -258,11 +260,229 @@ fn with(kind: &str) -> String {
     let mut text = settings("");
     for line in kind.lines() {
         let key = line.split(" =").next().unwrap();
-        let kept = text.lines().filter(|line| !line.starts_with(&format!("{key} =")));
+        let kept = text
+            .lines()
+            .filter(|line| !line.starts_with(&format!("{key} =")));
         text = kept.collect::<Vec<_>>().join("\n") + "\n";
         if !line.ends_with("\"\"") {
             text += &format!("{line}\n");
         }
     }
     text
+}
+
+/// A stop that one rank is asked for is a stop of all, and a resume with another number of ranks ends with the same bytes.
+#[test]
+fn a_stop_of_one_rank_stops_all_and_any_number_resumes() {
+    in_own_process(
+        "a_stop_of_one_rank_stops_all_and_any_number_resumes",
+        || {
+            let text = with(KINDS[2]);
+            let wanted = straight(&text);
+            let cases = [(3, 2, 1, 2), (2, 0, 2, 1), (1, 0, 3, 4), (4, 1, 4, 3)];
+            for (ranks, who, stop_after, others) in cases {
+                start_over();
+                let role = Role {
+                    stop_after: Some(stop_after),
+                    ..Role::default()
+                };
+                let endings = run_on(ranks, &text, false, (who, role));
+                let mut messages = Vec::new();
+                for ending in endings {
+                    let error = ending.expect("no panic").unwrap_err();
+                    assert_eq!(error.kind, ErrorKind::Interrupted, "{error}");
+                    messages.push(error.message);
+                }
+                messages.dedup();
+                assert_eq!(messages.len(), 1, "{messages:?}");
+                let notes = run_well(others, &text, true);
+                let is_resumed = notes
+                    .iter()
+                    .any(|note| note.starts_with("continuing at step"));
+                assert!(is_resumed, "{notes:?}");
+                same(
+                    &contents(),
+                    &wanted,
+                    &format!("{ranks} ranks, then {others}"),
+                );
+            }
+        },
+    );
+}
+
+/// An error, a panic or silence of any rank at any call ends all ranks with an error, and what was written can be resumed.
+#[test]
+fn a_fault_at_any_call_ends_all_ranks() {
+    in_own_process("a_fault_at_any_call_ends_all_ranks", || {
+        let text = with("method = \"maxright\"\noptimum = \"sft=0.5,dpo=0.1\"\nsteps = 3");
+        let wanted = straight(&text);
+        let mut runner = TestRunner::new_with_rng(
+            Cases::with_cases(14),
+            TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+        );
+        let fault = prop_oneof![Just(Fault::Error), Just(Fault::Panic), Just(Fault::Silence)];
+        let cases = (2..5usize, 0..5usize, 0..90usize, fault);
+        let timeout = Duration::from_millis(1500);
+        let done = runner.run(&cases, |(size, who, call, fault)| {
+            start_over();
+            let role = Role {
+                fault: Some((call, fault)),
+                ..Role::default()
+            };
+            let began = Instant::now();
+            let endings = run_within(size, &text, false, (who % size, role), timeout);
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "{:?}",
+                began.elapsed()
+            );
+            let failed = endings
+                .iter()
+                .filter(|ending| !matches!(ending, Some(Ok(_))))
+                .count();
+            // The last calls are those of ranks that have finished, or the run has fewer calls.
+            let is_over = Path::new("run/adapter/adapter_config.json").exists();
+            assert!(failed == size || is_over, "{endings:?}");
+            run_well(1, &text, true);
+            same(
+                &contents(),
+                &wanted,
+                &format!("rank {who} of {size}, call {call}, {fault:?}"),
+            );
+            Ok(())
+        });
+        done.unwrap();
+    });
+}
+
+/// A rank with other settings or rows is refused before the first step, by its name.
+#[test]
+fn ranks_that_differ_are_refused() {
+    in_own_process("ranks_that_differ_are_refused", || {
+        let text = settings("method = \"mix\"");
+        for (other, what) in [
+            ("seed = 7\n", "plan"),
+            (
+                "sft-map = \"completion=input\"\n",
+                "version of the rows of sft",
+            ),
+        ] {
+            start_over();
+            let role = Role {
+                other,
+                ..Role::default()
+            };
+            for ending in run_on(3, &text, false, (1, role)) {
+                let error = ending.expect("no panic").unwrap_err();
+                let message = error.message;
+                assert!(
+                    message.starts_with("rank 1 on ") && message.contains(what),
+                    "{message}"
+                );
+            }
+            assert!(!Path::new("run").exists());
+        }
+        // A mistake that all ranks make is not the mistake of a rank.
+        for ending in run_on(
+            2,
+            &text.replace("instructions.jsonl", "missing.jsonl"),
+            false,
+            (0, Role::default()),
+        ) {
+            let message = ending.expect("no panic").unwrap_err().message;
+            assert!(
+                !message.contains("rank 0") && message.contains("missing.jsonl"),
+                "{message}"
+            );
+        }
+    });
+}
+
+/// Batches of one pack are noted, with what would give every rank work. The end lists the ranks.
+#[test]
+fn notes_say_who_waits_and_who_did_what() {
+    in_own_process("notes_say_who_waits_and_who_did_what", || {
+        let text = with("method = \"mix\"\ntoken-budget = 2048");
+        let notes = run_well(2, &text, false).join("\n");
+        assert!(
+            notes.contains("a batch of sft has 5 rows in 1 pack, for 2 ranks"),
+            "{notes}"
+        );
+        assert!(notes.contains("a batch of 10 rows"), "{notes}");
+        assert!(
+            notes.contains("ranks: 2 (threads of one process)"),
+            "{notes}"
+        );
+        let lines = notes
+            .lines()
+            .filter(|line| line.contains(" multiply-adds, "));
+        assert_eq!(lines.count(), 2, "{notes}");
+    });
+}
+
+/// All ranks together do the work of one, and none does more than its share and a pack.
+#[test]
+fn work_is_divided() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../upright-engine/tests/golden/llama");
+    let rows = examples(&dir);
+    let mut many: Vec<Example> = Vec::new();
+    for repeat in 0..20 {
+        for row in &rows[3..] {
+            let mut row = row.clone();
+            let by = repeat % row.prompt.len();
+            row.prompt.rotate_left(by);
+            many.push(row);
+        }
+    }
+    let batch: Vec<&Example> = many.iter().collect();
+    let packs = pack(&batch, 40).len();
+    let counts_on = |size: usize| -> Vec<Counts> {
+        std::thread::scope(|scope| {
+            let mut running = Vec::new();
+            for ranks in threads(size, TIMEOUT) {
+                let (dir, many) = (&dir, &many);
+                running.push(scope.spawn(move || {
+                    let world = Arc::new(World::new(Box::new(ranks)).unwrap());
+                    let options = Options {
+                        threads: 1,
+                        ..Options::default()
+                    };
+                    let decoder = Decoder::open(dir, &options).unwrap();
+                    let start = peft::read(&dir.join("adapter"), decoder.config()).unwrap();
+                    let tasks = vec![task("sft", LossKind::Sft, many, None)];
+                    let learner =
+                        ModelLearner::new(&decoder, start.adapter, optimization(), 40, tasks);
+                    let mut learner = learner.unwrap().among(&world);
+                    learner.loss(ObjectiveId(0)).unwrap();
+                    learner.accumulate(ObjectiveId(0), 1.0).unwrap();
+                    learner.update().unwrap();
+                    learner.accumulate(ObjectiveId(0), 0.5).unwrap();
+                    learner.update().unwrap();
+                    decoder.usage().counts
+                }));
+            }
+            let mut all = Vec::new();
+            for thread in running {
+                all.push(thread.join().unwrap());
+            }
+            all
+        })
+    };
+    let whole = counts_on(1)[0];
+    for size in [2, 3, 5] {
+        assert!(packs >= 4 * size, "{packs} packs for {size} ranks");
+        let all = counts_on(size);
+        let mut total = Counts::default();
+        for counts in &all {
+            total = total + *counts;
+            // Two steps of packs that differ little in size.
+            let share = whole.multiply_adds() / size as u64;
+            let of_a_pack = whole.multiply_adds() / packs as u64;
+            assert!(
+                counts.multiply_adds() <= share + of_a_pack * 3 / 2,
+                "{size}: {counts:?}"
+            );
+        }
+        assert_eq!(total, whole, "{size}");
+    }
 }

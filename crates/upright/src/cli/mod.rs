@@ -14,6 +14,7 @@ mod export;
 mod generate;
 mod inspect;
 mod machine;
+mod ranks;
 mod reference;
 mod report;
 mod serve;
@@ -133,10 +134,12 @@ pub fn main() -> ExitCode {
             sandbox::serve(std::io::stdin(), std::io::stdout()).map_err(Error::failure)
         }
     };
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
-    }
+    };
+    ranks::close();
+    code
 }
 
 /// Path of the running program, even if its file has been replaced since it started.
@@ -149,8 +152,19 @@ fn own_program() -> PathBuf {
     }
 }
 
-/// Prints the error and its hint. Returns the exit code.
+/// Prints the error and its hint, unless another rank prints it. Returns the exit code.
 fn failed(error: &Error) -> ExitCode {
+    if !ranks::is_told_elsewhere() {
+        print_error(error);
+    }
+    ExitCode::from(match error.kind {
+        ErrorKind::Input => 2,
+        ErrorKind::Failure => 1,
+        ErrorKind::Interrupted => 130,
+    })
+}
+
+fn print_error(error: &Error) {
     let mut stderr = std::io::stderr().lock();
     let what = if error.kind == ErrorKind::Interrupted {
         "interrupted"
@@ -161,11 +175,6 @@ fn failed(error: &Error) -> ExitCode {
     if !error.hint.is_empty() {
         let _ = writeln!(stderr, "hint: {}", visible(&error.hint));
     }
-    ExitCode::from(match error.kind {
-        ErrorKind::Input => 2,
-        ErrorKind::Failure => 1,
-        ErrorKind::Interrupted => 130,
-    })
 }
 
 /// Converts a usage error from clap to an [`Error`].

@@ -4,13 +4,14 @@ use std::fmt::Write;
 
 use clap::{Args, Command};
 
-use super::{print, print_json, terminal};
+use super::{print, print_json, ranks::RankFlags, terminal};
 use upright_base::{Result, counted, files, observer::Observer};
 use upright_core::methods::MethodKind;
 use upright_hub::Hub;
+use upright_ranks::World;
 use upright_report::Report;
 use upright_runs::{
-    plan::Plan,
+    plan::{Plan, checks::device},
     plan_record, run_dir,
     settings::{Config, ObjectiveConfig},
     summary::Summary,
@@ -26,6 +27,8 @@ pub(super) struct Train {
     dry_run: bool,
     #[command(flatten)]
     config: Config,
+    #[command(flatten)]
+    ranks: RankFlags,
 }
 
 /// Examples in `--help`.
@@ -42,6 +45,9 @@ Examples:
   upright train --config three.toml --out runs/three
   # Continue a run that was stopped
   upright train --resume --out runs/first
+  # On two machines, with the bytes of a run on one
+  mpirun -n 2 -host node1,node2 upright train --model path/to/model \\
+      --sft instructions.jsonl --dpo preferences.jsonl --out runs/two
   # Train the reference model first, on the chosen responses
   upright train --model path/to/model --sft instructions.jsonl \\
       --dpo preferences.jsonl --reference train:chosen --out runs/reference";
@@ -73,12 +79,14 @@ pub(super) fn after_help() -> String {
 pub(super) fn run(arguments: &Train) -> Result<()> {
     terminal::catch_signals()?;
     let config = arguments.config.clone().resolve()?;
+    let world = arguments.ranks.open(device(config.device.as_deref())?)?;
+    let planned = planned(&config, &world);
+    let plan = world.settle(planned)?;
     let mut terminal = terminal::Terminal::new();
-    let plan = Plan::from_config(&fetched(&config, &Hub::from_environment(), &mut terminal)?)?;
-    for note in plan.notes(&config) {
-        terminal.note(&note);
-    }
     if arguments.dry_run {
+        if !world.is_first() {
+            return Ok(());
+        }
         let outline = run::outline(&plan, &mut terminal)?;
         return if config.json {
             print_json(&outline)
@@ -87,23 +95,44 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
         };
     }
     let written = config.to_toml()?;
-    let summary = if config.tensorboard {
-        run::run(
-            &plan,
-            &written,
-            config.resume,
-            &mut TensorBoard::new(&plan.out, &mut terminal),
-        )?
+    let is_first = if config.tensorboard && world.is_first() {
+        let mut board = TensorBoard::new(&plan.out, &mut terminal);
+        run::run_among(&plan, &written, config.resume, &world, &mut board)?
     } else {
-        run::run(&plan, &written, config.resume, &mut terminal)?
+        run::run_among(&plan, &written, config.resume, &world, &mut terminal)?
     };
+    if is_first {
+        tell(&plan, &config, &mut terminal)?;
+    }
+    Ok(())
+}
+
+/// The plan, with the files of Hub ids. Rank 0 downloads them first, so that ranks with a common cache find them there.
+fn planned(config: &Config, world: &World) -> Result<Plan> {
+    let hub = Hub::from_environment();
+    let mut terminal = terminal::Terminal::new();
+    if world.size() > 1 {
+        world.first(|| fetched(config, &hub, &mut terminal).map(|_| Vec::new()))?;
+    }
+    let plan = Plan::from_config(&fetched(config, &hub, &mut terminal)?)?;
+    if world.is_first() {
+        for note in plan.notes(config) {
+            terminal.note(&note);
+        }
+    }
+    Ok(plan)
+}
+
+/// Writes the report, and prints the result.
+fn tell(plan: &Plan, config: &Config, terminal: &mut terminal::Terminal) -> Result<()> {
+    let summary = Summary::read(&plan.out)?;
     let page = if config.no_report {
         String::new()
     } else {
-        report(&plan, &mut terminal)
+        report(plan, terminal)
     };
     // The record has the optima that were found.
-    for warning in untrained(&plan_record::with_recorded(&plan), &summary) {
+    for warning in untrained(&plan_record::with_recorded(plan), &summary) {
         terminal.note(&warning);
     }
     if config.json {

@@ -1,0 +1,71 @@
+//! Flags of commands that may run on several ranks, and the world that this process belongs to.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use clap::Args;
+use upright_base::{Error, Result};
+use upright_model::Device;
+use upright_ranks::World;
+use upright_runs::{plan::checks::count, settings::Number};
+
+/// Seconds without an answer from another rank after which a rank gives up.
+const TIMEOUT: usize = 600;
+
+/// The world of this process, from its opening to the end of the command.
+static OPENED: Mutex<Option<Arc<World>>> = Mutex::new(None);
+
+/// Flags of a command that may run on several ranks.
+#[derive(Args, Debug)]
+pub(super) struct RankFlags {
+    /// How several processes that a launcher started work together: auto, mpi, nccl, or alone (each
+    /// works by itself) [default: auto, which is alone without a launcher]
+    #[arg(long, value_name = "HOW", help_heading = "Ranks")]
+    ranks: Option<String>,
+    /// Give up if another rank does not answer for this many seconds [default: 600]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        help_heading = "Ranks",
+        allow_hyphen_values = true
+    )]
+    rank_timeout: Option<Number>,
+}
+
+impl RankFlags {
+    /// Opens the world that this process belongs to. It stays open until [`close`].
+    ///
+    /// # Errors
+    /// Those of [`upright_ranks::open`].
+    pub(super) fn open(&self, device: Device) -> Result<Arc<World>> {
+        let choice = self.ranks.as_deref().unwrap_or("auto").parse()?;
+        let seconds = count("rank-timeout", self.rank_timeout.as_ref(), TIMEOUT)?;
+        if seconds == 0 {
+            return Err(Error::input("rank-timeout must be at least 1, found `0`"));
+        }
+        let env = |name: &str| std::env::var(name).ok();
+        let timeout = Duration::from_secs(seconds as u64);
+        let is_cuda = matches!(device, Device::Cuda(_));
+        let world = Arc::new(upright_ranks::open(choice, timeout, is_cuda, &env)?);
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        *opened = Some(Arc::clone(&world));
+        Ok(world)
+    }
+}
+
+/// Ends the world of this process, after its last output: a rank whose transport failed ends all others, and maybe itself.
+pub(super) fn close() {
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(opened.take());
+}
+
+/// Whether rank 0 tells the error of this process, which all ranks have.
+pub(super) fn is_told_elsewhere() -> bool {
+    let opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(world) = &*opened else {
+        return false;
+    };
+    !world.is_first() && world.is_agreed()
+}
