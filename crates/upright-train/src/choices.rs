@@ -2,14 +2,15 @@
 //! them, with fewer forward tokens: questions of a pack share their beginnings, and answers of one
 //! token share a row.
 
-use std::ops::Range;
+use std::{cell::RefCell, ops::Range};
 
 use upright_base::{Error, Result, observer::Observer};
 use upright_data::{Tokenizer, mmlu::prompt::trim_end};
 use upright_engine::{Decoder, DeviceAdapter};
 use upright_model::pack::{Pack, SHARED, Target};
+use upright_ranks::World;
 
-use crate::not_finite::not_finite;
+use crate::{not_finite::not_finite, ranks::in_rounds};
 
 /// Gap between the two best answers, in nats, below which a question is a near tie: another order
 /// of additions may swap them.
@@ -219,26 +220,35 @@ impl PackedQuestions {
     }
 }
 
-/// Scores packs one after the other. `observer` receives the number of finished questions.
+/// Scores packs, which ranks share. `observer` receives the number of finished questions. Each pack has the name of what its questions
+/// belong to, for errors.
 ///
 /// # Errors
 /// A log-probability is not finite, or the observer requested a stop.
 pub fn score(
-    packs: &[PackedQuestions],
+    packs: &[(&PackedQuestions, &str)],
     decoder: &Decoder,
     adapter: Option<&DeviceAdapter>,
-    done: &mut usize,
+    world: &World,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Vec<f64>>> {
-    let mut sums = Vec::new();
-    for packed in packs {
-        if observer.stop_requested() {
+    let (mut sums, mut done) = (Vec::new(), 0);
+    let observer = RefCell::new(observer);
+    let mut compute = |(packed, name): &(&PackedQuestions, &str)| -> Result<Vec<f64>> {
+        if observer.borrow().stop_requested() {
             return Err(Error::interrupted("before all questions were scored"));
         }
-        sums.extend(packed.score(decoder, adapter)?);
-        *done += packed.questions.len();
-        observer.advance(*done, "");
-    }
+        let scored = packed.score(decoder, adapter);
+        Ok(scored.map_err(|error| error.at(name))?.concat())
+    };
+    let mut take = |(packed, _): &(&PackedQuestions, &str), logp: &[f64]| -> Result<()> {
+        let per_question = packed.answers.len() / packed.questions.len();
+        sums.extend(logp.chunks(per_question).map(<[f64]>::to_vec));
+        done += packed.questions.len();
+        observer.borrow_mut().advance(done, "");
+        Ok(())
+    };
+    in_rounds(world, packs, &mut compute, &mut take)?;
     Ok(sums)
 }
 

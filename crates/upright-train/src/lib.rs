@@ -7,6 +7,7 @@
 //! | [`learner`] | the language model as a [`Learner`](upright_core::Learner) |
 //! | [`mod@reference`] | the frozen policy's log-probabilities, cached |
 //! | [`evaluation`] | every objective on held-out rows and on a sample of its training rows |
+//! | [`ranks`] | work that several ranks share |
 //! | [`checkpoint`] | everything a run needs to resume bit-identically |
 //! | [`run`] | opens what a plan names, prepares the reference, and takes the steps |
 //! | [`fetch`] | downloads the Hub ids of a config |
@@ -36,7 +37,7 @@ pub mod generate;
 pub mod learner;
 pub mod not_finite;
 pub mod packing;
-mod ranks;
+pub mod ranks;
 pub mod reference;
 pub mod run;
 pub mod tensorboard;

@@ -1,4 +1,5 @@
-//! What rank 0 does for all ranks: files are read and written by rank 0, and the others get what they need from it.
+//! Work of several ranks. Rank 0 alone reads and writes files of a run, and the others get what they need from it. Work that consists of
+//! packs is divided.
 
 use serde::{Serialize, de::DeserializeOwned};
 use upright_base::{Error, Result, observer::Observer};
@@ -26,6 +27,38 @@ pub(crate) fn decided<T: Serialize + DeserializeOwned>(
     let unreadable = |error: serde_json::Error| Error::failure(format!("rank 0: {error}"));
     let bytes = world.first(|| serde_json::to_vec(&decide()?).map_err(unreadable))?;
     serde_json::from_slice(&bytes).map_err(unreadable)
+}
+
+/// Computes some numbers for every item, one item per rank at a time. `done` gets the numbers of every item on every rank, in order.
+///
+/// # Errors
+/// Those of the closures; an error of `compute` on one rank is an error of all.
+pub fn in_rounds<T>(
+    world: &World,
+    items: &[T],
+    compute: &mut dyn FnMut(&T) -> Result<Vec<f64>>,
+    done: &mut dyn FnMut(&T, &[f64]) -> Result<()>,
+) -> Result<()> {
+    for items in items.chunks(world.size()) {
+        let mut compute_mine = || -> Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            if let Some(item) = items.get(world.rank()) {
+                for number in compute(item)? {
+                    bytes.extend_from_slice(&number.to_le_bytes());
+                }
+            }
+            Ok(bytes)
+        };
+        let all = world.agree(compute_mine())?;
+        for (item, bytes) in items.iter().zip(&all) {
+            let mut numbers = Vec::with_capacity(bytes.len() / 8);
+            for number in bytes.as_chunks().0 {
+                numbers.push(f64::from_le_bytes(*number));
+            }
+            done(item, &numbers)?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives every rank the values that rank 0 has. Their number is the same everywhere.

@@ -21,7 +21,7 @@ use upright_ranks::World;
 use crate::{
     not_finite::not_finite,
     packing::{PackedRows, pack},
-    ranks::on_first,
+    ranks::{in_rounds, on_first},
 };
 use upright_base::{Error, Result, files, observer::Observer};
 use upright_data::Example;
@@ -256,51 +256,43 @@ impl Reference {
         Ok(())
     }
 
-    /// Scores examples, a pack per rank at a time, and stores the values.
+    /// Scores examples and stores the values.
     fn compute(
         &mut self,
         policy: &Policy<'_>,
         examples: &[&Example],
         observer: &mut dyn Observer,
     ) -> Result<usize> {
-        let world = policy.world;
-        let mut file = on_first(world, || self.opened())?;
+        let mut file = on_first(policy.world, || self.opened())?;
         let packs = pack(examples, policy.token_budget);
         let (mut done, mut computed) = (0, 0);
-        for packs in packs.chunks(world.size()) {
-            let score = || -> Result<Vec<u8>> {
-                if observer.stop_requested() {
-                    return Err(Error::interrupted(
-                        "while scoring the reference; finished values are cached",
-                    ));
-                }
-                let mut records = Vec::new();
-                if let Some(packed) = packs.get(world.rank()) {
-                    for (example, response, value) in scored(policy, packed, examples)? {
-                        records.extend(record(&key(example, response), value));
-                    }
-                }
-                Ok(records)
-            };
-            let all = world.agree(score())?;
-            for bytes in all.concat().chunks_exact(RECORD) {
-                let (key, value) = parsed(bytes);
-                self.values.insert(key, value);
+        let stopped =
+            || Error::interrupted("while scoring the reference; finished values are cached");
+        let observer = std::cell::RefCell::new(observer);
+        let mut compute = |packed: &PackedRows| -> Result<Vec<f64>> {
+            if observer.borrow().stop_requested() {
+                return Err(stopped());
+            }
+            let scored = scored(policy, packed, examples)?;
+            Ok(scored.into_iter().map(|(_, _, value)| value).collect())
+        };
+        let mut store = |packed: &PackedRows, values: &[f64]| -> Result<()> {
+            let mut records = Vec::new();
+            for (segment, value) in packed.segments.iter().zip(values) {
+                let key = key(examples[segment.example], segment.response);
+                records.extend(record(&key, *value));
+                self.values.insert(key, *value);
                 computed += 1;
+                done += usize::from(segment.response == 0);
             }
             if let Some(file) = &mut file {
-                file.write_all(&all.concat())
+                file.write_all(&records)
                     .map_err(|error| Error::io(&self.path, "write", error))?;
             }
-            for packed in packs {
-                let firsts = packed
-                    .segments
-                    .iter()
-                    .filter(|segment| segment.response == 0);
-                done += firsts.count();
-            }
-            observer.advance(done, "");
-        }
+            observer.borrow_mut().advance(done, "");
+            Ok(())
+        };
+        in_rounds(policy.world, &packs, &mut compute, &mut store)?;
         Ok(computed)
     }
 

@@ -96,14 +96,26 @@ impl Model {
         })
     }
 
-    /// Opens the model of a plan on every rank. Ranks of one machine divide its cores, unless the plan says how many threads each has,
-    /// and take a GPU each, if the launcher does not show each of them a single one.
+    /// Opens the model of a plan on every rank.
     pub fn of_plan_among(
         plan: &Plan,
         world: &Arc<World>,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let mut options = options(plan);
+        Self::open_among(&plan.model, options(plan), world, observer)
+    }
+
+    /// Opens a model folder on every rank. Ranks of one machine divide its cores, unless the options say how many threads each has, and
+    /// take a GPU each, unless the launcher shows each of them a single one.
+    ///
+    /// # Errors
+    /// Those of [`Model::open`], or ranks have different models or devices.
+    pub fn open_among(
+        model: &Path,
+        mut options: Options,
+        world: &Arc<World>,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
         if options.threads == 0 && world.ranks_here() > 1 {
             options.threads = processor::share_of_cores(world.ranks_here());
         }
@@ -111,7 +123,13 @@ impl Model {
             let index = world.index_here() % cards().len().max(1);
             options.device = Device::Cuda(index);
         }
-        let model = Self::open(&plan.model, &options, observer)?;
+        let model = world.settle(Self::open(model, &options, observer))?;
+        world.same(
+            "device or arithmetic",
+            model.decoder.arithmetic().as_bytes(),
+        )?;
+        world.same("base model", model.fingerprint.as_str().as_bytes())?;
+        world.same("tokenizer", model.tokenizer.sha256().as_bytes())?;
         Ok(Self {
             world: Arc::clone(world),
             ..model

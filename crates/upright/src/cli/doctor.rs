@@ -122,7 +122,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         return print_json(&json!({
             "version": env!("CARGO_PKG_VERSION"), "cores": cores, "memory_total_bytes": total,
             "memory_available_bytes": available, "tiers": tiers.iter().map(|t| t.name()).collect::<Vec<_>>(),
-            "devices": devices, "cuda": cuda_json(libraries), "cuda_kernels": kernels, "tier": tier.name(), "cache": cache, "cache_writable": writable, "model": model,
+            "devices": devices, "cuda": cuda_json(libraries), "cuda_kernels": kernels, "mpi": mpi_json(), "nccl": nccl_json(), "tier": tier.name(), "cache": cache, "cache_writable": writable, "model": model,
         }));
     }
     let known = |bytes: Option<usize>| bytes.map_or_else(|| "unknown".to_owned(), gigabytes);
@@ -137,6 +137,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
     );
     let _ = writeln!(text, "devices      {}", devices.join(", "));
     text += &cuda_text(libraries, kernels);
+    text += &ranks_text();
     let names: Vec<&str> = tiers.iter().map(|t| t.name()).collect();
     let _ = writeln!(
         text,
@@ -203,6 +204,48 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
         }
     }
     print(&text)
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The lines on libraries for several ranks.
+fn ranks_text() -> String {
+    let mut text = String::new();
+    let mut found = Vec::new();
+    for mpi in upright_ranks::mpi::libraries(&environment) {
+        if let Ok((path, version)) = mpi.library {
+            found.push(format!("{version} ({})", path.display()));
+        }
+    }
+    if found.is_empty() {
+        found.push("not found, needed for several machines only".to_owned());
+    }
+    let _ = writeln!(text, "mpi          {}", found.join(", "));
+    if let Ok((path, version)) = upright_ranks::nccl::library(&environment) {
+        let _ = writeln!(text, "nccl         {version} ({})", path.display());
+    }
+    text
+}
+
+/// The MPI libraries as JSON.
+fn mpi_json() -> Vec<serde_json::Value> {
+    let mut all = Vec::new();
+    for mpi in upright_ranks::mpi::libraries(&environment) {
+        if let Ok((path, version)) = mpi.library {
+            all.push(json!({ "path": path, "version": version }));
+        }
+    }
+    all
+}
+
+/// NCCL as JSON; null if it is not found.
+fn nccl_json() -> serde_json::Value {
+    match upright_ranks::nccl::library(&environment) {
+        Ok((path, version)) => json!({ "path": path, "version": version }),
+        Err(_) => serde_json::Value::Null,
+    }
 }
 
 /// The lines on NVIDIA's libraries and cards.

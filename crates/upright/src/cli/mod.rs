@@ -232,7 +232,11 @@ fn print(text: &str) -> Result<()> {
 }
 
 /// Writes text to stdout unescaped: for our own colors, around text that is already [`visible`].
+/// A rank that is not the first writes nothing.
 fn print_as_is(text: &str) -> Result<()> {
+    if terminal::is_hushed() {
+        return Ok(());
+    }
     let mut stdout = std::io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())

@@ -11,6 +11,8 @@ use upright_model::Device;
 use upright_ranks::World;
 use upright_runs::{plan::checks::count, settings::Number};
 
+use super::terminal;
+
 /// Seconds without an answer from another rank after which a rank gives up.
 const TIMEOUT: usize = 600;
 
@@ -51,6 +53,9 @@ impl RankFlags {
         let world = Arc::new(upright_ranks::open(choice, timeout, is_cuda, &env)?);
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         *opened = Some(Arc::clone(&world));
+        if !world.is_first() {
+            terminal::hush();
+        }
         Ok(world)
     }
 }

@@ -10,7 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{
+    HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -85,8 +87,25 @@ fn bars() -> &'static MultiProgress {
     BARS.get_or_init(MultiProgress::new)
 }
 
+/// Whether this process prints nothing but errors.
+static HUSHED: AtomicBool = AtomicBool::new(false);
+
+/// Makes this process print nothing but errors from now on: it is a rank that is not the first.
+pub(super) fn hush() {
+    HUSHED.store(true, Ordering::Relaxed);
+    bars().set_draw_target(ProgressDrawTarget::hidden());
+}
+
+/// Whether this process prints nothing but errors.
+pub(super) fn is_hushed() -> bool {
+    HUSHED.load(Ordering::Relaxed)
+}
+
 /// Prints a line to stderr, above any progress bars.
 fn line(text: &str) {
+    if is_hushed() {
+        return;
+    }
     let text = &*visible(text);
     if bars().is_hidden() {
         let _ = writeln!(std::io::stderr(), "{text}");

@@ -115,10 +115,8 @@ fn planned(config: &Config, world: &World) -> Result<Plan> {
         world.first(|| fetched(config, &hub, &mut terminal).map(|_| Vec::new()))?;
     }
     let plan = Plan::from_config(&fetched(config, &hub, &mut terminal)?)?;
-    if world.is_first() {
-        for note in plan.notes(config) {
-            terminal.note(&note);
-        }
+    for note in plan.notes(config) {
+        terminal.note(&note);
     }
     Ok(plan)
 }

@@ -8,8 +8,12 @@ use upright_data::{
     Tokenizer,
     mmlu::{Form, Prompt, Question, Subject, SubjectName, Wording, prompt::LETTERS},
 };
-use upright_engine::{Decoder, DeviceAdapter};
-use upright_train::choices::{self, EncodedQuestion, PackedQuestions, best, is_near_tie};
+use upright_engine::DeviceAdapter;
+use upright_math::random::splitmix;
+use upright_train::{
+    choices::{self, EncodedQuestion, PackedQuestions, best, is_near_tie},
+    run::Model,
+};
 
 /// Default tokens in a pack. Five shots take up to 2500 tokens, and each pack holds them once.
 pub const TOKEN_BUDGET: usize = 8192;
@@ -177,37 +181,51 @@ impl<'s> Sheet<'s> {
             .map(move |subject| (subject, &subject.test[..subject.test.len().min(limit)]))
     }
 
-    /// Scores all questions under the base model with an adapter or alone. `what` names the model in
+    /// Identifies the questions as they are asked: the tokens of all packs.
+    pub fn key(&self) -> u64 {
+        let mut key = 0;
+        for packed in self.packs.iter().flatten() {
+            for token in &packed.pack.tokens {
+                key = splitmix(key ^ u64::from(*token));
+            }
+        }
+        key
+    }
+
+    /// Scores all questions under the base model with an adapter or alone; the model's ranks share them. `what` names the model in
     /// the progress.
     ///
     /// # Errors
     /// A log-probability is not finite, or the observer requested a stop.
     pub fn score(
         &self,
-        decoder: &Decoder,
+        model: &Model,
         adapter: Option<&DeviceAdapter>,
         what: &str,
         observer: &mut dyn Observer,
     ) -> Result<Vec<TaskScores>> {
         observer.begin(what, self.questions);
-        let tasks = self.score_tasks(decoder, adapter, observer);
+        let tasks = self.score_tasks(model, adapter, observer);
         observer.end();
         tasks
     }
 
     fn score_tasks(
         &self,
-        decoder: &Decoder,
+        model: &Model,
         adapter: Option<&DeviceAdapter>,
         observer: &mut dyn Observer,
     ) -> Result<Vec<TaskScores>> {
-        let mut done = 0;
+        let mut packs = Vec::new();
+        for (of_subject, (subject, _)) in self.packs.iter().zip(self.asked()) {
+            packs.extend(of_subject.iter().map(|packed| (packed, subject.about.name)));
+        }
+        let sums = choices::score(&packs, &model.decoder, adapter, &model.world, observer)?;
+        let mut sums = sums.into_iter();
         let mut tasks = Vec::with_capacity(self.packs.len());
-        for (packs, (subject, rows)) in self.packs.iter().zip(self.asked()) {
-            let sums = choices::score(packs, decoder, adapter, &mut done, observer)
-                .map_err(|error| at_subject(error, subject))?;
+        for (subject, rows) in self.asked() {
             let mut scores = Vec::with_capacity(rows.len());
-            for (logp, row) in sums.into_iter().zip(rows) {
+            for (logp, row) in sums.by_ref().zip(rows) {
                 scores.push(Score::new(self.wording.form, row, logp));
             }
             tasks.push(TaskScores {
@@ -216,15 +234,6 @@ impl<'s> Sheet<'s> {
             });
         }
         Ok(tasks)
-    }
-}
-
-/// Puts the subject in front of an error that names a question.
-fn at_subject(error: Error, subject: &Subject) -> Error {
-    if error.kind == upright_base::ErrorKind::Interrupted {
-        error
-    } else {
-        error.at(subject.about.name)
     }
 }
 

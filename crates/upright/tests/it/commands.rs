@@ -41,6 +41,8 @@ fn doctor_tells_what_the_machine_has() {
             "devices",
             "cuda",
             "cuda_kernels",
+            "mpi",
+            "nccl",
             "tier",
             "cache",
             "cache_writable",

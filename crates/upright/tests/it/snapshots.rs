@@ -24,6 +24,7 @@ pub(crate) fn check(name: &str, text: &str) {
         (r"(?m)^cores +\d+$", "cores [n]"),
         (r"(?:about|under) (?:[0-9.]+|\[n\]) (?:s|min|h)\b", "[time]"),
         (r"(?m)^tiers .*$", "tiers [list]"),
+        (r"(?m)^mpi .*$(\nnccl .*$)?", "mpi [list]"),
         (r"[0-9a-f]{32,}", "[hash]"),
     ] {
         settings.add_filter(pattern, replacement);

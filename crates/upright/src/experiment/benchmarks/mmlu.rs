@@ -133,7 +133,7 @@ impl Experiment {
                 None => None,
             };
             let what = format!("{name}: {}", candidate.name);
-            let tasks = sheet.score(&model.decoder, adapter.as_ref(), &what, observer)?;
+            let tasks = sheet.score(&model, adapter.as_ref(), &what, observer)?;
             let scores = of_tasks(&tasks);
             let path = self.scores_file(name, &mmlu.key(form), candidate);
             scores.keep(&path)?;

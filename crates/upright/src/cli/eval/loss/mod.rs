@@ -5,7 +5,10 @@ mod output;
 mod reading;
 mod score;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 use upright_engine::DeviceAdapter;
@@ -19,6 +22,7 @@ use self::{
 use crate::cli::{
     machine::Machine,
     print, print_json,
+    ranks::RankFlags,
     terminal::{self, Terminal},
 };
 use upright_base::{
@@ -27,6 +31,7 @@ use upright_base::{
 };
 use upright_data::{Dataset, Example, RowKind, source};
 use upright_hub::Hub;
+use upright_ranks::World;
 use upright_runs::{
     origin::Origin,
     plan::checks::{count, folder},
@@ -129,6 +134,8 @@ pub(in crate::cli) struct Loss {
     ids: bool,
     #[command(flatten)]
     machine: Machine,
+    #[command(flatten)]
+    ranks: RankFlags,
     /// Maximum tokens in a pack [default: 2048]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     token_budget: Option<Number>,
@@ -139,6 +146,11 @@ pub(in crate::cli) struct Loss {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Loss) -> Result<()> {
+    let world = arguments.ranks.open(arguments.machine.options()?.device)?;
+    world.settle(evaluate(arguments, &world))
+}
+
+fn evaluate(arguments: &Loss, world: &Arc<World>) -> Result<()> {
     arguments.check_flags()?;
     let token_budget = count("token-budget", arguments.token_budget.as_ref(), 2048)?;
     let options = arguments.machine.options()?;
@@ -165,7 +177,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let reading = arguments.reading(file, kind, run_rows.as_ref())?;
     let model = hub.model("model", &arguments.model, &mut terminal)?;
     let model = folder("model", &model, "give the folder of the base model")?;
-    let model = Model::open(&model, &options, &mut terminal)?;
+    let model = Model::open_among(&model, options, world, &mut terminal)?;
     let uses_reference = objective
         .as_ref()
         .is_some_and(|objective| objective.kind.spec().reference);
@@ -215,6 +227,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     let data = Dataset::load(&reading.spec, &model.tokenizer, &mut |_, _| {
         !terminal.stop_requested()
     })?;
+    world.same("version of the rows", data.encoded_sha256.as_bytes())?;
     if let (Some(origin), Some(run)) = (&origin, &run_rows) {
         note_origin(run, &origin.run, &reading, &data, &mut terminal);
         if kind == RowKind::Preference
@@ -255,7 +268,7 @@ pub(super) fn run(arguments: &Loss) -> Result<()> {
     }
     let mut score = |what: &str, adapter: Option<&DeviceAdapter>| {
         sums(
-            &model.decoder,
+            &model,
             adapter,
             &examples,
             token_budget,

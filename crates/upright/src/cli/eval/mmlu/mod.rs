@@ -5,6 +5,7 @@ mod table;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
@@ -14,6 +15,7 @@ use upright_base::{Error, Result, counted, observer::Observer};
 use upright_data::{Template, mmlu::Wording};
 use upright_engine::DeviceAdapter;
 use upright_hub::Hub;
+use upright_ranks::World;
 use upright_runs::{
     plan::checks::{Choice, count, folder, threads},
     settings::Number,
@@ -24,6 +26,7 @@ use crate::{
     cli::{
         machine::Machine,
         make_out, print, print_json,
+        ranks::RankFlags,
         terminal::{self, Terminal},
     },
     mmlu::{
@@ -60,6 +63,8 @@ pub(in crate::cli) struct Arguments {
     out: Option<PathBuf>,
     #[command(flatten)]
     machine: Machine,
+    #[command(flatten)]
+    ranks: RankFlags,
     /// Maximum tokens in a pack [default: 8192]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     token_budget: Option<Number>,
@@ -93,6 +98,11 @@ struct Scored {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let world = arguments.ranks.open(arguments.machine.options()?.device)?;
+    world.settle(evaluate(arguments, &world))
+}
+
+fn evaluate(arguments: &Arguments, world: &Arc<World>) -> Result<()> {
     let settings = arguments.questions.checked()?;
     let token_budget = count(
         "token-budget",
@@ -108,7 +118,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let subjects = arguments
         .questions
         .questions(&hub, &settings, &mut terminal)?;
-    if let Some(out) = &arguments.out {
+    let out = arguments.out.as_ref().filter(|_| world.is_first());
+    if let Some(out) = out {
         make_out(out)?;
     }
     let mut folders = Vec::new();
@@ -117,7 +128,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     }
     let model = hub.model("model", &arguments.model, &mut terminal)?;
     let model = folder("model", &model, "give the folder of the base model")?;
-    let model = Model::open(&model, &options, &mut terminal)?;
+    let model = Model::open_among(&model, options, world, &mut terminal)?;
     let mut adapters = Vec::new();
     for path in &folders {
         let path = folder("adapter", path, "give a PEFT adapter folder")?;
@@ -146,6 +157,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         }
         sheets.push(sheet);
     }
+    for sheet in &sheets {
+        world.same("version of the questions", &sheet.key().to_le_bytes())?;
+    }
     let has_bos = !model.tokenizer.bos().is_empty();
     terminal.note(&described(&sheets, &template, has_bos));
     let started = SystemTime::now();
@@ -155,7 +169,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let what = path.display().to_string();
         scored.push(score(&model, Some(adapter), &what, &sheets, &mut terminal)?);
     }
-    if let Some(out) = &arguments.out {
+    if let Some(out) = out {
         let args = format!("pretrained={}", arguments.model.display());
         let mut write = |name: String, model_args: String, scored: &Scored| -> Result<()> {
             let folder = harness::write(
@@ -214,7 +228,7 @@ fn score(
     for sheet in sheets {
         forms.push(FormScores {
             form: sheet.wording.form,
-            tasks: sheet.score(&model.decoder, adapter, what, terminal)?,
+            tasks: sheet.score(model, adapter, what, terminal)?,
         });
     }
     Ok(Scored {
