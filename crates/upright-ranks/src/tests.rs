@@ -340,3 +340,30 @@ fn rank_0_decides_for_all() {
         assert_eq!(thread.join().unwrap(), [0, 7]);
     }
 }
+
+/// Work may take longer than ranks wait for an answer. An error ends it at once.
+#[test]
+fn slow_work_is_waited_for() {
+    let endings = run_all(threads(3, SHORT), |world| {
+        world.slowly(|| {
+            std::thread::sleep(3 * SHORT * world.rank() as u32);
+            Ok(world.rank())
+        })
+    });
+    for (rank, ending) in endings.into_iter().enumerate() {
+        assert_eq!(ending.unwrap().unwrap(), rank);
+    }
+    let endings = run_all(threads(3, SHORT), |world| {
+        world.slowly(|| match world.rank() {
+            1 => Err(Error::input("no model")),
+            _ => {
+                std::thread::sleep(SHORT);
+                Ok(())
+            }
+        })
+    });
+    for ending in endings {
+        let error = ending.unwrap().unwrap_err();
+        assert!(error.message.contains("no model"), "{error}");
+    }
+}

@@ -1,16 +1,20 @@
 //! All ranks, as one of them sees them: what a trainer holds.
 
 use std::{
+    panic::resume_unwind,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use upright_base::{Error, ErrorKind, Result};
 
 use crate::{Ranks, alone::Alone, header, header::Call, verdict};
+
+/// Longest time between two signs of life of a rank that works alone.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// All ranks. Every rank makes the same calls in the same order. Each call starts with a gather of
 /// what every rank is about to do, so that ranks which disagree get an error instead of each
@@ -240,6 +244,43 @@ impl World {
                 Ok(value)
             }
         }
+    }
+
+    /// Does work that may take longer than ranks wait for an answer, such as a download: they tell each other that they are still at it.
+    /// Returns when every rank is done.
+    ///
+    /// # Errors
+    /// The work failed on a rank, or as for [`gather`](Self::gather).
+    ///
+    /// # Panics
+    /// If the work panics.
+    pub fn slowly<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        if self.size() == 1 {
+            return work();
+        }
+        std::thread::scope(|scope| {
+            let mut running = Some(scope.spawn(work));
+            let mut done = None;
+            let mut pause = Duration::from_millis(1);
+            loop {
+                if let Some(thread) = running.take_if(|thread| thread.is_finished()) {
+                    let result = thread.join();
+                    done = Some(result.unwrap_or_else(|panic| resume_unwind(panic)));
+                }
+                let mine = match &done {
+                    Some(Err(error)) => Err(error.clone()),
+                    Some(Ok(_)) => Ok(vec![1]),
+                    None => Ok(vec![0]),
+                };
+                let all = self.agree(mine)?;
+                if all.iter().all(|flag| flag == &[1]) {
+                    break;
+                }
+                std::thread::sleep(pause);
+                pause = (2 * pause).min(LONGEST_PAUSE);
+            }
+            done.unwrap_or_else(|| Err(Error::failure("the work was not done")))
+        })
     }
 
     /// Whether every rank has got the error of one of them, in the last [`agree`](Self::agree).

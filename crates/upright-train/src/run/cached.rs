@@ -10,7 +10,7 @@ use upright_data::Dataset;
 use upright_runs::{plan::Plan, run_dir::is_finished};
 
 use super::{Model, Purpose, Work, run_with};
-use crate::ranks::{decided, on_first};
+use crate::ranks::decided;
 
 /// Sets the output folder of a plan to its place under `folder` in the cache. Returns whether the
 /// run there is finished, in the cache of rank 0. Writes nothing.
@@ -33,7 +33,8 @@ pub(super) fn place(
     decided(&model.world, || Ok(is_finished(&plan.out)))
 }
 
-/// Trains the run of a plan that [`place`] has placed, or continues it, unless the cache has it.
+/// Trains the run of a plan that [`place`] has placed, or continues it, unless the cache has it. The
+/// folder above its place exists.
 /// `what` begins the note that says so. Returns whether it was trained now.
 ///
 /// # Errors
@@ -46,9 +47,12 @@ pub(super) fn train(
     observer: &mut dyn Observer,
 ) -> Result<bool> {
     let out = &plan.out;
-    let _lock = on_first(&model.world, || {
-        files::create_dir(out.parent().unwrap_or(out))?;
-        Lock::wait(&out.with_extension("lock"), observer)
+    // Another process may hold the lock for as long as it trains.
+    let _lock = model.world.slowly(|| {
+        if !model.world.is_first() {
+            return Ok(None);
+        }
+        Lock::wait(&out.with_extension("lock"), observer).map(Some)
     })?;
     // Another process may have trained it in the meantime.
     if decided(&model.world, || Ok(is_finished(out)))? {

@@ -147,7 +147,7 @@ fn open_and_run(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let model = Model::of_plan_among(plan, world, observer)?;
-    let datasets = model.datasets(plan, observer)?;
+    let datasets = world.slowly(|| model.datasets(plan, observer))?;
     if !is_resumed {
         warnings::note(plan, &datasets, observer);
     }

@@ -123,7 +123,7 @@ impl Model {
             let index = world.index_here() % cards().len().max(1);
             options.device = Device::Cuda(index);
         }
-        let model = world.settle(Self::open(model, &options, observer))?;
+        let model = world.slowly(|| Self::open(model, &options, observer))?;
         world.same(
             "device or arithmetic",
             model.decoder.arithmetic().as_bytes(),

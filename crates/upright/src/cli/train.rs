@@ -112,9 +112,13 @@ fn planned(config: &Config, world: &World) -> Result<Plan> {
     let hub = Hub::from_environment();
     let mut terminal = terminal::Terminal::new();
     if world.size() > 1 {
-        world.first(|| fetched(config, &hub, &mut terminal).map(|_| Vec::new()))?;
+        world.slowly(|| match world.is_first() {
+            true => fetched(config, &hub, &mut terminal).map(drop),
+            false => Ok(()),
+        })?;
     }
-    let plan = Plan::from_config(&fetched(config, &hub, &mut terminal)?)?;
+    let fetched = world.slowly(|| fetched(config, &hub, &mut terminal))?;
+    let plan = Plan::from_config(&fetched)?;
     for note in plan.notes(config) {
         terminal.note(&note);
     }

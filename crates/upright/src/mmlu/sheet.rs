@@ -225,7 +225,8 @@ impl<'s> Sheet<'s> {
         let mut tasks = Vec::with_capacity(self.packs.len());
         for (subject, rows) in self.asked() {
             let mut scores = Vec::with_capacity(rows.len());
-            for (logp, row) in sums.by_ref().zip(rows) {
+            for row in rows {
+                let logp = sums.next().expect("a sum for every question");
                 scores.push(Score::new(self.wording.form, row, logp));
             }
             tasks.push(TaskScores {

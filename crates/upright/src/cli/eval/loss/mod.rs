@@ -175,7 +175,7 @@ fn evaluate(arguments: &Loss, world: &Arc<World>) -> Result<()> {
     let has_reference = arguments.reference.is_some() || takes_run_reference;
     let mut objective = arguments.objective(run_rows.as_ref(), has_reference)?;
     let reading = arguments.reading(file, kind, run_rows.as_ref())?;
-    let model = hub.model("model", &arguments.model, &mut terminal)?;
+    let model = world.slowly(|| hub.model("model", &arguments.model, &mut terminal))?;
     let model = folder("model", &model, "give the folder of the base model")?;
     let model = Model::open_among(&model, options, world, &mut terminal)?;
     let uses_reference = objective

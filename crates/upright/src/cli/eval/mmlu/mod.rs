@@ -126,7 +126,7 @@ fn evaluate(arguments: &Arguments, world: &Arc<World>) -> Result<()> {
     for adapter in &arguments.adapter {
         folders.push(hub.adapter("adapter", adapter, &mut terminal)?);
     }
-    let model = hub.model("model", &arguments.model, &mut terminal)?;
+    let model = world.slowly(|| hub.model("model", &arguments.model, &mut terminal))?;
     let model = folder("model", &model, "give the folder of the base model")?;
     let model = Model::open_among(&model, options, world, &mut terminal)?;
     let mut adapters = Vec::new();
