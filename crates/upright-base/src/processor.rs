@@ -12,13 +12,19 @@ pub fn seconds() -> f64 {
 /// the cores has divided them already.
 pub fn share_of_cores(processes: usize) -> usize {
     let here = std::thread::available_parallelism().map_or(1, usize::from);
-    let is_bound = online().is_some_and(|all| here < all);
+    let is_bound = online().is_some_and(|all| allowed() < all);
     let share = if is_bound {
         here
     } else {
         here / processes.max(1)
     };
     share.max(1)
+}
+
+/// Number of cores that this process may run on. A limit of processor time does not lower it.
+fn allowed() -> usize {
+    let cores = rustix::thread::sched_getaffinity(None);
+    cores.map_or(usize::MAX, |cores| cores.count() as usize)
 }
 
 /// Number of cores that the system uses, from a list such as `0-3,8`; `None` where there is none.
@@ -38,10 +44,8 @@ mod tests {
     fn cores_are_divided() {
         let all = std::thread::available_parallelism().map_or(1, usize::from);
         assert_eq!(super::share_of_cores(1), all);
-        assert_eq!(
-            super::share_of_cores(1000),
-            1.max(if super::online() == Some(all) { 1 } else { all })
-        );
+        let is_bound = super::online().is_some_and(|online| super::allowed() < online);
+        assert_eq!(super::share_of_cores(1000), if is_bound { all } else { 1 });
     }
 
     #[test]

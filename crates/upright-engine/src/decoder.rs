@@ -46,6 +46,8 @@ pub struct Options {
     pub tier: Option<cpu::tier::Tier>,
     /// Gradient checkpointing.
     pub recompute: Recompute,
+    /// Processes on this host that use its memory alike; 0 counts as 1.
+    pub processes: usize,
 }
 
 /// The saved activations of a forward pass, for its backward pass.
@@ -148,6 +150,7 @@ impl Decoder {
                 weights,
                 tier,
                 recompute: options.recompute,
+                processes: options.processes.max(1),
                 pool: Arc::clone(&pool),
                 counters,
             }),

@@ -58,6 +58,12 @@ pub(crate) fn is_agree(bytes: &[u8]) -> bool {
     of(bytes).is_some_and(|header| header[0] == kind)
 }
 
+/// Whether a rank has ended.
+pub(crate) fn is_end(bytes: &[u8]) -> bool {
+    let kind = encode(Call::End, 0)[0];
+    of(bytes).is_some_and(|header| header[0] == kind)
+}
+
 /// What a rank does, after its name: "sums 12 values in call 7".
 pub(crate) fn describe(bytes: &[u8]) -> String {
     let Some([kind, numbers @ ..]) = of(bytes) else {

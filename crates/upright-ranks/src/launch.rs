@@ -160,8 +160,14 @@ impl Launch {
         }
     }
 
-    /// Reads the variables of one launcher. `None`: neither rank nor size is set.
+    /// Reads the variables of one launcher. `None`: neither rank nor size is set, or their names are so general that scripts use them
+    /// for something else, and they are no pair of numbers.
     fn of(variables: &Variables, env: Environment<'_>) -> Result<Option<Self>> {
+        let is_general = matches!(variables.launcher, Launcher::Torchrun | Launcher::Jax);
+        let is_number = |name: &str| env(name).is_some_and(|value| value.parse::<usize>().is_ok());
+        if is_general && !(is_number(variables.rank) && is_number(variables.size)) {
+            return Ok(None);
+        }
         let (rank, size) = match (number(variables.rank, env)?, number(variables.size, env)?) {
             (Some(rank), Some(size)) => (rank, size),
             (None, None) => return Ok(None),

@@ -1,6 +1,9 @@
 //! Worlds of threads: what collectives return, and what happens when a rank fails.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use proptest::{collection::vec, prelude::*};
 use upright_base::{Error, ErrorKind, Result, quiet};
@@ -341,11 +344,11 @@ fn rank_0_decides_for_all() {
     }
 }
 
-/// Work may take longer than ranks wait for an answer. An error ends it at once.
+/// Work may take longer than ranks wait for an answer. An error ends it early, and names no rank if it is everywhere.
 #[test]
 fn slow_work_is_waited_for() {
     let endings = run_all(threads(3, SHORT), |world| {
-        world.slowly(|| {
+        world.slowly(|_| {
             std::thread::sleep(3 * SHORT * world.rank() as u32);
             Ok(world.rank())
         })
@@ -353,17 +356,31 @@ fn slow_work_is_waited_for() {
     for (rank, ending) in endings.into_iter().enumerate() {
         assert_eq!(ending.unwrap().unwrap(), rank);
     }
+    let began = Instant::now();
     let endings = run_all(threads(3, SHORT), |world| {
-        world.slowly(|| match world.rank() {
+        world.slowly(|is_over| match world.rank() {
             1 => Err(Error::input("no model")),
             _ => {
-                std::thread::sleep(SHORT);
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!(began.elapsed() < LONG);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 Ok(())
             }
         })
     });
     for ending in endings {
         let error = ending.unwrap().unwrap_err();
-        assert!(error.message.contains("no model"), "{error}");
+        assert!(error.message.starts_with("rank 1 on "), "{error}");
+        assert!(error.message.ends_with("no model"), "{error}");
+    }
+    let endings = run_all(threads(3, LONG), |world| {
+        world.slowly(|_| {
+            std::thread::sleep(Duration::from_millis(40) * world.rank() as u32);
+            Err::<(), _>(Error::input("no rows"))
+        })
+    });
+    for ending in endings {
+        assert_eq!(ending.unwrap().unwrap_err().message, "no rows");
     }
 }

@@ -4,7 +4,7 @@ use std::{
     panic::resume_unwind,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,6 +15,14 @@ use crate::{Ranks, alone::Alone, header, header::Call, verdict};
 
 /// Longest time between two signs of life of a rank that works alone.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Signs of life that ranks still exchange after one of them has failed.
+const ROUNDS_AFTER_FAILURE: usize = 12;
+
+/// What a rank that works alone says of its work.
+const RUNNING: u8 = 0;
+const DONE: u8 = 1;
+const FAILED: u8 = 2;
 
 /// All ranks. Every rank makes the same calls in the same order. Each call starts with a gather of
 /// what every rank is about to do, so that ranks which disagree get an error instead of each
@@ -247,39 +255,54 @@ impl World {
     }
 
     /// Does work that may take longer than ranks wait for an answer, such as a download: they tell each other that they are still at it.
-    /// Returns when every rank is done.
+    /// Returns when every rank is done. The work gets a flag that is set when another rank has failed, so that it may end early.
     ///
     /// # Errors
     /// The work failed on a rank, or as for [`gather`](Self::gather).
     ///
     /// # Panics
     /// If the work panics.
-    pub fn slowly<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub fn slowly<T: Send>(&self, work: impl FnOnce(&AtomicBool) -> Result<T> + Send) -> Result<T> {
+        let is_over = AtomicBool::new(false);
         if self.size() == 1 {
-            return work();
+            return work(&is_over);
         }
         std::thread::scope(|scope| {
-            let mut running = Some(scope.spawn(work));
+            let mut running = Some(scope.spawn(|| work(&is_over)));
             let mut done = None;
             let mut pause = Duration::from_millis(1);
+            let mut failed_rounds = 0;
             loop {
                 if let Some(thread) = running.take_if(|thread| thread.is_finished()) {
                     let result = thread.join();
                     done = Some(result.unwrap_or_else(|panic| resume_unwind(panic)));
                 }
-                let mine = match &done {
-                    Some(Err(error)) => Err(error.clone()),
-                    Some(Ok(_)) => Ok(vec![1]),
-                    None => Ok(vec![0]),
+                let flag = match &done {
+                    None => RUNNING,
+                    Some(Ok(_)) => DONE,
+                    Some(Err(_)) => FAILED,
                 };
-                let all = self.agree(mine)?;
-                if all.iter().all(|flag| flag == &[1]) {
+                let flags = self.agree(Ok(vec![flag])).inspect_err(|_| {
+                    is_over.store(true, Ordering::Relaxed);
+                })?;
+                let has = |flag: u8| flags.iter().any(|flags| flags == &[flag]);
+                // Ranks that are about to fail alike get the time to do so.
+                failed_rounds += usize::from(has(FAILED));
+                if !has(RUNNING) || failed_rounds > ROUNDS_AFTER_FAILURE {
                     break;
                 }
                 std::thread::sleep(pause);
                 pause = (2 * pause).min(LONGEST_PAUSE);
             }
-            done.unwrap_or_else(|| Err(Error::failure("the work was not done")))
+            is_over.store(true, Ordering::Relaxed);
+            match done {
+                Some(result) => self.settle(result),
+                // Another rank has failed, and tells its error now.
+                None => {
+                    self.agree(Ok(Vec::new()))?;
+                    Err(Error::failure("another rank failed"))
+                }
+            }
         })
     }
 
@@ -287,6 +310,12 @@ impl World {
     #[must_use]
     pub fn is_agreed(&self) -> bool {
         self.state().is_agreed
+    }
+
+    /// Whether the transport failed, or ranks made different calls.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.state().broken.is_some()
     }
 
     /// Number of ranks below this one on this machine, by the name of the host.
@@ -340,7 +369,8 @@ impl World {
         for rank in 0..all.len() {
             if header::of(&all[rank]) != header::of(&all[0]) {
                 let told = self.told(&all);
-                state.is_agreed = told.is_some();
+                // Rank 0 tells what all have found, unless it has ended.
+                state.is_agreed = told.is_some() || !header::is_end(&all[0]);
                 let error = told.unwrap_or_else(|| self.differs(rank, &all));
                 state.broken = Some(error.clone());
                 return Err(error);

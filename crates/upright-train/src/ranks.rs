@@ -1,6 +1,8 @@
 //! Work of several ranks. Rank 0 alone reads and writes files of a run, and the others get what they need from it. Work that consists of
 //! packs is divided.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde::{Serialize, de::DeserializeOwned};
 use upright_base::{Error, Result, observer::Observer};
 use upright_engine::Vector;
@@ -29,13 +31,16 @@ pub(crate) fn decided<T: Serialize + DeserializeOwned>(
     serde_json::from_slice(&bytes).map_err(unreadable)
 }
 
-/// Computes some numbers for every item, one item per rank at a time. `done` gets the numbers of every item on every rank, in order.
+/// Computes some numbers for every item, one item per rank at a time. `count` says how many an item has. `done` gets the numbers of every
+/// item on every rank, in order.
 ///
 /// # Errors
-/// Those of the closures; an error of `compute` on one rank is an error of all.
+/// Those of the closures; an error of `compute` on one rank is an error of all. A rank sent another number of values, because it does
+/// something else.
 pub fn in_rounds<T>(
     world: &World,
     items: &[T],
+    count: &dyn Fn(&T) -> usize,
     compute: &mut dyn FnMut(&T) -> Result<Vec<f64>>,
     done: &mut dyn FnMut(&T, &[f64]) -> Result<()>,
 ) -> Result<()> {
@@ -50,7 +55,12 @@ pub fn in_rounds<T>(
             Ok(bytes)
         };
         let all = world.agree(compute_mine())?;
-        for (item, bytes) in items.iter().zip(&all) {
+        for (rank, (item, bytes)) in items.iter().zip(&all).enumerate() {
+            if bytes.len() != 8 * count(item) {
+                let place = world.place(rank);
+                return Err(Error::failure(format!("{place} computes something else"))
+                    .hint("start all ranks with the same program, arguments and files"));
+            }
             let mut numbers = Vec::with_capacity(bytes.len() / 8);
             for number in bytes.as_chunks().0 {
                 numbers.push(f64::from_le_bytes(*number));
@@ -104,5 +114,21 @@ pub(crate) struct Follower<'o>(pub(crate) &'o mut dyn Observer);
 impl Observer for Follower<'_> {
     fn stop_requested(&self) -> bool {
         self.0.stop_requested()
+    }
+}
+
+/// An observer that also requests a stop when another rank has failed.
+pub(crate) struct Unless<'o> {
+    pub(crate) observer: &'o mut dyn Observer,
+    pub(crate) is_over: &'o AtomicBool,
+}
+
+impl Observer for Unless<'_> {
+    fn note(&mut self, text: &str) {
+        self.observer.note(text);
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed) || self.observer.stop_requested()
     }
 }

@@ -292,7 +292,8 @@ impl Reference {
             observer.borrow_mut().advance(done, "");
             Ok(())
         };
-        in_rounds(policy.world, &packs, &mut compute, &mut store)?;
+        let count = |packed: &PackedRows| packed.segments.len();
+        in_rounds(policy.world, &packs, &count, &mut compute, &mut store)?;
         Ok(computed)
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct Decoder {
     pub(crate) weights: Weights,
     pub(crate) tier: Tier,
     pub(crate) recompute: Recompute,
+    /// Processes on this host that use its memory alike.
+    pub(crate) processes: usize,
     pub(crate) pool: Arc<ThreadPool>,
     pub(crate) counters: Arc<Counters>,
 }

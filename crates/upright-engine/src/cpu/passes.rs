@@ -257,7 +257,7 @@ impl Decoder {
         }
     }
 
-    /// Whether `bytes` fit into half of the available memory.
+    /// Whether `bytes` fit into half of this process's share of the available memory.
     fn fits(&self, bytes: usize) -> bool {
         let Some(available) = memory::available_bytes() else {
             return true;
@@ -265,6 +265,6 @@ impl Decoder {
         // The system counts the mapped base as available, but it must stay in memory. It counts
         // spare buffers of earlier steps as used, but this step reuses them.
         let left = (available + spare_bytes()).saturating_sub(self.weights.bytes_mapped());
-        bytes < left / 2
+        bytes < left / (2 * self.processes)
     }
 }

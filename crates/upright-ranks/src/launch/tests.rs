@@ -101,12 +101,28 @@ fn a_process_by_itself_has_no_launch() {
     }
 }
 
+/// Scripts use these names for something else, or set one of them for programs that they start later.
+#[test]
+fn general_names_count_only_as_a_pair_of_numbers() {
+    for text in [
+        "RANK=gold",
+        "WORLD_SIZE=4",
+        "RANK=1",
+        "RANK=x WORLD_SIZE=2",
+        "JAX_PROCESS_ID=1",
+    ] {
+        assert_eq!(find(text).unwrap(), None, "{text}");
+    }
+    let text = "WORLD_SIZE=4 PMI_RANK=1 PMI_SIZE=2";
+    assert_eq!(find(text).unwrap().unwrap().size, 2);
+}
+
 #[test]
 fn variables_that_do_not_fit_are_named() {
     for (text, message) in [
-        ("RANK=x WORLD_SIZE=2", "RANK=x is not a number"),
-        ("RANK=-1 WORLD_SIZE=2", "RANK=-1 is not a number"),
-        ("RANK=1", "RANK=1 is set, but WORLD_SIZE is not"),
+        ("PMI_RANK=x PMI_SIZE=2", "PMI_RANK=x is not a number"),
+        ("PMI_RANK=-1 PMI_SIZE=2", "PMI_RANK=-1 is not a number"),
+        ("PMI_RANK=1", "PMI_RANK=1 is set, but PMI_SIZE is not"),
         ("PMI_SIZE=2", "PMI_SIZE=2 is set, but PMI_RANK is not"),
         ("RANK=2 WORLD_SIZE=2", "RANK=2 is not below WORLD_SIZE=2"),
         ("RANK=0 WORLD_SIZE=0", "RANK=0 is not below WORLD_SIZE=0"),

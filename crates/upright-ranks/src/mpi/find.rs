@@ -103,7 +103,7 @@ fn search(name: &str, scope: Scope, env: Environment<'_>) -> std::result::Result
     Err(NOT_FOUND.to_owned())
 }
 
-/// Folders of libraries: beside `mpirun` and in environments that are active.
+/// Folders of libraries: beside `mpirun`, beside the program that started this one, and in environments that are active.
 fn folders(env: Environment<'_>) -> Vec<PathBuf> {
     let mut roots = Vec::new();
     let path = env("PATH").unwrap_or_default();
@@ -120,6 +120,12 @@ fn folders(env: Environment<'_>) -> Vec<PathBuf> {
                 roots.extend(root.map(Path::to_path_buf));
             }
         }
+    }
+    // A launcher that was named by its path.
+    let parent = format!("/proc/{}/exe", std::os::unix::process::parent_id());
+    if let Ok(program) = std::fs::read_link(parent) {
+        let root = program.parent().and_then(Path::parent);
+        roots.extend(root.map(Path::to_path_buf));
     }
     for variable in ["VIRTUAL_ENV", "CONDA_PREFIX", "MPI_HOME"] {
         roots.extend(env(variable).map(PathBuf::from));
@@ -189,11 +195,15 @@ mod tests {
             _ => None,
         };
         let real = root.canonicalize().unwrap().join("real");
-        let expected = [root.as_path(), &real, Path::new("/conda")];
-        let mut folders = folders(&env).into_iter();
-        for root in expected {
-            assert_eq!(folders.next().unwrap(), root.join("lib"));
-            assert_eq!(folders.next().unwrap(), root.join("lib64"));
+        let folders = folders(&env);
+        let mut last = 0;
+        for root in [root.as_path(), &real, Path::new("/conda")] {
+            for lib in ["lib", "lib64"] {
+                let place = folders.iter().position(|folder| *folder == root.join(lib));
+                let place = place.expect("the folder is searched");
+                assert!(place >= last);
+                last = place;
+            }
         }
         std::fs::remove_dir_all(root).unwrap();
     }

@@ -213,7 +213,9 @@ fn is_foreign(launcher: Launcher) -> bool {
 
 /// What to do where no launcher of MPI started the ranks.
 fn mpirun(size: usize) -> String {
-    format!("on CPUs, start the ranks with MPI: `mpirun -n {size} upright ...`")
+    format!(
+        "on CPUs, start the ranks with MPI: `mpirun -n {size} upright ...`; --ranks alone is for a process that works by itself"
+    )
 }
 
 /// The error about a launcher and a library that do not know each other: each process is then a

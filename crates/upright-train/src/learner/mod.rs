@@ -169,11 +169,6 @@ impl<'a> ModelLearner<'a> {
         &self.world
     }
 
-    /// Packs of the next batch of an objective.
-    pub fn packs_of_next_batch(&self, id: ObjectiveId) -> usize {
-        crate::packing::pack(&self.tasks[id.0].next_batch(), self.token_budget).len()
-    }
-
     /// Resets the optimizer, as at a stage boundary of Sequential. The average stays until the next
     /// update, which begins it anew.
     ///
@@ -334,6 +329,9 @@ impl<'a> ModelLearner<'a> {
         };
         let gradient = &mut self.gradient;
         let mine = task.gradients(&place, &divided, passes, weight, gradient, &mut each);
+        if self.world.size() == 1 {
+            return task.folded(&divided, &examples, &mut [Reader::new(&mine?)]);
+        }
         // The ranks' sums have to fit together, too.
         let bound = self.sum.bound();
         let mine = mine.and_then(|bytes| Ok([&bound?.to_le_bytes()[..], &bytes].concat()));

@@ -10,7 +10,7 @@ use upright_data::Dataset;
 use upright_runs::{plan::Plan, run_dir::is_finished};
 
 use super::{Model, Purpose, Work, run_with};
-use crate::ranks::decided;
+use crate::ranks::{Unless, decided};
 
 /// Sets the output folder of a plan to its place under `folder` in the cache. Returns whether the
 /// run there is finished, in the cache of rank 0. Writes nothing.
@@ -48,11 +48,15 @@ pub(super) fn train(
 ) -> Result<bool> {
     let out = &plan.out;
     // Another process may hold the lock for as long as it trains.
-    let _lock = model.world.slowly(|| {
+    let _lock = model.world.slowly(|is_over| {
         if !model.world.is_first() {
             return Ok(None);
         }
-        Lock::wait(&out.with_extension("lock"), observer).map(Some)
+        let mut observer = Unless {
+            observer: &mut *observer,
+            is_over,
+        };
+        Lock::wait(&out.with_extension("lock"), &mut observer).map(Some)
     })?;
     // Another process may have trained it in the meantime.
     if decided(&model.world, || Ok(is_finished(out)))? {

@@ -147,7 +147,7 @@ fn open_and_run(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let model = Model::of_plan_among(plan, world, observer)?;
-    let datasets = world.slowly(|| model.datasets(plan, observer))?;
+    let datasets = world.slowly(|_| model.datasets(plan, observer))?;
     if !is_resumed {
         warnings::note(plan, &datasets, observer);
     }
@@ -276,7 +276,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     model.check_finite(&datasets, &adapter)?;
     let to_train = ToTrain::new(model, plan, observer)?;
     let alone = optima::runs(model, plan, &schedule, &datasets)?;
-    if purpose == Purpose::Run && !is_begun {
+    if purpose == Purpose::Run && !is_begun && world.is_first() {
         let outline = Outline::new(
             model,
             plan,
@@ -288,6 +288,12 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
         )?;
         for line in outline.lines() {
             observer.note(&line);
+        }
+        if world.size() > 1 {
+            let ranks = world.size();
+            observer.note(&format!(
+                "  times are of one rank; {ranks} ranks share the packs"
+            ));
         }
     }
     let reference =
@@ -373,7 +379,11 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     let start = if is_begun {
         None
     } else {
-        Some(evaluation(&learner, 0, plan, observer).map_err(before_training)?)
+        let start = evaluation(&learner, 0, plan, observer);
+        Some(start.map_err(|error| match world.is_broken() {
+            true => error,
+            false => before_training(error),
+        })?)
     };
     let dir = on_first(world, || {
         let lock = lock.map_or_else(|| RunDir::take(&plan.out, true), Ok)?;
@@ -424,8 +434,11 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
     );
     run.observer.end();
     trained.map_err(|error| {
-        if error.kind == ErrorKind::Failure {
-            error.at(format!("step {current}"))
+        let place = format!("step {current}");
+        // Another rank may have named the step.
+        let is_named = error.message.contains(&format!("{place}: "));
+        if error.kind == ErrorKind::Failure && !is_named {
+            error.at(place)
         } else {
             error
         }
@@ -603,7 +616,7 @@ impl Run<'_> {
         if done < self.schedule.steps && self.schedule.stage(done).start == done {
             learner.reset_optimizer(rate_at(self.plan, self.schedule, done))?;
         }
-        let (mut stop, rolling_is_due) = self.voted(learner.world())?;
+        let mut stop = self.voted(learner.world())?;
         if self.evaluation_is_due(done) && !stop {
             match evaluation(learner, done, self.plan, self.observer) {
                 Ok(line) => self.record_evaluation(done, line)?,
@@ -613,8 +626,8 @@ impl Run<'_> {
         }
         // `catch_up` makes up for what a stop leaves undone here.
         let due = (self.checkpoint_is_due(done) || self.reached) && !stop;
-        if (due || stop || rolling_is_due)
-            && let Some(dir) = &self.dir
+        if let Some(dir) = &self.dir
+            && (due || stop || self.checkpoints.rolling_is_due())
         {
             let held_out = self.held_out(done);
             let average = match &learner.average {
@@ -649,16 +662,14 @@ impl Run<'_> {
         })
     }
 
-    /// Whether any rank was asked to stop, and whether rank 0 finds a rolling checkpoint worth its time.
-    fn voted(&self, world: &World) -> Result<(bool, bool)> {
+    /// Whether any rank was asked to stop.
+    fn voted(&self, world: &World) -> Result<bool> {
         let stop = self.observer.stop_requested();
-        let rolling = self.dir.is_some() && self.checkpoints.rolling_is_due();
         if world.size() == 1 {
-            return Ok((stop, rolling));
+            return Ok(stop);
         }
-        let votes = world.agree(Ok(vec![u8::from(stop), u8::from(rolling)]))?;
-        let stop = votes.iter().any(|vote| vote.first() == Some(&1));
-        Ok((stop, votes[0].get(1) == Some(&1)))
+        let votes = world.agree(Ok(vec![u8::from(stop)]))?;
+        Ok(votes.iter().any(|vote| vote == &[1]))
     }
 
     /// Does what was due at the step that a run resumes from: a stop or a kill may have come

@@ -47,8 +47,8 @@ pub fn options(plan: &Plan) -> Options {
     Options {
         device: plan.device.unwrap_or_default(),
         threads: plan.threads,
-        tier: None,
         recompute: plan.recompute,
+        ..Options::default()
     }
 }
 
@@ -116,6 +116,7 @@ impl Model {
         world: &Arc<World>,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
+        options.processes = world.ranks_here();
         if options.threads == 0 && world.ranks_here() > 1 {
             options.threads = processor::share_of_cores(world.ranks_here());
         }
@@ -123,7 +124,7 @@ impl Model {
             let index = world.index_here() % cards().len().max(1);
             options.device = Device::Cuda(index);
         }
-        let model = world.slowly(|| Self::open(model, &options, observer))?;
+        let model = world.slowly(|_| Self::open(model, &options, observer))?;
         world.same(
             "device or arithmetic",
             model.decoder.arithmetic().as_bytes(),
@@ -253,13 +254,18 @@ impl Model {
         Ok(self.read_peft(folder, observer)?.adapter)
     }
 
-    /// Reads an adapter and moves it to the decoder's device.
+    /// Reads an adapter and moves it to the decoder's device. All ranks have to read the same one.
     pub fn load_adapter(
         &self,
         folder: &Path,
         observer: &mut dyn Observer,
     ) -> Result<DeviceAdapter> {
-        self.decoder.load(self.read_adapter(folder, observer)?)
+        let adapter = self.world.settle(self.read_adapter(folder, observer))?;
+        if self.world.size() > 1 {
+            let what = format!("adapter in {}", folder.display());
+            self.world.same(&what, &reference::digest(&adapter))?;
+        }
+        self.decoder.load(adapter)
     }
 
     /// Reads a PEFT folder. Rejects an adapter with the fingerprint of another base. Notes an

@@ -4,13 +4,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::from_slice;
 use sha2::{Digest, Sha256};
 use upright_base::{Error, Result, counted, observer::Observer};
-use upright_core::train::ObjectiveId;
-use upright_engine::Vector;
+use upright_data::Example;
 use upright_ranks::World;
 use upright_runs::plan_record::PlanRecord;
 
 use super::Model;
-use crate::learner::ModelLearner;
+use crate::{
+    learner::{ModelLearner, Task},
+    packing::pack,
+};
 
 /// The work of a rank.
 #[derive(Serialize, Deserialize)]
@@ -51,24 +53,59 @@ pub(super) fn note(model: &Model, observer: &mut dyn Observer) -> Result<()> {
 /// Notes that some ranks have no pack in a step, and how to give them one.
 pub(super) fn note_idle(learner: &ModelLearner<'_>, observer: &mut dyn Observer) {
     let ranks = learner.world().size();
-    for (index, task) in learner.tasks.iter().enumerate() {
+    for task in &learner.tasks {
         if ranks == 1 || task.train.is_empty() {
             continue;
         }
-        let packs = learner.packs_of_next_batch(ObjectiveId(index));
+        let rows = task.order.peek();
+        let batch: Vec<&Example> = rows.iter().map(|row| &task.train[*row]).collect();
+        let packs = pack(&batch, learner.token_budget).len();
         if packs >= ranks {
             continue;
         }
-        let rows = task.order.peek().len();
-        let needed = (rows * ranks).div_ceil(packs.max(1));
+        let mut ways = Vec::new();
+        if let Some(budget) = budget_for(&batch, ranks) {
+            ways.push(format!("--token-budget {budget}"));
+        }
+        if let Some(size) = batch_for(&task.train, batch.len(), learner.token_budget, ranks) {
+            ways.push(format!("a batch of {size} rows"));
+        }
         let name = &task.name;
-        observer.note(&format!(
-            "note: a batch of {name} has {rows} rows in {}, for {ranks} ranks, so some ranks wait in its steps; \
-             --token-budget below {} or a batch of {needed} rows gives each rank a pack",
+        let mut note = format!(
+            "note: a batch of {name} has {} in {}, for {ranks} ranks, so some ranks wait in its steps",
+            counted(batch.len(), "row"),
             counted(packs, "pack"),
-            learner.token_budget
-        ));
+        );
+        if !ways.is_empty() {
+            note += &format!("; {} gives each rank a pack", ways.join(" or "));
+        }
+        observer.note(&note);
     }
+}
+
+/// The largest power of two that, as a token budget, gives a batch as many packs as there are ranks.
+fn budget_for(batch: &[&Example], ranks: usize) -> Option<usize> {
+    let mut budget = 1 << 20;
+    while budget >= 16 {
+        if pack(batch, budget).len() >= ranks {
+            return Some(budget);
+        }
+        budget /= 2;
+    }
+    None
+}
+
+/// A multiple of a batch that has as many packs as there are ranks, judged by the first training rows.
+fn batch_for(train: &[Example], batch: usize, token_budget: usize, ranks: usize) -> Option<usize> {
+    let mut size = 2 * batch;
+    while size <= train.len() {
+        let rows: Vec<&Example> = train[..size].iter().collect();
+        if pack(&rows, token_budget).len() >= ranks {
+            return Some(size);
+        }
+        size += batch;
+    }
+    None
 }
 
 /// Checks that all ranks run the same program on the same rows and settings. That they have the same model was checked before.
@@ -93,7 +130,8 @@ pub(super) fn check_equal(world: &World, written: &PlanRecord) -> Result<()> {
     world.same("plan", written.hash()?.as_bytes())
 }
 
-/// Checks that all ranks hold the same adapter. A rank that differs has broken memory, or a broken device.
+/// Checks that all ranks hold the same adapter, and compute the same log-probabilities of one row. A rank that differs has broken memory,
+/// or a broken processor.
 ///
 /// # Errors
 /// A rank differs, or the device failed.
@@ -102,29 +140,188 @@ pub(super) fn check_adapter(learner: &ModelLearner<'_>, step: usize) -> Result<(
     if world.size() == 1 {
         return Ok(());
     }
-    let digests = || -> Result<Vec<u8>> {
-        let mut hash = Sha256::new();
-        let mut add = |vector: &Vector| -> Result<()> {
-            for value in vector.read()?.iter() {
-                hash.update(value.to_le_bytes());
-            }
-            Ok(())
-        };
-        add(&learner.adapter.parameters)?;
-        add(&learner.moments.m)?;
-        add(&learner.moments.v)?;
-        Ok(hash.finalize().to_vec())
-    };
-    let all = world.agree(digests())?;
+    let all = world.agree(digests(learner))?;
     for (rank, digest) in all.iter().enumerate() {
+        let (here, first) = (world.place(rank), world.place(0));
+        let hint = "check the memory of both machines, then continue with --resume from the last checkpoint";
+        if digest.get(..32) != all[0].get(..32) {
+            return Err(Error::failure(format!(
+                "{here} has another adapter than {first} after step {step}, although both took the same steps"
+            ))
+            .hint(hint));
+        }
         if *digest != all[0] {
             return Err(Error::failure(format!(
-                "{} has another adapter than {} after step {step}, although both took the same steps",
-                world.place(rank),
-                world.place(0)
+                "{here} computes another log-probability than {first} after step {step}, from the same row and the same adapter"
             ))
-            .hint("check the memory of both machines, then continue with --resume from the last checkpoint"));
+            .hint(hint));
         }
     }
     Ok(())
+}
+
+/// The digest of adapter, moments and average, then the log-probabilities of the first row that is evaluated.
+fn digests(learner: &ModelLearner<'_>) -> Result<Vec<u8>> {
+    let mut hash = Sha256::new();
+    let mut vectors = vec![
+        &learner.adapter.parameters,
+        &learner.moments.m,
+        &learner.moments.v,
+    ];
+    vectors.extend(learner.average.as_ref().map(|average| &average.parameters));
+    for vector in vectors {
+        for value in vector.read()?.iter() {
+            hash.update(value.to_le_bytes());
+        }
+    }
+    let mut bytes = hash.finalize().to_vec();
+    let evaluated = |task: &Task<'_>| task.fit.first().or(task.held_out.first()).cloned();
+    if let Some(row) = learner.tasks.iter().find_map(evaluated) {
+        for packed in pack(&[&row], learner.token_budget) {
+            let scores = learner
+                .decoder
+                .score(&packed.pack, Some(&learner.adapter))?;
+            for logp in scores.logp {
+                bytes.extend_from_slice(&logp.to_le_bytes());
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc, time::Duration};
+
+    use upright_core::{
+        objectives::{LossKind, Objective},
+        optimizer::{AdamW, AdamWConfig, Average, Curve, LearningRate},
+    };
+    use upright_data::order::Order;
+    use upright_engine::{Decoder, Options};
+    use upright_model::peft;
+    use upright_ranks::threads::threads;
+
+    use super::*;
+    use crate::learner::Optimization;
+
+    fn row(index: usize, len: usize) -> Example {
+        Example {
+            row: index,
+            prompt: (0..len).map(|i| (i * 7 + index) as u32 % 50 + 1).collect(),
+            responses: vec![vec![3, 4, 5]],
+            ..Example::default()
+        }
+    }
+
+    /// A learner of a golden model on a rank of two; `change` may break it. Returns what its check says.
+    fn check_on_two(change: fn(usize, &mut ModelLearner<'_>)) -> Vec<Result<()>> {
+        let dir =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../upright-engine/tests/golden/llama");
+        std::thread::scope(|scope| {
+            let mut running = Vec::new();
+            for ranks in threads(2, Duration::from_secs(30)) {
+                let dir = &dir;
+                running.push(scope.spawn(move || {
+                    let world = Arc::new(World::new(Box::new(ranks)).unwrap());
+                    let options = Options {
+                        threads: 1,
+                        ..Options::default()
+                    };
+                    let decoder = Decoder::open(dir, &options).unwrap();
+                    let start = peft::read(&dir.join("adapter"), decoder.config()).unwrap();
+                    let rows: Vec<Example> = (0..6).map(|index| row(index, 20)).collect();
+                    let task = Task {
+                        name: "sft".to_owned(),
+                        objective: Objective::new(LossKind::Sft),
+                        train: rows.clone(),
+                        held_out: Vec::new(),
+                        fit: rows,
+                        order: Order::new(0, "sft", 6, 2),
+                        reference: None,
+                    };
+                    let optimization = Optimization {
+                        optimizer: AdamW::new(AdamWConfig {
+                            betas: [0.9, 0.95],
+                            eps: 1e-8,
+                            weight_decay: 0.0,
+                        }),
+                        learning_rate: LearningRate {
+                            peak: 1e-3,
+                            curve: Curve::Constant,
+                            warmup: 0,
+                            steps: 10,
+                        },
+                        clip: 1.0,
+                        gradient_exponent: -44,
+                        average: Average::Polynomial,
+                    };
+                    let adapter = start.adapter;
+                    let learner =
+                        ModelLearner::new(&decoder, adapter, optimization, 64, vec![task]);
+                    let mut learner = learner.unwrap().among(&world);
+                    change(world.rank(), &mut learner);
+                    check_adapter(&learner, 7)
+                }));
+            }
+            running
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        })
+    }
+
+    #[test]
+    fn a_rank_with_another_adapter_is_found() {
+        for result in check_on_two(|_, _| {}) {
+            result.unwrap();
+        }
+        let scaled = check_on_two(|rank, learner| {
+            if rank == 1 {
+                learner
+                    .adapter
+                    .parameters
+                    .scale(1.0 + f32::EPSILON)
+                    .unwrap();
+            }
+        });
+        let averaged = check_on_two(|rank, learner| {
+            if let (1, Some(average)) = (rank, &mut learner.average) {
+                average.parameters.scale(0.5).unwrap();
+            }
+        });
+        for result in scaled.into_iter().chain(averaged) {
+            let message = result.unwrap_err().message;
+            assert!(
+                message.starts_with("rank 1 on ") && message.contains("after step 7"),
+                "{message}"
+            );
+        }
+        // Other rows stand for a processor that computes something else.
+        let computed = check_on_two(|rank, learner| learner.tasks[0].fit[0] = row(rank, 20));
+        for result in computed {
+            let message = result.unwrap_err().message;
+            assert!(
+                message.contains("computes another log-probability"),
+                "{message}"
+            );
+        }
+    }
+
+    /// What a note proposes gives every rank a pack.
+    #[test]
+    fn proposals_are_enough() {
+        let rows: Vec<Example> = (0..60).map(|index| row(index, 10 + index % 7)).collect();
+        let batch: Vec<&Example> = rows[..5].iter().collect();
+        for ranks in 2..6 {
+            let budget = budget_for(&batch, ranks).unwrap();
+            assert!(pack(&batch, budget).len() >= ranks && pack(&batch, 2 * budget).len() < ranks);
+            let size = batch_for(&rows, 5, 100, ranks).unwrap_or(usize::MAX);
+            if let Some(rows) = rows.get(..size) {
+                let rows: Vec<&Example> = rows.iter().collect();
+                assert!(pack(&rows, 100).len() >= ranks);
+            }
+        }
+        assert_eq!(budget_for(&batch, 9), None);
+    }
 }

@@ -244,6 +244,7 @@ fn options(device: Device, tier: Option<Tier>) -> Options {
         threads: 2,
         tier,
         recompute: Recompute::Off,
+        ..Options::default()
     }
 }
 

@@ -66,11 +66,14 @@ fn settings(rest: &str) -> String {
     )
 }
 
-/// The observer of a rank: collects notes, and requests a stop after some steps.
+/// The observer of a rank: collects notes, and requests a stop after some steps or in an evaluation.
 #[derive(Default)]
 struct Watcher {
     notes: Vec<String>,
     stop_after: Option<usize>,
+    /// Evaluations until the one that is to be stopped.
+    stop_in: Option<usize>,
+    evaluations: usize,
 }
 
 impl Observer for Watcher {
@@ -78,7 +81,14 @@ impl Observer for Watcher {
         self.notes.push(text.to_owned());
     }
 
+    fn begin(&mut self, what: &str, _total: usize) {
+        self.evaluations += usize::from(what == "evaluation");
+    }
+
     fn stop_requested(&self) -> bool {
+        if self.stop_in.is_some_and(|number| self.evaluations > number) {
+            return true;
+        }
         let Some(after) = self.stop_after else {
             return false;
         };
@@ -92,6 +102,7 @@ impl Observer for Watcher {
 struct Role {
     fault: Option<(usize, Fault)>,
     stop_after: Option<usize>,
+    stop_in: Option<usize>,
     /// Appended to its settings.
     other: &'static str,
 }
@@ -120,6 +131,7 @@ fn run_within(
         let plan = Plan::from_config(&Config::parse(&text, "the settings")?)?;
         let mut watcher = Watcher {
             stop_after: role.stop_after,
+            stop_in: role.stop_in,
             ..Watcher::default()
         };
         run::run_among(&plan, &text, resume, &world, &mut watcher)?;
@@ -310,6 +322,46 @@ fn a_stop_of_one_rank_stops_all_and_any_number_resumes() {
     );
 }
 
+/// A stop in an evaluation, a finished run and a longer one, on other numbers of ranks.
+#[test]
+fn runs_are_continued_and_extended_on_any_number_of_ranks() {
+    in_own_process(
+        "runs_are_continued_and_extended_on_any_number_of_ranks",
+        || {
+            let (short, long) = (
+                with("method = \"mix\"\nsteps = 4"),
+                with("method = \"mix\"\nsteps = 6"),
+            );
+            let wanted = straight(&long);
+            let of_short = straight(&short);
+            start_over();
+            let role = Role {
+                stop_in: Some(1),
+                ..Role::default()
+            };
+            for ending in run_on(2, &short, false, (0, role)) {
+                let error = ending.expect("no panic").unwrap_err();
+                assert_eq!(error.kind, ErrorKind::Interrupted, "{error}");
+            }
+            run_well(3, &short, true);
+            same(&contents(), &of_short, "stopped in an evaluation");
+            let notes = run_well(2, &short, true).join("\n");
+            assert!(notes.contains("already finished, with 4 steps"), "{notes}");
+            let notes = run_well(3, &long, true).join("\n");
+            assert!(
+                notes.contains("extending the run from 4 to 6 steps"),
+                "{notes}"
+            );
+            // The cache has the rows of the longer run after the others.
+            let of_run = |mut files: BTreeMap<String, Vec<u8>>| {
+                files.retain(|name, _| name.starts_with("run/"));
+                files
+            };
+            same(&of_run(contents()), &of_run(wanted), "extended");
+        },
+    );
+}
+
 /// An error, a panic or silence of any rank at any call ends all ranks with an error, and what was written can be resumed.
 #[test]
 fn a_fault_at_any_call_ends_all_ranks() {
@@ -383,17 +435,15 @@ fn ranks_that_differ_are_refused() {
             assert!(!Path::new("run").exists());
         }
         // A mistake that all ranks make is not the mistake of a rank.
-        for ending in run_on(
-            2,
-            &text.replace("instructions.jsonl", "missing.jsonl"),
-            false,
-            (0, Role::default()),
-        ) {
+        fs::write(
+            "broken.jsonl",
+            "{\"instruction\": \"a\"}\n{\"instruction\": 3",
+        )
+        .unwrap();
+        let broken = with("method = \"mix\"\nsft = \"broken.jsonl\"");
+        for ending in run_on(2, &broken, false, (0, Role::default())) {
             let message = ending.expect("no panic").unwrap_err().message;
-            assert!(
-                !message.contains("rank 0") && message.contains("missing.jsonl"),
-                "{message}"
-            );
+            assert!(message.starts_with("broken.jsonl: "), "{message}");
         }
     });
 }
@@ -408,7 +458,7 @@ fn notes_say_who_waits_and_who_did_what() {
             notes.contains("a batch of sft has 5 rows in 1 pack, for 2 ranks"),
             "{notes}"
         );
-        assert!(notes.contains("a batch of 10 rows"), "{notes}");
+        assert!(notes.contains("gives each rank a pack"), "{notes}");
         assert!(
             notes.contains("ranks: 2 (threads of one process)"),
             "{notes}"

@@ -114,6 +114,7 @@ pub fn main() -> ExitCode {
         Err(error) => return failed(&usage(&error)),
     };
     sandbox::isolate(own_program());
+    let _closing = ranks::Closing;
     let done = match &cli.command {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Train(train) => train::run(train),
@@ -134,12 +135,10 @@ pub fn main() -> ExitCode {
             sandbox::serve(std::io::stdin(), std::io::stdout()).map_err(Error::failure)
         }
     };
-    let code = match done {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
-    };
-    ranks::close();
-    code
+    }
 }
 
 /// Path of the running program, even if its file has been replaced since it started.

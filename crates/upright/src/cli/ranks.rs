@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use upright_base::{Error, Result};
+use upright_base::Result;
 use upright_model::Device;
 use upright_ranks::World;
 use upright_runs::{plan::checks::count, settings::Number};
@@ -15,6 +15,9 @@ use super::terminal;
 
 /// Seconds without an answer from another rank after which a rank gives up.
 const TIMEOUT: usize = 600;
+
+/// Time for a launcher to read the last error of this process.
+const TO_BE_READ: Duration = Duration::from_millis(500);
 
 /// The world of this process, from its opening to the end of the command.
 static OPENED: Mutex<Option<Arc<World>>> = Mutex::new(None);
@@ -37,16 +40,13 @@ pub(super) struct RankFlags {
 }
 
 impl RankFlags {
-    /// Opens the world that this process belongs to. It stays open until [`close`].
+    /// Opens the world that this process belongs to. It stays open until [`Closing`] is dropped.
     ///
     /// # Errors
     /// Those of [`upright_ranks::open`].
     pub(super) fn open(&self, device: Device) -> Result<Arc<World>> {
         let choice = self.ranks.as_deref().unwrap_or("auto").parse()?;
         let seconds = count("rank-timeout", self.rank_timeout.as_ref(), TIMEOUT)?;
-        if seconds == 0 {
-            return Err(Error::input("rank-timeout must be at least 1, found `0`"));
-        }
         let env = |name: &str| std::env::var(name).ok();
         let timeout = Duration::from_secs(seconds as u64);
         let is_cuda = matches!(device, Device::Cuda(_));
@@ -60,10 +60,19 @@ impl RankFlags {
     }
 }
 
-/// Ends the world of this process, after its last output: a rank whose transport failed ends all others, and maybe itself.
-pub(super) fn close() {
-    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    drop(opened.take());
+/// Ends the world of this process when it is dropped, after the last output or by a panic. A rank that panics, or whose transport
+/// failed, ends all others, and maybe itself.
+pub(super) struct Closing;
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if opened.as_ref().is_some_and(|world| world.is_broken()) {
+            // A launcher that is told to end all ranks may drop what it has not read yet.
+            std::thread::sleep(TO_BE_READ);
+        }
+        drop(opened.take());
+    }
 }
 
 /// Whether rank 0 tells the error of this process, which all ranks have.

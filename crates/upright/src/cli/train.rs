@@ -78,47 +78,62 @@ pub(super) fn after_help() -> String {
 /// Runs the command.
 pub(super) fn run(arguments: &Train) -> Result<()> {
     terminal::catch_signals()?;
-    let config = arguments.config.clone().resolve()?;
-    let world = arguments.ranks.open(device(config.device.as_deref())?)?;
-    let planned = planned(&config, &world);
-    let plan = world.settle(planned)?;
+    let resolved = arguments.config.clone().resolve();
+    let settings = resolved.as_ref().unwrap_or(&arguments.config);
+    let named = device(settings.device.as_deref());
+    let world = arguments.ranks.open(named.unwrap_or_default())?;
+    world.same("command", format!("{arguments:?}").as_bytes())?;
+    let config = shared(&world, resolved)?;
+    let plan = world.settle(planned(&config, &world))?;
     let mut terminal = terminal::Terminal::new();
     if arguments.dry_run {
-        if !world.is_first() {
-            return Ok(());
-        }
-        let outline = run::outline(&plan, &mut terminal)?;
-        return if config.json {
-            print_json(&outline)
-        } else {
-            print(&(outline.lines().join("\n") + "\n"))
-        };
+        return world.slowly(|_| {
+            if !world.is_first() {
+                return Ok(());
+            }
+            let outline = run::outline(&plan, &mut terminal)?;
+            if config.json {
+                print_json(&outline)
+            } else {
+                print(&(outline.lines().join("\n") + "\n"))
+            }
+        });
     }
     let written = config.to_toml()?;
-    let is_first = if config.tensorboard && world.is_first() {
+    if config.tensorboard && world.is_first() {
         let mut board = TensorBoard::new(&plan.out, &mut terminal);
-        run::run_among(&plan, &written, config.resume, &world, &mut board)?
+        run::run_among(&plan, &written, config.resume, &world, &mut board)?;
     } else {
-        run::run_among(&plan, &written, config.resume, &world, &mut terminal)?
-    };
-    if is_first {
-        tell(&plan, &config, &mut terminal)?;
+        run::run_among(&plan, &written, config.resume, &world, &mut terminal)?;
     }
-    Ok(())
+    world.slowly(|_| match world.is_first() {
+        true => tell(&plan, &config, &mut terminal),
+        false => Ok(()),
+    })
+}
+
+/// The settings of rank 0, on every rank: the others may not see the file of `--config`, nor the run that is resumed.
+fn shared(world: &World, resolved: Result<Config>) -> Result<Config> {
+    if world.size() == 1 {
+        return resolved;
+    }
+    let text = world.first(|| Ok(resolved?.to_toml()?.into_bytes()))?;
+    Config::parse(&String::from_utf8_lossy(&text), "the settings of rank 0")
 }
 
 /// The plan, with the files of Hub ids. Rank 0 downloads them first, so that ranks with a common cache find them there.
 fn planned(config: &Config, world: &World) -> Result<Plan> {
     let hub = Hub::from_environment();
     let mut terminal = terminal::Terminal::new();
-    if world.size() > 1 {
-        world.slowly(|| match world.is_first() {
-            true => fetched(config, &hub, &mut terminal).map(drop),
-            false => Ok(()),
-        })?;
-    }
-    let fetched = world.slowly(|| fetched(config, &hub, &mut terminal))?;
-    let plan = Plan::from_config(&fetched)?;
+    let first = world.slowly(|_| match world.is_first() {
+        true => fetched(config, &hub, &mut terminal).map(Some),
+        false => Ok(None),
+    })?;
+    let files = world.slowly(|_| match first {
+        Some(files) => Ok(files),
+        None => fetched(config, &hub, &mut terminal),
+    })?;
+    let plan = Plan::from_config(&files)?;
     for note in plan.notes(config) {
         terminal.note(&note);
     }

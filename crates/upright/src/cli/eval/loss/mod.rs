@@ -147,6 +147,7 @@ pub(in crate::cli) struct Loss {
 /// Runs the command.
 pub(super) fn run(arguments: &Loss) -> Result<()> {
     let world = arguments.ranks.open(arguments.machine.options()?.device)?;
+    world.same("command", format!("{arguments:?}").as_bytes())?;
     world.settle(evaluate(arguments, &world))
 }
 
@@ -175,7 +176,7 @@ fn evaluate(arguments: &Loss, world: &Arc<World>) -> Result<()> {
     let has_reference = arguments.reference.is_some() || takes_run_reference;
     let mut objective = arguments.objective(run_rows.as_ref(), has_reference)?;
     let reading = arguments.reading(file, kind, run_rows.as_ref())?;
-    let model = world.slowly(|| hub.model("model", &arguments.model, &mut terminal))?;
+    let model = world.slowly(|_| hub.model("model", &arguments.model, &mut terminal))?;
     let model = folder("model", &model, "give the folder of the base model")?;
     let model = Model::open_among(&model, options, world, &mut terminal)?;
     let uses_reference = objective
@@ -224,10 +225,18 @@ fn evaluate(arguments: &Loss, world: &Arc<World>) -> Result<()> {
         Some(Reference::Base) | None => None,
     };
     let reference_policy = open("reference", reference_folder)?;
-    let data = Dataset::load(&reading.spec, &model.tokenizer, &mut |_, _| {
-        !terminal.stop_requested()
+    let data = world.slowly(|_| {
+        Dataset::load(&reading.spec, &model.tokenizer, &mut |_, _| {
+            !terminal.stop_requested()
+        })
     })?;
     world.same("version of the rows", data.encoded_sha256.as_bytes())?;
+    // They may come from the folder of a run.
+    let scored = format!(
+        "{objective:?} {:?}",
+        reference.as_ref().map(std::mem::discriminant)
+    );
+    world.same("loss or reference", scored.as_bytes())?;
     if let (Some(origin), Some(run)) = (&origin, &run_rows) {
         note_origin(run, &origin.run, &reading, &data, &mut terminal);
         if kind == RowKind::Preference

@@ -57,7 +57,8 @@ pub(super) fn sums(
         Ok(())
     };
     let packs = pack(examples, token_budget);
-    let scored = in_rounds(&model.world, &packs, &mut compute, &mut take);
+    let count = |packed: &PackedRows| packed.segments.len();
+    let scored = in_rounds(&model.world, &packs, &count, &mut compute, &mut take);
     terminal.end();
     scored.map(|()| sums)
 }

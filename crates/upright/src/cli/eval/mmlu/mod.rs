@@ -99,6 +99,7 @@ struct Scored {
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let world = arguments.ranks.open(arguments.machine.options()?.device)?;
+    world.same("command", format!("{arguments:?}").as_bytes())?;
     world.settle(evaluate(arguments, &world))
 }
 
@@ -126,7 +127,7 @@ fn evaluate(arguments: &Arguments, world: &Arc<World>) -> Result<()> {
     for adapter in &arguments.adapter {
         folders.push(hub.adapter("adapter", adapter, &mut terminal)?);
     }
-    let model = world.slowly(|| hub.model("model", &arguments.model, &mut terminal))?;
+    let model = world.slowly(|_| hub.model("model", &arguments.model, &mut terminal))?;
     let model = folder("model", &model, "give the folder of the base model")?;
     let model = Model::open_among(&model, options, world, &mut terminal)?;
     let mut adapters = Vec::new();
@@ -151,7 +152,8 @@ fn evaluate(arguments: &Arguments, world: &Arc<World>) -> Result<()> {
             shots: settings.shots,
             template: &template,
         };
-        let sheet = Sheet::new(&subjects, wording, &model.tokenizer, &limits, &mut terminal)?;
+        let sheet = world
+            .slowly(|_| Sheet::new(&subjects, wording, &model.tokenizer, &limits, &mut terminal))?;
         for note in sheet.notes(limits.positions) {
             terminal.note(&note);
         }
