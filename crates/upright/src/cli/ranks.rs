@@ -75,6 +75,31 @@ impl Drop for Closing {
     }
 }
 
+/// Checks that all ranks were started with the same command. Each may have a device and a number of threads of its own.
+///
+/// # Errors
+/// A rank has another command; the error names it.
+pub(super) fn check_command(world: &World) -> Result<()> {
+    let words = std::env::args_os().skip(1);
+    let words = words.map(|word| word.to_string_lossy().into_owned());
+    world.same("command", command(words).as_bytes())
+}
+
+/// A command without its device and its threads.
+fn command(words: impl Iterator<Item = String>) -> String {
+    let own = ["--device", "--threads"];
+    let mut kept = Vec::new();
+    let mut words = words;
+    while let Some(word) = words.next() {
+        if own.contains(&word.as_str()) {
+            words.next();
+        } else if !own.iter().any(|flag| word.starts_with(&format!("{flag}="))) {
+            kept.push(word);
+        }
+    }
+    kept.join("\0")
+}
+
 /// Whether rank 0 tells the error of this process, which all ranks have.
 pub(super) fn is_told_elsewhere() -> bool {
     let opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,4 +107,24 @@ pub(super) fn is_told_elsewhere() -> bool {
         return false;
     };
     !world.is_first() && world.is_agreed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command;
+
+    #[test]
+    fn ranks_may_have_devices_and_threads_of_their_own() {
+        let of = |text: &str| command(text.split(' ').map(str::to_owned));
+        let plain = of("train --model m --out r");
+        assert_eq!(
+            of("train --device cuda:1 --model m --out r --threads 4"),
+            plain
+        );
+        assert_eq!(
+            of("train --device=cuda:1 --model m --threads=4 --out r"),
+            plain
+        );
+        assert_ne!(of("train --model m --out r --seed 1"), plain);
+    }
 }

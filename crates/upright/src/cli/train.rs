@@ -4,7 +4,11 @@ use std::fmt::Write;
 
 use clap::{Args, Command};
 
-use super::{print, print_json, ranks::RankFlags, terminal};
+use super::{
+    print, print_json,
+    ranks::{RankFlags, check_command},
+    terminal,
+};
 use upright_base::{Result, counted, files, observer::Observer};
 use upright_core::methods::MethodKind;
 use upright_hub::Hub;
@@ -82,7 +86,7 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
     let settings = resolved.as_ref().unwrap_or(&arguments.config);
     let named = device(settings.device.as_deref());
     let world = arguments.ranks.open(named.unwrap_or_default())?;
-    world.same("command", format!("{arguments:?}").as_bytes())?;
+    check_command(&world)?;
     let config = shared(&world, resolved)?;
     let plan = world.settle(planned(&config, &world))?;
     let mut terminal = terminal::Terminal::new();

@@ -22,7 +22,7 @@ use self::{
 use crate::cli::{
     machine::Machine,
     print, print_json,
-    ranks::RankFlags,
+    ranks::{RankFlags, check_command},
     terminal::{self, Terminal},
 };
 use upright_base::{
@@ -147,7 +147,7 @@ pub(in crate::cli) struct Loss {
 /// Runs the command.
 pub(super) fn run(arguments: &Loss) -> Result<()> {
     let world = arguments.ranks.open(arguments.machine.options()?.device)?;
-    world.same("command", format!("{arguments:?}").as_bytes())?;
+    check_command(&world)?;
     world.settle(evaluate(arguments, &world))
 }
 

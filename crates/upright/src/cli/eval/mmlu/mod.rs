@@ -26,7 +26,7 @@ use crate::{
     cli::{
         machine::Machine,
         make_out, print, print_json,
-        ranks::RankFlags,
+        ranks::{RankFlags, check_command},
         terminal::{self, Terminal},
     },
     mmlu::{
@@ -99,7 +99,7 @@ struct Scored {
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let world = arguments.ranks.open(arguments.machine.options()?.device)?;
-    world.same("command", format!("{arguments:?}").as_bytes())?;
+    check_command(&world)?;
     world.settle(evaluate(arguments, &world))
 }
 
