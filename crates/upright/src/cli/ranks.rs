@@ -43,7 +43,7 @@ impl RankFlags {
     /// Opens the world that this process belongs to. It stays open until [`Closing`] is dropped.
     ///
     /// # Errors
-    /// Those of [`upright_ranks::open`].
+    /// Those of [`upright_ranks::open()`].
     pub(super) fn open(&self, device: Device) -> Result<Arc<World>> {
         let choice = self.ranks.as_deref().unwrap_or("auto").parse()?;
         let seconds = count("rank-timeout", self.rank_timeout.as_ref(), TIMEOUT)?;
