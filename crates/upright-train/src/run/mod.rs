@@ -11,156 +11,40 @@ mod preflight;
 mod rank_report;
 mod record;
 mod reference_policy;
+mod start;
+mod steps;
 pub mod tasks;
 mod warnings;
 
-use std::{ops::ControlFlow, sync::Arc};
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use upright_base::{Error, ErrorKind, Result, files, memory, observer::Observer};
+use upright_base::{Error, ErrorKind, Result, files, observer::Observer};
 use upright_core::{
-    metrics::stopping::reached,
     optimizer::{AdamW, Iterate, LearningRate},
-    train::{Method, Step, train},
+    train::train,
 };
 use upright_data::Dataset;
 use upright_model::peft;
 use upright_ranks::World;
 use upright_runs::{
-    Summary,
     plan::{GRADIENT_EXPONENT, Plan, Schedule},
     plan_record::{self, PlanRecord},
-    records::{SETS, mixed},
     run_dir::{self, RunDir, adapter_dir, average_dir, is_finished, last_dir},
-    settings,
 };
 
 pub use model::Model;
 pub use outline::Outline;
 pub use preflight::Preflight;
 pub use reference_policy::{first_batches, has_reference, reference_adapter, train_reference};
+pub use start::{run, run_among};
 
-use self::{record::Clock, reference_policy::ToTrain, tasks::tasks};
+use self::{record::Clock, reference_policy::ToTrain, steps::Run, tasks::tasks};
 use crate::{
-    checkpoint::{Checkpoints, Identity, Snapshot, State},
+    checkpoint::{Checkpoints, Identity, Snapshot},
     evaluation::evaluate,
     learner::{ModelLearner, Optimization},
-    ranks::{Follower, decided, on_first, share_vector},
+    ranks::{decided, on_first, share_vector},
 };
-
-/// Runs a plan to its end in `plan.out`, or resumes it. `config` is the config as written, which is
-/// saved beside the plan.
-pub fn run(
-    plan: &Plan,
-    config: &str,
-    resume: bool,
-    observer: &mut dyn Observer,
-) -> Result<Summary> {
-    let alone = Arc::new(World::alone());
-    run_among(plan, config, resume, &alone, observer)?;
-    Summary::read(&plan.out)
-}
-
-/// The same on several ranks, which share the packs. Rank 0 alone writes to `plan.out` and to the cache, and tells its observer; it
-/// returns `true`. All ranks read the model and the rows. The folder has the bytes of a run on one rank, except for times.
-///
-/// # Errors
-/// Those of [`run`]. An error of one rank is an error of all ranks, and names the rank and its host.
-pub fn run_among(
-    plan: &Plan,
-    config: &str,
-    resume: bool,
-    world: &Arc<World>,
-    observer: &mut dyn Observer,
-) -> Result<bool> {
-    let mut follower;
-    let observer: &mut dyn Observer = if world.is_first() {
-        observer
-    } else {
-        follower = Follower(observer);
-        &mut follower
-    };
-    let done = started(plan, config, resume, world, observer);
-    world.settle(done)?;
-    Ok(world.is_first())
-}
-
-/// Whether the output folder holds a run that is resumed, and what that run has recorded.
-#[derive(Serialize, Deserialize)]
-struct Recorded {
-    is_resumed: bool,
-    objectives: Vec<(Option<String>, Option<f64>, Option<f64>)>,
-}
-
-fn started(
-    plan: &Plan,
-    config: &str,
-    resume: bool,
-    world: &Arc<World>,
-    observer: &mut dyn Observer,
-) -> Result<()> {
-    memory::forget_peak();
-    let recorded = decided(world, || {
-        let is_resumed = resume && run_dir::holds_run(&plan.out);
-        if !is_resumed {
-            run_dir::check_free(&plan.out)?;
-        }
-        let mut objectives = Vec::new();
-        for objective in plan_record::with_recorded(plan).objectives {
-            objectives.push((
-                objective.recorded_template,
-                objective.optimum,
-                objective.optimum_eval,
-            ));
-        }
-        Ok(Recorded {
-            is_resumed,
-            objectives,
-        })
-    })?;
-    let mut plan = plan.clone();
-    for (objective, (template, optimum, optimum_eval)) in
-        plan.objectives.iter_mut().zip(recorded.objectives)
-    {
-        objective.recorded_template = template;
-        objective.optimum = optimum;
-        objective.optimum_eval = optimum_eval;
-    }
-    let is_resumed = recorded.is_resumed;
-    open_and_run(&plan, config, is_resumed, world, observer).map_err(|error| match error.kind {
-        ErrorKind::Interrupted if plan.out.join(settings::FILE).is_file() => error.hint(format!(
-            "run upright train --resume --out {} to continue",
-            files::quoted(&plan.out)
-        )),
-        ErrorKind::Interrupted => error.hint("run the same command with --resume to continue"),
-        ErrorKind::Input | ErrorKind::Failure => error,
-    })
-}
-
-/// Opens the model and the rows of a plan and takes its steps. `is_resumed` says that the folder holds the run.
-fn open_and_run(
-    plan: &Plan,
-    config: &str,
-    is_resumed: bool,
-    world: &Arc<World>,
-    observer: &mut dyn Observer,
-) -> Result<()> {
-    let model = Model::of_plan_among(plan, world, observer)?;
-    let datasets = world.slowly(|_| model.datasets(plan, observer))?;
-    if !is_resumed {
-        warnings::note(plan, &datasets, observer);
-    }
-    let work = Work {
-        model: &model,
-        plan,
-        config,
-        resume: is_resumed,
-        purpose: Purpose::Run,
-    };
-    run_with(&work, datasets, observer)?;
-    rank_report::note(&model, observer)
-}
 
 /// What a run of this plan would do, and about how long it would take here. Writes nothing.
 ///
@@ -564,183 +448,4 @@ fn restore(learner: &mut ModelLearner<'_>, snapshot: Snapshot) -> Result<()> {
 /// The learning rates of the stage that a step belongs to: the optimizer is reset at every stage.
 fn rate_at(plan: &Plan, schedule: &Schedule, step: usize) -> LearningRate {
     plan.learning_rate(schedule.stage(step).steps())
-}
-
-/// What happens after every step.
-struct Run<'r> {
-    plan: &'r Plan,
-    schedule: &'r Schedule,
-    /// On rank 0.
-    dir: Option<RunDir>,
-    checkpoints: &'r mut Checkpoints,
-    /// The records of a run in the cache are not those of the run that needs it: the observer gets
-    /// none.
-    purpose: Purpose<'r>,
-    observer: &'r mut dyn Observer,
-    /// Start of the step in progress.
-    last: Clock,
-    /// Step and weighted held-out loss of the newest evaluation.
-    evaluated: Option<(usize, Option<f64>)>,
-    /// Whether the newest evaluation met the stopping rule of the plan.
-    reached: bool,
-}
-
-impl Run<'_> {
-    fn evaluation_is_due(&self, done: usize) -> bool {
-        done == self.schedule.steps
-            || (self.plan.eval_every > 0 && done.is_multiple_of(self.plan.eval_every))
-    }
-
-    fn checkpoint_is_due(&self, done: usize) -> bool {
-        done == self.schedule.steps
-            || (self.plan.checkpoint_every > 0 && done.is_multiple_of(self.plan.checkpoint_every))
-    }
-
-    fn after(
-        &mut self,
-        step: &Step,
-        learner: &mut ModelLearner<'_>,
-        method: &dyn Method,
-    ) -> Result<ControlFlow<()>> {
-        let took = self.last.elapsed(learner.decoder);
-        let done = step.index + 1;
-        let line = record::step_line(step, learner, self.plan, took);
-        if let Some(dir) = &mut self.dir {
-            dir.step(&line)?;
-        }
-        if self.purpose == Purpose::Run {
-            self.observer.step(&line);
-        }
-        self.observer
-            .advance(done, &record::step_note(step, learner, took.wall));
-        if done < self.schedule.steps && self.schedule.stage(done).start == done {
-            learner.reset_optimizer(rate_at(self.plan, self.schedule, done))?;
-        }
-        let mut stop = self.voted(learner.world())?;
-        if self.evaluation_is_due(done) && !stop {
-            match evaluation(learner, done, self.plan, self.observer) {
-                Ok(line) => self.record_evaluation(done, line)?,
-                Err(error) if error.kind == ErrorKind::Interrupted => stop = true,
-                Err(error) => return Err(error),
-            }
-        }
-        // `catch_up` makes up for what a stop leaves undone here.
-        let due = (self.checkpoint_is_due(done) || self.reached) && !stop;
-        if let Some(dir) = &self.dir
-            && (due || stop || self.checkpoints.rolling_is_due())
-        {
-            let held_out = self.held_out(done);
-            let average = match &learner.average {
-                Some(average) => Some(average.parameters.read()?.into_owned()),
-                None => None,
-            };
-            dir.sync()?;
-            self.checkpoints.write(&Snapshot {
-                state: State {
-                    step: done,
-                    updates: learner.optimizer.updates,
-                    method: method.state(),
-                    orders: learner
-                        .tasks
-                        .iter()
-                        .map(|task| task.order.state())
-                        .collect(),
-                    held_out,
-                    rolling: !due,
-                },
-                adapter: learner.adapter.to_host()?,
-                m: learner.moments.m.read()?.into_owned(),
-                v: learner.moments.v.read()?.into_owned(),
-                average,
-            })?;
-        }
-        self.last = Clock::now(learner.decoder);
-        Ok(if stop || self.reached {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        })
-    }
-
-    /// Whether any rank was asked to stop.
-    fn voted(&self, world: &World) -> Result<bool> {
-        let stop = self.observer.stop_requested();
-        if world.size() == 1 {
-            return Ok(stop);
-        }
-        let votes = world.agree(Ok(vec![u8::from(stop)]))?;
-        Ok(votes.iter().any(|vote| vote == &[1]))
-    }
-
-    /// Does what was due at the step that a run resumes from: a stop or a kill may have come
-    /// before.
-    fn catch_up(
-        &mut self,
-        learner: &ModelLearner<'_>,
-        first: usize,
-        found: Option<State>,
-    ) -> Result<()> {
-        let world = learner.world();
-        let recorded = decided(world, || {
-            self.checkpoints.prune();
-            run_dir::evaluation(&self.plan.out, first)
-        })?;
-        match recorded {
-            Some(line) => self.note_evaluation(first, &line),
-            None if first == 0 || self.evaluation_is_due(first) => {
-                let line = evaluation(learner, first, self.plan, self.observer)?;
-                self.record_evaluation(first, line)?;
-            }
-            None => {}
-        }
-        let Some(state) = found else {
-            return Ok(());
-        };
-        let settled = State {
-            held_out: self.held_out(first),
-            rolling: !self.checkpoint_is_due(first) && !self.reached,
-            ..state.clone()
-        };
-        if settled == state || self.dir.is_none() {
-            return Ok(());
-        }
-        self.checkpoints.settle(&settled)
-    }
-
-    fn record_evaluation(&mut self, step: usize, line: Map<String, Value>) -> Result<()> {
-        if let Some(dir) = &mut self.dir {
-            dir.evaluation(&line)?;
-        }
-        if self.purpose == Purpose::Run {
-            self.observer.evaluation(&line);
-        }
-        self.note_evaluation(step, &line);
-        Ok(())
-    }
-
-    fn note_evaluation(&mut self, step: usize, line: &Map<String, Value>) {
-        self.evaluated = Some((step, mixed(line, &self.plan.objectives)));
-        let loss = |name: &str| {
-            line.get(&format!("{}/loss/{name}", SETS[1]))
-                .and_then(Value::as_f64)
-        };
-        let losses = self
-            .plan
-            .objectives
-            .iter()
-            .map(|objective| loss(&objective.name).unwrap_or(f64::INFINITY));
-        let losses: Vec<f64> = losses.collect();
-        self.reached = self
-            .plan
-            .stop
-            .as_ref()
-            .is_some_and(|stop| reached(&losses, &stop.points, stop.within));
-    }
-
-    /// Weighted held-out loss after `step` steps, if it was measured.
-    fn held_out(&self, step: usize) -> Option<f64> {
-        self.evaluated
-            .filter(|(at, _)| *at == step)
-            .and_then(|(_, loss)| loss)
-    }
 }

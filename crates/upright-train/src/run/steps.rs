@@ -1,0 +1,209 @@
+//! What happens after every step of a run: records, evaluations, checkpoints, and whether it stops.
+
+use std::ops::ControlFlow;
+
+use serde_json::{Map, Value};
+use upright_base::{ErrorKind, Result, observer::Observer};
+use upright_core::{
+    metrics::stopping::reached,
+    train::{Method, Step},
+};
+use upright_ranks::World;
+use upright_runs::{
+    plan::{Plan, Schedule},
+    records::{SETS, mixed},
+    run_dir::{self, RunDir},
+};
+
+use super::{
+    Purpose, evaluation, rate_at,
+    record::{self, Clock},
+};
+use crate::{
+    checkpoint::{Checkpoints, Snapshot, State},
+    learner::ModelLearner,
+    ranks::decided,
+};
+
+/// What happens after every step.
+pub(super) struct Run<'r> {
+    pub(super) plan: &'r Plan,
+    pub(super) schedule: &'r Schedule,
+    /// On rank 0.
+    pub(super) dir: Option<RunDir>,
+    pub(super) checkpoints: &'r mut Checkpoints,
+    /// The records of a run in the cache are not those of the run that needs it: the observer gets
+    /// none.
+    pub(super) purpose: Purpose<'r>,
+    pub(super) observer: &'r mut dyn Observer,
+    /// Start of the step in progress.
+    pub(super) last: Clock,
+    /// Step and weighted held-out loss of the newest evaluation.
+    pub(super) evaluated: Option<(usize, Option<f64>)>,
+    /// Whether the newest evaluation met the stopping rule of the plan.
+    pub(super) reached: bool,
+}
+
+impl Run<'_> {
+    fn evaluation_is_due(&self, done: usize) -> bool {
+        done == self.schedule.steps
+            || (self.plan.eval_every > 0 && done.is_multiple_of(self.plan.eval_every))
+    }
+
+    fn checkpoint_is_due(&self, done: usize) -> bool {
+        done == self.schedule.steps
+            || (self.plan.checkpoint_every > 0 && done.is_multiple_of(self.plan.checkpoint_every))
+    }
+
+    pub(super) fn after(
+        &mut self,
+        step: &Step,
+        learner: &mut ModelLearner<'_>,
+        method: &dyn Method,
+    ) -> Result<ControlFlow<()>> {
+        let took = self.last.elapsed(learner.decoder);
+        let done = step.index + 1;
+        let line = record::step_line(step, learner, self.plan, took);
+        if let Some(dir) = &mut self.dir {
+            dir.step(&line)?;
+        }
+        if self.purpose == Purpose::Run {
+            self.observer.step(&line);
+        }
+        self.observer
+            .advance(done, &record::step_note(step, learner, took.wall));
+        if done < self.schedule.steps && self.schedule.stage(done).start == done {
+            learner.reset_optimizer(rate_at(self.plan, self.schedule, done))?;
+        }
+        let mut stop = self.voted(learner.world())?;
+        if self.evaluation_is_due(done) && !stop {
+            match evaluation(learner, done, self.plan, self.observer) {
+                Ok(line) => self.record_evaluation(done, line)?,
+                Err(error) if error.kind == ErrorKind::Interrupted => stop = true,
+                Err(error) => return Err(error),
+            }
+        }
+        // `catch_up` makes up for what a stop leaves undone here.
+        let due = (self.checkpoint_is_due(done) || self.reached) && !stop;
+        if let Some(dir) = &self.dir
+            && (due || stop || self.checkpoints.rolling_is_due())
+        {
+            let held_out = self.held_out(done);
+            let average = match &learner.average {
+                Some(average) => Some(average.parameters.read()?.into_owned()),
+                None => None,
+            };
+            dir.sync()?;
+            self.checkpoints.write(&Snapshot {
+                state: State {
+                    step: done,
+                    updates: learner.optimizer.updates,
+                    method: method.state(),
+                    orders: learner
+                        .tasks
+                        .iter()
+                        .map(|task| task.order.state())
+                        .collect(),
+                    held_out,
+                    rolling: !due,
+                },
+                adapter: learner.adapter.to_host()?,
+                m: learner.moments.m.read()?.into_owned(),
+                v: learner.moments.v.read()?.into_owned(),
+                average,
+            })?;
+        }
+        self.last = Clock::now(learner.decoder);
+        Ok(if stop || self.reached {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Whether any rank was asked to stop.
+    fn voted(&self, world: &World) -> Result<bool> {
+        let stop = self.observer.stop_requested();
+        if world.size() == 1 {
+            return Ok(stop);
+        }
+        let votes = world.agree(Ok(vec![u8::from(stop)]))?;
+        Ok(votes.iter().any(|vote| vote == &[1]))
+    }
+
+    /// Does what was due at the step that a run resumes from: a stop or a kill may have come
+    /// before.
+    pub(super) fn catch_up(
+        &mut self,
+        learner: &ModelLearner<'_>,
+        first: usize,
+        found: Option<State>,
+    ) -> Result<()> {
+        let world = learner.world();
+        let recorded = decided(world, || {
+            self.checkpoints.prune();
+            run_dir::evaluation(&self.plan.out, first)
+        })?;
+        match recorded {
+            Some(line) => self.note_evaluation(first, &line),
+            None if first == 0 || self.evaluation_is_due(first) => {
+                let line = evaluation(learner, first, self.plan, self.observer)?;
+                self.record_evaluation(first, line)?;
+            }
+            None => {}
+        }
+        let Some(state) = found else {
+            return Ok(());
+        };
+        let settled = State {
+            held_out: self.held_out(first),
+            rolling: !self.checkpoint_is_due(first) && !self.reached,
+            ..state.clone()
+        };
+        if settled == state || self.dir.is_none() {
+            return Ok(());
+        }
+        self.checkpoints.settle(&settled)
+    }
+
+    pub(super) fn record_evaluation(
+        &mut self,
+        step: usize,
+        line: Map<String, Value>,
+    ) -> Result<()> {
+        if let Some(dir) = &mut self.dir {
+            dir.evaluation(&line)?;
+        }
+        if self.purpose == Purpose::Run {
+            self.observer.evaluation(&line);
+        }
+        self.note_evaluation(step, &line);
+        Ok(())
+    }
+
+    fn note_evaluation(&mut self, step: usize, line: &Map<String, Value>) {
+        self.evaluated = Some((step, mixed(line, &self.plan.objectives)));
+        let loss = |name: &str| {
+            line.get(&format!("{}/loss/{name}", SETS[1]))
+                .and_then(Value::as_f64)
+        };
+        let losses = self
+            .plan
+            .objectives
+            .iter()
+            .map(|objective| loss(&objective.name).unwrap_or(f64::INFINITY));
+        let losses: Vec<f64> = losses.collect();
+        self.reached = self
+            .plan
+            .stop
+            .as_ref()
+            .is_some_and(|stop| reached(&losses, &stop.points, stop.within));
+    }
+
+    /// Weighted held-out loss after `step` steps, if it was measured.
+    fn held_out(&self, step: usize) -> Option<f64> {
+        self.evaluated
+            .filter(|(at, _)| *at == step)
+            .and_then(|(_, loss)| loss)
+    }
+}
