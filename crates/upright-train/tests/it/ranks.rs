@@ -249,8 +249,8 @@ const KINDS: [&str; 9] = [
 #[test]
 fn folders_are_those_of_one_rank() {
     in_own_process("folders_are_those_of_one_rank", || {
-        let mut sizes = [2, 3, 4, 5, 6, 7, 8].into_iter().cycle();
-        for kind in KINDS {
+        let sizes = [2, 3, 4, 5, 6, 7, 8, 2, 3];
+        for (kind, size) in KINDS.into_iter().zip(sizes) {
             let text = with(kind);
             let wanted = straight(&text);
             assert!(
@@ -258,11 +258,9 @@ fn folders_are_those_of_one_rank() {
                     .keys()
                     .any(|name| name == "run/adapter/adapter_model.safetensors")
             );
-            for size in sizes.by_ref().take(2) {
-                start_over();
-                run_well(size, &text, false);
-                same(&contents(), &wanted, &format!("{size} ranks: {kind}"));
-            }
+            start_over();
+            run_well(size, &text, false);
+            same(&contents(), &wanted, &format!("{size} ranks: {kind}"));
         }
     });
 }
@@ -369,7 +367,7 @@ fn a_fault_at_any_call_ends_all_ranks() {
         let text = with("method = \"maxright\"\noptimum = \"sft=0.5,dpo=0.1\"\nsteps = 3");
         let wanted = straight(&text);
         let mut runner = TestRunner::new_with_rng(
-            Cases::with_cases(14),
+            Cases::with_cases(9),
             TestRng::deterministic_rng(RngAlgorithm::ChaCha),
         );
         let fault = prop_oneof![Just(Fault::Error), Just(Fault::Panic), Just(Fault::Silence)];
