@@ -13,6 +13,7 @@
 //! | [`counted`](fn@counted) | counts with their nouns |
 //! | [`quiet`] | turns panics of libraries into errors |
 //! | [`memory`], [`processor`] | memory and processor time of this process |
+//! | [`python`] | packages of the Python environments that are active |
 //!
 //! ```
 //! use upright_base::{Error, ErrorKind};
@@ -38,6 +39,7 @@ pub mod missing;
 pub mod observer;
 pub mod parallel;
 pub mod processor;
+pub mod python;
 pub mod quiet;
 pub mod suggest;
 

@@ -348,11 +348,6 @@ impl World {
         Ok(())
     }
 
-    /// Ends all ranks at once where the transport can. See [`Ranks::abort`].
-    pub fn abort(&self) {
-        self.ranks.abort();
-    }
-
     /// Gathers bytes, after a check that every rank makes this call.
     fn exchange(&self, call: Call, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
         if self.size() == 1 {

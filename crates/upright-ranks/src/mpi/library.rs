@@ -17,7 +17,7 @@ use crate::functions::{self, functions};
 /// Who sees the symbols of an opened library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Nobody: it is looked at.
+    /// This crate alone, which asks for the version.
     Local,
     /// All, as Open MPI's plug-ins need it.
     Global,

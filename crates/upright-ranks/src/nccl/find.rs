@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use upright_base::{Error, Result};
+use upright_base::{Error, Result, python};
 
 use super::library::Library;
 use crate::launch::Environment;
@@ -36,8 +36,8 @@ pub(super) fn open(env: Environment<'_>) -> Result<Library> {
         Ok(library) => return Ok(library),
         Err(problem) => problem,
     };
-    for folder in folders(env) {
-        let path = folder.join(NAME);
+    for packages in python::packages(env) {
+        let path = packages.join("nvidia/nccl/lib").join(NAME);
         if !path.is_file() {
             continue;
         }
@@ -49,30 +49,6 @@ pub(super) fn open(env: Environment<'_>) -> Result<Library> {
     Err(Error::input(format!("NCCL cannot be opened: {problem}")).hint(
         "install NCCL: `pip install nvidia-nccl-cu13` in the active Python environment, or use --ranks mpi",
     ))
-}
-
-/// Folders of NCCL in the Python environments that are active here.
-fn folders(env: Environment<'_>) -> Vec<PathBuf> {
-    let mut roots = Vec::new();
-    for variable in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
-        roots.extend(env(variable).map(PathBuf::from));
-    }
-    // The folder above that of the first `python3` in PATH.
-    let path = env("PATH").unwrap_or_default();
-    let python = std::env::split_paths(&path).find(|folder| folder.join("python3").is_file());
-    if let Some(folder) = python {
-        roots.extend(folder.parent().map(Path::to_path_buf));
-    }
-    let mut folders = Vec::new();
-    for root in roots {
-        let Ok(versions) = std::fs::read_dir(root.join("lib")) else {
-            continue;
-        };
-        for version in versions.flatten() {
-            folders.push(version.path().join("site-packages/nvidia/nccl/lib"));
-        }
-    }
-    folders
 }
 
 #[cfg(test)]
@@ -90,16 +66,5 @@ mod tests {
         let named = |name: &str| (name == "UPRIGHT_NCCL").then(|| "libc.so.6".to_owned());
         let error = open(&named).unwrap_err();
         assert!(error.message.contains("has no ncclGetVersion"), "{error}");
-    }
-
-    #[test]
-    fn python_environments_are_searched() {
-        let root = std::env::temp_dir().join(format!("upright-nccl-{}", std::process::id()));
-        let folder = root.join("lib/python3.11/site-packages/nvidia/nccl/lib");
-        std::fs::create_dir_all(&folder).unwrap();
-        let text = root.display().to_string();
-        let env = |name: &str| (name == "VIRTUAL_ENV").then(|| text.clone());
-        assert_eq!(folders(&env), [folder]);
-        std::fs::remove_dir_all(root).unwrap();
     }
 }

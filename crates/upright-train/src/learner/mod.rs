@@ -21,7 +21,7 @@ use upright_model::adapter::Adapter;
 use upright_ranks::World;
 
 use self::{
-    rows::Reader,
+    rows::{Reader, readers},
     shares::{BACKWARD, FORWARD, Shares},
     task::{Divided, Pass, diverged},
 };
@@ -349,14 +349,6 @@ impl<'a> ModelLearner<'a> {
         }
         task.folded(&divided, &examples, &mut readers)
     }
-}
-
-fn readers(all: &[Vec<u8>]) -> Vec<Reader<'_>> {
-    let mut readers = Vec::with_capacity(all.len());
-    for bytes in all {
-        readers.push(Reader::new(bytes));
-    }
-    readers
 }
 
 impl Learner for ModelLearner<'_> {

@@ -17,6 +17,15 @@ pub(super) struct Reader<'b> {
     left: &'b [u8],
 }
 
+/// Readers of what all ranks sent.
+pub(super) fn readers(all: &[Vec<u8>]) -> Vec<Reader<'_>> {
+    let mut readers = Vec::with_capacity(all.len());
+    for bytes in all {
+        readers.push(Reader::new(bytes));
+    }
+    readers
+}
+
 impl<'b> Reader<'b> {
     /// Reads from the first byte on.
     pub(super) fn new(bytes: &'b [u8]) -> Self {

@@ -4,8 +4,10 @@ use std::cmp::Reverse;
 
 use crate::packing::PackedRows;
 
-/// Cost of a forward pass alone, and of a forward and a backward pass, in forward passes.
+/// Cost of a forward pass, the unit.
 pub(crate) const FORWARD: u64 = 1;
+
+/// Cost of a backward pass, in forward passes.
 pub(crate) const BACKWARD: u64 = 2;
 
 /// The work that every rank has in a step. All ranks compute it alike, so they need not talk about it.

@@ -8,7 +8,7 @@ use upright_model::pack::Pack;
 use upright_ranks::World;
 
 use super::{
-    rows::{self, Reader},
+    rows::{self, Reader, readers},
     shares::{FORWARD, Shares},
 };
 use crate::{
@@ -214,8 +214,7 @@ impl Task<'_> {
         let divided = Divided::new(examples, place.token_budget, &mut shares, FORWARD);
         let mine = self.scored(place, &divided, examples, progress);
         let all = world.agree(mine)?;
-        let mut readers: Vec<Reader<'_>> = all.iter().map(|bytes| Reader::new(bytes)).collect();
-        self.folded(&divided, examples, &mut readers)
+        self.folded(&divided, examples, &mut readers(&all))
     }
 
     /// The losses of the rows in this rank's packs, as bytes.

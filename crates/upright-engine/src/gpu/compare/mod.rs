@@ -61,16 +61,14 @@ pub fn compare_kernels(
         }
     };
     let compared = Arc::new(Compared::new(card, Arc::clone(&pool), tier));
-    let weights = || {
-        if has_random_weights {
-            Ok(Weights::random(&config, 1))
-        } else {
-            pool.install(|| Weights::open(folder, &config))
-        }
-    };
     for (recompute, cut) in [(Recompute::Off, Cut::default()), (Recompute::On, SMALL_CUT)] {
+        let weights = if has_random_weights {
+            Weights::random(&config, 1)
+        } else {
+            pool.install(|| Weights::open(folder, &config))?
+        };
         let device = Arc::clone(&compared) as Arc<dyn Device>;
-        let mut decoder = Decoder::open(Arc::clone(&config), Some(weights()?), device, recompute)?;
+        let mut decoder = Decoder::open(Arc::clone(&config), Some(weights), device, recompute)?;
         decoder.cut = cut;
         let adapter = step(&decoder, rank)?;
         if recompute == Recompute::Off {
@@ -150,8 +148,11 @@ fn pack(vocab: usize) -> Pack {
 }
 
 fn tokens(count: usize, seed: usize, vocab: usize) -> Vec<u32> {
-    let token = |index: usize| ((index * 31 + seed * 17) % vocab) as u32;
-    (0..count).map(token).collect()
+    let mut tokens = Vec::with_capacity(count);
+    for index in 0..count {
+        tokens.push(((index * 31 + seed * 17) % vocab) as u32);
+    }
+    tokens
 }
 
 fn slopes(pack: &Pack) -> Slopes {

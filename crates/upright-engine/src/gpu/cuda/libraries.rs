@@ -1,15 +1,12 @@
 //! The driver, cuBLASLt and the cards of a machine.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::OnceLock,
-};
+use std::{path::PathBuf, sync::OnceLock};
 
 use cudarc::{
     cublaslt,
     driver::{result, sys},
 };
-use upright_base::{Error, Result};
+use upright_base::{Error, Result, python};
 
 /// Names of cuBLASLt by which the dynamic linker finds it, newest first.
 const NAMES: [&str; 3] = [
@@ -183,25 +180,10 @@ fn open_from_python() -> bool {
 
 /// Folders of cuBLAS in the Python environments that are active here.
 fn python_folders() -> Vec<PathBuf> {
-    let mut roots = Vec::new();
-    for variable in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
-        roots.extend(std::env::var_os(variable).map(PathBuf::from));
-    }
-    // The folder above that of the first `python3` in PATH.
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let python = std::env::split_paths(&path).find(|folder| folder.join("python3").is_file());
-    if let Some(folder) = python {
-        roots.extend(folder.parent().map(Path::to_path_buf));
-    }
     let mut folders = Vec::new();
-    for root in roots {
-        let Ok(versions) = std::fs::read_dir(root.join("lib")) else {
-            continue;
-        };
-        for version in versions.flatten() {
-            let packages = version.path().join("site-packages/nvidia");
-            folders.extend(["cu13/lib", "cublas/lib"].map(|folder| packages.join(folder)));
-        }
+    for packages in python::packages(&|name| std::env::var(name).ok()) {
+        folders.push(packages.join("nvidia/cu13/lib"));
+        folders.push(packages.join("nvidia/cublas/lib"));
     }
     folders
 }
