@@ -1,4 +1,4 @@
-//! Arithmetic on plain slices that several crates share. Nothing here allocates, prints, or has
+//! What the other crates share below everything else: arithmetic on plain slices, and tables of entries. Nothing here prints or has
 //! dependencies.
 //!
 //! | module | purpose |
@@ -7,6 +7,7 @@
 //! | [`adamw`] | one AdamW update of a slice |
 //! | [`norm`] | the Euclidean norm of a long vector, bit-identical on any number of threads |
 //! | [`mean`] | means with standard errors |
+//! | [`registry`] | tables of entries, such as methods, that a program may extend |
 //!
 //! ```
 //! use upright_math::{norm::norm, random::uniform};
@@ -25,3 +26,4 @@ pub mod adamw;
 pub mod mean;
 pub mod norm;
 pub mod random;
+pub mod registry;
