@@ -30,6 +30,12 @@ pub(super) const fn metrics<const N: usize>(more: &[&'static str]) -> [&'static 
     all
 }
 
+/// A number with at most four decimals and no trailing zeros.
+pub(super) fn short(value: f64) -> String {
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// A pair's part of the mean over pairs, from its own `value`, slopes, rewards and further metrics.
 /// Arrays of two numbers are in the order chosen, rejected.
 pub(super) fn part(
