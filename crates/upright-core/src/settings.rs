@@ -259,6 +259,23 @@ impl Values {
         Ok(values)
     }
 
+    /// The values of some of the settings.
+    ///
+    /// # Panics
+    /// If one of them has no value here.
+    #[must_use]
+    pub fn of(&self, settings: &[Setting]) -> Self {
+        let mut own = Self::default();
+        for setting in settings {
+            let value = self.get(setting.name);
+            own.set(
+                setting.name,
+                value.expect("a plan has all settings").clone(),
+            );
+        }
+        own
+    }
+
     /// Sets a value. A new name comes last.
     pub fn set(&mut self, name: &str, value: Value) {
         match self.0.iter_mut().find(|entry| entry.name == name) {

@@ -1,7 +1,7 @@
 //! Names of the metrics in `steps.jsonl` and `evals.jsonl`.
 
 use serde_json::{Map, Value};
-use upright_core::LossKind;
+use upright_core::LossSpec;
 
 use crate::plan::ObjectivePlan;
 
@@ -29,11 +29,9 @@ pub const TIMES: [&str; 5] = [
 pub fn metric_name(
     metric: &str,
     objective: &str,
-    losses: impl Iterator<Item = LossKind>,
+    losses: impl Iterator<Item = &'static LossSpec>,
 ) -> String {
-    let sharing = losses
-        .filter(|loss| loss.spec().metrics.contains(&metric))
-        .count();
+    let sharing = losses.filter(|loss| loss.metrics.contains(&metric)).count();
     if sharing > 1 {
         format!("{metric}/{objective}")
     } else {

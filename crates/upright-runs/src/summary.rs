@@ -11,7 +11,7 @@ use crate::{
     run_dir::read_lines,
 };
 use upright_base::Result;
-use upright_core::methods::MethodKind;
+use upright_core::methods::MethodSpec;
 
 /// The metric for the share of pairs whose chosen response has the larger reward.
 const ACCURACY: &str = "rewards/accuracies";
@@ -22,7 +22,7 @@ pub struct Summary {
     /// The run folder.
     pub run: PathBuf,
     /// The method.
-    pub method: MethodKind,
+    pub method: &'static MethodSpec,
     /// Finished steps.
     pub steps: usize,
     /// The objectives, in the order of the plan.
@@ -95,7 +95,7 @@ impl Summary {
         let objectives = written.plan.objectives.iter().map(|objective| {
             let name = &objective.name;
             let trained = |line: &&Map<String, Value>| line.contains_key(&format!("loss/{name}"));
-            let accuracy = match objective.loss.spec().metrics.contains(&ACCURACY) {
+            let accuracy = match objective.loss.metrics.contains(&ACCURACY) {
                 true => both(last, &metric_name(ACCURACY, name, losses())),
                 false => [None, None],
             };

@@ -17,6 +17,7 @@ pub static MAXRIGHT: MethodSpec = MethodSpec {
     .recorded(Recorded::Always)
     .short("k", true)],
     uses_optima: true,
+    needs_optima: true,
     cost: Cost::OneAndProbes,
     ..MethodSpec::new("maxright", &FORMS, build)
 };

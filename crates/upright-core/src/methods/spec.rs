@@ -25,6 +25,8 @@ pub struct MethodSpec {
     pub settings: &'static [Setting],
     /// Whether its decisions depend on the optima of the objectives.
     pub uses_optima: bool,
+    /// Whether a wrong optimum may give all steps to one objective.
+    pub needs_optima: bool,
     /// Whether it trains on one objective after the other, in stages of its own.
     pub has_stages: bool,
     /// What a step takes.
@@ -91,6 +93,7 @@ impl MethodSpec {
             name,
             settings: &[],
             uses_optima: false,
+            needs_optima: false,
             has_stages: false,
             cost: Cost::One,
             batch_divisor: |_| 1,

@@ -6,14 +6,19 @@
 //! responses and of the totals of the step ([`Totals`], over all packs). A step split into packs
 //! therefore adds up to the same loss: it is never a mean of means.
 
-pub mod dpo;
-pub mod orpo;
+mod dpo;
+mod orpo;
 pub mod pair;
-pub mod rpo;
-pub mod sft;
-pub mod simpo;
+mod rpo;
+mod sft;
+mod simpo;
 mod spec;
 
+pub use dpo::{DPO, IPO};
+pub use orpo::ORPO;
+pub use rpo::RPO;
+pub use sft::SFT;
+pub use simpo::SIMPO;
 pub use spec::{LOSSES, LossSpec, all, settings};
 
 use crate::settings::Values;
