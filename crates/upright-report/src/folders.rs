@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    compare::Report,
+    compare::{self, Report},
     draw, page, read,
     say::{claims, tables},
 };
@@ -20,7 +20,7 @@ impl Report {
     /// A folder contains no run, or none that can be read. A file beside the runs is damaged.
     pub fn read(folders: &[PathBuf]) -> Result<Self> {
         let (runs, damaged) = read::runs(folders)?;
-        let mut report = Self::of(runs, damaged, folders)?;
+        let mut report = compare::compare(runs, damaged, folders)?;
         report.claims = claims::claims(&report);
         Ok(report)
     }

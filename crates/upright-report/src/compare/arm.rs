@@ -158,6 +158,11 @@ pub(crate) struct Outcome {
     pub(crate) peak_memory_gb: Option<f64>,
 }
 
+/// The distance of a run to the ideal point.
+pub(crate) fn distance(set: usize) -> impl Fn(&Outcome) -> Option<f64> + Copy {
+    move |outcome: &Outcome| outcome.ideal_distance[set]
+}
+
 impl Arm {
     /// The comparison that it belongs to.
     pub(crate) fn comparison(&self) -> Comparison {

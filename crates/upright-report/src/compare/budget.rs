@@ -2,10 +2,10 @@
 //! training budget are compared in verdicts and costs.
 
 use super::{
-    Report,
     arm::{Arm, Comparison, Role},
     fronts::Front,
     labels,
+    report::Report,
 };
 use crate::read::run::Run;
 use upright_core::optimizer::Iterate;

@@ -2,11 +2,11 @@
 //! equal steps or at equal tokens.
 
 use super::{
-    Report,
     arm::{Arm, Comparison, Role},
     labels,
     level::Level,
     matching::{distinct, matching, same},
+    report::Report,
 };
 use upright_core::optimizer::Iterate;
 

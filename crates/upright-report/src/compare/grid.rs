@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::{
-    Report, labels,
+    labels,
     matching::{distinct, matching, same},
+    report::Report,
     scores::ModelScore,
 };
 

@@ -1,6 +1,6 @@
 //! Paths of arms: the means over their runs at every evaluation that these share.
 
-use super::{Report, arm::Arm};
+use super::{arm::Arm, report::Report};
 use crate::read::run::{Point, Run};
 use upright_core::metrics::{Spread, gap};
 

@@ -1,20 +1,19 @@
 //! The report: what the page says, as numbers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::{
     arm::{Arm, Role},
-    fronts::{self, Best, Front},
+    fronts::{Best, Front},
     ideal::Comparable,
-    level::{self, Level},
-    matching, scored_models,
+    level::Level,
+    matching,
     scores::Scores,
     verdict::Claim,
 };
-use crate::read::{Answers, Damaged, Run, Study, study};
-use upright_base::Result;
+use crate::read::{Answers, Damaged, Run, Study};
 
 /// The content of the page, as numbers.
 #[derive(Clone, Debug, Serialize)]
@@ -55,47 +54,6 @@ pub struct Report {
 }
 
 impl Report {
-    /// Compares runs. `folders` are the folders that were given: benchmarks and responses lie beside
-    /// the runs. The claims are empty, because a floor above words them.
-    ///
-    /// # Errors
-    /// A file beside the runs is damaged.
-    pub(crate) fn of(runs: Vec<Run>, damaged: Vec<Damaged>, folders: &[PathBuf]) -> Result<Self> {
-        let objectives = compared(&runs);
-        let settings = Comparable::find(&runs, &objectives);
-        let (arms, budgets) = Arm::gather(&runs, &objectives, &settings)?;
-        let best = fronts::best(&arms, &settings);
-        let mut report = Self {
-            study: study::study(folders)?,
-            fronts: fronts::fronts(&arms, &best, &objectives),
-            levels: Vec::new(),
-            claims: Vec::new(),
-            benchmarks: Vec::new(),
-            families: budgets.iter().map(|budget| budget.family).collect(),
-            answers: Vec::new(),
-            objectives,
-            settings,
-            terms: budgets.iter().map(|budget| budget.name.clone()).collect(),
-            budgets: budgets.into_iter().map(|budget| budget.differs).collect(),
-            arms,
-            best,
-            runs,
-            damaged,
-        };
-        report.levels = level::levels(&report);
-        report.benchmarks = scored_models::scores(&report, folders)?;
-        for folder in folders {
-            for mut asked in study::answers(folder)? {
-                asked
-                    .answers
-                    .iter_mut()
-                    .for_each(|answer| answer.run = report.who(folder, &answer.run));
-                report.answers.push(asked);
-            }
-        }
-        Ok(report)
-    }
-
     /// Whether distances to the ideal point can be computed.
     pub(crate) fn has_ideal(&self) -> bool {
         self.settings
@@ -126,7 +84,7 @@ impl Report {
 
     /// Names the source of a response: the arm and seed if `run` is the path of a run, otherwise
     /// `run`.
-    fn who(&self, folder: &Path, run: &str) -> String {
+    pub(super) fn who(&self, folder: &Path, run: &str) -> String {
         let path = folder.join(run).canonicalize().ok();
         let index = self
             .runs
@@ -231,25 +189,4 @@ impl Report {
         groups.retain(|group| group.len() > 1);
         groups
     }
-}
-
-/// The objectives that all runs share, in the order of the first run. A run with a single objective
-/// may lack the others. If no objective is shared, all of them.
-fn compared(runs: &[Run]) -> Vec<String> {
-    let single = |run: &&Run| run.plan().objectives.len() == 1;
-    let several: Vec<&Run> = runs.iter().filter(|run| !single(run)).collect();
-    let asked: Vec<&Run> = if several.is_empty() {
-        runs.iter().collect()
-    } else {
-        several
-    };
-    let mut all: Vec<String> = Vec::new();
-    for objective in asked.iter().flat_map(|run| &run.plan().objectives) {
-        if !all.contains(&objective.name) {
-            all.push(objective.name.clone());
-        }
-    }
-    let everywhere = |name: &&String| asked.iter().all(|run| run.objective(name).is_some());
-    let shared: Vec<String> = all.iter().filter(everywhere).cloned().collect();
-    if shared.is_empty() { all } else { shared }
 }

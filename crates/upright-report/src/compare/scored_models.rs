@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Report,
+    report::Report,
     scores::{ArmScore, ModelScore, ReferenceScore, Scores},
 };
 use crate::read::benchmarks::{self, BENCHMARKS, Benchmark, KEEP_ONE, Score, TWICE};

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::{arm::Arm, small::Small};
+use super::{
+    arm::{Arm, Outcome},
+    small::Small,
+};
 use upright_core::metrics::{Call, Spread};
 
 /// A claim of the paper, tested wherever all the arms that it needs were run.
@@ -105,4 +108,20 @@ impl Verdict {
             small,
         }
     }
+}
+
+/// The differences of all pairs of arms, `below` minus `above`; none if a number is missing or if
+/// there are no pairs.
+pub(crate) fn differences(
+    below: &[&Arm],
+    above: &[&Arm],
+    value: impl Fn(&Outcome) -> Option<f64> + Copy,
+) -> Option<Vec<Spread>> {
+    let mut found = Vec::new();
+    for arm in below {
+        for other in above {
+            found.push(arm.sample(value)?.less(&other.sample(value)?));
+        }
+    }
+    (!found.is_empty()).then_some(found)
 }

@@ -3,7 +3,7 @@
 use super::{Shown, WIDTH, contenders, given, height, names};
 use crate::{
     compare::{Arm, Report, Role, matching::time},
-    say::tables::SET_NAMES,
+    say::SET_NAMES,
 };
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Figure, Ink, Mark, Panel, Style};

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     compare::{Report, paths::Stop},
-    say::tables::SET_NAMES,
+    say::SET_NAMES,
 };
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Dash, Figure, Ink, Mark, Panel, Style, axis::Scale};

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     compare::{Report, paths::Stop},
-    say::tables::SET_NAMES,
+    say::SET_NAMES,
 };
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Figure, Panel, Style};

@@ -12,7 +12,7 @@ use crate::{
         matching::{distinct, same},
     },
     read::Run,
-    say::tables::SET_NAMES,
+    say::SET_NAMES,
 };
 use upright_core::{
     metrics::{Spread, front::pareto_front},

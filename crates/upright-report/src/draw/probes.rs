@@ -3,7 +3,7 @@
 use super::{Shown, WIDTH};
 use crate::{
     compare::{Arm, Report, labels, matching},
-    say::tables::SET_NAMES,
+    say::SET_NAMES,
 };
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Dash, Figure, Mark, Panel, Style};

@@ -3,13 +3,10 @@
 mod benchmarks;
 
 use super::{
-    prose,
+    SET_NAMES, prose,
     table::{Better, Cell, Column, Table, listed},
 };
 use crate::compare::{Optimum, Report, arm::Arm, labels, matching};
-
-/// The two sets of rows, as the page names them.
-pub(crate) const SET_NAMES: [&str; 2] = ["held-out rows", "training rows"];
 
 pub(crate) use benchmarks::{benchmarks, scores};
 

@@ -2,23 +2,19 @@
 
 use super::{
     claim,
-    words::{agreeing, differences, everyone, figure, labeled, sequential, stopped},
+    words::{agreeing, everyone, figure, labeled, sequential, stopped},
 };
 use crate::{
     compare::{
         Claim, Report, Verdict,
-        arm::{Arm, Outcome, Role},
+        arm::{Arm, Role, distance},
         comparisons::Place,
         level::{AT_EQUAL_STEPS, AT_EQUAL_TOKENS, differ_in_tokens, in_words},
+        verdict::differences,
     },
     say::table::listed,
 };
 use upright_core::metrics::Call;
-
-/// The distance of a run to the ideal point.
-pub(crate) fn distance(set: usize) -> impl Fn(&Outcome) -> Option<f64> + Copy {
-    move |outcome: &Outcome| outcome.ideal_distance[set]
-}
 
 /// What is equal in a claim whose arms are the same at equal steps and at equal tokens.
 const AT_BOTH: &str = " at equal steps and at equal tokens";

@@ -8,18 +8,18 @@ mod words;
 
 use crate::compare::{
     Claim, Report, Verdict,
-    arm::{Arm, Comparison, Outcome, Role},
+    arm::{Arm, Comparison, Outcome, Role, distance},
     comparisons::{Place, level_places, place, places},
     fronts::Front,
     matching::{distinct, same, time},
+    verdict::differences,
 };
 use upright_core::{
     metrics::{Sample, Spread},
     optimizer::Iterate,
 };
-use words::{agreeing, differences, everyone, figure, labeled, named, stopped};
+use words::{agreeing, everyone, figure, labeled, named, stopped};
 
-pub(crate) use distance::distance;
 use distance::{nearer, nearest};
 
 /// The ratio to the time of Sequential up to which a cost counts as about the same.

@@ -2,7 +2,7 @@
 
 use crate::{
     compare::{Claim, NoError, Small, Verdict},
-    say::tables::SET_NAMES,
+    say::SET_NAMES,
 };
 use upright_core::metrics::Call;
 

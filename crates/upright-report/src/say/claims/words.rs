@@ -121,19 +121,3 @@ pub(super) fn sequential(
         _ => format!("Sequential ({})", orders.join("; ")),
     }
 }
-
-/// The differences of all pairs of arms, `below` minus `above`; none if a number is missing or if
-/// there are no pairs.
-pub(super) fn differences(
-    below: &[&Arm],
-    above: &[&Arm],
-    value: impl Fn(&Outcome) -> Option<f64> + Copy,
-) -> Option<Vec<Spread>> {
-    let mut found = Vec::new();
-    for arm in below {
-        for other in above {
-            found.push(arm.sample(value)?.less(&other.sample(value)?));
-        }
-    }
-    (!found.is_empty()).then_some(found)
-}

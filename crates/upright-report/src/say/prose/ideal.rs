@@ -2,7 +2,7 @@
 
 use crate::{
     compare::{Comparable, Report, Source},
-    say::{table::listed, tables::SET_NAMES},
+    say::{SET_NAMES, table::listed},
 };
 
 /// The ideal point and its source, or how to get one.

@@ -4,11 +4,11 @@ use super::{benchmarks, caution, rests_on_given};
 use crate::{
     compare::{
         Arm, Report, Role,
-        arm::Comparison,
+        arm::{self, Comparison},
         level::{AT_EQUAL_STEPS, AT_EQUAL_TOKENS, Level, differ_in_tokens, in_words},
         matching::time,
     },
-    say::{claims, table::listed, tables::SET_NAMES},
+    say::{SET_NAMES, claims, table::listed},
 };
 use upright_base::counted;
 use upright_core::metrics::Call;
@@ -136,7 +136,7 @@ fn nearest(
         worst.label,
         on(worst)
     );
-    let near = |arm: &Arm| arm.sample(claims::distance(set));
+    let near = |arm: &Arm| arm.sample(arm::distance(set));
     let too_close = |arm: &Arm| {
         let difference = near(best)
             .zip(near(arm))
