@@ -106,13 +106,12 @@ pub fn metric_names(tasks: &[Task<'_>], index: usize) -> Vec<String> {
         metric_name(
             metric,
             &tasks[index].name,
-            tasks.iter().map(|task| task.objective.kind),
+            tasks.iter().map(|task| task.objective.loss),
         )
     };
     tasks[index]
         .objective
-        .kind
-        .spec()
+        .loss
         .metrics
         .iter()
         .map(name)

@@ -37,6 +37,7 @@ static FORMS: [Form; 1] = [Form {
     label: "compromise",
     title: "Compromise",
     about: "Trains on one objective per step. Shares of the steps grow with the weighted gaps and are spread evenly.",
+    decides: "takes the objectives with larger gaps more often",
     when: None,
     place: 7,
     look: Form::OTHER_LOOK,

@@ -28,6 +28,7 @@ static FORMS: [Form; 1] = [Form {
     title: "MAXRIGHT",
     about: "Trains on one objective per step, the one with the larger weighted gap. It probes the losses of all objectives every k \
             steps.",
+    decides: "takes the one with the larger weighted gap",
     when: None,
     place: 6,
     look: [2, 4],

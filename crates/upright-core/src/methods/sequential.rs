@@ -19,6 +19,7 @@ static FORMS: [Form; 1] = [Form {
     label: "sequential",
     title: "Sequential",
     about: "Trains one objective, then the other. This is common practice.",
+    decides: "switches once",
     when: None,
     place: 1,
     look: [1, 1],

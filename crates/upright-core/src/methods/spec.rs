@@ -61,6 +61,8 @@ pub struct Form {
     pub title: &'static str,
     /// What it does, for a reader who has not read the paper: sentences without a subject.
     pub about: &'static str,
+    /// What decides a step, as the end of a sentence that begins with the title; empty if it is as in the form before.
+    pub decides: &'static str,
     /// Setting and value that make it this form; `None` for the first form.
     pub when: Option<(&'static str, &'static str)>,
     /// Place of its arms in a report: the smallest comes first.

@@ -1,7 +1,10 @@
 //! Runs that differ only in their seed, as one arm of a comparison with means and standard errors.
 
-use serde::Serialize;
+use std::cmp::Ordering;
+
+use serde::{Serialize, Serializer};
 use upright_core::{
+    methods::{Cost, Form, MethodSpec},
     metrics::{Sample, Spread},
     optimizer::Iterate,
 };
@@ -27,24 +30,58 @@ pub enum Role {
     Alone(String),
     /// Trains on one objective after the other, by name.
     Sequential(Vec<String>),
-    /// Trains on all objectives in every step.
-    Mix,
-    /// Trains on all objectives in every step, with half a batch of each.
-    MixHalf,
-    /// Trains on one objective per step, sampled.
-    Alright,
-    /// Trains on one objective per step, with the shares of ALRIGHT spread evenly.
-    Balanced,
-    /// Trains on one objective per step, the one farthest from its optimum.
-    Maxright,
-    /// Trains on one objective per step, with shares that grow with the gaps.
-    Compromise,
     /// Trains on an objective that other runs lack.
     Other(String),
     /// Adapters that a study trained separately and added, one sum per seed.
     Sum,
     /// An existing adapter, by name.
     Measured(String),
+    /// Trains on all objectives jointly, without an order, with a method in one of its forms.
+    #[serde(untagged)]
+    Joint(Joint),
+}
+
+/// A joint method in one of its forms, in the order of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joint {
+    /// The method.
+    pub method: &'static MethodSpec,
+    /// Its form.
+    pub form: &'static Form,
+}
+
+impl Ord for Joint {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.form.place.cmp(&other.form.place)
+    }
+}
+
+impl PartialOrd for Joint {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Serialize for Joint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.form.name)
+    }
+}
+
+impl Role {
+    /// Whether it is a joint method in its first form.
+    pub fn is(&self, method: &MethodSpec) -> bool {
+        self.joint()
+            .is_some_and(|joint| joint.form == &method.forms[0])
+    }
+
+    /// The joint method; `None` for other roles.
+    pub fn joint(&self) -> Option<Joint> {
+        match self {
+            Self::Joint(joint) => Some(*joint),
+            _ => None,
+        }
+    }
 }
 
 /// Runs whose plans are equal except for the seed and for settings that no step depends on. Lists
@@ -175,20 +212,14 @@ impl Arm {
 
     /// Whether it trains on all objectives jointly, without an order.
     pub fn is_joint(&self) -> bool {
-        matches!(
-            self.role,
-            Role::Mix
-                | Role::MixHalf
-                | Role::Alright
-                | Role::Balanced
-                | Role::Maxright
-                | Role::Compromise
-        )
+        self.role.joint().is_some()
     }
 
     /// Whether it trains on all objectives in every step.
     pub fn is_mix(&self) -> bool {
-        matches!(self.role, Role::Mix | Role::MixHalf)
+        self.role
+            .joint()
+            .is_some_and(|joint| joint.method.cost == Cost::All)
     }
 
     /// Whether its losses are of averaged adapters.

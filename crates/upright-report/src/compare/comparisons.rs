@@ -8,7 +8,10 @@ use super::{
     matching::{distinct, matching, same},
     report::Report,
 };
-use upright_core::optimizer::Iterate;
+use upright_core::{
+    methods::{ALRIGHT, MAXRIGHT, MIX, MethodSpec},
+    optimizer::Iterate,
+};
 
 /// The arms of one comparison: those with the same weights and setting that took as many steps or
 /// trained on as many tokens.
@@ -35,8 +38,8 @@ const USUAL_PROBES: usize = 10;
 impl<'r> Place<'r> {
     /// Sorts finished arms by what they do. Mix is what `mixes` accepts.
     fn of(at: String, iterate: Iterate, arms: &[&'r Arm], mixes: fn(&Arm) -> bool) -> Self {
-        let alright = with(arms, &Role::Alright);
-        let maxright = with(arms, &Role::Maxright);
+        let alright = with(arms, &ALRIGHT);
+        let maxright = with(arms, &MAXRIGHT);
         let mut place = Self {
             at,
             iterate,
@@ -60,12 +63,12 @@ impl<'r> Place<'r> {
     }
 }
 
-/// The first arm of a role; for MAXRIGHT, the one with the usual probe interval.
-fn with<'r>(arms: &[&'r Arm], role: &Role) -> Option<&'r Arm> {
+/// The first arm of a method; if it probes, the one with the usual probe interval.
+fn with<'r>(arms: &[&'r Arm], method: &MethodSpec) -> Option<&'r Arm> {
     let mut found: Vec<&Arm> = arms
         .iter()
         .copied()
-        .filter(|arm| arm.role == *role)
+        .filter(|arm| arm.role.is(method))
         .collect();
     found.sort_by_key(|arm| (arm.probe_every != Some(USUAL_PROBES), arm.probe_every));
     found.first().copied()
@@ -106,7 +109,7 @@ pub(crate) fn places(report: &Report) -> Vec<Place<'_>> {
             }
             let at = place(report, comparison, &weights);
             let iterate = comparison.iterate;
-            places.push(Place::of(at, iterate, &arms, |arm| arm.role == Role::Mix));
+            places.push(Place::of(at, iterate, &arms, |arm| arm.role.is(&MIX)));
         }
     }
     places

@@ -1,11 +1,12 @@
 //! Finds the comparisons at equal tokens, and names them.
 
 use super::{
-    arm::{Arm, Comparison, Role},
+    arm::{Arm, Comparison},
     level::{Level, is_level},
     matching::{distinct, matching, same},
     report::Report,
 };
+use upright_core::methods::{ALRIGHT, MIX};
 use upright_core::metrics::Spread;
 
 /// Every comparison at equal tokens that differs from the one at equal steps: one in which a Mix of
@@ -46,7 +47,7 @@ fn level(report: &Report, comparison: Comparison, weights: Vec<f64>) -> Option<L
         let plays = weighed && (arm.is_joint() || arm.is_sequential());
         if alike && plays && !arm.unfinished && is_level(arm, tokens) {
             arms.push(other);
-            differs |= arm.is_mix() && (arm.role == Role::MixHalf || arm.terms != Some(terms));
+            differs |= arm.is_mix() && (!arm.role.is(&MIX) || arm.terms != Some(terms));
         }
     }
     (differs && arms.len() > 1).then(|| Level {
@@ -69,7 +70,7 @@ fn set_by<'r>(
 ) -> Vec<&'r Arm> {
     for arm in &report.arms {
         let own = arm.comparison() == comparison && !arm.unfinished;
-        if own && arm.role == Role::Alright && same(&arm.weights, weights) {
+        if own && arm.role.is(&ALRIGHT) && same(&arm.weights, weights) {
             return vec![arm];
         }
     }

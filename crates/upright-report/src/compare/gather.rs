@@ -1,7 +1,7 @@
 //! Groups runs that differ only in their seed into arms, computes their means, and orders the arms.
 
 use super::{
-    arm::{Arm, Outcome, Role},
+    arm::{Arm, Joint, Outcome, Role},
     budget::{self, Budget},
     ideal::Comparable,
     labels, matching,
@@ -10,7 +10,7 @@ use super::{
 use crate::read::{run::Run, sums};
 use upright_base::Result;
 use upright_core::{
-    methods::MethodKind,
+    methods::SEQUENTIAL,
     metrics::{Spread, gap},
     optimizer::{Average, Iterate},
 };
@@ -84,10 +84,9 @@ fn identity(run: &Run) -> Result<String> {
     // The last iterate does not depend on the average that a run keeps beside it. The averaged
     // adapters are an arm of their own ([`averaged`]).
     (plan.average, plan.export_iterate) = (Average::None, Iterate::Last);
-    if plan.method != MethodKind::Maxright {
-        plan.probe_every = 0;
-    }
-    let uses_optima = plan.method.uses_optima();
+    // Plans record some settings of other methods.
+    plan.method_settings = plan.method_settings.of(plan.method.settings);
+    let uses_optima = plan.method.uses_optima;
     for objective in &mut plan.objectives {
         objective.optimum_eval = None;
         objective.optimum = objective.optimum.filter(|_| uses_optima);
@@ -164,18 +163,13 @@ impl Arm {
             let place = |arm: &Self| match &arm.role {
                 Role::Alone(name) => (0, objectives.iter().position(|other| other == name)),
                 Role::Sequential(names) => (
-                    1,
+                    SEQUENTIAL.forms[0].place,
                     objectives.iter().rev().position(|other| *other == names[0]),
                 ),
-                Role::Mix => (2, None),
-                Role::MixHalf => (3, None),
-                Role::Alright => (4, None),
-                Role::Balanced => (5, None),
-                Role::Maxright => (6, None),
-                Role::Compromise => (7, None),
-                Role::Other(_) => (8, None),
-                Role::Sum => (9, None),
-                Role::Measured(_) => (10, None),
+                Role::Joint(joint) => (joint.form.place, None),
+                Role::Other(_) => (usize::MAX - 2, None),
+                Role::Sum => (usize::MAX - 1, None),
+                Role::Measured(_) => (usize::MAX, None),
             };
             let key = (a.setting, place(a)).cmp(&(b.setting, place(b)));
             key.then_with(|| a.role.cmp(&b.role))
@@ -252,8 +246,11 @@ impl Arm {
             role: role(first, objectives),
             iterate,
             weights: labels::weights(first, objectives),
-            probe_every: (first.plan().method == MethodKind::Maxright && first.alone().is_none())
-                .then_some(first.plan().probe_every),
+            probe_every: first
+                .plan()
+                .method
+                .probe_every(&first.plan().method_settings)
+                .filter(|_| first.alone().is_none()),
             setting,
             terms: None,
             unfinished,
@@ -315,12 +312,7 @@ fn role(run: &Run, objectives: &[String]) -> Role {
     let plan = run.plan();
     let name = |id: usize| plan.objectives[id].name.clone();
     // A run that trains on an objective that other runs lack is named by that objective.
-    let used = |i: &usize| match plan.method {
-        MethodKind::Sequential => run.stages.iter().any(|stage| stage.objective == Some(*i)),
-        MethodKind::Mix | MethodKind::Alright | MethodKind::Maxright | MethodKind::Compromise => {
-            plan.objectives[*i].weight > 0.0
-        }
-    };
+    let used = |i: &usize| run.trains_on(*i);
     let foreign = |i: &usize| !objectives.contains(&plan.objectives[*i].name);
     if run.planned == 0 {
         return if run.sum().is_some() {
@@ -329,24 +321,22 @@ fn role(run: &Run, objectives: &[String]) -> Role {
             Role::Measured(run.adapter())
         };
     }
-    let joint = |role: Role| match (0..plan.objectives.len()).filter(used).find(foreign) {
+    if let Some(id) = run.alone() {
+        return if foreign(&id) {
+            Role::Other(name(id))
+        } else {
+            Role::Alone(name(id))
+        };
+    }
+    if plan.method.has_stages {
+        let stages = run.stages.iter().filter_map(|stage| stage.objective);
+        return Role::Sequential(stages.map(name).collect());
+    }
+    match (0..plan.objectives.len()).filter(used).find(foreign) {
         Some(id) => Role::Other(name(id)),
-        None => role,
-    };
-    match (run.alone(), plan.method) {
-        (Some(id), _) if foreign(&id) => Role::Other(name(id)),
-        (Some(id), _) => Role::Alone(name(id)),
-        (None, MethodKind::Sequential) => Role::Sequential(
-            run.stages
-                .iter()
-                .filter_map(|stage| stage.objective.map(name))
-                .collect(),
-        ),
-        (None, MethodKind::Mix) if plan.mix_batches.is_full() => joint(Role::Mix),
-        (None, MethodKind::Mix) => joint(Role::MixHalf),
-        (None, MethodKind::Alright) if plan.draws.is_random() => joint(Role::Alright),
-        (None, MethodKind::Alright) => joint(Role::Balanced),
-        (None, MethodKind::Compromise) => joint(Role::Compromise),
-        (None, MethodKind::Maxright) => joint(Role::Maxright),
+        None => Role::Joint(Joint {
+            method: plan.method,
+            form: plan.method.form(&plan.method_settings),
+        }),
     }
 }

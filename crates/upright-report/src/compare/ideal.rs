@@ -74,21 +74,11 @@ fn comparable(a: &Run, b: &Run) -> bool {
     let mut needs = (false, false);
     for (i, k) in shared {
         let (mine, theirs) = (&plan.objectives[i], &other.objectives[k]);
-        let measures = |o: &ObjectivePlan| {
-            (
-                o.loss,
-                o.beta,
-                o.label_smoothing,
-                o.alpha,
-                o.gamma,
-                o.turns,
-                o.map.clone(),
-            )
-        };
+        let measures = |o: &ObjectivePlan| (o.loss, o.settings.clone(), o.turns, o.map.clone());
         if measures(mine) != measures(theirs) || facts.data[i] != others.data[k] {
             return false;
         }
-        let needed = mine.loss.spec().reference;
+        let needed = mine.loss.reference;
         needs = (needs.0 || needed, needs.1 || needed);
     }
     !needs.0 || same_reference(a, b)

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::read::run::Run;
 use upright_base::counted;
+use upright_core::methods::{self, MethodSpec};
 use upright_runs::plan::{Length, Plan};
 
 /// Weights of the objectives compared. If only stages were given, their shares of the steps.
@@ -110,12 +111,7 @@ fn base(role: &Role) -> String {
     match role {
         Role::Alone(name) => format!("{name} alone"),
         Role::Sequential(names) => names.join(", then "),
-        Role::Mix => "mix".into(),
-        Role::MixHalf => "mix, half batches".into(),
-        Role::Alright => "alright".into(),
-        Role::Balanced => "alright balanced".into(),
-        Role::Maxright => "maxright".into(),
-        Role::Compromise => "compromise".into(),
+        Role::Joint(joint) => joint.form.label.to_owned(),
         Role::Other(name) => name.clone(),
         Role::Sum => "sum of adapters".into(),
         Role::Measured(name) => format!("adapter {name}"),
@@ -195,17 +191,20 @@ fn tell_apart(arms: &mut [Arm], runs: &[Run], named: usize) {
         };
         let by_seed = twins.iter().any(several);
         let all = differing_keys(&settings);
-        let has_probes = twins.iter().any(|twin| arms[*twin].probe_every.is_some());
-        let has_optima = twins
-            .iter()
-            .any(|twin| has_probes || arms[*twin].role == Role::Compromise);
+        let method = |twin: &usize| arms[*twin].role.joint().map(|joint| joint.method);
+        let any = |has: &dyn Fn(&MethodSpec) -> bool| {
+            let mut methods = twins.iter().filter_map(method);
+            methods.any(has)
+        };
+        let has_optima = any(&|method| method.uses_optima);
+        let of_methods: Vec<&str> = methods::settings().iter().map(|own| own.name).collect();
         let mut differing = Vec::new();
         for key in &all {
             // No step depends on these settings.
             let last = key.rsplit('.').next().unwrap_or(key);
             let is_idle = match last {
                 "seed" | "eval-every" | "optimum-eval" | "average" | "export-iterate" => true,
-                "probe-every" => !has_probes,
+                setting if of_methods.contains(&setting) => !any(&|method| method.takes(setting)),
                 "optimum" => !has_optima,
                 "init-adapter" => by_seed,
                 _ => false,

@@ -163,18 +163,19 @@ impl Report {
         found
     }
 
-    /// Indices of MAXRIGHT arms that differ only in k, by k: one list per setting, budget and
-    /// weights with several k.
+    /// Indices of arms that differ only in their probe interval k, by k: one list per method, setting,
+    /// budget and weights with several k.
     pub(crate) fn probed(&self) -> Vec<Vec<usize>> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for (index, arm) in self
             .arms
             .iter()
             .enumerate()
-            .filter(|(_, arm)| arm.role == Role::Maxright)
+            .filter(|(_, arm)| arm.role.joint().is_some() && arm.probe_every.is_some())
         {
             let like = |other: &Arm| {
-                other.comparison() == arm.comparison()
+                other.role == arm.role
+                    && other.comparison() == arm.comparison()
                     && matching::same(&other.weights, &arm.weights)
             };
             match groups.iter_mut().find(|group| like(&self.arms[group[0]])) {
@@ -188,5 +189,18 @@ impl Report {
         }
         groups.retain(|group| group.len() > 1);
         groups
+    }
+
+    /// The methods of [`Report::probed`] in a sentence.
+    pub(crate) fn probing(&self) -> String {
+        let mut titles: Vec<&str> = Vec::new();
+        for group in self.probed() {
+            if let Some(joint) = self.arms[group[0]].role.joint()
+                && !titles.contains(&joint.form.title)
+            {
+                titles.push(joint.form.title);
+            }
+        }
+        titles.join(" and ")
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     compare::{Arm, Report, Role, matching::time},
     say::SET_NAMES,
 };
+use upright_core::methods::{self, Form};
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Figure, Ink, Mark, Panel, Style};
 
@@ -166,31 +167,27 @@ fn increases(report: &Report, joint: &[usize], increased: bool) -> String {
         _ => "as much".to_owned(),
     };
     // A method with several weights has a range.
-    let of = |(name, role): (&str, Role)| {
+    let of = |form: &Form| {
         let own = joint
             .iter()
             .map(|i| &report.arms[*i])
-            .filter(|arm| arm.role == role && !arm.is_averaged());
+            .filter(|arm| arm.role.joint().is_some_and(|joint| joint.form == form))
+            .filter(|arm| !arm.is_averaged());
         let mut all: Vec<f64> = own
             .filter_map(|arm| Some(arm.cost_increase?.mean))
             .collect();
         all.sort_by(f64::total_cmp);
         let (least, most) = (words(*all.first()?), words(*all.last()?));
         Some(if least == most {
-            format!("{name} {least}")
+            format!("{} {least}", form.title)
         } else {
-            format!("{name} from {least} to {most}")
+            format!("{} from {least} to {most}", form.title)
         })
     };
-    let all = [
-        ("Mix", Role::Mix),
-        ("Mix with half batches", Role::MixHalf),
-        ("ALRIGHT", Role::Alright),
-        ("ALRIGHT balanced", Role::Balanced),
-        ("MAXRIGHT", Role::Maxright),
-        ("compromise", Role::Compromise),
-    ];
-    let all: Vec<String> = all.into_iter().filter_map(of).collect();
+    let mut all: Vec<String> = Vec::new();
+    for form in methods::all().iter().flat_map(|method| method.forms) {
+        all.extend(of(form));
+    }
     format!(
         "{seconds}An increase is relative to the Sequential runs with the same weights (the mean \
          over their orders); 0% means the same cost. The cost of Sequential is that of training one \

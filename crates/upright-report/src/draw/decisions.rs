@@ -1,7 +1,11 @@
 //! Which objective each step trained on: one strip per arm.
 
 use super::{Shown, WIDTH, contenders, height, names};
-use crate::compare::{Arm, Report, Role};
+use crate::{
+    compare::{Arm, Report, Role},
+    say::table::listed,
+};
+use upright_core::methods::{self, SEQUENTIAL};
 use upright_plot::{Axis, Figure, Ink, Mark, Panel, Style};
 
 /// Inks of objectives, different from those of the methods.
@@ -52,13 +56,20 @@ pub(super) fn decisions(report: &Report) -> Option<Shown> {
         [600.0, height(report, &shown, 26.0)],
     );
     figure.panels.push(panel);
-    let mut caption =
-        "One row per arm (its first run), with steps from left to right. Sequential switches once, \
-         Mix trains on all objectives in every step, ALRIGHT samples one objective by weight, and \
-         MAXRIGHT takes the one with the larger weighted gap."
-            .to_owned();
-    if report.arms.iter().any(|arm| arm.role == Role::Compromise) {
-        caption += " Compromise takes the objectives with larger gaps more often.";
+    let mut decisions = Vec::new();
+    for form in methods::all().iter().flat_map(|method| method.forms) {
+        let is_shown = arms.iter().any(|arm| match &arm.role {
+            Role::Joint(joint) => joint.form == form,
+            Role::Sequential(_) => *form == SEQUENTIAL.forms[0],
+            _ => false,
+        });
+        if is_shown && !form.decides.is_empty() {
+            decisions.push(format!("{} {}", form.title, form.decides));
+        }
+    }
+    let mut caption = "One row per arm (its first run), with steps from left to right.".to_owned();
+    if !decisions.is_empty() {
+        caption += &format!(" {}.", listed(&decisions));
     }
     Some(Shown {
         name: "decisions",

@@ -15,7 +15,6 @@ use crate::{
     read::Run,
     say::prose,
 };
-use upright_core::objectives::LossKind;
 use upright_plot::{Axis, Figure};
 
 /// A figure with its heading, caption and table.
@@ -78,14 +77,11 @@ fn loss_name(report: &Report, objective: usize) -> String {
 /// The unit of a loss, if all runs agree. Some losses have none, because they are sums of different
 /// terms or squares.
 fn loss_unit(report: &Report, objective: usize) -> Option<&'static str> {
-    let kind =
-        |run: &Run| Some(run.plan().objectives[run.objective(&report.objectives[objective])?].loss);
-    let unit = |kind: LossKind| match kind {
-        LossKind::Sft => Some("nats/token"),
-        LossKind::Dpo => Some("nats"),
-        LossKind::Ipo | LossKind::Rpo | LossKind::Orpo | LossKind::Simpo => None,
+    let unit = |run: &Run| {
+        let index = run.objective(&report.objectives[objective])?;
+        Some(run.plan().objectives[index].loss.unit)
     };
-    let mut units = report.runs.iter().filter_map(kind).map(unit);
+    let mut units = report.runs.iter().filter_map(unit);
     let first = units.next()?;
     first.filter(|_| units.all(|other| other == first))
 }

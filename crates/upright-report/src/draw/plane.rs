@@ -14,6 +14,7 @@ use crate::{
     read::Run,
     say::SET_NAMES,
 };
+use upright_core::methods::ALRIGHT;
 use upright_core::{
     metrics::{Spread, front::pareto_front},
     optimizer::Iterate,
@@ -234,7 +235,7 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
                 "",
             );
         }
-        if let Some(front) = alright_front(report, axes, facet, set) {
+        if let Some(front) = sampled_front(report, axes, facet, set) {
             let style = Style::thin(Ink::Muted).dash(Dash::Dotted).width(1.6);
             panel.add(
                 Mark::Line(front),
@@ -318,16 +319,14 @@ fn nearest(report: &Report) -> String {
 }
 
 /// The non-dominated end points of ALRIGHT over its weights, ordered by x.
-fn alright_front(
+fn sampled_front(
     report: &Report,
     axes: [usize; 2],
     facet: &Facet,
     set: usize,
 ) -> Option<Vec<[f64; 2]>> {
     let here = |front: &&Front| {
-        front.role == Role::Alright
-            && front.setting == facet.setting
-            && front.iterate == facet.iterate
+        front.role.is(&ALRIGHT) && front.setting == facet.setting && front.iterate == facet.iterate
     };
     let front = report.fronts.iter().find(here)?;
     let ends: Vec<[f64; 2]> = front

@@ -1,4 +1,4 @@
-//! MAXRIGHT by probe interval (the paper's Figure 4).
+//! Methods that probe, by probe interval (the paper's Figure 4).
 
 use super::{Shown, WIDTH};
 use crate::{
@@ -81,21 +81,22 @@ pub(super) fn probes(report: &Report) -> Option<Shown> {
             &name,
         );
     }
-    let mut figure = Figure::new("MAXRIGHT by probe interval k", 2, [408.0, 240.0]);
+    let probing = report.probing();
+    let mut figure = Figure::new(&format!("{probing} by probe interval k"), 2, [408.0, 240.0]);
     let measured = !far.layers.is_empty();
     figure.panels = if measured {
         vec![far, long]
     } else {
         vec![long]
     };
-    let caption =
-        "MAXRIGHT probes the losses of all objectives every k steps; between probes it uses the \
+    let caption = format!(
+        "{probing} probes the losses of all objectives every k steps; between probes it uses the \
          losses it saw last. A small k uses up-to-date losses and pays for the probes; a large k \
          is cheap but may oscillate between the objectives. Lower is better in both panels."
-            .to_owned();
+    );
     Some(Shown {
         name: "probes",
-        heading: "Probe interval of MAXRIGHT",
+        heading: "Probe interval",
         figure: figure.fit(WIDTH),
         caption,
         table: "probes",

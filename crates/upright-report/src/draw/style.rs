@@ -30,14 +30,10 @@ pub(super) fn looks(report: &Report) -> Vec<Style> {
                 .unwrap_or(0)
         };
         let (ink, marker) = match &arm.role {
-            Role::Alright | Role::Balanced => (0, 0),
+            Role::Joint(joint) => (joint.form.look[0], joint.form.look[1]),
             Role::Sequential(names) if objective(&names[0]) == 0 => (1, 3),
             Role::Sequential(_) => (1, 1),
-            Role::Maxright => (2, 4),
-            Role::Mix => (3, 2),
             Role::Alone(name) => (4, objective(name)),
-            Role::MixHalf => (6, 2),
-            Role::Compromise => (5, 0),
             Role::Other(_) | Role::Sum | Role::Measured(_) => (5, 3),
         };
         // A family that shares its ink gets the next dash and marker. Arms that train one objective

@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 use super::discover::Found;
 use upright_base::{Error, Result, files};
 use upright_core::{
-    methods::MethodKind,
     metrics::{cost::median, stopping::reached},
     optimizer::Iterate,
 };
@@ -233,19 +232,24 @@ impl Run {
         self.planned > 0 && !self.plan().average.is_none() && measured
     }
 
+    /// Whether this run trains on an objective.
+    pub(crate) fn trains_on(&self, objective: usize) -> bool {
+        if self.plan().method.has_stages {
+            return self
+                .stages
+                .iter()
+                .any(|stage| stage.objective == Some(objective));
+        }
+        self.plan().objectives[objective].weight > 0.0
+    }
+
     /// The objective that this run trains on, if there is only one.
     pub(crate) fn alone(&self) -> Option<usize> {
         if self.planned == 0 {
             return None;
         }
         let objectives = &self.plan().objectives;
-        let mut used = (0..objectives.len()).filter(|i| match self.plan().method {
-            MethodKind::Sequential => self.stages.iter().any(|stage| stage.objective == Some(*i)),
-            MethodKind::Mix
-            | MethodKind::Alright
-            | MethodKind::Maxright
-            | MethodKind::Compromise => objectives[*i].weight > 0.0,
-        });
+        let mut used = (0..objectives.len()).filter(|i| self.trains_on(*i));
         used.next().filter(|_| used.next().is_none())
     }
 

@@ -1,7 +1,7 @@
 //! The glossary of the page, for a reader who has not read the paper.
 
 use crate::compare::{Arm, Report, Role, labels, matching};
-use upright_core::objectives::LossKind;
+use upright_core::methods::{self, MIX, SEQUENTIAL};
 use upright_runs::plan::ObjectivePlan;
 
 /// The terms that a reader needs, each with its meaning on this page.
@@ -112,51 +112,15 @@ pub(crate) fn how_to_read(report: &Report) -> Vec<(String, String)> {
                 .into(),
         );
     }
-    for (name, text) in methods(report) {
+    for (name, text) in explained(report) {
         say(name, text);
     }
     words
 }
 
-/// Explains a preference loss, with its value for a model without a preference where there is one.
+/// Explains a preference loss.
 fn preference(objective: &ObjectivePlan) -> String {
-    let margin = 0.5 / objective.beta;
-    match objective.loss {
-        LossKind::Dpo | LossKind::Sft => "The loss of direct preference optimization (DPO) falls \
-                                          as the chosen response becomes more likely than the \
-                                          rejected one, relative to a frozen reference model. \
-                                          0.693 means no preference."
-            .into(),
-        LossKind::Ipo => format!(
-            "The IPO loss is the squared distance of the margin from its target, {}. The margin is \
-             the log-ratio by which the chosen response has become more likely than the rejected \
-             one, relative to a frozen reference model. {} means no preference, and a margin above \
-             the target raises the loss too.",
-            labels::short(margin),
-            labels::short(margin * margin)
-        ),
-        LossKind::Rpo => "The RPO loss is the DPO loss plus a weighted negative log-likelihood of \
-                          the chosen response. The DPO term falls as the chosen response becomes \
-                          more likely than the rejected one, relative to a frozen reference model. \
-                          There is no single value that means no preference."
-            .into(),
-        LossKind::Orpo => "The ORPO loss is the negative log-likelihood of the chosen response \
-                           plus a term that falls as its odds rise above those of the rejected \
-                           one. It has no reference model. There is no single value that means no \
-                           preference."
-            .into(),
-        LossKind::Simpo => {
-            // log(1 + e^gamma), with the opposite sign for the pairs that label smoothing assumes
-            // to be flipped.
-            let (gamma, wrong) = (objective.gamma.unwrap_or(0.0), objective.label_smoothing);
-            let even = (1.0 - wrong) * gamma.exp().ln_1p() + wrong * (-gamma).exp().ln_1p();
-            format!(
-                "The SimPO loss falls as the mean log-probability per token of the chosen response \
-                 rises above that of the rejected one. It has no reference model. {even:.3} means \
-                 no preference."
-            )
-        }
-    }
+    (objective.loss.about)(&objective.settings)
 }
 
 /// Explains what is equal in comparisons, with the tokens that Mix takes at equal steps.
@@ -169,7 +133,7 @@ fn equal(report: &Report) -> String {
     let mut ratios = Vec::new();
     for arm in &report.arms {
         let like = report.levels.iter().find(|level| {
-            arm.role == Role::Mix
+            arm.role.is(&MIX)
                 && arm.comparison() == level.comparison()
                 && matching::same(&arm.weights, &level.weights)
         });
@@ -195,52 +159,18 @@ fn equal(report: &Report) -> String {
 }
 
 /// The methods in the report.
-fn methods(report: &Report) -> Vec<(&'static str, String)> {
+fn explained(report: &Report) -> Vec<(&'static str, String)> {
     let any = |of: fn(&Role) -> bool| report.arms.iter().any(|arm| of(&arm.role));
     let mut words = Vec::new();
-    if any(|role| matches!(role, Role::Sequential(_))) {
-        words.push((
-            "Sequential",
-            "Trains one objective, then the other. This is common practice.".to_owned(),
-        ));
-    }
-    if any(|role| *role == Role::Mix) {
-        words.push((
-            "Mix",
-            "Trains on all objectives in every step, weighted. It keeps all of them and pays for all."
-                .into(),
-        ));
-    }
-    if any(|role| *role == Role::MixHalf) {
-        words.push((
-            "Mix, half batches",
-            "As Mix, with half a batch of every objective per step.".into(),
-        ));
-    }
-    if any(|role| *role == Role::Alright) {
-        words.push((
-            "ALRIGHT",
-            "Trains on one objective per step, sampled by weight.".into(),
-        ));
-    }
-    if any(|role| *role == Role::Maxright) {
-        let k = "Trains on one objective per step, the one with the larger weighted gap. It probes \
-                 the losses of all objectives every k steps.";
-        words.push(("MAXRIGHT", k.into()));
-    }
-    if any(|role| *role == Role::Balanced) {
-        words.push((
-            "ALRIGHT balanced",
-            "As ALRIGHT, with the steps of every objective spread evenly instead of drawn.".into(),
-        ));
-    }
-    if any(|role| *role == Role::Compromise) {
-        words.push((
-            "Compromise",
-            "Trains on one objective per step. Shares of the steps grow with the weighted gaps and are \
-             spread evenly."
-                .into(),
-        ));
+    for form in methods::all().iter().flat_map(|method| method.forms) {
+        let is_shown = report.arms.iter().any(|arm| match &arm.role {
+            Role::Joint(joint) => joint.form == form,
+            Role::Sequential(_) => *form == SEQUENTIAL.forms[0],
+            _ => false,
+        });
+        if is_shown {
+            words.push((form.title, form.about.to_owned()));
+        }
     }
     if any(|role| *role == Role::Sum) {
         let sum = "Adapters that were trained separately and then added, without further training. \

@@ -337,13 +337,17 @@ pub(crate) fn decisions(report: &Report) -> Table {
     table
 }
 
-/// MAXRIGHT over k; none if there is only one k.
+/// Methods that probe, over k; none if there is only one k.
 pub(crate) fn probes(report: &Report) -> Option<Table> {
     let mut columns = vec![Column::new("arm"), Column::new("k")];
     columns.extend(SET_NAMES.map(|set| Column::of(set, "distance", Some(Better::Small))));
     let time = matching::time(&report.arms);
     columns.push(Column::of("", time.name, Some(Better::Small)));
-    let mut table = Table::new("probes", "MAXRIGHT by probe interval k, in steps", columns);
+    let mut table = Table::new(
+        "probes",
+        &format!("{} by probe interval k, in steps", report.probing()),
+        columns,
+    );
     for (group, index) in report
         .probed()
         .into_iter()

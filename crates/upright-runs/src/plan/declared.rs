@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use upright_base::{Error, Result};
-use upright_core::methods::{self, MethodSpec};
+use upright_core::methods::{self, MIX, MethodSpec};
 use upright_core::objectives::{self, LossSpec};
 use upright_core::settings::{Domain, Setting, Value, Values};
 
@@ -46,6 +46,23 @@ pub(super) fn of_method(method: &MethodSpec, given: &Given<OfMethods>) -> Result
     Values::planned(method.settings, &all, |setting, _| {
         value(setting.name, given.get(setting.name), setting)
     })
+}
+
+/// Settings of Mix for a run that another run needs, such as one that trains a single objective. They do not depend on the settings
+/// of that other run, so that runs with other methods share it.
+pub fn plain_mix() -> Values {
+    let planned = Values::planned(MIX.settings, &methods::settings(), |setting, is_taken| {
+        Ok::<_, Error>(match setting.domain {
+            Domain::Count { .. } if !is_taken => Value::Count(1),
+            _ => setting.default(),
+        })
+    });
+    planned.expect("defaults are valid")
+}
+
+/// The default settings of a loss, as plans have them.
+pub fn defaults_of(loss: &LossSpec) -> Values {
+    of_loss(loss, |_| None, str::to_owned).expect("defaults are valid")
 }
 
 /// The settings of a loss. `written` gives what the user wrote for a setting, and `key` its name in messages.

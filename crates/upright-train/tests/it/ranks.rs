@@ -17,7 +17,7 @@ use proptest::{
 use serde_json::{Map, Value};
 use upright_base::{ErrorKind, Result, observer::Observer, quiet};
 use upright_core::{
-    objectives::LossKind,
+    objectives::SFT,
     train::{Learner, ObjectiveId},
 };
 use upright_data::Example;
@@ -497,7 +497,7 @@ fn work_is_divided() {
                     };
                     let decoder = Decoder::open(dir, &options).unwrap();
                     let start = peft::read(&dir.join("adapter"), decoder.config()).unwrap();
-                    let tasks = vec![task("sft", LossKind::Sft, many, None)];
+                    let tasks = vec![task("sft", &SFT, many, None)];
                     let learner =
                         ModelLearner::new(&decoder, start.adapter, optimization(), 40, tasks);
                     let mut learner = learner.unwrap().among(&world);

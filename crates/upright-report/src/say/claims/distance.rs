@@ -14,6 +14,7 @@ use crate::{
     },
     say::table::listed,
 };
+use upright_core::methods::{ALRIGHT, MIX};
 use upright_core::metrics::Call;
 
 /// What is equal in a claim whose arms are the same at equal steps and at equal tokens.
@@ -100,7 +101,7 @@ fn nearest_at(report: &Report, places: &[Place<'_>], equal: &str) -> Option<Clai
         };
         let mut others = [&place.sequential[..], &place.mixes].concat();
         for arm in &place.alternating {
-            if arm.role == Role::Alright {
+            if arm.role.is(&ALRIGHT) {
                 others.push(arm);
             }
         }
@@ -131,9 +132,7 @@ fn nearest_at(report: &Report, places: &[Place<'_>], equal: &str) -> Option<Clai
 /// The method of an arm that MAXRIGHT is compared with.
 fn name(role: &Role) -> &'static str {
     match role {
-        Role::Mix => "Mix",
-        Role::MixHalf => "Mix with half batches",
-        Role::Alright => "ALRIGHT",
+        Role::Joint(joint) if joint.method == &MIX || role.is(&ALRIGHT) => joint.form.title,
         _ => "Sequential",
     }
 }

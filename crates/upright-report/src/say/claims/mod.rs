@@ -14,6 +14,7 @@ use crate::compare::{
     matching::{distinct, same, time},
     verdict::differences,
 };
+use upright_core::methods::{ALRIGHT, MAXRIGHT, MIX};
 use upright_core::{
     metrics::{Sample, Spread},
     optimizer::Iterate,
@@ -138,7 +139,7 @@ fn cheap(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
                 mean: cost.mean - ABOUT_THE_SAME,
                 ..cost
             };
-            above.push(if arm.role == Role::Mix {
+            above.push(if arm.role.is(&MIX) {
                 excess.times(-1.0)
             } else {
                 excess
@@ -178,7 +179,7 @@ fn even(report: &Report) -> Option<Claim> {
     let verdict = |comparison: Comparison| {
         let own = move |front: &&Front| front.comparison() == comparison && front.weights.len() > 2;
         let fronts = || report.fronts.iter().filter(own);
-        let alright = fronts().find(|front| front.role == Role::Alright)?;
+        let alright = fronts().find(|front| front.role.is(&ALRIGHT))?;
         let sequential: Vec<&Front> = fronts()
             .filter(|front| matches!(front.role, Role::Sequential(_)))
             .collect();
@@ -240,7 +241,7 @@ fn probes(report: &Report) -> Option<Claim> {
                 .arms
                 .iter()
                 .filter(own)
-                .filter(|arm| arm.role == Role::Maxright)
+                .filter(|arm| arm.role.is(&MAXRIGHT))
         };
         for weights in distinct(maxright()) {
             let mut arms: Vec<&Arm> = maxright()

@@ -8,6 +8,7 @@ use crate::{
     },
     say::table::fixed,
 };
+use upright_core::methods::ALRIGHT;
 use upright_core::metrics::Spread;
 
 /// Formats a mean with its error.
@@ -21,7 +22,7 @@ pub(super) fn figure(spread: &Spread, decimals: usize) -> String {
 /// ALRIGHT, MAXRIGHT or both, spelled as in the paper.
 pub(super) fn names(arms: &[&Arm]) -> String {
     let name = |arm: &&Arm| {
-        if arm.role == Role::Alright {
+        if arm.role.is(&ALRIGHT) {
             "ALRIGHT"
         } else {
             "MAXRIGHT"

@@ -11,8 +11,8 @@ use crate::{
     read::run::{Run, file_names},
 };
 use upright_base::counted;
-use upright_core::{metrics::spread::CLEAR, objectives::LossKind};
-use upright_runs::plan::{ObjectivePlan, ReferencePlan, ReferenceRows};
+use upright_core::metrics::spread::CLEAR;
+use upright_runs::plan::{ReferencePlan, ReferenceRows};
 
 pub(crate) use benchmarks::benchmarks;
 pub(crate) use caution::caution;
@@ -171,7 +171,7 @@ fn objective(report: &Report, name: &str) -> Option<String> {
             continue;
         };
         let (plan, data) = (&run.plan().objectives[id], &run.written.facts.data[id]);
-        let loss = loss_words(plan);
+        let loss = (plan.loss.phrase)(&plan.settings);
         if !losses.contains(&loss) {
             losses.push(loss);
         }
@@ -214,14 +214,6 @@ fn range(numbers: &[usize]) -> String {
         few.to_string()
     } else {
         format!("{few} to {many}")
-    }
-}
-
-fn loss_words(plan: &ObjectivePlan) -> String {
-    match plan.loss {
-        LossKind::Sft => "the negative log-likelihood of responses (SFT)".into(),
-        LossKind::Dpo => format!("direct preference optimization (DPO, beta {})", plan.beta),
-        other => format!("the {} loss", other.name()),
     }
 }
 
