@@ -24,7 +24,8 @@ pub static MIX: MethodSpec = MethodSpec {
     })
 };
 
-const BATCHES: &str = "mix-batches";
+/// Name of the setting that halves the batches of Mix.
+pub const BATCHES: &str = "mix-batches";
 const HALF: &str = "half";
 
 static FORMS: [Form; 2] = [

@@ -14,7 +14,7 @@ mod spec;
 pub use alright::{ALRIGHT, Alright, Balanced};
 pub use compromise::{COMPROMISE, Compromise};
 pub use maxright::{MAXRIGHT, Maxright};
-pub use mix::{MIX, Mix};
+pub use mix::{BATCHES as MIX_BATCHES, MIX, Mix};
 pub use sequential::{SEQUENTIAL, Sequential};
 pub use spec::{Cost, Form, METHODS, MethodContext, MethodSpec, PROBE_EVERY, all, settings};
 

@@ -15,7 +15,7 @@ use crate::settings::declared::{Given, OfMethods};
 ///
 /// # Errors
 /// The setting cannot have this value.
-pub(crate) fn value(key: &str, written: Option<&Number>, setting: &Setting) -> Result<Value> {
+pub fn value(key: &str, written: Option<&Number>, setting: &Setting) -> Result<Value> {
     match setting.domain {
         Domain::Number { default, range } => {
             real(key, written, default, range.must, range.fits).map(Value::Number)

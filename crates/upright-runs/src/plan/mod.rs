@@ -15,7 +15,7 @@ mod tests;
 
 pub use schedule::{Schedule, Stage};
 
-pub use declared::{defaults_of, plain_mix};
+pub use declared::{defaults_of, plain_mix, value};
 pub use objective::{listed, normalized, template};
 pub use upright_data::TooLong;
 

@@ -498,8 +498,8 @@ fn optimum_help() -> String {
     )
 }
 
-/// The preference losses with or without a reference, by their names as flags or in files.
-fn preferences(reference: bool, as_flags: bool) -> String {
+/// The preference losses with or without a reference, by their names as flags or in files, for help texts.
+pub fn preferences(reference: bool, as_flags: bool) -> String {
     let losses = objectives::all()
         .iter()
         .filter(|loss| loss.is_preference() && loss.reference == reference);

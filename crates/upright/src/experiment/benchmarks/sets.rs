@@ -7,7 +7,7 @@ use upright_base::{
     Error, Result, files,
     observer::{Observer, Quiet},
 };
-use upright_core::methods::MethodKind;
+use upright_core::methods::MIX;
 use upright_runs::{
     plan::{Length, Plan},
     records::SETS,
@@ -93,7 +93,7 @@ impl Experiment {
             init_adapter: self.adapter_of(candidate),
             steps: Some(Number::from("1")),
             epochs: None,
-            ..weighted(settings, &even, MethodKind::Mix)
+            ..weighted(settings, &even, &MIX)
         };
         config.objective[index].eval = Some(set.data.clone());
         let folder = self.set_folder(set, candidate)?;

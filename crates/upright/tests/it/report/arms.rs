@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use upright_core::metrics::Call;
+use upright_core::{methods::MIX, metrics::Call};
 use upright_report::{Report, Role, Source};
 
 use super::{
@@ -100,7 +100,7 @@ fn splits_pair_with_weights_in_order_where_none_is_the_same() {
         report
             .arms
             .iter()
-            .filter(|arm| arm.role == Role::Mix)
+            .filter(|arm| arm.role.is(&MIX))
             .map(|arm| arm.against.clone())
             .collect()
     };
