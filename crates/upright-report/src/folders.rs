@@ -1,4 +1,4 @@
-//! The way of a report: from run folders to numbers, and from numbers to a folder of files.
+//! A report is read from run folders, and written to a folder of its own.
 
 use std::path::{Path, PathBuf};
 

@@ -4,15 +4,16 @@
 //! [`Report::read`] turns folders into numbers; [`Report::write`] turns numbers into files. Runs
 //! whose plans differ only in the seed form one [`Arm`]. A copied folder gives the same report.
 //!
-//! The crate is a house of floors. A floor uses only the floors above it in this table.
+//! The crate has floors. A floor uses only floors below it, and `tests/it/tidy.rs` of the program
+//! checks that.
 //!
 //! | floor | purpose |
 //! |---|---|
-//! | `read/` | Folders become runs. |
-//! | `compare/` | Runs become arms; arms are compared, and claims about them are decided. |
-//! | `say/` | Comparisons become sentences, tables and a glossary. |
+//! | `folders`, `page` | Sentences, tables and figures become an HTML page in a report folder. |
 //! | `draw/` | Comparisons become figures with captions. |
-//! | `page`, `folders` | Words and figures become an HTML page in a report folder. |
+//! | `say/` | Comparisons become sentences, tables and a glossary. Claims get their words. |
+//! | `compare/` | Runs become arms. Arms are compared, and verdicts are reached. |
+//! | `read/` | Folders become runs. |
 //!
 //! ```
 //! use upright_report::Report;

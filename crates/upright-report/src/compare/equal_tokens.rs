@@ -11,7 +11,7 @@ use upright_core::metrics::Spread;
 
 /// Every comparison at equal tokens that differs from the one at equal steps: one in which a Mix of
 /// another length or with half batches competes.
-pub(crate) fn levels(report: &Report) -> Vec<Level> {
+pub(super) fn levels(report: &Report) -> Vec<Level> {
     let mut levels = Vec::new();
     for comparison in report.comparisons() {
         let joint =

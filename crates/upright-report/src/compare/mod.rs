@@ -1,5 +1,5 @@
-//! The second floor: runs become arms, and arms are compared. An arm is plain data; the other files
-//! are functions over the arms of a report.
+//! The second floor: runs become arms, and arms are compared. A report and its arms are plain data.
+//! The other files are functions over them.
 
 pub(crate) mod arm;
 mod budget;
@@ -33,8 +33,8 @@ pub use verdict::{Claim, NoError, Verdict};
 use crate::read::{Damaged, Run, study};
 use upright_base::Result;
 
-/// Compares runs. `folders` are the folders that were given: benchmarks and responses lie beside
-/// the runs. The claims are empty, because a floor above words them.
+/// Compares runs. Benchmarks and responses are read from `folders`, which the runs are in or below.
+/// The claims stay empty, because the floor above words them.
 ///
 /// # Errors
 /// A file beside the runs is damaged.

@@ -1,4 +1,4 @@
-//! The first floor: folders become runs. Nothing here knows of other runs to compare with.
+//! The lowest floor: folders become runs. No file here compares runs.
 
 pub(crate) mod benchmarks;
 mod discover;

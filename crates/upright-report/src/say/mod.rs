@@ -1,4 +1,4 @@
-//! The third floor: comparisons become words and tables.
+//! The third floor: comparisons become sentences, tables and a glossary. Claims get their words.
 
 pub(crate) mod claims;
 pub(crate) mod glossary;

@@ -14,14 +14,13 @@ use crate::compare::{
     matching::{distinct, same, time},
     verdict::differences,
 };
-use upright_core::methods::{ALRIGHT, MAXRIGHT, MIX};
+use distance::{nearer, nearest};
 use upright_core::{
+    methods::{ALRIGHT, MAXRIGHT, MIX},
     metrics::{Sample, Spread},
     optimizer::Iterate,
 };
 use words::{agreeing, everyone, figure, labeled, named, stopped};
-
-use distance::{nearer, nearest};
 
 /// The ratio to the time of Sequential up to which a cost counts as about the same.
 pub(super) const ABOUT_THE_SAME: f64 = 1.25;

@@ -314,16 +314,16 @@ fn settings_that_differ_are_named_and_losses_of_other_references_are_kept_apart(
 #[test]
 fn losses_of_other_settings_are_kept_apart() {
     let end = "label-smoothing = 0.0\ntie-rank = 0";
-    let with = |more: &str| {
-        run("mix")
-            .with("loss = \"dpo\"", "loss = \"rpo\"")
-            .with(end, &format!("{more}\n{end}"))
-    };
-    for (one, other) in [
-        ("alpha = 0.5", "alpha = 2.0"),
-        ("gamma = 0.5", "gamma = 1.0"),
-        ("map = \"chosen=good\"", "map = \"chosen=best\""),
+    for (loss, one, other) in [
+        ("rpo", "alpha = 0.5", "alpha = 2.0"),
+        ("simpo", "gamma = 0.5", "gamma = 1.0"),
+        ("rpo", "map = \"chosen=good\"", "map = \"chosen=best\""),
     ] {
+        let with = |more: &str| {
+            run("mix")
+                .with("loss = \"dpo\"", &format!("loss = \"{loss}\""))
+                .with(end, &format!("{more}\n{end}"))
+        };
         let study = Study::new();
         study.add("a", &with(one));
         study.add("b", &with(other));
