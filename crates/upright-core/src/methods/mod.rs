@@ -18,8 +18,9 @@ pub use mix::{BATCHES as MIX_BATCHES, MIX, Mix};
 pub use sequential::{SEQUENTIAL, Sequential};
 pub use spec::{Cost, Form, METHODS, MethodContext, MethodSpec, PROBE_EVERY, all, settings};
 
-/// Weight 1 for one objective of `count`, which is then trained on by its plain gradient.
-fn one_hot(count: usize, id: usize) -> Vec<f64> {
+/// The weights of a method that trains on one objective of `count` in a step: 1 for this objective, which is then trained on by its
+/// plain gradient, and 0 for the others.
+pub fn one_hot(count: usize, id: usize) -> Vec<f64> {
     let mut weights = vec![0.0; count];
     weights[id] = 1.0;
     weights

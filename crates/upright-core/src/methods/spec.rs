@@ -74,6 +74,28 @@ pub struct Form {
 impl Form {
     /// Series of color and marker of methods that did not choose their own.
     pub const OTHER_LOOK: [usize; 2] = [5, 0];
+
+    /// Place of methods that did not choose their own: after the built-in methods, in the order of their names.
+    pub const OTHER_PLACE: usize = 100;
+
+    /// The only form of a method. `name` is its label too.
+    pub const fn new(
+        name: &'static str,
+        title: &'static str,
+        about: &'static str,
+        decides: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            label: name,
+            title,
+            about,
+            decides,
+            when: None,
+            place: Self::OTHER_PLACE,
+            look: Self::OTHER_LOOK,
+        }
+    }
 }
 
 impl PartialEq for Form {

@@ -52,7 +52,8 @@ pub struct Joint {
 
 impl Ord for Joint {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.form.place.cmp(&other.form.place)
+        let places = self.form.place.cmp(&other.form.place);
+        places.then_with(|| self.form.name.cmp(other.form.name))
     }
 }
 
