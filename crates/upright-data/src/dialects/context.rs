@@ -1,15 +1,35 @@
 //! NeMo's pairs: `context`, and `completions` with a rank each; the smaller rank is better.
 
 use serde_json::Value;
-
-use super::fields::Fields;
-use super::instruction::opened;
-use super::preference::{continued, split_messages};
-use super::{Message, Reading, Role};
 use upright_base::Result;
 
+use super::turns::{continued, opened, split_messages, unanswered};
+use super::{Dialect, Fields, Kind, Reading, Tools};
+use crate::conversation::{Message, Role};
+
 /// `context` (a text or messages) and two `completions`, each `{"rank": 0, "completion": [messages]}`.
-pub(super) fn ranked(fields: &Fields) -> Result<Reading> {
+pub(super) static PREFERENCE: Dialect = Dialect {
+    name: "context-completions",
+    kind: Kind::Preference,
+    needs: &["context", "completions"],
+    also: &["system"],
+    tools: Tools::Wrapped,
+    read: ranked,
+    prompt: None,
+};
+
+/// `context`, with or without completions.
+pub(super) static PROMPT: Dialect = Dialect {
+    name: "context",
+    kind: Kind::Prompt,
+    needs: &["context"],
+    also: &["system"],
+    tools: Tools::Wrapped,
+    read: |fields| Ok(unanswered(context(fields)?)),
+    prompt: None,
+};
+
+fn ranked(fields: &Fields<'_>) -> Result<Reading> {
     let context = context(fields)?;
     let mut ranked = Vec::new();
     for (index, entry) in fields.list("completions")?.iter().enumerate() {
@@ -43,7 +63,7 @@ pub(super) fn ranked(fields: &Fields) -> Result<Reading> {
 }
 
 /// The turns before the completions, below the row's `system` text if there is one.
-pub(super) fn context(fields: &Fields) -> Result<Vec<Message>> {
+fn context(fields: &Fields<'_>) -> Result<Vec<Message>> {
     let turns = match fields.is_list("context") {
         true => fields.messages("context")?,
         false => vec![Message::new(Role::User, fields.text("context")?)],

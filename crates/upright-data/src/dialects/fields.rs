@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::super::source::{RawRow, type_name};
-use crate::conversation::{Message, Role, WRITTEN_CALLS};
 use upright_base::{Error, Result};
+
+use crate::conversation::{Message, Role, WRITTEN_CALLS};
+use crate::source::{RawRow, type_name};
 
 /// Keys of a message that chat templates use besides role and content, and keys that mask it.
 const MORE: [&str; 9] = [
@@ -40,16 +41,20 @@ fn calls_in(text: &str) -> Option<Value> {
         .map(Value::from)
 }
 
-/// One row while it is parsed.
-pub(super) struct Fields<'a> {
-    pub(super) path: &'a Path,
-    pub(super) row: &'a RawRow,
+/// One row while it is parsed. Errors name the file, the row and the column.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) row: &'a RawRow,
 }
 
 impl Fields<'_> {
     /// A column's text. Null and a missing column are empty; a row that needs the column is then
     /// dropped.
-    pub(super) fn text(&self, column: &str) -> Result<String> {
+    ///
+    /// # Errors
+    /// The column has another type.
+    pub fn text(&self, column: &str) -> Result<String> {
         match self.row.columns.get(column) {
             None | Some(Value::Null) => Ok(String::new()),
             Some(value) => self.as_text(column, value),
@@ -58,7 +63,10 @@ impl Fields<'_> {
 
     /// A column's list of messages, in the form of OpenAI (role, content) or ShareGPT (from,
     /// value).
-    pub(super) fn messages(&self, column: &str) -> Result<Vec<Message>> {
+    ///
+    /// # Errors
+    /// The column is not a list of messages.
+    pub fn messages(&self, column: &str) -> Result<Vec<Message>> {
         match self.row.columns.get(column) {
             None | Some(Value::Null) => Ok(Vec::new()),
             Some(Value::Array(list)) => list
@@ -71,12 +79,18 @@ impl Fields<'_> {
     }
 
     /// A column's one message.
-    pub(super) fn message(&self, column: &str) -> Result<Message> {
+    ///
+    /// # Errors
+    /// The column is not a message.
+    pub fn message(&self, column: &str) -> Result<Message> {
         self.as_message(column, self.row.columns.get(column).unwrap_or(&Value::Null))
     }
 
     /// Alpaca's `history`: pairs of a question and its answer, as turns.
-    pub(super) fn history(&self, column: &str) -> Result<Vec<Message>> {
+    ///
+    /// # Errors
+    /// The column is not a list of pairs of texts.
+    pub fn history(&self, column: &str) -> Result<Vec<Message>> {
         let pairs = match self.row.columns.get(column) {
             None | Some(Value::Null) => return Ok(Vec::new()),
             Some(Value::Array(pairs)) => pairs,
@@ -99,11 +113,15 @@ impl Fields<'_> {
     }
 
     /// Whether a column holds a list.
-    pub(super) fn is_list(&self, column: &str) -> bool {
+    pub fn is_list(&self, column: &str) -> bool {
         self.row.columns.get(column).is_some_and(Value::is_array)
     }
 
-    pub(super) fn as_message(&self, place: &str, value: &Value) -> Result<Message> {
+    /// A value as a message. `place` is its column, and its place in the column if it is part of a list.
+    ///
+    /// # Errors
+    /// The value is not a message of a known role, or its content is not text.
+    pub fn as_message(&self, place: &str, value: &Value) -> Result<Message> {
         let Value::Object(fields) = value else {
             return Err(self.wrong(place, "a message (role, content)", value));
         };
@@ -185,7 +203,10 @@ impl Fields<'_> {
     }
 
     /// A column's descriptions of tools: a list of objects, or the same as JSON text.
-    pub(super) fn tools(&self, column: &str) -> Result<Vec<Value>> {
+    ///
+    /// # Errors
+    /// The column is neither.
+    pub fn tools(&self, column: &str) -> Result<Vec<Value>> {
         let list = match self.row.columns.get(column) {
             None | Some(Value::Null) => return Ok(Vec::new()),
             Some(Value::String(text)) if text.trim().is_empty() => return Ok(Vec::new()),
@@ -202,7 +223,10 @@ impl Fields<'_> {
 
     /// Like [`Fields::tools`], for ShareGPT's rows. Their tools are usually descriptions of
     /// functions, without the object around them that chat templates expect.
-    pub(super) fn bare_tools(&self, column: &str) -> Result<Vec<Value>> {
+    ///
+    /// # Errors
+    /// The column is neither.
+    pub fn bare_tools(&self, column: &str) -> Result<Vec<Value>> {
         let whole = |tool: Value| match tool.get("name").is_some() && tool.get("function").is_none()
         {
             true => json!({"type": "function", "function": tool}),
@@ -211,8 +235,11 @@ impl Fields<'_> {
         Ok(self.tools(column)?.into_iter().map(whole).collect())
     }
 
-    /// A column's list.
-    pub(super) fn list(&self, column: &str) -> Result<&[Value]> {
+    /// A column's list. Null and a missing column are empty.
+    ///
+    /// # Errors
+    /// The column has another type.
+    pub fn list(&self, column: &str) -> Result<&[Value]> {
         match self.row.columns.get(column) {
             None | Some(Value::Null) => Ok(&[]),
             Some(Value::Array(list)) => Ok(list),
@@ -227,7 +254,8 @@ impl Fields<'_> {
             .ok_or_else(|| self.wrong(place, "text", value))
     }
 
-    pub(super) fn wrong(&self, place: &str, wanted: &str, found: &Value) -> Error {
+    /// The error of a value that is not what was `wanted`: `a list of messages`.
+    pub fn wrong(&self, place: &str, wanted: &str, found: &Value) -> Error {
         self.complain(
             place,
             &format!("expected {wanted}, found {}", type_name(found)),
