@@ -69,7 +69,7 @@ pub use scores::{ArmScore, ModelScore, ReferenceScore, Scores};
 pub use small::Small;
 pub use study::{ANSWERS, Answer, Answers, STUDY, Study};
 
-use upright_base::{Error, Result, files, observer::Observer, parallel};
+use upright_base::{Error, Result, files, parallel, progress::Progress};
 
 /// File name of the page in a report folder.
 pub const PAGE: &str = "report.html";
@@ -188,7 +188,7 @@ impl Report {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn write(&self, out: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
+    pub fn write(&self, out: &Path, observer: &mut dyn Progress) -> Result<PathBuf> {
         let (figures, tables) = (out.join("figures"), out.join("tables"));
         files::create_dir(&figures)?;
         files::create_dir(&tables)?;

@@ -7,7 +7,7 @@ use upright::{
     bench::{Base, Bench, Compared, Meter, StepCounts},
     demo::Demo,
 };
-use upright_base::observer::Silent;
+use upright_base::progress::Silent;
 use upright_core::train::{Method, ObjectiveId, train};
 use upright_data::{Example, order::OrderState};
 use upright_engine::{Counts, Options};
