@@ -4,7 +4,7 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`error`] | [`Error`]: a message, a hint, and who can fix it |
-//! | [`observer`] | [`Observer`](observer::Observer): progress, notes, and requests to stop |
+//! | [`progress`] | [`Progress`](progress::Progress): who is told of work, and how it is asked to stop |
 //! | [`files`] | atomic writes, locks, append-only lines, the cache |
 //! | [`file_kind`] | rejects pipes, devices and folders where a file is expected |
 //! | [`parallel`] | a parallel map whose results do not depend on the number of threads |
@@ -36,9 +36,9 @@ pub mod file_kind;
 pub mod files;
 pub mod memory;
 pub mod missing;
-pub mod observer;
 pub mod parallel;
 pub mod processor;
+pub mod progress;
 pub mod python;
 pub mod quiet;
 pub mod suggest;

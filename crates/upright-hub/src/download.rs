@@ -15,7 +15,7 @@ use upright_http::{Timeouts, origin};
 use ureq::{Agent, Body, http::Response};
 
 use super::cache::RepoKind;
-use upright_base::{Error, Result, files, observer::Observer};
+use upright_base::{Error, Result, files, progress::Progress};
 
 /// Maximum number of consecutive attempts without a single byte.
 const ATTEMPTS: u32 = 5;
@@ -242,19 +242,20 @@ impl Connection {
         name: &str,
         file: &Description,
         path: &Path,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<()> {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".incomplete");
         let partial = Path::new(&partial);
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000) as usize;
+        let stop = observer.stop();
         observer.begin(
             &format!("{}, MB", name.rsplit('/').next().unwrap_or(name)),
             megabytes(file.size),
         );
         let fetched = self.fetch_into(repo, name, file, partial, &mut |done| {
             observer.advance(megabytes(done), "");
-            !observer.stop_requested()
+            !stop.is_requested()
         });
         observer.end();
         fetched?;

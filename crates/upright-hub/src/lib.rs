@@ -39,7 +39,7 @@ use upright_base::{
     Error, Result,
     files::{self, Lock},
     missing::nearest_path,
-    observer::Observer,
+    progress::Progress,
 };
 use upright_model::model_files::{OF_AN_ADAPTER, is_companion};
 
@@ -155,7 +155,7 @@ impl Hub {
     }
 
     /// The folder of the model in the argument `name`. `given` itself if it exists.
-    pub fn model(&self, name: &str, given: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
+    pub fn model(&self, name: &str, given: &Path, observer: &mut dyn Progress) -> Result<PathBuf> {
         let Some(id) = id_of(name, Wanted::Model, given)? else {
             return Ok(given.to_owned());
         };
@@ -175,7 +175,7 @@ impl Hub {
         &self,
         name: &str,
         given: &Path,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<PathBuf> {
         let Some(id) = id_of(name, Wanted::Model, given)? else {
             return Ok(given.to_owned());
@@ -201,7 +201,7 @@ impl Hub {
         &self,
         name: &str,
         given: &Path,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<PathBuf> {
         self.adapter_with(&[], name, given, observer)
     }
@@ -212,7 +212,7 @@ impl Hub {
         &self,
         name: &str,
         given: &Path,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<PathBuf> {
         self.adapter_with(&OF_AN_ADAPTER, name, given, observer)
     }
@@ -223,7 +223,7 @@ impl Hub {
         beside: &[&str],
         name: &str,
         given: &Path,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<PathBuf> {
         let Some(id) = id_of(name, Wanted::Adapter, given)? else {
             return Ok(given.to_owned());
@@ -254,7 +254,7 @@ impl Hub {
         &self,
         name: &str,
         given: &Path,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Vec<PathBuf>> {
         let Some(id) = id_of(name, Wanted::Rows, given)? else {
             return Ok(vec![given.to_owned()]);
@@ -276,7 +276,7 @@ impl Hub {
         name: &str,
         given: &Path,
         choose: Choice<'_>,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<PathBuf> {
         let Some(id) = id_of(name, Wanted::DatasetFolder, given)? else {
             return Ok(given.to_owned());
@@ -304,7 +304,7 @@ impl Hub {
         argument: Argument<'_>,
         id: &Id,
         choose: Choice<'_>,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<(PathBuf, Vec<String>)> {
         self.found(argument, id, choose, observer)
             .map_err(|error| error.at(argument.name))
@@ -315,7 +315,7 @@ impl Hub {
         argument: Argument<'_>,
         id: &Id,
         choose: Choice<'_>,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<(PathBuf, Vec<String>)> {
         files::check_own(&self.cache)?;
         let kind = match argument.wanted {
@@ -392,7 +392,7 @@ impl Hub {
         asked: Repo<'_>,
         cache: &RepoCache,
         choose: Choice<'_>,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Answer<(PathBuf, Vec<String>)> {
         let (commit, names) = connection.listing(asked)?;
         let mut chosen = choose(&names)?;
@@ -437,7 +437,7 @@ impl Hub {
         repo: Repo<'_>,
         cache: &RepoCache,
         name: &str,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Answer<bool> {
         // A file gets its name once it is complete and checked, so a named file is both.
         if cache.snapshot(repo.revision).join(name).is_file() {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde_json::{Map, Value};
-use upright_base::{Error, ErrorKind, Result, counted, observer::Observer};
+use upright_base::{Error, ErrorKind, Result, counted, progress::Progress};
 
 use crate::{
     Pair, Protocol,
@@ -182,7 +182,7 @@ impl Judge {
     ///
     /// # Errors
     /// The address is not usable, the file cannot be opened, or a stop was requested.
-    pub fn open(self, observer: &mut dyn Observer) -> Result<Session> {
+    pub fn open(self, observer: &mut dyn Progress) -> Result<Session> {
         let replies = Replies::open(&self.replies, observer)?;
         self.session(replies)
     }
@@ -191,7 +191,7 @@ impl Judge {
     ///
     /// # Errors
     /// The address is not usable, or the file cannot be read.
-    pub fn open_to_plan(self, observer: &mut dyn Observer) -> Result<Session> {
+    pub fn open_to_plan(self, observer: &mut dyn Progress) -> Result<Session> {
         let replies = Replies::read(&self.replies, observer)?;
         self.session(replies)
     }
@@ -304,7 +304,7 @@ impl Session {
         &self,
         what: &str,
         pairs: &[Pair],
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Vec<Judged>> {
         let calls = self.judge.calls(pairs);
         let mut tasks = VecDeque::new();
@@ -360,7 +360,7 @@ impl Session {
     fn answers(
         &self,
         tasks: VecDeque<Task>,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Vec<Option<Reply>>> {
         let total = tasks.len();
         let mut answers = vec![None; total];
@@ -382,6 +382,7 @@ impl Session {
                 .map_err(|error| Error::failure(format!("cannot start a thread: {error}")))?;
         }
         drop(sender);
+        let stop = observer.stop();
         let mut done = 0;
         let mut failed: Option<Error> = None;
         let mut deadline: Option<Instant> = None;
@@ -400,7 +401,7 @@ impl Session {
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
-            if observer.stop_requested() && failed.is_none() {
+            if stop.is_requested() && failed.is_none() {
                 let when = format!("after {done} of {}", counted(total, "verdict"));
                 failed = Some(Error::interrupted(&when));
                 self.shared.stop.store(true, Ordering::Relaxed);

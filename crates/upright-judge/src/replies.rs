@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use upright_base::{
     Error, Result,
     files::{self, Lines, Lock},
-    observer::Observer,
+    progress::Progress,
 };
 
 /// A reply, as it is kept.
@@ -51,7 +51,7 @@ impl Replies {
     ///
     /// # Errors
     /// The file cannot be read or written, or a stop was requested.
-    pub(crate) fn open(path: &Path, observer: &mut dyn Observer) -> Result<Self> {
+    pub(crate) fn open(path: &Path, observer: &mut dyn Progress) -> Result<Self> {
         if let Some(folder) = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
@@ -70,7 +70,7 @@ impl Replies {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub(crate) fn read(path: &Path, observer: &mut dyn Observer) -> Result<Self> {
+    pub(crate) fn read(path: &Path, observer: &mut dyn Progress) -> Result<Self> {
         let mut known = HashMap::new();
         let mut damaged = 0;
         let bytes = files::read_if_there(path)?.unwrap_or_default();
@@ -137,7 +137,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use upright_base::observer::Silent;
+    use upright_base::progress::Silent;
 
     use super::*;
 

@@ -12,7 +12,7 @@ use crate::{
     weights::{DigestStore, Fingerprint, Float},
 };
 
-use upright_base::{Error, Result, files, observer::Observer};
+use upright_base::{Error, Result, files, progress::Progress};
 
 /// Folder of the digests of weight files in the cache.
 const FOLDER: &str = "weights";
@@ -44,7 +44,7 @@ impl DigestStore for Cache {
 pub fn of_model(
     model: &Path,
     config: &DecoderConfig,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Fingerprint> {
     of_merge(&Merge::open(model, config, &[])?, 0, None, observer)
 }
@@ -58,11 +58,12 @@ pub fn of_merge(
     merge: &Merge<'_>,
     count: usize,
     dtype: Option<Float>,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Fingerprint> {
     let cache = Cache {
         folder: files::cache_dir().join(FOLDER),
     };
+    let stop = observer.stop();
     let began = Instant::now();
     let mut is_shown = false;
     let fingerprint = merge.fingerprint(count, dtype, Some(&cache), &mut |done, total| {
@@ -74,7 +75,7 @@ pub fn of_merge(
         if is_shown {
             observer.advance(megabytes(done), "");
         }
-        !observer.stop_requested()
+        !stop.is_requested()
     });
     if is_shown {
         observer.end();

@@ -1,9 +1,6 @@
 //! Worlds of threads: what collectives return, and what happens when a rank fails.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use proptest::{collection::vec, prelude::*};
 use upright_base::{Error, ErrorKind, Result, quiet};
@@ -358,10 +355,10 @@ fn slow_work_is_waited_for() {
     }
     let began = Instant::now();
     let endings = run_all(threads(3, SHORT), |world| {
-        world.slowly(|is_over| match world.rank() {
+        world.slowly(|stop| match world.rank() {
             1 => Err(Error::input("no model")),
             _ => {
-                while !is_over.load(Ordering::Relaxed) {
+                while !stop.is_requested() {
                     assert!(began.elapsed() < LONG);
                     std::thread::sleep(Duration::from_millis(5));
                 }

@@ -3,13 +3,13 @@
 use std::{
     panic::resume_unwind,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use upright_base::{Error, ErrorKind, Result};
+use upright_base::{Error, ErrorKind, Result, progress::Stop};
 
 use crate::{Ranks, alone::Alone, header, header::Call, verdict};
 
@@ -255,20 +255,21 @@ impl World {
     }
 
     /// Does work that may take longer than ranks wait for an answer, such as a download: they tell each other that they are still at it.
-    /// Returns when every rank is done. The work gets a flag that is set when another rank has failed, so that it may end early.
+    /// Returns when every rank is done. The work gets a request to stop, which is made when another rank has failed.
     ///
     /// # Errors
     /// The work failed on a rank, or as for [`gather`](Self::gather).
     ///
     /// # Panics
     /// If the work panics.
-    pub fn slowly<T: Send>(&self, work: impl FnOnce(&AtomicBool) -> Result<T> + Send) -> Result<T> {
-        let is_over = AtomicBool::new(false);
+    pub fn slowly<T: Send>(&self, work: impl FnOnce(&Stop) -> Result<T> + Send) -> Result<T> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let stop = Stop::flag(&is_over);
         if self.size() == 1 {
-            return work(&is_over);
+            return work(&stop);
         }
         std::thread::scope(|scope| {
-            let mut running = Some(scope.spawn(|| work(&is_over)));
+            let mut running = Some(scope.spawn(|| work(&stop)));
             let mut done = None;
             let mut pause = Duration::from_millis(1);
             let mut failed_rounds = 0;

@@ -7,7 +7,7 @@ use crate::{
     draw, page, read,
     say::{claims, tables},
 };
-use upright_base::{Result, files, observer::Observer, parallel};
+use upright_base::{Result, files, parallel, progress::Progress};
 
 /// File name of the page in a report folder.
 pub const PAGE: &str = "report.html";
@@ -29,7 +29,7 @@ impl Report {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn write(&self, out: &Path, observer: &mut dyn Observer) -> Result<PathBuf> {
+    pub fn write(&self, out: &Path, observer: &mut dyn Progress) -> Result<PathBuf> {
         let (figures, tables) = (out.join("figures"), out.join("tables"));
         files::create_dir(&figures)?;
         files::create_dir(&tables)?;

@@ -9,6 +9,7 @@
 //! | [`run_dir`] | the folder of a run, its records and its lock |
 //! | [`records`] | the names of the metrics in `steps.jsonl` and `evals.jsonl` |
 //! | [`summary`] | the result of a run, read from the run folder |
+//! | [`trackers`] | tools beside the run folder that receive every record |
 //! | [`origin`] | the run that an adapter came from |
 //!
 //! ```
@@ -31,5 +32,6 @@ pub mod records;
 pub mod run_dir;
 pub mod settings;
 pub mod summary;
+pub mod trackers;
 
 pub use summary::Summary;

@@ -9,7 +9,7 @@ use super::{
     softmax::{Softmax, weights},
     theorem_3_3::{START, Tradeoff, tasks},
 };
-use upright_base::{Result, observer::Observer, parallel};
+use upright_base::{Result, parallel, progress::Progress};
 use upright_core::{
     methods::{Alright, Mix},
     train::{Method, train},
@@ -142,7 +142,7 @@ impl Bound {
 ///
 /// # Errors
 /// A loss is not finite, which does not happen in this example.
-pub fn theorem_4_1(settings: &Theorem41Config, observer: &mut dyn Observer) -> Result<Theorem41> {
+pub fn theorem_4_1(settings: &Theorem41Config, observer: &mut dyn Progress) -> Result<Theorem41> {
     let tradeoff = Tradeoff::of(settings.lambda);
     let weights = weights(settings.lambda);
     let second_moments = [0, 1].map(|i: usize| tasks()[i].second_moment_bound());

@@ -2,9 +2,9 @@
 //! them, with fewer forward tokens: questions of a pack share their beginnings, and answers of one
 //! token share a row.
 
-use std::{cell::RefCell, ops::Range};
+use std::ops::Range;
 
-use upright_base::{Error, Result, observer::Observer};
+use upright_base::{Error, Result, progress::Progress};
 use upright_data::{Tokenizer, mmlu::prompt::trim_end};
 use upright_engine::{Decoder, DeviceAdapter};
 use upright_model::pack::{Pack, SHARED, Target};
@@ -230,12 +230,12 @@ pub fn score(
     decoder: &Decoder,
     adapter: Option<&DeviceAdapter>,
     world: &World,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Vec<Vec<f64>>> {
     let (mut sums, mut done) = (Vec::new(), 0);
-    let observer = RefCell::new(observer);
+    let stop = observer.stop();
     let mut compute = |(packed, name): &(&PackedQuestions, &str)| -> Result<Vec<f64>> {
-        if observer.borrow().stop_requested() {
+        if stop.is_requested() {
             return Err(Error::interrupted("before all questions were scored"));
         }
         let scored = packed.score(decoder, adapter);
@@ -245,7 +245,7 @@ pub fn score(
         let per_question = packed.answers.len() / packed.questions.len();
         sums.extend(logp.chunks(per_question).map(<[f64]>::to_vec));
         done += packed.questions.len();
-        observer.borrow_mut().advance(done, "");
+        observer.advance(done, "");
         Ok(())
     };
     let count = |(packed, _): &(&PackedQuestions, &str)| packed.answers.len();

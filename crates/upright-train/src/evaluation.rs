@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use upright_base::{Error, Result, observer::Observer};
+use upright_base::{Error, Result, progress::Progress};
 use upright_core::metrics::gap::{gap, ideal_distance};
 use upright_data::Example;
 use upright_engine::DeviceAdapter;
@@ -35,7 +35,7 @@ pub struct Losses {
 pub fn evaluate(
     learner: &ModelLearner<'_>,
     step: usize,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Evaluation> {
     // Before the first step, the average is the initial adapter too.
     let average = learner.average.as_ref().filter(|_| step > 0);
@@ -66,8 +66,9 @@ fn measure(
     learner: &ModelLearner<'_>,
     adapter: &DeviceAdapter,
     mut done: usize,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Losses> {
+    let stop = observer.stop();
     let mut losses = Losses::default();
     for task in &learner.tasks {
         for (rows, measured) in [
@@ -87,7 +88,7 @@ fn measure(
             };
             let loss = task.measure(&place, &rows, &mut |scored| {
                 observer.advance(done + scored, &task.name);
-                if observer.stop_requested() {
+                if stop.is_requested() {
                     Err(Error::interrupted("during an evaluation"))
                 } else {
                     Ok(())

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use upright_base::{Error, Result, observer::Observer};
+use upright_base::{Error, Result, progress::Progress};
 use upright_data::DataFile;
 use upright_hub::{Hub, Wanted, id_of};
 use upright_runs::settings::{Config, ObjectiveConfig};
@@ -14,7 +14,7 @@ use upright_runs::settings::{Config, ObjectiveConfig};
 /// # Errors
 /// A path that does not exist, by the name of its setting, before anything is downloaded; whatever
 /// the Hub answers.
-pub fn fetched(config: &Config, hub: &Hub, observer: &mut dyn Observer) -> Result<Config> {
+pub fn fetched(config: &Config, hub: &Hub, observer: &mut dyn Progress) -> Result<Config> {
     check_paths(config)?;
     let written = config;
     let mut config = written.clone();
@@ -120,7 +120,7 @@ pub fn data_file(
     hub: &Hub,
     name: &str,
     given: &Path,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<DataFile> {
     Ok(hub.data(name, given, observer)?.into())
 }

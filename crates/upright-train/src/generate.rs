@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use upright_base::{Error, Result, files, observer::Observer};
+use upright_base::{Error, Result, files, progress::Progress};
 use upright_data::{Template, Tokenizer};
 use upright_engine::{
     Decoder, DeviceAdapter,
@@ -204,7 +204,7 @@ struct Live {
 /// a stop was requested.
 pub fn generate(
     request: &Request<'_>,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
     sink: TokenSink<'_>,
 ) -> Result<()> {
     observer.begin("generating", request.prompts.len());
@@ -216,13 +216,14 @@ pub fn generate(
 
 fn continue_all(
     request: &Request<'_>,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
     sink: TokenSink<'_>,
 ) -> Result<()> {
     let Request {
         prompts, sampling, ..
     } = *request;
     let want = sampling.want();
+    let stop = observer.stop();
     let mut generation = request.decoder.generation(request.adapter, None);
     let unanswered = Generated {
         tokens: Vec::new(),
@@ -260,7 +261,7 @@ fn continue_all(
         if live.is_empty() {
             return Ok(());
         }
-        if observer.stop_requested() {
+        if stop.is_requested() {
             return Err(Error::interrupted("before every prompt was answered"));
         }
 

@@ -12,7 +12,6 @@
 //! | [`run`] | opens what a plan names, prepares the reference, and takes the steps |
 //! | [`fetch`] | downloads the Hub ids of a config |
 //! | [`generate`] | greedy and sampled continuations |
-//! | [`tensorboard`] | event files for TensorBoard |
 //!
 //! ```
 //! use upright_data::Example;
@@ -40,6 +39,5 @@ pub mod packing;
 pub mod ranks;
 pub mod reference;
 pub mod run;
-pub mod tensorboard;
 
 pub use run::{Model, Preflight};

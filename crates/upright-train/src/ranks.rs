@@ -1,10 +1,11 @@
 //! Work of several ranks. Rank 0 alone reads and writes files of a run, and the others get what they need from it. Work that consists of
 //! packs is divided.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use serde::{Serialize, de::DeserializeOwned};
-use upright_base::{Error, Result, observer::Observer};
+use upright_base::{
+    Error, Result,
+    progress::{Progress, Stop},
+};
 use upright_engine::Vector;
 use upright_ranks::World;
 
@@ -108,27 +109,27 @@ pub(crate) fn share_vector(world: &World, vector: &mut Vector) -> Result<()> {
     vector.write(&values)
 }
 
-/// The observer of a rank that is not the first: it is told nothing, but may still request a stop.
-pub(crate) struct Follower<'o>(pub(crate) &'o mut dyn Observer);
+/// The progress of a rank that is not the first: nobody is told of it, but the rank may still be asked to stop.
+pub(crate) struct Follower(pub(crate) Stop);
 
-impl Observer for Follower<'_> {
-    fn stop_requested(&self) -> bool {
-        self.0.stop_requested()
+impl Progress for Follower {
+    fn stop(&self) -> Stop {
+        self.0.clone()
     }
 }
 
-/// An observer that also requests a stop when another rank has failed.
+/// Forwards notes, and adds a second request to stop.
 pub(crate) struct Unless<'o> {
-    pub(crate) observer: &'o mut dyn Observer,
-    pub(crate) is_over: &'o AtomicBool,
+    pub(crate) observer: &'o mut dyn Progress,
+    pub(crate) stop: &'o Stop,
 }
 
-impl Observer for Unless<'_> {
+impl Progress for Unless<'_> {
     fn note(&mut self, text: &str) {
         self.observer.note(text);
     }
 
-    fn stop_requested(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed) || self.observer.stop_requested()
+    fn stop(&self) -> Stop {
+        self.observer.stop().or(self.stop.clone())
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     packing::{PackedRows, pack},
     ranks::{in_rounds, on_first},
 };
-use upright_base::{Error, Result, files, observer::Observer};
+use upright_base::{Error, Result, files, progress::Progress};
 use upright_data::Example;
 
 /// Bytes of a record: half of a SHA-256 of the tokens, the value, and a checksum.
@@ -190,7 +190,7 @@ impl Reference {
         &mut self,
         policy: &Policy<'_>,
         examples: &[&Example],
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<usize> {
         let mut seen = HashSet::new();
         let mut unique = Vec::new();
@@ -261,16 +261,16 @@ impl Reference {
         &mut self,
         policy: &Policy<'_>,
         examples: &[&Example],
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<usize> {
         let mut file = on_first(policy.world, || self.opened())?;
         let packs = pack(examples, policy.token_budget);
         let (mut done, mut computed) = (0, 0);
         let stopped =
             || Error::interrupted("while scoring the reference; finished values are cached");
-        let observer = std::cell::RefCell::new(observer);
+        let stop = observer.stop();
         let mut compute = |packed: &PackedRows| -> Result<Vec<f64>> {
-            if observer.borrow().stop_requested() {
+            if stop.is_requested() {
                 return Err(stopped());
             }
             let scored = scored(policy, packed, examples)?;
@@ -289,7 +289,7 @@ impl Reference {
                 file.write_all(&records)
                     .map_err(|error| Error::io(&self.path, "write", error))?;
             }
-            observer.borrow_mut().advance(done, "");
+            observer.advance(done, "");
             Ok(())
         };
         let count = |packed: &PackedRows| packed.segments.len();

@@ -13,7 +13,7 @@
 use std::{ops::ControlFlow, path::Path};
 
 use upright::bench::{Base, Bench};
-use upright_base::{Error, Result, files, observer::Silent};
+use upright_base::{Error, Result, files, progress::Silent};
 use upright_core::{
     methods::Mix,
     train::{ObjectiveId, train},

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Error, Result, observer::Observer};
+use crate::{Error, Result, progress::Progress};
 
 /// A file lock. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
@@ -32,14 +32,15 @@ impl Lock {
     }
 
     /// Takes the lock at `path`. Waits for the process that holds it, until a stop is requested.
-    pub fn wait(path: &Path, observer: &mut dyn Observer) -> Result<Self> {
+    pub fn wait(path: &Path, observer: &mut dyn Progress) -> Result<Self> {
         let file = Self::open(path)?;
+        let stop = observer.stop();
         let mut said = false;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { _file: file }),
                 Err(fs::TryLockError::Error(error)) => return Err(no_lock(path, error)),
-                Err(fs::TryLockError::WouldBlock) if observer.stop_requested() => {
+                Err(fs::TryLockError::WouldBlock) if stop.is_requested() => {
                     return Err(Error::interrupted("while waiting for another process"));
                 }
                 Err(fs::TryLockError::WouldBlock) => {}

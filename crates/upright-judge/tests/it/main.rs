@@ -11,7 +11,7 @@ use scripted::{
 use serde_json::{Map, json};
 use upright_base::{
     ErrorKind,
-    observer::{Observer, Silent},
+    progress::{Progress, Silent, Stop},
 };
 use upright_judge::{Judge, Key, Pair, Protocol, WinRate, cost::Price, judging::Session};
 
@@ -199,9 +199,9 @@ fn a_judge_that_hangs_is_an_error_and_a_stop_is_noticed() {
     assert!(error.message.contains("no answer in 8 attempts"), "{error}");
 
     struct Stopped;
-    impl Observer for Stopped {
-        fn stop_requested(&self) -> bool {
-            true
+    impl Progress for Stopped {
+        fn stop(&self) -> Stop {
+            Stop::when(|| true)
         }
     }
     let judge = Judge {

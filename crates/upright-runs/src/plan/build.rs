@@ -12,6 +12,7 @@ use super::{
     ReferencePlan, ReferenceRows, StopPlan,
 };
 use crate::settings::{self, Config, List};
+use crate::trackers;
 use upright_base::{Error, Result, files};
 use upright_core::methods::{self, ALRIGHT, MethodSpec};
 use upright_core::optimizer::{Average, Curve, Iterate, adamw};
@@ -26,6 +27,7 @@ impl Plan {
         if config.unpack_all {
             source::unpack_all();
         }
+        trackers::named(config)?;
         let Some(model) = &config.model else {
             let hint = match &config.out {
                 Some(out) if out.join(settings::FILE).is_file() => {

@@ -19,6 +19,8 @@ use upright_core::{methods, objectives};
 
 use declared::{Given, OfLosses, OfMethods, OfObjective};
 
+use crate::trackers;
+
 /// Name of the file in a run folder that holds the settings the run was started with.
 pub const FILE: &str = "config.toml";
 
@@ -380,7 +382,10 @@ pub struct Config {
     )]
     pub keep: Option<Number>,
 
-    /// Also write TensorBoard event files, to tensorboard/ in the run folder
+    /// Names of the trackers that receive every record, besides the run folder.
+    #[arg(long, value_name = "NAMES", help_heading = "Records", help = trackers::help())]
+    pub report_to: Option<List>,
+    /// Short form of --report-to tensorboard
     #[arg(long, help_heading = "Records")]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tensorboard: bool,

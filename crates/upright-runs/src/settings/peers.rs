@@ -41,7 +41,7 @@ const PEERS: &[(&str, &str)] = &[
         "W&B is not supported; use --tensorboard and import the event files with `wandb sync`",
     ),
     (
-        "report-to logging-dir log-with",
+        "logging-dir log-with mlflow trackio comet-ml clearml neptune swanlab dvclive",
         "use --tensorboard for TensorBoard event files, which `wandb sync` imports; steps.jsonl and evals.jsonl in the \
                  run folder hold every number",
     ),

@@ -6,7 +6,7 @@ use crate::{
     theorem_4_1::{Theorem41Config, theorem_4_1},
     toy::toy,
 };
-use upright_base::observer::Silent;
+use upright_base::progress::Silent;
 
 fn near(found: f64, expected: f64, allowed: f64) {
     assert!(

@@ -4,10 +4,10 @@
 use upright_base::{
     Result,
     files::{self, Lock},
-    observer::{Observer, Quiet},
+    progress::{Progress, Quiet},
 };
 use upright_data::Dataset;
-use upright_runs::{plan::Plan, run_dir::is_finished};
+use upright_runs::{plan::Plan, run_dir::is_finished, trackers::Trackers};
 
 use super::{Model, Purpose, Work, run_with};
 use crate::ranks::{Unless, decided};
@@ -44,17 +44,17 @@ pub(super) fn train(
     plan: &Plan,
     datasets: Vec<Dataset>,
     (purpose, what): (Purpose<'_>, &str),
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<bool> {
     let out = &plan.out;
     // Another process may hold the lock for as long as it trains.
-    let _lock = model.world.slowly(|is_over| {
+    let _lock = model.world.slowly(|stop| {
         if !model.world.is_first() {
             return Ok(None);
         }
         let mut observer = Unless {
             observer: &mut *observer,
-            is_over,
+            stop,
         };
         Lock::wait(&out.with_extension("lock"), &mut observer).map(Some)
     })?;
@@ -71,10 +71,12 @@ pub(super) fn train(
         resume: true,
         purpose,
     };
+    // Its records are not those of the run that needs it.
+    let mut trackers = Trackers::none();
     match purpose {
         // Its notes on rows, adapter and reference repeat the notes of the run that needs it.
-        Purpose::Optimum(_) => run_with(&work, datasets, &mut Quiet(observer))?,
-        Purpose::Run | Purpose::Reference => run_with(&work, datasets, observer)?,
+        Purpose::Optimum(_) => run_with(&work, datasets, &mut trackers, &mut Quiet(observer))?,
+        Purpose::Run | Purpose::Reference => run_with(&work, datasets, &mut trackers, observer)?,
     }
     Ok(true)
 }

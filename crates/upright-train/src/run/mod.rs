@@ -18,7 +18,7 @@ mod warnings;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use upright_base::{Error, ErrorKind, Result, files, observer::Observer};
+use upright_base::{Error, ErrorKind, Result, files, progress::Progress};
 use upright_core::{
     optimizer::{AdamW, Iterate, LearningRate},
     train::train,
@@ -30,6 +30,7 @@ use upright_runs::{
     plan::{GRADIENT_EXPONENT, Plan, Schedule},
     plan_record::{self, PlanRecord},
     run_dir::{self, RunDir, adapter_dir, average_dir, is_finished, last_dir},
+    trackers::Trackers,
 };
 
 pub use model::Model;
@@ -50,7 +51,7 @@ use crate::{
 ///
 /// # Errors
 /// Whatever would prevent the run from starting, except for its output folder.
-pub fn outline(plan: &Plan, observer: &mut dyn Observer) -> Result<Outline> {
+pub fn outline(plan: &Plan, observer: &mut dyn Progress) -> Result<Outline> {
     let model = Model::of_plan(plan, observer)?;
     let datasets = model.datasets(plan, observer)?;
     warnings::note(plan, &datasets, observer);
@@ -105,7 +106,12 @@ struct Work<'w> {
 }
 
 /// Takes the steps of a run whose data is open; none if the run in its folder is finished.
-fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer) -> Result<()> {
+fn run_with(
+    work: &Work<'_>,
+    datasets: Vec<Dataset>,
+    trackers: &mut Trackers,
+    observer: &mut dyn Progress,
+) -> Result<()> {
     let &Work {
         model,
         plan,
@@ -286,7 +292,7 @@ fn run_with(work: &Work<'_>, datasets: Vec<Dataset>, observer: &mut dyn Observer
         schedule: &schedule,
         dir,
         checkpoints: &mut checkpoints,
-        purpose,
+        trackers,
         observer,
         last: Clock::now(&model.decoder),
         evaluated: None,
@@ -411,7 +417,7 @@ fn evaluation(
     learner: &ModelLearner<'_>,
     step: usize,
     plan: &Plan,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Map<String, Value>> {
     rank_report::check_adapter(learner, step)?;
     Ok(evaluate(learner, step, observer)?

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use upright_base::{Error, Result, files, observer::Observer, processor};
+use upright_base::{Error, Result, files, processor, progress::Progress};
 use upright_data::{DataSpec, Dataset, Example, HeldOut, RowKind, Tokenizer};
 use upright_engine::{Decoder, DeviceAdapter, Options, cards};
 use upright_model::{
@@ -55,7 +55,7 @@ pub fn options(plan: &Plan) -> Options {
 impl Model {
     /// Opens a model folder. Weights without cached digests are hashed; the observer gets the
     /// progress.
-    pub fn open(model: &Path, options: &Options, observer: &mut dyn Observer) -> Result<Self> {
+    pub fn open(model: &Path, options: &Options, observer: &mut dyn Progress) -> Result<Self> {
         let decoder = Decoder::open(model, options)?;
         if let Some(note) = decoder.device_note() {
             observer.note(&note);
@@ -66,7 +66,7 @@ impl Model {
     }
 
     /// Opens the model of a plan.
-    pub fn of_plan(plan: &Plan, observer: &mut dyn Observer) -> Result<Self> {
+    pub fn of_plan(plan: &Plan, observer: &mut dyn Progress) -> Result<Self> {
         Self::open(&plan.model, &options(plan), observer)
     }
 
@@ -100,7 +100,7 @@ impl Model {
     pub fn of_plan_among(
         plan: &Plan,
         world: &Arc<World>,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Self> {
         Self::open_among(&plan.model, options(plan), world, observer)
     }
@@ -114,7 +114,7 @@ impl Model {
         model: &Path,
         mut options: Options,
         world: &Arc<World>,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Self> {
         options.processes = world.ranks_here();
         if options.threads == 0 && world.ranks_here() > 1 {
@@ -152,7 +152,7 @@ impl Model {
     }
 
     /// The rows of every objective.
-    pub fn datasets(&self, plan: &Plan, observer: &mut dyn Observer) -> Result<Vec<Dataset>> {
+    pub fn datasets(&self, plan: &Plan, observer: &mut dyn Progress) -> Result<Vec<Dataset>> {
         let kind = |index: usize| {
             if plan.objectives[index].is_preference() {
                 RowKind::Preference
@@ -171,7 +171,7 @@ impl Model {
         plan: &Plan,
         index: usize,
         kind: RowKind,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Dataset> {
         let objective = &plan.objectives[index];
         let template = objective
@@ -195,10 +195,11 @@ impl Model {
                 .map_or(HeldOut::Fraction(plan.held_out), HeldOut::File),
             threads: plan.threads,
         };
+        let stop = observer.stop();
         observer.begin(&format!("reading {}", objective.name), 0);
         let data = Dataset::load(&spec, &self.tokenizer, &mut |done, _| {
             observer.advance(done, "");
-            !observer.stop_requested()
+            !stop.is_requested()
         });
         observer.end();
         let data = data?;
@@ -213,7 +214,7 @@ impl Model {
     pub fn adapter(
         &self,
         plan: &Plan,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<(Adapter, LoraConfig)> {
         let config = self.decoder.config();
         for (key, share) in &config.dropout {
@@ -250,7 +251,7 @@ impl Model {
     }
 
     /// Reads an adapter that is used without training.
-    pub fn read_adapter(&self, folder: &Path, observer: &mut dyn Observer) -> Result<Adapter> {
+    pub fn read_adapter(&self, folder: &Path, observer: &mut dyn Progress) -> Result<Adapter> {
         Ok(self.read_peft(folder, observer)?.adapter)
     }
 
@@ -258,7 +259,7 @@ impl Model {
     pub fn load_adapter(
         &self,
         folder: &Path,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<DeviceAdapter> {
         let adapter = self.world.settle(self.read_adapter(folder, observer))?;
         if self.world.size() > 1 {
@@ -270,7 +271,7 @@ impl Model {
 
     /// Reads a PEFT folder. Rejects an adapter with the fingerprint of another base. Notes an
     /// adapter that has no fingerprint but another base name.
-    fn read_peft(&self, folder: &Path, observer: &mut dyn Observer) -> Result<PeftFolder> {
+    fn read_peft(&self, folder: &Path, observer: &mut dyn Progress) -> Result<PeftFolder> {
         let folder = &adapter_in(folder)?;
         let found = peft::read(folder, self.decoder.config())?;
         let theirs = found.base.fingerprint.as_ref();

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use upright_base::{Error, ErrorKind, Result, files, observer::Observer};
+use upright_base::{Error, ErrorKind, Result, files, progress::Progress};
 use upright_core::{
     methods::MIX,
     optimizer::{Average, Iterate},
@@ -165,7 +165,7 @@ pub(super) fn find(
     plan: &Plan,
     runs: &[Alone],
     datasets: &[Dataset],
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Plan> {
     let mut found = plan.clone();
     for run in runs {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use upright_base::{Result, files, observer::Observer};
+use upright_base::{Result, files, progress::Progress};
 use upright_runs::{
     plan::Plan,
     plan_record::{self, DataProvenance, PlanRecord, Provenance},
@@ -30,7 +30,7 @@ impl Preflight {
     ///
     /// # Errors
     /// Every error with which a run of the plan would be rejected.
-    pub fn of(plan: &Plan, observer: &mut dyn Observer) -> Result<Self> {
+    pub fn of(plan: &Plan, observer: &mut dyn Progress) -> Result<Self> {
         let model = Model::of_plan(plan, observer)?;
         let datasets = model.datasets(plan, observer)?;
         warnings::note(plan, &datasets, observer);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::from_slice;
 use sha2::{Digest, Sha256};
-use upright_base::{Error, Result, counted, observer::Observer};
+use upright_base::{Error, Result, counted, progress::Progress};
 use upright_data::Example;
 use upright_ranks::World;
 use upright_runs::plan_record::PlanRecord;
@@ -23,7 +23,7 @@ struct Work {
 }
 
 /// Notes the work of every rank at the end of a run.
-pub(super) fn note(model: &Model, observer: &mut dyn Observer) -> Result<()> {
+pub(super) fn note(model: &Model, observer: &mut dyn Progress) -> Result<()> {
     let world = &model.world;
     if world.size() == 1 {
         return Ok(());
@@ -51,7 +51,7 @@ pub(super) fn note(model: &Model, observer: &mut dyn Observer) -> Result<()> {
 }
 
 /// Notes that some ranks have no pack in a step, and how to give them one.
-pub(super) fn note_idle(learner: &ModelLearner<'_>, observer: &mut dyn Observer) {
+pub(super) fn note_idle(learner: &ModelLearner<'_>, observer: &mut dyn Progress) {
     let ranks = learner.world().size();
     for task in &learner.tasks {
         if ranks == 1 || task.train.is_empty() {

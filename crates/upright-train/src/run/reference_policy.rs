@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use upright_base::{Error, Result, files, observer::Observer};
+use upright_base::{Error, Result, files, progress::Progress};
 use upright_core::{
     methods::MIX,
     objectives::SFT,
@@ -41,7 +41,7 @@ pub(super) fn prepare(
     schedule: &Schedule,
     datasets: &[Dataset],
     to_train: Option<ToTrain>,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Option<Reference>> {
     if !plan.needs_reference() {
         return Ok(None);
@@ -104,7 +104,7 @@ pub(super) fn needed_rows<'d>(
 
 /// Trains the reference of a plan, if the plan trains one: a separate run in the cache, where every
 /// run with this reference finds it. Returns whether it had to be trained.
-pub fn train_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
+pub fn train_reference(plan: &Plan, observer: &mut dyn Progress) -> Result<bool> {
     if !is_trained(plan) {
         return Ok(false);
     }
@@ -116,7 +116,7 @@ pub fn train_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool>
 }
 
 /// Whether a plan's reference needs no more training. Writes nothing.
-pub fn has_reference(plan: &Plan, observer: &mut dyn Observer) -> Result<bool> {
+pub fn has_reference(plan: &Plan, observer: &mut dyn Progress) -> Result<bool> {
     if !is_trained(plan) {
         return Ok(true);
     }
@@ -135,7 +135,7 @@ pub fn reference_adapter(
     model: &Model,
     plan: &Plan,
     recorded: &str,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Option<PathBuf>> {
     match &plan.reference {
         ReferencePlan::Base => Ok(None),
@@ -285,7 +285,7 @@ impl ToTrain {
     pub(super) fn new(
         model: &Model,
         plan: &Plan,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Option<Self>> {
         if !is_trained(plan) {
             return Ok(None);
@@ -307,7 +307,7 @@ impl ToTrain {
     }
 
     /// Its adapter, trained now if the cache does not have it, and whether it was trained now.
-    fn train(self, model: &Model, observer: &mut dyn Observer) -> Result<(Adapter, bool)> {
+    fn train(self, model: &Model, observer: &mut dyn Progress) -> Result<(Adapter, bool)> {
         on_first(&model.world, || files::cache(REFERENCES))?;
         let adapter = adapter_dir(&self.plan.out);
         let trained = cached::train(

@@ -3,28 +3,29 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use upright_base::{ErrorKind, Result, files, memory, observer::Observer};
+use upright_base::{ErrorKind, Result, files, memory, progress::Progress};
 use upright_ranks::World;
-use upright_runs::{Summary, plan::Plan, plan_record, run_dir, settings};
+use upright_runs::{Summary, plan::Plan, plan_record, run_dir, settings, trackers::Trackers};
 
 use super::{Model, Purpose, Work, rank_report, run_with, warnings};
 use crate::ranks::{Follower, decided};
 
 /// Runs a plan to its end in `plan.out`, or resumes it. `config` is the config as written, which is
-/// saved beside the plan.
+/// saved beside the plan. The trackers get every record of the run.
 pub fn run(
     plan: &Plan,
     config: &str,
     resume: bool,
-    observer: &mut dyn Observer,
+    trackers: &mut Trackers,
+    observer: &mut dyn Progress,
 ) -> Result<Summary> {
     let alone = Arc::new(World::alone());
-    run_among(plan, config, resume, &alone, observer)?;
+    run_among(plan, config, resume, &alone, trackers, observer)?;
     Summary::read(&plan.out)
 }
 
-/// The same on several ranks, which share the packs. Rank 0 alone writes to `plan.out` and to the cache, and tells its observer; it
-/// returns `true`. All ranks read the model and the rows. The folder has the bytes of a run on one rank, except for times.
+/// The same on several ranks, which share the packs. Rank 0 alone writes to `plan.out` and to the cache, and tells its trackers and
+/// its observer; it returns `true`. All ranks read the model and the rows. The folder has the bytes of a run on one rank, except for times.
 ///
 /// # Errors
 /// Those of [`run`]. An error of one rank is an error of all ranks, and names the rank and its host.
@@ -33,16 +34,16 @@ pub fn run_among(
     config: &str,
     resume: bool,
     world: &Arc<World>,
-    observer: &mut dyn Observer,
+    trackers: &mut Trackers,
+    observer: &mut dyn Progress,
 ) -> Result<bool> {
-    let mut follower;
-    let observer: &mut dyn Observer = if world.is_first() {
-        observer
+    let done = if world.is_first() {
+        started(plan, config, resume, world, trackers, observer)
     } else {
-        follower = Follower(observer);
-        &mut follower
+        let mut follower = Follower(observer.stop());
+        let mut nobody = Trackers::none();
+        started(plan, config, resume, world, &mut nobody, &mut follower)
     };
-    let done = started(plan, config, resume, world, observer);
     world.settle(done)?;
     Ok(world.is_first())
 }
@@ -59,7 +60,8 @@ fn started(
     config: &str,
     resume: bool,
     world: &Arc<World>,
-    observer: &mut dyn Observer,
+    trackers: &mut Trackers,
+    observer: &mut dyn Progress,
 ) -> Result<()> {
     memory::forget_peak();
     let recorded = decided(world, || {
@@ -89,7 +91,8 @@ fn started(
         objective.optimum_eval = optimum_eval;
     }
     let is_resumed = recorded.is_resumed;
-    open_and_run(&plan, config, is_resumed, world, observer).map_err(|error| match error.kind {
+    let done = open_and_run(&plan, config, is_resumed, world, trackers, observer);
+    done.map_err(|error| match error.kind {
         ErrorKind::Interrupted if plan.out.join(settings::FILE).is_file() => error.hint(format!(
             "run upright train --resume --out {} to continue",
             files::quoted(&plan.out)
@@ -105,7 +108,8 @@ fn open_and_run(
     config: &str,
     is_resumed: bool,
     world: &Arc<World>,
-    observer: &mut dyn Observer,
+    trackers: &mut Trackers,
+    observer: &mut dyn Progress,
 ) -> Result<()> {
     let model = Model::of_plan_among(plan, world, observer)?;
     let datasets = world.slowly(|_| model.datasets(plan, observer))?;
@@ -119,6 +123,6 @@ fn open_and_run(
         resume: is_resumed,
         purpose: Purpose::Run,
     };
-    run_with(&work, datasets, observer)?;
+    run_with(&work, datasets, trackers, observer)?;
     rank_report::note(&model, observer)
 }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use serde_json::{Map, Value};
-use upright_base::{ErrorKind, Result, observer::Observer};
+use upright_base::{ErrorKind, Result, progress::Progress};
 use upright_core::{
     metrics::stopping::reached,
     train::{Method, Step},
@@ -13,10 +13,11 @@ use upright_runs::{
     plan::{Plan, Schedule},
     records::{SETS, mixed},
     run_dir::{self, RunDir},
+    trackers::Trackers,
 };
 
 use super::{
-    Purpose, evaluation, rate_at,
+    evaluation, rate_at,
     record::{self, Clock},
 };
 use crate::{
@@ -32,10 +33,8 @@ pub(super) struct Run<'r> {
     /// On rank 0.
     pub(super) dir: Option<RunDir>,
     pub(super) checkpoints: &'r mut Checkpoints,
-    /// The records of a run in the cache are not those of the run that needs it: the observer gets
-    /// none.
-    pub(super) purpose: Purpose<'r>,
-    pub(super) observer: &'r mut dyn Observer,
+    pub(super) trackers: &'r mut Trackers,
+    pub(super) observer: &'r mut dyn Progress,
     /// Start of the step in progress.
     pub(super) last: Clock,
     /// Step and weighted held-out loss of the newest evaluation.
@@ -67,9 +66,7 @@ impl Run<'_> {
         if let Some(dir) = &mut self.dir {
             dir.step(&line)?;
         }
-        if self.purpose == Purpose::Run {
-            self.observer.step(&line);
-        }
+        self.trackers.step(&line, self.observer);
         self.observer
             .advance(done, &record::step_note(step, learner, took.wall));
         if done < self.schedule.steps && self.schedule.stage(done).start == done {
@@ -123,7 +120,7 @@ impl Run<'_> {
 
     /// Whether any rank was asked to stop.
     fn voted(&self, world: &World) -> Result<bool> {
-        let stop = self.observer.stop_requested();
+        let stop = self.observer.stop().is_requested();
         if world.size() == 1 {
             return Ok(stop);
         }
@@ -174,9 +171,7 @@ impl Run<'_> {
         if let Some(dir) = &mut self.dir {
             dir.evaluation(&line)?;
         }
-        if self.purpose == Purpose::Run {
-            self.observer.evaluation(&line);
-        }
+        self.trackers.evaluation(&line, self.observer);
         self.note_evaluation(step, &line);
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! Warnings on the rows of a run, before anything is trained.
 
-use upright_base::observer::Observer;
+use upright_base::progress::Progress;
 use upright_data::Dataset;
 use upright_runs::plan::Plan;
 
 /// Notes objectives whose rows are mostly truncated, objectives with few held-out rows, and objectives
 /// with different templates.
-pub(super) fn note(plan: &Plan, datasets: &[Dataset], observer: &mut dyn Observer) {
+pub(super) fn note(plan: &Plan, datasets: &[Dataset], observer: &mut dyn Progress) {
     for (objective, data) in plan.objectives.iter().zip(datasets) {
         let name = &objective.name;
         if let Some(note) = data.truncation_note() {

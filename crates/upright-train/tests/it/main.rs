@@ -15,7 +15,7 @@ use std::{
 
 use safetensors::SafeTensors;
 use serde_json::Value;
-use upright_base::observer::Silent;
+use upright_base::progress::Silent;
 use upright_core::{
     objectives::{DPO, LossSpec, Objective, SFT},
     optimizer::{AdamW, AdamWConfig, Average, Curve, LearningRate},

@@ -6,7 +6,10 @@ use std::{
     env, fs,
     path::Path,
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,7 +18,11 @@ use proptest::{
     test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner},
 };
 use serde_json::{Map, Value};
-use upright_base::{ErrorKind, Result, observer::Observer, quiet};
+use upright_base::{
+    ErrorKind, Result,
+    progress::{Progress, Stop},
+    quiet,
+};
 use upright_core::{
     objectives::SFT,
     train::{Learner, ObjectiveId},
@@ -27,7 +34,7 @@ use upright_ranks::{
     World,
     threads::{Fault, Threads, threads},
 };
-use upright_runs::{plan::Plan, records::TIMES, settings::Config};
+use upright_runs::{plan::Plan, records::TIMES, settings::Config, trackers::Trackers};
 use upright_train::{learner::ModelLearner, packing::pack, run};
 
 use super::{examples, optimization, task};
@@ -66,34 +73,40 @@ fn settings(rest: &str) -> String {
     )
 }
 
-/// The observer of a rank: collects notes, and requests a stop after some steps or in an evaluation.
+/// The progress of a rank: collects notes, and requests a stop after some steps or in an evaluation.
 #[derive(Default)]
 struct Watcher {
     notes: Vec<String>,
     stop_after: Option<usize>,
     /// Evaluations until the one that is to be stopped.
     stop_in: Option<usize>,
-    evaluations: usize,
+    evaluations: Arc<AtomicUsize>,
 }
 
-impl Observer for Watcher {
+impl Progress for Watcher {
     fn note(&mut self, text: &str) {
         self.notes.push(text.to_owned());
     }
 
     fn begin(&mut self, what: &str, _total: usize) {
-        self.evaluations += usize::from(what == "evaluation");
+        let is_evaluation = usize::from(what == "evaluation");
+        self.evaluations.fetch_add(is_evaluation, Ordering::Relaxed);
     }
 
-    fn stop_requested(&self) -> bool {
-        if self.stop_in.is_some_and(|number| self.evaluations > number) {
-            return true;
-        }
-        let Some(after) = self.stop_after else {
-            return false;
-        };
-        // Ranks other than the first are told no steps.
-        fs::read_to_string("run/steps.jsonl").is_ok_and(|text| text.lines().count() >= after)
+    fn stop(&self) -> Stop {
+        let (stop_after, stop_in) = (self.stop_after, self.stop_in);
+        let evaluations = Arc::clone(&self.evaluations);
+        Stop::when(move || {
+            let begun = evaluations.load(Ordering::Relaxed);
+            if stop_in.is_some_and(|number| begun > number) {
+                return true;
+            }
+            let Some(after) = stop_after else {
+                return false;
+            };
+            // Ranks other than the first are told no steps.
+            fs::read_to_string("run/steps.jsonl").is_ok_and(|text| text.lines().count() >= after)
+        })
     }
 }
 
@@ -134,7 +147,8 @@ fn run_within(
             stop_in: role.stop_in,
             ..Watcher::default()
         };
-        run::run_among(&plan, &text, resume, &world, &mut watcher)?;
+        let mut trackers = Trackers::none();
+        run::run_among(&plan, &text, resume, &world, &mut trackers, &mut watcher)?;
         Ok(watcher.notes)
     };
     std::thread::scope(|scope| {

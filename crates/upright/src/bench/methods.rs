@@ -6,7 +6,7 @@ use serde::Serialize;
 use upright_engine::Counts;
 
 use super::{Bench, Meter, StepCounts, report};
-use upright_base::{Result, observer::Observer};
+use upright_base::{Result, progress::Progress};
 use upright_core::{
     methods::{self, Cost, MIX, MethodContext, MethodSpec, PROBE_EVERY as PROBES, SEQUENTIAL},
     settings::{Value, Values},
@@ -105,7 +105,7 @@ impl Bench {
 
     /// Takes `steps` steps of every method in turn, each from the initial adapter, and returns the
     /// cost of each. A warm-up step of Mix comes first and is not counted.
-    pub fn methods(&self, steps: usize, observer: &mut dyn Observer) -> Result<Vec<MethodCost>> {
+    pub fn methods(&self, steps: usize, observer: &mut dyn Progress) -> Result<Vec<MethodCost>> {
         let objectives = self.plan().objectives.len();
         let mix = &mut *self.method(Compared::Joint(&MIX, None));
         train(&mut self.learner()?, mix, 0..1, |_, _, _| {
@@ -121,7 +121,7 @@ impl Bench {
         &self,
         compared: Compared,
         steps: usize,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<MethodCost> {
         let name = match compared {
             Compared::Alone(objective) => self.plan().objectives[objective].name.clone(),

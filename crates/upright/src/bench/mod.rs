@@ -15,7 +15,7 @@ pub use meter::{Meter, StepCounts};
 pub use methods::{Compared, MethodCost};
 pub use steps::{StepCost, TimedStep};
 
-use upright_base::{Error, Result, files::Scratch, observer::Observer};
+use upright_base::{Error, Result, files::Scratch, progress::Progress};
 use upright_core::optimizer::AdamW;
 use upright_data::{Dataset, Example};
 use upright_runs::{
@@ -57,7 +57,7 @@ impl Bench {
         config: &Config,
         base: Base,
         batches: usize,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Self> {
         // A plan needs a run folder. Reference values of random weights, or of one measurement, are
         // not worth caching.
@@ -110,7 +110,7 @@ impl Bench {
     pub fn learner(&self) -> Result<ModelLearner<'_>> {
         let (adapter, _) = self
             .model
-            .adapter(&self.plan, &mut upright_base::observer::Silent)?;
+            .adapter(&self.plan, &mut upright_base::progress::Silent)?;
         let optimization = Optimization {
             optimizer: AdamW::new(self.plan.optimizer.adamw),
             learning_rate: self.plan.learning_rate(1),
@@ -129,9 +129,9 @@ impl Bench {
 }
 
 /// Reports a step to the observer. Returns an error if a stop is requested.
-fn report(observer: &mut dyn Observer, done: usize) -> Result<ControlFlow<()>> {
+fn report(observer: &mut dyn Progress, done: usize) -> Result<ControlFlow<()>> {
     observer.advance(done, "");
-    match observer.stop_requested() {
+    match observer.stop().is_requested() {
         true => Err(Error::interrupted(&format!("after step {done}"))),
         false => Ok(ControlFlow::Continue(())),
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::{Bench, Meter, report};
-use upright_base::{Result, observer::Observer};
+use upright_base::{Result, progress::Progress};
 use upright_core::{methods::Sequential, train::train};
 use upright_engine::times::GroupTime;
 
@@ -69,7 +69,7 @@ impl Bench {
     /// Takes `steps` steps of every objective, after one warm-up step of each. The objectives
     /// alternate, so that a disturbance of the machine affects all of them. Returns one list per
     /// objective.
-    pub fn steps(&self, steps: usize, observer: &mut dyn Observer) -> Result<Vec<Vec<TimedStep>>> {
+    pub fn steps(&self, steps: usize, observer: &mut dyn Progress) -> Result<Vec<Vec<TimedStep>>> {
         let objectives = self.plan().objectives.len();
         let total = objectives * (steps + 1);
         let mut method = Sequential {
@@ -104,7 +104,7 @@ impl Bench {
 impl Bench {
     /// Takes two steps of every objective and measures the kernels of the second one. Returns one list per objective: where its step
     /// spends its time on a GPU. Lists are empty where the device does not measure kernels.
-    pub fn kernel_times(&self, observer: &mut dyn Observer) -> Result<Vec<Vec<GroupTime>>> {
+    pub fn kernel_times(&self, observer: &mut dyn Progress) -> Result<Vec<Vec<GroupTime>>> {
         let objectives = self.plan().objectives.len();
         let total = 2 * objectives;
         let mut method = Sequential {

@@ -17,7 +17,7 @@ use super::{
 };
 use upright_base::{
     Error, Result, counted, files,
-    observer::{Observer, Silent},
+    progress::{Progress, Silent},
 };
 use upright_data::{
     ColumnMap, TemplateName, Tokenizer,
@@ -134,14 +134,14 @@ impl Speaker {
         &self,
         rows: &[Row],
         tokenizer: &Tokenizer,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Chosen> {
         let asked = self.asked()?;
         let adapter = self.adapter.as_deref();
         template::choose(asked.as_ref(), adapter, rows, tokenizer, observer)
     }
 
-    fn open(&self, observer: &mut dyn Observer) -> Result<(Model, Option<DeviceAdapter>)> {
+    fn open(&self, observer: &mut dyn Progress) -> Result<(Model, Option<DeviceAdapter>)> {
         // A bad name is rejected before a model is downloaded.
         self.asked()?;
         let options = self.machine.options()?;

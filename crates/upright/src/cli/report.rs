@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use clap::Args;
 
 use super::{make_out, print, print_json, terminal::Terminal};
-use upright_base::{Error, Result, files, observer::Observer};
+use upright_base::{Error, Result, files, progress::Progress};
 use upright_report::{PAGE, Report};
 
 /// Examples in `--help`.

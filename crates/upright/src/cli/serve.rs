@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 
 use super::{machine::Machine, template, terminal::Terminal};
-use upright_base::{Error, Result, observer::Observer};
+use upright_base::{Error, Result, progress::Progress};
 use upright_data::{Template, TemplateName};
 use upright_engine::DeviceAdapter;
 use upright_hub::Hub;
@@ -187,7 +187,7 @@ fn speech(
     model: &Model,
     asked: Option<&TemplateName>,
     adapter: Option<&Path>,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Speech> {
     let template = match template::choose(asked, adapter, &[], &model.tokenizer, observer) {
         Ok(chosen) => Ok(chosen.template),
@@ -211,7 +211,7 @@ fn open_adapter(
     asked: Option<&TemplateName>,
     given: &Path,
     folder: &Path,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<(DeviceAdapter, Speech)> {
     let adapter = model.load_adapter(folder, observer)?;
     let speech = speech(model, asked, Some(given), observer)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use upright_base::{Result, observer::Observer};
+use upright_base::{Result, progress::Progress};
 use upright_data::{Template, TemplateName, Tokenizer, conversation::Row};
 use upright_runs::origin::Origin;
 
@@ -33,7 +33,7 @@ pub(super) fn choose(
     adapter: Option<&Path>,
     rows: &[Row],
     tokenizer: &Tokenizer,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Chosen> {
     if let Some(name) = asked {
         return Ok(Chosen {

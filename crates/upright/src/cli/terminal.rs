@@ -1,4 +1,4 @@
-//! The terminal as an observer: prints notes and progress to stderr. Results go to stdout
+//! Progress on the terminal: prints notes and progress to stderr. Results go to stdout
 //! elsewhere.
 
 use std::{
@@ -19,7 +19,10 @@ use signal_hook::{
 };
 
 use super::visible;
-use upright_base::{Error, Result, observer::Observer};
+use upright_base::{
+    Error, Result,
+    progress::{Progress, Stop},
+};
 
 /// Interval of progress lines if stderr is not a terminal.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
@@ -135,7 +138,7 @@ pub(super) fn catch_signals() -> Result<()> {
 }
 
 impl Terminal {
-    /// An observer on stderr.
+    /// Shows progress on stderr.
     pub(super) fn new() -> Self {
         Self { stack: Vec::new() }
     }
@@ -147,7 +150,7 @@ impl Default for Terminal {
     }
 }
 
-impl Observer for Terminal {
+impl Progress for Terminal {
     fn note(&mut self, text: &str) {
         line(text);
     }
@@ -215,8 +218,8 @@ impl Observer for Terminal {
         }
     }
 
-    fn stop_requested(&self) -> bool {
-        stop_flag().load(Ordering::Relaxed)
+    fn stop(&self) -> Stop {
+        Stop::flag(stop_flag())
     }
 }
 

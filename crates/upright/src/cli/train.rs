@@ -9,7 +9,7 @@ use super::{
     ranks::{RankFlags, check_command},
     terminal,
 };
-use upright_base::{Result, counted, files, observer::Observer};
+use upright_base::{Result, counted, files, progress::Progress};
 use upright_core::methods;
 use upright_hub::Hub;
 use upright_ranks::World;
@@ -19,9 +19,9 @@ use upright_runs::{
     plan_record, run_dir,
     settings::{Config, ObjectiveConfig},
     summary::Summary,
+    trackers::Trackers,
 };
-use upright_train::fetch::fetched;
-use upright_train::{run, tensorboard::TensorBoard};
+use upright_train::{fetch::fetched, run};
 
 /// Trains a LoRA adapter on instruction and preference data.
 #[derive(Args, Debug)]
@@ -104,12 +104,15 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
         });
     }
     let written = config.to_toml()?;
-    if config.tensorboard && world.is_first() {
-        let mut board = TensorBoard::new(&plan.out, &mut terminal);
-        run::run_among(&plan, &written, config.resume, &world, &mut board)?;
-    } else {
-        run::run_among(&plan, &written, config.resume, &world, &mut terminal)?;
-    }
+    let mut trackers = Trackers::open(&config, &plan.out)?;
+    run::run_among(
+        &plan,
+        &written,
+        config.resume,
+        &world,
+        &mut trackers,
+        &mut terminal,
+    )?;
     world.slowly(|_| match world.is_first() {
         true => tell(&plan, &config, &mut terminal),
         false => Ok(()),

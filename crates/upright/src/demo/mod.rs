@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use upright_base::{
     Error, Result, files,
-    observer::{Observer, Quiet, Silent},
+    progress::{Progress, Quiet, Silent},
 };
 use upright_core::metrics::Spread;
 use upright_data::{
@@ -24,6 +24,7 @@ use upright_runs::{
     settings::Config,
     summary::ObjectiveSummary,
     summary::Summary,
+    trackers::Trackers,
 };
 use upright_train::{
     generate::{Generated, Request, Sampling, TokenSink, generate},
@@ -199,7 +200,7 @@ impl Demo {
         name: &str,
         settings: &str,
         seed: u64,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Summary> {
         let text = format!(
             "model = {}\nsft = {}\ndpo = {}\nout = {}\nseed = {seed}\nthreads = {}\ndevice = \"{}\"\n{SETTINGS}\n{}",
@@ -218,6 +219,7 @@ impl Demo {
             &Plan::from_config(&config)?,
             &config.to_toml()?,
             true,
+            &mut Trackers::none(),
             &mut Quiet(observer),
         )
     }
@@ -235,7 +237,7 @@ impl Demo {
     }
 
     /// Does all runs; returns their results, the claims and the responses.
-    pub fn tell(&self, observer: &mut dyn Observer) -> Result<Story> {
+    pub fn tell(&self, observer: &mut dyn Progress) -> Result<Story> {
         let total = 2 + METHODS.len() * self.seeds.len();
         observer.begin("demo runs", total);
         let story = self.tell_runs(observer);
@@ -243,9 +245,9 @@ impl Demo {
         story
     }
 
-    fn tell_runs(&self, observer: &mut dyn Observer) -> Result<Story> {
+    fn tell_runs(&self, observer: &mut dyn Progress) -> Result<Story> {
         let mut done = 0;
-        let mut finished = |observer: &mut dyn Observer, name: &str| {
+        let mut finished = |observer: &mut dyn Progress, name: &str| {
             done += 1;
             observer.advance(done, name);
         };
@@ -327,7 +329,7 @@ impl Demo {
     ///
     /// # Errors
     /// The demo was not run yet, or a file cannot be written.
-    pub fn report(&self, observer: &mut dyn Observer) -> Result<PathBuf> {
+    pub fn report(&self, observer: &mut dyn Progress) -> Result<PathBuf> {
         Report::read(std::slice::from_ref(&self.dir))?.write(&self.dir.join("report"), observer)
     }
 

@@ -1,7 +1,7 @@
 //! Responses of the trained models to the same prompts, side by side (Section D.6 of the paper).
 
 use super::{Experiment, Job, JobKind, Questions, Setup};
-use upright_base::observer::{Observer, Quiet};
+use upright_base::progress::{Progress, Quiet};
 use upright_base::{Error, Result, files};
 use upright_data::conversation::{Prompt, Row};
 use upright_data::{Template, TemplateName};
@@ -54,7 +54,7 @@ impl Setup {
 impl Experiment {
     /// Generates the missing responses of every base model and every finished run of the first
     /// seed, with greedy decoding.
-    pub(super) fn answer(&self, observer: &mut dyn Observer) -> Result<()> {
+    pub(super) fn answer(&self, observer: &mut dyn Progress) -> Result<()> {
         let Some(questions) = &self.study.questions else {
             return Ok(());
         };
@@ -188,7 +188,7 @@ impl Experiment {
         model: &Model,
         asked: &Asked<'_>,
         questions: &Questions,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Vec<String>> {
         let Asked { ground, part, .. } = asked;
         let name = ground

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::forms::{Form, steps_at_equal_tokens};
 use super::graph::{Graph, Job, JobKind, Setup};
 use super::study::{Baseline, Front, Study, Sweep};
-use upright_base::observer::Observer;
+use upright_base::progress::Progress;
 use upright_base::{Error, Result, files};
 use upright_core::methods::{ALRIGHT, MIX, MethodSpec};
 use upright_hub::Hub;
@@ -22,7 +22,7 @@ const RUNS: &str = "runs";
 impl Graph {
     /// Builds the graph of a study with the folder `out`. Opens models, reads data, and checks
     /// every run, so that errors are found before the first run starts.
-    pub fn of(study: &Study, out: &Path, observer: &mut dyn Observer) -> Result<Self> {
+    pub fn of(study: &Study, out: &Path, observer: &mut dyn Progress) -> Result<Self> {
         let there = std::fs::read_dir(out.join(RUNS))
             .into_iter()
             .flatten()
@@ -154,7 +154,7 @@ fn alone(count: usize, index: usize) -> Vec<f64> {
 
 impl Builder<'_> {
     /// The index of the setup of a sweep; an existing setup if nothing differs.
-    fn ground(&mut self, sweep: &Sweep, observer: &mut dyn Observer) -> Result<usize> {
+    fn ground(&mut self, sweep: &Sweep, observer: &mut dyn Progress) -> Result<usize> {
         let count = sweep.settings.objective.len();
         let even = vec![1.0 / count as f64; count];
         let settings = fetched(&sweep.settings, &Hub::from_environment(), observer)?;

@@ -3,7 +3,7 @@
 use super::{Experiment, Job, JobKind};
 use crate::bench::{Base, Bench, StepCost};
 use upright_base::Result;
-use upright_base::observer::{Observer, Quiet};
+use upright_base::progress::{Progress, Quiet};
 use upright_runs::plan::{ReferencePlan, ReferenceRows, Schedule};
 use upright_train::run::outline::{SCORING, seconds_of_steps};
 
@@ -38,7 +38,7 @@ struct Costs {
 impl Experiment {
     /// Estimates the time of every job on this machine, from a short measurement. Measures nothing
     /// if nothing is left to do.
-    pub fn estimate(&self, only: &[String], observer: &mut dyn Observer) -> Result<Vec<Estimate>> {
+    pub fn estimate(&self, only: &[String], observer: &mut dyn Progress) -> Result<Vec<Estimate>> {
         let wanted = self.graph.only(only)?;
         let mut finished = vec![true; self.graph.parts.len()];
         for &index in &wanted {
@@ -69,7 +69,7 @@ impl Experiment {
         wanted.iter().map(estimate).collect()
     }
 
-    fn measure(&self, ground: usize, is_left: bool, observer: &mut dyn Observer) -> Result<Costs> {
+    fn measure(&self, ground: usize, is_left: bool, observer: &mut dyn Progress) -> Result<Costs> {
         let ground = &self.graph.grounds[ground];
         if !is_left {
             let none = vec![0.0; ground.plan.objectives.len()];

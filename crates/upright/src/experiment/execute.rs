@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use super::graph::{Job, JobKind};
 use super::{Experiment, State};
 use crate::export::Export;
-use upright_base::observer::Observer;
+use upright_base::progress::Progress;
 use upright_base::{Error, Result};
 use upright_hub::Hub;
 use upright_runs::plan::Plan;
 use upright_runs::records::{SETS, lowest_loss};
 use upright_runs::run_dir::{self, read_lines};
 use upright_runs::settings::{Config, List, Number};
+use upright_runs::trackers::Trackers;
 use upright_train::run;
-use upright_train::tensorboard::TensorBoard;
 
 impl Experiment {
     /// Does one job after the jobs that it needs. A reference may already be in the cache.
-    pub(super) fn work(&self, part: &Job, observer: &mut dyn Observer) -> Result<State> {
+    pub(super) fn work(&self, part: &Job, observer: &mut dyn Progress) -> Result<State> {
         let Some(folder) = self.folder(part) else {
             let trained = run::train_reference(&part.plan, observer)?;
             return Ok(if trained { State::Done } else { State::Found });
@@ -67,16 +67,8 @@ impl Experiment {
             Plan::from_config(&config)?,
             self.as_written(part, &config).to_toml()?,
         );
-        if config.tensorboard {
-            run::run(
-                &plan,
-                &written,
-                true,
-                &mut TensorBoard::new(&folder, observer),
-            )?;
-        } else {
-            run::run(&plan, &written, true, observer)?;
-        }
+        let mut trackers = Trackers::open(&config, &folder)?;
+        run::run(&plan, &written, true, &mut trackers, observer)?;
         Ok(State::Done)
     }
 

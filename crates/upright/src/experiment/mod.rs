@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use upright_base::ErrorKind;
-use upright_base::observer::{Observer, Quiet};
+use upright_base::progress::{Progress, Quiet};
 use upright_base::{Error, Result, files};
 use upright_report::{ANSWERS, Report, STUDY};
 use upright_runs::run_dir;
@@ -99,7 +99,7 @@ const FEW_SEEDS: usize = 3;
 impl Experiment {
     /// Opens a study in its folder: reads the file, opens models, reads data, and checks every run.
     /// It trains nothing and writes nothing.
-    pub fn open(file: &Path, out: &Path, observer: &mut dyn Observer) -> Result<Self> {
+    pub fn open(file: &Path, out: &Path, observer: &mut dyn Progress) -> Result<Self> {
         let study = Study::read(file)?;
         check_free(out)?;
         let graph = Graph::of(&study, out, observer).map_err(|error| error.at(file.display()))?;
@@ -146,7 +146,7 @@ impl Experiment {
 
     /// Whether a job needs no more work. A reference is also looked up in the cache, which takes a
     /// while.
-    fn is_there(&self, part: &Job, observer: &mut dyn Observer) -> Result<bool> {
+    fn is_there(&self, part: &Job, observer: &mut dyn Progress) -> Result<bool> {
         match self.is_finished(part) {
             false if part.kind == JobKind::Reference => {
                 run::has_reference(&part.plan, &mut Quiet(observer))
@@ -182,7 +182,7 @@ impl Experiment {
     ///
     /// # Errors
     /// The study folder cannot be written, or a stop was requested.
-    pub fn run(&self, only: &[String], observer: &mut dyn Observer) -> Result<Outcomes> {
+    pub fn run(&self, only: &[String], observer: &mut dyn Progress) -> Result<Outcomes> {
         let wanted = self.graph.only(only)?;
         files::create_dir(&self.out)?;
         self.write_file()?;
@@ -230,7 +230,7 @@ impl Experiment {
         &self,
         index: usize,
         outcomes: &[Option<Outcome>],
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<State> {
         let part = &self.graph.parts[index];
         let failed = part
@@ -277,7 +277,7 @@ impl Experiment {
     }
 
     /// Writes the report of the existing runs.
-    fn report(&self, observer: &mut dyn Observer) -> Result<Option<PathBuf>> {
+    fn report(&self, observer: &mut dyn Progress) -> Result<Option<PathBuf>> {
         let runs = self.runs();
         if runs.is_empty() {
             return Ok(None);

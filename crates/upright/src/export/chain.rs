@@ -11,7 +11,7 @@ use upright_model::{
     weights::Fingerprint,
 };
 
-use upright_base::{Error, Result, files, observer::Observer};
+use upright_base::{Error, Result, files, progress::Progress};
 use upright_hub::{self, Hub, Id};
 use upright_model::{
     identity,
@@ -61,7 +61,7 @@ impl Chain {
         adapter: &Path,
         model: Option<&Path>,
         hub: &Hub,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Self> {
         let mut folders = vec![adapter_folder(
             &hub.adapter_and_tokenizer("adapter", adapter, observer)?,
@@ -125,7 +125,7 @@ impl Chain {
     }
 
     /// Rejects a chain in which an adapter was trained on a different base than the one below it.
-    fn check(&self, observer: &mut dyn Observer) -> Result<()> {
+    fn check(&self, observer: &mut dyn Progress) -> Result<()> {
         let adapters = self.adapters();
         let merge = Merge::open(&self.model, &self.config, &adapters)?;
         for (below, link) in self.links.iter().enumerate() {
@@ -166,7 +166,7 @@ impl Chain {
 
     /// Describes the base of the top adapter, the model with all lower adapters merged, for an
     /// adapter folder.
-    pub(super) fn base(&self, observer: &mut dyn Observer) -> Result<BaseModel> {
+    pub(super) fn base(&self, observer: &mut dyn Progress) -> Result<BaseModel> {
         let adapters = self.adapters();
         let below = self.links.len() - 1;
         let merge = Merge::open(&self.model, &self.config, &adapters)?;
@@ -188,7 +188,7 @@ impl Chain {
         count: usize,
         parts: &[MergedAdapter],
         fingerprint: &Fingerprint,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Lineage> {
         let known = Lineage::read(&self.model)?;
         let own = identity::of_model(&self.model, &self.config, observer)?;
@@ -240,7 +240,7 @@ fn base_folder(
     adapter: &Path,
     base: &BaseModel,
     hub: &Hub,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<PathBuf> {
     let hint = "give the model that it was trained on: --model DIR";
     let Some(name) = base.name.as_deref().filter(|name| !name.is_empty()) else {

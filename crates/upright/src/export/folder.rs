@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use upright_base::{Error, Result, files, observer::Observer};
+use upright_base::{Error, Result, files, progress::Progress};
 use upright_model::model_files::{is_companion, own_code};
 
 /// A temporary folder beside its final path. It is removed unless it is finished.
@@ -119,7 +119,7 @@ fn is_mounted(_folder: &Path) -> bool {
 pub(super) fn copy_companions(
     model: &Path,
     into: &Path,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Vec<String>> {
     let mut copied = Vec::new();
     let code = own_code(model)?;

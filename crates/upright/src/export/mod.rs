@@ -17,7 +17,7 @@ use upright_model::{
 
 use chain::Chain;
 use folder::{Partial, copy_companions};
-use upright_base::{Error, Result, files, observer::Observer};
+use upright_base::{Error, Result, files, progress::Progress};
 use upright_hub::Hub;
 use upright_model::{
     identity,
@@ -74,7 +74,7 @@ struct Sum {
 
 impl Export {
     /// Writes the adapter, or the sum of adapters, as a PEFT folder.
-    pub fn adapter(&self, observer: &mut dyn Observer) -> Result<Exported> {
+    pub fn adapter(&self, observer: &mut dyn Progress) -> Result<Exported> {
         let partial = Partial::begin(&self.out)?;
         let Sum {
             chain,
@@ -105,7 +105,7 @@ impl Export {
         &self,
         dtype: Option<Float>,
         max_shard_bytes: u64,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Exported> {
         if self.base_name.is_some() {
             return Err(Error::input(
@@ -131,6 +131,7 @@ impl Export {
             max_shard_bytes,
         };
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000) as usize;
+        let stop = observer.stop();
         let mut begun = false;
         let written = merge.write(partial.path(), &options, &mut |done, total| {
             if !begun {
@@ -138,7 +139,7 @@ impl Export {
                 begun = true;
             }
             observer.advance(megabytes(done), "");
-            !observer.stop_requested()
+            !stop.is_requested()
         });
         if begun {
             observer.end();
@@ -210,7 +211,7 @@ impl Export {
     }
 
     /// Computes the adapter to export: the only one, or the sum.
-    fn sum(&self, observer: &mut dyn Observer) -> Result<Sum> {
+    fn sum(&self, observer: &mut dyn Progress) -> Result<Sum> {
         let follow = |(path, _): &(PathBuf, f64)| {
             Chain::follow(path, self.model.as_deref(), &self.hub, observer)
         };
@@ -289,7 +290,7 @@ fn write_config(model: &Path, into: &Path, dtype: Option<Float>) -> Result<()> {
 
 /// Warns if the tokenizer beside the adapter differs from the base model's, which the merged model
 /// gets. Some trainers save a changed tokenizer beside the adapter.
-fn note_other_tokenizer(chain: &Chain, observer: &mut dyn Observer) -> Result<()> {
+fn note_other_tokenizer(chain: &Chain, observer: &mut dyn Progress) -> Result<()> {
     for name in OF_AN_ADAPTER {
         let (own, theirs) = (chain.model.join(name), chain.top().folder.join(name));
         if theirs.is_file() && (!own.is_file() || files::sha256(&own)? != files::sha256(&theirs)?) {

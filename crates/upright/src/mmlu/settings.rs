@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Deserialize;
-use upright_base::{Error, Result, counted, observer::Observer};
+use upright_base::{Error, Result, counted, progress::Progress};
 use upright_data::{
     TemplateName,
     mmlu::{self, Form, Subject, SubjectName},
@@ -134,7 +134,7 @@ impl MmluSettings {
         &self,
         hub: &Hub,
         checked: &Checked,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Vec<Subject>> {
         let names = &checked.subjects;
         let repo = self.data.display().to_string();

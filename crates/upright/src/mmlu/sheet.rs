@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use upright_base::{Error, Result, counted, observer::Observer, parallel};
+use upright_base::{Error, Result, counted, parallel, progress::Progress};
 use upright_data::{
     Tokenizer,
     mmlu::{Form, Prompt, Question, Subject, SubjectName, Wording, prompt::LETTERS},
@@ -102,7 +102,7 @@ impl<'s> Sheet<'s> {
         wording: Wording<'s>,
         tokenizer: &Tokenizer,
         limits: &Limits,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Self> {
         let mut rows: Vec<(usize, usize)> = Vec::new();
         for (index, subject) in subjects.iter().enumerate() {
@@ -131,10 +131,11 @@ impl<'s> Sheet<'s> {
             }
             Ok((encoded, prompt.lacks_description))
         };
+        let stop = observer.stop();
         observer.begin(&format!("encoding {}", wording.form.name()), rows.len());
         let encoded = parallel::map(rows.len(), limits.threads, work, &mut |done| {
             observer.advance(done, "");
-            if observer.stop_requested() {
+            if stop.is_requested() {
                 is_stopped.store(true, Ordering::Relaxed);
             }
         });
@@ -202,7 +203,7 @@ impl<'s> Sheet<'s> {
         model: &Model,
         adapter: Option<&DeviceAdapter>,
         what: &str,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Vec<TaskScores>> {
         observer.begin(what, self.questions);
         let tasks = self.score_tasks(model, adapter, observer);
@@ -214,7 +215,7 @@ impl<'s> Sheet<'s> {
         &self,
         model: &Model,
         adapter: Option<&DeviceAdapter>,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Vec<TaskScores>> {
         let mut packs = Vec::new();
         for (of_subject, (subject, _)) in self.packs.iter().zip(self.asked()) {

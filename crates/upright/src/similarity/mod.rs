@@ -11,7 +11,7 @@ pub mod figure;
 use serde::Serialize;
 
 use counts::{Counts, Index};
-use upright_base::{Error, Result, observer::Observer, parallel};
+use upright_base::{Error, Result, parallel, progress::Progress};
 use upright_data::{
     ColumnMap, DataFile, RowKind, Tokenizer,
     conversation::{Prompt, Row},
@@ -85,7 +85,7 @@ impl Texts {
         &self,
         tokenizer: &Tokenizer,
         threads: usize,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Vec<Vec<Counts>>> {
         let blocks: Vec<&[Row]> = self.rows.chunks(BLOCK).collect();
         let what = if self.kind == RowKind::Instruction {
@@ -146,7 +146,7 @@ pub fn similarity(
     dpo: &Texts,
     tokenizer: &Tokenizer,
     threads: usize,
-    observer: &mut dyn Observer,
+    observer: &mut dyn Progress,
 ) -> Result<Vec<Pair>> {
     let instructions = sft.counts(tokenizer, threads, observer)?;
     let preferences = dpo.counts(tokenizer, threads, observer)?;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use upright_base::{
     Error, ErrorKind, Result,
     files::{self, Lines, Lock},
-    observer::Observer,
+    progress::Progress,
 };
 use upright_data::Template;
 use upright_model::adapter::Adapter;
@@ -63,7 +63,7 @@ impl Answerer<'_> {
         self,
         what: &str,
         questions: &Questions,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Answers> {
         let tokenizer = &self.model.tokenizer;
         let mut prompts = Vec::with_capacity(questions.all.len());

@@ -7,7 +7,7 @@ use upright::{
     bench::{Base, Bench, Compared, Meter, StepCounts},
     demo::Demo,
 };
-use upright_base::observer::Silent;
+use upright_base::progress::Silent;
 use upright_core::{
     methods::{ALRIGHT, MAXRIGHT, MIX},
     train::{Method, ObjectiveId, train},

@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 use upright::demo::Demo;
-use upright_base::observer::Silent;
+use upright_base::progress::Silent;
 use upright_core::metrics::Call;
 use upright_engine::Options;
 

@@ -37,4 +37,5 @@ mod start;
 mod templates;
 mod theory;
 mod tidy;
+mod trackers;
 mod win_rate;

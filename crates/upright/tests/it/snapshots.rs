@@ -1,7 +1,7 @@
 //! Texts that a user reads, whole: a change to one of them shows in the diff. `INSTA_UPDATE=always` writes them anew.
 
 use insta::assert_snapshot;
-use upright_base::observer::Silent;
+use upright_base::progress::Silent;
 use upright_report::Report;
 
 use crate::{

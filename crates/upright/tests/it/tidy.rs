@@ -23,7 +23,7 @@ const EDGES: [(&str, &[&str]); 19] = [
     ("ranks", &["base"]),
     ("http", &["base"]),
     ("hub", &["base", "http", "model"]),
-    ("runs", &["base", "core", "data", "model"]),
+    ("runs", &["base", "core", "data", "math", "model"]),
     (
         "train",
         &[

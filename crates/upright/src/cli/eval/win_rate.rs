@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 use serde_json::json;
-use upright_base::{Error, Result, counted, files, observer::Observer};
+use upright_base::{Error, Result, counted, files, progress::Progress};
 use upright_data::source;
 use upright_hub::Hub;
 use upright_judge::{

@@ -2,7 +2,7 @@
 
 use upright_base::{
     Result,
-    observer::{Observer, Quiet},
+    progress::{Progress, Quiet},
 };
 use upright_data::{
     Template,
@@ -63,7 +63,7 @@ impl Experiment {
         name: String,
         title: String,
         candidates: &[Candidate<'_>],
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Taken> {
         let mut scores = self.kept_scores(&name, &mmlu.key(form), candidates);
         let mut missing: Vec<usize> = (0..candidates.len()).collect();
@@ -103,7 +103,7 @@ impl Experiment {
         form: Form,
         name: &str,
         candidates: &[&Candidate<'_>],
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Vec<Scores>> {
         let plan = &candidates[0].setup.plan;
         let model = Model::of_plan(plan, observer)?;

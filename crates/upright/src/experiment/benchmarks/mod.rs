@@ -19,7 +19,7 @@ mod win_rate;
 use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
-use upright_base::{Error, Result, files, observer::Observer};
+use upright_base::{Error, Result, files, progress::Progress};
 use upright_data::mmlu::Subject;
 use upright_hub::Hub;
 use upright_report::{BENCHMARKS, Benchmark, Difference, Score};
@@ -92,7 +92,7 @@ impl Opened {
     pub(super) fn new(
         benchmarks: &Benchmarks,
         setups: &[Setup],
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Self> {
         for set in &benchmarks.sets {
             for setup in setups {
@@ -173,7 +173,7 @@ impl Experiment {
     ///
     /// # Errors
     /// A benchmark failed, or a stop was requested.
-    pub(super) fn take_benchmarks(&self, observer: &mut dyn Observer) -> Result<()> {
+    pub(super) fn take_benchmarks(&self, observer: &mut dyn Progress) -> Result<()> {
         let file = self.out.join(BENCHMARKS);
         if self.opened.is_empty() {
             // The scores of an earlier version of the study's file.
@@ -181,6 +181,7 @@ impl Experiment {
             return Ok(());
         }
         let candidates = self.candidates(|job| self.is_finished(job))?;
+        let stop = observer.stop();
         let mut results = Vec::new();
         if let Some(mmlu) = &self.opened.mmlu {
             for (form, name, title) in mmlu.forms() {
@@ -188,12 +189,12 @@ impl Experiment {
             }
         }
         if let Some(win_rate) = &self.opened.win_rate
-            && !observer.stop_requested()
+            && !stop.is_requested()
         {
             results.push(self.take_win_rate(win_rate, &candidates, observer));
         }
         for set in &self.opened.sets {
-            if !observer.stop_requested() {
+            if !stop.is_requested() {
                 results.push(self.take_set(set, &candidates, observer));
             }
         }

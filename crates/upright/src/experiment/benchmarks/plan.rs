@@ -1,7 +1,7 @@
 //! What the benchmarks of a study still need, before anything is trained.
 
 use serde::Serialize;
-use upright_base::{Result, observer::Observer};
+use upright_base::{Result, progress::Progress};
 use upright_judge::judging::Session;
 use upright_runs::run_dir;
 
@@ -43,7 +43,7 @@ impl Experiment {
     ///
     /// # Errors
     /// The judge's settings are wrong.
-    pub fn benchmark_plans(&self, observer: &mut dyn Observer) -> Result<Vec<BenchmarkPlan>> {
+    pub fn benchmark_plans(&self, observer: &mut dyn Progress) -> Result<Vec<BenchmarkPlan>> {
         let candidates = self.candidates(|_| true)?;
         let models = candidates.len();
         let mut plans = Vec::new();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use upright_base::{
     Error, Result, files,
-    observer::{Observer, Quiet},
+    progress::{Progress, Quiet},
 };
 use upright_core::methods::MIX;
 use upright_runs::{
@@ -13,6 +13,7 @@ use upright_runs::{
     records::SETS,
     run_dir,
     settings::{Config, Number},
+    trackers::Trackers,
 };
 use upright_train::run;
 
@@ -46,7 +47,7 @@ impl Experiment {
         &self,
         set: &RowSet,
         candidates: &[Candidate<'_>],
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Taken> {
         let mut scores = Vec::with_capacity(candidates.len());
         observer.begin(&format!("set {}", set.name), candidates.len());
@@ -84,7 +85,7 @@ impl Experiment {
         &self,
         set: &RowSet,
         candidate: &Candidate<'_>,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Scores> {
         let settings = &candidate.setup.settings;
         let index = set.objective_in(candidate.setup)?;
@@ -102,7 +103,8 @@ impl Experiment {
             let mut plan = Plan::from_config(&config)?;
             // A user may take no step only from an adapter, but this is a measurement of a base too.
             plan.length = Some(Length::Steps(0));
-            run::run(&plan, &config.to_toml()?, true, observer)?;
+            let mut trackers = Trackers::none();
+            run::run(&plan, &config.to_toml()?, true, &mut trackers, observer)?;
         }
         let lines = run_dir::read_lines(&folder.join("evals.jsonl"))?;
         let key = format!("{}/loss/{}", SETS[0], set.objective);

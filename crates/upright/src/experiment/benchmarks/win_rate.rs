@@ -2,7 +2,7 @@
 
 use upright_base::{
     Error, Result, counted,
-    observer::{Observer, Quiet},
+    progress::{Progress, Quiet},
 };
 use upright_data::{Template, TemplateName, conversation::Row};
 use upright_judge::{cost::Tokens, judging::Session};
@@ -50,7 +50,7 @@ impl Experiment {
         &self,
         win_rate: &OpenedWinRate,
         candidates: &[Candidate<'_>],
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Taken> {
         let judge = win_rate
             .settings
@@ -121,7 +121,7 @@ impl Experiment {
         session: &Session,
         model: &Model,
         candidate: &Candidate<'_>,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Progress,
     ) -> Result<Scores> {
         let questions = &win_rate.questions;
         let rows: Vec<Row> = questions

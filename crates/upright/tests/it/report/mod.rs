@@ -13,7 +13,7 @@ mod verdicts;
 use std::fs;
 
 use folders::{Run, Study, run};
-use upright_base::observer::Silent;
+use upright_base::progress::Silent;
 use upright_report::Report;
 
 /// Five ways at lambda 1/2 with two seeds, and both objectives alone, as the demo has them.

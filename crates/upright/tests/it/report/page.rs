@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use upright_base::observer::Silent;
+use upright_base::progress::Silent;
 use upright_report::Report;
 
 use crate::fixture::{Done, Place};

@@ -27,7 +27,7 @@ use crate::cli::{
 };
 use upright_base::{
     Error, Result,
-    observer::{Observer, Quiet},
+    progress::{Progress, Quiet},
 };
 use upright_data::{Dataset, Example, RowKind, source};
 use upright_hub::Hub;
@@ -220,9 +220,10 @@ fn evaluate(arguments: &Loss, world: &Arc<World>) -> Result<()> {
         Some(Reference::Base) | None => None,
     };
     let reference_policy = open("reference", reference_folder)?;
+    let stop = terminal.stop();
     let data = world.slowly(|_| {
         Dataset::load(&reading.spec, &model.tokenizer, &mut |_, _| {
-            !terminal.stop_requested()
+            !stop.is_requested()
         })
     })?;
     world.same("version of the rows", data.encoded_sha256.as_bytes())?;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use upright_base::{Error, Result, observer::Observer};
+use upright_base::{Error, Result, progress::Progress};
 use upright_data::{ColumnMap, DataFile, DataSpec, Dataset, HeldOut, RowKind, Truncation, Turns};
 use upright_hub::Hub;
 use upright_runs::{

@@ -1,8 +1,6 @@
 //! Log-probabilities of the responses of a dataset.
 
-use std::cell::RefCell;
-
-use upright_base::{Error, Result, observer::Observer};
+use upright_base::{Error, Result, progress::Progress};
 use upright_data::Example;
 use upright_engine::DeviceAdapter;
 use upright_train::{
@@ -29,9 +27,9 @@ pub(super) fn sums(
         .map(|example| vec![0.0; example.responses.len()])
         .collect();
     terminal.begin(what, examples.len());
-    let observer = RefCell::new(&mut *terminal);
+    let stop = terminal.stop();
     let mut compute = |packed: &PackedRows| -> Result<Vec<f64>> {
-        if observer.borrow().stop_requested() {
+        if stop.is_requested() {
             return Err(Error::interrupted("before all rows were scored"));
         }
         let scores = decoder.score(&packed.pack, adapter)?;
@@ -53,7 +51,7 @@ pub(super) fn sums(
             sums[segment.example][segment.response] = *value;
             done += usize::from(segment.response == 0);
         }
-        observer.borrow_mut().advance(done, "");
+        terminal.advance(done, "");
         Ok(())
     };
     let packs = pack(examples, token_budget);

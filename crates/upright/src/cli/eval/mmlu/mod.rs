@@ -11,7 +11,7 @@ use std::{
 
 use clap::Args;
 use serde_json::{Map, Value, json};
-use upright_base::{Error, Result, counted, observer::Observer};
+use upright_base::{Error, Result, counted, progress::Progress};
 use upright_data::{Template, mmlu::Wording};
 use upright_engine::DeviceAdapter;
 use upright_hub::Hub;

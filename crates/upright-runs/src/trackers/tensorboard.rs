@@ -13,46 +13,42 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use upright_base::observer::Observer;
-use upright_runs::run_dir::read_lines;
+use upright_base::{Error, Result};
+
+use super::{Tracker, TrackerSpec};
+use crate::run_dir::read_lines;
+
+/// The tracker of TensorBoard.
+pub(super) static TENSORBOARD: TrackerSpec = TrackerSpec {
+    name: "tensorboard",
+    about: "event files in tensorboard/ of the run folder",
+    open: |run| Box::new(TensorBoard::new(run)),
+};
 
 /// Folder of the event files in a run folder.
 const FOLDER: &str = "tensorboard";
 
-/// Forwards everything to another observer, and writes the numbers of every line to an event file
-/// under `tensorboard/` in the run folder. A resumed run starts a new file, which has all records
-/// from the start and tells TensorBoard to discard the older ones.
-pub struct TensorBoard<'a> {
-    inner: &'a mut dyn Observer,
+/// Writes the numbers of every line to an event file under `tensorboard/` in the run folder. A
+/// resumed run starts a new file, which has all records from the start and tells TensorBoard to
+/// discard the older ones.
+struct TensorBoard {
     run: PathBuf,
-    /// `None` until the first line, and after a failure.
+    /// `None` until the first line.
     file: Option<File>,
-    failed: bool,
 }
 
-impl<'a> TensorBoard<'a> {
-    /// Observes the run in a folder, which need not exist yet.
-    pub fn new(run: &Path, inner: &'a mut dyn Observer) -> Self {
+impl TensorBoard {
+    /// Writes events of the run in a folder, which need not exist yet.
+    fn new(run: &Path) -> Self {
         Self {
-            inner,
             run: run.to_owned(),
             file: None,
-            failed: false,
         }
     }
 
-    fn write(&mut self, line: &Map<String, Value>) {
-        if self.failed {
-            return;
-        }
-        if let Err(error) = self.try_write(line) {
-            // A run does not fail because of its event file.
-            self.failed = true;
-            self.inner.note(&format!(
-                "warning: {}: cannot be written, so TensorBoard logging stops: {error}",
-                self.run.join(FOLDER).display()
-            ));
-        }
+    fn write(&mut self, line: &Map<String, Value>) -> Result<()> {
+        self.try_write(line)
+            .map_err(|error| Error::io(&self.run.join(FOLDER), "write", error))
     }
 
     fn try_write(&mut self, line: &Map<String, Value>) -> std::io::Result<()> {
@@ -104,39 +100,13 @@ fn numbers(now: Duration, line: &Map<String, Value>) -> Vec<u8> {
     record(&event(now, step, &message(SUMMARY, &values)))
 }
 
-impl Observer for TensorBoard<'_> {
-    fn note(&mut self, text: &str) {
-        self.inner.note(text);
+impl Tracker for TensorBoard {
+    fn step(&mut self, line: &Map<String, Value>) -> Result<()> {
+        self.write(line)
     }
 
-    fn begin(&mut self, what: &str, total: usize) {
-        self.inner.begin(what, total);
-    }
-
-    fn resume(&mut self, done: usize) {
-        self.inner.resume(done);
-    }
-
-    fn advance(&mut self, done: usize, note: &str) {
-        self.inner.advance(done, note);
-    }
-
-    fn end(&mut self) {
-        self.inner.end();
-    }
-
-    fn step(&mut self, line: &Map<String, Value>) {
-        self.inner.step(line);
-        self.write(line);
-    }
-
-    fn evaluation(&mut self, line: &Map<String, Value>) {
-        self.inner.evaluation(line);
-        self.write(line);
-    }
-
-    fn stop_requested(&self) -> bool {
-        self.inner.stop_requested()
+    fn evaluation(&mut self, line: &Map<String, Value>) -> Result<()> {
+        self.write(line)
     }
 }
 
@@ -241,7 +211,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use upright_base::observer::Silent;
 
     #[test]
     fn checksums_are_castagnolis() {
@@ -274,13 +243,12 @@ mod tests {
             "{\"step\": 6, \"loss/sft\": 3.0}\n",
         )
         .unwrap();
-        let mut silent = Silent;
-        let mut board = TensorBoard::new(run.path(), &mut silent);
+        let mut board = TensorBoard::new(run.path());
         let line = |value: Value| value.as_object().unwrap().clone();
-        board.step(&line(
-            json!({"step": 7, "weights": [0.25, 0.75], "loss/sft": 1.5, "none": null}),
-        ));
-        board.evaluation(&line(json!({"step": 8, "eval/loss/sft": 2})));
+        let step = json!({"step": 7, "weights": [0.25, 0.75], "loss/sft": 1.5, "none": null});
+        board.step(&line(step)).unwrap();
+        let evaluation = json!({"step": 8, "eval/loss/sft": 2});
+        board.evaluation(&line(evaluation)).unwrap();
         let files: Vec<_> = std::fs::read_dir(run.path().join("tensorboard"))
             .unwrap()
             .collect();
@@ -329,27 +297,18 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_written_is_said_once_and_the_run_goes_on() {
-        struct Notes(Vec<String>);
-        impl Observer for Notes {
-            fn note(&mut self, text: &str) {
-                self.0.push(text.to_owned());
-            }
-        }
+    fn a_folder_that_cannot_be_written_is_an_error() {
         let run = tempfile::tempdir().unwrap();
         std::fs::write(run.path().join("tensorboard"), "a file").unwrap();
-        let mut notes = Notes(Vec::new());
-        let mut board = TensorBoard::new(run.path(), &mut notes);
+        let mut board = TensorBoard::new(run.path());
         let line = json!({"step": 1, "loss/sft": 1.5})
             .as_object()
             .unwrap()
             .clone();
-        board.step(&line);
-        board.step(&line);
+        let error = board.step(&line).unwrap_err();
         assert!(
-            matches!(&notes.0[..], [one] if one.contains("tensorboard: cannot be written")),
-            "{:?}",
-            notes.0
+            error.message.contains("tensorboard: cannot write"),
+            "{error}"
         );
     }
 }
