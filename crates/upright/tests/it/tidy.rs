@@ -43,7 +43,8 @@ const EDGES: [(&str, &[&str]); 19] = [
 ];
 
 /// The floors of the report, lowest first: folders of its sources. A floor uses only floors below
-/// it. The files beside these folders are the top floor.
+/// it. The files beside these folders are the top floor. A call of a method that a floor above adds
+/// to a type, such as `Claim::summary`, is no path and is not seen.
 const FLOORS: [&str; 4] = ["read", "compare", "say", "draw"];
 
 /// Words that say nothing, and names of the paper's code that mislead.
