@@ -15,11 +15,9 @@ use upright_hub::Hub;
 use upright_runs::{
     plan::{
         self,
-        checks::{
-            HELD_OUT, choice, count, count_from, folder, held_out, threads, truncation, usual_batch,
-        },
+        checks::{choice, count, count_from, folder, threads, truncation, usual_batch},
     },
-    settings::Number,
+    settings::{Number, number_of},
 };
 use upright_train::fetch::data_file;
 use upright_train::packing;
@@ -409,7 +407,7 @@ fn load(
         .as_ref()
         .map(|rows| count("rows", Some(rows), 0))
         .transpose()?;
-    let held_out = held_out(arguments.held_out.as_ref(), HELD_OUT)?;
+    let held_out = number_of("held-out", arguments.held_out.as_ref())?;
     let read = |kind: RowKind| {
         let spec = DataSpec {
             files: vec![file.clone()],
