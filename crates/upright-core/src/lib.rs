@@ -4,8 +4,9 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`train`] | [`Learner`], [`Method`] and the loop between the two; read it first |
-//! | [`methods`] | Sequential, Mix, ALRIGHT, MAXRIGHT: one decision per step each |
-//! | [`objectives`] | losses and their derivatives: SFT, DPO, IPO, RPO, ORPO, SimPO |
+//! | [`methods`] | the table of methods; each makes one decision per step |
+//! | [`objectives`] | the table of losses, each with its derivatives |
+//! | [`settings`] | how methods and losses declare their settings |
 //! | [`optimizer`] | AdamW's scalars, clipping, learning rates |
 //! | [`metrics`] | optimality gap, distance to the ideal point, Pareto fronts, standard errors |
 //!
@@ -56,8 +57,11 @@ pub mod methods;
 pub mod metrics;
 pub mod objectives;
 pub mod optimizer;
+#[cfg(feature = "serde")]
+mod serde_names;
+pub mod settings;
 pub mod train;
 
-pub use methods::MethodKind;
-pub use objectives::{LossKind, Objective};
+pub use methods::MethodSpec;
+pub use objectives::{LossSpec, Objective};
 pub use train::{Learner, Method, ObjectiveId, Step};

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`source`] | files: JSON, JSON Lines, Parquet, gzip |
 //! | [`conversation`] | messages, prompts and rows |
-//! | [`rows`] | the dialect of a row |
+//! | [`dialects`] | what the columns of a row mean |
+//! | [`rows`] | the rows of a file, in their dialect |
 //! | [`tokenize`] | the model's tokenizer and its special tokens |
 //! | `human_assistant` | HH-RLHF's texts as conversations |
 //! | [`template`] | a conversation as text: chat templates in Jinja, and built-in ones |
@@ -35,6 +36,7 @@
 pub mod conversation;
 pub mod data_file;
 pub mod dataset;
+pub mod dialects;
 pub mod encode;
 mod human_assistant;
 pub mod mmlu;

@@ -1,13 +1,8 @@
-//! Dialects: what the columns of a row mean. The columns of the first row decide; every later row
-//! must fit. A new dialect is an entry in the table of its kind, plus the function that the entry
-//! names.
+//! Rows of a file in their [dialect](super::dialects). The columns of the first row decide; every later
+//! row must fit.
 
 mod columns;
-mod completions;
-mod fields;
-mod instruction;
-mod preference;
-mod prompt;
+mod form;
 #[cfg(test)]
 mod tests;
 
@@ -17,12 +12,14 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::conversation::{Message, Prompt, Role, Row};
-use super::source::RawRow;
-pub use columns::ColumnMap;
 use upright_base::{Error, Result};
 
-use fields::Fields;
+use super::conversation::{Message, Prompt, Row};
+use super::dialects::{Dialect, Fields, Reading, dialects};
+use super::source::RawRow;
+use form::{Form, forms};
+
+pub use columns::ColumnMap;
 
 /// What the rows of a file are used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,188 +86,7 @@ pub struct Rows {
     pub unread: Vec<String>,
 }
 
-/// Result of a dialect's reader for one row.
-enum Reading {
-    Row(Prompt, Vec<Message>),
-    /// Not usable, with the reason.
-    Dropped(&'static str),
-}
-
-/// A convention for columns.
-struct Dialect {
-    name: &'static str,
-    needs: &'static [&'static str],
-    also: &'static [&'static str],
-    read: fn(&Fields) -> Result<Reading>,
-}
-
-/// Dialects of instruction data; the first one whose required columns are present is used.
-const INSTRUCTION: [Dialect; 5] = [
-    Dialect {
-        name: "alpaca",
-        needs: &["instruction", "output"],
-        also: &["input", "system", "history"],
-        read: instruction::alpaca,
-    },
-    Dialect {
-        name: "prompt-completion",
-        needs: &["prompt", "completion"],
-        also: &["system", "tools"],
-        read: instruction::prompt_completion,
-    },
-    Dialect {
-        name: "messages",
-        needs: &["messages"],
-        also: &["system", "tools"],
-        read: instruction::messages,
-    },
-    Dialect {
-        name: "sharegpt",
-        needs: &["conversations"],
-        also: &["system", "tools"],
-        read: instruction::sharegpt,
-    },
-    Dialect {
-        name: "question-answer",
-        needs: &["question", "answer"],
-        also: &["system"],
-        read: instruction::question_answer,
-    },
-];
-
-/// Dialects of preference data. The one without a prompt column comes last: it would fit the rows
-/// of all the others.
-const PREFERENCE: [Dialect; 6] = [
-    Dialect {
-        name: "prompt-chosen-rejected",
-        needs: &["prompt", "chosen", "rejected"],
-        also: &["system", "tools"],
-        read: preference::with_prompt,
-    },
-    Dialect {
-        name: "question-chosen-rejected",
-        needs: &["question", "chosen", "rejected"],
-        also: &["system"],
-        read: preference::with_question,
-    },
-    Dialect {
-        name: "alpaca-preference",
-        needs: &["instruction", "chosen", "rejected"],
-        also: &["input", "system", "history"],
-        read: preference::alpaca,
-    },
-    Dialect {
-        name: "sharegpt-preference",
-        needs: &["conversations", "chosen", "rejected"],
-        also: &["system", "tools"],
-        read: preference::sharegpt,
-    },
-    Dialect {
-        name: "context-completions",
-        needs: &["context", "completions"],
-        also: &["system", "tools"],
-        read: completions::ranked,
-    },
-    Dialect {
-        name: "chosen-rejected",
-        needs: &["chosen", "rejected"],
-        also: &["system", "tools"],
-        read: preference::without_prompt,
-    },
-];
-
-/// Dialects of prompts: those above, with or without the responses. If a row fits several, its
-/// prompt is the one that would be trained on.
-const PROMPT: [Dialect; 13] = [
-    Dialect {
-        name: "alpaca",
-        needs: &["instruction", "output"],
-        also: &["input", "system", "history"],
-        read: prompt::instruction,
-    },
-    Dialect {
-        name: "prompt-completion",
-        needs: &["prompt", "completion"],
-        also: &["system", "tools"],
-        read: prompt::completed,
-    },
-    Dialect {
-        name: "messages",
-        needs: &["messages"],
-        also: &["system", "tools"],
-        read: prompt::messages,
-    },
-    Dialect {
-        name: "prompt",
-        needs: &["prompt", "chosen", "rejected"],
-        also: &["system", "tools"],
-        read: prompt::prompt,
-    },
-    Dialect {
-        name: "question",
-        needs: &["question", "chosen", "rejected"],
-        also: &["system"],
-        read: prompt::question,
-    },
-    Dialect {
-        name: "alpaca",
-        needs: &["instruction", "chosen", "rejected"],
-        also: &["input", "system", "history"],
-        read: prompt::instruction,
-    },
-    Dialect {
-        name: "sharegpt",
-        needs: &["conversations"],
-        also: &["system", "tools"],
-        read: prompt::sharegpt,
-    },
-    Dialect {
-        name: "question-answer",
-        needs: &["question", "answer"],
-        also: &["system"],
-        read: prompt::question,
-    },
-    Dialect {
-        name: "prompt",
-        needs: &["prompt"],
-        also: &["system", "tools"],
-        read: prompt::prompt,
-    },
-    Dialect {
-        name: "question",
-        needs: &["question"],
-        also: &["system"],
-        read: prompt::question,
-    },
-    Dialect {
-        name: "alpaca",
-        needs: &["instruction"],
-        also: &["input", "system", "history"],
-        read: prompt::instruction,
-    },
-    Dialect {
-        name: "context",
-        needs: &["context"],
-        also: &["system", "tools"],
-        read: prompt::context,
-    },
-    Dialect {
-        name: "chosen-rejected",
-        needs: &["chosen", "rejected"],
-        also: &["system", "tools"],
-        read: prompt::shared,
-    },
-];
-
 impl RowKind {
-    fn dialects(self) -> &'static [Dialect] {
-        match self {
-            Self::Instruction => &INSTRUCTION,
-            Self::Preference | Self::Chosen => &PREFERENCE,
-            Self::Prompt => &PROMPT,
-        }
-    }
-
     /// The kind that a file may be by mistake.
     fn other(self) -> Option<Self> {
         match self {
@@ -294,7 +110,20 @@ impl RowKind {
 /// # Errors
 /// No dialect fits the first row, a later row lacks a column of the first one's dialect, or a column has the wrong type.
 pub fn read(path: &Path, raw: &[RawRow], kind: RowKind) -> Result<Rows> {
-    let usual = detect(path, raw, kind)?;
+    read_in(dialects(), path, raw, kind)
+}
+
+/// Like [`read`], with these dialects.
+fn read_in(
+    dialects: &[&'static Dialect],
+    path: &Path,
+    raw: &[RawRow],
+    kind: RowKind,
+) -> Result<Rows> {
+    let Some(first) = raw.first() else {
+        return Err(Error::input(format!("{}: no rows", path.display())));
+    };
+    let usual = detect(dialects, path, first, kind)?;
     let rows = Vec::with_capacity(raw.len());
     let mut rows = Rows {
         dialect: usual.name,
@@ -302,7 +131,7 @@ pub fn read(path: &Path, raw: &[RawRow], kind: RowKind) -> Result<Rows> {
         dropped: Vec::new(),
         unread: Vec::new(),
     };
-    rows.take(path, raw, kind, usual)?;
+    rows.take(dialects, path, raw, kind, usual)?;
     Ok(rows)
 }
 
@@ -312,12 +141,9 @@ impl Rows {
     /// # Errors
     /// A row lacks a column of the dialect, or a column has the wrong type.
     pub fn add(&mut self, path: &Path, raw: &[RawRow], kind: RowKind) -> Result<()> {
-        match kind
-            .dialects()
-            .iter()
-            .find(|dialect| dialect.name == self.dialect)
-        {
-            Some(usual) => self.take(path, raw, kind, usual),
+        let forms = forms(dialects(), kind);
+        match forms.into_iter().find(|form| form.name == self.dialect) {
+            Some(usual) => self.take(dialects(), path, raw, kind, usual),
             None => Err(Error::input(format!(
                 "{}: is not of the same kind as the previous file",
                 path.display()
@@ -327,42 +153,40 @@ impl Rows {
 
     fn take(
         &mut self,
+        dialects: &[&'static Dialect],
         path: &Path,
         raw: &[RawRow],
         kind: RowKind,
-        usual: &'static Dialect,
+        usual: Form,
     ) -> Result<()> {
         let mut known: HashSet<String> = self.unread.iter().cloned().collect();
         for row in raw {
             let fields = Fields { path, row };
             // Prompts may be in several dialects. A file that is trained on is in one, or something
             // is wrong with it.
-            let dialect = if kind == RowKind::Prompt {
-                detect(path, std::slice::from_ref(row), kind)?
+            let form = if kind == RowKind::Prompt {
+                detect(dialects, path, row, kind)?
             } else {
                 usual
             };
-            if let Some(missing) = dialect
-                .needs
-                .iter()
-                .find(|need| !row.columns.contains_key(**need))
-            {
+            let mut needs = form.dialect.needs.iter();
+            if let Some(missing) = needs.find(|need| !row.columns.contains_key(**need)) {
                 return Err(Error::input(format!(
                     "{}: {} has no column {missing:?}: its columns are {}, but the first row of the file is in the dialect {}",
                     path.display(),
                     row.place(),
                     columns(&row.columns),
-                    dialect.describe()
+                    form.describe()
                 ))
                 .hint("give every row the same columns, or split the file in two"));
             }
-            for column in unread(dialect, kind, &row.columns) {
+            for column in unread(form.dialect, kind, &row.columns) {
                 if !known.contains(column) {
                     known.insert(column.clone());
                     self.unread.push(column.clone());
                 }
             }
-            let reading = match (dialect.read)(&fields)? {
+            let reading = match (form.read)(&fields)? {
                 Reading::Row(prompt, responses) => usable(prompt, responses, kind),
                 unusable @ Reading::Dropped(_) => unusable,
             };
@@ -370,22 +194,13 @@ impl Rows {
                 Reading::Row(..) if label(&row.columns, kind) == Some(false) => {
                     Dropped::add(&mut self.dropped, "labeled as a bad response", row.index);
                 }
-                Reading::Row(prompt, responses) => {
-                    let tools = match dialect.also.contains(&"tools") {
-                        true if dialect.name.starts_with("sharegpt") => {
-                            fields.bare_tools("tools")?
-                        }
-                        true => fields.tools("tools")?,
-                        false => Vec::new(),
-                    };
-                    self.rows.push(Row {
-                        index: row.index,
-                        line: row.line,
-                        prompt,
-                        tools,
-                        responses,
-                    });
-                }
+                Reading::Row(prompt, responses) => self.rows.push(Row {
+                    index: row.index,
+                    line: row.line,
+                    prompt,
+                    tools: form.tools(&fields)?,
+                    responses,
+                }),
                 Reading::Dropped(reason) => Dropped::add(&mut self.dropped, reason, row.index),
             }
         }
@@ -432,12 +247,8 @@ fn unread<'a>(
         &[]
     };
     let read = move |name: &str| {
-        dialect
-            .needs
-            .iter()
-            .chain(dialect.also)
-            .chain(labels)
-            .any(|column| *column == name)
+        let mut columns = dialect.columns().chain(labels.iter().copied());
+        columns.any(|column| column == name)
     };
     columns
         .iter()
@@ -445,99 +256,93 @@ fn unread<'a>(
         .map(|(name, _)| name)
 }
 
-impl Dialect {
-    /// A column that is null counts as absent.
-    fn fits(&self, columns: &Map<String, Value>) -> bool {
-        self.needs
-            .iter()
-            .all(|need| columns.get(*need).is_some_and(|value| !value.is_null()))
-    }
-
-    fn describe(&self) -> String {
-        format!("{} ({})", self.name, self.needs.join(", "))
+/// The first dialect that fits a row.
+fn detect(dialects: &[&'static Dialect], path: &Path, row: &RawRow, kind: RowKind) -> Result<Form> {
+    let candidates = forms(dialects, kind);
+    let found = fitting(&candidates, row);
+    let rival = kind
+        .other()
+        .and_then(|other| fitting(&forms(dialects, other), row));
+    match (found, rival) {
+        // The other kind's dialect may fit all of these columns and more: ShareGPT's pairs are
+        // conversations too.
+        (Some(form), Some(rival)) if is_part_of(form.dialect, rival.dialect) => {
+            Err(other_kind(path, row, kind, rival))
+        }
+        (Some(form), _) => Ok(form),
+        (None, Some(rival)) => Err(other_kind(path, row, kind, rival)),
+        (None, None) => Err(unknown(&candidates, path, row, kind)),
     }
 }
 
-fn detect(path: &Path, raw: &[RawRow], kind: RowKind) -> Result<&'static Dialect> {
-    let name = path.display();
-    let Some(first) = raw.first() else {
-        return Err(Error::input(format!("{name}: no rows")));
-    };
-    let found = columns(&first.columns);
-    let fitting = |kind: RowKind| {
-        kind.dialects()
-            .iter()
-            .find(|dialect| dialect.fits(&first.columns))
-    };
-    match (fitting(kind), kind.other().and_then(fitting)) {
-        // The other kind's dialect may fit all of these columns and more: ShareGPT's pairs are
-        // conversations too.
-        (Some(dialect), None) => return Ok(dialect),
-        (Some(dialect), Some(rival))
-            if !dialect.needs.iter().all(|need| rival.needs.contains(need)) =>
-        {
-            return Ok(dialect);
+fn fitting(forms: &[Form], row: &RawRow) -> Option<Form> {
+    let mut forms = forms.iter();
+    forms.find(|form| form.fits(&row.columns)).copied()
+}
+
+/// Whether `more` needs all columns that `dialect` needs.
+fn is_part_of(dialect: &Dialect, more: &Dialect) -> bool {
+    dialect.needs.iter().all(|need| more.needs.contains(need))
+}
+
+/// The error of a row that is in a dialect of the other kind.
+fn other_kind(path: &Path, row: &RawRow, kind: RowKind, rival: Form) -> Error {
+    Error::input(format!(
+        "{}: this is {}, but {} is expected: {} has the columns {}, which fit the dialect {}",
+        path.display(),
+        kind.other().unwrap_or(kind).says(),
+        kind.says(),
+        row.place(),
+        columns(&row.columns),
+        rival.describe()
+    ))
+    .hint(match kind {
+        RowKind::Instruction => {
+            "pass it with --dpo, or pass a file of instructions and responses with --sft"
         }
-        (_, Some(dialect)) => {
-            return Err(Error::input(format!(
-                "{name}: this is {}, but {} is expected: {} has the columns {found}, which fit the dialect {}",
-                kind.other().unwrap_or(kind).says(),
-                kind.says(),
-                first.place(),
-                dialect.describe()
-            ))
-            .hint(match kind {
-                RowKind::Instruction => "pass it with --dpo, or pass a file of instructions and responses with --sft",
-                _ => "pass it with --sft, or pass a file of chosen and rejected responses with --dpo",
-            }));
-        }
-        (None, None) => {}
-    }
-    // Closest: most columns in common, then fewest missing columns.
-    let lacks = |dialect: &Dialect| {
-        dialect
+        _ => "pass it with --sft, or pass a file of chosen and rejected responses with --dpo",
+    })
+}
+
+/// The error of a row that is in no dialect. It names the closest one: most columns in common, then
+/// fewest missing columns.
+fn unknown(forms: &[Form], path: &Path, row: &RawRow, kind: RowKind) -> Error {
+    let mut problem = format!(
+        "{}: {} is in no known dialect: its columns are {}",
+        path.display(),
+        row.place(),
+        columns(&row.columns)
+    );
+    let has = |column: &str| row.columns.contains_key(column);
+    let shared = |form: &&Form| form.dialect.columns().filter(|column| has(column)).count();
+    let lacks = |form: &&Form| {
+        let needs = form.dialect.needs.iter();
+        needs.filter(|need| !has(need)).count()
+    };
+    let nearest = forms
+        .iter()
+        .filter(|form| shared(form) > 0)
+        .min_by_key(|form| (std::cmp::Reverse(shared(form)), lacks(form)));
+    if let Some(nearest) = nearest {
+        let missing: Vec<&str> = nearest
+            .dialect
             .needs
             .iter()
-            .filter(|need| !first.columns.contains_key(**need))
-            .count()
-    };
-    let shares = |dialect: &Dialect| {
-        dialect
-            .needs
-            .iter()
-            .chain(dialect.also)
-            .filter(|column| first.columns.contains_key(**column))
-            .count()
-    };
-    let nearest = kind
-        .dialects()
-        .iter()
-        .min_by_key(|dialect| (std::cmp::Reverse(shares(dialect)), lacks(dialect)))
-        .expect("there are dialects");
-    let missing: Vec<&str> = nearest
-        .needs
-        .iter()
-        .filter(|need| first.columns.get(**need).is_none_or(Value::is_null))
-        .copied()
-        .collect();
-    let nearest = match shares(nearest) {
-        0 => String::new(),
-        _ => format!(
+            .filter(|need| row.columns.get(**need).is_none_or(Value::is_null))
+            .copied()
+            .collect();
+        problem += &format!(
             "; the closest dialect is {}, but the row has no {}",
             nearest.describe(),
             missing.join(", ")
-        ),
-    };
-    let problem = format!(
-        "{name}: {} is in no known dialect: its columns are {found}{nearest}",
-        first.place()
-    );
-    if first.columns.contains_key("text") && kind == RowKind::Instruction {
-        return Err(Error::input(problem).hint(
-            "a text column has no separate response to train on; split it into two columns, prompt and completion",
-        ));
+        );
     }
-    let all: Vec<String> = kind.dialects().iter().map(Dialect::describe).collect();
+    if has("text") && kind == RowKind::Instruction {
+        return Error::input(problem).hint(
+            "a text column has no separate response to train on; split it into two columns, prompt and completion",
+        );
+    }
+    let all: Vec<String> = forms.iter().map(Form::describe).collect();
     let example = match kind {
         RowKind::Instruction => "--sft-map prompt=COLUMN,completion=COLUMN",
         RowKind::Preference | RowKind::Chosen => {
@@ -550,10 +355,10 @@ fn detect(path: &Path, raw: &[RawRow], kind: RowKind) -> Result<&'static Dialect
     } else {
         " (--map if there is one file)"
     };
-    Err(Error::input(problem).hint(format!(
+    Error::input(problem).hint(format!(
         "rename the columns to those of a dialect, with {example}{elsewhere} or in the file: {}",
         all.join("; ")
-    )))
+    ))
 }
 
 fn columns(columns: &Map<String, Value>) -> String {

@@ -4,14 +4,15 @@
 use std::fmt::Write;
 use upright_base::counted;
 
-use super::{
-    Report, Verdict,
-    figures::Shown,
-    glossary, labels, prose,
-    run::Run,
-    table,
-    table::{Cell, Table},
-    tables,
+use crate::{
+    compare::{Report, Verdict, labels},
+    draw::Shown,
+    read::Run,
+    say::{
+        glossary, prose, table,
+        table::{Cell, Table},
+        tables,
+    },
 };
 use upright_core::metrics::Call;
 

@@ -11,7 +11,7 @@ use std::ops::{Index, IndexMut};
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
-use upright_core::{LossKind, optimizer::Iterate};
+use upright_core::{LossSpec, objectives, optimizer::Iterate};
 
 use crate::plan::ObjectivePlan;
 
@@ -174,11 +174,9 @@ fn named<'o>(objectives: &'o mut Vec<ObjectiveRecord>, name: &str) -> &'o mut Ob
 pub fn metric_name(
     metric: &str,
     objective: &str,
-    losses: impl Iterator<Item = LossKind>,
+    losses: impl Iterator<Item = &'static LossSpec>,
 ) -> String {
-    let sharing = losses
-        .filter(|loss| loss.spec().metrics.contains(&metric))
-        .count();
+    let sharing = losses.filter(|loss| loss.metrics.contains(&metric)).count();
     if sharing > 1 {
         format!("{metric}/{objective}")
     } else {
@@ -189,10 +187,9 @@ pub fn metric_name(
 /// Whether a key is the [`metric_name`] of a metric.
 fn is_metric(key: &str) -> bool {
     let without_objective = key.rsplit_once('/').map_or(key, |(metric, _)| metric);
-    LossKind::ALL.iter().any(|loss| {
-        let metrics = loss.spec().metrics;
-        metrics.contains(&key) || metrics.contains(&without_objective)
-    })
+    objectives::all()
+        .iter()
+        .any(|loss| loss.metrics.contains(&key) || loss.metrics.contains(&without_objective))
 }
 
 /// The number of a step in a line.

@@ -10,7 +10,7 @@ use crate::{
     run_dir::{read_evaluations, read_steps},
 };
 use upright_base::Result;
-use upright_core::methods::MethodKind;
+use upright_core::methods::MethodSpec;
 
 /// The metric for the share of pairs whose chosen response has the larger reward.
 const ACCURACY: &str = "rewards/accuracies";
@@ -21,7 +21,7 @@ pub struct Summary {
     /// The run folder.
     pub run: PathBuf,
     /// The method.
-    pub method: MethodKind,
+    pub method: &'static MethodSpec,
     /// Finished steps.
     pub steps: usize,
     /// The objectives, in the order of the plan.
@@ -88,7 +88,7 @@ impl Summary {
         for objective in planned {
             let name = &objective.name;
             let mut rewards_accuracy = PerSet::default();
-            if objective.loss.spec().metrics.contains(&ACCURACY) {
+            if objective.loss.metrics.contains(&ACCURACY) {
                 let losses = planned.iter().map(|objective| objective.loss);
                 let metric = metric_name(ACCURACY, name, losses);
                 rewards_accuracy = values(end, |set| set.metric(&metric));

@@ -4,7 +4,7 @@
 
 use upright_base::{Error, Result};
 use upright_core::{
-    objectives::{LossKind, Objective, Response, Totals},
+    objectives::{self, Objective, Response, Totals},
     train::{Learner, ObjectiveId},
 };
 use upright_math::random::{splitmix, uniform};
@@ -69,10 +69,7 @@ pub struct Task<const D: usize> {
 impl<const D: usize> Task<D> {
     /// SFT (4) on the first `scored` response of every question.
     pub fn sft(questions: Vec<Question<D>>) -> Self {
-        let objective = Objective {
-            beta: 1.0,
-            ..Objective::new(LossKind::Sft)
-        };
+        let objective = Objective::new(&objectives::SFT).with("beta", 1.0);
         Self {
             objective,
             questions: questions
@@ -84,10 +81,7 @@ impl<const D: usize> Task<D> {
 
     /// DPO (1)-(3) relative to the softmax policy with the parameters `reference`.
     pub fn dpo(questions: Vec<Question<D>>, reference: [f64; D], beta: f64) -> Self {
-        let objective = Objective {
-            beta,
-            ..Objective::new(LossKind::Dpo)
-        };
+        let objective = Objective::new(&objectives::DPO).with("beta", beta);
         let scored = |question: Question<D>| {
             let logps = question
                 .scored
@@ -145,7 +139,7 @@ impl<const D: usize> Task<D> {
             .iter()
             .flat_map(|(question, _)| &question.answers);
         let largest = features.map(|phi| dot(phi, phi)).fold(0.0, f64::max);
-        4.0 * self.objective.beta.powi(2) * largest
+        4.0 * self.objective.settings.number("beta").powi(2) * largest
     }
 
     /// Number of questions.

@@ -101,8 +101,8 @@ pub(crate) fn named_metrics(
 ) -> Vec<(String, f64)> {
     let task = &tasks[index];
     let mut named = Vec::new();
-    for (metric, value) in task.objective.kind.spec().metrics.iter().zip(values) {
-        let losses = tasks.iter().map(|task| task.objective.kind);
+    for (metric, value) in task.objective.loss.metrics.iter().zip(values) {
+        let losses = tasks.iter().map(|task| task.objective.loss);
         named.push((metric_name(metric, &task.name, losses), *value));
     }
     named

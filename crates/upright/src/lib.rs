@@ -4,6 +4,7 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`cli`] | the commands; the only place that prints or exits |
+//! | [`Tables`], [`main_with`] | programs with methods, losses, model families and dialects of their own |
 //! | [`experiment`] | a study: its file, the graph of its runs, and how they are executed |
 //! | [`demo`] | the embedded model and rows, and the comparison of the methods on them |
 //! | [`mod@bench`] | training steps, timed and counted |
@@ -35,4 +36,18 @@ pub mod experiment;
 pub mod export;
 pub mod mmlu;
 pub mod similarity;
+mod tables;
 pub mod win_rate;
+
+pub use tables::Tables;
+
+use std::process::ExitCode;
+
+/// Runs the command line with these tables, and returns the exit code. Call it first in `main`: the tables are those of the process.
+///
+/// # Panics
+/// If two entries of a table have one name, or a table was used before.
+pub fn main_with(tables: &Tables) -> ExitCode {
+    tables.install();
+    cli::main()
+}

@@ -2,5 +2,5 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    upright::cli::main()
+    upright::main_with(&upright::Tables::default())
 }

@@ -5,9 +5,59 @@
 //! [`Balanced`] pays out the same shares by error diffusion instead. The end of a run then does not
 //! hang on the last few draws.
 
-use super::{one_hot, owed::Owed};
+use super::{Form, MethodContext, MethodSpec, one_hot, owed::Owed};
+use crate::settings::{Recorded, Setting};
 use crate::train::Method;
 use upright_math::random::uniform;
+
+/// One objective per step, drawn by its weight (Algorithm 2).
+pub static ALRIGHT: MethodSpec = MethodSpec {
+    settings: &[Setting::choice(
+        DRAWS,
+        "How alright pays out the weights: random (draw an objective in every step), balanced (spread the steps of every \
+         objective evenly)",
+        "DRAWS",
+        &["random", BALANCED],
+    )
+    .recorded(Recorded::Changed)],
+    ..MethodSpec::new("alright", &FORMS, build)
+};
+
+const DRAWS: &str = "draws";
+const BALANCED: &str = "balanced";
+
+static FORMS: [Form; 2] = [
+    Form {
+        name: "alright",
+        label: "alright",
+        title: "ALRIGHT",
+        about: "Trains on one objective per step, sampled by weight.",
+        decides: "samples one objective by weight",
+        when: None,
+        place: 4,
+        look: [0, 0],
+    },
+    Form {
+        name: "balanced",
+        label: "alright balanced",
+        title: "ALRIGHT balanced",
+        about: "As ALRIGHT, with the steps of every objective spread evenly instead of drawn.",
+        decides: "",
+        when: Some((DRAWS, BALANCED)),
+        place: 5,
+        look: [0, 0],
+    },
+];
+
+fn build(context: MethodContext) -> Box<dyn Method> {
+    if context.settings.choice(DRAWS) == BALANCED {
+        return Box::new(Balanced::new(context.weights, &context.tie_ranks));
+    }
+    Box::new(Alright {
+        weights: context.weights,
+        seed: context.seed,
+    })
+}
 
 /// Draws one objective per step.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,8 +9,49 @@
 //! A tenth of the steps goes by weight alone, so that no loss becomes stale. The losses are smoothed,
 //! because a batch is a noisy measure of them.
 
-use super::{one_hot, owed::Owed};
+use super::{Form, MethodContext, MethodSpec, one_hot, owed::Owed};
+use crate::settings::{Range, Setting};
 use crate::train::{Method, ObjectiveId};
+
+/// One objective per step, with shares that grow with the weighted gaps.
+pub static COMPROMISE: MethodSpec = MethodSpec {
+    settings: &[Setting::number(
+        POWER,
+        "Power of the gap in compromise, at least 1: a larger power gives more steps to the objective with the larger gap",
+        "P",
+        2.0,
+        Range {
+            must: "be a number from 1 to 100",
+            fits: |power| (1.0..=100.0).contains(&power),
+        },
+    )
+    .short("p", false)],
+    uses_optima: true,
+    ..MethodSpec::new("compromise", &FORMS, build)
+};
+
+const POWER: &str = "power";
+
+static FORMS: [Form; 1] = [Form {
+    name: "compromise",
+    label: "compromise",
+    title: "Compromise",
+    about: "Trains on one objective per step. Shares of the steps grow with the weighted gaps and are spread evenly.",
+    decides: "takes the objectives with larger gaps more often",
+    when: None,
+    place: 7,
+    look: Form::OTHER_LOOK,
+}];
+
+fn build(context: MethodContext) -> Box<dyn Method> {
+    let power = context.settings.number(POWER);
+    Box::new(Compromise::new(
+        context.weights,
+        context.optima,
+        &context.tie_ranks,
+        power,
+    ))
+}
 
 /// Share of the steps that goes by weight, whatever the gaps are.
 const FLOOR: f64 = 0.1;

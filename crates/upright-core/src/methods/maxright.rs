@@ -2,8 +2,47 @@
 //! weighted gap, w_i * (f_i - f*_i). All objectives are probed every k steps. In between, the last
 //! known losses decide, and the objective that is trained on refreshes its own loss.
 
-use super::{one_hot, owed::candidates};
+use super::{Cost, Form, MethodContext, MethodSpec, PROBE_EVERY, one_hot, owed::candidates};
+use crate::settings::{Recorded, Setting};
 use crate::train::{Method, ObjectiveId};
+
+/// One objective per step, the one with the largest weighted gap (Algorithms 3 and 4).
+pub static MAXRIGHT: MethodSpec = MethodSpec {
+    settings: &[Setting::count(
+        PROBE_EVERY,
+        "Probe the losses of all objectives every K steps, with maxright",
+        "K",
+        10,
+    )
+    .recorded(Recorded::Always)
+    .short("k", true)],
+    uses_optima: true,
+    needs_optima: true,
+    cost: Cost::OneAndProbes,
+    ..MethodSpec::new("maxright", &FORMS, build)
+};
+
+static FORMS: [Form; 1] = [Form {
+    name: "maxright",
+    label: "maxright",
+    title: "MAXRIGHT",
+    about: "Trains on one objective per step, the one with the larger weighted gap. It probes the losses of all objectives every k \
+            steps.",
+    decides: "takes the one with the larger weighted gap",
+    when: None,
+    place: 6,
+    look: [2, 4],
+}];
+
+fn build(context: MethodContext) -> Box<dyn Method> {
+    let probe_every = context.settings.count(PROBE_EVERY);
+    Box::new(Maxright::new(
+        context.weights,
+        context.optima,
+        &context.tie_ranks,
+        probe_every,
+    ))
+}
 
 /// Compares weighted gaps to the optima.
 #[derive(Clone, Debug, PartialEq)]

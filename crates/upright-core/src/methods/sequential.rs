@@ -1,7 +1,29 @@
 //! Sequential (Algorithm 1): one objective after the other. A baseline that forgets.
 
-use super::one_hot;
+use super::{Form, MethodSpec, one_hot};
 use crate::train::Method;
+
+/// One objective after the other (Algorithm 1).
+pub static SEQUENTIAL: MethodSpec = MethodSpec {
+    has_stages: true,
+    ..MethodSpec::new("sequential", &FORMS, |context| {
+        Box::new(Sequential {
+            objectives: context.weights.len(),
+            stages: context.stages,
+        })
+    })
+};
+
+static FORMS: [Form; 1] = [Form {
+    name: "sequential",
+    label: "sequential",
+    title: "Sequential",
+    about: "Trains one objective, then the other. This is common practice.",
+    decides: "switches once",
+    when: None,
+    place: 1,
+    look: [1, 1],
+}];
 
 /// Trains on the objective of the current stage.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,44 +7,84 @@
 //! - IPO (Azar et al. 2023, equation 17): (logits - 1 / (2 beta))^2, with sums as in that paper and the DPO authors' code
 //!   (TRL divides log-probabilities by the length of the response first).
 
-use super::{Defaults, LossSpec, Objective, Response, RowLoss, Totals, pair};
+use super::{LossSpec, Response, RowLoss, Totals, pair};
+use crate::settings::{ABOVE_0, BELOW_HALF, Recorded, Setting, Values};
 
-/// Direct preference optimization.
-pub const DPO: LossSpec = LossSpec {
+/// The KL strength of losses with a reference.
+pub(super) const BETA: Setting = Setting::number("beta", "KL strength", "B", 0.1, ABOVE_0)
+    .recorded(Recorded::Always)
+    .shared();
+
+/// Label smoothing.
+pub(super) const LABEL_SMOOTHING: Setting = Setting::number(
+    "label-smoothing",
+    "assumed fraction of flipped pairs",
+    "SHARE",
+    0.0,
+    BELOW_HALF,
+)
+.recorded(Recorded::Always)
+.shared();
+
+/// Direct preference optimization (1)-(3), with label smoothing. The flag has TRL's name.
+pub static DPO: LossSpec = LossSpec {
+    name: "dpo",
+    flag: Some("sigmoid"),
     responses: 2,
     reference: true,
-    defaults: Defaults {
-        beta: Some(0.1),
-        label_smoothing: Some(0.0),
-        ..Defaults::NONE
-    },
+    settings: &[BETA, LABEL_SMOOTHING],
     metrics: &pair::METRICS,
-    row: |o, r, t| row(o, r, t, sigmoid_loss),
+    unit: Some("nats"),
+    phrase: |settings| {
+        let beta = settings.number("beta");
+        format!("direct preference optimization (DPO, beta {beta})")
+    },
+    about: |_| {
+        "The loss of direct preference optimization (DPO) falls as the chosen response becomes more likely than the rejected one, \
+         relative to a frozen reference model. 0.693 means no preference."
+            .to_owned()
+    },
+    row: |settings, responses, totals| row(settings, responses, totals, sigmoid_loss),
 };
 
-/// Identity preference optimization.
-pub const IPO: LossSpec = LossSpec {
+/// Identity preference optimization (Azar et al. 2023).
+pub static IPO: LossSpec = LossSpec {
+    name: "ipo",
+    flag: None,
     responses: 2,
     reference: true,
-    defaults: Defaults {
-        beta: Some(0.1),
-        ..Defaults::NONE
-    },
+    settings: &[BETA],
     metrics: &pair::METRICS,
-    row: |o, r, t| row(o, r, t, squared_loss),
+    unit: None,
+    phrase: |_| "the ipo loss".to_owned(),
+    about: about_ipo,
+    row: |settings, responses, totals| row(settings, responses, totals, squared_loss),
 };
+
+/// A model without a preference has logits of 0, and so the square of the target as its loss.
+fn about_ipo(settings: &Values) -> String {
+    let margin = 0.5 / settings.number("beta");
+    format!(
+        "The IPO loss is the squared distance of the margin from its target, {}. The margin is the log-ratio by which the chosen \
+         response has become more likely than the rejected one, relative to a frozen reference model. {} means no preference, and \
+         a margin above the target raises the loss too.",
+        pair::short(margin),
+        pair::short(margin * margin)
+    )
+}
 
 /// `loss` maps logits to a value and its derivative. The derivative is the slope of the chosen
 /// response, and its negative is the slope of the rejected response.
 fn row(
-    objective: &Objective,
+    settings: &Values,
     responses: &[Response],
     totals: Totals,
-    loss: fn(&Objective, f64) -> (f64, f64),
+    loss: fn(&Values, f64) -> (f64, f64),
 ) -> RowLoss {
     let [chosen, rejected] = log_ratios(responses);
-    let (value, slope) = loss(objective, chosen - rejected);
-    let rewards = [objective.beta * chosen, objective.beta * rejected];
+    let (value, slope) = loss(settings, chosen - rejected);
+    let beta = settings.number("beta");
+    let rewards = [beta * chosen, beta * rejected];
     pair::part(responses, totals, value, [slope, -slope], rewards, &[])
 }
 
@@ -57,14 +97,15 @@ pub(super) fn log_ratios(responses: &[Response]) -> [f64; 2] {
 }
 
 /// d/dlogits = beta * (-(1 - e) sigmoid(-h) + e sigmoid(h)).
-pub(super) fn sigmoid_loss(objective: &Objective, logits: f64) -> (f64, f64) {
-    let (value, slope) = pair::logistic(objective.beta * logits, objective.label_smoothing);
-    (value, objective.beta * slope)
+pub(super) fn sigmoid_loss(settings: &Values, logits: f64) -> (f64, f64) {
+    let beta = settings.number("beta");
+    let (value, slope) = pair::logistic(beta * logits, settings.number("label-smoothing"));
+    (value, beta * slope)
 }
 
 /// d/dlogits = 2 * (logits - 1 / (2 beta)).
-fn squared_loss(objective: &Objective, logits: f64) -> (f64, f64) {
-    let distance = logits - 0.5 / objective.beta;
+fn squared_loss(settings: &Values, logits: f64) -> (f64, f64) {
+    let distance = logits - 0.5 / settings.number("beta");
     (distance * distance, 2.0 * distance)
 }
 
@@ -72,15 +113,13 @@ fn squared_loss(objective: &Objective, logits: f64) -> (f64, f64) {
 mod tests {
     use std::f64::consts::LN_2;
 
-    use super::super::{LossKind, evaluate};
+    use super::super::{Objective, evaluate};
     use super::*;
 
-    fn objective(kind: LossKind, beta: f64, label_smoothing: f64) -> Objective {
-        Objective {
-            beta,
-            label_smoothing,
-            ..Objective::new(kind)
-        }
+    fn objective(loss: &'static LossSpec, beta: f64, label_smoothing: f64) -> Objective {
+        Objective::new(loss)
+            .with("beta", beta)
+            .with("label-smoothing", label_smoothing)
     }
 
     fn row(policy: [f64; 2], reference: [f64; 2]) -> Vec<Response> {
@@ -98,7 +137,7 @@ mod tests {
     /// log(1 + e^-h) = 0.6931, 0.3133, 0.1269.
     #[test]
     fn published_losses() {
-        let dpo = objective(LossKind::Dpo, 0.1, 0.0);
+        let dpo = objective(&DPO, 0.1, 0.0);
         let rows = [
             row([-0.5, -0.1], [-0.5, -0.1]),
             row([-10.0, -30.0], [-10.1, -20.1]),
@@ -142,7 +181,7 @@ mod tests {
             ([-9.0, -4.0], 0.1, 0.3),
         ] {
             let rows: Vec<_> = (0..8).map(|_| row(logps, logps)).collect();
-            let (loss, slopes, _) = evaluate(&objective(LossKind::Dpo, beta, smoothing), &rows);
+            let (loss, slopes, _) = evaluate(&objective(&DPO, beta, smoothing), &rows);
             assert!((loss - LN_2).abs() < 1e-15, "{loss}");
             assert!((slopes[0][0] + beta * (0.5 - smoothing) / 8.0).abs() < 1e-16);
         }
@@ -152,7 +191,7 @@ mod tests {
     /// d/dh = sigmoid(1) - 0.9 = -0.1689414.
     #[test]
     fn label_smoothing_pulls_the_margin_to_a_finite_value() {
-        let smooth = objective(LossKind::Dpo, 0.5, 0.1);
+        let smooth = objective(&DPO, 0.5, 0.1);
         let part = smooth.row(
             &row([-1.0, -3.0], [-1.0, -1.0]),
             Totals {
@@ -182,7 +221,7 @@ mod tests {
     /// beta 0.25: (logits - 2)^2 at logits 3 is 1, slope 2; at the target 2 both are 0.
     #[test]
     fn ipo_is_a_squared_distance_to_half_over_beta() {
-        let ipo = objective(LossKind::Ipo, 0.25, 0.0);
+        let ipo = objective(&IPO, 0.25, 0.0);
         let at = |logits: f64| {
             ipo.row(
                 &row([-5.0 + logits, -7.0], [-5.0, -7.0]),
@@ -199,7 +238,7 @@ mod tests {
 
     #[test]
     fn huge_margins_stay_finite() {
-        for kind in [LossKind::Dpo, LossKind::Ipo] {
+        for kind in [&DPO, &IPO] {
             for smoothing in [0.0, 0.1] {
                 for logits in [1e3, -1e3, 1e6, -1e6, 1e150, -1e150] {
                     let objective = objective(kind, 0.5, smoothing);
@@ -220,7 +259,7 @@ mod tests {
     /// A log-probability of -infinity means a broken model, not a large margin: the loss shows it.
     #[test]
     fn an_infinite_log_probability_is_not_hidden() {
-        let dpo = objective(LossKind::Dpo, 0.1, 0.0);
+        let dpo = objective(&DPO, 0.1, 0.0);
         let part = dpo.row(
             &row([f64::NEG_INFINITY, -1.0], [-1.0, -1.0]),
             Totals { rows: 1, tokens: 2 },

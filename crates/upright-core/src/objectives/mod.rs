@@ -1,137 +1,35 @@
 //! Objectives: log-probabilities in, loss and slopes out. A slope is the derivative of the loss
-//! with respect to a log-probability. Plain f64, no tensors, no text. A new loss is a new file,
-//! plus its lines in [`LossKind`] and in [`LossKind::spec`].
+//! with respect to a log-probability. Plain f64, no tensors, no text. A new loss is a new file and
+//! its line in [`LOSSES`].
 //!
 //! A loss is a sum over rows. The part of each row is a function of the log-probabilities of its
 //! responses and of the totals of the step ([`Totals`], over all packs). A step split into packs
 //! therefore adds up to the same loss: it is never a mean of means.
 
-pub mod dpo;
-pub mod orpo;
+mod dpo;
+mod orpo;
 pub mod pair;
-pub mod rpo;
-pub mod sft;
-pub mod simpo;
+mod rpo;
+mod sft;
+mod simpo;
+mod spec;
 
-use std::fmt;
+pub use dpo::{DPO, IPO};
+pub use orpo::ORPO;
+pub use rpo::RPO;
+pub use sft::SFT;
+pub use simpo::SIMPO;
+pub use spec::{LOSSES, LossSpec, all, settings};
 
-/// The losses by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "kebab-case")
-)]
-pub enum LossKind {
-    /// Negative log-likelihood of the response (4).
-    Sft,
-    /// Direct preference optimization (1)-(3), with label smoothing.
-    Dpo,
-    /// Identity preference optimization (Azar et al. 2023).
-    Ipo,
-    /// DPO plus the negative log-likelihood of the chosen response (Pang et al. 2024).
-    Rpo,
-    /// Odds ratio preference optimization (Hong et al. 2024); no reference.
-    Orpo,
-    /// Simple preference optimization (Meng et al. 2024); no reference.
-    Simpo,
-}
+use crate::settings::Values;
 
-impl LossKind {
-    /// Specification of the loss.
-    pub fn spec(self) -> &'static LossSpec {
-        match self {
-            Self::Sft => &sft::SFT,
-            Self::Dpo => &dpo::DPO,
-            Self::Ipo => &dpo::IPO,
-            Self::Rpo => &rpo::RPO,
-            Self::Orpo => &orpo::ORPO,
-            Self::Simpo => &simpo::SIMPO,
-        }
-    }
-}
-
-impl LossKind {
-    /// All losses, in the order of the help texts.
-    pub const ALL: &'static [Self] = &[
-        Self::Sft,
-        Self::Dpo,
-        Self::Ipo,
-        Self::Rpo,
-        Self::Orpo,
-        Self::Simpo,
-    ];
-
-    /// Name in settings and records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sft => "sft",
-            Self::Dpo => "dpo",
-            Self::Ipo => "ipo",
-            Self::Rpo => "rpo",
-            Self::Orpo => "orpo",
-            Self::Simpo => "simpo",
-        }
-    }
-}
-
-impl fmt::Display for LossKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// What a loss needs, and its function.
-pub struct LossSpec {
-    /// Responses per row: 1 (instruction), or 2 (preference: chosen, then rejected).
-    pub responses: usize,
-    /// Whether it needs the reference's log-probabilities.
-    pub reference: bool,
-    /// Settings that the loss takes, with their defaults.
-    pub defaults: Defaults,
-    /// Names of the metrics, as in TRL and in the order of [`RowLoss::metrics`].
-    pub metrics: &'static [&'static str],
-    /// Computes the part of one row.
-    row: fn(&Objective, &[Response], Totals) -> RowLoss,
-}
-
-/// Default settings of a loss. `None` if the loss does not take the setting.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Defaults {
-    /// Default of [`Objective::beta`].
-    pub beta: Option<f64>,
-    /// Default of [`Objective::label_smoothing`].
-    pub label_smoothing: Option<f64>,
-    /// Default of [`Objective::alpha`].
-    pub alpha: Option<f64>,
-    /// Default of [`Objective::gamma`].
-    pub gamma: Option<f64>,
-}
-
-impl Defaults {
-    /// For a loss without settings.
-    pub const NONE: Self = Self {
-        beta: None,
-        label_smoothing: None,
-        alpha: None,
-        gamma: None,
-    };
-}
-
-/// A loss with its settings. Settings that the loss does not take ([`LossSpec::defaults`]) are
-/// ignored.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A loss with its settings.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Objective {
     /// Which loss.
-    pub kind: LossKind,
-    /// KL strength; for ORPO the weight of the odds ratio, for SimPO the scale of the rewards.
-    pub beta: f64,
-    /// Label smoothing: assumed fraction of flipped pairs.
-    pub label_smoothing: f64,
-    /// Weight of the chosen response's negative log-likelihood.
-    pub alpha: f64,
-    /// Target margin between the rewards.
-    pub gamma: f64,
+    pub loss: &'static LossSpec,
+    /// Values of [`LossSpec::settings`]. Others are ignored.
+    pub settings: Values,
 }
 
 /// Sizes of a step of one objective, over all its packs.
@@ -169,21 +67,19 @@ pub struct RowLoss {
 
 impl Objective {
     /// A loss with its default settings.
-    pub fn new(kind: LossKind) -> Self {
-        let Defaults {
-            beta,
-            label_smoothing,
-            alpha,
-            gamma,
-        } = kind.spec().defaults;
-        let [beta, label_smoothing, alpha, gamma] =
-            [beta, label_smoothing, alpha, gamma].map(|value| value.unwrap_or(0.0));
+    pub fn new(loss: &'static LossSpec) -> Self {
         Self {
-            kind,
-            beta,
-            label_smoothing,
-            alpha,
-            gamma,
+            loss,
+            settings: Values::defaults(loss.settings),
+        }
+    }
+
+    /// The same loss with another value of a setting that is a number.
+    #[must_use]
+    pub fn with(self, setting: &str, value: f64) -> Self {
+        Self {
+            settings: self.settings.with(setting, value),
+            ..self
         }
     }
 
@@ -193,14 +89,13 @@ impl Objective {
     /// If the number of responses is not [`LossSpec::responses`], or a required reference is
     /// missing.
     pub fn row(&self, responses: &[Response], totals: Totals) -> RowLoss {
-        let form = self.kind.spec();
         assert_eq!(
             responses.len(),
-            form.responses,
-            "responses of a row of {:?}",
-            self.kind
+            self.loss.responses,
+            "responses of a row of {}",
+            self.loss
         );
-        (form.row)(self, responses, totals)
+        (self.loss.row)(&self.settings, responses, totals)
     }
 }
 
@@ -208,7 +103,7 @@ impl Objective {
 pub fn evaluate(objective: &Objective, rows: &[Vec<Response>]) -> (f64, Vec<Vec<f64>>, Vec<f64>) {
     let totals = Totals::of(rows);
     let mut loss = 0.0;
-    let mut metrics = vec![0.0; objective.kind.spec().metrics.len()];
+    let mut metrics = vec![0.0; objective.loss.metrics.len()];
     let slopes = rows.iter().map(|row| {
         let part = objective.row(row, totals);
         loss += part.loss;
@@ -241,35 +136,23 @@ mod tests {
     /// error is about h^2 + 1e-16 / h.
     #[test]
     fn slopes_are_the_derivatives_of_the_loss() {
-        let all = LossKind::ALL.iter().map(|kind| Objective::new(*kind));
+        let defaults = all().iter().map(|loss| Objective::new(loss));
         let others = [
-            Objective {
-                beta: 0.7,
-                label_smoothing: 0.2,
-                ..Objective::new(LossKind::Dpo)
-            },
-            Objective {
-                beta: 0.3,
-                ..Objective::new(LossKind::Ipo)
-            },
-            Objective {
-                beta: 0.3,
-                label_smoothing: 0.1,
-                alpha: 0.4,
-                ..Objective::new(LossKind::Rpo)
-            },
-            Objective {
-                beta: 1.5,
-                ..Objective::new(LossKind::Orpo)
-            },
-            Objective {
-                beta: 0.8,
-                gamma: 0.3,
-                label_smoothing: 0.2,
-                ..Objective::new(LossKind::Simpo)
-            },
+            Objective::new(&dpo::DPO)
+                .with("beta", 0.7)
+                .with("label-smoothing", 0.2),
+            Objective::new(&dpo::IPO).with("beta", 0.3),
+            Objective::new(&rpo::RPO)
+                .with("beta", 0.3)
+                .with("label-smoothing", 0.1)
+                .with("alpha", 0.4),
+            Objective::new(&orpo::ORPO).with("beta", 1.5),
+            Objective::new(&simpo::SIMPO)
+                .with("beta", 0.8)
+                .with("gamma", 0.3)
+                .with("label-smoothing", 0.2),
         ];
-        for objective in all.chain(others) {
+        for objective in defaults.chain(others) {
             let response = |policy: f64, reference: f64, tokens| Response {
                 policy,
                 reference: Some(reference),
@@ -281,7 +164,7 @@ mod tests {
                 [response(-5.0, -5.0, 2), response(-6.0, -6.0, 2)],
             ];
             let rows: Vec<_> = pairs
-                .map(|pair| pair[..objective.kind.spec().responses].to_vec())
+                .map(|pair| pair[..objective.loss.responses].to_vec())
                 .to_vec();
             let (_, slopes, _) = evaluate(&objective, &rows);
             let h = 2f64.powi(-14);
@@ -314,7 +197,7 @@ mod tests {
                 }]
             })
             .to_vec();
-        let sft = Objective::new(LossKind::Sft);
+        let sft = Objective::new(&sft::SFT);
         let totals = Totals::of(&rows);
         let parts: f64 = rows.iter().map(|row| sft.row(row, totals).loss).sum();
         assert_eq!(
@@ -331,17 +214,12 @@ mod tests {
     /// ever negative.
     #[test]
     fn huge_margins_stay_finite() {
-        let pairs = LossKind::ALL
-            .iter()
-            .filter(|kind| kind.spec().responses == 2);
-        for &kind in pairs {
+        for loss in all().iter().filter(|loss| loss.is_preference()) {
             for label_smoothing in [0.0, 0.1] {
                 for far in [1e3, 1e6, 1e150] {
                     for policy in [[-far, -1.0], [-1.0, -far], [-far, -far]] {
-                        let objective = Objective {
-                            label_smoothing,
-                            ..Objective::new(kind)
-                        };
+                        let objective =
+                            Objective::new(loss).with("label-smoothing", label_smoothing);
                         let row = policy.map(|policy| Response {
                             policy,
                             reference: Some(-1.0),
@@ -352,9 +230,9 @@ mod tests {
                             part.slopes.iter().chain(&part.metrics).chain([&part.loss]);
                         assert!(
                             numbers.all(|x| x.is_finite()),
-                            "{kind:?} {policy:?}: {part:?}"
+                            "{loss} {policy:?}: {part:?}"
                         );
-                        assert_eq!(part.metrics.len(), kind.spec().metrics.len());
+                        assert_eq!(part.metrics.len(), loss.metrics.len());
                     }
                 }
             }
@@ -363,17 +241,16 @@ mod tests {
 
     #[test]
     fn losses_have_the_names_by_which_they_are_read() {
-        for kind in LossKind::ALL {
-            let named: Vec<_> = LossKind::ALL
+        for loss in all() {
+            let named: Vec<_> = all()
                 .iter()
-                .filter(|other| other.name() == kind.name())
+                .filter(|other| other.name == loss.name)
                 .collect();
-            assert_eq!(named, [kind]);
-            let pairs = kind.spec().responses == 2;
+            assert_eq!(named, [loss]);
             assert_eq!(
-                pairs,
-                kind.spec().metrics.starts_with(&pair::METRICS),
-                "{kind}"
+                loss.is_preference(),
+                loss.metrics.starts_with(&pair::METRICS),
+                "{loss}"
             );
         }
     }

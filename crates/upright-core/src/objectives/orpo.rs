@@ -8,17 +8,28 @@
 //! paper and LLaMA-Factory's `pref_loss: orpo`. TRL's ORPO trainer averages the first term over all
 //! tokens of a batch's chosen sequences, prompts included, as the authors' code does by default.
 
-use super::{Defaults, LossSpec, Objective, Response, RowLoss, Totals, pair};
+use super::{LossSpec, Response, RowLoss, Totals, pair};
+use crate::settings::{ABOVE_0, Recorded, Setting, Values};
 
 /// Odds ratio preference optimization. Rewards are beta * log P(y). The names of metrics are TRL's:
 /// `log_odds_chosen` is the log of the odds ratio, `log_odds_ratio` its log sigmoid, so the loss is
 /// `nll_loss` - beta * `log_odds_ratio`.
-pub const ORPO: LossSpec = LossSpec {
+pub static ORPO: LossSpec = LossSpec {
+    name: "orpo",
+    flag: None,
     responses: 2,
     reference: false,
-    defaults: Defaults {
-        beta: Some(0.1),
-        ..Defaults::NONE
+    settings: &[
+        Setting::number("beta", "odds-ratio weight", "B", 0.1, ABOVE_0)
+            .recorded(Recorded::Always)
+            .shared(),
+    ],
+    unit: None,
+    phrase: |_| "the orpo loss".to_owned(),
+    about: |_| {
+        "The ORPO loss is the negative log-likelihood of the chosen response plus a term that falls as its odds rise above those \
+         of the rejected one. It has no reference model. There is no single value that means no preference."
+            .to_owned()
     },
     metrics: &pair::metrics::<9>(&["nll_loss", "log_odds_ratio", "log_odds_chosen"]),
     row,
@@ -26,8 +37,8 @@ pub const ORPO: LossSpec = LossSpec {
 
 /// Slopes with respect to the sums of log-probabilities: -1 / |y_w|, and beta / |y| times the slope
 /// of the second term.
-fn row(objective: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
-    let beta = objective.beta;
+fn row(settings: &Values, responses: &[Response], totals: Totals) -> RowLoss {
+    let beta = settings.number("beta");
     let means = pair::means(responses);
     let [chosen, rejected] = means.map(log_odds);
     let log_ratio = chosen.0 - rejected.0;
@@ -72,7 +83,7 @@ fn log_1m_exp(x: f64) -> f64 {
 mod tests {
     use std::f64::consts::LN_2;
 
-    use super::super::LossKind;
+    use super::super::Objective;
     use super::*;
 
     const ONE: Totals = Totals {
@@ -96,10 +107,7 @@ mod tests {
     /// (-1 - 0.7 * 4 / 7) / 4 tokens = -0.35 and 0.7 * 1.5 / 7 / 5 tokens = 0.03.
     #[test]
     fn likelihood_of_the_chosen_and_odds_of_both() {
-        let orpo = Objective {
-            beta: 0.7,
-            ..Objective::new(LossKind::Orpo)
-        };
+        let orpo = Objective::new(&ORPO).with("beta", 0.7);
         let part = orpo.row(
             &row([4.0 * 0.75f64.ln(), 5.0 * (1.0 / 3.0f64).ln()], [4, 5]),
             ONE,
@@ -144,10 +152,7 @@ mod tests {
     /// P_w = -1e-6 and for values that are clamped to -f32::EPSILON.
     #[test]
     fn a_certain_chosen_response_has_a_finite_slope() {
-        let orpo = Objective {
-            beta: 1.0,
-            ..Objective::new(LossKind::Orpo)
-        };
+        let orpo = Objective::new(&ORPO).with("beta", 1.0);
         for log_p in [-1e-6, -1e-9, -1e-12, 0.0, 1e-8] {
             let part = orpo.row(&row([log_p, (1.0 / 3.0f64).ln()], [1, 1]), ONE);
             assert!(
@@ -162,10 +167,7 @@ mod tests {
     /// still pushed away.
     #[test]
     fn a_certain_rejected_response_is_pushed_away() {
-        let orpo = Objective {
-            beta: 1.0,
-            ..Objective::new(LossKind::Orpo)
-        };
+        let orpo = Objective::new(&ORPO).with("beta", 1.0);
         for log_p in [-1e-9, 0.0, 1e-8] {
             let part = orpo.row(&row([-LN_2, log_p], [1, 1]), ONE);
             assert!(

@@ -16,7 +16,7 @@ pub const METRICS: [&str; 6] = [
 ];
 
 /// [`METRICS`] and the metrics that a loss adds.
-pub(super) const fn metrics<const N: usize>(more: &[&'static str]) -> [&'static str; N] {
+pub const fn metrics<const N: usize>(more: &[&'static str]) -> [&'static str; N] {
     let mut all = [""; N];
     let mut i = 0;
     while i < N {
@@ -30,9 +30,15 @@ pub(super) const fn metrics<const N: usize>(more: &[&'static str]) -> [&'static 
     all
 }
 
+/// A number with at most four decimals and no trailing zeros.
+pub(super) fn short(value: f64) -> String {
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// A pair's part of the mean over pairs, from its own `value`, slopes, rewards and further metrics.
 /// Arrays of two numbers are in the order chosen, rejected.
-pub(super) fn part(
+pub fn part(
     responses: &[Response],
     totals: Totals,
     value: f64,
@@ -63,13 +69,13 @@ pub(super) fn part(
 }
 
 /// Log-probability per token, log pi(y|x) / |y|, of the chosen and the rejected response.
-pub(super) fn means(responses: &[Response]) -> [f64; 2] {
+pub fn means(responses: &[Response]) -> [f64; 2] {
     [0, 1].map(|i| responses[i].policy / responses[i].tokens as f64)
 }
 
 /// -(1 - e) log sigmoid(h) - e log sigmoid(-h) and its derivative, e sigmoid(h) - (1 - e) sigmoid(-h), where e is the
 /// label smoothing.
-pub(super) fn logistic(h: f64, flipped: f64) -> (f64, f64) {
+pub fn logistic(h: f64, flipped: f64) -> (f64, f64) {
     let mut value = -(1.0 - flipped) * log_sigmoid(h);
     if flipped > 0.0 {
         value -= flipped * log_sigmoid(-h);

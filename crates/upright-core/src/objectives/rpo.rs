@@ -12,31 +12,48 @@
 //! another objective, SFT.
 
 use super::{
-    Defaults, LossSpec, Objective, Response, RowLoss, Totals,
-    dpo::{log_ratios, sigmoid_loss},
+    LossSpec, Response, RowLoss, Totals,
+    dpo::{BETA, LABEL_SMOOTHING, log_ratios, sigmoid_loss},
     pair,
 };
+use crate::settings::{FROM_0, Setting, Values};
 
 /// DPO with the negative log-likelihood of the chosen response. `nll_loss` is TRL's name; the loss is `dpo_loss` + alpha *
 /// `nll_loss`.
-pub const RPO: LossSpec = LossSpec {
+pub static RPO: LossSpec = LossSpec {
+    name: "rpo",
+    flag: None,
     responses: 2,
     reference: true,
-    defaults: Defaults {
-        beta: Some(0.1),
-        label_smoothing: Some(0.0),
-        alpha: Some(1.0),
-        ..Defaults::NONE
+    settings: &[
+        BETA,
+        LABEL_SMOOTHING,
+        Setting::number(
+            "alpha",
+            "weight of the chosen response's negative log-likelihood per token",
+            "A",
+            1.0,
+            FROM_0,
+        ),
+    ],
+    unit: None,
+    phrase: |_| "the rpo loss".to_owned(),
+    about: |_| {
+        "The RPO loss is the DPO loss plus a weighted negative log-likelihood of the chosen response. The DPO term falls as the \
+         chosen response becomes more likely than the rejected one, relative to a frozen reference model. There is no single \
+         value that means no preference."
+            .to_owned()
     },
     metrics: &pair::metrics::<8>(&["nll_loss", "dpo_loss"]),
     row,
 };
 
 /// Slopes: DPO's, plus -alpha / |y_w| for the chosen response.
-fn row(objective: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
-    let &Objective { alpha, beta, .. } = objective;
+fn row(settings: &Values, responses: &[Response], totals: Totals) -> RowLoss {
+    let alpha = settings.number("alpha");
+    let beta = settings.number("beta");
     let ratios = log_ratios(responses);
-    let (dpo, slope) = sigmoid_loss(objective, ratios[0] - ratios[1]);
+    let (dpo, slope) = sigmoid_loss(settings, ratios[0] - ratios[1]);
     let nll = -pair::means(responses)[0];
     let slopes = [slope - alpha / responses[0].tokens as f64, -slope];
     pair::part(
@@ -53,7 +70,7 @@ fn row(objective: &Objective, responses: &[Response], totals: Totals) -> RowLoss
 mod tests {
     use std::f64::consts::LN_2;
 
-    use super::super::{LossKind, evaluate};
+    use super::super::{Objective, dpo::DPO, evaluate};
     use super::*;
 
     fn row(policy: [f64; 2], reference: [f64; 2], tokens: [usize; 2]) -> Vec<Response> {
@@ -71,11 +88,7 @@ mod tests {
     /// -sigmoid(-1) = -0.2689414, so the slopes are -0.1344707 - 2 / 4 and 0.1344707.
     #[test]
     fn dpo_and_the_chosen_response_a_token() {
-        let rpo = Objective {
-            beta: 0.5,
-            alpha: 2.0,
-            ..Objective::new(LossKind::Rpo)
-        };
+        let rpo = Objective::new(&RPO).with("beta", 0.5).with("alpha", 2.0);
         let part = rpo.row(
             &row([-6.0, -9.0], [-7.0, -8.0], [4, 3]),
             Totals { rows: 1, tokens: 7 },
@@ -98,7 +111,7 @@ mod tests {
             row([-18.0, -5.0], [-18.0, -5.0], [9, 2]),
             row([-6.0, -5.0], [-6.0, -5.0], [1, 2]),
         ];
-        let (loss, slopes, _) = evaluate(&Objective::new(LossKind::Rpo), &rows);
+        let (loss, slopes, _) = evaluate(&Objective::new(&RPO), &rows);
         assert!((loss - (LN_2 + 4.0)).abs() < 1e-15);
         assert!(
             (slopes[0][0] - (-0.025 - 1.0 / 18.0)).abs() < 1e-16
@@ -109,18 +122,17 @@ mod tests {
     /// With alpha 0 the loss is DPO's, to the bit, label smoothing included.
     #[test]
     fn without_alpha_it_is_dpo() {
-        let settings = |kind| Objective {
-            beta: 0.3,
-            label_smoothing: 0.2,
-            alpha: 0.0,
-            ..Objective::new(kind)
+        let settings = |loss| {
+            Objective::new(loss)
+                .with("beta", 0.3)
+                .with("label-smoothing", 0.2)
+                .with("alpha", 0.0)
         };
         let (rows, totals) = (
             row([-6.0, -9.0], [-7.0, -7.5], [4, 3]),
             Totals { rows: 3, tokens: 7 },
         );
-        let [rpo, dpo] =
-            [LossKind::Rpo, LossKind::Dpo].map(|kind| settings(kind).row(&rows, totals));
+        let [rpo, dpo] = [&RPO, &DPO].map(|loss| settings(loss).row(&rows, totals));
         assert_eq!((rpo.loss, rpo.slopes), (dpo.loss, dpo.slopes));
         assert_eq!(rpo.metrics[..6], dpo.metrics);
     }

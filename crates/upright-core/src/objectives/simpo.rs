@@ -8,30 +8,45 @@
 //! gamma / beta = 0.5: hence the defaults 2 and 1. TRL and LLaMA-Factory start with beta 0.1 and
 //! gamma 0.5.
 
-use super::{Defaults, LossSpec, Objective, Response, RowLoss, Totals, pair};
+use super::{LossSpec, Response, RowLoss, Totals, dpo::LABEL_SMOOTHING, pair};
+use crate::settings::{ABOVE_0, FROM_0, Recorded, Setting, Values};
 
 /// Simple preference optimization. Rewards are beta * log pi(y|x) / |y|; the margin does not subtract gamma.
-pub const SIMPO: LossSpec = LossSpec {
+pub static SIMPO: LossSpec = LossSpec {
+    name: "simpo",
+    flag: None,
     responses: 2,
     reference: false,
-    defaults: Defaults {
-        beta: Some(2.0),
-        label_smoothing: Some(0.0),
-        gamma: Some(1.0),
-        ..Defaults::NONE
-    },
+    settings: &[
+        Setting::number("beta", "reward scale", "B", 2.0, ABOVE_0)
+            .recorded(Recorded::Always)
+            .shared(),
+        LABEL_SMOOTHING,
+        Setting::number("gamma", "target reward margin", "G", 1.0, FROM_0),
+    ],
     metrics: &pair::METRICS,
+    unit: None,
+    phrase: |_| "the simpo loss".to_owned(),
+    about,
     row,
 };
 
+/// The loss of equal rewards is log(1 + e^gamma), with the opposite sign for the pairs that label smoothing assumes to be flipped.
+fn about(settings: &Values) -> String {
+    let gamma = settings.number("gamma");
+    let flipped = settings.number("label-smoothing");
+    let even = (1.0 - flipped) * gamma.exp().ln_1p() + flipped * (-gamma).exp().ln_1p();
+    format!(
+        "The SimPO loss falls as the mean log-probability per token of the chosen response rises above that of the rejected one. \
+         It has no reference model. {even:.3} means no preference."
+    )
+}
+
 /// Slopes: beta / |y| times d/dh, with the opposite sign for the rejected response.
-fn row(objective: &Objective, responses: &[Response], totals: Totals) -> RowLoss {
-    let &Objective {
-        beta,
-        gamma,
-        label_smoothing,
-        ..
-    } = objective;
+fn row(settings: &Values, responses: &[Response], totals: Totals) -> RowLoss {
+    let beta = settings.number("beta");
+    let gamma = settings.number("gamma");
+    let label_smoothing = settings.number("label-smoothing");
     let rewards = pair::means(responses).map(|mean| beta * mean);
     let (value, slope) = pair::logistic(rewards[0] - rewards[1] - gamma, label_smoothing);
     let slopes = [
@@ -45,7 +60,7 @@ fn row(objective: &Objective, responses: &[Response], totals: Totals) -> RowLoss
 mod tests {
     use std::f64::consts::LN_2;
 
-    use super::super::LossKind;
+    use super::super::Objective;
     use super::*;
 
     fn row(policy: [f64; 2], tokens: [usize; 2]) -> Vec<Response> {
@@ -62,8 +77,9 @@ mod tests {
     /// -log sigmoid(1) = 0.3132617, and -sigmoid(-1) = -0.2689414 times 2 / 4 and -2 / 3.
     #[test]
     fn likelihoods_a_token_are_compared() {
-        let simpo = Objective::new(LossKind::Simpo);
-        assert_eq!((simpo.beta, simpo.gamma), (2.0, 1.0));
+        let simpo = Objective::new(&SIMPO);
+        assert_eq!(simpo.settings.number("beta"), 2.0);
+        assert_eq!(simpo.settings.number("gamma"), 1.0);
         let part = simpo.row(&row([-4.0, -6.0], [4, 3]), Totals { rows: 1, tokens: 7 });
         assert!((part.loss - 0.313_261_688).abs() < 1e-9);
         assert!(
@@ -77,11 +93,7 @@ mod tests {
     /// the loss is log(1 + e^gamma), and they do not count as accurate.
     #[test]
     fn gamma_is_the_margin_asked_for() {
-        let simpo = Objective {
-            beta: 2.5,
-            gamma: 1.25,
-            ..Objective::new(LossKind::Simpo)
-        };
+        let simpo = Objective::new(&SIMPO).with("beta", 2.5).with("gamma", 1.25);
         let totals = Totals {
             rows: 1,
             tokens: 12,

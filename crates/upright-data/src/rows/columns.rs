@@ -6,10 +6,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::super::source::RawRow;
-use super::{INSTRUCTION, PREFERENCE, PROMPT, columns};
 use upright_base::suggest::nearest;
 use upright_base::{Error, Result};
+
+use super::columns;
+use crate::dialects::dialects;
+use crate::source::RawRow;
 
 /// For columns of a dialect, the column of the file to use, or none. Empty: no column is renamed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,12 +72,14 @@ impl FromStr for ColumnMap {
 
     fn from_str(text: &str) -> Result<Self> {
         let mut map: Vec<(String, String)> = Vec::new();
-        let all = || INSTRUCTION.iter().chain(&PREFERENCE).chain(&PROMPT);
-        let needed = |name: &str| all().any(|dialect| dialect.needs.contains(&name));
-        let mut known: Vec<&str> = all()
-            .flat_map(|dialect| dialect.needs.iter().chain(dialect.also))
-            .copied()
-            .collect();
+        let needed = |name: &str| {
+            let mut dialects = dialects().iter();
+            dialects.any(|dialect| dialect.needs.contains(&name))
+        };
+        let mut known: Vec<&str> = Vec::new();
+        for dialect in dialects() {
+            known.extend(dialect.columns());
+        }
         known.sort_unstable();
         known.dedup();
         for entry in text.split(',') {

@@ -1,9 +1,10 @@
 //! Resolves a config into a plan, setting by setting.
 
 use super::checks::{
-    self, HELD_OUT, choice, count, count_from, device, folder, held_out, no_such, positive, real,
+    HELD_OUT, choice, count, count_from, device, folder, held_out, named, no_such, positive, real,
     threads, token_budget_of, truncation, wrong,
 };
+use super::declared;
 use super::objective::{is_auto, losses, objectives};
 use super::stages::{length, stages};
 use super::{
@@ -13,8 +14,9 @@ use super::{
 use crate::settings::{self, Config, List};
 use crate::trackers;
 use upright_base::{Error, Result, files};
-use upright_core::methods::{Draws, MethodKind, MixBatches};
+use upright_core::methods::{self, ALRIGHT, MethodSpec};
 use upright_core::optimizer::{Average, Curve, Iterate, adamw};
+use upright_core::settings::{Value, Values};
 use upright_data::{Truncation, source};
 use upright_model::adapter::ALL_LINEAR;
 
@@ -41,7 +43,12 @@ impl Plan {
         let model_hint =
             "give the folder that holds config.json, tokenizer.json and the .safetensors files";
         let objectives = objectives(config)?;
-        let method = choice("method", config.method.as_deref(), MethodKind::Alright)?;
+        let method = match config.method.as_deref() {
+            None => &ALRIGHT,
+            Some(name) => named("method", name, methods::all(), |method| method.name)?,
+        };
+        let method_settings = declared::of_method(method, &config.method_settings)?;
+        check_batches(method, &method_settings, &objectives)?;
         let length = length(config)?;
         let Truncation {
             max_length,
@@ -67,10 +74,7 @@ impl Plan {
             length,
             stages: stages(config, method, &objectives)?,
             stop: stop(config, &objectives)?,
-            probe_every: count("probe-every", config.probe_every.as_ref(), 10)?,
-            draws: draws(config, method)?,
-            mix_batches: mix_batches(config, method, &objectives)?,
-            power: power(config, method)?,
+            method_settings,
             finds_optima: finds_optima(config, length, &objectives)?,
             average: average(config)?,
             export_iterate: export_iterate(config)?,
@@ -108,45 +112,46 @@ impl Plan {
     }
 }
 
-/// How ALRIGHT pays out the weights. Other methods draw nothing.
-fn draws(config: &Config, method: MethodKind) -> Result<Draws> {
-    let draws = choice("draws", config.draws.as_deref(), Draws::Random)?;
-    if method == MethodKind::Alright {
-        Ok(draws)
-    } else {
-        Ok(Draws::Random)
-    }
-}
-
-/// How many rows Mix takes. Other methods take whole batches.
-fn mix_batches(
-    config: &Config,
-    method: MethodKind,
+/// Checks that the method can divide the batch of every objective.
+fn check_batches(
+    method: &MethodSpec,
+    settings: &Values,
     objectives: &[ObjectivePlan],
-) -> Result<MixBatches> {
-    let batches = choice(
-        "mix-batches",
-        config.mix_batches.as_deref(),
-        MixBatches::Full,
-    )?;
-    if method != MethodKind::Mix || batches.is_full() {
-        return Ok(MixBatches::Full);
+) -> Result<()> {
+    let divisor = (method.batch_divisor)(settings);
+    // The choice that asks for it.
+    let mut choice = method.name.to_owned();
+    let mut flag = String::from("--method");
+    for setting in method.settings {
+        if let Some(Value::Choice(name)) = settings.get(setting.name)
+            && settings.get(setting.name) != Some(&setting.default())
+        {
+            choice = format!("{} {name}", setting.name);
+            flag = format!("--{}", setting.name);
+        }
     }
     for objective in objectives {
         let batch = objective.batch;
-        if batch % 2 == 1 {
-            let key = objective.setting("batch");
-            let key = key.trim_start_matches('-');
-            let even = if batch == 1 {
-                "2".to_owned()
-            } else {
-                format!("{} or {}", batch - 1, batch + 1)
-            };
-            return Err(wrong(key, "be even with mix-batches half", batch)
-                .hint(format!("give {even}, or leave --mix-batches out")));
+        let below = batch / divisor * divisor;
+        if below == batch {
+            continue;
         }
+        let key = objective.setting("batch");
+        let key = key.trim_start_matches('-');
+        let multiple = if divisor == 2 {
+            "be even".to_owned()
+        } else {
+            format!("be a multiple of {divisor}")
+        };
+        let fitting = if below == 0 {
+            divisor.to_string()
+        } else {
+            format!("{below} or {}", below + divisor)
+        };
+        return Err(wrong(key, &format!("{multiple} with {choice}"), batch)
+            .hint(format!("give {fitting}, or leave {flag} out")));
     }
-    Ok(batches)
+    Ok(())
 }
 
 /// Whether optima are found before the run. A run of one objective trains it alone anyway.
@@ -188,12 +193,6 @@ fn export_iterate(config: &Config) -> Result<Iterate> {
         );
     }
     Ok(iterate)
-}
-
-/// The power of Compromise, which other methods do not have.
-fn power(config: &Config, method: MethodKind) -> Result<Option<f64>> {
-    let power = checks::power(config.power.as_ref())?;
-    Ok((method == MethodKind::Compromise).then_some(power))
 }
 
 fn stop(config: &Config, objectives: &[ObjectivePlan]) -> Result<Option<StopPlan>> {
@@ -266,9 +265,7 @@ fn optimizer(config: &Config) -> Result<OptimizerPlan> {
 
 /// The reference model. If no loss uses one, the setting is checked and then ignored.
 fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferencePlan> {
-    let needed = objectives
-        .iter()
-        .any(|objective| objective.loss.spec().reference);
+    let needed = objectives.iter().any(|objective| objective.loss.reference);
     let epochs = positive("reference-epochs", config.reference_epochs.as_ref(), 1.0)?;
     let batch = |default| count("reference-batch", config.reference_batch.as_ref(), default);
     batch(1)?;

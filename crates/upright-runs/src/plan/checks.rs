@@ -3,11 +3,7 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use upright_core::{
-    LossKind, MethodKind,
-    methods::{Draws, MixBatches},
-    optimizer::{Average, Curve, Iterate},
-};
+use upright_core::optimizer::{Average, Curve, Iterate};
 
 use crate::settings::Number;
 use upright_base::missing::missing;
@@ -146,9 +142,24 @@ macro_rules! choices {
     };
 }
 
-choices!(
-    Average, Curve, Draws, Iterate, LossKind, MethodKind, MixBatches, Recompute, TooLong, Turns
-);
+choices!(Average, Curve, Iterate, Recompute, TooLong, Turns);
+
+/// The entry of a table that has this name.
+///
+/// # Errors
+/// There is no such entry. The message lists the names, and the hint suggests the nearest.
+pub fn named<T>(
+    key: &str,
+    value: &str,
+    table: &'static [&'static T],
+    name: fn(&T) -> &'static str,
+) -> Result<&'static T> {
+    let found = table.iter().find(|entry| name(entry) == value);
+    match found {
+        Some(entry) => Ok(entry),
+        None => Err(no_such(key, value, table.iter().map(|entry| name(entry)))),
+    }
+}
 
 /// Parses a name of `T`.
 pub fn choice<T: Choice>(key: &str, value: Option<&str>, default: T) -> Result<T> {
@@ -165,13 +176,6 @@ pub fn choice<T: Choice>(key: &str, value: Option<&str>, default: T) -> Result<T
         value,
         T::ALL.iter().map(|choice| choice.name()),
     ))
-}
-
-/// The power of Compromise.
-pub fn power(value: Option<&Number>) -> Result<f64> {
-    real("power", value, 2.0, "be a number from 1 to 100", |power| {
-        (1.0..=100.0).contains(&power)
-    })
 }
 
 /// The device; auto by default.

@@ -4,6 +4,7 @@
 
 mod build;
 pub mod checks;
+mod declared;
 pub mod loss;
 mod notes;
 mod objective;
@@ -14,6 +15,7 @@ mod tests;
 
 pub use schedule::{Schedule, Stage};
 
+pub use declared::{defaults_of, plain_mix, value};
 pub use objective::{listed, normalized, template};
 pub use upright_data::TooLong;
 
@@ -22,9 +24,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use upright_base::{Error, Result};
-use upright_core::methods::{self, Draws, MethodKind, MixBatches};
-use upright_core::objectives::{LossKind, Objective};
+use upright_core::methods::{MethodContext, MethodSpec};
+use upright_core::objectives::{LossSpec, Objective};
 use upright_core::optimizer::{Average, Curve, Iterate, LearningRate, adamw};
+use upright_core::settings::Values;
 use upright_core::train::Method;
 use upright_data::one_or_many;
 use upright_data::{ColumnMap, DataFile, TemplateName, Turns};
@@ -32,7 +35,7 @@ use upright_model::{Device, Recompute};
 
 /// A training run. Equal plans give the same adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", remote = "Self")]
 pub struct Plan {
     /// Folder of the base model.
     pub model: PathBuf,
@@ -41,20 +44,12 @@ pub struct Plan {
     /// Adapter that the policy starts from; `None` for a new adapter.
     pub init_adapter: Option<PathBuf>,
     /// Method that chooses the objectives to train on.
-    pub method: MethodKind,
+    pub method: &'static MethodSpec,
     /// Length of the run; `None` if it is the sum of the `stages`.
     pub length: Option<Length>,
-    /// Steps between probes of all losses, for MAXRIGHT.
-    pub probe_every: usize,
-    /// How ALRIGHT pays out the weights.
-    #[serde(default, skip_serializing_if = "Draws::is_random")]
-    pub draws: Draws,
-    /// How many rows of every objective Mix takes per step.
-    #[serde(default, skip_serializing_if = "MixBatches::is_full")]
-    pub mix_batches: MixBatches,
-    /// Power of the gap in Compromise; `None` for other methods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub power: Option<f64>,
+    /// Settings of the method, and settings of other methods that plans always record.
+    #[serde(flatten)]
+    pub method_settings: Values,
     /// Whether missing optima are found before the run, by training each objective alone. False if
     /// there is only one objective. The record of the run has the optima too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -123,12 +118,12 @@ pub struct StopPlan {
 
 /// A loss with its data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", remote = "Self")]
 pub struct ObjectivePlan {
     /// Name in records.
     pub name: String,
     /// The loss.
-    pub loss: LossKind,
+    pub loss: &'static LossSpec,
     /// Files of training rows.
     #[serde(with = "one_or_many")]
     pub data: Vec<DataFile>,
@@ -153,17 +148,9 @@ pub struct ObjectivePlan {
     pub weight: f64,
     /// Rows per step; [`Plan::batch`] is what a step takes.
     pub batch: usize,
-    /// [`Objective::beta`]; 0 if the loss does not take it.
-    pub beta: f64,
-    /// Assumed fraction of flipped pairs; 0 if the loss does not take it.
-    pub label_smoothing: f64,
-    /// Weight of the chosen response's negative log-likelihood; `None` if the loss does not take
-    /// it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alpha: Option<f64>,
-    /// Target reward margin; `None` if the loss does not take it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gamma: Option<f64>,
+    /// Settings of the loss, and settings of other losses that plans always record.
+    #[serde(flatten)]
+    pub settings: Values,
     /// Optimum f* on training rows (`fit`), for the choices of MAXRIGHT and Compromise and for the
     /// gaps.
     pub optimum: Option<f64>,
@@ -177,7 +164,7 @@ impl ReferenceRows {
     /// Whether an objective has rows of this kind.
     pub fn are_of(self, objective: &ObjectivePlan) -> bool {
         match self {
-            Self::Chosen => objective.is_preference() && objective.loss.spec().reference,
+            Self::Chosen => objective.loss.is_preference() && objective.loss.reference,
             Self::Sft => !objective.is_preference(),
         }
     }
@@ -219,7 +206,7 @@ impl ObjectivePlan {
 
     /// Whether the rows are pairs of a chosen and a rejected response.
     pub fn is_preference(&self) -> bool {
-        self.loss.spec().responses == 2
+        self.loss.is_preference()
     }
 }
 
@@ -473,32 +460,18 @@ impl Plan {
 
     /// The loss of an objective.
     pub fn objective(&self, index: usize) -> Objective {
-        let ObjectivePlan {
-            loss: kind,
-            beta,
-            label_smoothing,
-            alpha,
-            gamma,
-            ..
-        } = self.objectives[index];
-        let [alpha, gamma] = [alpha, gamma].map(|value| value.unwrap_or(0.0));
+        let objective = &self.objectives[index];
         Objective {
-            kind,
-            beta,
-            label_smoothing,
-            alpha,
-            gamma,
+            loss: objective.loss,
+            settings: objective.settings.of(objective.loss.settings),
         }
     }
 
-    /// Rows of an objective in a step. An epoch counts whole batches whatever Mix takes, so that
-    /// runs that differ only in these batches have the same length.
+    /// Rows of an objective in a step. An epoch counts whole batches whatever the method takes, so
+    /// that runs that differ only in these batches have the same length.
     pub fn batch(&self, index: usize) -> usize {
-        let batch = self.objectives[index].batch;
-        match self.mix_batches {
-            MixBatches::Full => batch,
-            MixBatches::Half => batch / 2,
-        }
+        let divisor = (self.method.batch_divisor)(&self.method_settings);
+        self.objectives[index].batch / divisor
     }
 
     /// Weights of the objectives.
@@ -543,7 +516,7 @@ impl Plan {
     pub fn needs_reference(&self) -> bool {
         self.objectives
             .iter()
-            .any(|objective| objective.loss.spec().reference)
+            .any(|objective| objective.loss.reference)
     }
 
     /// The method. Missing optima are assumed to be 0.
@@ -552,7 +525,7 @@ impl Plan {
             .stages
             .iter()
             .filter_map(|stage| Some((stage.objective?, stage.end)));
-        self.method.build(&methods::MethodContext {
+        (self.method.build)(MethodContext {
             weights: self.weights(),
             tie_ranks: self
                 .objectives
@@ -564,9 +537,7 @@ impl Plan {
                 .iter()
                 .map(|optimum| optimum.unwrap_or(0.0))
                 .collect(),
-            probe_every: self.probe_every,
-            draws: self.draws,
-            power: self.power.unwrap_or(1.0),
+            settings: self.method_settings.of(self.method.settings),
             seed: self.seed,
             stages: stages.collect(),
         })

@@ -3,8 +3,7 @@
 use super::objective::is_auto;
 use super::{Plan, ReferencePlan, TooLong};
 use crate::settings::{Config, Number};
-use upright_core::methods::MethodKind;
-use upright_core::objectives::Defaults;
+use upright_core::methods;
 
 impl Plan {
     /// Notes on this plan, one line each. `config` is the config that the plan was built from.
@@ -21,7 +20,6 @@ impl Plan {
             .filter(|objective| objective.weight > 0.0)
             .count()
             > 1;
-        let maxright = self.method == MethodKind::Maxright;
         let missing: Vec<&str> = self
             .objectives
             .iter()
@@ -29,10 +27,11 @@ impl Plan {
             .map(|objective| &objective.name[..])
             .collect();
         note(
-            maxright && several && !self.finds_optima && !missing.is_empty(),
+            self.method.needs_optima && several && !self.finds_optima && !missing.is_empty(),
             format!(
-                "warning: maxright has no optimum for {}: it assumes 0 and may train on one objective only. \
+                "warning: {} has no optimum for {}: it assumes 0 and may train on one objective only. \
                  Give --optimum auto, which trains each objective alone first, or --optimum {}",
+                self.method,
                 missing.join(" and "),
                 missing
                     .iter()
@@ -48,22 +47,17 @@ impl Plan {
                 self.objectives[0].name
             ),
         );
-        note(
-            config.probe_every.is_some() && !maxright,
-            "--probe-every is ignored: the method is not maxright".into(),
-        );
-        note(
-            config.draws.is_some() && self.method != MethodKind::Alright,
-            "--draws is ignored: the method is not alright".into(),
-        );
-        note(
-            config.mix_batches.is_some() && self.method != MethodKind::Mix,
-            "--mix-batches is ignored: the method is not mix".into(),
-        );
-        note(
-            config.power.is_some() && self.method != MethodKind::Compromise,
-            "--power is ignored: the method is not compromise".into(),
-        );
+        for key in config.method_settings.keys() {
+            let takers = methods::all().iter().filter(|method| method.takes(key));
+            let takers: Vec<&str> = takers.map(|method| method.name).collect();
+            note(
+                !self.method.takes(key),
+                format!(
+                    "--{key} is ignored: the method is not {}",
+                    takers.join(" or ")
+                ),
+            );
+        }
         note(
             config.lambda.is_some() && !self.stages.is_empty(),
             "--lambda is ignored: the stages set the steps of each objective".into(),
@@ -80,21 +74,15 @@ impl Plan {
             );
         }
         let compares = self.needs_reference();
-        let takes = |setting: fn(&Defaults) -> Option<f64>| {
-            self.objectives
+        for key in config.loss_settings.keys() {
+            let taken = self
+                .objectives
                 .iter()
-                .any(|objective| setting(&objective.loss.spec().defaults).is_some())
-        };
-        for (key, given, taken) in [
-            ("beta", config.beta.is_some(), takes(|of| of.beta)),
-            (
-                "label-smoothing",
-                config.label_smoothing.is_some(),
-                takes(|of| of.label_smoothing),
-            ),
-        ] {
+                .any(|objective| objective.loss.takes(key));
+            // A setting of `--dpo` that its loss does not take is an error.
+            let is_shared = !key.starts_with("dpo-");
             note(
-                given && !taken,
+                is_shared && !taken,
                 format!("--{key} is ignored: no objective's loss takes it"),
             );
         }

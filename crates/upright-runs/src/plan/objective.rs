@@ -3,29 +3,31 @@
 
 use std::path::{Path, PathBuf};
 
+use toml::Table;
+
 use super::ObjectivePlan;
 use super::checks::{choice, count, file, no_such, real, usual_batch, wrong};
-use super::loss::{LossSettings, dpo_loss};
+use super::declared::value;
+use super::loss::{dpo_loss, loss, of_loss};
+use crate::settings::declared::{Given, loss_settings};
 use crate::settings::{Config, List, Number, ObjectiveConfig};
 use upright_base::{Error, Result};
-use upright_core::objectives::{Defaults, LossKind};
+use upright_core::objectives::{self, SFT};
 use upright_data::{ColumnMap, DataFile, TemplateName, Turns};
 
 /// All objectives, checked and with weights and optima.
 pub(super) fn objectives(config: &Config) -> Result<Vec<ObjectivePlan>> {
-    refuse_strays(config)?;
+    let named = list(config)?;
     // The settings of the run are checked even if no loss takes them.
-    let of_run = LossSettings {
-        beta: config.beta.as_ref(),
-        label_smoothing: config.label_smoothing.as_ref(),
-        ..LossSettings::default()
-    };
-    of_run.of(LossKind::Dpo, str::to_owned)?;
-    let named = if config.objective.is_empty() {
-        shorthand(config)?
-    } else {
-        config.objective.clone()
-    };
+    for setting in loss_settings(true) {
+        if setting.is_shared {
+            value(
+                setting.name,
+                config.loss_settings.get(setting.name),
+                setting,
+            )?;
+        }
+    }
     let mut objectives = vec![];
     for (i, objective) in named.iter().enumerate() {
         objectives.push(one(config, i, objective, named.len())?);
@@ -60,145 +62,125 @@ pub(super) fn objectives(config: &Config) -> Result<Vec<ObjectivePlan>> {
     Ok(objectives)
 }
 
+/// The objectives that have flags of their own: `--sft FILE` and `--sft-rows N`.
+const SHORTHAND: [&str; 2] = ["sft", "dpo"];
+
+/// The key of an objective's setting, for a flag of one of the [`SHORTHAND`] objectives: `rows` for `sft-rows`.
+fn of_objective<'k>(key: &'k str, name: &str) -> Option<&'k str> {
+    if key == name {
+        return Some("data");
+    }
+    key.strip_prefix(name)?.strip_prefix('-')
+}
+
+/// The settings that are given, as a TOML file has them.
+fn given(config: &Config) -> Result<Table> {
+    Table::try_from(config).map_err(|error| Error::input(format!("config: {error}")))
+}
+
 /// Rejects settings of `--sft` or `--dpo` without the flag itself, or together with
 /// `[[objective]]`.
-fn refuse_strays(config: &Config) -> Result<()> {
-    let sft = [
-        ("sft-eval", config.sft_eval.is_some()),
-        ("sft-map", config.sft_map.is_some()),
-        ("sft-turns", config.sft_turns.is_some()),
-        ("sft-template", config.sft_template.is_some()),
-        ("sft-rows", config.sft_rows.is_some()),
-        ("sft-batch", config.sft_batch.is_some()),
-    ];
-    let dpo = [
-        ("dpo-eval", config.dpo_eval.is_some()),
-        ("dpo-map", config.dpo_map.is_some()),
-        ("dpo-template", config.dpo_template.is_some()),
-        ("dpo-rows", config.dpo_rows.is_some()),
-        ("dpo-batch", config.dpo_batch.is_some()),
-        ("dpo-loss", config.dpo_loss.is_some()),
-        ("dpo-alpha", config.dpo_alpha.is_some()),
-        ("dpo-gamma", config.dpo_gamma.is_some()),
-    ];
-    let heads = [
-        ("sft", !config.sft.is_empty()),
-        ("dpo", !config.dpo.is_empty()),
-        ("lambda", config.lambda.is_some()),
-    ];
-    let given =
-        |list: &[(&'static str, bool)]| list.iter().find(|(_, given)| *given).map(|(key, _)| *key);
-    if !config.objective.is_empty() {
-        return match given(&heads).or(given(&sft)).or(given(&dpo)) {
-            None => Ok(()),
-            Some(key) => Err(
-                Error::input(format!("{key} cannot be combined with [[objective]]")).hint(
+fn refuse_strays(given: &Table) -> Result<()> {
+    let is_listed = given.contains_key("objective");
+    for key in given.keys() {
+        for head in SHORTHAND {
+            if of_objective(key, head).is_none() && key != "lambda" {
+                continue;
+            }
+            if is_listed {
+                let message = format!("{key} cannot be combined with [[objective]]");
+                return Err(Error::input(message).hint(
                     "sft and dpo are shorthand: use either the flags or [[objective]] tables",
-                ),
-            ),
-        };
+                ));
+            }
+            if key != "lambda" && !given.contains_key(head) {
+                let message = format!("{key} is given without data for {head}");
+                return Err(
+                    Error::input(message).hint(format!("give --{head} FILE, or leave --{key} out"))
+                );
+            }
+        }
     }
-    let stray = given(&sft)
-        .filter(|_| config.sft.is_empty())
-        .map(|key| (key, "sft"));
-    match stray.or(given(&dpo)
-        .filter(|_| config.dpo.is_empty())
-        .map(|key| (key, "dpo")))
-    {
-        None => Ok(()),
-        Some((key, head)) => Err(
-            Error::input(format!("{key} is given without data for {head}"))
-                .hint(format!("give --{head} FILE, or leave --{key} out")),
-        ),
-    }
+    Ok(())
 }
 
 /// `--sft` and `--dpo` as objectives of those names, without weights.
-fn shorthand(config: &Config) -> Result<Vec<ObjectiveConfig>> {
+fn shorthand(config: &Config, given: &Table) -> Result<Vec<ObjectiveConfig>> {
     let dpo_loss = dpo_loss(config.dpo_loss.as_deref())?;
-    let c = config.clone();
-    let sft = ObjectiveConfig {
-        name: Some("sft".into()),
-        loss: Some("sft".into()),
-        data: c.sft,
-        map: c.sft_map,
-        turns: c.sft_turns,
-        eval: c.sft_eval,
-        template: c.sft_template,
-        rows: c.sft_rows,
-        batch: c.sft_batch,
-        ..ObjectiveConfig::default()
-    };
-    let dpo = ObjectiveConfig {
-        name: Some("dpo".into()),
-        loss: Some(dpo_loss.to_string()),
-        data: c.dpo,
-        map: c.dpo_map,
-        eval: c.dpo_eval,
-        template: c.dpo_template,
-        rows: c.dpo_rows,
-        batch: c.dpo_batch,
-        alpha: c.dpo_alpha,
-        gamma: c.dpo_gamma,
-        ..ObjectiveConfig::default()
-    };
-    let given: Vec<_> = [sft, dpo]
-        .into_iter()
-        .filter(|objective| !objective.data.is_empty())
-        .collect();
-    if given.is_empty() {
+    let mut objectives = Vec::new();
+    for head in SHORTHAND {
+        if !given.contains_key(head) {
+            continue;
+        }
+        let mut own = Table::new();
+        for (key, value) in given {
+            if let Some(key) = of_objective(key, head) {
+                own.insert(key.to_owned(), value.clone());
+            }
+        }
+        let loss = if head == "dpo" {
+            dpo_loss.name
+        } else {
+            SFT.name
+        };
+        own.insert("name".to_owned(), head.into());
+        own.insert("loss".to_owned(), loss.into());
+        let own = own.try_into();
+        objectives.push(own.map_err(|error| Error::input(format!("config: {error}")))?);
+    }
+    if objectives.is_empty() {
         return Err(
             Error::input("no objective is given").hint("give --sft FILE, --dpo FILE, or both")
         );
     }
-    Ok(given)
+    Ok(objectives)
 }
 
-/// The same settings with `--sft` and `--dpo` as a list of objectives, and with the run's beta and
-/// label-smoothing copied to every preference loss that takes them.
-pub fn listed(config: &Config) -> Result<Config> {
-    refuse_strays(config)?;
-    let mut objectives = if config.objective.is_empty() {
-        shorthand(config)?
+/// The objectives as a list, from tables or from flags.
+fn list(config: &Config) -> Result<Vec<ObjectiveConfig>> {
+    let given = given(config)?;
+    refuse_strays(&given)?;
+    if config.objective.is_empty() {
+        shorthand(config, &given)
     } else {
-        config.objective.clone()
-    };
+        Ok(config.objective.clone())
+    }
+}
+
+/// The same settings with `--sft` and `--dpo` as a list of objectives, and with the loss settings of the run
+/// copied to every loss that takes them.
+pub fn listed(config: &Config) -> Result<Config> {
+    let mut objectives = list(config)?;
     for objective in &mut objectives {
-        let kind = choice("loss", objective.loss.as_deref(), LossKind::Sft)?;
-        let takes = &kind.spec().defaults;
-        if takes.beta.is_some() {
-            objective.beta = objective.beta.take().or_else(|| config.beta.clone());
-        }
-        if takes.label_smoothing.is_some() {
-            objective.label_smoothing = objective
-                .label_smoothing
-                .take()
-                .or_else(|| config.label_smoothing.clone());
+        let loss = match &objective.loss {
+            Some(name) => loss("loss", name)?,
+            None => &SFT,
+        };
+        for setting in loss.settings {
+            let shared = config.loss_settings.get(setting.name);
+            if let Some(shared) = shared.filter(|_| setting.is_shared)
+                && objective.settings.get(setting.name).is_none()
+            {
+                objective.settings.set(setting.name, shared.clone());
+            }
         }
     }
-    let bare = Config {
+    let mut rest = given(config)?;
+    rest.retain(|key, _| {
+        SHORTHAND
+            .iter()
+            .all(|head| of_objective(key, head).is_none())
+    });
+    let rest: Config = rest
+        .try_into()
+        .map_err(|error| Error::input(format!("config: {error}")))?;
+    Ok(Config {
         objective: objectives,
-        beta: None,
-        label_smoothing: None,
-        dpo_loss: None,
-        dpo_alpha: None,
-        dpo_gamma: None,
-        sft: Vec::new(),
-        dpo: Vec::new(),
-        sft_map: None,
-        dpo_map: None,
-        sft_eval: None,
-        dpo_eval: None,
-        sft_template: None,
-        dpo_template: None,
-        sft_turns: None,
-        sft_rows: None,
-        dpo_rows: None,
-        sft_batch: None,
-        dpo_batch: None,
-        ..config.clone()
-    };
-    Ok(bare)
+        loss_settings: Given::default(),
+        config: config.config.clone(),
+        files: config.files.clone(),
+        ..rest
+    })
 }
 
 /// Resolves one objective. Messages call a key `sft-batch` for the flags, and `objective NAME:
@@ -224,53 +206,48 @@ fn one(
             &name,
         ));
     }
+    let shared = loss_settings(true);
+    let is_shared = |of: &str| {
+        shared
+            .iter()
+            .any(|setting| setting.name == of && setting.is_shared)
+    };
     let key = |of: &str| match (listed, of) {
         (true, _) => format!("objective {name}: {of}"),
         (false, "data") => name.clone(),
-        (false, "beta" | "label-smoothing") => of.to_owned(),
+        (false, _) if is_shared(of) => of.to_owned(),
         (false, _) => format!("{name}-{of}"),
     };
     let missing = |of: &str, hint: &str| {
         Error::input(format!("{} is missing", key(of))).hint(hint.to_owned())
     };
-    if written.loss.is_none() {
-        let names: Vec<_> = LossKind::ALL
-            .iter()
-            .map(|kind| format!("\"{kind}\""))
-            .collect();
+    let Some(loss_name) = &written.loss else {
+        let mut names = Vec::new();
+        for loss in objectives::all() {
+            names.push(format!("\"{loss}\""));
+        }
         return Err(missing(
             "loss",
             &format!("set loss to one of {}", names.join(", ")),
         ));
-    }
-    let loss = choice(&key("loss"), written.loss.as_deref(), LossKind::Sft)?;
+    };
+    let loss = loss(&key("loss"), loss_name)?;
     if written.data.is_empty() {
         return Err(missing("data", "set data = \"FILE\""));
     }
-    let form = loss.spec();
-    let Defaults {
-        beta,
-        label_smoothing,
-        ..
-    } = form.defaults;
-    // It is an error if a preference loss does not support the label smoothing of the run; SFT
-    // ignores it.
-    let smooths = |value: &&Number| {
-        label_smoothing.is_some() || form.responses == 2 && value.real() != Some(0.0)
-    };
-    let settings = LossSettings {
-        beta: written
-            .beta
-            .as_ref()
-            .or(config.beta.as_ref().filter(|_| beta.is_some())),
-        label_smoothing: written
-            .label_smoothing
-            .as_ref()
-            .or(config.label_smoothing.as_ref().filter(smooths)),
-        alpha: written.alpha.as_ref(),
-        gamma: written.gamma.as_ref(),
-    };
-    let objective = settings.of(loss, key)?;
+    let settings = of_loss(
+        loss,
+        |name| {
+            let shared = config.loss_settings.get(name);
+            // It is an error if a preference loss does not take a setting of the run, such as label
+            // smoothing, unless it is 0; SFT ignores the setting.
+            let reaches = |value: &&Number| {
+                loss.takes(name) || loss.is_preference() && value.real() != Some(0.0)
+            };
+            written.settings.get(name).or(shared.filter(reaches))
+        },
+        key,
+    )?;
     let any = |value: &Option<Number>, of: &str| match value {
         Some(value) => real(&key(of), Some(value), 0.0, "be a number", |_| true).map(Some),
         None => Ok(None),
@@ -294,7 +271,7 @@ fn one(
         },
         recorded_template: None,
         turns: match &written.turns {
-            Some(turns) if form.responses == 2 => {
+            Some(turns) if loss.is_preference() => {
                 return Err(wrong(
                     &key("turns"),
                     "be left out: pairs are compared by their last turns",
@@ -317,12 +294,9 @@ fn one(
         batch: count(
             &key("batch"),
             written.batch.as_ref(),
-            usual_batch(form.responses == 2),
+            usual_batch(loss.is_preference()),
         )?,
-        beta: objective.beta,
-        label_smoothing: objective.label_smoothing,
-        alpha: form.defaults.alpha.map(|_| objective.alpha),
-        gamma: form.defaults.gamma.map(|_| objective.gamma),
+        settings,
         optimum: any(&written.optimum, "optimum")?,
         optimum_eval: any(&written.optimum_eval, "optimum-eval")?,
         tie_rank: 0,

@@ -2,7 +2,6 @@
 
 use super::{Length, Plan};
 use upright_base::{Error, Result};
-use upright_core::methods::MethodKind;
 
 /// The steps of a run, divided into consecutive stages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +20,7 @@ pub struct Stage {
     pub start: usize,
     /// Step after the last.
     pub end: usize,
-    /// The objective of a stage of Sequential; `None` if the method decides at every step.
+    /// The objective of a stage of a method that has stages; `None` if the method decides at every step.
     pub objective: Option<usize>,
 }
 
@@ -60,9 +59,9 @@ impl Schedule {
         let epoch = |i: usize| rows[i].div_ceil(plan.objectives[i].batch);
         let longest = (0..rows.len()).map(epoch).max().unwrap_or(0);
         let total = plan.length.map_or(0, |length| length.steps(longest));
-        let lengths = match plan.method {
-            MethodKind::Sequential if plan.stages.is_empty() => split(plan, total)?,
-            MethodKind::Sequential => {
+        let lengths = match plan.method.has_stages {
+            true if plan.stages.is_empty() => split(plan, total)?,
+            true => {
                 let of = |objective: usize, length: Length| {
                     (Some(objective), length.steps(epoch(objective)))
                 };
@@ -71,7 +70,7 @@ impl Schedule {
                     .map(|stage| of(stage.objective, stage.length))
                     .collect()
             }
-            _ => vec![(None, total)],
+            false => vec![(None, total)],
         };
         if plan.length == Some(Length::Steps(0)) {
             return Ok(Self {
@@ -94,11 +93,12 @@ impl Schedule {
             });
             start = end;
         }
-        let used = |i: usize| match plan.method {
-            MethodKind::Sequential if !plan.stages.is_empty() => {
+        let used = |i: usize| {
+            if plan.method.has_stages && !plan.stages.is_empty() {
                 plan.stages.iter().any(|stage| stage.objective == i)
+            } else {
+                plan.objectives[i].weight > 0.0
             }
-            _ => plan.objectives[i].weight > 0.0,
         };
         if let Some(i) = (0..rows.len()).find(|i| rows[*i] == 0 && used(*i)) {
             return Err(Error::input(format!(

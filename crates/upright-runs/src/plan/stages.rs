@@ -4,7 +4,7 @@ use super::checks::{count, count_from, no_such, positive, wrong};
 use super::{Length, ObjectivePlan, StagePlan};
 use crate::settings::{Config, Number};
 use upright_base::{Error, Result};
-use upright_core::methods::MethodKind;
+use upright_core::methods::{self, MethodSpec};
 
 /// Length of the run; `None` if it is the sum of the stages.
 pub(super) fn length(config: &Config) -> Result<Option<Length>> {
@@ -45,17 +45,20 @@ pub(super) fn length(config: &Config) -> Result<Option<Length>> {
 /// Parses `--stages dpo:100,sft:3e`.
 pub(super) fn stages(
     config: &Config,
-    method: MethodKind,
+    method: &MethodSpec,
     objectives: &[ObjectivePlan],
 ) -> Result<Vec<StagePlan>> {
     let Some(list) = &config.stages else {
         return Ok(vec![]);
     };
-    if method != MethodKind::Sequential {
+    if !method.has_stages {
+        let staged = methods::all().iter().filter(|method| method.has_stages);
+        let names: Vec<&str> = staged.map(|method| method.name).collect();
+        let names = names.join(" or ");
         return Err(Error::input(format!(
-            "stages {list} are given, but the method is not sequential"
+            "stages {list} are given, but the method is not {names}"
         ))
-        .hint("give --method sequential, or leave --stages out"));
+        .hint(format!("give --method {names}, or leave --stages out")));
     }
     let hint = "write NAME:STEPS, or NAME:EPOCHS with the suffix e, e.g. dpo:100,sft:3e";
     if list.0.is_empty() {

@@ -2,6 +2,7 @@
 //! name; its doc comment is the help text. Values are not checked here and defaults are not
 //! applied: that is the job of [`crate::plan`].
 
+pub mod declared;
 mod file;
 pub mod peers;
 mod value;
@@ -14,6 +15,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use upright_core::{methods, objectives};
+
+use declared::{Given, OfLosses, OfMethods, OfObjective};
 
 use crate::trackers;
 
@@ -26,7 +30,7 @@ pub const FILE: &str = "config.toml";
     reason = "brackets in the help mark optional parts"
 )]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Config {
     /// TOML file with these settings, one key per flag. Flags override the file; paths in it are
     /// relative to the current directory
@@ -180,10 +184,8 @@ pub struct Config {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unpack_all: bool,
 
-    /// Method that chooses the objectives to train on: sequential, mix, alright, maxright, compromise.
-    /// In the study of SmolLM2-135M at equal tokens, maxright and compromise fitted training rows
-    /// best, and mix overfitted least [default: alright]
-    #[arg(long, value_name = "METHOD", help_heading = "Method")]
+    /// Method that chooses the objectives to train on.
+    #[arg(long, value_name = "METHOD", help_heading = "Method", help = method_help())]
     pub method: Option<String>,
     /// Weight of DPO, from 0 (SFT alone) to 1 (DPO alone) [default: 0.5]
     #[arg(
@@ -197,35 +199,13 @@ pub struct Config {
     /// data [default: dpo, then sft, with the steps split by --lambda]
     #[arg(long, value_name = "STAGES", help_heading = "Method")]
     pub stages: Option<List>,
-    /// How alright pays out the weights: random (draw an objective in every step), balanced (spread
-    /// the steps of every objective evenly) [default: random]
-    #[arg(long, value_name = "DRAWS", help_heading = "Method")]
-    pub draws: Option<String>,
-    /// Batches of mix: full, half (half of the rows of every objective, so that a step on two
-    /// objectives costs as much as a step of alright) [default: full]
-    #[arg(long, value_name = "BATCHES", help_heading = "Method")]
-    pub mix_batches: Option<String>,
-    /// Power of the gap in compromise, at least 1: a larger power gives more steps to the objective
-    /// with the larger gap [default: 2]
-    #[arg(
-        long,
-        value_name = "P",
-        help_heading = "Method",
-        allow_hyphen_values = true
-    )]
-    pub power: Option<Number>,
-    /// Probe the losses of all objectives every K steps, with maxright [default: 10]
-    #[arg(
-        long,
-        value_name = "K",
-        help_heading = "Method",
-        allow_hyphen_values = true
-    )]
-    pub probe_every: Option<Number>,
-    /// Optimal training loss per objective, e.g. sft=1.49,dpo=0.06; used by maxright and compromise, which assume
-    /// 0 for an objective without an optimum. auto trains each objective alone first and keeps the
-    /// optima for later runs [default: 0]
-    #[arg(long, value_name = "OPTIMA", help_heading = "Method")]
+    /// Settings of methods.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub method_settings: Given<OfMethods>,
+    /// Optimal training loss per objective, e.g. sft=1.49,dpo=0.06; used by methods that compare
+    /// gaps.
+    #[arg(long, value_name = "OPTIMA", help_heading = "Method", help = optimum_help())]
     pub optimum: Option<List>,
     /// Optimal held-out loss per objective, used to report gaps [default: no gaps]
     #[arg(long, value_name = "OPTIMA", help_heading = "Method")]
@@ -246,44 +226,13 @@ pub struct Config {
     )]
     pub stop_within: Option<Number>,
 
-    /// KL strength for dpo, ipo, rpo; odds-ratio weight for orpo; reward scale for simpo
-    /// [default: 0.1; 2 for simpo]
-    #[arg(
-        long,
-        value_name = "B",
-        help_heading = "Preference loss",
-        allow_hyphen_values = true
-    )]
-    pub beta: Option<Number>,
-    /// Preference loss of --dpo: sigmoid, ipo, rpo; without a reference model orpo, simpo
-    /// [default: sigmoid]
-    #[arg(long, value_name = "LOSS", help_heading = "Preference loss")]
+    /// Preference loss of --dpo.
+    #[arg(long, value_name = "LOSS", help_heading = "Preference loss", help = dpo_loss_help())]
     pub dpo_loss: Option<String>,
-    /// With --dpo-loss rpo: weight of the chosen response's negative log-likelihood per token
-    /// [default: 1]
-    #[arg(
-        long,
-        value_name = "A",
-        help_heading = "Preference loss",
-        allow_hyphen_values = true
-    )]
-    pub dpo_alpha: Option<Number>,
-    /// With --dpo-loss simpo: target reward margin [default: 1]
-    #[arg(
-        long,
-        value_name = "G",
-        help_heading = "Preference loss",
-        allow_hyphen_values = true
-    )]
-    pub dpo_gamma: Option<Number>,
-    /// Label smoothing: assumed fraction of flipped pairs [default: 0]
-    #[arg(
-        long,
-        value_name = "SHARE",
-        help_heading = "Preference loss",
-        allow_hyphen_values = true
-    )]
-    pub label_smoothing: Option<Number>,
+    /// Settings of preference losses.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub loss_settings: Given<OfLosses>,
     /// Reference model: an adapter (a PEFT folder, a run folder, or a Hub id); none, the base
     /// model; train:chosen or train:sft, an adapter trained first on the chosen responses or on the
     /// instruction data [default: none]
@@ -484,13 +433,13 @@ pub struct Config {
 
 /// An `[[objective]]` table of the TOML file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct ObjectiveConfig {
     /// Name in flags, records and plots: lowercase letters, digits, - and _
     #[arg(long)]
     pub name: Option<String>,
-    /// Loss: sft; on pairs dpo, ipo, rpo; on pairs without a reference model orpo, simpo
-    #[arg(long)]
+    /// Loss.
+    #[arg(long, help = loss_help())]
     pub loss: Option<String>,
     /// Training rows: a file, a Hub dataset, or a list of them. FILE:SHARE sets the share of an
     /// epoch's rows that a dataset supplies
@@ -520,23 +469,66 @@ pub struct ObjectiveConfig {
     /// Rows per step [default: 8, or 4 pairs]
     #[arg(long)]
     pub batch: Option<Number>,
-    /// KL strength for dpo, ipo, rpo; odds-ratio weight for orpo; reward scale for simpo
-    /// [default: the run's beta]
-    #[arg(long)]
-    pub beta: Option<Number>,
-    /// Label smoothing: assumed fraction of flipped pairs [default: the run's label-smoothing]
-    #[arg(long)]
-    pub label_smoothing: Option<Number>,
-    /// With rpo: weight of the chosen response's negative log-likelihood per token [default: 1]
-    #[arg(long)]
-    pub alpha: Option<Number>,
-    /// With simpo: target reward margin [default: 1]
-    #[arg(long)]
-    pub gamma: Option<Number>,
+    /// Settings of the loss.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub settings: Given<OfObjective>,
     /// Optimal training loss
     #[arg(long)]
     pub optimum: Option<Number>,
     /// Optimal held-out loss
     #[arg(long)]
     pub optimum_eval: Option<Number>,
+}
+
+/// Names as a list for a help text.
+fn list(names: impl Iterator<Item = &'static str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn method_help() -> String {
+    let names = list(methods::all().iter().map(|method| method.name));
+    format!(
+        "Method that chooses the objectives to train on: {names}. In the study of SmolLM2-135M at equal tokens, maxright and \
+         compromise fitted training rows best, and mix overfitted least [default: alright]"
+    )
+}
+
+fn optimum_help() -> String {
+    let users = methods::all().iter().filter(|method| method.uses_optima);
+    let names = list(users.map(|method| method.name)).replace(", ", " and ");
+    format!(
+        "Optimal training loss per objective, e.g. sft=1.49,dpo=0.06; used by {names}, which assume 0 for an objective without an \
+         optimum. auto trains each objective alone first and keeps the optima for later runs [default: 0]"
+    )
+}
+
+/// The preference losses with or without a reference, by their names as flags or in files, for help texts.
+pub fn preferences(reference: bool, as_flags: bool) -> String {
+    let losses = objectives::all()
+        .iter()
+        .filter(|loss| loss.is_preference() && loss.reference == reference);
+    list(losses.map(|loss| {
+        if as_flags {
+            loss.flag_name()
+        } else {
+            loss.name
+        }
+    }))
+}
+
+fn dpo_loss_help() -> String {
+    let tied = preferences(true, true);
+    let free = preferences(false, true);
+    format!("Preference loss of --dpo: {tied}; without a reference model {free} [default: sigmoid]")
+}
+
+fn loss_help() -> String {
+    let instructions = objectives::all()
+        .iter()
+        .filter(|loss| !loss.is_preference());
+    let instructions = list(instructions.map(|loss| loss.name));
+    let tied = preferences(true, false);
+    let free = preferences(false, false);
+    format!("Loss: {instructions}; on pairs {tied}; on pairs without a reference model {free}")
 }

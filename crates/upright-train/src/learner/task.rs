@@ -180,7 +180,7 @@ impl Task<'_> {
         examples: &[&Example],
         readers: &mut [Reader<'_>],
     ) -> Result<Measured> {
-        let metrics = self.objective.kind.spec().metrics.len();
+        let metrics = self.objective.loss.metrics.len();
         let mut measured = Measured {
             loss: 0.0,
             metrics: vec![0.0; metrics],

@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::Range;
 
 use upright_base::{Error, Result, files};
-use upright_core::{methods::MethodKind, optimizer::Curve};
+use upright_core::optimizer::Curve;
 use upright_model::peft;
 use upright_runs::{
     plan::Plan,
@@ -36,9 +36,10 @@ pub(super) fn check(plan: &Plan, steps: Range<usize>) -> Result<()> {
         ))
         .hint(hint));
     }
-    if plan.method == MethodKind::Sequential {
+    if plan.method.has_stages {
         return Err(Error::input(format!(
-            "{run}: cannot extend a run of sequential: its stages would have other lengths"
+            "{run}: cannot extend a run of {}: its stages would have other lengths",
+            plan.method
         ))
         .hint(hint));
     }

@@ -7,12 +7,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use upright_base::{Error, ErrorKind, Result, files, progress::Progress};
 use upright_core::{
-    methods::{Draws, MethodKind, MixBatches},
+    methods::MIX,
     optimizer::{Average, Iterate},
 };
 use upright_data::Dataset;
 use upright_runs::{
-    plan::{Length, Plan, Schedule},
+    plan::{Length, Plan, Schedule, plain_mix},
     plan_record,
     records::lowest_loss,
     run_dir::read_evaluations,
@@ -137,12 +137,9 @@ pub(super) fn runs(
 /// objectives are evaluated only.
 fn plan_of(plan: &Plan, objective: usize, steps: usize) -> Plan {
     let mut alone = Plan {
-        method: MethodKind::Mix,
+        method: &MIX,
         length: Some(Length::Steps(steps)),
-        probe_every: 1,
-        draws: Draws::Random,
-        mix_batches: MixBatches::Full,
-        power: None,
+        method_settings: plain_mix(),
         finds_optima: false,
         average: Average::None,
         export_iterate: Iterate::Last,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 use upright_base::{Result, counted};
 use upright_core::{
-    methods::MethodKind,
+    methods::{Cost, MethodSpec},
     optimizer::{Average, Curve},
 };
 use upright_data::{Dataset, Example};
@@ -29,7 +29,7 @@ const LONG: f64 = 1.0;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outline {
     /// The method.
-    pub method: MethodKind,
+    pub method: &'static MethodSpec,
     /// Number of updates.
     pub steps: usize,
     /// The objectives, in the order of the plan.
@@ -265,7 +265,7 @@ impl Outline {
         let mut lines = vec![format!(
             "plan: {} of {}, {} in all",
             counted(self.steps, "step"),
-            self.method.name(),
+            self.method.name,
             duration(seconds.total)
         )];
         let names = self.objectives.iter().map(|objective| objective.name.len());
@@ -274,7 +274,7 @@ impl Outline {
         for objective in &self.objectives {
             let epochs = if objective.steps == 0.0 {
                 "not trained on".to_owned()
-            } else if self.method.uses_optima() {
+            } else if self.method.uses_optima {
                 format!("about {} epochs", short(objective.epochs))
             } else if objective.epochs < 1.0 {
                 format!(
@@ -407,7 +407,7 @@ impl Epoch {
 
 /// Expected seconds of all steps, given the seconds per step of each objective.
 pub fn seconds_of_steps(plan: &Plan, schedule: &Schedule, step_seconds: &[f64]) -> f64 {
-    if plan.method == MethodKind::Sequential {
+    if plan.method.has_stages {
         let mut seconds = 0.0;
         for stage in &schedule.stages {
             seconds += stage.steps() as f64 * step_seconds[stage.objective.unwrap_or(0)];
@@ -422,18 +422,21 @@ pub fn seconds_of_steps(plan: &Plan, schedule: &Schedule, step_seconds: &[f64]) 
             all += cost;
         }
     }
-    let per_step = match plan.method {
-        MethodKind::Mix => all,
-        MethodKind::Maxright => weighted + SCORING * (all - weighted) / plan.probe_every as f64,
-        MethodKind::Alright | MethodKind::Compromise | MethodKind::Sequential => weighted,
+    let per_step = match plan.method.cost {
+        Cost::All => all,
+        Cost::One => weighted,
+        Cost::OneAndProbes => {
+            let every = plan.method.probe_every(&plan.method_settings);
+            weighted + SCORING * (all - weighted) / every.unwrap_or(1) as f64
+        }
     };
     schedule.steps as f64 * per_step
 }
 
-/// Steps that train on an objective. MAXRIGHT and Compromise decide by losses: the share of an
+/// Steps that train on an objective. Methods that use optima decide by losses: the share of an
 /// objective is taken to be its weight.
 fn expected_steps(plan: &Plan, schedule: &Schedule, index: usize) -> f64 {
-    if plan.method.uses_optima() {
+    if plan.method.uses_optima {
         return schedule.steps as f64 * plan.objectives[index].weight;
     }
     let mut method = plan.method(schedule);

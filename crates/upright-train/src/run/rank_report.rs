@@ -194,7 +194,7 @@ mod tests {
     use std::{path::Path, sync::Arc, time::Duration};
 
     use upright_core::{
-        objectives::{LossKind, Objective},
+        objectives::{Objective, SFT},
         optimizer::{AdamW, AdamWConfig, Average, Curve, LearningRate},
     };
     use upright_data::order::Order;
@@ -233,7 +233,7 @@ mod tests {
                     let rows: Vec<Example> = (0..6).map(|index| row(index, 20)).collect();
                     let task = Task {
                         name: "sft".to_owned(),
-                        objective: Objective::new(LossKind::Sft),
+                        objective: Objective::new(&SFT),
                         train: rows.clone(),
                         held_out: Vec::new(),
                         fit: rows,

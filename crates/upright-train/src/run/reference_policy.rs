@@ -5,14 +5,16 @@ use std::path::PathBuf;
 
 use upright_base::{Error, Result, files, progress::Progress};
 use upright_core::{
-    methods::{MethodKind, MixBatches},
-    objectives::LossKind,
+    methods::MIX,
+    objectives::SFT,
     optimizer::{Average, Iterate},
 };
 use upright_data::{Dataset, Example, RowKind};
 use upright_model::{adapter::Adapter, peft};
 use upright_runs::{
-    plan::{Length, ObjectivePlan, Plan, ReferencePlan, ReferenceRows, Schedule},
+    plan::{
+        Length, ObjectivePlan, Plan, ReferencePlan, ReferenceRows, Schedule, defaults_of, plain_mix,
+    },
     run_dir::adapter_dir,
 };
 
@@ -88,7 +90,7 @@ pub(super) fn needed_rows<'d>(
 ) -> Vec<&'d Example> {
     let mut rows: Vec<&Example> = Vec::new();
     for (index, data) in datasets.iter().enumerate() {
-        if plan.objectives[index].loss.spec().reference {
+        if plan.objectives[index].loss.reference {
             rows.extend(drawn(plan, schedule, index, data));
             rows.extend(data.eval(plan.eval_rows));
             rows.extend(data.fit(plan.eval_rows));
@@ -235,14 +237,11 @@ fn plan_of(plan: &Plan) -> (Plan, RowKind) {
     };
     let objective = ObjectivePlan {
         name: name.into(),
-        loss: LossKind::Sft,
+        loss: &SFT,
         weight: 1.0,
         rows: rows.or(source.rows),
         batch,
-        beta: 0.0,
-        label_smoothing: 0.0,
-        alpha: None,
-        gamma: None,
+        settings: defaults_of(&SFT),
         optimum: None,
         optimum_eval: None,
         tie_rank: 0,
@@ -250,10 +249,9 @@ fn plan_of(plan: &Plan) -> (Plan, RowKind) {
     };
     let plan = Plan {
         init_adapter: None,
-        method: MethodKind::Mix,
+        method: &MIX,
         length: Some(Length::Epochs(epochs)),
-        probe_every: 1,
-        mix_batches: MixBatches::Full,
+        method_settings: plain_mix(),
         finds_optima: false,
         average: Average::None,
         export_iterate: Iterate::Last,

@@ -26,7 +26,7 @@ pub fn tasks<'r>(
             held_out: data.eval(plan.eval_rows).into_iter().cloned().collect(),
             fit: data.fit(plan.eval_rows).into_iter().cloned().collect(),
             order: order(plan, index, data.train.len()),
-            reference: reference.filter(|_| objective.loss.spec().reference),
+            reference: reference.filter(|_| objective.loss.reference),
             train: data.train,
         }
     };

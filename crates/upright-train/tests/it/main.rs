@@ -17,7 +17,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use upright_base::progress::Silent;
 use upright_core::{
-    objectives::{LossKind, Objective},
+    objectives::{DPO, LossSpec, Objective, SFT},
     optimizer::{AdamW, AdamWConfig, Average, Curve, LearningRate},
     train::{Learner, Method, ObjectiveId, train},
 };
@@ -124,13 +124,13 @@ fn examples(dir: &Path) -> Vec<Example> {
 
 fn task<'a>(
     name: &str,
-    kind: LossKind,
+    loss: &'static LossSpec,
     train: &[Example],
     reference: Option<&'a Reference>,
 ) -> Task<'a> {
     Task {
         name: name.into(),
-        objective: Objective::new(kind),
+        objective: Objective::new(loss),
         train: train.to_vec(),
         held_out: vec![],
         fit: vec![],
@@ -200,8 +200,8 @@ fn errors(name: &str, options: Options, token_budget: usize) -> Vec<(String, f64
     );
 
     let tasks = vec![
-        task("sft", LossKind::Sft, &rows[3..], None),
-        task("dpo", LossKind::Dpo, &rows[..3], Some(&reference)),
+        task("sft", &SFT, &rows[3..], None),
+        task("dpo", &DPO, &rows[..3], Some(&reference)),
     ];
     let mut learner =
         ModelLearner::new(&decoder, start, optimization(), token_budget, tasks).unwrap();
@@ -334,7 +334,7 @@ fn a_policy_equal_to_its_reference_has_a_loss_of_ln_2() {
             reference
                 .prepare(&policy(&decoder, &frozen, 1, &world), &pairs, &mut Silent)
                 .unwrap();
-            let tasks = vec![task("dpo", LossKind::Dpo, &rows[..3], Some(&reference))];
+            let tasks = vec![task("dpo", &DPO, &rows[..3], Some(&reference))];
             let mut learner =
                 ModelLearner::new(&decoder, start, optimization(), 2048, tasks).unwrap();
             let probed = learner.loss(ObjectiveId(0)).unwrap();
@@ -355,7 +355,7 @@ fn a_gradient_out_of_range_is_named() {
         .unwrap()
         .adapter;
     let rows = examples(&dir);
-    let tasks = vec![task("sft", LossKind::Sft, &rows[3..], None)];
+    let tasks = vec![task("sft", &SFT, &rows[3..], None)];
     let mut learner =
         ModelLearner::new(&decoder, start.clone(), optimization(), 2048, tasks).unwrap();
     let error = learner.accumulate(ObjectiveId(0), 1e30).unwrap_err();

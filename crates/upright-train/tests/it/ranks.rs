@@ -24,7 +24,7 @@ use upright_base::{
     quiet,
 };
 use upright_core::{
-    objectives::LossKind,
+    objectives::SFT,
     train::{Learner, ObjectiveId},
 };
 use upright_data::Example;
@@ -511,7 +511,7 @@ fn work_is_divided() {
                     };
                     let decoder = Decoder::open(dir, &options).unwrap();
                     let start = peft::read(&dir.join("adapter"), decoder.config()).unwrap();
-                    let tasks = vec![task("sft", LossKind::Sft, many, None)];
+                    let tasks = vec![task("sft", &SFT, many, None)];
                     let learner =
                         ModelLearner::new(&decoder, start.adapter, optimization(), 40, tasks);
                     let mut learner = learner.unwrap().among(&world);

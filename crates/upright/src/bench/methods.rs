@@ -8,11 +8,12 @@ use upright_engine::Counts;
 use super::{Bench, Meter, StepCounts, report};
 use upright_base::{Result, progress::Progress};
 use upright_core::{
-    methods::{Draws, MethodContext, MethodKind},
+    methods::{self, Cost, MIX, MethodContext, MethodSpec, PROBE_EVERY as PROBES, SEQUENTIAL},
+    settings::{Value, Values},
     train::{Method, train},
 };
 
-/// Probe intervals k of the MAXRIGHT runs.
+/// Probe intervals k of methods that probe.
 const PROBE_EVERY: [usize; 3] = [1, 10, 100];
 
 /// A method to compare.
@@ -20,12 +21,8 @@ const PROBE_EVERY: [usize; 3] = [1, 10, 100];
 pub enum Compared {
     /// One objective alone, by its index.
     Alone(usize),
-    /// All objectives in every step.
-    Mix,
-    /// One sampled objective per step.
-    Alright,
-    /// The objective with the largest gap; all objectives are probed every this many steps.
-    Maxright(usize),
+    /// A joint method. One that probes takes its probe interval from here.
+    Joint(&'static MethodSpec, Option<usize>),
 }
 
 /// Cost of several steps of a method.
@@ -54,13 +51,22 @@ pub struct MethodCost {
 }
 
 impl Compared {
-    /// Every objective alone, Mix, ALRIGHT, and MAXRIGHT for several values of k.
+    /// Every objective alone, and every joint method; one that probes with several values of k.
     pub fn all(objectives: usize) -> Vec<Self> {
-        let alone = (0..objectives).map(Self::Alone);
-        alone
-            .chain([Self::Mix, Self::Alright])
-            .chain(PROBE_EVERY.map(Self::Maxright))
-            .collect()
+        let mut all: Vec<Self> = (0..objectives).map(Self::Alone).collect();
+        for method in methods::all() {
+            if method.has_stages {
+                continue;
+            }
+            if method.cost == Cost::OneAndProbes {
+                for interval in PROBE_EVERY {
+                    all.push(Self::Joint(method, Some(interval)));
+                }
+            } else {
+                all.push(Self::Joint(method, None));
+            }
+        }
+        all
     }
 }
 
@@ -68,7 +74,15 @@ impl Bench {
     /// The method, with weights, optima and seed of the plan.
     pub fn method(&self, compared: Compared) -> Box<dyn Method> {
         let plan = self.plan();
-        let mut settings = MethodContext {
+        let (method, interval) = match compared {
+            Compared::Alone(_) => (&SEQUENTIAL, None),
+            Compared::Joint(method, interval) => (method, interval),
+        };
+        let mut settings = Values::defaults(method.settings);
+        if let Some(interval) = interval {
+            settings.set(PROBES, Value::Count(interval));
+        }
+        (method.build)(MethodContext {
             weights: plan.weights(),
             tie_ranks: plan
                 .objectives
@@ -80,32 +94,20 @@ impl Bench {
                 .iter()
                 .map(|optimum| optimum.unwrap_or(0.0))
                 .collect(),
-            draws: Draws::Random,
-            power: 1.0,
-            probe_every: plan.probe_every,
+            settings,
             seed: plan.seed,
-            stages: Vec::new(),
-        };
-        let kind = match compared {
-            Compared::Alone(objective) => {
-                settings.stages = vec![(objective, usize::MAX)];
-                MethodKind::Sequential
-            }
-            Compared::Mix => MethodKind::Mix,
-            Compared::Alright => MethodKind::Alright,
-            Compared::Maxright(probe_every) => {
-                settings.probe_every = probe_every;
-                MethodKind::Maxright
-            }
-        };
-        kind.build(&settings)
+            stages: match compared {
+                Compared::Alone(objective) => vec![(objective, usize::MAX)],
+                Compared::Joint(..) => Vec::new(),
+            },
+        })
     }
 
     /// Takes `steps` steps of every method in turn, each from the initial adapter, and returns the
     /// cost of each. A warm-up step of Mix comes first and is not counted.
     pub fn methods(&self, steps: usize, observer: &mut dyn Progress) -> Result<Vec<MethodCost>> {
         let objectives = self.plan().objectives.len();
-        let mix = &mut *self.method(Compared::Mix);
+        let mix = &mut *self.method(Compared::Joint(&MIX, None));
         train(&mut self.learner()?, mix, 0..1, |_, _, _| {
             Ok(ControlFlow::Continue(()))
         })?;
@@ -123,9 +125,8 @@ impl Bench {
     ) -> Result<MethodCost> {
         let name = match compared {
             Compared::Alone(objective) => self.plan().objectives[objective].name.clone(),
-            Compared::Mix => "mix".into(),
-            Compared::Alright => "alright".into(),
-            Compared::Maxright(probe_every) => format!("maxright k={probe_every}"),
+            Compared::Joint(method, None) => method.name.to_owned(),
+            Compared::Joint(method, Some(interval)) => format!("{method} k={interval}"),
         };
         let mut meter = Meter::new(self.learner()?);
         let mut counted: Vec<StepCounts> = Vec::new();

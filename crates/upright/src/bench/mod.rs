@@ -74,7 +74,7 @@ impl Bench {
         let datasets = model.datasets(&plan, observer)?;
         let mut reference = None;
         if plan.needs_reference() {
-            let needs = |index: &usize| plan.objectives[*index].loss.spec().reference;
+            let needs = |index: &usize| plan.objectives[*index].loss.reference;
             let drawn = |index| run::first_batches(&plan, index, &datasets[index], batches);
             let rows: Vec<&Example> = (0..datasets.len()).filter(needs).flat_map(drawn).collect();
             let mut values =

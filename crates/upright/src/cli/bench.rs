@@ -126,8 +126,8 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     steps: Option<Number>,
-    /// Compare the cost of the methods: each objective alone, mix, alright, and maxright with k =
-    /// 1, 10, 100
+    /// Compare the cost of the methods: each objective alone, and every joint method; methods that
+    /// probe with k = 1, 10, 100
     #[arg(long, requires = "sft", requires = "dpo")]
     methods: bool,
     /// Measure each kernel against its upper bound; needs no model

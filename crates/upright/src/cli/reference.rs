@@ -43,11 +43,12 @@ fn text() -> String {
     text += "\n## The TOML file of `upright experiment`\n\nPaths in it are relative to the current \
              directory. A list of one string may be written as that string.\n\n| key | |\n|---|---|\n";
     let said = |(key, what): keys::Key| (key, escaped(what));
+    let told = |(key, what): (&'static str, String)| (key, escaped(&what));
     rows(keys::STUDY.into_iter().map(said), &mut text);
     text += "\n| key in `[[sweep]]` | |\n|---|---|\n";
-    rows(keys::SWEEP.into_iter().map(said), &mut text);
+    rows(keys::sweep().into_iter().map(told), &mut text);
     text += "\n| key in `[baseline.NAME]` | |\n|---|---|\n";
-    rows(keys::BASELINE.into_iter().map(said), &mut text);
+    rows(keys::baseline().into_iter().map(told), &mut text);
     text += "\n| key in `[answers]` | |\n|---|---|\n";
     rows(keys::ANSWERS.into_iter().map(said), &mut text);
     text += "\n| key in `[evaluate]` | |\n|---|---|\n";
@@ -59,7 +60,7 @@ fn text() -> String {
     text += "\n| key in `[evaluate.sets.NAME]` | |\n|---|---|\n";
     rows(keys::ROW_SET.into_iter().map(said), &mut text);
     text += "\n| not allowed in `[settings]` | instead |\n|---|---|\n";
-    rows(keys::DECIDED.into_iter().map(said), &mut text);
+    rows(keys::decided().into_iter().map(told), &mut text);
     let _ = write!(
         text,
         "\n## Exit codes\n\n{}.\n",

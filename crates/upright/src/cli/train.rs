@@ -10,7 +10,7 @@ use super::{
     terminal,
 };
 use upright_base::{Result, counted, files, progress::Progress};
-use upright_core::methods::MethodKind;
+use upright_core::methods;
 use upright_hub::Hub;
 use upright_ranks::World;
 use upright_report::Report;
@@ -183,12 +183,15 @@ fn untrained(plan: &Plan, summary: &Summary) -> Vec<String> {
         );
         let lacks_optima = plan.objectives.iter().any(|o| o.optimum.is_none());
         match planned.optimum {
-            _ if plan.method != MethodKind::Maxright => {
+            _ if !plan.method.needs_optima => {
                 warning += "; more --steps or a larger weight would";
             }
             _ if lacks_optima => {
-                warning += ". Without optima, maxright trains on the largest weighted loss; give --optimum auto, \
-                            which trains each objective alone first";
+                warning += &format!(
+                    ". Without optima, {} trains on the largest weighted loss; give --optimum auto, which trains each objective \
+                     alone first",
+                    plan.method
+                );
             }
             Some(optimum) => {
                 warning +=
@@ -201,7 +204,7 @@ fn untrained(plan: &Plan, summary: &Summary) -> Vec<String> {
     warnings
 }
 
-/// The optimum that a run of a single objective found, as the flags of a run with maxright.
+/// The optimum that a run of a single objective found, as the flags of a run that needs it.
 fn optimum(summary: &Summary) -> String {
     let mut weighted = summary.objectives.iter().filter(|o| o.weight > 0.0);
     let (Some(alone), None) = (weighted.next(), weighted.next()) else {
@@ -210,7 +213,13 @@ fn optimum(summary: &Summary) -> String {
     let PerSet { held_out, training } = alone.end;
     let mut text = String::new();
     if let Some(fit) = training.filter(|_| alone.steps > 0) {
-        text += &format!("for maxright: --optimum {}={fit:.4}", alone.name);
+        let users = methods::all().iter().filter(|method| method.needs_optima);
+        let users: Vec<&str> = users.map(|method| method.name).collect();
+        text += &format!(
+            "for {}: --optimum {}={fit:.4}",
+            users.join(" and "),
+            alone.name
+        );
         if let Some(held_out) = held_out {
             text += &format!(" --optimum-eval {}={held_out:.4}", alone.name);
         }
@@ -311,7 +320,7 @@ fn table(summary: &Summary) -> String {
         text,
         "\n{} of {} in {:.1} s, {} tokens{probed}, {:.0} tokens/s{peak}, arithmetic {}",
         counted(summary.steps, "step"),
-        summary.method.name(),
+        summary.method.name,
         summary.seconds,
         summary.tokens,
         summary.tokens_per_second,

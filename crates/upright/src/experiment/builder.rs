@@ -9,7 +9,7 @@ use super::graph::{Graph, Job, JobKind, Setup};
 use super::study::{Baseline, Front, Study, Sweep};
 use upright_base::progress::Progress;
 use upright_base::{Error, Result, files};
-use upright_core::methods::{Draws, MethodKind};
+use upright_core::methods::{ALRIGHT, MIX, MethodSpec};
 use upright_hub::Hub;
 use upright_runs::plan::{ObjectivePlan, Plan, ReferencePlan, Schedule};
 use upright_runs::settings::{Config, List, Number, ObjectiveConfig};
@@ -94,7 +94,7 @@ impl Graph {
 /// A run of a method that trains on all objectives jointly.
 #[derive(Clone, Copy)]
 struct Joint<'a> {
-    form: Form<'a>,
+    form: &'a Form,
     weights: &'a [f64],
     seed: u64,
 }
@@ -134,14 +134,13 @@ fn point_name(plan: &Plan, weights: &[f64]) -> String {
 }
 
 /// The settings with these weights and this method.
-pub(super) fn weighted(settings: &Config, weights: &[f64], method: MethodKind) -> Config {
+pub(super) fn weighted(settings: &Config, weights: &[f64], method: &MethodSpec) -> Config {
     let mut config = settings.clone();
     for (objective, weight) in config.objective.iter_mut().zip(weights) {
         objective.weight = Some(number(weight));
     }
-    let name = format!("{method:?}").to_lowercase();
     Config {
-        method: Some(name),
+        method: Some(method.name.to_owned()),
         ..config
     }
 }
@@ -161,7 +160,7 @@ impl Builder<'_> {
         let settings = fetched(&sweep.settings, &Hub::from_environment(), observer)?;
         let config = Config {
             seed: Some(number(0)),
-            ..weighted(&settings, &even, MethodKind::Mix)
+            ..weighted(&settings, &even, &MIX)
         };
         let plan = self.plan(&config)?;
         if plan.init_adapter.is_some()
@@ -328,7 +327,7 @@ impl Builder<'_> {
         let Setup { settings, plan, .. } = self.graph.grounds[ground].clone();
         let mut first = Vec::new();
         if matches!(plan.reference, ReferencePlan::Train { .. }) {
-            let config = weighted(&settings, &plan.weights(), MethodKind::Mix);
+            let config = weighted(&settings, &plan.weights(), &MIX);
             first.push(self.push(
                 format!("{prefix}reference"),
                 JobKind::Reference,
@@ -345,12 +344,7 @@ impl Builder<'_> {
             }
             self.graph.grounds[ground].alone.push(parts);
         }
-        let joint = |sweep: &&&Sweep| {
-            sweep
-                .methods
-                .iter()
-                .any(|method| *method != MethodKind::Sequential)
-        };
+        let joint = |sweep: &&&Sweep| sweep.methods.iter().any(|method| !method.has_stages);
         for sweep in sweeps
             .iter()
             .filter(|sweep| sweep.front == Front::Own)
@@ -358,7 +352,7 @@ impl Builder<'_> {
         {
             for weights in &sweep.weights {
                 let joint = Joint {
-                    form: Form::Alright(Draws::Random),
+                    form: &Form::plain(&ALRIGHT),
                     weights,
                     seed: self.study.seeds[0],
                 };
@@ -386,11 +380,7 @@ impl Builder<'_> {
             seed: Some(number(seed)),
             steps: Some(number(steps)),
             epochs: None,
-            ..weighted(
-                &settings,
-                &alone(plan.objectives.len(), index),
-                MethodKind::Mix,
-            )
+            ..weighted(&settings, &alone(plan.objectives.len(), index), &MIX)
         };
         let name = format!("{prefix}alone-{}-seed-{seed}", plan.objectives[index].name);
         self.push(name, JobKind::Alone, first.to_vec(), ground, config)
@@ -431,7 +421,7 @@ impl Builder<'_> {
         } = self.graph.grounds[ground].clone();
         let mut config = Config {
             seed: Some(number(seed)),
-            ..weighted(&settings, weights, form.method())
+            ..weighted(&settings, weights, form.method)
         };
         let equal = steps_at_equal_tokens(&plan, weights, &met.tokens, &met.rows, steps);
         form.write_to(&mut config, equal);
@@ -468,20 +458,19 @@ impl Builder<'_> {
                 for &method in &sweep.methods {
                     for form in Form::of(method, sweep) {
                         let joint = Joint {
-                            form,
+                            form: &form,
                             weights,
                             seed,
                         };
                         // Final losses of ALRIGHT are the front, so no seed stops at the front.
-                        let is_front = sweep.front == Front::Own
-                            && matches!(form, Form::Alright(Draws::Random));
+                        let is_front = sweep.front == Front::Own && form.is_plain(&ALRIGHT);
                         if is_front {
                             self.joint(ground, prefix, &joint, &[], false)?;
                         } else {
                             self.joint(ground, prefix, &joint, &front, stops)?;
                         }
                     }
-                    if method != MethodKind::Sequential {
+                    if !method.has_stages {
                         continue;
                     }
                     for stages in self.stages(sweep, index, weights, &plan, steps)? {
@@ -494,7 +483,7 @@ impl Builder<'_> {
                             ..weighted(&settings, weights, method)
                         };
                         let point = point_name(&plan, weights);
-                        let name = format!("{prefix}sequential-{order}-{point}-seed-{seed}");
+                        let name = format!("{prefix}{method}-{order}-{point}-seed-{seed}");
                         self.push(
                             name,
                             JobKind::Run { stops: false },
@@ -588,13 +577,13 @@ impl Builder<'_> {
                     .collect();
                 let config = Config {
                     seed: Some(number(seed)),
-                    ..weighted(&settings, weights, MethodKind::Mix)
+                    ..weighted(&settings, weights, &MIX)
                 };
                 let name = format!("{prefix}sum-{}-seed-{seed}", point_name(&plan, weights));
                 self.push(name, JobKind::Sum(of), needs, ground, config)
             }
             Baseline::Loss(objective) => {
-                let mut config = weighted(&settings, &vec![0.0; weights.len()], MethodKind::Mix);
+                let mut config = weighted(&settings, &vec![0.0; weights.len()], &MIX);
                 let pairs = plan
                     .objectives
                     .iter()

@@ -1,101 +1,177 @@
-//! The forms of the joint methods that a sweep compares: Mix at equal steps or tokens, ALRIGHT with
-//! other draws, MAXRIGHT with other probe intervals, Compromise with other powers.
+//! The forms of the joint methods that a sweep compares: every listed value of every setting of a method, and Mix at equal steps or
+//! tokens.
+
+use std::collections::BTreeMap;
 
 use upright_base::{Error, Result};
-use upright_core::methods::{Draws, MethodKind, MixBatches};
+use upright_core::{
+    methods::{self, MIX, MIX_BATCHES, MethodSpec},
+    settings::{Domain, Setting},
+};
 use upright_runs::{
-    plan::{
-        Plan,
-        checks::{choice, no_such},
-    },
+    plan::{Plan, checks::no_such, value},
     settings::{Config, Number},
 };
 
 use super::study::Sweep;
 
 /// A joint method in one of its forms.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Form<'s> {
-    Mix(MixForm),
-    Alright(Draws),
-    /// With a probe interval, in steps.
-    Maxright(&'s Number),
-    /// With a power, or with the default power.
-    Compromise(Option<&'s Number>),
+#[derive(Clone, Debug)]
+pub(super) struct Form {
+    /// The method.
+    pub(super) method: &'static MethodSpec,
+    /// Values of settings of the method. The others have their defaults.
+    settings: Vec<(&'static Setting, Number)>,
+    /// The form of Mix; [`MixForm::Steps`] for other methods.
+    mix: MixForm,
 }
 
-impl<'s> Form<'s> {
-    /// The forms of a method in a sweep; none for Sequential.
-    pub(super) fn of(method: MethodKind, sweep: &'s Sweep) -> Vec<Self> {
-        match method {
-            MethodKind::Sequential => Vec::new(),
-            MethodKind::Mix => sweep.mix.iter().copied().map(Form::Mix).collect(),
-            MethodKind::Alright => sweep.draws.iter().copied().map(Form::Alright).collect(),
-            MethodKind::Maxright => sweep.probe_every.iter().map(Form::Maxright).collect(),
-            MethodKind::Compromise if sweep.power.is_empty() => vec![Form::Compromise(None)],
-            MethodKind::Compromise => sweep.power.iter().map(Some).map(Form::Compromise).collect(),
+impl Form {
+    /// A method with the defaults of its settings.
+    pub(super) fn plain(method: &'static MethodSpec) -> Self {
+        Self {
+            method,
+            settings: Vec::new(),
+            mix: MixForm::Steps,
         }
     }
 
-    /// The method.
-    pub(super) fn method(self) -> MethodKind {
-        match self {
-            Form::Mix(_) => MethodKind::Mix,
-            Form::Alright(_) => MethodKind::Alright,
-            Form::Maxright(_) => MethodKind::Maxright,
-            Form::Compromise(_) => MethodKind::Compromise,
+    /// The forms of a method in a sweep; none for a method with stages.
+    pub(super) fn of(method: &'static MethodSpec, sweep: &Sweep) -> Vec<Self> {
+        if method.has_stages {
+            return Vec::new();
         }
+        let mut forms = vec![Self::plain(method)];
+        if method == &MIX {
+            forms = Vec::new();
+            for mix in &sweep.mix {
+                forms.push(Self {
+                    mix: *mix,
+                    ..Self::plain(method)
+                });
+            }
+        }
+        for setting in method.settings {
+            let Some(values) = sweep.method_settings.get(setting.name) else {
+                continue;
+            };
+            let mut all = Vec::new();
+            for form in &forms {
+                for value in values {
+                    let mut form = form.clone();
+                    form.settings.push((setting, value.clone()));
+                    all.push(form);
+                }
+            }
+            forms = all;
+        }
+        forms
+    }
+
+    /// Whether it is a method with the defaults of its settings.
+    pub(super) fn is_plain(&self, method: &MethodSpec) -> bool {
+        let mut settings = self.settings.iter();
+        self.method == method
+            && self.mix == MixForm::Steps
+            && settings.all(|(setting, value)| value.to_string() == setting.default().to_string())
     }
 
     /// What stands before and after the weights in the name of a job.
-    pub(super) fn names(self) -> [String; 2] {
-        let method = self.method().name();
-        match self {
-            Form::Mix(MixForm::Steps) | Form::Alright(Draws::Random) | Form::Compromise(None) => {
-                [method.to_owned(), String::new()]
-            }
-            Form::Mix(form) => [format!("{method}-{}", form.name()), String::new()],
-            Form::Alright(draws) => [format!("{method}-{}", draws.name()), String::new()],
-            Form::Maxright(k) => [method.to_owned(), format!("-k-{k}")],
-            Form::Compromise(Some(power)) => [method.to_owned(), format!("-p-{power}")],
+    pub(super) fn names(&self) -> [String; 2] {
+        let mut before = self.method.name.to_owned();
+        let mut after = String::new();
+        if self.mix != MixForm::Steps {
+            before += &format!("-{}", self.mix.name());
         }
+        for (setting, value) in &self.settings {
+            match setting.domain {
+                Domain::Choice(names) if value.to_string() == names[0] => {}
+                Domain::Choice(_) => before += &format!("-{value}"),
+                Domain::Number { .. } | Domain::Count { .. } => {
+                    let short = setting.short.map_or(setting.name, |(short, _)| short);
+                    after += &format!("-{short}-{value}");
+                }
+            }
+        }
+        [before, after]
     }
 
     /// Writes the settings of this form. Mix at equal tokens takes `equal_tokens` steps.
-    pub(super) fn write_to(self, config: &mut Config, equal_tokens: usize) {
-        match self {
-            Form::Mix(MixForm::Steps) => {}
-            Form::Mix(MixForm::Tokens) => {
+    pub(super) fn write_to(&self, config: &mut Config, equal_tokens: usize) {
+        match self.mix {
+            MixForm::Steps => {}
+            MixForm::Tokens => {
                 config.steps = Some(Number::from(&equal_tokens.to_string()[..]));
                 config.epochs = None;
             }
-            Form::Mix(MixForm::Half) => {
-                config.mix_batches = Some(MixBatches::Half.name().to_owned());
+            MixForm::Half => {
+                config
+                    .method_settings
+                    .set(MIX_BATCHES, Number::from(MixForm::Half.name()));
             }
-            Form::Alright(draws) => config.draws = Some(draws.name().to_owned()),
-            Form::Maxright(k) => config.probe_every = Some(k.clone()),
-            Form::Compromise(power) => config.power = power.cloned(),
+        }
+        for (setting, value) in &self.settings {
+            config.method_settings.set(setting.name, value.clone());
         }
     }
 }
 
-/// The draws of a sweep, each once; by default those of the paper.
+/// The settings of methods that a sweep lists. The forms of Mix have a key of their own.
+pub(super) fn listed_settings() -> Vec<(&'static MethodSpec, &'static Setting)> {
+    let mut all = Vec::new();
+    for method in methods::all() {
+        for setting in method.settings {
+            if setting.name != MIX_BATCHES {
+                all.push((*method, setting));
+            }
+        }
+    }
+    all
+}
+
+/// Takes the settings of methods out of a sweep's table, each as a list of values.
 ///
 /// # Errors
-/// A name is unknown or is listed twice.
-pub(super) fn draws(written: &[String]) -> Result<Vec<Draws>> {
-    if written.is_empty() {
-        return Ok(vec![Draws::Random]);
-    }
-    let mut all = Vec::with_capacity(written.len());
-    for name in written {
-        let draws = choice("draws", Some(name), Draws::Random)?;
-        if all.contains(&draws) {
-            return Err(Error::input(format!("draws names `{name}` twice")).hint("remove one"));
+/// A value is wrong or is listed twice, or the sweep lacks the method.
+pub(super) fn take_settings(
+    table: &mut toml::Table,
+    methods: &[&'static MethodSpec],
+) -> Result<BTreeMap<String, Vec<Number>>> {
+    let mut taken = BTreeMap::new();
+    for (method, setting) in listed_settings() {
+        let key = setting.name;
+        let written = match table.remove(key) {
+            None => Vec::new(),
+            Some(toml::Value::Array(values)) => values,
+            Some(value) => vec![value],
+        };
+        if !written.is_empty() && !methods.contains(&method) {
+            return Err(Error::input(format!(
+                "{key} is given, but {method} is not among the methods"
+            ))
+            .hint(format!("add {method} to methods, or remove {key}")));
         }
-        all.push(draws);
+        let mut values: Vec<Number> = Vec::new();
+        for written in written {
+            let number: Number = written.try_into().map_err(|error: toml::de::Error| {
+                Error::input(format!("{key}: {}", error.message()))
+            })?;
+            value(key, Some(&number), setting)?;
+            if values.contains(&number) {
+                let message = format!("{key} names `{number}` twice");
+                return Err(Error::input(message).hint("remove one"));
+            }
+            values.push(number);
+        }
+        let names_default = setting.short.is_some_and(|(_, always)| always);
+        if values.is_empty() && names_default {
+            values.push(Number::from(&setting.default().to_string()[..]));
+        }
+        if !values.is_empty() {
+            taken.insert(key.to_owned(), values);
+        }
     }
-    Ok(all)
+    Ok(taken)
 }
 
 /// A form of Mix. A step of Mix takes a batch of every objective, so at equal steps it costs several

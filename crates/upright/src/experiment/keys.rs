@@ -1,6 +1,14 @@
 //! The keys of a study file and their meaning. No other keys are accepted; `docs/reference.md`
 //! lists them.
 
+use upright_core::{
+    methods::{self, MIX_BATCHES},
+    objectives::{self, DPO},
+};
+use upright_runs::settings::declared::{self, loss_settings};
+
+use super::forms::listed_settings;
+
 /// A key and its meaning.
 pub type Key = (&'static str, &'static str);
 
@@ -33,23 +41,15 @@ pub const STUDY: [Key; 8] = [
     ),
 ];
 
-/// Keys of a `[[sweep]]`. A list with one string may be given as that string.
-pub const SWEEP: [Key; 14] = [
+/// Keys of a `[[sweep]]` that belong to no setting of a method. A list with one string may be given as that string.
+const SWEEP: [Key; 11] = [
     (
         "name",
         "Name of the sweep in messages, and prefix of job names if sweeps differ in model, data or \
          reference: lowercase letters, digits, - and _ [default: sweep-1, sweep-2, ...]",
     ),
-    (
-        "methods",
-        "Methods to compare, of sequential, mix, alright, maxright and compromise",
-    ),
-    (
-        "baselines",
-        "Alternatives to compare with: rpo, orpo, simpo and ipo train that loss alone on the rows \
-         of the only preference objective; sum adds adapters trained on each objective alone, by \
-         the weights",
-    ),
+    ("methods", "Methods to compare"),
+    ("baselines", "Alternatives to compare with"),
     (
         "lambdas",
         "Weights of the preference objective if there is one other objective, each between 0 and \
@@ -77,19 +77,6 @@ pub const SWEEP: [Key; 14] = [
          [default: steps]",
     ),
     (
-        "draws",
-        "How alright pays out the weights: random, balanced, such as [\"random\", \"balanced\"] \
-         [default: random]",
-    ),
-    (
-        "power",
-        "Powers of the gap in compromise, such as [1, 2] [default: 2]",
-    ),
-    (
-        "probe-every",
-        "Probe intervals of maxright, in steps, such as [1, 10] [default: 10]",
-    ),
-    (
         "front",
         "Where joint methods stop. With own, mix and maxright stop at the ideal point or at the \
          final losses of this study's ALRIGHT runs (first seed). With a folder, all joint methods \
@@ -103,27 +90,66 @@ pub const SWEEP: [Key; 14] = [
     ("settings", "Settings that override those of the study"),
 ];
 
+/// Keys of a `[[sweep]]` with their texts: [`SWEEP`], and the settings of methods.
+pub fn sweep() -> Vec<(&'static str, String)> {
+    let mut keys = Vec::new();
+    for (key, text) in SWEEP {
+        let more = match key {
+            "methods" => format!(", of {}", names(methods::all().iter().map(|m| m.name))),
+            "baselines" => format!(
+                ": {} train that loss alone on the rows of the only preference objective; sum adds adapters trained on each \
+                 objective alone, by the weights",
+                names(baselines().iter().copied())
+            ),
+            _ => String::new(),
+        };
+        keys.push((key, format!("{text}{more}")));
+        if key == "mix" {
+            for (_, setting) in listed_settings() {
+                let default = setting.default();
+                let text = format!("List of values. {} [default: {default}]", setting.help);
+                keys.push((setting.name, text));
+            }
+        }
+    }
+    keys
+}
+
+/// The losses that a study can train alone as a baseline.
+pub fn baselines() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for loss in objectives::all() {
+        if loss.is_preference() && *loss != &DPO {
+            names.push(loss.name);
+        }
+    }
+    names
+}
+
 /// Keys of a `[baseline.NAME]`, which are keys of an `[[objective]]`.
-pub const BASELINE: [Key; 5] = [
-    (
-        "alpha",
-        "For rpo: weight of the chosen response's negative log-likelihood per token [default: 1]",
-    ),
-    (
+pub fn baseline() -> Vec<(&'static str, String)> {
+    let mut keys = vec![(
         "batch",
-        "Pairs per step [default: same as the preference objective]",
-    ),
-    (
-        "beta",
-        "KL strength for rpo and ipo [default: same as the preference objective]; odds-ratio \
-         weight for orpo [default: 0.1]; reward scale for simpo [default: 2]",
-    ),
-    ("gamma", "For simpo: target reward margin [default: 1]"),
-    (
-        "label-smoothing",
-        "Label smoothing: assumed fraction of flipped pairs [default: 0]",
-    ),
-];
+        "Pairs per step [default: same as the preference objective]".to_owned(),
+    )];
+    for setting in loss_settings(true) {
+        let name = setting.name;
+        let default = declared::defaults(name);
+        let default = if name == BETA {
+            format!("{default}; with a reference model, same as the preference objective")
+        } else {
+            default
+        };
+        keys.push((
+            name,
+            format!("{} [default: {default}]", declared::help(name)),
+        ));
+    }
+    keys
+}
+
+/// The setting that a baseline with a reference model takes from the objective that it replaces: the KL strength.
+pub const BETA: &str = "beta";
 
 /// Keys of `[answers]`.
 pub const ANSWERS: [Key; 2] = [
@@ -161,7 +187,36 @@ pub const ROW_SET: [Key; 2] = [
 ];
 
 /// Settings that the study itself decides, each with a hint.
-pub const DECIDED: [Key; 16] = [
+pub fn decided() -> Vec<(&'static str, String)> {
+    let mut keys = Vec::new();
+    for (key, hint) in DECIDED {
+        keys.push((key, hint.to_owned()));
+        if key != "stages" {
+            continue;
+        }
+        for setting in methods::settings() {
+            let hint = if setting.name == MIX_BATCHES {
+                "list mix = [\"half\"] in a [[sweep]]".to_owned()
+            } else {
+                format!("list {} in a [[sweep]]", setting.name)
+            };
+            keys.push((setting.name, hint));
+        }
+    }
+    keys
+}
+
+/// Names in a sentence.
+fn names(names: impl Iterator<Item = &'static str>) -> String {
+    let names: Vec<&str> = names.collect();
+    match &names[..] {
+        [most @ .., last] if !most.is_empty() => format!("{} and {last}", most.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+/// Those of them that belong to no method.
+const DECIDED: [Key; 12] = [
     ("out", "--out DIR sets the folder of the whole study"),
     ("resume", "a study always resumes"),
     ("json", "use --json on the command line"),
@@ -171,10 +226,6 @@ pub const DECIDED: [Key; 16] = [
         "stages",
         "list stages in a [[sweep]], one for each of its lambdas",
     ),
-    ("draws", "list draws in a [[sweep]]"),
-    ("power", "list power in a [[sweep]]"),
-    ("mix-batches", "list mix = [\"half\"] in a [[sweep]]"),
-    ("probe-every", "list probe-every in a [[sweep]]"),
     (
         "optimum",
         "the study finds the optima by training each objective alone",

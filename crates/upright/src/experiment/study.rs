@@ -14,10 +14,12 @@ use super::{
 };
 use upright_base::suggest::nearest;
 use upright_base::{Error, Result, files};
-use upright_core::methods::{Draws, MethodKind};
-use upright_core::objectives::LossKind;
+use upright_core::methods::{self, MIX, MethodSpec};
 use upright_data::one_or_many;
-use upright_runs::plan::checks::{choice, count, no_such, positive, power as checked_power, wrong};
+use upright_runs::plan::{
+    checks::{count, named, no_such, positive, wrong},
+    loss::loss,
+};
 use upright_runs::plan::{listed, normalized};
 use upright_runs::settings::{Config, List, Number, ObjectiveConfig};
 
@@ -52,7 +54,7 @@ pub struct Sweep {
     /// The same settings as written in the file.
     pub written: Config,
     /// The methods.
-    pub methods: Vec<MethodKind>,
+    pub methods: Vec<&'static MethodSpec>,
     /// The baselines.
     pub baselines: Vec<Baseline>,
     /// Weights of the objectives, one list per point of the sweep.
@@ -63,12 +65,8 @@ pub struct Sweep {
     pub stages: Vec<List>,
     /// Forms of Mix.
     pub mix: Vec<MixForm>,
-    /// How ALRIGHT pays out its weights.
-    pub draws: Vec<Draws>,
-    /// Powers of Compromise; empty for its default.
-    pub power: Vec<Number>,
-    /// Probe intervals of MAXRIGHT, in steps.
-    pub probe_every: Vec<Number>,
+    /// Values of settings of methods, by key. Settings without values have their defaults.
+    pub method_settings: BTreeMap<String, Vec<Number>>,
     /// Where joint methods stop.
     pub front: Front,
     /// Seeds of its runs.
@@ -136,10 +134,6 @@ struct WrittenSweep {
     stages: Vec<String>,
     #[serde(with = "one_or_many")]
     mix: Vec<String>,
-    #[serde(with = "one_or_many")]
-    draws: Vec<String>,
-    power: Vec<Number>,
-    probe_every: Vec<Number>,
     front: Option<String>,
     seeds: Vec<Number>,
     settings: Table,
@@ -297,13 +291,11 @@ fn questions(table: &Table, name: &str) -> Result<Questions> {
 /// Settings of a sweep merged over those of the study: as written, and with the objectives listed.
 fn settings(upper: &Table, lower: &Table, place: &str) -> Result<[Config; 2]> {
     let config = |table: &Table| -> Result<Config> {
-        if let Some((key, why)) = keys::DECIDED
-            .iter()
-            .find(|(key, _)| table.contains_key(*key))
-        {
-            return Err(
-                Error::input(format!("settings: {key} is not a setting of a study")).hint(*why),
-            );
+        for (key, instead) in keys::decided() {
+            if table.contains_key(key) {
+                let message = format!("settings: {key} is not a setting of a study");
+                return Err(Error::input(message).hint(instead));
+            }
         }
         let text =
             toml::to_string(table).map_err(|error| Error::input(format!("settings: {error}")))?;
@@ -332,8 +324,17 @@ fn settings(upper: &Table, lower: &Table, place: &str) -> Result<[Config; 2]> {
 }
 
 fn sweep(table: &Table, index: usize, study: &WrittenStudy, place: &str) -> Result<Sweep> {
-    let written: WrittenSweep = read(table, &keys::SWEEP.map(|(key, _)| key), place)?;
-    checked(&written, index, study, place).map_err(|error| {
+    let known = keys::sweep();
+    let known: Vec<&str> = known.iter().map(|(key, _)| *key).collect();
+    let mut own = table.clone();
+    let mut method_settings = Table::new();
+    for (_, setting) in forms::listed_settings() {
+        if let Some(value) = own.remove(setting.name) {
+            method_settings.insert(setting.name.to_owned(), value);
+        }
+    }
+    let written: WrittenSweep = read(&own, &known, place)?;
+    checked(&written, method_settings, index, study, place).map_err(|error| {
         if error.message.starts_with(place) {
             error
         } else {
@@ -344,6 +345,7 @@ fn sweep(table: &Table, index: usize, study: &WrittenStudy, place: &str) -> Resu
 
 fn checked(
     written: &WrittenSweep,
+    mut method_settings: Table,
     index: usize,
     study: &WrittenStudy,
     place: &str,
@@ -364,8 +366,9 @@ fn checked(
     let methods = written
         .methods
         .iter()
-        .map(|method| choice("methods", Some(method), MethodKind::Mix));
-    let methods: Vec<MethodKind> = methods.collect::<Result<_>>()?;
+        .map(|name| named("methods", name, methods::all(), |method| method.name));
+    let methods: Vec<&'static MethodSpec> = methods.collect::<Result<_>>()?;
+    let method_settings = forms::take_settings(&mut method_settings, &methods)?;
     let baselines = written
         .baselines
         .iter()
@@ -377,7 +380,7 @@ fn checked(
         );
     }
     let weights = weights(written, &settings.objective)?;
-    let sequential = methods.contains(&MethodKind::Sequential);
+    let sequential = methods.iter().any(|method| method.has_stages);
     for (key, given) in [
         ("orders", !written.orders.is_empty()),
         ("stages", !written.stages.is_empty()),
@@ -403,29 +406,11 @@ fn checked(
         )
         .hint("such as lambdas = [0.25, 0.5], stages = [\"dpo:2e,sft:4e\", \"dpo:3e,sft:3e\"]"));
     }
-    for (key, given, method) in [
-        ("mix", !written.mix.is_empty(), MethodKind::Mix),
-        ("draws", !written.draws.is_empty(), MethodKind::Alright),
-        ("power", !written.power.is_empty(), MethodKind::Compromise),
-        (
-            "probe-every",
-            !written.probe_every.is_empty(),
-            MethodKind::Maxright,
-        ),
-    ] {
-        if given && !methods.contains(&method) {
-            let method = method.name();
-            return Err(Error::input(format!(
-                "{key} is given, but {method} is not among the methods"
-            ))
-            .hint(format!("add {method} to methods, or remove {key}")));
-        }
-    }
-    for power in &written.power {
-        checked_power(Some(power))?;
-    }
-    for k in &written.probe_every {
-        count("probe-every", Some(k), 10)?;
+    if !written.mix.is_empty() && !methods.contains(&&MIX) {
+        return Err(
+            Error::input("mix is given, but mix is not among the methods")
+                .hint("add mix to methods, or remove mix"),
+        );
     }
     let stages: Vec<List> = written
         .stages
@@ -444,13 +429,7 @@ fn checked(
         weights,
         stages,
         mix: MixForm::parse(&written.mix)?,
-        draws: forms::draws(&written.draws)?,
-        power: written.power.clone(),
-        probe_every: if written.probe_every.is_empty() {
-            vec![Number::from("10")]
-        } else {
-            written.probe_every.clone()
-        },
+        method_settings,
         front: match written.front.as_deref() {
             None | Some("own") => Front::Own,
             Some("none") => Front::None,
@@ -471,8 +450,8 @@ fn checked(
 
 /// Whether the rows of an objective are pairs. An unknown loss is rejected later, with the plan.
 fn is_preference(objective: &ObjectiveConfig) -> bool {
-    let kind = choice("loss", objective.loss.as_deref(), LossKind::Sft);
-    kind.is_ok_and(|kind| kind.spec().responses == 2)
+    let found = objective.loss.as_deref().map(|name| loss("loss", name));
+    matches!(found, Some(Ok(loss)) if loss.is_preference())
 }
 
 fn name_of(objective: &ObjectiveConfig) -> &str {
@@ -488,10 +467,8 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
                 .hint("remove the table; the sum uses the weights of the sweep")),
         };
     }
-    let losses: Vec<&str> = ["rpo", "orpo", "simpo", "ipo"]
-        .into_iter()
-        .chain([SUM])
-        .collect();
+    let mut losses = keys::baselines();
+    losses.push(SUM);
     if !losses.contains(&name) {
         return Err(no_such("baselines", name, losses.iter().copied()));
     }
@@ -517,23 +494,20 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
                 .hint("rename the objective"),
         );
     }
-    let mut table = own.cloned().unwrap_or_default();
-    let given: ObjectiveConfig = read(
-        &table,
-        &keys::BASELINE.map(|(key, _)| key),
-        &format!("[baseline.{name}]"),
-    )?;
-    let kind = choice("baselines", Some(name), LossKind::Sft)?;
+    let table = own.cloned().unwrap_or_default();
+    let known = keys::baseline();
+    let known: Vec<&str> = known.iter().map(|(key, _)| *key).collect();
+    let given: ObjectiveConfig = read(&table, &known, &format!("[baseline.{name}]"))?;
+    let mut settings = given.settings;
     // By default, a loss with a reference has the KL strength of the objective that it replaces.
-    let tied = kind.spec().reference && !table.contains_key("beta");
-    table.clear();
+    let is_tied = loss("baselines", name)?.reference && settings.get(keys::BETA).is_none();
+    if let Some(beta) = pairs.settings.get(keys::BETA).filter(|_| is_tied) {
+        settings.set(keys::BETA, beta.clone());
+    }
     Ok(Baseline::Loss(Box::new(ObjectiveConfig {
         name: Some(name.to_owned()),
         loss: Some(name.to_owned()),
-        beta: if tied { pairs.beta.clone() } else { given.beta },
-        label_smoothing: given.label_smoothing,
-        alpha: given.alpha,
-        gamma: given.gamma,
+        settings,
         batch: given.batch.or_else(|| pairs.batch.clone()),
         ..pairs.clone()
     })))

@@ -614,7 +614,8 @@ fn bench_tells_what_steps_take() {
             "alright",
             "maxright k=1",
             "maxright k=10",
-            "maxright k=100"
+            "maxright k=100",
+            "compromise"
         ]
     );
     let of = |i: usize, key: &str| methods[i][key].as_u64().unwrap();

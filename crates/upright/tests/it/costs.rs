@@ -8,7 +8,10 @@ use upright::{
     demo::Demo,
 };
 use upright_base::progress::Silent;
-use upright_core::train::{Method, ObjectiveId, train};
+use upright_core::{
+    methods::{ALRIGHT, MAXRIGHT, MIX},
+    train::{Method, ObjectiveId, train},
+};
 use upright_data::{Example, order::OrderState};
 use upright_engine::{Counts, Options};
 use upright_runs::settings::Config;
@@ -144,7 +147,7 @@ fn methods_compute_what_they_say_and_no_more() {
     let bench = open(dir.path());
     let method = |compared, steps| run(&bench, &mut *bench.method(compared), steps);
 
-    let alright = method(Compared::Alright, STEPS);
+    let alright = method(Compared::Joint(&ALRIGHT, None), STEPS);
     let steps_of = |objective: usize| {
         alright
             .iter()
@@ -163,10 +166,13 @@ fn methods_compute_what_they_say_and_no_more() {
     assert_eq!(losers(&alright), Counts::default());
 
     let both = [0, 1].map(|objective| total(&method(Compared::Alone(objective), STEPS)));
-    assert_eq!(total(&method(Compared::Mix, STEPS)), both[0] + both[1]);
+    assert_eq!(
+        total(&method(Compared::Joint(&MIX, None), STEPS)),
+        both[0] + both[1]
+    );
 
     for k in [1, 5, 100] {
-        let maxright = method(Compared::Maxright(k), STEPS);
+        let maxright = method(Compared::Joint(&MAXRIGHT, Some(k)), STEPS);
         let (total, losers) = (total(&maxright), losers(&maxright));
         let updates = replay(&bench, &maxright);
         assert_eq!(total - losers, updates, "k = {k}");

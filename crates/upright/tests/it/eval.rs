@@ -156,7 +156,10 @@ fn the_reference_of_the_run_is_used() {
     let loss = line["loss"].as_f64().unwrap();
     let recorded = last["eval/loss/dpo"].as_f64().unwrap();
     assert!((loss / recorded - 1.0).abs() < 1e-12, "{loss}, {recorded}");
-    assert!(notes.contains("loss: rpo, beta 0.3, reference "), "{notes}");
+    assert!(
+        notes.contains("loss: rpo, beta 0.3, label-smoothing 0, alpha 0.5, reference "),
+        "{notes}"
+    );
     // A setting that is given leaves the others as in the run.
     let (same, _) = eval(&place, &format!("{adapter} --dpo-alpha 0.5"));
     assert_eq!(same, line);

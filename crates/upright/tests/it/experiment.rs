@@ -778,7 +778,7 @@ fn mistakes_are_refused_before_the_first_run() {
         ),
         (
             with("baselines = 'dpo2'"),
-            &["baselines must be one of rpo, orpo, simpo, ipo, sum"],
+            &["baselines must be one of ipo, rpo, orpo, simpo, sum"],
         ),
         (
             with("[baseline.rpo]\nalpha = 2"),

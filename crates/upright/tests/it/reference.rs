@@ -36,7 +36,7 @@ fn the_reference_is_what_the_program_prints() {
         "for the memory estimate [default: 2048].",
         "or a Hub id); none, the base model",
         "| key in `[[sweep]]` | |",
-        "| `probe-every` | Probe intervals",
+        "| `probe-every` | List of values. Probe the losses",
         "| key in `[baseline.NAME]` | |",
         "| `max-tokens` |",
         "## Exit codes",

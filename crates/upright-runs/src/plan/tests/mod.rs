@@ -10,6 +10,7 @@ use clap::Args;
 use super::*;
 use crate::plan::checks::{Choice, token_budget_of};
 use crate::settings::Config;
+use upright_core::objectives::{DPO, IPO, ORPO, RPO, SFT, SIMPO};
 
 /// A folder with all files and folders that a config may name.
 struct Place(tempfile::TempDir);
@@ -106,10 +107,16 @@ fn defaults_are_those_of_the_help() {
         ("held-out", plan.held_out),
         ("max-length", plan.max_length as f64),
         ("lambda", objective(1).weight),
-        ("probe-every", plan.probe_every as f64),
-        ("dpo-alpha", Objective::new(LossKind::Rpo).alpha),
-        ("dpo-gamma", Objective::new(LossKind::Simpo).gamma),
-        ("label-smoothing", objective(1).label_smoothing),
+        (
+            "probe-every",
+            plan.method_settings.count("probe-every") as f64,
+        ),
+        ("dpo-alpha", Objective::new(&RPO).settings.number("alpha")),
+        ("dpo-gamma", Objective::new(&SIMPO).settings.number("gamma")),
+        (
+            "label-smoothing",
+            objective(1).settings.number("label-smoothing"),
+        ),
         ("learning-rate", learning_rate),
         ("warmup", warmup as f64),
         ("weight-decay", adamw.weight_decay),
@@ -128,24 +135,34 @@ fn defaults_are_those_of_the_help() {
         help("token-budget"),
         format!("{}; {on_gpu} on a GPU", plan.token_budget)
     );
-    let simpo = Objective::new(LossKind::Simpo).beta;
+    let simpo = Objective::new(&SIMPO).settings.number("beta");
     assert_eq!(
         help("beta"),
-        format!("{}; {simpo} for simpo", objective(1).beta)
+        format!(
+            "{}; {simpo} for simpo",
+            objective(1).settings.number("beta")
+        )
     );
     assert!(
-        [LossKind::Ipo, LossKind::Rpo, LossKind::Orpo]
+        [&IPO, &RPO, &ORPO]
             .iter()
-            .all(|kind| Objective::new(*kind).beta == 0.1)
+            .all(|loss| Objective::new(loss).settings.number("beta") == 0.1)
     );
-    assert_eq!(help("method"), name(plan.method));
-    assert_eq!(help("draws"), plan.draws.name());
-    assert_eq!(help("mix-batches"), plan.mix_batches.name());
+    assert_eq!(help("method"), plan.method.name);
+    assert_eq!(help("draws"), plan.method_settings.choice("draws"));
+    let mix = Place::new().both("method = 'mix'");
+    assert_eq!(
+        help("mix-batches"),
+        mix.method_settings.choice("mix-batches")
+    );
     assert_eq!(help("average"), plan.average.name());
     assert_eq!(help("export-iterate"), plan.export_iterate.name());
     let compromise = Place::new().both("method = 'compromise'");
-    assert_eq!(help("power").parse(), Ok(compromise.power.unwrap()));
-    assert_eq!(plan.power, None);
+    assert_eq!(
+        help("power").parse(),
+        Ok(compromise.method_settings.number("power"))
+    );
+    assert_eq!(plan.method_settings.get("power"), None);
     assert_eq!(help("too-long"), name(plan.too_long));
     assert_eq!(help("schedule"), name(plan.optimizer.schedule));
     assert_eq!(help("recompute"), name(plan.recompute));
@@ -159,7 +176,7 @@ fn defaults_are_those_of_the_help() {
     );
     assert_eq!(
         (help("dpo-loss").as_str(), objective(1).loss),
-        ("sigmoid", LossKind::Dpo)
+        ("sigmoid", &DPO)
     );
     assert_eq!((plan.min_prompt, plan.lora.alpha), (64, 16.0));
     assert_eq!(plan.lora.targets, [help("lora-targets")]);
@@ -233,13 +250,7 @@ fn written_values_reach_the_plan() {
             learning_rate: None,
         }
     );
-    assert_eq!(
-        plan.objective(1),
-        Objective {
-            beta: 0.2,
-            ..Objective::new(LossKind::Ipo)
-        }
-    );
+    assert_eq!(plan.objective(1), Objective::new(&IPO).with("beta", 0.2));
     assert_eq!(
         (plan.objectives[0].rows, plan.objectives[1].rows),
         (Some(100), None)
@@ -271,7 +282,7 @@ fn any_number_of_objectives() {
     assert_eq!(
         plan.objectives
             .iter()
-            .map(|o| (o.beta, o.tie_rank, o.batch))
+            .map(|o| (o.settings.number("beta"), o.tie_rank, o.batch))
             .collect::<Vec<_>>(),
         [(0.0, 2, 8), (0.2, 0, 4), (0.3, 1, 4)]
     );
@@ -316,33 +327,24 @@ fn every_loss_has_its_own_settings() {
     let place = Place::new();
     let short = |text: &str| place.both(text).objective(1);
     let of = Objective::new;
-    assert_eq!(short("dpo-loss = 'dpo'"), of(LossKind::Dpo));
-    assert_eq!(short("dpo-loss = 'rpo'"), of(LossKind::Rpo));
-    assert_eq!(short("dpo-loss = 'orpo'"), of(LossKind::Orpo));
-    assert_eq!(short("dpo-loss = 'simpo'"), of(LossKind::Simpo));
-    let written = Objective {
-        beta: 0.2,
-        label_smoothing: 0.1,
-        alpha: 0.0,
-        ..of(LossKind::Rpo)
-    };
+    assert_eq!(short("dpo-loss = 'dpo'"), of(&DPO));
+    assert_eq!(short("dpo-loss = 'rpo'"), of(&RPO));
+    assert_eq!(short("dpo-loss = 'orpo'"), of(&ORPO));
+    assert_eq!(short("dpo-loss = 'simpo'"), of(&SIMPO));
+    let written = of(&RPO)
+        .with("beta", 0.2)
+        .with("label-smoothing", 0.1)
+        .with("alpha", 0.0);
     assert_eq!(
         short("dpo-loss = 'rpo'\nbeta = 0.2\ndpo-alpha = 0\nlabel-smoothing = 0.1"),
         written
     );
-    let written = Objective {
-        beta: 10.0,
-        gamma: 3.0,
-        ..of(LossKind::Simpo)
-    };
+    let written = of(&SIMPO).with("beta", 10.0).with("gamma", 3.0);
     assert_eq!(
         short("dpo-loss = 'simpo'\nbeta = 10\ndpo-gamma = 3"),
         written
     );
-    assert_eq!(
-        short("dpo-loss = 'ipo'\nlabel-smoothing = 0"),
-        of(LossKind::Ipo)
-    );
+    assert_eq!(short("dpo-loss = 'ipo'\nlabel-smoothing = 0"), of(&IPO));
 
     let plan = place.losses(
         "beta = 0.3\nlabel-smoothing = 0.2",
@@ -355,21 +357,13 @@ fn every_loss_has_its_own_settings() {
     let plan = Plan::from_config(&plan).unwrap();
     assert_eq!(
         plan.objective(0),
-        Objective {
-            beta: 0.3,
-            alpha: 0.5,
-            ..of(LossKind::Rpo)
-        }
+        of(&RPO).with("beta", 0.3).with("alpha", 0.5)
     );
     assert_eq!(
         plan.objective(1),
-        Objective {
-            beta: 4.0,
-            label_smoothing: 0.2,
-            ..of(LossKind::Simpo)
-        }
+        of(&SIMPO).with("beta", 4.0).with("label-smoothing", 0.2)
     );
-    assert_eq!(plan.objective(2), of(LossKind::Sft));
+    assert_eq!(plan.objective(2), of(&SFT));
     assert_eq!(
         plan.objectives
             .iter()

@@ -7,7 +7,7 @@ use upright_base::{
     Error, Result, files,
     progress::{Progress, Quiet},
 };
-use upright_core::{methods::MethodKind, optimizer::Iterate};
+use upright_core::{methods::MIX, optimizer::Iterate};
 use upright_runs::{
     plan::{Length, Plan},
     records::{EvalSet, loss_key},
@@ -94,7 +94,7 @@ impl Experiment {
             init_adapter: self.adapter_of(candidate),
             steps: Some(Number::from("1")),
             epochs: None,
-            ..weighted(settings, &even, MethodKind::Mix)
+            ..weighted(settings, &even, &MIX)
         };
         config.objective[index].eval = Some(set.data.clone());
         let folder = self.set_folder(set, candidate)?;

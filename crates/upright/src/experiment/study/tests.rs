@@ -83,19 +83,25 @@ fn every_key_that_is_read_is_listed() {
             .collect()
     }
     assert_eq!(fields::<WrittenStudy>(), keys::STUDY.map(|(key, _)| key));
-    assert_eq!(fields::<WrittenSweep>(), keys::SWEEP.map(|(key, _)| key));
+    let sweep = keys::sweep();
+    let mut written: Vec<&str> = sweep.iter().map(|(key, _)| *key).collect();
+    for (_, setting) in forms::listed_settings() {
+        assert!(written.contains(&setting.name), "{}", setting.name);
+        written.retain(|key| *key != setting.name);
+    }
+    assert_eq!(fields::<WrittenSweep>(), written);
     assert_eq!(
         fields::<WrittenQuestions>(),
         keys::ANSWERS.map(|(key, _)| key)
     );
     let (settings, objective) = (Config::keys(), ObjectiveConfig::keys());
     assert!(
-        keys::DECIDED
+        keys::decided()
             .iter()
             .all(|(key, _)| settings.iter().any(|known| known == key))
     );
     assert!(
-        keys::BASELINE
+        keys::baseline()
             .iter()
             .all(|(key, _)| objective.iter().any(|known| known == key))
     );

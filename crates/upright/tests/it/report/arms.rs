@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use upright_core::metrics::Call;
+use upright_core::{methods::MIX, metrics::Call};
 use upright_report::{Report, Role, Source};
 
 use super::{
@@ -100,7 +100,7 @@ fn splits_pair_with_weights_in_order_where_none_is_the_same() {
         report
             .arms
             .iter()
-            .filter(|arm| arm.role == Role::Mix)
+            .filter(|arm| arm.role.is(&MIX))
             .map(|arm| arm.against.clone())
             .collect()
     };
@@ -314,16 +314,16 @@ fn settings_that_differ_are_named_and_losses_of_other_references_are_kept_apart(
 #[test]
 fn losses_of_other_settings_are_kept_apart() {
     let end = "label-smoothing = 0.0\ntie-rank = 0";
-    let with = |more: &str| {
-        run("mix")
-            .with("loss = \"dpo\"", "loss = \"rpo\"")
-            .with(end, &format!("{more}\n{end}"))
-    };
-    for (one, other) in [
-        ("alpha = 0.5", "alpha = 2.0"),
-        ("gamma = 0.5", "gamma = 1.0"),
-        ("map = \"chosen=good\"", "map = \"chosen=best\""),
+    for (loss, one, other) in [
+        ("rpo", "alpha = 0.5", "alpha = 2.0"),
+        ("simpo", "gamma = 0.5", "gamma = 1.0"),
+        ("rpo", "map = \"chosen=good\"", "map = \"chosen=best\""),
     ] {
+        let with = |more: &str| {
+            run("mix")
+                .with("loss = \"dpo\"", &format!("loss = \"{loss}\""))
+                .with(end, &format!("{more}\n{end}"))
+        };
         let study = Study::new();
         study.add("a", &with(one));
         study.add("b", &with(other));

@@ -1,7 +1,7 @@
 //! Tokens: what a run trained on and probed, and comparisons at equal tokens.
 
 use upright_core::metrics::Call::{No, Yes};
-use upright_report::{Arm, Claim, Report, Role};
+use upright_report::{Arm, Claim, Report};
 
 use super::{
     folders::{Csv, Run, Study, run},
@@ -126,7 +126,7 @@ fn half_batches_of_mix_are_a_method_of_their_own() {
     add(&study, "half", &level("mix").half_batches(), 0.7);
     let report = read(&study);
     let half = arm(&report, "mix, half batches");
-    assert_eq!(half.role, Role::MixHalf);
+    assert_eq!(half.role.joint().unwrap().form.name, "mix-half");
     assert_eq!(half.runs.len(), 2);
     assert_eq!(arm(&report, "mix").runs.len(), 2);
     // It took as many steps as the others, so its cost is compared with Sequential.

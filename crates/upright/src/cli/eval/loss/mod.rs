@@ -35,7 +35,11 @@ use upright_ranks::World;
 use upright_runs::{
     origin::Origin,
     plan::checks::{count, folder},
-    settings::Number,
+    settings::{
+        Number,
+        declared::{Declared, Flag, Given, OfLosses},
+        preferences,
+    },
 };
 use upright_train::run::{Model, reference_adapter};
 
@@ -82,21 +86,12 @@ pub(in crate::cli) struct Loss {
     /// of the reference [default: run, if the adapter has one]
     #[arg(long, value_name = "DIR|ID|none|run")]
     reference: Option<PathBuf>,
-    /// Preference loss, as in training: sigmoid, ipo, rpo with --reference; orpo, simpo without it
-    /// [default: as in the adapter's run, else sigmoid]
-    #[arg(long, value_name = "LOSS")]
+    /// Preference loss.
+    #[arg(long, value_name = "LOSS", help = dpo_loss_help())]
     dpo_loss: Option<String>,
-    /// KL strength for dpo, ipo, rpo; odds-ratio weight for orpo; reward scale for simpo
-    /// [default: as in the adapter's run, else 0.1; 2 for simpo]
-    #[arg(long, value_name = "B", allow_hyphen_values = true)]
-    beta: Option<Number>,
-    /// With --dpo-loss rpo: weight of the chosen response's negative log-likelihood per token
-    /// [default: as in the adapter's run, else 1]
-    #[arg(long, value_name = "A", allow_hyphen_values = true)]
-    dpo_alpha: Option<Number>,
-    /// With --dpo-loss simpo: target reward margin [default: as in the adapter's run, else 1]
-    #[arg(long, value_name = "G", allow_hyphen_values = true)]
-    dpo_gamma: Option<Number>,
+    /// Settings of the loss.
+    #[command(flatten)]
+    settings: Given<OfScoring>,
     /// Maximum length in tokens of a prompt plus one response [default: as in the adapter's run, else 2048]
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     max_length: Option<Number>,
@@ -181,7 +176,7 @@ fn evaluate(arguments: &Loss, world: &Arc<World>) -> Result<()> {
     let model = Model::open_among(&model, options, world, &mut terminal)?;
     let uses_reference = objective
         .as_ref()
-        .is_some_and(|objective| objective.kind.spec().reference);
+        .is_some_and(|objective| objective.loss.reference);
     let mut reference = None;
     match (&arguments.reference, &run_rows) {
         _ if !uses_reference => {}
@@ -248,10 +243,11 @@ fn evaluate(arguments: &Loss, world: &Arc<World>) -> Result<()> {
                 (_, Some(folder)) => format!("reference {}", folder.display()),
                 (_, None) => "reference: the base model".to_owned(),
             };
-            terminal.note(&format!(
-                "loss: {}, beta {}, {of}",
-                objective.kind, objective.beta
-            ));
+            let mut loss = objective.loss.to_string();
+            for (name, value) in objective.settings.recorded() {
+                loss += &format!(", {name} {value}");
+            }
+            terminal.note(&format!("loss: {loss}, {of}"));
         }
     }
     terminal.note(&data.describe(if kind == RowKind::Preference {
@@ -320,4 +316,29 @@ fn evaluate(arguments: &Loss, world: &Arc<World>) -> Result<()> {
         .map(|(key, value)| format!("{key:<20} {value}\n"))
         .collect();
     print(&text)
+}
+
+/// The settings of preference losses, as flags of this command.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct OfScoring;
+
+impl Declared for OfScoring {
+    fn flags() -> Vec<Flag> {
+        let mut flags = OfLosses::flags();
+        for flag in &mut flags {
+            flag.help = flag
+                .help
+                .replace("[default: ", "[default: as in the adapter's run, else ");
+            flag.heading = "";
+        }
+        flags
+    }
+}
+
+fn dpo_loss_help() -> String {
+    let tied = preferences(true, true);
+    let free = preferences(false, true);
+    format!(
+        "Preference loss, as in training: {tied} with --reference; {free} without it [default: as in the adapter's run, else sigmoid]"
+    )
 }

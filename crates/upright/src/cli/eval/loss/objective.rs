@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use upright_base::{Error, Result};
-use upright_core::objectives::{LossKind, Objective};
+use upright_core::objectives::{Objective, SFT};
 use upright_runs::{
     origin::OriginRows,
     plan::{
         checks::wrong,
-        loss::{LossSettings, dpo_loss},
+        loss::{dpo_loss, of_loss},
     },
 };
 
@@ -59,52 +59,38 @@ impl Loss {
         run: Option<&OriginRows<'_>>,
         has_reference: bool,
     ) -> Result<Option<Objective>> {
-        let settings = [
-            ("dpo-loss", self.dpo_loss.is_some()),
-            ("beta", self.beta.is_some()),
-            ("dpo-alpha", self.dpo_alpha.is_some()),
-            ("dpo-gamma", self.dpo_gamma.is_some()),
-        ];
-        let given = settings.iter().find(|(_, given)| *given);
+        let named = self.dpo_loss.as_ref().map(|_| "dpo-loss");
+        let given = named.or(self.settings.keys().next());
         let of_run = run.filter(|_| self.sft.is_none()).map(OriginRows::loss);
-        let kind = match (&self.sft, &self.dpo_loss, of_run) {
-            (Some(_), _, _) => LossKind::Sft,
-            (None, None, Some(of_run)) => of_run.kind,
+        let loss = match (&self.sft, &self.dpo_loss, &of_run) {
+            (Some(_), _, _) => &SFT,
+            (None, None, Some(of_run)) => of_run.loss,
             (None, named, _) => dpo_loss(named.as_deref())?,
         };
+        let written = |name: &str| {
+            let shared = self.settings.get(name);
+            shared.or(self.settings.get(&format!("dpo-{name}")))
+        };
         let key = |name: &str| {
-            if name == "beta" {
+            if self.settings.get(name).is_some() {
                 name.to_owned()
             } else {
                 format!("dpo-{name}")
             }
         };
-        let mut objective = LossSettings {
-            beta: self.beta.as_ref(),
-            alpha: self.dpo_alpha.as_ref(),
-            gamma: self.dpo_gamma.as_ref(),
-            ..LossSettings::default()
+        let mut settings = of_loss(loss, written, key)?.of(loss.settings);
+        if let Some(of_run) = of_run.filter(|of_run| of_run.loss == loss) {
+            for (name, value) in of_run.settings.recorded() {
+                if written(name).is_none() {
+                    settings.set(name, value.clone());
+                }
+            }
         }
-        .of(kind, key)?;
-        if let Some(of_run) = of_run.filter(|of_run| of_run.kind == kind) {
-            objective = Objective {
-                kind,
-                beta: self.beta.as_ref().map_or(of_run.beta, |_| objective.beta),
-                label_smoothing: of_run.label_smoothing,
-                alpha: self
-                    .dpo_alpha
-                    .as_ref()
-                    .map_or(of_run.alpha, |_| objective.alpha),
-                gamma: self
-                    .dpo_gamma
-                    .as_ref()
-                    .map_or(of_run.gamma, |_| objective.gamma),
-            };
-        }
-        if !kind.spec().reference {
+        let objective = Objective { loss, settings };
+        if !loss.reference {
             return match &self.reference {
                 Some(reference) => {
-                    let must = format!("be left out: the loss {kind} uses no reference model");
+                    let must = format!("be left out: the loss {loss} uses no reference model");
                     Err(wrong("reference", &must, reference.display()))
                 }
                 None => Ok(Some(objective)),
@@ -114,7 +100,7 @@ impl Loss {
             return Ok(Some(objective));
         }
         match given {
-            Some((key, _)) => Err(Error::input(format!(
+            Some(key) => Err(Error::input(format!(
                 "{key} has no effect without a reference model"
             ))
             .hint(format!(

@@ -110,7 +110,7 @@ pub(super) fn totals(
             .collect();
         let (loss, _, metrics) = evaluate(objective, &rows);
         line.insert("loss".into(), json!(loss));
-        for (name, value) in objective.kind.spec().metrics.iter().zip(metrics) {
+        for (name, value) in objective.loss.metrics.iter().zip(metrics) {
             line.insert((*name).to_owned(), json!(value));
         }
     }

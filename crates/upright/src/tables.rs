@@ -1,0 +1,62 @@
+//! The tables that a program gives to the command line.
+
+use upright_core::{
+    methods::{METHODS, MethodSpec},
+    objectives::{LOSSES, LossSpec},
+};
+
+/// What the program knows of each kind. The default has the built-in entries; a program of your own adds to them before it calls
+/// [`crate::main_with`]. An entry then has flags, keys, help texts and words in reports like the built-in ones.
+///
+/// ```no_run
+/// use upright::Tables;
+/// use upright_core::methods::{Form, MethodSpec, Mix};
+///
+/// static FORMS: [Form; 1] = [Form::new("even", "Even", "Weighs all objectives alike.", "weighs all objectives alike")];
+/// static EVEN: MethodSpec = MethodSpec::new("even", &FORMS, |context| {
+///     let count = context.weights.len();
+///     Box::new(Mix { weights: vec![1.0 / count as f64; count] })
+/// });
+///
+/// let mut tables = Tables::default();
+/// tables.methods.push(&EVEN);
+/// upright::main_with(&tables);
+/// ```
+#[derive(Clone)]
+pub struct Tables {
+    /// Methods, in the order of help texts.
+    pub methods: Vec<&'static MethodSpec>,
+    /// Losses, in the order of help texts.
+    pub losses: Vec<&'static LossSpec>,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self {
+            methods: METHODS.builtin().to_vec(),
+            losses: LOSSES.builtin().to_vec(),
+        }
+    }
+}
+
+impl Tables {
+    /// Makes these the tables of the process.
+    ///
+    /// # Panics
+    /// If a table was used before, or two of its entries have one name.
+    pub(crate) fn install(&self) {
+        unique("methods", self.methods.iter().map(|method| method.name));
+        unique("losses", self.losses.iter().map(|loss| loss.name));
+        METHODS.install(self.methods.clone());
+        LOSSES.install(self.losses.clone());
+    }
+}
+
+/// Checks that names differ. A program's author sees the message, not its user.
+fn unique(table: &str, names: impl Iterator<Item = &'static str>) {
+    let mut seen = Vec::new();
+    for name in names {
+        assert!(!seen.contains(&name), "two {table} have the name {name}");
+        seen.push(name);
+    }
+}
