@@ -7,7 +7,7 @@
 //! | [`plan`] | the settings with every default applied and every value checked |
 //! | [`plan_record`] | `plan.toml`: the plan, and hashes of everything the run depends on |
 //! | [`run_dir`] | the folder of a run, its records and its lock |
-//! | [`records`] | the names of the metrics in `steps.jsonl` and `evals.jsonl` |
+//! | [`records`] | the records of steps and evaluations, and their keys in `steps.jsonl` and `evals.jsonl` |
 //! | [`summary`] | the result of a run, read from the run folder |
 //! | [`trackers`] | tools beside the run folder that receive every record |
 //! | [`origin`] | the run that an adapter came from |

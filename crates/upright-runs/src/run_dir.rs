@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use crate::plan_record::PLAN;
+use crate::records::{EvalRecord, StepRecord};
 use crate::settings::FILE;
 use upright_base::{
     Error, Result,
@@ -25,6 +26,12 @@ pub struct RunDir {
 
 /// Lock file of the process that writes to the folder. The empty file is never removed.
 const LOCK: &str = ".lock";
+
+/// File of the records of steps.
+const STEPS: &str = "steps.jsonl";
+
+/// File of the records of evaluations.
+const EVALUATIONS: &str = "evals.jsonl";
 
 /// Whether a folder holds a run.
 pub fn holds_run(path: &Path) -> bool {
@@ -164,11 +171,11 @@ impl RunDir {
                 write_atomic(&path.join(name), text.as_bytes())?;
             }
         }
-        let (done, records) = (steps as u64, path.join("steps.jsonl"));
+        let (done, records) = (steps as u64, path.join(STEPS));
         check_records(&records, 0..steps, steps)?;
         // The evaluation at the checkpoint itself may be pending.
         let (evaluations, every) = (
-            path.join("evals.jsonl"),
+            path.join(EVALUATIONS),
             if eval_every == 0 {
                 steps.max(1)
             } else {
@@ -202,24 +209,55 @@ impl RunDir {
     }
 
     /// Appends a record to `steps.jsonl`.
-    pub fn step(&mut self, line: &Map<String, Value>) -> Result<()> {
+    pub fn step(&mut self, record: &StepRecord) -> Result<()> {
         self.steps
-            .push(&serde_json::to_string(line).expect("plain data"))
+            .push(&serde_json::to_string(record).expect("plain data"))
     }
 
     /// Appends a record to `evals.jsonl`.
-    pub fn evaluation(&mut self, line: &Map<String, Value>) -> Result<()> {
+    pub fn evaluation(&mut self, record: &EvalRecord) -> Result<()> {
         self.evals
-            .push(&serde_json::to_string(line).expect("plain data"))
+            .push(&serde_json::to_string(record).expect("plain data"))
     }
 }
 
 /// The recorded evaluation after `step` steps, if there is one.
-pub fn evaluation(path: &Path, step: usize) -> Result<Option<Map<String, Value>>> {
-    let lines = read_lines(&path.join("evals.jsonl"))?;
-    Ok(lines
-        .into_iter()
-        .find(|line| line.get("step").and_then(Value::as_u64) == Some(step as u64)))
+///
+/// # Errors
+/// Those of [`read_evaluations`].
+pub fn evaluation(run: &Path, step: usize) -> Result<Option<EvalRecord>> {
+    let records = read_evaluations(run)?;
+    Ok(records.into_iter().find(|record| record.step == step))
+}
+
+/// The steps of a run, in order; none if it has no `steps.jsonl`.
+///
+/// # Errors
+/// The file cannot be read, or a line is damaged.
+pub fn read_steps(run: &Path) -> Result<Vec<StepRecord>> {
+    read_records(&run.join(STEPS))
+}
+
+/// The evaluations of a run, in order; none if it has no `evals.jsonl`.
+///
+/// # Errors
+/// The file cannot be read, or a line is damaged.
+pub fn read_evaluations(run: &Path) -> Result<Vec<EvalRecord>> {
+    read_records(&run.join(EVALUATIONS))
+}
+
+fn read_records<T>(path: &Path) -> Result<Vec<T>>
+where
+    T: TryFrom<Map<String, Value>, Error = &'static str>,
+{
+    let mut records = Vec::new();
+    for (index, line) in read_lines(path)?.into_iter().enumerate() {
+        let record = T::try_from(line).map_err(|problem| {
+            Error::input(format!("{}: line {}: {problem}", path.display(), index + 1))
+        })?;
+        records.push(record);
+    }
+    Ok(records)
 }
 
 /// All complete records of a `.jsonl` file of a run, in order; empty if the file does not exist.

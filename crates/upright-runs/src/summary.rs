@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use crate::plan_record::PlanRecord;
 use crate::{
-    records::{self, SETS, metric_name},
-    run_dir::read_lines,
+    records::{PerSet, SetRecord, metric_name},
+    run_dir::{read_evaluations, read_steps},
 };
 use upright_base::Result;
 use upright_core::methods::MethodSpec;
@@ -27,11 +26,10 @@ pub struct Summary {
     pub steps: usize,
     /// The objectives, in the order of the plan.
     pub objectives: Vec<ObjectiveSummary>,
-    /// Distance to the ideal point after the last step, on each of [`SETS`]; `None` unless every
-    /// optimum is given.
-    pub ideal_distance: [Option<f64>; 2],
+    /// Distance to the ideal point after the last step; `None` unless every optimum is given.
+    pub ideal_distance: PerSet<Option<f64>>,
     /// The same of the averaged adapter; `None` also if the run keeps no average.
-    pub average_ideal_distance: [Option<f64>; 2],
+    pub average_ideal_distance: PerSet<Option<f64>>,
     /// Time of all steps in seconds, without evaluations and checkpoints.
     pub seconds: f64,
     /// Tokens trained on.
@@ -47,8 +45,7 @@ pub struct Summary {
     pub arithmetic: String,
 }
 
-/// Summary of one objective. Arrays of two hold the values on held-out rows and on training rows,
-/// as in [`SETS`].
+/// Summary of one objective.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ObjectiveSummary {
     /// Name in the plan.
@@ -58,83 +55,95 @@ pub struct ObjectiveSummary {
     /// Steps that trained on it.
     pub steps: usize,
     /// Loss before the first step.
-    pub start: [Option<f64>; 2],
+    pub start: PerSet<Option<f64>>,
     /// Loss after the last step.
-    pub end: [Option<f64>; 2],
+    pub end: PerSet<Option<f64>>,
     /// Loss after the last step minus the optimum.
-    pub gap: [Option<f64>; 2],
+    pub gap: PerSet<Option<f64>>,
     /// Loss of the averaged adapter after the last step; `None` if the run keeps no average.
-    pub average_end: [Option<f64>; 2],
+    pub average_end: PerSet<Option<f64>>,
     /// Loss of the averaged adapter minus the optimum.
-    pub average_gap: [Option<f64>; 2],
+    pub average_gap: PerSet<Option<f64>>,
     /// Share of pairs whose chosen response has the larger reward, after the last step. Preference
     /// objectives only.
-    pub rewards_accuracy: [Option<f64>; 2],
+    pub rewards_accuracy: PerSet<Option<f64>>,
 }
 
 impl Summary {
     /// Reads a run folder.
+    ///
+    /// # Errors
+    /// A file of the folder cannot be read, or is damaged.
     pub fn read(run: &Path) -> Result<Self> {
         let written = PlanRecord::read(run)?;
-        let steps = read_lines(&run.join("steps.jsonl"))?;
-        let evals = read_lines(&run.join("evals.jsonl"))?;
-        let number = |line: Option<&Map<String, Value>>, key: &str| {
-            line.and_then(|line| line.get(key)?.as_f64())
-        };
-        let (first, last) = (evals.first(), evals.last());
-        let both = |line, key: &str| SETS.map(|set| number(line, &format!("{set}/{key}")));
-        let averaged =
-            |key: &str| SETS.map(|set| number(last, &format!("{}{set}/{key}", records::AVERAGE)));
-        let losses = || {
-            written
-                .plan
-                .objectives
-                .iter()
-                .map(|objective| objective.loss)
-        };
-        let objectives = written.plan.objectives.iter().map(|objective| {
+        let steps = read_steps(run)?;
+        let evaluations = read_evaluations(run)?;
+        let start = evaluations.first().map(|record| &record.last);
+        let end = evaluations.last().map(|record| &record.last);
+        let average = evaluations
+            .last()
+            .and_then(|record| record.average.as_ref());
+        let planned = &written.plan.objectives;
+        let mut objectives = Vec::with_capacity(planned.len());
+        for objective in planned {
             let name = &objective.name;
-            let trained = |line: &&Map<String, Value>| line.contains_key(&format!("loss/{name}"));
-            let accuracy = match objective.loss.metrics.contains(&ACCURACY) {
-                true => both(last, &metric_name(ACCURACY, name, losses())),
-                false => [None, None],
-            };
-            ObjectiveSummary {
+            let mut rewards_accuracy = PerSet::default();
+            if objective.loss.metrics.contains(&ACCURACY) {
+                let losses = planned.iter().map(|objective| objective.loss);
+                let metric = metric_name(ACCURACY, name, losses);
+                rewards_accuracy = values(end, |set| set.metric(&metric));
+            }
+            let trained = steps.iter().filter(|step| step.has_trained_on(name));
+            objectives.push(ObjectiveSummary {
                 name: name.clone(),
                 weight: objective.weight,
-                steps: steps.iter().filter(trained).count(),
-                start: both(first, &format!("loss/{name}")),
-                end: both(last, &format!("loss/{name}")),
-                gap: both(last, &format!("gap/{name}")),
-                average_end: averaged(&format!("loss/{name}")),
-                average_gap: averaged(&format!("gap/{name}")),
-                rewards_accuracy: accuracy,
+                steps: trained.count(),
+                start: values(start, |set| set.loss(name)),
+                end: values(end, |set| set.loss(name)),
+                gap: values(end, |set| set.gap(name)),
+                average_end: values(average, |set| set.loss(name)),
+                average_gap: values(average, |set| set.gap(name)),
+                rewards_accuracy,
+            });
+        }
+        let mut seconds = 0.0;
+        let mut tokens = 0;
+        let mut probed_tokens = 0;
+        let mut peak_memory_gb: Option<f64> = None;
+        for step in &steps {
+            seconds += step.seconds.unwrap_or(0.0);
+            tokens += step.tokens.unwrap_or(0);
+            probed_tokens += step.probed_tokens;
+            if let Some(peak) = step.peak_memory_gb {
+                peak_memory_gb = Some(peak_memory_gb.map_or(peak, |known| known.max(peak)));
             }
-        });
-        // `sum` of no steps would be -0.
-        let total = |key: &str| {
-            steps
-                .iter()
-                .filter_map(|line| number(Some(line), key))
-                .fold(0.0, |sum, x| sum + x)
+        }
+        let tokens_per_second = if seconds > 0.0 {
+            tokens as f64 / seconds
+        } else {
+            0.0
         };
-        let (seconds, tokens) = (total("seconds"), total("tokens"));
-        let peaks = steps
-            .iter()
-            .filter_map(|line| number(Some(line), "peak_memory_gb"));
         Ok(Self {
             run: run.to_owned(),
             method: written.plan.method,
             steps: steps.len(),
-            objectives: objectives.collect(),
-            ideal_distance: both(last, "ideal_distance"),
-            average_ideal_distance: averaged("ideal_distance"),
+            objectives,
+            ideal_distance: values(end, |set| set.ideal_distance),
+            average_ideal_distance: values(average, |set| set.ideal_distance),
             seconds,
-            tokens: tokens as u64,
-            probed_tokens: total(records::PROBED_TOKENS) as u64,
-            tokens_per_second: if seconds > 0.0 { tokens / seconds } else { 0.0 },
-            peak_memory_gb: peaks.reduce(f64::max),
+            tokens,
+            probed_tokens,
+            tokens_per_second,
+            peak_memory_gb,
             arithmetic: written.facts.arithmetic.clone(),
         })
     }
+}
+
+/// One value of an evaluation on each set; `None` without the evaluation.
+fn values(
+    evaluated: Option<&PerSet<SetRecord>>,
+    value: impl Fn(&SetRecord) -> Option<f64>,
+) -> PerSet<Option<f64>> {
+    PerSet::each(|set| value(&evaluated?[set]))
 }

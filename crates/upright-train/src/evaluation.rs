@@ -1,13 +1,11 @@
 //! Evaluations: every objective on two fixed sets, `eval` (held-out rows) and `fit` (a sample of
 //! its training rows). A run with an average evaluates two adapters.
 
-use serde_json::{Map, Value, json};
-
 use upright_base::{Error, Result, progress::Progress};
 use upright_core::metrics::gap::{gap, ideal_distance};
 use upright_data::Example;
 use upright_engine::DeviceAdapter;
-use upright_runs::records::{AVERAGE, SETS, metric_name};
+use upright_runs::records::{EvalRecord, ObjectiveRecord, PerSet, SetRecord, metric_name};
 
 use crate::learner::{Measured, ModelLearner, Place, Task};
 
@@ -22,14 +20,8 @@ pub struct Evaluation {
     pub average: Option<Losses>,
 }
 
-/// Losses of one adapter. Lists have one entry per objective, `None` if a set has no rows.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Losses {
-    /// On held-out rows.
-    pub held_out: Vec<Option<Measured>>,
-    /// On training rows.
-    pub fit: Vec<Option<Measured>>,
-}
+/// Losses of one adapter: on each set one entry per objective, `None` if the set has no rows of it.
+pub type Losses = PerSet<Vec<Option<Measured>>>;
 
 /// Measures every objective on both sets. If a stop is requested meanwhile, returns an error.
 pub fn evaluate(
@@ -73,7 +65,7 @@ fn measure(
     for task in &learner.tasks {
         for (rows, measured) in [
             (&task.held_out, &mut losses.held_out),
-            (&task.fit, &mut losses.fit),
+            (&task.fit, &mut losses.training),
         ] {
             if rows.is_empty() {
                 measured.push(None);
@@ -101,69 +93,58 @@ fn measure(
     Ok(losses)
 }
 
-/// Names under which the metrics of an objective appear in records.
-pub fn metric_names(tasks: &[Task<'_>], index: usize) -> Vec<String> {
-    let name = |metric: &&str| {
-        metric_name(
-            metric,
-            &tasks[index].name,
-            tasks.iter().map(|task| task.objective.loss),
-        )
-    };
-    tasks[index]
-        .objective
-        .loss
-        .metrics
-        .iter()
-        .map(name)
-        .collect()
+/// The metrics of an objective, under their names in records.
+pub(crate) fn named_metrics(
+    tasks: &[Task<'_>],
+    index: usize,
+    values: &[f64],
+) -> Vec<(String, f64)> {
+    let task = &tasks[index];
+    let mut named = Vec::new();
+    for (metric, value) in task.objective.loss.metrics.iter().zip(values) {
+        let losses = tasks.iter().map(|task| task.objective.loss);
+        named.push((metric_name(metric, &task.name, losses), *value));
+    }
+    named
 }
 
 impl Evaluation {
-    /// A line of `evals.jsonl`. `optima` has one entry per objective for each of [`SETS`]; gaps
-    /// appear where it is given.
-    pub fn line(&self, tasks: &[Task<'_>], optima: [&[Option<f64>]; 2]) -> Map<String, Value> {
-        let mut line = Map::new();
-        line.insert("step".into(), json!(self.step));
-        self.last.write_to(&mut line, "", tasks, optima);
-        if let Some(average) = &self.average {
-            average.write_to(&mut line, AVERAGE, tasks, optima);
+    /// The record of the evaluation. `optima` has one entry per objective; gaps appear where the
+    /// optimum is known.
+    pub fn record(&self, tasks: &[Task<'_>], optima: &PerSet<Vec<Option<f64>>>) -> EvalRecord {
+        let of =
+            |losses: &Losses| PerSet::each(|set| set_record(&losses[set], tasks, &optima[set]));
+        EvalRecord {
+            step: self.step,
+            last: of(&self.last),
+            average: self.average.as_ref().map(of),
+            ..EvalRecord::default()
         }
-        line
     }
 }
 
-impl Losses {
-    /// Adds the values to a line, under keys with this prefix.
-    fn write_to(
-        &self,
-        line: &mut Map<String, Value>,
-        prefix: &str,
-        tasks: &[Task<'_>],
-        optima: [&[Option<f64>]; 2],
-    ) {
-        for ((set, measured), optima) in SETS.iter().zip([&self.held_out, &self.fit]).zip(optima) {
-            let set = format!("{prefix}{set}");
-            let mut gaps = Vec::new();
-            for (index, measured) in measured.iter().enumerate() {
-                let Some(measured) = measured else { continue };
-                let name = &tasks[index].name;
-                line.insert(format!("{set}/loss/{name}"), json!(measured.loss));
-                if let Some(optimum) = optima[index] {
-                    let gap = gap(measured.loss, optimum);
-                    line.insert(format!("{set}/gap/{name}"), json!(gap));
-                    gaps.push(gap);
-                }
-                for (name, value) in metric_names(tasks, index).iter().zip(&measured.metrics) {
-                    line.insert(format!("{set}/{name}"), json!(value));
-                }
-            }
-            if gaps.len() == tasks.len() {
-                line.insert(
-                    format!("{set}/ideal_distance"),
-                    json!(ideal_distance(&gaps)),
-                );
-            }
-        }
+/// The record of one adapter on one set.
+fn set_record(
+    measured: &[Option<Measured>],
+    tasks: &[Task<'_>],
+    optima: &[Option<f64>],
+) -> SetRecord {
+    let mut record = SetRecord::default();
+    let mut gaps = Vec::new();
+    for (index, measured) in measured.iter().enumerate() {
+        let Some(measured) = measured else { continue };
+        let gap = optima[index].map(|optimum| gap(measured.loss, optimum));
+        gaps.extend(gap);
+        record.objectives.push(ObjectiveRecord {
+            name: tasks[index].name.clone(),
+            probe: None,
+            loss: Some(measured.loss),
+            gap,
+            metrics: named_metrics(tasks, index, &measured.metrics),
+        });
     }
+    if gaps.len() == tasks.len() {
+        record.ideal_distance = Some(ideal_distance(&gaps));
+    }
+    record
 }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::discover::Found;
 use upright_base::{Error, Result, files};
@@ -15,8 +14,8 @@ use upright_model::model_files::hub_name;
 use upright_runs::{
     plan::{Length, ObjectivePlan, Plan, ReferencePlan, Schedule, Stage, StopPlan},
     plan_record::PlanRecord,
-    records::{AVERAGE, PROBED_TOKENS, SETS},
-    run_dir::read_lines,
+    records::{EvalRecord, EvalSet, PerSet, StepRecord, loss_key},
+    run_dir::{read_evaluations, read_steps},
     settings,
 };
 
@@ -74,7 +73,7 @@ pub struct Run {
 pub struct Point {
     /// Number of steps taken before it.
     pub step: usize,
-    /// Loss of every objective of the plan, on each of [`SETS`].
+    /// Loss of every objective of the plan, on held-out rows and on training rows.
     pub losses: [Vec<Option<f64>>; 2],
     /// The same losses of the averaged adapter; none if the run keeps no average.
     pub averaged: [Vec<Option<f64>>; 2],
@@ -111,20 +110,14 @@ impl Run {
             }
         };
         let planned = stages.last().map_or(0, |stage| stage.end);
-        let lines = read_lines(&found.path.join("steps.jsonl"))?;
+        let lines = read_steps(&found.path)?;
         check_steps(&found.path, &lines, planned)?;
         let points = points(&found.path, plan, lines.len())?;
-        let number = |line: &Map<String, Value>, key: &str| line.get(key).and_then(Value::as_f64);
-        let all = |key: &str| {
-            lines
-                .iter()
-                .filter_map(|line| number(line, key))
-                .collect::<Vec<f64>>()
-        };
-        let trained = |line: &Map<String, Value>| {
+        let utilization: Vec<f64> = lines.iter().filter_map(|line| line.utilization).collect();
+        let trained = |line: &StepRecord| {
             plan.objectives
                 .iter()
-                .map(|o| line.contains_key(&format!("loss/{}", o.name)))
+                .map(|o| line.has_trained_on(&o.name))
                 .collect()
         };
         let run = Self {
@@ -133,18 +126,22 @@ impl Run {
             steps: lines.len(),
             planned,
             // `sum` of no steps would be -0.
-            seconds: all("seconds")
+            seconds: lines
                 .iter()
+                .filter_map(|line| line.seconds)
                 .fold(0.0, |sum, seconds| sum + seconds),
-            tokens_before: sums(&lines, "tokens"),
-            seconds_before: sums(&lines, "seconds"),
+            tokens_before: sums(&lines, |line| line.tokens.map(|tokens| tokens as f64)),
+            seconds_before: sums(&lines, |line| line.seconds),
             busy_seconds: lines.iter().try_fold(0.0, |sum, line| {
-                Some(sum + number(line, "seconds")? * number(line, "utilization")?)
+                Some(sum + line.seconds? * line.utilization?)
             }),
-            tokens: all("tokens").iter().sum::<f64>() as u64,
-            probed_tokens: all(PROBED_TOKENS).iter().sum::<f64>() as u64,
-            utilization: median(&all("utilization")),
-            peak_memory_gb: all("peak_memory_gb").into_iter().reduce(f64::max),
+            tokens: lines.iter().filter_map(|line| line.tokens).sum(),
+            probed_tokens: lines.iter().map(|line| line.probed_tokens).sum(),
+            utilization: median(&utilization),
+            peak_memory_gb: lines
+                .iter()
+                .filter_map(|line| line.peak_memory_gb)
+                .reduce(f64::max),
             points,
             updates: lines.iter().map(trained).collect(),
             stages,
@@ -365,9 +362,8 @@ fn damaged(run: &Path, file: &str, what: &str) -> Error {
 }
 
 /// Checks that steps are numbered from 0 without a gap, and that there are no more than planned.
-fn check_steps(run: &Path, lines: &[Map<String, Value>], planned: usize) -> Result<()> {
-    let number = |line: &Map<String, Value>| line.get("step").and_then(Value::as_u64);
-    if let Some(at) = (0..lines.len()).find(|i| number(&lines[*i]) != Some(*i as u64)) {
+fn check_steps(run: &Path, lines: &[StepRecord], planned: usize) -> Result<()> {
+    if let Some(at) = (0..lines.len()).find(|i| lines[*i].step != *i) {
         return Err(damaged(
             run,
             "steps.jsonl",
@@ -383,68 +379,61 @@ fn check_steps(run: &Path, lines: &[Map<String, Value>], planned: usize) -> Resu
 
 fn points(run: &Path, plan: &Plan, steps: usize) -> Result<Vec<Point>> {
     let mut points: Vec<Point> = Vec::new();
-    for (i, line) in read_lines(&run.join("evals.jsonl"))?.iter().enumerate() {
-        let step = line
-            .get("step")
-            .and_then(Value::as_u64)
-            .map(|step| step as usize);
-        let later =
-            |step: &usize| *step <= steps && points.last().is_none_or(|before| before.step < *step);
-        let Some(step) = step.filter(later) else {
+    for (i, line) in read_evaluations(run)?.iter().enumerate() {
+        let step = line.step;
+        if step > steps || points.last().is_some_and(|before| before.step >= step) {
             return Err(damaged(
                 run,
                 "evals.jsonl",
                 &format!("line {}: step is not in order", i + 1),
             ));
-        };
-        let read = |prefix: &str| {
-            losses(line, plan, prefix).map_err(|key| {
+        }
+        let read = |iterate: Iterate| {
+            losses(line, plan, iterate).map_err(|key| {
                 let what = format!("line {}: {key} is not a number", i + 1);
                 damaged(run, "evals.jsonl", &what)
             })
         };
         points.push(Point {
             step,
-            losses: read("")?,
-            averaged: read(AVERAGE)?,
+            losses: read(Iterate::Last)?,
+            averaged: read(Iterate::Average)?,
         });
     }
     Ok(points)
 }
 
-/// The losses of an evaluation whose keys begin with a prefix. A missing key is a missing loss.
+/// The losses of one adapter in an evaluation. A missing key is a missing loss.
 ///
 /// # Errors
 /// The key of a loss that is not a finite number.
 fn losses(
-    line: &Map<String, Value>,
+    line: &EvalRecord,
     plan: &Plan,
-    prefix: &str,
+    iterate: Iterate,
 ) -> std::result::Result<[Vec<Option<f64>>; 2], String> {
-    let mut found = SETS.map(|_| Vec::new());
-    for (set, losses) in SETS.iter().zip(&mut found) {
+    let mut found = PerSet::<Vec<Option<f64>>>::default();
+    for set in EvalSet::ALL {
         for objective in &plan.objectives {
-            let key = format!("{prefix}{set}/loss/{}", objective.name);
-            let Some(value) = line.get(&key) else {
-                losses.push(None);
-                continue;
-            };
-            match value.as_f64() {
-                Some(loss) if loss.is_finite() => losses.push(Some(loss)),
-                _ => return Err(key),
+            let name = &objective.name;
+            let measured = line.of(iterate).and_then(|sets| sets[set].objective(name));
+            let loss = measured.and_then(|measured| measured.loss);
+            if loss.is_some_and(|loss| !loss.is_finite()) {
+                return Err(loss_key(iterate, set, name));
             }
+            found[set].push(loss);
         }
     }
-    Ok(found)
+    Ok(found.into_list())
 }
 
 /// Sums of a number over the steps before each step, and over all steps. A step without the number
 /// adds 0.
-fn sums(lines: &[Map<String, Value>], key: &str) -> Vec<f64> {
+fn sums(lines: &[StepRecord], number: impl Fn(&StepRecord) -> Option<f64>) -> Vec<f64> {
     let mut sum = 0.0;
     let mut found = vec![sum];
     for line in lines {
-        sum += line.get(key).and_then(Value::as_f64).unwrap_or(0.0);
+        sum += number(line).unwrap_or(0.0);
         found.push(sum);
     }
     found

@@ -5,12 +5,12 @@ mod tensorboard;
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
 use upright_base::{Error, Result, progress::Progress};
 use upright_math::registry::Registry;
 
 use crate::{
     plan::checks::{no_such, wrong},
+    records::{EvalRecord, StepRecord},
     settings::{Config, peers},
 };
 
@@ -32,19 +32,19 @@ pub struct TrackerSpec {
 
 /// Receives the records of a run, after the run folder has them. Every method does nothing by default.
 pub trait Tracker: Send {
-    /// A line of `steps.jsonl`.
+    /// A step.
     ///
     /// # Errors
     /// The record cannot be written. The run goes on without this tracker.
-    fn step(&mut self, _line: &Map<String, Value>) -> Result<()> {
+    fn step(&mut self, _record: &StepRecord) -> Result<()> {
         Ok(())
     }
 
-    /// A line of `evals.jsonl`.
+    /// An evaluation.
     ///
     /// # Errors
     /// As for [`step`](Self::step).
-    fn evaluation(&mut self, _line: &Map<String, Value>) -> Result<()> {
+    fn evaluation(&mut self, _record: &EvalRecord) -> Result<()> {
         Ok(())
     }
 }
@@ -140,14 +140,14 @@ impl Trackers {
         self.0.push(Open { name, tracker });
     }
 
-    /// Sends a line of `steps.jsonl` to every tracker.
-    pub fn step(&mut self, line: &Map<String, Value>, observer: &mut dyn Progress) {
-        self.send(observer, |tracker| tracker.step(line));
+    /// Sends a step to every tracker.
+    pub fn step(&mut self, record: &StepRecord, observer: &mut dyn Progress) {
+        self.send(observer, |tracker| tracker.step(record));
     }
 
-    /// Sends a line of `evals.jsonl` to every tracker.
-    pub fn evaluation(&mut self, line: &Map<String, Value>, observer: &mut dyn Progress) {
-        self.send(observer, |tracker| tracker.evaluation(line));
+    /// Sends an evaluation to every tracker.
+    pub fn evaluation(&mut self, record: &EvalRecord, observer: &mut dyn Progress) {
+        self.send(observer, |tracker| tracker.evaluation(record));
     }
 
     /// Sends a record to every tracker. A tracker that fails is dropped with a warning, because a run does not fail for it.
@@ -167,8 +167,6 @@ impl Trackers {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn names(toml: &str) -> Result<Vec<&'static str>> {
@@ -219,7 +217,7 @@ mod tests {
     struct Full(usize);
 
     impl Tracker for Full {
-        fn step(&mut self, _: &Map<String, Value>) -> Result<()> {
+        fn step(&mut self, _: &StepRecord) -> Result<()> {
             self.0 += 1;
             match self.0 {
                 1 => Ok(()),
@@ -243,11 +241,10 @@ mod tests {
         trackers.add("one", Box::new(Full(0)));
         trackers.add("two", Box::new(Full(1)));
         let mut notes = Notes::default();
-        let line = json!({"step": 1}).as_object().unwrap().clone();
         for _ in 0..3 {
-            trackers.step(&line, &mut notes);
+            trackers.step(&StepRecord::default(), &mut notes);
         }
-        trackers.evaluation(&line, &mut notes);
+        trackers.evaluation(&EvalRecord::default(), &mut notes);
         assert_eq!(
             notes.0,
             [

@@ -16,7 +16,10 @@ use serde_json::{Map, Value};
 use upright_base::{Error, Result};
 
 use super::{Tracker, TrackerSpec};
-use crate::run_dir::read_lines;
+use crate::{
+    records::{EvalRecord, StepRecord},
+    run_dir::read_lines,
+};
 
 /// The tracker of TensorBoard.
 pub(super) static TENSORBOARD: TrackerSpec = TrackerSpec {
@@ -101,12 +104,12 @@ fn numbers(now: Duration, line: &Map<String, Value>) -> Vec<u8> {
 }
 
 impl Tracker for TensorBoard {
-    fn step(&mut self, line: &Map<String, Value>) -> Result<()> {
-        self.write(line)
+    fn step(&mut self, record: &StepRecord) -> Result<()> {
+        self.write(&record.line())
     }
 
-    fn evaluation(&mut self, line: &Map<String, Value>) -> Result<()> {
-        self.write(line)
+    fn evaluation(&mut self, record: &EvalRecord) -> Result<()> {
+        self.write(&record.line())
     }
 }
 
@@ -244,11 +247,11 @@ mod tests {
         )
         .unwrap();
         let mut board = TensorBoard::new(run.path());
-        let line = |value: Value| value.as_object().unwrap().clone();
         let step = json!({"step": 7, "weights": [0.25, 0.75], "loss/sft": 1.5, "none": null});
-        board.step(&line(step)).unwrap();
-        let evaluation = json!({"step": 8, "eval/loss/sft": 2});
-        board.evaluation(&line(evaluation)).unwrap();
+        board.step(&serde_json::from_value(step).unwrap()).unwrap();
+        let evaluation = json!({"step": 8, "eval/loss/sft": 2.0});
+        let evaluation = serde_json::from_value(evaluation).unwrap();
+        board.evaluation(&evaluation).unwrap();
         let files: Vec<_> = std::fs::read_dir(run.path().join("tensorboard"))
             .unwrap()
             .collect();
@@ -301,11 +304,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         std::fs::write(run.path().join("tensorboard"), "a file").unwrap();
         let mut board = TensorBoard::new(run.path());
-        let line = json!({"step": 1, "loss/sft": 1.5})
-            .as_object()
-            .unwrap()
-            .clone();
-        let error = board.step(&line).unwrap_err();
+        let error = board.step(&StepRecord::default()).unwrap_err();
         assert!(
             error.message.contains("tensorboard: cannot write"),
             "{error}"

@@ -17,7 +17,6 @@ pub mod tasks;
 mod warnings;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use upright_base::{Error, ErrorKind, Result, files, progress::Progress};
 use upright_core::{
     optimizer::{AdamW, Iterate, LearningRate},
@@ -29,6 +28,7 @@ use upright_ranks::World;
 use upright_runs::{
     plan::{GRADIENT_EXPONENT, Plan, Schedule},
     plan_record::{self, PlanRecord},
+    records::{EvalRecord, PerSet},
     run_dir::{self, RunDir, adapter_dir, average_dir, is_finished, last_dir},
     trackers::Trackers,
 };
@@ -299,7 +299,7 @@ fn run_with(
         reached: false,
     };
     match start {
-        Some(start) => run.record_evaluation(0, start)?,
+        Some(start) => run.record_evaluation(&start)?,
         None => run.catch_up(&learner, first, found)?,
     }
 
@@ -412,16 +412,19 @@ fn before_training(error: Error) -> Error {
     }
 }
 
-/// A line of `evals.jsonl`. All ranks have to hold the same adapter.
+/// The record of an evaluation. All ranks have to hold the same adapter.
 fn evaluation(
     learner: &ModelLearner<'_>,
     step: usize,
     plan: &Plan,
     observer: &mut dyn Progress,
-) -> Result<Map<String, Value>> {
+) -> Result<EvalRecord> {
     rank_report::check_adapter(learner, step)?;
-    Ok(evaluate(learner, step, observer)?
-        .line(&learner.tasks, [&plan.optima_eval(), &plan.optima()]))
+    let optima = PerSet {
+        held_out: plan.optima_eval(),
+        training: plan.optima(),
+    };
+    Ok(evaluate(learner, step, observer)?.record(&learner.tasks, &optima))
 }
 
 /// Puts the tensors of a checkpoint back into the learner.

@@ -14,8 +14,8 @@ use upright_data::Dataset;
 use upright_runs::{
     plan::{Length, Plan, Schedule, plain_mix},
     plan_record,
-    records::{SETS, lowest_loss},
-    run_dir::read_lines,
+    records::lowest_loss,
+    run_dir::read_evaluations,
 };
 
 use super::{Model, Purpose, cached};
@@ -65,17 +65,20 @@ impl Alone {
     /// # Errors
     /// The records are damaged.
     pub(super) fn optimum(&self) -> Result<Optimum> {
-        let lines = read_lines(&self.plan.out.join("evals.jsonl"))?;
+        let evaluations = read_evaluations(&self.plan.out)?;
         let name = &self.plan.objectives[self.objective].name;
-        let [held_out, fit] = SETS.map(|set| lowest_loss(&lines, set, name));
-        let Some(fit) = fit else {
+        let lowest = lowest_loss(&evaluations, name);
+        let Some(fit) = lowest.training else {
             let out = self.plan.out.display();
             return Err(Error::input(format!(
                 "{out}: evals.jsonl has no loss of {name} on training rows"
             ))
             .hint("remove this folder of the cache; the next run trains it again"));
         };
-        Ok(Optimum { fit, held_out })
+        Ok(Optimum {
+            fit,
+            held_out: lowest.held_out,
+        })
     }
 }
 

@@ -1,13 +1,15 @@
-//! Lines of `steps.jsonl`.
+//! Records of steps.
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
 use upright_core::{metrics::gap::gap, train::Step};
 use upright_engine::Decoder;
-use upright_runs::{plan::Plan, records::PROBED_TOKENS};
+use upright_runs::{
+    plan::Plan,
+    records::{ObjectiveRecord, StepRecord},
+};
 
-use crate::{evaluation::metric_names, learner::ModelLearner};
+use crate::{evaluation::named_metrics, learner::ModelLearner};
 
 /// Start of a timed interval: wall-clock time, and busy time of the decoder's device.
 #[derive(Clone, Copy, Debug)]
@@ -60,55 +62,46 @@ impl Clock {
     }
 }
 
-/// The line of one step. Only [`TIMES`](upright_runs::records::TIMES) may differ between equal runs.
-pub(super) fn step_line(
+/// The record of one step. Only [`TIMES`](upright_runs::records::TIMES) may differ between equal runs.
+pub(super) fn step_record(
     step: &Step,
     learner: &ModelLearner<'_>,
     plan: &Plan,
     took: Elapsed,
-) -> Map<String, Value> {
-    let (report, seconds) = (&learner.report, took.wall.as_secs_f64());
-    let mut line = Map::new();
-    line.insert("step".into(), json!(step.index));
-    line.insert("weights".into(), json!(step.weights));
+) -> StepRecord {
+    let report = &learner.report;
+    let seconds = took.wall.as_secs_f64();
+    let mut objectives = Vec::new();
     for (index, task) in learner.tasks.iter().enumerate() {
-        if let Some(loss) = step.probed[index] {
-            line.insert(format!("probe/{}", task.name), json!(loss));
+        let loss = step.losses[index];
+        let optimum = plan.objectives[index].optimum;
+        let mut metrics = Vec::new();
+        if let Some(values) = &report.metrics[index] {
+            metrics = named_metrics(&learner.tasks, index, values);
         }
-        if let Some(loss) = step.losses[index] {
-            line.insert(format!("loss/{}", task.name), json!(loss));
-            if let Some(optimum) = plan.objectives[index].optimum {
-                line.insert(format!("gap/{}", task.name), json!(gap(loss, optimum)));
-            }
-        }
-        for metrics in report.metrics[index].iter() {
-            for (name, value) in metric_names(&learner.tasks, index).iter().zip(metrics) {
-                line.insert(name.clone(), json!(value));
-            }
-        }
+        objectives.push(ObjectiveRecord {
+            name: task.name.clone(),
+            probe: step.probed[index],
+            loss,
+            gap: loss.zip(optimum).map(|(loss, optimum)| gap(loss, optimum)),
+            metrics,
+        });
     }
-    line.insert("grad_norm".into(), json!(report.gradient_norm));
-    line.insert("learning_rate".into(), json!(report.learning_rate));
-    line.insert("tokens".into(), json!(report.tokens));
-    if report.probed_tokens > 0 {
-        line.insert(PROBED_TOKENS.into(), json!(report.probed_tokens));
+    StepRecord {
+        step: step.index,
+        weights: step.weights.clone(),
+        objectives,
+        grad_norm: Some(report.gradient_norm),
+        learning_rate: Some(report.learning_rate),
+        tokens: Some(report.tokens as u64),
+        probed_tokens: report.probed_tokens as u64,
+        tokens_per_second: Some(report.tokens as f64 / seconds),
+        seconds: Some(seconds),
+        utilization: took.utilization,
+        energy_joules: took.energy_joules,
+        peak_memory_gb: took.peak_bytes.map(|bytes| bytes as f64 / 1e9),
+        ..StepRecord::default()
     }
-    line.insert(
-        "tokens_per_second".into(),
-        json!(report.tokens as f64 / seconds),
-    );
-    line.insert("seconds".into(), json!(seconds));
-    if let Some(utilization) = took.utilization {
-        line.insert("utilization".into(), json!(utilization));
-    }
-    if let Some(energy) = took.energy_joules {
-        line.insert("energy_joules".into(), json!(energy));
-    }
-    line.insert(
-        "peak_memory_gb".into(),
-        json!(took.peak_bytes.map(|bytes| bytes as f64 / 1e9)),
-    );
-    line
 }
 
 /// Losses and throughput of the newest step, for a progress bar.

@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use serde_json::{Map, Value};
 use upright_base::{ErrorKind, Result, progress::Progress};
 use upright_core::{
     metrics::stopping::reached,
@@ -11,7 +10,7 @@ use upright_core::{
 use upright_ranks::World;
 use upright_runs::{
     plan::{Plan, Schedule},
-    records::{SETS, mixed},
+    records::EvalRecord,
     run_dir::{self, RunDir},
     trackers::Trackers,
 };
@@ -62,11 +61,11 @@ impl Run<'_> {
     ) -> Result<ControlFlow<()>> {
         let took = self.last.elapsed(learner.decoder);
         let done = step.index + 1;
-        let line = record::step_line(step, learner, self.plan, took);
+        let record = record::step_record(step, learner, self.plan, took);
         if let Some(dir) = &mut self.dir {
-            dir.step(&line)?;
+            dir.step(&record)?;
         }
-        self.trackers.step(&line, self.observer);
+        self.trackers.step(&record, self.observer);
         self.observer
             .advance(done, &record::step_note(step, learner, took.wall));
         if done < self.schedule.steps && self.schedule.stage(done).start == done {
@@ -75,7 +74,7 @@ impl Run<'_> {
         let mut stop = self.voted(learner.world())?;
         if self.evaluation_is_due(done) && !stop {
             match evaluation(learner, done, self.plan, self.observer) {
-                Ok(line) => self.record_evaluation(done, line)?,
+                Ok(record) => self.record_evaluation(&record)?,
                 Err(error) if error.kind == ErrorKind::Interrupted => stop = true,
                 Err(error) => return Err(error),
             }
@@ -142,10 +141,10 @@ impl Run<'_> {
             run_dir::evaluation(&self.plan.out, first)
         })?;
         match recorded {
-            Some(line) => self.note_evaluation(first, &line),
+            Some(record) => self.note_evaluation(&record),
             None if first == 0 || self.evaluation_is_due(first) => {
-                let line = evaluation(learner, first, self.plan, self.observer)?;
-                self.record_evaluation(first, line)?;
+                let record = evaluation(learner, first, self.plan, self.observer)?;
+                self.record_evaluation(&record)?;
             }
             None => {}
         }
@@ -163,31 +162,24 @@ impl Run<'_> {
         self.checkpoints.settle(&settled)
     }
 
-    pub(super) fn record_evaluation(
-        &mut self,
-        step: usize,
-        line: Map<String, Value>,
-    ) -> Result<()> {
+    pub(super) fn record_evaluation(&mut self, record: &EvalRecord) -> Result<()> {
         if let Some(dir) = &mut self.dir {
-            dir.evaluation(&line)?;
+            dir.evaluation(record)?;
         }
-        self.trackers.evaluation(&line, self.observer);
-        self.note_evaluation(step, &line);
+        self.trackers.evaluation(record, self.observer);
+        self.note_evaluation(record);
         Ok(())
     }
 
-    fn note_evaluation(&mut self, step: usize, line: &Map<String, Value>) {
-        self.evaluated = Some((step, mixed(line, &self.plan.objectives)));
-        let loss = |name: &str| {
-            line.get(&format!("{}/loss/{name}", SETS[1]))
-                .and_then(Value::as_f64)
-        };
-        let losses = self
-            .plan
-            .objectives
-            .iter()
-            .map(|objective| loss(&objective.name).unwrap_or(f64::INFINITY));
-        let losses: Vec<f64> = losses.collect();
+    /// Keeps what checkpoints and the stopping rule need of an evaluation.
+    fn note_evaluation(&mut self, record: &EvalRecord) {
+        let objectives = &self.plan.objectives;
+        self.evaluated = Some((record.step, record.weighted_loss(objectives)));
+        let mut losses = Vec::with_capacity(objectives.len());
+        for objective in objectives {
+            let loss = record.last.training.loss(&objective.name);
+            losses.push(loss.unwrap_or(f64::INFINITY));
+        }
         self.reached = self
             .plan
             .stop

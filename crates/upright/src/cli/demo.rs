@@ -12,6 +12,7 @@ use crate::demo::{Demo, Story};
 use upright_base::{Error, ErrorKind, Result, files};
 use upright_core::metrics::Spread;
 use upright_report::Verdict;
+use upright_runs::records::PerSet;
 
 /// Compares all methods on the embedded model in a few minutes.
 #[derive(Args, Debug)]
@@ -104,26 +105,26 @@ fn table(story: &Story) -> String {
         "{:17}  {columns}  {columns}  {:>7} {:>7}",
         "method", "tokens", "seconds"
     ));
-    let single = |name: &str, values: [[f64; 2]; 2]| {
-        let set = |i: usize| format!("{:>13.3} {:>13.3} {:>13}", values[0][i], values[1][i], "");
-        format!("{name:17}  {}  {}", set(0), set(1))
+    let single = |name: &str, [sft, dpo]: [PerSet<f64>; 2]| {
+        let cells = PerSet::each(|set| format!("{:>13.3} {:>13.3} {:>13}", sft[set], dpo[set], ""));
+        format!("{name:17}  {}  {}", cells.held_out, cells.training)
     };
     line(single("start", story.start));
     line(single("each alone", story.optima));
     for m in &story.methods {
-        let set = |i: usize| {
+        let cells = PerSet::each(|set| {
             format!(
                 "{:>13} {:>13} {:>13}",
-                cell(&m.sft[i]),
-                cell(&m.dpo[i]),
-                cell(&m.ideal_distance[i])
+                cell(&m.sft[set]),
+                cell(&m.dpo[set]),
+                cell(&m.ideal_distance[set])
             )
-        };
+        });
         line(format!(
             "{:17}  {}  {}  {:>6.0}k {:>7.1}",
             m.method,
-            set(0),
-            set(1),
+            cells.held_out,
+            cells.training,
             m.tokens.mean / 1000.0,
             m.seconds.mean
         ));
@@ -177,8 +178,8 @@ mod tests {
         let story = Story {
             steps: 1,
             seeds: vec![1],
-            start: [[1.0; 2]; 2],
-            optima: [[1.0; 2]; 2],
+            start: [PerSet::each(|_| 1.0); 2],
+            optima: [PerSet::each(|_| 1.0); 2],
             methods: Vec::new(),
             claims: vec![
                 claim([Call::Yes, Call::No], ["1 against 2", "2 against 1"], None),

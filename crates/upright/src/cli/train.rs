@@ -16,7 +16,9 @@ use upright_ranks::World;
 use upright_report::Report;
 use upright_runs::{
     plan::{Plan, checks::device},
-    plan_record, run_dir,
+    plan_record,
+    records::PerSet,
+    run_dir,
     settings::{Config, ObjectiveConfig},
     summary::Summary,
     trackers::Trackers,
@@ -208,9 +210,9 @@ fn optimum(summary: &Summary) -> String {
     let (Some(alone), None) = (weighted.next(), weighted.next()) else {
         return String::new();
     };
-    let [held_out, fit] = alone.end;
+    let PerSet { held_out, training } = alone.end;
     let mut text = String::new();
-    if let Some(fit) = fit.filter(|_| alone.steps > 0) {
+    if let Some(fit) = training.filter(|_| alone.steps > 0) {
         let users = methods::all().iter().filter(|method| method.needs_optima);
         let users: Vec<&str> = users.map(|method| method.name).collect();
         text += &format!(
@@ -272,29 +274,34 @@ fn table(summary: &Summary) -> String {
         "objective", "weight", "steps"
     );
     for o in &summary.objectives {
-        let last = [0, 1].map(|set| cells([o.start[set], o.end[set], o.gap[set]]));
+        let last = PerSet::each(|set| cells([o.start[set], o.end[set], o.gap[set]]));
         let _ = writeln!(
             text,
             "{:name$}  {:>6} {:>6}  {}  {}",
             o.name,
             format!("{:.3}", o.weight),
             o.steps,
-            last[0],
-            last[1]
+            last.held_out,
+            last.training
         );
-        if o.average_end.iter().any(Option::is_some) {
-            let average = [0, 1].map(|set| cells([None, o.average_end[set], o.average_gap[set]]));
+        if o.average_end != PerSet::default() {
+            let average = PerSet::each(|set| cells([None, o.average_end[set], o.average_gap[set]]));
             let _ = writeln!(
                 text,
                 "{:name$}  {:>6} {:>6}  {}  {}",
-                "  averaged", "", "", average[0], average[1]
+                "  averaged", "", "", average.held_out, average.training
             );
         }
     }
-    let mut row = |label: &str, values: [Option<f64>; 2]| {
-        if values.iter().any(Option::is_some) {
-            let [a, b] = values.map(cell);
-            let _ = writeln!(text, "{label:name$}  {:>6} {:>6}  {a:>27}  {b:>27}", "", "");
+    let mut row = |label: &str, values: PerSet<Option<f64>>| {
+        if values != PerSet::default() {
+            let held_out = cell(values.held_out);
+            let training = cell(values.training);
+            let _ = writeln!(
+                text,
+                "{label:name$}  {:>6} {:>6}  {held_out:>27}  {training:>27}",
+                "", ""
+            );
         }
     };
     row("ideal distance", summary.ideal_distance);

@@ -19,8 +19,8 @@ use upright_engine::Options;
 use upright_report::{ANSWERS, Answer, Answers, Claim, Report, STUDY, Study};
 use upright_runs::{
     plan::Plan,
-    records::SETS,
-    run_dir::{self, read_lines},
+    records::{EvalSet, PerSet, lowest_loss},
+    run_dir::{self, read_evaluations},
     settings::Config,
     summary::ObjectiveSummary,
     summary::Summary,
@@ -101,22 +101,21 @@ const METHODS: [(&str, &str); 6] = [
 /// Steps of every run but the short ones of Mix.
 const STEPS: usize = 120;
 
-/// The results of one method over all seeds. Arrays of two hold held-out rows and training rows, as
-/// in [`SETS`].
+/// The results of one method over all seeds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Compared {
     /// Name of the method.
     pub method: String,
     /// SFT loss after the last step.
-    pub sft: [Spread; 2],
+    pub sft: PerSet<Spread>,
     /// DPO loss after the last step.
-    pub dpo: [Spread; 2],
+    pub dpo: PerSet<Spread>,
     /// SFT loss minus its optimum.
-    pub sft_gap: [Spread; 2],
+    pub sft_gap: PerSet<Spread>,
     /// DPO loss minus its optimum.
-    pub dpo_gap: [Spread; 2],
+    pub dpo_gap: PerSet<Spread>,
     /// Distance to the ideal point.
-    pub ideal_distance: [Spread; 2],
+    pub ideal_distance: PerSet<Spread>,
     /// Total time of all steps, in seconds.
     pub seconds: Spread,
     /// Tokens trained on.
@@ -132,11 +131,10 @@ pub struct Story {
     pub steps: usize,
     /// Seeds of every method.
     pub seeds: Vec<u64>,
-    /// Losses before the first step: SFT and DPO, each on [`SETS`].
-    pub start: [[f64; 2]; 2],
-    /// Lowest losses while each objective was trained alone for as many steps: SFT and DPO, each on
-    /// [`SETS`].
-    pub optima: [[f64; 2]; 2],
+    /// Losses before the first step: SFT and DPO.
+    pub start: [PerSet<f64>; 2],
+    /// Lowest losses while each objective was trained alone for as many steps: SFT and DPO.
+    pub optima: [PerSet<f64>; 2],
     /// The methods.
     pub methods: Vec<Compared>,
     /// The claims of the paper, and whether they hold here.
@@ -224,16 +222,11 @@ impl Demo {
         )
     }
 
-    /// Lowest losses of one objective in the evaluations of a run, on each of [`SETS`].
-    fn smallest(summary: &Summary, objective: &str) -> Result<[f64; 2]> {
-        let evals = read_lines(&summary.run.join("evals.jsonl"))?;
-        Ok(SETS.map(|set| {
-            let key = format!("{set}/loss/{objective}");
-            evals
-                .iter()
-                .filter_map(|line| line.get(&key)?.as_f64())
-                .fold(f64::INFINITY, f64::min)
-        }))
+    /// Lowest losses of one objective in the evaluations of a run.
+    fn smallest(summary: &Summary, objective: &str) -> Result<PerSet<f64>> {
+        let evaluations = read_evaluations(&summary.run)?;
+        let lowest = lowest_loss(&evaluations, objective);
+        Ok(PerSet::each(|set| lowest[set].unwrap_or(f64::INFINITY)))
     }
 
     /// Does all runs; returns their results, the claims and the responses.
@@ -257,11 +250,11 @@ impl Demo {
         let dpo = self.run("dpo-alone", &alone(1), self.seeds[0], observer)?;
         finished(observer, "dpo alone");
         let optima = [Self::smallest(&sft, "sft")?, Self::smallest(&dpo, "dpo")?];
-        let given = |set: usize| format!("sft={},dpo={}", optima[0][set], optima[1][set]);
+        let given = |set: EvalSet| format!("sft={},dpo={}", optima[0][set], optima[1][set]);
         let known = format!(
             "lambda = 0.5\noptimum-eval = \"{}\"\noptimum = \"{}\"",
-            given(0),
-            given(1)
+            given(EvalSet::HeldOut),
+            given(EvalSet::Training)
         );
 
         let mut methods = Vec::new();
@@ -287,7 +280,10 @@ impl Demo {
             methods.push(Compared::of(name, &summaries)?);
             runs.push(summaries);
         }
-        let start = [0, 1].map(|i| sft.objectives[i].start.map(|loss| loss.unwrap_or(f64::NAN)));
+        let start = [0, 1].map(|index| {
+            let losses = &sft.objectives[index].start;
+            PerSet::each(|set| losses[set].unwrap_or(f64::NAN))
+        });
         let answers = self.answers(
             &runs
                 .iter()
@@ -422,8 +418,8 @@ impl Compared {
                 .position(|objective| objective.name == name)
         };
         let pick = |name: &str,
-                    value: fn(&ObjectiveSummary) -> [Option<f64>; 2],
-                    set: usize|
+                    value: fn(&ObjectiveSummary) -> PerSet<Option<f64>>,
+                    set: EvalSet|
          -> Result<Spread> {
             let values = runs
                 .iter()
@@ -434,13 +430,17 @@ impl Compared {
                 .ok_or_else(|| {
                     Error::failure(format!(
                         "a run of {method} has no {name} loss on {} rows",
-                        SETS[set]
+                        set.key()
                     ))
                 })
         };
-        let both =
-            |name: &str, value| Ok::<_, Error>([pick(name, value, 0)?, pick(name, value, 1)?]);
-        let distance = |set: usize| {
+        let both = |name: &str, value| {
+            Ok::<_, Error>(PerSet {
+                held_out: pick(name, value, EvalSet::HeldOut)?,
+                training: pick(name, value, EvalSet::Training)?,
+            })
+        };
+        let distance = |set: EvalSet| {
             let values: Vec<f64> = runs
                 .iter()
                 .filter_map(|run| run.ideal_distance[set])
@@ -457,7 +457,7 @@ impl Compared {
             dpo: both("dpo", |objective| objective.end)?,
             sft_gap: both("sft", |objective| objective.gap)?,
             dpo_gap: both("dpo", |objective| objective.gap)?,
-            ideal_distance: [distance(0), distance(1)],
+            ideal_distance: PerSet::each(distance),
             seconds: spread(|run| run.seconds),
             tokens: spread(|run| run.tokens as f64),
             probed_tokens: spread(|run| run.probed_tokens as f64),

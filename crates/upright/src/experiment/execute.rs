@@ -9,8 +9,8 @@ use upright_base::progress::Progress;
 use upright_base::{Error, Result};
 use upright_hub::Hub;
 use upright_runs::plan::Plan;
-use upright_runs::records::{SETS, lowest_loss};
-use upright_runs::run_dir::{self, read_lines};
+use upright_runs::records::{EvalRecord, PerSet, lowest_loss};
+use upright_runs::run_dir::{self, read_evaluations};
 use upright_runs::settings::{Config, List, Number};
 use upright_runs::trackers::Trackers;
 use upright_train::run;
@@ -100,7 +100,7 @@ impl Experiment {
     /// The settings of a job with the optima and, if it stops early, the points at which it stops.
     fn informed(&self, part: &Job, stops: bool) -> Result<Config> {
         let ground = &self.graph.grounds[part.ground];
-        let [held_out, fit] = self.optima(part.ground)?;
+        let optima = self.optima(part.ground)?;
         let list = |losses: &[Option<f64>]| {
             let named = ground
                 .objectives()
@@ -109,10 +109,10 @@ impl Experiment {
             List(named.collect())
         };
         let mut config = Config {
-            optimum: Some(list(&fit)),
+            optimum: Some(list(&optima.training)),
             ..part.config.clone()
         };
-        let known = list(&held_out);
+        let known = list(&optima.held_out);
         config.optimum_eval = (!known.0.is_empty()).then_some(known);
         if stops {
             let mut points = ground.given_front.clone();
@@ -120,7 +120,9 @@ impl Experiment {
                 points.push(self.end(end)?);
             }
             points.push(
-                fit.iter()
+                optima
+                    .training
+                    .iter()
                     .map(|loss| loss.unwrap_or(f64::NEG_INFINITY))
                     .collect(),
             );
@@ -147,19 +149,19 @@ impl Experiment {
         )
     }
 
-    /// The lowest losses in any evaluation while each objective was trained alone, over all seeds,
-    /// on each of [`SETS`]; none if there are no held-out rows.
-    pub(super) fn optima(&self, ground: usize) -> Result<[Vec<Option<f64>>; 2]> {
+    /// The lowest losses in any evaluation while each objective was trained alone, over all seeds;
+    /// none if there are no held-out rows.
+    pub(super) fn optima(&self, ground: usize) -> Result<PerSet<Vec<Option<f64>>>> {
         let ground = &self.graph.grounds[ground];
-        let mut optima = SETS.map(|_| Vec::new());
+        let mut optima = PerSet::<Vec<Option<f64>>>::default();
         for (name, parts) in ground.objectives().zip(&ground.alone) {
-            let mut lines = Vec::new();
+            let mut evaluations = Vec::new();
             for part in parts {
-                lines.extend(self.evaluations(*part)?);
+                evaluations.extend(self.evaluations(*part)?);
             }
-            for (set, optima) in SETS.iter().zip(&mut optima) {
-                optima.push(lowest_loss(&lines, set, name));
-            }
+            let lowest = lowest_loss(&evaluations, name);
+            optima.held_out.push(lowest.held_out);
+            optima.training.push(lowest.training);
         }
         Ok(optima)
     }
@@ -167,13 +169,8 @@ impl Experiment {
     /// Final losses of a job on training rows.
     pub(super) fn end(&self, index: usize) -> Result<Vec<f64>> {
         let ground = &self.graph.grounds[self.graph.parts[index].ground];
-        let lines = self.evaluations(index)?;
-        let loss = |name: &str| {
-            lines
-                .last()?
-                .get(&format!("{}/loss/{name}", SETS[1]))?
-                .as_f64()
-        };
+        let evaluations = self.evaluations(index)?;
+        let loss = |name: &str| evaluations.last()?.last.training.loss(name);
         ground
             .objectives()
             .map(loss)
@@ -186,11 +183,11 @@ impl Experiment {
             })
     }
 
-    fn evaluations(&self, index: usize) -> Result<Vec<serde_json::Map<String, serde_json::Value>>> {
+    fn evaluations(&self, index: usize) -> Result<Vec<EvalRecord>> {
         let folder = self.graph.parts[index]
             .folder
             .as_ref()
             .expect("a run has a folder");
-        read_lines(&self.out.join(folder).join("evals.jsonl"))
+        read_evaluations(&self.out.join(folder))
     }
 }

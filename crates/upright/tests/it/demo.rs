@@ -6,6 +6,7 @@ use upright::demo::Demo;
 use upright_base::progress::Silent;
 use upright_core::metrics::Call;
 use upright_engine::Options;
+use upright_runs::records::EvalSet;
 
 /// Names the folder of the child that the test runs.
 const CACHE: &str = "UPRIGHT_TEST_DEMO";
@@ -96,7 +97,8 @@ fn the_story_is_told_by_the_runs() {
                     .map(|seed| last(&runs.join(format!("{name}-{seed}")), key)),
             )
         };
-        for (index, set) in ["eval", "fit"].into_iter().enumerate() {
+        for place in EvalSet::ALL {
+            let set = place.key();
             let optimum = |objective: &str| {
                 smallest(
                     &runs.join(format!("{objective}-alone")),
@@ -108,19 +110,19 @@ fn the_story_is_told_by_the_runs() {
                 of(&format!("{set}/loss/dpo")),
             );
             assert!(
-                (compared.sft[index].mean - sft).abs() < 1e-12,
+                (compared.sft[place].mean - sft).abs() < 1e-12,
                 "{name} {set}"
             );
             assert!(
-                (compared.dpo[index].mean - dpo).abs() < 1e-12,
+                (compared.dpo[place].mean - dpo).abs() < 1e-12,
                 "{name} {set}"
             );
             assert!(
-                (compared.sft_gap[index].mean - (sft - optimum("sft"))).abs() < 1e-9,
+                (compared.sft_gap[place].mean - (sft - optimum("sft"))).abs() < 1e-9,
                 "{name} {set}"
             );
             assert!(
-                (compared.dpo_gap[index].mean - (dpo - optimum("dpo"))).abs() < 1e-9,
+                (compared.dpo_gap[place].mean - (dpo - optimum("dpo"))).abs() < 1e-9,
                 "{name} {set}"
             );
         }

@@ -2,10 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use upright_runs::{
-    plan_record::PlanRecord,
-    records::{SETS, lowest_loss},
-};
+use upright_runs::{plan_record::PlanRecord, records::lowest_loss, run_dir::read_evaluations};
 
 use crate::runs_fixture::{Ended, Fixture, Process, TWO, contents};
 
@@ -20,8 +17,9 @@ fn recorded(f: &Fixture, out: &str) -> Vec<[Option<f64>; 2]> {
 
 /// The lowest losses of an objective in a run, on training rows and on held-out rows.
 fn lowest(f: &Fixture, out: &str, name: &str) -> [Option<f64>; 2] {
-    let lines = f.evals(out);
-    [SETS[1], SETS[0]].map(|set| lowest_loss(&lines, set, name))
+    let evaluations = read_evaluations(&f.path(out)).unwrap();
+    let lowest = lowest_loss(&evaluations, name);
+    [lowest.training, lowest.held_out]
 }
 
 /// Number of runs that the cache keeps for their optima.
@@ -72,7 +70,7 @@ fn optima_are_the_lowest_losses_of_each_objective_trained_alone() {
     let optima = recorded(&f, "auto");
     assert_eq!(optima, [lowest(&f, "sft", "sft"), lowest(&f, "dpo", "dpo")]);
     let end = f.evals("sft").pop().unwrap();
-    let end = end[&format!("{}/loss/sft", SETS[0])].as_f64();
+    let end = end["eval/loss/sft"].as_f64();
     assert!(optima[0][1] < end, "the case shows no overfitting: {end:?}");
     let config = fs::read_to_string(f.path("auto/config.toml")).unwrap();
     assert!(config.contains("auto\""), "{config}");

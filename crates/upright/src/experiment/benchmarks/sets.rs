@@ -7,10 +7,10 @@ use upright_base::{
     Error, Result, files,
     progress::{Progress, Quiet},
 };
-use upright_core::methods::MIX;
+use upright_core::{methods::MIX, optimizer::Iterate};
 use upright_runs::{
     plan::{Length, Plan},
-    records::SETS,
+    records::{EvalSet, loss_key},
     run_dir,
     settings::{Config, Number},
     trackers::Trackers,
@@ -106,10 +106,11 @@ impl Experiment {
             let mut trackers = Trackers::none();
             run::run(&plan, &config.to_toml()?, true, &mut trackers, observer)?;
         }
-        let lines = run_dir::read_lines(&folder.join("evals.jsonl"))?;
-        let key = format!("{}/loss/{}", SETS[0], set.objective);
-        let loss = lines.last().and_then(|line| line.get(&key)?.as_f64());
+        let evaluations = run_dir::read_evaluations(&folder)?;
+        let last = evaluations.last().map(|record| &record.last.held_out);
+        let loss = last.and_then(|held_out| held_out.loss(&set.objective));
         let loss = loss.ok_or_else(|| {
+            let key = loss_key(Iterate::Last, EvalSet::HeldOut, &set.objective);
             Error::failure(format!("{}: the evaluation lacks {key}", folder.display()))
                 .hint("remove the folder to evaluate again")
         })?;
