@@ -106,9 +106,7 @@ impl Task<'_> {
     pub(super) fn totals(examples: &[&Example]) -> Totals {
         let mut tokens = 0;
         for example in examples {
-            for response in 0..example.responses.len() {
-                tokens += example.scored(response);
-            }
+            tokens += example.loss_tokens();
         }
         Totals {
             rows: examples.len(),
