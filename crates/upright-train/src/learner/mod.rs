@@ -23,7 +23,7 @@ use upright_ranks::World;
 use self::{
     rows::{Reader, readers},
     shares::{BACKWARD, FORWARD, Shares},
-    task::{Divided, Pass, diverged},
+    task::{BatchPack, Divided, Pass, diverged},
 };
 use crate::packing::tokens;
 
@@ -72,8 +72,8 @@ pub struct ModelLearner<'a> {
     gradient: Vector,
     /// Sum of the gradients of the step's packs.
     sum: Sum,
-    /// The batches that were probed in this step, with the forward passes of this rank's packs.
-    probed: Vec<Option<(Divided, Vec<Pass>)>>,
+    /// The batches that were probed in this step. This rank's packs have their forward passes.
+    probed: Vec<Option<Divided>>,
     trained: Vec<bool>,
     /// All ranks.
     world: Arc<World>,
@@ -207,10 +207,10 @@ impl<'a> ModelLearner<'a> {
     }
 
     /// Probes the next batch: its loss, and the forward passes of this rank's packs, which may have no backward pass.
-    fn probe(&mut self, id: ObjectiveId) -> Result<(f64, Divided, Vec<Pass>)> {
+    fn probe(&mut self, id: ObjectiveId) -> Result<(f64, Divided)> {
         let task = &self.tasks[id.0];
         let examples = task.next_batch();
-        let divided = Divided::new(&examples, self.token_budget, &mut self.shares, FORWARD);
+        let mut divided = Divided::new(&examples, self.token_budget, &mut self.shares, FORWARD);
         let place = Place {
             decoder: self.decoder,
             adapter: &self.adapter,
@@ -218,13 +218,13 @@ impl<'a> ModelLearner<'a> {
             world: &self.world,
         };
         let totals = Task::totals(&examples);
-        let (mut passes, mut bytes, mut sum) = (Vec::new(), Vec::new(), 0.0);
+        let (mut bytes, mut sum) = (Vec::new(), 0.0);
         let mut run = || -> Result<()> {
-            for (_, packed) in divided.of(self.world.rank()) {
+            for (_, BatchPack { packed, pass, .. }) in divided.of(self.world.rank()) {
                 let (scores, activations) = self.decoder.probe(&packed.pack, &self.adapter)?;
                 let rows = task.rows(packed, &examples, &scores, totals);
                 task.add_rows(&rows, &place, &packed.pack, &mut sum, &mut bytes)?;
-                passes.push(Pass {
+                *pass = Some(Pass {
                     scores,
                     activations,
                 });
@@ -234,7 +234,7 @@ impl<'a> ModelLearner<'a> {
         let done = run();
         let all = self.exchanged(id, 0.0, done.map(|()| bytes))?;
         let measured = task.folded(&divided, &examples, &mut readers(&all))?;
-        Ok((measured.loss, divided, passes))
+        Ok((measured.loss, divided))
     }
 
     /// Gives this rank's losses to all ranks, if all are at the same batch.
@@ -287,8 +287,8 @@ impl<'a> ModelLearner<'a> {
             world: &world,
         };
         let examples = task.next_batch();
-        let divided = Divided::new(&examples, self.token_budget, &mut Shares::new(1), FORWARD);
-        let bytes = task.gradients(&place, &divided, None, 1.0, &mut self.gradient, each)?;
+        let mut divided = Divided::new(&examples, self.token_budget, &mut Shares::new(1), FORWARD);
+        let bytes = task.gradients(&place, &mut divided, 1.0, &mut self.gradient, each)?;
         task.folded(&divided, &examples, &mut [Reader::new(&bytes)])
     }
 
@@ -297,17 +297,16 @@ impl<'a> ModelLearner<'a> {
     fn train_on(&mut self, id: ObjectiveId, weight: f64) -> Result<Measured> {
         let task = &self.tasks[id.0];
         let examples = task.next_batch();
-        let (divided, passes) = match self.probed[id.0].take() {
-            Some((divided, passes)) => {
-                for (packed, owner) in divided.packs.iter().zip(&divided.owners) {
-                    self.shares.add(*owner, packed, BACKWARD);
+        let mut divided = match self.probed[id.0].take() {
+            Some(probed) => {
+                for pack in &probed.packs {
+                    self.shares.add(pack.owner, &pack.packed, BACKWARD);
                 }
-                (divided, Some(passes))
+                probed
             }
             None => {
                 let passes = FORWARD + BACKWARD;
-                let divided = Divided::new(&examples, self.token_budget, &mut self.shares, passes);
-                (divided, None)
+                Divided::new(&examples, self.token_budget, &mut self.shares, passes)
             }
         };
         let place = Place {
@@ -328,7 +327,7 @@ impl<'a> ModelLearner<'a> {
             )))
         };
         let gradient = &mut self.gradient;
-        let mine = task.gradients(&place, &divided, passes, weight, gradient, &mut each);
+        let mine = task.gradients(&place, &mut divided, weight, gradient, &mut each);
         if self.world.size() == 1 {
             return task.folded(&divided, &examples, &mut [Reader::new(&mine?)]);
         }
@@ -359,8 +358,8 @@ impl Learner for ModelLearner<'_> {
     }
 
     fn loss(&mut self, id: ObjectiveId) -> Result<f64> {
-        let (loss, divided, passes) = self.probe(id)?;
-        self.probed[id.0] = Some((divided, passes));
+        let (loss, probed) = self.probe(id)?;
+        self.probed[id.0] = Some(probed);
         Ok(loss)
     }
 

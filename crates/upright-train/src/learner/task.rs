@@ -67,11 +67,20 @@ pub(super) struct Pass {
     pub(super) activations: Activations,
 }
 
-/// The packs of a batch, and the rank that computes each of them.
+/// A pack of a batch.
+#[derive(Debug)]
+pub(super) struct BatchPack {
+    pub(super) packed: PackedRows,
+    /// The rank that computes it.
+    pub(super) owner: usize,
+    /// The forward pass, if the batch was probed and this rank is the owner.
+    pub(super) pass: Option<Pass>,
+}
+
+/// The packs of a batch, divided among the ranks.
 #[derive(Debug)]
 pub(super) struct Divided {
-    pub(super) packs: Vec<PackedRows>,
-    pub(super) owners: Vec<usize>,
+    pub(super) packs: Vec<BatchPack>,
 }
 
 impl Divided {
@@ -82,15 +91,23 @@ impl Divided {
         shares: &mut Shares,
         passes: u64,
     ) -> Self {
-        let packs = pack(examples, token_budget);
-        let owners = shares.assign(&packs, passes);
-        Self { packs, owners }
+        let all = pack(examples, token_budget);
+        let owners = shares.assign(&all, passes);
+        let mut packs = Vec::with_capacity(all.len());
+        for (packed, owner) in all.into_iter().zip(owners) {
+            packs.push(BatchPack {
+                packed,
+                owner,
+                pass: None,
+            });
+        }
+        Self { packs }
     }
 
     /// The packs of a rank, with their indices.
-    pub(super) fn of(&self, rank: usize) -> impl Iterator<Item = (usize, &PackedRows)> {
-        let all = self.packs.iter().enumerate();
-        all.filter(move |(index, _)| self.owners[*index] == rank)
+    pub(super) fn of(&mut self, rank: usize) -> impl Iterator<Item = (usize, &mut BatchPack)> {
+        let all = self.packs.iter_mut().enumerate();
+        all.filter(move |(_, pack)| pack.owner == rank)
     }
 }
 
@@ -106,9 +123,7 @@ impl Task<'_> {
     pub(super) fn totals(examples: &[&Example]) -> Totals {
         let mut tokens = 0;
         for example in examples {
-            for response in 0..example.responses.len() {
-                tokens += example.scored(response);
-            }
+            tokens += example.loss_tokens();
         }
         Totals {
             rows: examples.len(),
@@ -186,7 +201,7 @@ impl Task<'_> {
             metrics: vec![0.0; metrics],
             tokens: tokens(examples.iter().copied()),
         };
-        for (packed, owner) in divided.packs.iter().zip(&divided.owners) {
+        for BatchPack { packed, owner, .. } in &divided.packs {
             for _ in rows_of(packed) {
                 measured.add(&readers[*owner].row(metrics)?);
             }
@@ -227,9 +242,9 @@ impl Task<'_> {
     ) -> Result<Vec<u8>> {
         let totals = Self::totals(examples);
         let (mut bytes, mut sum, mut done) = (Vec::new(), 0.0, 0);
-        for (index, packed) in divided.packs.iter().enumerate() {
+        for BatchPack { packed, owner, .. } in &divided.packs {
             done += rows_of(packed).count();
-            if divided.owners[index] != place.world.rank() {
+            if *owner != place.world.rank() {
                 continue;
             }
             let scores = place.decoder.score(&packed.pack, Some(place.adapter))?;
@@ -241,12 +256,12 @@ impl Task<'_> {
     }
 
     /// Runs forward and backward pass of this rank's packs of the next batch. `each` gets the gradient of every pack, multiplied by
-    /// `weight`, in `gradient`. `probed` are their forward passes, if the batch was probed. Returns the losses of the rows, as bytes.
+    /// `weight`, in `gradient`. Packs of a probed batch already have their forward passes, which are used up. Returns the losses of
+    /// the rows, as bytes.
     pub(super) fn gradients(
         &self,
         place: &Place<'_>,
-        divided: &Divided,
-        probed: Option<Vec<Pass>>,
+        divided: &mut Divided,
         weight: f64,
         gradient: &mut Vector,
         each: &mut dyn FnMut(usize, &Vector) -> Result<()>,
@@ -257,9 +272,8 @@ impl Task<'_> {
         let examples = self.next_batch();
         let totals = Self::totals(&examples);
         let (mut bytes, mut sum) = (Vec::new(), 0.0);
-        let mut probed = probed.map(Vec::into_iter);
-        for (index, packed) in divided.of(place.world.rank()) {
-            let pass = match probed.as_mut().and_then(Iterator::next) {
+        for (index, BatchPack { packed, pass, .. }) in divided.of(place.world.rank()) {
+            let pass = match pass.take() {
                 Some(pass) => pass,
                 None => {
                     let (scores, activations) = decoder.forward(&packed.pack, adapter)?;

@@ -115,7 +115,7 @@ impl Method for InTurn {
 fn examples(dir: &Path) -> Vec<Example> {
     let rows: Vec<Value> =
         serde_json::from_slice(&fs::read(dir.join("rows.json")).unwrap()).unwrap();
-    let ids = |value: &Value| {
+    let ids = |value: &Value| -> Vec<u32> {
         value
             .as_array()
             .unwrap()
@@ -130,9 +130,8 @@ fn examples(dir: &Path) -> Vec<Example> {
             .as_array()
             .unwrap()
             .iter()
-            .map(ids)
+            .map(|value| ids(value).into())
             .collect(),
-        read: Vec::new(),
     };
     rows.iter().enumerate().map(example).collect()
 }

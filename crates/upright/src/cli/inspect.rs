@@ -188,7 +188,7 @@ impl Report {
         let whole = |row: &Example| {
             row.responses
                 .iter()
-                .map(|r| row.prompt.len() + r.len() - 1)
+                .map(|response| row.prompt.len() + response.tokens.len() - 1)
                 .collect::<Vec<_>>()
         };
         let packs = packing::pack(&rows, token_budget);
@@ -225,7 +225,8 @@ impl Report {
             prompt_tokens: Lengths::of(rows.iter().map(|row| row.prompt.len()).collect()),
             response_tokens: Lengths::of(
                 rows.iter()
-                    .flat_map(|row| row.responses.iter().map(Vec::len))
+                    .flat_map(|row| &row.responses)
+                    .map(|response| response.tokens.len())
                     .collect(),
             ),
             batch,
@@ -548,9 +549,8 @@ fn shown(
     } else {
         &[("response", "32")]
     };
-    for (index, (name, code)) in names.iter().enumerate().take(row.responses.len()) {
-        let response = &row.responses[index];
-        let (said, closing) = match response.split_last() {
+    for (response, (name, code)) in row.responses.iter().zip(names) {
+        let (said, closing) = match response.tokens.split_last() {
             Some((last, said)) if template.ends(tokenizer).contains(last) => {
                 let closing = if *last == tokenizer.eos() {
                     "<EOS>".to_owned()
@@ -559,15 +559,15 @@ fn shown(
                 };
                 (said, closing)
             }
-            _ => (&response[..], "<CUT>".to_owned()),
+            _ => (&response.tokens[..], "<CUT>".to_owned()),
         };
         let _ = writeln!(
             text,
             "{name}, {} in the loss",
-            counted(row.scored(index), "token")
+            counted(response.loss_tokens(), "token")
         );
         let mut at = 0;
-        let scored = |ids: &[u32], closing: &str, text: &mut String| -> Result<()> {
+        let in_loss = |ids: &[u32], closing: &str, text: &mut String| -> Result<()> {
             let marks = if color { ["", ""] } else { ["[", "]"] };
             *text += &format!(
                 "{}{}{}{}",
@@ -578,14 +578,14 @@ fn shown(
             );
             Ok(())
         };
-        for read in row.read_of(index) {
-            if at < read.start {
-                scored(&said[at..read.start], "", &mut text)?;
+        for masked in &response.masked {
+            if at < masked.start {
+                in_loss(&said[at..masked.start], "", &mut text)?;
             }
-            text += &painted(&tokenizer.decode(&said[read.clone()])?, "2");
-            at = read.end;
+            text += &painted(&tokenizer.decode(&said[masked.clone()])?, "2");
+            at = masked.end;
         }
-        scored(&said[at..], &closing, &mut text)?;
+        in_loss(&said[at..], &closing, &mut text)?;
         text.push('\n');
     }
     text += &special_tokens(row, tokenizer)?;
@@ -595,10 +595,10 @@ fn shown(
 /// Lists what the text of a row does not show: the ids of its special tokens, and text that looks
 /// like a special token but is split into several tokens.
 fn special_tokens(row: &Example, tokenizer: &Tokenizer) -> Result<String> {
-    let parts: Vec<&[u32]> = std::iter::once(&row.prompt)
-        .chain(&row.responses)
-        .map(Vec::as_slice)
-        .collect();
+    let mut parts = vec![&row.prompt];
+    for response in &row.responses {
+        parts.push(&response.tokens);
+    }
     let mut whole: Vec<String> = Vec::new();
     let mut split: Vec<String> = Vec::new();
     for ids in parts {
