@@ -156,7 +156,7 @@ pub struct ObjectivePlan {
     /// Settings of the loss, and settings of other losses that plans always record.
     #[serde(flatten)]
     pub settings: Values,
-    /// Optimum f* on training rows (`fit`), for the choices of MAXRIGHT and Compromise and for the
+    /// Optimum f* on training rows (`fit`), for methods that compare gaps and for the
     /// gaps.
     pub optimum: Option<f64>,
     /// Optimum f* on held-out rows (`eval`), for the gaps.

@@ -344,10 +344,7 @@ fn list(names: impl Iterator<Item = &'static str>) -> String {
 
 fn method_help() -> String {
     let names = list(methods::all().iter().map(|method| method.name));
-    format!(
-        "Method that chooses the objectives to train on: {names}. In the study of SmolLM2-135M at equal tokens, maxright and \
-         compromise fitted training rows best, and mix overfitted least"
-    )
+    format!("Method that chooses the objectives to train on: {names}")
 }
 
 fn optimum_help() -> String {

@@ -17,7 +17,7 @@ use upright_runs::{
         self,
         checks::{choice, count, count_from, folder, threads, truncation, usual_batch},
     },
-    settings::{Number, number_of},
+    settings::{Number, help, number_of},
 };
 use upright_train::fetch::data_file;
 use upright_train::packing;
@@ -52,26 +52,20 @@ pub(super) struct Inspect {
     /// Assistant turns to train on: last, all [default: last]
     #[arg(long, value_name = "TURNS")]
     turns: Option<String>,
-    /// Maximum length in tokens of a prompt plus one response [default: 2048]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help = help("max-length"))]
     max_length: Option<Number>,
-    /// Minimum prompt tokens to keep when truncating; with cut-response, minimum response tokens
-    /// [default: 64, at most a quarter of --max-length]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help = help("min-prompt"))]
     min_prompt: Option<Number>,
     /// How to fit rows that exceed --max-length, as in training: cut-prompt, cut-response, drop
     /// [default: cut-prompt]
     #[arg(long, value_name = "RULE")]
     too_long: Option<String>,
-    /// Read compressed rows of any unpacked size [default: up to 64 MB, or 100 times the file size;
-    /// for Parquet 1000 times]
-    #[arg(long)]
+    #[arg(long, help = help("unpack-all"))]
     unpack_all: bool,
     /// Use the first N usable rows of the file or Hub split [default: all]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     rows: Option<Number>,
-    /// Share of the prompts to hold out [default: 0.05]
-    #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true, help = help("held-out"))]
     held_out: Option<Number>,
     /// Rows per step, to count the steps of an epoch [default: 8, or 4 pairs]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
@@ -86,8 +80,7 @@ pub(super) struct Inspect {
     /// Show this row of the file, counting from 0
     #[arg(long, value_name = "ROW", allow_hyphen_values = true)]
     row: Option<Number>,
-    /// Number of CPU threads [default: one per core]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help = help("threads"))]
     threads: Option<Number>,
     /// Print one JSON object, without the shown rows.
     #[arg(long)]
