@@ -5,11 +5,10 @@ use serde_json::{Map, Value, json};
 
 use upright_base::{Error, Result, observer::Observer};
 use upright_core::metrics::gap::{gap, ideal_distance};
-use upright_data::Example;
 use upright_engine::DeviceAdapter;
 use upright_runs::records::{AVERAGE, SETS, metric_name};
 
-use crate::learner::{Measured, ModelLearner, Place, Task};
+use crate::learner::{Measured, ModelLearner, Place, Task, TaskRow};
 
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,7 +77,7 @@ fn measure(
                 measured.push(None);
                 continue;
             }
-            let rows: Vec<&Example> = rows.iter().collect();
+            let rows: Vec<&TaskRow> = rows.iter().collect();
             let place = Place {
                 decoder: learner.decoder,
                 adapter,
@@ -101,7 +100,7 @@ fn measure(
 }
 
 /// Names under which the metrics of an objective appear in records.
-pub fn metric_names(tasks: &[Task<'_>], index: usize) -> Vec<String> {
+pub fn metric_names(tasks: &[Task], index: usize) -> Vec<String> {
     let name = |metric: &&str| {
         metric_name(
             metric,
@@ -122,7 +121,7 @@ pub fn metric_names(tasks: &[Task<'_>], index: usize) -> Vec<String> {
 impl Evaluation {
     /// A line of `evals.jsonl`. `optima` has one entry per objective for each of [`SETS`]; gaps
     /// appear where it is given.
-    pub fn line(&self, tasks: &[Task<'_>], optima: [&[Option<f64>]; 2]) -> Map<String, Value> {
+    pub fn line(&self, tasks: &[Task], optima: [&[Option<f64>]; 2]) -> Map<String, Value> {
         let mut line = Map::new();
         line.insert("step".into(), json!(self.step));
         self.last.write_to(&mut line, "", tasks, optima);
@@ -139,7 +138,7 @@ impl Losses {
         &self,
         line: &mut Map<String, Value>,
         prefix: &str,
-        tasks: &[Task<'_>],
+        tasks: &[Task],
         optima: [&[Option<f64>]; 2],
     ) {
         for ((set, measured), optima) in SETS.iter().zip([&self.held_out, &self.fit]).zip(optima) {

@@ -27,7 +27,7 @@ use upright_engine::{Decoder, Options, Tier};
 use upright_model::{Device, Recompute, merge, peft};
 use upright_ranks::World;
 use upright_train::{
-    learner::{ModelLearner, Optimization, Task},
+    learner::{ModelLearner, Optimization, Task, TaskRow},
     reference::{Policy, Reference},
 };
 
@@ -121,20 +121,14 @@ fn examples(dir: &Path) -> Vec<Example> {
     rows.iter().enumerate().map(example).collect()
 }
 
-fn task<'a>(
-    name: &str,
-    kind: LossKind,
-    train: &[Example],
-    reference: Option<&'a Reference>,
-) -> Task<'a> {
+fn task(name: &str, kind: LossKind, train: &[Example], reference: Option<&Reference>) -> Task {
     Task {
         name: name.into(),
         objective: Objective::new(kind),
-        train: train.to_vec(),
+        train: TaskRow::list(train.to_vec(), reference),
         held_out: vec![],
         fit: vec![],
         order: Order::new(0, name, train.len(), train.len()),
-        reference,
     }
 }
 
