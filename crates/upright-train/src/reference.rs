@@ -337,14 +337,14 @@ impl Reference {
         Ok(found)
     }
 
-    /// The summed log-probability of every response of an example.
-    ///
-    /// # Panics
-    /// If the example was never given to [`Reference::prepare`].
-    pub fn sums(&self, example: &Example) -> Vec<f64> {
-        (0..example.responses.len())
-            .map(|response| self.values[&key(example, response)])
-            .collect()
+    /// The summed log-probability of every response of an example, in nats. `None` if the example
+    /// was never given to [`Reference::prepare`].
+    pub fn logps(&self, example: &Example) -> Option<Vec<f64>> {
+        let mut logps = Vec::with_capacity(example.responses.len());
+        for key in keys(example) {
+            logps.push(*self.values.get(&key)?);
+        }
+        Some(logps)
     }
 }
 

@@ -27,7 +27,7 @@ use upright_engine::{Decoder, Options, Tier};
 use upright_model::{Device, Recompute, config::DecoderConfig, merge, peft};
 use upright_ranks::World;
 use upright_train::{
-    learner::{ModelLearner, Optimization, Task},
+    learner::{ModelLearner, Optimization, Task, TaskRow},
     reference::{Policy, Reference},
 };
 
@@ -136,20 +136,19 @@ fn examples(dir: &Path) -> Vec<Example> {
     rows.iter().enumerate().map(example).collect()
 }
 
-fn task<'a>(
+fn task(
     name: &str,
     loss: &'static LossSpec,
     train: &[Example],
-    reference: Option<&'a Reference>,
-) -> Task<'a> {
+    reference: Option<&Reference>,
+) -> Task {
     Task {
         name: name.into(),
         objective: Objective::new(loss),
-        train: train.to_vec(),
+        train: TaskRow::list(train.to_vec(), reference),
         held_out: vec![],
         fit: vec![],
         order: Order::new(0, name, train.len(), train.len()),
-        reference,
     }
 }
 
