@@ -174,7 +174,7 @@ mod tests {
         let mut both = [example(0, 2, &[6]), example(1, 3, &[2, 4])];
         let whole = pack(&both.iter().collect::<Vec<_>>(), 99);
         both[0].responses[0].masked = vec![1..3, 4..5];
-        both[1].responses[1].masked = vec![0..2];
+        both[1].responses[1].masked.push(0..2);
         let packs = pack(&both.iter().collect::<Vec<_>>(), 99);
         let segments: Vec<_> = packs[0]
             .segments

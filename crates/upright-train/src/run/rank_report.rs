@@ -210,7 +210,6 @@ mod tests {
             row: index,
             prompt: (0..len).map(|i| (i * 7 + index) as u32 % 50 + 1).collect(),
             responses: vec![vec![3, 4, 5].into()],
-            ..Example::default()
         }
     }
 
