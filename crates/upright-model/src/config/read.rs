@@ -197,8 +197,8 @@ fn dropout(file: Object<'_>) -> Result<Vec<(&'static str, f64)>> {
 }
 
 /// Whether a property of the architecture is on.
-fn switch(file: Object<'_>, switch: &Switch) -> Result<bool> {
-    match switch {
+fn switch(file: Object<'_>, property: &Switch) -> Result<bool> {
+    match property {
         Switch::Off => Ok(false),
         Switch::On => Ok(true),
         Switch::Key { key, default } => Ok(file.flag(key)?.unwrap_or(*default)),

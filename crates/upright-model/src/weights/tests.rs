@@ -363,7 +363,8 @@ fn other_conventions_are_understood() {
         let config = config(kind, json!({ "tie_word_embeddings": true }));
         let tensors = model(&config);
         let whole = identity(&tensors, &config, Dtype::BF16);
-        let prefix = config.family.tensors.prefix;
+        let names = &config.family.tensors;
+        let prefix = names.prefix;
         let mut bare: Tensors = tensors
             .into_iter()
             .map(|(n, t)| (n.replacen(prefix, "", 1), t))
@@ -379,14 +380,8 @@ fn other_conventions_are_understood() {
         open(&bare, &config, Dtype::BF16).unwrap();
         assert_eq!(identity(&bare, &config, Dtype::BF16), whole);
         // With a copy of the embedding as the head.
-        let head = bare[config
-            .family
-            .tensors
-            .embedding
-            .strip_prefix(prefix)
-            .unwrap()]
-        .clone();
-        bare.insert(config.family.tensors.heads[0].into(), head);
+        let head = bare[names.embedding.strip_prefix(prefix).unwrap()].clone();
+        bare.insert(names.heads[0].into(), head);
         open(&bare, &config, Dtype::BF16).unwrap();
         assert_eq!(identity(&bare, &config, Dtype::BF16), whole);
     }
