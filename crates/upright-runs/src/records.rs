@@ -13,8 +13,6 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use upright_core::{LossSpec, objectives, optimizer::Iterate};
 
-use crate::plan::ObjectivePlan;
-
 /// A JSON object, with its keys in order.
 type Line = Map<String, Value>;
 
@@ -411,14 +409,16 @@ impl EvalRecord {
         line
     }
 
-    /// Weighted sum of the held-out losses. `None` if an objective with a weight above 0 has no
+    /// Weighted sum of the held-out losses, from the name and the weight of every objective. `None` if an objective with a weight above 0 has no
     /// held-out loss.
-    pub fn weighted_loss(&self, objectives: &[ObjectivePlan]) -> Option<f64> {
-        let counting = objectives.iter().filter(|objective| objective.weight > 0.0);
-        let weighted = |objective: &ObjectivePlan| {
-            Some(objective.weight * self.last.held_out.loss(&objective.name)?)
-        };
-        counting.map(weighted).sum()
+    pub fn weighted_loss<'o>(&self, weights: impl Iterator<Item = (&'o str, f64)>) -> Option<f64> {
+        let mut sum = 0.0;
+        for (objective, weight) in weights {
+            if weight > 0.0 {
+                sum += weight * self.last.held_out.loss(objective)?;
+            }
+        }
+        Some(sum)
     }
 }
 

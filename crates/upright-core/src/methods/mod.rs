@@ -16,7 +16,25 @@ pub use compromise::{COMPROMISE, Compromise};
 pub use maxright::{MAXRIGHT, Maxright};
 pub use mix::{BATCHES as MIX_BATCHES, MIX, Mix};
 pub use sequential::{SEQUENTIAL, Sequential};
-pub use spec::{Cost, Form, METHODS, MethodContext, MethodSpec, PROBE_EVERY, all, settings};
+pub use spec::{Cost, Form, MethodContext, MethodSpec, PROBE_EVERY};
+
+use upright_math::registry::Registry;
+
+use crate::settings::Setting;
+
+/// The table of methods, in the order of help texts.
+pub static METHODS: Registry<MethodSpec> =
+    Registry::new(&[&SEQUENTIAL, &MIX, &ALRIGHT, &MAXRIGHT, &COMPROMISE]);
+
+/// All methods.
+pub fn all() -> &'static [&'static MethodSpec] {
+    METHODS.all()
+}
+
+/// The settings of all methods.
+pub fn settings() -> Vec<&'static Setting> {
+    all().iter().flat_map(|method| method.settings).collect()
+}
 
 /// The weights of a method that trains on one objective of `count` in a step: 1 for this objective, which is then trained on by its
 /// plain gradient, and 0 for the others.

@@ -1,12 +1,7 @@
-//! What a method declares about itself, and the table of methods.
+//! What a method declares about itself, and how it is built.
 
 use std::fmt;
 
-use upright_math::registry::Registry;
-
-use super::{
-    alright::ALRIGHT, compromise::COMPROMISE, maxright::MAXRIGHT, mix::MIX, sequential::SEQUENTIAL,
-};
 use crate::{
     settings::{Setting, Values},
     train::Method,
@@ -16,7 +11,7 @@ use crate::{
 pub const PROBE_EVERY: &str = "probe-every";
 
 /// A method as the program knows it: its name, its settings, its words, its cost, and how it is built. Every method is a constant
-/// in its own file and a line in [`METHODS`].
+/// in its own file and a line in [`super::METHODS`].
 #[derive(Clone, Copy)]
 pub struct MethodSpec {
     /// Name in settings and records.
@@ -184,18 +179,4 @@ pub struct MethodContext {
     pub seed: u64,
     /// Stages of a method that has them: an objective, and the step at which its stage ends.
     pub stages: Vec<(usize, usize)>,
-}
-
-/// The table of methods, in the order of help texts.
-pub static METHODS: Registry<MethodSpec> =
-    Registry::new(&[&SEQUENTIAL, &MIX, &ALRIGHT, &MAXRIGHT, &COMPROMISE]);
-
-/// All methods.
-pub fn all() -> &'static [&'static MethodSpec] {
-    METHODS.all()
-}
-
-/// The settings of all methods.
-pub fn settings() -> Vec<&'static Setting> {
-    all().iter().flat_map(|method| method.settings).collect()
 }

@@ -19,9 +19,24 @@ pub use orpo::ORPO;
 pub use rpo::RPO;
 pub use sft::SFT;
 pub use simpo::SIMPO;
-pub use spec::{LOSSES, LossSpec, all, settings};
+pub use spec::LossSpec;
 
-use crate::settings::Values;
+use upright_math::registry::Registry;
+
+use crate::settings::{Setting, Values};
+
+/// The table of losses, in the order of help texts.
+pub static LOSSES: Registry<LossSpec> = Registry::new(&[&SFT, &DPO, &IPO, &RPO, &ORPO, &SIMPO]);
+
+/// All losses.
+pub fn all() -> &'static [&'static LossSpec] {
+    LOSSES.all()
+}
+
+/// The settings of all losses. Several losses may declare one of the same name.
+pub fn settings() -> Vec<&'static Setting> {
+    all().iter().flat_map(|loss| loss.settings).collect()
+}
 
 /// A loss with its settings.
 #[derive(Clone, Debug, PartialEq)]

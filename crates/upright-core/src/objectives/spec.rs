@@ -1,21 +1,12 @@
-//! What a loss declares about itself, and the table of losses.
+//! What a loss declares about itself.
 
 use std::fmt;
 
-use upright_math::registry::Registry;
-
-use super::{
-    Response, RowLoss, Totals,
-    dpo::{DPO, IPO},
-    orpo::ORPO,
-    rpo::RPO,
-    sft::SFT,
-    simpo::SIMPO,
-};
+use super::{Response, RowLoss, Totals};
 use crate::settings::{Setting, Values};
 
 /// A loss as the program knows it: its name, its settings, its words, what it needs, and its function. Every loss is a constant in
-/// its own file and a line in [`LOSSES`].
+/// its own file and a line in [`super::LOSSES`].
 #[derive(Clone, Copy)]
 pub struct LossSpec {
     /// Name in settings and records.
@@ -75,17 +66,4 @@ impl fmt::Display for LossSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
-}
-
-/// The table of losses, in the order of help texts.
-pub static LOSSES: Registry<LossSpec> = Registry::new(&[&SFT, &DPO, &IPO, &RPO, &ORPO, &SIMPO]);
-
-/// All losses.
-pub fn all() -> &'static [&'static LossSpec] {
-    LOSSES.all()
-}
-
-/// The settings of all losses. Several losses may declare one of the same name.
-pub fn settings() -> Vec<&'static Setting> {
-    all().iter().flat_map(|loss| loss.settings).collect()
 }

@@ -1,17 +1,16 @@
 //! Resolves a config into a plan, setting by setting.
 
-use super::checks::{
-    count, device, folder, named, no_such, positive, threads, token_budget_of, truncation, wrong,
-};
 use super::declared;
 use super::objective::{is_auto, losses, objectives};
+use super::report_to::named_trackers;
 use super::stages::{length, stages};
 use super::{
     GRADIENT_EXPONENT, Length, LoraPlan, ObjectivePlan, OptimizerPlan, Plan, ReferencePlan,
     ReferenceRows, StopPlan,
 };
+use crate::settings::checks::{count, folder, named, no_such, positive, wrong};
+use crate::settings::shared::{device, threads, token_budget_of, truncation};
 use crate::settings::{self, Config, List, count_of, named_of, number_of};
-use crate::trackers;
 use upright_base::{Error, Result, files};
 use upright_core::methods::{self, ALRIGHT, MethodSpec};
 use upright_core::optimizer::{Average, Iterate, adamw};
@@ -26,7 +25,7 @@ impl Plan {
         if config.unpack_all {
             source::unpack_all();
         }
-        trackers::named(config)?;
+        named_trackers(config)?;
         let Some(model) = &config.model else {
             let hint = match &config.out {
                 Some(out) if out.join(settings::FILE).is_file() => {

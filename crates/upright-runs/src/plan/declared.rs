@@ -6,9 +6,9 @@ use upright_core::methods::{self, MIX, MethodSpec};
 use upright_core::objectives::{self, LossSpec};
 use upright_core::settings::{Domain, Setting, Value, Values};
 
-use super::checks::{count, no_such, real, wrong};
 use super::{ObjectivePlan, Plan};
 use crate::settings::Number;
+use crate::settings::checks::{count, no_such, real, wrong};
 use crate::settings::declared::{Given, OfMethods};
 
 /// The value of a setting, or its default. `key` names it in messages.

@@ -1,6 +1,6 @@
 //! The losses that a user can name, and their settings.
 
-use super::checks::{named, no_such};
+use crate::settings::checks::{named, no_such};
 use upright_base::Result;
 use upright_core::objectives::{self, DPO, LossSpec};
 

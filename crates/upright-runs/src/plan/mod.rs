@@ -3,12 +3,12 @@
 //! same plan ([`Plan::differences`]).
 
 mod build;
-pub mod checks;
 mod declared;
 mod effects;
 pub mod loss;
 mod notes;
 mod objective;
+mod report_to;
 mod schedule;
 mod stages;
 #[cfg(test)]
@@ -19,6 +19,7 @@ pub use schedule::{Schedule, Stage};
 pub use declared::{defaults_of, plain_mix, value};
 pub use effects::PlanSetting;
 pub use objective::{listed, normalized, template};
+pub use report_to::named_trackers;
 pub use upright_data::TooLong;
 
 use std::collections::HashSet;
@@ -28,6 +29,7 @@ use crate::settings::Effect;
 
 use serde::{Deserialize, Serialize};
 
+use crate::settings::checks::wrong;
 use upright_base::{Error, Result};
 use upright_core::methods::{MethodContext, MethodSpec};
 use upright_core::objectives::{LossSpec, Objective};
@@ -328,7 +330,7 @@ impl Plan {
         for objective in &self.objectives {
             let name = &objective.name;
             if objective.batch == 0 {
-                return Err(checks::wrong(
+                return Err(wrong(
                     &format!("objective {name}: batch"),
                     "be at least 1",
                     0,
@@ -336,7 +338,7 @@ impl Plan {
             }
             if !(0.0..=1.0).contains(&objective.weight) {
                 let must = "lie between 0 and 1";
-                return Err(checks::wrong(
+                return Err(wrong(
                     &format!("objective {name}: weight"),
                     must,
                     objective.weight,
@@ -350,11 +352,7 @@ impl Plan {
             .find(|stage| stage.objective >= objectives)
         {
             let must = format!("be the index of one of {objectives} objectives");
-            return Err(checks::wrong(
-                "objective of a stage",
-                &must,
-                stage.objective,
-            ));
+            return Err(wrong("objective of a stage", &must, stage.objective));
         }
         Ok(())
     }

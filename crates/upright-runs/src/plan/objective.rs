@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use toml::Table;
 
 use super::ObjectivePlan;
-use super::checks::{choice, count, file, no_such, real, usual_batch, wrong};
 use super::declared::value;
 use super::loss::{dpo_loss, loss, of_loss};
+use crate::settings::checks::{choice, count, file, no_such, real, wrong};
 use crate::settings::declared::{Given, loss_settings};
+use crate::settings::shared::usual_batch;
 use crate::settings::{Config, List, Number, ObjectiveConfig, number_of};
 use upright_base::{Error, Result};
 use upright_core::objectives::{self, SFT};

@@ -1,7 +1,7 @@
 //! The length of a run: `--steps`, `--epochs`, or `--stages`.
 
-use super::checks::{count, count_from, no_such, positive, wrong};
 use super::{Length, ObjectivePlan, StagePlan};
+use crate::settings::checks::{count, count_from, no_such, positive, wrong};
 use crate::settings::{Config, Number};
 use upright_base::{Error, Result};
 use upright_core::methods::{self, MethodSpec};

@@ -1,9 +1,12 @@
 //! Every setting of a training run, declared once: its type, its flag and key, its default and range, what it affects, and its help
 //! text. Methods and losses declare their own settings ([`declared`]). Defaults are applied by [`crate::plan`].
 
+pub mod checks;
 pub mod declared;
 mod file;
+mod lookup;
 pub mod peers;
+pub mod shared;
 mod table;
 mod value;
 
@@ -23,7 +26,8 @@ use upright_core::{
 use declared::{Given, OfLosses, OfMethods, OfObjective};
 use table::{choice, count, heading, number, own, settings, unset};
 
-pub use table::{Accepts, Declaration, Effect, count_of, help, named_of, number_of};
+pub use lookup::{count_of, help, named_of, number_of};
+pub use table::{Accepts, Declaration, Effect};
 
 use crate::trackers;
 

@@ -1,10 +1,6 @@
 //! The table of settings: what the macro [`settings!`] makes of a declaration.
 
-use upright_base::Result;
 use upright_core::settings::Range;
-
-use super::{Number, OBJECTIVE, RUN};
-use crate::plan::checks::{self, Choice};
 
 /// What a setting affects. A resumed run may change settings that affect speed or places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,56 +131,6 @@ pub(super) const fn own(default: &'static str) -> Accepts {
 /// Values that the plan checks, without a default.
 pub(super) const fn unset() -> Accepts {
     Accepts::Own("")
-}
-
-/// The declaration of a setting of a run, or of an objective.
-///
-/// # Panics
-/// If there is none: a key in the source is misspelled.
-fn declared(key: &str) -> &'static Declaration {
-    let mut all = RUN.iter().chain(OBJECTIVE);
-    let found = all.find(|declaration| declaration.key() == key);
-    found.unwrap_or_else(|| panic!("the setting {key} is declared"))
-}
-
-/// The help text of a setting, for other commands that have it.
-pub fn help(key: &str) -> String {
-    declared(key).described()
-}
-
-/// The value of a setting that is a number, or its default.
-///
-/// # Errors
-/// The text is no such number.
-pub fn number_of(key: &str, written: Option<&Number>) -> Result<f64> {
-    match declared(key).accepts {
-        Accepts::Number { default, range } => {
-            checks::real(key, written, default, range.must, range.fits)
-        }
-        other => panic!("the setting {key} is a number, not {other:?}"),
-    }
-}
-
-/// The value of a setting that is a whole number, or its default.
-///
-/// # Errors
-/// The text is no such number.
-pub fn count_of(key: &str, written: Option<&Number>) -> Result<usize> {
-    match declared(key).accepts {
-        Accepts::Count { least, default } => checks::count_from(least, key, written, default),
-        other => panic!("the setting {key} is a count, not {other:?}"),
-    }
-}
-
-/// The value of a setting that is one of several names, or its default.
-///
-/// # Errors
-/// The text is none of the names.
-pub fn named_of<T: Choice>(key: &str, written: Option<&str>) -> Result<T> {
-    let Accepts::Choice(names) = declared(key).accepts else {
-        panic!("the setting {key} is a choice");
-    };
-    checks::choice(key, Some(written.unwrap_or(names[0])), T::ALL[0])
 }
 
 /// Declares a struct of settings and its table. A setting is a line:

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The tracker of TensorBoard.
-pub(super) static TENSORBOARD: TrackerSpec = TrackerSpec {
+pub(crate) static TENSORBOARD: TrackerSpec = TrackerSpec {
     name: "tensorboard",
     about: "event files in tensorboard/ of the run folder",
     open: |run| Box::new(TensorBoard::new(run)),

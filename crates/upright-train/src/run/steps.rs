@@ -174,7 +174,8 @@ impl Run<'_> {
     /// Keeps what checkpoints and the stopping rule need of an evaluation.
     fn note_evaluation(&mut self, record: &EvalRecord) {
         let objectives = &self.plan.objectives;
-        self.evaluated = Some((record.step, record.weighted_loss(objectives)));
+        let weights = objectives.iter().map(|own| (&own.name[..], own.weight));
+        self.evaluated = Some((record.step, record.weighted_loss(weights)));
         let mut losses = Vec::with_capacity(objectives.len());
         for objective in objectives {
             let loss = record.last.training.loss(&objective.name);

@@ -16,9 +16,11 @@ use super::{machine::Machine, print, print_json, terminal};
 use crate::bench::{Base, Bench, MethodCost, StepCost};
 use upright_base::{Error, Result, counted};
 use upright_hub::Hub;
-use upright_runs::{
-    plan::checks::{count, device, threads},
-    settings::{Config, List, Number, help},
+use upright_runs::settings::{
+    Config, List, Number,
+    checks::count,
+    help,
+    shared::{device, threads},
 };
 
 /// Describes the reference model in the output.

@@ -6,10 +6,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use upright_base::{Error, Result};
 use upright_engine::{KernelComparison, compare_kernels};
-use upright_runs::{
-    plan::checks::{count, device},
-    settings::Number,
-};
+use upright_runs::settings::{Number, checks::count, shared::device};
 
 use super::{print, print_json};
 

@@ -15,9 +15,10 @@ use upright_model::config::DecoderConfig;
 use super::{gigabytes, print, print_json, terminal::Terminal};
 use upright_base::{Result, files};
 use upright_hub::Hub;
-use upright_runs::{
-    plan::checks::{count, folder},
-    settings::{Number, count_of},
+use upright_runs::settings::{
+    Number,
+    checks::{count, folder},
+    count_of,
 };
 use upright_train::run::Model;
 

@@ -26,11 +26,12 @@ use upright_data::{
 };
 use upright_hub::Hub;
 use upright_runs::{
-    plan::{
-        self,
+    plan,
+    settings::{
+        Number,
         checks::{count, count_from, folder, real},
+        help,
     },
-    settings::{Number, help},
 };
 use upright_train::fetch::data_file;
 use upright_train::{

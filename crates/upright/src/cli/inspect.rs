@@ -13,11 +13,13 @@ use upright_data::{
 };
 use upright_hub::Hub;
 use upright_runs::{
-    plan::{
-        self,
-        checks::{choice, count, count_from, folder, threads, truncation, usual_batch},
+    plan,
+    settings::{
+        Number,
+        checks::{choice, count, count_from, folder},
+        help, number_of,
+        shared::{threads, truncation, usual_batch},
     },
-    settings::{Number, help, number_of},
 };
 use upright_train::fetch::data_file;
 use upright_train::packing;

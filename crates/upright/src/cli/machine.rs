@@ -3,9 +3,9 @@
 use clap::Args;
 use upright_base::Result;
 use upright_engine::Options;
-use upright_runs::{
-    plan::checks::{device, threads},
-    settings::{Number, help},
+use upright_runs::settings::{
+    Number, help,
+    shared::{device, threads},
 };
 
 /// Machine flags of commands that open a model.

@@ -9,7 +9,7 @@ use clap::Args;
 use upright_base::Result;
 use upright_model::Device;
 use upright_ranks::World;
-use upright_runs::{plan::checks::count, settings::Number};
+use upright_runs::settings::{Number, checks::count};
 
 use super::terminal;
 

@@ -14,11 +14,11 @@ use upright_data::{Template, TemplateName};
 use upright_engine::DeviceAdapter;
 use upright_hub::Hub;
 use upright_runs::{
-    plan::{
-        self,
+    plan,
+    settings::{
+        Number,
         checks::{count, folder, real},
     },
-    settings::Number,
 };
 use upright_serve::{Served, ServedAdapter, Settings, Speech, bind};
 use upright_train::{generate::ends, run::Model};

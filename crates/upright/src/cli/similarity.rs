@@ -11,9 +11,9 @@ use crate::similarity::{Pair, Texts, conflicts, figure::figure, similarity, text
 use upright_base::{Error, Result, counted, files};
 use upright_data::{ColumnMap, RowKind, Tokenizer, conversation::Row};
 use upright_hub::Hub;
-use upright_runs::{
-    plan::checks::{count, count_from},
-    settings::Number,
+use upright_runs::settings::{
+    Number,
+    checks::{count, count_from},
 };
 use upright_train::fetch::data_file;
 

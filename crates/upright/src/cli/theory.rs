@@ -11,10 +11,7 @@ use serde::Serialize;
 use super::{make_out, print, print_json, terminal::Terminal};
 use upright_base::{Error, Result, files};
 use upright_plot::Figure;
-use upright_runs::{
-    plan::checks::{count_from, threads},
-    settings::{Number, help},
-};
+use upright_runs::settings::{Number, checks::count_from, help, shared::threads};
 use upright_theory::{
     figures,
     theorem_3_3::{Theorem33, theorem_3_3},

@@ -15,11 +15,11 @@ use upright_hub::Hub;
 use upright_ranks::World;
 use upright_report::Report;
 use upright_runs::{
-    plan::{Plan, checks::device},
+    plan::{Plan, named_trackers},
     plan_record,
     records::PerSet,
     run_dir,
-    settings::{Config, ObjectiveConfig},
+    settings::{Config, ObjectiveConfig, shared::device},
     summary::Summary,
     trackers::Trackers,
 };
@@ -106,7 +106,7 @@ pub(super) fn run(arguments: &Train) -> Result<()> {
         });
     }
     let written = config.to_toml()?;
-    let mut trackers = Trackers::open(&config, &plan.out)?;
+    let mut trackers = Trackers::open(&named_trackers(&config)?, &plan.out);
     run::run_among(
         &plan,
         &written,

@@ -456,7 +456,7 @@ impl Builder<'_> {
         for (index, weights) in sweep.weights.iter().enumerate() {
             for &seed in &sweep.seeds {
                 for &method in &sweep.methods {
-                    for form in Form::of(method, sweep) {
+                    for form in Form::of(method, &sweep.mix, &sweep.method_settings) {
                         let joint = Joint {
                             form: &form,
                             weights,

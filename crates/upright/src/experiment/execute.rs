@@ -8,7 +8,7 @@ use crate::export::Export;
 use upright_base::progress::Progress;
 use upright_base::{Error, Result};
 use upright_hub::Hub;
-use upright_runs::plan::Plan;
+use upright_runs::plan::{Plan, named_trackers};
 use upright_runs::records::{EvalRecord, PerSet, lowest_loss};
 use upright_runs::run_dir::{self, read_evaluations};
 use upright_runs::settings::{Config, List, Number};
@@ -67,7 +67,7 @@ impl Experiment {
             Plan::from_config(&config)?,
             self.as_written(part, &config).to_toml()?,
         );
-        let mut trackers = Trackers::open(&config, &folder)?;
+        let mut trackers = Trackers::open(&named_trackers(&config)?, &folder);
         run::run(&plan, &written, true, &mut trackers, observer)?;
         Ok(State::Done)
     }

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 
 use upright_base::{Error, Result};
 use upright_core::{
-    methods::{self, MIX, MIX_BATCHES, MethodSpec},
+    methods::{MIX, MIX_BATCHES, MethodSpec},
     settings::{Domain, Setting},
 };
 use upright_runs::{
-    plan::{Plan, checks::no_such, value},
-    settings::{Config, Number},
+    plan::{Plan, value},
+    settings::{Config, Number, checks::no_such},
 };
 
-use super::study::Sweep;
+use super::keys::listed_settings;
 
 /// A joint method in one of its forms.
 #[derive(Clone, Debug)]
@@ -36,15 +36,20 @@ impl Form {
         }
     }
 
-    /// The forms of a method in a sweep; none for a method with stages.
-    pub(super) fn of(method: &'static MethodSpec, sweep: &Sweep) -> Vec<Self> {
+    /// The forms of a method in a sweep; none for a method with stages. `mix` are the forms of Mix, and `values` the listed values
+    /// of settings.
+    pub(super) fn of(
+        method: &'static MethodSpec,
+        mix: &[MixForm],
+        values: &BTreeMap<String, Vec<Number>>,
+    ) -> Vec<Self> {
         if method.has_stages {
             return Vec::new();
         }
         let mut forms = vec![Self::plain(method)];
         if method == &MIX {
             forms = Vec::new();
-            for mix in &sweep.mix {
+            for mix in mix {
                 forms.push(Self {
                     mix: *mix,
                     ..Self::plain(method)
@@ -52,12 +57,12 @@ impl Form {
             }
         }
         for setting in method.settings {
-            let Some(values) = sweep.method_settings.get(setting.name) else {
+            let Some(listed) = values.get(setting.name) else {
                 continue;
             };
             let mut all = Vec::new();
             for form in &forms {
-                for value in values {
+                for value in listed {
                     let mut form = form.clone();
                     form.settings.push((setting, value.clone()));
                     all.push(form);
@@ -114,19 +119,6 @@ impl Form {
             config.method_settings.set(setting.name, value.clone());
         }
     }
-}
-
-/// The settings of methods that a sweep lists. The forms of Mix have a key of their own.
-pub(super) fn listed_settings() -> Vec<(&'static MethodSpec, &'static Setting)> {
-    let mut all = Vec::new();
-    for method in methods::all() {
-        for setting in method.settings {
-            if setting.name != MIX_BATCHES {
-                all.push((*method, setting));
-            }
-        }
-    }
-    all
 }
 
 /// Takes the settings of methods out of a sweep's table, each as a list of values.

@@ -1,13 +1,15 @@
 //! The keys of a study file and their meaning. No other keys are accepted; `docs/reference.md`
 //! lists them.
 
+use serde::Deserialize;
+use toml::Table;
+use upright_base::{Error, Result, suggest::nearest};
 use upright_core::{
-    methods::{self, MIX_BATCHES},
+    methods::{self, MIX_BATCHES, MethodSpec},
     objectives::{self, DPO},
+    settings::Setting,
 };
 use upright_runs::settings::declared::{self, loss_settings};
-
-use super::forms::listed_settings;
 
 /// A key and its meaning.
 pub type Key = (&'static str, &'static str);
@@ -113,6 +115,19 @@ pub fn sweep() -> Vec<(&'static str, String)> {
         }
     }
     keys
+}
+
+/// The settings of methods that a sweep lists. The forms of Mix have a key of their own.
+pub fn listed_settings() -> Vec<(&'static MethodSpec, &'static Setting)> {
+    let mut all = Vec::new();
+    for method in methods::all() {
+        for setting in method.settings {
+            if setting.name != MIX_BATCHES {
+                all.push((*method, setting));
+            }
+        }
+    }
+    all
 }
 
 /// The losses that a study can train alone as a baseline.
@@ -245,3 +260,24 @@ const DECIDED: [Key; 12] = [
     ("seed", "list seeds at the top of the study"),
     ("no-report", "a study writes one report of all its runs"),
 ];
+
+/// Reads a table, and rejects unknown keys.
+pub(super) fn read<T: for<'de> Deserialize<'de>>(
+    table: &Table,
+    known: &[&str],
+    place: &str,
+) -> Result<T> {
+    if let Some(key) = table.keys().find(|key| !known.contains(&&key[..])) {
+        let error = Error::input(format!("{place}: unknown key `{key}`"));
+        return Err(match nearest(key, known.iter().copied()) {
+            Some(close) => error.hint(format!("did you mean `{close}`?")),
+            None => error.hint(format!("known keys: {}", known.join(", "))),
+        });
+    }
+    table.clone().try_into().map_err(|error: toml::de::Error| {
+        Error::input(format!(
+            "{place}: {}",
+            error.message().trim().replace('\n', "; ")
+        ))
+    })
+}

@@ -10,17 +10,13 @@ use toml::{Table, Value};
 use super::{
     benchmarks::Benchmarks,
     forms::{self, MixForm},
-    keys,
+    keys::{self, read},
 };
-use upright_base::suggest::nearest;
 use upright_base::{Error, Result, files};
 use upright_core::methods::{self, MIX, MethodSpec};
 use upright_data::one_or_many;
-use upright_runs::plan::{
-    checks::{count, named, no_such, positive, wrong},
-    loss::loss,
-};
-use upright_runs::plan::{listed, normalized};
+use upright_runs::plan::{listed, loss::loss, normalized};
+use upright_runs::settings::checks::{count, named, no_such, positive, wrong};
 use upright_runs::settings::{Config, List, Number, ObjectiveConfig};
 
 /// A study: what to compare, and with which settings.
@@ -145,27 +141,6 @@ struct WrittenQuestions {
     #[serde(with = "one_or_many")]
     prompts: Vec<String>,
     max_tokens: Option<Number>,
-}
-
-/// Reads a table, and rejects unknown keys.
-pub(super) fn read<T: for<'de> Deserialize<'de>>(
-    table: &Table,
-    known: &[&str],
-    place: &str,
-) -> Result<T> {
-    if let Some(key) = table.keys().find(|key| !known.contains(&&key[..])) {
-        let error = Error::input(format!("{place}: unknown key `{key}`"));
-        return Err(match nearest(key, known.iter().copied()) {
-            Some(close) => error.hint(format!("did you mean `{close}`?")),
-            None => error.hint(format!("known keys: {}", known.join(", "))),
-        });
-    }
-    table.clone().try_into().map_err(|error: toml::de::Error| {
-        Error::input(format!(
-            "{place}: {}",
-            error.message().trim().replace('\n', "; ")
-        ))
-    })
 }
 
 impl Study {
@@ -328,7 +303,7 @@ fn sweep(table: &Table, index: usize, study: &WrittenStudy, place: &str) -> Resu
     let known: Vec<&str> = known.iter().map(|(key, _)| *key).collect();
     let mut own = table.clone();
     let mut method_settings = Table::new();
-    for (_, setting) in forms::listed_settings() {
+    for (_, setting) in keys::listed_settings() {
         if let Some(value) = own.remove(setting.name) {
             method_settings.insert(setting.name.to_owned(), value);
         }

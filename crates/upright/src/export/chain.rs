@@ -18,7 +18,7 @@ use upright_model::{
     lineage::{Base, Lineage, MergedAdapter, Step},
     model_files::hub_name,
 };
-use upright_runs::{plan::checks::folder, run_dir};
+use upright_runs::{run_dir, settings::checks::folder};
 use upright_train::run::adapters;
 
 /// Maximum length of a chain.

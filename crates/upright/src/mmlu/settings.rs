@@ -11,11 +11,11 @@ use upright_data::{
 };
 use upright_hub::Hub;
 use upright_runs::{
-    plan::{
-        self,
+    plan,
+    settings::{
+        Number,
         checks::{Choice, choice, count, count_from, folder},
     },
-    settings::Number,
 };
 
 /// Default number of shots, as in the MMLU paper; lm-eval's own default is 0.

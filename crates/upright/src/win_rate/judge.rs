@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use upright_base::{Error, Result, files};
 use upright_judge::{Judge, Key, Protocol, cost::Price};
-use upright_runs::{
-    plan::checks::{Choice, choice, count, count_from, real, wrong},
-    settings::Number,
+use upright_runs::settings::{
+    Number,
+    checks::{Choice, choice, count, count_from, real, wrong},
 };
 
 /// The judge, and how it is asked.

@@ -5,11 +5,11 @@ use serde::Deserialize;
 use upright_base::Result;
 use upright_data::{ColumnMap, TemplateName};
 use upright_runs::{
-    plan::{
-        self,
+    plan,
+    settings::{
+        Number,
         checks::{count, count_from, real},
     },
-    settings::Number,
 };
 use upright_train::generate::Sampling;
 

@@ -8,8 +8,9 @@ use std::path::Path;
 use clap::Args;
 
 use super::*;
-use crate::plan::checks::{Choice, token_budget_of};
 use crate::settings::Config;
+use crate::settings::checks::Choice;
+use crate::settings::shared::token_budget_of;
 use upright_core::objectives::{DPO, IPO, ORPO, RPO, SFT, SIMPO};
 
 /// A folder with all files and folders that a config may name.

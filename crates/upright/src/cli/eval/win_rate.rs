@@ -15,7 +15,7 @@ use upright_judge::{
     outputs::Outputs,
     statistics,
 };
-use upright_runs::{plan::checks::folder, settings::help};
+use upright_runs::settings::{checks::folder, help};
 use upright_train::{fetch::data_file, generate::Sampling, run::Model};
 
 use crate::{

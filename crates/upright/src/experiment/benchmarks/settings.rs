@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Table;
 use upright_base::{Error, Result};
 
-use super::super::{keys, study::read};
+use super::super::keys::{self, read};
 use crate::{
     mmlu::MmluSettings,
     win_rate::{AnswerSettings, JudgeSettings},

@@ -34,9 +34,9 @@ use upright_hub::Hub;
 use upright_ranks::World;
 use upright_runs::{
     origin::Origin,
-    plan::checks::{count, folder},
     settings::{
         Number,
+        checks::{count, folder},
         declared::{Declared, Flag, Given, OfLosses},
         help, preferences,
     },

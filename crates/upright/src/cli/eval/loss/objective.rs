@@ -6,10 +6,8 @@ use upright_base::{Error, Result};
 use upright_core::objectives::{Objective, SFT};
 use upright_runs::{
     origin::OriginRows,
-    plan::{
-        checks::wrong,
-        loss::{dpo_loss, of_loss},
-    },
+    plan::loss::{dpo_loss, of_loss},
+    settings::checks::wrong,
 };
 
 use super::Loss;

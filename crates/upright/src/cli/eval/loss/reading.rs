@@ -8,11 +8,13 @@ use upright_data::{ColumnMap, DataFile, DataSpec, Dataset, HeldOut, RowKind, Tru
 use upright_hub::Hub;
 use upright_runs::{
     origin::OriginRows,
-    plan::{
-        self,
-        checks::{Choice, choice, count, threads, truncation},
+    plan,
+    settings::{
+        Number,
+        checks::{Choice, choice, count},
+        number_of,
+        shared::{threads, truncation},
     },
-    settings::{Number, number_of},
 };
 use upright_train::fetch::data_file;
 

@@ -16,9 +16,10 @@ use upright_data::{Template, mmlu::Wording};
 use upright_engine::DeviceAdapter;
 use upright_hub::Hub;
 use upright_ranks::World;
-use upright_runs::{
-    plan::checks::{Choice, count, folder, threads},
-    settings::Number,
+use upright_runs::settings::{
+    Number,
+    checks::{Choice, count, folder},
+    shared::threads,
 };
 use upright_train::run::Model;
 
