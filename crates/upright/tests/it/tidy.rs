@@ -317,7 +317,9 @@ fn few_files_name_a_method() {
     let mut naming = Vec::new();
     for (name, _) in EDGES {
         for (path, text) in sources(&folder_of(name).join("src")) {
-            let is_test = path.iter().any(|part| part == "tests" || part == "tests.rs");
+            let is_test = path
+                .iter()
+                .any(|part| part == "tests" || part == "tests.rs");
             if !is_test && text.to_lowercase().contains("maxright") {
                 naming.push(path);
             }
