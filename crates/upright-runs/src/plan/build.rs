@@ -27,6 +27,7 @@ impl Plan {
         if config.unpack_all {
             source::unpack_all();
         }
+        // A run opens its trackers late, so an unknown name is told here.
         trackers::named(config)?;
         let Some(model) = &config.model else {
             let hint = match &config.out {
