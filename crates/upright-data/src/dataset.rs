@@ -350,21 +350,18 @@ fn encoded_sha256(sides: [&Vec<Example>; 2]) -> String {
         hash.update((examples.len() as u64).to_le_bytes());
         for example in examples {
             let mut numbers = vec![example.prompt.len(), example.responses.len()];
-            for (index, response) in example.responses.iter().enumerate() {
-                let read = example.read_of(index);
-                numbers.extend([response.len(), read.len()]);
-                for range in read {
+            for response in &example.responses {
+                numbers.extend([response.tokens.len(), response.masked.len()]);
+                for range in &response.masked {
                     numbers.extend([range.start, range.end]);
                 }
             }
             for number in numbers {
                 hash.update((number as u64).to_le_bytes());
             }
-            for token in example
-                .prompt
-                .iter()
-                .chain(example.responses.iter().flatten())
-            {
+            let responses = example.responses.iter();
+            let responses = responses.flat_map(|response| &response.tokens);
+            for token in example.prompt.iter().chain(responses) {
                 hash.update(token.to_le_bytes());
             }
         }

@@ -1,12 +1,11 @@
 //! Rows to examples: rendered, tokenized and truncated, on several threads, in the order of the
 //! rows.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::conversation::{Message, Prompt, Role, Row};
 use super::template::{Piece, Turns};
-use super::{Example, Template, Tokenizer, TooLong, Truncation, split};
+use super::{Example, Response, Template, Tokenizer, TooLong, Truncation, split};
 use upright_base::{Error, Result, parallel};
 
 /// A row after encoding.
@@ -39,11 +38,10 @@ impl Encoded {
         } = &mut self
         {
             example.responses.truncate(1);
-            example.read.truncate(1);
             *responses_cut = example
                 .responses
                 .iter()
-                .filter(|response| response.last() != Some(&end))
+                .filter(|response| response.tokens.last() != Some(&end))
                 .count();
         }
         self
@@ -64,9 +62,6 @@ pub struct Encoder<'a> {
     /// If nobody named the template, the setting that names another one, for errors.
     pub default_setting: Option<&'a str>,
 }
-
-/// The ids of a response, and its masked ranges.
-type Said = (Vec<u32>, Vec<Range<usize>>);
 
 impl Encoder<'_> {
     /// Encodes one row.
@@ -99,22 +94,14 @@ impl Encoder<'_> {
             return Ok(Encoded::Dropped("empty prompt"));
         }
         let (before, end) = (prompt.last().copied(), template.end_of(row, tokenizer));
-        let said: Result<Vec<Said>> = rendered
-            .responses
-            .iter()
-            .map(|pieces| self.response(pieces, before, end))
-            .collect();
-        let (responses, read): (Vec<_>, Vec<_>) = said
-            .map_err(|error| error.at(row.place()))?
-            .into_iter()
-            .unzip();
-        if responses.iter().any(Vec::is_empty) {
-            let read = rendered
-                .responses
-                .iter()
-                .flatten()
-                .all(|piece| !piece.scored);
-            return Ok(Encoded::Dropped(if read {
+        let mut responses = Vec::with_capacity(rendered.responses.len());
+        for pieces in &rendered.responses {
+            let response = self.response(pieces, before, end);
+            responses.push(response.map_err(|error| error.at(row.place()))?);
+        }
+        if responses.iter().any(|response| response.tokens.is_empty()) {
+            let mut pieces = rendered.responses.iter().flatten();
+            return Ok(Encoded::Dropped(if pieces.all(|piece| !piece.scored) {
                 "every turn is masked (weight 0 or train false)"
             } else {
                 "empty response"
@@ -124,7 +111,8 @@ impl Encoder<'_> {
         let Some(fitted) = self.truncation(row).fit(prompt, head, responses, end) else {
             return Ok(Encoded::Dropped("longer than the maximum length"));
         };
-        if matches!(fitted.responses.as_slice(), [chosen, rejected] if chosen == rejected) {
+        if matches!(fitted.responses.as_slice(), [chosen, rejected] if chosen.tokens == rejected.tokens)
+        {
             return Ok(Encoded::Dropped(
                 "chosen equals rejected within the maximum length",
             ));
@@ -133,11 +121,12 @@ impl Encoder<'_> {
             row: row.index,
             prompt: fitted.prompt,
             responses: fitted.responses,
-            read,
         };
-        example.clip();
-        if (0..example.responses.len()).any(|response| example.scored(response) == 0) {
-            return Ok(Encoded::Dropped("longer than the maximum length"));
+        for response in &mut example.responses {
+            response.drop_masked_end();
+            if response.loss_tokens() == 0 {
+                return Ok(Encoded::Dropped("longer than the maximum length"));
+            }
         }
         Ok(Encoded::Usable {
             example,
@@ -179,35 +168,35 @@ impl Encoder<'_> {
         self.tokenizer.continued(text)
     }
 
-    /// Ids of a response after the id `before`, without its end token `end`, which is appended
-    /// later if there is room. A chat template may write text after the end token, usually a line
+    /// A response after the id `before`, without its end token `end`, which is appended later if
+    /// there is room. A chat template may write text after the end token, usually a line
     /// break. It is masked if another turn follows, and left out otherwise: the model writes
     /// nothing after it has ended its turn.
-    fn response(&self, pieces: &[Piece], before: Option<u32>, end: u32) -> Result<Said> {
-        let (mut ids, mut read): Said = (Vec::new(), Vec::new());
+    fn response(&self, pieces: &[Piece], before: Option<u32>, end: u32) -> Result<Response> {
+        let mut response = Response::default();
         for piece in pieces {
-            let new = self.following(ids.last().copied().or(before), &piece.text)?;
+            let last = response.tokens.last().copied();
+            let new = self.following(last.or(before), &piece.text)?;
             let ended = new
                 .iter()
                 .rposition(|&id| id == end)
                 .map_or(new.len(), |at| at + 1);
-            let scored = match (piece.scored, self.template) {
+            let in_loss = match (piece.scored, self.template) {
                 (false, _) => 0,
                 (true, Template::Chat(_)) => ended,
                 (true, _) => new.len(),
             };
-            if scored < new.len() {
-                read.push(ids.len() + scored..ids.len() + new.len());
+            let start = response.tokens.len();
+            response.tokens.extend(&new);
+            if in_loss < new.len() {
+                response.masked.push(start + in_loss..response.tokens.len());
             }
-            ids.extend(new);
         }
-        while let Some(last) = read.pop_if(|last| last.end == ids.len()) {
-            ids.truncate(last.start);
+        response.drop_masked_end();
+        while response.tokens.last() == Some(&end) {
+            response.tokens.pop();
         }
-        while ids.last() == Some(&end) {
-            ids.pop();
-        }
-        Ok((ids, read))
+        Ok(response)
     }
 }
 
@@ -317,10 +306,10 @@ mod tests {
             "User: Hi\nAssistant:"
         );
         assert_eq!(
-            tokenizer.decode(&example.responses[0]).unwrap(),
+            tokenizer.decode(&example.responses[0].tokens).unwrap(),
             " Yes<eos>"
         );
-        assert_eq!(example.responses[1].last(), Some(&EOS));
+        assert_eq!(example.responses[1].tokens.last(), Some(&EOS));
     }
 
     #[test]
@@ -354,16 +343,14 @@ mod tests {
         };
         let scored = |row: &Row| match encode(row, Turns::All) {
             Encoded::Usable { example, .. } => {
-                let response = &example.responses[0];
-                let read = |at: &usize| !example.read_of(0).iter().any(|read| read.contains(at));
-                tokenizer
-                    .decode(
-                        &(0..response.len())
-                            .filter(read)
-                            .map(|at| response[at])
-                            .collect::<Vec<_>>(),
-                    )
-                    .unwrap()
+                let Response { tokens, masked } = &example.responses[0];
+                let mut in_loss = Vec::new();
+                for (at, token) in tokens.iter().enumerate() {
+                    if !masked.iter().any(|range| range.contains(&at)) {
+                        in_loss.push(*token);
+                    }
+                }
+                tokenizer.decode(&in_loss).unwrap()
             }
             Encoded::Dropped(reason) => reason.to_owned(),
         };
@@ -420,7 +407,8 @@ mod tests {
             let Encoded::Usable { example, .. } = found.unwrap() else {
                 panic!("usable")
             };
-            [&example.prompt, &example.responses[0]].map(|ids| tokenizer.decode(ids).unwrap())
+            [&example.prompt, &example.responses[0].tokens]
+                .map(|ids| tokenizer.decode(ids).unwrap())
         };
         let long = talk(&["first question", "first answer", "second", "second answer"]);
         let start = [
@@ -499,7 +487,7 @@ mod tests {
                         panic!("usable")
                     };
                     assert_eq!(
-                        [&example.prompt[..], &example.responses[0]].concat(),
+                        [&example.prompt[..], &example.responses[0].tokens].concat(),
                         whole,
                         "{turns:?} {says}"
                     );

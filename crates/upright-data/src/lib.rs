@@ -9,6 +9,7 @@
 //! | [`tokenize`] | the model's tokenizer and its special tokens |
 //! | `human_assistant` | HH-RLHF's texts as conversations |
 //! | [`template`] | a conversation as text: chat templates in Jinja, and built-in ones |
+//! | `example` | a row as token ids, with its loss mask |
 //! | [`truncate`] | truncates a row to the maximum length |
 //! | [`encode`] | many rows to token ids, on all threads |
 //! | [`data_file`], `split` | which files belong together, and which rows are held out |
@@ -38,6 +39,7 @@ pub mod data_file;
 pub mod dataset;
 pub mod dialects;
 pub mod encode;
+mod example;
 mod human_assistant;
 pub mod mmlu;
 pub mod one_or_many;
@@ -52,63 +54,13 @@ pub mod truncate;
 
 pub use data_file::DataFile;
 pub use dataset::{DataSpec, Dataset, HeldOut, bos_note, prefix_space_note};
+pub use example::{Example, Response};
 pub use rows::{ColumnMap, Dropped, RowKind};
 pub use template::{Template, TemplateName, Turns};
 pub use tokenize::Tokenizer;
 pub use truncate::{TooLong, Truncation};
 
-use std::ops::Range;
-
 use sha2::{Digest, Sha256};
-
-/// A row as the learner sees it: token ids of a prompt and of its one (SFT) or two (chosen, rejected) responses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Example {
-    /// Zero-based index of the row in its file, before anything was dropped.
-    pub row: usize,
-    /// The prompt, at least one token.
-    pub prompt: Vec<u32>,
-    /// The responses, each at least one token, with EOS unless it is truncated.
-    pub responses: Vec<Vec<u32>>,
-    /// For each response its masked ranges, ascending: what others say between the model's turns of
-    /// a conversation. Responses beyond the end of this list have no masked tokens.
-    pub read: Vec<Vec<Range<usize>>>,
-}
-
-impl Example {
-    /// Number of tokens, with the prompt counted once.
-    pub fn tokens(&self) -> usize {
-        self.prompt.len() + self.responses.iter().map(Vec::len).sum::<usize>()
-    }
-
-    /// The masked ranges of a response.
-    pub fn read_of(&self, response: usize) -> &[Range<usize>] {
-        self.read.get(response).map_or(&[], Vec::as_slice)
-    }
-
-    /// Number of tokens of a response that are not masked.
-    pub fn scored(&self, response: usize) -> usize {
-        self.responses[response].len()
-            - self.read_of(response).iter().map(Range::len).sum::<usize>()
-    }
-
-    /// Removes masked tokens from the end of a truncated response: no token in the loss follows
-    /// them.
-    fn clip(&mut self) {
-        for (response, read) in self.responses.iter_mut().zip(&mut self.read) {
-            while let Some(last) = read.last_mut() {
-                last.end = last.end.min(response.len());
-                if last.start < last.end && last.end < response.len() {
-                    break;
-                }
-                if last.start < last.end {
-                    response.truncate(last.start);
-                }
-                read.pop();
-            }
-        }
-    }
-}
 
 /// SHA-256 in hexadecimal, as `sha256sum` prints it.
 fn sha256_hex(bytes: &[u8]) -> String {

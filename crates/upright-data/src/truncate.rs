@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use upright_base::{Error, Result};
 
+use super::Response;
+
 /// What to truncate in a row that is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -48,8 +50,8 @@ pub struct Truncation {
 pub struct Truncated {
     /// The prompt, the same for every response.
     pub prompt: Vec<u32>,
-    /// The responses, with EOS unless truncated.
-    pub responses: Vec<Vec<u32>>,
+    /// The responses, with EOS unless truncated. A truncated one may end with masked tokens.
+    pub responses: Vec<Response>,
     /// Whether the prompt is truncated.
     pub prompt_cut: bool,
     /// Number of truncated responses, which have no EOS.
@@ -92,10 +94,11 @@ impl Truncation {
         &self,
         prompt: Vec<u32>,
         bos: usize,
-        mut responses: Vec<Vec<u32>>,
+        mut responses: Vec<Response>,
         eos: u32,
     ) -> Option<Truncated> {
-        let longest = 1 + responses.iter().map(Vec::len).max().unwrap_or(0);
+        let lengths = responses.iter().map(|response| response.tokens.len());
+        let longest = 1 + lengths.max().unwrap_or(0);
         let (mut prompt_room, mut response_room) = (prompt.len(), longest);
         if prompt.len() + longest > self.max_length {
             match self.rule {
@@ -114,8 +117,8 @@ impl Truncation {
         }
         let mut responses_cut = 0;
         for response in &mut responses {
-            if response.len() < response_room {
-                response.push(eos);
+            if response.tokens.len() < response_room {
+                response.tokens.push(eos);
             } else {
                 response.truncate(response_room);
                 responses_cut += 1;
@@ -156,6 +159,14 @@ mod tests {
 
     const EOS: u32 = 99;
 
+    fn whole(responses: &[&[u32]]) -> Vec<Response> {
+        let mut whole = Vec::new();
+        for response in responses {
+            whole.push(response.to_vec().into());
+        }
+        whole
+    }
+
     fn fit(
         rule: TooLong,
         max_length: usize,
@@ -170,12 +181,7 @@ mod tests {
             rule,
         };
         truncation.check().unwrap();
-        truncation.fit(
-            prompt.to_vec(),
-            bos,
-            responses.iter().map(|response| response.to_vec()).collect(),
-            EOS,
-        )
+        truncation.fit(prompt.to_vec(), bos, whole(responses), EOS)
     }
 
     fn fitted(
@@ -184,10 +190,9 @@ mod tests {
         prompt_cut: bool,
         responses_cut: usize,
     ) -> Option<Truncated> {
-        let responses = responses.iter().map(|response| response.to_vec()).collect();
         Some(Truncated {
             prompt: prompt.to_vec(),
-            responses,
+            responses: whole(responses),
             prompt_cut,
             responses_cut,
         })
@@ -320,7 +325,8 @@ mod tests {
         ) {
             prop_assume!(min_prompt < max_length);
             let rule = if cut_prompt { TooLong::CutPrompt } else { TooLong::CutResponse };
-            let found = Truncation { max_length, min_prompt, rule }.fit(prompt.clone(), bos, responses.clone(), EOS).unwrap();
+            let borrowed: Vec<&[u32]> = responses.iter().map(Vec::as_slice).collect();
+            let found = Truncation { max_length, min_prompt, rule }.fit(prompt.clone(), bos, whole(&borrowed), EOS).unwrap();
             prop_assert!(!found.prompt.is_empty());
             prop_assert!(prompt.ends_with(&found.prompt[found.prompt.len().min(bos)..]));
             prop_assert!(found.prompt.len() <= bos || prompt[..bos] == found.prompt[..bos]);
@@ -333,6 +339,7 @@ mod tests {
             let mut cut = 0;
             let mut fullest = 0;
             for (now, before) in found.responses.iter().zip(&responses) {
+                let now = &now.tokens;
                 prop_assert!(!now.is_empty() && found.prompt.len() + now.len() <= max_length);
                 fullest = fullest.max(found.prompt.len() + now.len());
                 if now.last() == Some(&EOS) {

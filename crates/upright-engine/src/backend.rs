@@ -2,7 +2,7 @@
 //! crate, and callers see one [`Decoder`](crate::Decoder).
 
 use upright_base::Result;
-use upright_model::{config::Family, pack::Pack, weights::Weights};
+use upright_model::{families::Family, pack::Pack, weights::Weights};
 
 use crate::{
     adapter::{DeviceAdapter, Held},
@@ -117,7 +117,7 @@ pub(crate) trait Sequences {
 /// Names the first tensor with a value that is not finite: of the base, or of the adapter.
 pub(crate) fn find_non_finite_tensor(
     weights: Option<&Weights>,
-    family: Family,
+    family: &Family,
     adapter: Option<&DeviceAdapter>,
 ) -> Result<Option<String>> {
     if let Some(tensor) = weights.and_then(|weights| weights.find_non_finite(family)) {

@@ -10,23 +10,8 @@ use std::path::Path;
 
 use upright_base::Result;
 
-/// Which table of tensor names a checkpoint follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// `gpt_neox.layers.N.attention.query_key_value`, ...: GPT-NeoX, Pythia.
-    GptNeox,
-    /// `model.layers.N.self_attn.q_proj`, ...: Llama and everything with its names (Mistral, Qwen2, Qwen3).
-    Llama,
-}
-
-/// The normalization before attention, MLP and head.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum NormKind {
-    /// Subtract the mean, divide by the standard deviation, scale, add a bias.
-    Layer,
-    /// Divide by the root mean square, scale.
-    Rms,
-}
+pub use crate::families::{Activation, NormKind};
+use crate::families::{Family, families};
 
 /// How attention and MLP add to the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +20,6 @@ pub enum Residual {
     Parallel,
     /// `x1 = x + attention(norm1(x)); y = x1 + mlp(norm2(x1))`.
     Sequential,
-}
-
-/// The MLP's nonlinearity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `down(gelu(up(x)))` with the exact (erf) GELU.
-    Gelu,
-    /// `down(gelu(up(x)))` with the tanh approximation.
-    GeluTanh,
-    /// `down(silu(gate(x)) * up(x))`.
-    SwiGlu,
 }
 
 /// Rotary embedding in the two-halves layout of Hugging Face.
@@ -60,8 +34,8 @@ pub struct Rotary {
 /// Architecture of a decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
-    /// Table of tensor names.
-    pub family: Family,
+    /// The family's entry in the table of families.
+    pub family: &'static Family,
     /// `model_type` as in the file, for messages.
     pub model_type: String,
     /// H: width of the residual stream.
@@ -119,6 +93,11 @@ impl DecoderConfig {
     /// of the wrong type, sizes that contradict each other, quantized weights, or anything that
     /// would change the arithmetic and is not supported.
     pub fn read(dir: &Path) -> Result<Self> {
-        read::read(dir)
+        Self::read_as(dir, families())
+    }
+
+    /// Like [`DecoderConfig::read`], with the model types of these families alone.
+    pub(crate) fn read_as(dir: &Path, families: &[&'static Family]) -> Result<Self> {
+        read::read(dir, families)
     }
 }

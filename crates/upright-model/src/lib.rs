@@ -3,9 +3,10 @@
 //!
 //! | module | purpose |
 //! |---|---|
+//! | [`families`] | the table of model families: defaults of `config.json`, names of tensors |
 //! | [`config`] | the decoder's architecture, from `config.json` in the dialect of transformers 4 or 5 |
 //! | [`pack`] | tokens, spans (a tree: start, length, parent) and targets of one forward pass |
-//! | [`weights`] | safetensors, memory-mapped, one table of names per family; digests and the fingerprint of a base |
+//! | [`weights`] | safetensors, memory-mapped; digests and the fingerprint of a base |
 //! | [`adapter`] | the LoRA layout over one flat f32 vector, and exact sums of adapters |
 //! | [`peft`] | reading and writing PEFT folders |
 //! | [`merge`] | merging adapters into a model's weights |
@@ -30,6 +31,7 @@
 pub mod adapter;
 pub mod config;
 mod device;
+pub mod families;
 pub mod identity;
 pub mod lineage;
 pub mod merge;

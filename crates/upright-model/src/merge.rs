@@ -14,7 +14,7 @@ use crate::weights::Float;
 use crate::weights::digest::{self, Digest, DigestStore, Progress};
 use crate::weights::file::{Tensor, TensorFile};
 use crate::weights::fingerprint::{Collector, Fingerprint};
-use crate::weights::names::{names, tensors};
+use crate::weights::names::tensors;
 use crate::weights::open::Source;
 use upright_base::{Error, Result};
 
@@ -191,7 +191,7 @@ impl<'a> Merge<'a> {
 
     /// A tensor by the first of its names.
     fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
-        let heads = names(self.config.family).heads;
+        let heads = self.config.family.tensors.heads;
         self.source.tensor(if name == heads[0] {
             self.source.head_name(heads)?
         } else {

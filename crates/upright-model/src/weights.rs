@@ -1,4 +1,4 @@
-//! Frozen weights: safetensors, memory-mapped, one name table per family.
+//! Frozen weights: safetensors, memory-mapped.
 
 mod assemble;
 pub(crate) mod digest;
@@ -18,7 +18,8 @@ pub use digest::{DigestStore, Progress};
 pub use fingerprint::Fingerprint;
 use half::{bf16, f16};
 
-use crate::config::{DecoderConfig, Family};
+use crate::config::DecoderConfig;
+use crate::families::Family;
 use upright_base::Result;
 
 /// Type of the floating-point values in a file, little-endian.
@@ -304,8 +305,8 @@ impl Weights {
     }
 
     /// Name of the first tensor of a model of `family` with a value that is not finite.
-    pub fn find_non_finite(&self, family: Family) -> Option<String> {
-        let names = names::names(family);
+    pub fn find_non_finite(&self, family: &Family) -> Option<String> {
+        let names = &family.tensors;
         let matrix = |matrix: &Matrix| matrix.data().iter().any(|v| !v.is_finite());
         let vector = |values: &[f32]| values.iter().any(|v| !v.is_finite());
         let norm = |name: String, norm: &NormWeights| {
@@ -320,7 +321,7 @@ impl Weights {
         if matrix(&self.embedding) {
             return Some(names.embedding.into());
         }
-        for block in &self.blocks {
+        for (layer, block) in self.blocks.iter().enumerate() {
             for linear in block.linears() {
                 if matrix(&linear.weight) {
                     return Some(format!("{}.weight", linear.module));
@@ -329,17 +330,13 @@ impl Weights {
                     return Some(format!("{}.bias", linear.module));
                 }
             }
-            let path = block
-                .output
-                .module
-                .rsplitn(3, '.')
-                .nth(2)
-                .unwrap_or_default();
+            let path = names::block_name(family, layer);
+            let [q_norm, k_norm] = names.head_norms.unwrap_or_default();
             let norms = [
-                ("input_layernorm", Some(&block.attention_norm)),
-                ("post_attention_layernorm", Some(&block.mlp_norm)),
-                ("self_attn.q_norm", block.q_norm.as_ref()),
-                ("self_attn.k_norm", block.k_norm.as_ref()),
+                (names.attention_norm, Some(&block.attention_norm)),
+                (names.mlp_norm, Some(&block.mlp_norm)),
+                (q_norm, block.q_norm.as_ref()),
+                (k_norm, block.k_norm.as_ref()),
             ];
             let named = norms
                 .into_iter()

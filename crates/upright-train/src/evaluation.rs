@@ -3,11 +3,10 @@
 
 use upright_base::{Error, Result, progress::Progress};
 use upright_core::metrics::gap::{gap, ideal_distance};
-use upright_data::Example;
 use upright_engine::DeviceAdapter;
 use upright_runs::records::{EvalRecord, ObjectiveRecord, PerSet, SetRecord, metric_name};
 
-use crate::learner::{Measured, ModelLearner, Place, Task};
+use crate::learner::{Measured, ModelLearner, Place, Task, TaskRow};
 
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +70,7 @@ fn measure(
                 measured.push(None);
                 continue;
             }
-            let rows: Vec<&Example> = rows.iter().collect();
+            let rows: Vec<&TaskRow> = rows.iter().collect();
             let place = Place {
                 decoder: learner.decoder,
                 adapter,
@@ -94,11 +93,7 @@ fn measure(
 }
 
 /// The metrics of an objective, under their names in records.
-pub(crate) fn named_metrics(
-    tasks: &[Task<'_>],
-    index: usize,
-    values: &[f64],
-) -> Vec<(String, f64)> {
+pub(crate) fn named_metrics(tasks: &[Task], index: usize, values: &[f64]) -> Vec<(String, f64)> {
     let task = &tasks[index];
     let mut named = Vec::new();
     for (metric, value) in task.objective.loss.metrics.iter().zip(values) {
@@ -111,7 +106,7 @@ pub(crate) fn named_metrics(
 impl Evaluation {
     /// The record of the evaluation. `optima` has one entry per objective; gaps appear where the
     /// optimum is known.
-    pub fn record(&self, tasks: &[Task<'_>], optima: &PerSet<Vec<Option<f64>>>) -> EvalRecord {
+    pub fn record(&self, tasks: &[Task], optima: &PerSet<Vec<Option<f64>>>) -> EvalRecord {
         let of =
             |losses: &Losses| PerSet::each(|set| set_record(&losses[set], tasks, &optima[set]));
         EvalRecord {
@@ -124,11 +119,7 @@ impl Evaluation {
 }
 
 /// The record of one adapter on one set.
-fn set_record(
-    measured: &[Option<Measured>],
-    tasks: &[Task<'_>],
-    optima: &[Option<f64>],
-) -> SetRecord {
+fn set_record(measured: &[Option<Measured>], tasks: &[Task], optima: &[Option<f64>]) -> SetRecord {
     let mut record = SetRecord::default();
     let mut gaps = Vec::new();
     for (index, measured) in measured.iter().enumerate() {

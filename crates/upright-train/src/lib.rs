@@ -17,7 +17,7 @@
 //! use upright_data::Example;
 //! use upright_train::packing::pack;
 //!
-//! let example = Example { prompt: vec![1, 2, 3], responses: vec![vec![4, 5]], ..Example::default() };
+//! let example = Example { prompt: vec![1, 2, 3], responses: vec![vec![4, 5].into()], ..Example::default() };
 //! let packs = pack(&[&example, &example], 2048);
 //! assert_eq!(packs.len(), 1);
 //! ```

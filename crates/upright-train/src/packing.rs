@@ -34,12 +34,7 @@ pub(crate) fn tokens<'e>(examples: impl IntoIterator<Item = &'e Example>) -> usi
 /// Rows that an example takes on its own: every token but the last of each response, from which
 /// nothing is predicted.
 pub fn rows_of(example: &Example) -> usize {
-    example.prompt.len()
-        + example
-            .responses
-            .iter()
-            .map(|response| response.len() - 1)
-            .sum::<usize>()
+    example.tokens() - example.responses.len()
 }
 
 /// Packs examples, each undivided and once, into packs of at most `budget` rows; a larger example
@@ -64,6 +59,15 @@ pub fn pack(examples: &[&Example], budget: usize) -> Vec<PackedRows> {
         .collect()
 }
 
+/// Adds an example to a pack, with a target per token of its responses, masked or not.
+pub(crate) fn add(pack: &mut Pack, example: &Example) {
+    let mut responses: Vec<&[u32]> = Vec::with_capacity(example.responses.len());
+    for response in &example.responses {
+        responses.push(&response.tokens);
+    }
+    pack.tree(&example.prompt, &responses);
+}
+
 fn lay(examples: &[&Example], mut members: Vec<usize>) -> PackedRows {
     members.sort_unstable();
     let mut packed = PackedRows {
@@ -72,25 +76,22 @@ fn lay(examples: &[&Example], mut members: Vec<usize>) -> PackedRows {
     };
     for index in members {
         let example = examples[index];
-        let responses: Vec<&[u32]> = example.responses.iter().map(Vec::as_slice).collect();
         let mut start = packed.pack.targets.len();
-        packed.pack.tree(&example.prompt, &responses);
-        for response in 0..responses.len() {
+        add(&mut packed.pack, example);
+        for (which, response) in example.responses.iter().enumerate() {
             // From the back, so that removing targets does not move the ranges that are still to be
             // removed.
-            for read in example.read_of(response).iter().rev() {
-                packed
-                    .pack
-                    .targets
-                    .drain(start + read.start..start + read.end);
+            for masked in response.masked.iter().rev() {
+                let targets = start + masked.start..start + masked.end;
+                packed.pack.targets.drain(targets);
             }
-            let scored = example.scored(response);
+            let end = start + response.loss_tokens();
             packed.segments.push(Segment {
                 example: index,
-                response,
-                targets: start..start + scored,
+                response: which,
+                targets: start..end,
             });
-            start += scored;
+            start = end;
         }
     }
     packed.pack = packed.pack.with_shared_beginnings(SHARED);
@@ -110,9 +111,8 @@ mod tests {
             prompt: (0..prompt).map(token).collect(),
             responses: responses
                 .iter()
-                .map(|&len| (0..len).map(|i| token(i + 7)).collect())
+                .map(|&len| (0..len).map(|i| token(i + 7)).collect::<Vec<_>>().into())
                 .collect(),
-            read: Vec::new(),
         }
     }
 
@@ -170,11 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_read_is_no_target() {
+    fn a_masked_token_is_no_target() {
         let mut both = [example(0, 2, &[6]), example(1, 3, &[2, 4])];
         let whole = pack(&both.iter().collect::<Vec<_>>(), 99);
-        both[0].read = vec![vec![1..3, 4..5]];
-        both[1].read = vec![vec![], vec![0..2]];
+        both[0].responses[0].masked = vec![1..3, 4..5];
+        both[1].responses[1].masked = vec![0..2];
         let packs = pack(&both.iter().collect::<Vec<_>>(), 99);
         let segments: Vec<_> = packs[0]
             .segments
@@ -254,11 +254,12 @@ mod tests {
                     prop_assert_eq!(segment.targets.start, next);
                     next = segment.targets.end;
                     let example = &examples[segment.example];
+                    let tokens = &example.responses[segment.response].tokens;
                     seen[segment.example] += 1;
                     for (offset, target) in packed.pack.targets[segment.targets.clone()].iter().enumerate() {
-                        prop_assert_eq!(target.token, example.responses[segment.response][offset]);
+                        prop_assert_eq!(target.token, tokens[offset]);
                         prop_assert_eq!(positions[target.row], example.prompt.len() + offset - 1);
-                        let before = if offset == 0 { *example.prompt.last().unwrap() } else { example.responses[segment.response][offset - 1] };
+                        let before = if offset == 0 { *example.prompt.last().unwrap() } else { tokens[offset - 1] };
                         prop_assert_eq!(packed.pack.tokens[target.row], before);
                     }
                 }

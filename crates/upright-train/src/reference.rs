@@ -24,7 +24,7 @@ use crate::{
     ranks::{in_rounds, on_first},
 };
 use upright_base::{Error, Result, files, progress::Progress};
-use upright_data::Example;
+use upright_data::{Example, Response};
 
 /// Bytes of a record: half of a SHA-256 of the tokens, the value, and a checksum.
 const RECORD: usize = 16 + 8 + 4;
@@ -39,14 +39,15 @@ pub struct Reference {
 }
 
 fn key(example: &Example, response: usize) -> Key {
-    let (prompt, tokens) = (&example.prompt, &example.responses[response]);
+    let prompt = &example.prompt;
+    let Response { tokens, masked } = &example.responses[response];
     let mut hash = Sha256::new();
     let mut number = |number: usize| hash.update((number as u64).to_le_bytes());
     number(prompt.len());
     number(tokens.len());
-    for read in example.read_of(response) {
-        number(read.start);
-        number(read.end);
+    for range in masked {
+        number(range.start);
+        number(range.end);
     }
     prompt
         .iter()
@@ -336,14 +337,14 @@ impl Reference {
         Ok(found)
     }
 
-    /// The summed log-probability of every response of an example.
-    ///
-    /// # Panics
-    /// If the example was never given to [`Reference::prepare`].
-    pub fn sums(&self, example: &Example) -> Vec<f64> {
-        (0..example.responses.len())
-            .map(|response| self.values[&key(example, response)])
-            .collect()
+    /// The summed log-probability of every response of an example, in nats. `None` if the example
+    /// was never given to [`Reference::prepare`].
+    pub fn logps(&self, example: &Example) -> Option<Vec<f64>> {
+        let mut logps = Vec::with_capacity(example.responses.len());
+        for key in keys(example) {
+            logps.push(*self.values.get(&key)?);
+        }
+        Some(logps)
     }
 }
 
@@ -353,17 +354,15 @@ mod tests {
 
     #[test]
     fn a_value_is_found_by_all_that_it_depends_on() {
-        let example = |prompt: &[u32], response: &[u32], read: &[std::ops::Range<usize>]| {
-            let (prompt, responses, read) = (
-                prompt.to_vec(),
-                vec![response.to_vec()],
-                vec![read.to_vec()],
-            );
+        let example = |prompt: &[u32], tokens: &[u32], masked: &[std::ops::Range<usize>]| {
+            let response = Response {
+                tokens: tokens.to_vec(),
+                masked: masked.to_vec(),
+            };
             Example {
                 row: 0,
-                prompt,
-                responses,
-                read,
+                prompt: prompt.to_vec(),
+                responses: vec![response],
             }
         };
         let all = [

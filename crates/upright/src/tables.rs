@@ -4,6 +4,9 @@ use upright_core::{
     methods::{METHODS, MethodSpec},
     objectives::{LOSSES, LossSpec},
 };
+use upright_data::dialects::{self, Dialect};
+use upright_model::families::{self, Family};
+use upright_runs::trackers::{TRACKERS, TrackerSpec};
 
 /// What the program knows of each kind. The default has the built-in entries; a program of your own adds to them before it calls
 /// [`crate::main_with`]. An entry then has flags, keys, help texts and words in reports like the built-in ones.
@@ -28,6 +31,12 @@ pub struct Tables {
     pub methods: Vec<&'static MethodSpec>,
     /// Losses, in the order of help texts.
     pub losses: Vec<&'static LossSpec>,
+    /// Model families.
+    pub families: Vec<&'static Family>,
+    /// Row dialects. The first one whose columns are there is used.
+    pub dialects: Vec<&'static Dialect>,
+    /// Trackers of `--report-to`.
+    pub trackers: Vec<&'static TrackerSpec>,
 }
 
 impl Default for Tables {
@@ -35,6 +44,9 @@ impl Default for Tables {
         Self {
             methods: METHODS.builtin().to_vec(),
             losses: LOSSES.builtin().to_vec(),
+            families: families::builtin().to_vec(),
+            dialects: dialects::builtin().to_vec(),
+            trackers: TRACKERS.builtin().to_vec(),
         }
     }
 }
@@ -47,8 +59,13 @@ impl Tables {
     pub(crate) fn install(&self) {
         unique("methods", self.methods.iter().map(|method| method.name));
         unique("losses", self.losses.iter().map(|loss| loss.name));
+        unique("families", self.families.iter().map(|family| family.name));
+        unique("trackers", self.trackers.iter().map(|tracker| tracker.name));
         METHODS.install(self.methods.clone());
         LOSSES.install(self.losses.clone());
+        families::install(self.families.clone());
+        dialects::install(self.dialects.clone());
+        TRACKERS.install(self.trackers.clone());
     }
 }
 

@@ -138,16 +138,16 @@ mod tests {
     fn slopes_are_the_derivatives_of_the_loss() {
         let defaults = all().iter().map(|loss| Objective::new(loss));
         let others = [
-            Objective::new(&dpo::DPO)
+            Objective::new(&DPO)
                 .with("beta", 0.7)
                 .with("label-smoothing", 0.2),
-            Objective::new(&dpo::IPO).with("beta", 0.3),
-            Objective::new(&rpo::RPO)
+            Objective::new(&IPO).with("beta", 0.3),
+            Objective::new(&RPO)
                 .with("beta", 0.3)
                 .with("label-smoothing", 0.1)
                 .with("alpha", 0.4),
-            Objective::new(&orpo::ORPO).with("beta", 1.5),
-            Objective::new(&simpo::SIMPO)
+            Objective::new(&ORPO).with("beta", 1.5),
+            Objective::new(&SIMPO)
                 .with("beta", 0.8)
                 .with("gamma", 0.3)
                 .with("label-smoothing", 0.2),
@@ -197,7 +197,7 @@ mod tests {
                 }]
             })
             .to_vec();
-        let sft = Objective::new(&sft::SFT);
+        let sft = Objective::new(&SFT);
         let totals = Totals::of(&rows);
         let parts: f64 = rows.iter().map(|row| sft.row(row, totals).loss).sum();
         assert_eq!(

@@ -110,7 +110,9 @@ impl Dataset {
         let mut longest = 0;
         for example in self.train.iter().chain(&self.eval) {
             // The last token of a response is predicted, but never an input.
-            let response = example.responses.iter().map(Vec::len).max().unwrap_or(0);
+            let lengths = example.responses.iter();
+            let lengths = lengths.map(|response| response.tokens.len());
+            let response = lengths.max().unwrap_or(0);
             let length = (example.prompt.len() + response).saturating_sub(1);
             longer += usize::from(length > positions);
             longest = longest.max(length);

@@ -99,10 +99,7 @@ fn a_dataset_says_what_it_did() {
         (dataset.sha256.len(), dataset.eval_sha256.clone()),
         (64, None)
     );
-    assert_eq!(
-        dataset.train[2].prompt.len() + dataset.train[2].responses[0].len(),
-        64
-    );
+    assert_eq!(dataset.train[2].tokens(), 64);
     spec.template = None;
     assert_eq!(load(&spec).template, Template::UserAssistant);
 }
@@ -122,7 +119,11 @@ fn pairs_share_a_cut_prompt_and_chosen_rows_are_the_same_ones() {
         panic!("a pair")
     };
     assert_eq!(
-        (dataset.train[0].prompt.len(), chosen.len(), rejected.len()),
+        (
+            dataset.train[0].prompt.len(),
+            chosen.tokens.len(),
+            rejected.tokens.len()
+        ),
         (64 - 14, 6, 14)
     );
     assert_eq!(dataset.truncated_prompts, 1);
@@ -413,7 +414,7 @@ fn impossible_settings_are_refused() {
 proptest! {
     #[test]
     fn carving_depends_on_the_prompt_alone(hashes in prop::collection::vec(any::<u64>(), 1..40), fraction in 0.0..1.0f64) {
-        let example = |row| Example { row, prompt: vec![1], responses: vec![vec![2]], read: Vec::new() };
+        let example = |row| Example { row, prompt: vec![1], responses: vec![vec![2].into()] };
         let rows: Vec<Hashed> = hashes.iter().enumerate().map(|(row, &hash)| (hash, example(row))).collect();
         let mut files = [rows.clone()];
         let eval = split::carve(&mut files, fraction);
@@ -819,7 +820,7 @@ fn every_dialect_has_the_chat_template_of_the_model() {
         let example = &data.train[0];
         assert_eq!(tokenizer.decode(&example.prompt).unwrap(), prompt, "{row}");
         assert_eq!(
-            tokenizer.decode(&example.responses[0]).unwrap(),
+            tokenizer.decode(&example.responses[0].tokens).unwrap(),
             "Ho<eos>",
             "{row}"
         );

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use upright_data::{
-    Example, Template, Tokenizer, TooLong, Truncation, Turns,
+    Example, Response, Template, Tokenizer, TooLong, Truncation, Turns,
     conversation::{Message, Prompt, Role, Row},
     encode::{Encoded, Encoder},
 };
@@ -187,18 +187,16 @@ fn usable(encoded: Encoded) -> Example {
 fn shown(example: &Example, tokenizer: &Tokenizer) -> (String, String) {
     let (mut text, mut at) = (String::new(), 0);
     let decode = |ids: &[u32]| tokenizer.decode(ids).unwrap();
-    for read in example.read_of(0) {
+    let Response { tokens, masked } = &example.responses[0];
+    for range in masked {
         text += &format!(
             "{}{{{}}}",
-            decode(&example.responses[0][at..read.start]),
-            decode(&example.responses[0][read.clone()])
+            decode(&tokens[at..range.start]),
+            decode(&tokens[range.clone()])
         );
-        at = read.end;
+        at = range.end;
     }
-    (
-        decode(&example.prompt),
-        text + &decode(&example.responses[0][at..]),
-    )
+    (decode(&example.prompt), text + &decode(&tokens[at..]))
 }
 
 const CHATML: [&str; 2] = ["<|im_start|>", "<|im_end|>"];
@@ -260,7 +258,7 @@ fn every_turn_can_be_trained() {
             "b<|im_end|>{\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n}d<|im_end|>",
             "{name}"
         );
-        assert_eq!(example.scored(0), 4);
+        assert_eq!(example.loss_tokens(), 4);
         // The same tokens, and the same last turn, as when only the last turn is trained on.
         let last = usable(encode(&row, name, Turns::Last, &tokenizer, 999));
         assert_eq!(last.tokens(), example.tokens());
@@ -277,7 +275,7 @@ fn every_turn_can_be_trained() {
     };
     let example = usable(encode(&read, "chat", Turns::All, &tokenizer, 999));
     assert_eq!(
-        (example.scored(0), example.tokens()),
+        (example.loss_tokens(), example.tokens()),
         (
             2,
             usable(encode(&row, "chat", Turns::All, &tokenizer, 999)).tokens()
@@ -302,13 +300,9 @@ fn every_turn_can_be_trained() {
     for max_length in 2..90 {
         match encode(&row, "chat", Turns::All, &tokenizer, max_length) {
             Encoded::Usable { example, .. } => {
-                assert!(example.tokens() <= max_length && example.scored(0) > 0);
-                assert!(
-                    example
-                        .read_of(0)
-                        .iter()
-                        .all(|read| read.end < example.responses[0].len())
-                );
+                assert!(example.tokens() <= max_length && example.loss_tokens() > 0);
+                let Response { tokens, masked } = &example.responses[0];
+                assert!(masked.iter().all(|range| range.end < tokens.len()));
             }
             Encoded::Dropped(reason) => assert_eq!(reason, "longer than the maximum length"),
         }

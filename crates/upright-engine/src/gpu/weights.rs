@@ -7,7 +7,7 @@ use upright_base::{Error, Result};
 use upright_kernels::attention::{Instance, instance};
 use upright_model::{
     adapter::{AdapterLayout, Slot},
-    config::{Activation, DecoderConfig, Family, NormKind},
+    config::{Activation, DecoderConfig, NormKind},
     weights::{self as frozen, Matrix, NormWeights, Qkv},
 };
 
@@ -38,7 +38,7 @@ impl Heads {
             queries: config.heads,
             keys: config.kv_heads,
             size: config.head_size,
-            grouped: config.family == Family::GptNeox,
+            grouped: config.family.tensors.qkv.is_fused(),
             scale: 1.0 / (config.head_size as f32).sqrt(),
         }
     }

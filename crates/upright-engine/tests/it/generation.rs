@@ -1,8 +1,6 @@
 //! Generation from key-value caches gives the same next-token predictions as scoring the whole
 //! sequence.
 
-use std::path::Path;
-
 use upright_base::ErrorKind;
 use upright_engine::{
     Decoder, DeviceAdapter, Options,
@@ -13,24 +11,10 @@ use upright_model::{
     peft,
 };
 
-use super::machine;
-
-const NAMES: [&str; 9] = [
-    "neox_parallel",
-    "neox_sequential",
-    "neox_sequential_wide",
-    "llama",
-    "llama3_rope",
-    "mistral",
-    "qwen2",
-    "qwen2_wide",
-    "qwen3",
-];
+use super::{goldens, machine};
 
 fn open(name: &str, options: &Options) -> (Decoder, DeviceAdapter) {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
+    let dir = goldens::folder(name);
     let decoder = Decoder::open(&dir, options).unwrap();
     let folder = peft::read(&dir.join("adapter"), decoder.config()).unwrap();
     let adapter = decoder.load(folder.adapter).unwrap();
@@ -104,7 +88,7 @@ fn rms(a: &[f64], b: &[f64]) -> f64 {
 
 #[test]
 fn a_cached_step_is_a_whole_pass_in_every_family() {
-    for name in NAMES {
+    for name in &goldens::names() {
         let [cached, truth] = along_sequences(name, &machine::exact());
         let off = cached
             .iter()
@@ -135,8 +119,8 @@ fn a_cached_step_is_a_whole_pass_in_every_family() {
 #[test]
 fn a_prefix_can_be_kept_and_neighbors_change_nothing() {
     for options in machine::all() {
-        for name in NAMES
-            .into_iter()
+        for name in goldens::names()
+            .iter()
             .filter(|name| machine::runs_often(&options, name))
         {
             let device = machine::name(&options);
@@ -179,8 +163,8 @@ fn a_prefix_can_be_kept_and_neighbors_change_nothing() {
 #[test]
 fn a_known_beginning_changes_no_bit() {
     for options in machine::all() {
-        for name in NAMES
-            .into_iter()
+        for name in goldens::names()
+            .iter()
             .filter(|name| machine::runs_often(&options, name))
         {
             let place = format!("{name}, {}", machine::name(&options));

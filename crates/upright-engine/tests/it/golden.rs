@@ -1,7 +1,7 @@
 //! The engine against transformers + peft: log-probabilities and every adapter gradient, for every family and dialect.
 //! `tools/goldens` makes the files; their values are transformers' in f64.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use safetensors::SafeTensors;
 use upright_engine::{Activations, Decoder, DeviceAdapter, Options, Scores, Slopes, Tier};
@@ -11,21 +11,7 @@ use upright_model::{
     peft,
 };
 
-use super::machine;
-
-const NAMES: [&str; 11] = [
-    "neox_parallel",
-    "neox_patterns",
-    "neox_sequential",
-    "neox_sequential_wide",
-    "llama",
-    "llama3_rope",
-    "llama_linear_rope",
-    "mistral",
-    "qwen2",
-    "qwen2_wide",
-    "qwen3",
-];
+use super::{goldens, machine};
 
 /// Tolerance of the portable tier: norm of the difference over the norm.
 const TOLERANCE: f64 = 1e-4;
@@ -38,9 +24,7 @@ struct Golden {
 
 impl Golden {
     fn open(name: &str) -> Self {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/golden")
-            .join(name);
+        let dir = goldens::folder(name);
         let rows: serde_json::Value =
             serde_json::from_slice(&std::fs::read(dir.join("rows.json")).unwrap()).unwrap();
         let ids = |v: &serde_json::Value| {
@@ -156,7 +140,7 @@ fn gradient_of(
 
 #[test]
 fn the_exact_products_are_those_of_transformers() {
-    for name in NAMES {
+    for name in &goldens::names() {
         let golden = Golden::open(name);
         let decoder = golden.decoder(machine::exact(), Recompute::Off, 2);
         let (adapter, pack) = (golden.adapter(&decoder, "adapter"), golden.pack());
@@ -206,8 +190,8 @@ fn the_exact_products_are_those_of_transformers() {
 fn every_device_with_bf16_products_is_no_worse_than_transformers_in_bf16() {
     for options in machine::rounding() {
         let device = machine::name(&options);
-        for name in NAMES
-            .into_iter()
+        for name in goldens::names()
+            .iter()
             .filter(|name| machine::takes(&options, name))
         {
             let golden = Golden::open(name);
@@ -246,7 +230,7 @@ fn the_gpu_decoder_is_the_cpu_decoder_but_for_rounding() {
     let (gpu, cpu): (Vec<Options>, Vec<Options>) = machine::rounding()
         .into_iter()
         .partition(|options| options.tier.is_none());
-    for name in NAMES {
+    for name in &goldens::names() {
         let golden = Golden::open(name);
         let (slopes, pack) = (golden.slopes(), golden.pack());
         let of = |options: &Options| {
@@ -275,8 +259,8 @@ fn the_gpu_decoder_is_the_cpu_decoder_but_for_rounding() {
 fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
     for options in machine::all() {
         let device = machine::name(&options);
-        for name in NAMES
-            .into_iter()
+        for name in goldens::names()
+            .iter()
             .filter(|name| machine::runs_often(&options, name))
         {
             let golden = Golden::open(name);
@@ -340,8 +324,8 @@ fn log_probabilities_and_gradients_are_the_same_bits_however_they_are_made() {
 fn rows_that_are_not_scored_change_nothing() {
     for options in machine::all() {
         let device = machine::name(&options);
-        for name in NAMES
-            .into_iter()
+        for name in goldens::names()
+            .iter()
             .filter(|name| machine::runs_often(&options, name))
         {
             let golden = Golden::open(name);
@@ -373,8 +357,8 @@ fn rows_that_are_not_scored_change_nothing() {
 fn a_pack_without_targets_is_nothing() {
     for options in machine::all() {
         let device = machine::name(&options);
-        for name in NAMES
-            .into_iter()
+        for name in goldens::names()
+            .iter()
             .filter(|name| machine::runs_often(&options, name))
         {
             let golden = Golden::open(name);
@@ -407,8 +391,8 @@ fn a_pack_without_targets_is_nothing() {
 fn a_beginning_that_rows_share_changes_nothing() {
     for options in machine::all() {
         let device = machine::name(&options);
-        for name in NAMES
-            .into_iter()
+        for name in goldens::names()
+            .iter()
             .filter(|name| machine::runs_often(&options, name))
         {
             let golden = Golden::open(name);

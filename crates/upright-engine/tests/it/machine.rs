@@ -2,7 +2,9 @@
 //! built.
 
 use upright_engine::{Options, Tier, devices};
-use upright_model::Device;
+use upright_model::{Device, config::DecoderConfig};
+
+use super::goldens;
 
 /// All devices and tiers.
 pub(crate) fn all() -> Vec<Options> {
@@ -50,14 +52,21 @@ pub(crate) fn rounding() -> Vec<Options> {
 
 /// Whether a device takes the sizes of a golden model: a GPU takes multiples of 8.
 pub(crate) fn takes(options: &Options, golden: &str) -> bool {
-    !(options.device == Device::Host && ["neox_sequential", "qwen2"].contains(&golden))
+    if options.device == Device::Cpu {
+        return true;
+    }
+    let config = DecoderConfig::read(&goldens::folder(golden)).unwrap();
+    [config.hidden, config.intermediate, config.head_size]
+        .iter()
+        .all(|size| size.is_multiple_of(8))
 }
 
 /// Whether a device runs a golden model in tests of bits, which run a model dozens of times. The host device is slow, so it runs one of
 /// each kind: heads side by side, targets of different ranks, a window, norms of heads.
 pub(crate) fn runs_often(options: &Options, golden: &str) -> bool {
     let of_each_kind = ["neox_parallel", "neox_patterns", "mistral", "qwen3"];
-    options.device != Device::Host || of_each_kind.contains(&golden)
+    let is_slow = options.device == Device::Host;
+    takes(options, golden) && (!is_slow || of_each_kind.contains(&golden))
 }
 
 /// The name, for messages.

@@ -9,5 +9,6 @@
 mod finite_differences;
 mod generation;
 mod golden;
+mod goldens;
 mod machine;
 mod oracle;

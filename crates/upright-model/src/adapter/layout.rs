@@ -2,6 +2,7 @@
 
 use super::{ALL_LINEAR, AdapterLayout, LinearSpec, LoraConfig, LoraTarget, Slot, linears};
 use crate::config::DecoderConfig;
+use crate::families::families;
 use upright_base::{Error, Result};
 
 /// Maximum rank: far above any rank in use, and small enough that no size overflows.
@@ -39,13 +40,27 @@ pub(crate) fn first_match<'a, V>(
         .map(|(_, value)| value)
 }
 
-/// Whether a module that is not a linear of a block is the head or the embedding.
+/// Whether a module that is not a linear of a block has the name of the head or of the embedding in any family.
 pub(crate) fn head_or_embedding(module: &str) -> Option<&'static str> {
-    match module.rsplit('.').next().unwrap_or(module) {
-        "lm_head" | "embed_out" => Some("the head"),
-        "embed_tokens" | "embed_in" => Some("the embedding"),
-        _ => None,
+    let name = module.rsplit('.').next().unwrap_or(module);
+    for family in families() {
+        let names = &family.tensors;
+        for head in names.heads {
+            if last_part_of_module(head) == name {
+                return Some("the head");
+            }
+        }
+        if last_part_of_module(names.embedding) == name {
+            return Some("the embedding");
+        }
     }
+    None
+}
+
+/// The last part of the module that a matrix belongs to, such as `lm_head` for `lm_head.weight`.
+fn last_part_of_module(tensor: &str) -> &str {
+    let module = tensor.strip_suffix(".weight").unwrap_or(tensor);
+    module.rsplit('.').next().unwrap_or(module)
 }
 
 /// The character of a pattern's key that makes it a regular expression.

@@ -1,64 +1,15 @@
-//! `config.json` of the supported families, with the defaults of transformers' config classes.
+//! Reads `config.json` as the model's family declares.
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::json::{self, Object};
-use super::{Activation, DecoderConfig, Family, NormKind, Residual, rope};
+use super::{DecoderConfig, Residual, rope};
+use crate::families::{
+    self, Activation, ActivationNames, Family, HeadSize, KvHeads, SlidingWindow, Switch,
+};
 use upright_base::{Error, Result, file_kind};
-
-/// The defaults of transformers for missing keys.
-struct Defaults {
-    family: Family,
-    kv_heads: Option<usize>,
-    head_size: Option<usize>,
-    max_positions: usize,
-    bos: Option<u32>,
-    eos: Option<u32>,
-    activation: &'static str,
-}
-
-const MODEL_TYPES: &str = "gpt_neox, llama, mistral, qwen2, qwen3";
-
-fn defaults(model_type: &str) -> Option<Defaults> {
-    let llama = Defaults {
-        family: Family::Llama,
-        kv_heads: None,
-        head_size: None,
-        max_positions: 2048,
-        bos: Some(1),
-        eos: Some(2),
-        activation: "silu",
-    };
-    let qwen = Defaults {
-        kv_heads: Some(32),
-        max_positions: 32_768,
-        bos: None,
-        eos: None,
-        ..llama
-    };
-    Some(match model_type {
-        "gpt_neox" => Defaults {
-            family: Family::GptNeox,
-            bos: Some(0),
-            activation: "gelu",
-            ..llama
-        },
-        "llama" => llama,
-        "mistral" => Defaults {
-            kv_heads: Some(8),
-            max_positions: 4096 * 32,
-            ..llama
-        },
-        "qwen2" => qwen,
-        "qwen3" => Defaults {
-            head_size: Some(128),
-            ..qwen
-        },
-        _ => return None,
-    })
-}
 
 /// Keys of related models and forks that change the arithmetic, although names and shapes of the
 /// weights may be the same. `null`, `false`, 0, 1 and empty are their neutral values.
@@ -130,7 +81,7 @@ fn refuse_what_would_be_wrong(file: Object<'_>, model_type: &str) -> Result<()> 
 }
 
 /// See [`DecoderConfig::read`].
-pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
+pub(super) fn read(dir: &Path, families: &[&'static Family]) -> Result<DecoderConfig> {
     let path = dir.join("config.json");
     file_kind::check_file(&path)?;
     if !path.is_file() {
@@ -147,20 +98,19 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
     let model_type = file
         .text("model_type")?
         .ok_or_else(|| file.missing("model_type"))?;
-    let Some(defaults) = defaults(model_type) else {
+    let Some(family) = families::find(families, model_type) else {
         let problem = format!("is {}, which is not supported", file.shown("model_type"));
+        let supported = families::model_types(families);
         return Err(file.error(
             "model_type",
             &problem,
-            format!("supported model types: {MODEL_TYPES}"),
+            format!("supported model types: {supported}"),
         ));
     };
     refuse_what_would_be_wrong(file, model_type)?;
 
     // Limits far above any model keep every product of sizes within a usize.
     let needed = |key: &str, limit| file.size(key, limit)?.ok_or_else(|| file.missing(key));
-    let family = defaults.family;
-    let neox = family == Family::GptNeox;
     let hidden = needed("hidden_size", 1 << 20)?;
     let layers = needed("num_hidden_layers", 1 << 12)?;
     let heads = needed("num_attention_heads", 1 << 14)?;
@@ -168,14 +118,8 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
     let vocab = needed("vocab_size", 1 << 25)?;
     let max_positions = file
         .size("max_position_embeddings", 1 << 31)?
-        .unwrap_or(defaults.max_positions);
-    let kv_heads = if neox {
-        heads
-    } else if file.has("num_key_value_heads") {
-        file.size("num_key_value_heads", heads)?.unwrap_or(heads)
-    } else {
-        defaults.kv_heads.unwrap_or(heads)
-    };
+        .unwrap_or(family.max_positions);
+    let kv_heads = kv_heads(file, &family.kv_heads, heads)?;
     if heads % kv_heads != 0 {
         let assumed = if file.has("num_key_value_heads") {
             ""
@@ -190,28 +134,16 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
             "set it to a divisor of `num_attention_heads`",
         ));
     }
-    let head_size = head_size(file, &defaults, hidden, heads)?;
+    let head_size = head_size(file, &family.head_size, hidden, heads)?;
     let rotary = rope::read(file, family, head_size, max_positions)?;
 
-    let eps_key = if neox {
-        "layer_norm_eps"
-    } else {
-        "rms_norm_eps"
-    };
     let norm_eps = file
-        .positive(eps_key)?
-        .unwrap_or(if neox { 1e-5 } else { 1e-6 }) as f32;
-    let attention_bias = match model_type {
-        "gpt_neox" => file.flag("attention_bias")?.unwrap_or(true),
-        "llama" | "qwen3" => file.flag("attention_bias")?.unwrap_or(false),
-        _ => false,
-    };
-    let mlp_bias = match model_type {
-        "gpt_neox" => true,
-        "llama" => file.flag("mlp_bias")?.unwrap_or(false),
-        _ => false,
-    };
-    let parallel = neox && file.flag("use_parallel_residual")?.unwrap_or(true);
+        .positive(family.norm_eps.key)?
+        .unwrap_or(family.norm_eps.default) as f32;
+    let qkv_bias = switch(file, &family.qkv_bias)?;
+    let output_bias = switch(file, &family.output_bias)?;
+    let mlp_bias = switch(file, &family.mlp_bias)?;
+    let is_parallel = switch(file, &family.parallel_residual)?;
     Ok(DecoderConfig {
         family,
         model_type: model_type.to_owned(),
@@ -223,30 +155,32 @@ pub(super) fn read(dir: &Path) -> Result<DecoderConfig> {
         intermediate,
         vocab,
         max_positions,
-        norm: if neox { NormKind::Layer } else { NormKind::Rms },
+        norm: family.norm,
         norm_eps,
         rotary,
-        windows: windows(file, model_type, layers)?,
-        qk_norm: model_type == "qwen3",
-        qkv_bias: attention_bias || model_type == "qwen2",
-        output_bias: attention_bias,
+        windows: windows(file, &family.window, layers)?,
+        qk_norm: family.tensors.head_norms.is_some(),
+        qkv_bias,
+        output_bias,
         mlp_bias,
-        residual: if parallel {
+        residual: if is_parallel {
             Residual::Parallel
         } else {
             Residual::Sequential
         },
-        activation: activation(file, &defaults)?,
-        tied_head: file.flag("tie_word_embeddings")?.unwrap_or(false),
+        activation: activation(file, &family.activation)?,
+        tied_head: file
+            .flag("tie_word_embeddings")?
+            .unwrap_or(family.tied_head),
         bos: if file.has("bos_token_id") {
             file.token("bos_token_id")?
         } else {
-            defaults.bos
+            family.bos
         },
         eos: if file.has("eos_token_id") {
             file.token("eos_token_id")?
         } else {
-            defaults.eos
+            family.eos
         },
         dropout: dropout(file)?,
     })
@@ -262,15 +196,33 @@ fn dropout(file: Object<'_>) -> Result<Vec<(&'static str, f64)>> {
     Ok(found)
 }
 
-fn head_size(file: Object<'_>, defaults: &Defaults, hidden: usize, heads: usize) -> Result<usize> {
+/// Whether a property of the architecture is on.
+fn switch(file: Object<'_>, switch: &Switch) -> Result<bool> {
+    match switch {
+        Switch::Off => Ok(false),
+        Switch::On => Ok(true),
+        Switch::Key { key, default } => Ok(file.flag(key)?.unwrap_or(*default)),
+    }
+}
+
+/// Number of key-value heads. The caller checks that it divides `heads`.
+fn kv_heads(file: Object<'_>, form: &KvHeads, heads: usize) -> Result<usize> {
+    let key = "num_key_value_heads";
+    match form {
+        KvHeads::OnePerHead => Ok(heads),
+        KvHeads::Key { .. } if file.has(key) => Ok(file.size(key, heads)?.unwrap_or(heads)),
+        KvHeads::Key { default } => Ok(default.unwrap_or(heads)),
+    }
+}
+
+fn head_size(file: Object<'_>, form: &HeadSize, hidden: usize, heads: usize) -> Result<usize> {
     let written = file.size("head_dim", 1 << 14)?;
-    let assumed = if file.has("head_dim") {
-        None
-    } else {
-        defaults.head_size
+    let assumed = match form {
+        HeadSize::Key { default } if !file.has("head_dim") => *default,
+        HeadSize::Key { .. } | HeadSize::Quotient => None,
     };
     let size = match written.or(assumed) {
-        Some(size) if defaults.family == Family::GptNeox && size * heads != hidden => {
+        Some(size) if matches!(form, HeadSize::Quotient) && size * heads != hidden => {
             let expected =
                 format!("`hidden_size` / `num_attention_heads`, {hidden} / {heads}, or nothing");
             return Err(file.wrong("head_dim", &expected));
@@ -303,39 +255,38 @@ fn head_size(file: Object<'_>, defaults: &Defaults, hidden: usize, heads: usize)
     Ok(size)
 }
 
-fn activation(file: Object<'_>, defaults: &Defaults) -> Result<Activation> {
-    let name = file.text("hidden_act")?.unwrap_or(defaults.activation);
-    match (defaults.family, name) {
-        (Family::GptNeox, "gelu" | "gelu_python") => Ok(Activation::Gelu),
-        // All of these names mean the tanh approximation.
-        (
-            Family::GptNeox,
-            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate",
-        ) => Ok(Activation::GeluTanh),
-        (Family::Llama, "silu" | "swish") => Ok(Activation::SwiGlu),
-        (Family::GptNeox, _) => Err(file.wrong(
-            "hidden_act",
-            "gelu, gelu_new, gelu_fast or gelu_pytorch_tanh",
-        )),
-        (Family::Llama, _) => Err(file.wrong("hidden_act", "silu")),
+fn activation(file: Object<'_>, names: &ActivationNames) -> Result<Activation> {
+    let name = file.text("hidden_act")?.unwrap_or(names.default);
+    for (known, activation) in names.known {
+        if *known == name {
+            return Ok(*activation);
+        }
+    }
+    Err(file.wrong("hidden_act", names.expected))
+}
+
+/// The value of `sliding_window`, of which `null` means none.
+fn window_size(file: Object<'_>, default: usize) -> Result<Option<usize>> {
+    if file.has("sliding_window") {
+        file.size("sliding_window", usize::MAX >> 1)
+    } else {
+        Ok(Some(default))
     }
 }
 
 /// Sliding window of every block: a query attends to a key if
 /// `query position - key position < window`.
-fn windows(file: Object<'_>, model_type: &str, layers: usize) -> Result<Vec<Option<usize>>> {
-    let limit = usize::MAX >> 1;
-    let window = match model_type {
-        "mistral" if !file.has("sliding_window") => Some(4096),
-        "mistral" => file.size("sliding_window", limit)?,
-        "qwen2" | "qwen3" if file.flag("use_sliding_window")?.unwrap_or(false) => {
-            if file.has("sliding_window") {
-                file.size("sliding_window", limit)?
+fn windows(file: Object<'_>, form: &SlidingWindow, layers: usize) -> Result<Vec<Option<usize>>> {
+    let window = match form {
+        SlidingWindow::Never => None,
+        SlidingWindow::EveryBlock { default } => window_size(file, *default)?,
+        SlidingWindow::UpperBlocks { default, .. } => {
+            if file.flag("use_sliding_window")?.unwrap_or(false) {
+                window_size(file, *default)?
             } else {
-                Some(4096)
+                None
             }
         }
-        _ => None,
     };
     let kinds = file.texts("layer_types")?;
     if let Some(kinds) = &kinds {
@@ -366,7 +317,7 @@ fn windows(file: Object<'_>, model_type: &str, layers: usize) -> Result<Vec<Opti
         }
         // Mistral's own class uses the window in every layer and ignores the list; other programs
         // follow the list. Neither is a safe choice.
-        if model_type == "mistral"
+        if matches!(form, SlidingWindow::EveryBlock { .. })
             && window.is_some()
             && kinds.iter().any(|kind| *kind != "sliding_attention")
         {
@@ -378,9 +329,11 @@ fn windows(file: Object<'_>, model_type: &str, layers: usize) -> Result<Vec<Opti
             ));
         }
     }
-    let first = match model_type {
-        "qwen2" | "qwen3" => file.count("max_window_layers")?.unwrap_or(28),
-        _ => 0,
+    let first = match form {
+        SlidingWindow::UpperBlocks { first, .. } => {
+            file.count("max_window_layers")?.unwrap_or(*first)
+        }
+        SlidingWindow::Never | SlidingWindow::EveryBlock { .. } => 0,
     };
     let slides = |layer: usize| match &kinds {
         Some(kinds) => kinds[layer] == "sliding_attention",

@@ -1,12 +1,10 @@
 //! Rotary embedding from a config, in both dialects: `rope_theta` and `rope_scaling` at the top (transformers 4) or all
 //! of it inside `rope_parameters` (transformers 5).
 
+use super::Rotary;
 use super::json::Object;
-use super::{Family, Rotary};
+use crate::families::{Family, NumberKey, families, model_types};
 use upright_base::{Error, Result};
-
-/// Base of the angles if the config has none.
-const DEFAULT_THETA: f64 = 10_000.0;
 
 /// Reads the rotary embedding of heads of `head_size` values.
 ///
@@ -15,7 +13,7 @@ const DEFAULT_THETA: f64 = 10_000.0;
 /// depends on the length of the text (`dynamic`, `longrope`) or is not implemented (`yarn` and the rest).
 pub(super) fn read(
     file: Object<'_>,
-    family: Family,
+    family: &Family,
     head_size: usize,
     max_positions: usize,
 ) -> Result<Rotary> {
@@ -37,25 +35,21 @@ pub(super) fn read(
         ));
     }
 
-    let (theta_key, fraction_key, default_fraction) = match family {
-        Family::GptNeox => ("rotary_emb_base", "rotary_pct", 0.25),
-        Family::Llama => ("rope_theta", "partial_rotary_factor", 1.0),
-    };
-    let theta = setting(file, scaling, "rope_theta", theta_key, DEFAULT_THETA)?;
-    let fraction = setting(
-        file,
-        scaling,
-        "partial_rotary_factor",
-        fraction_key,
-        default_fraction,
-    )?;
-    if family == Family::Llama && fraction != 1.0 {
+    let keys = &family.rotary;
+    let theta = setting(file, scaling, "rope_theta", &keys.theta)?;
+    let fraction = setting(file, scaling, "partial_rotary_factor", &keys.fraction)?;
+    let fraction_key = keys.fraction.key;
+    if !keys.is_partial && fraction != 1.0 {
         // transformers ignores the key here and rotates the whole head, so a config with the key
         // means another model.
-        let hint = "remove the key if it is a leftover; partial rotary embedding is supported for gpt_neox only";
+        let partial = families().iter().filter(|family| family.rotary.is_partial);
+        let hint = format!(
+            "remove the key if it is a leftover; partial rotary embedding is supported for {} only",
+            model_types(partial)
+        );
         return Err(Error::file(
             file.path,
-            format!("`partial_rotary_factor` is {fraction}, expected 1"),
+            format!("`{fraction_key}` is {fraction}, expected 1"),
             hint,
         ));
     }
@@ -76,7 +70,7 @@ pub(super) fn read(
         scale(file, scaling, max_positions, &mut frequencies)?;
     }
     if let Some(bad) = frequencies.iter().find(|f| !f.is_finite()) {
-        let hint = format!("check `{theta_key}` and `rope_scaling`");
+        let hint = format!("check `{}` and `rope_scaling`", keys.theta.key);
         return Err(Error::file(
             file.path,
             format!("the rotary embedding has a frequency of {bad}"),
@@ -86,19 +80,19 @@ pub(super) fn read(
     Ok(Rotary { dims, frequencies })
 }
 
-/// A number from `rope_parameters` under `inner`, or from the top level under `outer`.
+/// A number from `rope_parameters` under `inner`, or from the top level under the family's own key.
 /// `rope_parameters` takes precedence.
 fn setting(
     file: Object<'_>,
     scaling: Option<Object<'_>>,
     inner: &str,
-    outer: &str,
-    default: f64,
+    outside: &NumberKey,
 ) -> Result<f64> {
+    let outer = outside.key;
     let inside = scaling.map(|s| s.positive(inner)).transpose()?.flatten();
     let value = match inside {
         Some(value) => value,
-        None => file.positive(outer)?.unwrap_or(default),
+        None => file.positive(outer)?.unwrap_or(outside.default),
     };
     // GPT-NeoX has its own names, and transformers ignores the common names there.
     if inside.is_none() && inner != outer && file.number(inner)?.is_some_and(|other| other != value)

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::families::{builtin, gpt_neox::GPT_NEOX};
 use upright_base::ErrorKind;
 
 /// A small config of each family, as transformers 4 writes it.
@@ -21,6 +22,15 @@ pub(crate) fn sample(model_type: &str) -> Value {
         _ => config["num_key_value_heads"] = json!(2),
     }
     config
+}
+
+/// The model types of all families.
+pub(crate) fn model_types() -> Vec<&'static str> {
+    let mut types = Vec::new();
+    for family in builtin() {
+        types.extend_from_slice(family.model_types);
+    }
+    types
 }
 
 fn read(config: &Value) -> Result<DecoderConfig> {
@@ -62,7 +72,7 @@ fn gpt_neox_defaults() {
     let c = with("gpt_neox", json!({})).unwrap();
     assert_eq!(
         (c.family, c.norm, c.norm_eps),
-        (Family::GptNeox, NormKind::Layer, 1e-5)
+        (&GPT_NEOX, NormKind::Layer, 1e-5)
     );
     assert_eq!((c.kv_heads, c.head_size, c.rotary.dims), (4, 8, 2));
     assert_eq!(
@@ -495,7 +505,7 @@ proptest! {
 
     #[test]
     fn changed_configs_never_panic(
-        kind in prop::sample::select(vec!["gpt_neox", "llama", "mistral", "qwen2", "qwen3"]),
+        kind in prop::sample::select(model_types()),
         changes in prop::collection::vec((prop::sample::select(KEYS.to_vec()), any_json()), 1..4),
     ) {
         let mut config = sample(kind);

@@ -106,7 +106,7 @@ fn plan<'s>(merge: &'s Merge<'_>, options: &MergeOptions) -> Vec<Vec<Part<'s>>> 
             };
             let whole = format!("{}{name}", source.lacking);
             let (dtype, bytes) = match (tensor.float(), options.dtype) {
-                (Some(_), Some(dtype)) if !is_buffer(&whole) => (
+                (Some(_), Some(dtype)) if !is_buffer(merge.config.family, &whole) => (
                     dtype.name().to_owned(),
                     tensor.shape.iter().product::<usize>() * dtype.size(),
                 ),
@@ -151,7 +151,11 @@ fn stretches(
         }
         Ok(true)
     };
-    let Some(float) = part.tensor.float().filter(|_| !is_buffer(&part.whole)) else {
+    let Some(float) = part
+        .tensor
+        .float()
+        .filter(|_| !is_buffer(merge.config.family, &part.whole))
+    else {
         return as_it_is(write);
     };
     let dtype = dtype.unwrap_or(float);

@@ -17,7 +17,6 @@ use crate::adapter::{ALL_LINEAR, Adapter, AdapterLayout, LinearSpec, LoraConfig,
 use crate::config::DecoderConfig;
 use crate::config::json::{self, Object};
 use crate::weights::file::{Tensor, TensorFile};
-use crate::weights::names::names;
 use upright_base::{Error, Result, file_kind};
 
 const DAMAGED: &str = "download the adapter again, or save it again with PEFT";
@@ -347,12 +346,11 @@ fn pairs<'a>(file: &'a TensorFile, config: &DecoderConfig) -> Result<Vec<Pair<'a
             ));
         };
         // The tensors of an adapter trained on the bare base model lack the prefix.
-        let prefix = names(config.family).prefix;
-        let whole = if module.starts_with("layers.") {
-            format!("{prefix}{module}")
-        } else {
-            module.to_owned()
-        };
+        let names = &config.family.tensors;
+        let mut whole = format!("{}{module}", names.prefix);
+        if !whole.starts_with(&format!("{}.", names.blocks)) {
+            module.clone_into(&mut whole);
+        }
         let slot = &mut found.entry(whole).or_insert((module, [None, None])).1[part];
         if slot.is_some() {
             return Err(Error::file(
@@ -447,7 +445,7 @@ fn targets(
     if !selection.is_given() {
         return Ok(full());
     }
-    let prefix = names(config.family).prefix;
+    let prefix = config.family.tensors.prefix;
     let bare = pairs.iter().any(|pair| pair.known_as != pair.linear.module);
     let all = linears(config);
     for linear in &all {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::names::{LinearShape, block_name, block_shape, names};
+use super::names::{LinearShape, block_name, block_shape};
 use super::{BlockWeights, Linear, Matrix, Mlp, NormWeights, Qkv, Weights};
 use crate::config::{DecoderConfig, NormKind};
 use upright_base::Result;
@@ -28,7 +28,7 @@ pub(super) fn assemble(
         tensors,
         seen: BTreeSet::new(),
     };
-    let names = names(config.family);
+    let names = &config.family.tensors;
     let embedding = assembly.matrix(
         names.embedding,
         names.embedding,
@@ -102,6 +102,7 @@ impl<T: Tensors> Assembly<'_, T> {
     }
 
     fn block(&mut self, config: &DecoderConfig, layer: usize) -> Result<BlockWeights> {
+        let names = &config.family.tensors;
         let block = block_name(config.family, layer);
         let shape = block_shape(config);
         let qkv = match &shape.qkv[..] {
@@ -113,24 +114,19 @@ impl<T: Tensors> Assembly<'_, T> {
             },
             _ => unreachable!("a name table has one fused linear or three"),
         };
-        let mut head_norm = |name: &str| match config.qk_norm {
-            true => self
-                .norm(
-                    &format!("{block}.self_attn.{name}"),
-                    config.head_size,
-                    NormKind::Rms,
-                )
-                .map(Some),
-            false => Ok(None),
-        };
-        let (q_norm, k_norm) = (head_norm("q_norm")?, head_norm("k_norm")?);
+        let mut q_norm = None;
+        let mut k_norm = None;
+        if let Some([q, k]) = names.head_norms {
+            q_norm = Some(self.norm(&format!("{block}.{q}"), config.head_size, NormKind::Rms)?);
+            k_norm = Some(self.norm(&format!("{block}.{k}"), config.head_size, NormKind::Rms)?);
+        }
         let attention_norm = self.norm(
-            &format!("{block}.input_layernorm"),
+            &format!("{block}.{}", names.attention_norm),
             config.hidden,
             config.norm,
         )?;
         let mlp_norm = self.norm(
-            &format!("{block}.post_attention_layernorm"),
+            &format!("{block}.{}", names.mlp_norm),
             config.hidden,
             config.norm,
         )?;

@@ -1,18 +1,7 @@
-//! The name table of each family: the names of its tensors, and their shapes for a config.
+//! The tensors of a model: their names, which its family declares, and their shapes for a config.
 
-use crate::config::{DecoderConfig, Family, NormKind};
-
-/// Names outside of the blocks.
-pub(crate) struct Names {
-    /// Prefix of the base model inside the whole model; exports of only the base model omit it.
-    pub(crate) prefix: &'static str,
-    /// Token embedding, with prefix.
-    pub(crate) embedding: &'static str,
-    /// Norm before the head, with prefix.
-    pub(crate) final_norm: &'static str,
-    /// Head: the name in files first, then other names in use.
-    pub(crate) heads: &'static [&'static str],
-}
+use crate::config::{DecoderConfig, NormKind};
+use crate::families::{Family, QkvNames};
 
 /// One linear of a block.
 pub(crate) struct LinearShape {
@@ -40,28 +29,9 @@ pub(crate) struct BlockShape {
     pub(crate) down: LinearShape,
 }
 
-/// Names of a family outside of the blocks.
-pub(crate) fn names(family: Family) -> Names {
-    match family {
-        Family::GptNeox => Names {
-            prefix: "gpt_neox.",
-            embedding: "gpt_neox.embed_in.weight",
-            final_norm: "gpt_neox.final_layer_norm",
-            // transformers 5 calls the module lm_head and keeps embed_out in files.
-            heads: &["embed_out.weight", "lm_head.weight"],
-        },
-        Family::Llama => Names {
-            prefix: "model.",
-            embedding: "model.embed_tokens.weight",
-            final_norm: "model.norm",
-            heads: &["lm_head.weight"],
-        },
-    }
-}
-
 /// Dotted name of a block, e.g. `model.layers.3`.
-pub(crate) fn block_name(family: Family, layer: usize) -> String {
-    format!("{}layers.{layer}", names(family).prefix)
+pub(crate) fn block_name(family: &Family, layer: usize) -> String {
+    format!("{}.{layer}", family.tensors.blocks)
 }
 
 /// Names and shapes of the linears of every block.
@@ -75,36 +45,29 @@ pub(crate) fn block_shape(config: &DecoderConfig) -> BlockShape {
         outputs,
         bias,
     };
-    match config.family {
-        Family::GptNeox => BlockShape {
-            qkv: vec![linear(
-                "attention.query_key_value",
-                hidden,
-                3 * queries,
-                config.qkv_bias,
-            )],
-            output: linear("attention.dense", queries, hidden, config.output_bias),
-            gate: None,
-            up: linear("mlp.dense_h_to_4h", hidden, wide, config.mlp_bias),
-            down: linear("mlp.dense_4h_to_h", wide, hidden, config.mlp_bias),
-        },
-        Family::Llama => BlockShape {
-            qkv: vec![
-                linear("self_attn.q_proj", hidden, queries, config.qkv_bias),
-                linear("self_attn.k_proj", hidden, keys, config.qkv_bias),
-                linear("self_attn.v_proj", hidden, keys, config.qkv_bias),
-            ],
-            output: linear("self_attn.o_proj", queries, hidden, config.output_bias),
-            gate: Some(linear("mlp.gate_proj", hidden, wide, config.mlp_bias)),
-            up: linear("mlp.up_proj", hidden, wide, config.mlp_bias),
-            down: linear("mlp.down_proj", wide, hidden, config.mlp_bias),
-        },
+    let names = &config.family.tensors;
+    let qkv = match names.qkv {
+        QkvNames::Fused(fused) => vec![linear(fused, hidden, 3 * queries, config.qkv_bias)],
+        QkvNames::Split([q, k, v]) => vec![
+            linear(q, hidden, queries, config.qkv_bias),
+            linear(k, hidden, keys, config.qkv_bias),
+            linear(v, hidden, keys, config.qkv_bias),
+        ],
+    };
+    BlockShape {
+        qkv,
+        output: linear(names.output, queries, hidden, config.output_bias),
+        gate: names
+            .gate
+            .map(|gate| linear(gate, hidden, wide, config.mlp_bias)),
+        up: linear(names.up, hidden, wide, config.mlp_bias),
+        down: linear(names.down, wide, hidden, config.mlp_bias),
     }
 }
 
 /// Name and shape of every tensor that a model computes with. The head has the first of its names.
 pub(crate) fn tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
-    let names = names(config.family);
+    let names = &config.family.tensors;
     let mut all = vec![(
         names.embedding.to_owned(),
         vec![config.vocab, config.hidden],
@@ -126,7 +89,7 @@ pub(crate) fn tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
     );
     for layer in 0..config.layers {
         let block = block_name(config.family, layer);
-        for name in ["input_layernorm", "post_attention_layernorm"] {
+        for name in [names.attention_norm, names.mlp_norm] {
             norm(
                 &mut all,
                 format!("{block}.{name}"),
@@ -134,10 +97,10 @@ pub(crate) fn tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
                 config.norm,
             );
         }
-        for name in ["q_norm", "k_norm"].into_iter().filter(|_| config.qk_norm) {
+        for name in names.head_norms.into_iter().flatten() {
             norm(
                 &mut all,
-                format!("{block}.self_attn.{name}"),
+                format!("{block}.{name}"),
                 config.head_size,
                 NormKind::Rms,
             );
@@ -165,14 +128,11 @@ pub(crate) fn tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
     all
 }
 
-/// Whether a tensor is a buffer that older checkpoints store in a block, and that is computed
-/// instead of read.
-pub(crate) fn is_buffer(name: &str) -> bool {
-    [
-        "rotary_emb.inv_freq",
-        "attention.bias",
-        "attention.masked_bias",
-    ]
-    .iter()
-    .any(|buffer| name.ends_with(buffer))
+/// Whether a tensor is a buffer that a checkpoint of the family may store, and that is computed instead of read.
+pub(crate) fn is_buffer(family: &Family, name: &str) -> bool {
+    family
+        .tensors
+        .buffers
+        .iter()
+        .any(|buffer| name.ends_with(buffer))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::assemble::{Tensors, assemble};
 use super::file::{Tensor, TensorFile};
-use super::names::{is_buffer, names};
+use super::names::is_buffer;
 use super::{Matrix, Weights};
 use crate::config::DecoderConfig;
 use crate::config::json::{self, Object};
@@ -52,7 +52,7 @@ impl Source {
         } else {
             return Err(no_weights(dir));
         };
-        let names = names(config.family);
+        let names = &config.family.tensors;
         let bare = names
             .embedding
             .strip_prefix(names.prefix)
@@ -94,7 +94,7 @@ impl Source {
     /// have both, equal. If they differ, transformers uses the head, and versions before 5 the
     /// embedding.
     pub(crate) fn refuse_second_head(&self, config: &DecoderConfig) -> Result<()> {
-        let names = names(config.family);
+        let names = &config.family.tensors;
         let Ok(head) = self.head_name(names.heads) else {
             return Ok(());
         };
@@ -117,15 +117,16 @@ impl Source {
 
     /// Rejects tensors of the decoder that were not read: they would silently have no effect.
     fn refuse_what_is_left(&self, config: &DecoderConfig, seen: &BTreeSet<String>) -> Result<()> {
-        let names = names(config.family);
+        let names = &config.family.tensors;
         for name in self.places.keys() {
             let whole = format!("{}{name}", self.lacking);
             let head_bias = names
                 .heads
                 .iter()
                 .any(|head| head.replace(".weight", ".bias") == *name);
-            let known =
-                seen.contains(&whole) || is_buffer(&whole) || names.heads.contains(&&name[..]);
+            let known = seen.contains(&whole)
+                || is_buffer(config.family, &whole)
+                || names.heads.contains(&&name[..]);
             if head_bias || (whole.starts_with(names.prefix) && !known) {
                 let problem =
                     format!("tensor `{name}` has no place in the model that config.json describes");

@@ -8,11 +8,11 @@ use safetensors::tensor::TensorView;
 use serde_json::json;
 
 use super::file::TensorFile;
-use super::names::{block_name, block_shape, names};
+use super::names::{block_name, block_shape};
 use super::*;
 use crate::adapter::linears;
 use crate::config::NormKind;
-use crate::config::tests::{refused, sample};
+use crate::config::tests::{model_types, refused, sample};
 
 pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
@@ -31,7 +31,7 @@ pub(crate) fn config(model_type: &str, changes: serde_json::Value) -> DecoderCon
 /// Every tensor of a model; the values are small eighths, exact in any type, and differ between tensors.
 pub(crate) fn model(config: &DecoderConfig) -> Tensors {
     let mut shapes: Vec<(String, Vec<usize>)> = Vec::new();
-    let names = names(config.family);
+    let names = &config.family.tensors;
     shapes.push((
         names.embedding.to_owned(),
         vec![config.vocab, config.hidden],
@@ -49,15 +49,14 @@ pub(crate) fn model(config: &DecoderConfig) -> Tensors {
     norm(names.final_norm.to_owned(), config.hidden, bias);
     for layer in 0..config.layers {
         let block = block_name(config.family, layer);
-        norm(format!("{block}.input_layernorm"), config.hidden, bias);
         norm(
-            format!("{block}.post_attention_layernorm"),
+            format!("{block}.{}", names.attention_norm),
             config.hidden,
             bias,
         );
-        if config.qk_norm {
-            norm(format!("{block}.self_attn.q_norm"), config.head_size, false);
-            norm(format!("{block}.self_attn.k_norm"), config.head_size, false);
+        norm(format!("{block}.{}", names.mlp_norm), config.hidden, bias);
+        for name in names.head_norms.into_iter().flatten() {
+            norm(format!("{block}.{name}"), config.head_size, false);
         }
     }
     let block = block_shape(config);
@@ -121,7 +120,8 @@ pub(crate) fn save(path: &Path, tensors: &Tensors, dtype: Dtype) {
     std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-fn open(tensors: &Tensors, config: &DecoderConfig, dtype: Dtype) -> Result<Weights> {
+/// Opens the weights of a folder with these tensors.
+pub(crate) fn open(tensors: &Tensors, config: &DecoderConfig, dtype: Dtype) -> Result<Weights> {
     let dir = tempfile::tempdir().unwrap();
     save(&dir.path().join("model.safetensors"), tensors, dtype);
     Weights::open(dir.path(), config)
@@ -167,7 +167,7 @@ fn f32s(matrix: &Matrix) -> Vec<f32> {
 
 #[test]
 fn every_family_opens_and_modules_have_their_names() {
-    for kind in ["gpt_neox", "llama", "mistral", "qwen2", "qwen3"] {
+    for kind in model_types() {
         for tied in [false, true] {
             let config = config(kind, json!({ "tie_word_embeddings": tied }));
             let tensors = model(&config);
@@ -363,7 +363,7 @@ fn other_conventions_are_understood() {
         let config = config(kind, json!({ "tie_word_embeddings": true }));
         let tensors = model(&config);
         let whole = identity(&tensors, &config, Dtype::BF16);
-        let prefix = names(config.family).prefix;
+        let prefix = config.family.tensors.prefix;
         let mut bare: Tensors = tensors
             .into_iter()
             .map(|(n, t)| (n.replacen(prefix, "", 1), t))
@@ -379,8 +379,14 @@ fn other_conventions_are_understood() {
         open(&bare, &config, Dtype::BF16).unwrap();
         assert_eq!(identity(&bare, &config, Dtype::BF16), whole);
         // With a copy of the embedding as the head.
-        let head = bare[names(config.family).embedding.strip_prefix(prefix).unwrap()].clone();
-        bare.insert(names(config.family).heads[0].into(), head);
+        let head = bare[config
+            .family
+            .tensors
+            .embedding
+            .strip_prefix(prefix)
+            .unwrap()]
+        .clone();
+        bare.insert(config.family.tensors.heads[0].into(), head);
         open(&bare, &config, Dtype::BF16).unwrap();
         assert_eq!(identity(&bare, &config, Dtype::BF16), whole);
     }

@@ -113,7 +113,7 @@ pub struct Arm {
     /// Weights of the compared objectives; for a sequential arm with stages only, the shares of its
     /// steps.
     pub weights: Vec<f64>,
-    /// Probe interval of MAXRIGHT, in steps.
+    /// Probe interval of a method that has one, in steps.
     pub probe_every: Option<usize>,
     /// Index of the report's setting in which its losses are measured.
     pub setting: usize,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::read::run::Run;
 use upright_core::optimizer::Iterate;
-use upright_runs::plan::Plan;
+use upright_runs::plan::{Plan, PlanSetting};
 
 const STEPS: &str = "steps";
 
@@ -106,8 +106,8 @@ fn given(run: &Run, objectives: &[String]) -> Vec<(String, String)> {
     .settings();
     let rest = rest
         .into_iter()
-        .filter(|(key, _)| key.starts_with("optimizer.") || key.starts_with("lora."));
-    given.extend(rest.map(|(key, value)| {
+        .filter(|own| own.key.starts_with("optimizer.") || own.key.starts_with("lora."));
+    given.extend(rest.map(|PlanSetting { key, value, .. }| {
         (
             key.replace("optimizer.", ""),
             value.trim_matches('"').to_owned(),

@@ -12,9 +12,9 @@ use upright_base::Result;
 use upright_core::{
     methods::SEQUENTIAL,
     metrics::{Spread, gap},
-    optimizer::{Average, Iterate},
+    optimizer::Iterate,
 };
-use upright_runs::plan_record::PlanRecord;
+use upright_runs::{plan_record::PlanRecord, settings::Effect};
 
 impl Outcome {
     fn of(
@@ -76,19 +76,19 @@ impl Outcome {
 /// Everything that determines the steps of a run, without its seed and its paths.
 fn identity(run: &Run) -> Result<String> {
     let mut written = PlanRecord {
-        plan: run.plan().anywhere(),
+        // The averaged adapters are an arm of their own ([`averaged`]).
+        plan: run
+            .plan()
+            .anywhere()
+            .without(|effect| effect == Effect::Records),
         facts: run.written.facts.clone(),
     };
     let plan = &mut written.plan;
-    (plan.seed, plan.eval_every) = (0, 0);
-    // The last iterate does not depend on the average that a run keeps beside it. The averaged
-    // adapters are an arm of their own ([`averaged`]).
-    (plan.average, plan.export_iterate) = (Average::None, Iterate::Last);
+    plan.seed = 0;
     // Plans record some settings of other methods.
     plan.method_settings = plan.method_settings.of(plan.method.settings);
     let uses_optima = plan.method.uses_optima;
     for objective in &mut plan.objectives {
-        objective.optimum_eval = None;
         objective.optimum = objective.optimum.filter(|_| uses_optima);
     }
     written.facts.base_lineage.clear();

@@ -7,7 +7,10 @@ use super::{
 use crate::read::run::Run;
 use upright_base::counted;
 use upright_core::methods::{self, MethodSpec};
-use upright_runs::plan::{Length, Plan};
+use upright_runs::{
+    plan::{Length, Plan},
+    settings::Effect,
+};
 
 /// Weights of the objectives compared. If only stages were given, their shares of the steps.
 pub(crate) fn weights(run: &Run, objectives: &[String]) -> Vec<f64> {
@@ -198,12 +201,21 @@ fn tell_apart(arms: &mut [Arm], runs: &[Run], named: usize) {
         };
         let has_optima = any(&|method| method.uses_optima);
         let of_methods: Vec<&str> = methods::settings().iter().map(|own| own.name).collect();
+        let mut records = Vec::new();
+        for twin in &twins {
+            for setting in runs[arms[*twin].runs[0]].plan().settings() {
+                if setting.effect == Effect::Records {
+                    records.push(setting.key);
+                }
+            }
+        }
         let mut differing = Vec::new();
         for key in &all {
             // No step depends on these settings.
             let last = key.rsplit('.').next().unwrap_or(key);
             let is_idle = match last {
-                "seed" | "eval-every" | "optimum-eval" | "average" | "export-iterate" => true,
+                "seed" => true,
+                _ if records.contains(key) => true,
                 setting if of_methods.contains(&setting) => !any(&|method| method.takes(setting)),
                 "optimum" => !has_optima,
                 "init-adapter" => by_seed,
@@ -325,34 +337,17 @@ pub(crate) fn said(settings: &[(String, String)], keys: &[String]) -> String {
 
 /// Settings of a run without its paths, and its provenance, as keys and values for a reader.
 pub(crate) fn comparable_settings(run: &Run) -> Vec<(String, String)> {
-    const PLACES: [&str; 8] = [
-        "out",
-        "model",
-        "init-adapter",
-        "threads",
-        "checkpoint-every",
-        "keep",
-        "recompute",
-        "tie-rank",
-    ];
-    let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
     let plan = run.plan().anywhere();
-    let mut settings: Vec<(String, String)> = plan
-        .settings()
-        .into_iter()
-        .filter(|(key, _)| {
-            !PLACES.contains(&&last(key)[..]) && key != "stages" && key != "reference"
-        })
-        .filter(|(key, _)| {
-            !["data", "eval-data"].contains(&&last(key)[..]) && !key.starts_with("reference.")
-        })
-        .map(|(key, value)| {
-            (
-                key.replace("length.", ""),
-                value.trim_matches('"').to_owned(),
-            )
-        })
-        .collect();
+    let mut settings: Vec<(String, String)> = Vec::new();
+    for setting in plan.settings() {
+        let key = &setting.key;
+        // Stages and the reference are told in words below. Ranks of ties follow from the objectives.
+        let is_told = key == "stages" || key == "reference" || key.starts_with("reference.");
+        if !setting.effect.is_free() && !is_told && !key.ends_with(".tie-rank") {
+            let value = setting.value.trim_matches('"').to_owned();
+            settings.push((key.replace("length.", ""), value));
+        }
+    }
     if !plan.stages.is_empty() {
         let stage = |stage: &upright_runs::plan::StagePlan| {
             let length = match stage.length {

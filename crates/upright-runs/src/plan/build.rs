@@ -1,21 +1,20 @@
 //! Resolves a config into a plan, setting by setting.
 
 use super::checks::{
-    HELD_OUT, choice, count, count_from, device, folder, held_out, named, no_such, positive, real,
-    threads, token_budget_of, truncation, wrong,
+    count, device, folder, named, no_such, positive, threads, token_budget_of, truncation, wrong,
 };
 use super::declared;
 use super::objective::{is_auto, losses, objectives};
 use super::stages::{length, stages};
 use super::{
-    GRADIENT_EXPONENT, Length, LoraPlan, ObjectivePlan, OptimizerPlan, Plan, Recompute,
-    ReferencePlan, ReferenceRows, StopPlan,
+    GRADIENT_EXPONENT, Length, LoraPlan, ObjectivePlan, OptimizerPlan, Plan, ReferencePlan,
+    ReferenceRows, StopPlan,
 };
-use crate::settings::{self, Config, List};
+use crate::settings::{self, Config, List, count_of, named_of, number_of};
 use crate::trackers;
 use upright_base::{Error, Result, files};
 use upright_core::methods::{self, ALRIGHT, MethodSpec};
-use upright_core::optimizer::{Average, Curve, Iterate, adamw};
+use upright_core::optimizer::{Average, Iterate, adamw};
 use upright_core::settings::{Value, Values};
 use upright_data::{Truncation, source};
 use upright_model::adapter::ALL_LINEAR;
@@ -79,7 +78,7 @@ impl Plan {
             finds_optima: finds_optima(config, length, &objectives)?,
             average: average(config)?,
             export_iterate: export_iterate(config)?,
-            held_out: held_out(config.held_out.as_ref(), HELD_OUT)?,
+            held_out: number_of("held-out", config.held_out.as_ref())?,
             max_length,
             min_prompt,
             too_long,
@@ -90,17 +89,17 @@ impl Plan {
                     config.seed.as_ref().expect("given"),
                 )
             })?,
-            eval_every: count("eval-every", config.eval_every.as_ref(), 50)?,
-            eval_rows: count("eval-rows", config.eval_rows.as_ref(), 64)?,
-            checkpoint_every: count("checkpoint-every", config.checkpoint_every.as_ref(), 50)?,
-            keep: count("keep", config.keep.as_ref(), 2)?,
+            eval_every: count_of("eval-every", config.eval_every.as_ref())?,
+            eval_rows: count_of("eval-rows", config.eval_rows.as_ref())?,
+            checkpoint_every: count_of("checkpoint-every", config.checkpoint_every.as_ref())?,
+            keep: count_of("keep", config.keep.as_ref())?,
             threads: threads(config.threads.as_ref())?,
             token_budget: count(
                 "token-budget",
                 config.token_budget.as_ref(),
                 token_budget_of(device(config.device.as_deref())?),
             )?,
-            recompute: choice("recompute", config.recompute.as_deref(), Recompute::Auto)?,
+            recompute: named_of("recompute", config.recompute.as_deref())?,
             device: Some(device(config.device.as_deref())?),
             reference: reference(config, &objectives)?,
             lora: lora(config)?,
@@ -181,12 +180,12 @@ fn finds_optima(
 }
 
 fn average(config: &Config) -> Result<Average> {
-    choice("average", config.average.as_deref(), Average::None)
+    named_of("average", config.average.as_deref())
 }
 
 fn export_iterate(config: &Config) -> Result<Iterate> {
     let key = "export-iterate";
-    let iterate = choice(key, config.export_iterate.as_deref(), Iterate::Last)?;
+    let iterate = named_of(key, config.export_iterate.as_deref())?;
     if iterate == Iterate::Average && average(config)?.is_none() {
         return Err(
             Error::input("export-iterate average is given, but the run keeps no average")
@@ -197,13 +196,7 @@ fn export_iterate(config: &Config) -> Result<Iterate> {
 }
 
 fn stop(config: &Config, objectives: &[ObjectivePlan]) -> Result<Option<StopPlan>> {
-    let within = real(
-        "stop-within",
-        config.stop_within.as_ref(),
-        1e-4,
-        "be a number of at least 0",
-        |x| x >= 0.0,
-    )?;
+    let within = number_of("stop-within", config.stop_within.as_ref())?;
     if config.stop_at.is_empty() {
         return match &config.stop_within {
             None => Ok(None),
@@ -226,7 +219,7 @@ fn stop(config: &Config, objectives: &[ObjectivePlan]) -> Result<Option<StopPlan
 }
 
 fn lora(config: &Config) -> Result<LoraPlan> {
-    let rank = count("lora-rank", config.lora_rank.as_ref(), 16)?;
+    let rank = count_of("lora-rank", config.lora_rank.as_ref())?;
     let targets = match &config.lora_targets {
         Some(targets) => targets.0.clone(),
         None => vec![ALL_LINEAR.to_owned()],
@@ -246,19 +239,14 @@ fn lora(config: &Config) -> Result<LoraPlan> {
 }
 
 fn optimizer(config: &Config) -> Result<OptimizerPlan> {
-    let from_0 = |key, value, default| {
-        real(key, value, default, "be a number of at least 0", |x| {
-            x >= 0.0
-        })
-    };
     Ok(OptimizerPlan {
-        learning_rate: positive("learning-rate", config.learning_rate.as_ref(), 1e-4)?,
-        schedule: choice("schedule", config.schedule.as_deref(), Curve::Constant)?,
-        warmup: count_from(0, "warmup", config.warmup.as_ref(), 0)?,
-        clip: from_0("clip", config.clip.as_ref(), 1.0)?,
+        learning_rate: number_of("learning-rate", config.learning_rate.as_ref())?,
+        schedule: named_of("schedule", config.schedule.as_deref())?,
+        warmup: count_of("warmup", config.warmup.as_ref())?,
+        clip: number_of("clip", config.clip.as_ref())?,
         gradient_exponent: Some(GRADIENT_EXPONENT),
         adamw: adamw::AdamWConfig {
-            weight_decay: from_0("weight-decay", config.weight_decay.as_ref(), 0.0)?,
+            weight_decay: number_of("weight-decay", config.weight_decay.as_ref())?,
             ..adamw::AdamWConfig::default()
         },
     })
@@ -267,7 +255,7 @@ fn optimizer(config: &Config) -> Result<OptimizerPlan> {
 /// The reference model. If no loss uses one, the setting is checked and then ignored.
 fn reference(config: &Config, objectives: &[ObjectivePlan]) -> Result<ReferencePlan> {
     let needed = objectives.iter().any(|objective| objective.loss.reference);
-    let epochs = positive("reference-epochs", config.reference_epochs.as_ref(), 1.0)?;
+    let epochs = number_of("reference-epochs", config.reference_epochs.as_ref())?;
     let batch = |default| count("reference-batch", config.reference_batch.as_ref(), default);
     batch(1)?;
     let rows = config

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use upright_core::optimizer::{Average, Curve, Iterate};
 
-use crate::settings::Number;
+use crate::settings::{Number, count_of, named_of};
 use upright_base::missing::missing;
 use upright_base::suggest::nearest;
 use upright_base::{Error, Result};
@@ -40,16 +40,13 @@ pub fn count_from(least: u64, key: &str, value: Option<&Number>, default: usize)
     })
 }
 
-/// Default maximum length in tokens of a prompt plus one response.
-pub const MAX_LENGTH: usize = 2048;
-
 /// The truncation settings: max-length, min-prompt, too-long.
 pub fn truncation(
     max_length: Option<&Number>,
     min_prompt: Option<&Number>,
     too_long: Option<&str>,
 ) -> Result<Truncation> {
-    let max_length = count_from(2, "max-length", max_length, MAX_LENGTH)?;
+    let max_length = count_of("max-length", max_length)?;
     let min_prompt = count(
         "min-prompt",
         min_prompt,
@@ -65,7 +62,7 @@ pub fn truncation(
     Ok(Truncation {
         max_length,
         min_prompt,
-        rule: choice("too-long", too_long, TooLong::CutPrompt)?,
+        rule: named_of("too-long", too_long)?,
     })
 }
 
@@ -105,20 +102,6 @@ pub fn real(
 /// A finite number above 0.
 pub fn positive(key: &str, value: Option<&Number>, default: f64) -> Result<f64> {
     real(key, value, default, "be a number above 0", |x| x > 0.0)
-}
-
-/// Default fraction of the prompts to hold out.
-pub const HELD_OUT: f64 = 0.05;
-
-/// Fraction of the prompts to hold out of training: held-out.
-pub fn held_out(value: Option<&Number>, default: f64) -> Result<f64> {
-    real(
-        "held-out",
-        value,
-        default,
-        "be at least 0 and below 1",
-        |x| (0.0..1.0).contains(&x),
-    )
 }
 
 /// A setting whose value is one of several names.

@@ -5,6 +5,7 @@
 mod build;
 pub mod checks;
 mod declared;
+mod effects;
 pub mod loss;
 mod notes;
 mod objective;
@@ -16,10 +17,14 @@ mod tests;
 pub use schedule::{Schedule, Stage};
 
 pub use declared::{defaults_of, plain_mix, value};
+pub use effects::PlanSetting;
 pub use objective::{listed, normalized, template};
 pub use upright_data::TooLong;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
+
+use crate::settings::Effect;
 
 use serde::{Deserialize, Serialize};
 
@@ -151,7 +156,7 @@ pub struct ObjectivePlan {
     /// Settings of the loss, and settings of other losses that plans always record.
     #[serde(flatten)]
     pub settings: Values,
-    /// Optimum f* on training rows (`fit`), for the choices of MAXRIGHT and Compromise and for the
+    /// Optimum f* on training rows (`fit`), for methods that compare gaps and for the
     /// gaps.
     pub optimum: Option<f64>,
     /// Optimum f* on held-out rows (`eval`), for the gaps.
@@ -308,26 +313,6 @@ pub struct OptimizerPlan {
 /// choice are in `docs/log/2026-11-29-gradient-histograms.md`.
 pub const GRADIENT_EXPONENT: i32 = -44;
 
-/// Settings that a resumed run may change: they do not affect the result, or they are paths whose
-/// contents are compared instead ([`crate::plan_record::Provenance`]). All other settings of the
-/// plan are compared.
-const FREE: [&str; 14] = [
-    "out",
-    "threads",
-    "device",
-    "checkpoint-every",
-    "keep",
-    "recompute",
-    "model",
-    "init-adapter",
-    "data",
-    "eval-data",
-    "folder",
-    "files",
-    "share",
-    "finds-optima",
-];
-
 impl Plan {
     /// The plan as a TOML file.
     pub fn to_toml(&self) -> Result<String> {
@@ -377,85 +362,40 @@ impl Plan {
     /// Differences that affect the result, as `key: this -> other`. If empty, the other plan can
     /// resume this run.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        let (old, new) = (self.settings(), other.settings());
-        let value = |settings: &[(String, String)], key: &str| {
-            settings
-                .iter()
-                .find(|(name, _)| name == key)
-                .map_or("not set".into(), |(_, value)| value.clone())
+        let old = self.settings();
+        let new = other.settings();
+        let value = |settings: &[PlanSetting], key: &str| {
+            let found = settings.iter().find(|setting| setting.key == key);
+            found.map_or("not set".to_owned(), |setting| setting.value.clone())
         };
-        let mut keys: Vec<_> = old.iter().chain(&new).map(|(key, _)| key.clone()).collect();
-        let mut seen = std::collections::HashSet::new();
-        keys.retain(|key| {
-            seen.insert(key.clone()) && !FREE.contains(&key.rsplit('.').next().unwrap_or(key))
-        });
-        let changes = keys
-            .iter()
-            .map(|key| (key, value(&old, key), value(&new, key)));
+        let mut seen = HashSet::new();
+        let mut changes = Vec::new();
+        for setting in old.iter().chain(&new) {
+            let key = &setting.key;
+            if setting.effect.is_free() || !seen.insert(key) {
+                continue;
+            }
+            let then = value(&old, key);
+            let now = value(&new, key);
+            if then != now {
+                changes.push(format!("{key}: {then} -> {now}"));
+            }
+        }
         changes
-            .filter(|(_, old, new)| old != new)
-            .map(|(key, old, new)| format!("{key}: {old} -> {new}"))
-            .collect()
     }
 
     /// The plan without paths and settings that do not affect the result, so that identical work is
     /// recognized in any folder and on any machine.
     #[must_use]
     pub fn anywhere(&self) -> Self {
-        let mut plan = Self {
-            out: PathBuf::new(),
-            model: PathBuf::new(),
-            init_adapter: self.init_adapter.as_ref().map(|_| PathBuf::new()),
-            threads: 0,
-            checkpoint_every: 0,
-            keep: 0,
-            recompute: Recompute::Auto,
-            device: None,
-            finds_optima: false,
-            ..self.clone()
-        };
-        // The hashes in the run's facts identify the adapters.
-        if let ReferencePlan::Folder(folder) = &mut plan.reference {
-            folder.clear();
-        }
+        let mut plan = self.without(Effect::is_free);
         for objective in &mut plan.objectives {
-            objective.data = vec![PathBuf::new().into()];
             // The run's facts include the hash of the template file.
             if let Some(Ok(TemplateName::File(_))) = objective.template.as_deref().map(str::parse) {
                 objective.template = Some(".jinja".into());
             }
-            objective.eval_data = objective.eval_data.as_ref().map(|_| PathBuf::new().into());
         }
         plan
-    }
-
-    /// Every setting as a key and a value. Keys of an objective begin with its name.
-    pub fn settings(&self) -> Vec<(String, String)> {
-        fn flatten(key: &str, value: &toml::Value, into: &mut Vec<(String, String)>) {
-            match value {
-                toml::Value::Table(table) => table.iter().for_each(|(name, value)| {
-                    flatten(
-                        &if key.is_empty() {
-                            name.clone()
-                        } else {
-                            format!("{key}.{name}")
-                        },
-                        value,
-                        into,
-                    );
-                }),
-                value => into.push((key.to_owned(), value.to_string())),
-            }
-        }
-        let mut settings = vec![];
-        let mut table = toml::Table::try_from(self).unwrap_or_default();
-        table.remove("objectives");
-        flatten("", &toml::Value::Table(table), &mut settings);
-        for objective in &self.objectives {
-            let table = toml::Table::try_from(objective).unwrap_or_default();
-            flatten(&objective.name, &toml::Value::Table(table), &mut settings);
-        }
-        settings
     }
 
     /// The loss of an objective.

@@ -10,7 +10,7 @@ use super::checks::{choice, count, file, no_such, real, usual_batch, wrong};
 use super::declared::value;
 use super::loss::{dpo_loss, loss, of_loss};
 use crate::settings::declared::{Given, loss_settings};
-use crate::settings::{Config, List, Number, ObjectiveConfig};
+use crate::settings::{Config, List, Number, ObjectiveConfig, number_of};
 use upright_base::{Error, Result};
 use upright_core::objectives::{self, SFT};
 use upright_data::{ColumnMap, DataFile, TemplateName, Turns};
@@ -375,14 +375,7 @@ pub fn template(key: &str, name: &str) -> Result<TemplateName> {
 /// Sets the weights that come from lambda or from the default, and checks the sum.
 fn weigh(config: &Config, objectives: &mut [ObjectivePlan]) -> Result<()> {
     if config.objective.is_empty() {
-        let lambda = real(
-            "lambda",
-            config.lambda.as_ref(),
-            0.5,
-            "lie in [0, 1]",
-            |x| (0.0..=1.0).contains(&x),
-        )
-        .map_err(|error| {
+        let lambda = number_of("lambda", config.lambda.as_ref()).map_err(|error| {
             error.hint("lambda is the weight of DPO: 0 is SFT alone, 1 is DPO alone")
         })?;
         if let [alone] = objectives {

@@ -55,7 +55,7 @@ pub(crate) fn help() -> String {
     for spec in TRACKERS.all() {
         text += &format!(", {} ({})", spec.name, spec.about);
     }
-    text + " [default: none]"
+    text
 }
 
 /// The trackers that the settings name, each once.

@@ -23,11 +23,11 @@ use upright_ranks::World;
 use self::{
     rows::{Reader, readers},
     shares::{BACKWARD, FORWARD, Shares},
-    task::{Divided, Pass, diverged},
+    task::{BatchPack, Divided, Pass, diverged},
 };
 use crate::packing::tokens;
 
-pub use task::{Measured, Place, Task};
+pub use task::{Measured, Place, Task, TaskRow};
 
 /// Measurements of a step, for the records.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,15 +65,15 @@ pub struct ModelLearner<'a> {
     /// Maximum rows of a pack.
     pub token_budget: usize,
     /// The objectives.
-    pub tasks: Vec<Task<'a>>,
+    pub tasks: Vec<Task>,
     /// Measurements of the last step.
     pub report: StepReport,
     /// Gradient of one pack, then of the step.
     gradient: Vector,
     /// Sum of the gradients of the step's packs.
     sum: Sum,
-    /// The batches that were probed in this step, with the forward passes of this rank's packs.
-    probed: Vec<Option<(Divided, Vec<Pass>)>>,
+    /// The batches that were probed in this step. This rank's packs have their forward passes.
+    probed: Vec<Option<Divided>>,
     trained: Vec<bool>,
     /// All ranks.
     world: Arc<World>,
@@ -125,7 +125,7 @@ impl<'a> ModelLearner<'a> {
         adapter: Adapter,
         optimization: Optimization,
         token_budget: usize,
-        tasks: Vec<Task<'a>>,
+        tasks: Vec<Task>,
     ) -> Result<Self> {
         let len = adapter.parameters.len();
         let count = tasks.len();
@@ -207,24 +207,24 @@ impl<'a> ModelLearner<'a> {
     }
 
     /// Probes the next batch: its loss, and the forward passes of this rank's packs, which may have no backward pass.
-    fn probe(&mut self, id: ObjectiveId) -> Result<(f64, Divided, Vec<Pass>)> {
+    fn probe(&mut self, id: ObjectiveId) -> Result<(f64, Divided)> {
         let task = &self.tasks[id.0];
-        let examples = task.next_batch();
-        let divided = Divided::new(&examples, self.token_budget, &mut self.shares, FORWARD);
+        let rows = task.next_batch();
+        let mut divided = Divided::new(&rows, self.token_budget, &mut self.shares, FORWARD);
         let place = Place {
             decoder: self.decoder,
             adapter: &self.adapter,
             token_budget: self.token_budget,
             world: &self.world,
         };
-        let totals = Task::totals(&examples);
-        let (mut passes, mut bytes, mut sum) = (Vec::new(), Vec::new(), 0.0);
+        let totals = Task::totals(&rows);
+        let (mut bytes, mut sum) = (Vec::new(), 0.0);
         let mut run = || -> Result<()> {
-            for (_, packed) in divided.of(self.world.rank()) {
+            for (_, BatchPack { packed, pass, .. }) in divided.of(self.world.rank()) {
                 let (scores, activations) = self.decoder.probe(&packed.pack, &self.adapter)?;
-                let rows = task.rows(packed, &examples, &scores, totals);
-                task.add_rows(&rows, &place, &packed.pack, &mut sum, &mut bytes)?;
-                passes.push(Pass {
+                let losses = task.losses(packed, &rows, &scores, totals);
+                task.add_rows(&losses, &place, &packed.pack, &mut sum, &mut bytes)?;
+                *pass = Some(Pass {
                     scores,
                     activations,
                 });
@@ -233,8 +233,8 @@ impl<'a> ModelLearner<'a> {
         };
         let done = run();
         let all = self.exchanged(id, 0.0, done.map(|()| bytes))?;
-        let measured = task.folded(&divided, &examples, &mut readers(&all))?;
-        Ok((measured.loss, divided, passes))
+        let measured = task.folded(&divided, &rows, &mut readers(&all))?;
+        Ok((measured.loss, divided))
     }
 
     /// Gives this rank's losses to all ranks, if all are at the same batch.
@@ -286,28 +286,27 @@ impl<'a> ModelLearner<'a> {
             token_budget: self.token_budget,
             world: &world,
         };
-        let examples = task.next_batch();
-        let divided = Divided::new(&examples, self.token_budget, &mut Shares::new(1), FORWARD);
-        let bytes = task.gradients(&place, &divided, None, 1.0, &mut self.gradient, each)?;
-        task.folded(&divided, &examples, &mut [Reader::new(&bytes)])
+        let rows = task.next_batch();
+        let mut divided = Divided::new(&rows, self.token_budget, &mut Shares::new(1), FORWARD);
+        let bytes = task.gradients(&place, &mut divided, 1.0, &mut self.gradient, each)?;
+        task.folded(&divided, &rows, &mut [Reader::new(&bytes)])
     }
 
     /// Adds the gradient of this rank's packs of the next batch to the sum of the step. A probed batch already has
     /// its forward passes.
     fn train_on(&mut self, id: ObjectiveId, weight: f64) -> Result<Measured> {
         let task = &self.tasks[id.0];
-        let examples = task.next_batch();
-        let (divided, passes) = match self.probed[id.0].take() {
-            Some((divided, passes)) => {
-                for (packed, owner) in divided.packs.iter().zip(&divided.owners) {
-                    self.shares.add(*owner, packed, BACKWARD);
+        let rows = task.next_batch();
+        let mut divided = match self.probed[id.0].take() {
+            Some(probed) => {
+                for pack in &probed.packs {
+                    self.shares.add(pack.owner, &pack.packed, BACKWARD);
                 }
-                (divided, Some(passes))
+                probed
             }
             None => {
                 let passes = FORWARD + BACKWARD;
-                let divided = Divided::new(&examples, self.token_budget, &mut self.shares, passes);
-                (divided, None)
+                Divided::new(&rows, self.token_budget, &mut self.shares, passes)
             }
         };
         let place = Place {
@@ -328,9 +327,9 @@ impl<'a> ModelLearner<'a> {
             )))
         };
         let gradient = &mut self.gradient;
-        let mine = task.gradients(&place, &divided, passes, weight, gradient, &mut each);
+        let mine = task.gradients(&place, &mut divided, weight, gradient, &mut each);
         if self.world.size() == 1 {
-            return task.folded(&divided, &examples, &mut [Reader::new(&mine?)]);
+            return task.folded(&divided, &rows, &mut [Reader::new(&mine?)]);
         }
         // The ranks' sums have to fit together, too.
         let bound = self.sum.bound();
@@ -347,7 +346,7 @@ impl<'a> ModelLearner<'a> {
                 task.name
             )));
         }
-        task.folded(&divided, &examples, &mut readers)
+        task.folded(&divided, &rows, &mut readers)
     }
 }
 
@@ -359,8 +358,8 @@ impl Learner for ModelLearner<'_> {
     }
 
     fn loss(&mut self, id: ObjectiveId) -> Result<f64> {
-        let (loss, divided, passes) = self.probe(id)?;
-        self.probed[id.0] = Some((divided, passes));
+        let (loss, probed) = self.probe(id)?;
+        self.probed[id.0] = Some(probed);
         Ok(loss)
     }
 
@@ -410,7 +409,8 @@ impl Learner for ModelLearner<'_> {
             if self.trained[index] {
                 task.order.advance();
             } else if was_probed {
-                self.report.probed_tokens += tokens(task.next_batch());
+                let rows = task.next_batch();
+                self.report.probed_tokens += tokens(rows.iter().map(|row| &row.example));
                 task.order.postpone();
             }
         }

@@ -19,21 +19,44 @@ use crate::{
 
 /// An objective with its data, as named by the plan and weighted by a method.
 #[derive(Debug)]
-pub struct Task<'a> {
+pub struct Task {
     /// Name in the plan.
     pub name: String,
     /// The loss.
     pub objective: Objective,
     /// Training rows.
-    pub train: Vec<Example>,
+    pub train: Vec<TaskRow>,
     /// Held-out rows to evaluate.
-    pub held_out: Vec<Example>,
+    pub held_out: Vec<TaskRow>,
     /// A sample of the training rows to evaluate.
-    pub fit: Vec<Example>,
+    pub fit: Vec<TaskRow>,
     /// Order of the training rows.
     pub order: Order,
-    /// The reference policy, if the loss needs one.
-    pub reference: Option<&'a Reference>,
+}
+
+/// A row, and what its loss is compared with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskRow {
+    /// Its tokens.
+    pub example: Example,
+    /// Log-probability of each response under the reference model, in nats, summed over the tokens in the loss. `None` if the loss
+    /// needs no reference, or if the run neither draws nor evaluates the row.
+    pub reference_logps: Option<Vec<f64>>,
+}
+
+impl TaskRow {
+    /// Rows with the log-probabilities that `reference` has, if there is a reference.
+    pub fn list(examples: Vec<Example>, reference: Option<&Reference>) -> Vec<Self> {
+        let mut rows = Vec::with_capacity(examples.len());
+        for example in examples {
+            let reference_logps = reference.and_then(|reference| reference.logps(&example));
+            rows.push(Self {
+                example,
+                reference_logps,
+            });
+        }
+        rows
+    }
 }
 
 /// A loss over some rows, with the metrics that the objective reports.
@@ -67,30 +90,48 @@ pub(super) struct Pass {
     pub(super) activations: Activations,
 }
 
-/// The packs of a batch, and the rank that computes each of them.
+/// A pack of a batch.
+#[derive(Debug)]
+pub(super) struct BatchPack {
+    pub(super) packed: PackedRows,
+    /// The rank that computes it.
+    pub(super) owner: usize,
+    /// The forward pass, if the batch was probed and this rank is the owner.
+    pub(super) pass: Option<Pass>,
+}
+
+/// The packs of a batch, divided among the ranks.
 #[derive(Debug)]
 pub(super) struct Divided {
-    pub(super) packs: Vec<PackedRows>,
-    pub(super) owners: Vec<usize>,
+    pub(super) packs: Vec<BatchPack>,
 }
 
 impl Divided {
     /// Divides the packs of some rows. `passes` is the cost of a pack, in forward passes.
     pub(super) fn new(
-        examples: &[&Example],
+        rows: &[&TaskRow],
         token_budget: usize,
         shares: &mut Shares,
         passes: u64,
     ) -> Self {
-        let packs = pack(examples, token_budget);
-        let owners = shares.assign(&packs, passes);
-        Self { packs, owners }
+        let examples: Vec<&Example> = rows.iter().map(|row| &row.example).collect();
+        let all = pack(&examples, token_budget);
+        let owners = shares.assign(&all, passes);
+        let mut packs = Vec::with_capacity(all.len());
+        for (packed, owner) in all.into_iter().zip(owners) {
+            packs.push(BatchPack {
+                packed,
+                owner,
+                pass: None,
+            });
+        }
+        Self { packs }
     }
 
     /// The packs of a rank, with their indices.
-    pub(super) fn of(&self, rank: usize) -> impl Iterator<Item = (usize, &PackedRows)> {
-        let all = self.packs.iter().enumerate();
-        all.filter(move |(index, _)| self.owners[*index] == rank)
+    pub(super) fn of(&mut self, rank: usize) -> impl Iterator<Item = (usize, &mut BatchPack)> {
+        let all = self.packs.iter_mut().enumerate();
+        all.filter(move |(_, pack)| pack.owner == rank)
     }
 }
 
@@ -101,45 +142,41 @@ pub(super) fn diverged(message: String) -> Error {
     )
 }
 
-impl Task<'_> {
+impl Task {
     /// Totals of some rows, by which every pack's share of the loss is normalized.
-    pub(super) fn totals(examples: &[&Example]) -> Totals {
+    pub(super) fn totals(rows: &[&TaskRow]) -> Totals {
         let mut tokens = 0;
-        for example in examples {
-            for response in 0..example.responses.len() {
-                tokens += example.scored(response);
-            }
+        for row in rows {
+            tokens += row.example.loss_tokens();
         }
         Totals {
-            rows: examples.len(),
+            rows: rows.len(),
             tokens,
         }
     }
 
     /// Loss, slopes and metrics of every row of a pack, with the row's segments.
-    pub(super) fn rows<'p>(
+    pub(super) fn losses<'p>(
         &self,
         packed: &'p PackedRows,
-        examples: &[&Example],
+        rows: &[&TaskRow],
         scores: &Scores,
         totals: Totals,
     ) -> Vec<(&'p [Segment], RowLoss)> {
-        let mut rows = Vec::new();
+        let mut losses = Vec::new();
         for segments in rows_of(packed) {
-            let reference = self
-                .reference
-                .map(|reference| reference.sums(examples[segments[0].example]));
+            let reference = rows[segments[0].example].reference_logps.as_ref();
             let mut responses = Vec::with_capacity(segments.len());
             for segment in segments {
                 responses.push(Response {
                     policy: scores.logp[segment.targets.clone()].iter().sum(),
-                    reference: reference.as_ref().map(|sums| sums[segment.response]),
+                    reference: reference.map(|logps| logps[segment.response]),
                     tokens: segment.targets.len(),
                 });
             }
-            rows.push((segments, self.objective.row(&responses, totals)));
+            losses.push((segments, self.objective.row(&responses, totals)));
         }
-        rows
+        losses
     }
 
     fn not_finite(&self, loss: f64, place: &Place<'_>, pack: &Pack) -> Error {
@@ -177,16 +214,16 @@ impl Task<'_> {
     pub(super) fn folded(
         &self,
         divided: &Divided,
-        examples: &[&Example],
+        rows: &[&TaskRow],
         readers: &mut [Reader<'_>],
     ) -> Result<Measured> {
         let metrics = self.objective.loss.metrics.len();
         let mut measured = Measured {
             loss: 0.0,
             metrics: vec![0.0; metrics],
-            tokens: tokens(examples.iter().copied()),
+            tokens: tokens(rows.iter().map(|row| &row.example)),
         };
-        for (packed, owner) in divided.packs.iter().zip(&divided.owners) {
+        for BatchPack { packed, owner, .. } in &divided.packs {
             for _ in rows_of(packed) {
                 measured.add(&readers[*owner].row(metrics)?);
             }
@@ -206,15 +243,15 @@ impl Task<'_> {
     pub fn measure(
         &self,
         place: &Place<'_>,
-        examples: &[&Example],
+        rows: &[&TaskRow],
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Measured> {
         let world = place.world;
         let mut shares = Shares::new(world.size());
-        let divided = Divided::new(examples, place.token_budget, &mut shares, FORWARD);
-        let mine = self.scored(place, &divided, examples, progress);
+        let divided = Divided::new(rows, place.token_budget, &mut shares, FORWARD);
+        let mine = self.scored(place, &divided, rows, progress);
         let all = world.agree(mine)?;
-        self.folded(&divided, examples, &mut readers(&all))
+        self.folded(&divided, rows, &mut readers(&all))
     }
 
     /// The losses of the rows in this rank's packs, as bytes.
@@ -222,31 +259,31 @@ impl Task<'_> {
         &self,
         place: &Place<'_>,
         divided: &Divided,
-        examples: &[&Example],
+        rows: &[&TaskRow],
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Vec<u8>> {
-        let totals = Self::totals(examples);
+        let totals = Self::totals(rows);
         let (mut bytes, mut sum, mut done) = (Vec::new(), 0.0, 0);
-        for (index, packed) in divided.packs.iter().enumerate() {
+        for BatchPack { packed, owner, .. } in &divided.packs {
             done += rows_of(packed).count();
-            if divided.owners[index] != place.world.rank() {
+            if *owner != place.world.rank() {
                 continue;
             }
             let scores = place.decoder.score(&packed.pack, Some(place.adapter))?;
-            let rows = self.rows(packed, examples, &scores, totals);
-            self.add_rows(&rows, place, &packed.pack, &mut sum, &mut bytes)?;
+            let losses = self.losses(packed, rows, &scores, totals);
+            self.add_rows(&losses, place, &packed.pack, &mut sum, &mut bytes)?;
             progress(done)?;
         }
         Ok(bytes)
     }
 
     /// Runs forward and backward pass of this rank's packs of the next batch. `each` gets the gradient of every pack, multiplied by
-    /// `weight`, in `gradient`. `probed` are their forward passes, if the batch was probed. Returns the losses of the rows, as bytes.
+    /// `weight`, in `gradient`. Packs of a probed batch already have their forward passes, which are used up. Returns the losses of
+    /// the rows, as bytes.
     pub(super) fn gradients(
         &self,
         place: &Place<'_>,
-        divided: &Divided,
-        probed: Option<Vec<Pass>>,
+        divided: &mut Divided,
         weight: f64,
         gradient: &mut Vector,
         each: &mut dyn FnMut(usize, &Vector) -> Result<()>,
@@ -254,12 +291,11 @@ impl Task<'_> {
         let Place {
             decoder, adapter, ..
         } = *place;
-        let examples = self.next_batch();
-        let totals = Self::totals(&examples);
+        let rows = self.next_batch();
+        let totals = Self::totals(&rows);
         let (mut bytes, mut sum) = (Vec::new(), 0.0);
-        let mut probed = probed.map(Vec::into_iter);
-        for (index, packed) in divided.of(place.world.rank()) {
-            let pass = match probed.as_mut().and_then(Iterator::next) {
+        for (index, BatchPack { packed, pass, .. }) in divided.of(place.world.rank()) {
+            let pass = match pass.take() {
                 Some(pass) => pass,
                 None => {
                     let (scores, activations) = decoder.forward(&packed.pack, adapter)?;
@@ -269,10 +305,10 @@ impl Task<'_> {
                     }
                 }
             };
-            let rows = self.rows(packed, &examples, &pass.scores, totals);
-            self.add_rows(&rows, place, &packed.pack, &mut sum, &mut bytes)?;
+            let losses = self.losses(packed, &rows, &pass.scores, totals);
+            self.add_rows(&losses, place, &packed.pack, &mut sum, &mut bytes)?;
             let mut slopes = vec![0.0; packed.pack.targets.len()];
-            for (segments, row) in &rows {
+            for (segments, row) in &losses {
                 for segment in *segments {
                     slopes[segment.targets.clone()].fill(weight * row.slopes[segment.response]);
                 }
@@ -284,7 +320,7 @@ impl Task<'_> {
         Ok(bytes)
     }
 
-    pub(super) fn next_batch(&self) -> Vec<&Example> {
+    pub(super) fn next_batch(&self) -> Vec<&TaskRow> {
         self.order
             .peek()
             .iter()

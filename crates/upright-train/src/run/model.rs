@@ -6,7 +6,7 @@ use std::{
 };
 
 use upright_base::{Error, Result, files, processor, progress::Progress};
-use upright_data::{DataSpec, Dataset, Example, HeldOut, RowKind, Tokenizer};
+use upright_data::{DataSpec, Dataset, HeldOut, RowKind, Tokenizer};
 use upright_engine::{Decoder, DeviceAdapter, Options, cards};
 use upright_model::{
     Device,
@@ -24,7 +24,7 @@ use upright_runs::{
 };
 
 use super::adapters::{adapter_in, is_adapter, is_called};
-use crate::{not_finite::not_finite, reference};
+use crate::{not_finite::not_finite, packing, reference};
 
 /// A model folder, opened.
 pub struct Model {
@@ -310,17 +310,8 @@ impl Model {
     pub fn check_finite(&self, datasets: &[Dataset], adapter: &Adapter) -> Result<()> {
         let adapter = self.decoder.load(adapter.clone())?;
         for example in datasets.iter().filter_map(|data| data.train.first()) {
-            let Example {
-                prompt, responses, ..
-            } = example;
             let mut pack = Pack::default();
-            pack.tree(
-                prompt,
-                &responses
-                    .iter()
-                    .map(|response| &response[..])
-                    .collect::<Vec<_>>(),
-            );
+            packing::add(&mut pack, example);
             let scores = self.decoder.score(&pack, Some(&adapter))?;
             if scores.logp.iter().any(|logp| !logp.is_finite()) {
                 let error =

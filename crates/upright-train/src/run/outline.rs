@@ -533,8 +533,7 @@ mod tests {
         let row = Example {
             row: 0,
             prompt: vec![1; 3],
-            responses: vec![vec![2; 5]],
-            read: Vec::new(),
+            responses: vec![vec![2; 5].into()],
         };
         let epoch = Epoch::of(&vec![row; 10], 4);
         assert_eq!((epoch.steps, epoch.tokens), (3.0, 80.0));

@@ -10,7 +10,7 @@ use upright_runs::plan_record::PlanRecord;
 
 use super::Model;
 use crate::{
-    learner::{ModelLearner, Task},
+    learner::{ModelLearner, Task, TaskRow},
     packing::pack,
 };
 
@@ -58,7 +58,7 @@ pub(super) fn note_idle(learner: &ModelLearner<'_>, observer: &mut dyn Progress)
             continue;
         }
         let rows = task.order.peek();
-        let batch: Vec<&Example> = rows.iter().map(|row| &task.train[*row]).collect();
+        let batch: Vec<&Example> = rows.iter().map(|row| &task.train[*row].example).collect();
         let packs = pack(&batch, learner.token_budget).len();
         if packs >= ranks {
             continue;
@@ -96,10 +96,10 @@ fn budget_for(batch: &[&Example], ranks: usize) -> Option<usize> {
 }
 
 /// A multiple of a batch that has as many packs as there are ranks, judged by the first training rows.
-fn batch_for(train: &[Example], batch: usize, token_budget: usize, ranks: usize) -> Option<usize> {
+fn batch_for(train: &[TaskRow], batch: usize, token_budget: usize, ranks: usize) -> Option<usize> {
     let mut size = 2 * batch;
     while size <= train.len() {
-        let rows: Vec<&Example> = train[..size].iter().collect();
+        let rows: Vec<&Example> = train[..size].iter().map(|row| &row.example).collect();
         if pack(&rows, token_budget).len() >= ranks {
             return Some(size);
         }
@@ -175,9 +175,9 @@ fn digests(learner: &ModelLearner<'_>) -> Result<Vec<u8>> {
         }
     }
     let mut bytes = hash.finalize().to_vec();
-    let evaluated = |task: &Task<'_>| task.fit.first().or(task.held_out.first()).cloned();
+    let evaluated = |task: &Task| task.fit.first().or(task.held_out.first()).cloned();
     if let Some(row) = learner.tasks.iter().find_map(evaluated) {
-        for packed in pack(&[&row], learner.token_budget) {
+        for packed in pack(&[&row.example], learner.token_budget) {
             let scores = learner
                 .decoder
                 .score(&packed.pack, Some(&learner.adapter))?;
@@ -209,7 +209,7 @@ mod tests {
         Example {
             row: index,
             prompt: (0..len).map(|i| (i * 7 + index) as u32 % 50 + 1).collect(),
-            responses: vec![vec![3, 4, 5]],
+            responses: vec![vec![3, 4, 5].into()],
             ..Example::default()
         }
     }
@@ -231,6 +231,7 @@ mod tests {
                     let decoder = Decoder::open(dir, &options).unwrap();
                     let start = peft::read(&dir.join("adapter"), decoder.config()).unwrap();
                     let rows: Vec<Example> = (0..6).map(|index| row(index, 20)).collect();
+                    let rows = TaskRow::list(rows, None);
                     let task = Task {
                         name: "sft".to_owned(),
                         objective: Objective::new(&SFT),
@@ -238,7 +239,6 @@ mod tests {
                         held_out: Vec::new(),
                         fit: rows,
                         order: Order::new(0, "sft", 6, 2),
-                        reference: None,
                     };
                     let optimization = Optimization {
                         optimizer: AdamW::new(AdamWConfig {
@@ -298,7 +298,8 @@ mod tests {
             );
         }
         // Other rows stand for a processor that computes something else.
-        let computed = check_on_two(|rank, learner| learner.tasks[0].fit[0] = row(rank, 20));
+        let computed =
+            check_on_two(|rank, learner| learner.tasks[0].fit[0].example = row(rank, 20));
         for result in computed {
             let message = result.unwrap_err().message;
             assert!(
@@ -316,7 +317,8 @@ mod tests {
         for ranks in 2..6 {
             let budget = budget_for(&batch, ranks).unwrap();
             assert!(pack(&batch, budget).len() >= ranks && pack(&batch, 2 * budget).len() < ranks);
-            let size = batch_for(&rows, 5, 100, ranks).unwrap_or(usize::MAX);
+            let train = TaskRow::list(rows.clone(), None);
+            let size = batch_for(&train, 5, 100, ranks).unwrap_or(usize::MAX);
             if let Some(rows) = rows.get(..size) {
                 let rows: Vec<&Example> = rows.iter().collect();
                 assert!(pack(&rows, 100).len() >= ranks);

@@ -3,7 +3,10 @@
 use upright_data::{Dataset, order::Order};
 use upright_runs::plan::Plan;
 
-use crate::{learner::Task, reference::Reference};
+use crate::{
+    learner::{Task, TaskRow},
+    reference::Reference,
+};
 
 /// The order of an objective's training rows, at its start; a checkpoint may restore a later
 /// position.
@@ -12,23 +15,22 @@ pub fn order(plan: &Plan, index: usize, rows: usize) -> Order {
     Order::new(plan.seed, &objective.name, rows, plan.batch(index))
 }
 
-/// The objectives with their data.
-pub fn tasks<'r>(
-    plan: &Plan,
-    datasets: Vec<Dataset>,
-    reference: Option<&'r Reference>,
-) -> Vec<Task<'r>> {
-    let task = |(index, data): (usize, Dataset)| {
+/// The objectives with their data, and with the log-probabilities of the reference model if the loss needs them.
+pub fn tasks(plan: &Plan, datasets: Vec<Dataset>, reference: Option<&Reference>) -> Vec<Task> {
+    let mut tasks = Vec::with_capacity(datasets.len());
+    for (index, data) in datasets.into_iter().enumerate() {
         let objective = &plan.objectives[index];
-        Task {
+        let reference = reference.filter(|_| objective.loss.reference);
+        let held_out = data.eval(plan.eval_rows).into_iter().cloned().collect();
+        let fit = data.fit(plan.eval_rows).into_iter().cloned().collect();
+        tasks.push(Task {
             name: objective.name.clone(),
             objective: plan.objective(index),
-            held_out: data.eval(plan.eval_rows).into_iter().cloned().collect(),
-            fit: data.fit(plan.eval_rows).into_iter().cloned().collect(),
             order: order(plan, index, data.train.len()),
-            reference: reference.filter(|_| objective.loss.reference),
-            train: data.train,
-        }
-    };
-    datasets.into_iter().enumerate().map(task).collect()
+            held_out: TaskRow::list(held_out, reference),
+            fit: TaskRow::list(fit, reference),
+            train: TaskRow::list(data.train, reference),
+        });
+    }
+    tasks
 }

@@ -18,7 +18,7 @@ use upright_base::{Error, Result, counted};
 use upright_hub::Hub;
 use upright_runs::{
     plan::checks::{count, device, threads},
-    settings::{Config, List, Number},
+    settings::{Config, List, Number, help},
 };
 
 /// Describes the reference model in the output.
@@ -67,25 +67,23 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     sft_batch: Option<Number>,
-    /// Preference pairs per step [default: 4]
     #[arg(
         long,
         value_name = "N",
         conflicts_with = "kernels",
-        allow_hyphen_values = true
+        allow_hyphen_values = true,
+        help = help("dpo-batch")
     )]
     dpo_batch: Option<Number>,
-    /// Maximum length in tokens of a prompt plus one response [default: 2048]
     #[arg(
         long,
         value_name = "TOKENS",
         conflicts_with = "kernels",
-        allow_hyphen_values = true
+        allow_hyphen_values = true,
+        help = help("max-length")
     )]
     max_length: Option<Number>,
-    /// Read compressed rows of any unpacked size [default: up to 64 MB, or 100 times the file size;
-    /// for Parquet 1000 times]
-    #[arg(long, conflicts_with = "kernels")]
+    #[arg(long, conflicts_with = "kernels", help = help("unpack-all"))]
     unpack_all: bool,
     /// Maximum tokens in a pack [default: 2048]
     #[arg(
@@ -95,9 +93,7 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     token_budget: Option<Number>,
-    /// Gradient checkpointing, which recomputes blocks in the backward pass to save memory: auto,
-    /// on, off [default: auto]
-    #[arg(long, value_name = "WHEN", conflicts_with = "kernels")]
+    #[arg(long, value_name = "WHEN", conflicts_with = "kernels", help = help("recompute"))]
     recompute: Option<String>,
     /// LoRA rank [default: 32]
     #[arg(
@@ -107,8 +103,7 @@ pub(super) struct Arguments {
         allow_hyphen_values = true
     )]
     lora_rank: Option<Number>,
-    /// Linear layers to adapt, e.g. q_proj,v_proj, or all-linear [default: all-linear]
-    #[arg(long, value_name = "NAMES", conflicts_with = "kernels")]
+    #[arg(long, value_name = "NAMES", conflicts_with = "kernels", help = help("lora-targets"))]
     lora_targets: Option<List>,
     /// Seed of the row order, the initial adapter and the random weights [default: 42]
     #[arg(

@@ -16,8 +16,8 @@ use super::{gigabytes, print, print_json, terminal::Terminal};
 use upright_base::{Result, files};
 use upright_hub::Hub;
 use upright_runs::{
-    plan::checks::{MAX_LENGTH, count, folder},
-    settings::Number,
+    plan::checks::{count, folder},
+    settings::{Number, count_of},
 };
 use upright_train::run::Model;
 
@@ -166,12 +166,13 @@ pub(super) fn run(arguments: &Doctor) -> Result<()> {
             n.config.model_type, n.config.layers, n.config.hidden, n.config.vocab
         );
         let positions = n.config.max_positions;
+        let usual = count_of("max-length", None).expect("a default is valid");
         let _ = writeln!(
             text,
             "positions    {positions} (max_position_embeddings){}",
-            match positions < MAX_LENGTH {
+            match positions < usual {
                 true => format!(
-                    ": below the default --max-length of {MAX_LENGTH}; train with --max-length {positions}"
+                    ": below the default --max-length of {usual}; train with --max-length {positions}"
                 ),
                 false => String::new(),
             }

@@ -30,7 +30,7 @@ use upright_runs::{
         self,
         checks::{count, count_from, folder, real},
     },
-    settings::Number,
+    settings::{Number, help},
 };
 use upright_train::fetch::data_file;
 use upright_train::{
@@ -88,9 +88,7 @@ pub(super) struct Generate {
     /// Rename columns, e.g. prompt=question; tools= ignores the column tools [default: no renaming]
     #[arg(long, value_name = "NAME=COLUMN,...")]
     map: Option<String>,
-    /// Read compressed rows of any unpacked size [default: up to 64 MB, or 100 times the file size;
-    /// for Parquet 1000 times]
-    #[arg(long)]
+    #[arg(long, help = help("unpack-all"))]
     unpack_all: bool,
     /// Number of prompts to process together [default: 8]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]

@@ -15,11 +15,9 @@ use upright_hub::Hub;
 use upright_runs::{
     plan::{
         self,
-        checks::{
-            HELD_OUT, choice, count, count_from, folder, held_out, threads, truncation, usual_batch,
-        },
+        checks::{choice, count, count_from, folder, threads, truncation, usual_batch},
     },
-    settings::Number,
+    settings::{Number, help, number_of},
 };
 use upright_train::fetch::data_file;
 use upright_train::packing;
@@ -54,26 +52,20 @@ pub(super) struct Inspect {
     /// Assistant turns to train on: last, all [default: last]
     #[arg(long, value_name = "TURNS")]
     turns: Option<String>,
-    /// Maximum length in tokens of a prompt plus one response [default: 2048]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help = help("max-length"))]
     max_length: Option<Number>,
-    /// Minimum prompt tokens to keep when truncating; with cut-response, minimum response tokens
-    /// [default: 64, at most a quarter of --max-length]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help = help("min-prompt"))]
     min_prompt: Option<Number>,
     /// How to fit rows that exceed --max-length, as in training: cut-prompt, cut-response, drop
     /// [default: cut-prompt]
     #[arg(long, value_name = "RULE")]
     too_long: Option<String>,
-    /// Read compressed rows of any unpacked size [default: up to 64 MB, or 100 times the file size;
-    /// for Parquet 1000 times]
-    #[arg(long)]
+    #[arg(long, help = help("unpack-all"))]
     unpack_all: bool,
     /// Use the first N usable rows of the file or Hub split [default: all]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     rows: Option<Number>,
-    /// Share of the prompts to hold out [default: 0.05]
-    #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true, help = help("held-out"))]
     held_out: Option<Number>,
     /// Rows per step, to count the steps of an epoch [default: 8, or 4 pairs]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
@@ -88,8 +80,7 @@ pub(super) struct Inspect {
     /// Show this row of the file, counting from 0
     #[arg(long, value_name = "ROW", allow_hyphen_values = true)]
     row: Option<Number>,
-    /// Number of CPU threads [default: one per core]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help = help("threads"))]
     threads: Option<Number>,
     /// Print one JSON object, without the shown rows.
     #[arg(long)]
@@ -190,7 +181,7 @@ impl Report {
         let whole = |row: &Example| {
             row.responses
                 .iter()
-                .map(|r| row.prompt.len() + r.len() - 1)
+                .map(|response| row.prompt.len() + response.tokens.len() - 1)
                 .collect::<Vec<_>>()
         };
         let packs = packing::pack(&rows, token_budget);
@@ -227,7 +218,8 @@ impl Report {
             prompt_tokens: Lengths::of(rows.iter().map(|row| row.prompt.len()).collect()),
             response_tokens: Lengths::of(
                 rows.iter()
-                    .flat_map(|row| row.responses.iter().map(Vec::len))
+                    .flat_map(|row| &row.responses)
+                    .map(|response| response.tokens.len())
                     .collect(),
             ),
             batch,
@@ -409,7 +401,7 @@ fn load(
         .as_ref()
         .map(|rows| count("rows", Some(rows), 0))
         .transpose()?;
-    let held_out = held_out(arguments.held_out.as_ref(), HELD_OUT)?;
+    let held_out = number_of("held-out", arguments.held_out.as_ref())?;
     let read = |kind: RowKind| {
         let spec = DataSpec {
             files: vec![file.clone()],
@@ -550,9 +542,8 @@ fn shown(
     } else {
         &[("response", "32")]
     };
-    for (index, (name, code)) in names.iter().enumerate().take(row.responses.len()) {
-        let response = &row.responses[index];
-        let (said, closing) = match response.split_last() {
+    for (response, (name, code)) in row.responses.iter().zip(names) {
+        let (said, closing) = match response.tokens.split_last() {
             Some((last, said)) if template.ends(tokenizer).contains(last) => {
                 let closing = if *last == tokenizer.eos() {
                     "<EOS>".to_owned()
@@ -561,15 +552,15 @@ fn shown(
                 };
                 (said, closing)
             }
-            _ => (&response[..], "<CUT>".to_owned()),
+            _ => (&response.tokens[..], "<CUT>".to_owned()),
         };
         let _ = writeln!(
             text,
             "{name}, {} in the loss",
-            counted(row.scored(index), "token")
+            counted(response.loss_tokens(), "token")
         );
         let mut at = 0;
-        let scored = |ids: &[u32], closing: &str, text: &mut String| -> Result<()> {
+        let in_loss = |ids: &[u32], closing: &str, text: &mut String| -> Result<()> {
             let marks = if color { ["", ""] } else { ["[", "]"] };
             *text += &format!(
                 "{}{}{}{}",
@@ -580,14 +571,14 @@ fn shown(
             );
             Ok(())
         };
-        for read in row.read_of(index) {
-            if at < read.start {
-                scored(&said[at..read.start], "", &mut text)?;
+        for masked in &response.masked {
+            if at < masked.start {
+                in_loss(&said[at..masked.start], "", &mut text)?;
             }
-            text += &painted(&tokenizer.decode(&said[read.clone()])?, "2");
-            at = read.end;
+            text += &painted(&tokenizer.decode(&said[masked.clone()])?, "2");
+            at = masked.end;
         }
-        scored(&said[at..], &closing, &mut text)?;
+        in_loss(&said[at..], &closing, &mut text)?;
         text.push('\n');
     }
     text += &special_tokens(row, tokenizer)?;
@@ -597,10 +588,10 @@ fn shown(
 /// Lists what the text of a row does not show: the ids of its special tokens, and text that looks
 /// like a special token but is split into several tokens.
 fn special_tokens(row: &Example, tokenizer: &Tokenizer) -> Result<String> {
-    let parts: Vec<&[u32]> = std::iter::once(&row.prompt)
-        .chain(&row.responses)
-        .map(Vec::as_slice)
-        .collect();
+    let mut parts = vec![&row.prompt];
+    for response in &row.responses {
+        parts.push(&response.tokens);
+    }
     let mut whole: Vec<String> = Vec::new();
     let mut split: Vec<String> = Vec::new();
     for ids in parts {

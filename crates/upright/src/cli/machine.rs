@@ -5,17 +5,15 @@ use upright_base::Result;
 use upright_engine::Options;
 use upright_runs::{
     plan::checks::{device, threads},
-    settings::Number,
+    settings::{Number, help},
 };
 
 /// Machine flags of commands that open a model.
 #[derive(Debug, Args)]
 pub(super) struct Machine {
-    /// Device to run on: auto, cpu, cuda, cuda:N [default: auto]
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", help = help("device"))]
     pub(super) device: Option<String>,
-    /// Number of CPU threads [default: one per core]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help = help("threads"))]
     pub(super) threads: Option<Number>,
 }
 

@@ -102,18 +102,25 @@ fn commands(command: &Command, path: &str, text: &mut String) {
             .get_arguments()
             .filter(|argument| !["help", "version"].contains(&argument.get_id().as_str()))
             .collect();
-        let mut heading = None;
-        for (index, argument) in arguments.iter().enumerate() {
-            if index == 0 || argument.get_help_heading() != heading {
-                heading = argument.get_help_heading();
-                let _ = write!(text, "\n| {} | |\n|---|---|\n", heading.unwrap_or("flag"));
+        let mut headings = Vec::new();
+        for argument in &arguments {
+            let heading = argument.get_help_heading();
+            if !headings.contains(&heading) {
+                headings.push(heading);
             }
-            let _ = writeln!(
-                text,
-                "| `{}` | {} |",
-                flag(argument).replace('|', "\\|"),
-                help(argument)
-            );
+        }
+        for heading in headings {
+            let _ = write!(text, "\n| {} | |\n|---|---|\n", heading.unwrap_or("flag"));
+            for argument in &arguments {
+                if argument.get_help_heading() == heading {
+                    let _ = writeln!(
+                        text,
+                        "| `{}` | {} |",
+                        flag(argument).replace('|', "\\|"),
+                        help(argument)
+                    );
+                }
+            }
         }
         commands(child, &path, text);
     }

@@ -13,7 +13,7 @@ use upright_base::{Error, Result, files};
 use upright_plot::Figure;
 use upright_runs::{
     plan::checks::{count_from, threads},
-    settings::Number,
+    settings::{Number, help},
 };
 use upright_theory::{
     figures,
@@ -37,8 +37,7 @@ pub(super) struct Theory {
     /// Number of seeds per mean, for theorem-4.1 [default: 64]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     seeds: Option<Number>,
-    /// Number of CPU threads [default: one per core]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help = help("threads"))]
     threads: Option<Number>,
 }
 

@@ -78,7 +78,7 @@ const SWEEP: [Key; 11] = [
     ),
     (
         "front",
-        "Where joint methods stop. With own, mix and maxright stop at the ideal point or at the \
+        "Where joint methods stop. With own, all but alright stop at the ideal point or at the \
          final losses of this study's ALRIGHT runs (first seed). With a folder, all joint methods \
          stop at the ideal point or at the front of the study in that folder. With none, all take \
          all their steps [default: own]",

@@ -118,7 +118,7 @@ fn forward_passes(bench: &Bench, objective: ObjectiveId, orders: &[OrderState]) 
         .order
         .peek()
         .iter()
-        .map(|&row| &task.train[row])
+        .map(|&row| &task.train[row].example)
         .collect();
     let packs = pack(&examples, learner.token_budget);
     let before = bench.decoder().usage().counts;

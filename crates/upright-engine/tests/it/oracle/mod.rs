@@ -89,19 +89,22 @@ pub(crate) fn read_json(path: &Path) -> Value {
 }
 
 impl Lora {
+    /// Whether all tensors of a PEFT folder have the scale `lora_alpha / r`.
+    pub(crate) fn is_supported(dir: &Path) -> bool {
+        let config = read_json(&dir.join("adapter_config.json"));
+        let has_patterns = ["rank_pattern", "alpha_pattern"]
+            .iter()
+            .any(|key| !config[key].as_object().unwrap().is_empty());
+        let is_variant = ["use_rslora", "use_dora", "fan_in_fan_out"]
+            .iter()
+            .any(|key| config[key] != false);
+        !has_patterns && !is_variant
+    }
+
     /// Reads a PEFT folder.
     pub(crate) fn read(dir: &Path) -> Self {
+        assert!(Self::is_supported(dir), "{}", dir.display());
         let config = read_json(&dir.join("adapter_config.json"));
-        assert!(
-            ["rank_pattern", "alpha_pattern"]
-                .iter()
-                .all(|key| config[key].as_object().unwrap().is_empty())
-        );
-        assert!(
-            ["use_rslora", "use_dora", "fan_in_fan_out"]
-                .iter()
-                .all(|key| config[key] == false)
-        );
         let scale = config["lora_alpha"].as_f64().unwrap() / config["r"].as_f64().unwrap();
         let tensors = read_tensors(&dir.join("adapter_model.safetensors")).into_iter();
         let tensors = tensors.map(|(name, t)| {

@@ -15,7 +15,7 @@ use upright_judge::{
     outputs::Outputs,
     statistics,
 };
-use upright_runs::plan::checks::folder;
+use upright_runs::{plan::checks::folder, settings::help};
 use upright_train::{fetch::data_file, generate::Sampling, run::Model};
 
 use crate::{
@@ -68,9 +68,7 @@ pub(in crate::cli) struct Arguments {
     reference: Option<PathBuf>,
     #[command(flatten)]
     answers: AnswerSettings,
-    /// Read compressed rows of any unpacked size [default: up to 64 MB, or 100 times the file size;
-    /// for Parquet 1000 times]
-    #[arg(long)]
+    #[arg(long, help = help("unpack-all"))]
     unpack_all: bool,
     #[command(flatten)]
     judge: JudgeSettings,

@@ -38,7 +38,7 @@ use upright_runs::{
     settings::{
         Number,
         declared::{Declared, Flag, Given, OfLosses},
-        preferences,
+        help, preferences,
     },
 };
 use upright_train::run::{Model, reference_adapter};
@@ -114,9 +114,7 @@ pub(in crate::cli) struct Loss {
         requires = "split"
     )]
     held_out: Option<Number>,
-    /// Read compressed rows of any unpacked size [default: up to 64 MB, or 100 times the file size;
-    /// for Parquet 1000 times]
-    #[arg(long)]
+    #[arg(long, help = help("unpack-all"))]
     unpack_all: bool,
     /// Score only the first N usable rows.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]

@@ -17,7 +17,7 @@ fn responses(example: &Example, policy: &[f64], reference: Option<&[f64]>) -> Ve
     let response = |i: usize| Response {
         policy: policy[i],
         reference: reference.map(|sums| sums[i]),
-        tokens: example.scored(i),
+        tokens: example.responses[i].loss_tokens(),
     };
     (0..policy.len()).map(response).collect()
 }
@@ -38,12 +38,9 @@ pub(super) fn row_line(
             .collect()
     };
     let mut tokens = Map::from_iter([("prompt".to_owned(), json!(example.prompt.len()))]);
-    tokens.extend(
-        names(kind)
-            .iter()
-            .enumerate()
-            .map(|(i, name)| ((*name).to_owned(), json!(example.scored(i)))),
-    );
+    for (name, response) in names(kind).iter().zip(&example.responses) {
+        tokens.insert((*name).to_owned(), json!(response.loss_tokens()));
+    }
     let mut line = Map::new();
     line.insert("row".into(), json!(example.row));
     line.insert("tokens".into(), Value::Object(tokens));
@@ -61,12 +58,9 @@ pub(super) fn row_line(
 /// Token ids of the prompt and the responses, by name.
 pub(super) fn ids(example: &Example, kind: RowKind) -> Value {
     let mut ids = Map::from_iter([("prompt".to_owned(), json!(example.prompt))]);
-    ids.extend(
-        names(kind)
-            .iter()
-            .zip(&example.responses)
-            .map(|(name, ids)| ((*name).to_owned(), json!(ids))),
-    );
+    for (name, response) in names(kind).iter().zip(&example.responses) {
+        ids.insert((*name).to_owned(), json!(response.tokens));
+    }
     Value::Object(ids)
 }
 
@@ -89,15 +83,8 @@ pub(super) fn totals(
                 .sum::<usize>()
         ),
     );
-    let scored = |example: &&Example| {
-        (0..example.responses.len())
-            .map(|i| example.scored(i))
-            .sum::<usize>()
-    };
-    line.insert(
-        "scored".into(),
-        json!(examples.iter().map(scored).sum::<usize>()),
-    );
+    let loss_tokens = examples.iter().map(|example| example.loss_tokens());
+    line.insert("scored".into(), json!(loss_tokens.sum::<usize>()));
     for (index, name) in names(kind).iter().enumerate() {
         let mean = policy.iter().map(|sums| sums[index]).sum::<f64>() / examples.len() as f64;
         line.insert(format!("logps/{name}"), json!(mean));

@@ -10,9 +10,9 @@ use upright_runs::{
     origin::OriginRows,
     plan::{
         self,
-        checks::{Choice, HELD_OUT, choice, count, held_out, threads, truncation},
+        checks::{Choice, choice, count, threads, truncation},
     },
-    settings::Number,
+    settings::{Number, number_of},
 };
 use upright_train::fetch::data_file;
 
@@ -145,9 +145,11 @@ impl Loss {
         let mut eval = HeldOut::Fraction(0.0);
         let mut rows = limit;
         if split != Split::All {
-            let usual = run.map_or(HELD_OUT, |run| run.plan.held_out);
             let given = self.held_out.as_ref();
-            let fraction = held_out(given, usual)?;
+            let fraction = match (given, run) {
+                (None, Some(run)) => run.plan.held_out,
+                (given, _) => number_of("held-out", given)?,
+            };
             let held_file = run
                 .and_then(|run| run.objective.eval_data.clone())
                 .filter(|_| given.is_none());
