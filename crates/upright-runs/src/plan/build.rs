@@ -25,6 +25,7 @@ impl Plan {
         if config.unpack_all {
             source::unpack_all();
         }
+        // A run opens its trackers late, so an unknown name is told here.
         named_trackers(config)?;
         let Some(model) = &config.model else {
             let hint = match &config.out {

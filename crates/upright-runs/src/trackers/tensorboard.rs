@@ -51,7 +51,7 @@ impl TensorBoard {
 
     fn write(&mut self, line: &Map<String, Value>) -> Result<()> {
         self.try_write(line)
-            .map_err(|error| Error::io(&self.run.join(FOLDER), "write", error))
+            .map_err(|error| Error::io(self.run.join(FOLDER), "write", error))
     }
 
     fn try_write(&mut self, line: &Map<String, Value>) -> std::io::Result<()> {

@@ -75,8 +75,8 @@ pub(super) fn train(
     let mut trackers = Trackers::none();
     match purpose {
         // Its notes on rows, adapter and reference repeat the notes of the run that needs it.
-        Purpose::Optimum(_) => run_with(&work, datasets, &mut trackers, &mut Quiet(observer))?,
-        Purpose::Run | Purpose::Reference => run_with(&work, datasets, &mut trackers, observer)?,
+        Purpose::Optimum(_) => run_with(work, datasets, &mut trackers, &mut Quiet(observer))?,
+        Purpose::Run | Purpose::Reference => run_with(work, datasets, &mut trackers, observer)?,
     }
     Ok(true)
 }

@@ -123,6 +123,6 @@ fn open_and_run(
         resume: is_resumed,
         purpose: Purpose::Run,
     };
-    run_with(&work, datasets, trackers, observer)?;
+    run_with(work, datasets, trackers, observer)?;
     rank_report::note(&model, observer)
 }

@@ -5,33 +5,35 @@ use std::ops::ControlFlow;
 use upright_base::{ErrorKind, Result, progress::Progress};
 use upright_core::{
     metrics::stopping::reached,
+    optimizer::LearningRate,
     train::{Method, Step},
 };
 use upright_ranks::World;
 use upright_runs::{
     plan::{Plan, Schedule},
-    records::EvalRecord,
+    records::{EvalRecord, PerSet},
     run_dir::{self, RunDir},
     trackers::Trackers,
 };
 
 use super::{
-    evaluation, rate_at,
+    rank_report,
     record::{self, Clock},
 };
 use crate::{
     checkpoint::{Checkpoints, Snapshot, State},
+    evaluation::evaluate,
     learner::ModelLearner,
     ranks::decided,
 };
 
 /// What happens after every step.
 pub(super) struct Run<'r> {
-    pub(super) plan: &'r Plan,
-    pub(super) schedule: &'r Schedule,
+    pub(super) plan: Plan,
+    pub(super) schedule: Schedule,
     /// On rank 0.
     pub(super) dir: Option<RunDir>,
-    pub(super) checkpoints: &'r mut Checkpoints,
+    pub(super) checkpoints: Checkpoints,
     pub(super) trackers: &'r mut Trackers,
     pub(super) observer: &'r mut dyn Progress,
     /// Start of the step in progress.
@@ -61,7 +63,7 @@ impl Run<'_> {
     ) -> Result<ControlFlow<()>> {
         let took = self.last.elapsed(learner.decoder);
         let done = step.index + 1;
-        let record = record::step_record(step, learner, self.plan, took);
+        let record = record::step_record(step, learner, &self.plan, took);
         if let Some(dir) = &mut self.dir {
             dir.step(&record)?;
         }
@@ -69,11 +71,11 @@ impl Run<'_> {
         self.observer
             .advance(done, &record::step_note(step, learner, took.wall));
         if done < self.schedule.steps && self.schedule.stage(done).start == done {
-            learner.reset_optimizer(rate_at(self.plan, self.schedule, done))?;
+            learner.reset_optimizer(rate_at(&self.plan, &self.schedule, done))?;
         }
         let mut stop = self.voted(learner.world())?;
         if self.evaluation_is_due(done) && !stop {
-            match evaluation(learner, done, self.plan, self.observer) {
+            match evaluation(learner, done, &self.plan, self.observer) {
                 Ok(record) => self.record_evaluation(&record)?,
                 Err(error) if error.kind == ErrorKind::Interrupted => stop = true,
                 Err(error) => return Err(error),
@@ -143,7 +145,7 @@ impl Run<'_> {
         match recorded {
             Some(record) => self.note_evaluation(&record),
             None if first == 0 || self.evaluation_is_due(first) => {
-                let record = evaluation(learner, first, self.plan, self.observer)?;
+                let record = evaluation(learner, first, &self.plan, self.observer)?;
                 self.record_evaluation(&record)?;
             }
             None => {}
@@ -194,4 +196,24 @@ impl Run<'_> {
             .filter(|(at, _)| *at == step)
             .and_then(|(_, loss)| loss)
     }
+}
+
+/// The record of an evaluation. All ranks have to hold the same adapter.
+pub(super) fn evaluation(
+    learner: &ModelLearner<'_>,
+    step: usize,
+    plan: &Plan,
+    observer: &mut dyn Progress,
+) -> Result<EvalRecord> {
+    rank_report::check_adapter(learner, step)?;
+    let optima = PerSet {
+        held_out: plan.optima_eval(),
+        training: plan.optima(),
+    };
+    Ok(evaluate(learner, step, observer)?.record(&learner.tasks, &optima))
+}
+
+/// The learning rates of the stage that a step belongs to: the optimizer is reset at every stage.
+pub(super) fn rate_at(plan: &Plan, schedule: &Schedule, step: usize) -> LearningRate {
+    plan.learning_rate(schedule.stage(step).steps())
 }
