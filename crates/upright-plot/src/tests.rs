@@ -185,13 +185,12 @@ fn nothing_is_drawn_outside_of_the_picture() {
 
 /// Width, height and the color of the first pixel, read back from the bytes of the file.
 fn read_png(bytes: &[u8]) -> (u32, u32, [u8; 3]) {
-    let pixmap = tiny_skia::Pixmap::decode_png(bytes).unwrap();
-    let first = pixmap.pixel(0, 0).unwrap();
-    (
-        pixmap.width(),
-        pixmap.height(),
-        [first.red(), first.green(), first.blue()],
-    )
+    let mut reader = ::png::Decoder::new(std::io::Cursor::new(bytes))
+        .read_info()
+        .unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    (info.width, info.height, [pixels[0], pixels[1], pixels[2]])
 }
 
 #[test]
