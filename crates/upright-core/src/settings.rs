@@ -76,7 +76,8 @@ pub const BELOW_HALF: Range = Range {
 pub enum Recorded {
     /// By the method or the loss that takes it.
     Taken,
-    /// Always, even by methods and losses that do not take it. Losses then record 0, methods the value that was given.
+    /// Always, even by methods and losses that do not take it. Losses then record 0, methods the value that was given. Only for
+    /// settings that plans had before: another one would change the hash of every plan.
     Always,
     /// By the method or the loss that takes it, if it is not the default.
     Changed,
@@ -179,13 +180,9 @@ impl Setting {
 
 /// The value of a setting.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(untagged)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(untagged))]
 pub enum Value {
-    /// Of [`Domain::Count`]. It comes first, because a whole number in a file is read as a count.
+    /// Of [`Domain::Count`]. A whole number in a file is read as a count.
     Count(usize),
     /// Of [`Domain::Number`].
     Number(f64),
@@ -350,6 +347,46 @@ mod serde_impls {
     impl Serialize for Values {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
             serializer.collect_map(self.recorded())
+        }
+    }
+
+    /// Values of other types are read as text that no setting allows, so that messages can name their setting.
+    impl<'de> Deserialize<'de> for Value {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Any;
+            impl<'de> de::Visitor<'de> for Any {
+                type Value = Value;
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("a number or a name")
+                }
+                fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+                    Ok(usize::try_from(number).map_or(Value::Number(number as f64), Value::Count))
+                }
+                fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+                    Ok(usize::try_from(number).map_or(Value::Number(number as f64), Value::Count))
+                }
+                fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+                    Ok(Value::Number(number))
+                }
+                fn visit_str<E>(self, name: &str) -> Result<Value, E> {
+                    Ok(Value::Choice(name.to_owned()))
+                }
+                fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                    Ok(Value::Choice(value.to_string()))
+                }
+                fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+                    while list.next_element::<de::IgnoredAny>()?.is_some() {}
+                    Ok(Value::Choice("a list".to_owned()))
+                }
+                fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+                    while map
+                        .next_entry::<de::IgnoredAny, de::IgnoredAny>()?
+                        .is_some()
+                    {}
+                    Ok(Value::Choice("a table".to_owned()))
+                }
+            }
+            deserializer.deserialize_any(Any)
         }
     }
 

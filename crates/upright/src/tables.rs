@@ -1,12 +1,18 @@
 //! The tables that a program gives to the command line.
 
+use std::mem::discriminant;
+
 use upright_core::{
-    methods::{METHODS, MethodSpec},
-    objectives::{LOSSES, LossSpec},
+    methods::{ALRIGHT, METHODS, MIX, MethodSpec},
+    objectives::{DPO, LOSSES, LossSpec, SFT},
+    settings::Setting,
 };
 use upright_data::dialects::{self, Dialect};
 use upright_model::families::{self, Family};
-use upright_runs::trackers::{TRACKERS, TrackerSpec};
+use upright_runs::{
+    settings::{Declaration, OBJECTIVE, RUN},
+    trackers::{TRACKERS, TrackerSpec},
+};
 
 /// What the program knows of each kind. The default has the built-in entries; a program of your own adds to them before it calls
 /// [`crate::main_with`]. An entry then has flags, keys, help texts and words in reports like the built-in ones.
@@ -55,17 +61,61 @@ impl Tables {
     /// Makes these the tables of the process.
     ///
     /// # Panics
-    /// If a table was used before, or two of its entries have one name.
+    /// If a table was used before, lacks a method or a loss that the program needs, or has entries that cannot be told apart.
     pub(crate) fn install(&self) {
         unique("methods", self.methods.iter().map(|method| method.name));
         unique("losses", self.losses.iter().map(|loss| loss.name));
         unique("families", self.families.iter().map(|family| family.name));
         unique("trackers", self.trackers.iter().map(|tracker| tracker.name));
+        for needed in [&MIX, &ALRIGHT] {
+            assert!(
+                self.methods.contains(&needed),
+                "studies and references need the method {needed}"
+            );
+        }
+        for needed in [&SFT, &DPO] {
+            assert!(
+                self.losses.contains(&needed),
+                "sft and dpo need the loss {needed}"
+            );
+        }
+        let of_methods = self.methods.iter().flat_map(|method| method.settings);
+        check_settings(of_methods, RUN, "");
+        let of_losses = self.losses.iter().flat_map(|loss| loss.settings);
+        check_settings(of_losses.clone(), OBJECTIVE, "");
+        check_settings(of_losses.clone().filter(|own| own.is_shared), RUN, "");
+        check_settings(of_losses.filter(|own| !own.is_shared), RUN, "dpo-");
         METHODS.install(self.methods.clone());
         LOSSES.install(self.losses.clone());
         families::install(self.families.clone());
         dialects::install(self.dialects.clone());
         TRACKERS.install(self.trackers.clone());
+    }
+}
+
+/// Checks that the settings of methods or losses have no key of a run or of an objective, and that settings of one name have one kind
+/// of values. A program's author sees the message, not its user.
+fn check_settings(
+    settings: impl Iterator<Item = &'static Setting>,
+    taken: &[Declaration],
+    prefix: &str,
+) {
+    let mut seen: Vec<&Setting> = Vec::new();
+    for setting in settings {
+        let key = format!("{prefix}{}", setting.name);
+        assert!(
+            !taken.iter().any(|own| own.key() == key),
+            "{key} is a setting of every run"
+        );
+        let kind = discriminant(&setting.domain);
+        let same = seen.iter().filter(|other| other.name == setting.name);
+        for other in same {
+            assert!(
+                discriminant(&other.domain) == kind,
+                "{key} has two kinds of values"
+            );
+        }
+        seen.push(setting);
     }
 }
 

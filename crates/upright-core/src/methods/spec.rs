@@ -7,7 +7,7 @@ use crate::{
     train::Method,
 };
 
-/// Name of the setting of the methods that probe all objectives every few steps.
+/// Name of the setting of the methods that probe all objectives every few steps. A method with [`Cost::OneAndProbes`] declares it.
 pub const PROBE_EVERY: &str = "probe-every";
 
 /// A method as the program knows it: its name, its settings, its words, its cost, and how it is built. Every method is a constant

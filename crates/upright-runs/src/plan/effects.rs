@@ -189,7 +189,12 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use upright_core::optimizer::{Average, Curve, Iterate};
+    use upright_data::{TooLong, Turns};
+    use upright_model::Recompute;
+
     use super::*;
+    use crate::settings::checks::Choice;
     use crate::settings::{Config, ObjectiveConfig};
 
     /// A setting whose key in plans is misspelled would affect results, whatever it declares.
@@ -227,6 +232,31 @@ mod tests {
         keys.retain(|key| !is_of_methods_or_losses(key));
         let declared: Vec<String> = OBJECTIVE.iter().map(Declaration::key).collect();
         assert_eq!(keys, declared);
+    }
+
+    /// The names of a choice are those of its type, and its default comes first in both.
+    #[test]
+    fn choices_have_the_names_of_their_types() {
+        fn check<T: Choice>(keys: &[&str]) {
+            let names: Vec<&str> = T::ALL.iter().map(|choice| choice.name()).collect();
+            for key in keys {
+                let mut all = RUN.iter().chain(OBJECTIVE);
+                let found = all.find(|own| own.key() == *key).unwrap();
+                let Accepts::Choice(declared) = found.accepts else {
+                    panic!("{key} is a choice");
+                };
+                assert_eq!(declared, names, "{key}");
+            }
+        }
+        check::<TooLong>(&["too-long"]);
+        check::<Turns>(&["sft-turns", "turns"]);
+        check::<Curve>(&["schedule"]);
+        check::<Average>(&["average"]);
+        check::<Iterate>(&["export-iterate"]);
+        check::<Recompute>(&["recompute"]);
+        let mut choices = RUN.iter().chain(OBJECTIVE);
+        let count = choices.filter(|own| matches!(own.accepts, Accepts::Choice(_)));
+        assert_eq!(count.count(), 7);
     }
 
     fn is_of_methods_or_losses(key: &str) -> bool {

@@ -20,13 +20,15 @@ use upright_data::{ColumnMap, DataFile, TemplateName, Turns};
 pub(super) fn objectives(config: &Config) -> Result<Vec<ObjectivePlan>> {
     let named = list(config)?;
     // The settings of the run are checked even if no loss takes them.
-    for setting in loss_settings(true) {
-        if setting.is_shared {
-            value(
-                setting.name,
-                config.loss_settings.get(setting.name),
-                setting,
-            )?;
+    for shared in loss_settings(true) {
+        let written = config.loss_settings.get(shared.name);
+        if !shared.is_shared || written.is_none() {
+            continue;
+        }
+        let takers = objectives::settings().into_iter();
+        let mut takers = takers.filter(|setting| setting.name == shared.name);
+        if !takers.any(|setting| value(shared.name, written, setting).is_ok()) {
+            value(shared.name, written, shared)?;
         }
     }
     let mut objectives = vec![];

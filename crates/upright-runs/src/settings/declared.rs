@@ -48,9 +48,16 @@ impl Declared for OfMethods {
     fn flags() -> Vec<Flag> {
         let mut flags = Vec::new();
         for setting in methods::settings() {
+            // Several methods may have a setting of one name.
+            let mut helps: Vec<&str> = Vec::new();
+            for own in methods::all().iter().flat_map(|method| method.settings) {
+                if own.name == setting.name && !helps.contains(&own.help) {
+                    helps.push(own.help);
+                }
+            }
             flags.push(Flag {
                 key: setting.name.to_owned(),
-                help: format!("{} [default: {}]", setting.help, default(setting)),
+                help: format!("{} [default: {}]", helps.join("; "), default(setting)),
                 value_name: setting.value_name,
                 heading: "Method",
             });
@@ -200,26 +207,9 @@ impl<D: Declared> Given<D> {
         self.values.insert(key.to_owned(), value);
     }
 
-    /// Removes a value, and returns it.
-    pub fn take(&mut self, key: &str) -> Option<Number> {
-        self.values.remove(key)
-    }
-
     /// The keys that have a value.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
-    }
-
-    /// Whether there is no value.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-}
-
-impl Given<OfLosses> {
-    /// The value of a setting of `--dpo` that is not shared by all objectives.
-    pub fn of_dpo(&self, name: &str) -> Option<&Number> {
-        self.get(&format!("{DPO}{name}"))
     }
 }
 

@@ -6,7 +6,9 @@ use toml::Table;
 
 use upright_base::suggest::nearest;
 
-use super::{Config, FILE, ObjectiveConfig, peers};
+use super::declared::{Declared, OfLosses, OfMethods, OfObjective};
+use super::{Config, FILE, List, ObjectiveConfig, peers};
+use crate::trackers::NONE;
 use upright_base::{Error, Result, files};
 
 /// Settings of the length of a run. A flag for one of them replaces whichever the file has.
@@ -94,6 +96,8 @@ impl Config {
         if let Some(key) = table.keys().find(|key| !known.contains(key)) {
             return Err(unknown(key, &known, ""));
         }
+        check_types::<OfMethods>(&table, text, name)?;
+        check_types::<OfLosses>(&table, text, name)?;
         let objectives = table
             .get("objective")
             .and_then(toml::Value::as_array)
@@ -104,6 +108,7 @@ impl Config {
             if let Some(key) = objective.keys().find(|key| !known.contains(key)) {
                 return Err(unknown(key, &known, " in an [[objective]]"));
             }
+            check_types::<OfObjective>(objective, text, name)?;
         }
         toml::from_str(text).map_err(|error| located(&error, text, name))
     }
@@ -115,6 +120,14 @@ impl Config {
         let mut table = Table::try_from(&other).map_err(|error| unfit(&error))?;
         if LENGTHS.iter().any(|key| upper.contains_key(*key)) {
             table.retain(|key, _| !LENGTHS.contains(&key));
+        }
+        // A list of trackers replaces both forms of the other config.
+        if self.report_to.is_some() {
+            table.remove("tensorboard");
+        }
+        let names_none = |list: &List| list.0.iter().any(|name| name == NONE);
+        if self.tensorboard && other.report_to.as_ref().is_some_and(names_none) {
+            table.remove("report-to");
         }
         table.extend(upper);
         let merged: Self = table.try_into().map_err(|error| unfit(&error))?;
@@ -143,6 +156,32 @@ impl ObjectiveConfig {
     pub fn keys() -> Vec<String> {
         flags::<Self>()
     }
+}
+
+/// Checks that settings of methods and losses are numbers or text. Other fields check their types themselves.
+///
+/// # Errors
+/// The first that is not, with its line.
+fn check_types<D: Declared>(table: &Table, text: &str, name: &str) -> Result<()> {
+    for flag in D::flags() {
+        let key = &flag.key;
+        let Some(value) = table.get(key) else {
+            continue;
+        };
+        if value.is_integer() || value.is_float() || value.is_str() {
+            continue;
+        }
+        let is_here = |line: &&str| {
+            let rest = line.trim_start().strip_prefix(&key[..]);
+            rest.is_some_and(|rest| rest.trim_start().starts_with('='))
+        };
+        let number = text.lines().position(|line| is_here(&line));
+        let place = number.map_or(String::new(), |number| format!(", line {}", number + 1));
+        return Err(Error::input(format!(
+            "{name}{place}, `{key} = {value}`: expected a number or text"
+        )));
+    }
+    Ok(())
 }
 
 fn flags<T: clap::Args>() -> Vec<String> {
@@ -255,6 +294,16 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_trackers_replaces_both_forms() {
+        let quiet = flags("--report-to none").over(read("tensorboard = true"));
+        assert!(!quiet.unwrap().tensorboard);
+        let loud = flags("--tensorboard")
+            .over(read("report-to = 'none'"))
+            .unwrap();
+        assert_eq!((loud.tensorboard, loud.report_to), (true, None));
+    }
+
+    #[test]
     fn a_file_is_found_through_its_flag() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.toml");
@@ -310,6 +359,18 @@ mod tests {
                 vec!["line 2", "model", "duplicate"],
             ),
             ("objective = 3", vec!["objective = 3"]),
+            (
+                "sft = 'a'\nbeta = true",
+                vec!["run.toml, line 2", "`beta = true`", "a number or text"],
+            ),
+            (
+                "probe-every = [1]",
+                vec!["line 1", "`probe-every = [1]`", "a number or text"],
+            ),
+            (
+                "[[objective]]\nname = 'a'\ngamma = {}",
+                vec!["line 3", "`gamma = {}`"],
+            ),
         ];
         for (text, parts) in table {
             let message = wrong(text);

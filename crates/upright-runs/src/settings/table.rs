@@ -2,7 +2,8 @@
 
 use upright_core::settings::Range;
 
-/// What a setting affects. A resumed run may change settings that affect speed or places.
+/// What a setting affects. A resumed run may change settings that affect speed or places. Results and data are treated alike: they
+/// differ for the reader of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// The adapter, apart from its data.
@@ -139,7 +140,8 @@ pub(super) const fn unset() -> Accepts {
 /// field: type [arguments of clap] [arguments of serde] = values and default, effect in "key of the plan", help;
 /// ```
 ///
-/// Without `in`, the key of the plan is the flag.
+/// Without `in`, the key of the plan is the flag. `in ""` says that the plan has no key of its own for the setting, because an
+/// objective has it. `own("..")` and `unset()` are settings that the plan checks, with the default in words and without one.
 macro_rules! settings {
     (
         $(#[$outer:meta])*

@@ -5,7 +5,7 @@ use upright_core::optimizer::Iterate;
 use upright_model::peft;
 use upright_runs::{
     plan::Plan,
-    run_dir::{adapter_dir, average_dir, last_dir},
+    run_dir::{RunDir, adapter_dir, average_dir, last_dir},
 };
 
 use crate::{checkpoint::Identity, learner::ModelLearner, ranks::on_first};
@@ -13,6 +13,8 @@ use crate::{checkpoint::Identity, learner::ModelLearner, ranks::on_first};
 /// A run that has taken its steps.
 pub(super) struct Finished<'r> {
     pub(super) plan: Plan,
+    /// On rank 0. Its lock is held until the adapters are written.
+    pub(super) dir: Option<RunDir>,
     pub(super) learner: ModelLearner<'r>,
     pub(super) identity: Identity,
 }
@@ -22,8 +24,9 @@ impl Finished<'_> {
     ///
     /// # Errors
     /// A file cannot be written, or the device failed.
-    pub(super) fn export(&self) -> Result<()> {
+    pub(super) fn export(self) -> Result<()> {
         on_first(self.learner.world(), || self.write_adapters())?;
+        drop(self.dir);
         Ok(())
     }
 
@@ -32,6 +35,7 @@ impl Finished<'_> {
             plan,
             learner,
             identity,
+            ..
         } = self;
         let mut adapters = vec![(adapter_dir(&plan.out), &learner.adapter)];
         if let Some(average) = &learner.average {

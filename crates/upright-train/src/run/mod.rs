@@ -113,8 +113,8 @@ fn run_with(
     if opened.is_finished() {
         return opened.note_finished(observer);
     }
-    let (prepared, reference) = opened.prepare(observer)?;
-    let training = prepared.start(reference.as_ref(), trackers, observer)?;
+    let prepared = opened.prepare(observer)?;
+    let training = prepared.start(trackers, observer)?;
     let finished = training.take_steps()?;
     finished.export()
 }

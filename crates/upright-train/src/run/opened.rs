@@ -13,7 +13,7 @@ use super::{
     Outline, Purpose, Work, extend, optima, prepared::Prepared, rank_report, reference_policy,
     reference_policy::ToTrain,
 };
-use crate::{ranks::decided, reference::Reference};
+use crate::ranks::decided;
 
 /// Whether the run of a plan was begun before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,15 +100,11 @@ impl<'w> Opened<'w> {
         Ok(())
     }
 
-    /// Reads the adapter, and prepares the reference and the optima. The learner borrows the reference, so it is returned beside the
-    /// next stage.
+    /// Reads the adapter, and prepares the reference and the optima.
     ///
     /// # Errors
     /// The adapter cannot be read, or a run that this run needs fails or is stopped.
-    pub(super) fn prepare(
-        self,
-        observer: &mut dyn Progress,
-    ) -> Result<(Prepared<'w>, Option<Reference>)> {
+    pub(super) fn prepare(self, observer: &mut dyn Progress) -> Result<Prepared<'w>> {
         let Self {
             work,
             datasets,
@@ -155,7 +151,7 @@ impl<'w> Opened<'w> {
             plan: plan.clone(),
             ..written
         };
-        let prepared = Prepared {
+        Ok(Prepared {
             work,
             plan,
             schedule,
@@ -163,10 +159,10 @@ impl<'w> Opened<'w> {
             begun,
             lock,
             datasets,
+            reference,
             adapter,
             lora,
-        };
-        Ok((prepared, reference))
+        })
     }
 }
 

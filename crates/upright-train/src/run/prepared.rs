@@ -41,6 +41,8 @@ pub(super) struct Prepared<'w> {
     /// Of a begun run, on rank 0.
     pub(super) lock: Option<Lock>,
     pub(super) datasets: Vec<Dataset>,
+    /// The reference model's log-probabilities, if a loss needs them. Rows get a copy, so it goes when the learner has its rows.
+    pub(super) reference: Option<Reference>,
     /// The initial adapter.
     pub(super) adapter: Adapter,
     /// Rank, alpha and targets of the adapter.
@@ -54,7 +56,6 @@ impl<'w> Prepared<'w> {
     /// The device fails, the first evaluation fails or is stopped, or the folder cannot be read or written.
     pub(super) fn start<'r>(
         self,
-        reference: Option<&'r Reference>,
         trackers: &'r mut Trackers,
         observer: &'r mut dyn Progress,
     ) -> Result<Training<'r>>
@@ -69,6 +70,7 @@ impl<'w> Prepared<'w> {
             begun,
             lock,
             datasets,
+            reference,
             adapter,
             lora,
         } = self;
@@ -80,9 +82,10 @@ impl<'w> Prepared<'w> {
             adapter,
             optimization(&plan, &schedule),
             plan.token_budget,
-            tasks(&plan, datasets, reference),
+            tasks(&plan, datasets, reference.as_ref()),
         )?
         .among(&model.world);
+        drop(reference);
         if work.purpose == Purpose::Run {
             rank_report::note_idle(&learner, observer);
         }

@@ -71,6 +71,7 @@ impl<'r> Training<'r> {
         }
         Ok(Finished {
             plan: run.plan,
+            dir: run.dir,
             learner,
             identity,
         })

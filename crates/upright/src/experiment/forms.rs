@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 
 use upright_base::{Error, Result};
 use upright_core::{
-    methods::{MIX, MIX_BATCHES, MethodSpec},
+    methods::{self, MIX, MIX_BATCHES, MethodSpec},
     settings::{Domain, Setting},
 };
 use upright_runs::{
     plan::{Plan, value},
-    settings::{Config, Number, checks::no_such},
+    settings::{
+        Config, Number,
+        checks::{no_such, wrong},
+    },
 };
 
 use super::keys::listed_settings;
@@ -130,24 +133,28 @@ pub(super) fn take_settings(
     methods: &[&'static MethodSpec],
 ) -> Result<BTreeMap<String, Vec<Number>>> {
     let mut taken = BTreeMap::new();
-    for (method, setting) in listed_settings() {
+    for setting in listed_settings() {
         let key = setting.name;
         let written = match table.remove(key) {
             None => Vec::new(),
             Some(toml::Value::Array(values)) => values,
             Some(value) => vec![value],
         };
-        if !written.is_empty() && !methods.contains(&method) {
+        if !written.is_empty() && !methods.iter().any(|method| method.takes(key)) {
+            let takers = methods::all().iter().filter(|method| method.takes(key));
+            let takers: Vec<&str> = takers.map(|method| method.name).collect();
+            let takers = takers.join(" or ");
             return Err(Error::input(format!(
-                "{key} is given, but {method} is not among the methods"
+                "{key} is given, but {takers} is not among the methods"
             ))
-            .hint(format!("add {method} to methods, or remove {key}")));
+            .hint(format!("add {takers} to methods, or remove {key}")));
         }
         let mut values: Vec<Number> = Vec::new();
         for written in written {
-            let number: Number = written.try_into().map_err(|error: toml::de::Error| {
-                Error::input(format!("{key}: {}", error.message()))
-            })?;
+            let text = written.to_string();
+            let number: Number = written
+                .try_into()
+                .map_err(|_| wrong(key, "list numbers or names", text))?;
             value(key, Some(&number), setting)?;
             if values.contains(&number) {
                 let message = format!("{key} names `{number}` twice");

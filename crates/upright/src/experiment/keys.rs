@@ -5,7 +5,7 @@ use serde::Deserialize;
 use toml::Table;
 use upright_base::{Error, Result, suggest::nearest};
 use upright_core::{
-    methods::{self, MIX_BATCHES, MethodSpec},
+    methods::{self, MIX_BATCHES},
     objectives::{self, DPO},
     settings::Setting,
 };
@@ -80,7 +80,7 @@ const SWEEP: [Key; 11] = [
     ),
     (
         "front",
-        "Where joint methods stop. With own, all but alright stop at the ideal point or at the \
+        "Where joint methods stop. With own, all but alright with random draws stop at the ideal point or at the \
          final losses of this study's ALRIGHT runs (first seed). With a folder, all joint methods \
          stop at the ideal point or at the front of the study in that folder. With none, all take \
          all their steps [default: own]",
@@ -107,7 +107,7 @@ pub fn sweep() -> Vec<(&'static str, String)> {
         };
         keys.push((key, format!("{text}{more}")));
         if key == "mix" {
-            for (_, setting) in listed_settings() {
+            for setting in listed_settings() {
                 let default = setting.default();
                 let text = format!("List of values. {} [default: {default}]", setting.help);
                 keys.push((setting.name, text));
@@ -118,15 +118,9 @@ pub fn sweep() -> Vec<(&'static str, String)> {
 }
 
 /// The settings of methods that a sweep lists. The forms of Mix have a key of their own.
-pub fn listed_settings() -> Vec<(&'static MethodSpec, &'static Setting)> {
-    let mut all = Vec::new();
-    for method in methods::all() {
-        for setting in method.settings {
-            if setting.name != MIX_BATCHES {
-                all.push((*method, setting));
-            }
-        }
-    }
+pub fn listed_settings() -> Vec<&'static Setting> {
+    let mut all = methods::settings();
+    all.retain(|setting| setting.name != MIX_BATCHES);
     all
 }
 

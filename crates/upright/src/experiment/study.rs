@@ -303,7 +303,7 @@ fn sweep(table: &Table, index: usize, study: &WrittenStudy, place: &str) -> Resu
     let known: Vec<&str> = known.iter().map(|(key, _)| *key).collect();
     let mut own = table.clone();
     let mut method_settings = Table::new();
-    for (_, setting) in keys::listed_settings() {
+    for setting in keys::listed_settings() {
         if let Some(value) = own.remove(setting.name) {
             method_settings.insert(setting.name.to_owned(), value);
         }
@@ -475,7 +475,9 @@ fn baseline(name: &str, settings: &Config, study: &WrittenStudy) -> Result<Basel
     let given: ObjectiveConfig = read(&table, &known, &format!("[baseline.{name}]"))?;
     let mut settings = given.settings;
     // By default, a loss with a reference has the KL strength of the objective that it replaces.
-    let is_tied = loss("baselines", name)?.reference && settings.get(keys::BETA).is_none();
+    let own_loss = loss("baselines", name)?;
+    let is_tied =
+        own_loss.reference && own_loss.takes(keys::BETA) && settings.get(keys::BETA).is_none();
     if let Some(beta) = pairs.settings.get(keys::BETA).filter(|_| is_tied) {
         settings.set(keys::BETA, beta.clone());
     }

@@ -865,6 +865,27 @@ fn an_extended_run_is_the_longer_one() {
     }
 }
 
+/// A second process must not write the adapters of a run beside the first.
+#[test]
+fn a_run_folder_is_locked_until_its_adapters_are_written() {
+    let f = Fixture::new("llama");
+    let flags = format!("{TWO} --steps 3 --average polynomial");
+    let mut run = Process::start(f.command("run", &flags));
+    // The adapter that the run exports is written last.
+    let last = f.path("run/adapter/adapter_config.json");
+    assert!(run.wait_until(|_| f.path("run/adapter-average").exists() || last.exists()));
+    let lock = fs::File::open(f.path("run/.lock")).unwrap();
+    let mut looks = 0;
+    while !last.exists() {
+        if lock.try_lock().is_ok() {
+            // The run may have ended since.
+            assert!(last.exists(), "the folder is free after {looks} looks");
+        }
+        looks += 1;
+    }
+    assert_eq!(run.end().code, Some(0));
+}
+
 #[test]
 fn of_two_processes_in_one_folder_the_second_is_refused() {
     let f = Fixture::new("llama");

@@ -309,7 +309,6 @@ fn the_engine_knows_tokens_and_no_objective() {
     }
 }
 
-/// A file that nobody declares is not compiled, and would rot.
 /// A method is its own file and its line in the table. What else names one of the paper's methods is about the paper: the theory, the
 /// claims, the demo, and an example in the help.
 #[test]
@@ -327,9 +326,10 @@ fn few_files_name_a_method() {
     }
     let own = folder_of("core").join("src/methods/maxright.rs");
     assert!(naming.contains(&own), "{naming:?}");
-    assert!(naming.len() <= 12, "{naming:#?}");
+    assert!(naming.len() <= 10, "{naming:#?}");
 }
 
+/// A file that nobody declares is not compiled, and would rot.
 #[test]
 fn every_file_is_a_module_and_says_what_it_is_for() {
     for (name, _) in EDGES {

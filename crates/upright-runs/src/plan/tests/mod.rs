@@ -2,6 +2,7 @@
 
 mod hostile;
 mod mistakes;
+mod older;
 
 use std::path::Path;
 

@@ -85,7 +85,7 @@ fn every_key_that_is_read_is_listed() {
     assert_eq!(fields::<WrittenStudy>(), keys::STUDY.map(|(key, _)| key));
     let sweep = keys::sweep();
     let mut written: Vec<&str> = sweep.iter().map(|(key, _)| *key).collect();
-    for (_, setting) in keys::listed_settings() {
+    for setting in keys::listed_settings() {
         assert!(written.contains(&setting.name), "{}", setting.name);
         written.retain(|key| *key != setting.name);
     }
