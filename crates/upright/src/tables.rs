@@ -127,3 +127,38 @@ fn unique(table: &str, names: impl Iterator<Item = &'static str>) {
         seen.push(name);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(settings: &'static [Setting], prefix: &str) {
+        check_settings(settings.iter(), RUN, prefix);
+    }
+
+    #[test]
+    fn settings_of_one_name_may_belong_to_several_methods() {
+        const EVERY: Setting = Setting::count("probe-every", "Probe every K steps", "K", 10);
+        check(&[EVERY, EVERY], "");
+    }
+
+    #[test]
+    #[should_panic(expected = "seed is a setting of every run")]
+    fn a_key_of_every_run_is_taken() {
+        check(&[Setting::count("seed", "Seed", "N", 1)], "");
+    }
+
+    #[test]
+    #[should_panic(expected = "dpo-rows is a setting of every run")]
+    fn a_flag_of_the_preference_objective_is_taken() {
+        check(&[Setting::count("rows", "Rows", "N", 1)], "dpo-");
+    }
+
+    #[test]
+    #[should_panic(expected = "speed has two kinds of values")]
+    fn settings_of_one_name_have_one_kind_of_values() {
+        const COUNT: Setting = Setting::count("speed", "Speed", "N", 1);
+        const CHOICE: Setting = Setting::choice("speed", "Speed", "NAME", &["slow", "fast"]);
+        check(&[COUNT, CHOICE], "");
+    }
+}

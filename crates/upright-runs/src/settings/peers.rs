@@ -38,11 +38,11 @@ const PEERS: &[(&str, &str)] = &[
     ),
     (
         "wandb wandb-project use-wandb",
-        "W&B is not supported; use --tensorboard and import the event files with `wandb sync`",
+        "W&B is not supported; use --report-to tensorboard and import the event files with `wandb sync`",
     ),
     (
         "logging-dir log-with mlflow trackio comet-ml clearml neptune swanlab dvclive",
-        "use --tensorboard for TensorBoard event files, which `wandb sync` imports; steps.jsonl and evals.jsonl in the \
+        "use --report-to tensorboard for TensorBoard event files, which `wandb sync` imports; steps.jsonl and evals.jsonl in the \
                  run folder hold every number",
     ),
     (
