@@ -145,13 +145,15 @@ mod tests {
     #[test]
     #[should_panic(expected = "seed is a setting of every run")]
     fn a_key_of_every_run_is_taken() {
-        check(&[Setting::count("seed", "Seed", "N", 1)], "");
+        const SEED: Setting = Setting::count("seed", "Seed", "N", 1);
+        check(&[SEED], "");
     }
 
     #[test]
     #[should_panic(expected = "dpo-rows is a setting of every run")]
     fn a_flag_of_the_preference_objective_is_taken() {
-        check(&[Setting::count("rows", "Rows", "N", 1)], "dpo-");
+        const ROWS: Setting = Setting::count("rows", "Rows", "N", 1);
+        check(&[ROWS], "dpo-");
     }
 
     #[test]

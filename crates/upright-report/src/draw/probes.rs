@@ -82,7 +82,7 @@ pub(super) fn probes(report: &Report) -> Option<Shown> {
         );
     }
     let probing = report.probing();
-    let mut figure = Figure::new(&format!("{probing} by probe interval k"), 2, [408.0, 240.0]);
+    let mut figure = Figure::new(format!("{probing} by probe interval k"), 2, [408.0, 240.0]);
     let measured = !far.layers.is_empty();
     figure.panels = if measured {
         vec![far, long]

@@ -345,7 +345,7 @@ pub(crate) fn probes(report: &Report) -> Option<Table> {
     columns.push(Column::of("", time.name, Some(Better::Small)));
     let mut table = Table::new(
         "probes",
-        &format!("{} by probe interval k, in steps", report.probing()),
+        format!("{} by probe interval k, in steps", report.probing()),
         columns,
     );
     for (group, index) in report

@@ -254,7 +254,7 @@ mod tests {
         check::<Average>(&["average"]);
         check::<Iterate>(&["export-iterate"]);
         check::<Recompute>(&["recompute"]);
-        let mut choices = RUN.iter().chain(OBJECTIVE);
+        let choices = RUN.iter().chain(OBJECTIVE);
         let count = choices.filter(|own| matches!(own.accepts, Accepts::Choice(_)));
         assert_eq!(count.count(), 7);
     }

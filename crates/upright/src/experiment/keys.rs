@@ -92,7 +92,7 @@ const SWEEP: [Key; 11] = [
     ("settings", "Settings that override those of the study"),
 ];
 
-/// Keys of a `[[sweep]]` with their texts: [`SWEEP`], and the settings of methods.
+/// Keys of a `[[sweep]]` with their texts, settings of methods among them.
 pub fn sweep() -> Vec<(&'static str, String)> {
     let mut keys = Vec::new();
     for (key, text) in SWEEP {
