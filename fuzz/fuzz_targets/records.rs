@@ -51,7 +51,7 @@ fuzz_target!(|input: &str| {
     };
     let points = || report.runs.iter().flat_map(|run| &run.points);
     let losses: Vec<f64> = points()
-        .flat_map(|point| &point.losses)
+        .flat_map(|point| point.losses.iter())
         .flatten()
         .flatten()
         .copied()

@@ -72,9 +72,24 @@ impl<T> PerSet<T> {
         }
     }
 
+    /// The values in order: of the held-out rows, then of the training rows.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        [&self.held_out, &self.training].into_iter()
+    }
+
     /// The values as a list: held-out rows, then training rows.
     pub fn into_list(self) -> [T; 2] {
         [self.held_out, self.training]
+    }
+}
+
+impl<T: Clone> PerSet<T> {
+    /// The same value for both sets.
+    pub fn both(value: T) -> Self {
+        Self {
+            held_out: value.clone(),
+            training: value,
+        }
     }
 }
 

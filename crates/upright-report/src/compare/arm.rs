@@ -8,6 +8,7 @@ use upright_core::{
     metrics::{Sample, Spread},
     optimizer::Iterate,
 };
+use upright_runs::records::{EvalSet, PerSet};
 
 use super::small::Small;
 
@@ -133,11 +134,11 @@ pub struct Arm {
     /// Indices of runs that repeat a seed of `runs` and are excluded from all means.
     pub repeated: Vec<usize>,
     /// Loss after the last step.
-    pub ends: [Vec<Option<Spread>>; 2],
+    pub ends: PerSet<Vec<Option<Spread>>>,
     /// Loss after the last step minus its optimum.
-    pub gaps: [Vec<Option<Spread>>; 2],
+    pub gaps: PerSet<Vec<Option<Spread>>>,
     /// Distance to the ideal point.
-    pub ideal_distance: [Option<Spread>; 2],
+    pub ideal_distance: PerSet<Option<Spread>>,
     /// Number of steps that trained on each objective.
     pub updates: Vec<Option<Spread>>,
     /// Total time of all steps, in seconds.
@@ -170,17 +171,16 @@ pub struct Arm {
     pub(super) outcomes: Vec<Outcome>,
 }
 
-/// The result of one run of an arm. Lists have one entry per compared objective. Arrays of two hold
-/// held-out rows and training rows.
+/// The result of one run of an arm. Lists have one entry per compared objective.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) seed: u64,
     /// Loss after the last step.
-    pub(crate) ends: [Vec<Option<f64>>; 2],
+    pub(crate) ends: PerSet<Vec<Option<f64>>>,
     /// Loss after the last step minus its optimum.
-    pub(crate) gaps: [Vec<Option<f64>>; 2],
+    pub(crate) gaps: PerSet<Vec<Option<f64>>>,
     /// Distance to the ideal point.
-    pub(crate) ideal_distance: [Option<f64>; 2],
+    pub(crate) ideal_distance: PerSet<Option<f64>>,
     /// Total time of all training steps, in seconds.
     pub(crate) seconds: Option<f64>,
     /// `seconds` times the CPU utilization, if it was recorded.
@@ -196,7 +196,7 @@ pub(crate) struct Outcome {
 }
 
 /// The distance of a run to the ideal point.
-pub(crate) fn distance(set: usize) -> impl Fn(&Outcome) -> Option<f64> + Copy {
+pub(crate) fn distance(set: EvalSet) -> impl Fn(&Outcome) -> Option<f64> + Copy {
     move |outcome: &Outcome| outcome.ideal_distance[set]
 }
 
@@ -242,7 +242,7 @@ impl Arm {
     }
 
     /// Its final mean losses on a set, if every objective was measured.
-    pub fn end(&self, set: usize) -> Option<Vec<f64>> {
+    pub fn end(&self, set: EvalSet) -> Option<Vec<f64>> {
         self.ends[set]
             .iter()
             .map(|end| end.map(|end| end.mean))

@@ -15,9 +15,9 @@ use upright_core::{
     },
     optimizer::Iterate,
 };
+use upright_runs::records::{EvalSet, PerSet};
 
-/// The end points of one method over its weights. Arrays of two hold held-out rows and training
-/// rows.
+/// The end points of one method over its weights.
 #[derive(Clone, Debug, Serialize)]
 pub struct Front {
     /// The method, with the order of its stages or its k.
@@ -37,11 +37,11 @@ pub struct Front {
     pub weights: Vec<Vec<f64>>,
     /// Hypervolume: the volume of losses that some end point dominates, up to the worst losses of
     /// the setting.
-    pub hypervolume: [Option<f64>; 2],
+    pub hypervolume: PerSet<Option<f64>>,
     /// Deb's Delta: how unevenly the end points lie. It needs two objectives, each also trained
     /// alone. It is the mean over the seeds that all arms share. With fewer than two shared seeds,
     /// it is the Delta of the mean end points, without an error.
-    pub delta: [Option<Sample>; 2],
+    pub delta: PerSet<Option<Sample>>,
 }
 
 impl Front {
@@ -59,20 +59,20 @@ impl Front {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Best {
     /// For every arm, whether no other arm is at least as good in every loss and better in one.
-    pub on_front: Vec<[bool; 2]>,
+    pub on_front: Vec<PerSet<bool>>,
     /// For every setting, the largest loss of each objective over all end points: the reference
     /// point of the hypervolume.
-    pub worst: Vec<[Option<Vec<f64>>; 2]>,
+    pub worst: Vec<PerSet<Option<Vec<f64>>>>,
 }
 
 /// Finds the arms that are on the front of their setting.
 pub(crate) fn best(arms: &[Arm], settings: &[Comparable]) -> Best {
     let mut best = Best {
-        on_front: vec![[false; 2]; arms.len()],
+        on_front: vec![PerSet::default(); arms.len()],
         worst: Vec::new(),
     };
     for setting in 0..settings.len() {
-        let worst = [0, 1].map(|set| {
+        let worst = PerSet::each(|set| {
             let own = |i: &usize| arms[*i].setting == setting && !arms[*i].unfinished;
             let ends: Vec<(usize, Vec<f64>)> = (0..arms.len())
                 .filter(own)
@@ -114,14 +114,14 @@ pub(crate) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Fr
                 iterate: arm.iterate,
                 arms: vec![index],
                 weights: Vec::new(),
-                hypervolume: [None; 2],
-                delta: [None, None],
+                hypervolume: PerSet::default(),
+                delta: PerSet::default(),
             }),
         }
     }
     for front in &mut fronts {
         front.weights = distinct(front.arms.iter().map(|i| &arms[*i]));
-        for set in 0..2 {
+        for set in EvalSet::ALL {
             let ends: Option<Vec<Vec<f64>>> =
                 front.arms.iter().map(|i| arms[*i].end(set)).collect();
             let Some(ends) = ends else { continue };
@@ -139,7 +139,12 @@ pub(crate) fn fronts(arms: &[Arm], best: &Best, objectives: &[String]) -> Vec<Fr
 }
 
 /// Deb's Delta of arms with two objectives and the end points `ends`.
-fn delta(arms: &[&Arm], ends: &[Vec<f64>], set: usize, extremes: [[f64; 2]; 2]) -> Option<Sample> {
+fn delta(
+    arms: &[&Arm],
+    ends: &[Vec<f64>],
+    set: EvalSet,
+    extremes: [[f64; 2]; 2],
+) -> Option<Sample> {
     let mut by_seed = Vec::new();
     for outcome in &arms[0].outcomes {
         let with_seed = |arm: &&Arm| {
@@ -166,7 +171,7 @@ fn delta(arms: &[&Arm], ends: &[Vec<f64>], set: usize, extremes: [[f64; 2]; 2]) 
 fn extremes(
     arms: &[Arm],
     comparison: Comparison,
-    set: usize,
+    set: EvalSet,
     objectives: &[String],
 ) -> Option<[[f64; 2]; 2]> {
     let [first, second] = objectives else {

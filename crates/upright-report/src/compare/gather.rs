@@ -14,7 +14,11 @@ use upright_core::{
     metrics::{Spread, gap},
     optimizer::Iterate,
 };
-use upright_runs::{plan_record::PlanRecord, settings::Effect};
+use upright_runs::{
+    plan_record::PlanRecord,
+    records::{EvalSet, PerSet},
+    settings::Effect,
+};
 
 impl Outcome {
     fn of(
@@ -25,9 +29,10 @@ impl Outcome {
         setting: &Comparable,
     ) -> Self {
         let run = &runs[index];
-        let (mut ends, mut gaps) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-        let mut ideal_distance = [None; 2];
-        for set in 0..2 {
+        let mut ends = PerSet::<Vec<Option<f64>>>::default();
+        let mut gaps = PerSet::<Vec<Option<f64>>>::default();
+        let mut ideal_distance = PerSet::<Option<f64>>::default();
+        for set in EvalSet::ALL {
             for (name, optimum) in objectives.iter().zip(&setting.ideal[set]) {
                 let end = run
                     .points
@@ -230,9 +235,9 @@ impl Arm {
                 .map(|k| over(&|outcome| value(outcome, k)))
                 .collect()
         };
-        let ends = [0, 1].map(|set| each(&|outcome, k| outcome.ends[set][k]));
-        let gaps = [0, 1].map(|set| each(&|outcome, k| outcome.gaps[set][k]));
-        let ideal_distance = [0, 1].map(|set| over(&|outcome| outcome.ideal_distance[set]));
+        let ends = PerSet::each(|set| each(&|outcome, k| outcome.ends[set][k]));
+        let gaps = PerSet::each(|set| each(&|outcome, k| outcome.gaps[set][k]));
+        let ideal_distance = PerSet::each(|set| over(&|outcome| outcome.ideal_distance[set]));
         let rate = |outcome: &Outcome| {
             let (tokens, seconds) = (outcome.tokens?, outcome.seconds?);
             Some(if seconds > 0.0 { tokens / seconds } else { 0.0 })

@@ -5,7 +5,10 @@ use serde::Serialize;
 use super::labels;
 use crate::read::run::{self, Run};
 use upright_core::{metrics::Spread, optimizer::Iterate};
-use upright_runs::plan::{ObjectivePlan, ReferencePlan};
+use upright_runs::{
+    plan::{ObjectivePlan, ReferencePlan},
+    records::{EvalSet, PerSet},
+};
 
 /// Runs whose losses can be compared: same base model, reference, rows and losses.
 #[derive(Clone, Debug, Serialize)]
@@ -19,11 +22,10 @@ pub struct Comparable {
     pub reference: String,
     /// What it measures otherwise than the other settings, with values; empty if it is the only one.
     pub differs: String,
-    /// Loss of each objective before the first step of a new adapter, on held-out rows and on
-    /// training rows.
-    pub start: [Vec<Option<Spread>>; 2],
-    /// Optimum of each objective, on held-out rows and on training rows; none if it is unknown.
-    pub ideal: [Vec<Option<Optimum>>; 2],
+    /// Loss of each objective before the first step of a new adapter.
+    pub start: PerSet<Vec<Option<Spread>>>,
+    /// Optimum of each objective; none if it is unknown.
+    pub ideal: PerSet<Vec<Option<Optimum>>>,
 }
 
 /// An optimum with its source.
@@ -224,7 +226,7 @@ impl Comparable {
 
     fn of(runs: &[Run], group: Vec<usize>, objectives: &[String]) -> Self {
         let all = || group.iter().map(|i| &runs[*i]);
-        let start = |set: usize, name: &String| {
+        let start = |set: EvalSet, name: &String| {
             let fresh = all().filter(|run| run.plan().init_adapter.is_none());
             let first = |run: &Run| {
                 run.loss(
@@ -237,7 +239,7 @@ impl Comparable {
             let losses: Vec<f64> = fresh.filter_map(first).collect();
             (!losses.is_empty()).then(|| Spread::of(&losses))
         };
-        let optimum = |set: usize, name: &String| {
+        let optimum = |set: EvalSet, name: &String| {
             let alone = all().filter(|run| {
                 run.is_finished()
                     && run
@@ -269,14 +271,14 @@ impl Comparable {
                 trained: true,
             })
         };
-        let each = |set: usize| objectives.iter().map(|name| optimum(set, name)).collect();
-        let starts = |set: usize| objectives.iter().map(|name| start(set, name)).collect();
+        let optima = |set: EvalSet| objectives.iter().map(|name| optimum(set, name)).collect();
+        let starts = |set: EvalSet| objectives.iter().map(|name| start(set, name)).collect();
         Self {
             model: runs[group[0]].model(),
             reference: runs[group[0]].reference(),
             differs: String::new(),
-            start: [starts(0), starts(1)],
-            ideal: [each(0), each(1)],
+            start: PerSet::each(starts),
+            ideal: PerSet::each(optima),
             runs: group,
         }
     }
@@ -286,8 +288,8 @@ impl Comparable {
     pub(crate) fn untrained(&self, objectives: &[String]) -> Vec<String> {
         let mut names = Vec::new();
         for (k, name) in objectives.iter().enumerate() {
-            let of = |set: usize| self.ideal[set][k].as_ref();
-            if (0..2).filter_map(of).any(|optimum| !optimum.trained) {
+            let mut optima = self.ideal.iter().filter_map(|optima| optima[k].as_ref());
+            if optima.any(|optimum| !optimum.trained) {
                 names.push(name.clone());
             }
         }
@@ -295,7 +297,7 @@ impl Comparable {
     }
 
     /// The ideal point on a set, if every objective has an optimum.
-    pub fn ideal_point(&self, set: usize) -> Option<Vec<f64>> {
+    pub fn ideal_point(&self, set: EvalSet) -> Option<Vec<f64>> {
         self.ideal[set]
             .iter()
             .map(|optimum| Some(optimum.as_ref()?.value))
@@ -304,13 +306,16 @@ impl Comparable {
 }
 
 /// The optimum that the runs were given, with its source; the smallest if they differ.
-fn given<'r>(runs: impl Iterator<Item = &'r Run>, set: usize, name: &str) -> Option<(f64, Source)> {
+fn given<'r>(
+    runs: impl Iterator<Item = &'r Run>,
+    set: EvalSet,
+    name: &str,
+) -> Option<(f64, Source)> {
     let told = |run: &'r Run| {
         let objective = &run.plan().objectives[run.objective(name)?];
-        if set == 0 {
-            objective.optimum_eval
-        } else {
-            objective.optimum
+        match set {
+            EvalSet::HeldOut => objective.optimum_eval,
+            EvalSet::Training => objective.optimum,
         }
     };
     let mut values: Vec<f64> = runs.filter_map(told).collect();

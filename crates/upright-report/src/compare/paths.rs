@@ -3,6 +3,7 @@
 use super::{arm::Arm, report::Report};
 use crate::read::run::{Point, Run};
 use upright_core::metrics::{Spread, gap};
+use upright_runs::records::{EvalSet, PerSet};
 
 /// The means of an arm's runs after some steps.
 #[derive(Clone, Debug)]
@@ -13,10 +14,10 @@ pub(crate) struct Stop {
     pub(crate) tokens: Spread,
     /// Seconds of all training steps so far.
     pub(crate) seconds: Spread,
-    /// One loss per compared objective, on held-out rows and on training rows.
-    pub(crate) losses: [Vec<Option<Spread>>; 2],
-    /// Distance to the ideal point, on held-out rows and on training rows.
-    pub(crate) ideal_distance: [Option<Spread>; 2],
+    /// One loss per compared objective.
+    pub(crate) losses: PerSet<Vec<Option<Spread>>>,
+    /// Distance to the ideal point.
+    pub(crate) ideal_distance: PerSet<Option<Spread>>,
 }
 
 impl Report {
@@ -44,9 +45,9 @@ impl Report {
             }
             Some(Spread::of(&values))
         };
-        let mut losses = [Vec::new(), Vec::new()];
-        let mut ideal_distance = [None; 2];
-        for set in 0..2 {
+        let mut losses = PerSet::<Vec<Option<Spread>>>::default();
+        let mut ideal_distance = PerSet::<Option<Spread>>::default();
+        for set in EvalSet::ALL {
             for name in &self.objectives {
                 let loss = mean(&|run, point| run.loss(point, arm.iterate, set, name));
                 losses[set].push(loss);
@@ -63,7 +64,7 @@ impl Report {
     }
 
     /// Distance to the ideal point of a run of an arm at one evaluation.
-    fn distance(&self, arm: &Arm, run: &Run, point: &Point, set: usize) -> Option<f64> {
+    fn distance(&self, arm: &Arm, run: &Run, point: &Point, set: EvalSet) -> Option<f64> {
         let ideal = self.settings[arm.setting].ideal_point(set)?;
         let mut gaps = Vec::new();
         for (name, optimum) in self.objectives.iter().zip(ideal) {

@@ -14,6 +14,7 @@ use super::{
     verdict::Claim,
 };
 use crate::read::{Answers, Damaged, Run, Study};
+use upright_runs::records::EvalSet;
 
 /// The content of the page, as numbers.
 #[derive(Clone, Debug, Serialize)]
@@ -56,9 +57,11 @@ pub struct Report {
 impl Report {
     /// Whether distances to the ideal point can be computed.
     pub(crate) fn has_ideal(&self) -> bool {
-        self.settings
-            .iter()
-            .any(|setting| (0..2).any(|set| setting.ideal_point(set).is_some()))
+        self.settings.iter().any(|setting| {
+            EvalSet::ALL
+                .iter()
+                .any(|set| setting.ideal_point(*set).is_some())
+        })
     }
 
     /// Names a setting: by its model and reference if no other setting has them, else by a number.

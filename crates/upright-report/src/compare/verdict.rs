@@ -7,6 +7,7 @@ use super::{
     small::Small,
 };
 use upright_core::metrics::{Call, Spread};
+use upright_runs::records::{EvalSet, PerSet};
 
 /// A claim of the paper, tested wherever all the arms that it needs were run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -17,16 +18,16 @@ pub struct Claim {
     pub verdicts: Vec<Verdict>,
 }
 
-/// The verdict for one comparison. Arrays hold held-out rows, then training rows.
+/// The verdict for one comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
     /// Weights and setting of the comparison; empty if there is only one.
     pub at: String,
     /// Whether the claim holds. Both entries are equal if the claim does not depend on rows; none
     /// if the rows were not measured.
-    pub holds: [Option<Call>; 2],
+    pub holds: PerSet<Option<Call>>,
     /// The numbers behind the verdict.
-    pub because: [String; 2],
+    pub because: PerSet<String>,
     /// Why a number behind the verdict has no error, if so. The means alone then decide, and
     /// another seed may change the verdict.
     pub no_error: Option<NoError>,
@@ -47,11 +48,15 @@ pub enum NoError {
 impl Claim {
     /// The call that all verdicts share on all measured rows; `None` if they differ.
     pub fn call(&self) -> Option<Call> {
-        common(self.verdicts.iter().flat_map(|verdict| verdict.holds))
+        common(
+            self.verdicts
+                .iter()
+                .flat_map(|verdict| verdict.holds.into_list()),
+        )
     }
 
     /// The call that all verdicts share on one set of rows; `None` if they differ.
-    pub(crate) fn call_on(&self, set: usize) -> Option<Call> {
+    pub(crate) fn call_on(&self, set: EvalSet) -> Option<Call> {
         common(self.verdicts.iter().map(|verdict| verdict.holds[set]))
     }
 }
@@ -67,18 +72,15 @@ impl Verdict {
     /// A verdict from differences that are below 0 according to the claim, on each set of rows.
     pub(crate) fn new(
         at: String,
-        differences: [Option<Vec<Spread>>; 2],
-        because: [String; 2],
+        differences: PerSet<Option<Vec<Spread>>>,
+        because: PerSet<String>,
         arms: &[&Arm],
     ) -> Self {
-        let mut holds = [None; 2];
-        for (holds, differences) in holds.iter_mut().zip(&differences) {
-            let calls = differences
-                .iter()
-                .flatten()
-                .map(|difference| difference.is_below(0.0));
-            *holds = Call::all(&calls.collect::<Vec<Call>>());
-        }
+        let holds = PerSet::each(|set| {
+            let differences = differences[set].iter().flatten();
+            let calls = differences.map(|difference| difference.is_below(0.0));
+            Call::all(&calls.collect::<Vec<Call>>())
+        });
         let bare = differences
             .iter()
             .flatten()
@@ -94,10 +96,10 @@ impl Verdict {
         for arm in arms {
             small = small.and(arm.small);
         }
-        if because[0] == because[1] {
+        if because.held_out == because.training {
             // A cost does not depend on rows.
             (small.held_out, small.pairs, small.epochs) = (None, false, None);
-        } else if holds[0].is_none() {
+        } else if holds.held_out.is_none() {
             (small.held_out, small.pairs) = (None, false);
         }
         Self {

@@ -8,11 +8,15 @@ use crate::{
 use upright_core::methods::{self, Form};
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Figure, Ink, Mark, Panel, Style};
+use upright_runs::records::{EvalSet, PerSet};
 
 /// Height of the row of an arm.
 const ROW: f64 = 31.0;
 /// Opacity of the bars of each set of rows.
-const OPACITIES: [f64; 2] = [1.0, 0.42];
+const OPACITIES: PerSet<f64> = PerSet {
+    held_out: 1.0,
+    training: 0.42,
+};
 
 /// Gap of every objective and distance to the ideal point; none if no optimum is known.
 pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
@@ -32,7 +36,7 @@ pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
         [200.0, height(report, &arms, ROW)],
     );
     for k in 0..panels {
-        let value = |arm: &Arm, set: usize| {
+        let value = |arm: &Arm, set: EvalSet| {
             if k < count {
                 arm.gaps[set][k]
             } else {
@@ -47,7 +51,8 @@ pub(super) fn gaps(report: &Report, looks: &[Style]) -> Option<Shown> {
             looks,
             &name,
             k == 0,
-            &[(0, &value), (1, &value)],
+            &EvalSet::ALL,
+            &value,
         ));
     }
     let caption = format!(
@@ -113,10 +118,12 @@ pub(super) fn cost(report: &Report, looks: &[Style]) -> Option<Shown> {
         [200.0, height(report, &arms, ROW * 0.8)],
     );
     for (k, (name, value)) in values.iter().enumerate() {
-        let value = |arm: &Arm, _: usize| value(arm);
+        let value = |arm: &Arm, _: EvalSet| value(arm);
+        // A cost does not depend on rows, so an arm has one bar.
+        let sets = [EvalSet::HeldOut];
         figure
             .panels
-            .push(bars(report, &arms, looks, name, k == 0, &[(0, &value)]));
+            .push(bars(report, &arms, looks, name, k == 0, &sets, &value));
     }
     let mut caption = format!(
         "{}{}",
@@ -216,23 +223,23 @@ fn missing(report: &Report, increased: bool, used: bool) -> String {
 type OfArm = fn(&Arm) -> Option<Spread>;
 
 /// A value of an arm on a set of rows.
-type Value<'v> = &'v dyn Fn(&Arm, usize) -> Option<Spread>;
+type Value<'v> = &'v dyn Fn(&Arm, EvalSet) -> Option<Spread>;
 
-/// One panel with one row per arm and one bar per value.
+/// One panel with one row per arm and one bar per set.
 fn bars(
     report: &Report,
     arms: &[usize],
     looks: &[Style],
     name: &str,
     labeled: bool,
-    values: &[(usize, Value<'_>)],
+    sets: &[EvalSet],
+    value: Value<'_>,
 ) -> Panel {
     let shown: Vec<&Arm> = arms.iter().map(|i| &report.arms[*i]).collect();
     let categories = names(&shown);
     let all = || {
-        values
-            .iter()
-            .flat_map(|(set, value)| shown.iter().filter_map(|arm| value(arm, *set)))
+        sets.iter()
+            .flat_map(|set| shown.iter().filter_map(|arm| value(arm, *set)))
     };
     let low = all()
         .map(|value| value.mean - value.reach())
@@ -253,15 +260,15 @@ fn bars(
             categories.unlabeled()
         },
     );
-    let width = 0.76 / values.len() as f64;
-    for (position, (set, value)) in values.iter().enumerate() {
+    let width = 0.76 / sets.len() as f64;
+    for (position, set) in sets.iter().enumerate() {
         for (row, (arm, index)) in shown.iter().zip(arms).enumerate() {
             let Some(value) = value(arm, *set) else {
                 continue;
             };
-            // The first arm is at the top, and so is the first value in its row.
+            // The first arm is at the top, and so is the first set in its row.
             let y = (shown.len() - 1 - row) as f64 + 0.38 - (position as f64 + 0.5) * width;
-            let style = Style::thin(looks[*index].ink).opacity(if values.len() > 1 {
+            let style = Style::thin(looks[*index].ink).opacity(if sets.len() > 1 {
                 OPACITIES[*set]
             } else {
                 0.85
@@ -280,7 +287,7 @@ fn bars(
                 );
             }
         }
-        if values.len() > 1 {
+        if sets.len() > 1 {
             let style = Style::thin(Ink::Muted).opacity(OPACITIES[*set]);
             panel.add(Mark::Rectangles(Vec::new()), style, SET_NAMES[*set]);
         }

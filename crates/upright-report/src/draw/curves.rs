@@ -11,16 +11,21 @@ use crate::{
 };
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Dash, Figure, Ink, Mark, Panel, Style, axis::Scale};
+use upright_runs::records::{EvalSet, PerSet};
 
 /// The two sets of rows in titles of small panels.
-pub(super) const SET_WORDS: [&str; 2] = ["held-out", "training"];
+pub(super) const SET_WORDS: PerSet<&str> = PerSet {
+    held_out: "held-out",
+    training: "training",
+};
 
 /// Lines with more evaluations than this have no markers.
 const MARKED: usize = 16;
 
 /// The figure; none if there are no evaluations.
 pub(super) fn curves(report: &Report, looks: &[Style]) -> Option<Shown> {
-    let sets: Vec<usize> = (0..2).filter(|set| measured(report, *set)).collect();
+    let mut sets = EvalSet::ALL.to_vec();
+    sets.retain(|set| measured(report, *set));
     let facets = facets(report);
     let count = report.objectives.len() * sets.len();
     // With many facets, each facet is a row.
@@ -64,7 +69,7 @@ pub(super) fn curves(report: &Report, looks: &[Style]) -> Option<Shown> {
 }
 
 /// Mean losses of an arm on a set of rows, by step.
-fn line(path: &[Stop], objective: usize, set: usize) -> Vec<(f64, Spread)> {
+fn line(path: &[Stop], objective: usize, set: EvalSet) -> Vec<(f64, Spread)> {
     path.iter()
         .filter_map(|stop| Some((stop.step as f64, stop.losses[set][objective]?)))
         .collect()
@@ -76,7 +81,7 @@ fn panel(
     paths: &[Vec<Stop>],
     facet: &Facet,
     objective: usize,
-    set: usize,
+    set: EvalSet,
 ) -> Panel {
     let optimum = report.settings[facet.setting].ideal[set][objective].as_ref();
     let trained = optimum.is_none_or(|optimum| optimum.trained);
@@ -91,7 +96,7 @@ fn panel(
     // Both sets of rows share their scale.
     let sets = paths
         .iter()
-        .flat_map(|path| [0, 1].map(|set| line(path, objective, set)));
+        .flat_map(|path| EvalSet::ALL.map(|set| line(path, objective, set)));
     let ratios = spans_decades(sets.flatten().map(|(_, loss)| loss.mean).chain(optimum));
     let name = &report.objectives[objective];
     let title = if facet.name.is_empty() {
@@ -190,7 +195,7 @@ fn add_means(
 }
 
 /// Whether any loss was measured on a set of rows.
-fn measured(report: &Report, set: usize) -> bool {
+fn measured(report: &Report, set: EvalSet) -> bool {
     report
         .arms
         .iter()

@@ -12,6 +12,7 @@ use crate::{
 };
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Figure, Panel, Style};
+use upright_runs::records::EvalSet;
 
 /// What a distance is drawn over.
 struct Cost {
@@ -62,7 +63,7 @@ fn distances(report: &Report, looks: &[Style], cost: &Cost) -> Option<Shown> {
     let height = if facets.len() == 1 { 240.0 } else { 190.0 };
     let mut figure = Figure::new(cost.heading, 2, [400.0, height]);
     for facet in &facets {
-        for set in 0..2 {
+        for set in EvalSet::ALL {
             figure
                 .panels
                 .extend(panel(report, looks, &paths, facet, set, cost));
@@ -91,7 +92,7 @@ fn distances(report: &Report, looks: &[Style], cost: &Cost) -> Option<Shown> {
 }
 
 /// The distances of a path on a set of rows, by cost. A path without a step has none.
-fn line(path: &[Stop], set: usize, cost: &Cost) -> Vec<(f64, Spread)> {
+fn line(path: &[Stop], set: EvalSet, cost: &Cost) -> Vec<(f64, Spread)> {
     let mut line = Vec::new();
     for stop in path {
         if let Some(distance) = stop.ideal_distance[set] {
@@ -110,7 +111,7 @@ fn panel(
     looks: &[Style],
     paths: &[Vec<Stop>],
     facet: &Facet,
-    set: usize,
+    set: EvalSet,
     cost: &Cost,
 ) -> Option<Panel> {
     // All facets of a setting share their axes.
@@ -123,7 +124,7 @@ fn panel(
         }
         let own = line(&paths[index], set, cost);
         all.extend(own.iter().map(|(_, distance)| *distance));
-        for set in 0..2 {
+        for set in EvalSet::ALL {
             let values = line(&paths[index], set, cost);
             both.extend(values.iter().map(|(_, distance)| distance.mean));
         }

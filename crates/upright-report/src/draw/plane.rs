@@ -20,9 +20,13 @@ use upright_core::{
     optimizer::Iterate,
 };
 use upright_plot::{Axis, Dash, Figure, Ink, Mark, Marker, Panel, Style};
+use upright_runs::records::{EvalSet, PerSet};
 
 /// Titles of panels that differ only in their set of rows.
-const SET_TITLES: [&str; 2] = ["Held-out rows (eval)", "Training rows (fit)"];
+const SET_TITLES: PerSet<&str> = PerSet {
+    held_out: "Held-out rows (eval)",
+    training: "Training rows (fit)",
+};
 
 /// The two objectives of the plane: x is the first preference objective and y the first other one;
 /// otherwise the first two objectives.
@@ -56,7 +60,7 @@ impl Plane {
         places: impl Iterator<Item = [Spread; 2]>,
     ) -> Self {
         let mut all: Vec<[f64; 2]> = places.map(mean).collect();
-        let fixed = |setting| [0, 1].map(|set| fixed_points(setting, objectives, set));
+        let fixed = |setting| EvalSet::ALL.map(|set| fixed_points(setting, objectives, set));
         all.extend(report.settings.iter().flat_map(fixed).flatten().flatten());
         let axis = |i: usize| {
             loss_axis(
@@ -102,13 +106,13 @@ fn panel(plane: &Plane, title: String, places: &[[Spread; 2]], fixed: &[[f64; 2]
 }
 
 /// Start and ideal point of a setting on a set of rows, if known.
-fn fixed_points(setting: &Comparable, [x, y]: [usize; 2], set: usize) -> [Option<[f64; 2]>; 2] {
+fn fixed_points(setting: &Comparable, [x, y]: [usize; 2], set: EvalSet) -> [Option<[f64; 2]>; 2] {
     let value = |k: usize| setting.ideal[set][k].as_ref().map(|optimum| optimum.value);
     let ideal = || Some([value(x)?, value(y)?]);
     [place(&setting.start[set], [x, y]).map(mean), ideal()]
 }
 
-fn add_fixed(panel: &mut Panel, setting: &Comparable, axes: [usize; 2], set: usize) {
+fn add_fixed(panel: &mut Panel, setting: &Comparable, axes: [usize; 2], set: EvalSet) {
     let [start, ideal] = fixed_points(setting, axes, set);
     if let Some(start) = start {
         panel.add(
@@ -131,7 +135,7 @@ fn add_ideal(panel: &mut Panel, ideal: Option<[f64; 2]>, trained: bool) {
 }
 
 /// Whether training reached both optima of the plane.
-fn is_trained(setting: &Comparable, axes: [usize; 2], set: usize) -> bool {
+fn is_trained(setting: &Comparable, axes: [usize; 2], set: EvalSet) -> bool {
     let of = |k: usize| setting.ideal[set][k].as_ref();
     axes.iter()
         .all(|k| of(*k).is_none_or(|optimum| optimum.trained))
@@ -179,7 +183,7 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
         [400.0, height],
     );
     // If runs stop at different steps, the mean end lies beyond their common steps.
-    let path = |arm: &Arm, set: usize| -> Vec<[Spread; 2]> {
+    let path = |arm: &Arm, set: EvalSet| -> Vec<[Spread; 2]> {
         let mut path: Vec<_> = report
             .path(arm)
             .iter()
@@ -191,17 +195,18 @@ pub(super) fn trajectories(report: &Report, looks: &[Style]) -> Option<Shown> {
     let everywhere = report
         .arms
         .iter()
-        .flat_map(|arm| [0, 1].map(|set| path(arm, set)))
+        .flat_map(|arm| EvalSet::ALL.map(|set| path(arm, set)))
         .flatten();
     let plane = Plane::of(report, axes, everywhere);
-    let all = || {
-        facets
-            .iter()
-            .flat_map(|facet| [0, 1].map(|set| (facet, set)))
-    };
-    let mut shown: Vec<(&Facet, usize)> = all().collect();
+    let mut shown: Vec<(&Facet, EvalSet)> = Vec::new();
     if beside {
-        shown.sort_by_key(|(_, set)| *set);
+        for set in EvalSet::ALL {
+            shown.extend(facets.iter().map(|facet| (facet, set)));
+        }
+    } else {
+        for facet in &facets {
+            shown.extend(EvalSet::ALL.map(|set| (facet, set)));
+        }
     }
     for (facet, set) in shown {
         // All facets of a setting share their axes.
@@ -288,12 +293,10 @@ fn straight(report: &Report) -> &'static str {
 /// Names the arms that end nearest to the ideal point.
 fn nearest(report: &Report) -> String {
     // Distances are not compared between settings or training budgets.
-    let sets = if report.comparisons().len() == 1 {
-        0..2
-    } else {
-        0..0
-    };
-    let of = |set: usize| {
+    if report.comparisons().len() != 1 {
+        return String::new();
+    }
+    let of = |set: EvalSet| {
         let far = |i: &usize| {
             Some((
                 *i,
@@ -310,7 +313,7 @@ fn nearest(report: &Report) -> String {
             )
         })
     };
-    let found: Vec<String> = sets.filter_map(of).collect();
+    let found: Vec<String> = EvalSet::ALL.into_iter().filter_map(of).collect();
     if found.is_empty() {
         String::new()
     } else {
@@ -323,7 +326,7 @@ fn sampled_front(
     report: &Report,
     axes: [usize; 2],
     facet: &Facet,
-    set: usize,
+    set: EvalSet,
 ) -> Option<Vec<[f64; 2]>> {
     let here = |front: &&Front| {
         front.role.is(&ALRIGHT) && front.setting == facet.setting && front.iterate == facet.iterate
@@ -344,7 +347,7 @@ fn sampled_front(
 fn worst(report: &Report, setting: usize) -> Option<String> {
     let fronts = report.fronts.iter().any(|front| front.setting == setting);
     let worst = report.best.worst.get(setting).filter(|_| fronts)?;
-    let on = |set: usize| {
+    let on = |set: EvalSet| {
         let point = worst[set]
             .as_ref()?
             .iter()
@@ -352,7 +355,7 @@ fn worst(report: &Report, setting: usize) -> Option<String> {
             .collect::<Vec<_>>();
         Some(format!("({}) on {}", point.join(", "), SET_NAMES[set]))
     };
-    let words = [0, 1]
+    let words = EvalSet::ALL
         .into_iter()
         .filter_map(on)
         .collect::<Vec<_>>()
@@ -417,10 +420,10 @@ pub(super) fn fronts(report: &Report, looks: &[Style]) -> Option<Shown> {
         .fronts
         .iter()
         .flat_map(|front| &front.arms)
-        .flat_map(|i| &report.arms[*i].ends);
+        .flat_map(|i| report.arms[*i].ends.iter());
     let plane = Plane::of(report, axes, all.filter_map(|ends| place(ends, axes)));
     for (setting, set) in
-        (0..report.settings.len()).flat_map(|setting| [(setting, 0), (setting, 1)])
+        (0..report.settings.len()).flat_map(|setting| EvalSet::ALL.map(|set| (setting, set)))
     {
         let fronts: Vec<_> = report
             .fronts

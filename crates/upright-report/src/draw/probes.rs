@@ -7,6 +7,7 @@ use crate::{
 };
 use upright_core::metrics::Spread;
 use upright_plot::{Axis, Dash, Figure, Mark, Panel, Style};
+use upright_runs::records::EvalSet;
 
 /// Error bars at each k, for values that have an error.
 fn bars(points: &[(f64, Spread)]) -> Mark {
@@ -44,7 +45,7 @@ pub(super) fn probes(report: &Report) -> Option<Shown> {
             .join(", ");
         let k = |arm: &Arm| arm.probe_every.unwrap_or(1) as f64;
         let look = Style::series(index).dash(Dash::Solid);
-        for set in 0..2 {
+        for set in EvalSet::ALL {
             let points: Vec<_> = arms
                 .iter()
                 .filter_map(|arm| Some((k(arm), arm.ideal_distance[set]?)))
@@ -52,10 +53,9 @@ pub(super) fn probes(report: &Report) -> Option<Shown> {
             if points.is_empty() {
                 continue;
             }
-            let style = if set == 0 {
-                look
-            } else {
-                look.dash(Dash::Dashed)
+            let style = match set {
+                EvalSet::HeldOut => look,
+                EvalSet::Training => look.dash(Dash::Dashed),
             };
             far.add(bars(&points), style.unmarked(), "");
             let line = points.iter().map(|(k, far)| [*k, far.mean]).collect();

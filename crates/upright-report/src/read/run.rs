@@ -74,9 +74,9 @@ pub struct Point {
     /// Number of steps taken before it.
     pub step: usize,
     /// Loss of every objective of the plan, on held-out rows and on training rows.
-    pub losses: [Vec<Option<f64>>; 2],
+    pub losses: PerSet<Vec<Option<f64>>>,
     /// The same losses of the averaged adapter; none if the run keeps no average.
-    pub averaged: [Vec<Option<f64>>; 2],
+    pub averaged: PerSet<Vec<Option<f64>>>,
 }
 
 impl Run {
@@ -160,7 +160,9 @@ impl Run {
         let Some(end) = self.points.last().filter(|point| point.step == self.steps) else {
             return false;
         };
-        let losses: Vec<f64> = end.losses[1]
+        let losses: Vec<f64> = end
+            .losses
+            .training
             .iter()
             .map(|loss| loss.unwrap_or(f64::INFINITY))
             .collect();
@@ -179,7 +181,7 @@ impl Run {
             .points
             .last()
             .into_iter()
-            .flat_map(|point| &point.losses);
+            .flat_map(|point| point.losses.iter());
         let measured = end.flatten().filter(|loss| loss.is_some()).count();
         if measured > 0 {
             return Ok(());
@@ -209,7 +211,7 @@ impl Run {
         &self,
         point: &Point,
         iterate: Iterate,
-        set: usize,
+        set: EvalSet,
         name: &str,
     ) -> Option<f64> {
         let losses = match iterate {
@@ -411,7 +413,7 @@ fn losses(
     line: &EvalRecord,
     plan: &Plan,
     iterate: Iterate,
-) -> std::result::Result<[Vec<Option<f64>>; 2], String> {
+) -> std::result::Result<PerSet<Vec<Option<f64>>>, String> {
     let mut found = PerSet::<Vec<Option<f64>>>::default();
     for set in EvalSet::ALL {
         for objective in &plan.objectives {
@@ -424,7 +426,7 @@ fn losses(
             found[set].push(loss);
         }
     }
-    Ok(found.into_list())
+    Ok(found)
 }
 
 /// Sums of a number over the steps before each step, and over all steps. A step without the number

@@ -6,5 +6,10 @@ pub(crate) mod prose;
 pub(crate) mod table;
 pub(crate) mod tables;
 
+use upright_runs::records::PerSet;
+
 /// The two sets of rows, as the page names them.
-pub(crate) const SET_NAMES: [&str; 2] = ["held-out rows", "training rows"];
+pub(crate) const SET_NAMES: PerSet<&str> = PerSet {
+    held_out: "held-out rows",
+    training: "training rows",
+};

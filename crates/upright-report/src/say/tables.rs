@@ -7,6 +7,7 @@ use super::{
     table::{Better, Cell, Column, Table, listed},
 };
 use crate::compare::{Optimum, Report, arm::Arm, labels, matching};
+use upright_runs::records::EvalSet;
 
 pub(crate) use benchmarks::{benchmarks, scores};
 
@@ -50,15 +51,15 @@ pub(crate) fn behind_figures(report: &Report) -> Vec<Table> {
 /// The final losses and distance of every arm, and whether it is on the front.
 pub(crate) fn results(report: &Report) -> Table {
     let mut columns = vec![Column::new("arm"), Column::new("runs")];
-    for set in SET_NAMES {
+    for rows in SET_NAMES.into_list() {
         columns.extend(
             report
                 .objectives
                 .iter()
-                .map(|name| Column::of(set, format!("{name} loss"), None)),
+                .map(|name| Column::of(rows, format!("{name} loss"), None)),
         );
-        columns.push(Column::of(set, "distance", Some(Better::Small)));
-        columns.push(Column::of(set, "front", None));
+        columns.push(Column::of(rows, "distance", Some(Better::Small)));
+        columns.push(Column::of(rows, "front", None));
     }
     let mut table = Table::new("results", "Final losses of every arm", columns);
     for (setting, of) in report.settings.iter().enumerate() {
@@ -76,7 +77,7 @@ pub(crate) fn results(report: &Report) -> Table {
             format!("ideal point ({} {})", listed(&given), prose::GIVEN)
         };
         let mut ideal = vec![Cell::Text(named(&what)), Cell::Missing];
-        for set in 0..2 {
+        for set in EvalSet::ALL {
             start.extend(
                 of.start[set]
                     .iter()
@@ -102,7 +103,7 @@ pub(crate) fn results(report: &Report) -> Table {
             Cell::Text(labels::named(arm)),
             Cell::Number(arm.runs.len() as f64, 0),
         ];
-        for set in 0..2 {
+        for set in EvalSet::ALL {
             row.extend(arm.ends[set].iter().map(|end| Cell::spread(*end, 3)));
             row.push(Cell::spread(arm.ideal_distance[set], 3));
             let on_front = report.best.on_front[index][set];
@@ -126,14 +127,14 @@ fn aside(table: &mut Table, report: &Report, arm: &Arm) {
 /// Gaps to the optimum and distances to the ideal point.
 pub(crate) fn gaps(report: &Report) -> Table {
     let mut columns = vec![Column::new("arm")];
-    for set in SET_NAMES {
+    for rows in SET_NAMES.into_list() {
         columns.extend(
             report
                 .objectives
                 .iter()
-                .map(|name| Column::of(set, format!("{name} gap"), None)),
+                .map(|name| Column::of(rows, format!("{name} gap"), None)),
         );
-        columns.push(Column::of(set, "distance", Some(Better::Small)));
+        columns.push(Column::of(rows, "distance", Some(Better::Small)));
     }
     let mut title =
         "Gap to the optimum of each objective, and distance to the ideal point".to_owned();
@@ -143,7 +144,7 @@ pub(crate) fn gaps(report: &Report) -> Table {
     let mut table = Table::new("gaps", title, columns);
     for arm in &report.arms {
         let mut row = vec![Cell::Text(labels::named(arm))];
-        for set in 0..2 {
+        for set in EvalSet::ALL {
             row.extend(arm.gaps[set].iter().map(|gap| Cell::spread(*gap, 4)));
             row.push(Cell::spread(arm.ideal_distance[set], 4));
         }
@@ -214,9 +215,9 @@ pub(crate) fn fronts(report: &Report) -> Option<Table> {
         Column::new("weights"),
         Column::new("arms"),
     ];
-    for set in SET_NAMES {
-        columns.push(Column::of(set, "hypervolume", Some(Better::Large)));
-        columns.push(Column::of(set, "Delta", Some(Better::Small)));
+    for rows in SET_NAMES.into_list() {
+        columns.push(Column::of(rows, "hypervolume", Some(Better::Large)));
+        columns.push(Column::of(rows, "Delta", Some(Better::Small)));
     }
     let mut table = Table::new("fronts", "Front of each method over its weights", columns);
     for front in &report.fronts {
@@ -231,7 +232,7 @@ pub(crate) fn fronts(report: &Report) -> Option<Table> {
             Cell::Text(weights),
             Cell::Number(front.arms.len() as f64, 0),
         ];
-        for set in 0..2 {
+        for set in EvalSet::ALL {
             row.extend([
                 Cell::number(front.hypervolume[set], 4),
                 Cell::spread(front.delta[set].as_ref().map(|delta| delta.spread), 3),
@@ -246,12 +247,12 @@ pub(crate) fn fronts(report: &Report) -> Option<Table> {
 /// Mean losses of every arm at the evaluations that all its runs share.
 pub(crate) fn curves(report: &Report) -> Table {
     let mut columns = vec![Column::new("arm"), Column::new("step")];
-    for set in SET_NAMES {
+    for rows in SET_NAMES.into_list() {
         columns.extend(
             report
                 .objectives
                 .iter()
-                .map(|name| Column::of(set, format!("{name} loss"), None)),
+                .map(|name| Column::of(rows, format!("{name} loss"), None)),
         );
     }
     let mut table = Table::new("curves", "Losses by step", columns);
@@ -283,7 +284,9 @@ pub(crate) fn distances(report: &Report) -> Table {
         Column::new("tokens trained on"),
         Column::new("seconds of training steps"),
     ];
-    columns.extend(SET_NAMES.map(|set| Column::of(set, "distance", None)));
+    for rows in SET_NAMES.into_list() {
+        columns.push(Column::of(rows, "distance", None));
+    }
     let mut table = Table::new(
         "distances",
         "Distance to the ideal point by step, tokens and seconds",
@@ -296,8 +299,8 @@ pub(crate) fn distances(report: &Report) -> Table {
                 Cell::Number(stop.step as f64, 0),
                 Cell::spread(Some(stop.tokens), 0),
                 Cell::spread(Some(stop.seconds), 2),
-                Cell::spread(stop.ideal_distance[0], 4),
-                Cell::spread(stop.ideal_distance[1], 4),
+                Cell::spread(stop.ideal_distance.held_out, 4),
+                Cell::spread(stop.ideal_distance.training, 4),
             ]);
         }
     }
@@ -340,7 +343,9 @@ pub(crate) fn decisions(report: &Report) -> Table {
 /// Methods that probe, over k; none if there is only one k.
 pub(crate) fn probes(report: &Report) -> Option<Table> {
     let mut columns = vec![Column::new("arm"), Column::new("k")];
-    columns.extend(SET_NAMES.map(|set| Column::of(set, "distance", Some(Better::Small))));
+    for rows in SET_NAMES.into_list() {
+        columns.push(Column::of(rows, "distance", Some(Better::Small)));
+    }
     let time = matching::time(&report.arms);
     columns.push(Column::of("", time.name, Some(Better::Small)));
     let mut table = Table::new(
@@ -359,8 +364,8 @@ pub(crate) fn probes(report: &Report) -> Option<Table> {
         table.rows.push(vec![
             Cell::Text(arm.label.clone()),
             Cell::number(arm.probe_every.map(|k| k as f64), 0),
-            Cell::spread(arm.ideal_distance[0], 4),
-            Cell::spread(arm.ideal_distance[1], 4),
+            Cell::spread(arm.ideal_distance.held_out, 4),
+            Cell::spread(arm.ideal_distance.training, 4),
             Cell::spread((time.mean)(arm), 2),
         ]);
     }

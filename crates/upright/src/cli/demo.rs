@@ -162,12 +162,12 @@ mod tests {
     /// A verdict over both sets is printed above the numbers of each set, by name.
     #[test]
     fn numbers_say_which_rows_they_are_of() {
-        let claim = |holds: [Call; 2], because: [&str; 2], no_error: Option<NoError>| Claim {
+        let claim = |holds: PerSet<Call>, because: PerSet<&str>, no_error: Option<NoError>| Claim {
             text: "It is so".into(),
             verdicts: vec![Verdict {
                 at: String::new(),
-                holds: holds.map(Some),
-                because: because.map(Into::into),
+                holds: PerSet::each(|set| Some(holds[set])),
+                because: PerSet::each(|set| because[set].to_owned()),
                 no_error,
                 small: Small {
                     seeds: no_error.map(|_| 1),
@@ -178,13 +178,31 @@ mod tests {
         let story = Story {
             steps: 1,
             seeds: vec![1],
-            start: [PerSet::each(|_| 1.0); 2],
-            optima: [PerSet::each(|_| 1.0); 2],
+            start: [PerSet::both(1.0); 2],
+            optima: [PerSet::both(1.0); 2],
             methods: Vec::new(),
             claims: vec![
-                claim([Call::Yes, Call::No], ["1 against 2", "2 against 1"], None),
-                claim([Call::TooCloseToCall; 2], ["3 seconds"; 2], None),
-                claim([Call::Yes; 2], ["4 seconds"; 2], Some(NoError::OneRun)),
+                claim(
+                    PerSet {
+                        held_out: Call::Yes,
+                        training: Call::No,
+                    },
+                    PerSet {
+                        held_out: "1 against 2",
+                        training: "2 against 1",
+                    },
+                    None,
+                ),
+                claim(
+                    PerSet::both(Call::TooCloseToCall),
+                    PerSet::both("3 seconds"),
+                    None,
+                ),
+                claim(
+                    PerSet::both(Call::Yes),
+                    PerSet::both("4 seconds"),
+                    Some(NoError::OneRun),
+                ),
             ],
             question: String::new(),
             answers: Vec::new(),

@@ -6,7 +6,7 @@ use upright::demo::Demo;
 use upright_base::progress::Silent;
 use upright_core::metrics::Call;
 use upright_engine::Options;
-use upright_runs::records::EvalSet;
+use upright_runs::records::{EvalSet, PerSet};
 
 /// Names the folder of the child that the test runs.
 const CACHE: &str = "UPRIGHT_TEST_DEMO";
@@ -157,7 +157,8 @@ fn the_story_is_told_by_the_runs() {
         level.contains(&"mix-short") && !level.contains(&"mix"),
         "{level:?}"
     );
-    for (index, set) in ["eval", "fit"].into_iter().enumerate() {
+    for eval_set in EvalSet::ALL {
+        let set = eval_set.key();
         let gap = |name: &str, objective: &str| values(name, &format!("{set}/gap/{objective}"));
         let distance = |name: &str| values(name, &format!("{set}/ideal_distance"));
         for name in names {
@@ -177,7 +178,7 @@ fn the_story_is_told_by_the_runs() {
             }
             call(&pairs)
         };
-        let told = |claim: &upright_report::Claim| claim.verdicts[0].holds[index];
+        let told = |claim: &upright_report::Claim| claim.verdicts[0].holds[eval_set];
         let forgets = [
             call(&joint.map(|name| less(gap(name, "dpo"), gap("dpo-sft", "dpo")))),
             call(&joint.map(|name| less(gap(name, "sft"), gap("sft-dpo", "sft")))),
@@ -228,7 +229,7 @@ fn the_story_is_told_by_the_runs() {
         excess("mix").map(|excess| -excess),
     ]);
     let last = story.claims.last().unwrap();
-    assert_eq!(last.verdicts[0].holds, [Some(cheap); 2]);
+    assert_eq!(last.verdicts[0].holds, PerSet::both(Some(cheap)));
     assert!(story.claims.iter().all(|claim| claim.verdicts.len() == 1));
     assert_eq!(story.answers.len(), 3);
     // The page has all arms, and two answers of the base and of every method.

@@ -10,6 +10,7 @@ use crate::{
     },
     say::table::listed,
 };
+use upright_runs::records::PerSet;
 
 /// The benchmark of the claim that the alternating methods surpass Sequential and Mix.
 const MMLU: &str = "mmlu";
@@ -131,14 +132,13 @@ fn verdicts(report: &Report, scores: &Scores, contests: &[Contest<'_, '_>]) -> V
             small = small.and(Small::of_seeds(seeds));
         }
         let at = contest.place.at.clone();
-        let because = [because.clone(), because];
         verdicts.push(Verdict {
             no_error: is_bare.then_some(NoError::OneRun),
             small,
             ..Verdict::new(
                 at,
-                [Some(shortfalls.clone()), Some(shortfalls)],
-                because,
+                PerSet::both(Some(shortfalls)),
+                PerSet::both(because),
                 &[],
             )
         });

@@ -16,6 +16,7 @@ use crate::{
 };
 use upright_core::methods::{ALRIGHT, MIX};
 use upright_core::metrics::Call;
+use upright_runs::records::{EvalSet, PerSet};
 
 /// What is equal in a claim whose arms are the same at equal steps and at equal tokens.
 const AT_BOTH: &str = " at equal steps and at equal tokens";
@@ -58,7 +59,7 @@ fn nearer_at(report: &Report, places: &[Place<'_>], equal: &str) -> Option<Claim
     let mut verdicts = Vec::new();
     for place in places.iter().filter(is_asked) {
         let arms = [&place.alternating[..], &place.sequential].concat();
-        let because = |set: usize| {
+        let because = |set: EvalSet| {
             let [joint, sequential] =
                 [&place.alternating, &place.sequential].map(|some| priced(some, &arms, set));
             format!(
@@ -68,8 +69,8 @@ fn nearer_at(report: &Report, places: &[Place<'_>], equal: &str) -> Option<Claim
             )
         };
         let apart =
-            [0, 1].map(|set| differences(&place.alternating, &place.sequential, distance(set)));
-        let verdict = Verdict::new(place.at.clone(), apart, [because(0), because(1)], &arms);
+            PerSet::each(|set| differences(&place.alternating, &place.sequential, distance(set)));
+        let verdict = Verdict::new(place.at.clone(), apart, PerSet::each(because), &arms);
         verdicts.push(verdict);
     }
     let asked = |place: &Place<'_>| is_asked(&place);
@@ -106,11 +107,11 @@ fn nearest_at(report: &Report, places: &[Place<'_>], equal: &str) -> Option<Clai
             }
         }
         let all = [&others[..], &[maxright]].concat();
-        let because = |set: usize| {
+        let because = |set: EvalSet| {
             priced(&all, &all, set) + &each_on(place, &all) + &nearer_still(place, &all, set)
         };
-        let apart = [0, 1].map(|set| differences(&[maxright], &others, distance(set)));
-        let verdict = Verdict::new(place.at.clone(), apart, [because(0), because(1)], &all);
+        let apart = PerSet::each(|set| differences(&[maxright], &others, distance(set)));
+        let verdict = Verdict::new(place.at.clone(), apart, PerSet::each(because), &all);
         verdicts.push(verdict);
         names.extend(others.iter().map(|arm| name(&arm.role)));
     }
@@ -139,7 +140,7 @@ fn name(role: &Role) -> &'static str {
 
 /// The distances of some arms, each after its arm's label. If the tokens of all arms of the
 /// comparison differ, each with its tokens.
-fn priced(arms: &[&Arm], all: &[&Arm], set: usize) -> String {
+fn priced(arms: &[&Arm], all: &[&Arm], set: EvalSet) -> String {
     if !differ_in_tokens(all) {
         return labeled(arms, distance(set));
     }
@@ -174,7 +175,7 @@ fn each_on(place: &Place<'_>, arms: &[&Arm]) -> String {
 
 /// Names the arms that are not part of the claim and that clearly end nearer than every arm that
 /// is.
-fn nearer_still(place: &Place<'_>, asked: &[&Arm], set: usize) -> String {
+fn nearer_still(place: &Place<'_>, asked: &[&Arm], set: EvalSet) -> String {
     let nearer = |arm: &Arm| {
         let differences = differences(&[arm], asked, distance(set)).unwrap_or_default();
         let calls: Vec<Call> = differences

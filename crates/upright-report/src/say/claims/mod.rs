@@ -20,6 +20,7 @@ use upright_core::{
     metrics::{Sample, Spread},
     optimizer::Iterate,
 };
+use upright_runs::records::{EvalSet, PerSet};
 use words::{agreeing, everyone, figure, labeled, named, stopped};
 
 /// The ratio to the time of Sequential up to which a cost counts as about the same.
@@ -70,7 +71,7 @@ fn forgets(report: &Report, places: &[Place<'_>], first: usize) -> Option<Claim>
     let asked = |place: &Place<'_>| {
         !place.alternating.is_empty() && place.sequential.iter().any(|arm| begins(arm))
     };
-    let value = |set: usize| move |outcome: &Outcome| outcome.ends[set][first];
+    let value = |set: EvalSet| move |outcome: &Outcome| outcome.ends[set][first];
     let verdict = |place: &Place<'_>| {
         let sequential: Vec<&Arm> = place
             .sequential
@@ -78,16 +79,16 @@ fn forgets(report: &Report, places: &[Place<'_>], first: usize) -> Option<Claim>
             .copied()
             .filter(|arm| begins(arm))
             .collect();
-        let because = |set: usize| {
+        let because = |set: EvalSet| {
             format!(
                 "{} versus {}",
                 labeled(&sequential, value(set)),
                 labeled(&place.alternating, value(set))
             )
         };
-        let apart = [0, 1].map(|set| differences(&place.alternating, &sequential, value(set)));
+        let apart = PerSet::each(|set| differences(&place.alternating, &sequential, value(set)));
         let arms = [&place.alternating[..], &sequential].concat();
-        Verdict::new(place.at.clone(), apart, [because(0), because(1)], &arms)
+        Verdict::new(place.at.clone(), apart, PerSet::each(because), &arms)
     };
     let order = report.arms.iter().find_map(|arm| match &arm.role {
         Role::Sequential(names) if names[0] == *name => Some(names.join(", then ")),
@@ -148,8 +149,8 @@ fn cheap(report: &Report, places: &[Place<'_>]) -> Option<Claim> {
         let because = format!("{} relative to Sequential: {}", time.name, times.join(", "));
         Some(Verdict::new(
             place.at.clone(),
-            [Some(above.clone()), Some(above)],
-            [because.clone(), because],
+            PerSet::both(Some(above)),
+            PerSet::both(because),
             &all,
         ))
     };
@@ -182,7 +183,7 @@ fn even(report: &Report) -> Option<Claim> {
         let sequential: Vec<&Front> = fronts()
             .filter(|front| matches!(front.role, Role::Sequential(_)))
             .collect();
-        let apart = |set: usize| {
+        let apart = |set: EvalSet| {
             let own = alright.delta[set].as_ref()?;
             let mut found = Vec::new();
             for front in &sequential {
@@ -194,7 +195,7 @@ fn even(report: &Report) -> Option<Claim> {
             .into_iter()
             .chain(sequential.iter().copied())
             .collect();
-        let because = |set: usize| {
+        let because = |set: EvalSet| {
             let one = |front: &&Front| {
                 Some(format!(
                     "{} {}",
@@ -212,8 +213,8 @@ fn even(report: &Report) -> Option<Claim> {
             .collect();
         Some(Verdict::new(
             at,
-            [apart(0), apart(1)],
-            [because(0), because(1)],
+            PerSet::each(apart),
+            PerSet::each(because),
             &arms,
         ))
     };
@@ -254,12 +255,12 @@ fn probes(report: &Report) -> Option<Claim> {
                 continue;
             }
             let (unit, seconds) = (time.name, time.of);
-            let apart = |set: usize| {
+            let apart = |set: EvalSet| {
                 let mut both = differences(&[often], &[seldom], distance(set))?;
                 both.extend(differences(&[seldom], &[often], seconds)?);
                 Some(both)
             };
-            let because = |set: usize| {
+            let because = |set: EvalSet| {
                 let one = |arm: &Arm| {
                     let far = arm.ideal_distance[set]
                         .map_or("-".to_owned(), |distance| figure(&distance, 3));
@@ -274,8 +275,8 @@ fn probes(report: &Report) -> Option<Claim> {
             let at = place(report, comparison, &weights);
             verdicts.push(Verdict::new(
                 at,
-                [apart(0), apart(1)],
-                [because(0), because(1)],
+                PerSet::each(apart),
+                PerSet::each(because),
                 &[often, seldom],
             ));
         }

@@ -5,6 +5,7 @@ use crate::{
     say::SET_NAMES,
 };
 use upright_core::metrics::Call;
+use upright_runs::records::{EvalSet, PerSet};
 
 impl NoError {
     /// The reason in words.
@@ -26,8 +27,9 @@ impl Claim {
             Some(TooCloseToCall) => return "too close to call here".into(),
             None => {}
         }
-        let (held_out, training) = (SET_NAMES[0], SET_NAMES[1]);
-        match (self.call_on(0), self.call_on(1)) {
+        let PerSet { held_out, training } = SET_NAMES;
+        let calls = PerSet::each(|set| self.call_on(set));
+        match (calls.held_out, calls.training) {
             (Some(Yes), Some(No)) => format!("holds here on {held_out} only"),
             (Some(No), Some(Yes)) => format!("holds here on {training} only"),
             (Some(Yes), Some(_)) => {
@@ -46,7 +48,7 @@ impl Claim {
                 let any = |wanted: Call| {
                     self.verdicts
                         .iter()
-                        .any(|verdict| verdict.holds.contains(&Some(wanted)))
+                        .any(|verdict| verdict.holds.iter().any(|call| *call == Some(wanted)))
                 };
                 match (any(Yes), any(No)) {
                     (true, true) => "holds here in part".into(),
@@ -96,18 +98,18 @@ impl Claim {
 impl Verdict {
     /// The call in a word or two; names the rows if the calls on them differ.
     pub fn words(&self) -> String {
-        match self.holds {
-            [Some(held_out), Some(training)] if held_out != training => {
+        match (self.holds.held_out, self.holds.training) {
+            (Some(held_out), Some(training)) if held_out != training => {
                 format!(
                     "{} on {}, {} on {}",
                     held_out.words(),
-                    SET_NAMES[0],
+                    SET_NAMES.held_out,
                     training.words(),
-                    SET_NAMES[1]
+                    SET_NAMES.training
                 )
             }
-            [Some(call), _] | [None, Some(call)] => call.words().into(),
-            [None, None] => String::new(),
+            (Some(call), _) | (None, Some(call)) => call.words().into(),
+            (None, None) => String::new(),
         }
     }
 
@@ -121,8 +123,9 @@ impl Verdict {
         let mark = self
             .no_error
             .map_or_else(String::new, |reason| format!(", {}", reason.words()));
-        let same = self.because[0] == self.because[1] && self.holds[0] == self.holds[1];
-        let line = |set: usize| {
+        let same = self.because.held_out == self.because.training
+            && self.holds.held_out == self.holds.training;
+        let line = |set: EvalSet| {
             let holds = self.holds[set]?.words();
             let rows = if same {
                 String::new()
@@ -131,6 +134,11 @@ impl Verdict {
             };
             Some(format!("{at}{rows}{holds}{mark} ({})", self.because[set]))
         };
-        (0..if same { 1 } else { 2 }).filter_map(line).collect()
+        let sets = if same {
+            &[EvalSet::HeldOut][..]
+        } else {
+            &EvalSet::ALL
+        };
+        sets.iter().filter_map(|set| line(*set)).collect()
     }
 }

@@ -4,6 +4,7 @@ use crate::{
     compare::{Comparable, Report, Source},
     say::{SET_NAMES, table::listed},
 };
+use upright_runs::records::{EvalSet, PerSet};
 
 /// The ideal point and its source, or how to get one.
 pub(super) fn ideal(report: &Report) -> String {
@@ -11,8 +12,8 @@ pub(super) fn ideal(report: &Report) -> String {
     // Objectives without an optimum and the rows they lack it on, with the settings concerned.
     let mut lacking: Vec<(String, Vec<String>)> = Vec::new();
     for (index, setting) in report.settings.iter().enumerate() {
-        let mut missing: [Vec<String>; 2] = Default::default();
-        for set in 0..2 {
+        let mut missing = PerSet::<Vec<String>>::default();
+        for set in EvalSet::ALL {
             for (k, name) in report.objectives.iter().enumerate() {
                 let measured = report
                     .arms
@@ -39,13 +40,14 @@ pub(super) fn ideal(report: &Report) -> String {
                 sources(setting, set),
             ));
         }
-        let [held_out, training] = &missing;
+        let PerSet { held_out, training } = &missing;
         let words = if held_out == training {
-            vec![(held_out, format!("{} and {}", SET_NAMES[0], SET_NAMES[1]))]
+            let both = format!("{} and {}", SET_NAMES.held_out, SET_NAMES.training);
+            vec![(held_out, both)]
         } else {
             vec![
-                (held_out, SET_NAMES[0].to_owned()),
-                (training, SET_NAMES[1].to_owned()),
+                (held_out, SET_NAMES.held_out.to_owned()),
+                (training, SET_NAMES.training.to_owned()),
             ]
         };
         for (names, rows) in words.into_iter().filter(|(names, _)| !names.is_empty()) {
@@ -128,7 +130,7 @@ pub(crate) fn rests_on_given(report: &Report) -> String {
 /// Marks an optimum that a user gave and that no run in the report reached.
 pub(crate) const GIVEN: &str = "given, not trained";
 
-fn sources(setting: &Comparable, set: usize) -> &'static str {
+fn sources(setting: &Comparable, set: EvalSet) -> &'static str {
     let all = |source: Source| {
         setting.ideal[set]
             .iter()

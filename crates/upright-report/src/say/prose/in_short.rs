@@ -12,6 +12,7 @@ use crate::{
 };
 use upright_base::counted;
 use upright_core::metrics::Call;
+use upright_runs::records::EvalSet;
 
 /// Summarizes the page: the nearest arm, its cost, and how many claims hold.
 pub(crate) fn in_short(report: &Report) -> Vec<String> {
@@ -105,7 +106,11 @@ fn nearest(
     equal: &str,
 ) -> Option<String> {
     let setting = &report.settings[comparison.setting];
-    let set = usize::from(setting.ideal_point(0).is_none());
+    let set = if setting.ideal_point(EvalSet::HeldOut).is_some() {
+        EvalSet::HeldOut
+    } else {
+        EvalSet::Training
+    };
     let mut all: Vec<(&Arm, f64)> = Vec::new();
     for arm in arms {
         if let Some(distance) = arm.ideal_distance[set] {

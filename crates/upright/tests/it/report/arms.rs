@@ -4,6 +4,7 @@ use std::fs;
 
 use upright_core::{methods::MIX, metrics::Call};
 use upright_report::{Report, Role, Source};
+use upright_runs::records::PerSet;
 
 use super::{
     folders::{Run, Study, run},
@@ -62,12 +63,12 @@ fn arms_are_named_by_what_differs() {
         .iter()
         .map(|([sft, dpo], next)| (next - sft) * (worst_dpo - dpo))
         .sum();
-    near(front.hypervolume[1].unwrap(), area);
+    near(front.hypervolume.training.unwrap(), area);
     // Delta: even steps of (0.25, -0.25) between the ends of the runs alone, (0.3, 4.0) and (1.2, 0.1).
     let step = 0.25 * 2f64.sqrt();
     let reach = (0.65f64 - 0.3).hypot(0.75 - 4.0) + (1.15f64 - 1.2).hypot(0.25 - 0.1);
     near(
-        front.delta[1].as_ref().unwrap().spread.mean,
+        front.delta.training.as_ref().unwrap().spread.mean,
         reach / (reach + 2.0 * step),
     );
     let claims: Vec<(&str, usize)> = report
@@ -182,7 +183,7 @@ fn arms_are_held_against_those_that_were_given_the_same() {
     let asked: Vec<(&str, Option<Call>)> = claim("end nearer")
         .verdicts
         .iter()
-        .map(|verdict| (&verdict.at[..], verdict.holds[1]))
+        .map(|verdict| (&verdict.at[..], verdict.holds.training))
         .collect();
     assert_eq!(
         asked,
@@ -198,7 +199,7 @@ fn arms_are_held_against_those_that_were_given_the_same() {
     assert_eq!(claim("MAXRIGHT ends nearest").verdicts.len(), 1);
     assert_eq!(
         claim("MAXRIGHT ends nearest").verdicts[0].holds,
-        [Some(Call::Yes); 2]
+        PerSet::both(Some(Call::Yes))
     );
     let page = write(&study);
     assert!(page.contains(
@@ -284,7 +285,8 @@ fn settings_that_differ_are_named_and_losses_of_other_references_are_kept_apart(
             .iter()
             .find(|arm| arm.label == label)
             .unwrap()
-            .gaps[1][1]
+            .gaps
+            .training[1]
     };
     assert!(gap("mix, reference kind").is_none() && gap(expected[1]).is_some());
     let page = write(&study);
@@ -367,13 +369,13 @@ fn given_optima_win_and_an_objective_that_others_lack_is_left_out() {
     );
     let optima = &report.settings[0].ideal;
     assert_eq!(
-        optima[1][0].as_ref().map(|o| (o.value, o.source)),
+        optima.training[0].as_ref().map(|o| (o.value, o.source)),
         Some((0.125, Source::Given))
     );
-    assert_eq!(optima[0][0].as_ref().map(|o| o.value), Some(0.25));
-    assert_eq!(optima[1][1], None);
-    near(arm("mix").gaps[1][0].unwrap().mean, 0.5 - 0.125);
-    assert!(arm("mix").ideal_distance[1].is_none() && report.claims.is_empty());
+    assert_eq!(optima.held_out[0].as_ref().map(|o| o.value), Some(0.25));
+    assert_eq!(optima.training[1], None);
+    near(arm("mix").gaps.training[0].unwrap().mean, 0.5 - 0.125);
+    assert!(arm("mix").ideal_distance.training.is_none() && report.claims.is_empty());
     let page = write(&study);
     for words in [
         "No optimum is known for dpo on held-out rows and training rows, so",
@@ -424,7 +426,7 @@ fn a_studys_sums_are_one_arm_over_seeds_and_any_other_adapter_is_its_own() {
         ("adapter plain", 1),
     ];
     assert_eq!(arms, expected);
-    near(report.arms[0].ends[1][0].unwrap().mean, 0.55);
+    near(report.arms[0].ends.training[0].unwrap().mean, 0.55);
     assert!(
         report.arms[1..]
             .iter()
@@ -531,11 +533,13 @@ fn three_objectives_are_compared_and_the_plane_says_that_it_shows_two() {
         [&["sft alone", "dpo alone", "kind alone"][..], &joint].concat()
     );
     let arm = &report.arms[3];
-    let squares: f64 = arm.gaps[1]
+    let squares: f64 = arm
+        .gaps
+        .training
         .iter()
         .map(|gap| gap.unwrap().mean.powi(2))
         .sum();
-    near(arm.ideal_distance[1].unwrap().mean, squares.sqrt());
+    near(arm.ideal_distance.training.unwrap().mean, squares.sqrt());
     assert!(write(&study).contains("There are 3 objectives; this plot shows dpo and sft."));
 }
 
@@ -571,7 +575,7 @@ fn unfinished_runs_are_marked_and_damaged_ones_named_and_neither_is_in_a_mean() 
         (mix.runs.len(), mix.all.len(), mix.unfinished),
         (1, 2, false)
     );
-    assert_eq!(mix.ends[1][0].map(|end| end.mean), Some(0.5));
+    assert_eq!(mix.ends.training[0].map(|end| end.mean), Some(0.5));
     let begun = report
         .arms
         .iter()
@@ -717,7 +721,7 @@ fn a_claim_says_whom_it_asks_about_who_stopped_early_and_who_else_is_nearer() {
         nearest.text,
         "MAXRIGHT ends nearest to the ideal point, nearer than Sequential (dpo, then sft), Mix and ALRIGHT"
     );
-    let because = &nearest.verdicts[0].because[1];
+    let because = &nearest.verdicts[0].because.training;
     for words in [
         "(2 of 3 runs stopped at the goal after 4 of 8 steps)",
         "\u{201c}dpo, then sft\u{201d} 1.9",
@@ -732,7 +736,12 @@ fn a_claim_says_whom_it_asks_about_who_stopped_early_and_who_else_is_nearer() {
             .text
             .ends_with("than Sequential (dpo, then sft)")
     );
-    assert!(claim("cost about").verdicts[0].because[0].contains("after 4 of 8 steps"));
+    assert!(
+        claim("cost about").verdicts[0]
+            .because
+            .held_out
+            .contains("after 4 of 8 steps")
+    );
     assert!(
         page.contains("Some runs stopped early, at the goal")
             && page.contains("One rule decides every claim")

@@ -68,8 +68,8 @@ fn a_run_with_an_average_is_in_two_arms_with_the_same_cost() {
     assert_eq!(last.runs, averaged.runs);
     assert_eq!(last.seconds, averaged.seconds);
     assert_eq!(last.tokens, averaged.tokens);
-    near(last.ideal_distance[1].unwrap().mean, 1.515);
-    near(averaged.ideal_distance[1].unwrap().mean, 0.515);
+    near(last.ideal_distance.training.unwrap().mean, 1.515);
+    near(averaged.ideal_distance.training.unwrap().mean, 0.515);
     // Each is held against Sequential of its kind.
     assert_eq!(last.against, ["dpo, then sft"]);
     assert_eq!(averaged.against, ["dpo, then sft, averaged"]);
@@ -89,14 +89,14 @@ fn averages_are_compared_with_averages() {
         .unwrap();
     let mut found = Vec::new();
     for verdict in &claim.verdicts {
-        found.push((&verdict.at[..], verdict.holds[1]));
+        found.push((&verdict.at[..], verdict.holds.training));
     }
     let expected = [
         ("last iterate", Some(Call::No)),
         ("averaged", Some(Call::Yes)),
     ];
     assert_eq!(found, expected);
-    let because = &claim.verdicts[1].because[1];
+    let because = &claim.verdicts[1].because.training;
     let words = "\u{201c}alright, averaged\u{201d} 0.515 ± 0.005 versus \u{201c}dpo, then sft, \
                  averaged\u{201d} 0.915 ± 0.005";
     assert!(because.contains(words), "{because}");
@@ -169,8 +169,8 @@ fn a_missing_average_is_left_out() {
     });
     let report = read(&study);
     let averaged = arm(&report, "alright, averaged");
-    assert!(averaged.ideal_distance[1].is_none());
-    assert!(averaged.ideal_distance[0].is_some());
+    assert!(averaged.ideal_distance.training.is_none());
+    assert!(averaged.ideal_distance.held_out.is_some());
     write(&study);
     // No run has one.
     study.edit("alright-1/evals.jsonl", |text| {

@@ -201,11 +201,14 @@ fn the_claims_of_the_paper_on_benchmarks_are_tested() {
     let calls: Vec<_> = mmlu
         .verdicts
         .iter()
-        .map(|verdict| verdict.holds[0])
+        .map(|verdict| verdict.holds.held_out)
         .collect();
     assert_eq!(calls, [Some(No), Some(No), Some(Yes)]);
     assert!(
-        mmlu.verdicts[0].because[0].contains("\u{201c}alright lambda 0.25\u{201d} 74.66 ± 0.30")
+        mmlu.verdicts[0]
+            .because
+            .held_out
+            .contains("\u{201c}alright lambda 0.25\u{201d} 74.66 ± 0.30")
     );
 }
 

@@ -236,7 +236,7 @@ fn guessed_optima_are_marked() {
     study.add("told", &reached.ending(0.5, 0.4));
     assert!(!write(&study).contains("given, not trained"));
     let report = Report::read(&[study.path()]).unwrap();
-    let optimum = report.settings[0].ideal[1][0].clone().unwrap();
+    let optimum = report.settings[0].ideal.training[0].clone().unwrap();
     assert_eq!((optimum.source, optimum.trained), (Source::Given, true));
     let guess = run("maxright").seed(4).with(
         "tie-rank = 1",

@@ -203,13 +203,20 @@ fn tables_are_what_the_records_say() {
             .all(|(name, _)| distances[&("fit", "maxright")] <= distances[&("fit", *name)])
     );
     assert_eq!(
-        report.best.on_front.iter().filter(|front| front[1]).count(),
+        report
+            .best
+            .on_front
+            .iter()
+            .filter(|front| front.training)
+            .count(),
         3,
         "{:?}",
         report.best.on_front
     );
     assert!(
-        report.settings[0].ideal[0]
+        report.settings[0]
+            .ideal
+            .held_out
             .iter()
             .flatten()
             .all(|optimum| optimum.source == Source::Alone)
@@ -229,19 +236,19 @@ fn a_single_run_has_no_error() {
         .unwrap();
     assert_eq!(
         (
-            arm.ends[1][0].unwrap().error,
+            arm.ends.training[0].unwrap().error,
             arm.cost_increase.unwrap().error
         ),
         (None, None)
     );
     let mut verdicts = report.claims.iter().flat_map(|claim| &claim.verdicts);
     assert!(verdicts.all(|verdict| verdict.no_error == Some(NoError::OneRun)));
-    let numbers = report
+    let mut numbers = report
         .claims
         .iter()
         .flat_map(|claim| &claim.verdicts)
-        .flat_map(|verdict| &verdict.because);
-    assert!(numbers.into_iter().all(|because| !because.contains('±')));
+        .flat_map(|verdict| verdict.because.iter());
+    assert!(numbers.all(|because| !because.contains('±')));
     for words in [
         "</span>, one run, no error known.",
         "An arm with one run has no error",

@@ -155,20 +155,20 @@ fn the_nearest_differs_at_equal_steps_and_at_equal_tokens() {
     );
     assert_eq!(steps.verdicts.len(), 1);
     assert_eq!(tokens.verdicts.len(), 1);
-    assert_eq!(steps.verdicts[0].holds[1], Some(No));
-    assert_eq!(tokens.verdicts[0].holds[1], Some(Yes));
+    assert_eq!(steps.verdicts[0].holds.training, Some(No));
+    assert_eq!(tokens.verdicts[0].holds.training, Some(Yes));
     let others = "nearer than Sequential (dpo, then sft), Mix and ALRIGHT";
     contains(&steps.text, others);
     let others = "nearer than Sequential (dpo, then sft), Mix, Mix with half batches and ALRIGHT";
     contains(&tokens.text, others);
     // Numbers at equal steps come with their tokens.
-    let because = &steps.verdicts[0].because[1];
+    let because = &steps.verdicts[0].because.training;
     contains(
         because,
         "\u{201c}mix, steps 8\u{201d} 0.301 ± 0.001 on 1600 tokens",
     );
     contains(because, "0.502 ± 0.001 on 800 tokens");
-    let because = &tokens.verdicts[0].because[1];
+    let because = &tokens.verdicts[0].because.training;
     contains(because, "\u{201c}mix, steps 4\u{201d} 0.90");
     contains(because, "\u{201c}mix, half batches\u{201d} 0.80");
     contains(because, "; each on about 800 tokens");
@@ -216,7 +216,7 @@ fn a_report_without_another_mix_says_nothing_of_equal_tokens() {
     assert!(!write(&study).contains("equal tokens"));
     // The price of Mix is said all the same.
     let nearest = claim(&report, "MAXRIGHT ends nearest");
-    contains(&nearest.verdicts[0].because[1], "on 1600 tokens");
+    contains(&nearest.verdicts[0].because.training, "on 1600 tokens");
 }
 
 #[test]

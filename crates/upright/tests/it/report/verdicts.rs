@@ -2,6 +2,7 @@
 
 use upright_core::metrics::Call::{self, No, TooCloseToCall, Yes};
 use upright_report::{Claim, NoError, Report, Small, Verdict};
+use upright_runs::records::PerSet;
 
 use super::{
     folders::{Run, Study, mean_and_error, run},
@@ -78,7 +79,7 @@ fn shared_seeds_are_pairs_and_two_errors_decide() {
             let verdict = &claim.verdicts[0];
             assert_eq!(
                 (verdict.holds, verdict.no_error),
-                ([Some(expected); 2], no_error),
+                (PerSet::both(Some(expected)), no_error),
                 "{words}: {after:?}"
             );
             let shown = format!("<li class=\"{class}\"><p>{}: ", claim.text);
@@ -111,7 +112,7 @@ fn the_nearest_of_all_is_called_by_the_same_rule() {
     );
     assert_eq!(
         verdict(&study, "MAXRIGHT ends nearest").holds,
-        [Some(TooCloseToCall); 2]
+        PerSet::both(Some(TooCloseToCall))
     );
     let page = write(&study);
     for words in [
@@ -130,14 +131,14 @@ fn the_nearest_of_all_is_called_by_the_same_rule() {
     );
     assert_eq!(
         verdict(&study, "MAXRIGHT ends nearest").holds,
-        [Some(No); 2]
+        PerSet::both(Some(No))
     );
     // Whoever is not asked about counts as nearer only where that is clear.
     let often = run("maxright").probe_every(1);
     add(&study, "often", &often, &[(1, 0.4), (2, 0.7), (3, 0.45)]);
     let nearest = || verdict(&study, "MAXRIGHT ends nearest").because;
     assert!(
-        !nearest()[1].contains("not part of the claim"),
+        !nearest().training.contains("not part of the claim"),
         "{:?}",
         nearest()
     );
@@ -148,7 +149,9 @@ fn the_nearest_of_all_is_called_by_the_same_rule() {
         &[(1, 0.1), (2, 0.15), (3, 0.1)],
     );
     assert!(
-        nearest()[1].contains("not part of the claim, but nearer: \u{201c}maxright k 100\u{201d}"),
+        nearest()
+            .training
+            .contains("not part of the claim, but nearer: \u{201c}maxright k 100\u{201d}"),
         "{:?}",
         nearest()
     );
@@ -185,15 +188,15 @@ fn costs_are_called_by_the_same_rule() {
             }
         }
         let verdict = verdict(&study, "costs about");
-        assert_eq!(verdict.holds[0], verdict.holds[1]);
+        assert_eq!(verdict.holds.held_out, verdict.holds.training);
         assert!(
-            verdict.because[0].starts_with(
+            verdict.because.held_out.starts_with(
                 "wall-clock seconds relative to Sequential: \u{201c}alright\u{201d} 1."
             ),
             "{verdict:?}"
         );
-        assert!(verdict.because[0].contains(" ± "), "{verdict:?}");
-        (verdict.holds[0].unwrap(), verdict.no_error)
+        assert!(verdict.because.held_out.contains(" ± "), "{verdict:?}");
+        (verdict.holds.held_out.unwrap(), verdict.no_error)
     };
     let (cheap, dear) = ([0.104, 0.105, 0.106], [0.2, 0.19, 0.2]);
     assert_eq!(asked(cheap, dear), (Yes, None));
@@ -250,7 +253,7 @@ fn evenness_is_called_by_the_same_rule() {
     let found = verdict(&study, "evenly");
     assert_eq!(
         (found.holds, found.no_error),
-        ([Some(Yes); 2], None),
+        (PerSet::both(Some(Yes)), None),
         "{found:?}"
     );
     let report = Report::read(&[study.path()]).unwrap();
@@ -261,7 +264,7 @@ fn evenness_is_called_by_the_same_rule() {
         .unwrap();
     let deltas = even.map(|xs| delta(&[xs[2], xs[1], xs[0]].map(|x| [1.0 - x, 4.0 * x])));
     let (mean, error) = mean_and_error(&deltas);
-    let spread = front.delta[1].as_ref().unwrap().spread;
+    let spread = front.delta.training.as_ref().unwrap().spread;
     near(spread.mean, mean);
     near(spread.error.unwrap(), error);
     // One seed is more even than Sequential's, the other less: a mean alone would call it.
@@ -271,7 +274,7 @@ fn evenness_is_called_by_the_same_rule() {
     );
     assert_eq!(
         (found.holds, found.no_error),
-        ([Some(TooCloseToCall); 2], None),
+        (PerSet::both(Some(TooCloseToCall)), None),
         "{found:?}"
     );
     // No two seeds ran every weight.
@@ -279,10 +282,10 @@ fn evenness_is_called_by_the_same_rule() {
     let found = verdict(&study, "evenly");
     assert_eq!(
         (found.holds, found.no_error),
-        ([Some(Yes); 2], Some(NoError::SeedsDiffer)),
+        (PerSet::both(Some(Yes)), Some(NoError::SeedsDiffer)),
         "{found:?}"
     );
-    assert!(!found.because[1].contains('±'), "{found:?}");
+    assert!(!found.because.training.contains('±'), "{found:?}");
     assert!(
         write(&study)
             .contains("</span>, no error known, as no two seeds were run at every weight.")
@@ -308,16 +311,16 @@ fn the_claim_on_k_asks_both_parts_by_the_same_rule() {
     };
     let (near, far) = ([0.5, 0.51], [0.9, 0.92]);
     let (fast, slow) = ([0.1, 0.11], [0.15, 0.17]);
-    assert_eq!(asked([near, far], [slow, fast]), [Some(Yes); 2]);
-    assert_eq!(asked([far, near], [slow, fast]), [Some(No); 2]);
-    assert_eq!(asked([near, far], [fast, slow]), [Some(No); 2]);
+    assert_eq!(asked([near, far], [slow, fast]), PerSet::both(Some(Yes)));
+    assert_eq!(asked([far, near], [slow, fast]), PerSet::both(Some(No)));
+    assert_eq!(asked([near, far], [fast, slow]), PerSet::both(Some(No)));
     assert_eq!(
         asked([near, far], [[0.1, 0.16], fast]),
-        [Some(TooCloseToCall); 2]
+        PerSet::both(Some(TooCloseToCall))
     );
     assert_eq!(
         asked([[0.5, 1.0], far], [slow, fast]),
-        [Some(TooCloseToCall); 2]
+        PerSet::both(Some(TooCloseToCall))
     );
 }
 
@@ -343,10 +346,10 @@ fn the_numbers_say_what_the_page_says() {
 /// Several places and two sets of rows in a few words.
 #[test]
 fn a_claim_is_summarized_in_words() {
-    let at = |holds: [Option<Call>; 2]| Verdict {
+    let at = |[held_out, training]: [Option<Call>; 2]| Verdict {
         at: String::new(),
-        holds,
-        because: Default::default(),
+        holds: PerSet { held_out, training },
+        because: PerSet::default(),
         no_error: None,
         small: Small::default(),
     };
