@@ -18,7 +18,7 @@ pub(super) const BETA: Setting = Setting::number("beta", "KL strength", "B", 0.1
 /// Label smoothing.
 pub(super) const LABEL_SMOOTHING: Setting = Setting::number(
     "label-smoothing",
-    "assumed fraction of flipped pairs",
+    "label smoothing, the assumed fraction of flipped pairs,",
     "SHARE",
     0.0,
     BELOW_HALF,
