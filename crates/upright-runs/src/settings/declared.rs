@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Command};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use upright_core::methods;
 use upright_core::objectives;
-use upright_core::settings::{Domain, Setting};
+use upright_core::settings::Setting;
 
 use super::Number;
 
@@ -57,7 +57,7 @@ impl Declared for OfMethods {
             }
             flags.push(Flag {
                 key: setting.name.to_owned(),
-                help: format!("{} [default: {}]", helps.join("; "), default(setting)),
+                help: format!("{} [default: {}]", helps.join("; "), setting.default()),
                 value_name: setting.value_name,
                 heading: "Method",
             });
@@ -149,7 +149,7 @@ pub fn help(name: &str) -> String {
 pub fn defaults(name: &str) -> String {
     let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
     for (loss, setting) in takers(name) {
-        let default = default(setting);
+        let default = setting.default().to_string();
         match groups.iter_mut().find(|(other, _)| *other == default) {
             Some((_, losses)) => losses.push(loss),
             None => groups.push((default, vec![loss])),
@@ -178,15 +178,6 @@ fn takers(name: &str) -> Vec<(&'static str, &'static Setting)> {
         }
     }
     takers
-}
-
-/// The default of a setting as a user would write it.
-fn default(setting: &Setting) -> String {
-    match setting.domain {
-        Domain::Number { default, .. } => default.to_string(),
-        Domain::Count { default } => default.to_string(),
-        Domain::Choice(names) => names[0].to_owned(),
-    }
 }
 
 /// Values of a group's settings that the user wrote, by key.
