@@ -333,7 +333,8 @@ fn role(run: &Run, objectives: &[String]) -> Role {
             Role::Alone(name(id))
         };
     }
-    if plan.method.has_stages {
+    // Another method with stages stands under its own name.
+    if plan.method == &SEQUENTIAL {
         let stages = run.stages.iter().filter_map(|stage| stage.objective);
         return Role::Sequential(stages.map(name).collect());
     }
