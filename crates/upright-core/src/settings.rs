@@ -34,8 +34,10 @@ pub enum Domain {
         /// Which numbers are allowed.
         range: Range,
     },
-    /// A whole number of at least 1.
+    /// A whole number.
     Count {
+        /// Smallest value.
+        least: usize,
         /// Value if none is given.
         default: usize,
     },
@@ -119,7 +121,7 @@ impl Setting {
         value_name: &'static str,
         default: usize,
     ) -> Self {
-        Self::new(name, help, value_name, Domain::Count { default })
+        Self::new(name, help, value_name, Domain::Count { least: 1, default })
     }
 
     /// A setting that is one of several names; the first is the default.
@@ -158,21 +160,28 @@ impl Setting {
 
     /// The default.
     pub fn default(&self) -> Value {
-        match self.domain {
-            Domain::Number { default, .. } => Value::Number(default),
-            Domain::Count { default } => Value::Count(default),
-            Domain::Choice(names) => Value::Choice(names[0].to_owned()),
+        self.domain.default()
+    }
+}
+
+impl Domain {
+    /// The value if none is given.
+    pub fn default(&self) -> Value {
+        match self {
+            Self::Number { default, .. } => Value::Number(*default),
+            Self::Count { default, .. } => Value::Count(*default),
+            Self::Choice(names) => Value::Choice(names[0].to_owned()),
         }
     }
 
-    /// Whether a value is one that the setting can have.
+    /// Whether a value is one of these.
     pub fn allows(&self, value: &Value) -> bool {
-        match (self.domain, value) {
-            (Domain::Number { range, .. }, Value::Number(number)) => {
+        match (self, value) {
+            (Self::Number { range, .. }, Value::Number(number)) => {
                 number.is_finite() && (range.fits)(*number)
             }
-            (Domain::Count { .. }, Value::Count(count)) => *count >= 1,
-            (Domain::Choice(names), Value::Choice(name)) => names.contains(&&name[..]),
+            (Self::Count { least, .. }, Value::Count(count)) => count >= least,
+            (Self::Choice(names), Value::Choice(name)) => names.contains(&&name[..]),
             _ => false,
         }
     }
@@ -464,7 +473,12 @@ mod tests {
             (DRAWS, Value::Choice("balanced".into()), true),
             (DRAWS, Value::Choice("coin".into()), false),
         ] {
-            assert_eq!(setting.allows(&value), allowed, "{} {value}", setting.name);
+            assert_eq!(
+                setting.domain.allows(&value),
+                allowed,
+                "{} {value}",
+                setting.name
+            );
         }
     }
 }

@@ -8,31 +8,8 @@ use upright_core::settings::{Domain, Setting, Value, Values};
 
 use super::{ObjectivePlan, Plan};
 use crate::settings::Number;
-use crate::settings::checks::{count, no_such, real, wrong};
+use crate::settings::checks::{value, wrong};
 use crate::settings::declared::{Given, OfMethods};
-
-/// The value of a setting, or its default. `key` names it in messages.
-///
-/// # Errors
-/// The setting cannot have this value.
-pub fn value(key: &str, written: Option<&Number>, setting: &Setting) -> Result<Value> {
-    match setting.domain {
-        Domain::Number { default, range } => {
-            real(key, written, default, range.must, range.fits).map(Value::Number)
-        }
-        Domain::Count { default } => count(key, written, default).map(Value::Count),
-        Domain::Choice(names) => {
-            let Some(written) = written else {
-                return Ok(setting.default());
-            };
-            let name = written.to_string();
-            if !names.contains(&&name[..]) {
-                return Err(no_such(key, &name, names.iter().copied()));
-            }
-            Ok(Value::Choice(name))
-        }
-    }
-}
 
 /// The settings of a method. Settings of other methods are checked too.
 ///
@@ -41,10 +18,13 @@ pub fn value(key: &str, written: Option<&Number>, setting: &Setting) -> Result<V
 pub(super) fn of_method(method: &MethodSpec, given: &Given<OfMethods>) -> Result<Values> {
     let all = methods::settings();
     for setting in &all {
-        value(setting.name, given.get(setting.name), setting)?;
+        // The method may declare the same setting with other values.
+        if !method.takes(setting.name) {
+            value(setting.name, given.get(setting.name), &setting.domain)?;
+        }
     }
     Values::planned(method.settings, &all, |setting, _| {
-        value(setting.name, given.get(setting.name), setting)
+        value(setting.name, given.get(setting.name), &setting.domain)
     })
 }
 
@@ -84,7 +64,7 @@ pub fn of_loss<'w>(
     }
     Values::planned(loss.settings, &all, |setting, is_taken| {
         if is_taken {
-            value(&key(setting.name), written(setting.name), setting)
+            value(&key(setting.name), written(setting.name), &setting.domain)
         } else {
             Ok(Value::Number(0.0))
         }
@@ -125,7 +105,7 @@ fn read<E: de::Error>(
             (Some(Value::Count(count)), Domain::Number { .. }) => Value::Number(*count as f64),
             (Some(value), _) => value.clone(),
         };
-        if is_taken && !setting.allows(&value) {
+        if is_taken && !setting.domain.allows(&value) {
             let name = setting.name;
             return Err(E::custom(format!("{name} cannot be `{value}`")));
         }

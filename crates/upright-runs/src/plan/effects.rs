@@ -1,7 +1,7 @@
 //! What the settings of a plan affect, by their keys in `plan.toml`.
 
 use toml::{Table, Value};
-use upright_core::{methods, objectives};
+use upright_core::{methods, objectives, settings::Domain};
 
 use super::Plan;
 use crate::settings::{Accepts, Declaration, Effect, OBJECTIVE, RUN};
@@ -127,7 +127,9 @@ fn neutralize(prefix: &str, table: &mut Table, find: Lookup, is_left_out: &dyn F
         let accepts = found.and_then(|(_, declaration)| declaration.map(|own| own.accepts));
         *value = match (&*value, accepts) {
             (Value::Integer(_), _) => Value::Integer(0),
-            (Value::String(_), Some(Accepts::Choice(names))) => Value::String(names[0].to_owned()),
+            (Value::String(_), Some(Accepts::Of(Domain::Choice(names)))) => {
+                Value::String(names[0].to_owned())
+            }
             (Value::String(_) | Value::Array(_) | Value::Table(_), _)
                 if effect == Effect::Places =>
             {
@@ -242,7 +244,7 @@ mod tests {
             for key in keys {
                 let mut all = RUN.iter().chain(OBJECTIVE);
                 let found = all.find(|own| own.key() == *key).unwrap();
-                let Accepts::Choice(declared) = found.accepts else {
+                let Accepts::Of(Domain::Choice(declared)) = found.accepts else {
                     panic!("{key} is a choice");
                 };
                 assert_eq!(declared, names, "{key}");
@@ -255,7 +257,7 @@ mod tests {
         check::<Iterate>(&["export-iterate"]);
         check::<Recompute>(&["recompute"]);
         let choices = RUN.iter().chain(OBJECTIVE);
-        let count = choices.filter(|own| matches!(own.accepts, Accepts::Choice(_)));
+        let count = choices.filter(|own| matches!(own.accepts, Accepts::Of(Domain::Choice(_))));
         assert_eq!(count.count(), 7);
     }
 

@@ -16,7 +16,7 @@ mod tests;
 
 pub use schedule::{Schedule, Stage};
 
-pub use declared::{defaults_of, plain_mix, value};
+pub use declared::{defaults_of, plain_mix};
 pub use effects::PlanSetting;
 pub use objective::{listed, normalized, template};
 pub use report_to::named_trackers;

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use toml::Table;
 
 use super::ObjectivePlan;
-use super::declared::value;
 use super::loss::{dpo_loss, loss, of_loss};
-use crate::settings::checks::{choice, count, file, no_such, real, wrong};
+use crate::settings::checks::{choice, count, file, no_such, real, value, wrong};
 use crate::settings::declared::{Given, loss_settings};
 use crate::settings::shared::usual_batch;
 use crate::settings::{Config, List, Number, ObjectiveConfig, number_of};
@@ -27,8 +26,8 @@ pub(super) fn objectives(config: &Config) -> Result<Vec<ObjectivePlan>> {
         }
         let takers = objectives::settings().into_iter();
         let mut takers = takers.filter(|setting| setting.name == shared.name);
-        if !takers.any(|setting| value(shared.name, written, setting).is_ok()) {
-            value(shared.name, written, shared)?;
+        if !takers.any(|setting| value(shared.name, written, &setting.domain).is_ok()) {
+            value(shared.name, written, &shared.domain)?;
         }
     }
     let mut objectives = vec![];

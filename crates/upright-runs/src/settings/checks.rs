@@ -3,7 +3,10 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use upright_core::optimizer::{Average, Curve, Iterate};
+use upright_core::{
+    optimizer::{Average, Curve, Iterate},
+    settings::{Domain, Value},
+};
 
 use super::Number;
 use upright_base::missing::missing;
@@ -23,14 +26,19 @@ pub fn count(key: &str, value: Option<&Number>, default: usize) -> Result<usize>
 }
 
 /// A whole number of at least `least`.
-pub fn count_from(least: u64, key: &str, value: Option<&Number>, default: usize) -> Result<usize> {
+pub fn count_from(
+    least: usize,
+    key: &str,
+    value: Option<&Number>,
+    default: usize,
+) -> Result<usize> {
     let Some(value) = value else {
         return Ok(default);
     };
     let whole = value
         .whole()
-        .filter(|n| *n >= least)
-        .and_then(|n| usize::try_from(n).ok());
+        .and_then(|n| usize::try_from(n).ok())
+        .filter(|n| *n >= least);
     whole.ok_or_else(|| {
         wrong(
             key,
@@ -84,6 +92,31 @@ macro_rules! choices {
 }
 
 choices!(Average, Curve, Iterate, Recompute, TooLong, Turns);
+
+/// A value of a domain, or its default.
+///
+/// # Errors
+/// The domain has no such value.
+pub fn value(key: &str, written: Option<&Number>, domain: &Domain) -> Result<Value> {
+    let Some(written) = written else {
+        return Ok(domain.default());
+    };
+    match domain {
+        Domain::Number { default, range } => {
+            real(key, Some(written), *default, range.must, range.fits).map(Value::Number)
+        }
+        Domain::Count { least, default } => {
+            count_from(*least, key, Some(written), *default).map(Value::Count)
+        }
+        Domain::Choice(names) => {
+            let name = written.to_string();
+            if !names.contains(&&name[..]) {
+                return Err(no_such(key, &name, names.iter().copied()));
+            }
+            Ok(Value::Choice(name))
+        }
+    }
+}
 
 /// The entry of a table that has this name.
 ///

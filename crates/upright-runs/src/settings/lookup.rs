@@ -1,6 +1,7 @@
 //! Values of declared settings, found by their keys.
 
 use upright_base::Result;
+use upright_core::settings::Value;
 
 use super::checks::{self, Choice};
 use super::table::{Accepts, Declaration};
@@ -21,15 +22,24 @@ pub fn help(key: &str) -> String {
     declared(key).described()
 }
 
+/// The value of a setting, or its default.
+///
+/// # Errors
+/// The setting cannot have this value.
+fn value_of(key: &str, written: Option<&Number>) -> Result<Value> {
+    match declared(key).accepts {
+        Accepts::Of(domain) => checks::value(key, written, &domain),
+        Accepts::Own(_) => panic!("the plan checks the setting {key}"),
+    }
+}
+
 /// The value of a setting that is a number, or its default.
 ///
 /// # Errors
 /// The text is no such number.
 pub fn number_of(key: &str, written: Option<&Number>) -> Result<f64> {
-    match declared(key).accepts {
-        Accepts::Number { default, range } => {
-            checks::real(key, written, default, range.must, range.fits)
-        }
+    match value_of(key, written)? {
+        Value::Number(number) => Ok(number),
         other => panic!("the setting {key} is a number, not {other:?}"),
     }
 }
@@ -39,8 +49,8 @@ pub fn number_of(key: &str, written: Option<&Number>) -> Result<f64> {
 /// # Errors
 /// The text is no such number.
 pub fn count_of(key: &str, written: Option<&Number>) -> Result<usize> {
-    match declared(key).accepts {
-        Accepts::Count { least, default } => checks::count_from(least, key, written, default),
+    match value_of(key, written)? {
+        Value::Count(count) => Ok(count),
         other => panic!("the setting {key} is a count, not {other:?}"),
     }
 }
@@ -50,8 +60,8 @@ pub fn count_of(key: &str, written: Option<&Number>) -> Result<usize> {
 /// # Errors
 /// The text is none of the names.
 pub fn named_of<T: Choice>(key: &str, written: Option<&str>) -> Result<T> {
-    let Accepts::Choice(names) = declared(key).accepts else {
-        panic!("the setting {key} is a choice");
-    };
-    checks::choice(key, Some(written.unwrap_or(names[0])), T::ALL[0])
+    match value_of(key, written.map(Number::from).as_ref())? {
+        Value::Choice(name) => checks::choice(key, Some(&name), T::ALL[0]),
+        other => panic!("the setting {key} is a choice, not {other:?}"),
+    }
 }

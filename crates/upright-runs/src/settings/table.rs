@@ -1,6 +1,6 @@
 //! The table of settings: what the macro [`settings!`] makes of a declaration.
 
-use upright_core::settings::Range;
+use upright_core::settings::{Domain, Range};
 
 /// What a setting affects. A resumed run may change settings that affect speed or places. Results and data are treated alike: they
 /// differ for the reader of the table.
@@ -28,22 +28,8 @@ impl Effect {
 /// The values that a setting accepts, and its default.
 #[derive(Clone, Copy, Debug)]
 pub enum Accepts {
-    /// A finite number.
-    Number {
-        /// Value if none is given.
-        default: f64,
-        /// Which numbers are allowed.
-        range: Range,
-    },
-    /// A whole number.
-    Count {
-        /// Smallest value.
-        least: u64,
-        /// Value if none is given.
-        default: usize,
-    },
-    /// One of several names; the first is the default.
-    Choice(&'static [&'static str]),
+    /// Values of a domain.
+    Of(Domain),
     /// Anything that the plan understands. The text is the default in words; empty if there is none.
     Own(&'static str),
 }
@@ -97,12 +83,10 @@ pub(super) fn heading(text: &'static str) -> Option<&'static str> {
 /// A help text with the default.
 pub(super) fn described(help: &str, accepts: Accepts) -> String {
     let default = match accepts {
-        Accepts::Number { default, .. } if default != 0.0 && default < 1e-3 => {
+        Accepts::Of(Domain::Number { default, .. }) if default != 0.0 && default < 1e-3 => {
             format!("{default:e}")
         }
-        Accepts::Number { default, .. } => default.to_string(),
-        Accepts::Count { default, .. } => default.to_string(),
-        Accepts::Choice(names) => names[0].to_owned(),
+        Accepts::Of(domain) => domain.default().to_string(),
         Accepts::Own("") => return help.to_owned(),
         Accepts::Own(words) => words.to_owned(),
     };
@@ -111,17 +95,17 @@ pub(super) fn described(help: &str, accepts: Accepts) -> String {
 
 /// A number with a default and a range.
 pub(super) const fn number(default: f64, range: Range) -> Accepts {
-    Accepts::Number { default, range }
+    Accepts::Of(Domain::Number { default, range })
 }
 
 /// A whole number of at least `least`, with a default.
-pub(super) const fn count(least: u64, default: usize) -> Accepts {
-    Accepts::Count { least, default }
+pub(super) const fn count(least: usize, default: usize) -> Accepts {
+    Accepts::Of(Domain::Count { least, default })
 }
 
 /// One of several names; the first is the default.
 pub(super) const fn choice(names: &'static [&'static str]) -> Accepts {
-    Accepts::Choice(names)
+    Accepts::Of(Domain::Choice(names))
 }
 
 /// Values that the plan checks, with the default in words.

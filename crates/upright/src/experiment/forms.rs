@@ -9,10 +9,10 @@ use upright_core::{
     settings::{Domain, Setting},
 };
 use upright_runs::{
-    plan::{Plan, value},
+    plan::Plan,
     settings::{
         Config, Number,
-        checks::{no_such, wrong},
+        checks::{no_such, value, wrong},
     },
 };
 
@@ -133,8 +133,8 @@ pub(super) fn take_settings(
     methods: &[&'static MethodSpec],
 ) -> Result<BTreeMap<String, Vec<Number>>> {
     let mut taken = BTreeMap::new();
-    for setting in listed_settings() {
-        let key = setting.name;
+    for listed in listed_settings() {
+        let key = listed.name;
         let written = match table.remove(key) {
             None => Vec::new(),
             Some(toml::Value::Array(values)) => values,
@@ -155,16 +155,20 @@ pub(super) fn take_settings(
             let number: Number = written
                 .try_into()
                 .map_err(|_| wrong(key, "list numbers or names", text))?;
-            value(key, Some(&number), setting)?;
+            for setting in methods.iter().flat_map(|method| method.settings) {
+                if setting.name == key {
+                    value(key, Some(&number), &setting.domain)?;
+                }
+            }
             if values.contains(&number) {
                 let message = format!("{key} names `{number}` twice");
                 return Err(Error::input(message).hint("remove one"));
             }
             values.push(number);
         }
-        let names_default = setting.short.is_some_and(|(_, always)| always);
+        let names_default = listed.short.is_some_and(|(_, always)| always);
         if values.is_empty() && names_default {
-            values.push(Number::from(&setting.default().to_string()[..]));
+            values.push(Number::from(&listed.default().to_string()[..]));
         }
         if !values.is_empty() {
             taken.insert(key.to_owned(), values);
