@@ -66,13 +66,13 @@ fn declared(
 }
 
 /// What a key of a run affects; `None` if nothing declares it.
-fn of_run(key: &str) -> Option<(Effect, Option<&'static Declaration>)> {
+pub(super) fn of_run(key: &str) -> Option<(Effect, Option<&'static Declaration>)> {
     let names: Vec<&str> = methods::settings().iter().map(|own| own.name).collect();
     declared(key, RUN, &DERIVED, &names)
 }
 
 /// What a key of an objective affects; `None` if nothing declares it.
-fn of_objective(key: &str) -> Option<(Effect, Option<&'static Declaration>)> {
+pub(super) fn of_objective(key: &str) -> Option<(Effect, Option<&'static Declaration>)> {
     let names: Vec<&str> = objectives::settings().iter().map(|own| own.name).collect();
     declared(key, OBJECTIVE, &DERIVED_OF_OBJECTIVE, &names)
 }
@@ -186,85 +186,5 @@ impl Plan {
         table
             .try_into()
             .expect("a plan without some settings is a plan")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use upright_core::optimizer::{Average, Curve, Iterate};
-    use upright_data::{TooLong, Turns};
-    use upright_model::Recompute;
-
-    use super::*;
-    use crate::settings::checks::Choice;
-    use crate::settings::{Config, ObjectiveConfig};
-
-    /// A setting whose key in plans is misspelled would affect results, whatever it declares.
-    #[test]
-    fn every_setting_has_a_key_in_plans_or_says_that_it_has_none() {
-        let elsewhere = ["config", "resume", "json"];
-        for declaration in RUN {
-            let key = declaration.key();
-            if elsewhere.contains(&&key[..]) {
-                continue;
-            }
-            if let Some(plan) = declaration.plan_key() {
-                let (effect, found) = of_run(&plan).unwrap();
-                assert_eq!(effect, declaration.effect, "{key}");
-                assert_eq!(found.unwrap().field, declaration.field, "{key}");
-            }
-        }
-        for declaration in OBJECTIVE {
-            let plan = declaration.plan_key().unwrap();
-            let (effect, found) = of_objective(&plan).unwrap();
-            assert_eq!(effect, declaration.effect, "{plan}");
-            assert_eq!(found.unwrap().field, declaration.field, "{plan}");
-        }
-    }
-
-    /// Every flag and key is declared, and the other way round.
-    #[test]
-    fn the_table_has_every_flag_and_no_other() {
-        let mut keys = Config::keys();
-        keys.retain(|key| key != "objective" && !is_of_methods_or_losses(key));
-        let mut declared: Vec<String> = RUN.iter().map(Declaration::key).collect();
-        declared.retain(|key| key != "config");
-        assert_eq!(keys, declared);
-        let mut keys = ObjectiveConfig::keys();
-        keys.retain(|key| !is_of_methods_or_losses(key));
-        let declared: Vec<String> = OBJECTIVE.iter().map(Declaration::key).collect();
-        assert_eq!(keys, declared);
-    }
-
-    /// The names of a choice are those of its type, and its default comes first in both.
-    #[test]
-    fn choices_have_the_names_of_their_types() {
-        fn check<T: Choice>(keys: &[&str]) {
-            let names: Vec<&str> = T::ALL.iter().map(|choice| choice.name()).collect();
-            for key in keys {
-                let mut all = RUN.iter().chain(OBJECTIVE);
-                let found = all.find(|own| own.key() == *key).unwrap();
-                let Accepts::Of(Domain::Choice(declared)) = found.accepts else {
-                    panic!("{key} is a choice");
-                };
-                assert_eq!(declared, names, "{key}");
-            }
-        }
-        check::<TooLong>(&["too-long"]);
-        check::<Turns>(&["sft-turns", "turns"]);
-        check::<Curve>(&["schedule"]);
-        check::<Average>(&["average"]);
-        check::<Iterate>(&["export-iterate"]);
-        check::<Recompute>(&["recompute"]);
-        let choices = RUN.iter().chain(OBJECTIVE);
-        let count = choices.filter(|own| matches!(own.accepts, Accepts::Of(Domain::Choice(_))));
-        assert_eq!(count.count(), 7);
-    }
-
-    fn is_of_methods_or_losses(key: &str) -> bool {
-        let mut all = methods::settings();
-        all.extend(objectives::settings());
-        let bare = key.strip_prefix("dpo-").unwrap_or(key);
-        all.iter().any(|own| own.name == key || own.name == bare)
     }
 }

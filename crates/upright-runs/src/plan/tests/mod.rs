@@ -1,5 +1,6 @@
 //! Configs in TOML and the plans that they resolve to.
 
+mod effects;
 mod hostile;
 mod mistakes;
 mod older;
