@@ -80,10 +80,18 @@ impl Tables {
             );
         }
         let of_methods = self.methods.iter().flat_map(|method| method.settings);
-        check_settings(of_methods, RUN, "");
+        check_settings(of_methods.clone(), RUN, "");
         let of_losses = self.losses.iter().flat_map(|loss| loss.settings);
         check_settings(of_losses.clone(), OBJECTIVE, "");
         check_settings(of_losses.clone().filter(|own| own.is_shared), RUN, "");
+        for method in of_methods {
+            let mut shared = of_losses.clone().filter(|own| own.is_shared);
+            assert!(
+                !shared.any(|own| own.name == method.name),
+                "{} is a setting of methods and of losses",
+                method.name
+            );
+        }
         check_settings(of_losses.filter(|own| !own.is_shared), RUN, "dpo-");
         METHODS.install(self.methods.clone());
         LOSSES.install(self.losses.clone());

@@ -87,7 +87,7 @@ impl Role {
 }
 
 /// Runs whose plans are equal except for the seed and for settings that no step depends on. Lists
-/// have one entry per compared objective. Arrays of two hold held-out rows and training rows.
+/// have one entry per compared objective.
 ///
 /// The cost of an arm is the cost of its training; for a sum of adapters, the cost of training the
 /// adapters. It is unknown if those runs are not in the report, and for an existing adapter.
